@@ -1,0 +1,38 @@
+"""Exact dataset statistics and normalization of images and tensors.
+
+The Python twins of the commands, loaded on first use: importing normcli imports nothing heavy.
+
+>>> import normcli
+>>> normcli.__version__
+'0.1.0'
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from normcli.pipeline import stats as stats
+    from normcli.summary import Summary as Summary
+    from normcli.summary import merge as merge
+
+_HOME = {
+    "stats": "normcli.pipeline",
+    "Summary": "normcli.summary",
+    "merge": "normcli.summary",
+}
+
+__all__ = ["Summary", "__version__", "merge", "stats"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from the module where it lives."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'normcli' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,159 @@
+"""Who asks: the command line. One file per command; each is imported only when it is asked for.
+
+This package parses, makes one call, renders. It is the only place that prints and the only place that
+knows exit codes: every way out of a command ends in `run`.
+"""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+import typer
+from typer import _click as click
+from typer.core import TyperGroup
+
+from normcli.errors import NormcliError
+
+# name -> module with an `app`; the order is the order of the help
+COMMANDS = {
+    "stats": "normcli.cli.stats",
+    "merge": "normcli.cli.merge",
+    "show": "normcli.cli.show",
+}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: stop as for Ctrl-C, but exit 143."""
+
+
+class _Commands(TyperGroup):
+    """The top command: finds its subcommands by importing them on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        if cmd_name not in self.commands:
+            command = typer.main.get_command(importlib.import_module(module).app)
+            command.name = cmd_name
+            self.commands[cmd_name] = command
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        self.commands.update({name: click.Command(name) for name in COMMANDS if name not in self.commands})
+        try:  # super() suggests the nearest name from self.commands
+            name = args[0] if args else ""
+            if name in COMMANDS:
+                self.commands.pop(name)
+                return name, self.get_command(ctx, name), args[1:]
+            return super().resolve_command(ctx, args)
+        finally:
+            for other in [n for n, c in self.commands.items() if type(c) is click.Command]:
+                del self.commands[other]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # before typer turns it into exit 1
+            _forget_stdout()
+            return 141
+        except _Terminated:
+            return 143
+        except KeyboardInterrupt:
+            return 130
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="normcli",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from normcli import __version__
+
+        sys.stdout.write(f"normcli {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _top(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Exact dataset mean/std and normalization of images and tensors.
+
+    normcli stats photos/ -o stats.json
+
+    normcli show stats.json
+    """
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain of the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
+
+
+def _debugging(arguments: Sequence[str]) -> bool:
+    return "--debug" in arguments
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors become one line on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = app(arguments, prog_name="normcli", standalone_mode=False)
+    except click.exceptions.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "normcli"
+        _complain(f"{path}: {_one_line(error.format_message())} (see: {path} --help)")
+        return 2
+    except NormcliError as error:
+        if _debugging(arguments):
+            traceback.print_exc()
+        _complain(f"normcli: {_one_line(str(error))}")
+        return error.exit_code
+    except (BrokenPipeError, KeyboardInterrupt) as error:
+        _forget_stdout()
+        return 141 if isinstance(error, BrokenPipeError) else 143 if isinstance(error, _Terminated) else 130
+    except OSError as error:  # what the commands did not foresee: closed or full stdout
+        if _debugging(arguments):
+            traceback.print_exc()
+        _complain(f"normcli: {_one_line(str(error))}")
+        _forget_stdout()
+        return 5
+    if code in (130, 143):
+        # readers may still be inside a decoder or a slow file system: leave without waiting for them
+        os._exit(code)
+    return int(code or 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _complain(line: str) -> None:
+    """Write a line to stderr whatever bytes a file name in it holds."""
+    sys.stderr.write(line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode() + "\n")

@@ -1,0 +1,80 @@
+"""What can go wrong, each with the exit code that the command line gives it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class NormcliError(Exception):
+    """Base of every error that normcli raises on purpose; its text is one line for the user."""
+
+    exit_code = 1
+
+
+class UsageError(NormcliError, ValueError):
+    """A setting that cannot be: unknown name, value out of range, settings that contradict each other."""
+
+    exit_code = 2
+
+
+class StatisticsFileError(NormcliError, ValueError):
+    """A file that is not a statistics file, is damaged, or has a newer schema."""
+
+    exit_code = 2
+
+
+class NoInputError(NormcliError, ValueError):
+    """Nothing usable among the inputs."""
+
+    exit_code = 4
+
+
+class OutputError(NormcliError, OSError):
+    """An output that could not be written whole; nothing stands under its final name."""
+
+    exit_code = 5
+
+
+class RemoteError(NormcliError, ConnectionError):
+    """A server that did not answer after retries; trying again may help."""
+
+    exit_code = 6
+
+
+class MissingExtraError(NormcliError, ImportError):
+    """An optional library that is not installed."""
+
+    def __init__(self, what: str, library: str, extra: str) -> None:
+        super().__init__(f'{what} needs {library}: pip install "normcli[{extra}]"')
+
+
+class InputError(NormcliError, ValueError):
+    """One input that cannot be used; the run goes on without it.
+
+    Args:
+        reason: one word for counting: "missing", "unreadable", "empty", "not-an-image", "truncated", …
+        message: one line for the user.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TensorError(NormcliError, ValueError):
+    """A tensor, state or weight that does not fit the normalizer: names the rule, what came, what is right."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
+    """Make the error for an unknown name, with the nearest known one.
+
+    >>> str(unknown("scheme", "contarst", ["unit", "signed", "contrast"]))
+    "unknown scheme 'contarst': did you mean 'contrast'?"
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "choose from " + ", ".join(names)
+    return UsageError(f"unknown {kind} {name!r}: {hint}")

@@ -1,0 +1,103 @@
+"""The imports table of the design, held by reading every import with `ast`."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "normcli"
+
+# part of the house -> the parts it may import; the rows of the design's "Who may import whom"
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "kernels": set(),
+    "storage": {"errors"},
+    "images": {"errors", "kernels"},
+    "engine": {"errors"},
+    "formats": {"errors", "storage"},
+    "tally": {"kernels", "errors"},
+    "schemes": {"kernels", "errors"},
+    "normalizers": {"kernels", "errors"},
+    "summary": {"tally", "storage", "errors"},
+    "dialects": {"summary", "errors"},
+    "pipeline": {
+        "errors", "kernels", "storage", "images", "engine", "formats", "tally", "schemes", "normalizers", "summary",
+        "dialects",
+    },
+    "cli": {"pipeline", "summary", "dialects", "errors"},
+}  # fmt: skip
+
+# third-party libraries that only one part may import
+ONLY_IN = {
+    "numba": "kernels",
+    "typer": "cli",
+    "rich": "cli",
+    "tqdm": "cli",
+    "fsspec": "storage",
+    "distributed": "engine",
+    "dask": "engine",
+}
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports(source: str) -> set[str]:
+    """Every module name that a source imports, wherever in the file."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def violations(part: str, source: str) -> list[str]:
+    wrong = []
+    for name in imports(source):
+        root, _, rest = name.partition(".")
+        if root == "normcli":
+            target = rest.partition(".")[0]
+            if target in MAY_IMPORT and target != part and target not in MAY_IMPORT[part]:
+                wrong.append(f"{part} imports {name}")
+        elif root in ONLY_IN and part != ONLY_IN[root]:
+            wrong.append(f"{part} imports {root}, which belongs to {ONLY_IN[root]}")
+    return wrong
+
+
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p.parent != PACKAGE or p.stem not in ("__init__", "__main__"))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_follow_the_table(path: Path) -> None:
+    assert violations(part_of(path), path.read_text()) == []
+
+
+def test_every_part_has_a_row() -> None:
+    assert {part_of(p) for p in MODULES} <= set(MAY_IMPORT)
+
+
+def test_the_check_sees_a_wrong_import() -> None:
+    assert violations("tally", "from normcli.images import decode") == ["tally imports normcli.images.decode"]
+    assert violations("images", "def f():\n    import numba")
+    assert violations("tally", "from normcli.kernels import pixels") == []
+
+
+def test_no_public_verb_shares_a_modules_name() -> None:
+    import normcli
+
+    modules = {p.stem for p in PACKAGE.iterdir()}
+    assert not modules & set(normcli.__all__)
+
+
+def test_importing_normcli_loads_nothing_heavy() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, normcli; print([m for m in ('numpy','numba','PIL','typer','rich') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
