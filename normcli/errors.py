@@ -65,7 +65,7 @@ class InputError(NormcliError, ValueError):
 
 
 class TensorError(NormcliError, ValueError):
-    """A tensor, state or weight that does not fit the normalizer: names the rule, what came, what is right."""
+    """A tensor, state or weight that does not fit the normalizer: rule, what came, what is right."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
