@@ -17,7 +17,7 @@ import typer
 from typer import _click as click
 from typer.core import TyperGroup
 
-from normcli.errors import NormcliError
+from normcli.errors import NormcliError, unknown
 
 # name -> module with an `app`; the order is the order of the help
 COMMANDS = {
@@ -48,16 +48,9 @@ class _Commands(TyperGroup):
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        self.commands.update({name: click.Command(name) for name in COMMANDS if name not in self.commands})
-        try:  # super() suggests the nearest name from self.commands
-            name = args[0] if args else ""
-            if name in COMMANDS:
-                self.commands.pop(name)
-                return name, self.get_command(ctx, name), args[1:]
-            return super().resolve_command(ctx, args)
-        finally:
-            for other in [n for n, c in self.commands.items() if type(c) is click.Command]:
-                del self.commands[other]
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -79,7 +72,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
