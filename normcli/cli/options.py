@@ -104,6 +104,8 @@ Failures = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Write inputs that failed or were skipped, as JSONL.", rich_help_panel=OUTPUT),
 ]
+PER_IMAGE = typer.Option(metavar="FILE", help="Write each image's own statistics, as JSONL.", rich_help_panel=OUTPUT)
+STAMP = typer.Option("--stamp", help="Also record time, host and command line.", rich_help_panel=OUTPUT)
 Json = Annotated[
     bool, typer.Option("--json", help="Print the statistics file instead of a table.", rich_help_panel=OUTPUT)
 ]

@@ -39,13 +39,8 @@ def stats(
     on_error: o.OnError = "skip",
     max_errors: o.MaxErrors = None,
     failures: o.Failures = None,
-    per_image: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Write each image's own statistics, as JSONL.", rich_help_panel=o.OUTPUT),
-    ] = None,
-    stamp: Annotated[
-        bool, typer.Option("--stamp", help="Also record time, host and command line.", rich_help_panel=o.OUTPUT)
-    ] = False,
+    per_image: Annotated[Path | None, o.PER_IMAGE] = None,
+    stamp: Annotated[bool, o.STAMP] = False,
     workers: o.Workers = 0,
     engine: o.Engine = "threads",
     progress: o.Progress = "auto",

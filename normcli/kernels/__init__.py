@@ -32,7 +32,7 @@ def start() -> None:
             _loading.start()
 
 
-def pixels(*, wait: bool = False) -> ModuleType | None:
+def loaded(*, wait: bool = False) -> ModuleType | None:
     """Give `normcli.kernels.pixels` if it is loaded; None if it is not yet, or cannot be.
 
     Args:

@@ -143,7 +143,7 @@ def _keep(values: Counter[float], order: Any) -> Counter[float]:
 def _sum_floats(pixels: Array) -> tuple[int, list[int], list[int], Array]:
     """Pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
     channels = pixels.shape[2]
-    compiled = kernels.pixels(wait=True)
+    compiled = kernels.loaded(wait=True)
     extremes = np.empty((channels, 2))
     extremes[:] = np.inf, -np.inf
     if compiled is None:

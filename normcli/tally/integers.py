@@ -152,7 +152,7 @@ def _count(pixels: Array, weights: Array | None, histogram: Array, sums: Array) 
     global _detour
     channels = pixels.shape[2]
     simple = pixels.dtype == np.uint8 and weights is None and channels in (1, 3)
-    compiled = kernels.pixels(wait=not simple)
+    compiled = kernels.loaded(wait=not simple)
     if compiled is None:
         started = time.thread_time()
         weight = _count_without_numba(pixels, weights, histogram, sums)
