@@ -47,8 +47,6 @@ class Tally:
     @property
     def images(self) -> int:
         """Number of images counted."""
-        for bucket in self.buckets.values():
-            bucket.settle()
         return sum(bucket.per_image.images for bucket in self.buckets.values())
 
     def count(

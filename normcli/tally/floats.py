@@ -84,9 +84,6 @@ class Floats:
                 kept[c] = _keep(both, order)
         self.per_image.add(other.per_image, sign)
 
-    def settle(self) -> None:
-        """Nothing waits here."""
-
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
         """Sum and sum of squares of a channel's values."""
         return (
