@@ -232,9 +232,7 @@ def street(seed: int, size: tuple[int, int], air: tuple[str, str], lit: float, m
     return grain(rng, shrink(picture))
 
 
-def house(
-    picture: Array, x: Array, y: Array, size: tuple[float, float], wall: Array, lamps: Rng, lit: float
-) -> Array:
+def house(picture: Array, x: Array, y: Array, size: tuple[float, float], wall: Array, lamps: Rng, lit: float) -> Array:
     """Paint one house whose left wall is at x = 0, on a pavement at y = 0.86."""
     width, tall = size
     eaves = 0.86 - tall

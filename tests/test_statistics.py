@@ -71,7 +71,6 @@ class TestExact:
         for c in range(len(summary.channels)):
             values = np.concatenate([p[:, :, min(c, p.shape[2] - 1)].ravel() for p in pictures]) / 65535
             assert (summary.min[c], summary.max[c]) == (values.min(), values.max())
-            assert summary.percentiles is not None
             for percent, per_channel in summary.percentiles.items():
                 assert math.isclose(per_channel[c], np.percentile(values, int(percent)), abs_tol=1e-15)
 
@@ -100,6 +99,18 @@ class TestExact:
         picture = np.random.default_rng(1).integers(59997, 60004, (500, 500, 1)).astype(np.uint16)
         std = float(np.std(picture.astype(np.float64))) / 65535
         assert math.isclose(summary_of([picture]).std[0], std, rel_tol=1e-9)
+
+    @given(arrays.arrays(np.float32, shapes, elements=st.floats(-1e30, 1e30, width=32)))
+    @settings(max_examples=40, deadline=None)
+    def test_percentiles_of_floats_have_8_bits(self, picture: Array) -> None:
+        summary = summary_of([picture])
+        for c in range(picture.shape[2]):
+            values = picture[:, :, c].astype(np.float64)
+            assert (summary.min[c], summary.max[c]) == (values.min(), values.max())
+            for percent, per_channel in summary.percentiles.items():
+                lower, upper = (np.percentile(values, int(percent), method=m) for m in ("lower", "higher"))
+                slack = max(abs(lower), abs(upper)) / 128
+                assert lower - slack <= per_channel[c] <= upper + slack
 
     def test_floats_of_small_spread_keep_their_std(self) -> None:
         picture = (1e6 + np.random.default_rng(1).uniform(-1e-3, 1e-3, (300, 300, 1))).astype(np.float32)
@@ -146,11 +157,11 @@ class TestMerging:
 
     def test_groups_merge_and_vanish(self, folder: Path) -> None:
         both = normcli.stats(folder, by="folder")
-        cats, dogs = normcli.stats(folder / "cat", by="/(cat|dog)/"), normcli.stats(folder / "dog", by="/(cat|dog)/")
-        assert set(both.groups) == {"images/cat", "images/dog"}
+        cats, dogs = normcli.stats(folder / "cat", by="(cat|dog)/"), normcli.stats(folder / "dog", by="(cat|dog)/")
+        assert set(both.groups) == {"cat", "dog"}
         merged = cats + dogs
         assert set(merged.groups) == {"cat", "dog"}
-        assert merged.groups["cat"]["mean"] == both.groups["images/cat"]["mean"]
+        assert merged.groups["cat"]["mean"] == both.groups["cat"]["mean"]
         assert (merged - dogs).to_json() == cats.to_json()
 
     def test_subtracting_what_is_not_in_the_sum_is_refused(self) -> None:
@@ -219,6 +230,13 @@ class TestMeaning:
         summary = Summary.of(tally, SETTINGS, {})
         assert summary.pixels == 18 and summary.mean == [1.0]
         assert summary.composition["not_finite_pixels"] == 2
+
+    def test_floats_beside_integers_share_their_percentiles(self) -> None:
+        picture = photograph(channels=1)
+        mixed = summary_of([picture, picture.astype(np.float64) / 255])
+        assert mixed.depth is None
+        np.testing.assert_allclose(mixed.mean, summary_of([picture]).mean, rtol=1e-12)
+        assert abs(mixed.percentiles["50"][0] - summary_of([picture]).percentiles["50"][0]) < 0.004
 
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
     def test_one_pixel_gives_no_nan(self, dtype: Any) -> None:

@@ -118,6 +118,10 @@ class Integers:
         totals = self.histogram.sum(axis=1)
         return bool((self.histogram >= 0).all() and (totals == totals[0]).all() and self.per_image.images >= 0)
 
+    def is_empty(self) -> bool:
+        """Say whether nothing is left after taking away."""
+        return self.per_image.images == 0 and not self.histogram.any()
+
     def state(self) -> dict[str, Any]:
         """Give the counts as JSON values."""
         return {
