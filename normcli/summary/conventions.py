@@ -1,7 +1,7 @@
 """The numbers that a tally means: pooled and per-image conventions, percentiles, each rounded once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -161,7 +161,9 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
     return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
 
 
-def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
+def _percentiles(
+    parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES
+) -> dict[str, list[float]]:
     """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
 
     Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.
@@ -180,12 +182,20 @@ def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
         value, count_of = np.concatenate(values), np.concatenate(counts)
         order = np.argsort(value, kind="stable")
         columns.append((value[order], np.cumsum(count_of[order])))
-    return {str(p): [float(_at(p, value, until) / (scale or 1)) for value, until in columns] for p in PERCENTILES}
+    return {str(p): [float(_at(p, value, until) / (scale or 1)) for value, until in columns] for p in percents}
 
 
-def _at(percent: int, values: Any, until: Any) -> Fraction:
-    rank = Fraction(percent * (int(until[-1]) - 1), 100)
+def _at(percent: float, values: Any, until: Any) -> Fraction:
+    rank = Fraction(percent) * (int(until[-1]) - 1) / 100
     below = int(rank)
     low = Fraction(values[np.searchsorted(until, below, side="right")].item())
     high = Fraction(values[np.searchsorted(until, min(below + 1, int(until[-1]) - 1), side="right")].item())
     return low + (high - low) * (rank - below)
+
+
+def percentiles(
+    tally: Tally, settings: Mapping[str, Any], names: list[str], percents: Sequence[float]
+) -> list[list[float]]:
+    """Any percentiles of a set of images, per channel: one row for each of `percents`."""
+    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    return list(_percentiles(parts, len(names), percents).values())
