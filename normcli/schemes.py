@@ -206,7 +206,9 @@ def percentile(
     return Affine.centered(bottom, _divisors(width, image.names, zero_std, f"{hi:g}% - {lo:g}%"))
 
 
-def robust(image: Image, *, per: str = "channel", factor: float = 1.4826022185056018, zero_std: str = "error") -> Affine:
+def robust(
+    image: Image, *, per: str = "channel", factor: float = 1.4826022185056018, zero_std: str = "error"
+) -> Affine:
     """Each image by its own median and MAD: (x - median) / (factor * MAD), MAD = median of |x - median|.
 
     Args:

@@ -23,12 +23,14 @@ class Stack(NamedTuple):
         rows: number of images it has room for.
         shape: of one image.
         dtype: of its values.
+        kept: an interrupted run had begun it.
     """
 
     path: str
     rows: int
     shape: tuple[int, ...]
     dtype: str
+    kept: bool = False
 
     @property
     def row_bytes(self) -> int:
@@ -99,11 +101,16 @@ class Stack(NamedTuple):
         Raises:
             OutputError: it cannot be written.
         """
+        path = self.path
         try:
             header = self.header(len(rows))
+            if rows != list(range(len(rows))):
+                # rows that were moved are not where the journal says: under this name a resumed run drops them
+                path = os.path.join(os.path.dirname(path), f"file-{ARRAY}")  # noqa: PTH118, PTH120
+                os.replace(self.path, path)  # noqa: PTH105
             if len(header) != len(self.header(self.rows)):  # the padding of a .npy header absorbs the digits
                 raise OSError(0, "the header of the stack changed its length")
-            handle = os.open(self.path, os.O_RDWR)
+            handle = os.open(path, os.O_RDWR)
             try:
                 for row, came_from in enumerate(rows):
                     if row != came_from:
@@ -115,7 +122,7 @@ class Stack(NamedTuple):
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            os.replace(self.path, final)  # noqa: PTH105
+            os.replace(path, final)  # noqa: PTH105
         except OSError as error:
             storage.refuse(final, error)
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from normcli.errors import InputError, UsageError, unknown
@@ -63,7 +62,8 @@ class Constants:
             words = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
             raise InputError(
                 "depth",
-                f"{words[dtype]} pixels, and the statistics are of {' and '.join(words[d] for d in self.dtypes)} images",
+                f"{words[dtype]} pixels, and the statistics are of "
+                f"{' and '.join(words[d] for d in self.dtypes)} images",
             )
 
 
@@ -168,25 +168,19 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
         )
 
 
-def load(path: str | Path) -> Summary:
-    """Read a statistics file; "-" is not one here.
+def suspicious_numbers(constants: Mapping[str, Any]) -> str | None:
+    """Say what looks wrong about a mean and std that the user gave; None where nothing does.
 
-    Raises:
-        StatisticsFileError: it is none.
+    >>> suspicious_numbers({"origin": "given", "mean": [123.7], "std": [58.4]})
+    'a mean of 123.7 and a std of 58.4 look like range 0-255; pixels are scaled to 0-1 first: divide both by 255'
     """
-    return Summary.load(path)
-
-
-def suspicious(constants: Constants) -> str | None:
-    """Say what looks wrong about a mean and std for pixels scaled to 0-1; None where nothing does."""
-    if constants.origin != "given":
+    mean, std = max(map(abs, constants["mean"])), max(constants["std"])
+    if constants["origin"] != "given" or (mean <= 1 and std <= 1):
         return None
-    if max(map(abs, constants.mean)) > 1 or max(constants.std) > 1:
-        return (
-            f"a mean of {max(constants.mean):g} and a std of {max(constants.std):g} look like range 0-255; "
-            "pixels are scaled to 0-1 first: divide both by 255"
-        )
-    return None
+    return (
+        f"a mean of {mean:g} and a std of {std:g} look like range 0-255; pixels are scaled to 0-1 first: "
+        "divide both by 255"
+    )
 
 
 def _said(value: Any) -> str:

@@ -281,9 +281,7 @@ _LOADING = 0.4
 _detour = 0.0
 
 
-def _fill(
-    pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool
-) -> int:
+def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool) -> int:
     """Map pixels (H,W,C) into `out`; give how many values were clipped."""
     global _detour
     plain = finish.clip is None and finish.restore is None

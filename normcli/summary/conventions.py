@@ -161,9 +161,7 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
     return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
 
 
-def _percentiles(
-    parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES
-) -> dict[str, list[float]]:
+def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES) -> dict[str, list[float]]:
     """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
 
     Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.

@@ -1,0 +1,1 @@
+"""Measurements against what people use instead; `python -m benchmarks NAME`."""
