@@ -128,7 +128,9 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
                 _mine.buffer = Buffer()
             mapped = work.transform.map(pixels, _mine.buffer)
             _describe(record, work.transform, pixels, mapped)
-            parts: list[Any] = [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped)
+            parts: list[Any] = (
+                [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
+            )
         record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
         record["bytes"] = sum(memoryview(part).nbytes for part in parts)
         if work.stack is not None:

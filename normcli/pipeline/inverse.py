@@ -138,7 +138,7 @@ def _restore_batch(
             orientation = record.get("orientation", 1)
             if orientation != 1:
                 pixels = as_stored(pixels, orientation)
-            usual = pixels.shape[2] in (1, 3) or (settings["alpha"] == "keep" and pixels.shape[2] in (2, 4))
+            usual = outputs.holds(pixels.shape[2], settings["alpha"])
             kind = to or ("png" if pixels.dtype.kind == "u" and usual else "tiff")
             if kind == "png" and not (pixels.dtype.kind == "u" and usual):
                 raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
@@ -179,7 +179,11 @@ def load(out: str, settings: Record, record: Record) -> Array:
         array: Array = stack[record["row"]]
     else:
         kind = outputs.KINDS[settings["to"]]
-        array = outputs.decode(settings["to"], os.path.join(out, text_of(record, "name")) + kind.suffix)  # noqa: PTH118
+        array = outputs.decode(
+            settings["to"],
+            os.path.join(out, text_of(record, "name")) + kind.suffix,  # noqa: PTH118
+            settings["alpha"],
+        )
     height, width, _ = record["shape"]
     if record.get("orientation", 1) >= 5:
         height, width = width, height

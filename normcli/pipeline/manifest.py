@@ -49,42 +49,36 @@ def read(out: str | Path) -> tuple[Record, Iterator[Record]]:
         UsageError: no such folder, no manifest in it, or one that is damaged or of a newer schema.
     """
     path = Path(out) / NAME
+    lines = []
     try:
-        file = path.open(encoding="utf-8")
+        with path.open("rb") as file:
+            for line in file:
+                if line == _FILES.encode():
+                    head = _head(path, b"".join(lines) + b'"files": []}')
+                    return head, _records(path, file.tell(), head)
+                lines.append(line)
     except FileNotFoundError:
         half = (Path(out) / WORK).exists()
         why = "an interrupted run (--resume completes it)" if half else f"no {NAME}: normcli apply did not write it"
         raise UsageError(f"{out}: {why}") from None
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    lines = []
-    for line in file:
-        if line == _FILES:
-            break
-        lines.append(line)
-    else:  # written anew by another program, or cut short
-        with file:
-            return _whole(path, "".join(lines))
-    head = _head(path, "".join(lines) + '"files": []}')
-    return head, _records(path, file, head)
+    head = _head(path, b"".join(lines))  # written anew by another program, or cut short
+    return head, (_unfolded(record, head) for record in head["files"])
 
 
-def _records(path: Path, file: IO[str], head: Record) -> Iterator[Record]:
-    with file:
+def _records(path: Path, at: int, head: Record) -> Iterator[Record]:
+    with path.open("rb") as file:
+        file.seek(at)
         for line in file:
-            if line == "]}\n":
+            if line == b"]}\n":
                 return
             try:
-                record = json.loads(line.rstrip("\n").rstrip(","))
+                record = json.loads(line.rstrip(b",\n"))
             except ValueError:
                 break
             yield _unfolded(record, head)
     raise UsageError(f"{path}: damaged manifest")
-
-
-def _whole(path: Path, text: str) -> tuple[Record, Iterator[Record]]:
-    head = _head(path, text)
-    return head, (_unfolded(record, head) for record in head["files"])
 
 
 def _unfolded(record: Record, head: Record) -> Record:
@@ -94,7 +88,7 @@ def _unfolded(record: Record, head: Record) -> Record:
     return record
 
 
-def _head(path: Path, text: str) -> Record:
+def _head(path: Path, text: bytes) -> Record:
     try:
         head = json.loads(text)
         schema = head["schema"]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from normcli import images, storage
-from normcli.errors import UsageError, unknown
+from normcli.errors import InputError, UsageError, unknown
 from normcli.formats import tree
 from normcli.images import Reading
 from normcli.images.encode import png, tiff
@@ -75,23 +75,42 @@ def settle(to: str, dtype: str | None, layout: str | None, order: str | None) ->
     return dtype or found.dtypes[0], layout or ("hwc" if found.image else "chw"), "rgb" if found.image else order
 
 
-def encode(to: str, mapped: Mapped) -> list[Any]:
-    """Make the content of one file, as buffers to be written one after the other."""
+def encode(to: str, mapped: Mapped, alpha: str) -> list[Any]:
+    """Make the content of one file, as buffers to be written one after the other.
+
+    Raises:
+        InputError: a PNG cannot hold these channels.
+    """
     if not KINDS[to].image:
         return tree.write(to, mapped.array, mapped.affine)
+    wide = len(mapped.channels)
+    if to != "tiff" and not holds(wide, alpha):
+        raise InputError("channels", f"PNG cannot hold {wide} channels (--to tiff does)")
     write: Callable[[Array], bytes] = tiff if to == "tiff" else png
     return [write(mapped.array)]
 
 
-def decode(to: str, path: str | Path) -> Array:
+def holds(channels: int, alpha: str) -> bool:
+    """Whether a PNG holds so many channels: gray and RGB, and one more that is alpha."""
+    return channels in (1, 3) or (alpha == "keep" and channels in (2, 4))
+
+
+def decode(to: str, path: str | Path, alpha: str) -> Array:
     """Read one file back as the array that was written.
+
+    Args:
+        to: kind of output.
+        path: of the file.
+        alpha: what was done with alpha: "keep" made it a channel.
 
     Raises:
         InputError: missing, or not such a file.
     """
     if not KINDS[to].image:
         return tree.read(to, path)
-    return images.decode(storage.read(path), Reading(alpha="keep")).pixels
+    return images.decode(
+        storage.read(path), Reading(alpha="keep" if alpha == "keep" and to != "tiff" else "drop")
+    ).pixels
 
 
 def interleaved(array: Array, layout: str) -> Array:

@@ -92,7 +92,7 @@ def apply_one(
             tally.count(pixels, image.weights, nan=nan, data=data)
             summary = Summary.of(tally, {**asdict(reading), "range": range, "nan": nan}, counting.provenance())
             constants = numbers.of_summary(summary, convention, origin="computed", percents=mapping.percents_of(made))
-        return outputs.encode(to, replace(made, dtype=dtype, constants=constants).map(pixels))
+        return outputs.encode(to, replace(made, dtype=dtype, constants=constants).map(pixels), reading.alpha)
     except InputError as error:
         name = "stdin" if source == "-" else source
         raise NormcliError(f"{name}: {error.message}") from None
