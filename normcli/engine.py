@@ -9,14 +9,14 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from normcli.errors import NormcliError, UsageError, unknown
 
-Batch = TypeVar("Batch")
+Batch = TypeVar("Batch", bound=Sized)
 Result = TypeVar("Result")
 
 
