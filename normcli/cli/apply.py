@@ -370,18 +370,18 @@ def _say_restored(found: "Restored", output: Path) -> None:
 
 def _list() -> None:
     """Print schemes with their settings, presets with their sources, outputs."""
-    from normcli import schemes
     from normcli.cli import render
+    from normcli.pipeline.mapping import catalog
     from normcli.pipeline.outputs import KINDS
 
+    schemes, presets = catalog()
+
     lines = ["schemes (--scheme NAME:SETTINGS, settings as key=value or in order)"]
-    for name, function in schemes.SCHEMES.items():
-        settings = ",".join(f"{key}={_shown(value)}" for key, value in schemes.settings(name).items())
-        said = (function.__doc__ or "").splitlines()[0].rstrip(".")
-        lines.append(f"  {name}{':' + settings if settings else ''}")
-        lines.append(f"      {said}")
+    for name, defaults, said in schemes:
+        settings = ",".join(f"{key}={_shown(value)}" for key, value in defaults.items())
+        lines += [f"  {name}{':' + settings if settings else ''}", f"      {said}"]
     lines += ["", "presets (--preset NAME, range 0-1, RGB)"]
-    for name, found in schemes.PRESETS.items():
+    for name, found in presets.items():
         mean, std = (" ".join(f"{v:g}" for v in values) for values in found[:2])
         lines.append(f"  {name:<16} mean {mean}  std {std}")
         lines.append(f"  {'':<16} {found.convention}; {found.source}")

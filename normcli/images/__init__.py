@@ -43,8 +43,9 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
         raise
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
-    except Exception as error:  # damaged files raise TypeError, SyntaxError, IndexError, struct.error, …
-        raise InputError("damaged", f"cannot be decoded: {type(error).__name__}: {_line(error)}") from error
+    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
+        reason = "truncated" if _tells_of_an_early_end(error) else "damaged"
+        raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
 
 
 def decoders() -> dict[str, str]:
@@ -62,6 +63,13 @@ def _from_array(array: np.ndarray[Any, Any]) -> Decoded:
     return Decoded(policy.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
 
 
+def _tells_of_an_early_end(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
+
+
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if not isinstance(error, OSError):
+        text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 200 else text[:199] + "…"

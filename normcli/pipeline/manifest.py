@@ -49,7 +49,7 @@ def read(out: str | Path) -> tuple[Record, Iterator[Record]]:
         UsageError: no such folder, no manifest in it, or one that is damaged or of a newer schema.
     """
     path = Path(out) / NAME
-    lines = []
+    lines: list[bytes] = []
     try:
         with path.open("rb") as file:
             for line in file:

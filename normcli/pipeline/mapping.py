@@ -257,9 +257,13 @@ def _table(affine: Affine, finish: Finish, dtype: str) -> Array:
 def _invertible(affine: Affine, finish: Finish, dtype: str) -> bool:
     """Whether every level (that a clip leaves alone) comes back from what is written."""
     levels = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
+    low, high = finish.clip or (-np.inf, np.inf)
+    if finish.clip is None and finish.restore is not None:  # made for the levels of this image
+        (step,), (bottom,) = finish.restore
+        low, high = bottom - step / 2, bottom + step * (np.iinfo(finish.dtype).max + 0.5)
     for s, t in zip(*affine, strict=True):
         y = levels * s + t
-        kept = levels if finish.clip is None else levels[(y >= finish.clip[0]) & (y <= finish.clip[1])]
+        kept = levels[(y >= low) & (y <= high)]
         written, _ = finish(kept * s + t)
         if not np.array_equal(invert(written, Affine((s,), (t,)), finish.restore), kept):
             return False
@@ -498,6 +502,15 @@ def choose(
     if mean is not None and std is not None:
         return numbers.given(mean, std)
     return None if preset is None else numbers.published(preset)
+
+
+def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, schemes.Preset]]:
+    """Every scheme with its settings and first line of help, and every preset."""
+    listed = [
+        (name, schemes.settings(name), (function.__doc__ or "").splitlines()[0].rstrip("."))
+        for name, function in schemes.SCHEMES.items()
+    ]
+    return listed, schemes.PRESETS
 
 
 def percents_of(made: Transform) -> tuple[float, float] | None:
