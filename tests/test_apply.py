@@ -15,6 +15,7 @@ from PIL import Image
 import normcli
 from normcli import images
 from normcli.errors import NoInputError, NormcliError, UsageError
+from normcli.formats.folder import SUFFIXES
 from normcli.images import Reading
 from normcli.images.orientation import upright
 from normcli.pipeline import manifest
@@ -98,7 +99,7 @@ def test_sample_data_by_contrast_has_mean_0_and_std_1(tmp_path: Path) -> None:
 def originals(folder: Path) -> dict[str, images.Decoded]:
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in (".py", ".md") or not path.is_file():
+        if path.suffix.lower() not in SUFFIXES:
             continue
         image = images.decode(path.read_bytes(), Reading())
         image.pixels = image.pixels.copy()
@@ -437,6 +438,7 @@ def test_existing_output(run: Run, photos: Path, tmp_path: Path) -> None:
     assert run("apply", photos, "-o", "out", "-s", "unit").returncode == 2
     other = run("apply", photos, "-o", "out", "-s", "signed", "--resume")
     assert other.returncode == 2 and "scheme unit there and signed here" in line(other)
+    assert tree(tmp_path / "out") == whole and len(list((tmp_path / "out").iterdir())) == 4
     (tmp_path / "out/a/1.png.npy").unlink()
     for option in ("--resume", "--skip-existing", "--force"):
         assert run("apply", photos, "-o", "out", "-s", "unit", option).returncode == 0

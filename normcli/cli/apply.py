@@ -111,7 +111,7 @@ def apply(
     max_errors: o.MaxErrors = None,
     failures: o.Failures = None,
     workers: o.Workers = 0,
-    engine: o.Engine = "threads",
+    engine: o.Engine = "auto",
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
     debug: o.Debug = False,

@@ -208,7 +208,7 @@ def apply(
     force: bool = False,
     skip_existing: bool = False,
     dry_run: bool = False,
-    engine: str = "threads",
+    engine: str = "auto",
     workers: int = 0,
     on_error: str = "skip",
     max_errors: str | None = None,
@@ -253,7 +253,7 @@ def apply(
         force: write into a folder that holds something.
         skip_existing: write only what is missing.
         dry_run: map, but write nothing.
-        engine: "serial", "threads" or "processes"; none changes a bit.
+        engine: "auto" (threads), "serial", "threads" or "processes"; none changes a bit.
         workers: how many; 0 is one per usable processor.
         on_error: "skip", or "fail" at the first input that fails.
         max_errors: "N" or "N%": give up when more inputs fail.
@@ -280,6 +280,9 @@ def apply(
         resize=resize,
         center_crop=center_crop,
     )
+    counting_engine = engine
+    if engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
+        engine = "threads"
     if orientation not in ("apply", "ignore"):
         raise UsageError(f"orientation {orientation!r}: choose from apply, ignore")
     if resume + force + skip_existing > 1:
@@ -328,7 +331,7 @@ def apply(
             follow_symlinks=follow_symlinks,
             range=range,
             nan=nan,
-            engine=engine,
+            engine=counting_engine,
             workers=workers,
             on_progress=on_progress,
             **asdict(reading),

@@ -52,7 +52,7 @@ def inverse(
     *,
     to: str | None = None,
     force: bool = False,
-    engine: str = "threads",
+    engine: str = "auto",
     workers: int = 0,
     on_failure: Callable[[Failure], None] | None = None,
     on_progress: Callable[[Any], None] | None = None,
@@ -67,7 +67,7 @@ def inverse(
         back: folder for the images.
         to: "png" or "tiff"; None is PNG, and TIFF for what PNG cannot hold.
         force: write into a folder that holds something.
-        engine: "serial", "threads" or "processes".
+        engine: "auto", "serial", "threads" or "processes".
         workers: how many; 0 is one per usable processor.
         on_failure: called with every file that cannot be restored.
         on_progress: called after every batch.
@@ -262,7 +262,7 @@ class Verified:
 def verify(
     out: str | os.PathLike[str],
     *,
-    engine: str = "threads",
+    engine: str = "auto",
     workers: int = 0,
     on_progress: Callable[[Any], None] | None = None,
 ) -> Verified:
@@ -270,7 +270,7 @@ def verify(
 
     Args:
         out: what `apply` wrote.
-        engine: "serial", "threads" or "processes".
+        engine: "auto", "serial", "threads" or "processes".
         workers: how many; 0 is one per usable processor.
         on_progress: called after every batch.
 

@@ -128,11 +128,22 @@ class Journal:
             UsageError: another run is writing here, or what is resumed had other settings.
             OutputError: the folder cannot be made.
         """
+        fresh = not os.path.exists(self.work)  # noqa: PTH110
         try:
-            os.makedirs(self.work, exist_ok=True)  # noqa: PTH103
-            self._lock = open(os.path.join(self.work, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
-        except OSError as error:
-            storage.refuse(self.out, error)
+            self._open(resume)
+        except BaseException as error:
+            self.close()
+            if fresh:
+                shutil.rmtree(self.work, ignore_errors=True)
+                with suppress(OSError):
+                    os.rmdir(self.out)  # noqa: PTH106
+            if isinstance(error, OSError):
+                storage.refuse(self.out, error)
+            raise
+
+    def _open(self, resume: bool) -> None:
+        os.makedirs(self.work, exist_ok=True)  # noqa: PTH103
+        self._lock = open(os.path.join(self.work, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
         if not _locked(self._lock):
             raise UsageError(f"another normcli is writing to {self.out}")
         numbers = sorted(int(name[8:]) for name in self._names() if name.startswith("journal-"))
@@ -146,12 +157,8 @@ class Journal:
         if not resume:  # it would describe files that are written anew
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.out, NAME))  # noqa: PTH108, PTH118
-        number = numbers[-1] + 1 if resume and numbers else 0
-        try:
-            self._file = open(self._name(number), "wb")  # noqa: PTH123, SIM115
-            self._write(self.head)
-        except OSError as error:
-            storage.refuse(self.out, error)
+        self._file = open(self._name(numbers[-1] + 1 if resume and numbers else 0), "wb")  # noqa: PTH123, SIM115
+        self._write(self.head)
 
     def _names(self) -> list[str]:
         return [path.name for path in Path(self.work).iterdir()]
