@@ -23,14 +23,12 @@ class Stack(NamedTuple):
         rows: number of images it has room for.
         shape: of one image.
         dtype: of its values.
-        kept: an interrupted run had begun it.
     """
 
     path: str
     rows: int
     shape: tuple[int, ...]
     dtype: str
-    kept: bool = False
 
     @property
     def row_bytes(self) -> int:

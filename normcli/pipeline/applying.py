@@ -456,8 +456,7 @@ def _with_stack(work: Work, listed: Plan, rows: int, journal: Journal | None) ->
     if wide in (3, 4):  # gray images among coloured ones get their channels
         transform = replace(transform, channels=wide)
     path = f"{work.folder}/{stacks.ARRAY}"
-    kept = os.path.exists(path)  # noqa: PTH110
-    stack = Stack(path, rows, mapped.array.shape, mapped.array.dtype.name, kept)
+    stack = Stack(path, rows, mapped.array.shape, mapped.array.dtype.name)
     if journal is not None:
         stack.allocate(os.path.join(work.out, stacks.ARRAY))  # noqa: PTH118
     return replace(work, transform=transform, stack=stack)
@@ -467,8 +466,7 @@ def _tasks(listed: Plan, journal: Journal | None, work: Work, skip_existing: boo
     """Every input, with what earlier runs know of it."""
     row = -1
     suffix = outputs.KINDS[work.to].suffix
-    if work.stack is not None and not work.stack.kept:  # the rows that the journal tells of are gone
-        journal = None
+    settings = {"layout": work.transform.layout}
     for planned in listed():
         if isinstance(planned, Skip):
             yield Task(planned)
@@ -477,7 +475,8 @@ def _tasks(listed: Plan, journal: Journal | None, work: Work, skip_existing: boo
         known = None if journal is None else journal.done(planned.name)
         path = os.path.join(work.out, planned.name) + suffix  # noqa: PTH118
         if known is not None and work.stack is not None:
-            known = known if known.get("row") == row else None
+            same = known["row"] == row and manifest.written_shape(known, settings) == work.stack.shape
+            known = known if same else None
         elif known is not None and not _stands(path, known, planned.item.key):
             known = None
         elif known is None and skip_existing and work.stack is None and os.path.exists(path):  # noqa: PTH110

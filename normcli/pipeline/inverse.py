@@ -184,11 +184,7 @@ def load(out: str, settings: Record, record: Record) -> Array:
             os.path.join(out, text_of(record, "name")) + kind.suffix,  # noqa: PTH118
             settings["alpha"],
         )
-    height, width, _ = record["shape"]
-    if record.get("orientation", 1) >= 5:
-        height, width = width, height
-    wide = len(record["map"]["channels"])
-    want = (wide, height, width) if settings["layout"] == "chw" else (height, width, wide)
+    want = manifest.written_shape(record, settings)
     if array.shape != want:
         raise InputError("damaged", f"is {array.shape}, and {want} was written")
     return array

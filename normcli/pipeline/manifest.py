@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from normcli import storage
 from normcli.errors import UsageError
+from normcli.formats.stack import ARRAY
 from normcli.pipeline.naming import WORK
 
 SCHEMA = "normcli/apply/1"
@@ -40,6 +41,15 @@ def text_of(record: Record, key: str) -> str:
     if (raw := record.get(f"{key}_b64")) is not None:
         return os.fsdecode(base64.b64decode(raw))
     return str(record[key])
+
+
+def written_shape(record: Record, settings: Record) -> tuple[int, int, int]:
+    """Shape of the array that was written for an image."""
+    height, width, _ = record["shape"]
+    if record.get("orientation", 1) >= 5:
+        height, width = width, height
+    wide = len(record["map"]["channels"])
+    return (wide, height, width) if settings["layout"] == "chw" else (height, width, wide)
 
 
 def read(out: str | Path) -> tuple[Record, Iterator[Record]]:
@@ -150,7 +160,14 @@ class Journal:
         if resume:
             for number in numbers:
                 self._recall(self._name(number))
-            self._recall_manifest()
+            if self.head["settings"]["to"] != "stack":
+                self._recall_manifest()
+            elif ARRAY not in self._names():
+                # the rows that the journals tell of are gone: were these kept, a second kill would leave them
+                # beside a stack that has been begun anew
+                self._done.clear()
+                for number in numbers:
+                    os.unlink(self._name(number))  # noqa: PTH108
         for name in self._names():
             if name.startswith("file-") or (not resume and name != "lock"):
                 os.unlink(os.path.join(self.work, name))  # noqa: PTH108, PTH118
