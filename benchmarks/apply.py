@@ -1,7 +1,9 @@
 """`normcli apply` against a bare two-thread loop, a PIL + NumPy + np.save loop, and memcpy."""
 
 import argparse
+import os
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import ROOT, alternating, ratios
+from benchmarks.timing import ROOT, ratios, seconds
 
 SHARED = ROOT.parent / "shared" / "data"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -62,26 +64,29 @@ LOOPS = {"bare": bare, "usual": usual}
 
 
 def processes(folder: Path, rounds: int) -> None:
-    """Whole processes in turn, each into an empty folder; the emptying is not timed."""
+    """Whole processes in turn, each into a fresh folder; one unmeasured round first."""
+    python = [sys.executable, "-m"]
+    loop = [*python, "benchmarks", "apply", str(folder), "--loop"]
+    commands = {
+        "normcli apply": [*python, "normcli", "apply", str(folder), "-q", "-j", "2", "--preset", "imagenet", "-o"],
+        "two threads: decode, astype, tofile": [*loop, "bare"],
+        "PIL + NumPy + np.save": [*loop, "usual"],
+    }
+    taken: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
-        python = [sys.executable]
-        loop = [*python, "-m", "benchmarks", "apply", str(folder), "--loop"]
-        commands = {
-            "normcli apply": [*python, "-m", "normcli", "apply", str(folder), "-o", f"{out}/normcli", "-q", "-j", "2"],
-            "two threads: decode, astype, tofile": [*loop, "bare", f"{out}/bare"],
-            "PIL + NumPy + np.save": [*loop, "usual", f"{out}/usual"],
-        }
-        commands["normcli apply"] += ["--preset", "imagenet", "--force"]
-        for name in ("normcli", "bare", "usual"):
-            (out / name).mkdir(parents=True)
-        times = alternating(commands, rounds)
-        ratios(
-            f"{folder.name}, {sum(1 for p in folder.rglob('*') if p.is_file())} files, npy float32",
-            times,
-            "normcli apply",
-        )
-        shutil.rmtree(out)
+        for turn in range(rounds + 1):
+            for name, command in commands.items():
+                out.mkdir()
+                elapsed = seconds([*command, str(out)])
+                shutil.rmtree(out)
+                os.sync()  # what one leaves to be written would slow the next
+                if turn:
+                    taken[name].append(elapsed)
+    times = {name: statistics.median(each) for name, each in taken.items()}
+    ratios(
+        f"{folder.name}, {sum(1 for p in folder.rglob('*') if p.is_file())} files, npy float32", times, "normcli apply"
+    )
 
 
 def kernels() -> None:

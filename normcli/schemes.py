@@ -102,9 +102,10 @@ def signed(image: Image) -> Affine:
 
 
 def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error") -> Affine:
-    """(x/255 - mean) / std by the dataset's mean and std, per channel; float images in raw units are not divided.
+    """(x/255 - mean) / std, by the dataset's mean and std per channel.
 
-    The mean and std come from --stats, --mean and --std, --preset, or are computed first.
+    Float images without --range are not divided: their mean and std are in raw units. Mean and std come from
+    --stats, --mean and --std, --preset, or are computed first.
     """
     white = float(image.white or 1)
     spread = _divisors(std, image.names, zero_std, "std")
@@ -139,7 +140,7 @@ def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
 
 
 def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: str = "error") -> Affine:
-    """Global contrast normalization: scale * (x - mean) / sqrt(sqrt_bias + variance) over all channels of an image.
+    """Global contrast: scale * (x - mean) / sqrt(sqrt_bias + variance), over all channels of each image.
 
     Args:
         image: its levels.
@@ -180,7 +181,9 @@ def percentile(
     high: Values | None = None,
     zero_std: str = "error",
 ) -> Affine:
-    """From two percentiles to 0 and 1, of each image or of the dataset; what lies outside stays unless --clip 0,1.
+    """(x - p_lo) / (p_hi - p_lo), percentiles of each image or of the dataset.
+
+    What lies outside 0-1 stays, unless --clip 0,1 cuts it.
 
     Args:
         image: its levels.
@@ -209,7 +212,9 @@ def percentile(
 def robust(
     image: Image, *, per: str = "channel", factor: float = 1.4826022185056018, zero_std: str = "error"
 ) -> Affine:
-    """Each image by its own median and MAD: (x - median) / (factor * MAD), MAD = median of |x - median|.
+    """Each image by its own median and MAD: (x - median) / (factor * MAD).
+
+    MAD is the median of |x - median|.
 
     Args:
         image: its levels.
@@ -320,6 +325,11 @@ def settings(name: str) -> dict[str, Any]:
     elsewhere = _ELSEWHERE.get(name, set()) | {"zero_std"}
     parameters = list(inspect.signature(SCHEMES[name]).parameters.values())[1:]
     return {p.name: p.default for p in parameters if p.name not in elsewhere}
+
+
+def divides(name: str) -> bool:
+    """Whether a scheme divides by something that can be 0."""
+    return "zero_std" in inspect.signature(SCHEMES[name]).parameters
 
 
 def parse(text: str) -> tuple[str, dict[str, Any]]:

@@ -66,7 +66,7 @@ def test_the_tree_is_mirrored(run: Run, photos: Path, tmp_path: Path) -> None:
     array = np.load(tmp_path / "out/a/1.png.npy")
     right = photograph(31, 40, seed=1).transpose(2, 0, 1) / 255
     assert array.dtype == np.float32 and np.array_equal(array, right.astype(np.float32))
-    assert "arrays of different channels: 1 of 1 channels, 4 of 3 channels" in line(done)
+    assert "arrays of different numbers of channels: 1 of 1, 4 of 3" in line(done)
 
 
 def test_contrast_computes_its_statistics_first_and_keeps_them(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -322,6 +322,13 @@ REFUSED = [
     ([], "nothing to read"),
     (["photos", "-o", "-"], "is a folder"),
     (["photos/gray.png", "-o", "-", "--to", "stack"], "holds many images"),
+    (["photos/gray.png", "-o", "-", "--resume"], "--resume does not go with one image"),
+    (["photos", "--inverse", "-o", "back", "--scheme", "unit"], "--scheme does not go with --inverse"),
+    (["photos", "--verify", "--dtype", "uint8"], "--dtype does not go with --verify"),
+    (["photos", "-n", "--resume"], "--dry-run writes and reads nothing"),
+    (["photos", "-o", "out", "-s", "unit", "--zero-std", "one"], "divides by no std"),
+    (["photos", "-o", "out", "-s", "unit", "--convention", "pooled_sample"], "takes no convention"),
+    (["photos", "-o", "out", "-s", "unit", "--alpha", "weight"], "weighs statistics"),
     (["photos", "--inverse", "-o", "back"], "normcli apply did not write it"),
     (["photos", "--verify"], "normcli apply did not write it"),
     (["twins", "-o", "out", "--files-from", "list"], "outside OUT"),
@@ -443,6 +450,8 @@ def test_existing_output(run: Run, photos: Path, tmp_path: Path) -> None:
     for option in ("--resume", "--skip-existing", "--force"):
         assert run("apply", photos, "-o", "out", "-s", "unit", option).returncode == 0
         assert tree(tmp_path / "out") == whole
+    again = run("apply", photos, "-o", "out", "-s", "unit", "--resume")
+    assert "wrote 0 images to out, 5 were done before" in line(again)
     assert run("apply", photos, "-o", "out", "-s", "signed", "--force").returncode == 0
     assert tree(tmp_path / "out") != whole
 

@@ -19,6 +19,7 @@ MAP, FILES, WAY = "How pixels are mapped", "What is written", "Checks and the wa
 
 @app.command()
 def apply(
+    context: typer.Context,
     sources: o.Sources = None,
     output: Annotated[
         Path | None,
@@ -138,7 +139,10 @@ def apply(
     if output is None and not dry_run and not verify:
         raise UsageError("nowhere to write: give -o DIR, or -o - for one image")
     o.refuse_existing(failures, force)
+    if dry_run and (verify or resume or skip_existing):
+        raise UsageError("--dry-run writes and reads nothing: it does not go with --verify, --resume, --skip-existing")
     if inverse or (verify and output is None):
+        _only(context, "--inverse" if inverse else "--verify of a folder", _INVERSE if inverse else _VERIFY)
         return _of_a_folder(
             sources, files, output, inverse, to, force, workers, engine, progress, failures, json, quiet
         )
@@ -168,7 +172,8 @@ def apply(
         "nan": nan,
     }
     if str(output) == "-" or sources == ["-"]:
-        return _one(sources or [], files, output, mapping, verify, dry_run)
+        _only(context, "one image", {*mapping, *_ONE})
+        return _one(sources or [], files, output, mapping, force)
     from normcli.pipeline import applying
 
     with render.progress(progress, quiet) as step, jsonl(failures) as fail:
@@ -200,8 +205,27 @@ def apply(
         _say(result, output, dry_run)
     code = 3 if result["failed"] else 0
     if verify and not dry_run:
-        return _verify(str(output), workers, engine, json, quiet) or code
+        return _verify(str(output), workers, engine, progress, json, quiet) or code
     return code
+
+
+_RUN = {"sources", "workers", "engine", "progress", "quiet", "debug"}
+_VERIFY = {*_RUN, "verify", "json"}
+_INVERSE = {*_RUN, "inverse", "output", "to", "force", "failures", "json"}
+_ONE = {*_RUN, "output", "force", "range_", "files_from"}
+
+
+def _only(context: typer.Context, what: str, taken: set[str]) -> None:
+    """Refuse options that would be ignored.
+
+    Raises:
+        UsageError: naming them.
+    """
+    given = {name for name in context.params if str(context.get_parameter_source(name)).endswith("COMMANDLINE")}
+    ignored = sorted(given - taken)
+    if ignored:
+        options = ", ".join("--" + name.strip("_").replace("_", "-") for name in ignored)
+        raise UsageError(f"{options} {'does' if len(ignored) == 1 else 'do'} not go with {what}")
 
 
 def _of_a_folder(
@@ -225,7 +249,7 @@ def _of_a_folder(
     if files is not None or sources is None or len(sources) != 1:
         raise UsageError("give one SOURCE: a folder that normcli apply wrote")
     if not inverse:
-        return _verify(sources[0], workers, engine, json, quiet)
+        return _verify(sources[0], workers, engine, progress, json, quiet)
     if output is None or str(output) == "-":
         raise UsageError("--inverse writes files: give -o DIR")
     from normcli.pipeline import inverse as way_back
@@ -248,14 +272,10 @@ def _of_a_folder(
     return 3 if found.failed else 0
 
 
-def _one(
-    sources: list[str], files: Any, output: Path | None, mapping: dict[str, Any], verify: bool, dry_run: bool
-) -> int:
+def _one(sources: list[str], files: Any, output: Path | None, mapping: dict[str, Any], force: bool) -> int:
     """One image to stdout, or one from stdin."""
     if len(sources) != 1 or files is not None:
         raise UsageError("-o - writes one image: give one SOURCE")
-    if verify or dry_run:
-        raise UsageError("--verify and --dry-run go with -o DIR")
     if output is None:
         raise UsageError("nowhere to write: give -o -")
     if str(output) == "-" and sys.stdout.isatty():
@@ -264,6 +284,7 @@ def _one(
 
     if str(output) != "-" and output.is_dir():
         raise UsageError(f"{output} is a folder: from stdin comes one image, name a file")
+    o.refuse_existing(output, force)
     data = sys.stdin.buffer.read() if sources == ["-"] else None
     parts = single.apply_one(sources[0], data, **mapping)
     if str(output) == "-":
@@ -276,11 +297,17 @@ def _one(
     return 0
 
 
-def _verify(out: str, workers: int, engine: str, json: bool, quiet: bool) -> int:
+def _verify(out: str, workers: int, engine: str, progress: str, json: bool, quiet: bool) -> int:
     from normcli.cli import render
     from normcli.pipeline import inverse
 
-    found = inverse.verify(out, workers=workers, engine=engine)
+    with render.progress(progress, quiet) as step:
+        found = inverse.verify(
+            out,
+            workers=workers,
+            engine=engine,
+            on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
+        )
     if json:
         channels = [vars(channel) for channel in found.channels]
         render.write(_json({**vars(found), "channels": channels, "sound": found.sound}))
@@ -329,10 +356,11 @@ def _say(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
         if (wrong := suspicious_numbers(constants)) is not None:
             render.say(f"note: {wrong}")
     verb = "would write" if dry_run else "wrote"
+    before = result.get("reused", 0)
     shape = f" {tuple(result['stack'])}" if "stack" in result else ""
     where = "" if dry_run else f" to {output}"
     render.say(
-        f"{verb} {result['images']:,} image{'s' * (result['images'] != 1)}{where}: "
+        f"{verb} {_images(result['images'] - before)}{where}{f', {before:,} were done before' if before else ''}: "
         f"{settings['to']} {settings['dtype']}{shape}, {result['bytes'] / 1e6:,.1f} MB"
     )
     if result["failed"]:
@@ -349,12 +377,19 @@ def _say(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
             f"note: {result['looks_normalized']} float images lie within [-5,5] with both signs: "
             "were they normalized before?"
         )
-    widths = {kind.split(" x ")[0] for kind in result["kinds"]}
+    widths: dict[str, int] = {}
+    for kind, count in result["kinds"].items():
+        wide = kind.split(" x ")[0]
+        widths[wide] = widths.get(wide, 0) + count
     if len(widths) > 1:
-        kinds = ", ".join(f"{count} of {kind.split(' x ')[0]} channels" for kind, count in result["kinds"].items())
-        render.say(f"note: arrays of different channels: {kinds} (--color rgb or gray makes them one)")
+        kinds = ", ".join(f"{count} of {wide}" for wide, count in widths.items())
+        render.say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
     if result["found"]:
         render.say(f"note: {result['found']} were there before and are not described in the manifest")
+
+
+def _images(count: int) -> str:
+    return f"{count:,} image{'s' * (count != 1)}"
 
 
 def _say_restored(found: "Restored", output: Path) -> None:
@@ -382,7 +417,7 @@ def _list() -> None:
         lines += [f"  {name}{':' + settings if settings else ''}", f"      {said}"]
     lines += ["", "presets (--preset NAME, range 0-1, RGB)"]
     for name, found in presets.items():
-        mean, std = (" ".join(f"{v:g}" for v in values) for values in found[:2])
+        mean, std = (" ".join(map(repr, values)) for values in found[:2])
         lines.append(f"  {name:<16} mean {mean}  std {std}")
         lines.append(f"  {'':<16} {found.convention}; {found.source}")
     lines += ["", "outputs (--to NAME)"]

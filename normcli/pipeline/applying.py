@@ -6,7 +6,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -84,6 +84,7 @@ class Done:
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    reused: int = 0
 
 
 def map_batch(work: Work, batch: list[Task]) -> Done:
@@ -98,6 +99,7 @@ def map_batch(work: Work, batch: list[Task]) -> Done:
             done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
         elif task.known is not None:
             done.records.append(task.known)
+            done.reused += not task.known.get("found")
         else:
             _map_one(work, task, task.planned, done)
     done.seconds = time.perf_counter() - started
@@ -112,7 +114,8 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
         record |= named("label", item.label)
     stage = "load"
     try:
-        with work.gate or nullcontext():
+        with ExitStack() as decoding:
+            decoding.enter_context(work.gate or nullcontext())
             data = item.load()
             done.bytes += len(data)
             stage = "decode"
@@ -131,16 +134,18 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
             parts: list[Any] = (
                 [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
             )
-        record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
-        record["bytes"] = sum(memoryview(part).nbytes for part in parts)
-        if work.stack is not None:
-            _check_shape(work.stack, mapped, item.key)
-            record["row"] = task.row
-            if work.writing:
-                work.stack.write_row(task.row, mapped.array)
-        elif work.writing:
-            path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
-            storage.place(f"{work.folder}/file-{os.getpid()}-{threading.get_native_id()}", path, parts)
+            record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
+            record["bytes"] = sum(memoryview(part).nbytes for part in parts)
+            if record["bytes"] <= Buffer.LARGEST_KEPT:
+                decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
+            if work.stack is not None:
+                _check_shape(work.stack, mapped, item.key)
+                record["row"] = task.row
+                if work.writing:
+                    work.stack.write_row(task.row, mapped.array)
+            elif work.writing:
+                path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
+                storage.place(f"{work.folder}/file-{os.getpid()}-{threading.get_native_id()}", path, parts)
     except InputError as error:
         done.records.append({**names, "error": error.reason, "message": error.message})
         done.failures.append(Failure(item.key, stage, error.reason, error.message))
@@ -262,7 +267,7 @@ def apply(
         on_statistics: called with the statistics, where they were computed first.
 
     Returns:
-        The manifest, without the files' records.
+        The manifest, without the files' records; "reused" counts images that earlier runs wrote.
 
     Raises:
         UsageError: settings that cannot be, names that collide, statistics that do not fit.
@@ -323,7 +328,10 @@ def apply(
     )
     computed: Summary | None = None
     if constants is None and mapping.needs_statistics(transform):
-        computed = _kept_statistics(folder, resume or skip_existing) or counting.stats(
+        computed = _kept_statistics(folder, resume or skip_existing)
+        if computed is not None:
+            numbers.check_contract(computed, {**asdict(reading), "range": range}, f"{folder}/{manifest.STATISTICS}")
+        computed = computed or counting.stats(
             *given,
             files=named,
             include=include,
@@ -399,7 +407,7 @@ def apply(
                 os.unlink(os.path.join(folder, manifest.STATISTICS))  # noqa: PTH108, PTH118
         journal.close(forget=untouched)
         raise
-    return complete
+    return {**complete, "reused": run.reused}
 
 
 def _refuse_occupied(folder: str, allowed: bool) -> None:
@@ -530,7 +538,7 @@ class _Run:
     ) -> None:
         self.limit, self.on_error = limit, on_error
         self.on_failure, self.on_progress = on_failure, on_progress
-        self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
+        self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
         self.digest = 0
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -549,6 +557,7 @@ class _Run:
                 if self.on_error == "fail":
                     raise NormcliError(f"{failure.key}: {failure.message}")
         self.skipped.update(done.skipped)
+        self.reused += done.reused
         for record in done.records:
             self._count(record)
         if self.limit is not None:

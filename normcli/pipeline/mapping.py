@@ -175,7 +175,7 @@ class Transform:
         count = pixels.shape[2]
         white = _white(pixels.dtype, self.range)
         settings = dict(self.settings)
-        if self.scheme in ("contrast", "zscore", "gcn", "minmax", "percentile", "robust"):
+        if schemes.divides(self.scheme):
             settings["zero_std"] = self.zero_std
         if self.scheme == "contrast":
             assert self.constants is not None
@@ -418,7 +418,8 @@ def plan(
         UsageError: settings that cannot be.
     """
     name, settings = schemes.parse(scheme)
-    schemes.least_std(zero_std)
+    if schemes.least_std(zero_std) is not None and not schemes.divides(name):
+        raise UsageError(f"{name} divides by no std: leave --zero-std out")
     if dtype not in DTYPES:
         raise unknown("dtype", dtype, DTYPES)
     order = order or ("bgr" if name == "caffe" else "rgb")
@@ -483,6 +484,12 @@ def choose(
     if not needs_statistics(made):
         if answers:
             raise UsageError(f"{made.scheme} takes no {answers[0]}: it needs no numbers of the dataset")
+        if convention.replace("-", "_") != "pooled_population":
+            raise UsageError(f"{made.scheme} takes no convention: it needs no numbers of the dataset")
+        if reading is not None and reading.alpha == "weight":
+            raise UsageError(
+                f"alpha weight weighs statistics, and {made.scheme} has none: choose drop, composite or keep"
+            )
         return None
     if len(answers) > 1:
         raise UsageError(f"{' and '.join(answers)} are two answers to one question: give one")
