@@ -115,6 +115,8 @@ def apply(
     engine: o.Engine = "auto",
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Map every image: [0,1], [-1,1], by the dataset's mean and std, or each by its own.
@@ -209,7 +211,7 @@ def apply(
     return code
 
 
-_RUN = {"sources", "workers", "engine", "progress", "quiet", "debug"}
+_RUN = {"sources", "workers", "engine", "progress", "quiet", "verbose", "log_file", "debug"}
 _VERIFY = {*_RUN, "verify", "json"}
 _INVERSE = {*_RUN, "inverse", "output", "to", "force", "failures", "json"}
 _ONE = {*_RUN, "output", "force", "range_", "files_from"}

@@ -4,11 +4,14 @@ Importing a module of this package imports Numba (0.2-0.7 s); it is done only wh
 """
 
 import importlib
+import logging
 import threading
 from types import ModuleType
 
+log = logging.getLogger("normcli.kernels")
+
 _loading: dict[str, threading.Thread] = {}
-_modules: dict[str, ModuleType | None] = {}  # None: Numba cannot be imported here
+_modules: dict[str, ModuleType | None] = {}  # None: Numba is not usable here
 _lock = threading.Lock()
 
 
@@ -17,7 +20,8 @@ def _load(name: str) -> None:
         module = importlib.import_module(f"normcli.kernels.{name}")
         module.warm()
         _modules[name] = module
-    except ImportError:  # Numba lags a new Python or NumPy by months
+    except Exception as error:  # Numba lags a new Python or NumPy by months; LLVM may find no memory
+        log.info("Numba is not usable here (%s: %s); going on without it", type(error).__name__, error)
         _modules[name] = None
 
 
@@ -33,8 +37,8 @@ def loaded(name: str = "pixels", *, wait: bool = False) -> ModuleType | None:
     """Give a module of this package if it is loaded; None if it is not yet, or cannot be.
 
     Args:
-        name: "pixels" or "mapping".
-        wait: load it now; None then means that Numba cannot be imported here.
+        name: "pixels" counts, "mapping" maps.
+        wait: load it now; None then means that Numba is not usable here.
     """
     if wait and name not in _modules:
         start(name)

@@ -1,5 +1,6 @@
 """apply: formats.read ─ Items ─► engine ─► load ► images.decode ► scheme.affine ► kernel ► formats.write."""
 
+import logging
 import os
 import threading
 import time
@@ -35,6 +36,7 @@ _LARGEST_BATCH = 64
 _WRITERS = 2  # threads per worker beyond the first: while some wait for the disk, others decode
 _SYNC_SECONDS = 1.0
 _mine = threading.local()
+log = logging.getLogger("normcli.apply")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -382,6 +384,7 @@ def apply(
         for done in _run_batches(work, _tasks(listed, None, work, False), engine, workers):
             run.take(done)
         return run.head(head, count, work)
+    log.info("%d inputs to map by %s, %s", count, scheme, "as they are" if constants is None else constants.origin)
     fresh = manifest.occupied(folder) is None
     journal = Journal(folder, head)
     journal.open(resume=resume or skip_existing)

@@ -279,9 +279,10 @@ def invert(written: Array, affine: Affine, restore: Affine | None) -> Array:
         return np.asarray(np.rint((y - affine.shift[0]) / affine.scale[0]))
 
 
-# Loading Numba costs 0.4 s of processor time. Until the detour through NumPy has cost as much (a photograph
-# takes it 0.6 ms, the kernel 0.1), images take it: a small folder never pays for the load.
-_LOADING = 0.4
+# Loading Numba costs 0.4 s of processor time, as much again to wait for it, and 120 MB. Until the detour through
+# NumPy has cost as much (a photograph takes it 0.6 ms, the kernel 0.1), images take it: a small folder never pays
+# for the load.
+_LOADING = 0.8
 _detour = 0.0
 
 
