@@ -23,7 +23,7 @@ from tests.conftest import ROOT, Run, encoded, photograph
 
 Array = np.ndarray[Any, Any]
 SAMPLES = ROOT / "sample_data"
-SCHEMES = ["unit", "signed", "contrast", "zscore", "minmax", "percentile", "robust", "gcn"]
+SCHEMES = ["unit", "signed", "contrast", "zscore", "minmax", "percentile", "robust", "gcn", "caffe"]
 # sample images whose median absolute deviation is 0: mostly background
 FLAT = {"robust"}
 
@@ -131,7 +131,7 @@ def test_round_trip_of_the_samples_is_exact(scheme: str, tmp_path: Path) -> None
     assert exact == back.exact == 42
 
 
-@pytest.mark.parametrize("scheme", [*SCHEMES, "caffe"])
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_round_trip_of_photographs_is_exact(scheme: str, tmp_path: Path, shared_data: Path) -> None:
     folder = shared_data / "imagenet-300"
     step = 1 if scheme == "contrast" else 10

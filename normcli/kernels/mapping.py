@@ -37,6 +37,13 @@ def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore
             y[i] = np.float64(b[3 * i]) * sb + tb
             z[i] = np.float64(c[3 * i]) * sc + tc
         return
+    if channels == 3 and wide == 3:
+        a, b, c = pixels[source[0] :], pixels[source[1] :], pixels[source[2] :]
+        for i in range(count):
+            out[3 * i] = np.float64(a[3 * i]) * scale[0] + shift[0]
+            out[3 * i + 1] = np.float64(b[3 * i]) * scale[1] + shift[1]
+            out[3 * i + 2] = np.float64(c[3 * i]) * scale[2] + shift[2]
+        return
     for j in range(wide):
         s, t = scale[j], shift[j]
         plane = pixels[source[j] :]
@@ -68,6 +75,15 @@ def look_up(pixels, channels, source, tables, out, planar):  # type: ignore[no-u
     """
     count = pixels.size // channels
     wide = source.size
+    if planar and channels == 3 and wide == 3:
+        a, b, c = pixels[source[0] :], pixels[source[1] :], pixels[source[2] :]
+        x, y, z = out[:count], out[count : 2 * count], out[2 * count :]
+        ta, tb, tc = tables[0], tables[1], tables[2]
+        for i in range(count):
+            x[i] = ta[a[3 * i]]
+            y[i] = tb[b[3 * i]]
+            z[i] = tc[c[3 * i]]
+        return
     for j in range(wide):
         table = tables[j]
         plane = pixels[source[j] :]
