@@ -1,6 +1,8 @@
 """normcli apply: every image mapped, as arrays or files, reversibly."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -178,7 +180,7 @@ def apply(
         return _one(sources or [], files, output, mapping, force)
     from normcli.pipeline import applying
 
-    with render.progress(progress, quiet) as step, jsonl(failures) as fail:
+    with _telling(output, quiet), render.progress(progress, quiet) as step, jsonl(failures) as fail:
         result = applying.apply(
             *(sources or ()),
             out=output if output is not None else Path(),
@@ -209,6 +211,19 @@ def apply(
     if verify and not dry_run:
         return _verify(str(output), workers, engine, progress, json, quiet) or code
     return code
+
+
+@contextmanager
+def _telling(output: Path | None, quiet: bool) -> Iterator[None]:
+    """Say how an interrupted run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if output is not None and not quiet and any(output.glob(".normcli-partial/journal-*")):
+            from normcli.cli import render
+
+            render.say(f"interrupted: the same command with --resume goes on in {output}")
+        raise
 
 
 _RUN = {"sources", "workers", "engine", "progress", "quiet", "verbose", "log_file", "debug"}
