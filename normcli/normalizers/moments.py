@@ -80,7 +80,7 @@ def channel_moments(view: View) -> Moments:
         row_moments(rows, mean[start:stop].reshape(-1), m2[start:stop].reshape(-1))
 
     if view.size:
-        walk(view.samples, view.sample_bytes, run)
+        walk(view.samples, view.sample_bytes, run, free=view.free)
     return Moments(view.length, mean, m2)
 
 

@@ -117,6 +117,8 @@ class View:
         self.plain = self.order == tuple(range(len(self.order)))
         self.work_dtype = np.dtype(np.float64 if x.dtype.name in ("float64", "f8") else np.float32)
         self.sample_bytes = per_sample * self.work_dtype.itemsize
+        whole_rows = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype == self.work_dtype
+        self.free = whole_rows and self.plain and not together  # blocks are views, nothing is copied
 
     @property
     def size(self) -> int:
@@ -159,7 +161,7 @@ class View:
                 self.put(out, start, stop, y)
 
         if self.size:
-            walk(self.samples, self.sample_bytes, run)
+            walk(self.samples, self.sample_bytes, run, free=direct and self.free)
         return out
 
     def formula(self, dtype: str | None, compute: Callable[[Array, int], Array]) -> Any:
