@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from normcli.pipeline import stats as stats
+    from normcli.pipeline.counting import stats as stats
     from normcli.summary import Summary as Summary
     from normcli.summary import merge as merge
 
 _HOME = {
-    "stats": "normcli.pipeline",
+    "stats": "normcli.pipeline.counting",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",
 }

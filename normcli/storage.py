@@ -1,7 +1,10 @@
 """Where bytes live: local paths, read by plain system calls and written whole or not at all."""
 
+import base64
 import os
+import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -105,6 +108,12 @@ def whole(path: str | Path) -> Iterator[Path]:
         OutputError: the folder or file cannot be written, or the disk is full.
     """
     path = Path(path)
+    if path.is_symlink():
+        path = path.resolve()
+    if path.exists() and not path.is_file():
+        with _through(path) as temporary:
+            yield temporary
+        return
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}")
     try:
         try:
@@ -116,6 +125,23 @@ def whole(path: str | Path) -> Iterator[Path]:
         finally:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+    except OSError as error:
+        refuse(path, error)
+
+
+@contextmanager
+def _through(path: Path) -> Iterator[Path]:
+    """For /dev/stdout, /dev/null, a FIFO: nothing can be renamed over them; all bytes go in at the end."""
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: is a folder")
+    try:
+        with tempfile.TemporaryDirectory(prefix="normcli-") as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with temporary.open("rb") as file, path.open("wb") as target:
+                shutil.copyfileobj(file, target)
+    except BrokenPipeError:
+        raise
     except OSError as error:
         refuse(path, error)
 
@@ -159,3 +185,17 @@ def lines(path: str | Path) -> Iterator[IO[Any]]:
     """
     with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield file
+
+
+def path_fields(path: str) -> dict[str, str]:
+    """A path for JSON: "path", and "path_b64" with the bytes where they are not UTF-8.
+
+    >>> path_fields("a.png")
+    {'path': 'a.png'}
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "surrogateescape")
+        return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()}
+    return {"path": path}

@@ -17,7 +17,7 @@ import typer
 from typer import _click as click
 from typer.core import TyperGroup
 
-from normcli.errors import NormcliError
+from normcli.errors import NormcliError, unknown
 
 # name -> module with an `app`; the order is the order of the help
 COMMANDS = {
@@ -48,16 +48,9 @@ class _Commands(TyperGroup):
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        self.commands.update({name: click.Command(name) for name in COMMANDS if name not in self.commands})
-        try:  # super() suggests the nearest name from self.commands
-            name = args[0] if args else ""
-            if name in COMMANDS:
-                self.commands.pop(name)
-                return name, self.get_command(ctx, name), args[1:]
-            return super().resolve_command(ctx, args)
-        finally:
-            for other in [n for n, c in self.commands.items() if type(c) is click.Command]:
-                del self.commands[other]
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -79,8 +72,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NORMCLI"},
 )
 
 
@@ -144,6 +137,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _complain(f"normcli: {_one_line(str(error))}")
         _forget_stdout()
         return 5
+    except Exception as error:
+        if _debugging(arguments):
+            traceback.print_exc()
+        _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
+        return 1
     if code in (130, 143):
         # readers may still be inside a decoder or a slow file system: leave without waiting for them
         os._exit(code)

@@ -1,0 +1,51 @@
+"""normcli merge: add statistics files without loss, or take one away."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from normcli.cli import options as o
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def merge(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Statistics files to add.")],
+    minus: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Take this one away; it must be part of the sum."),
+    ] = None,
+    output: o.Output = None,
+    json: o.Json = False,
+    force: Annotated[
+        bool,
+        typer.Option("-f", "--force", help="Overwrite FILE; merge although settings differ."),
+    ] = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> int:
+    """Add statistics files without loss.
+
+    The result is bit for bit what one pass over all the images gives.
+
+    normcli merge shard-*.json -o all.json
+
+    normcli merge all.json --minus broken.json -o rest.json
+    """
+    from normcli.cli import render
+    from normcli.summary import Summary
+    from normcli.summary import merge as add
+
+    o.refuse_existing(output, force)
+    summary = add(*map(Summary.load, files), minus=map(Summary.load, minus or ()), force=force)
+    if output is not None and str(output) != "-":
+        summary.save(output)
+    if json or str(output) == "-":
+        render.write(summary.to_json())
+    elif output is None or not quiet:
+        render.table(summary)
+    if not quiet:
+        render.warn(summary)
+    return 3 if summary.failed else 0

@@ -1,0 +1,165 @@
+"""Options that commands share, each defined once."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from normcli.errors import UsageError
+
+INPUT, IMAGES, RUN, OUTPUT = "Input", "How images are read", "How it runs", "Output"
+
+Sources = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="SOURCE...", help="Folders and image files.", show_default=False),
+]
+FilesFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--files-from",
+        metavar="FILE",
+        help="Read further paths from FILE, or - for stdin.",
+        rich_help_panel=INPUT,
+    ),
+]
+Null = Annotated[
+    bool,
+    typer.Option("-0", "--null", help="Paths in --files-from end in NUL (find -print0).", rich_help_panel=INPUT),
+]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(metavar="GLOB", help="Take these instead of the usual image suffixes.", rich_help_panel=INPUT),
+]
+Exclude = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave these out.", rich_help_panel=INPUT)]
+FollowSymlinks = Annotated[
+    bool,
+    typer.Option("--follow-symlinks", help="Walk into linked folders, each once.", rich_help_panel=INPUT),
+]
+Color = Annotated[
+    str, typer.Option(metavar="auto|rgb|gray|native", help="Channels to work in.", rich_help_panel=IMAGES)
+]
+Alpha = Annotated[
+    str,
+    typer.Option(
+        metavar="drop|composite:COLOR|weight|keep", help="What an alpha channel does.", rich_help_panel=IMAGES
+    ),
+]
+Cmyk = Annotated[str, typer.Option(metavar="rgb|skip", help="What CMYK images become.", rich_help_panel=IMAGES)]
+Integrity = Annotated[
+    str,
+    typer.Option(
+        metavar="basic|strict",
+        help="Use damaged images that still decode, and count them; or refuse them.",
+        rich_help_panel=IMAGES,
+    ),
+]
+MaxPixels = Annotated[
+    int,
+    typer.Option(metavar="N", help="Refuse larger images by their header.", rich_help_panel=IMAGES),
+]
+MaxFileBytes = Annotated[int | None, typer.Option(metavar="N", help="Refuse larger files.", rich_help_panel=IMAGES)]
+Resize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Resize the shorter side to N first (torchvision).", rich_help_panel=IMAGES),
+]
+CenterCrop = Annotated[
+    int | None, typer.Option(metavar="N", help="Then cut N x N from the middle.", rich_help_panel=IMAGES)
+]
+RANGE = typer.Option(
+    "--range",
+    metavar="auto|N",
+    help="Full intensity of 16-bit and float images: 65535, 4095, 255.",
+    rich_help_panel=IMAGES,
+)
+Nan = Annotated[
+    str,
+    typer.Option(metavar="error|skip", help="Refuse images with NaN, or skip those pixels.", rich_help_panel=IMAGES),
+]
+Workers = Annotated[
+    int,
+    typer.Option("-j", "--workers", metavar="N", help="0: one per usable processor.", rich_help_panel=RUN),
+]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="serial|threads|processes", help="None changes a bit of the result.", rich_help_panel=RUN),
+]
+OnError = Annotated[
+    str,
+    typer.Option(metavar="skip|fail", help="Go on without an input that fails, or stop.", rich_help_panel=RUN),
+]
+MaxErrors = Annotated[
+    str | None,
+    typer.Option(metavar="N|N%", help="Give up when more inputs fail.", rich_help_panel=RUN),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "-o", "--output", metavar="FILE", help="Write the statistics file; - is stdout.", rich_help_panel=OUTPUT
+    ),
+]
+Failures = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Write inputs that failed or were skipped, as JSONL.", rich_help_panel=OUTPUT),
+]
+PER_IMAGE = typer.Option(metavar="FILE", help="Write each image's own statistics, as JSONL.", rich_help_panel=OUTPUT)
+STAMP = typer.Option("--stamp", help="Also record time, host and command line.", rich_help_panel=OUTPUT)
+Json = Annotated[
+    bool, typer.Option("--json", help="Print the statistics file instead of a table.", rich_help_panel=OUTPUT)
+]
+Progress = Annotated[str, typer.Option(metavar="auto|always|never", help="Progress on stderr.", rich_help_panel=OUTPUT)]
+Quiet = Annotated[
+    bool,
+    typer.Option("-q", "--quiet", help="No progress, no warnings; errors still show.", rich_help_panel=OUTPUT),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=OUTPUT)]
+Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.", rich_help_panel=OUTPUT)]
+
+
+def white(text: str) -> int | None:
+    """Read `--range`.
+
+    Raises:
+        UsageError: neither "auto" nor a whole number.
+    """
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"range {text!r}: give auto, 255, 4095, 65535 or another whole number") from None
+
+
+def paths_from(source: str | None, null: bool) -> Iterator[str] | None:
+    """Give the paths that `--files-from` names, relative to the current folder.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    if source is None:
+        if null:
+            raise UsageError("-0 goes with --files-from")
+        return None
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise UsageError(f"cannot read --files-from {source}: {(error.strerror or '').lower()}") from None
+    separator = b"\0" if null else b"\n"
+    lines = (line if null else line.rstrip(b"\r") for line in data.split(separator))
+    return (os.fsdecode(line) for line in lines if line.strip())
+
+
+def refuse_existing(path: Path | None, force: bool) -> None:
+    """Stop before the work where an output would be overwritten or cannot be.
+
+    Raises:
+        UsageError: the file exists, or its folder does not.
+    """
+    if path is None or str(path) == "-":
+        return
+    if path.is_file() and not force:
+        raise UsageError(f"{path} exists (--force overwrites it)")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: no folder {path.parent}")

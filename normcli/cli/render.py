@@ -1,0 +1,234 @@
+"""How results look: tables on a terminal, plain lines through a pipe, progress on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from normcli.summary import Summary
+from normcli.summary.words import histogram, remarks
+
+_BLOCKS = " ▁▂▃▄▅▆▇█"
+_SHOWN_PERCENTILES = ("1", "50", "99")
+_HUES = {"R": "red", "G": "green", "B": "blue"}
+
+
+def colorful(stream: IO[str]) -> bool:
+    """Say whether a stream takes colour: a terminal, unless NO_COLOR is set or it is dumb; or FORCE_COLOR."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def printable(text: str) -> str:
+    r"""Make a name safe to print: control characters and bytes that are no text are escaped.
+
+    >>> print(printable("a\tb"), printable("caf\udce9"))
+    a\tb caf\udce9
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def number(value: float | None) -> str:
+    """A statistic in four decimals, or four digits where that would hide it; "-" where there is none.
+
+    >>> number(0.13251), number(1234567.0), number(0.00001234), number(None)
+    ('0.1325', '1234567.0000', '1.234e-05', '-')
+    """
+    if value is None:
+        return "-"
+    if value != 0 and (abs(value) < 0.001 or abs(value) >= 1e7):
+        return f"{value:.4g}" if abs(value) < 1e7 else f"{value:.6e}"
+    return f"{value:.4f}"
+
+
+def table(summary: Summary, *, groups: bool = True) -> None:
+    """Print a summary to stdout: with rich on a terminal, else as aligned plain text."""
+    if colorful(sys.stdout):
+        _rich_table(summary, groups)
+    else:
+        sys.stdout.write("".join(line + "\n" for line in _plain_lines(summary, groups)))
+
+
+def _headline(summary: Summary) -> str:
+    parts = [f"{summary.images:,} image{'s' * (summary.images != 1)}", f"{summary.pixels:,} pixels"]
+    parts.append(summary.convention)
+    return " · ".join(parts)
+
+
+def _channel_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    header = ["channel", "mean", "std", "min", *(f"{p}%" for p in _SHOWN_PERCENTILES), "max"]
+    rows = []
+    for c, name in enumerate(summary.channels):
+        middle = [number(summary.percentiles[p][c]) for p in _SHOWN_PERCENTILES]
+        values = [number(summary.mean[c]), number(summary.std[c]), number(summary.min[c]), *middle]
+        rows.append([name, *values, number(summary.max[c])])
+    return header, rows
+
+
+def _convention_rows(summary: Summary) -> list[list[str]]:
+    rows = []
+    for name, values in summary.conventions.items():
+        std = values["std"]
+        shown = ["-"] * len(summary.channels) if std is None else [number(v) for v in std]
+        rows.append([name.replace("_", " "), *shown])
+    return rows
+
+
+def _group_rows(summary: Summary) -> list[list[str]]:
+    return [
+        [printable(name), f"{group['images']:,}", _triple(group["mean"]), _triple(group["std"])]
+        for name, group in summary.groups.items()
+    ]
+
+
+def _triple(values: Iterable[float]) -> str:
+    return " ".join(number(v) for v in values)
+
+
+def _formats(summary: Summary) -> str:
+    found = summary.composition
+    parts = [
+        ", ".join(f"{name}{suffix} {count:,}" for name, count in sorted(found[kind].items(), key=lambda e: -e[1]))
+        for kind, suffix in (("format", ""), ("mode", ""), ("depth", "-bit"))
+    ]
+    return " · ".join(part for part in parts if part)
+
+
+def _plain_lines(summary: Summary, groups: bool) -> Iterator[str]:
+    yield _headline(summary).replace(" · ", "; ")
+    header, rows = _channel_rows(summary)
+    yield from _aligned([header, *rows])
+    yield ""
+    yield from _aligned([["std by convention", *summary.channels], *_convention_rows(summary)])
+    if groups and summary.groups:
+        yield ""
+        yield from _aligned([["group", "images", "mean", "std"], *_group_rows(summary)])
+    yield ""
+    yield f"found: {_formats(summary).replace(' · ', '; ')}"
+
+
+def _aligned(rows: list[list[str]]) -> Iterator[str]:
+    """Columns two spaces apart: the first to the left, numbers to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
+        yield "  ".join(cells).rstrip()
+
+
+def bars(counts: list[int]) -> str:
+    """A histogram in block characters; every column that holds a pixel shows.
+
+    >>> bars([0, 1, 50, 100])
+    ' ▁▄█'
+    """
+    top = max(counts) or 1
+    return "".join(_BLOCKS[0 if n == 0 else max(1, n * 8 // top)] for n in counts)
+
+
+def _rich_table(summary: Summary, groups: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(markup=False, highlight=False, emoji=False)
+    console.print(Text(_headline(summary), style="bold"), soft_wrap=True)
+    header, rows = _channel_rows(summary)
+    columns = max(16, min(48, console.width - 12 - 10 * len(header)))
+    shapes = histogram(summary, columns)
+    channels = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, title in enumerate(header):
+        channels.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)
+    if shapes:
+        channels.add_column(f"0{'1'.rjust(columns - 1)}", no_wrap=True)
+    for i, row in enumerate(rows):
+        cells = [Text(cell) for cell in row]
+        cells[1].stylize("bold")
+        cells[2].stylize("bold")
+        if shapes:
+            cells.append(Text(bars(shapes[i]), style=_HUES.get(row[0], "white")))
+        channels.add_row(*cells)
+    console.print(channels)
+    by_convention = Table("std by convention", *summary.channels, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in _convention_rows(summary):
+        by_convention.add_row(*map(Text, row))
+    console.print(by_convention)
+    if groups and summary.groups:
+        by_group = Table("group", "images", "mean", "std", box=box.SIMPLE_HEAD, pad_edge=False)
+        for row in _group_rows(summary):
+            by_group.add_row(*map(Text, row))
+        console.print(by_group)
+    console.print(Text(_formats(summary), style="dim"), soft_wrap=True)
+
+
+def warn(summary: Summary) -> None:
+    """Write every warning and remark to stderr, one line each."""
+    for line in remarks(summary):
+        say(f"note: {line}")
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, whatever bytes a file name in it holds."""
+    encoding = sys.stderr.encoding or "utf-8"
+    sys.stderr.write(printable(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+Step = Callable[[int, int], None]
+
+
+@contextmanager
+def progress(setting: str, quiet: bool, noun: str = "img") -> Iterator[Step | None]:
+    """Give a function that takes inputs and bytes done: a bar on a terminal, a plain line every 30 s off it."""
+    from normcli.errors import UsageError
+
+    if setting not in ("auto", "always", "never"):
+        raise UsageError(f"progress {setting!r}: choose from auto, always, never")
+    if setting == "never" or (quiet and setting == "auto"):
+        yield None
+    elif setting == "always" or sys.stderr.isatty():
+        with _bar(noun) as step:
+            yield step
+    else:
+        yield _every_30_seconds(noun)
+
+
+@contextmanager
+def _bar(noun: str) -> Iterator[Step]:
+    from tqdm import tqdm
+
+    megabytes = 0.0
+    with tqdm(unit=f" {noun}", mininterval=0.5, leave=False, dynamic_ncols=True, smoothing=0.1) as bar:
+
+        def step(inputs: int, size: int) -> None:
+            nonlocal megabytes
+            megabytes += size / 1e6
+            elapsed = bar.format_dict["elapsed"] or 1e-9
+            bar.set_postfix_str(f"{megabytes / elapsed:.0f} MB/s", refresh=False)
+            bar.update(inputs)
+
+        yield step
+
+
+def _every_30_seconds(noun: str) -> Step:
+    started = last = time.monotonic()
+    total = 0
+
+    def step(inputs: int, size: int) -> None:
+        nonlocal last, total
+        total += inputs
+        now = time.monotonic()
+        if now - last >= 30:
+            last = now
+            say(f"{total:,} {noun} done, {total / (now - started):.0f}/s")
+
+    return step
+
+
+def write(text: str) -> None:
+    """Write data to stdout."""
+    sys.stdout.write(text)

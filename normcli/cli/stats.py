@@ -1,0 +1,114 @@
+"""normcli stats: exact per-channel statistics of an image dataset."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from normcli.cli import options as o
+from normcli.errors import UsageError
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def stats(
+    sources: o.Sources = None,
+    output: o.Output = None,
+    json: o.Json = False,
+    files_from: o.FilesFrom = None,
+    null: o.Null = False,
+    include: o.Include = None,
+    exclude: o.Exclude = None,
+    follow_symlinks: o.FollowSymlinks = False,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="folder|REGEX", help="Also by class folder, or by a match in the path."),
+    ] = None,
+    color: o.Color = "auto",
+    alpha: o.Alpha = "drop",
+    cmyk: o.Cmyk = "rgb",
+    resize: o.Resize = None,
+    center_crop: o.CenterCrop = None,
+    range_: Annotated[str, o.RANGE] = "auto",
+    nan: o.Nan = "error",
+    integrity: o.Integrity = "basic",
+    max_pixels: o.MaxPixels = 178_956_970,
+    max_file_bytes: o.MaxFileBytes = None,
+    on_error: o.OnError = "skip",
+    max_errors: o.MaxErrors = None,
+    failures: o.Failures = None,
+    per_image: Annotated[Path | None, o.PER_IMAGE] = None,
+    stamp: Annotated[bool, o.STAMP] = False,
+    workers: o.Workers = 0,
+    engine: o.Engine = "threads",
+    progress: o.Progress = "auto",
+    force: o.Force = False,
+    quiet: o.Quiet = False,
+    debug: o.Debug = False,
+) -> int:
+    """Exact per-channel mean and std of an image dataset.
+
+    normcli stats photos/ -o stats.json
+
+    normcli stats train/ --resize 256 --center-crop 224 --json
+
+    find . -name '*.png' -print0 | normcli stats --files-from - -0
+    """
+    from normcli.cli import render
+    from normcli.pipeline import counting
+    from normcli.pipeline.records import jsonl
+
+    files = o.paths_from(files_from, null)
+    if not sources and files is None:
+        raise UsageError("nothing to read: give a SOURCE or --files-from")
+    to_stdout = json or str(output) == "-"
+    for path in (output, failures, per_image):
+        o.refuse_existing(path, force)
+    with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
+        summary = counting.stats(
+            *(sources or ()),
+            files=files,
+            include=include or (),
+            exclude=exclude or (),
+            follow_symlinks=follow_symlinks,
+            color=color,
+            alpha=alpha,
+            cmyk=cmyk,
+            integrity=integrity,
+            max_pixels=max_pixels,
+            max_file_bytes=max_file_bytes,
+            resize=resize,
+            center_crop=center_crop,
+            range=o.white(range_),
+            nan=nan,
+            by=by,
+            engine=engine,
+            workers=workers,
+            on_error=on_error,
+            max_errors=max_errors,
+            on_failure=None if fail is None else lambda failure: fail(failure.record()),
+            on_image=image,
+            on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
+        )
+    if stamp:
+        summary.provenance["stamp"] = _stamp()
+    if output is not None and str(output) != "-":
+        summary.save(output)
+    if to_stdout:
+        render.write(summary.to_json())
+    else:
+        render.table(summary)
+    if not quiet:
+        render.warn(summary)
+    return 3 if summary.failed else 0
+
+
+def _stamp() -> dict[str, Any]:
+    import platform
+    import shlex
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"time": now, "host": platform.node(), "command": shlex.join(["normcli", *sys.argv[1:]])}

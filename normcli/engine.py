@@ -1,0 +1,141 @@
+"""Who runs it: one function over many batches, by threads, processes, or one after the other.
+
+Every engine has one signature and gives results in the order of the batches, whatever order they end in, with
+a bounded number of batches under way. So the same bits come from each.
+"""
+
+import multiprocessing
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from normcli.errors import NormcliError, UsageError, unknown
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+
+
+def usable_cpus() -> int:
+    """Number of processors this process may use: affinity, and the quota of its control group.
+
+    >>> usable_cpus() >= 1
+    True
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max") as file:  # noqa: PTH123
+            quota, period = file.read().split()[:2]
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return count
+
+
+def run(
+    function: Callable[[Batch], Result],
+    batches: Iterable[Batch],
+    *,
+    engine: str = "threads",
+    workers: int = 0,
+) -> Iterator[Result]:
+    """Yield `function(batch)` for every batch, in order.
+
+    Args:
+        function: picklable for "processes".
+        batches: taken lazily, at most three per worker ahead.
+        engine: "serial", "threads" or "processes".
+        workers: number of workers; 0 is one per usable processor.
+
+    Raises:
+        UsageError: no such engine, or a negative number of workers.
+        NormcliError: a worker process died twice over the same batches.
+    """
+    if engine not in ENGINES:
+        raise unknown("engine", engine, ENGINES)
+    if workers < 0:
+        raise UsageError(f"workers must be 0 (one per processor) or more, not {workers}")
+    return ENGINES[engine](function, batches, workers or usable_cpus())
+
+
+def _serial(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+    yield from map(function, batches)
+
+
+def _threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+    with _abandoned_on_error(ThreadPoolExecutor(workers, "normcli")) as executor:
+        waiting: deque[Future[Any]] = deque()
+        for batch in batches:
+            waiting.append(executor.submit(function, batch))
+            if len(waiting) >= 3 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _processes(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+    """As threads; a batch whose worker was killed is run once more, in a new pool."""
+    source = iter(batches)
+    waiting: deque[tuple[Any, Future[Any]]] = deque()
+    exhausted = False
+    deaths = 0
+    while True:
+        with _abandoned_on_error(_process_pool(workers)) as executor:
+            waiting = deque((batch, executor.submit(function, batch)) for batch, _ in waiting)
+            try:
+                while waiting or not exhausted:
+                    while not exhausted and len(waiting) < 3 * workers:
+                        try:
+                            batch = next(source)
+                        except StopIteration:
+                            exhausted = True
+                            break
+                        waiting.append((batch, executor.submit(function, batch)))
+                    if waiting:
+                        result = waiting[0][1].result()
+                        waiting.popleft()
+                        deaths = 0
+                        yield result
+                return
+            except BrokenExecutor:
+                deaths += 1
+                if deaths == 2:
+                    raise NormcliError(
+                        "a worker process died twice over the same images (out of memory?); "
+                        "try fewer --workers or --engine threads"
+                    ) from None
+
+
+def _process_pool(workers: int) -> ProcessPoolExecutor:
+    # never fork: this process may have threads
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, context, initializer=_leave_signals_to_the_parent)
+
+
+def _leave_signals_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextmanager
+def _abandoned_on_error(executor: Executor) -> Iterator[Executor]:
+    """Wait for the workers at the end of a run, but leave at once when it is broken off."""
+    try:
+        yield executor
+    except BaseException:
+        executor.shutdown(wait=False, cancel_futures=True)
+        for process in list((getattr(executor, "_processes", None) or {}).values()):
+            process.terminate()
+        raise
+    executor.shutdown()
+
+
+ENGINES: dict[str, Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[Any]]] = {
+    "serial": _serial,
+    "threads": _threads,
+    "processes": _processes,
+}

@@ -1,0 +1,75 @@
+"""Numbers without rounding: fractions, their roots, and sums of floats held as integers."""
+
+import math
+from collections.abc import Iterable
+from fractions import Fraction
+
+FLOAT_BITS = 1074  # every finite float64 is a multiple of 2^-1074
+
+
+def root(square: Fraction) -> float:
+    """Square root of a fraction, correctly rounded to float64.
+
+    >>> root(Fraction(1, 4)), root(Fraction(2)) == math.sqrt(2)
+    (0.5, True)
+    """
+    if square <= 0:
+        return 0.0
+    # scale so that the integer root has at least 64 bits; a sticky last bit stands for the remainder
+    bits = square.denominator.bit_length() - square.numerator.bit_length()
+    shift = max(0, (bits + 130) // 2)
+    scaled, remainder = divmod(square.numerator << (2 * shift), square.denominator)
+    whole = math.isqrt(scaled)
+    inexact = remainder != 0 or whole * whole != scaled
+    return float(Fraction(2 * whole + inexact, 1 << (shift + 1)))
+
+
+def held(value: float) -> int:
+    """A finite float as an integer number of 2^-1074: exact.
+
+    >>> held(0.5) == 1 << 1073
+    True
+    """
+    numerator, denominator = value.as_integer_ratio()
+    return (numerator << FLOAT_BITS) // denominator
+
+
+def packed(counts: Iterable[int]) -> list[int]:
+    """A histogram as a short list: a negative number -k stands for k zeros.
+
+    >>> packed([0, 0, 0, 5, 0, 7])
+    [-3, 5, -1, 7]
+    """
+    out: list[int] = []
+    zeros = 0
+    for count in counts:
+        if count == 0:
+            zeros += 1
+            continue
+        if zeros:
+            out.append(-zeros)
+            zeros = 0
+        out.append(count)
+    return out
+
+
+def unpacked(packing: Iterable[int], size: int) -> list[int]:
+    """The histogram that `packed` made short.
+
+    >>> unpacked([-3, 5, -1, 7], 8)
+    [0, 0, 0, 5, 0, 7, 0, 0]
+
+    Raises:
+        ValueError: more than `size` bins, or something that is no integer.
+    """
+    out: list[int] = []
+    for count in packing:
+        if type(count) is not int or -count > size:
+            raise ValueError(f"not a bin count: {count!r}")
+        if count < 0:
+            out += [0] * -count
+        else:
+            out.append(count)
+    if len(out) > size:
+        raise ValueError(f"{len(out)} bins where {size} were expected")
+    return out + [0] * (size - len(out))

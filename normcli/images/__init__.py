@@ -1,0 +1,75 @@
+"""What bytes hold: an encoded image in, an array and what is worth saying about it out.
+
+`decode` is the only door. A JPEG goes to simplejpeg, what Pillow would silently damage (16-bit colour,
+multi-band, 32-bit and float colour) to tifffile and imagecodecs, everything else to Pillow; which decoder
+worked never changes a bit of the result.
+"""
+
+from typing import Any
+
+import numpy as np
+import PIL
+
+from normcli.errors import InputError
+from normcli.images import deep, jpeg, pil, policy
+from normcli.images.policy import Decoded, Reading
+
+__all__ = ["Decoded", "Reading", "decode", "decoders"]
+
+
+def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
+    """Decode one image and shape it as `reading` says.
+
+    Args:
+        data: an encoded image, or an array (H,W) or (H,W,C) that a container already held.
+        reading: colour, alpha, geometry, limits.
+
+    Returns:
+        Pixels (H,W,C): uint8 or uint16 as stored, float32 or float64 in raw units for everything else. The
+        array may lie in a buffer of this thread, which the next call overwrites.
+
+    Raises:
+        InputError: whatever is wrong with this image; no other exception leaves.
+    """
+    try:
+        if isinstance(data, np.ndarray):
+            return policy.shape(_from_array(data), reading)
+        if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
+            return policy.shape(decoded, reading)
+        if (need := deep.needed(data)) is not None:
+            return policy.shape(deep.decode(data, need, reading), reading)
+        return policy.shape(pil.decode(data, reading), reading)
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError("memory", "not enough memory to decode it") from None
+    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
+        reason = "truncated" if _tells_of_an_early_end(error) else "damaged"
+        raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
+
+
+def decoders() -> dict[str, str]:
+    """Versions of the decoders that every image passes through."""
+    return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Decoded:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    return Decoded(policy.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
+
+
+def _tells_of_an_early_end(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if not isinstance(error, OSError):
+        text = f"{type(error).__name__}: {text}"
+    return text if len(text) <= 200 else text[:199] + "…"

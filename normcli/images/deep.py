@@ -1,0 +1,133 @@
+"""What Pillow would silently damage: 16-bit colour, multi-band, 32-bit and float colour.
+
+Read exactly by tifffile and imagecodecs (the `[tiff]` extra); without them such a file is refused, never
+read wrongly.
+"""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.images.policy import Decoded, Reading, check_size, machine
+
+_TAGS = {256: "width", 257: "height", 258: "bits", 262: "photometric", 277: "samples", 339: "format"}
+
+
+def needed(data: bytes) -> str | None:
+    """Say "PNG" or "TIFF" when only this module reads the image exactly, else None."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        deep = len(data) > 25 and data[24] == 16 and data[25] in (2, 4, 6)  # RGB, LA, RGBA
+        return "PNG" if deep else None
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF" if _tiff_is_deep(data) else None
+    if data[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF, which Pillow reads only in part
+        return "TIFF"
+    return None
+
+
+def _tiff_is_deep(data: bytes) -> bool:
+    tags = first_directory(data)
+    if tags is None:
+        return False
+    bits = tags.get("bits", (1,))
+    samples = tags.get("samples", (1,))[0]
+    kind = tags.get("format", (1,))[0]
+    if samples == 1:
+        # Pillow: 1-8 and 16 unsigned, 16 and 32 signed, float32
+        return (kind == 1 and bits[0] > 16) or (kind == 3 and bits[0] != 32) or (kind == 2 and bits[0] == 8)
+    if max(bits) > 8 or kind != 1:
+        return True
+    photometric = tags.get("photometric", (1,))[0]
+    usual = {0: (2,), 1: (2,), 2: (3, 4), 5: (4,), 6: (3,), 8: (3,)}
+    extra = samples == 2 and not _has_alpha(data)
+    return samples not in usual.get(photometric, ()) or extra
+
+
+def _has_alpha(data: bytes) -> bool:
+    tags = first_directory(data, {**_TAGS, 338: "extra"})
+    return tags is not None and tags.get("extra", (0,))[0] in (1, 2)
+
+
+def first_directory(data: bytes, names: dict[int, str] = _TAGS) -> dict[str, tuple[int, ...]] | None:
+    """Short and long tags of a classic TIFF's first directory; None where it is damaged."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        found: dict[str, tuple[int, ...]] = {}
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
+            if tag not in names or kind not in (3, 4) or not 1 <= number <= 4096:
+                continue
+            letter, size = ("H", 2) if kind == 3 else ("I", 4)
+            at = entry + 8
+            if number * size > 4:
+                (at,) = struct.unpack_from(order + "I", data, at)
+            found[names[tag]] = struct.unpack_from(f"{order}{number}{letter}", data, at)
+    except struct.error:
+        return None
+    return found
+
+
+def decode(data: bytes, need: str, reading: Reading) -> Decoded:
+    """Decode a deep PNG or TIFF exactly.
+
+    Raises:
+        InputError: the extra is not installed, the image is too large or damaged.
+    """
+    try:
+        import imagecodecs
+        import tifffile
+    except ImportError:
+        what = "16-bit colour PNG" if need == "PNG" else "this TIFF (16-bit colour, multi-band, 32-bit or float)"
+        raise InputError("unsupported", f'{what} needs tifffile: pip install "normcli[tiff]"') from None
+    if need == "PNG":
+        width, height = struct.unpack(">II", data[16:24])
+        check_size(width, height, reading)
+        array = imagecodecs.png_decode(data)
+        samples = array.shape[2]
+        return _split(array, {2: "LA", 3: "RGB", 4: "RGBA"}[samples] + ";16", "PNG", samples in (2, 4), [])
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page: Any = tiff.pages[0]
+        check_size(page.imagewidth, page.imagelength, reading)
+        if page.imagedepth > 1:
+            raise InputError("unsupported", "a volume, not an image")
+        array = page.asarray()
+        if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
+            array = np.moveaxis(array, 0, -1)
+        notes = ["multi-frame"] if len(tiff.pages) > 1 else []
+        return _from_page(array, page, notes)
+
+
+def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decoded:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if page.photometric == 0:  # white is zero
+        if array.dtype.kind != "u":
+            raise InputError("unsupported", f"white-is-zero with samples of {array.dtype}")
+        array = np.iinfo(array.dtype).max - array
+    if page.photometric not in (0, 1, 2):
+        raise InputError("unsupported", f"photometric interpretation {page.photometric.name} at this depth")
+    bits, samples = page.bitspersample, array.shape[2]
+    if array.dtype.kind == "u" and bits not in (8, 16, 32):
+        raise InputError("unsupported", f"{bits}-bit samples")
+    alpha = bool(page.extrasamples) and page.extrasamples[-1] in (1, 2) and samples in (2, 4)
+    colors = samples - alpha
+    mode = {1: "L", 3: "RGB"}.get(colors, f"bands{colors}") + ("A" if alpha else "")
+    if alpha and page.extrasamples[-1] == 1:
+        raise InputError("unsupported", "premultiplied alpha at this depth")
+    if colors == 3 and page.photometric != 2:
+        mode = "bands3"
+    return _split(array, f"{mode};{array.dtype}", "TIFF", alpha, notes)
+
+
+def _split(array: np.ndarray[Any, Any], mode: str, name: str, alpha: bool, notes: list[str]) -> Decoded:
+    depth = array.dtype.itemsize * 8
+    array = machine(array)
+    if not alpha:
+        return Decoded(array, name, mode, depth, notes=notes)
+    pixels, last = np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])
+    return Decoded(pixels, name, mode, depth, alpha=last, notes=notes)

@@ -1,0 +1,142 @@
+"""JPEG: the header's markers, and simplejpeg into a buffer that each thread keeps.
+
+Reusing the buffer saves a quarter of the time of decoding a photograph (1.38 against 1.80 ms): a fresh
+600 kB array has to be faulted in page by page.
+"""
+
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli.images import pil
+from normcli.images.policy import Decoded, Reading, check_size
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this machine: Pillow gives the same bits
+    simplejpeg = None
+
+_LARGEST_KEPT = 64 << 20
+_mine = threading.local()
+
+
+class Header(NamedTuple):
+    """What the markers before the first scan say."""
+
+    width: int
+    height: int
+    components: int
+    precision: int
+    orientation: int
+    exif: bool
+    icc: bool
+    pictures: bool  # an MPO: further pictures follow
+
+
+def version() -> str:
+    """Version of simplejpeg, or "absent"."""
+    return "absent" if simplejpeg is None else str(simplejpeg.__version__)
+
+
+def header(data: bytes) -> Header | None:
+    """Walk the markers up to the frame header; None where that is not possible.
+
+    Markers after the frame header are not looked at: APPn segments stand before it in practice.
+    """
+    at, end = 2, len(data)
+    exif = icc = pictures = False
+    orientation = 1
+    while at + 9 < end:
+        if data[at] != 0xFF:
+            return None
+        marker = data[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker == 0x01 or 0xD0 <= marker <= 0xD9:  # no length follows
+            return None
+        length = data[at + 2] << 8 | data[at + 3]
+        if length < 2:
+            return None
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return Header(
+                width=data[at + 7] << 8 | data[at + 8],
+                height=data[at + 5] << 8 | data[at + 6],
+                components=data[at + 9],
+                precision=data[at + 4],
+                orientation=orientation,
+                exif=exif,
+                icc=icc,
+                pictures=pictures,
+            )
+        if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
+            exif = True
+            orientation = _orientation(data[at + 10 : at + 2 + length])
+        elif marker == 0xE2:
+            icc |= data[at + 4 : at + 16] == b"ICC_PROFILE\0"
+            pictures |= data[at + 4 : at + 8] == b"MPF\0"
+        elif marker == 0xDA:
+            return None
+        at += 2 + length
+    return None
+
+
+def _orientation(tiff: bytes) -> int:
+    """Tag 274 of the first directory of an EXIF block; 1 where it is absent or damaged."""
+    order: Any = {b"II": "little", b"MM": "big"}.get(tiff[:2])
+    if order is None or len(tiff) < 14:
+        return 1
+    start = int.from_bytes(tiff[4:8], order)
+    entries = int.from_bytes(tiff[start : start + 2], order)
+    for entry in range(start + 2, min(start + 2 + 12 * entries, len(tiff) - 11), 12):
+        if int.from_bytes(tiff[entry : entry + 2], order) == 274:
+            value = int.from_bytes(tiff[entry + 8 : entry + 10], order)
+            return value if 1 <= value <= 8 else 1
+    return 1
+
+
+def decode(data: bytes, reading: Reading) -> Decoded | None:
+    """Decode a gray or three-component 8-bit JPEG strictly, leniently where that fails.
+
+    Returns:
+        None for what Pillow should open: CMYK, 12-bit, no readable header, no simplejpeg here.
+
+    Raises:
+        InputError: too large.
+        Exception: damaged beyond what Pillow decodes too.
+    """
+    found = header(data)
+    if found is None or simplejpeg is None or found.components not in (1, 3) or found.precision != 8:
+        return None
+    check_size(found.width, found.height, reading)
+    try:
+        pixels = simplejpeg.decode_jpeg(
+            data,
+            "GRAY" if found.components == 1 else "RGB",
+            buffer=_buffer(found.width * found.height * found.components),
+        )
+    except ValueError:  # libjpeg warned: Pillow refuses a file that ends early and decodes other damage
+        decoded = pil.decode(data, reading)
+        decoded.notes.append("damaged")
+        return decoded
+    notes = []
+    if found.exif:
+        notes.append("exif")
+        if found.orientation != 1:
+            notes.append("rotated")
+    if found.icc:
+        notes.append("icc")
+    if found.pictures:
+        notes.append("multi-frame")
+    mode = "L" if found.components == 1 else "RGB"
+    return Decoded(pixels, "JPEG", mode, 8, notes=notes, orientation=found.orientation)
+
+
+def _buffer(size: int) -> np.ndarray[Any, Any]:
+    if size > _LARGEST_KEPT:
+        return np.empty(size, np.uint8)
+    mine: np.ndarray[Any, Any] | None = getattr(_mine, "buffer", None)
+    if mine is None or mine.size < size:
+        mine = _mine.buffer = np.empty(max(size, 1 << 20), np.uint8)
+    return mine

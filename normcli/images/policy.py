@@ -1,0 +1,237 @@
+"""What every decoder's result goes through: limits, colour, alpha, geometry."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageColor
+
+from normcli.errors import InputError, UsageError
+
+COLORS = ("auto", "rgb", "gray", "native")
+ALPHAS = ("drop", "composite:COLOR", "weight", "keep")
+INTEGRITIES = ("basic", "strict")
+MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How images are read; part of the statistics file, and equal wherever two of them are merged.
+
+    Attributes:
+        color: "auto" and "native" leave channels as stored (palettes expanded), "rgb" refuses other than
+            gray and RGB, "gray" converts by ITU-R 601-2: (19595 R + 38470 G + 7471 B + 32768) >> 16.
+        alpha: "drop", "composite:COLOR", "weight" (pixels count by their alpha) or "keep" (one channel more,
+            opaque in images that have no alpha).
+        integrity: "basic" uses damaged images that still decode and counts them, "strict" refuses them.
+        max_pixels: larger images are refused before memory is taken.
+        max_file_bytes: larger files are refused before they are read.
+        resize: length of the shorter side after a bilinear, antialiased resize (torchvision's Resize).
+        center_crop: side of the square cut from the middle (torchvision's CenterCrop).
+        cmyk: "rgb" converts CMYK images as Pillow does, "skip" refuses them.
+    """
+
+    color: str = "auto"
+    alpha: str = "drop"
+    integrity: str = "basic"
+    max_pixels: int = MAX_PIXELS
+    max_file_bytes: int | None = None
+    resize: int | None = None
+    center_crop: int | None = None
+    cmyk: str = "rgb"
+
+    def __post_init__(self) -> None:
+        for name, known in (("color", COLORS), ("integrity", INTEGRITIES), ("cmyk", ("rgb", "skip"))):
+            if getattr(self, name) not in known:
+                raise UsageError(f"{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
+        if self.alpha.startswith("composite:"):
+            _background(self.alpha)
+        elif self.alpha not in ALPHAS:
+            raise UsageError(f"alpha {self.alpha!r}: choose from {', '.join(ALPHAS)}")
+        for name in ("max_pixels", "max_file_bytes", "resize", "center_crop"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+
+
+@dataclass(slots=True)
+class Decoded:
+    """One decoded image.
+
+    Attributes:
+        pixels: (H,W,C), C-contiguous; uint8, uint16, float32 or float64.
+        format: "JPEG", "PNG", …
+        mode: as stored: "RGB", "P", "I;16", "CMYK", …
+        depth: bits per sample as stored.
+        alpha: (H,W) of the pixels' dtype, until `shape` has dealt with it.
+        weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
+        notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
+        orientation: the EXIF orientation, 1 to 8.
+    """
+
+    pixels: np.ndarray[Any, Any]
+    format: str
+    mode: str
+    depth: int
+    alpha: np.ndarray[Any, Any] | None = None
+    weights: np.ndarray[Any, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+    orientation: int = 1
+
+
+def check_size(width: int, height: int, reading: Reading) -> None:
+    """Refuse an image by its header.
+
+    Raises:
+        InputError: no pixels, or more than `reading.max_pixels`.
+    """
+    if width < 1 or height < 1:
+        raise InputError("damaged", f"claims {width} x {height} pixels")
+    if width * height > reading.max_pixels:
+        raise InputError(
+            "bomb",
+            f"{width} x {height} is {width * height} pixels, over the limit of {reading.max_pixels} (--max-pixels)",
+        )
+
+
+def machine(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Bring an array to one of the dtypes that are counted, without changing a value.
+
+    uint8, uint16, float32, float64 stay; float16 becomes float32; other integers become float64 in raw units.
+    """
+    kind, size = array.dtype.kind, array.dtype.itemsize
+    if kind == "u" and size <= 2:
+        dtype = np.dtype(f"u{size}")
+    elif kind == "f" and size <= 8:
+        dtype = np.dtype("f4" if size <= 4 else "f8")
+    elif kind in "iu" and size <= 4:
+        dtype = np.dtype("f8")
+    else:
+        raise InputError("unsupported", f"samples of type {array.dtype} cannot be held exactly")
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def shape(image: Decoded, reading: Reading) -> Decoded:
+    """Apply what `reading` says to a decoded image: damage, alpha, colour, geometry."""
+    if reading.integrity == "strict" and "damaged" in image.notes:
+        raise InputError("damaged", "decodes, but the decoder warns of damage (--integrity basic uses it)")
+    if image.alpha is not None:
+        _settle_alpha(image, reading)
+    elif reading.alpha == "keep":
+        opaque = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
+        alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
+        image.pixels = np.concatenate([image.pixels, alpha], axis=2)
+    channels = image.pixels.shape[2]
+    if reading.color == "gray" and channels >= 3:
+        if channels > 4 or image.mode.startswith("bands"):
+            raise InputError("unsupported", f"{channels} bands cannot be turned into gray")
+        image.pixels = _gray(image.pixels)
+    elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
+        raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
+    if reading.resize is not None or reading.center_crop is not None:
+        image.pixels = _geometry(image.pixels, reading)
+        if image.weights is not None:
+            image.weights = _geometry(image.weights[:, :, None], reading)[:, :, 0]
+    return image
+
+
+def _settle_alpha(image: Decoded, reading: Reading) -> None:
+    alpha = image.alpha
+    assert alpha is not None
+    image.alpha = None
+    image.notes.append("alpha")
+    hidden = int(np.count_nonzero(alpha == 0))
+    if hidden * 1000 > alpha.size:
+        image.notes.append("transparent")
+    if reading.alpha == "keep":
+        image.pixels = np.concatenate([image.pixels, alpha[:, :, None]], axis=2)
+    elif reading.alpha == "weight":
+        if alpha.dtype.kind != "u":
+            raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
+        if hidden == alpha.size:
+            raise InputError("transparent", "every pixel is fully transparent: nothing to weigh")
+        image.weights = np.ascontiguousarray(alpha)
+    elif reading.alpha.startswith("composite:"):
+        image.pixels = _composite(image.pixels, alpha, _background(reading.alpha))
+
+
+def _background(setting: str) -> tuple[int, int, int]:
+    try:
+        color = ImageColor.getrgb(setting.partition(":")[2])
+    except ValueError:
+        raise UsageError(f"alpha {setting!r}: not a colour; try composite:white or composite:#808080") from None
+    return color[0], color[1], color[2]
+
+
+def _composite(
+    pixels: np.ndarray[Any, Any], alpha: np.ndarray[Any, Any], color: tuple[int, int, int]
+) -> np.ndarray[Any, Any]:
+    """Blend over a colour: (v*a + b*(white-a)) / white, rounded to nearest for integers."""
+    if pixels.shape[2] == 1:
+        if len(set(color)) > 1:
+            pixels = np.repeat(pixels, 3, axis=2)
+        else:
+            color = color[:1]  # type: ignore[assignment]
+    a = alpha[:, :, None]
+    if pixels.dtype.kind == "f":
+        return np.asarray(pixels * a + np.array(color, pixels.dtype) / 255 * (1 - a), dtype=pixels.dtype)
+    white = np.int64(np.iinfo(pixels.dtype).max)
+    background = np.array(color, np.int64) * (white // 255)
+    blended = pixels.astype(np.int64) * a + background * (white - a.astype(np.int64))
+    return np.asarray((blended + white // 2) // white, dtype=pixels.dtype)
+
+
+def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    red, green, blue = (pixels[:, :, c] for c in range(3))
+    if pixels.dtype.kind == "f":
+        luma = 0.299 * red.astype(np.float64) + 0.587 * green + 0.114 * blue
+        gray = luma.astype(pixels.dtype)[:, :, None]
+    else:
+        weighted = 19595 * red.astype(np.int64) + 38470 * green.astype(np.int64) + 7471 * blue.astype(np.int64)
+        gray = ((weighted + 32768) >> 16).astype(pixels.dtype)[:, :, None]
+    if pixels.shape[2] == 4:  # alpha was kept
+        gray = np.concatenate([gray, pixels[:, :, 3:]], axis=2)
+    return np.ascontiguousarray(gray)
+
+
+def _geometry(pixels: np.ndarray[Any, Any], reading: Reading) -> np.ndarray[Any, Any]:
+    """Resize and crop as torchvision's transforms do on a PIL image."""
+    if reading.resize is not None:
+        pixels = _resize(pixels, reading.resize)
+    side = reading.center_crop
+    if side is not None:
+        height, width = pixels.shape[:2]
+        if height < side or width < side:
+            raise InputError(
+                "too-small",
+                f"{width} x {height} is smaller than the crop of {side} (torchvision would pad it with "
+                "black; --resize first)",
+            )
+        top, left = round((height - side) / 2.0), round((width - side) / 2.0)
+        pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
+    return pixels
+
+
+def _resize(pixels: np.ndarray[Any, Any], shorter: int) -> np.ndarray[Any, Any]:
+    height, width, channels = pixels.shape
+    longer = int(shorter * max(width, height) / min(width, height))
+    size = (shorter, longer) if width <= height else (longer, shorter)
+    if size == (width, height):
+        return pixels
+    if pixels.dtype == np.uint8 and channels in (1, 3):
+        plane = pixels[:, :, 0] if channels == 1 else pixels
+        resized = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
+        return np.ascontiguousarray(resized.reshape(size[1], size[0], channels))
+    # Pillow resizes no 16-bit colour: band by band in float32, which holds 16 bits, rounded at the end
+    bands = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(pixels[:, :, c], dtype=np.float32)).resize(
+                size, Image.Resampling.BILINEAR
+            )
+        )
+        for c in range(channels)
+    ]
+    stacked = np.stack(bands, axis=2)
+    if pixels.dtype.kind == "u":
+        stacked = np.clip(np.rint(stacked), 0, np.iinfo(pixels.dtype).max)
+    return np.ascontiguousarray(stacked, dtype=pixels.dtype)

@@ -1,0 +1,1 @@
+"""The joint: the only package where the parts of the house meet, one module per data path."""

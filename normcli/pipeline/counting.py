@@ -1,0 +1,318 @@
+"""stats: formats.read ─ Items ─► engine ─► load ► images.decode ► tally ─► + ─► summary."""
+
+import os
+import re
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from normcli import __version__, engine, formats, images, tally
+from normcli.errors import InputError, NormcliError, UsageError
+from normcli.formats import Item, Listing, Skip
+from normcli.images import Reading
+from normcli.storage import path_fields
+from normcli.summary import Summary
+
+_BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
+_LARGEST_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One input that was not used.
+
+    Attributes:
+        key: its path, or container and member.
+        stage: "list", "load", "decode" or "count"; "skip" for inputs that are no images.
+        reason: one word, as counted.
+        message: one line.
+    """
+
+    key: str
+    stage: str
+    reason: str
+    message: str
+
+    def record(self) -> dict[str, Any]:
+        """Give the line of `--failures`."""
+        return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """How one batch is counted: picklable, the same in every worker."""
+
+    reading: Reading
+    nan: str = "error"
+    by: str | None = None
+    per_image: bool = False
+
+
+@dataclass
+class Counted:
+    """What a batch gave."""
+
+    tally: tally.Tally
+    failures: list[Failure]
+    records: list[dict[str, Any]]
+    inputs: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
+    """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
+    started = time.perf_counter()
+    done = Counted(tally.Tally(), [], [], len(batch))
+    group = _grouping(counting.by)
+    for item in batch:
+        if isinstance(item, Skip):
+            done.tally.skipped[item.reason] += 1
+            done.failures.append(Failure(item.key, "skip", item.reason, item.message))
+            continue
+        stage = "load"
+        try:
+            data = item.load()
+            done.bytes += len(data)
+            stage = "decode"
+            image = images.decode(data, counting.reading)
+            stage = "count"
+            _count(done, item, data, image, counting, group)
+        except InputError as error:
+            done.tally.failed[error.reason] += 1
+            done.failures.append(Failure(item.key, stage, error.reason, error.message))
+    _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
+    done.seconds = time.perf_counter() - started
+    return done
+
+
+def _count(
+    done: Counted,
+    item: Item,
+    data: Any,
+    image: images.Decoded,
+    counting: Counting,
+    group: Callable[[Item], str] | None,
+) -> None:
+    notes = [f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes]
+    encoded = data if isinstance(data, bytes) else data.tobytes()
+    moments = done.tally.count(
+        image.pixels,
+        image.weights,
+        nan=counting.nan,
+        notes=notes,
+        data=encoded,
+        moments=counting.per_image,
+    )
+    if group is not None:
+        mine = done.tally.groups.setdefault(group(item), tally.Tally())
+        mine.count(image.pixels, image.weights, nan=counting.nan)
+    if counting.per_image and moments is not None:
+        height, width, channels = image.pixels.shape
+        record = {
+            **path_fields(item.key),
+            "width": width,
+            "height": height,
+            "channels": channels,
+            "format": image.format,
+            "mode": image.mode,
+            "depth": image.depth,
+            "mean": moments.mean,
+            "std": moments.std,
+            "min": moments.low,
+            "max": moments.high,
+            "notes": image.notes,
+        }
+        done.records.append(record)
+
+
+def _grouping(by: str | None) -> Callable[[Item], str] | None:
+    if by is None:
+        return None
+    if by == "folder":
+        return lambda item: item.label or "."
+    pattern = re.compile(by)
+
+    def group(item: Item) -> str:
+        found = pattern.search(item.key)
+        if found is None:
+            return "(no match)"
+        return found.group(1) or "" if pattern.groups else found.group()
+
+    return group
+
+
+Progress = Callable[[Counted], None]
+
+
+def stats(
+    *sources: str | os.PathLike[str],
+    files: Iterable[str] | None = None,
+    include: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    follow_symlinks: bool = False,
+    color: str = "auto",
+    alpha: str = "drop",
+    cmyk: str = "rgb",
+    integrity: str = "basic",
+    max_pixels: int = images.Reading.max_pixels,
+    max_file_bytes: int | None = None,
+    resize: int | None = None,
+    center_crop: int | None = None,
+    range: int | None = None,
+    nan: str = "error",
+    by: str | None = None,
+    engine: str = "threads",
+    workers: int = 0,
+    on_error: str = "skip",
+    max_errors: str | None = None,
+    on_failure: Callable[[Failure], None] | None = None,
+    on_image: Callable[[dict[str, Any]], None] | None = None,
+    on_progress: Progress | None = None,
+) -> Summary:
+    """Count a set of images in one pass and say what the counts mean.
+
+    Args:
+        sources: folders and files.
+        files: further paths, taken as given.
+        include: glob patterns that decide instead of the usual suffixes.
+        exclude: glob patterns to leave out.
+        follow_symlinks: walk into linked folders, each once.
+        color: "auto", "rgb", "gray" or "native".
+        alpha: "drop", "composite:COLOR", "weight" or "keep".
+        cmyk: "rgb" or "skip".
+        integrity: "basic" uses damaged images that decode and counts them; "strict" refuses them.
+        max_pixels: refuse larger images by their header.
+        max_file_bytes: refuse larger files before reading them.
+        resize: shorter side after a bilinear, antialiased resize.
+        center_crop: side of the square cut from the middle.
+        range: value of full intensity of 16-bit and float images; None is 65535 and raw units.
+        nan: "error" refuses images with NaN or infinity, "skip" leaves those pixels out.
+        by: "folder", or a regular expression on the path: statistics by group as well.
+        engine: "serial", "threads" or "processes"; none changes a bit.
+        workers: how many; 0 is one per usable processor.
+        on_error: "skip", or "fail" at the first input that fails.
+        max_errors: "N" or "N%": give up when more inputs fail.
+        on_failure: called with every input not used, in order.
+        on_image: called with every image's own record, in order.
+        on_progress: called after every batch.
+
+    Raises:
+        UsageError: settings that cannot be.
+        NoInputError: no usable image.
+        NormcliError: too many failures.
+    """
+    reading = Reading(
+        color=color,
+        alpha=alpha,
+        cmyk=cmyk,
+        integrity=integrity,
+        max_pixels=max_pixels,
+        max_file_bytes=max_file_bytes,
+        resize=resize,
+        center_crop=center_crop,
+    )
+    _check(range, nan, by, on_error)
+    limit = _limit(max_errors)
+    listing = Listing(
+        include=tuple(include),
+        exclude=tuple(exclude),
+        follow_symlinks=follow_symlinks,
+        max_file_bytes=max_file_bytes,
+    )
+    counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
+    items = _items(sources, files, listing)
+    total = tally.Tally()
+    found = 0
+    for done in _run(counting, items, engine, workers):
+        for failure in done.failures:
+            if on_failure is not None:
+                on_failure(failure)
+            if failure.stage != "skip" and on_error == "fail":
+                raise NormcliError(f"{failure.key}: {failure.message}")
+        if on_image is not None:
+            for record in done.records:
+                on_image(record)
+        total.add(done.tally)
+        found += done.inputs
+        if limit is not None:
+            limit(total.failed.total(), found, False)
+        if on_progress is not None:
+            on_progress(done)
+    if limit is not None:
+        limit(total.failed.total(), found, True)
+    settings = {**asdict(reading), "range": range, "nan": nan, "by": by}
+    for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
+        del settings[name]
+    return Summary.of(total, settings, provenance())
+
+
+def _items(
+    sources: Iterable[str | os.PathLike[str]], files: Iterable[str] | None, listing: Listing
+) -> Iterator[Item | Skip]:
+    yield from formats.read(map(os.fsdecode, sources), listing)
+    if files is not None:
+        yield from formats.read(files, listing)
+
+
+def _run(counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int) -> Iterator[Counted]:
+    """Count items in batches that take about as long as each other, whatever the images' size."""
+    size = 4
+
+    def batches() -> Iterator[list[Item | Skip]]:
+        while batch := list(islice(items, size)):
+            yield batch
+
+    with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
+        warnings.simplefilter("ignore")
+        for done in engine.run(partial(count_batch, counting), batches(), engine=engine_name, workers=workers):
+            if done.seconds > 0:
+                fitting = int(done.inputs * _BATCH_SECONDS / done.seconds)
+                size = max(1, min(fitting, 2 * size, _LARGEST_BATCH))
+            yield done
+
+
+def _check(range_: int | None, nan: str, by: str | None, on_error: str) -> None:
+    if range_ is not None and range_ < 1:
+        raise UsageError(f"range must be a positive value such as 255, 4095 or 65535, not {range_}")
+    if nan not in ("error", "skip"):
+        raise UsageError(f"nan {nan!r}: choose from error, skip")
+    if on_error not in ("skip", "fail"):
+        raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
+    if by is not None and by != "folder":
+        try:
+            re.compile(by)
+        except re.error as error:
+            raise UsageError(f"by {by!r}: neither 'folder' nor a regular expression ({error})") from None
+
+
+def _limit(setting: str | None) -> Callable[[int, int, bool], None] | None:
+    """Make the check of `max_errors`: a number at any time, a share at the end."""
+    if setting is None:
+        return None
+    share = setting.endswith("%")
+    try:
+        allowed = float(setting[:-1]) if share else int(setting)
+    except ValueError:
+        allowed = -1
+    if allowed < 0 or (share and allowed > 100):
+        raise UsageError(f"max-errors {setting!r}: give a number, or a share such as 1%")
+
+    def check(failed: int, found: int, at_end: bool) -> None:
+        too_many = (at_end and failed * 100 > allowed * found) if share else failed > allowed
+        if too_many:
+            raise NormcliError(f"{failed} of {found} inputs failed, more than --max-errors {setting}")
+
+    return check
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of what the numbers depend on."""
+    return {"normcli": __version__, **images.decoders()}
+
+
+__all__ = ["Counted", "Counting", "Failure", "count_batch", "stats"]

@@ -1,0 +1,29 @@
+"""Records beside the result: one JSON object a line."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from normcli import storage
+
+Write = Callable[[dict[str, Any]], None]
+
+
+@contextmanager
+def jsonl(path: str | Path | None) -> Iterator[Write | None]:
+    """Open a JSONL file that appears whole at the end, and give what writes one record; None for no path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    with storage.lines(path) as file:
+        yield lambda record: _write(file, record)
+
+
+def _write(file: Any, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")

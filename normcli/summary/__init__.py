@@ -1,0 +1,283 @@
+"""What counts mean: a `Summary`, and the statistics file that holds one.
+
+Reading and showing a file needs no NumPy: the numbers stand in it. Only merging looks into the state.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from normcli import storage
+from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
+
+if TYPE_CHECKING:
+    from normcli.tally import Tally
+
+SCHEMA = "normcli/stats/1"
+_KEYS = ("schema", "images", "failed", "skipped", "pixels", "channels", "mean", "std", "settings", "state")
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """Statistics of a set of images; the attributes are the keys of the statistics file.
+
+    Attributes:
+        complete: no input failed.
+        images: images used; `failed` and `skipped` count the other inputs.
+        pixels: pixels used, or the sum of their weights.
+        channels: ["R", "G", "B"], ["L"], …
+        depth: value that was scaled to 1: 255, 65535, the range given, or None for raw units.
+        convention: what `mean` and `std` are, in words.
+        mean, std, min, max: per channel; 0-1 for integer images, raw units for float images.
+        percentiles: by percentage, per channel; of float images, to 8 significant bits.
+        conventions: mean and std per channel in every convention.
+        composition: how many images of which format, mode and depth; alpha, EXIF, damage, …
+        failures, skips: inputs by reason.
+        settings: everything that changes the numbers.
+        provenance: versions and the digest of the images used.
+        groups: images, pixels, mean and std by group.
+        state: the exact counts, as JSON values.
+    """
+
+    complete: bool
+    images: int
+    failed: int
+    skipped: int
+    pixels: int | float
+    channels: list[str]
+    depth: int | None
+    convention: str
+    mean: list[float]
+    std: list[float]
+    min: list[float | None]
+    max: list[float | None]
+    percentiles: dict[str, list[float]]
+    conventions: dict[str, dict[str, list[float] | None]]
+    composition: dict[str, Any]
+    failures: dict[str, int]
+    skips: dict[str, int]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    groups: dict[str, Any] = field(default_factory=dict)
+    state: dict[str, Any] = field(repr=False)
+
+    @classmethod
+    def of(cls, tally: "Tally", settings: Mapping[str, Any], provenance: Mapping[str, Any]) -> "Summary":
+        """Say what a tally means.
+
+        Raises:
+            NoInputError: no image in it.
+            UsageError: the images have no common channels.
+        """
+        from normcli.summary.conventions import channels, describe
+
+        if not tally.buckets:
+            raise NoInputError("no usable image" + _because(tally))
+        names = channels(tally, settings)
+        found = describe(tally, settings, names)
+        groups = {}
+        for name in sorted(tally.groups):
+            group = tally.groups[name]
+            numbers = describe(group, settings, names)
+            groups[name] = {"images": group.images, **{k: numbers[k] for k in ("pixels", "mean", "std")}}
+        state = tally.state()
+        units = "raw units" if {bucket.dtype for bucket in tally.buckets.values()} == {"float"} else "range 0-1"
+        if settings["range"] is not None:
+            units = "range 0-1"
+        kind = "".join(names) if len(names) < 5 else f"{len(names)} bands"
+        return cls(
+            complete=not tally.failed,
+            images=tally.images,
+            failed=tally.failed.total(),
+            skipped=tally.skipped.total(),
+            pixels=found.pop("pixels"),
+            channels=names,
+            convention=f"pooled population, {units}, {kind}",
+            composition=_composition(tally.composition, tally.buckets.values()),
+            failures=state["failed"],
+            skips=state["skipped"],
+            settings=dict(settings),
+            provenance={**provenance, "digest": state["digest"]},
+            groups=groups,
+            state=state,
+            **found,
+        )
+
+    @property
+    def tally(self) -> "Tally":
+        """The exact counts.
+
+        Raises:
+            StatisticsFileError: the state is damaged.
+        """
+        from normcli.tally import Tally
+
+        try:
+            return Tally.from_state(self.state)
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as one JSON object, in the file's order."""
+        document: dict[str, Any] = {"schema": SCHEMA}
+        document.update({f.name: getattr(self, f.name) for f in fields(self)})
+        if not self.groups:
+            del document["groups"]
+        return document
+
+    def to_json(self) -> str:
+        """The statistics file: one JSON object, one line a key, byte-identical for the same data."""
+        lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in self.to_dict().items())
+        return "{\n" + ",\n".join(lines) + "\n}\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the statistics file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        storage.write(path, self.to_json().encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Summary":
+        """Read a statistics file.
+
+        Raises:
+            StatisticsFileError: missing, not a statistics file, damaged, or of a newer schema.
+        """
+        try:
+            data = storage.read(path)
+        except InputError as error:
+            raise StatisticsFileError(f"{path}: {error}") from None
+        return cls.from_json(data, str(path))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, name: str = "statistics") -> "Summary":
+        """Read a statistics file's text; `name` is for the errors.
+
+        Raises:
+            StatisticsFileError: as `load`.
+        """
+        try:
+            document = json.loads(text, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            raise StatisticsFileError(f"{name}: not a statistics file, or cut short (not JSON)") from None
+        schema = document.get("schema") if isinstance(document, dict) else None
+        if not isinstance(schema, str) or not schema.startswith("normcli/stats/"):
+            raise StatisticsFileError(f"{name}: not a statistics file (no normcli schema)")
+        if schema != SCHEMA:
+            raise StatisticsFileError(f"{name}: schema {schema}, this normcli reads {SCHEMA}; update normcli")
+        missing = [key for key in _KEYS if key not in document]
+        if missing:
+            raise StatisticsFileError(f"{name}: damaged statistics file, {', '.join(missing)} missing")
+        del document["schema"]
+        known = {f.name for f in fields(cls)}
+        try:
+            summary = cls(**{key: value for key, value in document.items() if key in known})
+        except TypeError as error:
+            raise StatisticsFileError(
+                f"{name}: damaged statistics file ({error})".replace("Summary.__init__() ", "")
+            ) from None
+        summary._check(name)
+        return summary
+
+    def _check(self, name: str) -> None:
+        """Light checks on load; a merge looks deeper."""
+        count = len(self.channels) if isinstance(self.channels, list) else 0
+        per_channel = (self.mean, self.std, self.min, self.max)
+        sound = (
+            count > 0
+            and all(isinstance(row, list) and len(row) == count for row in per_channel)
+            and all(isinstance(v, int | float) for row in (self.mean, self.std) for v in row)
+            and all(isinstance(v, int) for v in (self.images, self.failed, self.skipped))
+            and all(isinstance(v, dict) for v in (self.settings, self.provenance, self.composition, self.state))
+        )
+        if not sound:
+            raise StatisticsFileError(f"{name}: damaged statistics file (keys of the wrong type or length)")
+
+    def __add__(self, other: "Summary") -> "Summary":
+        return merge(self, other)
+
+    def __sub__(self, other: "Summary") -> "Summary":
+        return merge(self, minus=[other])
+
+
+def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = False) -> Summary:
+    """Add statistics without loss, and take others away: the statistics of one pass over the same images.
+
+    Args:
+        summaries: what to add.
+        minus: what to take away; it must be part of the sum.
+        force: merge although the settings differ; the first one's are kept.
+
+    Raises:
+        UsageError: settings that differ, taking away what is not in the sum, or nothing to merge.
+        NoInputError: nothing is left.
+    """
+    from normcli.tally import Tally
+
+    if not summaries:
+        raise UsageError("nothing to merge")
+    first, total = summaries[0], Tally()
+    taken = list(minus)
+    for other in [*summaries, *taken]:
+        differing = [k for k in first.settings if other.settings.get(k) != first.settings[k]]
+        if differing and not force:
+            key = differing[0]
+            raise UsageError(
+                f"settings differ: {key} is {first.settings[key]!r} and {other.settings.get(key)!r} "
+                "(--force merges all the same)"
+            )
+    for summary in summaries:
+        total.add(_verified(summary))
+    for summary in taken:
+        total.add(_verified(summary), -1)
+        if not total.is_sound():
+            raise UsageError("cannot subtract: these images are not part of the sum")
+    return Summary.of(total, first.settings, _provenance([*summaries, *taken]))
+
+
+def _verified(summary: Summary) -> "Tally":
+    """The tally of a summary, once its numbers agree with it."""
+    tally = summary.tally
+    again = Summary.of(tally, summary.settings, {})
+    if (again.mean, again.std, again.images) != (summary.mean, summary.std, summary.images):
+        raise StatisticsFileError("damaged statistics: the numbers do not follow from the state")
+    return tally
+
+
+def _provenance(summaries: list[Summary]) -> dict[str, Any]:
+    """Versions of all, once each; stamps and the digest belong to single runs."""
+    found: dict[str, set[str]] = {}
+    for summary in summaries:
+        for key, value in summary.provenance.items():
+            if key not in ("digest", "stamp"):
+                found.setdefault(key, set()).update(str(value).split(", "))
+    return {key: ", ".join(sorted(values)) for key, values in found.items()}
+
+
+def _composition(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
+    """The counted notes as nested counts: "mode:RGB" becomes mode -> RGB."""
+    nested: dict[str, Any] = {"mode": {}, "depth": {}, "format": {}}
+    for word in ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "cmyk"):
+        nested[word.replace("-", "_")] = notes.get(word, 0)
+    for word, count in sorted(notes.items()):
+        kind, colon, value = word.partition(":")
+        if colon:
+            nested.setdefault(kind, {})[value] = count
+    buckets = list(buckets)
+    nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
+    nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
+    nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
+    return nested
+
+
+def _because(tally: "Tally") -> str:
+    reasons = [f"{n} {reason}" for reason, n in sorted((tally.failed + tally.skipped).items())]
+    return f" ({', '.join(reasons)})" if reasons else ""
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)

@@ -1,0 +1,191 @@
+"""The numbers that a tally means: pooled and per-image conventions, percentiles, each rounded once."""
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from normcli.errors import UsageError
+from normcli.exact import root
+from normcli.tally import Bucket, Floats, Tally
+from normcli.tally.floats import bin_values
+
+PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
+CONVENTIONS = {
+    "pooled_population": "all pixels of all images together, divided by N",
+    "pooled_sample": "all pixels of all images together, divided by N-1",
+    "mean_of_image_stds": "each image's own std (N), averaged over images",
+    "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
+    "root_mean_image_variance": "root of the average of each image's own variance",
+}
+_NAMES = {1: ["L"], 2: ["L", "A"], 3: ["R", "G", "B"], 4: ["R", "G", "B", "A"]}
+
+Statistics = dict[str, Any]
+
+
+def channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
+    """Names of the channels that the images share; gray stands for R, G and B where any image has colour.
+
+    Raises:
+        UsageError: no common channels: 3 and 5 bands, or gray and RGB with color "native".
+    """
+    counts = sorted({bucket.channels for bucket in tally.buckets.values()})
+    if len(counts) == 1:
+        count = counts[0]
+        if settings["color"] == "rgb":
+            count = {1: 3, 2: 4}.get(count, count)
+        named = count in (1, 3) or settings["alpha"] == "keep"
+        return list(_NAMES[count]) if named and count in _NAMES else [str(c) for c in range(count)]
+    mixed = counts in ([1, 3], [2, 4]) and settings["color"] != "native"
+    if not mixed:
+        what = " and ".join(map(str, counts))
+        hint = "--color auto repeats gray" if counts == [1, 3] else "--color gray, or --include one kind"
+        raise UsageError(f"images of {what} channels have no common mean and std ({hint})")
+    return list(_NAMES[counts[-1]])
+
+
+def white(dtype: str, setting: int | None) -> int | None:
+    """Value of full intensity: 255, 65535 or the range given; None for raw units."""
+    if dtype == "uint8":
+        return 255
+    return setting if setting is not None else {"uint16": 65535}.get(dtype)
+
+
+def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Statistics:
+    """Every number that the statistics file gives for a set of images.
+
+    Args:
+        tally: the counts; at least one image.
+        settings: "range" is the value of full intensity for 16-bit and float images, or None.
+        names: from `channels`.
+
+    Returns:
+        pixels, depth, mean, std, min, max, percentiles and conventions.
+    """
+    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    count = range(len(names))
+    number = sum((part.pixels for part in parts), Fraction(0))
+    pooled = [_pooled([part.sums(c) for part in parts], number) for c in count]
+    floats = any(isinstance(part.bucket, Floats) for part in parts)
+    ranges = [_range(parts, c) for c in count]
+    mean = [m for m, _, _ in pooled]
+    whites = [part.white or 0 for part in parts]
+    return {
+        "pixels": int(number) if number.denominator == 1 else float(number),
+        "depth": None if floats else max(whites),
+        "mean": mean,
+        "std": [s for _, s, _ in pooled],
+        "min": [None if r is None else r[0] for r in ranges],
+        "max": [None if r is None else r[1] for r in ranges],
+        "percentiles": _percentiles(parts, len(names)),
+        "conventions": {
+            "pooled_population": {"mean": mean, "std": [s for _, s, _ in pooled]},
+            "pooled_sample": {"mean": mean, "std": _all_or_none([s for _, _, s in pooled])},
+            **_image_conventions(parts, len(names)),
+        },
+    }
+
+
+class _Part:
+    """One bucket, seen through the channels that all share and scaled to full intensity 1."""
+
+    def __init__(self, bucket: Bucket, white: int | None, names: list[str]) -> None:
+        self.bucket, self.white, self.scale = bucket, white, white or 1
+        self.pixels = Fraction(bucket.weight, bucket.unit)
+        alpha = bucket.channels in (2, 4) and names[-1] == "A"
+        repeated = bucket.channels - alpha == 1 and len(names) - alpha == 3
+        self.source = [0, 0, 0, *([1] if alpha else [])] if repeated else list(range(len(names)))
+
+    def values(self, bins: Any, channel: int, scale: int | None) -> Any:
+        """What bins of the histogram stand for: integers in units of 1/scale, or without a scale floats."""
+        if scale is not None:
+            return bins * (scale // self.scale)
+        if not isinstance(self.bucket, Floats):
+            return bins / self.scale
+        extremes = self.bucket.range(self.source[channel]) or (None, None)
+        return np.clip(bin_values()[bins], *extremes) / self.scale
+
+    def sums(self, channel: int) -> tuple[Fraction, Fraction]:
+        total, squares = self.bucket.sums(self.source[channel])
+        return (
+            Fraction(total) / (self.bucket.unit * self.scale),
+            Fraction(squares) / (self.bucket.unit * self.scale**2),
+        )
+
+    def per_image(self, name: str, channel: int, power: int = 1) -> Fraction:
+        sums = getattr(self.bucket.per_image, name)
+        return Fraction(sums[self.source[channel]], self.scale**power << self.bucket.per_image.bits)
+
+
+def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[float, float, float | None]:
+    """Mean, population std and sample std of one channel."""
+    total = sum((s for s, _ in sums), Fraction(0))
+    squares = sum((q for _, q in sums), Fraction(0))
+    spread = squares - total * total / number
+    sample = root(spread / (number - 1)) if number > 1 else None
+    return float(total / number), root(spread / number), sample
+
+
+def _image_conventions(parts: list[_Part], count: int) -> Statistics:
+    images = sum(part.bucket.per_image.images for part in parts)
+    sampled = sum(part.bucket.per_image.sampled for part in parts)
+
+    def average(name: str, over: int, power: int = 1) -> list[Fraction]:
+        return [sum((part.per_image(name, c, power) for part in parts), Fraction(0)) / over for c in range(count)]
+
+    mean = [float(v) for v in average("mean", images)]
+    sample = [float(v) for v in average("sample_std", sampled)] if sampled else None
+    return {
+        "mean_of_image_stds": {"mean": mean, "std": [float(v) for v in average("std", images)]},
+        "mean_of_image_sample_stds": {"mean": mean, "std": sample},
+        "root_mean_image_variance": {"mean": mean, "std": [root(v) for v in average("variance", images, 2)]},
+    }
+
+
+def _all_or_none(values: list[float | None]) -> list[float] | None:
+    known = [v for v in values if v is not None]
+    return known if len(known) == len(values) else None
+
+
+def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
+    ranges = [part.bucket.range(part.source[channel]) for part in parts]
+    scaled = [
+        (Fraction(r[0]) / part.scale, Fraction(r[1]) / part.scale)
+        for part, r in zip(parts, ranges, strict=True)
+        if r is not None
+    ]
+    if len(scaled) < len(parts):
+        return None
+    return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
+
+
+def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
+    """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
+
+    Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.
+    """
+    floats = any(isinstance(part.bucket, Floats) for part in parts)
+    scale = None if floats else math.lcm(*(part.scale for part in parts))
+    unit = math.lcm(*(part.bucket.unit for part in parts))
+    columns = []
+    for c in range(count):
+        values, counts = [], []
+        for part in parts:
+            row = part.bucket.histogram[part.source[c]]
+            bins = np.flatnonzero(row)
+            values.append(part.values(bins, c, scale))
+            counts.append(row[bins] * (unit // part.bucket.unit))
+        value, count_of = np.concatenate(values), np.concatenate(counts)
+        order = np.argsort(value, kind="stable")
+        columns.append((value[order], np.cumsum(count_of[order])))
+    return {str(p): [float(_at(p, value, until) / (scale or 1)) for value, until in columns] for p in PERCENTILES}
+
+
+def _at(percent: int, values: Any, until: Any) -> Fraction:
+    rank = Fraction(percent * (int(until[-1]) - 1), 100)
+    below = int(rank)
+    low = Fraction(values[np.searchsorted(until, below, side="right")].item())
+    high = Fraction(values[np.searchsorted(until, min(below + 1, int(until[-1]) - 1), side="right")].item())
+    return low + (high - low) * (rank - below)

@@ -1,0 +1,215 @@
+"""Pixels in raw units, added up without rounding."""
+
+from collections import Counter
+from collections.abc import Mapping
+from fractions import Fraction
+from heapq import nlargest, nsmallest
+from typing import Any
+
+import numpy as np
+
+from normcli import kernels
+from normcli.errors import InputError
+from normcli.exact import FLOAT_BITS, held, packed, root, unpacked
+from normcli.tally.per_image import Moments, PerImage
+
+Array = np.ndarray[Any, Any]
+
+_KEPT_EXTREMES = 1024
+_BINS = 65536
+
+
+class Floats:
+    """Pixels in raw units: sums of values and of squares as exact integers.
+
+    Attributes:
+        histogram: (C,65536), by the upper 16 bits of the value as float32: 8 significant bits. For percentiles.
+        total: per channel, the sum of values in units of 2^-1074.
+        squares: per channel, the sum of squares in units of 2^-2148.
+        lowest: per channel, the smallest per-image minima, as many as are kept; `highest` likewise. A minimum
+            alone could not be subtracted; with the next ones at hand it can.
+    """
+
+    def __init__(self, channels: int) -> None:
+        self.channels, self.dtype, self.unit = channels, "float", 1
+        self.weight = 0
+        self.not_finite = 0
+        self.histogram: Array = np.zeros((channels, _BINS), np.int64)
+        self.total = [0] * channels
+        self.squares = [0] * channels
+        self.lowest: list[Counter[float]] = [Counter() for _ in range(channels)]
+        self.highest: list[Counter[float]] = [Counter() for _ in range(channels)]
+        self.per_image = PerImage(channels, FLOAT_BITS)
+
+    def count(self, pixels: Array, nan: str) -> Moments:
+        """Add one image (H,W,C) and give its moments.
+
+        Raises:
+            InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
+        """
+        own = np.zeros_like(self.histogram)
+        weight, total, squares, extremes = _sum_floats(pixels, own)
+        left_out = pixels.shape[0] * pixels.shape[1] - weight
+        if left_out and nan == "error":
+            raise InputError("not-finite", f"{left_out} pixels are NaN or infinite (--nan skip leaves them out)")
+        if weight == 0:
+            raise InputError("not-finite", "no pixel is finite")
+        if np.abs(extremes).max() > 1e150:
+            raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
+        self.weight += weight
+        self.not_finite += left_out
+        self.histogram += own
+        moments = _float_moments(weight, total, squares, extremes)
+        one = PerImage(self.channels, FLOAT_BITS, 1, int(weight > 1))
+        for c in range(self.channels):
+            self.total[c] += total[c]
+            self.squares[c] += squares[c]
+            low, high = float(extremes[c, 0]), float(extremes[c, 1])
+            self.lowest[c] = _keep(self.lowest[c] + Counter({low: 1}), nsmallest)
+            self.highest[c] = _keep(self.highest[c] + Counter({high: 1}), nlargest)
+            spread = Fraction(weight * squares[c] - total[c] ** 2, weight * weight << 2 * FLOAT_BITS)
+            one.mean[c], one.std[c] = held(moments.mean[c]), held(moments.std[c])
+            one.variance[c] = held(float(spread))
+            one.sample_std[c] = held(moments.sample_std[c]) if moments.sample_std else 0
+        self.per_image.add(one)
+        return moments
+
+    def add(self, other: "Floats", sign: int = 1) -> None:
+        """Add (or take away) the sums of other images."""
+        self.weight += sign * other.weight
+        self.not_finite += sign * other.not_finite
+        self.histogram += sign * other.histogram
+        for c in range(self.channels):
+            self.total[c] += sign * other.total[c]
+            self.squares[c] += sign * other.squares[c]
+            for kept, theirs, order in (
+                (self.lowest, other.lowest, nsmallest),
+                (self.highest, other.highest, nlargest),
+            ):
+                both = kept[c] + theirs[c] if sign == 1 else kept[c] - theirs[c]
+                kept[c] = _keep(both, order)
+        self.per_image.add(other.per_image, sign)
+
+    def sums(self, channel: int) -> tuple[Fraction, Fraction]:
+        """Sum and sum of squares of a channel's values."""
+        return (
+            Fraction(self.total[channel], 1 << FLOAT_BITS),
+            Fraction(self.squares[channel], 1 << 2 * FLOAT_BITS),
+        )
+
+    def range(self, channel: int) -> tuple[float, float] | None:
+        """Smallest and largest value; None where subtracting took away every one that was kept."""
+        if not self.lowest[channel]:
+            return None
+        return min(self.lowest[channel]), max(self.highest[channel])
+
+    def is_sound(self) -> bool:
+        """Say whether the sums can be those of images."""
+        spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
+        counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weight).all()
+        return bool(self.weight >= 0 and self.per_image.images >= 0 and spread and counted)
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is left after taking away."""
+        return self.per_image.images == 0 and self.weight == 0 and not any(self.squares)
+
+    def state(self) -> dict[str, Any]:
+        """Give the sums as JSON values."""
+        return {
+            "channels": self.channels,
+            "dtype": self.dtype,
+            "pixels": self.weight,
+            "not_finite": self.not_finite,
+            "histogram": [packed(row) for row in self.histogram.tolist()],
+            "total": [str(v) for v in self.total],
+            "squares": [str(v) for v in self.squares],
+            "lowest": [sorted(c.elements()) for c in self.lowest],
+            "highest": [sorted(c.elements()) for c in self.highest],
+            "per_image": self.per_image.state(),
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Floats":
+        """Read what `state` gave."""
+        one = cls(int(state["channels"]))
+        one.weight, one.not_finite = int(state["pixels"]), int(state["not_finite"])
+        one.histogram[:] = [unpacked(row, _BINS) for row in state["histogram"]]
+        one.total = [int(v) for v in state["total"]]
+        one.squares = [int(v) for v in state["squares"]]
+        one.lowest = [Counter(map(float, row)) for row in state["lowest"]]
+        one.highest = [Counter(map(float, row)) for row in state["highest"]]
+        one.per_image = PerImage.from_state(one.channels, state["per_image"])
+        if {len(one.total), len(one.squares), len(one.lowest), len(one.highest)} != {one.channels}:
+            raise ValueError("sums of another number of channels")
+        return one
+
+
+def _keep(values: Counter[float], order: Any) -> Counter[float]:
+    if values.total() <= _KEPT_EXTREMES:
+        return values
+    return Counter(order(_KEPT_EXTREMES, values.elements()))
+
+
+def bin_values() -> Array:
+    """Value of each bin of the histogram (65536): the upper 16 bits of a float32, the rest cut off.
+
+    >>> values = bin_values()
+    >>> values[bins_of(np.float32([0.5, -1.0]))].tolist()
+    [0.5, -1.0]
+    """
+    keys = np.arange(_BINS, dtype=np.uint32)
+    bits = np.where(keys >> 15 == 1, keys & 0x7FFF, ~keys & 0xFFFF)
+    with np.errstate(invalid="ignore"):  # some bit patterns are NaNs: their bins stay empty
+        return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def bins_of(values: Array) -> Array:
+    """Bin of each finite value; the order of bins is the order of values."""
+    with np.errstate(over="ignore"):
+        bits = np.asarray(values, np.float32).view(np.uint32) >> 16
+    return np.where(bits >> 15 == 1, 0xFFFF - bits, bits | 0x8000).astype(np.int64)
+
+
+def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
+    """Pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
+    channels = pixels.shape[2]
+    compiled = kernels.loaded(wait=True)
+    extremes = np.empty((channels, 2))
+    extremes[:] = np.inf, -np.inf
+    if compiled is None:
+        rows = pixels.reshape(-1, channels)
+        rows = rows[np.isfinite(rows).all(axis=1)]
+        if len(rows):
+            extremes[:, 0], extremes[:, 1] = rows.min(axis=0), rows.max(axis=0)
+        for c in range(channels):
+            histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
+        exact = [[held(float(v)) for v in rows[:, c]] for c in range(channels)]
+        return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
+    totals = np.zeros((channels, compiled.EXPONENTS, 2), np.int64)
+    squares = np.zeros_like(totals)
+    used = int(compiled.count_floats(pixels.reshape(-1), histogram, totals, squares, extremes))
+    return used, _gathered(totals, 0), _gathered(squares, FLOAT_BITS), extremes
+
+
+def _gathered(bins: Array, extra: int) -> list[int]:
+    """Sums by exponent (C,2048,2) as one integer per channel, in units of 2^-(1074+extra)."""
+    out = []
+    for channel in bins:
+        total = 0
+        for exponent in np.flatnonzero(channel.any(axis=1)).tolist():
+            high, low = channel[exponent].tolist()
+            total += ((high << 26) + low) << (exponent - 1 + extra)
+        out.append(total)
+    return out
+
+
+def _float_moments(weight: int, total: list[int], squares: list[int], extremes: Array) -> Moments:
+    mean, std, sample = [], [], []
+    for t, q in zip(total, squares, strict=True):
+        mean.append(float(Fraction(t, weight << FLOAT_BITS)))
+        spread = Fraction(weight * q - t * t, 1 << 2 * FLOAT_BITS)
+        std.append(root(spread / (weight * weight)))
+        if weight > 1:
+            sample.append(root(spread / (weight * (weight - 1))))
+    low, high = extremes[:, 0].tolist(), extremes[:, 1].tolist()
+    return Moments(weight, mean, std, sample if weight > 1 else None, low, high)

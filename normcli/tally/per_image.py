@@ -1,0 +1,70 @@
+"""Per-image values, and their sums over images: the conventions behind many published constants."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+
+class Moments(NamedTuple):
+    """What one image says, per channel, in levels as stored.
+
+    Attributes:
+        weight: number of pixels, or the sum of their weights.
+        mean: mean.
+        std: population standard deviation.
+        sample_std: the same with N-1, or None where there is one pixel.
+        low: smallest value.
+        high: largest value.
+    """
+
+    weight: int
+    mean: list[float]
+    std: list[float]
+    sample_std: list[float] | None
+    low: list[float]
+    high: list[float]
+
+
+@dataclass
+class PerImage:
+    """Sums over images of per-image values: the conventions behind many published constants.
+
+    Every value is a float64, rounded once from exact integers, and held as an integer multiple of 2^-bits.
+    """
+
+    channels: int
+    bits: int
+    images: int = 0
+    sampled: int = 0  # images of two pixels and more: one pixel has no N-1 std
+    mean: list[int] = field(default_factory=list)
+    std: list[int] = field(default_factory=list)
+    sample_std: list[int] = field(default_factory=list)
+    variance: list[int] = field(default_factory=list)
+
+    SUMS = ("mean", "std", "sample_std", "variance")
+
+    def __post_init__(self) -> None:
+        for name in self.SUMS:
+            if not getattr(self, name):
+                setattr(self, name, [0] * self.channels)
+
+    def add(self, other: "PerImage", sign: int = 1) -> None:
+        """Add (or, with sign -1, take away) the sums of other images."""
+        self.images += sign * other.images
+        self.sampled += sign * other.sampled
+        for name in self.SUMS:
+            mine, theirs = getattr(self, name), getattr(other, name)
+            setattr(self, name, [a + sign * b for a, b in zip(mine, theirs, strict=True)])
+
+    def state(self) -> dict[str, Any]:
+        """Give the sums as JSON values; large integers as text, which no reader rounds."""
+        sums = {name: [str(v) for v in getattr(self, name)] for name in self.SUMS}
+        return {"bits": self.bits, "images": self.images, "sampled": self.sampled, **sums}
+
+    @classmethod
+    def from_state(cls, channels: int, state: Mapping[str, Any]) -> "PerImage":
+        """Read what `state` gave."""
+        sums = {name: [int(v) for v in state[name]] for name in cls.SUMS}
+        if any(len(v) != channels for v in sums.values()):
+            raise ValueError("per-image sums of another number of channels")
+        return cls(channels, int(state["bits"]), int(state["images"]), int(state["sampled"]), **sums)
