@@ -166,6 +166,25 @@ def _rich_table(summary: Summary, groups: bool) -> None:
     console.print(Text(_formats(summary), style="dim"), soft_wrap=True)
 
 
+def columns(header: list[str], rows: list[list[str]]) -> None:
+    """Print rows under a header to stdout: with rich on a terminal, else as aligned plain text."""
+    if not colorful(sys.stdout):
+        sys.stdout.write("".join(line + "\n" for line in _aligned([header, *rows])))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, name in enumerate(header):
+        numeric = 0 < i < 5
+        made.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=sys.stdout, width=max(map(len, _aligned([header, *rows]))) + 3 * len(header)).print(made)
+
+
 def warn(summary: Summary) -> None:
     """Write every warning and remark to stderr, one line each."""
     for line in remarks(summary):

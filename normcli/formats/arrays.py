@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from normcli.errors import TensorError
-from normcli.formats.raw import Reserved, Stored
+from normcli.formats.raw import Reserved, Stored, content
 
 MAGIC = b"\x93NUMPY"
 
@@ -146,7 +146,7 @@ def write_npy(file: IO[bytes], array: NDArray[Any]) -> None:
     """Write an .npy into an open file or pipe."""
     check_writable(array.dtype)
     file.write(_head(array.shape, array.dtype))
-    file.write(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
+    file.write(content(np.ascontiguousarray(array)))
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

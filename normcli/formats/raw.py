@@ -30,7 +30,7 @@ class Stored:
         start, stop, _ = samples.indices(self.shape[0])
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         out = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
-        view = memoryview(out.reshape(-1).view(np.uint8))
+        view = content(out)
         at, done = self.offset + start * per_sample, 0
         while done < len(view):
             got = os.preadv(self._file.fileno(), [view[done : done + CHUNK]], at + done)
@@ -75,7 +75,7 @@ class Reserved:
         start, _, _ = samples.indices(self.shape[0])
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         data = np.ascontiguousarray(block, self.dtype)
-        view = memoryview(data.reshape(-1).view(np.uint8))
+        view = content(data)
         at, done = self._head + start * per_sample, 0
         while done < len(view):
             done += os.pwrite(self._file.fileno(), view[done : done + CHUNK], at + done)
@@ -83,6 +83,12 @@ class Reserved:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def content(array: NDArray[Any]) -> memoryview:
+    """Give the bytes of a contiguous array without copying them."""
+    flat: Any = array.reshape(-1).view(np.uint8)
+    return memoryview(flat)
 
 
 def reserve(handle: int, size: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli.errors import MissingExtraError, TensorError
-from normcli.formats.raw import Reserved, Stored, reserve
+from normcli.formats.raw import Reserved, Stored, content, reserve
 
 MAX_HEADER = 100_000_000
 
@@ -46,7 +46,8 @@ def bfloat16() -> np.dtype[Any]:
         import ml_dtypes
     except ImportError:
         raise MissingExtraError("bfloat16", "ml_dtypes", "safetensors") from None
-    return np.dtype(ml_dtypes.bfloat16)
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
 
 
 def _refuse(path: Path, why: str) -> NoReturn:
@@ -104,9 +105,7 @@ def _place(path: Path, name: str, entry: Any) -> tuple[int, int, tuple[int, ...]
     return start, stop, shape, code
 
 
-def _head(
-    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], metadata: Mapping[str, str] | None
-) -> bytes:
+def _head(tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], metadata: Mapping[str, str] | None) -> bytes:
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (shape, dtype) in tensors.items():
@@ -125,9 +124,7 @@ def create(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return Reserved(path, _head({name: (shape, dtype)}, None), shape, dtype)
 
 
-def write(
-    path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None
-) -> None:
+def write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors by name.
 
     Raises:
@@ -139,6 +136,6 @@ def write(
         file.write(head)
         for array in arrays.values():
             little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-            file.write(memoryview(little.reshape(-1).view(np.uint8)))
+            file.write(content(little))
         file.flush()
         os.fsync(file.fileno())

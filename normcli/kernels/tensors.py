@@ -9,6 +9,8 @@ blocks, and a block is always summed in the same order. `reassoc` only lets LLVM
 import numpy as np
 from numba import njit
 
+from normcli.kernels.jit import kernel
+
 # elements that are summed around one pivot, and those that the pivot is the mean of
 BLOCK = 2048
 HEAD = 64
@@ -17,7 +19,7 @@ SUMS = {"reassoc", "contract"}
 
 
 @njit(nogil=True, error_model="numpy", fastmath=SUMS)
-def _sum(x):
+def _sum(x):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(x.size):  # not range(start, stop): Numba would check for negative indices, 9x
         total += np.float64(x[i])
@@ -25,7 +27,7 @@ def _sum(x):
 
 
 @njit(nogil=True, error_model="numpy", fastmath=SUMS)
-def _sums(x, pivot):
+def _sums(x, pivot):  # type: ignore[no-untyped-def]
     """Sum x - pivot and its square."""
     total, squares = 0.0, 0.0
     for i in range(x.size):
@@ -36,7 +38,7 @@ def _sums(x, pivot):
 
 
 @njit(nogil=True, error_model="numpy")
-def _moments(x):
+def _moments(x):  # type: ignore[no-untyped-def]
     """Mean and sum of squared deviations of one row.
 
     Each block in one pass around a pivot, the mean of its first 64 elements. They are a 32nd of the block, so
@@ -57,15 +59,15 @@ def _moments(x):
     return mean, m2
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
-def row_moments(x, mean, m2):
+@kernel(error_model="numpy")
+def row_moments(x, mean, m2):  # type: ignore[no-untyped-def]
     """Put the mean and the sum of squared deviations of every row of x (R, L) into mean (R) and m2 (R)."""
     for r in range(x.shape[0]):
         mean[r], m2[r] = _moments(x[r])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def affine_rows(x, y, mean, scale, shift):
+@kernel(error_model="numpy", fastmath={"contract"})
+def affine_rows(x, y, mean, scale, shift):  # type: ignore[no-untyped-def]
     """Y = (x - mean) * scale + shift, each row of x (R, L) with its own three numbers, rounded once."""
     for r in range(x.shape[0]):
         m, a, b = mean[r], scale[r], shift[r]
@@ -73,8 +75,8 @@ def affine_rows(x, y, mean, scale, shift):
             y[r, i] = (np.float64(x[r, i]) - m) * a + b
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):
+@kernel(error_model="numpy", fastmath={"contract"})
+def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):  # type: ignore[no-untyped-def]
     """Normalize every row of x (R, L) by its own statistics, while it is still in the cache.
 
     Args:

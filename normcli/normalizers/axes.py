@@ -1,11 +1,10 @@
 """Which axes a statistic is taken over, when that is the caller's choice."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import UsageError
 from normcli.normalizers.blocks import Array, Tensor
 from normcli.normalizers.moments import numbers
 from normcli.normalizers.views import channel_axis
@@ -29,15 +28,11 @@ def numbered(name: str, axes: Axes, rank: int) -> tuple[int, ...]:
         raise UsageError(f"{name}: axes are token, image or numbers such as 2,3, got {axes!r}") from None
     inside = tuple(sorted(a + rank if a < 0 else a for a in found))
     if not inside or len(set(inside)) != len(inside) or inside[0] < 0 or inside[-1] >= rank:
-        raise UsageError(
-            f"{name}: axes of a tensor of rank {rank} are {-rank} to {rank - 1}, once each, got {axes}"
-        )
+        raise UsageError(f"{name}: axes of a tensor of rank {rank} are {-rank} to {rank - 1}, once each, got {axes}")
     return inside
 
 
-def reduced(
-    name: str, x: Tensor, layout: str | None, axes: Axes | None, default: str | None = None
-) -> tuple[int, ...]:
+def reduced(name: str, x: Tensor, layout: str | None, axes: Axes | None, default: str | None = None) -> tuple[int, ...]:
     """Settle the axes of a statistic: in increasing order, or the channel first where a layout tells it.
 
     Raises:
@@ -79,16 +74,4 @@ def gathered(total: Array, x: Tensor, over: tuple[int, ...], rank: int) -> Array
     table = total.reshape([x.shape[a] for a in over])
     if rank == 1 and len(over) > 1:
         return np.asarray(table.reshape(len(table), -1).sum(axis=1))
-    return table.transpose(np.argsort(over))
-
-
-def count(x: Tensor, over: tuple[int, ...]) -> int:
-    """Count the elements of one statistic.
-
-    Raises:
-        TensorError: none at all, while the tensor has samples.
-    """
-    found = math.prod(x.shape[a] for a in over)
-    if not found and math.prod(x.shape[a] for a in range(len(x.shape)) if a not in over):
-        raise TensorError(f"a statistic over axes {over} of shape {tuple(x.shape)} has no elements")
-    return found
+    return table.transpose([over.index(a) for a in sorted(over)])

@@ -126,9 +126,7 @@ def evo_norm(
             raise UsageError(f"{name}: S0 has no running statistics; state and eval mode belong to B0")
         count = 32 if groups is None else groups
         if count < 1 or view.rows % count:
-            raise TensorError(
-                f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {count}"
-            )
+            raise TensorError(f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {count}")
         var = np.repeat(one.groups(count).var, view.rows // count, axis=1)
         after: dict[str, Array] = {}
     elif variant == "B0":

@@ -11,7 +11,7 @@ from normcli.normalizers.views import View, channels
 def standard_vjp(g: Array, normal: Array, scale: Array, axes: tuple[int, ...]) -> Array:
     """Pull a cotangent back through (x - mean_A) * scale, scale = 1 / sqrt(var_A + eps)."""
     along = (normal * g).mean(axis=axes, keepdims=True)
-    return scale * (g - g.mean(axis=axes, keepdims=True) - normal * along)
+    return np.asarray(scale * (g - g.mean(axis=axes, keepdims=True) - normal * along))
 
 
 def cotangent(name: str, x: Tensor, dy: Tensor) -> None:

@@ -93,15 +93,13 @@ def layer_norm_vjp(
     dx = standard_vjp(g * factor, normal, scale, (2,))
     made = {"dx": closed(view, x, dx)}
     for key, values in (("dweight", g * normal), ("dbias", g)):
-        made[key] = rounded(x, gathered(values.sum(axis=(0, 1)), x, over, np.ndim(weight)))
+        made[key] = rounded(x, gathered(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight)))
     return made
 
 
 def _table(name: str, what: str, given: Array | None, view: View, groups: int) -> Array | None:
     """Give a parameter (C) or (N, C) as rows of one group each."""
-    return (
-        None if given is None else per_channel(name, what, given, view, 0.0).reshape(-1, view.rows // groups)
-    )
+    return None if given is None else per_channel(name, what, given, view, 0.0).reshape(-1, view.rows // groups)
 
 
 @normalizer(presets={"torch": {}, "keras": {"eps": 1e-3}, "flax": {"eps": 1e-6}, "onnx": {}, "paper": {}})
@@ -291,8 +289,7 @@ def adaptive_instance_norm(
     view, other = channels(name, x, layout), channels(name, style, layout)
     if (view.samples, view.rows) != (other.samples, other.rows):
         raise TensorError(
-            f"{name}: x and style must share N and C, got {(view.samples, view.rows)} "
-            f"and {(other.samples, other.rows)}"
+            f"{name}: x and style must share N and C, got {(view.samples, view.rows)} and {(other.samples, other.rows)}"
         )
     spatial(name, view.length)
     spatial(name, other.length)

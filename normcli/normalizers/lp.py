@@ -44,9 +44,7 @@ def expected_maximum(count: int) -> float:
     tail = np.array([math.erfc(v / math.sqrt(2.0)) for v in t])
     with np.errstate(divide="ignore"):
         inside = np.concatenate([[1.0], -np.expm1(count * np.log1p(-tail))])
-    return float(
-        (inside[0] + inside[-1] + 4.0 * inside[1:-1:2].sum() + 2.0 * inside[2:-1:2].sum()) * end / steps / 3
-    )
+    return float((inside[0] + inside[-1] + 4.0 * inside[1:-1:2].sum() + 2.0 * inside[2:-1:2].sum()) * end / steps / 3)
 
 
 def hoffer_constant(count: int) -> float:
@@ -65,9 +63,7 @@ def _check(formula: str, p: float | None, k: int) -> float:
     if formula in MAXIMAL and p != math.inf:
         raise UsageError(f"lp_batch_norm: formula {formula} has p = inf, got p = {p}")
     if formula == "lp-gauss" and p == math.inf:
-        raise UsageError(
-            "lp_batch_norm: lp-gauss has no constant for p = inf: use linf-exact, linf-hoffer or lp"
-        )
+        raise UsageError("lp_batch_norm: lp-gauss has no constant for p = inf: use linf-exact, linf-hoffer or lp")
     if k < 1:
         raise UsageError(f"lp_batch_norm: k must be 1 or more, got {k}")
     return p
@@ -185,9 +181,7 @@ def lp_batch_norm_vjp(
     check_eps(name, eps)
     p = _check(formula, p, 1)
     if formula == "topk" or (formula == "santurkar" and p != 1):
-        raise TensorError(
-            f"{name}: the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1"
-        )
+        raise TensorError(f"{name}: the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
     view, block, g = opened(name, x, dy, layout)
     count = view.samples * view.length
     enough(name, count)

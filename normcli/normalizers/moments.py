@@ -42,7 +42,7 @@ class Moments:
     @property
     def square(self) -> Array:
         """The mean square, not centred."""
-        return self.m2 / self.count + self.mean * self.mean
+        return np.asarray(self.m2 / self.count + self.mean * self.mean)
 
     def over(self, axis: int | tuple[int, ...]) -> "Moments":
         """Merge along axes of the table, kept with length 1 only if the table has more than those."""
@@ -84,9 +84,7 @@ def channel_moments(view: View) -> Moments:
     return Moments(view.length, mean, m2)
 
 
-def affine(
-    view: View, mean: Array | float, scale: Array | float, shift: Array | float, dtype: str | None
-) -> Any:
+def affine(view: View, mean: Array | float, scale: Array | float, shift: Array | float, dtype: str | None) -> Any:
     """Map a view by (x - mean) * scale + shift; the three broadcast to (N, C). One rounding, at the end."""
     from normcli.kernels.tensors import affine_rows
 

@@ -27,9 +27,7 @@ def exact_state(moments: Moments, *, groups: int = 1, **others: object) -> dict[
         UsageError: with group scaling the moments of the input say nothing of the scaled tensor's.
     """
     if groups:
-        raise UsageError(
-            "power_norm: exact statistics need groups = 0: the scaling comes before the mean square"
-        )
+        raise UsageError("power_norm: exact statistics need groups = 0: the scaling comes before the mean square")
     return {"running_phi": moments.square}
 
 
@@ -52,7 +50,7 @@ def power_norm(
 
     Formula:
         y = weight * x / sqrt(q + eps) + bias; q = mean x^2 of the batch during warm-up and running_phi after.
-        In warm-up running_phi first becomes the mean over all batches; each step then moves it by update_rate.
+        In warm-up running_phi first becomes the mean over all batches; each step then moves it on.
         Before all this, x is divided by the root mean square of its channel groups (GroupScaling).
     Paper:
         Shen et al. 2020, arXiv 2003.07845

@@ -38,18 +38,14 @@ def begin(
     fresh = {k: np.full(channels, s) if isinstance(s, float) else np.array(s) for k, s in starts.items()}
     if state is None:
         if mode == "eval":
-            raise TensorError(
-                f"{name}: eval mode needs running statistics ({', '.join(starts)}): give a state"
-            )
+            raise TensorError(f"{name}: eval mode needs running statistics ({', '.join(starts)}): give a state")
         return fresh, 0
     check(name, state, starts)
     found = {}
     for key, start in fresh.items():
         value = np.asarray(state[key], np.float64)
         if value.shape != start.shape:
-            raise TensorError(
-                f"{name}: state {key} has shape {value.shape}, but C = {channels} needs {start.shape}"
-            )
+            raise TensorError(f"{name}: state {key} has shape {value.shape}, but C = {channels} needs {start.shape}")
         found[key] = value.copy()
     return found, int(np.asarray(state.get(COUNTER, 0)))
 

@@ -55,7 +55,7 @@ def _vectors(
     if seed < 0:
         raise UsageError(f"{name}: seed must be 0 or more, got {seed}")
     draw = np.random.Generator(np.random.PCG64(seed))
-    u, v = _unit(draw.standard_normal(w.shape[0]), eps), _unit(draw.standard_normal(w.shape[1]), eps)
+    u, v = (_unit(np.asarray(draw.standard_normal(n)), eps) for n in w.shape)
     old, calls = begin(name, state, mode, {"u": u, "v": v}, 0)
     u, v = old["u"], old["v"]
     turns = (iterations + (WARM_UP if state is None and method == "torch" else 0)) if mode == "train" else 0

@@ -16,9 +16,7 @@ from normcli.normalizers.views import Dtype, Layout, cast, channels, result_dtyp
 RmsVariant = Literal["torch", "original", "llama", "gemma"]
 
 
-def _rms_settings(
-    variant: str, eps: float | None, fraction: float, length: int, x: Tensor
-) -> tuple[float, int]:
+def _rms_settings(variant: str, eps: float | None, fraction: float, length: int, x: Tensor) -> tuple[float, int]:
     """Settle eps and the number of elements that the mean square is taken from."""
     if variant not in ("torch", "original", "llama", "gemma"):
         raise unknown("variant of rms_norm", variant, ("torch", "original", "llama", "gemma"))
@@ -152,7 +150,7 @@ def rms_norm_vjp(
     dx = pulled / s - inside * block * slope
     made = {"dx": closed(view, x, dx)}
     for key, values in (("dweight", g * block / s), ("dbias", g)):
-        made[key] = rounded(x, gathered(values.sum(axis=(0, 1)), x, over, np.ndim(weight)))
+        made[key] = rounded(x, gathered(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight)))
     return made
 
 

@@ -34,15 +34,11 @@ def channel_axis(name: str, x: Tensor, layout: str | None) -> int:
         fitting = [known for known in LAYOUTS if len(known) == rank]
         if not fitting:
             raise TensorError(f"{name}: shape {tuple(x.shape)} has rank {rank}; layouts have rank 2 to 5")
-        raise UsageError(
-            f"{name}: shape {tuple(x.shape)} can be {' or '.join(fitting)}: say which with --layout"
-        )
+        raise UsageError(f"{name}: shape {tuple(x.shape)} can be {' or '.join(fitting)}: say which with --layout")
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     if len(layout) != rank:
-        raise TensorError(
-            f"{name}: layout {layout} needs rank {len(layout)}, but the shape is {tuple(x.shape)}"
-        )
+        raise TensorError(f"{name}: layout {layout} needs rank {len(layout)}, but the shape is {tuple(x.shape)}")
     return layout.index("C")
 
 
@@ -59,7 +55,8 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
         return _bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     kind = x.dtype
     if kind.kind == "f" and kind.itemsize <= 8:
-        return kind.newbyteorder("=")
+        native: np.dtype[Any] = np.dtype(kind.newbyteorder("="))
+        return native
     if kind.kind in "iu":
         return np.dtype(np.float32)
     if kind.name == "bfloat16":
@@ -95,9 +92,7 @@ def cast(y: Array, dtype: np.dtype[Any]) -> Array:
 class View:
     """A tensor as (samples, rows, length): the last axis holds what is neighbours in one statistic."""
 
-    def __init__(
-        self, name: str, x: Tensor, order: Sequence[int], rows: int, *, together: bool = False
-    ) -> None:
+    def __init__(self, name: str, x: Tensor, order: Sequence[int], rows: int, *, together: bool = False) -> None:
         """Look at a tensor.
 
         Args:
@@ -147,7 +142,7 @@ class View:
         return current().allocate(self.shape, wanted)
 
     def each(self, dtype: str | None, work: Callable[[Array, Array, int], None]) -> Any:
-        """Make a result by work(x, y, start), which fills y (n, rows, length) from x, samples from start on."""
+        """Make a result by work(x, y, start), which fills y (n, rows, length) for samples from start on."""
         out = self.result(dtype)
         direct = isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64)
         direct = direct and self.plain and not self.together

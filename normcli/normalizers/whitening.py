@@ -18,9 +18,7 @@ def _covariance(view: View, mean: Array, groups: int, eps: float) -> Array:
     parts: dict[int, Array] = {}
 
     def run(start: int, stop: int) -> None:
-        z = (view.block(start, stop).astype(np.float64) - mean[:, None]).reshape(
-            -1, groups, size, view.length
-        )
+        z = (view.block(start, stop).astype(np.float64) - mean[:, None]).reshape(-1, groups, size, view.length)
         parts[start] = np.matmul(z, z.transpose(0, 1, 3, 2)).sum(axis=0)
 
     walk(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
@@ -124,9 +122,7 @@ def zca_whitening(
     >>> np.allclose(y.T @ y / 4, np.eye(2), atol=1e-4)
     True
     """
-    return _whiten(
-        "zca_whitening", x, layout, groups, mode, state, weight, bias, eps, update_rate, dtype, _zca
-    )
+    return _whiten("zca_whitening", x, layout, groups, mode, state, weight, bias, eps, update_rate, dtype, _zca)
 
 
 @normalizer(state=("running_mean", "running_w"))
