@@ -17,9 +17,6 @@ from normcli.errors import UsageError
 
 HOW, STATE = "The normalizer", "Running statistics"
 
-# what the options that are no settings of a normalizer are called in a command's arguments
-FILES = {"inputs", "output", "force", "grad"}
-
 
 class _Normalizers(TyperGroup):
     """Finds a normalizer's command by making it on demand; the registry needs NumPy but no Numba."""
@@ -105,20 +102,34 @@ def _parameter(name: str, annotation: Any, option: Any, default: Any = None) -> 
 def _setting(setting: Any) -> inspect.Parameter:
     """Make an option; all are absent unless said, so that a preset can tell what was said."""
     kind = str if setting.kind == "file" else setting.kind
-    flag = f"--{setting.name.replace('_', '-')}"
-    metavar = "|".join(setting.choices) or {"file": "FILE", int: "N", float: "X", str: "TEXT"}.get(setting.kind)
+    metavar = {"file": "FILE", int: "N", float: "X", str: "TEXT", bool: None}[setting.kind]
     text = setting.help
+    if setting.choices:
+        words = "|".join(setting.choices)
+        metavar = words if len(words) <= 24 else setting.name.upper()
+        text += f" ({', '.join(setting.choices)})" if len(words) > 24 and setting.choices[0] not in text else ""
     if setting.required:
-        text += " \\[required]"
+        text += " [required]"
     elif setting.default not in (None, False) and "[default" not in text:
-        text += f" \\[default: {setting.default:g}]" if kind is float else f" \\[default: {setting.default}]"
-    else:
-        text = text.replace("[default", "\\[default")
-    extra = {} if kind is bool else {"metavar": metavar}
-    names = (flag,) if kind is bool else (flag,)
-    return _parameter(
-        setting.name, kind | None, typer.Option(*names, help=text, show_default=False, rich_help_panel=HOW, **extra)
+        text += f" [default: {shown(setting.default)}]"
+    option = typer.Option(
+        f"--{setting.name.replace('_', '-')}",
+        help=text.replace("[", "\\["),
+        metavar=metavar,
+        show_default=False,
+        show_envvar=False,
+        rich_help_panel=HOW,
     )
+    return _parameter(setting.name, kind | None, option)
+
+
+def shown(value: Any) -> str:
+    """Write a default as it would be typed.
+
+    >>> shown(1e-05), shown("train")
+    ('1e-05', 'train')
+    """
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _inputs(entry: Any) -> list[inspect.Parameter]:
@@ -143,10 +154,16 @@ def _inputs(entry: Any) -> list[inspect.Parameter]:
                 metavar="OUT",
                 help="A file; a folder for several IN; - is stdout.",
                 show_default=False,
+                show_envvar=False,
                 rich_help_panel=o.OUTPUT,
             ),
         ),
-        _parameter("force", bool, typer.Option("-f", "--force", help="Overwrite.", rich_help_panel=o.OUTPUT), False),
+        _parameter(
+            "force",
+            bool,
+            typer.Option("-f", "--force", help="Overwrite.", show_envvar=False, rich_help_panel=o.OUTPUT),
+            False,
+        ),
     ]
     if entry.differentiable:
         made.append(
@@ -157,6 +174,7 @@ def _inputs(entry: Any) -> list[inspect.Parameter]:
                     metavar="DY",
                     help="Write the gradients for this cotangent, dx, dweight, …; one for each IN.",
                     show_default=False,
+                    show_envvar=False,
                     rich_help_panel=o.OUTPUT,
                 ),
             )
@@ -167,7 +185,11 @@ def _inputs(entry: Any) -> list[inspect.Parameter]:
                 "preset",
                 str | None,
                 typer.Option(
-                    metavar="|".join(entry.presets), help="Whose defaults.", show_default=False, rich_help_panel=HOW
+                    metavar="|".join(entry.presets),
+                    help="Whose defaults.",
+                    show_default=False,
+                    show_envvar=False,
+                    rich_help_panel=HOW,
                 ),
             )
         )
@@ -186,25 +208,36 @@ def _statistics(entry: Any) -> list[inspect.Parameter]:
         text = "Exact statistics over all IN together, not the moving average (precise batch norm)."
         made.append(
             _parameter(
-                "recompute_state", bool, typer.Option("--recompute-state", help=text, rich_help_panel=STATE), False
+                "recompute_state",
+                bool,
+                typer.Option("--recompute-state", help=text, show_envvar=False, rich_help_panel=STATE),
+                False,
             )
         )
     return made
 
 
 def _file(flag: str, text: str) -> Any:
-    return typer.Option(flag, metavar="FILE", help=text, show_default=False, rich_help_panel=STATE)
+    return typer.Option(flag, metavar="FILE", help=text, show_default=False, show_envvar=False, rich_help_panel=STATE)
 
 
 def _resources() -> list[inspect.Parameter]:
-    limit = typer.Option(metavar="SIZE", help="Most memory for tensors, such as 500M or 2G.", rich_help_panel=o.RUN)
-    threads = typer.Option("-j", "--threads", metavar="N", help="0: one per usable processor.", rich_help_panel=o.RUN)
-    quiet = typer.Option("-q", "--quiet", help="Say nothing of what was written.", rich_help_panel=o.OUTPUT)
+    limit = typer.Option(
+        metavar="SIZE", help="Most memory for tensors, such as 500M or 2G.", show_envvar=False, rich_help_panel=o.RUN
+    )
+    threads = typer.Option(
+        "-j", "--threads", metavar="N", help="0: one per usable processor.", show_envvar=False, rich_help_panel=o.RUN
+    )
+    quiet = typer.Option(
+        "-q", "--quiet", help="Say nothing of what was written.", show_envvar=False, rich_help_panel=o.OUTPUT
+    )
     return [
         _parameter("memory_limit", str | None, limit),
         _parameter("threads", int, threads, 0),
         _parameter("quiet", bool, quiet, False),
-        _parameter("debug", bool, typer.Option("--debug", help="Show the traceback of an error."), False),
+        _parameter(
+            "debug", bool, typer.Option("--debug", help="Show the traceback of an error.", show_envvar=False), False
+        ),
     ]
 
 

@@ -4,6 +4,7 @@ Batch, instance, group, image-layer and all mixed statistics are the same table 
 moments (N, C), merged over other axes; most normalizers are then `(x - mean) * scale + shift` per entry.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,19 +46,16 @@ class Moments:
         return np.asarray(self.m2 / self.count + self.mean * self.mean)
 
     def over(self, axis: int | tuple[int, ...]) -> "Moments":
-        """Merge along axes of the table, kept with length 1 only if the table has more than those."""
-        mean = self.mean.mean(axis=axis)
-        apart = self.mean - np.expand_dims(mean, axis)
-        merged = np.prod([self.mean.shape[a] for a in np.atleast_1d(axis)], dtype=int)
-        return Moments(
-            self.count * int(merged),
-            mean,
-            self.m2.sum(axis=axis) + self.count * (apart * apart).sum(axis=axis),
-        )
+        """Merge along axes of the table; infinities become NaN."""
+        merged = self.count * math.prod(self.mean.shape[a] for a in np.atleast_1d(axis))
+        with np.errstate(invalid="ignore"):
+            mean = self.mean.mean(axis=axis)
+            apart = self.mean - np.expand_dims(mean, axis)
+            return Moments(merged, mean, self.m2.sum(axis=axis) + self.count * (apart * apart).sum(axis=axis))
 
     def groups(self, groups: int) -> "Moments":
         """Merge neighbouring channels of a table (N, C) into (N, groups)."""
-        shape = (self.mean.shape[0], groups, -1)
+        shape = (len(self.mean), groups, self.mean.shape[1] // groups)
         return Moments(self.count, self.mean.reshape(shape), self.m2.reshape(shape)).over(2)
 
     def __add__(self, other: "Moments") -> "Moments":

@@ -55,7 +55,7 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
         return _bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     kind = x.dtype
     if kind.kind == "f" and kind.itemsize <= 8:
-        native: np.dtype[Any] = np.dtype(kind.newbyteorder("="))
+        native: np.dtype[Any] = np.dtype(f"f{kind.itemsize}")
         return native
     if kind.kind in "iu":
         return np.dtype(np.float32)
@@ -71,7 +71,8 @@ def _bfloat16() -> np.dtype[Any]:
         from normcli.errors import MissingExtraError
 
         raise MissingExtraError("bfloat16", "ml_dtypes", "safetensors") from None
-    return np.dtype(ml_dtypes.bfloat16)
+    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return found
 
 
 def cast(y: Array, dtype: np.dtype[Any]) -> Array:
@@ -182,6 +183,8 @@ def channels(name: str, x: Tensor, layout: str | None) -> View:
 
 def tokens(name: str, x: Tensor, axes: Sequence[int]) -> View:
     """See a tensor as (N, …, rest): the rows run over `axes`, in their order."""
+    if not x.shape:
+        raise TensorError(f"{name}: a single number has rank 0; a tensor has axes")
     kept = [a for a in range(len(x.shape)) if a not in axes]
     together = 0 not in kept
     rows = math.prod(x.shape[a] for a in (kept if together else kept[1:]))

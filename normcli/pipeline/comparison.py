@@ -85,6 +85,10 @@ def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array]
     if "layout" in one.settings:
         settings["layout"] = layout
         label += _complete(one, settings, x, layout)
+    if one.name == "batch_renorm" and state is not None and not {"step", "rmax", "dmax"} & set(settings):
+        # where the paper's schedule ends; at its start batch_renorm is batch_norm
+        settings |= {"rmax": 3.0, "dmax": 5.0}
+        label += " rmax=3 dmax=5"
     fitting = None if state is None else _fitting(one, state, settings)
     if fitting is None:
         return [_row(label + said, _apply(one, x, settings))]
@@ -124,10 +128,9 @@ def _complete(one: Normalizer, settings: dict[str, Any], x: Array, layout: str |
     """Choose what has no default, so that a bare name works; give it as text for the row."""
     added = ""
     channels = x.shape[channel_axis(one.name, x, layout)]
-    if "axes" in one.settings and "axes" not in settings and layout not in (None, "NC", "NTC"):
-        if one.name != "mean_variance_norm":
-            settings["axes"] = "image" if one.name == "layer_norm" else "token"
-            added += f" axes={settings['axes']}"
+    if one.name in ("layer_norm", "rms_norm") and "axes" not in settings and layout not in (None, "NC", "NTC"):
+        settings["axes"] = "image" if one.name == "layer_norm" else "token"
+        added += f" axes={settings['axes']}"
     needs_groups = one.name == "group_norm" or (one.name == "evo_norm" and settings.get("variant", "S0") == "S0")
     if needs_groups and "groups" not in settings:
         settings["groups"] = max(g for g in range(1, min(channels, 32) + 1) if channels % g == 0) if channels else 1

@@ -68,7 +68,7 @@ def run(job: Job) -> list[str]:
     """
     one = find(job.normalizer)
     _check(job, one)
-    state, settings = _settled(job, one)
+    state, settings, preset = _settled(job, one)
     outputs = [] if job.output is None else files.targets(list(job.inputs), job.output, job.force)
     if job.save_state is not None:
         files.targets([job.inputs[0]], job.save_state, job.force)
@@ -89,7 +89,7 @@ def run(job: Job) -> list[str]:
                 state = _forward(job, one, given, others, settings, state, target)
     lines = [f"wrote {path}" for path in outputs if path != "-"]
     if job.save_state is not None:
-        labels = {"normalizer": one.name, "preset": job.preset or "torch"}
+        labels = {"normalizer": one.name} | ({"preset": preset} if preset else {})
         final = state if exact is None else exact
         assert final is not None
         files.write_state(Path(job.save_state), {k: v for k, v in final.items() if k not in LABELS}, labels)
@@ -130,20 +130,22 @@ def _check(job: Job, one: Normalizer) -> None:
         raise UsageError(f"{one.name} needs --{missing[0].replace('_', '-')} FILE")
 
 
-def _settled(job: Job, one: Normalizer) -> tuple[State | None, dict[str, Any]]:
+def _settled(job: Job, one: Normalizer) -> tuple[State | None, dict[str, Any], str | None]:
     """Join preset and settings; the state may name the preset it was made with."""
     state = None if job.state is None else files.read_state(job.state)
     made_with = str(state["preset"]) if state and "preset" in state else None
     if made_with and job.preset and job.preset != made_with:
         raise UsageError(f"{job.state} was made with --preset {made_with}, not {job.preset}")
-    preset = job.preset or (made_with if made_with in one.presets else None)
+    # whose defaults they are: a preset that changes nothing, torch's in most
+    unchanged = next((name for name, values in one.presets.items() if not values), None)
+    preset = job.preset or made_with or unchanged
     settings = (one.preset(preset) if preset else {}) | dict(job.settings)
     absent = [
         n for n, p in one.settings.items() if p.default is p.empty and n not in settings and n not in job.parameters
     ]
     if absent:
         raise UsageError(f"{one.name} needs --{absent[0].replace('_', '-')}")
-    return state, settings
+    return state, settings, preset
 
 
 @contextmanager
@@ -171,7 +173,9 @@ def _target(written: ExitStack, path: str | None, job: Job, given: str) -> Any:
 def _call(one: Normalizer, function: Any, tensors: Sequence[Any], settings: Mapping[str, Any], where: str) -> Any:
     """Call a normalizer with the settings it has; its complaints name the file."""
     rank = len(tensors[0].shape)
-    settings = {key: rank - 1 if value == "last" else value for key, value in settings.items()}
+    settings = {
+        key: rank - 1 if isinstance(value, str) and value == "last" else value for key, value in settings.items()
+    }
     try:
         return function(*tensors, **settings)
     except NormcliError as error:
