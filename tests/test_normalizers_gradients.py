@@ -201,7 +201,7 @@ def test_gradient_equals_central_differences(name):
         np.testing.assert_allclose(found["dx"], wanted, rtol=2e-7, atol=2e-7)
         for key, value in parameters.items():
             slope = ref.numerical_vjp(
-                lambda t, f=forward, p=parameters, k=key: f(x, {**p, k: t}), np.asarray(value, float), dy
+                lambda t, f=forward, p=parameters, k=key, x=x: f(x, {**p, k: t}), np.asarray(value, float), dy
             )
             np.testing.assert_allclose(found[f"d{key}"], slope, rtol=2e-7, atol=2e-7)
 

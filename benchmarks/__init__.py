@@ -1,0 +1,1 @@
+"""How fast normcli is beside its peers: `python -m benchmarks NAME`, one module for each name."""
