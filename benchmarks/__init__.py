@@ -1,1 +1,1 @@
-"""How fast normcli is beside its peers: `python -m benchmarks NAME`, one module for each name."""
+"""Measured claims: ratios against peers and floors, in one run, medians of alternating runs."""

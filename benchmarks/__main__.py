@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME [ARGUMENTS]`: run the module of that name, or list them."""
+"""`python -m benchmarks [NAME] [ARGUMENTS]`: run one benchmark, or list them."""
 
 import importlib
 import pkgutil
@@ -7,14 +7,16 @@ import sys
 import benchmarks
 
 
-def main(arguments: list[str]) -> int:
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if not m.name.startswith("_"))
-    if not arguments or arguments[0] not in names:
-        sys.stderr.write(f"usage: python -m benchmarks {'|'.join(names)}\n")
-        return 2
-    importlib.import_module(f"benchmarks.{arguments[0]}").main(arguments[1:])
-    return 0
+def main() -> None:
+    """Run the benchmark that the first argument names; `stats` without one."""
+    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "timing"))
+    arguments = sys.argv[1:]
+    name = arguments.pop(0) if arguments and arguments[0] in names else "stats"
+    if arguments and arguments[0] in ("-l", "--list"):
+        print("\n".join(names))
+        return
+    importlib.import_module(f"benchmarks.{name}").main(arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()
