@@ -61,10 +61,7 @@ def read_npy(path: Path) -> Stored | NDArray[Any]:
         _refuse(path, f"the header claims {claimed} bytes for shape {shape} {dtype}, the file has {found}")
     if fortran and len(shape) > 1:
         with Stored(path, offset, shape[::-1], dtype) as stored:
-            return stored[0 : shape[-1]].transpose()
-    if not shape:
-        with Stored(path, offset, (1,), dtype) as stored:
-            return stored[0:1].reshape(())
+            return stored.whole().transpose()
     return Stored(path, offset, shape, dtype)
 
 

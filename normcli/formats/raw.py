@@ -6,10 +6,11 @@ A mapped output dies by SIGBUS on a full disk and mapped inputs count as residen
 
 import math
 import os
+import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,14 @@ class Stored:
 
     def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
-        self._file = path.open("rb", buffering=0)
+        self._file: IO[bytes] | None = None
+        self._opening = threading.Lock()
+
+    def _handle(self) -> int:
+        with self._opening:
+            if self._file is None:  # a container may have thousands of tensors, few of which are read
+                self._file = self.path.open("rb", buffering=0)
+            return self._file.fileno()
 
     def __getitem__(self, samples: slice, /) -> NDArray[Any]:
         start, stop, _ = samples.indices(self.shape[0])
@@ -33,15 +41,27 @@ class Stored:
         view = content(out)
         at, done = self.offset + start * per_sample, 0
         while done < len(view):
-            got = os.preadv(self._file.fileno(), [view[done : done + CHUNK]], at + done)
+            got = os.preadv(self._handle(), [view[done : done + CHUNK]], at + done)
             if not got:
                 raise TensorError(f"{self.path}: it became shorter while it was read")
             done += got
         return out
 
+    def whole(self) -> NDArray[Any]:
+        """Read all of it."""
+        if self.shape:
+            return self[0 : self.shape[0]]
+        return Stored(self.path, self.offset, (1,), self.dtype)._only().reshape(())
+
+    def _only(self) -> NDArray[Any]:
+        with self:
+            return self[0:1]
+
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> "Stored":
         return self

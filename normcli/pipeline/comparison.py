@@ -65,9 +65,6 @@ def compare(
     if len(found) != 1:
         raise UsageError(f"{given}: holds {len(found)} tensors ({', '.join(found)}): name one, {given}:KEY")
     x = files.in_memory(next(iter(found.values())))
-    for tensor in found.values():
-        if hasattr(tensor, "close"):
-            tensor.close()
     statistics = None if state is None else files.read_state(state)
     rows = [_row("input", x)]
     with resources(threads=threads, memory=memory_limit):

@@ -94,7 +94,10 @@ def _one(found: Mapping[str, Any], name: str, key: str | None) -> dict[str, Any]
 
 def in_memory(tensor: Any) -> Array:
     """Read a tensor whole."""
-    return tensor[0 : tensor.shape[0]] if isinstance(tensor, Stored) else np.asarray(tensor)
+    if isinstance(tensor, Stored):
+        with tensor:
+            return tensor.whole()
+    return np.asarray(tensor)
 
 
 def parameter(given: str) -> Array:
