@@ -176,13 +176,12 @@ def columns(header: list[str], rows: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, name in enumerate(header):
-        numeric = 0 < i < 5
-        made.add_column(Text(name), justify="right" if numeric else "left", no_wrap=True)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(header):  # names fold where the terminal is narrow
+        made.add_column(Text(name), justify="right" if 0 < i < 5 else "left", no_wrap=i > 0)
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
-    Console(file=sys.stdout, width=max(map(len, _aligned([header, *rows]))) + 3 * len(header)).print(made)
+    Console(file=sys.stdout).print(made)
 
 
 def warn(summary: Summary) -> None:

@@ -41,7 +41,7 @@ class _Normalizers(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=_Normalizers, add_completion=False, no_args_is_help=True, invoke_without_command=True)
+app = typer.Typer(cls=_Normalizers, add_completion=False, invoke_without_command=True)
 
 
 @app.callback()
@@ -67,7 +67,7 @@ def tensor(
         sys.stdout.write("".join(f"{name:<{width}}  {summary}\n" for name, summary in rows))
         raise typer.Exit
     if context.invoked_subcommand is None:
-        raise UsageError("name a normalizer: normcli tensor --list shows them")
+        sys.stdout.write(context.get_help())  # empty where rich has printed it already
 
 
 def _command(entry: Any) -> click.Command:
@@ -345,7 +345,7 @@ def compare(
         [r.name, *(render.number(v) for v in (r.mean, r.std, r.min, r.max)), render.bars(r.histogram)] for r in rows
     ]
     if any(r.gap for r in rows):
-        header.append("train - eval: rms, max")
+        header.append("train-eval: rms, max")
         for row, line in zip(rows, cells, strict=True):
             line.append("" if row.gap is None else f"{render.number(row.gap[0])}, {render.number(row.gap[1])}")
     render.columns(header, cells)

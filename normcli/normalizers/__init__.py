@@ -36,10 +36,9 @@ from normcli.normalizers.power import power_norm
 from normcli.normalizers.registry import NORMALIZERS, Normalized, Normalizer, find
 from normcli.normalizers.renorm import batch_renorm, batch_renorm_vjp
 from normcli.normalizers.spectral import spectral_norm, spectral_norm_vjp
+from normcli.normalizers.tanh import dynamic_tanh, dynamic_tanh_vjp
 from normcli.normalizers.variance import mean_variance_norm
 from normcli.normalizers.vector import (
-    dynamic_tanh,
-    dynamic_tanh_vjp,
     lp_normalize,
     lp_normalize_vjp,
     pixel_norm,

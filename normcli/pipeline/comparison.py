@@ -12,7 +12,7 @@ from normcli.normalizers.views import channel_axis
 from normcli.pipeline import tensor_files as files
 from normcli.pipeline.tensor_files import Array
 
-BINS = 24
+BINS = 16
 
 
 @dataclass(frozen=True)
