@@ -228,15 +228,18 @@ def _resources() -> list[inspect.Parameter]:
     threads = typer.Option(
         "-j", "--threads", metavar="N", help="0: one per usable processor.", show_envvar=False, rich_help_panel=o.RUN
     )
-    quiet = typer.Option(
-        "-q", "--quiet", help="Say nothing of what was written.", show_envvar=False, rich_help_panel=o.OUTPUT
-    )
+    shared = {
+        "quiet": (o.Quiet, False),
+        "verbose": (o.Verbose, 0),
+        "log_file": (o.LogFile, None),
+        "debug": (o.Debug, False),
+    }
     return [
         _parameter("memory_limit", str | None, limit),
         _parameter("threads", int, threads, 0),
-        _parameter("quiet", bool, quiet, False),
-        _parameter(
-            "debug", bool, typer.Option("--debug", help="Show the traceback of an error.", show_envvar=False), False
+        *(
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in shared.items()
         ),
     ]
 
@@ -320,6 +323,8 @@ def compare(
     ] = None,
     memory_limit: Annotated[str | None, typer.Option(metavar="SIZE", help="Most memory, such as 2G.")] = None,
     json: o.Json = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Show what several normalizers do to the same activations: before, and after each.

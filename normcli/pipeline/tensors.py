@@ -1,5 +1,7 @@
 """The path of a tensor: file -> normalizer -> file, running statistics carried along."""
 
+import logging
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from normcli.normalizers.running import COUNTER, LABELS, enough
 from normcli.normalizers.views import channels
 from normcli.pipeline import tensor_files as files
 from normcli.pipeline.tensor_files import Array
+
+log = logging.getLogger("normcli.tensors")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +206,7 @@ def _forward(
             target.expect(found)
         for key, tensor in found.items():
             where = f"{given}:{key}" if key and not given.endswith(f":{key}") else given
+            started = time.perf_counter()
             allocate = _bounded(target.allocate if target else np.empty, job.memory_limit)
             with resources(threads=job.threads, memory=job.memory_limit, allocate=allocate):
                 carried = {"state": state} if one.state else {}
@@ -210,6 +215,8 @@ def _forward(
                 results[key], state = made.y, made.state or None
             else:
                 results[key] = made
+            elapsed = time.perf_counter() - started
+            log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, elapsed)
         if target is not None:
             target.finish(results)
     if job.save_state and state is None:
