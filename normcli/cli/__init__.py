@@ -25,6 +25,7 @@ COMMANDS = {
     "stats": "normcli.cli.stats",
     "merge": "normcli.cli.merge",
     "show": "normcli.cli.show",
+    "tensor": "normcli.cli.tensor",
 }
 
 
