@@ -5,7 +5,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -211,6 +211,56 @@ def write(path: str | Path, data: bytes) -> None:
     """
     with whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+def place(temporary: str, final: str, parts: Sequence[Any]) -> int:
+    """Write buffers one after the other as a whole file, durably, or nothing; give the number of bytes.
+
+    For many files: `temporary` is on the same file system, the folder of `final` is made when it is missing,
+    and whoever calls syncs the folders at the end, once each.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        try:
+            # 0o666: the umask decides, as for `open`
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                size = write_all(handle, parts)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            try:
+                os.replace(temporary, final)  # noqa: PTH105
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(final), exist_ok=True)  # noqa: PTH103, PTH120
+                os.replace(temporary, final)  # noqa: PTH105
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise
+    except OSError as error:
+        refuse(final, error)
+    return size
+
+
+def write_all(handle: int, parts: Sequence[Any], at: int | None = None) -> int:
+    """Write buffers to a file descriptor, at its position or at an offset, however many calls it takes."""
+    total = 0
+    for part in parts:
+        rest = memoryview(part).cast("B")
+        while rest:
+            done = os.write(handle, rest) if at is None else os.pwrite(handle, rest, at + total)
+            total += done
+            rest = rest[done:]
+    return total
+
+
+def sync_folders(folders: set[str]) -> None:
+    """Make renames into these folders durable."""
+    for folder in folders:
+        _sync_folder(Path(folder))
 
 
 @contextmanager

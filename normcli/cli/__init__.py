@@ -23,6 +23,7 @@ from normcli.errors import NormcliError, unknown
 # name -> module with an `app`; the order is the order of the help
 COMMANDS = {
     "stats": "normcli.cli.stats",
+    "apply": "normcli.cli.apply",
     "merge": "normcli.cli.merge",
     "show": "normcli.cli.show",
     "tensor": "normcli.cli.tensor",

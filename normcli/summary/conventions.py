@@ -1,7 +1,7 @@
 """The numbers that a tally means: pooled and per-image conventions, percentiles, each rounded once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -182,7 +182,7 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
     return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
 
 
-def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
+def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES) -> dict[str, list[float]]:
     """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
 
     Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.
@@ -201,14 +201,22 @@ def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
         value, count_of = np.concatenate(values), np.concatenate(counts)
         order = np.argsort(value, kind="stable")
         columns.append((value[order], np.cumsum(count_of[order])))
-    return {str(p): [float(_at(p, value, until, unit) / (scale or 1)) for value, until in columns] for p in PERCENTILES}
+    return {str(p): [float(_at(p, value, until, unit) / (scale or 1)) for value, until in columns] for p in percents}
 
 
-def _at(percent: int, values: Any, until: Any, unit: int) -> Fraction:
+def _at(percent: float, values: Any, until: Any, unit: int) -> Fraction:
     """The value at a rank; `until` counts pixels up to each value, in parts of 1/unit."""
     last = int(until[-1]) - 1
-    rank = max(Fraction(percent, 100) * (Fraction(last + 1, unit) - 1), Fraction(0))
+    rank = max(Fraction(percent) / 100 * (Fraction(last + 1, unit) - 1), Fraction(0))
     below = int(rank)
     low = Fraction(values[np.searchsorted(until, min(below * unit, last), side="right")].item())
     high = Fraction(values[np.searchsorted(until, min((below + 1) * unit, last), side="right")].item())
     return low + (high - low) * (rank - below)
+
+
+def percentiles(
+    tally: Tally, settings: Mapping[str, Any], names: list[str], percents: Sequence[float]
+) -> list[list[float]]:
+    """Any percentiles of a set of images, per channel: one row for each of `percents`."""
+    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    return list(_percentiles(parts, len(names), percents).values())
