@@ -32,6 +32,8 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise _unreadable(path, error) from None
+    except ValueError:
+        raise InputError("missing", "a NUL in the path (lists of find -print0 need -0)") from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
@@ -49,6 +51,23 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     if not data:
         raise InputError("empty", "empty file")
     return data
+
+
+def read_stream(path: str | Path) -> bytes:
+    """Read a file or a pipe, such as a shell's <(command), to its end.
+
+    Raises:
+        InputError: as `read`.
+    """
+    try:
+        return read(path)
+    except InputError as error:
+        if error.reason != "not-a-file" or Path(path).is_dir():
+            raise
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes:
@@ -164,6 +183,24 @@ def refuse(path: str | Path, error: OSError) -> NoReturn:
     if isinstance(error, OutputError):
         raise error
     raise OutputError(f"cannot write {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
+
+
+def refuse_unwritable(path: str | Path) -> None:
+    """Find out before the work whether a file could be written.
+
+    Raises:
+        OutputError: it is a folder, or its folder does not exist or takes no files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: is a folder")
+    if path.exists() and not path.is_file():
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PARTIAL):
+            pass
+    except OSError as error:
+        refuse(path, error)
 
 
 def write(path: str | Path, data: bytes) -> None:

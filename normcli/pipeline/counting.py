@@ -17,6 +17,7 @@ from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
 from normcli.storage import path_fields
 from normcli.summary import Summary
+from normcli.summary.conventions import white
 
 log = logging.getLogger("normcli.stats")
 
@@ -51,6 +52,7 @@ class Counting:
 
     reading: Reading
     nan: str = "error"
+    range: int | None = None
     by: str | None = None
     per_image: bool = False
 
@@ -85,9 +87,12 @@ def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
             image = images.decode(data, counting.reading)
             stage = "count"
             _count(done, item, data, image, counting, group)
-        except InputError as error:
+        except Exception as error:
+            if not isinstance(error, InputError):
+                log.debug("%s", item.key, exc_info=True)
+                error = InputError("unexpected", f"{type(error).__name__}: {error}")
             done.tally.failed[error.reason] += 1
-            done.failures.append(Failure(item.key, stage, error.reason, error.message))
+            done.failures.append(Failure(item.key, stage, error.reason, " ".join(error.message.split())))
     _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
     done.seconds = time.perf_counter() - started
     return done
@@ -109,13 +114,12 @@ def _count(
         nan=counting.nan,
         notes=notes,
         data=encoded,
+        group=None if group is None else group(item),
         moments=counting.per_image,
     )
-    if group is not None:
-        mine = done.tally.groups.setdefault(group(item), tally.Tally())
-        mine.count(image.pixels, image.weights, nan=counting.nan)
     if counting.per_image and moments is not None:
         height, width, channels = image.pixels.shape
+        scale = white(tally.kind(image.pixels), counting.range) or 1
         record = {
             **path_fields(item.key),
             "width": width,
@@ -124,10 +128,10 @@ def _count(
             "format": image.format,
             "mode": image.mode,
             "depth": image.depth,
-            "mean": moments.mean,
-            "std": moments.std,
-            "min": moments.low,
-            "max": moments.high,
+            "mean": [v / scale for v in moments.mean],
+            "std": [v / scale for v in moments.std],
+            "min": [v / scale for v in moments.low],
+            "max": [v / scale for v in moments.high],
             "notes": image.notes,
         }
         done.records.append(record)
@@ -172,7 +176,7 @@ def stats(
     engine: str = "auto",
     workers: int = 0,
     on_error: str = "skip",
-    max_errors: str | None = None,
+    max_errors: str | int | None = None,
     on_failure: Callable[[Failure], None] | None = None,
     on_image: Callable[[dict[str, Any]], None] | None = None,
     on_progress: Progress | None = None,
@@ -222,12 +226,12 @@ def stats(
     _check(range, nan, by, on_error)
     limit = _limit(max_errors)
     listing = Listing(
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=tuple(_several(include)),
+        exclude=tuple(_several(exclude)),
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
     )
-    counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
+    counting = Counting(reading=reading, nan=nan, range=range, by=by, per_image=on_image is not None)
     items = _items(sources, files, listing)
     total = tally.Tally()
     found, size, started = 0, 0, time.perf_counter()
@@ -257,12 +261,17 @@ def stats(
     return Summary.of(total, settings, provenance())
 
 
+def _several(values: Iterable[str]) -> Iterable[str]:
+    """One string is one value, not its letters."""
+    return (values,) if isinstance(values, str) else values
+
+
 def _items(
     sources: Iterable[str | os.PathLike[str]], files: Iterable[str] | None, listing: Listing
 ) -> Iterator[Item | Skip]:
     yield from formats.read(map(os.fsdecode, sources), listing)
     if files is not None:
-        yield from formats.read(files, listing)
+        yield from formats.read(_several(files), listing)
 
 
 def _run(counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int) -> Iterator[Counted]:
@@ -296,16 +305,17 @@ def _check(range_: int | None, nan: str, by: str | None, on_error: str) -> None:
             raise UsageError(f"by {by!r}: neither 'folder' nor a regular expression ({error})") from None
 
 
-def _limit(setting: str | None) -> Callable[[int, int, bool], None] | None:
+def _limit(setting: str | int | None) -> Callable[[int, int, bool], None] | None:
     """Make the check of `max_errors`: a number at any time, a share at the end."""
     if setting is None:
         return None
+    setting = str(setting)
     share = setting.endswith("%")
     try:
         allowed = float(setting[:-1]) if share else int(setting)
     except ValueError:
         allowed = -1
-    if allowed < 0 or (share and allowed > 100):
+    if not 0 <= allowed <= (100 if share else float("inf")):
         raise UsageError(f"max-errors {setting!r}: give a number, or a share such as 1%")
 
     def check(failed: int, found: int, at_end: bool) -> None:
