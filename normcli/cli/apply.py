@@ -105,7 +105,7 @@ def apply(
     cmyk: o.Cmyk = "rgb",
     resize: o.Resize = None,
     center_crop: o.CenterCrop = None,
-    range_: Annotated[str, o.RANGE] = "auto",
+    range: o.Range = "auto",
     nan: o.Nan = "error",
     integrity: o.Integrity = "basic",
     max_pixels: o.MaxPixels = 178_956_970,
@@ -142,6 +142,7 @@ def apply(
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     if output is None and not dry_run and not verify:
         raise UsageError("nowhere to write: give -o DIR, or -o - for one image")
+    o.refuse_stdout(failures=failures)
     o.refuse_outputs(failures, force=force)
     if dry_run and (verify or resume or skip_existing):
         raise UsageError("--dry-run writes and reads nothing: it does not go with --verify, --resume, --skip-existing")
@@ -172,7 +173,7 @@ def apply(
         "max_file_bytes": max_file_bytes,
         "resize": resize,
         "center_crop": center_crop,
-        "range": o.white(range_),
+        "range": o.white(range),
         "nan": nan,
     }
     if str(output) == "-" or sources == ["-"]:
@@ -229,7 +230,7 @@ def _telling(output: Path | None, quiet: bool) -> Iterator[None]:
 _RUN = {"sources", "workers", "engine", "progress", "quiet", "verbose", "log_file", "debug"}
 _VERIFY = {*_RUN, "verify", "json"}
 _INVERSE = {*_RUN, "inverse", "output", "to", "force", "failures", "json"}
-_ONE = {*_RUN, "output", "force", "range_", "files_from"}
+_ONE = {*_RUN, "output", "force", "files_from"}
 
 
 def _only(context: typer.Context, what: str, taken: set[str]) -> None:
