@@ -24,6 +24,8 @@ COMMANDS = {
     "stats": "normcli.cli.stats",
     "merge": "normcli.cli.merge",
     "show": "normcli.cli.show",
+    "check": "normcli.cli.check",
+    "diff": "normcli.cli.diff",
 }
 
 

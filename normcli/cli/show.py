@@ -14,28 +14,25 @@ app = typer.Typer(add_completion=False)
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
     json: o.Json = False,
+    format_: o.Format = None,
+    convention: o.Convention = None,
+    plot: o.Plot = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> int:
-    """Print a statistics file.
+    """Print a statistics file, or say it in another tool's words.
 
     normcli show stats.json
 
-    normcli stats photos/ --json | normcli show -
+    normcli show stats.json --format torchvision --convention mean_of_image_stds
+
+    normcli stats photos/ --json | normcli show - --plot
     """
     from normcli.cli import render
-    from normcli.summary import Summary
 
-    if str(file) == "-":
-        import sys
-
-        summary = Summary.from_json(sys.stdin.buffer.read(), "stdin")
-    else:
-        summary = Summary.load(file)
-    if json:
-        render.write(summary.to_json())
-        return 0
-    render.table(summary)
-    if not quiet:
+    render.check_form(json, format_, convention)
+    summary = o.load(file)
+    render.result(summary, json=json, form=format_, convention=convention, plot=plot)
+    if not quiet and not json and format_ in (None, "table"):
         render.warn(summary)
     return 0

@@ -17,6 +17,8 @@ def stats(
     sources: o.Sources = None,
     output: o.Output = None,
     json: o.Json = False,
+    format_: o.Format = None,
+    convention: o.Convention = None,
     files_from: o.FilesFrom = None,
     null: o.Null = False,
     include: o.Include = None,
@@ -64,6 +66,7 @@ def stats(
     if not sources and files is None:
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
+    render.check_form(to_stdout, format_, convention)
     for path in (output, failures, per_image):
         o.refuse_existing(path, force)
     with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
@@ -96,10 +99,7 @@ def stats(
         summary.provenance["stamp"] = _stamp()
     if output is not None and str(output) != "-":
         summary.save(output)
-    if to_stdout:
-        render.write(summary.to_json())
-    else:
-        render.table(summary)
+    render.result(summary, json=to_stdout, form=format_, convention=convention)
     if not quiet:
         render.warn(summary)
     return 3 if summary.failed else 0
