@@ -11,6 +11,7 @@ Per channel, from A to B:
 
 import math
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from normcli.errors import UsageError
@@ -109,7 +110,7 @@ def wasserstein(p: list[Level], q: list[Level]) -> float:
     if [(v, w / mass_p) for v, w in p] == [(v, w / mass_q) for v, w in q]:
         return 0.0
     gap, parts = 0.0, []
-    for (value, weight), (following, _) in zip(steps, steps[1:], strict=False):
+    for (value, weight), (following, _) in pairwise(steps):
         gap += weight
         parts.append(abs(gap) * (following - value))
     return math.fsum(parts)
