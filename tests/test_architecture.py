@@ -27,9 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"summary", "dialects", "errors"},
     "pipeline": {
         *("errors", "kernels", "storage", "images", "engine", "formats", "tally"),
-        *("schemes", "normalizers", "summary", "dialects"),
+        *("schemes", "normalizers", "summary", "dialects", "report"),
     },
-    "cli": {"pipeline", "summary", "dialects", "difference", "recognition", "report", "presets", "errors"},
+    "cli": {"pipeline", "summary", "dialects", "difference", "recognition", "report", "presets", "storage", "errors"},
 }
 
 # third-party libraries that only one part may import

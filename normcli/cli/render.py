@@ -3,13 +3,17 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
 from normcli.summary.words import CONVENTIONS, histogram, remarks
+
+if TYPE_CHECKING:
+    from normcli.report import Gallery
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHOWN_PERCENTILES = ("1", "50", "99")
@@ -76,6 +80,28 @@ def result(
         write(dialects.say(summary, form, convention))
         if (note := dialects.note(summary, form, convention)) is not None:
             say(f"note: {note}")
+
+
+def page(
+    path: Path,
+    summary: Summary,
+    title: str,
+    gallery: "Gallery | None" = None,
+    failures: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write the page of `--report`, whole or not at all; "-" is stdout.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        OutputError: it cannot be written.
+    """
+    from normcli import report, storage
+
+    text = report.page(summary, title=title, gallery=gallery, failures=failures)
+    if str(path) == "-":
+        write(text)
+    else:
+        storage.write(path, text.encode("utf-8", "backslashreplace"))
 
 
 def check_form(json: bool, form: str | None, convention: str | None) -> None:

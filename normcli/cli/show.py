@@ -17,6 +17,8 @@ def show(
     format_: o.Format = None,
     convention: o.Convention = None,
     plot: o.Plot = False,
+    report: o.Report = None,
+    force: o.Force = False,
     quiet: o.Quiet = False,
     debug: o.Debug = False,
 ) -> int:
@@ -31,7 +33,12 @@ def show(
     from normcli.cli import render
 
     render.check_form(json, format_, convention)
+    o.refuse_existing(report, force)
     summary = o.load(file)
+    if report is not None:
+        render.page(report, summary, "stdin" if str(file) == "-" else file.name)
+        if not json and format_ is None and not plot:
+            return 0
     render.result(summary, json=json, form=format_, convention=convention, plot=plot)
     if not quiet and not json and format_ in (None, "table"):
         render.warn(summary)

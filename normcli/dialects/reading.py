@@ -114,7 +114,7 @@ def _row(value: Any) -> tuple[Number, ...] | None:
     return None
 
 
-_MEAN_NAME = re.compile(r"(^|_)(mean|means|mu)$", re.IGNORECASE)
+_MEAN_NAME = re.compile(r"(^|_)(mean|means)$", re.IGNORECASE)
 
 
 def _in_python(tree: ast.Module, source: str) -> Iterator[Found]:
@@ -130,8 +130,11 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[Found]:
         if isinstance(node, ast.Call):
             given = {word.arg: word.value for word in node.keywords if word.arg}
             pair = _pair(given)
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if pair[0] is None and called in ("Normalize", "from_stats", "Normalization") and len(node.args) >= 2:
+            if (
+                pair[0] is None
+                and _called(node) in ("Normalize", "from_stats", "Normalization")
+                and len(node.args) >= 2
+            ):
                 pair = node.args[0], node.args[1]
         elif isinstance(node, ast.Dict):
             literal = {k.value: v for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant)}
@@ -141,9 +144,16 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[Found]:
             std = _evaluate(pair[1], source, names) if pair[1] is not None else None
             yield Found(mean, std, f"line {getattr(node, 'lineno', 0)}")
     for name, row in names.items():
-        if _MEAN_NAME.search(name):
-            std_name = re.sub("mean", "std", re.sub("MEAN", "STD", name))
-            yield Found(row, names.get(std_name), f"line {lines[name]}")
+        std = names.get(name.replace("mean", "std").replace("MEAN", "STD"))
+        if _MEAN_NAME.search(name) and std is not None:  # `mean = 0` alone says nothing of images
+            yield Found(row, std, f"line {lines[name]}")
+
+
+_ARRAYS = {"array", "asarray", "tensor", "as_tensor", "Tensor", "FloatTensor", "tuple", "list"}
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
 def _pair(given: dict[Any, ast.expr]) -> tuple[ast.expr | None, ast.expr | None]:
@@ -157,7 +167,9 @@ def _evaluate(node: ast.expr, source: str, names: dict[str, tuple[Number, ...]])
     """The numbers of a list, tuple, name, tensor(...) or array(...) of them; None for anything else."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
-    if isinstance(node, ast.Call) and len(node.args) == 1:  # np.array([..]), torch.tensor([..]), tuple([..])
+    if isinstance(node, ast.Call):
+        if len(node.args) != 1 or _called(node) not in _ARRAYS:
+            return None
         return _evaluate(node.args[0], source, names)
     if isinstance(node, ast.ListComp | ast.GeneratorExp) and len(node.generators) == 1:
         loop = node.generators[0]

@@ -5,7 +5,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -14,6 +14,8 @@ from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
+from normcli.pipeline.gallery import Extremes, Seen, scale
+from normcli.report.pictures import Gallery
 from normcli.storage import path_fields
 from normcli.summary import Summary
 
@@ -50,6 +52,8 @@ class Counting:
     nan: str = "error"
     by: str | None = None
     per_image: bool = False
+    extremes: bool = False
+    range: int | None = None
 
 
 @dataclass
@@ -62,6 +66,7 @@ class Counted:
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    seen: list[Seen] = field(default_factory=list)
 
 
 def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
@@ -106,11 +111,15 @@ def _count(
         nan=counting.nan,
         notes=notes,
         data=encoded,
-        moments=counting.per_image,
+        moments=counting.per_image or counting.extremes,
     )
     if group is not None:
         mine = done.tally.groups.setdefault(group(item), tally.Tally())
         mine.count(image.pixels, image.weights, nan=counting.nan)
+    if counting.extremes and moments is not None:
+        white = scale(image.pixels.dtype, counting.range)
+        rows = [v / white for v in moments.mean], [v / white for v in moments.std]
+        done.seen.append(Seen(item, moments.weight, *rows))
     if counting.per_image and moments is not None:
         height, width, channels = image.pixels.shape
         record = {
@@ -173,6 +182,7 @@ def stats(
     on_failure: Callable[[Failure], None] | None = None,
     on_image: Callable[[dict[str, Any]], None] | None = None,
     on_progress: Progress | None = None,
+    on_gallery: Callable[[Gallery], None] | None = None,
 ) -> Summary:
     """Count a set of images in one pass and say what the counts mean.
 
@@ -200,6 +210,7 @@ def stats(
         on_failure: called with every input not used, in order.
         on_image: called with every image's own record, in order.
         on_progress: called after every batch.
+        on_gallery: called at the end with small pictures of the most extreme images.
 
     Raises:
         UsageError: settings that cannot be.
@@ -224,7 +235,10 @@ def stats(
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
     )
-    counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
+    extremes = None if on_gallery is None else Extremes()
+    counting = Counting(
+        reading=reading, nan=nan, by=by, per_image=on_image is not None, extremes=extremes is not None, range=range
+    )
     items = _items(sources, files, listing)
     total = tally.Tally()
     found = 0
@@ -237,6 +251,8 @@ def stats(
         if on_image is not None:
             for record in done.records:
                 on_image(record)
+        if extremes is not None:
+            extremes.add(done.seen)
         total.add(done.tally)
         found += done.inputs
         if limit is not None:
@@ -248,7 +264,10 @@ def stats(
     settings = {**asdict(reading), "range": range, "nan": nan, "by": by}
     for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
         del settings[name]
-    return Summary.of(total, settings, provenance())
+    summary = Summary.of(total, settings, provenance())
+    if extremes is not None and on_gallery is not None:
+        on_gallery(extremes.gallery(summary, reading))
+    return summary
 
 
 def _items(
