@@ -251,7 +251,11 @@ def _close(
         better = [r for r in same if _std_distance(r, std) < _std_distance(first, std) / 1.5]
         if better:
             nearer = better[0].convention.replace("_", " ")
-            remarks = [*remarks, f"named by its publication; by the stds alone, {nearer} of these images lies nearer"]
+            remarks = [
+                *remarks,
+                f"named by its publication; by the stds alone, {nearer} of these images lies nearer",
+                *_reach(summary),
+            ]
         verdict = "uncertain" if unsure_order else "close"
         return _result(summary, mean, std, verdict, named, known, remarks, turned[:1] if unsure_order else [])
     same.sort(key=lambda r: _std_distance(r, std))
@@ -262,6 +266,7 @@ def _close(
     if std is None:
         rivals = []
     unsure = bool(rivals) or unsure_order
+    remarks = [*remarks, *_reach(summary)] if rivals else remarks
     verdict = "uncertain" if unsure else "close"
     return _result(summary, mean, std, verdict, named + rivals, known, remarks, turned[:1] if unsure_order else [])
 
@@ -275,6 +280,13 @@ def sampling_error(summary: Summary) -> float:
         return 0.0
     pairs = [(r, m) for r, m in zip(roots, means, strict=True) if m > 0]
     return max((math.sqrt(max(0.0, r * r - m * m) / summary.images) / m for r, m in pairs), default=0.0)
+
+
+def _reach(summary: Summary) -> list[str]:
+    error = sampling_error(summary)
+    if not error:
+        return []
+    return [f"over other {summary.images:,} images, a mean of image stds would differ by about {error:.1%}"]
 
 
 def _misplaced(clean: list[_Reading], mean: Sequence[Number], std: Sequence[Number] | None) -> list[_Reading]:
