@@ -212,6 +212,22 @@ class TestCitizen:
         assert run("stats", folder, "-o", "/dev/null", "-q").returncode == 0
         assert Path("/dev/null").is_char_device()
 
+    @pytest.mark.parametrize(
+        ("redirection", "code"), [(">&-", 5), ("2>&-", 0), ("<&-", 0), ("-o s.json -q >&-", 5), ("-o s.json 2>&-", 0)]
+    )
+    def test_closed_streams(self, folder: Path, tmp_path: Path, redirection: str, code: int) -> None:
+        command = f"{sys.executable} -m normcli stats {folder} {redirection}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == code and b"Traceback" not in done.stderr
+        assert done.stderr.count(b"cannot write") == (code == 5)
+
+    def test_a_process_without_memory_for_numba_counts_without_it(self, folder: Path) -> None:
+        command = f"ulimit -v 350000; exec {sys.executable} -m normcli stats {folder} -j 1 --json"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, shell=True, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == 0 and json.loads(done.stdout)["images"] == 12 and b"Traceback" not in done.stderr
+
     def test_a_closed_pipe_is_quiet_and_141(self, folder: Path) -> None:
         command = [sys.executable, "-m", "normcli", "stats", str(folder), "--json", "-q"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
@@ -275,6 +291,13 @@ class TestCitizen:
             done = run(command, "-h")
             assert done.returncode == 0 and b"Usage: normcli" in done.stdout
         assert run("-h").returncode == 0
+
+    def test_verbose_says_what_was_chosen_and_the_log_keeps_it(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        paths = b"".join(os.fsencode(p) + b"\n" for p in folder.rglob("*.jpg")) * 50
+        done = run("stats", "--files-from", "-", "-v", "-j", "2", "--log-file", "log", input=paths)
+        assert b"normcli: engine: 2 processes" in done.stderr
+        assert "INFO normcli.engine: engine: 2 processes" in (tmp_path / "log").read_text()
+        assert b"engine" not in run("stats", "--files-from", "-", "-j", "2", input=paths).stderr
 
     def test_environment_sets_defaults(self, run: Run, folder: Path) -> None:
         done = run("stats", folder, "--json", env={"NORMCLI_STATS_COLOR": "gray"})

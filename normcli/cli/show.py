@@ -20,6 +20,8 @@ def show(
     report: o.Report = None,
     force: o.Force = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Print a statistics file, or say it in another tool's words.

@@ -51,10 +51,12 @@ def stats(
     per_image: Annotated[Path | None, o.PER_IMAGE] = None,
     stamp: Annotated[bool, o.STAMP] = False,
     workers: o.Workers = 0,
-    engine: o.Engine = "threads",
+    engine: o.Engine = "auto",
     progress: o.Progress = "auto",
     force: o.Force = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Exact per-channel mean and std of an image dataset.
