@@ -101,10 +101,10 @@ def test_extremes_do_not_depend_on_engine_or_batches(tmp_path: Path) -> None:
         Image.fromarray(rng.integers(0, 256, 3, dtype=np.uint8)[None, None].repeat(2, 0)).save(tmp_path / f"{i}.png")
     galleries: list[Gallery] = []
     records: list[dict[str, list[float]]] = []
-    for engine, workers in (("serial", 1), ("threads", 3)):
+    for engine, workers in (("serial", 1), ("threads", 3), ("processes", 2)):
         summary = stats(tmp_path, engine=engine, workers=workers, on_gallery=galleries.append)
     stats(tmp_path, on_image=records.append)  # type: ignore[arg-type]
-    assert galleries[0] == galleries[1]
+    assert galleries[0] == galleries[1] == galleries[2]
     far = {
         str(r["path"]): sum(
             ((m / 255 - c) / s) ** 2 for m, c, s in zip(r["mean"], summary.mean, summary.std, strict=True)

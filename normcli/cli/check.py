@@ -90,6 +90,8 @@ def check(
         ),
     ] = 0.1,
     json: o.ReportJson = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Which convention, range and channel order do these constants match?

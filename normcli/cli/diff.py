@@ -29,6 +29,8 @@ def diff(
         ),
     ] = None,
     json: o.ReportJson = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """What changed from one statistics file to another.
