@@ -286,7 +286,7 @@ def _reach(summary: Summary) -> list[str]:
     error = sampling_error(summary)
     if not error:
         return []
-    return [f"over other {summary.images:,} images, a mean of image stds would differ by about {error:.1%}"]
+    return [f"another {summary.images:,} images would move the mean of image stds by about {error:.1%}"]
 
 
 def _misplaced(clean: list[_Reading], mean: Sequence[Number], std: Sequence[Number] | None) -> list[_Reading]:
