@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from normcli.difference import diff as diff
     from normcli.pipeline.counting import stats as stats
+    from normcli.recognition import check as check
     from normcli.summary import Summary as Summary
     from normcli.summary import merge as merge
 
@@ -20,9 +22,11 @@ _HOME = {
     "stats": "normcli.pipeline.counting",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",
+    "check": "normcli.recognition",
+    "diff": "normcli.difference",
 }
 
-__all__ = ["Summary", "__version__", "merge", "stats"]
+__all__ = ["Summary", "__version__", "check", "diff", "merge", "stats"]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from normcli.dialects.reading import Number
+from normcli.dialects.reading import Number, number
 from normcli.errors import UsageError
 from normcli.presets import PRESETS
 from normcli.summary import Summary
@@ -97,8 +97,8 @@ class _Reading:
 
 def check(
     summary: Summary,
-    mean: Sequence[Number],
-    std: Sequence[Number] | None = None,
+    mean: Sequence[Number | float],
+    std: Sequence[Number | float] | None = None,
     *,
     preset: str = "",
     tolerance: float = TOLERANCE,
@@ -107,7 +107,7 @@ def check(
 
     Args:
         summary: the dataset.
-        mean: per channel, as written.
+        mean: per channel, as written; a float stands for its shortest decimal.
         std: per channel, or None: only the means are compared.
         preset: name of the published constants given, where they were given by name.
         tolerance: distance within which constants are "close".
@@ -115,6 +115,7 @@ def check(
     Raises:
         UsageError: wrong length, or std not positive.
     """
+    mean, std = _as_written(mean), None if std is None else _as_written(std)
     _refuse(summary, mean, std)
     known = preset or _published(mean, std)
     readings = list(_readings(summary, std is not None))
@@ -133,6 +134,10 @@ def check(
         return _result(summary, mean, std, "mistake", wrong, known, remarks)
     best = sorted(clean, key=lambda r: _distance(r, mean, std))[:1]
     return _result(summary, mean, std, "none", best, known, [*remarks, *_typo(mean, std, known)])
+
+
+def _as_written(values: Sequence[Number | float]) -> list[Number]:
+    return [v if isinstance(v, Number) else number(repr(float(v))) for v in values]
 
 
 def _refuse(summary: Summary, mean: Sequence[Number], std: Sequence[Number] | None) -> None:
@@ -263,8 +268,8 @@ def _close(
     limit = max(2 * _std_distance(best, std) + 0.005, 3 * sampling_error(summary))
     rivals = [r for r in same if FAMILIES[r.convention] != FAMILIES[best.convention] and _std_distance(r, std) <= limit]
     named = [r for r in same if FAMILIES[r.convention] == FAMILIES[best.convention]]
-    if std is None:
-        rivals = []
+    if std is None:  # the mean alone: every convention with this mean, which for images of one size are all
+        named, rivals = [r for r in same if _mean_distance(r, mean) <= _mean_distance(near[0], mean) + 1e-9], []
     unsure = bool(rivals) or unsure_order
     remarks = [*remarks, *_reach(summary)] if rivals else remarks
     verdict = "uncertain" if unsure else "close"

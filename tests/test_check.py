@@ -139,6 +139,8 @@ def test_what_it_does_to_a_normalized_image(summary: Summary) -> None:
 def test_a_mean_alone_is_compared(summary: Summary) -> None:
     found = check(summary, written([255 * v for v in summary.mean[::-1]], 3))
     assert (found.verdict, found.range, found.order, found.ratio) == ("match", "0-255", "BGR", None)
+    found = check(summary, written([1.01 * v for v in summary.mean], 4))
+    assert (found.verdict, found.order) == ("close", "RGB")
 
 
 def test_statistics_without_per_image_sums_say_so(summary: Summary) -> None:

@@ -113,9 +113,7 @@ def check(
     summary = o.load(file)
     found = recognize(summary, means, stds, preset=name, tolerance=tolerance)
     if json:
-        import json as codec
-
-        render.write(codec.dumps(found.to_dict(), indent=1) + "\n")
+        render.document(found.to_dict())
     else:
         render.write("".join(line + "\n" for line in _lines(found, means, stds, tolerance)))
     return 0 if found.fits else 1
@@ -200,6 +198,8 @@ def _verdict(found: "Recognition", tolerance: float) -> str:
     one = [name.replace("_", " ") for name in found.conventions]
     detail = f" ({' or '.join(one)})" if len(families) == 1 else ""
     what = f"{' or '.join(families)}, {found.range}, {found.order}{detail}"
+    if found.ratio is None:
+        what = f"the mean (no std given), {found.range}, {found.order}"
     if found.verdict == "mistake":
         return f"mistake: {found.mistake}; otherwise {what}"
     if found.verdict == "match":

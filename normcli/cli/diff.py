@@ -50,10 +50,8 @@ def diff(
         raise UsageError("only one of A and B can be stdin")
     found = compare(o.load(a), o.load(b))
     if json:
-        import json as codec
-
         gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not found.exceeds(max_shift)}
-        render.write(codec.dumps({**found.to_dict(), **gate}, indent=1) + "\n")
+        render.document({**found.to_dict(), **gate})
     else:
         render.write("".join(line + "\n" for line in _lines(found)))
     if max_shift is not None and found.exceeds(max_shift):

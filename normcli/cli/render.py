@@ -138,7 +138,7 @@ def in_convention(summary: Summary, convention: str) -> Summary:
 
 def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     """Each channel's histogram as `lines` lines of block characters, over its range."""
-    from normcli.summary.distribution import columns
+    from normcli.summary.distribution import ceiling, columns
 
     raw = summary.depth is None
     known = [v for v in (*summary.min, *summary.max) if v is not None]
@@ -147,8 +147,9 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     shapes = columns(summary, width, low, high if high is None or high > low else low + 1)
     color = colorful(sys.stdout)
     for c, (name, shape) in enumerate(zip(summary.channels, shapes, strict=True)):
-        top, total = max(shape), sum(shape)
-        yield f"{name}  mean {number(summary.mean[c])}  std {number(summary.std[c])}  peak {top / total:.1%} of pixels"
+        top = ceiling([shape])
+        peak = f"peak {max(shape) / sum(shape):.1%} of pixels{', cut off' if max(shape) > top else ''}"
+        yield f"{name}  mean {number(summary.mean[c])}  std {number(summary.std[c])}  {peak}"
         hue = _ANSI.get(name, "") if color else ""
         for line in range(lines - 1, -1, -1):
             cells = "".join(_cell(n / top * lines - line, n > 0 and line == 0) for n in shape)
@@ -159,6 +160,8 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
         axis[max(0, min(int(at * width), width - 1))] = "┴"
         yield f"   {''.join(axis)}"
         yield f"   {left}{right.rjust(width - len(left))}"
+        if c + 1 < len(shapes):
+            yield ""
 
 
 def _cell(height: float, some: bool) -> str:
@@ -346,6 +349,14 @@ def _every_30_seconds(noun: str) -> Step:
             say(f"{total:,} {noun} done, {total / (now - started):.0f}/s")
 
     return step
+
+
+def document(keys: dict[str, Any]) -> None:
+    """Write a JSON object to stdout, one line a key."""
+    import json
+
+    lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in keys.items())
+    write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def write(text: str) -> None:

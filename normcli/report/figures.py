@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from normcli.summary import Summary
-from normcli.summary.distribution import columns, distribution
+from normcli.summary.distribution import ceiling, columns, distribution
 from normcli.summary.words import CONVENTIONS
 
 COLUMNS = 128
@@ -52,7 +52,7 @@ def histogram(summary: Summary) -> Histogram:
     low, high = bounds(summary)
     end = 256 / 255 if within_unit(summary) else high
     shares = [[n / sum(row) for n in row] for row in columns(summary, COLUMNS, low, end)]
-    top = _ceiling(shares)
+    top = ceiling(shares)
     span, shapes = end - low, []
     cut: dict[str, list[tuple[str, float]]] = {}
     for c, (name, row) in enumerate(zip(summary.channels, shares, strict=True)):
@@ -68,13 +68,6 @@ def histogram(summary: Summary) -> Histogram:
         shapes.append(Shape(name=name, area=[*points, (100.0, 100.0)], mean=middle, low=left, high=right))
     ticks = {f"{low + (high - low) * i / 4:.4g}": 100 * (high - low) * i / 4 / span for i in range(5)}
     return Histogram(shapes=shapes, ticks=ticks, cut=cut)
-
-
-def _ceiling(shares: list[list[float]]) -> float:
-    """Height of the box: the highest column, unless a few (white paper, black borders) would flatten the rest."""
-    ranked = sorted((share for row in shares for share in row), reverse=True)
-    ordinary = ranked[min(3 * len(shares), len(ranked) - 1)]
-    return ranked[0] if ranked[0] <= 2.5 * ordinary or ordinary == 0 else 1.25 * ordinary
 
 
 def within_unit(summary: Summary) -> bool:

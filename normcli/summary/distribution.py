@@ -51,6 +51,19 @@ def columns(summary: Summary, count: int, low: float = 0.0, high: float | None =
     return out
 
 
+def ceiling(rows: list[list[float]]) -> float:
+    """Height to draw histograms in: the highest column, unless a few would flatten all the rest.
+
+    White paper and black borders put half of all pixels into one column; it is then cut, and said to be.
+
+    >>> ceiling([[5, 6, 7, 6, 5]]), ceiling([[900, 6, 7, 6, 5]])
+    (7, 7.5)
+    """
+    ranked = sorted((height for row in rows for height in row), reverse=True)
+    ordinary = ranked[min(3 * len(rows), len(ranked) - 1)]
+    return ranked[0] if ranked[0] <= 2.5 * ordinary or ordinary == 0 else 1.25 * ordinary
+
+
 def _scale(bucket: dict[str, Any], summary: Summary) -> int:
     if bucket["dtype"] == "uint8":
         return 255
