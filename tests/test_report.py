@@ -143,6 +143,14 @@ def test_show_makes_it_without_images(run: Run, tmp_path: Path) -> None:
     assert out.stdout.decode() == (tmp_path / "page.html").read_text()
 
 
+def test_only_the_page_goes_to_stdout(run: Run) -> None:
+    done = run("stats", ROOT / "sample_data" / "digits", "--report", "-")
+    Page(done.stdout.decode())
+    assert done.stdout.rstrip().endswith(b"</html>")
+    done = run("stats", ROOT / "sample_data" / "digits", "--report", "-", "--json")
+    assert done.returncode == 2 and done.stdout == b""
+
+
 def test_a_path_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
     done = run("stats", ROOT / "sample_data" / "digits", "--report", "absent/page.html")
     assert done.returncode == 2 and b"no folder absent" in done.stderr

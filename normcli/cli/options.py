@@ -251,6 +251,16 @@ def load(path: Path) -> "Summary":
     return Summary.load(path)
 
 
+def one_on_stdout(report: Path | None, json: bool, form: str | None) -> None:
+    """Refuse a page and something else on the same stdout.
+
+    Raises:
+        UsageError: `--report -` with --json, --format or -o -.
+    """
+    if str(report) == "-" and (json or form is not None):
+        raise UsageError("--report - leaves no room for --json, --format or -o - on stdout")
+
+
 def refuse_existing(path: Path | None, force: bool) -> None:
     """Stop before the work where an output would be overwritten or cannot be.
 

@@ -36,6 +36,7 @@ def show(
 
     render.check_form(json, format_, convention)
     o.refuse_existing(report, force)
+    o.one_on_stdout(report, json, format_)
     summary = o.load(file)
     if report is not None:
         render.page(report, summary, "stdin" if str(file) == "-" else file.name)

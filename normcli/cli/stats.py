@@ -76,6 +76,7 @@ def stats(
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
     render.check_form(to_stdout, format_, convention)
+    o.one_on_stdout(report, to_stdout, format_)
     for path in (output, failures, per_image, report):
         o.refuse_existing(path, force)
     gathered = None if report is None else _Gathered()
@@ -113,7 +114,8 @@ def stats(
     if report is not None and gathered is not None:
         title = ", ".join(Path(source).name or source for source in sources or ("images",))
         render.page(report, summary, title, gathered.gallery, gathered.failures)
-    render.result(summary, json=to_stdout, form=format_, convention=convention)
+    if str(report) != "-":
+        render.result(summary, json=to_stdout, form=format_, convention=convention)
     if not quiet:
         render.warn(summary)
     return 3 if summary.failed else 0

@@ -11,7 +11,7 @@ from normcli import images
 from normcli.errors import InputError
 from normcli.formats import Item
 from normcli.images import Reading
-from normcli.images.thumbnail import thumbnail
+from normcli.images.thumbnail import SIDE, thumbnail
 from normcli.report.figures import within_unit
 from normcli.report.pictures import Gallery, Mapped, Picture
 from normcli.summary import Summary
@@ -103,14 +103,18 @@ class Extremes:
 
 
 def _lightness(seen: Seen) -> float:
-    return sum(seen.mean) / len(seen.mean)
+    return sum(_three(seen.mean)) / 3
+
+
+def _flatness(seen: Seen) -> float:
+    return sum(_three(seen.std)) / 3
 
 
 # sorting keys, each with the name at the end so that ties do not depend on the order of files
 _ORDERS: dict[str, Callable[[Seen], Any]] = {
     "darkest": lambda seen: (_lightness(seen), seen.item.key),
     "brightest": lambda seen: (-_lightness(seen), seen.item.key),
-    "flattest": lambda seen: (sum(seen.std) / len(seen.std), seen.item.key),
+    "flattest": lambda seen: (_flatness(seen), seen.item.key),
 }
 
 
@@ -121,7 +125,7 @@ def _three(values: list[float]) -> list[float]:
 
 def _caption(name: str, seen: Seen, summary: Summary) -> str:
     if name == "flattest":
-        return f"std {sum(seen.std) / len(seen.std):.3f}"
+        return f"std {_flatness(seen):.3f}"
     if name == "farthest":
         rows = zip(_matched(seen.mean, summary), summary.mean, summary.std, strict=True)
         off = max(((m - c) / s if s else 0.0 for m, c, s in rows), key=abs)
@@ -149,7 +153,9 @@ def _pixels(item: Item, reading: Reading, summary: Summary) -> tuple[np.ndarray[
     except InputError:
         return None, 1
     white = scale(image.pixels.dtype, summary.settings.get("range"))
-    return image.pixels.astype(np.float32) / np.float32(white), image.orientation
+    # every k-th pixel before it becomes float: 178 megapixels would take 2 GB
+    k = max(1, max(image.pixels.shape[:2]) // (4 * SIDE))
+    return image.pixels[::k, ::k].astype(np.float32) / np.float32(white), image.orientation
 
 
 def scale(dtype: np.dtype[Any], setting: int | None) -> float:
