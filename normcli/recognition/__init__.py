@@ -16,13 +16,24 @@ of as many images would lie. Published constants whose convention is documented 
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from normcli.dialects.reading import Number, number
 from normcli.errors import UsageError
 from normcli.presets import PRESETS
+from normcli.recognition.readings import (
+    Reading,
+    distance_of,
+    held,
+    is_rounded,
+    letters,
+    mean_distance,
+    misplaced,
+    readings,
+    std_distance,
+)
 from normcli.summary import Summary
 from normcli.summary.words import CONVENTIONS
 
@@ -34,7 +45,6 @@ FAMILIES = {
     "mean_of_image_sample_stds": "mean of per-image stds",
     "root_mean_image_variance": "root of the mean per-image variance",
 }
-_COARSEST = 0.01  # fewer than two decimals say nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,20 +91,6 @@ class Recognition:
         return {"schema": "normcli/check/1", **asdict(self)}
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One way to read constants: what they would be if this way were right."""
-
-    convention: str
-    range: str
-    factor: float
-    order: tuple[int, ...]
-    mean: list[float]
-    std: list[float]
-    own: tuple[list[float], list[float]]  # the right mean and std in the range of `mean`
-    mistake: str = ""
-
-
 def check(
     summary: Summary,
     mean: Sequence[Number | float],
@@ -118,21 +114,21 @@ def check(
     mean, std = _as_written(mean), None if std is None else _as_written(std)
     _refuse(summary, mean, std)
     known = preset or _published(mean, std)
-    readings = list(_readings(summary, std is not None))
-    clean = [r for r in readings if not r.mistake]
-    exact = [r for r in clean if _is_rounded(r, mean, std)]
+    every = list(readings(summary, std is not None))
+    clean = [r for r in every if not r.mistake]
+    exact = [r for r in clean if is_rounded(r, mean, std)]
     remarks = _absent(summary)
     if exact:
         return _result(summary, mean, std, "match", exact, known, remarks)
-    near = sorted((r for r in clean if _distance(r, mean, std) <= tolerance), key=lambda r: _distance(r, mean, std))
+    near = sorted((r for r in clean if distance_of(r, mean, std) <= tolerance), key=lambda r: distance_of(r, mean, std))
     if near:
         return _close(summary, mean, std, near, known, remarks)
-    wrong = [r for r in readings if r.mistake and _is_rounded(r, mean, std)][:1]
-    wrong = wrong or _misplaced(clean, mean, std)
-    wrong = wrong or [r for r in readings if r.mistake and _distance(r, mean, std) <= tolerance / 2][:1]
+    wrong = [r for r in every if r.mistake and is_rounded(r, mean, std)][:1]
+    wrong = wrong or misplaced(clean, mean, std)
+    wrong = wrong or [r for r in every if r.mistake and distance_of(r, mean, std) <= tolerance / 2][:1]
     if wrong:
         return _result(summary, mean, std, "mistake", wrong, known, remarks)
-    best = sorted(clean, key=lambda r: _distance(r, mean, std))[:1]
+    best = sorted(clean, key=lambda r: distance_of(r, mean, std))[:1]
     return _result(summary, mean, std, "none", best, known, [*remarks, *_typo(mean, std, known)])
 
 
@@ -150,96 +146,11 @@ def _refuse(summary: Summary, mean: Sequence[Number], std: Sequence[Number] | No
             raise UsageError(f"std of {name} is {value.value:g}: a standard deviation to divide by is above 0")
 
 
-def _orders(summary: Summary) -> list[tuple[int, ...]]:
-    count = len(summary.channels)
-    straight = tuple(range(count))
-    if summary.channels[:3] == ["R", "G", "B"]:
-        return [straight, (2, 1, 0, *straight[3:])]
-    return [straight]
-
-
-def _ranges(summary: Summary) -> dict[str, float]:
-    if summary.depth is None:
-        return {"raw units": 1.0}
-    return {"0-1": 1.0, "0-255": 255.0} | ({f"0-{summary.depth}": float(summary.depth)} if summary.depth != 255 else {})
-
-
-def _conventions(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], list[float]]]:
-    for name in CONVENTIONS:
-        found = summary.conventions.get(name) or ({"mean": summary.mean, "std": summary.std} if "_pop" in name else {})
-        mean, std = found.get("mean"), found.get("std")
-        if mean is not None and (std is not None or not with_std):
-            yield name, mean, std or summary.std
-
-
-def _readings(summary: Summary, with_std: bool) -> Iterator[_Reading]:
-    orders = _orders(summary)
-    for convention, mean, std in _conventions(summary, with_std):
-        for words, f in _ranges(summary).items():
-            for order in orders:
-                m, s = [f * mean[c] for c in order], [f * std[c] for c in order]
-                where = (convention, words, f, order)
-                yield _Reading(*where, m, s, (m, s))
-                if not with_std:
-                    continue
-                inverse = [1 / v if v else math.inf for v in s]
-                yield _Reading(*where, s, m, (m, s), "mean and std are exchanged")
-                yield _Reading(*where, m, [v * v for v in s], (m, s), "std holds the variance: take its root")
-                yield _Reading(*where, m, inverse, (m, s), "std holds 1/std, a scale")
-                if f == 255:
-                    small = [mean[c] for c in order], [std[c] for c in order]
-                    yield _Reading(*where, m, small[1], (m, s), "mean is in 0-255, std in 0-1")
-                    where_small = (convention, "0-1", 1.0, order)
-                    yield _Reading(*where_small, small[0], s, small, "mean is in 0-1, std in 0-255")
-                for other in orders:
-                    if other != order:
-                        text = f"mean is in the order {_letters(summary, order)}, std in {_letters(summary, other)}"
-                        yield _Reading(*where, m, [f * std[c] for c in other], (m, s), text)
-
-
-def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
-    """How far rounding may have moved each value, also where it was rounded in 0-1 and then multiplied."""
-    coarse = _COARSEST * factor / 2
-    units = [v.unit for v in values]
-    if factor > 1:
-        for digits in (3, 4, 5):
-            if all(abs(round(v.value / factor, digits) - v.value / factor) <= v.unit / 2 / factor for v in values):
-                units = [max(u, factor * 10.0**-digits) for u in units]
-                break
-    # 1e-6: numbers that went through float32
-    return [min(max(u / 2, 1e-6 * abs(v.value)) * (1 + 1e-6), coarse) for u, v in zip(units, values, strict=True)]
-
-
-def _is_rounded(reading: _Reading, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
-    def fits(values: Sequence[Number], truth: list[float]) -> bool:
-        allowed = _tolerances(values, reading.factor)
-        return all(abs(v.value - t) <= a for v, t, a in zip(values, truth, allowed, strict=True))
-
-    return fits(mean, reading.mean) and (std is None or fits(std, reading.std))
-
-
-def _mean_distance(reading: _Reading, mean: Sequence[Number]) -> float:
-    rows = zip(mean, reading.mean, reading.own[1], strict=True)
-    return max((abs(v.value - m) / s if s else 0.0 if v.value == m else math.inf) for v, m, s in rows)
-
-
-def _std_distance(reading: _Reading, std: Sequence[Number] | None) -> float:
-    if std is None:
-        return 0.0
-    return max(
-        abs(math.log(v.value / s)) if 0 < s < math.inf else math.inf for v, s in zip(std, reading.std, strict=True)
-    )
-
-
-def _distance(reading: _Reading, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
-    return max(_mean_distance(reading, mean), _std_distance(reading, std))
-
-
 def _close(
     summary: Summary,
     mean: Sequence[Number],
     std: Sequence[Number] | None,
-    near: list[_Reading],
+    near: list[Reading],
     known: str,
     remarks: list[str],
 ) -> Recognition:
@@ -249,11 +160,11 @@ def _close(
     first = order[0]
     same = [r for r in near if r.order == first.order and r.range == first.range]
     turned = [r for r in near if r.order != first.order]
-    unsure_order = bool(turned) and _distance(turned[0], mean, std) <= 2 * _distance(first, mean, std)
+    unsure_order = bool(turned) and distance_of(turned[0], mean, std) <= 2 * distance_of(first, mean, std)
     if documented in CONVENTIONS and order is not near and FAMILIES[documented] == FAMILIES[first.convention]:
         named = [r for r in same if FAMILIES[r.convention] == FAMILIES[documented]]
         named.sort(key=lambda r: r.convention != documented)
-        better = [r for r in same if _std_distance(r, std) < _std_distance(first, std) / 1.5]
+        better = [r for r in same if std_distance(r, std) < std_distance(first, std) / 1.5]
         if better:
             nearer = better[0].convention.replace("_", " ")
             remarks = [
@@ -263,13 +174,13 @@ def _close(
             ]
         verdict = "uncertain" if unsure_order else "close"
         return _result(summary, mean, std, verdict, named, known, remarks, turned[:1] if unsure_order else [])
-    same.sort(key=lambda r: _std_distance(r, std))
+    same.sort(key=lambda r: std_distance(r, std))
     best = same[0]
-    limit = max(2 * _std_distance(best, std) + 0.005, 3 * sampling_error(summary))
-    rivals = [r for r in same if FAMILIES[r.convention] != FAMILIES[best.convention] and _std_distance(r, std) <= limit]
+    limit = max(2 * std_distance(best, std) + 0.005, 3 * sampling_error(summary))
+    rivals = [r for r in same if FAMILIES[r.convention] != FAMILIES[best.convention] and std_distance(r, std) <= limit]
     named = [r for r in same if FAMILIES[r.convention] == FAMILIES[best.convention]]
     if std is None:  # the mean alone: every convention with this mean, which for images of one size are all
-        named, rivals = [r for r in same if _mean_distance(r, mean) <= _mean_distance(near[0], mean) + 1e-9], []
+        named, rivals = [r for r in same if mean_distance(r, mean) <= mean_distance(near[0], mean) + 1e-9], []
     unsure = bool(rivals) or unsure_order
     remarks = [*remarks, *_reach(summary)] if rivals else remarks
     verdict = "uncertain" if unsure else "close"
@@ -292,31 +203,6 @@ def _reach(summary: Summary) -> list[str]:
     if not error:
         return []
     return [f"another {summary.images:,} images would move the mean of image stds by about {error:.1%}"]
-
-
-def _misplaced(clean: list[_Reading], mean: Sequence[Number], std: Sequence[Number] | None) -> list[_Reading]:
-    """Every number is one of this dataset's, at least half in their place, the rest elsewhere: say which."""
-    for reading in clean:
-        given = [("mean", mean), *([("std", std)] if std is not None else [])]
-        truth = {"mean": reading.mean, "std": reading.std}
-        wrong, right = [], 0
-        for row, values in given:
-            allowed = _tolerances(values, reading.factor)
-            for c, (value, slack) in enumerate(zip(values, allowed, strict=True)):
-                if abs(value.value - truth[row][c]) <= slack:
-                    right += 1
-                    continue
-                homes = [
-                    f"the {r} of channel {i + 1}"
-                    for r, numbers in truth.items()
-                    for i, t in enumerate(numbers)
-                    if abs(value.value - t) <= slack
-                ]
-                wrong.append(f"the {row} of channel {c + 1} holds {homes[0]}" if homes else "")
-        if wrong and all(wrong) and right >= len(wrong):
-            parts = (reading.convention, reading.range, reading.factor, reading.order)
-            return [_Reading(*parts, reading.mean, reading.std, reading.own, "; ".join(wrong))]
-    return []
 
 
 def _published(mean: Sequence[Number], std: Sequence[Number] | None) -> str:
@@ -349,14 +235,9 @@ def _typo(mean: Sequence[Number], std: Sequence[Number] | None, known: str) -> l
 
 
 def _absent(summary: Summary) -> list[str]:
-    held = {name for name, _, _ in _conventions(summary, True)}
-    missing = [name.replace("_", " ") for name in CONVENTIONS if name not in held]
+    there = {name for name, _, _ in held(summary, True)}
+    missing = [name.replace("_", " ") for name in CONVENTIONS if name not in there]
     return [f"these statistics hold no {', '.join(missing)}: not compared"] if missing else []
-
-
-def _letters(summary: Summary, order: Sequence[int]) -> str:
-    names = [summary.channels[c] for c in order]
-    return "".join(names) if len(names) < 5 else f"{len(names)} bands"
 
 
 def _result(
@@ -364,15 +245,15 @@ def _result(
     mean: Sequence[Number],
     std: Sequence[Number] | None,
     verdict: str,
-    readings: list[_Reading],
+    chosen: list[Reading],
     known: str,
     remarks: list[str],
-    turned: list[_Reading] | None = None,
+    turned: list[Reading] | None = None,
 ) -> Recognition:
-    first = readings[0]
-    orders = list(dict.fromkeys(_letters(summary, r.order) for r in [*readings, *(turned or [])]))
-    own_range = [r for r in readings if r.range == first.range]
-    distance = _distance(first, mean, std)
+    first = chosen[0]
+    orders = list(dict.fromkeys(letters(summary, r.order) for r in [*chosen, *(turned or [])]))
+    own_range = [r for r in chosen if r.range == first.range]
+    distance = distance_of(first, mean, std)
     own_mean, own_std = first.own
     if verdict == "none":
         where = f"{first.convention.replace('_', ' ')}, {first.range}, {orders[0]}"
@@ -395,7 +276,7 @@ def _result(
 
 
 def _normalized(
-    summary: Summary, mean: Sequence[Number], std: Sequence[Number] | None, reading: _Reading
+    summary: Summary, mean: Sequence[Number], std: Sequence[Number] | None, reading: Reading
 ) -> dict[str, list[float | None]]:
     """Pooled mean and std, and the extremes, of this dataset once normalized by the constants given."""
 
