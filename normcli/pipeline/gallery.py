@@ -127,14 +127,9 @@ def _caption(name: str, seen: Seen, summary: Summary) -> str:
     if name == "flattest":
         return f"std {_flatness(seen):.3f}"
     if name == "farthest":
-        rows = zip(_matched(seen.mean, summary), summary.mean, summary.std, strict=True)
-        off = max(((m - c) / s if s else 0.0 for m, c, s in rows), key=abs)
-        return f"{off:+.2f} std"
+        rows = zip(_three(seen.mean), _three(summary.mean), _three(summary.std), strict=True)
+        return f"{math.sqrt(sum(((m - c) / s) ** 2 if s else 0.0 for m, c, s in rows) / 3):.2f} std away"
     return f"mean {_lightness(seen):.3f}"
-
-
-def _matched(values: list[float], summary: Summary) -> list[float]:
-    return values if len(values) == len(summary.mean) else [values[0]] * len(summary.mean)
 
 
 def _shown_range(summary: Summary) -> tuple[float, float]:
