@@ -4,11 +4,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from normcli.errors import UsageError
+
+if TYPE_CHECKING:
+    pass
 
 INPUT, IMAGES, RUN, OUTPUT = "Input", "How images are read", "How it runs", "Output"
 
@@ -111,6 +114,52 @@ STAMP = typer.Option("--stamp", help="Also record time, host and command line.",
 Json = Annotated[
     bool, typer.Option("--json", help="Print the statistics file instead of a table.", rich_help_panel=OUTPUT)
 ]
+
+
+def _formats(incomplete: str) -> list[str]:
+    from normcli.dialects import FORMATS
+
+    return [name for name in FORMATS if name.startswith(incomplete)]
+
+
+def _conventions(incomplete: str) -> list[str]:
+    from normcli.summary.words import CONVENTIONS
+
+    return [name for name in CONVENTIONS if name.startswith(incomplete)]
+
+
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        metavar="NAME",
+        autocompletion=_formats,
+        help="Print mean and std in another tool's words: csv, yaml, toml, env, torchvision, albumentations, "
+        "kornia, timm, fastai, keras, keras-rescaling, huggingface, opencv, mmcv, dali, onnx, kaldi; "
+        "json is --json.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Convention = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=_conventions,
+        help="The convention to print: pooled_population, pooled_sample, mean_of_image_stds, "
+        "mean_of_image_sample_stds, root_mean_image_variance.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="PAGE.html", help="Write one self-contained page to look at.", rich_help_panel=OUTPUT),
+]
+Plot = Annotated[
+    bool, typer.Option("--plot", help="Draw each channel's histogram in the terminal.", rich_help_panel=OUTPUT)
+]
+ReportJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object instead of a table.", rich_help_panel=OUTPUT)
+]
 Progress = Annotated[str, typer.Option(metavar="auto|always|never", help="Progress on stderr.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
     bool,
@@ -189,6 +238,16 @@ def paths_from(source: str | None, null: bool) -> Iterator[str] | None:
     separator = b"\0" if null else b"\n"
     lines = (line if null else line.rstrip(b"\r") for line in data.split(separator))
     return (os.fsdecode(line) for line in lines if (line if null else line.strip()))
+
+
+def one_on_stdout(report: Path | None, json: bool, form: str | None) -> None:
+    """Refuse a page and something else on the same stdout.
+
+    Raises:
+        UsageError: `--report -` with --json, --format or -o -.
+    """
+    if str(report) == "-" and (json or form is not None):
+        raise UsageError("--report - leaves no room for --json, --format or -o - on stdout")
 
 
 def refuse_outputs(*paths: Path | None, force: bool) -> None:

@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -15,6 +15,8 @@ from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
+from normcli.pipeline.gallery import Extremes, Seen
+from normcli.report.pictures import Gallery
 from normcli.storage import path_fields
 from normcli.summary import Summary
 from normcli.summary.conventions import white
@@ -55,6 +57,7 @@ class Counting:
     range: int | None = None
     by: str | None = None
     per_image: bool = False
+    extremes: bool = False
 
 
 @dataclass
@@ -67,6 +70,7 @@ class Counted:
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    seen: list[Seen] = field(default_factory=list)
 
 
 def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
@@ -115,11 +119,14 @@ def _count(
         notes=notes,
         data=encoded,
         group=None if group is None else group(item),
-        moments=counting.per_image,
+        moments=counting.per_image or counting.extremes,
     )
+    full = white(tally.kind(image.pixels), counting.range) or 1
+    if counting.extremes and moments is not None:
+        rows = [v / full for v in moments.mean], [v / full for v in moments.std]
+        done.seen.append(Seen(item, moments.weight, *rows))
     if counting.per_image and moments is not None:
         height, width, channels = image.pixels.shape
-        scale = white(tally.kind(image.pixels), counting.range) or 1
         record = {
             **path_fields(item.key),
             "width": width,
@@ -128,10 +135,10 @@ def _count(
             "format": image.format,
             "mode": image.mode,
             "depth": image.depth,
-            "mean": [v / scale for v in moments.mean],
-            "std": [v / scale for v in moments.std],
-            "min": [v / scale for v in moments.low],
-            "max": [v / scale for v in moments.high],
+            "mean": [v / full for v in moments.mean],
+            "std": [v / full for v in moments.std],
+            "min": [v / full for v in moments.low],
+            "max": [v / full for v in moments.high],
             "notes": image.notes,
         }
         done.records.append(record)
@@ -180,6 +187,7 @@ def stats(
     on_failure: Callable[[Failure], None] | None = None,
     on_image: Callable[[dict[str, Any]], None] | None = None,
     on_progress: Progress | None = None,
+    on_gallery: Callable[[Gallery], None] | None = None,
 ) -> Summary:
     """Count a set of images in one pass and say what the counts mean.
 
@@ -207,6 +215,7 @@ def stats(
         on_failure: called with every input not used, in order.
         on_image: called with every image's own record, in order.
         on_progress: called after every batch.
+        on_gallery: called at the end with small pictures of the most extreme images.
 
     Raises:
         UsageError: settings that cannot be.
@@ -231,7 +240,10 @@ def stats(
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
     )
-    counting = Counting(reading=reading, nan=nan, range=range, by=by, per_image=on_image is not None)
+    extremes = None if on_gallery is None else Extremes()
+    counting = Counting(
+        reading=reading, nan=nan, range=range, by=by, per_image=on_image is not None, extremes=extremes is not None
+    )
     items = _items(sources, files, listing)
     total = tally.Tally()
     found, size, started = 0, 0, time.perf_counter()
@@ -244,6 +256,8 @@ def stats(
         if on_image is not None:
             for record in done.records:
                 on_image(record)
+        if extremes is not None:
+            extremes.add(done.seen)
         total.add(done.tally)
         found += done.inputs
         size += done.bytes
@@ -258,7 +272,10 @@ def stats(
     settings = {**asdict(reading), "range": range, "nan": nan, "by": by}
     for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
         del settings[name]
-    return Summary.of(total, settings, provenance())
+    summary = Summary.of(total, settings, provenance())
+    if extremes is not None and on_gallery is not None:
+        on_gallery(extremes.gallery(summary, reading))
+    return summary
 
 
 def _several(values: Iterable[str]) -> Iterable[str]:

@@ -14,13 +14,6 @@ from normcli.tally.floats import bin_values
 from normcli.tally.groups import Group, Sums
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-CONVENTIONS = {
-    "pooled_population": "all pixels of all images together, divided by N",
-    "pooled_sample": "all pixels of all images together, divided by N-1",
-    "mean_of_image_stds": "each image's own std (N), averaged over images",
-    "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
-    "root_mean_image_variance": "root of the average of each image's own variance",
-}
 _NAMES = {1: ["L"], 2: ["L", "A"], 3: ["R", "G", "B"], 4: ["R", "G", "B", "A"]}
 
 Statistics = dict[str, Any]

@@ -2,6 +2,14 @@
 
 from normcli.summary import Summary
 
+CONVENTIONS = {
+    "pooled_population": "all pixels of all images together, divided by N",
+    "pooled_sample": "all pixels of all images together, divided by N-1",
+    "mean_of_image_stds": "each image's own std (N), averaged over images",
+    "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
+    "root_mean_image_variance": "root of the average of each image's own variance",
+}
+
 
 def remarks(summary: Summary) -> list[str]:
     """Warnings first, then what is worth knowing; one sentence each."""
