@@ -7,18 +7,15 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
 from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
+from normcli.pipeline.batches import Batches
 from normcli.storage import path_fields
 from normcli.summary import Summary
-
-_BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
-_LARGEST_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -77,7 +74,7 @@ def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
         stage = "load"
         try:
             data = item.load()
-            done.bytes += len(data)
+            done.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
             stage = "decode"
             image = images.decode(data, counting.reading)
             stage = "count"
@@ -255,25 +252,16 @@ def stats(
 def _items(
     sources: Iterable[str | os.PathLike[str]], files: Iterable[str] | None, listing: Listing
 ) -> Iterator[Item | Skip]:
-    yield from formats.read(map(os.fsdecode, sources), listing)
-    if files is not None:
-        yield from formats.read(files, listing)
+    yield from formats.read(map(os.fsdecode, sources), listing, files or ())
 
 
 def _run(counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int) -> Iterator[Counted]:
     """Count items in batches that take about as long as each other, whatever the images' size."""
-    size = 4
-
-    def batches() -> Iterator[list[Item | Skip]]:
-        while batch := list(islice(items, size)):
-            yield batch
-
+    batches = Batches(items)
     with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
-        for done in engine.run(partial(count_batch, counting), batches(), engine=engine_name, workers=workers):
-            if done.seconds > 0:
-                fitting = int(done.inputs * _BATCH_SECONDS / done.seconds)
-                size = max(1, min(fitting, 2 * size, _LARGEST_BATCH))
+        for done in engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers):
+            batches.learn(done.inputs, done.seconds)
             yield done
 
 
