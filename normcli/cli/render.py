@@ -61,11 +61,10 @@ def _headline(summary: Summary) -> str:
 
 
 def _channel_rows(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    shown = _SHOWN_PERCENTILES if summary.percentiles else ()
-    header = ["channel", "mean", "std", "min", *(f"{p}%" for p in shown), "max"]
+    header = ["channel", "mean", "std", "min", *(f"{p}%" for p in _SHOWN_PERCENTILES), "max"]
     rows = []
     for c, name in enumerate(summary.channels):
-        middle = [number((summary.percentiles or {})[p][c]) for p in shown]
+        middle = [number(summary.percentiles[p][c]) for p in _SHOWN_PERCENTILES]
         values = [number(summary.mean[c]), number(summary.std[c]), number(summary.min[c]), *middle]
         rows.append([name, *values, number(summary.max[c])])
     return header, rows
@@ -94,7 +93,7 @@ def _triple(values: Iterable[float]) -> str:
 def _formats(summary: Summary) -> str:
     found = summary.composition
     parts = [
-        ", ".join(f"{count:,} {name}{suffix}" for name, count in sorted(found[kind].items()))
+        ", ".join(f"{name}{suffix} {count:,}" for name, count in sorted(found[kind].items(), key=lambda e: -e[1]))
         for kind, suffix in (("format", ""), ("mode", ""), ("depth", "-bit"))
     ]
     return " · ".join(part for part in parts if part)

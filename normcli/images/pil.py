@@ -4,6 +4,7 @@
 """
 
 import io
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -55,13 +56,13 @@ def decode(data: bytes, reading: Reading) -> Decoded:
         return Decoded(pixels, name, mode, _depth(image), alpha=alpha, notes=notes, orientation=orientation)
 
 
+@cache  # a failed import is looked for anew each time: 150 us
 def _formats() -> list[str]:
     try:  # [heif]: importing it registers nothing until asked
         import pillow_heif
     except ImportError:
         return FORMATS
-    if "HEIF" not in Image.OPEN:
-        pillow_heif.register_heif_opener()
+    pillow_heif.register_heif_opener()
     return [*FORMATS, "HEIF"]
 
 

@@ -21,7 +21,8 @@ class Reading:
     Attributes:
         color: "auto" and "native" leave channels as stored (palettes expanded), "rgb" refuses other than
             gray and RGB, "gray" converts by ITU-R 601-2: (19595 R + 38470 G + 7471 B + 32768) >> 16.
-        alpha: "drop", "composite:COLOR", "weight" (pixels count by their alpha) or "keep".
+        alpha: "drop", "composite:COLOR", "weight" (pixels count by their alpha) or "keep" (one channel more,
+            opaque in images that have no alpha).
         integrity: "basic" uses damaged images that still decode and counts them, "strict" refuses them.
         max_pixels: larger images are refused before memory is taken.
         max_file_bytes: larger files are refused before they are read.
@@ -116,12 +117,16 @@ def shape(image: Decoded, reading: Reading) -> Decoded:
         raise InputError("damaged", "decodes, but the decoder warns of damage (--integrity basic uses it)")
     if image.alpha is not None:
         _settle_alpha(image, reading)
+    elif reading.alpha == "keep":
+        opaque = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
+        alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
+        image.pixels = np.concatenate([image.pixels, alpha], axis=2)
     channels = image.pixels.shape[2]
     if reading.color == "gray" and channels >= 3:
         if channels > 4 or image.mode.startswith("bands"):
             raise InputError("unsupported", f"{channels} bands cannot be turned into gray")
         image.pixels = _gray(image.pixels)
-    elif reading.color == "rgb" and channels not in (1, 3):
+    elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
         raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
     if reading.resize is not None or reading.center_crop is not None:
         image.pixels = _geometry(image.pixels, reading)

@@ -107,7 +107,7 @@ def count_integers(pixels, weights, histogram, sums):  # type: ignore[no-untyped
 
 
 @kernel
-def count_floats(pixels, totals, squares, extremes):  # type: ignore[no-untyped-def]
+def count_floats(pixels, histogram, totals, squares, extremes):  # type: ignore[no-untyped-def]
     """Add up an image of floats without rounding, leaving out pixels with a NaN or an infinity.
 
     A float64 is an integer below 2^53 times a power of two. Integers of one exponent go into one bin, as two
@@ -116,6 +116,7 @@ def count_floats(pixels, totals, squares, extremes):  # type: ignore[no-untyped-
 
     Args:
         pixels: float32 or float64 (H*W*C).
+        histogram: int64 (C, 65536), added to: by the upper 16 bits of the value as float32, in order of value.
         totals: int64 (C, 2048, 2), added to: sums by exponent.
         squares: int64 (C, 2048, 2), added to: sums of squares by exponent.
         extremes: float64 (C, 2), lowered and raised to the smallest and largest value.
@@ -127,6 +128,8 @@ def count_floats(pixels, totals, squares, extremes):  # type: ignore[no-untyped-
     used = np.int64(0)
     word = np.empty(1, np.float64)
     bits = word.view(np.int64)
+    single = np.empty(1, np.float32)
+    single_bits = single.view(np.uint32)
     for i in range(pixels.size // channels):
         finite = True
         for c in range(channels):
@@ -138,6 +141,9 @@ def count_floats(pixels, totals, squares, extremes):  # type: ignore[no-untyped-
             x = np.float64(pixels[i * channels + c])
             extremes[c, 0] = min(extremes[c, 0], x)
             extremes[c, 1] = max(extremes[c, 1], x)
+            single[0] = x
+            upper = np.int64(single_bits[0] >> 16)
+            histogram[c, 0xFFFF - upper if upper >> 15 else upper | 0x8000] += 1
             # x = high + low with 26 bits each (Veltkamp), so that the three products are exact;
             # a float32 has 24 bits: its low part is zero
             scaled = x * 134217729.0

@@ -82,8 +82,7 @@ def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
         except InputError as error:
             done.tally.failed[error.reason] += 1
             done.failures.append(Failure(item.key, stage, error.reason, error.message))
-    for bucket in done.tally.buckets.values():
-        bucket.settle()
+    _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
     done.seconds = time.perf_counter() - started
     return done
 

@@ -31,7 +31,7 @@ class Summary:
         depth: value that was scaled to 1: 255, 65535, the range given, or None for raw units.
         convention: what `mean` and `std` are, in words.
         mean, std, min, max: per channel; 0-1 for integer images, raw units for float images.
-        percentiles: by percentage, per channel; None where float images took part.
+        percentiles: by percentage, per channel; of float images, to 8 significant bits.
         conventions: mean and std per channel in every convention.
         composition: how many images of which format, mode and depth; alpha, EXIF, damage, …
         failures, skips: inputs by reason.
@@ -53,7 +53,7 @@ class Summary:
     std: list[float]
     min: list[float | None]
     max: list[float | None]
-    percentiles: dict[str, list[float]] | None
+    percentiles: dict[str, list[float]]
     conventions: dict[str, dict[str, list[float] | None]]
     composition: dict[str, Any]
     failures: dict[str, int]
@@ -83,7 +83,9 @@ class Summary:
             numbers = describe(group, settings, names)
             groups[name] = {"images": group.images, **{k: numbers[k] for k in ("pixels", "mean", "std")}}
         state = tally.state()
-        units = "raw units" if found["depth"] is None else "range 0-1"
+        units = "raw units" if {bucket.dtype for bucket in tally.buckets.values()} == {"float"} else "range 0-1"
+        if settings["range"] is not None:
+            units = "range 0-1"
         kind = "".join(names) if len(names) < 5 else f"{len(names)} bands"
         return cls(
             complete=not tally.failed,

@@ -9,7 +9,8 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.exact import root
-from normcli.tally import Bucket, Floats, Integers, Tally
+from normcli.tally import Bucket, Floats, Tally
+from normcli.tally.floats import bin_values
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 CONVENTIONS = {
@@ -78,7 +79,7 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Sta
         "std": [s for _, s, _ in pooled],
         "min": [None if r is None else r[0] for r in ranges],
         "max": [None if r is None else r[1] for r in ranges],
-        "percentiles": None if floats else _percentiles(parts, len(names)),
+        "percentiles": _percentiles(parts, len(names)),
         "conventions": {
             "pooled_population": {"mean": mean, "std": [s for _, s, _ in pooled]},
             "pooled_sample": {"mean": mean, "std": _all_or_none([s for _, _, s in pooled])},
@@ -96,6 +97,15 @@ class _Part:
         alpha = bucket.channels in (2, 4) and names[-1] == "A"
         repeated = bucket.channels - alpha == 1 and len(names) - alpha == 3
         self.source = [0, 0, 0, *([1] if alpha else [])] if repeated else list(range(len(names)))
+
+    def values(self, bins: Any, channel: int, scale: int | None) -> Any:
+        """What bins of the histogram stand for: integers in units of 1/scale, or without a scale floats."""
+        if scale is not None:
+            return bins * (scale // self.scale)
+        if not isinstance(self.bucket, Floats):
+            return bins / self.scale
+        extremes = self.bucket.range(self.source[channel]) or (None, None)
+        return np.clip(bin_values()[bins], *extremes) / self.scale
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
         total, squares = self.bucket.sums(self.source[channel])
@@ -152,27 +162,30 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
 
 
 def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
-    """Exact percentiles, linear between neighbours in rank, as numpy.percentile's default."""
-    integers = [(part, part.bucket) for part in parts if isinstance(part.bucket, Integers)]
-    scale = math.lcm(*(part.scale for part, _ in integers))
-    unit = math.lcm(*(bucket.unit for _, bucket in integers))
+    """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
+
+    Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.
+    """
+    floats = any(isinstance(part.bucket, Floats) for part in parts)
+    scale = None if floats else math.lcm(*(part.scale for part in parts))
+    unit = math.lcm(*(part.bucket.unit for part in parts))
     columns = []
     for c in range(count):
         values, counts = [], []
-        for part, bucket in integers:
-            row = bucket.histogram[part.source[c]]
+        for part in parts:
+            row = part.bucket.histogram[part.source[c]]
             bins = np.flatnonzero(row)
-            values.append(bins * (scale // part.scale))
-            counts.append(row[bins] * (unit // bucket.unit))
+            values.append(part.values(bins, c, scale))
+            counts.append(row[bins] * (unit // part.bucket.unit))
         value, count_of = np.concatenate(values), np.concatenate(counts)
         order = np.argsort(value, kind="stable")
         columns.append((value[order], np.cumsum(count_of[order])))
-    return {str(p): [_at(p, value, until, scale) for value, until in columns] for p in PERCENTILES}
+    return {str(p): [float(_at(p, value, until) / (scale or 1)) for value, until in columns] for p in PERCENTILES}
 
 
-def _at(percent: int, values: Any, until: Any, scale: int) -> float:
+def _at(percent: int, values: Any, until: Any) -> Fraction:
     rank = Fraction(percent * (int(until[-1]) - 1), 100)
     below = int(rank)
-    low = int(values[np.searchsorted(until, below, side="right")])
-    high = int(values[np.searchsorted(until, min(below + 1, int(until[-1]) - 1), side="right")])
-    return float((low + (high - low) * (rank - below)) / scale)
+    low = Fraction(values[np.searchsorted(until, below, side="right")].item())
+    high = Fraction(values[np.searchsorted(until, min(below + 1, int(until[-1]) - 1), side="right")].item())
+    return low + (high - low) * (rank - below)

@@ -25,8 +25,8 @@ def _warnings(summary: Summary) -> list[str]:
     high = [v for v in summary.max if v is not None]
     if summary.depth == 65535 and "16" in found["depth"] and high and max(high) <= 4095 / 65535:
         out.append("16-bit images that never exceed 4095: is this 12-bit data? (--range 4095)")
-    if summary.depth is None and len(found["depth"]) > 1 and high and max(high) > 1:
-        out.append("float images in raw units stand beside integer images scaled to 0-1 (--range sets white)")
+    if summary.depth is None and "raw" not in summary.convention and high and max(high) > 1:
+        out.append(f"float images up to {max(high):.4g} stand beside integer images scaled to 0-1 (--range sets white)")
     if summary.depth is not None and high and max(high) > 1:
         out.append(f"values above the range of {summary.settings.get('range')}: the largest is {max(high):.4g}")
     flat = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
@@ -42,7 +42,7 @@ def _notes(found: dict[str, object], summary: Summary) -> list[str]:
 
     out = []
     if summary.depth is None:
-        out.append("float images are in raw units; percentiles need 8- or 16-bit images")
+        out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'))} in gray count as R=G=B")
     if count("alpha") and summary.settings.get("alpha") == "drop":

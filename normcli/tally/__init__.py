@@ -47,8 +47,6 @@ class Tally:
     @property
     def images(self) -> int:
         """Number of images counted."""
-        for bucket in self.buckets.values():
-            bucket.settle()
         return sum(bucket.per_image.images for bucket in self.buckets.values())
 
     def count(
@@ -111,7 +109,7 @@ class Tally:
             if mine is None:
                 mine = self.buckets[key] = Floats(key[0]) if key[1] == "float" else Integers(*key)
             mine.add(theirs, sign)  # type: ignore[arg-type]
-            if mine.weight == 0 and mine.per_image.images == 0:
+            if mine.is_empty():
                 del self.buckets[key]
         for name in ("composition", "failed", "skipped"):
             mine_, theirs_ = getattr(self, name), getattr(other, name)

@@ -10,18 +10,20 @@ import numpy as np
 
 from normcli import kernels
 from normcli.errors import InputError
-from normcli.exact import FLOAT_BITS, held, root
+from normcli.exact import FLOAT_BITS, held, packed, root, unpacked
 from normcli.tally.per_image import Moments, PerImage
 
 Array = np.ndarray[Any, Any]
 
 _KEPT_EXTREMES = 1024
+_BINS = 65536
 
 
 class Floats:
     """Pixels in raw units: sums of values and of squares as exact integers.
 
     Attributes:
+        histogram: (C,65536), by the upper 16 bits of the value as float32: 8 significant bits. For percentiles.
         total: per channel, the sum of values in units of 2^-1074.
         squares: per channel, the sum of squares in units of 2^-2148.
         lowest: per channel, the smallest per-image minima, as many as are kept; `highest` likewise. A minimum
@@ -32,6 +34,7 @@ class Floats:
         self.channels, self.dtype, self.unit = channels, "float", 1
         self.weight = 0
         self.not_finite = 0
+        self.histogram: Array = np.zeros((channels, _BINS), np.int64)
         self.total = [0] * channels
         self.squares = [0] * channels
         self.lowest: list[Counter[float]] = [Counter() for _ in range(channels)]
@@ -44,7 +47,8 @@ class Floats:
         Raises:
             InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
         """
-        weight, total, squares, extremes = _sum_floats(pixels)
+        own = np.zeros_like(self.histogram)
+        weight, total, squares, extremes = _sum_floats(pixels, own)
         left_out = pixels.shape[0] * pixels.shape[1] - weight
         if left_out and nan == "error":
             raise InputError("not-finite", f"{left_out} pixels are NaN or infinite (--nan skip leaves them out)")
@@ -54,6 +58,7 @@ class Floats:
             raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
         self.weight += weight
         self.not_finite += left_out
+        self.histogram += own
         moments = _float_moments(weight, total, squares, extremes)
         one = PerImage(self.channels, FLOAT_BITS, 1, int(weight > 1))
         for c in range(self.channels):
@@ -73,6 +78,7 @@ class Floats:
         """Add (or take away) the sums of other images."""
         self.weight += sign * other.weight
         self.not_finite += sign * other.not_finite
+        self.histogram += sign * other.histogram
         for c in range(self.channels):
             self.total[c] += sign * other.total[c]
             self.squares[c] += sign * other.squares[c]
@@ -83,9 +89,6 @@ class Floats:
                 both = kept[c] + theirs[c] if sign == 1 else kept[c] - theirs[c]
                 kept[c] = _keep(both, order)
         self.per_image.add(other.per_image, sign)
-
-    def settle(self) -> None:
-        """Nothing waits here."""
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
         """Sum and sum of squares of a channel's values."""
@@ -103,7 +106,12 @@ class Floats:
     def is_sound(self) -> bool:
         """Say whether the sums can be those of images."""
         spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
-        return self.weight >= 0 and self.per_image.images >= 0 and spread
+        counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weight).all()
+        return bool(self.weight >= 0 and self.per_image.images >= 0 and spread and counted)
+
+    def is_empty(self) -> bool:
+        """Say whether nothing is left after taking away."""
+        return self.per_image.images == 0 and self.weight == 0 and not any(self.squares)
 
     def state(self) -> dict[str, Any]:
         """Give the sums as JSON values."""
@@ -112,6 +120,7 @@ class Floats:
             "dtype": self.dtype,
             "pixels": self.weight,
             "not_finite": self.not_finite,
+            "histogram": [packed(row) for row in self.histogram.tolist()],
             "total": [str(v) for v in self.total],
             "squares": [str(v) for v in self.squares],
             "lowest": [sorted(c.elements()) for c in self.lowest],
@@ -124,6 +133,7 @@ class Floats:
         """Read what `state` gave."""
         one = cls(int(state["channels"]))
         one.weight, one.not_finite = int(state["pixels"]), int(state["not_finite"])
+        one.histogram[:] = [unpacked(row, _BINS) for row in state["histogram"]]
         one.total = [int(v) for v in state["total"]]
         one.squares = [int(v) for v in state["squares"]]
         one.lowest = [Counter(map(float, row)) for row in state["lowest"]]
@@ -140,7 +150,27 @@ def _keep(values: Counter[float], order: Any) -> Counter[float]:
     return Counter(order(_KEPT_EXTREMES, values.elements()))
 
 
-def _sum_floats(pixels: Array) -> tuple[int, list[int], list[int], Array]:
+def bin_values() -> Array:
+    """Value of each bin of the histogram (65536): the upper 16 bits of a float32, the rest cut off.
+
+    >>> values = bin_values()
+    >>> values[bins_of(np.float32([0.5, -1.0]))].tolist()
+    [0.5, -1.0]
+    """
+    keys = np.arange(_BINS, dtype=np.uint32)
+    bits = np.where(keys >> 15 == 1, keys & 0x7FFF, ~keys & 0xFFFF)
+    with np.errstate(invalid="ignore"):  # some bit patterns are NaNs: their bins stay empty
+        return (bits.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+
+
+def bins_of(values: Array) -> Array:
+    """Bin of each finite value; the order of bins is the order of values."""
+    with np.errstate(over="ignore"):
+        bits = np.asarray(values, np.float32).view(np.uint32) >> 16
+    return np.where(bits >> 15 == 1, 0xFFFF - bits, bits | 0x8000).astype(np.int64)
+
+
+def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
     """Pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
     channels = pixels.shape[2]
     compiled = kernels.loaded(wait=True)
@@ -151,11 +181,13 @@ def _sum_floats(pixels: Array) -> tuple[int, list[int], list[int], Array]:
         rows = rows[np.isfinite(rows).all(axis=1)]
         if len(rows):
             extremes[:, 0], extremes[:, 1] = rows.min(axis=0), rows.max(axis=0)
+        for c in range(channels):
+            histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
         exact = [[held(float(v)) for v in rows[:, c]] for c in range(channels)]
         return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
     totals = np.zeros((channels, compiled.EXPONENTS, 2), np.int64)
     squares = np.zeros_like(totals)
-    used = int(compiled.count_floats(pixels.reshape(-1), totals, squares, extremes))
+    used = int(compiled.count_floats(pixels.reshape(-1), histogram, totals, squares, extremes))
     return used, _gathered(totals, 0), _gathered(squares, FLOAT_BITS), extremes
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,8 @@ class Integers:
     def __init__(self, channels: int, dtype: str, unit: int = 1) -> None:
         self.channels, self.dtype, self.unit = channels, dtype, unit
         self.histogram: Array = np.zeros((channels, _BINS[dtype]), np.int64)
-        self.per_image = PerImage(channels, _BITS)
-        self._rows: list[tuple[int, Array]] = []  # of images not yet in per_image: weight, sums (C,2)
+        self._per_image = PerImage(channels, _BITS)
+        self._rows: list[tuple[int, Array]] = []  # weight and sums (C,2) of images not yet in it
 
     def count(self, pixels: Array, weights: Array | None) -> tuple[int, Array]:
         """Add one image (H,W,C); give its weight and its sums (C,2) of values and of squares."""
@@ -52,21 +53,22 @@ class Integers:
             high.astype(float).tolist(),
         )
 
-    def settle(self) -> None:
-        """Bring the images counted since the last call into the per-image sums, all at once."""
-        if not self._rows:
-            return
-        weights = np.array([row[0] for row in self._rows], np.int64)
-        values = self._values(weights, np.array([row[1] for row in self._rows]))
-        several = weights > self.unit
-        self.per_image.images += len(weights)
-        self.per_image.sampled += int(several.sum())
-        for name, value in zip(("mean", "std", "sample_std", "variance"), values, strict=True):
-            kept = value[several] if name == "sample_std" else value
-            sums = getattr(self.per_image, name)
-            for c in range(self.channels):
-                sums[c] += sum(map(int, np.ldexp(kept[:, c], _BITS).tolist()))
-        self._rows.clear()
+    @property
+    def per_image(self) -> PerImage:
+        """Sums over images of per-image values; brings in the images counted since the last look, all at once."""
+        if self._rows:
+            weights = np.array([row[0] for row in self._rows], np.int64)
+            values = self._values(weights, np.array([row[1] for row in self._rows]))
+            several = weights > self.unit
+            self._rows.clear()
+            self._per_image.images += len(weights)
+            self._per_image.sampled += int(several.sum())
+            for name, value in zip(("mean", "std", "sample_std", "variance"), values, strict=True):
+                kept = value[several] if name == "sample_std" else value
+                sums = getattr(self._per_image, name)
+                for c in range(self.channels):
+                    sums[c] += sum(map(int, np.ldexp(kept[:, c], _BITS).tolist()))
+        return self._per_image
 
     def _values(self, weights: Array, sums: Array) -> tuple[Array, Array, Array, Array]:
         """Per-image mean, std, N-1 std and variance (B,C), from exact integers.
@@ -86,8 +88,6 @@ class Integers:
 
     def add(self, other: "Integers", sign: int = 1) -> None:
         """Add (or take away) the counts of other images."""
-        self.settle()
-        other.settle()
         if sign == 1:
             self.histogram += other.histogram
         else:
@@ -118,9 +118,12 @@ class Integers:
         totals = self.histogram.sum(axis=1)
         return bool((self.histogram >= 0).all() and (totals == totals[0]).all() and self.per_image.images >= 0)
 
+    def is_empty(self) -> bool:
+        """Say whether nothing is left after taking away."""
+        return self.per_image.images == 0 and not self.histogram.any()
+
     def state(self) -> dict[str, Any]:
         """Give the counts as JSON values."""
-        self.settle()
         return {
             "channels": self.channels,
             "dtype": self.dtype,
@@ -136,13 +139,13 @@ class Integers:
         if len(state["histogram"]) != one.channels:
             raise ValueError("histograms of another number of channels")
         one.histogram[:] = [unpacked(row, _BINS[one.dtype]) for row in state["histogram"]]
-        one.per_image = PerImage.from_state(one.channels, state["per_image"])
+        one._per_image = PerImage.from_state(one.channels, state["per_image"])
         return one
 
 
 # Loading Numba costs 0.4 s of processor time. Until the detour below has cost as much, 8-bit images take it:
-# Pillow's histogram, 0.9 ns a pixel and 10 us an image dearer. So a small folder never pays for the load, and
-# a large one pays at most twice.
+# Pillow's histogram, twice as slow as the kernel, or NumPy's bincount. So a small folder never pays for the
+# load, and a large one pays at most twice.
 _LOADING = 0.4
 _detour = 0.0
 
@@ -169,14 +172,15 @@ def _count(pixels: Array, weights: Array | None, histogram: Array, sums: Array) 
 
 
 def _count_without_numba(pixels: Array, weights: Array | None, histogram: Array, sums: Array) -> int:
-    from PIL import Image
-
     height, width, channels = pixels.shape
     bins = histogram.shape[1]
-    if pixels.dtype == np.uint8 and weights is None and channels in (1, 3):
+    own: Array
+    if pixels.dtype == np.uint8 and weights is None and channels in (1, 3) and pixels.size > _SMALL:
+        from PIL import Image
+
         mode = "L" if channels == 1 else "RGB"
         image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
-        own: Array = np.array(image.histogram(), np.int64).reshape(channels, 256)
+        own = np.array(image.histogram(), np.int64).reshape(channels, 256)
     else:
         flat = pixels.reshape(-1, channels)
         own = np.zeros(histogram.shape, np.int64)
@@ -186,7 +190,15 @@ def _count_without_numba(pixels: Array, weights: Array | None, histogram: Array,
             else:
                 np.add.at(own[c], flat[:, c], weights.reshape(-1).astype(np.int64))
     histogram += own
-    values = np.arange(bins, dtype=np.int64)
-    sums[:, 0] = own @ values
-    sums[:, 1] = own @ (values * values)
+    sums[:] = own @ _powers(bins)
     return int(own[0].sum())
+
+
+_SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's histogram (8 us against 57)
+
+
+@cache
+def _powers(bins: int) -> Array:
+    """Values and their squares (bins,2)."""
+    values = np.arange(bins, dtype=np.int64)
+    return np.stack([values, values * values], axis=1)

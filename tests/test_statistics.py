@@ -1,0 +1,317 @@
+"""Promises 1 to 3: exact, mergeable and subtractable, in every convention; none depends on how it was run."""
+
+import json
+import math
+import random
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import reference_statistics as reference
+from conftest import encoded, photograph
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+import normcli
+from normcli import kernels
+from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
+from normcli.exact import packed, root, unpacked
+from normcli.summary import Summary, merge
+from normcli.tally import Tally, integers
+
+Array = np.ndarray[Any, Any]
+SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "range": None}
+
+shapes = st.tuples(st.integers(1, 7), st.integers(1, 7), st.sampled_from([1, 3]))
+images = shapes.flatmap(
+    lambda shape: st.one_of(
+        arrays.arrays(np.uint8, shape),
+        arrays.arrays(np.uint16, shape),
+        arrays.arrays(np.float32, shape, elements=st.floats(-1e6, 1e6, width=32)),
+        arrays.arrays(np.float64, shape, elements=st.floats(-1e9, 1e9)),
+    )
+)
+
+
+def tally_of(pictures: list[Array]) -> Tally:
+    tally = Tally()
+    for picture in pictures:
+        tally.count(picture, notes=["mode:test"], data=picture.tobytes())
+    return tally
+
+
+def summary_of(pictures: list[Array], **settings: Any) -> Summary:
+    return Summary.of(tally_of(pictures), {**SETTINGS, **settings}, {})
+
+
+class TestExact:
+    @given(st.lists(st.one_of(arrays.arrays(np.uint8, shapes), arrays.arrays(np.uint16, shapes)), min_size=1))
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    def test_every_convention_equals_big_integers(self, pictures: list[Array]) -> None:
+        summary = summary_of(pictures)
+        expected = reference.statistics(pictures, len(summary.channels))
+        assert summary.mean == expected["mean"]
+        for name in ("pooled_population", "pooled_sample"):
+            found = summary.conventions[name]["std"]
+            assert found == (expected[name] if None not in expected[name] else None)
+        for name in ("mean_of_image_stds", "mean_of_image_sample_stds", "root_mean_image_variance"):
+            if expected[name] is None or None in expected[name]:
+                assert summary.conventions[name]["std"] is None
+            else:
+                np.testing.assert_allclose(summary.conventions[name]["std"], expected[name], atol=1e-12)
+                np.testing.assert_allclose(summary.conventions[name]["mean"], expected["image_mean"], atol=1e-12)
+
+    @given(st.lists(arrays.arrays(np.uint16, shapes), min_size=1, max_size=5))
+    @settings(max_examples=40, deadline=None)
+    def test_percentiles_and_range_are_numpys(self, pictures: list[Array]) -> None:
+        summary = summary_of(pictures)
+        for c in range(len(summary.channels)):
+            values = np.concatenate([p[:, :, min(c, p.shape[2] - 1)].ravel() for p in pictures]) / 65535
+            assert (summary.min[c], summary.max[c]) == (values.min(), values.max())
+            for percent, per_channel in summary.percentiles.items():
+                assert math.isclose(per_channel[c], np.percentile(values, int(percent)), abs_tol=1e-15)
+
+    @pytest.mark.parametrize("numba", [True, False], ids=["numba", "detour"])
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    @pytest.mark.parametrize("channels", [1, 3, 4])
+    @pytest.mark.parametrize("side", [3, 150])
+    def test_the_kernel_and_the_detour_count_alike(
+        self, numba: bool, dtype: Any, channels: int, side: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loaded = kernels.loaded(wait=True)
+        monkeypatch.setattr(kernels, "loaded", lambda wait=False: loaded if numba else None)
+        picture = np.random.default_rng(side).integers(0, np.iinfo(dtype).max, (side, side, channels), dtype, True)
+        weights = picture[:, :, 0].copy()
+        for weighing in (None, weights):
+            bucket = integers.Integers(channels, picture.dtype.name, 1 if weighing is None else 255)
+            weight, sums = bucket.count(picture, weighing)
+            w = np.ones_like(weights) if weighing is None else weights
+            assert weight == int(w.astype(object).sum())
+            for c in range(channels):
+                values, counts = picture[:, :, c].astype(object), w.astype(object)
+                assert sums[c].tolist() == [(values * counts).sum(), (values * values * counts).sum()]
+                assert bucket.histogram[c].sum() == weight
+
+    def test_16_bit_images_near_the_top_keep_their_std(self) -> None:
+        picture = np.random.default_rng(1).integers(59997, 60004, (500, 500, 1)).astype(np.uint16)
+        std = float(np.std(picture.astype(np.float64))) / 65535
+        assert math.isclose(summary_of([picture]).std[0], std, rel_tol=1e-9)
+
+    @given(arrays.arrays(np.float32, shapes, elements=st.floats(-1e30, 1e30, width=32)))
+    @settings(max_examples=40, deadline=None)
+    def test_percentiles_of_floats_have_8_bits(self, picture: Array) -> None:
+        summary = summary_of([picture])
+        for c in range(picture.shape[2]):
+            values = picture[:, :, c].astype(np.float64)
+            assert (summary.min[c], summary.max[c]) == (values.min(), values.max())
+            for percent, per_channel in summary.percentiles.items():
+                lower, upper = (np.percentile(values, int(percent), method=m) for m in ("lower", "higher"))
+                slack = max(abs(lower), abs(upper)) / 128
+                assert lower - slack <= per_channel[c] <= upper + slack
+
+    def test_floats_of_small_spread_keep_their_std(self) -> None:
+        picture = (1e6 + np.random.default_rng(1).uniform(-1e-3, 1e-3, (300, 300, 1))).astype(np.float32)
+        big = [int(v * 2**10) for v in picture.ravel().tolist()]
+        exact = reference.root(reference.Fraction(len(big) * sum(v * v for v in big) - sum(big) ** 2, len(big) ** 2))
+        assert math.isclose(summary_of([picture]).std[0], exact / 2**10, rel_tol=1e-6)
+        wide = picture.astype(np.float64) + np.random.default_rng(2).uniform(-1e-3, 1e-3, picture.shape)
+        fractions = [reference.Fraction(v) for v in wide.ravel().tolist()]
+        mean = sum(fractions) / len(fractions)
+        exact = reference.root(sum((v - mean) ** 2 for v in fractions) / len(fractions))
+        assert summary_of([wide]).std[0] == exact
+
+    @given(st.fractions(min_value=0, max_value=10**30))
+    def test_root_is_correctly_rounded(self, value: Any) -> None:
+        assert root(value) == reference.root(value)
+
+    @given(st.lists(st.integers(0, 3)))
+    def test_packing_is_undone(self, counts: list[int]) -> None:
+        assert unpacked(packed(counts), len(counts)) == counts
+
+    def test_the_reference_sees_a_wrong_answer(self) -> None:
+        expected = reference.statistics([photograph()], 3)
+        assert summary_of([photograph(seed=1)]).mean != expected["mean"]
+
+
+class TestMerging:
+    @given(st.lists(images, min_size=2, max_size=8), st.data())
+    @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+    def test_any_split_in_any_order_gives_the_same_state(self, pictures: list[Array], data: st.DataObject) -> None:
+        whole = tally_of(pictures).state()
+        cut = data.draw(st.integers(0, len(pictures)))
+        shuffled = data.draw(st.permutations(pictures))
+        first, second = tally_of(shuffled[:cut]), tally_of(shuffled[cut:])
+        assert (first + second).state() == whole
+        assert (second + Tally() + first).state() == whole
+        assert (tally_of(pictures) - second).state() == first.state()
+        assert (tally_of(pictures) - tally_of(shuffled)).state() == Tally().state()
+
+    @given(st.lists(images, min_size=1, max_size=4))
+    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    def test_the_state_survives_json(self, pictures: list[Array]) -> None:
+        state = tally_of(pictures).state()
+        assert Tally.from_state(json.loads(json.dumps(state))).state() == state
+
+    def test_groups_merge_and_vanish(self, folder: Path) -> None:
+        both = normcli.stats(folder, by="folder")
+        cats, dogs = normcli.stats(folder / "cat", by="(cat|dog)/"), normcli.stats(folder / "dog", by="(cat|dog)/")
+        assert set(both.groups) == {"cat", "dog"}
+        merged = cats + dogs
+        assert set(merged.groups) == {"cat", "dog"}
+        assert merged.groups["cat"]["mean"] == both.groups["cat"]["mean"]
+        assert (merged - dogs).to_json() == cats.to_json()
+
+    def test_subtracting_what_is_not_in_the_sum_is_refused(self) -> None:
+        with pytest.raises(UsageError, match="not part of the sum"):
+            merge(summary_of([photograph()]), minus=[summary_of([photograph(seed=9)])])
+
+    def test_other_settings_are_refused_by_name(self) -> None:
+        with pytest.raises(UsageError, match="alpha is 'drop' and 'keep'"):
+            summary_of([photograph()]) + summary_of([photograph()], alpha="keep")
+        one, other = summary_of([photograph()]), summary_of([photograph()], nan="skip")
+        assert merge(one, other, force=True).images == 2
+
+    def test_nothing_left_is_said(self) -> None:
+        one = summary_of([photograph()])
+        with pytest.raises(NoInputError):
+            _ = one - one
+
+
+class TestMeaning:
+    def test_gray_counts_as_rgb_beside_colour(self) -> None:
+        gray, color = photograph(channels=1), photograph()
+        mixed = summary_of([gray, color])
+        assert mixed.channels == ["R", "G", "B"]
+        assert mixed.mean == summary_of([np.repeat(gray, 3, axis=2), color]).mean
+        assert summary_of([gray]).channels == ["L"]
+        assert summary_of([gray], color="rgb").channels == ["R", "G", "B"]
+        with pytest.raises(UsageError, match="1 and 3 channels"):
+            summary_of([gray, color], color="native")
+
+    def test_8_and_16_bit_share_the_range(self) -> None:
+        shallow = photograph(channels=1)
+        mixed = summary_of([shallow, shallow.astype(np.uint16) * 257])
+        assert mixed.depth == 65535
+        assert mixed.mean == summary_of([shallow]).mean and mixed.std == summary_of([shallow]).std
+
+    def test_range_scales_16_bit_and_floats(self) -> None:
+        twelve = photograph(channels=1).astype(np.uint16) * 16
+        scaled = summary_of([twelve], range=4095)
+        assert scaled.depth == 4095
+        assert math.isclose(scaled.mean[0], float(twelve.mean()) / 4095)
+        floats = summary_of([twelve.astype(np.float32)], range=4095)
+        assert floats.depth is None and math.isclose(floats.mean[0], scaled.mean[0])
+
+    def test_weighted_pixels_count_by_their_alpha(self) -> None:
+        picture, alpha = photograph(), photograph(channels=1, seed=4)[:, :, 0]
+        tally = Tally()
+        tally.count(picture, alpha)
+        tally.count(picture)
+        summary = Summary.of(tally, SETTINGS, {})
+        values = np.concatenate([picture.reshape(-1, 3)] * 2).astype(float) / 255
+        weights = np.concatenate([alpha.ravel() / 255, np.ones(alpha.size)])
+        mean = np.average(values, axis=0, weights=weights)
+        std = np.sqrt(np.average((values - mean) ** 2, axis=0, weights=weights))
+        np.testing.assert_allclose(summary.mean, mean, rtol=1e-12)
+        np.testing.assert_allclose(summary.std, std, rtol=1e-12)
+
+    def test_nan_is_refused_or_left_out(self) -> None:
+        picture = np.ones((4, 5, 1), np.float32)
+        picture[1, 1] = np.nan
+        picture[2, 2] = np.inf
+        tally = Tally()
+        with pytest.raises(InputError, match="2 pixels"):
+            tally.count(picture)
+        assert tally.state() == Tally().state()
+        tally.count(picture, nan="skip")
+        summary = Summary.of(tally, SETTINGS, {})
+        assert summary.pixels == 18 and summary.mean == [1.0]
+        assert summary.composition["not_finite_pixels"] == 2
+
+    def test_floats_beside_integers_share_their_percentiles(self) -> None:
+        picture = photograph(channels=1)
+        mixed = summary_of([picture, picture.astype(np.float64) / 255])
+        assert mixed.depth is None
+        np.testing.assert_allclose(mixed.mean, summary_of([picture]).mean, rtol=1e-12)
+        assert abs(mixed.percentiles["50"][0] - summary_of([picture]).percentiles["50"][0]) < 0.004
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_one_pixel_gives_no_nan(self, dtype: Any) -> None:
+        summary = summary_of([np.full((1, 1, 3), 7, dtype)])
+        assert summary.std == [0.0] * 3
+        assert summary.conventions["pooled_sample"]["std"] is None
+        assert summary.conventions["mean_of_image_sample_stds"]["std"] is None
+        assert "NaN" not in summary.to_json()
+
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_a_constant_image_has_no_spread(self, dtype: Any) -> None:
+        summary = summary_of([np.full((9, 9, 1), 200, dtype)])
+        assert all(row["std"] == [0.0] for row in summary.conventions.values())
+
+
+class TestFile:
+    def test_what_is_saved_is_loaded(self, tmp_path: Path) -> None:
+        summary = summary_of([photograph(), photograph(channels=1)])
+        summary.save(tmp_path / "s.json")
+        assert Summary.load(tmp_path / "s.json") == summary
+        assert (tmp_path / "s.json").read_text() == summary.to_json()
+
+    @pytest.mark.parametrize(
+        ("text", "what"),
+        [
+            ("", "empty"),
+            ("{", "not JSON"),
+            ("[1]", "no normcli schema"),
+            ('{"schema": "normcli/stats/2"}', "update normcli"),
+            ('{"schema": "normcli/stats/1"}', "missing"),
+            ("\x00\xff", "not JSON"),
+            ("[" * 100_000, "not JSON"),
+        ],
+    )
+    def test_what_is_no_statistics_file(self, tmp_path: Path, text: str, what: str) -> None:
+        path = tmp_path / "s.json"
+        path.write_text(text)
+        with pytest.raises(StatisticsFileError, match=what):
+            Summary.load(path)
+
+    def test_every_key_of_the_wrong_type_is_refused(self, tmp_path: Path) -> None:
+        good = summary_of([photograph()]).to_dict()
+        for key in ("images", "channels", "mean", "std", "min", "settings", "provenance", "state", "composition"):
+            (tmp_path / "s.json").write_text(json.dumps({**good, key: None}))
+            with pytest.raises(StatisticsFileError):
+                Summary.load(tmp_path / "s.json")
+
+    def test_a_state_that_does_not_fit_the_numbers_is_refused(self) -> None:
+        document = summary_of([photograph()]).to_dict()
+        other = summary_of([photograph(seed=3)]).to_dict()
+        broken = Summary.from_json(json.dumps({**document, "state": other["state"]}))
+        with pytest.raises(StatisticsFileError, match="do not follow"):
+            _ = broken + broken
+        rng = random.Random(1)
+        for _ in range(60):  # any damage inside the state
+            text = list(json.dumps(document["state"]))
+            text[rng.randrange(len(text))] = rng.choice("0123456789x")
+            try:
+                state = json.loads("".join(text))
+            except ValueError:
+                continue
+            if state == document["state"]:
+                continue
+            damaged = Summary.from_json(json.dumps({**document, "state": state}))
+            with suppress(StatisticsFileError, NoInputError, UsageError):
+                assert merge(damaged).mean == document["mean"]
+
+
+def test_public_names_are_all_there() -> None:
+    assert set(normcli.__all__) <= set(dir(normcli))
+    for name in normcli.__all__:
+        assert getattr(normcli, name) is not None
+
+
+def test_encoded_pictures_are_counted_as_arrays_are(tmp_path: Path) -> None:
+    picture = photograph()
+    (tmp_path / "a.png").write_bytes(encoded(picture))
+    assert normcli.stats(tmp_path / "a.png").mean == summary_of([picture]).mean
