@@ -8,9 +8,9 @@ import importlib
 import itertools
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from normcli.errors import InputError, UsageError
 from normcli.storage import is_remote
@@ -28,6 +28,13 @@ LAYOUTS = ("auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw")
 _LARGEST_RANGE = 1_000_000
 
 
+class Load(Protocol):
+    """A recipe for bytes: picklable, cheap to hold."""
+
+    def __call__(self) -> Any:
+        """Give an encoded image's bytes, or an array; raises InputError."""
+
+
 class Item(NamedTuple):
     """One image of a source.
 
@@ -38,7 +45,7 @@ class Item(NamedTuple):
     """
 
     key: str
-    load: Callable[[], Any]
+    load: Load
     label: str | None = None
 
 

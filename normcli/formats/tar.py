@@ -253,7 +253,7 @@ def _text(name: bytes) -> str:
 
 
 def _pax(data: bytes) -> dict[str, str]:
-    """The records of a pax header: "27 path=…\\n", each as long as it says."""
+    r"""The records of a pax header: "27 path=…\n", each as long as it says."""
     records = {}
     while data:
         digits, space, _ = data[:21].partition(b" ")

@@ -74,7 +74,8 @@ def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes
     return b"".join(parts)
 
 
-def unreadable(path: str | Path, error: OSError) -> InputError | OSError:
+def unreadable(path: str | Path, error: OSError) -> InputError:
+    """Make the error for a file that the system would not read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError("missing", "dangling link" if os.path.islink(path) else "no such file")  # noqa: PTH114
     if error.errno in (23, 24):  # ENFILE, EMFILE: says nothing of this file
