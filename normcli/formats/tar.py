@@ -161,6 +161,8 @@ def members(blocks: "Stream | _Windows") -> Iterator[Member]:
             if blocks.at(at + BLOCK, BLOCK) != _END:
                 raise InputError("truncated", "the archive is cut short: one end-of-archive block of two")
             _check_the_rest(blocks, at + 2 * BLOCK)
+            if name is not None or size is not None:
+                raise InputError("damaged", "the last header tells of a member that does not follow")
             return
         kind, claimed = _checked(header, at)
         start = at + BLOCK

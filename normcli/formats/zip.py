@@ -138,10 +138,11 @@ def _directory(reader: Reader) -> tuple[int, int, int, int]:
     tail_size = min(reader.size, 22 + 65535)
     tail = reader.at(reader.size - tail_size, tail_size)
     at = tail.rfind(_END)
-    while at >= 0 and len(tail) - at >= 22:
-        disk, _, _, count, size, start, comment = struct.unpack_from("<HHHHIIH", tail, at + 4)
-        if at + 22 + comment <= len(tail):
-            break
+    while at >= 0:  # the comment after it may look like one itself
+        if at + 22 <= len(tail):
+            disk, _, _, count, size, start, comment = struct.unpack_from("<HHHHIIH", tail, at + 4)
+            if at + 22 + comment <= len(tail):
+                break
         at = tail.rfind(_END, 0, at)
     else:
         if reader.at(0, 4) in (_LOCAL, b"PK\7\x08"):
@@ -174,12 +175,15 @@ def _entries(reader: Reader, start: int, size: int, shift: int) -> Iterator[Entr
         flags, method, _, _, checksum, packed, full, name_, extra_, comment_, _, _, _, offset = struct.unpack_from(
             "<HHHHIIIHHHHHII", window, inside + 8
         )
+        following = at + 46 + name_ + extra_ + comment_
+        if following > end:
+            raise InputError("damaged", "its directory is damaged")
         name = window[inside + 46 : inside + 46 + name_]
         extra = window[inside + 46 + name_ : inside + 46 + name_ + extra_]
         full, packed, offset = _wide(extra, full, packed, offset)
         text = name.decode("utf-8", "surrogateescape") if flags & 0x800 else name.decode("cp437")
         yield Entry(text, name, flags, method, checksum, packed, full, offset + shift)
-        at += 46 + name_ + extra_ + comment_
+        at = following
 
 
 def _wide(extra: bytes, *values: int) -> tuple[int, int, int]:

@@ -61,6 +61,9 @@ class Reader:
         Raises:
             InputError: unreadable.
         """
+        size = min(size, self.size - offset)  # an archive may claim 2^87: never ask for what cannot be there
+        if size <= 0:
+            return b""
         try:
             if self._remote is not None:
                 from normcli.storage import remote
