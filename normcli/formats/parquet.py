@@ -94,7 +94,7 @@ def _column(source: str, schema: Any, asked: str | None) -> str:
     named = [name for name in fitting if name in ("image", "img", "jpg", "png")]
     if len(fitting) > 1 and len(named) != 1:
         raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which (--column NAME)")
-    return (named or fitting)[0]
+    return str((named or fitting)[0])
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str] | None:

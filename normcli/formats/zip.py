@@ -117,6 +117,16 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
             raise InputError("damaged", f"the archive says {count} members and lists {found}")
 
 
+def entries(reader: Reader) -> Iterator[Entry]:
+    """Walk the central directory of a zip.
+
+    Raises:
+        InputError: no zip, or a damaged directory.
+    """
+    start, size, _, shift = _directory(reader)
+    yield from _entries(reader, start, size, shift)
+
+
 def _unreadable(entry: Entry, limit: int, overlaps: bool) -> tuple[str, str] | None:
     if overlaps:
         return "damaged", "it lies where another member lies: a damaged archive, or a bomb"
