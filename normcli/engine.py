@@ -63,7 +63,7 @@ def run(
 
 
 def _serial(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
-    return map(function, batches)
+    yield from map(function, batches)
 
 
 def _threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:

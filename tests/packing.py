@@ -6,6 +6,7 @@ import json
 import tarfile
 import zipfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -35,17 +36,16 @@ def tar_zst(folder: Path, out: Path) -> list[Path]:
 def webdataset(folder: Path, out: Path, shards: int = 3) -> list[Path]:
     """Shards whose samples carry their class in .cls or .json."""
     paths = [out / f"shard-{i:03d}.tar" for i in range(shards)]
-    archives = [tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) for path in paths]
-    for i, file in enumerate(files_of(folder)):
-        archive = archives[i % shards]
-        archive.add(file, f"{i:06d}{file.suffix}")
-        label = str(file.parent.relative_to(folder))
-        note = out / (f"{i:06d}.cls" if i % 2 else f"{i:06d}.json")
-        note.write_text(label if i % 2 else json.dumps({"label": label, "width": 1}))
-        archive.add(note, note.name)
-        note.unlink()
-    for archive in archives:
-        archive.close()
+    with ExitStack() as stack:
+        archives = [stack.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)) for path in paths]
+        for i, file in enumerate(files_of(folder)):
+            archive = archives[i % shards]
+            archive.add(file, f"{i:06d}{file.suffix}")
+            label = str(file.parent.relative_to(folder))
+            note = out / (f"{i:06d}.cls" if i % 2 else f"{i:06d}.json")
+            note.write_text(label if i % 2 else json.dumps({"label": label, "width": 1}))
+            archive.add(note, note.name)
+            note.unlink()
     return paths
 
 

@@ -358,7 +358,7 @@ def test_a_member_inflates_only_as_far_as_allowed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("row", packing.ROWS)
 def test_every_container_gives_the_folders_state(row: str, folder: Path, tmp_path: Path) -> None:
-    kind, pack = packing.ROWS[row]
+    _, pack = packing.ROWS[row]
     out = tmp_path / "packed"
     out.mkdir()
     sources = pack(folder, out)

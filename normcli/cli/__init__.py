@@ -73,7 +73,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "NORMCLI"},
 )
 
 
@@ -137,6 +137,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _complain(f"normcli: {_one_line(str(error))}")
         _forget_stdout()
         return 5
+    except Exception as error:
+        if _debugging(arguments):
+            traceback.print_exc()
+        _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
+        return 1
     if code in (130, 143):
         # readers may still be inside a decoder or a slow file system: leave without waiting for them
         os._exit(code)

@@ -14,7 +14,9 @@ INPUT, IMAGES, RUN, OUTPUT = "Input", "How images are read", "How it runs", "Out
 
 Sources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SOURCE...", help="Folders and image files.", show_default=False),
+    typer.Argument(
+        metavar="SOURCE...", help="Folders, images, archives, tables, arrays; local or URL.", show_default=False
+    ),
 ]
 FilesFrom = Annotated[
     str | None,
@@ -37,6 +39,18 @@ Exclude = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave t
 FollowSymlinks = Annotated[
     bool,
     typer.Option("--follow-symlinks", help="Walk into linked folders, each once.", rich_help_panel=INPUT),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column or array with the images (parquet, CSV, npz).", rich_help_panel=INPUT),
+]
+Layout = Annotated[
+    str,
+    typer.Option(metavar="auto|nhwc|nchw|nhw|hwc|chw|hw", help="Axes of .npy and .npz arrays.", rich_help_panel=INPUT),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Take the I-th of N parts (job arrays); merge adds them.", rich_help_panel=RUN),
 ]
 Color = Annotated[
     str, typer.Option(metavar="auto|rgb|gray|native", help="Channels to work in.", rich_help_panel=IMAGES)

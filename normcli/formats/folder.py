@@ -73,17 +73,13 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     files, folders, others = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file():
+            kind = _kind(entry, follow)
+            if kind is None:
                 files.append(entry.name)
-            elif entry.is_dir(follow_symlinks=follow):
+            elif kind == ("folder", ""):
                 folders.append(entry.name)
-            elif entry.is_dir():
-                others.append((entry.name, "folder-link", "a link to a folder (--follow-symlinks walks it)"))
-            elif entry.is_symlink():
-                others.append((entry.name, "missing", "a link that leads nowhere or to no regular file"))
             else:
-                kind = storage.kind(entry.stat(follow_symlinks=False).st_mode)
-                others.append((entry.name, "not-a-file", f"{kind}, not a regular file"))
+                others.append((entry.name, *kind))
     return sorted(files), sorted(folders), sorted(others)
 
 
@@ -92,6 +88,22 @@ def _refused(wanted: Filter, path: str, name: str) -> tuple[str, str] | None:
     if why_not and why_not[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet"):
         return "container", "an archive or table in a folder: name it as a SOURCE to read its members"
     return why_not
+
+
+def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
+    """None for a file, "folder" for a folder to walk, else why it is neither."""
+    try:
+        if entry.is_file():
+            return None
+        if entry.is_dir(follow_symlinks=follow):
+            return "folder", ""
+        if entry.is_dir():
+            return "folder-link", "a link to a folder (--follow-symlinks walks it)"
+        if entry.is_symlink():
+            return "missing", "a link that leads nowhere, or to no regular file"
+        return "not-a-file", f"{storage.kind(entry.stat(follow_symlinks=False).st_mode)}, not a regular file"
+    except OSError as error:  # a link to itself
+        return "unreadable", (error.strerror or str(error)).lower()
 
 
 def _read_remote(source: str, wanted: Filter, limit: int | None) -> Iterator[Item | Skip]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from normcli.errors import InputError
 from normcli.formats import Item, Listing, Skip
-from normcli.formats.stack import Array, check, images
+from normcli.formats.stack import LARGEST_HELD, Array, check, images
 from normcli.storage import is_remote
 from normcli.storage.reader import Reader, Stream
 
@@ -23,7 +23,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
     """
     with Reader(source) as reader:
         stream = Stream(reader) if reader.compression() else None
-        array = _header((stream or reader).at(0, 4 + 4 * 4))
+        array = _header(stream or reader)
         layout = check(source, array, "nhw" if listing.layout == "auto" and len(array.shape) == 3 else listing.layout)
         size = prod(array.shape) * int(array.dtype[2:])
         if stream is None and array.start + size > reader.size:
@@ -37,17 +37,20 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
                 raise InputError("truncated", "the file is cut short")
             return data
 
-        yield from images(source, array, layout, take, reader.stamp, _labels(source, array.shape[0]))
+        labels = _labels(source, array.shape[0])
+        limit = listing.max_file_bytes or (LARGEST_HELD if stream else None)
+        yield from images(source, array, layout, take, reader.stamp, labels, limit)
 
 
-def _header(data: bytes) -> Array:
-    if len(data) < 4 or data[:2] != b"\0\0" or data[2] not in _TYPES or not 1 <= data[3] <= 4:
+def _header(file: Reader | Stream) -> Array:
+    magic = file.at(0, 4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 4:
         raise InputError("not-an-array", "not an IDX file")
-    start = 4 + 4 * data[3]
-    if len(data) < start:
+    sizes = file.at(4, 4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
         raise InputError("truncated", "the file is cut short inside its header")
-    shape = tuple(int.from_bytes(data[at : at + 4], "big") for at in range(4, start, 4))
-    return Array(_TYPES[data[2]], False, shape, start)
+    shape = tuple(int.from_bytes(sizes[at : at + 4], "big") for at in range(0, len(sizes), 4))
+    return Array(_TYPES[magic[2]], False, shape, 4 + len(sizes))
 
 
 def _labels(source: str, count: int) -> Any:
@@ -59,7 +62,7 @@ def _labels(source: str, count: int) -> Any:
         return None
     with Reader(path) as reader:
         labels = Stream(reader) if reader.compression() else reader
-        array = _header(labels.at(0, 8))
+        array = _header(labels)
         if array.shape != (count,) or array.dtype not in ("|u1", "|i1"):
             return None
         found = labels.at(array.start, count)

@@ -17,7 +17,7 @@ from normcli.storage.reader import Reader
 from normcli.storage.spans import Stamp, read_at
 
 _LONGEST_HEADER = 10_000  # numpy's own limit
-_LARGEST_IMAGE = 1 << 31
+LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 _MAGIC = b"\x93NUMPY"
 Take = Callable[[int, int], bytes | None]  # offset, size: the bytes where only the reader can give them
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
@@ -53,6 +53,11 @@ class Slice(NamedTuple):
         image = np.frombuffer(data, dtype).reshape(self.shape)
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
 
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the recipe itself takes."""
+        return 0 if self.held is None else len(self.held)
+
     def fingerprint(self) -> str:
         """What changes with the image: the file's stamp and the place in it, or a checksum of what is held."""
         return f"{self.stamp}:{self.offset}" if self.held is None else str(zlib.crc32(self.held))
@@ -74,11 +79,17 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
         whole = prod(array.shape) * _itemsize(array.dtype)
         if array.start + whole > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {whole} bytes: the array is cut short")
-        yield from images(source, array, layout, lambda offset, size: None, reader.stamp)
+        yield from images(source, array, layout, lambda offset, size: None, reader.stamp, None, listing.max_file_bytes)
 
 
 def images(
-    source: str, array: Array, layout: str, take: Take, stamp: Stamp | None, labels: Any = None
+    source: str,
+    array: Array,
+    layout: str,
+    take: Take,
+    stamp: Stamp | None,
+    labels: Any = None,
+    limit: int | None = None,
 ) -> Iterator[Item]:
     """One item for every image of an array; `take` gives the bytes where only the reader has them."""
     alone = not layout.startswith("n")
@@ -90,12 +101,12 @@ def images(
     if 0 in shape:
         yield unusable(source, "empty", f"an array of shape {array.shape} holds no pixels")
         return
-    if size > _LARGEST_IMAGE:
-        yield unusable(source, "bomb", f"images of {size} bytes")
-        return
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
         offset = array.start + i * size
+        if limit is not None and size > limit:
+            yield unusable(key, "too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
+            continue
         held = take(offset, size)
         load = Slice(source, offset, array.dtype, shape, first, stamp, held)
         yield Item(key, load, None if labels is None else str(labels[i]))
@@ -195,7 +206,9 @@ def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skip]:
         try:
             layout = check(f"{source}/{name}", array, listing.layout)
             stream = _Inflating(reader, entry)
-            yield from images(f"{source}/{name}", array, layout, stream.exactly, None, _labels(reader, name, found))
+            labels = _labels(reader, name, found)
+            limit = listing.max_file_bytes or LARGEST_HELD
+            yield from images(f"{source}/{name}", array, layout, stream.exactly, None, labels, limit)
         except InputError as error:
             yield unusable(f"{source}/{name}", error.reason, error.message)
 
@@ -236,6 +249,7 @@ class _Inflating:
 
     def at(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes at `offset`."""
+        assert offset >= self._at, "a stream is read forwards"
         while self._at < offset:
             if not self._take(min(offset - self._at, 1 << 20)):
                 return b""

@@ -33,7 +33,7 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
     """
     try:
         if isinstance(data, np.ndarray):
-            return policy.shape(_from_array(data), reading)
+            return policy.shape(_from_array(data, reading), reading)
         if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
             return policy.shape(decoded, reading)
         if (need := deep.needed(data)) is not None:
@@ -43,8 +43,9 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
         raise
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
-    except Exception as error:  # damaged files raise TypeError, SyntaxError, IndexError, struct.error, …
-        raise InputError("damaged", f"cannot be decoded: {type(error).__name__}: {_line(error)}") from error
+    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
+        reason = "truncated" if _tells_of_an_early_end(error) else "damaged"
+        raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
 
 
 def decoders() -> dict[str, str]:
@@ -52,16 +53,24 @@ def decoders() -> dict[str, str]:
     return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
 
 
-def _from_array(array: np.ndarray[Any, Any]) -> Decoded:
+def _from_array(array: np.ndarray[Any, Any], reading: Reading) -> Decoded:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
+    policy.check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     return Decoded(policy.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
 
 
+def _tells_of_an_early_end(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
+
+
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
+    if not isinstance(error, OSError):
+        text = f"{type(error).__name__}: {text}"
     return text if len(text) <= 200 else text[:199] + "…"

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.errors import InputError
 from normcli.images import pil
 from normcli.images.policy import Decoded, Reading, check_size
 
@@ -104,7 +103,8 @@ def decode(data: bytes, reading: Reading) -> Decoded | None:
         None for what Pillow should open: CMYK, 12-bit, no readable header, no simplejpeg here.
 
     Raises:
-        InputError: too large, or damaged beyond what Pillow decodes too.
+        InputError: too large.
+        Exception: damaged beyond what Pillow decodes too.
     """
     found = header(data)
     if found is None or simplejpeg is None or found.components not in (1, 3) or found.precision != 8:
@@ -116,8 +116,10 @@ def decode(data: bytes, reading: Reading) -> Decoded | None:
             "GRAY" if found.components == 1 else "RGB",
             buffer=_buffer(found.width * found.height * found.components),
         )
-    except ValueError as error:
-        return _leniently(data, reading, error)
+    except ValueError:  # libjpeg warned: Pillow refuses a file that ends early and decodes other damage
+        decoded = pil.decode(data, reading)
+        decoded.notes.append("damaged")
+        return decoded
     notes = []
     if found.exif:
         notes.append("exif")
@@ -129,20 +131,6 @@ def decode(data: bytes, reading: Reading) -> Decoded | None:
         notes.append("multi-frame")
     mode = "L" if found.components == 1 else "RGB"
     return Decoded(pixels, "JPEG", mode, 8, notes=notes, orientation=found.orientation)
-
-
-def _leniently(data: bytes, reading: Reading, error: ValueError) -> Decoded:
-    """What libjpeg warned of: Pillow refuses a file that ends early and decodes other damage."""
-    try:
-        decoded = pil.decode(data, reading)
-    except InputError:
-        raise
-    except OSError as refused:
-        if "truncated" in str(refused):
-            raise InputError("truncated", str(refused)) from None
-        raise InputError("damaged", f"{refused}; {error}") from None
-    decoded.notes.append("damaged")
-    return decoded
 
 
 def _buffer(size: int) -> np.ndarray[Any, Any]:

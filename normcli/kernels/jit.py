@@ -4,11 +4,15 @@ A cache can be truncated, of other bytes, in a folder that cannot be written, on
 at all; each shows as a different exception, at decoration or at the first call. None may end a run.
 """
 
+import hashlib
+import pickle
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import IndexDataCacheFile
 
 _compiling = threading.RLock()
 notes: list[str] = []  # what went wrong with the cache, for `-v`
@@ -43,6 +47,7 @@ class Kernel:
                 return self._compiled(*arguments)
             try:
                 compiled = numba.njit(nogil=True, cache=True, **self._options)(self.py_func)
+                _check_what_is_loaded(compiled)
                 compiled.compile(tuple(numba.typeof(a) for a in arguments))
             except Exception as error:
                 return self._without_cache(error, arguments)
@@ -59,6 +64,45 @@ class Kernel:
 
 
 _CACHE_ERRORS = (OSError, EOFError, RuntimeError, AttributeError, ImportError)
+
+
+class _CheckedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
+    """Numba's cache files with a checksum at their end, so that damaged ones are compiled anew.
+
+    Damage in the machine code is not seen by unpickling: LLVM ends the process ("not recognized as a valid
+    object file"), or wrong code runs. Reading stops at the pickle's own end, so the checksum disturbs nobody.
+    """
+
+    def _dump(self, obj: Any) -> bytes:
+        data: bytes = super()._dump(obj)
+        return data + hashlib.sha256(data).digest()
+
+    def _load_index(self) -> Any:
+        try:
+            with Path(self._index_path).open("rb") as file:
+                pickle.load(file)  # Numba's version, before the checked part
+                _verify(file.read())
+            return super()._load_index()
+        except _DAMAGED:
+            return {}  # as if nothing were cached
+
+    def _load_data(self, name: str) -> Any:
+        _verify(Path(self._data_path(name)).read_bytes())
+        return super()._load_data(name)
+
+
+_DAMAGED = (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, AttributeError, ImportError)
+
+
+def _verify(data: bytes) -> None:
+    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
+        raise OSError("damaged cache file")  # Numba takes it for absent and writes it anew
+
+
+def _check_what_is_loaded(compiled: Any) -> None:
+    file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if type(file) is IndexDataCacheFile:
+        file.__class__ = _CheckedCacheFile
 
 
 def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:

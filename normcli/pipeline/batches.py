@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from normcli.formats import Item, Skip
-from normcli.storage.spans import Held
 
 _SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
 _LARGEST = 512
@@ -25,8 +24,8 @@ class Batches:
         held = 0
         for item in self._items:
             batch.append(item)
-            if isinstance(item, Item) and isinstance(item.load, Held):
-                held += len(item.load.data)
+            if isinstance(item, Item):
+                held += getattr(item.load, "held_bytes", 0)
             if len(batch) >= self._size or held >= _LARGEST_HELD:
                 break
         if not batch:

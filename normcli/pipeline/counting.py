@@ -152,6 +152,9 @@ def stats(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     follow_symlinks: bool = False,
+    column: str | None = None,
+    layout: str = "auto",
+    shard: str | None = None,
     color: str = "auto",
     alpha: str = "drop",
     cmyk: str = "rgb",
@@ -174,11 +177,14 @@ def stats(
     """Count a set of images in one pass and say what the counts mean.
 
     Args:
-        sources: folders and files.
+        sources: folders, images, archives, tables and arrays, local or remote.
         files: further paths, taken as given.
         include: glob patterns that decide instead of the usual suffixes.
         exclude: glob patterns to leave out.
         follow_symlinks: walk into linked folders, each once.
+        column: column of a table, or array of an npz, that holds the images; None finds it.
+        layout: axes of npy and npz arrays: "nhwc", "nchw", …; "auto" where the shape says it.
+        shard: "I/N" takes the I-th of N parts.
         color: "auto", "rgb", "gray" or "native".
         alpha: "drop", "composite:COLOR", "weight" or "keep".
         cmyk: "rgb" or "skip".
@@ -220,6 +226,9 @@ def stats(
         exclude=tuple(exclude),
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
+        column=column,
+        layout=layout,
+        shard=_shard(shard),
     )
     counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
     items = _items(sources, files, listing)
@@ -245,6 +254,8 @@ def stats(
     settings = {**asdict(reading), "range": range, "nan": nan, "by": by}
     for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
         del settings[name]
+    if listing.shard is not None:
+        settings["shard"] = {"of": listing.shard[1], "parts": [listing.shard[0]]}
     return Summary.of(total, settings, provenance())
 
 
@@ -276,6 +287,15 @@ def _check(range_: int | None, nan: str, by: str | None, on_error: str) -> None:
             re.compile(by)
         except re.error as error:
             raise UsageError(f"by {by!r}: neither 'folder' nor a regular expression ({error})") from None
+
+
+def _shard(setting: str | None) -> tuple[int, int] | None:
+    if setting is None:
+        return None
+    part, slash, of = setting.partition("/")
+    if slash and part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of):
+        return int(part), int(of)
+    raise UsageError(f"shard {setting!r}: give I/N with I from 1 to N, such as 1/8")
 
 
 def _limit(setting: str | None) -> Callable[[int, int, bool], None] | None:

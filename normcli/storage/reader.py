@@ -138,6 +138,7 @@ class Stream:
         Raises:
             InputError: the compressed data is damaged or ends early, or expands like a bomb.
         """
+        assert offset >= self._at, "a stream is read forwards"
         while self._at < offset:
             if not self._take(min(offset - self._at, 1 << 20)):
                 return b""

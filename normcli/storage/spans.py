@@ -54,6 +54,11 @@ class Held(NamedTuple):
     def __call__(self) -> bytes:
         return self.data
 
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the recipe itself takes."""
+        return len(self.data)
+
     def fingerprint(self) -> str:
         """What changes with the bytes: a checksum."""
         import zlib

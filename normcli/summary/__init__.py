@@ -216,6 +216,7 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
         UsageError: settings that differ, taking away what is not in the sum, or nothing to merge.
         NoInputError: nothing is left.
     """
+    from normcli.summary.parts import together
     from normcli.tally import Tally
 
     if not summaries:
@@ -223,20 +224,26 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
     first, total = summaries[0], Tally()
     taken = list(minus)
     for other in [*summaries, *taken]:
-        differing = [k for k in first.settings if other.settings.get(k) != first.settings[k]]
+        keys = sorted({*first.settings, *other.settings} - {"shard"})
+        differing = [k for k in keys if other.settings.get(k) != first.settings.get(k)]
         if differing and not force:
             key = differing[0]
             raise UsageError(
-                f"settings differ: {key} is {first.settings[key]!r} and {other.settings.get(key)!r} "
+                f"settings differ: {key} is {first.settings.get(key)!r} and {other.settings.get(key)!r} "
                 "(--force merges all the same)"
             )
+    settings = {key: value for key, value in first.settings.items() if key != "shard"}
+    if not force:
+        shard = together([s.settings.get("shard") for s in summaries], [s.settings.get("shard") for s in taken])
+        if shard is not None:
+            settings["shard"] = shard
     for summary in summaries:
         total.add(_verified(summary))
     for summary in taken:
         total.add(_verified(summary), -1)
         if not total.is_sound():
             raise UsageError("cannot subtract: these images are not part of the sum")
-    return Summary.of(total, first.settings, _provenance([*summaries, *taken]))
+    return Summary.of(total, settings, _provenance([*summaries, *taken]))
 
 
 def _verified(summary: Summary) -> "Tally":

@@ -44,14 +44,7 @@ class Integers:
         mean, std, sample, _ = self._values(np.array([weight]), sums[None])
         low, high = (bound(axis=(0, 1)).astype(float).tolist() for bound in (pixels.min, pixels.max))
         sampled = sample[0].tolist() if weight > self.unit else None
-        return Moments(
-            weight,
-            mean[0].tolist(),
-            std[0].tolist(),
-            sampled,
-            low.astype(float).tolist(),
-            high.astype(float).tolist(),
-        )
+        return Moments(weight, mean[0].tolist(), std[0].tolist(), sampled, low, high)
 
     @property
     def per_image(self) -> PerImage:

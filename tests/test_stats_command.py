@@ -1,0 +1,281 @@
+"""`normcli stats`, `show` and `merge` as a shell sees them: streams, exit codes, files, signals."""
+
+import json
+import os
+import pty
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, Run, encoded, photograph
+
+from normcli.summary import Summary
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class TestResult:
+    def test_a_pipe_gets_plain_aligned_text(self, run: Run, folder: Path) -> None:
+        done = run("stats", folder)
+        assert done.returncode == 0
+        assert done.stdout.startswith(b"12 images; ")
+        assert b"\x1b" not in done.stdout + done.stderr and b"mean of image stds" in done.stdout
+        assert b"4 images in gray count as R=G=B" in done.stderr
+
+    def test_json_is_the_file(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        done = run("stats", folder, "--json", "-o", "s.json")
+        assert done.stdout == (tmp_path / "s.json").read_bytes()
+        assert json.loads(done.stdout)["schema"] == "normcli/stats/1"
+        assert run("stats", folder, "-o", "-").stdout == done.stdout
+        assert run("show", "s.json", "--json").stdout == done.stdout
+        assert run("show", "-", "--json", input=done.stdout).stdout == done.stdout
+        assert run("show", "s.json").stdout == run("stats", folder).stdout
+
+    def test_mnist_has_its_published_values(self, run: Run, shared_data: Path, tmp_path: Path) -> None:
+        shutil.unpack_archive(shared_data / "mnist-test.tar", tmp_path, "tar")
+        done = run("stats", "test", "--json")
+        found = json.loads(done.stdout)
+        assert found["images"] == 10000 and done.returncode == 0
+        assert f"{found['mean'][0]:.4f} {found['std'][0]:.4f}" == "0.1325 0.3105"
+
+    def test_sample_data_gives_the_frozen_file(self) -> None:
+        import normcli
+
+        found = json.loads(normcli.stats(ROOT / "sample_data").to_json())
+        expected = json.loads((ROOT / "sample_data" / "expected.json").read_text())
+        for document in (found, expected):  # decoders may be newer than the file
+            document["provenance"] = document["provenance"]["digest"]
+        assert found == expected
+
+    def test_stamp_is_recorded_only_when_asked(self, run: Run, folder: Path) -> None:
+        stamp = json.loads(run("stats", folder, "--json", "--stamp").stdout)["provenance"]["stamp"]
+        assert set(stamp) == {"time", "host", "command"} and stamp["command"].startswith("normcli stats")
+        assert "stamp" not in json.loads(run("stats", folder, "--json").stdout)["provenance"]
+
+    def test_groups(self, run: Run, folder: Path) -> None:
+        by_folder = json.loads(run("stats", folder, "--by", "folder", "--json").stdout)["groups"]
+        assert {name: group["images"] for name, group in by_folder.items()} == {"cat": 6, "dog": 6}
+        by_suffix = json.loads(run("stats", folder, "--by", r"\.(\w+)$", "--json").stdout)["groups"]
+        assert {name: group["images"] for name, group in by_suffix.items()} == {"jpg": 8, "png": 4}
+        assert b"cat" in run("stats", folder, "--by", "folder").stdout
+
+    def test_per_image_records_come_in_order(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        assert run("stats", folder, "--per-image", "i.jsonl", "-j", "3").returncode == 0
+        records = lines(tmp_path / "i.jsonl")
+        assert [r["path"] for r in records] == sorted(str(p) for p in folder.rglob("*.*"))
+        means = [np.mean(r["mean"]) / (65535 if r["depth"] == 16 else 255) for r in records]
+        found = json.loads(run("stats", folder, "--json").stdout)["conventions"]["mean_of_image_stds"]["mean"]
+        assert abs(np.mean(means) - np.mean(found)) < 0.01
+
+    def test_resize_and_crop_are_in_the_settings(self, run: Run, folder: Path) -> None:
+        found = json.loads(run("stats", folder, "--resize", "40", "--center-crop", "32", "--json").stdout)
+        assert found["pixels"] == 12 * 32 * 32
+        assert (found["settings"]["resize"], found["settings"]["center_crop"]) == (40, 32)
+
+
+class TestSameBits:
+    def test_engines_workers_and_order_change_nothing(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        whole = run("stats", folder, "--json").stdout
+        for arguments in (("-j", "1"), ("-j", "5"), ("--engine", "serial"), ("--engine", "processes", "-j", "2")):
+            assert run("stats", folder, "--json", *arguments).stdout == whole
+        paths = [str(p) for p in folder.rglob("*.*")]
+        random.Random(1).shuffle(paths)
+        listed = "\0".join(paths).encode()
+        assert run("stats", "--files-from", "-", "-0", "--json", input=listed).stdout == whole
+        assert run("stats", "--files-from", "-", "--json", input="\n".join(paths).encode()).stdout == whole
+
+    @pytest.mark.parametrize("parts", [1, 7])
+    def test_merged_parts_are_the_whole(self, run: Run, folder: Path, tmp_path: Path, parts: int) -> None:
+        whole = run("stats", folder, "--json").stdout
+        paths = sorted(str(p) for p in folder.rglob("*.*"))
+        for i in range(parts):
+            listed = "\n".join(paths[i::parts]).encode()
+            assert run("stats", "--files-from", "-", "-o", f"p{i}.json", input=listed).returncode == 0
+        names = [f"p{i}.json" for i in range(parts)]
+        assert run("merge", *names, "--json").stdout == whole
+        if parts > 1:
+            rest = run("merge", *names[1:], "--json").stdout
+            assert run("merge", *names, "--minus", names[0], "--json").stdout == rest
+
+
+class TestBadInput:
+    def test_nothing_usable(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "empty").mkdir()
+        done = run("stats", "empty", "-o", "s.json")
+        assert done.returncode == 4 and done.stderr == b"normcli: no usable image\n"
+        assert not (tmp_path / "s.json").exists()
+        done = run("stats", "nowhere")
+        assert done.returncode == 4 and done.stderr == b"normcli: no usable image (1 missing)\n"
+
+    def test_every_bad_input_is_counted_with_a_reason(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        (folder / "empty.png").touch()
+        (folder / "text.jpg").write_text("not an image")
+        (folder / "cut.jpg").write_bytes(encoded(photograph(), "JPEG")[:900])
+        (folder / "notes.txt").write_text("hello")
+        (folder / "dangling.png").symlink_to("nowhere.png")
+        (folder / "loop").symlink_to(folder)
+        os.mkfifo(folder / "pipe.png")
+        name = os.fsencode(folder) + b"/caf\xe9.png"
+        Path(os.fsdecode(name)).write_bytes(encoded(photograph()))
+        done = run("stats", folder, folder / "missing.png", "--failures", "f.jsonl", "--json")
+        assert done.returncode == 3
+        found = json.loads(done.stdout)
+        assert found["images"] == 13 and not found["complete"]
+        expected = {"empty": 1, "missing": 2, "not-a-file": 1, "not-an-image": 1, "truncated": 1}
+        assert found["failures"] == expected and found["failed"] == 6
+        assert found["skips"] == {"folder-link": 1, "not-an-image-name": 1}
+        records = lines(tmp_path / "f.jsonl")
+        assert len(records) == 8 and all(set(r) >= {"path", "stage", "reason", "message"} for r in records)
+        assert b"6 inputs failed" in done.stderr
+        image = run("stats", name, "--per-image", "i.jsonl")
+        assert image.returncode == 0 and "path_b64" in lines(tmp_path / "i.jsonl")[0]
+
+    def test_following_links_counts_each_image_once(self, run: Run, folder: Path) -> None:
+        (folder / "cat" / "again").symlink_to(folder)
+        done = run("stats", folder, "--follow-symlinks", "--json")
+        assert json.loads(done.stdout)["images"] == 12
+        assert json.loads(done.stdout)["skips"] == {"link-loop": 1}
+
+    def test_on_error_fail_and_max_errors(self, run: Run, folder: Path) -> None:
+        for i in range(3):
+            (folder / f"bad{i}.png").write_text("x")
+        done = run("stats", folder, "--on-error", "fail")
+        assert done.returncode == 1 and b"bad0.png" in done.stderr and done.stderr.count(b"\n") == 1
+        assert run("stats", folder, "--max-errors", "2").returncode == 1
+        assert run("stats", folder, "--max-errors", "3").returncode == 3
+        assert run("stats", folder, "--max-errors", "19%").returncode == 1
+        assert run("stats", folder, "--max-errors", "20%").returncode == 3
+
+    @pytest.mark.parametrize(
+        ("arguments", "word"),
+        [
+            (["stats"], b"nothing to read"),
+            (["stats", ".", "--color", "pink"], b"auto, rgb, gray, native"),
+            (["stats", ".", "--engine", "thraeds"], b"did you mean 'threads'"),
+            (["stats", ".", "--no-such"], b"--no-such"),
+            (["stats", ".", "--range", "x"], b"range"),
+            (["stats", ".", "--by", "("], b"regular expression"),
+            (["stats", ".", "--max-errors", "-1"], b"max-errors"),
+            (["stats", ".", "-j", "-1"], b"workers"),
+            (["stats", ".", "-o", "no/such/s.json"], b"no folder"),
+            (["stats", "--files-from", "nowhere"], b"files-from"),
+            (["stts"], b"did you mean 'stats'"),
+            (["show", "nowhere.json"], b"no such file"),
+            (["merge", "nowhere.json"], b"no such file"),
+        ],
+    )
+    def test_usage_errors_are_one_line_and_2(self, run: Run, arguments: list[str], word: bytes) -> None:
+        done = run(*arguments)
+        assert done.returncode == 2 and word in done.stderr and done.stdout == b""
+        assert done.stderr.count(b"\n") == 1
+
+    def test_nothing_is_overwritten_unasked(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "s.json").write_text("mine")
+        done = run("stats", folder, "-o", "s.json")
+        assert done.returncode == 2 and (tmp_path / "s.json").read_text() == "mine"
+        assert run("stats", folder, "-o", "s.json", "--force").returncode == 0
+        Summary.load(tmp_path / "s.json")
+
+    def test_a_damaged_statistics_file_is_one_line_and_2(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        run("stats", folder, "-o", "s.json")
+        text = (tmp_path / "s.json").read_text()
+        (tmp_path / "s.json").write_text(text[: len(text) // 2])
+        for command in ("show", "merge"):
+            done = run(command, "s.json")
+            assert done.returncode == 2 and b"not a statistics file" in done.stderr
+
+    def test_merging_other_settings_needs_force(self, run: Run, folder: Path) -> None:
+        run("stats", folder, "-o", "a.json")
+        run("stats", folder, "--resize", "20", "-o", "b.json")
+        done = run("merge", "a.json", "b.json")
+        assert done.returncode == 2 and b"resize is None and 20" in done.stderr
+        assert run("merge", "a.json", "b.json", "--force").returncode == 0
+
+
+class TestCitizen:
+    def test_a_full_disk_is_5(self, run: Run, folder: Path) -> None:
+        with Path("/dev/full").open("wb") as full:
+            command = [sys.executable, "-m", "normcli", "stats", str(folder), "--json"]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=ROOT, timeout=120)
+        assert done.returncode == 5 and done.stderr.count(b"\n") >= 1 and b"Traceback" not in done.stderr
+        assert run("stats", folder, "-o", "/dev/full", "-q").returncode == 5
+
+    def test_devices_are_written_through_not_replaced(self, run: Run, folder: Path) -> None:
+        assert run("stats", folder, "-o", "/dev/null", "-q").returncode == 0
+        assert Path("/dev/null").is_char_device()
+
+    def test_a_closed_pipe_is_quiet_and_141(self, folder: Path) -> None:
+        command = [sys.executable, "-m", "normcli", "stats", str(folder), "--json", "-q"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 141
+        process.stderr.close()
+
+    @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize("engine", ["threads", "processes"])
+    def test_signals_stop_it_without_a_trace(
+        self, tmp_path: Path, sent: signal.Signals, code: int, engine: str
+    ) -> None:
+        picture = tmp_path / "p.png"
+        picture.write_bytes(encoded(np.tile(photograph(), (8, 8, 1))))
+        listing = tmp_path / "list"
+        listing.write_text(f"{picture}\n" * 200_000)
+        command = [
+            sys.executable,
+            "-m",
+            "normcli",
+            "stats",
+            "--files-from",
+            str(listing),
+            "-o",
+            str(tmp_path / "o.json"),
+        ]
+        command += ["--progress", "always", "--engine", engine]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+        assert process.stderr is not None
+        while b"img" not in process.stderr.read1():  # the first progress: it is at work
+            pass
+        process.send_signal(sent)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == code and b"Traceback" not in errors
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["list", "p.png"]
+
+    def test_a_terminal_gets_a_table_and_bars(self, folder: Path) -> None:
+        parent, child = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "120"}
+        environment.pop("NO_COLOR", None)
+        command = [sys.executable, "-m", "normcli", "stats", str(folder)]
+        process = subprocess.Popen(command, stdout=child, stderr=subprocess.DEVNULL, cwd=ROOT, env=environment)
+        os.close(child)
+        shown = b""
+        while True:
+            try:
+                part = os.read(parent, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            shown += part
+        os.close(parent)
+        assert process.wait(60) == 0
+        assert "█".encode() in shown and b"\x1b[" in shown
+
+    def test_version_and_help(self, run: Run) -> None:
+        assert run("--version").stdout == b"normcli 0.1.0\n"
+        for command in ("stats", "show", "merge"):
+            done = run(command, "-h")
+            assert done.returncode == 0 and b"Usage: normcli" in done.stdout
+        assert run("-h").returncode == 0
+
+    def test_environment_sets_defaults(self, run: Run, folder: Path) -> None:
+        done = run("stats", folder, "--json", env={"NORMCLI_STATS_COLOR": "gray"})
+        assert json.loads(done.stdout)["channels"] == ["L"]
