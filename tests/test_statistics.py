@@ -39,7 +39,7 @@ images = shapes.flatmap(
 def tally_of(pictures: list[Array]) -> Tally:
     tally = Tally()
     for picture in pictures:
-        tally.count(picture, notes=["mode:test"], data=picture.tobytes())
+        tally.count(picture, notes=("mode:test",), data=picture.tobytes())
     return tally
 
 

@@ -98,7 +98,7 @@ Workers = Annotated[
 ]
 Engine = Annotated[
     str,
-    typer.Option(metavar="serial|threads|processes", help="None changes a bit of the result.", rich_help_panel=RUN),
+    typer.Option(metavar="auto|serial|threads|processes", help="No choice changes a bit.", rich_help_panel=RUN),
 ]
 OnError = Annotated[
     str,

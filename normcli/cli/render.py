@@ -201,6 +201,7 @@ def progress(setting: str, quiet: bool, noun: str = "img") -> Iterator[Step | No
 def _bar(noun: str) -> Iterator[Step]:
     from tqdm import tqdm
 
+    tqdm.monitor_interval = 0  # its watching thread would keep engines from forking
     megabytes = 0.0
     with tqdm(unit=f" {noun}", mininterval=0.5, leave=False, dynamic_ncols=True, smoothing=0.1) as bar:
 

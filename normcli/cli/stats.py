@@ -45,7 +45,7 @@ def stats(
     stamp: Annotated[bool, o.STAMP] = False,
     shard: o.Shard = None,
     workers: o.Workers = 0,
-    engine: o.Engine = "threads",
+    engine: o.Engine = "auto",
     progress: o.Progress = "auto",
     force: o.Force = False,
     quiet: o.Quiet = False,

@@ -95,7 +95,7 @@ def _count(
     counting: Counting,
     group: Callable[[Item], str] | None,
 ) -> None:
-    notes = [f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes]
+    notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
     encoded = data if isinstance(data, bytes) else data.tobytes()
     moments = done.tally.count(
         image.pixels,
@@ -166,7 +166,7 @@ def stats(
     range: int | None = None,
     nan: str = "error",
     by: str | None = None,
-    engine: str = "threads",
+    engine: str = "auto",
     workers: int = 0,
     on_error: str = "skip",
     max_errors: str | None = None,
@@ -196,7 +196,7 @@ def stats(
         range: value of full intensity of 16-bit and float images; None is 65535 and raw units.
         nan: "error" refuses images with NaN or infinity, "skip" leaves those pixels out.
         by: "folder", or a regular expression on the path: statistics by group as well.
-        engine: "serial", "threads" or "processes"; none changes a bit.
+        engine: "auto", "serial", "threads" or "processes"; none changes a bit.
         workers: how many; 0 is one per usable processor.
         on_error: "skip", or "fail" at the first input that fails.
         max_errors: "N" or "N%": give up when more inputs fail.

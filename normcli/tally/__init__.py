@@ -6,7 +6,7 @@ on workers, shards or containers; subtracting undoes adding; the empty tally is 
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = ["Bucket", "Floats", "Integers", "Moments", "PerImage", "Tally", "dige
 Array = np.ndarray[Any, Any]
 
 DIGEST = 1 << 128
+_KINDS = {"B": "uint8", "H": "uint16", "f": "float", "d": "float"}  # of dtype.char; dtype.name takes 6 us
 
 Bucket = Integers | Floats
 
@@ -38,7 +39,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.buckets: dict[tuple[int, str, int], Bucket] = {}
-        self.composition: Counter[str] = Counter()
+        self._composition: Counter[str] = Counter()
+        self._noted: Counter[tuple[str, ...]] = Counter()  # not yet in the composition
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.digest = 0
@@ -49,13 +51,22 @@ class Tally:
         """Number of images counted."""
         return sum(bucket.per_image.images for bucket in self.buckets.values())
 
+    @property
+    def composition(self) -> Counter[str]:
+        """How many images each note was given for."""
+        for notes, images in self._noted.items():
+            for note in notes:
+                self._composition[note] += images
+        self._noted.clear()
+        return self._composition
+
     def count(
         self,
         pixels: Array,
         weights: Array | None = None,
         *,
         nan: str = "error",
-        notes: Iterable[str] = (),
+        notes: tuple[str, ...] = (),
         data: bytes | None = None,
         moments: bool = False,
     ) -> Moments | None:
@@ -72,12 +83,12 @@ class Tally:
         Raises:
             InputError: see `nan`; the tally is then unchanged.
         """
-        floating = pixels.dtype.kind == "f"
+        kind = _KINDS[pixels.dtype.char]
         unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
-        key = (pixels.shape[2], "float" if floating else pixels.dtype.name, unit)
+        key = (pixels.shape[2], kind, unit)
         bucket = self.buckets.get(key)
         if bucket is None:
-            bucket = Floats(key[0]) if floating else Integers(*key)
+            bucket = Floats(key[0]) if kind == "float" else Integers(*key)
         found: Moments | None
         if isinstance(bucket, Floats):
             found = bucket.count(pixels, nan)
@@ -85,7 +96,7 @@ class Tally:
             weight, sums = bucket.count(pixels, weights)
             found = bucket.moments(weight, sums, pixels) if moments else None
         self.buckets[key] = bucket
-        self.composition.update(notes)
+        self._noted[notes] += 1
         if data is not None:
             self.digest = (self.digest + digest(data)) % DIGEST
         return found
@@ -158,7 +169,7 @@ class Tally:
             bucket: Bucket = Floats.from_state(entry) if entry["dtype"] == "float" else Integers.from_state(entry)
             tally.buckets[bucket.channels, bucket.dtype, bucket.unit] = bucket
         for name in ("composition", "failed", "skipped"):
-            setattr(tally, name, Counter({str(k): int(v) for k, v in state[name].items()}))
+            getattr(tally, name).update({str(k): int(v) for k, v in state[name].items()})
         tally.digest = int(state["digest"], 16)
         for name, group in state.get("groups", {}).items():
             tally.groups[name] = cls.from_state(group)
