@@ -52,6 +52,10 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Take the I-th of N parts (job arrays); merge adds them.", rich_help_panel=RUN),
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Keep a journal beside -o, and go on where a killed run was.", rich_help_panel=RUN),
+]
 Color = Annotated[
     str, typer.Option(metavar="auto|rgb|gray|native", help="Channels to work in.", rich_help_panel=IMAGES)
 ]

@@ -44,6 +44,7 @@ def stats(
     per_image: Annotated[Path | None, o.PER_IMAGE] = None,
     stamp: Annotated[bool, o.STAMP] = False,
     shard: o.Shard = None,
+    resume: o.Resume = False,
     workers: o.Workers = 0,
     engine: o.Engine = "auto",
     progress: o.Progress = "auto",
@@ -67,8 +68,9 @@ def stats(
     if not sources and files is None:
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
+    journal = _journal(output) if resume else None
     for path in (output, failures, per_image):
-        o.refuse_existing(path, force)
+        o.refuse_existing(path, force or (path == output and journal is not None and journal.exists()))
     with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
         summary = counting.stats(
             *(sources or ()),
@@ -92,6 +94,7 @@ def stats(
             by=by,
             engine=engine,
             workers=workers,
+            resume=journal,
             on_error=on_error,
             max_errors=max_errors,
             on_failure=None if fail is None else lambda failure: fail(failure.record()),
@@ -102,6 +105,8 @@ def stats(
         summary.provenance["stamp"] = _stamp()
     if output is not None and str(output) != "-":
         summary.save(output)
+        if journal is not None:
+            journal.unlink(missing_ok=True)
     if to_stdout:
         render.write(summary.to_json())
     else:
@@ -109,6 +114,12 @@ def stats(
     if not quiet:
         render.warn(summary)
     return 3 if summary.failed else 0
+
+
+def _journal(output: Path | None) -> Path:
+    if output is None or str(output) == "-":
+        raise UsageError("--resume keeps its journal beside the output: give -o FILE")
+    return output.with_name(output.name + ".journal")
 
 
 def _stamp() -> dict[str, Any]:

@@ -1,8 +1,11 @@
 """Items in batches that take about as long as each other, whatever the images' size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from normcli.formats import Item, Skip
+from normcli.pipeline.journal import Recalled
+
+Batch = list[Item | Skip] | Recalled
 
 _SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
 _LARGEST = 512
@@ -10,19 +13,40 @@ _LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a work
 
 
 class Batches:
-    """An iterator of lists of items; `learn` tells it how long a batch took."""
+    """An iterator of lists of items; `learn` tells it how long a batch took.
 
-    def __init__(self, items: Iterator[Item | Skip]) -> None:
+    Args:
+        items: what to put together; a line of the journal is a batch of its own.
+        starts: called with every batch before it is handed out.
+    """
+
+    def __init__(self, items: Iterator[Item | Skip | Recalled], starts: Callable[[Batch], None] | None = None) -> None:
         self._items = items
+        self._starts = starts
         self._size = 4
+        self._next: Recalled | None = None
 
-    def __iter__(self) -> Iterator[list[Item | Skip]]:
+    def __iter__(self) -> Iterator[Batch]:
         return self
 
-    def __next__(self) -> list[Item | Skip]:
+    def __next__(self) -> Batch:
+        batch = self._batch()
+        if self._starts is not None:
+            self._starts(batch)
+        return batch
+
+    def _batch(self) -> Batch:
+        if self._next is not None:
+            recalled, self._next = self._next, None
+            return recalled
         batch: list[Item | Skip] = []
         held = 0
         for item in self._items:
+            if isinstance(item, Recalled):
+                if not batch:
+                    return item
+                self._next = item
+                break
             batch.append(item)
             if isinstance(item, Item):
                 held += getattr(item.load, "held_bytes", 0)

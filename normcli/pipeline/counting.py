@@ -4,7 +4,8 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -13,30 +14,11 @@ from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
-from normcli.pipeline.batches import Batches
+from normcli.pipeline.batches import Batch, Batches
+from normcli.pipeline.counted import Counted, Failure
+from normcli.pipeline.journal import Journal, Recalled
 from normcli.storage import path_fields
 from normcli.summary import Summary
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One input that was not used.
-
-    Attributes:
-        key: its path, or container and member.
-        stage: "list", "load", "decode" or "count"; "skip" for inputs that are no images.
-        reason: one word, as counted.
-        message: one line.
-    """
-
-    key: str
-    stage: str
-    reason: str
-    message: str
-
-    def record(self) -> dict[str, Any]:
-        """Give the line of `--failures`."""
-        return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +31,12 @@ class Counting:
     per_image: bool = False
 
 
-@dataclass
-class Counted:
-    """What a batch gave."""
-
-    tally: tally.Tally
-    failures: list[Failure]
-    records: list[dict[str, Any]]
-    inputs: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-
-
-def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
+def count_batch(counting: Counting, batch: Batch) -> Counted:
     """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
+    if isinstance(batch, Recalled):
+        return batch.result()
     started = time.perf_counter()
-    done = Counted(tally.Tally(), [], [], len(batch))
+    done = Counted(inputs=len(batch))
     group = _grouping(counting.by)
     for item in batch:
         if isinstance(item, Skip):
@@ -168,6 +140,7 @@ def stats(
     by: str | None = None,
     engine: str = "auto",
     workers: int = 0,
+    resume: str | os.PathLike[str] | None = None,
     on_error: str = "skip",
     max_errors: str | None = None,
     on_failure: Callable[[Failure], None] | None = None,
@@ -198,6 +171,7 @@ def stats(
         by: "folder", or a regular expression on the path: statistics by group as well.
         engine: "auto", "serial", "threads" or "processes"; none changes a bit.
         workers: how many; 0 is one per usable processor.
+        resume: a journal: what it holds is not counted again, what is counted is added to it.
         on_error: "skip", or "fail" at the first input that fails.
         max_errors: "N" or "N%": give up when more inputs fail.
         on_failure: called with every input not used, in order.
@@ -231,46 +205,59 @@ def stats(
         shard=_shard(shard),
     )
     counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
-    items = _items(sources, files, listing)
+    settings = _settings(reading, listing, counting, range)
+    items = formats.read(map(os.fsdecode, sources), listing, files or ())
     total = tally.Tally()
     found = 0
-    for done in _run(counting, items, engine, workers):
-        for failure in done.failures:
-            if on_failure is not None:
-                on_failure(failure)
-            if failure.stage != "skip" and on_error == "fail":
-                raise NormcliError(f"{failure.key}: {failure.message}")
-        if on_image is not None:
-            for record in done.records:
-                on_image(record)
-        total.add(done.tally)
-        found += done.inputs
-        if limit is not None:
-            limit(total.failed.total(), found, False)
-        if on_progress is not None:
-            on_progress(done)
+    with ExitStack() as stack:
+        journal = None
+        if resume is not None:
+            depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
+            journal = stack.enter_context(Journal(os.fsdecode(resume), depends))
+        results = stack.enter_context(closing(_run(counting, items, engine, workers, journal)))
+        for done in results:
+            for failure in done.failures:
+                if on_failure is not None:
+                    on_failure(failure)
+                if failure.stage != "skip" and on_error == "fail":
+                    raise NormcliError(f"{failure.key}: {failure.message}")
+            if on_image is not None:
+                for record in done.records:
+                    on_image(record)
+            total.add(done.tally)
+            found += done.inputs
+            if limit is not None:
+                limit(total.failed.total(), found, False)
+            if on_progress is not None:
+                on_progress(done)
     if limit is not None:
         limit(total.failed.total(), found, True)
-    settings = {**asdict(reading), "range": range, "nan": nan, "by": by}
+    return Summary.of(total, settings, provenance())
+
+
+def _settings(reading: Reading, listing: Listing, counting: Counting, range_: int | None) -> dict[str, Any]:
+    """Everything that changes what the numbers mean."""
+    settings = {**asdict(reading), "range": range_, "nan": counting.nan, "by": counting.by}
     for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
         del settings[name]
     if listing.shard is not None:
         settings["shard"] = {"of": listing.shard[1], "parts": [listing.shard[0]]}
-    return Summary.of(total, settings, provenance())
+    return settings
 
 
-def _items(
-    sources: Iterable[str | os.PathLike[str]], files: Iterable[str] | None, listing: Listing
-) -> Iterator[Item | Skip]:
-    yield from formats.read(map(os.fsdecode, sources), listing, files or ())
-
-
-def _run(counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int) -> Iterator[Counted]:
-    """Count items in batches that take about as long as each other, whatever the images' size."""
-    batches = Batches(items)
+def _run(
+    counting: Counting,
+    items: Iterator[Item | Skip],
+    engine_name: str,
+    workers: int,
+    journal: Journal | None,
+) -> Generator[Counted, None, None]:
+    """Count items in batches, in order; what the journal holds is not counted again."""
+    batches = Batches(items) if journal is None else Batches(journal.known(items), journal.starts)
+    results = engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers)
     with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
-        for done in engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers):
+        for done in results if journal is None else journal.keep(results):
             batches.learn(done.inputs, done.seconds)
             yield done
 

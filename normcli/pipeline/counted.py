@@ -1,0 +1,71 @@
+"""What counting gave: exact counts, and what is to be told of single inputs."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from normcli.storage import path_fields
+from normcli.tally import Tally
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One input that was not used.
+
+    Attributes:
+        key: its path, or container and member.
+        stage: "list", "load", "decode" or "count"; "skip" for inputs that are no images.
+        reason: one word, as counted.
+        message: one line.
+    """
+
+    key: str
+    stage: str
+    reason: str
+    message: str
+
+    def record(self) -> dict[str, Any]:
+        """Give the line of `--failures`."""
+        return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
+
+
+@dataclass
+class Counted:
+    """What some batches gave, in order.
+
+    Attributes:
+        tally: the exact counts.
+        failures: inputs that were not used.
+        records: of single images, where asked for.
+        inputs: how many inputs these are.
+        bytes: how many bytes were read.
+        seconds: how long a worker took.
+    """
+
+    tally: Tally = field(default_factory=Tally)
+    failures: list[Failure] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    inputs: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+    def add(self, other: "Counted") -> None:
+        """Add what the next batch gave."""
+        self.tally.add(other.tally)
+        self.failures += other.failures
+        self.records += other.records
+        self.inputs += other.inputs
+        self.bytes += other.bytes
+        self.seconds += other.seconds
+
+    def state(self) -> dict[str, Any]:
+        """Give everything but the time as JSON values."""
+        failures = [(f.key, f.stage, f.reason, f.message) for f in self.failures]
+        counts = {"tally": self.tally.state(), "inputs": self.inputs, "bytes": self.bytes}
+        return {**counts, "failures": failures, "records": self.records}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Counted":
+        """Read what `state` gave."""
+        failures = [Failure(*row) for row in state["failures"]]
+        return cls(Tally.from_state(state["tally"]), failures, state["records"], state["inputs"], state["bytes"])
