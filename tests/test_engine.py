@@ -12,41 +12,46 @@ from normcli import engine
 from normcli.errors import NormcliError, UsageError
 
 
-def double(number: int) -> int:
-    return 2 * number
+def numbers(count: int) -> Iterator[list[int]]:
+    """Batches of one number each."""
+    return ([i] for i in range(count))
 
 
-def die_once(marker: Path, number: int) -> int:
-    if number == 5 and not marker.exists():
+def double(batch: list[int]) -> int:
+    return 2 * batch[0]
+
+
+def die_once(marker: Path, batch: list[int]) -> int:
+    if batch[0] == 5 and not marker.exists():
         marker.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
+    return double(batch)
 
 
-def die(number: int) -> int:
+def die(batch: list[int]) -> int:
     os.kill(os.getpid(), signal.SIGKILL)
-    return number
+    return batch[0]
 
 
-def refuse(number: int) -> int:
-    raise ValueError(str(number))
+def refuse(batch: list[int]) -> int:
+    raise ValueError(str(batch[0]))
 
 
 @pytest.mark.parametrize("name", engine.ENGINES)
 @pytest.mark.parametrize("count", [0, 1, 50])
 def test_results_come_in_order(name: str, count: int) -> None:
-    assert list(engine.run(double, range(count), engine=name, workers=2)) == [2 * i for i in range(count)]
+    assert list(engine.run(double, numbers(count), engine=name, workers=2)) == [2 * i for i in range(count)]
 
 
 @pytest.mark.parametrize("name", ["serial", "threads", "processes"])
 def test_batches_are_taken_as_they_are_needed(name: str) -> None:
     taken = 0
 
-    def batches() -> Iterator[int]:
+    def batches() -> Iterator[list[int]]:
         nonlocal taken
         for i in range(1000):
             taken += 1
-            yield i
+            yield [i]
 
     results = engine.run(double, batches(), engine=name, workers=2)
     assert next(results) == 0
@@ -57,17 +62,17 @@ def test_batches_are_taken_as_they_are_needed(name: str) -> None:
 @pytest.mark.parametrize("name", engine.ENGINES)
 def test_an_error_reaches_the_caller(name: str) -> None:
     with pytest.raises(ValueError, match="0"):
-        list(engine.run(refuse, range(100), engine=name, workers=2))
+        list(engine.run(refuse, numbers(100), engine=name, workers=2))
 
 
 def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
     function = partial(die_once, tmp_path / "marker")
-    assert list(engine.run(function, range(20), engine="processes", workers=2)) == [2 * i for i in range(20)]
+    assert list(engine.run(function, numbers(20), engine="processes", workers=2)) == [2 * i for i in range(20)]
 
 
 def test_a_batch_that_kills_twice_is_an_error() -> None:
     with pytest.raises(NormcliError, match="died twice"):
-        list(engine.run(die, range(3), engine="processes", workers=1))
+        list(engine.run(die, numbers(3), engine="processes", workers=1))
 
 
 def test_names_and_numbers_are_checked() -> None:

@@ -31,7 +31,7 @@ images = shapes.flatmap(
         arrays.arrays(np.uint8, shape),
         arrays.arrays(np.uint16, shape),
         arrays.arrays(np.float32, shape, elements=st.floats(-1e6, 1e6, width=32)),
-        arrays.arrays(np.float64, shape, elements=st.floats(-1e9, 1e9)),
+        arrays.arrays(np.float64, shape, elements=st.floats(-1e140, 1e140)),
     )
 )
 
@@ -122,6 +122,13 @@ class TestExact:
         mean = sum(fractions) / len(fractions)
         exact = reference.root(sum((v - mean) ** 2 for v in fractions) / len(fractions))
         assert summary_of([wide]).std[0] == exact
+
+    @given(arrays.arrays(np.float64, (3, 3, 1), elements=st.floats(-1e140, 1e140)))
+    @settings(max_examples=60, deadline=None)
+    def test_floats_of_any_size_are_added_up_exactly(self, picture: Array) -> None:
+        fractions = [reference.Fraction(v) for v in picture.ravel().tolist()]
+        (bucket,) = tally_of([picture]).buckets.values()
+        assert bucket.sums(0) == (sum(fractions), sum(v * v for v in fractions))
 
     @given(st.fractions(min_value=0, max_value=10**30))
     def test_root_is_correctly_rounded(self, value: Any) -> None:

@@ -276,6 +276,13 @@ class TestCitizen:
             assert done.returncode == 0 and b"Usage: normcli" in done.stdout
         assert run("-h").returncode == 0
 
+    def test_verbose_says_what_was_chosen_and_the_log_keeps_it(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        paths = b"".join(os.fsencode(p) + b"\n" for p in folder.rglob("*.jpg")) * 50
+        done = run("stats", "--files-from", "-", "-v", "-j", "2", "--log-file", "log", input=paths)
+        assert b"normcli: engine: 2 processes" in done.stderr
+        assert "INFO normcli.engine: engine: 2 processes" in (tmp_path / "log").read_text()
+        assert b"engine" not in run("stats", "--files-from", "-", "-j", "2", input=paths).stderr
+
     def test_environment_sets_defaults(self, run: Run, folder: Path) -> None:
         done = run("stats", folder, "--json", env={"NORMCLI_STATS_COLOR": "gray"})
         assert json.loads(done.stdout)["channels"] == ["L"]

@@ -24,6 +24,8 @@ def merge(
         typer.Option("-f", "--force", help="Overwrite FILE; merge although settings differ."),
     ] = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Add statistics files without loss.

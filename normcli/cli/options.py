@@ -136,6 +136,44 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 Force = Annotated[bool, typer.Option("-f", "--force", help="Overwrite what is there.", rich_help_panel=OUTPUT)]
 
 
+def _verbosity(count: int) -> int:
+    from normcli.cli import logs
+
+    logs.show(count)
+    return count
+
+
+def _log_file(path: Path | None) -> Path | None:
+    if path is not None:
+        from normcli.cli import logs
+
+        logs.keep(path)
+    return path
+
+
+# both take effect in their callbacks
+Verbose = Annotated[
+    int,
+    typer.Option(
+        "-v",
+        "--verbose",
+        count=True,
+        callback=_verbosity,
+        is_eager=True,
+        metavar="",
+        show_default=False,
+        help="Say what was chosen and how long it took; -vv every detail.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", callback=_log_file, help="Append every record of the run to FILE.", rich_help_panel=OUTPUT
+    ),
+]
+
+
 def white(text: str) -> int | None:
     """Read `--range`.
 

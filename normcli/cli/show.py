@@ -15,6 +15,8 @@ def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
     json: o.Json = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Print a statistics file.

@@ -50,6 +50,8 @@ def stats(
     progress: o.Progress = "auto",
     force: o.Force = False,
     quiet: o.Quiet = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
     """Exact per-channel mean and std of an image dataset.

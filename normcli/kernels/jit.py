@@ -5,6 +5,7 @@ at all; each shows as a different exception, at decoration or at the first call.
 """
 
 import hashlib
+import logging
 import pickle
 import threading
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from typing import Any
 import numba
 from numba.core.caching import IndexDataCacheFile
 
+log = logging.getLogger("normcli.kernels")
 _compiling = threading.RLock()
-notes: list[str] = []  # what went wrong with the cache, for `-v`
 
 
 class Kernel:
@@ -47,7 +48,8 @@ class Kernel:
                 return self._compiled(*arguments)
             try:
                 compiled = numba.njit(nogil=True, cache=True, **self._options)(self.py_func)
-                _check_what_is_loaded(compiled)
+                if not _check_what_is_cached(compiled):
+                    log.info("compiling %s, once for this machine", self.__name__)
                 compiled.compile(tuple(numba.typeof(a) for a in arguments))
             except Exception as error:
                 return self._without_cache(error, arguments)
@@ -55,10 +57,8 @@ class Kernel:
         return compiled(*arguments)
 
     def _without_cache(self, error: Exception, arguments: tuple[Any, ...]) -> Any:
-        notes.append(
-            f"kernel {self.__name__}: Numba's cache is not usable ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no text'}); compiled without it"
-        )
+        why = str(error).splitlines()[0] if str(error) else "no text"
+        log.info("%s: Numba's cache is not usable (%s: %s)", self.__name__, type(error).__name__, why)
         self._compiled = numba.njit(nogil=True, **self._options)(self.py_func)
         return self._compiled(*arguments)
 
@@ -99,10 +99,13 @@ def _verify(data: bytes) -> None:
         raise OSError("damaged cache file")  # Numba takes it for absent and writes it anew
 
 
-def _check_what_is_loaded(compiled: Any) -> None:
-    file = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if type(file) is IndexDataCacheFile:
-        file.__class__ = _CheckedCacheFile
+def _check_what_is_cached(compiled: Any) -> bool:
+    """Have the cache files of a kernel verified; say whether there are any."""
+    file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
+    if type(file) is not IndexDataCacheFile:
+        return False
+    file.__class__ = _CheckedCacheFile
+    return Path(file._index_path).exists()
 
 
 def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:

@@ -8,8 +8,12 @@ import numpy as np
 
 from normcli.kernels.jit import kernel
 
-# One bin for every exponent of a float64, two sums in each: see `deposit`.
-EXPONENTS = 2048
+# One bin for every exponent of a float64 and, from SHIFT on down, of the squares of very small ones; two sums
+# in each: see `count_floats`.
+EXPONENTS = 4096
+SHIFT = 1300
+_TINY = 2.0**-400  # below it a product of halves could fall under the smallest float64
+_UP = 2.0**600
 
 
 @kernel
@@ -117,8 +121,8 @@ def count_floats(pixels, histogram, totals, squares, extremes):  # type: ignore[
     Args:
         pixels: float32 or float64 (H*W*C).
         histogram: int64 (C, 65536), added to: by the upper 16 bits of the value as float32, in order of value.
-        totals: int64 (C, 2048, 2), added to: sums by exponent.
-        squares: int64 (C, 2048, 2), added to: sums of squares by exponent.
+        totals: int64 (C, 4096, 2), added to: sums by SHIFT + exponent.
+        squares: int64 (C, 4096, 2), added to: sums of squares by SHIFT + exponent.
         extremes: float64 (C, 2), lowered and raised to the smallest and largest value.
 
     Returns:
@@ -146,9 +150,14 @@ def count_floats(pixels, histogram, totals, squares, extremes):  # type: ignore[
             histogram[c, 0xFFFF - upper if upper >> 15 else upper | 0x8000] += 1
             # x = high + low with 26 bits each (Veltkamp), so that the three products are exact;
             # a float32 has 24 bits: its low part is zero
-            scaled = x * 134217729.0
-            high = scaled - (scaled - x)
-            low = x - high
+            shift = SHIFT
+            y = x
+            if abs(x) < _TINY:
+                y = x * _UP
+                shift = SHIFT - 1200  # twice 600
+            scaled = y * 134217729.0
+            high = scaled - (scaled - y)
+            low = y - high
             for part in range(4):
                 if part == 0:
                     word[0] = x
@@ -168,8 +177,9 @@ def count_floats(pixels, histogram, totals, squares, extremes):  # type: ignore[
                     exponent = 1  # subnormal: the same scale, no hidden bit
                 sign = np.int64(1) - 2 * np.int64(word[0] < 0)
                 into = totals if part == 0 else squares
-                into[c, exponent, 0] += sign * (mantissa >> 26)
-                into[c, exponent, 1] += sign * (mantissa & 0x3FFFFFF)
+                place = exponent + (SHIFT if part == 0 else shift)
+                into[c, place, 0] += sign * (mantissa >> 26)
+                into[c, place, 1] += sign * (mantissa & 0x3FFFFFF)
     return used
 
 

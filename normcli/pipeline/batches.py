@@ -23,7 +23,7 @@ class Batches:
     def __init__(self, items: Iterator[Item | Skip | Recalled], starts: Callable[[Batch], None] | None = None) -> None:
         self._items = items
         self._starts = starts
-        self._size = 4
+        self._size = 2
         self._next: Recalled | None = None
 
     def __iter__(self) -> Iterator[Batch]:

@@ -1,11 +1,12 @@
 """stats: formats.read ─ Items ─► engine ─► load ► images.decode ► tally ─► + ─► summary."""
 
+import logging
 import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -19,6 +20,8 @@ from normcli.pipeline.counted import Counted, Failure
 from normcli.pipeline.journal import Journal, Recalled
 from normcli.storage import path_fields
 from normcli.summary import Summary
+
+log = logging.getLogger("normcli.stats")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,30 +211,31 @@ def stats(
     settings = _settings(reading, listing, counting, range)
     items = formats.read(map(os.fsdecode, sources), listing, files or ())
     total = tally.Tally()
-    found = 0
-    with ExitStack() as stack:
-        journal = None
-        if resume is not None:
-            depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
-            journal = stack.enter_context(Journal(os.fsdecode(resume), depends))
-        results = stack.enter_context(closing(_run(counting, items, engine, workers, journal)))
-        for done in results:
-            for failure in done.failures:
-                if on_failure is not None:
-                    on_failure(failure)
-                if failure.stage != "skip" and on_error == "fail":
-                    raise NormcliError(f"{failure.key}: {failure.message}")
-            if on_image is not None:
-                for record in done.records:
-                    on_image(record)
-            total.add(done.tally)
-            found += done.inputs
-            if limit is not None:
-                limit(total.failed.total(), found, False)
-            if on_progress is not None:
-                on_progress(done)
+    journal = None
+    if resume is not None:
+        depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
+        journal = Journal(os.fsdecode(resume), depends)
+    found, size, started = 0, 0, time.perf_counter()
+    for done in _run(counting, items, engine, workers, journal):
+        for failure in done.failures:
+            if on_failure is not None:
+                on_failure(failure)
+            if failure.stage != "skip" and on_error == "fail":
+                raise NormcliError(f"{failure.key}: {failure.message}")
+        if on_image is not None:
+            for record in done.records:
+                on_image(record)
+        total.add(done.tally)
+        found += done.inputs
+        size += done.bytes
+        if limit is not None:
+            limit(total.failed.total(), found, False)
+        if on_progress is not None:
+            on_progress(done)
     if limit is not None:
         limit(total.failed.total(), found, True)
+    spent = time.perf_counter() - started
+    log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", found, spent, found / spent, size / spent / 1e6)
     return Summary.of(total, settings, provenance())
 
 
@@ -246,16 +250,13 @@ def _settings(reading: Reading, listing: Listing, counting: Counting, range_: in
 
 
 def _run(
-    counting: Counting,
-    items: Iterator[Item | Skip],
-    engine_name: str,
-    workers: int,
-    journal: Journal | None,
-) -> Generator[Counted, None, None]:
+    counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int, journal: Journal | None
+) -> Iterator[Counted]:
     """Count items in batches, in order; what the journal holds is not counted again."""
     batches = Batches(items) if journal is None else Batches(journal.known(items), journal.starts)
     results = engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers)
-    with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
+    with warnings.catch_warnings(), journal or nullcontext():
+        # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
         for done in results if journal is None else journal.keep(results):
             batches.learn(done.inputs, done.seconds)

@@ -188,17 +188,18 @@ def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[i
     totals = np.zeros((channels, compiled.EXPONENTS, 2), np.int64)
     squares = np.zeros_like(totals)
     used = int(compiled.count_floats(pixels.reshape(-1), histogram, totals, squares, extremes))
-    return used, _gathered(totals, 0), _gathered(squares, FLOAT_BITS), extremes
+    return used, _gathered(totals, -compiled.SHIFT), _gathered(squares, FLOAT_BITS - compiled.SHIFT), extremes
 
 
 def _gathered(bins: Array, extra: int) -> list[int]:
-    """Sums by exponent (C,2048,2) as one integer per channel, in units of 2^-(1074+extra)."""
+    """Sums by exponent (C,bins,2) as one integer per channel: each bin times 2^(its index - 1 + extra)."""
     out = []
     for channel in bins:
         total = 0
         for exponent in np.flatnonzero(channel.any(axis=1)).tolist():
             high, low = channel[exponent].tolist()
-            total += ((high << 26) + low) << (exponent - 1 + extra)
+            mantissa, power = (high << 26) + low, exponent - 1 + extra
+            total += mantissa << power if power >= 0 else mantissa >> -power  # what is shifted out is zero
         out.append(total)
     return out
 
