@@ -135,10 +135,10 @@ class Integers:
         return one
 
 
-# Loading Numba costs 0.4 s of processor time. Until the detour below has cost as much, 8-bit images take it:
-# Pillow's histogram or NumPy's bincount, 0.9 ns a pixel and 10 us an image dearer. So a small folder never
-# pays for the load, and a large one pays at most twice.
-_LOADING = 0.4
+# Loading Numba costs 0.4 s of processor time, as much again to wait for it, and 120 MB. Until the detour below
+# has cost as much, 8-bit images take it: Pillow's histogram or NumPy's bincount, 0.9 ns a pixel and 9 us an image
+# dearer. So a small folder never pays for the load, and a large one pays at most twice.
+_LOADING = 0.8
 _detour = 0.0
 
 
@@ -149,7 +149,7 @@ def _count(pixels: Array, weights: Array | None, histogram: Array, sums: Array) 
     simple = pixels.dtype == np.uint8 and weights is None and channels in (1, 3)
     compiled = kernels.loaded(wait=not simple)
     if compiled is None:
-        _detour += 1e-5 + 0.9e-9 * pixels.size / channels
+        _detour += 9e-6 + 0.9e-9 * pixels.size / channels
         if _detour > _LOADING:
             kernels.start()
         return _count_without_numba(pixels, weights, histogram, sums)
@@ -184,7 +184,7 @@ def _count_without_numba(pixels: Array, weights: Array | None, histogram: Array,
                 np.add.at(own[c], flat[:, c], weights.reshape(-1).astype(np.int64))
     histogram += own
     sums[:] = own @ _powers(bins)
-    return int(own[0].sum())
+    return height * width if weights is None else int(own[0].sum())
 
 
 _SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's histogram (8 us against 57)
