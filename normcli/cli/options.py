@@ -52,6 +52,21 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Take the I-th of N parts (job arrays); merge adds them.", rich_help_panel=RUN),
 ]
+SAMPLE = "Estimates"
+Sample = Annotated[
+    str | None,
+    typer.Option("--sample", metavar="N|P%", help="Read only so many, chosen at random.", rich_help_panel=SAMPLE),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="T", help="Read until mean and std are known to +-T (full intensity is 1).", rich_help_panel=SAMPLE
+    ),
+]
+Confidence = Annotated[
+    float, typer.Option(metavar="C", help="That all intervals of an estimate hold.", rich_help_panel=SAMPLE)
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the random choice.", rich_help_panel=SAMPLE)]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Keep a journal beside -o, and go on where a killed run was.", rich_help_panel=RUN),

@@ -18,11 +18,20 @@ class Batches:
     Args:
         items: what to put together; a line of the journal is a batch of its own.
         starts: called with every batch before it is handed out.
+        looks: after so many items a batch ends, whatever its size.
     """
 
-    def __init__(self, items: Iterator[Item | Skip | Recalled], starts: Callable[[Batch], None] | None = None) -> None:
+    def __init__(
+        self,
+        items: Iterator[Item | Skip | Recalled],
+        starts: Callable[[Batch], None] | None = None,
+        looks: Iterator[int] = iter(()),
+    ) -> None:
         self._items = items
         self._starts = starts
+        self._looks = looks
+        self._until = next(looks, None)
+        self._given = 0
         self._size = 2
         self._next: Recalled | None = None
 
@@ -41,6 +50,8 @@ class Batches:
             return recalled
         batch: list[Item | Skip] = []
         held = 0
+        if self._until == self._given:
+            self._until = next(self._looks, None)
         for item in self._items:
             if isinstance(item, Recalled):
                 if not batch:
@@ -48,9 +59,10 @@ class Batches:
                 self._next = item
                 break
             batch.append(item)
+            self._given += 1
             if isinstance(item, Item):
                 held += getattr(item.load, "held_bytes", 0)
-            if len(batch) >= self._size or held >= _LARGEST_HELD:
+            if len(batch) >= self._size or held >= _LARGEST_HELD or self._given == self._until:
                 break
         if not batch:
             raise StopIteration

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from normcli.storage import path_fields
-from normcli.tally import Tally
+from normcli.tally import Moments, Tally
+
+Row = tuple[float, list[float], list[float], float, float]
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Counted:
         tally: the exact counts.
         failures: inputs that were not used.
         records: of single images, where asked for.
+        rows: of single images, for intervals: weight, E[x], E[x^2] per channel, lowest and highest value.
         inputs: how many inputs these are.
         bytes: how many bytes were read.
         seconds: how long a worker took.
@@ -45,6 +48,7 @@ class Counted:
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0
@@ -54,6 +58,7 @@ class Counted:
         self.tally.add(other.tally)
         self.failures += other.failures
         self.records += other.records
+        self.rows += other.rows
         self.inputs += other.inputs
         self.bytes += other.bytes
         self.seconds += other.seconds
@@ -62,10 +67,25 @@ class Counted:
         """Give everything but the time as JSON values."""
         failures = [(f.key, f.stage, f.reason, f.message) for f in self.failures]
         counts = {"tally": self.tally.state(), "inputs": self.inputs, "bytes": self.bytes}
-        return {**counts, "failures": failures, "records": self.records}
+        return {**counts, "failures": failures, "records": self.records, "rows": self.rows}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Counted":
         """Read what `state` gave."""
         failures = [Failure(*row) for row in state["failures"]]
-        return cls(Tally.from_state(state["tally"]), failures, state["records"], state["inputs"], state["bytes"])
+        return cls(
+            Tally.from_state(state["tally"]),
+            failures,
+            state["records"],
+            [tuple(row) for row in state["rows"]],
+            state["inputs"],
+            state["bytes"],
+        )
+
+
+def row(moments: Moments, unit: int, white: int | None) -> Row:
+    """Give an image's row for the intervals, at full intensity 1."""
+    scale = white or 1
+    seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]
+    means = [mean / scale for mean in moments.mean]
+    return moments.weight / unit, means, seconds, min(moments.low) / scale, max(moments.high) / scale

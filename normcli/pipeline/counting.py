@@ -5,21 +5,25 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
+
+import numpy as np
 
 from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
-from normcli.pipeline.counted import Counted, Failure
+from normcli.pipeline.counted import Counted, Failure, row
 from normcli.pipeline.journal import Journal, Recalled
+from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
 from normcli.storage import path_fields
 from normcli.summary import Summary
+from normcli.summary.conventions import white
 
 log = logging.getLogger("normcli.stats")
 
@@ -32,6 +36,8 @@ class Counting:
     nan: str = "error"
     by: str | None = None
     per_image: bool = False
+    rows: bool = False
+    range: int | None = None
 
 
 def count_batch(counting: Counting, batch: Batch) -> Counted:
@@ -78,8 +84,11 @@ def _count(
         nan=counting.nan,
         notes=notes,
         data=encoded,
-        moments=counting.per_image,
+        moments=counting.per_image or counting.rows,
     )
+    if counting.rows and moments is not None:
+        unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
+        done.rows.append(row(moments, unit, white(image.pixels.dtype.name, counting.range)))
     if group is not None:
         mine = done.tally.groups.setdefault(group(item), tally.Tally())
         mine.count(image.pixels, image.weights, nan=counting.nan)
@@ -143,6 +152,10 @@ def stats(
     by: str | None = None,
     engine: str = "auto",
     workers: int = 0,
+    sample: str | None = None,
+    tolerance: float | None = None,
+    confidence: float = 0.99,
+    seed: int = 0,
     resume: str | os.PathLike[str] | None = None,
     on_error: str = "skip",
     max_errors: str | None = None,
@@ -174,6 +187,10 @@ def stats(
         by: "folder", or a regular expression on the path: statistics by group as well.
         engine: "auto", "serial", "threads" or "processes"; none changes a bit.
         workers: how many; 0 is one per usable processor.
+        sample: read "N" images or "P%" of them, and estimate.
+        tolerance: read images in random order until mean and std are known to within it.
+        confidence: that all intervals of an estimate hold.
+        seed: of the random choice.
         resume: a journal: what it holds is not counted again, what is counted is added to it.
         on_error: "skip", or "fail" at the first input that fails.
         max_errors: "N" or "N%": give up when more inputs fail.
@@ -207,16 +224,26 @@ def stats(
         layout=layout,
         shard=_shard(shard),
     )
-    counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
-    settings = _settings(reading, listing, counting, range)
-    items = formats.read(map(os.fsdecode, sources), listing, files or ())
+    plan = Plan.of(sample, tolerance, confidence, seed)
+    if plan is not None and plan.tolerance is not None and resume is not None:
+        raise UsageError("--resume goes with a fixed --sample, not with --tolerance")
+    counting = Counting(
+        reading=reading, nan=nan, by=by, per_image=on_image is not None, rows=plan is not None, range=range
+    )
+    settings = _settings(reading, listing, counting, plan)
+    items, stopping = formats.read(map(os.fsdecode, sources), listing, files or ()), None
+    if plan is not None:
+        paths = list(files or ())
+        chosen = Sample(plan, lambda: formats.read(map(os.fsdecode, sources), listing, paths))
+        items, stopping = chosen.items(), Stopping(chosen)
     total = tally.Tally()
     journal = None
     if resume is not None:
         depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
         journal = Journal(os.fsdecode(resume), depends)
     found, size, started = 0, 0, time.perf_counter()
-    for done in _run(counting, items, engine, workers, journal):
+    results = _run(counting, items, engine, workers, journal)
+    for done in results:
         for failure in done.failures:
             if on_failure is not None:
                 on_failure(failure)
@@ -232,28 +259,40 @@ def stats(
             limit(total.failed.total(), found, False)
         if on_progress is not None:
             on_progress(done)
+        if stopping is not None:
+            stopping.add(done.rows)
+            if stopping.enough(found, total.images, max((key[0] for key in total.buckets), default=1)):
+                results.close()
     if limit is not None:
         limit(total.failed.total(), found, True)
     spent = time.perf_counter() - started
     log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", found, spent, found / spent, size / spent / 1e6)
-    return Summary.of(total, settings, provenance())
+    summary = Summary.of(total, settings, provenance())
+    if stopping is not None:
+        stopping.report(summary, total.images + total.failed.total() - chosen.refused)
+    return summary
 
 
-def _settings(reading: Reading, listing: Listing, counting: Counting, range_: int | None) -> dict[str, Any]:
+def _settings(reading: Reading, listing: Listing, counting: Counting, plan: Plan | None) -> dict[str, Any]:
     """Everything that changes what the numbers mean."""
-    settings = {**asdict(reading), "range": range_, "nan": counting.nan, "by": counting.by}
+    settings = {**asdict(reading), "range": counting.range, "nan": counting.nan, "by": counting.by}
     for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
         del settings[name]
     if listing.shard is not None:
         settings["shard"] = {"of": listing.shard[1], "parts": [listing.shard[0]]}
+    if plan is not None:
+        settings["sample"] = plan.settings()
     return settings
 
 
 def _run(
     counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int, journal: Journal | None
-) -> Iterator[Counted]:
+) -> Generator[Counted, None, None]:
     """Count items in batches, in order; what the journal holds is not counted again."""
-    batches = Batches(items) if journal is None else Batches(journal.known(items), journal.starts)
+    marks = looks() if counting.rows else iter(())
+    batches = Batches(items, looks=marks)
+    if journal is not None:
+        batches = Batches(journal.known(items), journal.starts, marks)
     results = engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers)
     with warnings.catch_warnings(), journal or nullcontext():
         # once for all threads: Pillow warns of damage that is counted anyway

@@ -38,6 +38,7 @@ class Summary:
         settings: everything that changes the numbers.
         provenance: versions and the digest of the images used.
         groups: images, pixels, mean and std by group.
+        sample: for an estimate: images read, of how many, and the intervals of mean and std.
         state: the exact counts, as JSON values.
     """
 
@@ -61,6 +62,7 @@ class Summary:
     settings: dict[str, Any]
     provenance: dict[str, Any]
     groups: dict[str, Any] = field(default_factory=dict)
+    sample: dict[str, Any] | None = None
     state: dict[str, Any] = field(repr=False)
 
     @classmethod
@@ -83,6 +85,7 @@ class Summary:
             numbers = describe(group, settings, names)
             groups[name] = {"images": group.images, **{k: numbers[k] for k in ("pixels", "mean", "std")}}
         state = tally.state()
+        estimate = "estimate from samples; " if settings.get("sample") else ""
         units = "raw units" if {bucket.dtype for bucket in tally.buckets.values()} == {"float"} else "range 0-1"
         if settings["range"] is not None:
             units = "range 0-1"
@@ -94,7 +97,7 @@ class Summary:
             skipped=tally.skipped.total(),
             pixels=found.pop("pixels"),
             channels=names,
-            convention=f"pooled population, {units}, {kind}",
+            convention=f"{estimate}pooled population, {units}, {kind}",
             composition=_composition(tally.composition, tally.buckets.values()),
             failures=state["failed"],
             skips=state["skipped"],
@@ -125,6 +128,8 @@ class Summary:
         document.update({f.name: getattr(self, f.name) for f in fields(self)})
         if not self.groups:
             del document["groups"]
+        if self.sample is None:
+            del document["sample"]
         return document
 
     def to_json(self) -> str:
