@@ -123,6 +123,8 @@ def stats(
         render.table(summary)
     if not quiet:
         render.warn(summary)
+    if summary.failures.get("remote"):
+        return 6
     return 3 if summary.failed else 0
 
 

@@ -129,7 +129,7 @@ def _read_remote(source: str, wanted: Filter, limit: int | None) -> Iterator[Ite
                 elif why_not := _refused(wanted, entry.path, name):
                     yield Skip(entry.path, *why_not)
                 else:
-                    yield Item(entry.path, File(entry.path, limit), label)
+                    yield Item(entry.path, File(entry.path, limit, entry.fingerprint), label)
         except InputError as error:
             yield unusable(folder, error.reason, error.message)
         stack += reversed(inner)

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from normcli import __version__, engine, formats, images, tally
-from normcli.errors import InputError, NormcliError, UsageError
+from normcli.errors import InputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
 from normcli.pipeline.counted import Counted, Failure, row
 from normcli.pipeline.journal import Journal, Recalled
+from normcli.pipeline.prefetch import ahead
 from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
 from normcli.storage import path_fields
 from normcli.summary import Summary
@@ -201,6 +202,7 @@ def stats(
     Raises:
         UsageError: settings that cannot be.
         NoInputError: no usable image.
+        RemoteError: no image, and a server that did not answer.
         NormcliError: too many failures.
     """
     reading = Reading(
@@ -241,12 +243,14 @@ def stats(
     if resume is not None:
         depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
         journal = Journal(os.fsdecode(resume), depends)
-    found, size, started = 0, 0, time.perf_counter()
+    found, size, started, unanswered = 0, 0, time.perf_counter(), ""
     results = _run(counting, items, engine, workers, journal)
     for done in results:
         for failure in done.failures:
             if on_failure is not None:
                 on_failure(failure)
+            if failure.reason == "remote":
+                unanswered = failure.message
             if failure.stage != "skip" and on_error == "fail":
                 raise NormcliError(f"{failure.key}: {failure.message}")
         if on_image is not None:
@@ -267,6 +271,8 @@ def stats(
         limit(total.failed.total(), found, True)
     spent = time.perf_counter() - started
     log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", found, spent, found / spent, size / spent / 1e6)
+    if unanswered and not total.buckets:
+        raise RemoteError(f"nothing could be read: {unanswered}")
     summary = Summary.of(total, settings, provenance())
     if stopping is not None:
         stopping.report(summary, total.images + total.failed.total() - chosen.refused)
@@ -290,9 +296,10 @@ def _run(
 ) -> Generator[Counted, None, None]:
     """Count items in batches, in order; what the journal holds is not counted again."""
     marks = looks() if counting.rows else iter(())
-    batches = Batches(items, looks=marks)
-    if journal is not None:
-        batches = Batches(journal.known(items), journal.starts, marks)
+    if journal is None:
+        batches = Batches(ahead(items), looks=marks)
+    else:
+        batches = Batches(ahead(journal.known(items)), journal.starts, marks)
     results = engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers)
     with warnings.catch_warnings(), journal or nullcontext():
         # once for all threads: Pillow warns of damage that is counted anyway

@@ -3,6 +3,7 @@
 Credentials come from where each service's own tools look for them; normcli has no options for them.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from normcli.errors import InputError, MissingExtraError, NormcliError
 
 T = TypeVar("T")
 
-PAUSES = (0.5, 1.0, 2.0)  # seconds before each retry, then it counts as failed
+FIRST_PAUSE = 0.5  # seconds before the first retry, twice as long before each further one
 _GIVE_UP_AFTER = 3  # reads in a row that failed after all retries: the server is gone, do not wait for it again
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "remote"), "https": ("aiohttp", "remote")}
 _failed_in_a_row: dict[str, int] = {}
@@ -62,32 +63,49 @@ def retried(path: str, action: Callable[[], T]) -> T:
     """
     server = _server(path)
     given_up = _failed_in_a_row.get(server, 0) >= _GIVE_UP_AFTER
-    for pause in [*(() if given_up else PAUSES), None]:
+    retries = 0 if given_up else _retries()
+    for pause in [*(FIRST_PAUSE * 2**i for i in range(retries)), None]:
         try:
             result = action()
         except (InputError, MissingExtraError):
             raise
-        except FileNotFoundError:
-            raise InputError("missing", "no such file on the server") from None
         except PermissionError as error:
             raise InputError("unreadable", f"the server refuses it: {_line(error)}") from None
-        except Exception as error:
-            status = getattr(error, "status", None) or _status(error)
+        except Exception as raised:
+            happened = _cause(raised)
+            if isinstance(happened, FileNotFoundError):
+                raise InputError("missing", "no such file on the server") from None
+            status = getattr(happened, "status", None) or _status(happened)
             if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
-                raise InputError("unreadable", f"the server refuses it ({status}): {_line(error)}") from None
-            if isinstance(error, TypeError | AttributeError | ImportError):
+                raise InputError("unreadable", f"the server refuses it ({status}): {_line(happened)}") from None
+            if isinstance(happened, TypeError | AttributeError | ImportError):
                 raise
-            if type(error).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
-                raise InputError("unreadable", f"no credentials: {_line(error)}") from None
+            if type(happened).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
+                raise InputError("unreadable", f"no credentials: {_line(happened)}") from None
             if pause is None:
                 with _lock:
                     _failed_in_a_row[server] = _failed_in_a_row.get(server, 0) + 1
-                raise InputError("remote", f"{server} does not answer: {_line(error)}") from None
+                raise InputError("remote", f"{server} does not answer: {_line(happened)}") from None
             time.sleep(pause)
         else:
             _failed_in_a_row.pop(server, None)
             return result
     raise AssertionError("unreachable")
+
+
+def _retries() -> int:
+    text = os.environ.get("NORMCLI_RETRIES", "3")
+    return int(text) if text.isdecimal() else 3
+
+
+def _cause(error: Exception) -> Exception:
+    """What happened: fsspec's HTTP calls every failure to ask for a size a missing file."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    of_http = type(cause).__module__.partition(".")[0] in ("aiohttp", "asyncio")
+    temporary = of_http or isinstance(cause, ConnectionError | TimeoutError)
+    return cause if temporary and getattr(cause, "status", None) != 404 else error
 
 
 def _status(error: Exception) -> int | None:

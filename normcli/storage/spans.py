@@ -21,13 +21,14 @@ class File(NamedTuple):
 
     path: str
     limit: int | None = None
+    version: str | None = None  # where the listing already told it
 
     def __call__(self) -> bytes:
         return storage.read(self.path, limit=self.limit)
 
     def fingerprint(self) -> str:
         """What changes with the file: its size and time."""
-        return storage.fingerprint(self.path)
+        return storage.fingerprint(self.path) if self.version is None else self.version
 
 
 class Span(NamedTuple):
