@@ -212,6 +212,22 @@ class TestCitizen:
         assert run("stats", folder, "-o", "/dev/null", "-q").returncode == 0
         assert Path("/dev/null").is_char_device()
 
+    @pytest.mark.parametrize(
+        ("redirection", "code"), [(">&-", 5), ("2>&-", 0), ("<&-", 0), ("-o s.json -q >&-", 5), ("-o s.json 2>&-", 0)]
+    )
+    def test_closed_streams(self, folder: Path, tmp_path: Path, redirection: str, code: int) -> None:
+        command = f"{sys.executable} -m normcli stats {folder} {redirection}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == code and b"Traceback" not in done.stderr
+        assert done.stderr.count(b"cannot write") == (code == 5)
+
+    def test_a_process_without_memory_for_numba_counts_without_it(self, folder: Path) -> None:
+        command = f"ulimit -v 350000; exec {sys.executable} -m normcli stats {folder} -j 1 --json"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+        done = subprocess.run(command, shell=True, env=environment, capture_output=True, timeout=120)
+        assert done.returncode == 0 and json.loads(done.stdout)["images"] == 12 and b"Traceback" not in done.stderr
+
     def test_a_closed_pipe_is_quiet_and_141(self, folder: Path) -> None:
         command = [sys.executable, "-m", "normcli", "stats", str(folder), "--json", "-q"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)

@@ -104,6 +104,16 @@ def _forget_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
+def _stand_in_for_closed_streams() -> None:
+    """Python gives None for a stream that was closed (`>&-`): then stdin is empty and writing to stdout fails."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull)  # noqa: PTH123, SIM115 - for reading, so that a result cannot vanish
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
 def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
@@ -116,6 +126,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _on_sigterm)
+    _stand_in_for_closed_streams()
     try:
         code = app(arguments, prog_name="normcli", standalone_mode=False)
     except click.exceptions.ClickException as error:
@@ -134,7 +145,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # what the commands did not foresee: closed or full stdout
         if _debugging(arguments):
             traceback.print_exc()
-        _complain(f"normcli: {_one_line(str(error))}")
+        _complain(f"normcli: cannot write: {_one_line(str(error))}")
         _forget_stdout()
         return 5
     except Exception as error:

@@ -4,8 +4,11 @@ Importing a module of this package imports Numba (0.2-0.7 s); it is done only wh
 """
 
 import importlib
+import logging
 import threading
 from types import ModuleType
+
+log = logging.getLogger("normcli.kernels")
 
 _loading: threading.Thread | None = None
 _pixels: ModuleType | None = None
@@ -19,7 +22,8 @@ def _load() -> None:
         module = importlib.import_module("normcli.kernels.pixels")
         module.warm()
         _pixels = module
-    except ImportError:  # Numba lags a new Python or NumPy by months
+    except Exception as error:  # Numba lags a new Python or NumPy by months; LLVM may find no memory
+        log.info("Numba is not usable here (%s: %s); counting without it", type(error).__name__, error)
         _failed = True
 
 
