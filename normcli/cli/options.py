@@ -117,7 +117,11 @@ Workers = Annotated[
 ]
 Engine = Annotated[
     str,
-    typer.Option(metavar="auto|serial|threads|processes", help="No choice changes a bit.", rich_help_panel=RUN),
+    typer.Option(metavar="auto|serial|threads|processes|dask", help="No choice changes a bit.", rich_help_panel=RUN),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A running Dask cluster, with --engine dask.", rich_help_panel=RUN),
 ]
 OnError = Annotated[
     str,

@@ -89,3 +89,11 @@ def row(moments: Moments, unit: int, white: int | None) -> Row:
     seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]
     means = [mean / scale for mean in moments.mean]
     return moments.weight / unit, means, seconds, min(moments.low) / scale, max(moments.high) / scale
+
+
+def together(parts: list[Counted]) -> Counted:
+    """Add up what consecutive batches gave."""
+    whole = Counted()
+    for part in parts:
+        whole.add(part)
+    return whole

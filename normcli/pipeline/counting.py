@@ -18,7 +18,7 @@ from normcli.errors import InputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
-from normcli.pipeline.counted import Counted, Failure, row
+from normcli.pipeline.counted import Counted, Failure, row, together
 from normcli.pipeline.journal import Journal, Recalled
 from normcli.pipeline.prefetch import ahead
 from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
@@ -152,6 +152,7 @@ def stats(
     nan: str = "error",
     by: str | None = None,
     engine: str = "auto",
+    scheduler: str | None = None,
     workers: int = 0,
     sample: str | None = None,
     tolerance: float | None = None,
@@ -187,6 +188,7 @@ def stats(
         nan: "error" refuses images with NaN or infinity, "skip" leaves those pixels out.
         by: "folder", or a regular expression on the path: statistics by group as well.
         engine: "auto", "serial", "threads" or "processes"; none changes a bit.
+        scheduler: address of a running Dask cluster, for engine "dask"; None starts one here.
         workers: how many; 0 is one per usable processor.
         sample: read "N" images or "P%" of them, and estimate.
         tolerance: read images in random order until mean and std are known to within it.
@@ -244,7 +246,7 @@ def stats(
         depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
         journal = Journal(os.fsdecode(resume), depends)
     found, size, started, unanswered = 0, 0, time.perf_counter(), ""
-    results = _run(counting, items, engine, workers, journal)
+    results = _run(counting, items, journal, engine=engine, workers=workers, scheduler=scheduler)
     for done in results:
         for failure in done.failures:
             if on_failure is not None:
@@ -292,15 +294,19 @@ def _settings(reading: Reading, listing: Listing, counting: Counting, plan: Plan
 
 
 def _run(
-    counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int, journal: Journal | None
+    counting: Counting, items: Iterator[Item | Skip], journal: Journal | None, **runner: Any
 ) -> Generator[Counted, None, None]:
     """Count items in batches, in order; what the journal holds is not counted again."""
     marks = looks() if counting.rows else iter(())
+    # the workers of a cluster read for themselves
+    reader = iter if runner["engine"] == "dask" else ahead
     if journal is None:
-        batches = Batches(ahead(items), looks=marks)
+        batches = Batches(reader(items), looks=marks)
     else:
-        batches = Batches(ahead(journal.known(items)), journal.starts, marks)
-    results = engine.run(partial(count_batch, counting), batches, engine=engine_name, workers=workers)
+        batches = Batches(reader(journal.known(items)), journal.starts, marks)
+    # what is looked at or written down batch by batch is not merged on the way
+    merge = together if journal is None and not counting.rows else None
+    results = engine.run(partial(count_batch, counting), batches, merge=merge, **runner)
     with warnings.catch_warnings(), journal or nullcontext():
         # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
