@@ -52,6 +52,20 @@ Shard = Annotated[
     str | None,
     typer.Option(metavar="I/N", help="Take the I-th of N parts (job arrays); merge adds them.", rich_help_panel=RUN),
 ]
+Weight = Annotated[
+    str,
+    typer.Option(metavar="pixel|image|group", help="What weighs the same in mean and std.", rich_help_panel=IMAGES),
+]
+MaskDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask-dir", metavar="DIR", help="Masks laid out as the images; zero leaves out.", rich_help_panel=IMAGES
+    ),
+]
+IgnoreValue = Annotated[
+    float | None,
+    typer.Option(metavar="V", help="Leave out pixels with V in every channel.", rich_help_panel=IMAGES),
+]
 SAMPLE = "Estimates"
 Sample = Annotated[
     str | None,

@@ -7,7 +7,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,10 @@ from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
 from normcli.pipeline.counted import Counted, Failure, row, together
 from normcli.pipeline.journal import Journal, Recalled
+from normcli.pipeline.masking import Masking
 from normcli.pipeline.prefetch import ahead
 from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
+from normcli.pipeline.settings import check, described, limit_of, shard_of
 from normcli.storage import path_fields
 from normcli.summary import Summary
 from normcli.summary.conventions import white
@@ -39,6 +41,7 @@ class Counting:
     per_image: bool = False
     rows: bool = False
     range: int | None = None
+    masking: Masking | None = None
 
 
 def count_batch(counting: Counting, batch: Batch) -> Counted:
@@ -60,7 +63,11 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             stage = "decode"
             image = images.decode(data, counting.reading)
             stage = "count"
-            _count(done, item, data, image, counting, group)
+            shape = image.pixels.shape
+            if counting.masking is not None:
+                left_out = counting.masking.apply(item.key, image)
+                done.tally.composition.update({"ignored-pixels": left_out} if left_out else {})
+            _count(done, item, data, image, shape, counting, group)
         except InputError as error:
             done.tally.failed[error.reason] += 1
             done.failures.append(Failure(item.key, stage, error.reason, error.message))
@@ -74,6 +81,7 @@ def _count(
     item: Item,
     data: Any,
     image: images.Decoded,
+    shape: tuple[int, ...],
     counting: Counting,
     group: Callable[[Item], str] | None,
 ) -> None:
@@ -94,7 +102,7 @@ def _count(
         mine = done.tally.groups.setdefault(group(item), tally.Tally())
         mine.count(image.pixels, image.weights, nan=counting.nan)
     if counting.per_image and moments is not None:
-        height, width, channels = image.pixels.shape
+        height, width, channels = shape  # before pixels were left out
         record = {
             **path_fields(item.key),
             "width": width,
@@ -154,6 +162,9 @@ def stats(
     engine: str = "auto",
     scheduler: str | None = None,
     workers: int = 0,
+    weight: str = "pixel",
+    mask_dir: str | os.PathLike[str] | None = None,
+    ignore_value: float | None = None,
     sample: str | None = None,
     tolerance: float | None = None,
     confidence: float = 0.99,
@@ -190,6 +201,9 @@ def stats(
         engine: "auto", "serial", "threads" or "processes"; none changes a bit.
         scheduler: address of a running Dask cluster, for engine "dask"; None starts one here.
         workers: how many; 0 is one per usable processor.
+        weight: what counts the same in mean and std: every "pixel", "image" or "group" (of `by`).
+        mask_dir: folder of masks laid out as the images; where a mask is zero, the pixel is left out.
+        ignore_value: pixels with this value in every channel are left out.
         sample: read "N" images or "P%" of them, and estimate.
         tolerance: read images in random order until mean and std are known to within it.
         confidence: that all intervals of an estimate hold.
@@ -217,8 +231,8 @@ def stats(
         resize=resize,
         center_crop=center_crop,
     )
-    _check(range, nan, by, on_error)
-    limit = _limit(max_errors)
+    check(range, nan, by, on_error)
+    limit = limit_of(max_errors)
     listing = Listing(
         include=tuple(include),
         exclude=tuple(exclude),
@@ -226,19 +240,27 @@ def stats(
         max_file_bytes=max_file_bytes,
         column=column,
         layout=layout,
-        shard=_shard(shard),
+        shard=shard_of(shard),
     )
     plan = Plan.of(sample, tolerance, confidence, seed)
     if plan is not None and plan.tolerance is not None and resume is not None:
         raise UsageError("--resume goes with a fixed --sample, not with --tolerance")
+    names = list(map(os.fsdecode, sources))
+    masking = Masking.of(mask_dir, ignore_value, names, reading)
     counting = Counting(
-        reading=reading, nan=nan, by=by, per_image=on_image is not None, rows=plan is not None, range=range
+        reading=reading,
+        nan=nan,
+        by=by,
+        per_image=on_image is not None,
+        rows=plan is not None,
+        range=range,
+        masking=masking,
     )
-    settings = _settings(reading, listing, counting, plan)
-    items, stopping = formats.read(map(os.fsdecode, sources), listing, files or ()), None
+    settings = described(reading, listing, counting, plan, weight)
+    items, stopping = formats.read(names, listing, files or ()), None
     if plan is not None:
         paths = list(files or ())
-        chosen = Sample(plan, lambda: formats.read(map(os.fsdecode, sources), listing, paths))
+        chosen = Sample(plan, lambda: formats.read(names, listing, paths))
         items, stopping = chosen.items(), Stopping(chosen)
     total = tally.Tally()
     journal = None
@@ -281,18 +303,6 @@ def stats(
     return summary
 
 
-def _settings(reading: Reading, listing: Listing, counting: Counting, plan: Plan | None) -> dict[str, Any]:
-    """Everything that changes what the numbers mean."""
-    settings = {**asdict(reading), "range": counting.range, "nan": counting.nan, "by": counting.by}
-    for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
-        del settings[name]
-    if listing.shard is not None:
-        settings["shard"] = {"of": listing.shard[1], "parts": [listing.shard[0]]}
-    if plan is not None:
-        settings["sample"] = plan.settings()
-    return settings
-
-
 def _run(
     counting: Counting, items: Iterator[Item | Skip], journal: Journal | None, **runner: Any
 ) -> Generator[Counted, None, None]:
@@ -313,49 +323,6 @@ def _run(
         for done in results if journal is None else journal.keep(results):
             batches.learn(done.inputs, done.seconds)
             yield done
-
-
-def _check(range_: int | None, nan: str, by: str | None, on_error: str) -> None:
-    if range_ is not None and range_ < 1:
-        raise UsageError(f"range must be a positive value such as 255, 4095 or 65535, not {range_}")
-    if nan not in ("error", "skip"):
-        raise UsageError(f"nan {nan!r}: choose from error, skip")
-    if on_error not in ("skip", "fail"):
-        raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
-    if by is not None and by != "folder":
-        try:
-            re.compile(by)
-        except re.error as error:
-            raise UsageError(f"by {by!r}: neither 'folder' nor a regular expression ({error})") from None
-
-
-def _shard(setting: str | None) -> tuple[int, int] | None:
-    if setting is None:
-        return None
-    part, slash, of = setting.partition("/")
-    if slash and part.isdecimal() and of.isdecimal() and 1 <= int(part) <= int(of):
-        return int(part), int(of)
-    raise UsageError(f"shard {setting!r}: give I/N with I from 1 to N, such as 1/8")
-
-
-def _limit(setting: str | None) -> Callable[[int, int, bool], None] | None:
-    """Make the check of `max_errors`: a number at any time, a share at the end."""
-    if setting is None:
-        return None
-    share = setting.endswith("%")
-    try:
-        allowed = float(setting[:-1]) if share else int(setting)
-    except ValueError:
-        allowed = -1
-    if allowed < 0 or (share and allowed > 100):
-        raise UsageError(f"max-errors {setting!r}: give a number, or a share such as 1%")
-
-    def check(failed: int, found: int, at_end: bool) -> None:
-        too_many = (at_end and failed * 100 > allowed * found) if share else failed > allowed
-        if too_many:
-            raise NormcliError(f"{failed} of {found} inputs failed, more than --max-errors {setting}")
-
-    return check
 
 
 def provenance() -> dict[str, Any]:

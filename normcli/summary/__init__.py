@@ -73,7 +73,7 @@ class Summary:
             NoInputError: no image in it.
             UsageError: the images have no common channels.
         """
-        from normcli.summary.conventions import channels, describe
+        from normcli.summary.conventions import channels, describe, of_equal_groups, of_equal_images
 
         if not tally.buckets:
             raise NoInputError("no usable image" + _because(tally))
@@ -84,6 +84,12 @@ class Summary:
             group = tally.groups[name]
             numbers = describe(group, settings, names)
             groups[name] = {"images": group.images, **{k: numbers[k] for k in ("pixels", "mean", "std")}}
+        weight = settings.get("weight", "pixel")
+        if weight == "image":
+            found["mean"], found["std"] = of_equal_images(tally, settings, names)
+        elif weight == "group":
+            found["mean"], found["std"] = of_equal_groups(groups, len(names))
+        pooled = "pooled population" if weight == "pixel" else f"population, every {weight} weighs the same"
         state = tally.state()
         estimate = "estimate from samples; " if settings.get("sample") else ""
         units = "raw units" if {bucket.dtype for bucket in tally.buckets.values()} == {"float"} else "range 0-1"
@@ -97,7 +103,7 @@ class Summary:
             skipped=tally.skipped.total(),
             pixels=found.pop("pixels"),
             channels=names,
-            convention=f"{estimate}pooled population, {units}, {kind}",
+            convention=f"{estimate}{pooled}, {units}, {kind}",
             composition=_composition(tally.composition, tally.buckets.values()),
             failures=state["failed"],
             skips=state["skipped"],
@@ -282,6 +288,8 @@ def _composition(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, 
     buckets = list(buckets)
     nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
     nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
+    if notes.get("ignored-pixels"):
+        nested["ignored_pixels"] = notes["ignored-pixels"]
     nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
     return nested
 

@@ -49,6 +49,8 @@ def _notes(found: dict[str, object], summary: Summary) -> list[str]:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'))} in gray count as R=G=B")
+    if count("ignored_pixels"):
+        out.append(f"{count('ignored_pixels')} pixels left out (--mask-dir, --ignore-value)")
     if count("alpha") and summary.settings.get("alpha") == "drop":
         out.append(f"{_images(count('alpha'))} with an alpha channel, which is dropped")
     if count("cmyk"):
