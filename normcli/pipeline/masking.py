@@ -86,8 +86,7 @@ class Masking:
             raise InputError("mask", f"its mask {path}: {error}") from None
         if mask.shape[:2] != (height, width):
             raise InputError("mask", f"its mask {path} is {mask.shape[1]} x {mask.shape[0]}, not {width} x {height}")
-            kept = kept & np.asarray((image.pixels != self.value).any(axis=2))
-        return found
+        return np.asarray(mask.any(axis=2))
 
     def _path(self, key: str) -> str:
         """The mask of an image: the same path in the mask folder, with any usual suffix.
