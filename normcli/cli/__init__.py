@@ -5,6 +5,7 @@ knows exit codes: every way out of a command ends in `run`.
 """
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -22,8 +23,10 @@ from normcli.errors import NormcliError, unknown
 # name -> module with an `app`; the order is the order of the help
 COMMANDS = {
     "stats": "normcli.cli.stats",
+    "apply": "normcli.cli.apply",
     "merge": "normcli.cli.merge",
     "show": "normcli.cli.show",
+    "tensor": "normcli.cli.tensor",
 }
 
 
@@ -108,6 +111,8 @@ def _stand_in_for_closed_streams() -> None:
     """Python gives None for a stream that was closed (`>&-`): then stdin is empty and writing to stdout fails."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # block characters on an ASCII stdout
     if sys.stdout is None:
         sys.stdout = open(os.devnull)  # noqa: PTH123, SIM115 - for reading, so that a result cannot vanish
     if sys.stderr is None:
@@ -164,5 +169,6 @@ def _one_line(text: str) -> str:
 
 
 def _complain(line: str) -> None:
-    """Write a line to stderr whatever bytes a file name in it holds."""
-    sys.stderr.write(line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode() + "\n")
+    from normcli.cli.render import say
+
+    say(line)

@@ -115,12 +115,14 @@ Resize = Annotated[
 CenterCrop = Annotated[
     int | None, typer.Option(metavar="N", help="Then cut N x N from the middle.", rich_help_panel=IMAGES)
 ]
-RANGE = typer.Option(
-    "--range",
-    metavar="auto|N",
-    help="Full intensity of 16-bit and float images: 65535, 4095, 255.",
-    rich_help_panel=IMAGES,
-)
+Range = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|N",
+        help="Full intensity of 16-bit and float images: 65535, 4095, 255.",
+        rich_help_panel=IMAGES,
+    ),
+]
 Nan = Annotated[
     str,
     typer.Option(metavar="error|skip", help="Refuse images with NaN, or skip those pixels.", rich_help_panel=IMAGES),
@@ -237,18 +239,39 @@ def paths_from(source: str | None, null: bool) -> Iterator[str] | None:
         raise UsageError(f"cannot read --files-from {source}: {(error.strerror or '').lower()}") from None
     separator = b"\0" if null else b"\n"
     lines = (line if null else line.rstrip(b"\r") for line in data.split(separator))
-    return (os.fsdecode(line) for line in lines if line.strip())
+    return (os.fsdecode(line) for line in lines if (line if null else line.strip()))
 
 
-def refuse_existing(path: Path | None, force: bool) -> None:
-    """Stop before the work where an output would be overwritten or cannot be.
+def refuse_outputs(*paths: Path | None, force: bool) -> None:
+    """Stop before the work where an output would be overwritten or cannot be written.
 
     Raises:
-        UsageError: the file exists, or its folder does not.
+        UsageError: the file exists, its folder does not, or two outputs are one file.
+        OutputError: the file cannot be written.
     """
-    if path is None or str(path) == "-":
-        return
-    if path.is_file() and not force:
-        raise UsageError(f"{path} exists (--force overwrites it)")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: no folder {path.parent}")
+    from normcli.pipeline.records import refuse_unwritable
+
+    seen: set[Path] = set()
+    for path in paths:
+        if path is None or str(path) == "-":
+            continue
+        if path.is_file() and not force:
+            raise UsageError(f"{path} exists (--force overwrites it)")
+        if not path.parent.is_dir():
+            raise UsageError(f"{path}: no folder {path.parent}")
+        if path.resolve() in seen:
+            raise UsageError(f"{path}: two outputs cannot be one file")
+        if not path.exists() or path.is_file():
+            seen.add(path.resolve())
+        refuse_unwritable(path)
+
+
+def refuse_stdout(**paths: Path | None) -> None:
+    """Stop where records would be mixed with the result.
+
+    Raises:
+        UsageError: "-" for a file of records.
+    """
+    for name, path in paths.items():
+        if str(path) == "-":
+            raise UsageError(f"--{name.replace('_', '-')} needs a file: stdout carries the result")

@@ -166,6 +166,24 @@ def _rich_table(summary: Summary, groups: bool) -> None:
     console.print(Text(_formats(summary), style="dim"), soft_wrap=True)
 
 
+def columns(header: list[str], rows: list[list[str]]) -> None:
+    """Print rows under a header to stdout: with rich on a terminal, else as aligned plain text."""
+    if not colorful(sys.stdout):
+        sys.stdout.write("".join(line + "\n" for line in _aligned([header, *rows])))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for i, name in enumerate(header):  # names fold where the terminal is narrow
+        made.add_column(Text(name), justify="right" if 0 < i < 5 else "left", no_wrap=i > 0)
+    for row in rows:
+        made.add_row(*(Text(printable(cell)) for cell in row))
+    Console(file=sys.stdout).print(made)
+
+
 def warn(summary: Summary) -> None:
     """Write every warning and remark to stderr, one line each."""
     for line in remarks(summary):

@@ -28,12 +28,7 @@ def show(
     from normcli.cli import render
     from normcli.summary import Summary
 
-    if str(file) == "-":
-        import sys
-
-        summary = Summary.from_json(sys.stdin.buffer.read(), "stdin")
-    else:
-        summary = Summary.load(file)
+    summary = Summary.load(file)
     if json:
         render.write(summary.to_json())
         return 0

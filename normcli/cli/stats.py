@@ -33,7 +33,7 @@ def stats(
     cmyk: o.Cmyk = "rgb",
     resize: o.Resize = None,
     center_crop: o.CenterCrop = None,
-    range_: Annotated[str, o.RANGE] = "auto",
+    range: o.Range = "auto",
     nan: o.Nan = "error",
     integrity: o.Integrity = "basic",
     max_pixels: o.MaxPixels = 178_956_970,
@@ -79,8 +79,9 @@ def stats(
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
     journal = _journal(output) if resume else None
-    for path in (output, failures, per_image):
-        o.refuse_existing(path, force or (path == output and journal is not None and journal.exists()))
+    o.refuse_stdout(failures=failures, per_image=per_image)
+    resumed = journal is not None and journal.exists()  # then an output is that run's own
+    o.refuse_outputs(*(() if resumed else (output,)), failures, per_image, force=force)
     with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
         summary = counting.stats(
             *(sources or ()),
@@ -99,7 +100,7 @@ def stats(
             max_file_bytes=max_file_bytes,
             resize=resize,
             center_crop=center_crop,
-            range=o.white(range_),
+            range=o.white(range),
             nan=nan,
             by=by,
             engine=engine,
@@ -127,7 +128,7 @@ def stats(
             journal.unlink(missing_ok=True)
     if to_stdout:
         render.write(summary.to_json())
-    else:
+    elif output is None or not quiet:
         render.table(summary)
     if not quiet:
         render.warn(summary)

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -144,6 +145,7 @@ def _process_pool(workers: int) -> Executor:
 def _follow_the_parent() -> None:
     import multiprocessing
 
+    warnings.simplefilter("ignore")  # damage is counted; Pillow's words on it are not ours
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
@@ -191,8 +193,9 @@ def _abandoned_on_error(executor: Executor) -> Iterator[Executor]:
     try:
         yield executor
     except BaseException:
+        processes = list((getattr(executor, "_processes", None) or {}).values())  # shutdown forgets them
         executor.shutdown(wait=False, cancel_futures=True)
-        for process in list((getattr(executor, "_processes", None) or {}).values()):
+        for process in processes:
             process.terminate()
         raise
     executor.shutdown()

@@ -20,7 +20,7 @@ CONTAINERS = {
     "tar": r"\.(tar|tar\.(gz|zst|bz2|xz)|tgz|tzst|tbz2?|txz)$",
     "zip": r"\.zip$",
     "parquet": r"\.(parquet|pq)$",
-    "stack": r"\.np[yz]$",
+    "npy": r"\.np[yz]$",
     "idx": r"([.-]idx\d?(-ubyte)?)(\.gz)?$",
     "manifest": r"\.(csv|tsv|jsonl)$",
 }

@@ -73,6 +73,8 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     files, folders, others = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
+            if entry.name.endswith(storage.PARTIAL):
+                continue  # an output of ours under way, or left by a run that was killed
             kind = _kind(entry, follow)
             if kind is None:
                 files.append(entry.name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from normcli.errors import InputError
 from normcli.formats import Item, Listing, Skip
-from normcli.formats.stack import LARGEST_HELD, Array, check, images
+from normcli.formats.npy import LARGEST_HELD, Array, check, images
 from normcli.storage import is_remote
 from normcli.storage.reader import Reader, Stream
 

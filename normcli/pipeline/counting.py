@@ -37,10 +37,10 @@ class Counting:
 
     reading: Reading
     nan: str = "error"
+    range: int | None = None
     by: str | None = None
     per_image: bool = False
     rows: bool = False
-    range: int | None = None
     masking: Masking | None = None
 
 
@@ -68,9 +68,12 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
                 left_out = counting.masking.apply(item.key, image)
                 done.tally.composition.update({"ignored-pixels": left_out} if left_out else {})
             _count(done, item, data, image, shape, counting, group)
-        except InputError as error:
+        except Exception as error:
+            if not isinstance(error, InputError):
+                log.debug("%s", item.key, exc_info=True)
+                error = InputError("unexpected", f"{type(error).__name__}: {error}")
             done.tally.failed[error.reason] += 1
-            done.failures.append(Failure(item.key, stage, error.reason, error.message))
+            done.failures.append(Failure(item.key, stage, error.reason, " ".join(error.message.split())))
     _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
     done.seconds = time.perf_counter() - started
     return done
@@ -93,16 +96,18 @@ def _count(
         nan=counting.nan,
         notes=notes,
         data=encoded,
+        group=None if group is None else group(item),
         moments=counting.per_image or counting.rows,
     )
-    if counting.rows and moments is not None:
+    if moments is None:
+        return
+    full = white(tally.kind(image.pixels), counting.range)
+    if counting.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
-        done.rows.append(row(moments, unit, white(image.pixels.dtype.name, counting.range)))
-    if group is not None:
-        mine = done.tally.groups.setdefault(group(item), tally.Tally())
-        mine.count(image.pixels, image.weights, nan=counting.nan)
-    if counting.per_image and moments is not None:
+        done.rows.append(row(moments, unit, full))
+    if counting.per_image:
         height, width, channels = shape  # before pixels were left out
+        scale = full or 1
         record = {
             **path_fields(item.key),
             "width": width,
@@ -111,10 +116,10 @@ def _count(
             "format": image.format,
             "mode": image.mode,
             "depth": image.depth,
-            "mean": moments.mean,
-            "std": moments.std,
-            "min": moments.low,
-            "max": moments.high,
+            "mean": [v / scale for v in moments.mean],
+            "std": [v / scale for v in moments.std],
+            "min": [v / scale for v in moments.low],
+            "max": [v / scale for v in moments.high],
             "notes": image.notes,
         }
         done.records.append(record)
@@ -171,7 +176,7 @@ def stats(
     seed: int = 0,
     resume: str | os.PathLike[str] | None = None,
     on_error: str = "skip",
-    max_errors: str | None = None,
+    max_errors: str | int | None = None,
     on_failure: Callable[[Failure], None] | None = None,
     on_image: Callable[[dict[str, Any]], None] | None = None,
     on_progress: Progress | None = None,
@@ -234,8 +239,8 @@ def stats(
     check(range, nan, by, on_error)
     limit = limit_of(max_errors)
     listing = Listing(
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=tuple(_several(include)),
+        exclude=tuple(_several(exclude)),
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
         column=column,
@@ -257,9 +262,9 @@ def stats(
         masking=masking,
     )
     settings = described(reading, listing, counting, plan, weight)
-    items, stopping = formats.read(names, listing, files or ()), None
+    items, stopping = formats.read(names, listing, _several(files or ())), None
     if plan is not None:
-        paths = list(files or ())
+        paths = list(_several(files or ()))
         chosen = Sample(plan, lambda: formats.read(names, listing, paths))
         items, stopping = chosen.items(), Stopping(chosen)
     total = tally.Tally()
@@ -301,6 +306,11 @@ def stats(
     if stopping is not None:
         stopping.report(summary, total.images + total.failed.total() - chosen.refused)
     return summary
+
+
+def _several(values: Iterable[str]) -> Iterable[str]:
+    """One string is one value, not its letters."""
+    return (values,) if isinstance(values, str) else values
 
 
 def _run(

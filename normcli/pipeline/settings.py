@@ -74,16 +74,17 @@ def shard_of(setting: str | None) -> tuple[int, int] | None:
     raise UsageError(f"shard {setting!r}: give I/N with I from 1 to N, such as 1/8")
 
 
-def limit_of(setting: str | None) -> Callable[[int, int, bool], None] | None:
+def limit_of(setting: str | int | None) -> Callable[[int, int, bool], None] | None:
     """Make the check of `max_errors`: a number at any time, a share at the end."""
     if setting is None:
         return None
+    setting = str(setting)
     share = setting.endswith("%")
     try:
         allowed = float(setting[:-1]) if share else int(setting)
     except ValueError:
         allowed = -1
-    if allowed < 0 or (share and allowed > 100):
+    if not 0 <= allowed <= (100 if share else float("inf")):
         raise UsageError(f"max-errors {setting!r}: give a number, or a share such as 1%")
 
     def check(failed: int, found: int, at_end: bool) -> None:

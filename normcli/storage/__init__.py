@@ -9,7 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -42,6 +42,8 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
         raise unreadable(path, error) from None
+    except ValueError:
+        raise InputError("missing", "a NUL in the path (lists of find -print0 need -0)") from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
@@ -59,6 +61,23 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     if not data:
         raise InputError("empty", "empty file")
     return data
+
+
+def read_stream(path: str | Path) -> bytes:
+    """Read a file or a pipe, such as a shell's <(command), to its end.
+
+    Raises:
+        InputError: as `read`.
+    """
+    try:
+        return read(path)
+    except InputError as error:
+        if error.reason != "not-a-file" or Path(path).is_dir():
+            raise
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes:
@@ -190,6 +209,24 @@ def refuse(path: str | Path, error: OSError) -> NoReturn:
     raise OutputError(f"cannot write {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
 
 
+def refuse_unwritable(path: str | Path) -> None:
+    """Find out before the work whether a file could be written.
+
+    Raises:
+        OutputError: it is a folder, or its folder does not exist or takes no files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: is a folder")
+    if path.exists() and not path.is_file():
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PARTIAL):
+            pass
+    except OSError as error:
+        refuse(path, error)
+
+
 def write(path: str | Path, data: bytes) -> None:
     """Write a whole file, durably, or nothing.
 
@@ -198,6 +235,56 @@ def write(path: str | Path, data: bytes) -> None:
     """
     with whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+def place(temporary: str, final: str, parts: Sequence[Any]) -> int:
+    """Write buffers one after the other as a whole file, durably, or nothing; give the number of bytes.
+
+    For many files: `temporary` is on the same file system, the folder of `final` is made when it is missing,
+    and whoever calls syncs the folders at the end, once each.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        try:
+            # 0o666: the umask decides, as for `open`
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                size = write_all(handle, parts)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            try:
+                os.replace(temporary, final)  # noqa: PTH105
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(final), exist_ok=True)  # noqa: PTH103, PTH120
+                os.replace(temporary, final)  # noqa: PTH105
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise
+    except OSError as error:
+        refuse(final, error)
+    return size
+
+
+def write_all(handle: int, parts: Sequence[Any], at: int | None = None) -> int:
+    """Write buffers to a file descriptor, at its position or at an offset, however many calls it takes."""
+    total = 0
+    for part in parts:
+        rest = memoryview(part).cast("B")
+        while rest:
+            done = os.write(handle, rest) if at is None else os.pwrite(handle, rest, at + total)
+            total += done
+            rest = rest[done:]
+    return total
+
+
+def sync_folders(folders: set[str]) -> None:
+    """Make renames into these folders durable."""
+    for folder in folders:
+        _sync_folder(Path(folder))
 
 
 @contextmanager

@@ -17,6 +17,8 @@ def _warnings(summary: Summary) -> list[str]:
         out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
     if found.get("damaged"):
         out.append(f"{_images(found['damaged'])} damaged but decodable, used all the same (--integrity strict)")
+    if found.get("depth_reduced"):
+        out.append(f"{_images(found['depth_reduced'])} of 10 or 12 bits read as 8")
     if found.get("transparent") and summary.settings.get("alpha") == "drop":
         out.append(
             f"{_images(found['transparent'])} with more than 0.1% fully transparent pixels, "

@@ -1,0 +1,92 @@
+"""Normalizers beside torch: in-process, 2 threads each, float32, medians of alternating runs.
+
+Each side is measured in steady state: a turn is a few calls that are not timed and then ten that are, and the
+sides take turns. torch's threads spin for some milliseconds after each call, so a side that is timed right
+after the other would pay for it. The last column sets the bytes that must move, one reading and one writing,
+against a plain copy of the same tensor on one thread.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import normcli.normalizers as nn
+
+THREADS = 2
+
+
+def timed(sides: list[Callable[[], Any]], turns: int, calls: int = 10, untimed: int = 4) -> list[float]:
+    """Give the median time of a call of each side, in seconds."""
+    times: list[list[float]] = [[] for _ in sides]
+    for _ in range(turns):
+        for side, found in zip(sides, times, strict=True):
+            for _ in range(untimed):
+                side()
+            for _ in range(calls):
+                start = time.perf_counter()
+                side()
+                found.append(time.perf_counter() - start)
+    return [statistics.median(found) for found in times]
+
+
+def cases(torch: Any) -> list[tuple[str, float, np.ndarray[Any, Any], Callable[[], Any], Callable[[], Any] | None]]:
+    """Name, target against torch, input, ours, torch's."""
+    rng = np.random.default_rng(0)
+    image = rng.standard_normal((32, 64, 56, 56), dtype=np.float32)
+    tokens = rng.standard_normal((6272, 1024), dtype=np.float32)
+    w, b = np.ones(64, np.float32), np.zeros(64, np.float32)
+    wide, shift = np.ones(1024, np.float32), np.zeros(1024, np.float32)
+    nchw: dict[str, Any] = {"layout": "NCHW", "weight": w, "bias": b}
+    ours: list[Callable[[], Any]] = [
+        lambda: nn.batch_norm(image, **nchw),
+        lambda: nn.instance_norm(image, **nchw),
+        lambda: nn.group_norm(image, groups=8, **nchw),
+        lambda: nn.layer_norm(tokens, weight=wide, bias=shift),
+        lambda: nn.rms_norm(tokens, weight=wide),
+    ]
+    theirs: list[Callable[[], Any] | None] = [None] * len(ours)
+    if torch is not None:
+        f = torch.nn.functional
+        ti, tt, tw, tb = map(torch.from_numpy, (image, tokens, w, b))
+        tv, ts = map(torch.from_numpy, (wide, shift))
+        mean, var = torch.zeros(64), torch.ones(64)
+        theirs = [
+            lambda: f.batch_norm(ti, mean, var, tw, tb, training=True),
+            lambda: f.instance_norm(ti, weight=tw, bias=tb),
+            lambda: f.group_norm(ti, 8, tw, tb),
+            lambda: f.layer_norm(tt, (1024,), tv, ts),
+            lambda: f.rms_norm(tt, (1024,), tv),
+        ]
+    names = ["batch_norm train (32,64,56,56)", "instance_norm (32,64,56,56)", "group_norm 8 (32,64,56,56)"]
+    names += ["layer_norm (6272,1024)", "rms_norm (6272,1024)"]
+    targets = [3.0, 3.0, 0.9, 0.9, 0.9]
+    inputs = [image, image, image, tokens, tokens]
+    return list(zip(names, targets, inputs, ours, theirs, strict=True))
+
+
+def main(arguments: list[str]) -> None:
+    """Print one line for each normalizer."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks tensor", description=__doc__)
+    parser.add_argument("--turns", type=int, default=15, help="turns of each side; 10 timed calls in each")
+    turns = parser.parse_args(arguments).turns
+    try:
+        import torch
+    except ImportError:
+        torch = None
+        sys.stderr.write("torch is not installed: no comparison (pip install torch==2.13.0)\n")
+    else:
+        torch.set_num_threads(THREADS)
+        torch.set_grad_enabled(False)
+    print(f"{'':<32}{'ours ms':>9}{'torch ms':>10}{'ratio':>8}{'wanted':>8}{'of a copy':>11}")
+    with nn.resources(threads=THREADS):
+        for name, target, data, ours, theirs in cases(torch):
+            out = np.empty_like(data)
+            sides: list[Callable[[], Any]] = [ours, lambda o=out, d=data: np.copyto(o, d)]  # type: ignore[misc]
+            mine, copy, *peer = timed([*sides, *([theirs] if theirs else [])], turns)
+            ratio = f"{peer[0] * 1e3:>10.2f}{peer[0] / mine:>7.2f}x" if peer else f"{'-':>10}{'-':>8}"
+            print(f"{name:<32}{mine * 1e3:>9.2f}{ratio}{target:>7.1f}x{copy / mine:>11.0%}")

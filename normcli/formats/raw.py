@@ -1,0 +1,128 @@
+"""Tensors that lie in a file as plain bytes: read and written by slices of samples, never mapped.
+
+A mapped output dies by SIGBUS on a full disk and mapped inputs count as resident memory; `pread` and
+`pwrite` on a file whose space is reserved first do neither, and threads may share the file.
+"""
+
+import math
+import os
+import threading
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normcli.errors import TensorError
+
+CHUNK = 1 << 30  # Linux moves at most 2 GiB in one call
+
+
+class Stored:
+    """A tensor in a file: shape, dtype, and samples read when a slice asks for them."""
+
+    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
+        self._file: IO[bytes] | None = None
+        self._opening = threading.Lock()
+
+    def _handle(self) -> int:
+        with self._opening:
+            if self._file is None:  # a container may have thousands of tensors, few of which are read
+                self._file = self.path.open("rb", buffering=0)
+            return self._file.fileno()
+
+    def __getitem__(self, samples: slice, /) -> NDArray[Any]:
+        start, stop, _ = samples.indices(self.shape[0])
+        per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
+        out = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
+        view = content(out)
+        at, done = self.offset + start * per_sample, 0
+        while done < len(view):
+            got = os.preadv(self._handle(), [view[done : done + CHUNK]], at + done)
+            if not got:
+                raise TensorError(f"{self.path}: it became shorter while it was read")
+            done += got
+        return out
+
+    def whole(self) -> NDArray[Any]:
+        """Read all of it."""
+        if self.shape:
+            return self[0 : self.shape[0]]
+        return Stored(self.path, self.offset, (1,), self.dtype)._only().reshape(())
+
+    def _only(self) -> NDArray[Any]:
+        with self:
+            return self[0:1]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> "Stored":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Reserved:
+    """A tensor in a file that is being made: its space is reserved, slices of samples are put into it."""
+
+    def __init__(self, path: Path, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        """Reserve the space.
+
+        Raises:
+            OSError: the disk has no room for it.
+        """
+        self.shape, self.dtype, self._head = shape, dtype, len(head)
+        size = len(head) + math.prod(shape) * dtype.itemsize
+        self._file = path.open("xb", buffering=0)
+        try:
+            reserve(self._file.fileno(), size)
+            os.pwrite(self._file.fileno(), head, 0)
+        except OSError:
+            self._file.close()
+            raise
+
+    def __setitem__(self, samples: slice, block: NDArray[Any]) -> None:
+        start, _, _ = samples.indices(self.shape[0])
+        per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
+        data = np.ascontiguousarray(block, self.dtype)
+        view = content(data)
+        at, done = self._head + start * per_sample, 0
+        while done < len(view):
+            done += os.pwrite(self._file.fileno(), view[done : done + CHUNK], at + done)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def content(array: NDArray[Any]) -> memoryview:
+    """Give the bytes of a contiguous array without copying them."""
+    flat: Any = array.reshape(-1).view(np.uint8)
+    return memoryview(flat)
+
+
+def reserve(handle: int, size: int) -> None:
+    """Take the space of a file before it is written, so that a full disk shows now.
+
+    Raises:
+        OSError: no room.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in (22, 95):  # EINVAL, EOPNOTSUPP: this file system cannot reserve
+                raise
+    with suppress(OSError):
+        os.ftruncate(handle, size)

@@ -1,0 +1,264 @@
+"""Every normalizer again, slowly and plainly: float64 NumPy written from the formulas of the papers.
+
+Channel-first tensors only; nothing is shared with the package. The names are the package's.
+"""
+
+import math
+
+import numpy as np
+
+
+def _c(p, x):
+    """A parameter (C) against (N, C, ...)."""
+    return np.asarray(p, float).reshape(1, -1, *([1] * (x.ndim - 2)))
+
+
+def _rest(x):
+    return (0, *range(2, x.ndim))
+
+
+def _space(x):
+    return tuple(range(2, x.ndim))
+
+
+def _normal(x, axes, eps):
+    return (x - x.mean(axes, keepdims=True)) / np.sqrt(x.var(axes, keepdims=True) + eps)
+
+
+def batch_norm(x, weight=1.0, bias=0.0, eps=1e-5):
+    return _normal(x, _rest(x), eps) * weight + bias
+
+
+def ghost_batch_norm(x, batch, interleaved=False, eps=1e-5):
+    y = np.empty_like(x)
+    count = len(x) // batch
+    for ghost in range(count):
+        at = slice(ghost, None, count) if interleaved else slice(ghost * batch, (ghost + 1) * batch)
+        y[at] = batch_norm(x[at], eps=eps)
+    return y
+
+
+def batch_renorm(x, mean, std, rmax, dmax, eps=1e-3):
+    batch_std = np.sqrt(x.var(_rest(x)) + eps)
+    r = np.clip(batch_std / std, 1 / rmax, rmax)
+    d = np.clip((x.mean(_rest(x)) - mean) / std, -dmax, dmax)
+    return (x - _c(x.mean(_rest(x)), x)) / _c(batch_std, x) * _c(r, x) + _c(d, x)
+
+
+def noisy_batch_norm(x, seed, step=0, eps=1e-5):
+    draw = np.random.Generator(np.random.PCG64([seed, step]))
+    mu = draw.uniform(-0.5, 0.5, x.shape[1])
+    sigma = draw.uniform(1, 1.25, x.shape[1])
+    m = draw.uniform(_c(mu, x) - 0.1, _c(mu, x) + 0.1, x.shape)
+    s = draw.normal(np.broadcast_to(_c(sigma, x), x.shape), 0.1)
+    return s * batch_norm(x, eps=eps) + m
+
+
+def lp_batch_norm(x, formula, p, k=10, eps=1e-5):
+    axes = _rest(x)
+    z = x - x.mean(axes, keepdims=True)
+    m = x.size // x.shape[1]
+    flat = np.moveaxis(np.abs(z), 1, 0).reshape(x.shape[1], -1)
+    hoffer = (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(8 * math.log(m))
+    if formula == "santurkar":
+        raw = np.moveaxis(np.abs(x), 1, 0).reshape(x.shape[1], -1)
+        s = raw.max(1) if p == math.inf else (raw**p).mean(1) ** (1 / p)
+    elif formula == "linf-hoffer":
+        s = hoffer * flat.max(1)
+    elif formula == "topk":
+        s = hoffer * np.sort(flat, axis=1)[:, -k:].mean(1)
+    elif formula == "linf-exact":
+        t = np.linspace(0, 12, 240001)
+        erf = np.array([math.erf(v / math.sqrt(2)) for v in t])
+        s = flat.max(1) / np.trapezoid(1 - erf**m, t)
+    elif p == math.inf:
+        s = flat.max(1)
+    else:
+        s = (flat**p).mean(1) ** (1 / p)
+        if formula == "lp-gauss":
+            s = s * (math.sqrt(math.pi) / (2 ** (p / 2) * math.gamma((p + 1) / 2))) ** (1 / p)
+    return z / (_c(s, x) + eps)
+
+
+def batch_instance_norm(x, rho, eps=1e-5):
+    return _c(rho, x) * batch_norm(x, eps=eps) + (1 - _c(rho, x)) * instance_norm(x, eps)
+
+
+def switchable_norm(x, mean_weight, var_weight, ddof=0, eps=1e-5):
+    w, v = (np.exp(t) / np.exp(t).sum() for t in (np.asarray(mean_weight), np.asarray(var_weight)))
+    mean_in = x.mean(_space(x), keepdims=True)
+    var_in = x.var(_space(x), keepdims=True, ddof=ddof)
+    means, variances = [mean_in], [var_in]
+    for axis in (1, 0):
+        mean = mean_in.mean(axis, keepdims=True)
+        means.append(mean)
+        variances.append((var_in + mean_in**2).mean(axis, keepdims=True) - mean**2)
+    mean = sum(a * b for a, b in zip(w, means, strict=True))
+    var = sum(a * b for a, b in zip(v, variances, strict=True))
+    return (x - mean) / np.sqrt(var + eps)
+
+
+def power_norm(x, groups, eps=1e-5):
+    if groups:
+        parts = x.reshape(len(x), groups, -1, *x.shape[2:])
+        x = (parts / np.sqrt((parts**2).mean(2, keepdims=True) + eps)).reshape(x.shape)
+    return x / np.sqrt((x**2).mean(_rest(x), keepdims=True) + eps)
+
+
+def mean_variance_norm(x, axes=None, eps=1e-9):
+    axes = _rest(x) if axes is None else axes
+    return (x - x.mean(axes, keepdims=True)) / (x.std(axes, keepdims=True) + eps)
+
+
+def layer_norm(x, axes, eps=1e-5):
+    return _normal(x, axes, eps)
+
+
+def instance_norm(x, eps=1e-5):
+    return _normal(x, _space(x), eps)
+
+
+def group_norm(x, groups, eps=1e-5):
+    return _normal(x.reshape(len(x), groups, -1), (2,), eps).reshape(x.shape)
+
+
+def adaptive_instance_norm(x, style, eps=1e-5):
+    def std(t):
+        return np.sqrt(t.var(_space(t), keepdims=True, ddof=1) + eps)
+
+    mean = style.mean(_space(style), keepdims=True)
+    return std(style) * (x - x.mean(_space(x), keepdims=True)) / std(x) + mean
+
+
+def rms_norm(x, axes, eps, outside=False):
+    square = (x**2).mean(axes, keepdims=True)
+    return x / (np.sqrt(square) + eps) if outside else x / np.sqrt(square + eps)
+
+
+def lp_normalize(x, axis, p, eps=1e-12):
+    norm = np.abs(x).max(axis, keepdims=True) if p == math.inf else (np.abs(x) ** p).sum(axis, keepdims=True) ** (1 / p)
+    return x / np.maximum(norm, eps)
+
+
+def pixel_norm(x, eps=1e-8):
+    return x / np.sqrt((x**2).mean(1, keepdims=True) + eps)
+
+
+def scale_norm(x, scale=None, eps=1e-5):
+    scale = math.sqrt(x.shape[1]) if scale is None else scale
+    return scale * x / np.maximum(np.sqrt((x**2).sum(1, keepdims=True)), eps)
+
+
+def tensor_norm(x, eps=1e-5):
+    return (x - x.mean()) / np.sqrt(x.var() + eps)
+
+
+def dynamic_tanh(x, alpha):
+    return np.tanh(alpha * x)
+
+
+def filter_response_norm(x, tau, eps=1e-6):
+    return np.maximum(x / np.sqrt((x**2).mean(_space(x), keepdims=True) + eps), _c(tau, x))
+
+
+def evo_norm_s0(x, groups, v, eps=1e-5):
+    var = x.reshape(len(x), groups, -1).var(2)
+    root = np.sqrt(np.repeat(var, x.shape[1] // groups, 1) + eps)
+    return x / (1 + np.exp(-_c(v, x) * x)) / root.reshape(*root.shape, *([1] * (x.ndim - 2)))
+
+
+def evo_norm_b0(x, v, eps=1e-5):
+    batch = np.sqrt(x.var(_rest(x), keepdims=True) + eps)
+    own = np.sqrt(x.var(_space(x), keepdims=True) + eps)
+    return x / np.maximum(batch, _c(v, x) * x + own)
+
+
+def global_response_norm(x, weight, eps=1e-6):
+    norm = np.sqrt((x**2).sum(_space(x), keepdims=True))
+    return x + _c(weight, x) * x * norm / (norm.mean(1, keepdims=True) + eps)
+
+
+def local_response_norm(x, below, above, factor, beta=0.75, k=1.0):
+    y = np.empty_like(x)
+    for c in range(x.shape[1]):
+        window = x[:, max(c - below, 0) : c + above + 1]
+        y[:, c] = x[:, c] * (k + factor * (window**2).sum(1)) ** -beta
+    return y
+
+
+def divisive_norm(x, size, eps=1.0):
+    """Boxes over two axes of space."""
+
+    def box(t):
+        padded = np.pad(t, ((0, 0), (size // 2,) * 2, (size // 2,) * 2))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (size, size), axis=(1, 2))
+        return windows.mean((3, 4))
+
+    v = x - box(x.mean(1))[:, None]
+    return v / np.sqrt(box((v**2).mean(1))[:, None] + eps)
+
+
+def whitened(x, groups, eps=1e-5, iterations=None):
+    y = np.empty_like(x)
+    size = x.shape[1] // groups
+    for g in range(groups):
+        part = np.moveaxis(x[:, g * size : (g + 1) * size], 1, 0)
+        flat = part.reshape(size, -1)
+        flat = flat - flat.mean(1, keepdims=True)
+        sigma = flat @ flat.T / flat.shape[1] + eps * np.eye(size)
+        if iterations is None:
+            w = np.linalg.inv(_square_root(sigma))
+        else:
+            s, w = sigma / np.trace(sigma), np.eye(size)
+            for _ in range(iterations):
+                w = 1.5 * w - 0.5 * np.linalg.matrix_power(w, 3) @ s
+            w = w / math.sqrt(np.trace(sigma))
+        y[:, g * size : (g + 1) * size] = np.moveaxis((w @ flat).reshape(part.shape), 0, 1)
+    return y
+
+
+def _square_root(matrix):
+    """The symmetric root by the Denman-Beavers iteration, without eigenvectors."""
+    y, z = matrix, np.eye(len(matrix))
+    for _ in range(60):
+        y, z = (y + np.linalg.inv(z)) / 2, (z + np.linalg.inv(y)) / 2
+    return y
+
+
+def weight_norm(v, g=1.0, centred=False):
+    rows = v.reshape(len(v), -1)
+    rows = rows - rows.mean(1, keepdims=True) if centred else rows
+    return (np.reshape(g, (-1, 1)) * rows / np.linalg.norm(rows, axis=1, keepdims=True)).reshape(v.shape)
+
+
+def weight_standardization(w, variant):
+    rows = w.reshape(len(w), -1)
+    z, n = rows - rows.mean(1, keepdims=True), rows.shape[1]
+    var = rows.var(1, keepdims=True)
+    divisor = {
+        "torch": rows.std(1, keepdims=True, ddof=1) + 1e-5,
+        "tf": np.sqrt(var) + 1e-5,
+        "timm": np.sqrt(var + 1e-6),
+        "scaled": np.sqrt(np.maximum(var * n, 1e-4)),
+        "scaled-timm": np.sqrt(var + 1e-6) * math.sqrt(n),
+    }[variant]
+    return (z / divisor).reshape(w.shape)
+
+
+def cosine_norm(x, weight, centred=False):
+    if centred:
+        x, weight = x - x.mean(-1, keepdims=True), weight - weight.mean(-1, keepdims=True)
+    norms = np.linalg.norm(x, axis=-1)[..., None] * np.linalg.norm(weight, axis=-1)
+    return np.einsum("...f,kf->...k", x, weight) / np.maximum(norms, 1e-16)
+
+
+def numerical_vjp(function, x, dy, step=1e-6):
+    """Central differences of sum(function(x) * dy)."""
+    gradient = np.empty_like(x)
+    for i in np.ndindex(x.shape):
+        moved = x.copy()
+        moved[i] += step
+        up = (function(moved) * dy).sum()
+        moved[i] -= 2 * step
+        gradient[i] = (up - (function(moved) * dy).sum()) / (2 * step)
+    return gradient

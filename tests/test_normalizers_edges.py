@@ -1,0 +1,222 @@
+"""What normalizers do at the edges, and what they refuse in one line that says what would be right."""
+
+import re
+
+import numpy as np
+import pytest
+
+import normcli.normalizers as nn
+from normcli.errors import NormcliError, TensorError, UsageError
+from normcli.normalizers import NORMALIZERS, resources
+
+X = np.arange(48.0).reshape(2, 4, 2, 3)
+L = {"layout": "NCHW"}
+STATE = {"running_mean": np.zeros(4), "running_var": np.ones(4)}
+
+REFUSED = [
+    (lambda: nn.batch_norm(X, layout="NCL"), TensorError, r"layout NCL needs rank 3.*\(2, 4, 2, 3\)"),
+    (lambda: nn.batch_norm(X), UsageError, "can be NCHW or NHWC: say which"),
+    (lambda: nn.batch_norm(X[:, 0]), UsageError, "can be NCL or NLC or NTC"),
+    (lambda: nn.batch_norm(X[0, 0, 0]), TensorError, "rank 1"),
+    (lambda: nn.batch_norm(X, layout="NCWH"), UsageError, "did you mean 'NCHW'"),
+    (lambda: nn.group_norm(X, **L, groups=3), TensorError, "C = 4, groups = 3"),
+    (lambda: nn.group_norm(X, **L, groups=0), TensorError, "groups = 0"),
+    (lambda: nn.group_norm(np.ones((1, 4)), groups=4), TensorError, "2 or more values per sample and group"),
+    (lambda: nn.batch_norm(X, **L, mode="eval"), TensorError, "eval mode needs running statistics"),
+    (lambda: nn.batch_norm(X, **L, mode="evil"), UsageError, "train or eval"),
+    (lambda: nn.batch_norm(X, **L, state=nn.batch_renorm(X, **L).state), TensorError, "lacks running_var"),
+    (
+        lambda: nn.batch_norm(X, **L, state={**STATE, "normalizer": np.array("batch_renorm")}),
+        TensorError,
+        "the state is one of batch_renorm",
+    ),
+    (lambda: nn.batch_norm(X, **L, state={**STATE, "momentum": np.ones(4)}), TensorError, "unknown key 'momentum'"),
+    (
+        lambda: nn.batch_norm(X, **L, state={k: v[:3] for k, v in STATE.items()}),
+        TensorError,
+        r"shape \(3,\), but C = 4",
+    ),
+    (lambda: nn.batch_norm(X, **L, weight=np.ones(3)), TensorError, r"shape \(4,\) or \(2, 4\), got \(3,\)"),
+    (lambda: nn.batch_norm(X[:1, :, :1, :1], **L), TensorError, "2 or more values per channel, got 1"),
+    (lambda: nn.batch_norm(X[:0], **L), TensorError, "got 0"),
+    (lambda: nn.batch_norm(X, **L, eps=-1e-5), UsageError, "eps must be 0 or more, got -1e-05"),
+    (lambda: nn.batch_norm(X, **L, eps=float("nan")), UsageError, "eps must be"),
+    (lambda: nn.batch_norm(X, **L, update_rate=1.5), UsageError, "0 to 1, got 1.5"),
+    (lambda: nn.batch_norm(X, **L, running_var="sample"), UsageError, "unbiased or biased"),
+    (lambda: nn.batch_norm(X, **L, dtype="float23"), UsageError, "did you mean 'float32'"),
+    (lambda: nn.batch_norm(np.array([[None, 1]])), TensorError, "dtype object"),
+    (lambda: nn.batch_norm(np.ones((2, 2), complex)), TensorError, "dtype complex128"),
+    (lambda: nn.batch_norm(np.ones((2, 2), bool)), TensorError, "dtype bool"),
+    (lambda: nn.instance_norm(np.ones((2, 4))), TensorError, "2 or more values per sample and channel"),
+    (lambda: nn.layer_norm(X, **L), UsageError, "needs --axes token"),
+    (lambda: nn.layer_norm(X, axes="9"), UsageError, "-4 to 3"),
+    (lambda: nn.layer_norm(X, axes="1,1"), UsageError, "once each"),
+    (lambda: nn.layer_norm(X, axes="pixel"), UsageError, "token, image or numbers"),
+    (lambda: nn.layer_norm(X, axes="-1", weight=np.ones(4)), TensorError, r"shape \(3,\), got \(4,\)"),
+    (lambda: nn.ghost_batch_norm(X, **L, batch=3), TensorError, "N = 2, batch = 3"),
+    (lambda: nn.batch_instance_norm(X, **L, rho=np.full(4, 1.5)), TensorError, "rho must be 0 to 1"),
+    (lambda: nn.batch_renorm(X, **L, rmax=0.5), UsageError, "rmax must be 1 or more"),
+    (lambda: nn.batch_renorm(X, **L, step=-1), UsageError, "step must be 0 or more"),
+    (lambda: nn.lp_batch_norm(X, **L, formula="l2"), UsageError, "unknown formula"),
+    (lambda: nn.lp_batch_norm(X, **L, p=0), UsageError, "p must be more than 0"),
+    (lambda: nn.lp_batch_norm(X, **L, p=float("inf")), UsageError, "use linf-exact"),
+    (lambda: nn.lp_batch_norm(X, **L, formula="topk", p=2), UsageError, "has p = inf"),
+    (lambda: nn.rms_norm(X, axes="-1", fraction=0.1), UsageError, "is none"),
+    (lambda: nn.weight_norm(np.array([[1.0, 2], [0, 0]])), TensorError, "row 1 has norm 0"),
+    (lambda: nn.centred_weight_norm(np.ones((2, 3))), TensorError, "row 0 has norm 0"),
+    (lambda: nn.weight_norm(X, dim=4), UsageError, "0 to 3, got 4"),
+    (lambda: nn.spectral_norm(np.zeros((2, 2))), TensorError, "largest singular value is 0"),
+    (lambda: nn.spectral_norm(X, mode="eval", method="torch"), TensorError, "needs running statistics"),
+    (lambda: nn.spectral_norm(X, mode="eval"), UsageError, "exact has no state"),
+    (lambda: nn.evo_norm(X, **L, groups=3), TensorError, "groups = 3"),
+    (lambda: nn.evo_norm(X, **L, groups=2, mode="eval"), UsageError, "S0 has no running statistics"),
+    (lambda: nn.evo_norm(X, **L, variant="B0", groups=2), UsageError, "groups belong to S0"),
+    (lambda: nn.divisive_norm(X, **L, sum_size=4), UsageError, "must be odd, got 4"),
+    (lambda: nn.local_response_norm(X, **L, size=0), UsageError, "size must be 1 or more"),
+    (lambda: nn.cosine_norm(X, np.ones((2, 4))), TensorError, r"\(K, 3\)"),
+    (lambda: nn.adaptive_instance_norm(X, X[:, :2], **L), TensorError, "share N and C"),
+    (lambda: nn.zca_whitening(np.full((3, 2), np.nan)), TensorError, "not finite"),
+    (lambda: nn.tensor_norm(np.float64(3)), TensorError, "rank 0"),
+    (lambda: nn.power_norm(X, **L, groups=3), TensorError, "groups = 3"),
+    (lambda: nn.find("batchnorm"), UsageError, "did you mean 'batch_norm'"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
+def test_bad_input_is_refused_in_one_line(call, error, text):
+    with pytest.raises(error) as caught:
+        call()
+    assert isinstance(caught.value, NormcliError)
+    assert re.search(text, str(caught.value)), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def settings_for(one):
+    made = {"groups": 2, "seed": 1, "batch": 1}
+    found = {
+        k: made[k] for k, p in one.settings.items() if p.default is p.empty or (k == "groups" and "evo" in one.name)
+    }
+    return found | ({"axes": "image"} if one.name in ("layer_norm", "rms_norm") else {})
+
+
+WITH_LAYOUT = [
+    pytest.param(name, one, id=name)
+    for name, one in sorted(NORMALIZERS.items())
+    if "layout" in one.settings and len(one.tensors) == 1
+]
+
+
+@pytest.mark.parametrize(("name", "one"), WITH_LAYOUT)
+def test_an_empty_batch_keeps_its_shape_or_cannot_train(name, one):
+    empty = np.empty((0, 4, 2, 3), np.float32)
+    try:
+        made = one.function(empty, **L, **settings_for(one))
+    except TensorError as error:
+        assert one.state or name == "mean_variance_norm", error
+    else:
+        y = made.y if isinstance(made, nn.Normalized) else made
+        assert y.shape == empty.shape
+        assert y.dtype == np.float32
+
+
+@pytest.mark.parametrize(("name", "one"), WITH_LAYOUT)
+def test_inputs_are_not_changed_and_types_kept(name, one):
+    for dtype, wanted in (("f4", "f4"), ("f2", "f2"), (">f8", "f8"), ("u1", "f4"), ("i8", "f4")):
+        x = (X % 7).astype(dtype)
+        before = x.tobytes()
+        made = one.function(x, **L, **settings_for(one))
+        y = made.y if isinstance(made, nn.Normalized) else made
+        assert x.tobytes() == before
+        assert y.dtype == np.dtype(wanted)
+        other = one.function(x, **L, **settings_for(one), dtype="float64")
+        assert (other.y if isinstance(other, nn.Normalized) else other).dtype == np.float64
+
+
+def test_nan_and_infinity_spoil_only_their_own_statistic():
+    for bad in (np.nan, np.inf):
+        x = np.random.default_rng(1).standard_normal((3, 4, 5, 60)).astype(np.float32)
+        clean = {
+            "batch": nn.batch_norm(x, **L).y,
+            "instance": nn.instance_norm(x, **L),
+            "group": nn.group_norm(x, **L, groups=2),
+        }
+        x[1, 2, 3, 4] = bad
+        y = nn.batch_norm(x, **L)
+        assert np.isnan(y.y[:, 2]).all()
+        np.testing.assert_array_equal(np.delete(y.y, 2, 1), np.delete(clean["batch"], 2, 1))
+        instance = nn.instance_norm(x, **L)
+        assert np.isnan(instance[1, 2]).all()
+        assert np.isnan(instance).sum() == instance[1, 2].size
+        group = nn.group_norm(x, **L, groups=2)
+        assert np.isnan(group[1, 2:]).all()
+        assert np.isnan(group).sum() == group[1, 2:].size
+
+
+def test_constant_sets_give_the_bias_exactly():
+    x = np.full((3, 4, 2, 2), 0.1, np.float32)
+    beta = np.array([1.5, -2, 0, 0.1])
+    wanted = np.broadcast_to(beta.astype(np.float32).reshape(1, 4, 1, 1), x.shape)
+    np.testing.assert_array_equal(nn.batch_norm(x, **L, bias=beta).y, wanted)
+    np.testing.assert_array_equal(nn.group_norm(x, **L, groups=2, bias=beta), wanted)
+    np.testing.assert_array_equal(nn.layer_norm(x, **L, axes="image", bias=beta), wanted)
+    assert np.isnan(nn.batch_norm(x, **L, eps=0.0).y).all()
+
+
+def test_one_element_and_zero_vectors():
+    assert nn.layer_norm(np.array([[5.0]]), bias=np.array([2.0])).item() == 2.0
+    np.testing.assert_allclose(nn.rms_norm(np.array([[-5.0]])), [[-1.0]])
+    assert not nn.lp_normalize(np.zeros((2, 3)), eps=0.0).any()
+    assert not nn.scale_norm(np.zeros((2, 3))).any()
+
+
+def test_big_and_small_vectors_do_not_overflow():
+    np.testing.assert_allclose(nn.lp_normalize(np.array([[3e200, 4e200]])), [[0.6, 0.8]])
+    np.testing.assert_allclose(nn.lp_normalize(np.array([[3e-200, 4e-200]]), eps=0.0), [[0.6, 0.8]])
+
+
+def test_running_statistics_move_as_said():
+    x = np.array([[1.0], [3.0]])
+    first = nn.batch_norm(x, cumulative=True).state
+    second = nn.batch_norm(x + 6, cumulative=True, state=first).state
+    assert (first["running_mean"].item(), second["running_mean"].item()) == (2.0, 5.0)
+    assert second["num_batches_tracked"] == 2
+    each = nn.ghost_batch_norm(np.vstack([x, x + 6]), batch=2).state
+    in_turn = nn.batch_norm(x + 6, state=nn.batch_norm(x).state).state
+    for key, value in in_turn.items():
+        np.testing.assert_allclose(each[key], value)
+    mean = nn.ghost_batch_norm(np.vstack([x, x + 6]), batch=2, update="mean").state
+    np.testing.assert_allclose(mean["running_mean"], [0.5])
+    power = nn.power_norm(x, groups=0).state
+    np.testing.assert_allclose(power["running_phi"], [5.0])
+    late = nn.power_norm(x, groups=0, warmup=1, state=power)
+    np.testing.assert_allclose(late.y, x / np.sqrt(5.0 + 1e-5))
+    assert nn.switchable_norm(X, **L).state["running_mean"].shape == (4,)
+
+
+def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another():
+    first = nn.noisy_batch_norm(X, **L, seed=5)
+    again = nn.noisy_batch_norm(X, **L, seed=5)
+    np.testing.assert_array_equal(first.y, again.y)
+    following = nn.noisy_batch_norm(X, **L, seed=5, state=first.state)
+    assert not np.array_equal(first.y, following.y)
+    calm = nn.noisy_batch_norm(X, **L, seed=5, mode="eval", state=first.state).y
+    np.testing.assert_array_equal(calm, nn.batch_norm(X, **L, mode="eval", state=first.state).y)
+
+
+def test_a_memory_limit_refuses_what_cannot_fit():
+    x = np.ones((2, 4, 100, 100), np.float32)
+    with resources(memory=10_000):
+        for call in (lambda: nn.layer_norm(x, **L, axes="token"), lambda: nn.tensor_norm(x)):
+            with pytest.raises(TensorError, match="raise --memory-limit"):
+                call()
+
+
+def test_a_failure_in_a_thread_reaches_the_caller():
+    class Broken:
+        shape, dtype = (64, 4, 200, 200), np.dtype(np.float32)
+
+        def __getitem__(self, samples):
+            raise OSError(5, "input/output error")
+
+    with pytest.raises(OSError, match="input/output error"):
+        nn.batch_norm(Broken(), **L)

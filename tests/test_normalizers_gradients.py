@@ -1,0 +1,243 @@
+"""Every gradient against central differences of its own forward pass, in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import reference as ref
+
+import normcli.normalizers as nn
+from normcli.errors import TensorError
+from normcli.normalizers import NORMALIZERS
+
+RNG = np.random.default_rng(11)
+X = RNG.standard_normal((3, 4, 2, 3)) * 2 + 0.5
+DY = RNG.standard_normal(X.shape)
+GAMMA, BETA = RNG.standard_normal(4) + 1, RNG.standard_normal(4)
+L = {"layout": "NCHW"}
+AFFINE = {"weight": GAMMA, "bias": BETA}
+STATE = {"running_mean": BETA, "running_var": GAMMA**2 + 1}
+RENORM = {"running_mean": BETA * 0.1, "running_std": GAMMA**2 + 0.5}
+ROWS, DROWS = X.reshape(3, -1), DY.reshape(3, -1)
+W, DK = RNG.standard_normal((5, 24)), RNG.standard_normal((3, 5))
+
+
+def frozen_renorm(x):
+    """batch_renorm with the r and d of X, constants as in the paper."""
+    std = np.sqrt(X.var((0, 2, 3)) + 1e-3)
+    r = np.clip(std / RENORM["running_std"], 0.5, 2)
+    d = np.clip((X.mean((0, 2, 3)) - RENORM["running_mean"]) / RENORM["running_std"], -0.4, 0.4)
+    return ref.batch_norm(x, eps=1e-3) * ref._c(GAMMA * r, x) + ref._c(GAMMA * d + BETA, x)
+
+
+def frozen_spectral(w):
+    u, _, v = np.linalg.svd(W)
+    return w / (u[:, 0] @ w @ v[0])
+
+
+CASES = {
+    "batch_norm": [
+        (lambda x, s: nn.batch_norm(x, **L, **s).y, lambda s: nn.batch_norm_vjp(X, DY, **L, **s), X, DY, AFFINE),
+        (
+            lambda x, s: nn.batch_norm(x, **L, mode="eval", state=STATE, **s).y,
+            lambda s: nn.batch_norm_vjp(X, DY, **L, mode="eval", state=STATE, **s),
+            X,
+            DY,
+            AFFINE,
+        ),
+        (
+            lambda x, s: nn.batch_norm(x, **L, **s).y,
+            lambda s: nn.batch_norm_vjp(X, DY, **L, **s),
+            X,
+            DY,
+            {"weight": X[:, :, 0, 0], "bias": DY[:, :, 0, 0]},
+        ),
+    ],
+    "instance_norm": [
+        (lambda x, s: nn.instance_norm(x, **L, **s), lambda s: nn.instance_norm_vjp(X, DY, **L, **s), X, DY, AFFINE)
+    ],
+    "group_norm": [
+        (
+            lambda x, s: nn.group_norm(x, **L, groups=2, **s),
+            lambda s: nn.group_norm_vjp(X, DY, **L, groups=2, **s),
+            X,
+            DY,
+            AFFINE,
+        )
+    ],
+    "layer_norm": [
+        (
+            lambda x, s, axes=axes: nn.layer_norm(x, **L, axes=axes, **s),
+            lambda s, axes=axes: nn.layer_norm_vjp(X, DY, **L, axes=axes, **s),
+            X,
+            DY,
+            {"weight": w, "bias": w - 1},
+        )
+        for axes, w in (("token", GAMMA), ("image", GAMMA), ("image", X[0]), ("2,3", X[0, 0]), ("-1", X[0, 0, 0]))
+    ],
+    "batch_renorm": [
+        (
+            lambda x, s: frozen_renorm(x),
+            lambda s: nn.batch_renorm_vjp(X, DY, **L, state=RENORM, rmax=2, dmax=0.4, **AFFINE),
+            X,
+            DY,
+            {},
+        )
+    ],
+    "noisy_batch_norm": [
+        (
+            lambda x, s: nn.noisy_batch_norm(x, **L, seed=4, **s).y,
+            lambda s: nn.noisy_batch_norm_vjp(X, DY, **L, seed=4, **s),
+            X,
+            DY,
+            AFFINE,
+        )
+    ],
+    "rms_norm": [
+        (
+            lambda x, s, o=o: nn.rms_norm(x, **L, axes="image", **o, **s),
+            lambda s, o=o: nn.rms_norm_vjp(X, DY, **L, axes="image", **o, **s),
+            X,
+            DY,
+            {"weight": GAMMA, "bias": BETA},
+        )
+        for o in ({}, {"variant": "original"}, {"variant": "gemma"}, {"fraction": 0.4, "eps": 0.1})
+    ],
+    "lp_batch_norm": [
+        (
+            lambda x, s, f=f, p=p: nn.lp_batch_norm(x, **L, formula=f, p=p, eps=1e-2, **s).y,
+            lambda s, f=f, p=p: nn.lp_batch_norm_vjp(X, DY, **L, formula=f, p=p, eps=1e-2, **s),
+            X,
+            DY,
+            AFFINE,
+        )
+        for f, p in (
+            ("lp", 1),
+            ("lp", 2),
+            ("lp", 3),
+            ("lp", math.inf),
+            ("lp-gauss", 1),
+            ("lp-gauss", 4),
+            ("santurkar", 1),
+            ("linf-hoffer", None),
+            ("linf-exact", None),
+        )
+    ],
+    "weight_norm": [
+        (
+            lambda x, s, dim=dim: nn.weight_norm(x, dim=dim, **s),
+            lambda s, dim=dim: nn.weight_norm_vjp(X, DY, dim=dim, **s),
+            X,
+            DY,
+            {"g": g},
+        )
+        for dim, g in ((0, GAMMA[:3]), (1, GAMMA), (-1, np.array(1.7)))
+    ],
+    "cosine_norm": [
+        (
+            lambda x, s, c=c: nn.cosine_norm(x, s.get("weight", W), centred=c),
+            lambda s, c=c: nn.cosine_norm_vjp(ROWS, W, DK, centred=c),
+            ROWS,
+            DK,
+            {"weight": W},
+        )
+        for c in (False, True)
+    ],
+    "lp_normalize": [
+        (lambda x, s: nn.lp_normalize(x, **L), lambda s: nn.lp_normalize_vjp(X, DY, **L), X, DY, {}),
+        (
+            lambda x, s: nn.lp_normalize(x, **L, eps=50.0),
+            lambda s: nn.lp_normalize_vjp(X, DY, **L, eps=50.0),
+            X,
+            DY,
+            {},
+        ),
+    ],
+    "local_response_norm": [
+        (
+            lambda x, s, w=w: nn.local_response_norm(x, **L, size=2, alpha=0.9, window=w),
+            lambda s, w=w: nn.local_response_norm_vjp(X, DY, **L, size=2, alpha=0.9, window=w),
+            X,
+            DY,
+            {},
+        )
+        for w in ("torch", "onnx", "tf")
+    ],
+    "global_response_norm": [
+        (
+            lambda x, s: nn.global_response_norm(x, **L, **s),
+            lambda s: nn.global_response_norm_vjp(X, DY, **L, **s),
+            X,
+            DY,
+            AFFINE,
+        )
+    ],
+    "dynamic_tanh": [
+        (
+            lambda x, s: nn.dynamic_tanh(x, **L, **{**s, "alpha": float(s.get("alpha", 0.7))}),
+            lambda s: nn.dynamic_tanh_vjp(X, DY, **L, **s),
+            X,
+            DY,
+            {**AFFINE, "alpha": np.array(0.7)},
+        )
+    ],
+    "spectral_norm": [
+        (
+            lambda x, s: frozen_spectral(x),
+            lambda s: nn.spectral_norm_vjp(W, DW),
+            W,
+            DW := RNG.standard_normal((5, 24)),
+            {},
+        )
+    ],
+}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_gradient_equals_central_differences(name):
+    for forward, vjp, x, dy, parameters in CASES[name]:
+        found = vjp(parameters)
+        wanted = ref.numerical_vjp(lambda t, f=forward, p=parameters: f(t, p), x, dy)
+        np.testing.assert_allclose(found["dx"], wanted, rtol=2e-7, atol=2e-7)
+        for key, value in parameters.items():
+            slope = ref.numerical_vjp(
+                lambda t, f=forward, p=parameters, k=key, x=x: f(x, {**p, k: t}), np.asarray(value, float), dy
+            )
+            np.testing.assert_allclose(found[f"d{key}"], slope, rtol=2e-7, atol=2e-7)
+
+
+def test_every_gradient_has_a_case():
+    assert set(CASES) == {name for name, one in NORMALIZERS.items() if one.vjp}
+
+
+def test_the_comparison_sees_a_wrong_gradient():
+    wanted = ref.numerical_vjp(lambda t: nn.batch_norm(t, **L).y, X, DY)
+    assert np.abs(nn.batch_norm_vjp(X, DY, **L, eps=0.5)["dx"] - wanted).max() > 1e-3
+
+
+def test_vectors_of_zeros_have_gradient_zero():
+    zeros, dy = np.zeros((2, 3)), np.ones((2, 3))
+    assert not nn.lp_normalize_vjp(zeros, dy)["dx"].any()
+    assert not nn.weight_norm_vjp(zeros, dy)["dx"].any()
+    made = nn.cosine_norm_vjp(zeros, np.zeros((4, 3)), np.ones((2, 4)))
+    assert not made["dx"].any()
+    assert not made["dweight"].any()
+
+
+def test_gradients_keep_layout_and_type():
+    last = nn.batch_norm_vjp(np.moveaxis(X, 1, -1), np.moveaxis(DY, 1, -1), layout="NHWC", weight=GAMMA)
+    np.testing.assert_array_equal(np.moveaxis(last["dx"], -1, 1), nn.batch_norm_vjp(X, DY, **L, weight=GAMMA)["dx"])
+    half = nn.batch_norm_vjp(X.astype(np.float16), DY.astype(np.float16), **L)
+    assert {value.dtype for value in half.values()} == {np.dtype(np.float16)}
+
+
+def test_what_has_no_known_gradient_is_refused():
+    for call in (
+        lambda: nn.lp_batch_norm_vjp(X, DY, **L, formula="topk"),
+        lambda: nn.lp_batch_norm_vjp(X, DY, **L, formula="santurkar", p=2),
+        lambda: nn.lp_normalize_vjp(X, DY, **L, p=3),
+        lambda: nn.batch_norm_vjp(X, DY[:2], **L),
+        lambda: nn.cosine_norm_vjp(ROWS, W, DROWS),
+    ):
+        with pytest.raises(TensorError):
+            call()

@@ -1,0 +1,453 @@
+"""`normcli tensor`, as a process: files in, files out, state carried, bad input refused and nothing written."""
+
+import io
+import json
+import os
+import pty
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+import normcli.normalizers as nn
+from normcli import cli
+from normcli.errors import OutputError, TensorError
+from normcli.formats import arrays, safetensors
+from normcli.normalizers import NORMALIZERS
+from normcli.pipeline import catalogue, tensor_files
+from normcli.pipeline.tensors import Job
+from normcli.pipeline.tensors import run as run_job
+
+NCHW = ("--layout", "NCHW")
+
+
+def activations(seed=0, shape=(6, 4, 5, 3), dtype=np.float32):
+    return (np.random.default_rng(seed).standard_normal(shape) * 3 + 10).astype(dtype)
+
+
+@pytest.fixture
+def here(tmp_path):
+    """A folder with four batches, a weight and a cotangent."""
+    for i in range(4):
+        np.save(tmp_path / f"b{i}.npy", activations(i))
+    np.save(tmp_path / "w.npy", np.array([1.0, 2, 3, 4]))
+    np.save(tmp_path / "dy.npy", activations(9))
+    return tmp_path
+
+
+def listing(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
+
+
+def refused(done, code, *words):
+    """One line on stderr with these words, that exit code, nothing on stdout."""
+    text = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (code, b""), text
+    assert text.count("\n") == 1, text
+    for word in words:
+        assert word in text, text
+
+
+def test_a_result_is_what_the_function_gives(run, here):
+    done = run("tensor", "group-norm", "b0.npy", *NCHW, "--groups", 2, "--weight", "w.npy", "-o", "y.npy")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"wrote y.npy\n")
+    wanted = nn.group_norm(activations(), layout="NCHW", groups=2, weight=np.load(here / "w.npy"))
+    np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
+
+
+def test_every_normalizer_is_a_command_and_is_listed(run):
+    from typer.main import get_command
+
+    from normcli.cli.tensor import app
+
+    group = get_command(app)
+    listed = [line.split()[0] for line in run("tensor", "--list").stdout.decode().splitlines()]
+    assert listed == [name.replace("_", "-") for name in sorted(NORMALIZERS)]
+    for name in listed:
+        command = group.get_command(None, name)
+        options = {option for parameter in command.params for option in parameter.opts}
+        one = NORMALIZERS[name.replace("-", "_")]
+        wanted = {f"--{key.replace('_', '-')}" for key in (*one.settings, *one.tensors[1:])}
+        assert wanted <= options
+        assert ("--grad" in options) == (one.vjp is not None)
+        assert ("--save-state" in options) == bool(one.state)
+
+
+def test_help_shows_formula_paper_and_defaults(run):
+    text = " ".join(run("tensor", "batch-norm", "--help", env={"COLUMNS": "200"}).stdout.decode().split())
+    for words in ("sqrt(var + eps)", "arXiv 1502.03167", "[default: 0.1]", "unbiased|biased", "torch|keras|flax"):
+        assert words in text
+
+
+def test_building_the_commands_imports_no_numba():
+    code = (
+        "import sys; from normcli.cli.tensor import app; from typer.main import get_command;"
+        "g = get_command(app); [g.get_command(None, n) for n in g.list_commands(None)];"
+        "print([m for m in ('numba', 'torch', 'ml_dtypes') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.strip() == "[]"
+
+
+def test_documentation_is_up_to_date():
+    made = (ROOT / "docs" / "normalizers.md").read_text(encoding="utf-8")
+    assert made == catalogue.document(), "run: python -m normcli.pipeline.catalogue docs/normalizers.md"
+
+
+def test_two_half_sequences_equal_one_bit_for_bit(run, here):
+    whole = run("tensor", "batch-norm", *(f"b{i}.npy" for i in range(4)), *NCHW, "-o", "a/", "--save-state", "a.npz")
+    assert whole.returncode == 0, whole.stderr
+    assert run("tensor", "batch-norm", "b0.npy", "b1.npy", *NCHW, "-o", "b", "--save-state", "h.npz").returncode == 0
+    second = ("b2.npy", "b3.npy", *NCHW, "--state", "h.npz", "-o", "b", "--save-state", "b.npz", "-f")
+    assert run("tensor", "batch-norm", *second).returncode == 0
+    assert (here / "a.npz").read_bytes() == (here / "b.npz").read_bytes()
+    for i in range(4):
+        assert (here / f"a/b{i}.npy").read_bytes() == (here / f"b/b{i}.npy").read_bytes()
+    with np.load(here / "a.npz") as state:
+        assert int(state["num_batches_tracked"]) == 4
+        assert state["num_batches_tracked"].dtype == np.int64
+        assert (str(state["normalizer"]), str(state["preset"])) == ("batch_norm", "torch")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
+def test_a_torch_state_loads_in_torch_and_gives_the_same_eval_output(run, here, suffix):
+    torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[conformance]'")
+    state = f"bn{suffix}"
+    made = run("tensor", "batch-norm", "b0.npy", "b1.npy", *NCHW, "--preset", "torch", "--save-state", state)
+    assert made.returncode == 0, made.stderr
+    if suffix == ".pt":
+        loaded = torch.load(here / state, weights_only=True)
+    else:
+        loaded = {
+            k: torch.tensor(v) for k, v in tensor_files.read_state(str(here / state)).items() if v.dtype.kind != "U"
+        }
+    layer = torch.nn.BatchNorm2d(4, affine=False, dtype=torch.float64).eval()
+    layer.load_state_dict(loaded)
+    done = run(
+        *("tensor", "batch-norm", "b2.npy", *NCHW, "--mode", "eval", "--state", state),
+        *("-o", "y.npy", "--dtype", "float64"),
+    )
+    assert done.returncode == 0, done.stderr
+    wanted = layer(torch.tensor(activations(2), dtype=torch.float64)).numpy()
+    np.testing.assert_allclose(np.load(here / "y.npy"), wanted, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("normalizer", ["batch-norm", "batch-renorm"])
+def test_recomputed_statistics_are_those_of_one_batch(run, here, normalizer):
+    files = [f"b{i}.npy" for i in range(4)]
+    done = run("tensor", normalizer, *files, *NCHW, "--recompute-state", "--save-state", "exact.npz")
+    assert done.returncode == 0, done.stderr
+    every = np.concatenate([activations(i) for i in range(4)]).astype(np.float64)
+    var = every.var((0, 2, 3))
+    with np.load(here / "exact.npz") as state:
+        np.testing.assert_allclose(state["running_mean"], every.mean((0, 2, 3)), rtol=1e-13)
+        if normalizer == "batch-norm":
+            m = every.size // 4
+            np.testing.assert_allclose(state["running_var"], var * m / (m - 1), rtol=1e-12)
+        else:
+            np.testing.assert_allclose(state["running_std"], np.sqrt(var + 1e-3), rtol=1e-12)
+    evaluated = run("tensor", normalizer, *files, *NCHW, "--mode", "eval", "--recompute-state", "-o", "e/")
+    assert evaluated.returncode == 0, evaluated.stderr
+    y = np.concatenate([np.load(here / "e" / name) for name in files])
+    np.testing.assert_allclose(y.std((0, 2, 3)), 1, rtol=2e-3)
+
+
+def test_presets_change_what_was_not_said(run, here):
+    assert run("tensor", "batch-norm", "b0.npy", *NCHW, "--preset", "keras", "--save-state", "k.npz").returncode == 0
+    with np.load(here / "k.npz") as state:
+        x = activations().astype(np.float64)
+        np.testing.assert_allclose(state["running_var"], 0.99 + 0.01 * x.var((0, 2, 3)))
+        assert str(state["preset"]) == "keras"
+    done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--state", "k.npz", "--mode", "eval", "-o", "y.npy")
+    assert done.returncode == 0, done.stderr
+    with np.load(here / "k.npz") as state:
+        stats = {k: state[k] for k in ("running_mean", "running_var")}
+    wanted = nn.batch_norm(activations(), layout="NCHW", mode="eval", state=stats, eps=1e-3).y
+    np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
+    other = run("tensor", "batch-norm", "b0.npy", *NCHW, "--state", "k.npz", "--preset", "torch", "-o", "z.npy")
+    refused(other, 2, "made with --preset keras, not torch")
+    last = run("tensor", "weight-norm", "b0.npy", "--preset", "flax", "-o", "w3.npy")
+    assert last.returncode == 0, last.stderr
+    np.testing.assert_array_equal(np.load(here / "w3.npy"), nn.weight_norm(activations(), dim=3))
+
+
+def test_gradients(run, here):
+    done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--weight", "w.npy", "--grad", "dy.npy", "-o", "g.npz")
+    assert done.returncode == 0, done.stderr
+    wanted = nn.batch_norm_vjp(activations(), activations(9), layout="NCHW", weight=np.load(here / "w.npy"))
+    with np.load(here / "g.npz") as found:
+        assert set(found.files) == {"dx", "dweight", "dbias"}
+        for key, value in wanted.items():
+            np.testing.assert_array_equal(found[key], value)
+    alone = run("tensor", "lp-normalize", "b0.npy", *NCHW, "--grad", "dy.npy", "-o", "dx.npy")
+    assert alone.returncode == 0, alone.stderr
+    np.testing.assert_array_equal(
+        np.load(here / "dx.npy"), nn.lp_normalize_vjp(activations(), activations(9), layout="NCHW")["dx"]
+    )
+    cosine = run("tensor", "cosine-norm", "w2.npy", "--weight", "w2.npy", "--grad", "k.npy", "-o", "c.npz")
+    refused(cosine, 1, "w2.npy: no such file")
+
+
+def test_pipes(run, here):
+    first = run("tensor", "group-norm", "-", *NCHW, "--groups", 2, "-o", "-", input=(here / "b0.npy").read_bytes())
+    assert (first.returncode, first.stderr) == (0, b"")
+    second = run("tensor", "rms-norm", "-", "--axes=-1", "-o", "y.npy", input=first.stdout)
+    assert second.returncode == 0, second.stderr
+    wanted = nn.rms_norm(nn.group_norm(activations(), layout="NCHW", groups=2), axes="-1")
+    np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
+    cut = run("tensor", "rms-norm", "-", "--axes=-1", "-o", "z.npy", input=first.stdout[:-8])
+    refused(cut, 1, "stdin: the header claims 1440 bytes, 1432 came")
+    assert not (here / "z.npy").exists()
+
+
+def test_binary_output_is_refused_on_a_terminal(here):
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "normcli", "tensor", "rms-norm", "b0.npy", "--axes=-1", "-o", "-"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, stdout=slave, stderr=subprocess.PIPE, cwd=here, env=environment, timeout=60)
+    os.close(slave)
+    os.close(master)
+    assert done.returncode == 2
+    assert b"stdout is a terminal" in done.stderr
+
+
+def test_a_closed_or_full_stdout(run, here):
+    with Path("/dev/full").open("wb") as full:
+        command = [sys.executable, "-m", "normcli", "tensor", "rms-norm", "b0.npy", "--axes=-1", "-o", "-"]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=here, env=environment, timeout=60)
+    assert done.returncode == 5
+    assert b"Traceback" not in done.stderr
+
+
+def test_containers_keep_their_keys(run, here):
+    np.savez(here / "in.npz", a=activations(0), b=activations(1))
+    done = run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "out.npz", "--save-state", "s.npz")
+    assert done.returncode == 0, done.stderr
+    first = nn.batch_norm(activations(0), layout="NCHW")
+    second = nn.batch_norm(activations(1), layout="NCHW", state=first.state)
+    with np.load(here / "out.npz") as made, np.load(here / "s.npz") as state:
+        assert made.files == ["a", "b"]
+        np.testing.assert_array_equal(made["a"], first.y)
+        np.testing.assert_array_equal(made["b"], second.y)
+        np.testing.assert_array_equal(state["running_var"], second.state["running_var"])
+    one = run("tensor", "batch-norm", "in.npz:b", *NCHW, "-o", "b.safetensors")
+    assert one.returncode == 0, one.stderr
+    tensors, _ = safetensors.read(here / "b.safetensors")
+    with tensors["b"] as stored:
+        np.testing.assert_array_equal(stored[0:6], nn.batch_norm(activations(1), layout="NCHW").y)
+    refused(run("tensor", "batch-norm", "in.npz:c", *NCHW, "-o", "c.npy"), 1, "no key 'c'; it has a, b")
+    refused(run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "c.npy"), 2, "takes one tensor, here are a, b")
+
+
+def test_safetensors_are_the_librarys(run, here):
+    library = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install -e '.[safetensors]'")
+    library.save_file({"x": activations(0), "n": np.arange(7)}, here / "x.safetensors")
+    done = run("tensor", "instance-norm", "x.safetensors:x", *NCHW, "-o", "y.safetensors")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(
+        library.load_file(here / "y.safetensors")["x"], nn.instance_norm(activations(0), layout="NCHW")
+    )
+    half = run("tensor", "instance-norm", "b0.npy", *NCHW, "-o", "h.safetensors", "--dtype", "bfloat16")
+    assert half.returncode == 0, half.stderr
+    again = run("tensor", "instance-norm", "h.safetensors", *NCHW, "-o", "h2.safetensors")
+    assert again.returncode == 0, again.stderr
+    tensors, _ = safetensors.read(here / "h2.safetensors")
+    with tensors["y"] as stored:
+        assert stored.dtype.name == "bfloat16"
+    refused(run("tensor", "instance-norm", "h.safetensors", *NCHW, "-o", "h.npy"), 1, "no bfloat16")
+    assert not (here / "h.npy").exists()
+
+
+def test_torch_files(run, here):
+    torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[conformance]'")
+    torch.save(torch.tensor(activations(0)).bfloat16(), here / "x.pt")
+    torch.save({"a": torch.tensor(activations(0)), "w": torch.ones(4)}, here / "d.pt")
+    done = run("tensor", "instance-norm", "x.pt", *NCHW, "-o", "y.pt")
+    assert done.returncode == 0, done.stderr
+    made = torch.load(here / "y.pt", weights_only=True)
+    assert made.dtype == torch.bfloat16
+    done = run("tensor", "instance-norm", "d.pt:a", *NCHW, "--weight", "d.pt:w", "-o", "z.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(here / "z.npy"), nn.instance_norm(activations(0), layout="NCHW"))
+    torch.save({"a": Path("x")}, here / "evil.pt")
+    refused(run("tensor", "instance-norm", "evil.pt", *NCHW, "-o", "e.npy"), 1, "only weights are read, never objects")
+    (here / "cut.pt").write_bytes((here / "x.pt").read_bytes()[:300])
+    refused(run("tensor", "instance-norm", "cut.pt", *NCHW, "-o", "e.npy"), 1, "not a sound .pt file")
+
+
+BAD = [
+    (("group-norm", "b0.npy", *NCHW, "--groups", 3, "-o", "y.npy"), 1, "C = 4, groups = 3"),
+    (("group-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "group_norm needs --groups"),
+    (("batch-norm", "b0.npy", "-o", "y.npy"), 2, "NCHW or NHWC: say which with --layout"),
+    (("batch-norm", "b0.npy", "--layout", "NCL", "-o", "y.npy"), 1, "b0.npy: batch_norm: layout NCL needs rank 3"),
+    (("batch-norm", "b0.npy", *NCHW, "--mode", "eval", "-o", "y.npy"), 1, "eval mode needs running statistics"),
+    (("batch-norm", "b0.npy", *NCHW, "--momentum", "0.1", "-o", "y.npy"), 2, "momentum has two senses"),
+    (("batch-norm", "b0.npy", *NCHW, "--eps=-1", "-o", "y.npy"), 2, "eps must be 0 or more, got -1"),
+    (("batch-norm", "b0.npy", *NCHW, "--weight", "b0.npy", "-o", "y.npy"), 1, "weight must have shape (4,)"),
+    (("batch-norm", "b0.npy", *NCHW, "--preset", "caffe", "-o", "y.npy"), 2, "unknown preset of batch_norm 'caffe'"),
+    (("batch-norm", "b0.npy", *NCHW), 2, "nothing to write"),
+    (("batch-norm", "b0.npy", *NCHW, "-o", "b1.npy"), 2, "b1.npy exists (--force overwrites it)"),
+    (("batch-norm", "b0.npy", *NCHW, "-o", "y.txt"), 2, "got .txt"),
+    (("batch-norm", "b0.npy", *NCHW, "-o", "no/such/y.npy"), 2, "no folder no/such"),
+    (("batch-norm", "b0.npy", "b1.npy", *NCHW, "-o", "y.npy"), 2, "need a folder"),
+    (("batch-norm", "b0.npy", "./b0.npy", *NCHW, "-o", "y/"), 2, "two inputs would both be written"),
+    (("batch-norm", "gone.npy", *NCHW, "-o", "y.npy"), 1, "gone.npy: no such file"),
+    (("batch-norm", ".", *NCHW, "-o", "y.npy"), 2, "got no suffix"),
+    (("batch-norm", "b0.npy", *NCHW, "--state", "w.npy", "-o", "y.npy"), 1, "lacks running_mean, running_var"),
+    (("batch-norm", "b0.npy", *NCHW, "--save-state", "s.npy"), 2, "a state has several tensors"),
+    (("batch-norm", "b0.npy", *NCHW, "--mode", "eval", "--save-state", "s.npz"), 2, "eval mode changes no state"),
+    (("batch-norm", "b0.npy", *NCHW, "--grad", "dy.npy", "-o", "y.npy"), 2, "dx, dweight, dbias"),
+    (("batch-norm", "b0.npy", *NCHW, "--grad", "dy.npy", "--update-rate", 0.5, "-o", "y.npz"), 2, "--update-rate"),
+    (("layer-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "--axes token"),
+    (("lp-batch-norm", "b0.npy", *NCHW, "--recompute-state"), 2, "--recompute-state"),
+    (("batch-norm", "b0.npy", *NCHW, "--recompute-state", "-o", "y.npy"), 2, "has no effect here"),
+    (("adaptive-instance-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "needs --style FILE"),
+    (("grup-norm", "b0.npy"), 2, "did you mean 'group_norm'"),
+    (("batch-norm", "b0.npy", *NCHW, "--memory-limit", "lots", "-o", "y.npy"), 2, "500M or 2G"),
+    (("rms-norm", "b0.npy", "--axes=-1", "--memory-limit", "100", "-o", "y.npy"), 1, "raise --memory-limit"),
+    (("compare", "b0.npy", *NCHW, "--with", "batch_nrm"), 2, "did you mean 'batch_norm'"),
+    (("compare", "b0.npy", *NCHW, "--with", "group_norm:size=3"), 2, "not a setting of group_norm"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), BAD, ids=[str(i) for i in range(len(BAD))])
+def test_bad_input_is_one_line_and_nothing_is_written(here, monkeypatch, capfd, arguments, code, words):
+    before = listing(here)
+    monkeypatch.chdir(here)
+    found = cli.run(["tensor", *map(str, arguments)])  # in this process: 30 of them would take a minute
+    told = capfd.readouterr()
+    assert (found, told.out) == (code, "")
+    assert words in told.err
+    assert told.err.count("\n") == 1
+    assert listing(here) == before
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def damaged():
+    sound = npy(activations())
+    lying = sound.replace(b"(6, 4, 5, 3)", b"(9, 4, 5, 3)")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x.npy", sound.replace(b"(6, 4, 5, 3)", b"(6, 4, 5, 9)"))
+    broken = bytearray(buffer.getvalue())
+    plain = io.BytesIO()
+    np.savez(plain, x=activations())
+    flipped = bytearray(plain.getvalue())
+    flipped[700] ^= 0xFF
+    header = b'{"x":{"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}}'
+    prefix = len(header).to_bytes(8, "little")
+    yield "cut.npy", sound[:-10]
+    yield "long.npy", sound + b"\0"
+    yield "lying.npy", lying
+    yield "huge.npy", sound.replace(b"(6, 4, 5, 3)", b"(6, 4, 9**9)")
+    yield "head.npy", sound[:20]
+    yield "empty.npy", b""
+    yield "text.npy", b"1 2 3"
+    yield "objects.npy", npy(np.array([[1, None]], dtype=object))
+    yield "records.npy", npy(np.zeros(3, [("a", "f4")]))
+    yield "lying.npz", bytes(broken)
+    yield "flipped.npz", bytes(flipped)
+    yield "text.npz", b"PK\3\4 and no more"
+    yield "cut.safetensors", prefix + header + bytes(20)
+    yield "hole.safetensors", prefix + header.replace(b"[0,24]", b"[4,28]") + bytes(28)
+    yield "lying.safetensors", prefix + header.replace(b"[2,3]", b"[2,4]") + bytes(24)
+    yield "huge.safetensors", (1 << 40).to_bytes(8, "little") + header
+    yield "type.safetensors", prefix + header.replace(b"F32", b"F99") + bytes(24)
+    yield "json.safetensors", prefix + header[:-1] + b"," + bytes(24)
+    yield "minus.safetensors", prefix + header.replace(b"[0,24]", b"[-8,16]")[:-1] + bytes(24)
+
+
+@pytest.mark.parametrize(("name", "data"), list(damaged()), ids=lambda v: v if isinstance(v, str) else "")
+def test_damaged_files_are_refused(tmp_path, name, data):
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(TensorError) as caught:
+        run_job(Job(normalizer="tensor_norm", inputs=[str(path)], output=str(tmp_path / "y.npy")))
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert listing(tmp_path) == [name]
+
+
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", activations())
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for name in ("y.npy", "y.safetensors"):
+        with pytest.raises(OutputError, match="no space left on device"):
+            run_job(Job(normalizer="tensor_norm", inputs=[str(tmp_path / "x.npy")], output=str(tmp_path / name)))
+    assert listing(tmp_path) == ["x.npy"]
+
+
+def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path, run):
+    x = activations(3, (48, 8, 96, 96))  # 14 MB, 48 blocks
+    np.save(tmp_path / "x.npy", x)
+    for name, wanted in (
+        (("batch-norm",), nn.batch_norm(x, layout="NCHW").y),
+        (("layer-norm", "--axes", "image"), nn.layer_norm(x, layout="NCHW", axes="image")),
+        (("iter-norm",), nn.iter_norm(x, layout="NCHW").y),
+    ):
+        done = run("tensor", *name, "x.npy", *NCHW, "-o", "y.npy", "-f", "--memory-limit", "14M")
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), wanted)
+    refused(run("tensor", "tensor-norm", "x.npy", "-o", "z.npy", "--memory-limit", "14M"), 1, "raise --memory-limit")
+    # a Fortran-ordered file holds the same tensor
+    np.save(tmp_path / "f.npy", np.asfortranarray(x[:4]))
+    assert run("tensor", "instance-norm", "f.npy", *NCHW, "-o", "g.npy").returncode == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "g.npy"), nn.instance_norm(x[:4], layout="NCHW"))
+
+
+def test_compare_shows_each_and_the_gap_of_train_and_eval(run, here):
+    run("tensor", "batch-norm", "b0.npy", *NCHW, "--save-state", "s.npz")
+    asked = ("compare", "b1.npy", *NCHW, "--with", "batch_norm,batch_renorm,layer_norm,group_norm:groups=2")
+    done = run("tensor", *asked, "--state", "s.npz")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode().splitlines()
+    names = ["input", "batch_norm train", "batch_norm eval", "batch_renorm", "batch_renorm", "layer_norm", "group_norm"]
+    assert [line.startswith(name) for line, name in zip(lines[1:], names, strict=True)] == [True] * 7
+    rows = json.loads(run("tensor", *asked, "--state", "s.npz", "--json").stdout)["rows"]
+    y = nn.batch_norm(activations(1), layout="NCHW").y.astype(np.float64)
+    assert rows[1]["mean"] == pytest.approx(y.mean())
+    assert rows[1]["std"] == pytest.approx(y.std())
+    assert sum(rows[1]["histogram"]) == y.size
+    with np.load(here / "s.npz") as state:
+        stats = {k: state[k] for k in ("running_mean", "running_var")}
+    other = nn.batch_norm(activations(1), layout="NCHW", mode="eval", state=stats).y.astype(np.float64)
+    assert rows[2]["gap"] == pytest.approx([np.sqrt(((y - other) ** 2).mean()), np.abs(y - other).max()])
+    assert rows[4]["gap"][0] < rows[2]["gap"][0]  # what batch renormalization is for
+
+
+def test_every_normalizer_with_a_layout_can_be_compared(run, here):
+    wanted = [n for n, one in NORMALIZERS.items() if "layout" in one.settings and len(one.tensors) == 1]
+    done = run("tensor", "compare", "b0.npy", *NCHW, "--with", ",".join(wanted), "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["rows"]) == len(wanted) + 1
+
+
+def test_names_with_colons_and_dashes(run, here):
+    (here / "a:b.npy").write_bytes((here / "b0.npy").read_bytes())
+    (here / "-x.npy").write_bytes((here / "b0.npy").read_bytes())
+    assert run("tensor", "rms-norm", "a:b.npy", "--axes=-1", "-o", "1.npy").returncode == 0
+    assert run("tensor", "rms-norm", "--axes=-1", "-o", "2.npy", "--", "-x.npy").returncode == 0
+    assert (here / "1.npy").read_bytes() == (here / "2.npy").read_bytes()
+
+
+def test_written_files_are_the_same_bytes_again(tmp_path):
+    x = activations()
+    for name in ("a.npz", "b.npz"):
+        arrays.write_npz(tmp_path / name, {"x": x})
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+    arrays.create_npy(tmp_path / "x.npy", x.shape, x.dtype).close()
+    assert np.load(tmp_path / "x.npy").shape == x.shape
