@@ -140,7 +140,7 @@ def apply(
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     if output is None and not dry_run and not verify:
         raise UsageError("nowhere to write: give -o DIR, or -o - for one image")
-    o.refuse_existing(failures, force)
+    o.refuse_outputs(failures, force=force)
     if dry_run and (verify or resume or skip_existing):
         raise UsageError("--dry-run writes and reads nothing: it does not go with --verify, --resume, --skip-existing")
     if inverse or (verify and output is None):
@@ -286,7 +286,7 @@ def _one(sources: list[str], files: Any, output: Path | None, mapping: dict[str,
 
     if str(output) != "-" and output.is_dir():
         raise UsageError(f"{output} is a folder: from stdin comes one image, name a file")
-    o.refuse_existing(output, force)
+    o.refuse_outputs(output, force=force)
     data = sys.stdin.buffer.read() if sources == ["-"] else None
     parts = single.apply_one(sources[0], data, **mapping)
     if str(output) == "-":
