@@ -17,7 +17,9 @@ INPUT, IMAGES, RUN, OUTPUT = "Input", "How images are read", "How it runs", "Out
 
 Sources = Annotated[
     list[str] | None,
-    typer.Argument(metavar="SOURCE...", help="Folders and image files.", show_default=False),
+    typer.Argument(
+        metavar="SOURCE...", help="Folders, images, archives, tables, arrays; local or URL.", show_default=False
+    ),
 ]
 FilesFrom = Annotated[
     str | None,
@@ -40,6 +42,51 @@ Exclude = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Leave t
 FollowSymlinks = Annotated[
     bool,
     typer.Option("--follow-symlinks", help="Walk into linked folders, each once.", rich_help_panel=INPUT),
+]
+Column = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Column or array with the images (parquet, CSV, npz).", rich_help_panel=INPUT),
+]
+Layout = Annotated[
+    str,
+    typer.Option(metavar="auto|nhwc|nchw|nhw|hwc|chw|hw", help="Axes of .npy and .npz arrays.", rich_help_panel=INPUT),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(metavar="I/N", help="Take the I-th of N parts (job arrays); merge adds them.", rich_help_panel=RUN),
+]
+Weight = Annotated[
+    str,
+    typer.Option(metavar="pixel|image|group", help="What weighs the same in mean and std.", rich_help_panel=IMAGES),
+]
+MaskDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--mask-dir", metavar="DIR", help="Masks laid out as the images; zero leaves out.", rich_help_panel=IMAGES
+    ),
+]
+IgnoreValue = Annotated[
+    float | None,
+    typer.Option(metavar="V", help="Leave out pixels with V in every channel.", rich_help_panel=IMAGES),
+]
+SAMPLE = "Estimates"
+Sample = Annotated[
+    str | None,
+    typer.Option("--sample", metavar="N|P%", help="Read only so many, chosen at random.", rich_help_panel=SAMPLE),
+]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="T", help="Read until mean and std are known to +-T (full intensity is 1).", rich_help_panel=SAMPLE
+    ),
+]
+Confidence = Annotated[
+    float, typer.Option(metavar="C", help="That all intervals of an estimate hold.", rich_help_panel=SAMPLE)
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of the random choice.", rich_help_panel=SAMPLE)]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Keep a journal beside -o, and go on where a killed run was.", rich_help_panel=RUN),
 ]
 Color = Annotated[
     str, typer.Option(metavar="auto|rgb|gray|native", help="Channels to work in.", rich_help_panel=IMAGES)
@@ -89,7 +136,11 @@ Workers = Annotated[
 ]
 Engine = Annotated[
     str,
-    typer.Option(metavar="auto|serial|threads|processes", help="No choice changes a bit.", rich_help_panel=RUN),
+    typer.Option(metavar="auto|serial|threads|processes|dask", help="No choice changes a bit.", rich_help_panel=RUN),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="A running Dask cluster, with --engine dask.", rich_help_panel=RUN),
 ]
 OnError = Annotated[
     str,

@@ -30,6 +30,8 @@ def stats(
     include: o.Include = None,
     exclude: o.Exclude = None,
     follow_symlinks: o.FollowSymlinks = False,
+    column: o.Column = None,
+    layout: o.Layout = "auto",
     by: Annotated[
         str | None,
         typer.Option(metavar="folder|REGEX", help="Also by class folder, or by a match in the path."),
@@ -50,8 +52,18 @@ def stats(
     report: o.Report = None,
     per_image: Annotated[Path | None, o.PER_IMAGE] = None,
     stamp: Annotated[bool, o.STAMP] = False,
+    weight: o.Weight = "pixel",
+    mask_dir: o.MaskDir = None,
+    ignore_value: o.IgnoreValue = None,
+    sample: o.Sample = None,
+    tolerance: o.Tolerance = None,
+    confidence: o.Confidence = 0.99,
+    seed: o.Seed = 0,
+    shard: o.Shard = None,
+    resume: o.Resume = False,
     workers: o.Workers = 0,
     engine: o.Engine = "auto",
+    scheduler: o.Scheduler = None,
     progress: o.Progress = "auto",
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -75,10 +87,12 @@ def stats(
     if not sources and files is None:
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
+    journal = _journal(output) if resume else None
     o.refuse_stdout(failures=failures, per_image=per_image)
     render.check_form(to_stdout, format_, convention)
     o.one_on_stdout(report, to_stdout, format_)
-    o.refuse_outputs(output, failures, per_image, report, force=force)
+    resumed = journal is not None and journal.exists()  # then an output is that run's own
+    o.refuse_outputs(*(() if resumed else (output,)), failures, per_image, report, force=force)
     gathered = None if report is None else _Gathered()
     with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
         summary = counting.stats(
@@ -87,6 +101,9 @@ def stats(
             include=include or (),
             exclude=exclude or (),
             follow_symlinks=follow_symlinks,
+            column=column,
+            layout=layout,
+            shard=shard,
             color=color,
             alpha=alpha,
             cmyk=cmyk,
@@ -99,7 +116,16 @@ def stats(
             nan=nan,
             by=by,
             engine=engine,
+            scheduler=scheduler,
             workers=workers,
+            weight=weight,
+            mask_dir=mask_dir,
+            ignore_value=ignore_value,
+            sample=sample,
+            tolerance=tolerance,
+            confidence=confidence,
+            seed=seed,
+            resume=journal,
             on_error=on_error,
             max_errors=max_errors,
             on_failure=_both(fail, gathered),
@@ -111,6 +137,8 @@ def stats(
         summary.provenance["stamp"] = _stamp()
     if output is not None and str(output) != "-":
         summary.save(output)
+        if journal is not None:
+            journal.unlink(missing_ok=True)
     if report is not None and gathered is not None:
         title = ", ".join(Path(source).name or source for source in sources or ("images",))
         render.page(report, summary, title, gathered.gallery, gathered.failures)
@@ -118,6 +146,8 @@ def stats(
         render.result(summary, json=to_stdout, form=format_, convention=convention)
     if not quiet:
         render.warn(summary)
+    if summary.failures.get("remote"):
+        return 6
     return 3 if summary.failed else 0
 
 
@@ -154,6 +184,12 @@ def _both(
             taker(record)
 
     return call
+
+
+def _journal(output: Path | None) -> Path:
+    if output is None or str(output) == "-":
+        raise UsageError("--resume keeps its journal beside the output: give -o FILE")
+    return output.with_name(output.name + ".journal")
 
 
 def _stamp() -> dict[str, Any]:
