@@ -27,6 +27,8 @@ COMMANDS = {
     "merge": "normcli.cli.merge",
     "show": "normcli.cli.show",
     "tensor": "normcli.cli.tensor",
+    "check": "normcli.cli.check",
+    "diff": "normcli.cli.diff",
 }
 
 

@@ -27,6 +27,7 @@ from normcli.pipeline.counting import Failure, provenance
 from normcli.pipeline.manifest import Journal, Record, named, text_of
 from normcli.pipeline.mapping import Buffer, Mapped, Transform
 from normcli.pipeline.naming import Plan, Planned
+from normcli.pipeline.settings import limit_of
 from normcli.schemes import OF_DATASET
 from normcli.summary import Summary
 from normcli.tally import DIGEST, digest
@@ -314,7 +315,7 @@ def apply(
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
     )
-    limit = counting._limit(max_errors)
+    limit = limit_of(max_errors)
     if on_error not in ("skip", "fail"):
         raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
     given = [os.fsdecode(source) for source in sources]

@@ -41,6 +41,7 @@ class Summary:
         settings: everything that changes the numbers.
         provenance: versions and the digest of the images used.
         groups: images, pixels, mean and std by group.
+        sample: for an estimate: images read, of how many, and the intervals of mean and std.
         state: the exact counts, as JSON values.
     """
 
@@ -64,6 +65,7 @@ class Summary:
     settings: dict[str, Any]
     provenance: dict[str, Any]
     groups: dict[str, Any] = field(default_factory=dict)
+    sample: dict[str, Any] | None = None
     state: dict[str, Any] = field(repr=False)
 
     @classmethod
@@ -74,7 +76,7 @@ class Summary:
             NoInputError: no image in it.
             UsageError: the images have no common channels.
         """
-        from normcli.summary.conventions import channels, describe, describe_group
+        from normcli.summary.conventions import channels, describe, describe_group, of_equal_groups, of_equal_images
 
         if not tally.buckets:
             raise NoInputError("no usable image" + _because(tally))
@@ -83,7 +85,14 @@ class Summary:
         groups = {}
         for name in sorted(tally.groups):
             groups[name] = describe_group(tally.groups[name], settings, names)
+        weight = settings.get("weight", "pixel")
+        if weight == "image":
+            found["mean"], found["std"] = of_equal_images(tally, settings, names)
+        elif weight == "group":
+            found["mean"], found["std"] = of_equal_groups(groups, len(names))
+        pooled = "pooled population" if weight == "pixel" else f"population, every {weight} weighs the same"
         state = tally.state()
+        estimate = "estimate from samples; " if settings.get("sample") else ""
         units = "raw units" if {bucket.dtype for bucket in tally.buckets.values()} == {"float"} else "range 0-1"
         if settings["range"] is not None:
             units = "range 0-1"
@@ -95,7 +104,7 @@ class Summary:
             skipped=tally.skipped.total(),
             pixels=found.pop("pixels"),
             channels=names,
-            convention=f"pooled population, {units}, {kind}",
+            convention=f"{estimate}{pooled}, {units}, {kind}",
             composition=_composition(tally.composition, tally.buckets.values()),
             failures=state["failed"],
             skips=state["skipped"],
@@ -126,6 +135,8 @@ class Summary:
         document.update({f.name: getattr(self, f.name) for f in fields(self)})
         if not self.groups:
             del document["groups"]
+        if self.sample is None:
+            del document["sample"]
         return document
 
     def to_json(self) -> str:
@@ -208,6 +219,7 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
         UsageError: settings that differ, taking away what is not in the sum, or nothing to merge.
         NoInputError: nothing is left.
     """
+    from normcli.summary.parts import together
     from normcli.tally import Tally
 
     if not summaries:
@@ -215,20 +227,26 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
     first, total = summaries[0], Tally()
     taken = list(minus)
     for other in [*summaries, *taken]:
-        differing = [k for k in first.settings if other.settings.get(k) != first.settings[k]]
+        keys = sorted({*first.settings, *other.settings} - {"shard"})
+        differing = [k for k in keys if other.settings.get(k) != first.settings.get(k)]
         if differing and not force:
             key = differing[0]
             raise UsageError(
-                f"settings differ: {key} is {first.settings[key]!r} and {other.settings.get(key)!r} "
+                f"settings differ: {key} is {first.settings.get(key)!r} and {other.settings.get(key)!r} "
                 "(--force merges all the same)"
             )
+    settings = {key: value for key, value in first.settings.items() if key != "shard"}
+    if not force:
+        shard = together([s.settings.get("shard") for s in summaries], [s.settings.get("shard") for s in taken])
+        if shard is not None:
+            settings["shard"] = shard
     for summary in summaries:
         total.add(_verified(summary))
     for summary in taken:
         total.add(_verified(summary), -1)
         if not total.is_sound():
             raise UsageError("cannot subtract: these images are not part of the sum")
-    return Summary.of(total, first.settings, _provenance([*summaries, *taken]))
+    return Summary.of(total, settings, _provenance([*summaries, *taken]))
 
 
 def _verified(summary: Summary) -> "Tally":
@@ -265,6 +283,8 @@ def _composition(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, 
     buckets = list(buckets)
     nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
     nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
+    if notes.get("ignored-pixels"):
+        nested["ignored_pixels"] = notes["ignored-pixels"]
     nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
     return nested
 

@@ -14,13 +14,7 @@ from normcli.tally.floats import bin_values
 from normcli.tally.groups import Group, Sums
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-CONVENTIONS = {
-    "pooled_population": "all pixels of all images together, divided by N",
-    "pooled_sample": "all pixels of all images together, divided by N-1",
-    "mean_of_image_stds": "each image's own std (N), averaged over images",
-    "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
-    "root_mean_image_variance": "root of the average of each image's own variance",
-}
+WEIGHTS = ("pixel", "image", "group")
 _NAMES = {1: ["L"], 2: ["L", "A"], 3: ["R", "G", "B"], 4: ["R", "G", "B", "A"]}
 
 Statistics = dict[str, Any]
@@ -163,6 +157,31 @@ def _image_conventions(parts: list[_Part], count: int) -> Statistics:
         "mean_of_image_sample_stds": {"mean": mean, "std": sample},
         "root_mean_image_variance": {"mean": mean, "std": [root(v) for v in average("variance", images, 2)]},
     }
+
+
+def of_equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
+    """Mean and std where every image weighs the same, whatever its size: E over images of E[x] and of E[x^2]."""
+    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    images = sum(part.bucket.per_image.images for part in parts)
+    mean, std = [], []
+    for c in range(len(names)):
+        first = sum((part.per_image("mean", c) for part in parts), Fraction(0)) / images
+        second = sum((part.per_image("variance", c, 2) + part.per_image("square", c, 2) for part in parts), Fraction(0))
+        mean.append(float(first))
+        std.append(root(second / images - first * first))
+    return mean, std
+
+
+def of_equal_groups(groups: Mapping[str, Statistics], count: int) -> tuple[list[float], list[float]]:
+    """Mean and std where every group weighs the same, from each group's own."""
+    mean, std = [], []
+    for c in range(count):
+        first = [Fraction(group["mean"][c]) for group in groups.values()]
+        second = [m * m + Fraction(group["std"][c]) ** 2 for m, group in zip(first, groups.values(), strict=True)]
+        average = sum(first, Fraction(0)) / len(groups)
+        mean.append(float(average))
+        std.append(root(sum(second, Fraction(0)) / len(groups) - average * average))
+    return mean, std
 
 
 def _all_or_none(values: list[float | None]) -> list[float] | None:

@@ -71,6 +71,7 @@ class Floats:
             spread = Fraction(weight * squares[c] - total[c] ** 2, weight * weight << 2 * FLOAT_BITS)
             one.mean[c], one.std[c] = held(moments.mean[c]), held(moments.std[c])
             one.variance[c] = held(float(spread))
+            one.square[c] = held(moments.mean[c] * moments.mean[c])
             one.sample_std[c] = held(moments.sample_std[c]) if moments.sample_std else 0
         self.per_image.add(one)
         return moments, total, squares

@@ -43,7 +43,7 @@ class Integers:
 
     def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> Moments:
         """Mean, std and range of the image that `count` just added."""
-        mean, std, sample, _ = self._values(np.array([weight]), sums[None])
+        mean, std, sample, *_ = self._values(np.array([weight]), sums[None])
         counted = pixels.reshape(-1, self.channels) if weights is None else pixels[weights > 0]
         low, high = (bound(axis=0).astype(float).tolist() for bound in (counted.min, counted.max))
         sampled = sample[0].tolist() if weight > self.unit else None
@@ -59,15 +59,15 @@ class Integers:
             self._rows.clear()
             self._per_image.images += len(weights)
             self._per_image.sampled += int(several.sum())
-            for name, value in zip(("mean", "std", "sample_std", "variance"), values, strict=True):
+            for name, value in zip(PerImage.SUMS, values, strict=True):
                 kept = value[several] if name == "sample_std" else value
                 sums = getattr(self._per_image, name)
                 for c in range(self.channels):
                     sums[c] += sum(map(int, np.ldexp(kept[:, c], _BITS).tolist()))
         return self._per_image
 
-    def _values(self, weights: Array, sums: Array) -> tuple[Array, Array, Array, Array]:
-        """Per-image mean, std, N-1 std and variance (B,C), from exact integers.
+    def _values(self, weights: Array, sums: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Per-image mean, std, N-1 std, variance and squared mean (B,C), from exact integers.
 
         n*q - s*s is exact: in int64 where it fits, else in Python's integers. What follows is one float64
         division and one square root, which IEEE 754 rounds alike on every machine.
@@ -80,7 +80,8 @@ class Integers:
         n_ = n.astype(np.float64)
         roots = np.sqrt(spread)
         pairs = n_ * np.maximum(n - self.unit, 1).astype(np.float64)
-        return s.astype(np.float64) / n_, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_)
+        mean = s.astype(np.float64) / n_
+        return mean, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_), mean * mean
 
     def add(self, other: "Integers", sign: int = 1) -> None:
         """Add (or take away) the counts of other images."""

@@ -40,8 +40,9 @@ class PerImage:
     std: list[int] = field(default_factory=list)
     sample_std: list[int] = field(default_factory=list)
     variance: list[int] = field(default_factory=list)
+    square: list[int] = field(default_factory=list)  # of the mean: what a std with equal weights needs
 
-    SUMS = ("mean", "std", "sample_std", "variance")
+    SUMS = ("mean", "std", "sample_std", "variance", "square")
 
     def __post_init__(self) -> None:
         for name in self.SUMS:

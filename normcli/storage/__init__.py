@@ -1,7 +1,11 @@
-"""Where bytes live: local paths, read by plain system calls and written whole or not at all."""
+"""Where bytes live: local paths, read by plain system calls and written whole or not at all; servers by fsspec.
+
+A path with "://" in it is remote everywhere: `remote` takes it to fsspec, with retries.
+"""
 
 import base64
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -13,6 +17,8 @@ from typing import IO, Any, NoReturn
 from normcli.errors import InputError, OutputError
 
 PARTIAL = ".normcli-partial"
+# s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key
+is_remote = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)").match
 
 
 def read(path: str | Path, *, limit: int | None = None) -> bytes:
@@ -21,17 +27,21 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     Plain `os.open`/`os.read` take 27 us on a small file where `open().read()` takes 52.
 
     Args:
-        path: a local path.
+        path: a local path, or one with "://".
         limit: refuse a larger file, in bytes, before reading it.
 
     Raises:
         InputError: missing, unreadable, not a regular file, empty, over the limit, or changed while read.
     """
+    if isinstance(path, str) and is_remote(path):
+        from normcli.storage import remote
+
+        return remote.read(path, limit)
     try:
         # without O_NONBLOCK the open of a FIFO waits for a writer, for ever
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     except ValueError:
         raise InputError("missing", "a NUL in the path (lists of find -print0 need -0)") from None
     try:
@@ -45,7 +55,7 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         if len(data) != size:
             data = _read_rest(handle, data, size, limit)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     finally:
         os.close(handle)
     if not data:
@@ -67,7 +77,7 @@ def read_stream(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes:
@@ -83,12 +93,26 @@ def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes
     return b"".join(parts)
 
 
-def _unreadable(path: str | Path, error: OSError) -> InputError | OSError:
+def unreadable(path: str | Path, error: OSError) -> InputError:
+    """Make the error for a file that the system would not read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError("missing", "dangling link" if os.path.islink(path) else "no such file")  # noqa: PTH114
     if error.errno in (23, 24):  # ENFILE, EMFILE: says nothing of this file
         return InputError("unreadable", "too many open files (ulimit -n)")
     return InputError("unreadable", (error.strerror or str(error)).lower())
+
+
+def fingerprint(path: str) -> str:
+    """What changes with a file: size and time, or what the server calls its version; "" where it is not there."""
+    if is_remote(path):
+        from normcli.storage import remote
+
+        return remote.fingerprint(path)
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{found.st_size}:{found.st_mtime_ns}"
 
 
 def kind(mode: int) -> str:

@@ -48,23 +48,34 @@ def run(
     *,
     engine: str = "auto",
     workers: int = 0,
+    scheduler: str | None = None,
+    merge: Callable[[list[Result]], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(batch)` for every batch, in order.
 
     Args:
         function: picklable for "processes".
         batches: taken lazily, at most three per worker ahead.
-        engine: "auto" (measures, then chooses), "serial", "threads" or "processes".
+        engine: "auto" (measures, then chooses), "serial", "threads", "processes" or "dask".
         workers: number of workers; 0 is one per usable processor.
+        scheduler: address of a running Dask cluster; only for "dask", which otherwise starts one here.
+        merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
 
     Raises:
         UsageError: no such engine, or a negative number of workers.
         NormcliError: a worker process died twice over the same batches.
+        RemoteError: no cluster answers.
     """
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
+    if engine not in NAMES:
+        raise unknown("engine", engine, NAMES)
+    if scheduler is not None and engine != "dask":
+        raise UsageError(f"a scheduler goes with --engine dask, not {engine}")
     if workers < 0:
         raise UsageError(f"workers must be 0 (one per processor) or more, not {workers}")
+    if engine == "dask":
+        from normcli.engine import cluster
+
+        return cluster.run(function, batches, workers or usable_cpus(), scheduler, merge)
     return ENGINES[engine](function, batches, workers or usable_cpus())
 
 
@@ -196,3 +207,4 @@ ENGINES: dict[str, Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator
     "threads": _threads,
     "processes": _processes,
 }
+NAMES = (*ENGINES, "dask")
