@@ -103,7 +103,7 @@ def apply(
     cmyk: o.Cmyk = "rgb",
     resize: o.Resize = None,
     center_crop: o.CenterCrop = None,
-    range_: Annotated[str, o.RANGE] = "auto",
+    range: o.Range = "auto",
     nan: o.Nan = "error",
     integrity: o.Integrity = "basic",
     max_pixels: o.MaxPixels = 178_956_970,
@@ -170,7 +170,7 @@ def apply(
         "max_file_bytes": max_file_bytes,
         "resize": resize,
         "center_crop": center_crop,
-        "range": o.white(range_),
+        "range": o.white(range),
         "nan": nan,
     }
     if str(output) == "-" or sources == ["-"]:
@@ -214,7 +214,7 @@ def apply(
 _RUN = {"sources", "workers", "engine", "progress", "quiet", "verbose", "log_file", "debug"}
 _VERIFY = {*_RUN, "verify", "json"}
 _INVERSE = {*_RUN, "inverse", "output", "to", "force", "failures", "json"}
-_ONE = {*_RUN, "output", "force", "range_", "files_from"}
+_ONE = {*_RUN, "output", "force", "range", "files_from"}
 
 
 def _only(context: typer.Context, what: str, taken: set[str]) -> None:
