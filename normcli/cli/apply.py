@@ -103,7 +103,7 @@ def apply(
     cmyk: o.Cmyk = "rgb",
     resize: o.Resize = None,
     center_crop: o.CenterCrop = None,
-    range_: Annotated[str, o.RANGE] = "auto",
+    range_: o.Range = "auto",
     nan: o.Nan = "error",
     integrity: o.Integrity = "basic",
     max_pixels: o.MaxPixels = 178_956_970,
