@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,17 @@ import normcli
 from normcli.errors import NormcliError, UsageError
 from normcli.pipeline import journal
 
-# the command, with a line in the journal every 20 ms of work in place of every second
+# the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
 COMMAND = """
 import sys
 from normcli.pipeline import journal
 journal._SECONDS = 0.02
+append = journal.Journal._append
+def told(self, line):
+    append(self, line)
+    sys.stderr.write("line\\n")
+    sys.stderr.flush()
+journal.Journal._append = told
 from normcli.cli import run
 sys.exit(run(sys.argv[1:]))
 """
@@ -48,51 +53,44 @@ def counted(source: Path, **options: Any) -> tuple[str, list[Any]]:
     return summary.to_json(), failures
 
 
-def kill_and_resume(source: Path, out: Path, moments: Iterator[float], expected: str) -> int:
-    """Start again and again, kill -9 at each moment; then finish. Gives how often the journal was of use."""
+def kill_and_resume(source: Path, out: Path, kills: int, rng: random.Random, expected: str) -> int:
+    """Start again and again, kill -9 some time after a line was written; then finish. Gives the lines written."""
     command = [sys.executable, "-c", COMMAND, "stats", str(source), "-o", str(out), "--resume", "-q"]
     command += ["--engine", "threads", "-j", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    kept = out.with_name(out.name + ".journal")
-    useful = 0
-    for moment in moments:
+    written = 0
+    for _ in range(kills):
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
+            assert process.stderr is not None
+            for _ in range(rng.randint(1, 5)):
+                written += process.stderr.readline() == b"line\n"
             try:
-                process.communicate(timeout=moment)
+                process.communicate(timeout=rng.uniform(0, 0.05))
             except subprocess.TimeoutExpired:
                 process.kill()
         assert process.returncode in (-9, 3), process.returncode
         if out.exists():  # it was killed after its last step, or not at all
             assert out.read_text() == expected
-        useful += kept.exists() and kept.stat().st_size > 2000
-        if out.exists():
             out.unlink()
     done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
-    assert not kept.exists()
-    return useful
+    assert not out.with_name(out.name + ".journal").exists()
+    assert out.read_text() == expected
+    return written
 
 
 def test_killed_runs_end_with_the_undisturbed_result(photographs: Path, tmp_path: Path) -> None:
-    rng = random.Random(1)
     expected, _ = counted(photographs)
-    moments = iter([rng.uniform(0.3, 1.2) for _ in range(4)])
-    useful = kill_and_resume(photographs, tmp_path / "a.json", moments, expected)
-    assert (tmp_path / "a.json").read_text() == expected
-    assert useful >= 1
+    assert kill_and_resume(photographs, tmp_path / "a.json", 3, random.Random(1), expected) >= 3
 
 
 @pytest.mark.campaign
 def test_a_hundred_kills(photographs: Path, tmp_path: Path) -> None:
     rng = random.Random(2)
     expected, _ = counted(photographs)
-    useful = 0
-    for number in range(50):
-        out = tmp_path / f"{number}.json"
-        useful += kill_and_resume(photographs, out, iter([rng.uniform(0.7, 1.9) for _ in range(2)]), expected)
-        assert out.read_text() == expected
-    print(f"100 kills, {useful} left a journal with counts, 50 of 50 results identical")
-    assert useful >= 50
+    lines = sum(kill_and_resume(photographs, tmp_path / f"{n}.json", 2, rng, expected) for n in range(50))
+    print(f"100 kills, {lines} lines written before them, 50 of 50 results identical")
+    assert lines >= 100
 
 
 def cut_everywhere(folder: Path, tmp_path: Path, step: int) -> int:

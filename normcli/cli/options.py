@@ -121,6 +121,7 @@ CenterCrop = Annotated[
 Range = Annotated[
     str,
     typer.Option(
+        "--range",
         metavar="auto|N",
         help="Full intensity of 16-bit and float images: 65535, 4095, 255.",
         rich_help_panel=IMAGES,
