@@ -12,17 +12,29 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from normcli.difference import diff as diff
+    from normcli.pipeline.applying import apply as apply
     from normcli.pipeline.counting import stats as stats
+    from normcli.pipeline.inverse import inverse as inverse
+    from normcli.pipeline.inverse import verify as verify
+    from normcli.pipeline.mapping import transform as transform
+    from normcli.recognition import check as check
     from normcli.summary import Summary as Summary
     from normcli.summary import merge as merge
 
 _HOME = {
+    "apply": "normcli.pipeline.applying",
+    "inverse": "normcli.pipeline.inverse",
+    "verify": "normcli.pipeline.inverse",
+    "transform": "normcli.pipeline.mapping",
     "stats": "normcli.pipeline.counting",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",
+    "check": "normcli.recognition",
+    "diff": "normcli.difference",
 }
 
-__all__ = ["Summary", "__version__", "merge", "stats"]
+__all__ = ["Summary", "__version__", "apply", "check", "diff", "inverse", "merge", "stats", "transform", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,10 @@ def main() -> None:
 
         sys.stdout.write(f"normcli {__version__}\n")
         return
-    from normcli.cli import run
-
+    try:
+        from normcli.cli import run
+    except KeyboardInterrupt:
+        sys.exit(130)
     sys.exit(run())
 
 

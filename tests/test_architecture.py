@@ -21,11 +21,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "normalizers": {"kernels", "errors"},
     "summary": {"tally", "storage", "errors", "exact"},
     "dialects": {"summary", "errors"},
+    "presets": set(),
+    "difference": {"summary", "errors"},
+    "recognition": {"summary", "dialects", "presets", "errors"},
+    "report": {"summary", "dialects", "errors"},
     "pipeline": {
         *("errors", "kernels", "storage", "images", "engine", "formats", "tally"),
-        *("schemes", "normalizers", "summary", "dialects"),
+        *("schemes", "normalizers", "summary", "dialects", "report"),
     },
-    "cli": {"pipeline", "summary", "dialects", "errors"},
+    "cli": {"pipeline", "summary", "dialects", "difference", "recognition", "report", "presets", "storage", "errors"},
 }
 
 # third-party libraries that only one part may import
@@ -37,6 +41,7 @@ ONLY_IN = {
     "fsspec": "storage",
     "distributed": "engine",
     "dask": "engine",
+    "jinja2": "report",
 }
 
 

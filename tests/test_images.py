@@ -220,6 +220,23 @@ class TestDeep:
         with pytest.raises(InputError, match=r'pip install "normcli\[tiff\]"'):
             read(data)
 
+    def test_16_bit_colour_jpeg_2000_is_exact(self) -> None:
+        data = imagecodecs.jpeg2k_encode(DEEP_RGB, level=0, reversible=True)
+        np.testing.assert_array_equal(read(data).pixels, DEEP_RGB)
+
+    def test_rgb_with_a_fourth_band_that_is_no_alpha_keeps_it(self) -> None:
+        bands = np.random.default_rng(1).integers(0, 256, (7, 9, 4), dtype=np.uint8)
+        data = tiff(bands, photometric="rgb", planarconfig="contig", extrasamples=["UNSPECIFIED"])
+        np.testing.assert_array_equal(read(data).pixels, bands)
+
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_a_gray_level_that_is_transparent_is_an_alpha(self, deep: bool) -> None:
+        image = Image.fromarray(DEEP[:, :, 0]) if deep else Image.fromarray(GRAY[:, :, 0] > 128)
+        data = saved(image, "PNG", transparency=21 if deep else 1)
+        weights = read(data, alpha="weight").weights
+        assert weights is not None
+        np.testing.assert_array_equal(weights == 0, DEEP[:, :, 0] == 21 if deep else GRAY[:, :, 0] > 128)
+
 
 class TestColor:
     def test_gray_is_pillows_luma(self) -> None:
@@ -252,6 +269,22 @@ class TestGeometry:
     def test_deep_images_are_resized_without_clipping(self) -> None:
         pixels = read(encoded(np.full((60, 80), 60000, np.uint16)), resize=30).pixels
         assert pixels.shape == (30, 40, 1) and (pixels == 60000).all()
+
+    def test_float64_and_wide_integers_are_resized_without_rounding(self) -> None:
+        array = 1e6 + np.random.default_rng(3).uniform(-1e-3, 1e-3, (60, 80))
+        pixels = read(tiff(array), resize=30).pixels
+        assert pixels.shape == (30, 40, 1) and 1e-4 < pixels.std() < 5e-4
+        smooth = photograph(60, 80, 1)[:, :, 0].astype(np.float64)
+        expected = np.asarray(Image.fromarray(smooth.astype(np.float32)).resize((40, 30), Image.Resampling.BILINEAR))
+        np.testing.assert_allclose(read(tiff(smooth), resize=30).pixels[:, :, 0], expected, rtol=1e-5)
+
+    def test_a_resize_to_more_than_the_limit_is_refused(self) -> None:
+        assert refusal(encoded(np.zeros((3000, 1, 3), np.uint8)), resize=256) == "bomb"
+
+    def test_a_crop_whose_pixels_are_all_transparent_is_refused(self) -> None:
+        rgba = np.dstack([RGB, np.full(RGB.shape[:2], 255, np.uint8)])
+        rgba[10:38, 18:46, 3] = 0
+        assert refusal(encoded(rgba), alpha="weight", center_crop=8) == "transparent"
 
     def test_a_crop_larger_than_the_image_is_refused(self) -> None:
         assert refusal(encoded(RGB), center_crop=100) == "too-small"

@@ -47,6 +47,19 @@ def summary_of(pictures: list[Array], **settings: Any) -> Summary:
     return Summary.of(tally_of(pictures), {**SETTINGS, **settings}, {})
 
 
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of every key of a JSON value, and of the first two entries of its lists."""
+    entries = value.items() if isinstance(value, dict) else enumerate(value[:2]) if isinstance(value, list) else ()
+    return [p for key, inner in entries for p in [(*path, key), *places(inner, (*path, key))]]
+
+
+def render_text(summary: Summary) -> list[str]:
+    from normcli.cli import render
+    from normcli.summary.words import remarks
+
+    return [*render._plain_lines(summary, True), *remarks(summary)]
+
+
 class TestExact:
     @given(st.lists(st.one_of(arrays.arrays(np.uint8, shapes), arrays.arrays(np.uint16, shapes)), min_size=1))
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -225,6 +238,29 @@ class TestMeaning:
         np.testing.assert_allclose(summary.mean, mean, rtol=1e-12)
         np.testing.assert_allclose(summary.std, std, rtol=1e-12)
 
+    def test_bright_weighted_16_bit_images_do_not_overflow(self) -> None:
+        picture = np.full((300, 300, 3), 65000, np.uint16)
+        picture[::2] = 60000
+        tally = Tally()
+        tally.count(picture, np.full((300, 300), 65535, np.uint16))
+        weighted = Summary.of(tally, SETTINGS, {})
+        assert weighted.std == summary_of([picture]).std
+        assert weighted.percentiles == summary_of([picture]).percentiles
+        assert weighted.conventions["mean_of_image_stds"] == summary_of([picture]).conventions["mean_of_image_stds"]
+
+    def test_extremes_of_floats_are_known_or_none(self) -> None:
+        low, rest, high = (
+            [np.full((1, 1, 1), v, np.float32) for v in r] for r in (range(1100), range(2000, 2600), [5])
+        )
+        known = merge(summary_of(low + rest), minus=[summary_of(low)])
+        assert known.min[0] in (None, 2000.0)
+        assert (known + summary_of([high[0] * 1000])).min[0] in (None, 2000.0)
+
+    def test_bands_have_no_colours(self) -> None:
+        tally = Tally()
+        tally.count(photograph(), notes=("bands",))
+        assert Summary.of(tally, SETTINGS, {}).channels == ["0", "1", "2"]
+
     def test_nan_is_refused_or_left_out(self) -> None:
         picture = np.ones((4, 5, 1), np.float32)
         picture[1, 1] = np.nan
@@ -284,12 +320,35 @@ class TestFile:
         with pytest.raises(StatisticsFileError, match=what):
             Summary.load(path)
 
-    def test_every_key_of_the_wrong_type_is_refused(self, tmp_path: Path) -> None:
-        good = summary_of([photograph()]).to_dict()
-        for key in ("images", "channels", "mean", "std", "min", "settings", "provenance", "state", "composition"):
-            (tmp_path / "s.json").write_text(json.dumps({**good, key: None}))
-            with pytest.raises(StatisticsFileError):
-                Summary.load(tmp_path / "s.json")
+    def test_every_key_of_the_wrong_type_is_refused(self) -> None:
+        tally = tally_of([photograph(), photograph(channels=1).astype(np.float32)])
+        tally.count(photograph(), group="a")
+        good = Summary.of(tally, SETTINGS, {}).to_dict()
+        for key in good:
+            for value in (None, "x", -1, 1.5, [], {}, [None], {"a": None}, {"a": {"mean": 1}}):
+                if value is None and key == "depth":
+                    continue
+                text = json.dumps({**good, key: value})
+                try:
+                    render_text(Summary.from_json(text))
+                except StatisticsFileError:
+                    continue
+        with pytest.raises(StatisticsFileError):
+            Summary.from_json(json.dumps(good).replace("0.", "1e999 ", 1))
+
+    def test_every_damage_of_the_state_is_refused_or_harmless(self) -> None:
+        tally = tally_of([photograph(), photograph(channels=1).astype(np.float32)])
+        tally.count(photograph(), group="a")
+        good = Summary.of(tally, SETTINGS, {}).to_dict()
+        for path in places(good["state"]):
+            for value in (None, "x", -1, 0, 70000, 1.5, [], {}, [1], "1" * 40):
+                document = json.loads(json.dumps(good))
+                inside = document["state"]
+                for step in path[:-1]:
+                    inside = inside[step]
+                inside[path[-1]] = value
+                with suppress(StatisticsFileError, UsageError, NoInputError):
+                    merge(Summary.from_json(json.dumps(document)))
 
     def test_a_state_that_does_not_fit_the_numbers_is_refused(self) -> None:
         document = summary_of([photograph()]).to_dict()

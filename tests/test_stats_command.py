@@ -4,10 +4,12 @@ import json
 import os
 import pty
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,26 @@ from normcli.summary import Summary
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def gone(pids: list[int]) -> bool:
+    """Wait until processes have ended, ten seconds at most."""
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() and "State:\tZ" not in state(pid) for pid in pids):
+        if time.monotonic() > deadline:
+            return False
+    return True
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return "State:\tZ"
 
 
 class TestResult:
@@ -71,7 +93,7 @@ class TestResult:
         assert run("stats", folder, "--per-image", "i.jsonl", "-j", "3").returncode == 0
         records = lines(tmp_path / "i.jsonl")
         assert [r["path"] for r in records] == sorted(str(p) for p in folder.rglob("*.*"))
-        means = [np.mean(r["mean"]) / (65535 if r["depth"] == 16 else 255) for r in records]
+        means = [np.mean(r["mean"]) for r in records]
         found = json.loads(run("stats", folder, "--json").stdout)["conventions"]["mean_of_image_stds"]["mean"]
         assert abs(np.mean(means) - np.mean(found)) < 0.01
 
@@ -184,6 +206,32 @@ class TestBadInput:
         assert run("stats", folder, "-o", "s.json", "--force").returncode == 0
         Summary.load(tmp_path / "s.json")
 
+    def test_failures_are_kept_when_nothing_is_usable(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "bad.png").write_text("x")
+        assert run("stats", "bad.png", "--failures", "f.jsonl").returncode == 4
+        assert [r["reason"] for r in lines(tmp_path / "f.jsonl")] == ["not-an-image"]
+
+    def test_outputs_that_cannot_be_are_refused_before_the_work(self, run: Run, folder: Path, tmp_path: Path) -> None:
+        same = run("stats", folder, "--failures", "a", "--per-image", "a")
+        assert same.returncode == 2 and b"one file" in same.stderr
+        assert run("stats", folder, "-o", ".").returncode == 5
+        assert run("stats", folder, "--failures", "-").returncode == 2
+
+    def test_a_forgotten_null_option_fails_one_path(self, run: Run, folder: Path) -> None:
+        picture = os.fsencode(folder / "cat" / "0.jpg")
+        done = run("stats", "--files-from", "-", input=picture + b"\n" + picture + b"\0" + picture)
+        assert done.returncode == 3 and b"Traceback" not in done.stderr and b"1 missing" in done.stderr
+
+    def test_our_own_outputs_are_no_inputs(self, run: Run, folder: Path) -> None:
+        plain = run("stats", folder, "--json").stdout
+        assert run("stats", folder, "--json", "--failures", folder / "f.jsonl").stdout == plain
+
+    def test_names_that_the_terminal_cannot_write(self, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "é\x1b[31m").mkdir()
+        (tmp_path / "é\x1b[31m" / "ü.png").write_text("x")
+        done = run("stats", ".", "--on-error", "fail", env={"PYTHONIOENCODING": "ascii"})
+        assert done.returncode == 1 and b"\x1b" not in done.stderr and b"Traceback" not in done.stderr
+
     def test_a_damaged_statistics_file_is_one_line_and_2(self, run: Run, folder: Path, tmp_path: Path) -> None:
         run("stats", folder, "-o", "s.json")
         text = (tmp_path / "s.json").read_text()
@@ -213,7 +261,7 @@ class TestCitizen:
         assert Path("/dev/null").is_char_device()
 
     @pytest.mark.parametrize(
-        ("redirection", "code"), [(">&-", 5), ("2>&-", 0), ("<&-", 0), ("-o s.json -q >&-", 5), ("-o s.json 2>&-", 0)]
+        ("redirection", "code"), [(">&-", 5), ("2>&-", 0), ("<&-", 0), ("-o s.json -q >&-", 0), ("-o s.json 2>&-", 0)]
     )
     def test_closed_streams(self, folder: Path, tmp_path: Path, redirection: str, code: int) -> None:
         command = f"{sys.executable} -m normcli stats {folder} {redirection}"
@@ -258,12 +306,31 @@ class TestCitizen:
         command += ["--progress", "always", "--engine", engine]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
         assert process.stderr is not None
-        while b"img" not in process.stderr.read1():  # the first progress: it is at work
+        while not re.search(rb"[1-9][0-9]* img \[", process.stderr.read1()):  # some are done: it is at work
             pass
+        workers = children(process.pid)
+        assert engine == "threads" or workers
         process.send_signal(sent)
         _, errors = process.communicate(timeout=30)
         assert process.returncode == code and b"Traceback" not in errors
         assert sorted(p.name for p in tmp_path.iterdir()) == ["list", "p.png"]
+        assert gone(workers)
+
+    def test_workers_end_with_a_parent_that_is_killed(self, tmp_path: Path) -> None:
+        picture = tmp_path / "p.png"
+        picture.write_bytes(encoded(photograph()))
+        (tmp_path / "list").write_text(f"{picture}\n" * 200_000)
+        command = [sys.executable, "-m", "normcli", "stats", "--files-from", str(tmp_path / "list")]
+        command += ["--progress", "always", "--engine", "processes"]
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
+        assert process.stderr is not None
+        while not re.search(rb"[1-9][0-9]* img \[", process.stderr.read1()):
+            pass
+        workers = children(process.pid)
+        process.kill()
+        process.wait()
+        process.stderr.close()
+        assert workers and gone(workers)
 
     def test_a_terminal_gets_a_table_and_bars(self, folder: Path) -> None:
         parent, child = pty.openpty()
@@ -293,10 +360,10 @@ class TestCitizen:
         assert run("-h").returncode == 0
 
     def test_verbose_says_what_was_chosen_and_the_log_keeps_it(self, run: Run, folder: Path, tmp_path: Path) -> None:
-        paths = b"".join(os.fsencode(p) + b"\n" for p in folder.rglob("*.jpg")) * 50
+        paths = b"".join(os.fsencode(p) + b"\n" for p in folder.rglob("*.jpg")) * 200
         done = run("stats", "--files-from", "-", "-v", "-j", "2", "--log-file", "log", input=paths)
-        assert b"normcli: engine: 2 processes" in done.stderr
-        assert "INFO normcli.engine: engine: 2 processes" in (tmp_path / "log").read_text()
+        assert re.search(rb"normcli: engine: 2 (threads|processes)", done.stderr)
+        assert "INFO normcli.engine: engine: 2 " in (tmp_path / "log").read_text()
         assert b"engine" not in run("stats", "--files-from", "-", "-j", "2", input=paths).stderr
 
     def test_environment_sets_defaults(self, run: Run, folder: Path) -> None:

@@ -5,6 +5,7 @@ knows exit codes: every way out of a command ends in `run`.
 """
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -22,9 +23,12 @@ from normcli.errors import NormcliError, unknown
 # name -> module with an `app`; the order is the order of the help
 COMMANDS = {
     "stats": "normcli.cli.stats",
+    "apply": "normcli.cli.apply",
     "merge": "normcli.cli.merge",
     "show": "normcli.cli.show",
     "tensor": "normcli.cli.tensor",
+    "check": "normcli.cli.check",
+    "diff": "normcli.cli.diff",
 }
 
 
@@ -34,6 +38,10 @@ class _Terminated(KeyboardInterrupt):
 
 class _Commands(TyperGroup):
     """The top command: finds its subcommands by importing them on demand."""
+
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _hide_variables(self)
+        super().format_help(ctx, formatter)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -45,6 +53,7 @@ class _Commands(TyperGroup):
         if cmd_name not in self.commands:
             command = typer.main.get_command(importlib.import_module(module).app)
             command.name = cmd_name
+            _hide_variables(command)
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
 
@@ -65,6 +74,12 @@ class _Commands(TyperGroup):
             return 143
         except KeyboardInterrupt:
             return 130
+
+
+def _hide_variables(command: click.Command) -> None:
+    """Keep NORMCLI_STATS_WORKERS and its like out of the help: a line for every option says nothing new."""
+    for parameter in command.params:
+        parameter.show_envvar = False  # type: ignore[attr-defined]
 
 
 app = typer.Typer(
@@ -109,6 +124,8 @@ def _stand_in_for_closed_streams() -> None:
     """Python gives None for a stream that was closed (`>&-`): then stdin is empty and writing to stdout fails."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # block characters on an ASCII stdout
     if sys.stdout is None:
         sys.stdout = open(os.devnull)  # noqa: PTH123, SIM115 - for reading, so that a result cannot vanish
     if sys.stderr is None:
@@ -165,5 +182,6 @@ def _one_line(text: str) -> str:
 
 
 def _complain(line: str) -> None:
-    """Write a line to stderr whatever bytes a file name in it holds."""
-    sys.stderr.write(line.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode() + "\n")
+    from normcli.cli.render import say
+
+    say(line)

@@ -40,7 +40,7 @@ def merge(
     from normcli.summary import Summary
     from normcli.summary import merge as add
 
-    o.refuse_existing(output, force)
+    o.refuse_outputs(output, force=force)
     summary = add(*map(Summary.load, files), minus=map(Summary.load, minus or ()), force=force)
     if output is not None and str(output) != "-":
         summary.save(output)

@@ -3,15 +3,22 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
+from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
-from normcli.summary.words import histogram, remarks
+from normcli.summary.words import CONVENTIONS, histogram, remarks
+
+if TYPE_CHECKING:
+    from normcli.report import Gallery
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _SHOWN_PERCENTILES = ("1", "50", "99")
+_ANSI = {"R": "\x1b[31m", "G": "\x1b[32m", "B": "\x1b[34m"}
+_ANSI_END = "\x1b[0m"
 _HUES = {"R": "red", "G": "green", "B": "blue"}
 
 
@@ -44,6 +51,122 @@ def number(value: float | None) -> str:
     if value != 0 and (abs(value) < 0.001 or abs(value) >= 1e7):
         return f"{value:.4g}" if abs(value) < 1e7 else f"{value:.6e}"
     return f"{value:.4f}"
+
+
+def result(
+    summary: Summary, *, json: bool, form: str | None = None, convention: str | None = None, plot: bool = False
+) -> None:
+    """Print a summary as asked for: a table, the statistics file, or in another tool's words.
+
+    Raises:
+        UsageError: unknown names, or options that contradict each other.
+    """
+    if json or form == "json":
+        if form not in (None, "json"):
+            raise UsageError("--json is --format json: give one of them")
+        if convention not in (None, "pooled_population", "pooled-population"):
+            raise UsageError('the statistics file holds every convention under "conventions": drop --convention')
+        write(summary.to_json())
+    elif form in (None, "table"):
+        if convention is not None:
+            summary = in_convention(summary, convention)
+        table(summary)
+        if plot:
+            write("\n" + "".join(line + "\n" for line in plotted(summary)))
+    else:
+        from normcli import dialects
+
+        convention = convention or dialects.DEFAULT
+        write(dialects.say(summary, form, convention))
+        if (note := dialects.note(summary, form, convention)) is not None:
+            say(f"note: {note}")
+
+
+def page(
+    path: Path,
+    summary: Summary,
+    title: str,
+    gallery: "Gallery | None" = None,
+    failures: Sequence[dict[str, Any]] = (),
+) -> None:
+    """Write the page of `--report`, whole or not at all; "-" is stdout.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+        OutputError: it cannot be written.
+    """
+    from normcli import report, storage
+
+    text = report.page(summary, title=title, gallery=gallery, failures=failures)
+    if str(path) == "-":
+        write(text)
+    else:
+        storage.write(path, text.encode("utf-8", "backslashreplace"))
+
+
+def check_form(json: bool, form: str | None, convention: str | None) -> None:
+    """Refuse unknown names of `--format` and `--convention` before the work.
+
+    Raises:
+        UsageError: unknown names.
+    """
+    if form is not None:
+        from normcli.dialects import FORMATS
+
+        if form not in FORMATS:
+            raise unknown("format", form, FORMATS)
+    if convention is not None and convention.replace("-", "_") not in CONVENTIONS:
+        raise unknown("convention", convention, CONVENTIONS)
+    if json and form not in (None, "json"):
+        raise UsageError("--json is --format json: give one of them")
+
+
+def in_convention(summary: Summary, convention: str) -> Summary:
+    """The same summary with mean and std of another convention on top.
+
+    Raises:
+        UsageError: unknown convention, or one that these statistics do not hold.
+    """
+    from dataclasses import replace
+
+    from normcli.dialects.constants import said
+
+    mean, std = said(summary, convention)
+    words = convention.replace("-", "_").replace("_", " ") + summary.convention[summary.convention.index(",") :]
+    return replace(summary, mean=mean, std=std, convention=words)
+
+
+def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
+    """Each channel's histogram as `lines` lines of block characters, over its range."""
+    from normcli.summary.distribution import ceiling, columns
+
+    raw = summary.depth is None
+    known = [v for v in (*summary.min, *summary.max) if v is not None]
+    low, high = (min(known), max(known)) if raw and known else (0.0, None)
+    width = 64
+    shapes = columns(summary, width, low, high if high is None or high > low else low + 1)
+    color = colorful(sys.stdout)
+    for c, (name, shape) in enumerate(zip(summary.channels, shapes, strict=True)):
+        top = ceiling([shape])
+        peak = f"peak {max(shape) / sum(shape):.1%} of pixels{', cut off' if max(shape) > top else ''}"
+        yield f"{name}  mean {number(summary.mean[c])}  std {number(summary.std[c])}  {peak}"
+        hue = _ANSI.get(name, "") if color else ""
+        for line in range(lines - 1, -1, -1):
+            cells = "".join(_cell(n / top * lines - line, n > 0 and line == 0) for n in shape)
+            yield f"   {hue}{cells.rstrip()}{_ANSI_END if hue else ''}"
+        left, right = f"{low:g}", "1" if high is None else f"{high:g}"
+        at = summary.mean[c] if high is None else (summary.mean[c] - low) / ((high - low) or 1)
+        axis = ["─"] * width
+        axis[max(0, min(int(at * width), width - 1))] = "┴"
+        yield f"   {''.join(axis)}"
+        yield f"   {left}{right.rjust(width - len(left))}"
+        if c + 1 < len(shapes):
+            yield ""
+
+
+def _cell(height: float, some: bool) -> str:
+    eighths = max(0, min(8, int(height * 8)))
+    return _BLOCKS[max(eighths, int(some))]
 
 
 def table(summary: Summary, *, groups: bool = True) -> None:
@@ -102,17 +225,17 @@ def _formats(summary: Summary) -> str:
 def _plain_lines(summary: Summary, groups: bool) -> Iterator[str]:
     yield _headline(summary).replace(" · ", "; ")
     header, rows = _channel_rows(summary)
-    yield from _aligned([header, *rows])
+    yield from aligned([header, *rows])
     yield ""
-    yield from _aligned([["std by convention", *summary.channels], *_convention_rows(summary)])
+    yield from aligned([["std by convention", *summary.channels], *_convention_rows(summary)])
     if groups and summary.groups:
         yield ""
-        yield from _aligned([["group", "images", "mean", "std"], *_group_rows(summary)])
+        yield from aligned([["group", "images", "mean", "std"], *_group_rows(summary)])
     yield ""
     yield f"found: {_formats(summary).replace(' · ', '; ')}"
 
 
-def _aligned(rows: list[list[str]]) -> Iterator[str]:
+def aligned(rows: list[list[str]]) -> Iterator[str]:
     """Columns two spaces apart: the first to the left, numbers to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
@@ -169,7 +292,7 @@ def _rich_table(summary: Summary, groups: bool) -> None:
 def columns(header: list[str], rows: list[list[str]]) -> None:
     """Print rows under a header to stdout: with rich on a terminal, else as aligned plain text."""
     if not colorful(sys.stdout):
-        sys.stdout.write("".join(line + "\n" for line in _aligned([header, *rows])))
+        sys.stdout.write("".join(line + "\n" for line in aligned([header, *rows])))
         return
     from rich import box
     from rich.console import Console
@@ -202,8 +325,6 @@ Step = Callable[[int, int], None]
 @contextmanager
 def progress(setting: str, quiet: bool, noun: str = "img") -> Iterator[Step | None]:
     """Give a function that takes inputs and bytes done: a bar on a terminal, a plain line every 30 s off it."""
-    from normcli.errors import UsageError
-
     if setting not in ("auto", "always", "never"):
         raise UsageError(f"progress {setting!r}: choose from auto, always, never")
     if setting == "never" or (quiet and setting == "auto"):
@@ -246,6 +367,14 @@ def _every_30_seconds(noun: str) -> Step:
             say(f"{total:,} {noun} done, {total / (now - started):.0f}/s")
 
     return step
+
+
+def document(keys: dict[str, Any]) -> None:
+    """Write a JSON object to stdout, one line a key."""
+    import json
+
+    lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in keys.items())
+    write("{\n" + ",\n".join(lines) + "\n}\n")
 
 
 def write(text: str) -> None:

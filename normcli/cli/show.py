@@ -14,30 +14,36 @@ app = typer.Typer(add_completion=False)
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
     json: o.Json = False,
+    format_: o.Format = None,
+    convention: o.Convention = None,
+    plot: o.Plot = False,
+    report: o.Report = None,
+    force: o.Force = False,
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
     log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
-    """Print a statistics file.
+    """Print a statistics file, or say it in another tool's words.
 
     normcli show stats.json
 
-    normcli stats photos/ --json | normcli show -
+    normcli show stats.json --format torchvision --convention mean_of_image_stds
+
+    normcli stats photos/ --json | normcli show - --plot
     """
     from normcli.cli import render
     from normcli.summary import Summary
 
-    if str(file) == "-":
-        import sys
-
-        summary = Summary.from_json(sys.stdin.buffer.read(), "stdin")
-    else:
-        summary = Summary.load(file)
-    if json:
-        render.write(summary.to_json())
-        return 0
-    render.table(summary)
-    if not quiet:
+    render.check_form(json, format_, convention)
+    o.refuse_outputs(report, force=force)
+    o.one_on_stdout(report, json, format_)
+    summary = Summary.load(file)
+    if report is not None:
+        render.page(report, summary, "stdin" if str(file) == "-" else file.name)
+        if not json and format_ is None and not plot:
+            return 0
+    render.result(summary, json=json, form=format_, convention=convention, plot=plot)
+    if not quiet and not json and format_ in (None, "table"):
         render.warn(summary)
     return 0

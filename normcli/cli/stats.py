@@ -2,12 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from normcli.cli import options as o
 from normcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from normcli.pipeline.counting import Failure
+    from normcli.report import Gallery
 
 app = typer.Typer(add_completion=False)
 
@@ -17,11 +23,15 @@ def stats(
     sources: o.Sources = None,
     output: o.Output = None,
     json: o.Json = False,
+    format_: o.Format = None,
+    convention: o.Convention = None,
     files_from: o.FilesFrom = None,
     null: o.Null = False,
     include: o.Include = None,
     exclude: o.Exclude = None,
     follow_symlinks: o.FollowSymlinks = False,
+    column: o.Column = None,
+    layout: o.Layout = "auto",
     by: Annotated[
         str | None,
         typer.Option(metavar="folder|REGEX", help="Also by class folder, or by a match in the path."),
@@ -31,7 +41,7 @@ def stats(
     cmyk: o.Cmyk = "rgb",
     resize: o.Resize = None,
     center_crop: o.CenterCrop = None,
-    range_: Annotated[str, o.RANGE] = "auto",
+    range: o.Range = "auto",
     nan: o.Nan = "error",
     integrity: o.Integrity = "basic",
     max_pixels: o.MaxPixels = 178_956_970,
@@ -39,10 +49,21 @@ def stats(
     on_error: o.OnError = "skip",
     max_errors: o.MaxErrors = None,
     failures: o.Failures = None,
+    report: o.Report = None,
     per_image: Annotated[Path | None, o.PER_IMAGE] = None,
     stamp: Annotated[bool, o.STAMP] = False,
+    weight: o.Weight = "pixel",
+    mask_dir: o.MaskDir = None,
+    ignore_value: o.IgnoreValue = None,
+    sample: o.Sample = None,
+    tolerance: o.Tolerance = None,
+    confidence: o.Confidence = 0.99,
+    seed: o.Seed = 0,
+    shard: o.Shard = None,
+    resume: o.Resume = False,
     workers: o.Workers = 0,
     engine: o.Engine = "auto",
+    scheduler: o.Scheduler = None,
     progress: o.Progress = "auto",
     force: o.Force = False,
     quiet: o.Quiet = False,
@@ -66,8 +87,13 @@ def stats(
     if not sources and files is None:
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
-    for path in (output, failures, per_image):
-        o.refuse_existing(path, force)
+    journal = _journal(output) if resume else None
+    o.refuse_stdout(failures=failures, per_image=per_image)
+    render.check_form(to_stdout, format_, convention)
+    o.one_on_stdout(report, to_stdout, format_)
+    resumed = journal is not None and journal.exists()  # then an output is that run's own
+    o.refuse_outputs(*(() if resumed else (output,)), failures, per_image, report, force=force)
+    gathered = None if report is None else _Gathered()
     with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
         summary = counting.stats(
             *(sources or ()),
@@ -75,6 +101,9 @@ def stats(
             include=include or (),
             exclude=exclude or (),
             follow_symlinks=follow_symlinks,
+            column=column,
+            layout=layout,
+            shard=shard,
             color=color,
             alpha=alpha,
             cmyk=cmyk,
@@ -83,14 +112,24 @@ def stats(
             max_file_bytes=max_file_bytes,
             resize=resize,
             center_crop=center_crop,
-            range=o.white(range_),
+            range=o.white(range),
             nan=nan,
             by=by,
             engine=engine,
+            scheduler=scheduler,
             workers=workers,
+            weight=weight,
+            mask_dir=mask_dir,
+            ignore_value=ignore_value,
+            sample=sample,
+            tolerance=tolerance,
+            confidence=confidence,
+            seed=seed,
+            resume=journal,
             on_error=on_error,
             max_errors=max_errors,
-            on_failure=None if fail is None else lambda failure: fail(failure.record()),
+            on_failure=_both(fail, gathered),
+            on_gallery=None if gathered is None else gathered.take,
             on_image=image,
             on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
         )
@@ -98,13 +137,59 @@ def stats(
         summary.provenance["stamp"] = _stamp()
     if output is not None and str(output) != "-":
         summary.save(output)
-    if to_stdout:
-        render.write(summary.to_json())
-    else:
-        render.table(summary)
+        if journal is not None:
+            journal.unlink(missing_ok=True)
+    if report is not None and gathered is not None:
+        title = ", ".join(Path(source).name or source for source in sources or ("images",))
+        render.page(report, summary, title, gathered.gallery, gathered.failures)
+    if str(report) != "-" and (to_stdout or format_ is not None or not (quiet and (output or report))):
+        render.result(summary, json=to_stdout, form=format_, convention=convention)
     if not quiet:
         render.warn(summary)
+    if summary.failures.get("remote"):
+        return 6
     return 3 if summary.failed else 0
+
+
+class _Gathered:
+    """What a page shows besides the summary; the failures are bounded, their counts are in the summary."""
+
+    def __init__(self) -> None:
+        from normcli import report
+
+        report.require()
+        self.failures: list[dict[str, Any]] = []
+        self.gallery: Gallery | None = None
+        self._room = report.FAILURES_SHOWN
+
+    def take(self, gallery: "Gallery") -> None:
+        self.gallery = gallery
+
+    def fail(self, record: dict[str, Any]) -> None:
+        if len(self.failures) < self._room:
+            self.failures.append(record)
+
+
+def _both(
+    write: "Callable[[dict[str, Any]], None] | None", gathered: _Gathered | None
+) -> "Callable[[Failure], None] | None":
+    """What is called with every failure: the lines of --failures, the page, both or neither."""
+    takers = [taker for taker in (write, gathered and gathered.fail) if taker]
+    if not takers:
+        return None
+
+    def call(failure: "Failure") -> None:
+        record = failure.record()
+        for taker in takers:
+            taker(record)
+
+    return call
+
+
+def _journal(output: Path | None) -> Path:
+    if output is None or str(output) == "-":
+        raise UsageError("--resume keeps its journal beside the output: give -o FILE")
+    return output.with_name(output.name + ".journal")
 
 
 def _stamp() -> dict[str, Any]:

@@ -33,7 +33,7 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
     """
     try:
         if isinstance(data, np.ndarray):
-            return policy.shape(_from_array(data), reading)
+            return policy.shape(_from_array(data, reading), reading)
         if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
             return policy.shape(decoded, reading)
         if (need := deep.needed(data)) is not None:
@@ -53,11 +53,12 @@ def decoders() -> dict[str, str]:
     return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
 
 
-def _from_array(array: np.ndarray[Any, Any]) -> Decoded:
+def _from_array(array: np.ndarray[Any, Any], reading: Reading) -> Decoded:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
+    policy.check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     return Decoded(policy.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)

@@ -5,6 +5,7 @@ read wrongly.
 """
 
 import io
+import logging
 import struct
 from typing import Any
 
@@ -17,7 +18,7 @@ _TAGS = {256: "width", 257: "height", 258: "bits", 262: "photometric", 277: "sam
 
 
 def needed(data: bytes) -> str | None:
-    """Say "PNG" or "TIFF" when only this module reads the image exactly, else None."""
+    """Say "PNG", "TIFF" or "JPEG 2000" when only this module reads the image exactly, else None."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         deep = len(data) > 25 and data[24] == 16 and data[25] in (2, 4, 6)  # RGB, LA, RGBA
         return "PNG" if deep else None
@@ -25,7 +26,18 @@ def needed(data: bytes) -> str | None:
         return "TIFF" if _tiff_is_deep(data) else None
     if data[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF, which Pillow reads only in part
         return "TIFF"
+    if data[:4] == b"\xff\x4f\xff\x51" or data[4:8] == b"jP  ":
+        return "JPEG 2000" if _jpeg2000_is_deep(data) else None
     return None
+
+
+def _jpeg2000_is_deep(data: bytes) -> bool:
+    """Whether a codestream holds colour of more than 8 bits: its SIZ marker; Pillow keeps gray of 16."""
+    at = data.find(b"\xff\x4f\xff\x51", 0, 1 << 16)
+    if at < 0 or len(data) < at + 44:
+        return False
+    components = data[at + 40] << 8 | data[at + 41]
+    return components > 1 and (data[at + 42] & 0x7F) + 1 > 8
 
 
 def _tiff_is_deep(data: bytes) -> bool:
@@ -42,7 +54,7 @@ def _tiff_is_deep(data: bytes) -> bool:
         return True
     photometric = tags.get("photometric", (1,))[0]
     usual = {0: (2,), 1: (2,), 2: (3, 4), 5: (4,), 6: (3,), 8: (3,)}
-    extra = samples == 2 and not _has_alpha(data)
+    extra = samples in (2, 4) and photometric in (0, 1, 2) and not _has_alpha(data)
     return samples not in usual.get(photometric, ()) or extra
 
 
@@ -81,8 +93,12 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
     try:
         import imagecodecs
         import tifffile
+
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by our own errors
     except ImportError:
-        what = "16-bit colour PNG" if need == "PNG" else "this TIFF (16-bit colour, multi-band, 32-bit or float)"
+        what = (
+            f"{need} of 16-bit colour" if need != "TIFF" else "this TIFF (16-bit colour, multi-band, 32-bit or float)"
+        )
         raise InputError("unsupported", f'{what} needs tifffile: pip install "normcli[tiff]"') from None
     if need == "PNG":
         width, height = struct.unpack(">II", data[16:24])
@@ -90,6 +106,8 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
         array = imagecodecs.png_decode(data)
         samples = array.shape[2]
         return _split(array, {2: "LA", 3: "RGB", 4: "RGBA"}[samples] + ";16", "PNG", samples in (2, 4), [])
+    if need == "JPEG 2000":
+        return _jpeg2000(imagecodecs.jpeg2k_decode, data, reading)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page: Any = tiff.pages[0]
         check_size(page.imagewidth, page.imagelength, reading)
@@ -100,6 +118,17 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
             array = np.moveaxis(array, 0, -1)
         notes = ["multi-frame"] if len(tiff.pages) > 1 else []
         return _from_page(array, page, notes)
+
+
+def _jpeg2000(decode_: Any, data: bytes, reading: Reading) -> Decoded:
+    at = data.find(b"\xff\x4f\xff\x51")
+    right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
+    check_size(right - left, bottom - top, reading)
+    array = decode_(data)
+    bits = (data[at + 42] & 0x7F) + 1
+    if bits != 16 or data[at + 42] & 0x80 or array.ndim != 3 or array.shape[2] not in (3, 4):
+        raise InputError("unsupported", f"JPEG 2000 of {bits} bits and {array.shape[-1]} components")
+    return _split(array, {3: "RGB", 4: "RGBA"}[array.shape[2]] + ";16", "JPEG2000", array.shape[2] == 4, [])
 
 
 def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decoded:

@@ -45,7 +45,7 @@ def decode(data: bytes, reading: Reading) -> Decoded:
             notes.append("cmyk")
             if reading.cmyk == "skip":
                 raise InputError("cmyk", "a CMYK image (--cmyk rgb converts it as Pillow does)")
-        pixels, alpha = _pixels(image)
+        pixels, alpha = _pixels(image, reading)
         orientation = _orientation(image)
         if orientation != 1:
             notes.append("rotated")
@@ -111,7 +111,20 @@ def _notes(image: Image.Image) -> list[str]:
     except (OSError, EOFError, SyntaxError, ValueError):
         notes.append("damaged")
         image.seek(0)
+    if image.format == "AVIF" and _avif_is_deep(image):
+        notes.append("depth-reduced")
     return notes
+
+
+def _avif_is_deep(image: Image.Image) -> bool:
+    """Whether an AVIF holds 10 or 12 bits, which libavif gives as 8: a bit of its av1C box."""
+    file: Any = getattr(image, "fp", None)
+    if file is None:
+        return False
+    file.seek(0)
+    head = file.read(4096)
+    at = head.find(b"av1C")
+    return 0 <= at < len(head) - 6 and bool(head[at + 6] & 0x40)
 
 
 def _orientation(image: Image.Image) -> int:
@@ -125,25 +138,31 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _depth(image: Image.Image) -> int:
+    if image.mode == "I" and image.format != "TIFF":
+        return 16
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
-def _pixels(image: Image.Image) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def _pixels(image: Image.Image, reading: Reading) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Pixels (H,W,C) and alpha (H,W) of a loaded image, by its mode."""
     mode = image.mode
+    key = image.info.get("transparency")  # a gray level that counts as transparent; bytes for palettes
     if mode.startswith("I;16"):
-        return _gray16(image), None
+        deep = _gray16(image)
+        return deep, None if key is None else np.where(deep[:, :, 0] == key, np.uint16(0), np.uint16(65535))
     if mode == "I":
         return _integers(image), None
     if mode == "F":
         return machine(np.asarray(image)[:, :, None]), None
-    keyed = "transparency" in image.info
+    keyed = key is not None
     if mode in ("P", "PA"):
-        image = _expand_palette(image, keyed or mode == "PA")
+        image = _expand_palette(image, keyed or mode == "PA", reading)
     elif mode in ("RGBa", "La"):
         image = image.convert("RGBA" if mode == "RGBa" else "LA")
     elif mode == "1":
-        image = image.convert("L")
+        plane = np.asarray(image.convert("L"))
+        alpha = None if key is None else np.where(plane == (255 if key else 0), np.uint8(0), np.uint8(255))
+        return plane[:, :, None], alpha
     elif mode in _TO_RGB:
         image = image.convert("RGB")
     elif keyed and mode in ("RGB", "L"):
@@ -158,9 +177,11 @@ def _pixels(image: Image.Image) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, A
     return np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])
 
 
-def _expand_palette(image: Image.Image, transparent: bool) -> Image.Image:
-    """To gray where every used entry is gray, else to RGB; with alpha where an entry is transparent."""
+def _expand_palette(image: Image.Image, transparent: bool, reading: Reading) -> Image.Image:
+    """To RGB, or to gray where every used entry is gray; with alpha where an entry is transparent."""
     expanded = image.convert("RGBA" if transparent else "RGB")
+    if reading.color == "native":
+        return expanded
     colors = expanded.getcolors(1 << 16)
     if colors is not None and all(len({*c[:3]}) == 1 for _, c in colors if isinstance(c, tuple)):
         bands = expanded.split()

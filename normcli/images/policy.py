@@ -122,16 +122,20 @@ def shape(image: Decoded, reading: Reading) -> Decoded:
         alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
         image.pixels = np.concatenate([image.pixels, alpha], axis=2)
     channels = image.pixels.shape[2]
+    if image.mode.startswith("bands"):
+        image.notes.append("bands")
+        if reading.color in ("gray", "rgb"):
+            raise InputError("unsupported", f"{channels} bands are neither gray nor RGB (--color native)")
     if reading.color == "gray" and channels >= 3:
-        if channels > 4 or image.mode.startswith("bands"):
-            raise InputError("unsupported", f"{channels} bands cannot be turned into gray")
         image.pixels = _gray(image.pixels)
     elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
         raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
     if reading.resize is not None or reading.center_crop is not None:
         image.pixels = _geometry(image.pixels, reading)
         if image.weights is not None:
-            image.weights = _geometry(image.weights[:, :, None], reading)[:, :, 0]
+            image.weights = np.ascontiguousarray(_geometry(image.weights[:, :, None], reading)[:, :, 0])
+    if image.weights is not None and not image.weights.any():
+        raise InputError("transparent", "every pixel is fully transparent: nothing to weigh")
     return image
 
 
@@ -148,8 +152,6 @@ def _settle_alpha(image: Decoded, reading: Reading) -> None:
     elif reading.alpha == "weight":
         if alpha.dtype.kind != "u":
             raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
-        if hidden == alpha.size:
-            raise InputError("transparent", "every pixel is fully transparent: nothing to weigh")
         image.weights = np.ascontiguousarray(alpha)
     elif reading.alpha.startswith("composite:"):
         image.pixels = _composite(image.pixels, alpha, _background(reading.alpha))
@@ -197,7 +199,7 @@ def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _geometry(pixels: np.ndarray[Any, Any], reading: Reading) -> np.ndarray[Any, Any]:
     """Resize and crop as torchvision's transforms do on a PIL image."""
     if reading.resize is not None:
-        pixels = _resize(pixels, reading.resize)
+        pixels = _resize(pixels, reading.resize, reading)
     side = reading.center_crop
     if side is not None:
         height, width = pixels.shape[:2]
@@ -212,26 +214,46 @@ def _geometry(pixels: np.ndarray[Any, Any], reading: Reading) -> np.ndarray[Any,
     return pixels
 
 
-def _resize(pixels: np.ndarray[Any, Any], shorter: int) -> np.ndarray[Any, Any]:
+def _resize(pixels: np.ndarray[Any, Any], shorter: int, reading: Reading) -> np.ndarray[Any, Any]:
     height, width, channels = pixels.shape
     longer = int(shorter * max(width, height) / min(width, height))
     size = (shorter, longer) if width <= height else (longer, shorter)
     if size == (width, height):
         return pixels
+    check_size(*size, reading)
     if pixels.dtype == np.uint8 and channels in (1, 3):
         plane = pixels[:, :, 0] if channels == 1 else pixels
         resized = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
         return np.ascontiguousarray(resized.reshape(size[1], size[0], channels))
+    if pixels.dtype == np.float64:
+        return _resize_exactly(pixels, size)
     # Pillow resizes no 16-bit colour: band by band in float32, which holds 16 bits, rounded at the end
     bands = [
-        np.asarray(
-            Image.fromarray(np.ascontiguousarray(pixels[:, :, c], dtype=np.float32)).resize(
-                size, Image.Resampling.BILINEAR
-            )
-        )
+        Image.fromarray(np.ascontiguousarray(pixels[:, :, c], dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
         for c in range(channels)
     ]
-    stacked = np.stack(bands, axis=2)
+    stacked = np.stack([np.asarray(band) for band in bands], axis=2)
     if pixels.dtype.kind == "u":
         stacked = np.clip(np.rint(stacked), 0, np.iinfo(pixels.dtype).max)
     return np.ascontiguousarray(stacked, dtype=pixels.dtype)
+
+
+def _resize_exactly(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
+    """The same filter in float64, for 32-bit integers and float64, which Pillow would round to float32."""
+    across, down = _triangles(pixels.shape[1], size[0]), _triangles(pixels.shape[0], size[1])
+    rows = np.stack([np.einsum("k,kwc->wc", weights, pixels[start : start + len(weights)]) for start, weights in down])
+    columns = [np.einsum("k,hkc->hc", weights, rows[:, start : start + len(weights)]) for start, weights in across]
+    return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
+def _triangles(before: int, after: int) -> list[tuple[int, np.ndarray[Any, Any]]]:
+    """First input and normalized weights of every output of a triangle filter, as Pillow takes them."""
+    scale = before / after
+    support = max(scale, 1.0)
+    out = []
+    for i in range(after):
+        center = (i + 0.5) * scale
+        start, end = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), before)
+        weights = np.maximum(0.0, 1.0 - np.abs((np.arange(start, end) - center + 0.5) / support))
+        out.append((start, weights / weights.sum()))
+    return out

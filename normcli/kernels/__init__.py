@@ -10,40 +10,37 @@ from types import ModuleType
 
 log = logging.getLogger("normcli.kernels")
 
-_loading: threading.Thread | None = None
-_pixels: ModuleType | None = None
-_failed = False
+_loading: dict[str, threading.Thread] = {}
+_modules: dict[str, ModuleType | None] = {}  # None: Numba is not usable here
 _lock = threading.Lock()
 
 
-def _load() -> None:
-    global _pixels, _failed
+def _load(name: str) -> None:
     try:
-        module = importlib.import_module("normcli.kernels.pixels")
+        module = importlib.import_module(f"normcli.kernels.{name}")
         module.warm()
-        _pixels = module
+        _modules[name] = module
     except Exception as error:  # Numba lags a new Python or NumPy by months; LLVM may find no memory
-        log.info("Numba is not usable here (%s: %s); counting without it", type(error).__name__, error)
-        _failed = True
+        log.info("Numba is not usable here (%s: %s); going on without it", type(error).__name__, error)
+        _modules[name] = None
 
 
-def start() -> None:
-    """Begin to load the pixel kernels in a thread of its own; further calls do nothing."""
-    global _loading
+def start(name: str = "pixels") -> None:
+    """Begin to load the kernels of one module in a thread of its own; further calls do nothing."""
     with _lock:
-        if _loading is None:
-            _loading = threading.Thread(target=_load, name="load kernels", daemon=True)
-            _loading.start()
+        if name not in _loading:
+            _loading[name] = threading.Thread(target=_load, args=(name,), name=f"load {name} kernels", daemon=True)
+            _loading[name].start()
 
 
-def loaded(*, wait: bool = False) -> ModuleType | None:
-    """Give `normcli.kernels.pixels` if it is loaded; None if it is not yet, or cannot be.
+def loaded(name: str = "pixels", *, wait: bool = False) -> ModuleType | None:
+    """Give a module of this package if it is loaded; None if it is not yet, or cannot be.
 
     Args:
-        wait: load it now; None then means that Numba cannot be imported here.
+        name: "pixels" counts, "mapping" maps.
+        wait: load it now; None then means that Numba is not usable here.
     """
-    if _pixels is None and wait and not _failed:
-        start()
-        assert _loading is not None
-        _loading.join()
-    return _pixels
+    if wait and name not in _modules:
+        start(name)
+        _loading[name].join()
+    return _modules.get(name)

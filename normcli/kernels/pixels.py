@@ -82,32 +82,37 @@ def count_gray8(pixels, histogram, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def count_integers(pixels, weights, histogram, sums):  # type: ignore[no-untyped-def]
-    """Add an image of any depth and channels to a histogram, each pixel by its weight; fill in its sums.
+def count_integers(pixels, histogram, sums):  # type: ignore[no-untyped-def]
+    """Add an image of any depth and channels to a histogram; fill in its sums.
 
     Args:
         pixels: uint8 or uint16 (H*W*C).
-        weights: uint8 or uint16 (H*W), or (0) for weight 1 everywhere.
         histogram: int64 (C, bins), added to.
-        sums: int64 (C, 2), set to the weighted sum and sum of squares of each channel.
-
-    Returns:
-        The sum of the weights.
+        sums: int64 (C, 2), set to the sum and the sum of squares of each channel.
     """
     channels = histogram.shape[0]
     sums[:] = 0
-    total = np.int64(0)
-    weight = np.int64(1)
     for i in range(pixels.size // channels):
-        if weights.size:
-            weight = np.int64(weights[i])
-        total += weight
         for c in range(channels):
             v = np.int64(pixels[i * channels + c])
-            histogram[c, v] += weight
-            sums[c, 0] += weight * v
-            sums[c, 1] += weight * v * v
-    return total
+            histogram[c, v] += 1
+            sums[c, 0] += v
+            sums[c, 1] += v * v
+
+
+@kernel
+def count_weighted(pixels, weights, histogram):  # type: ignore[no-untyped-def]
+    """Add an image to a histogram, each pixel by its weight.
+
+    Args:
+        pixels: uint8 or uint16 (H*W*C).
+        weights: uint8 or uint16 (H*W).
+        histogram: int64 (C, bins), added to.
+    """
+    channels = histogram.shape[0]
+    for i in range(weights.size):
+        for c in range(channels):
+            histogram[c, pixels[i * channels + c]] += weights[i]
 
 
 @kernel

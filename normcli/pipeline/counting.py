@@ -5,44 +5,32 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from typing import Any
 
+import numpy as np
+
 from normcli import __version__, engine, formats, images, tally
-from normcli.errors import InputError, NormcliError, UsageError
+from normcli.errors import InputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
+from normcli.pipeline.batches import Batch, Batches
+from normcli.pipeline.counted import Counted, Failure, row, together
+from normcli.pipeline.gallery import Extremes, Seen
+from normcli.pipeline.journal import Journal, Recalled
+from normcli.pipeline.masking import Masking
+from normcli.pipeline.prefetch import ahead
+from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
+from normcli.pipeline.settings import check, described, limit_of, shard_of
+from normcli.report.pictures import Gallery
 from normcli.storage import path_fields
 from normcli.summary import Summary
+from normcli.summary.conventions import white
 
 log = logging.getLogger("normcli.stats")
-
-_BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
-_LARGEST_BATCH = 512
-
-
-@dataclass(frozen=True)
-class Failure:
-    """One input that was not used.
-
-    Attributes:
-        key: its path, or container and member.
-        stage: "list", "load", "decode" or "count"; "skip" for inputs that are no images.
-        reason: one word, as counted.
-        message: one line.
-    """
-
-    key: str
-    stage: str
-    reason: str
-    message: str
-
-    def record(self) -> dict[str, Any]:
-        """Give the line of `--failures`."""
-        return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,26 +39,20 @@ class Counting:
 
     reading: Reading
     nan: str = "error"
+    range: int | None = None
     by: str | None = None
     per_image: bool = False
+    extremes: bool = False
+    rows: bool = False
+    masking: Masking | None = None
 
 
-@dataclass
-class Counted:
-    """What a batch gave."""
-
-    tally: tally.Tally
-    failures: list[Failure]
-    records: list[dict[str, Any]]
-    inputs: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-
-
-def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
+def count_batch(counting: Counting, batch: Batch) -> Counted:
     """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
+    if isinstance(batch, Recalled):
+        return batch.result()
     started = time.perf_counter()
-    done = Counted(tally.Tally(), [], [], len(batch))
+    done = Counted(inputs=len(batch))
     group = _grouping(counting.by)
     for item in batch:
         if isinstance(item, Skip):
@@ -80,14 +62,21 @@ def count_batch(counting: Counting, batch: list[Item | Skip]) -> Counted:
         stage = "load"
         try:
             data = item.load()
-            done.bytes += len(data)
+            done.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
             stage = "decode"
             image = images.decode(data, counting.reading)
             stage = "count"
-            _count(done, item, data, image, counting, group)
-        except InputError as error:
+            shape = image.pixels.shape
+            if counting.masking is not None:
+                left_out = counting.masking.apply(item.key, image)
+                done.tally.composition.update({"ignored-pixels": left_out} if left_out else {})
+            _count(done, item, data, image, shape, counting, group)
+        except Exception as error:
+            if not isinstance(error, InputError):
+                log.debug("%s", item.key, exc_info=True)
+                error = InputError("unexpected", f"{type(error).__name__}: {error}")
             done.tally.failed[error.reason] += 1
-            done.failures.append(Failure(item.key, stage, error.reason, error.message))
+            done.failures.append(Failure(item.key, stage, error.reason, " ".join(error.message.split())))
     _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
     done.seconds = time.perf_counter() - started
     return done
@@ -98,6 +87,7 @@ def _count(
     item: Item,
     data: Any,
     image: images.Decoded,
+    shape: tuple[int, ...],
     counting: Counting,
     group: Callable[[Item], str] | None,
 ) -> None:
@@ -109,13 +99,21 @@ def _count(
         nan=counting.nan,
         notes=notes,
         data=encoded,
-        moments=counting.per_image,
+        group=None if group is None else group(item),
+        moments=counting.per_image or counting.rows or counting.extremes,
     )
-    if group is not None:
-        mine = done.tally.groups.setdefault(group(item), tally.Tally())
-        mine.count(image.pixels, image.weights, nan=counting.nan)
-    if counting.per_image and moments is not None:
-        height, width, channels = image.pixels.shape
+    if moments is None:
+        return
+    full = white(tally.kind(image.pixels), counting.range)
+    scale = full or 1
+    if counting.rows:
+        unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
+        done.rows.append(row(moments, unit, full))
+    if counting.extremes:
+        scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
+        done.seen.append(Seen(item, moments.weight, *scaled))
+    if counting.per_image:
+        height, width, channels = shape  # before pixels were left out
         record = {
             **path_fields(item.key),
             "width": width,
@@ -124,10 +122,10 @@ def _count(
             "format": image.format,
             "mode": image.mode,
             "depth": image.depth,
-            "mean": moments.mean,
-            "std": moments.std,
-            "min": moments.low,
-            "max": moments.high,
+            "mean": [v / scale for v in moments.mean],
+            "std": [v / scale for v in moments.std],
+            "min": [v / scale for v in moments.low],
+            "max": [v / scale for v in moments.high],
             "notes": image.notes,
         }
         done.records.append(record)
@@ -158,6 +156,9 @@ def stats(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     follow_symlinks: bool = False,
+    column: str | None = None,
+    layout: str = "auto",
+    shard: str | None = None,
     color: str = "auto",
     alpha: str = "drop",
     cmyk: str = "rgb",
@@ -170,21 +171,34 @@ def stats(
     nan: str = "error",
     by: str | None = None,
     engine: str = "auto",
+    scheduler: str | None = None,
     workers: int = 0,
+    weight: str = "pixel",
+    mask_dir: str | os.PathLike[str] | None = None,
+    ignore_value: float | None = None,
+    sample: str | None = None,
+    tolerance: float | None = None,
+    confidence: float = 0.99,
+    seed: int = 0,
+    resume: str | os.PathLike[str] | None = None,
     on_error: str = "skip",
-    max_errors: str | None = None,
+    max_errors: str | int | None = None,
     on_failure: Callable[[Failure], None] | None = None,
     on_image: Callable[[dict[str, Any]], None] | None = None,
     on_progress: Progress | None = None,
+    on_gallery: Callable[[Gallery], None] | None = None,
 ) -> Summary:
     """Count a set of images in one pass and say what the counts mean.
 
     Args:
-        sources: folders and files.
+        sources: folders, images, archives, tables and arrays, local or remote.
         files: further paths, taken as given.
         include: glob patterns that decide instead of the usual suffixes.
         exclude: glob patterns to leave out.
         follow_symlinks: walk into linked folders, each once.
+        column: column of a table, or array of an npz, that holds the images; None finds it.
+        layout: axes of npy and npz arrays: "nhwc", "nchw", …; "auto" where the shape says it.
+        shard: "I/N" takes the I-th of N parts.
         color: "auto", "rgb", "gray" or "native".
         alpha: "drop", "composite:COLOR", "weight" or "keep".
         cmyk: "rgb" or "skip".
@@ -197,16 +211,27 @@ def stats(
         nan: "error" refuses images with NaN or infinity, "skip" leaves those pixels out.
         by: "folder", or a regular expression on the path: statistics by group as well.
         engine: "auto", "serial", "threads" or "processes"; none changes a bit.
+        scheduler: address of a running Dask cluster, for engine "dask"; None starts one here.
         workers: how many; 0 is one per usable processor.
+        weight: what counts the same in mean and std: every "pixel", "image" or "group" (of `by`).
+        mask_dir: folder of masks laid out as the images; where a mask is zero, the pixel is left out.
+        ignore_value: pixels with this value in every channel are left out.
+        sample: read "N" images or "P%" of them, and estimate.
+        tolerance: read images in random order until mean and std are known to within it.
+        confidence: that all intervals of an estimate hold.
+        seed: of the random choice.
+        resume: a journal: what it holds is not counted again, what is counted is added to it.
         on_error: "skip", or "fail" at the first input that fails.
         max_errors: "N" or "N%": give up when more inputs fail.
         on_failure: called with every input not used, in order.
         on_image: called with every image's own record, in order.
         on_progress: called after every batch.
+        on_gallery: called at the end with small pictures of the most extreme images.
 
     Raises:
         UsageError: settings that cannot be.
         NoInputError: no usable image.
+        RemoteError: no image, and a server that did not answer.
         NormcliError: too many failures.
     """
     reading = Reading(
@@ -219,27 +244,61 @@ def stats(
         resize=resize,
         center_crop=center_crop,
     )
-    _check(range, nan, by, on_error)
-    limit = _limit(max_errors)
+    check(range, nan, by, on_error)
+    limit = limit_of(max_errors)
     listing = Listing(
-        include=tuple(include),
-        exclude=tuple(exclude),
+        include=tuple(_several(include)),
+        exclude=tuple(_several(exclude)),
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
+        column=column,
+        layout=layout,
+        shard=shard_of(shard),
     )
-    counting = Counting(reading=reading, nan=nan, by=by, per_image=on_image is not None)
-    items = _items(sources, files, listing)
+    plan = Plan.of(sample, tolerance, confidence, seed)
+    if plan is not None and plan.tolerance is not None and resume is not None:
+        raise UsageError("--resume goes with a fixed --sample, not with --tolerance")
+    if on_gallery is not None and resume is not None:
+        raise UsageError("--report with pictures does not go with --resume: make it with show afterwards")
+    extremes = None if on_gallery is None else Extremes()
+    names = list(map(os.fsdecode, sources))
+    masking = Masking.of(mask_dir, ignore_value, names, reading)
+    counting = Counting(
+        reading=reading,
+        nan=nan,
+        by=by,
+        per_image=on_image is not None,
+        extremes=extremes is not None,
+        rows=plan is not None,
+        range=range,
+        masking=masking,
+    )
+    settings = described(reading, listing, counting, plan, weight)
+    items, stopping = formats.read(names, listing, _several(files or ())), None
+    if plan is not None:
+        paths = list(_several(files or ()))
+        chosen = Sample(plan, lambda: formats.read(names, listing, paths))
+        items, stopping = chosen.items(), Stopping(chosen)
     total = tally.Tally()
-    found, size, started = 0, 0, time.perf_counter()
-    for done in _run(counting, items, engine, workers):
+    journal = None
+    if resume is not None:
+        depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
+        journal = Journal(os.fsdecode(resume), depends)
+    found, size, started, unanswered = 0, 0, time.perf_counter(), ""
+    results = _run(counting, items, journal, engine=engine, workers=workers, scheduler=scheduler)
+    for done in results:
         for failure in done.failures:
             if on_failure is not None:
                 on_failure(failure)
+            if failure.reason == "remote":
+                unanswered = failure.message
             if failure.stage != "skip" and on_error == "fail":
                 raise NormcliError(f"{failure.key}: {failure.message}")
         if on_image is not None:
             for record in done.records:
                 on_image(record)
+        if extremes is not None:
+            extremes.add(done.seen)
         total.add(done.tally)
         found += done.inputs
         size += done.bytes
@@ -247,73 +306,49 @@ def stats(
             limit(total.failed.total(), found, False)
         if on_progress is not None:
             on_progress(done)
+        if stopping is not None:
+            stopping.add(done.rows)
+            if stopping.enough(found, total.images, max((key[0] for key in total.buckets), default=1)):
+                results.close()
     if limit is not None:
         limit(total.failed.total(), found, True)
     spent = time.perf_counter() - started
     log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", found, spent, found / spent, size / spent / 1e6)
-    settings = {**asdict(reading), "range": range, "nan": nan, "by": by}
-    for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
-        del settings[name]
-    return Summary.of(total, settings, provenance())
+    if unanswered and not total.buckets:
+        raise RemoteError(f"nothing could be read: {unanswered}")
+    summary = Summary.of(total, settings, provenance())
+    if stopping is not None:
+        stopping.report(summary, total.images + total.failed.total() - chosen.refused)
+    if extremes is not None and on_gallery is not None:
+        on_gallery(extremes.gallery(summary, reading))
+    return summary
 
 
-def _items(
-    sources: Iterable[str | os.PathLike[str]], files: Iterable[str] | None, listing: Listing
-) -> Iterator[Item | Skip]:
-    yield from formats.read(map(os.fsdecode, sources), listing)
-    if files is not None:
-        yield from formats.read(files, listing)
+def _several(values: Iterable[str]) -> Iterable[str]:
+    """One string is one value, not its letters."""
+    return (values,) if isinstance(values, str) else values
 
 
-def _run(counting: Counting, items: Iterator[Item | Skip], engine_name: str, workers: int) -> Iterator[Counted]:
-    """Count items in batches that take about as long as each other, whatever the images' size."""
-    size = 2
-
-    def batches() -> Iterator[list[Item | Skip]]:
-        while batch := list(islice(items, size)):
-            yield batch
-
-    with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
+def _run(
+    counting: Counting, items: Iterator[Item | Skip], journal: Journal | None, **runner: Any
+) -> Generator[Counted, None, None]:
+    """Count items in batches, in order; what the journal holds is not counted again."""
+    marks = looks() if counting.rows else iter(())
+    # the workers of a cluster read for themselves
+    reader = iter if runner["engine"] == "dask" else ahead
+    if journal is None:
+        batches = Batches(reader(items), looks=marks)
+    else:
+        batches = Batches(reader(journal.known(items)), journal.starts, marks)
+    # what is looked at or written down batch by batch is not merged on the way
+    merge = together if journal is None and not counting.rows else None
+    results = engine.run(partial(count_batch, counting), batches, merge=merge, **runner)
+    with warnings.catch_warnings(), journal or nullcontext():
+        # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
-        for done in engine.run(partial(count_batch, counting), batches(), engine=engine_name, workers=workers):
-            if done.seconds > 0:
-                fitting = int(done.inputs * _BATCH_SECONDS / done.seconds)
-                size = max(1, min(fitting, 2 * size, _LARGEST_BATCH))
+        for done in results if journal is None else journal.keep(results):
+            batches.learn(done.inputs, done.seconds)
             yield done
-
-
-def _check(range_: int | None, nan: str, by: str | None, on_error: str) -> None:
-    if range_ is not None and range_ < 1:
-        raise UsageError(f"range must be a positive value such as 255, 4095 or 65535, not {range_}")
-    if nan not in ("error", "skip"):
-        raise UsageError(f"nan {nan!r}: choose from error, skip")
-    if on_error not in ("skip", "fail"):
-        raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
-    if by is not None and by != "folder":
-        try:
-            re.compile(by)
-        except re.error as error:
-            raise UsageError(f"by {by!r}: neither 'folder' nor a regular expression ({error})") from None
-
-
-def _limit(setting: str | None) -> Callable[[int, int, bool], None] | None:
-    """Make the check of `max_errors`: a number at any time, a share at the end."""
-    if setting is None:
-        return None
-    share = setting.endswith("%")
-    try:
-        allowed = float(setting[:-1]) if share else int(setting)
-    except ValueError:
-        allowed = -1
-    if allowed < 0 or (share and allowed > 100):
-        raise UsageError(f"max-errors {setting!r}: give a number, or a share such as 1%")
-
-    def check(failed: int, found: int, at_end: bool) -> None:
-        too_many = (at_end and failed * 100 > allowed * found) if share else failed > allowed
-        if too_many:
-            raise NormcliError(f"{failed} of {found} inputs failed, more than --max-errors {setting}")
-
-    return check
 
 
 def provenance() -> dict[str, Any]:

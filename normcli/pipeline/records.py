@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from normcli import storage
+from normcli.errors import NormcliError
 
+refuse_unwritable = storage.refuse_unwritable
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -21,8 +23,14 @@ def jsonl(path: str | Path | None) -> Iterator[Write | None]:
     if path is None:
         yield None
         return
+    stopped = None
     with storage.lines(path) as file:
-        yield lambda record: _write(file, record)
+        try:
+            yield lambda record: _write(file, record)
+        except NormcliError as error:  # no usable image, too many failures: then the list matters most
+            stopped = error
+    if stopped is not None:
+        raise stopped
 
 
 def _write(file: Any, record: dict[str, Any]) -> None:

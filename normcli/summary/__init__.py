@@ -4,6 +4,8 @@ Reading and showing a file needs no NumPy: the numbers stand in it. Only merging
 """
 
 import json
+import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from normcli import storage
 from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
+from normcli.summary.soundness import flaw
 
 if TYPE_CHECKING:
     from normcli.tally import Tally
@@ -38,6 +41,7 @@ class Summary:
         settings: everything that changes the numbers.
         provenance: versions and the digest of the images used.
         groups: images, pixels, mean and std by group.
+        sample: for an estimate: images read, of how many, and the intervals of mean and std.
         state: the exact counts, as JSON values.
     """
 
@@ -61,6 +65,7 @@ class Summary:
     settings: dict[str, Any]
     provenance: dict[str, Any]
     groups: dict[str, Any] = field(default_factory=dict)
+    sample: dict[str, Any] | None = None
     state: dict[str, Any] = field(repr=False)
 
     @classmethod
@@ -71,7 +76,7 @@ class Summary:
             NoInputError: no image in it.
             UsageError: the images have no common channels.
         """
-        from normcli.summary.conventions import channels, describe
+        from normcli.summary.conventions import channels, describe, describe_group, of_equal_groups, of_equal_images
 
         if not tally.buckets:
             raise NoInputError("no usable image" + _because(tally))
@@ -79,10 +84,15 @@ class Summary:
         found = describe(tally, settings, names)
         groups = {}
         for name in sorted(tally.groups):
-            group = tally.groups[name]
-            numbers = describe(group, settings, names)
-            groups[name] = {"images": group.images, **{k: numbers[k] for k in ("pixels", "mean", "std")}}
+            groups[name] = describe_group(tally.groups[name], settings, names)
+        weight = settings.get("weight", "pixel")
+        if weight == "image":
+            found["mean"], found["std"] = of_equal_images(tally, settings, names)
+        elif weight == "group":
+            found["mean"], found["std"] = of_equal_groups(groups, len(names))
+        pooled = "pooled population" if weight == "pixel" else f"population, every {weight} weighs the same"
         state = tally.state()
+        estimate = "estimate from samples; " if settings.get("sample") else ""
         units = "raw units" if {bucket.dtype for bucket in tally.buckets.values()} == {"float"} else "range 0-1"
         if settings["range"] is not None:
             units = "range 0-1"
@@ -94,7 +104,7 @@ class Summary:
             skipped=tally.skipped.total(),
             pixels=found.pop("pixels"),
             channels=names,
-            convention=f"pooled population, {units}, {kind}",
+            convention=f"{estimate}{pooled}, {units}, {kind}",
             composition=_composition(tally.composition, tally.buckets.values()),
             failures=state["failed"],
             skips=state["skipped"],
@@ -116,7 +126,7 @@ class Summary:
 
         try:
             return Tally.from_state(self.state)
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
 
     def to_dict(self) -> dict[str, Any]:
@@ -125,6 +135,8 @@ class Summary:
         document.update({f.name: getattr(self, f.name) for f in fields(self)})
         if not self.groups:
             del document["groups"]
+        if self.sample is None:
+            del document["sample"]
         return document
 
     def to_json(self) -> str:
@@ -142,16 +154,16 @@ class Summary:
 
     @classmethod
     def load(cls, path: str | Path) -> "Summary":
-        """Read a statistics file.
+        """Read a statistics file, a pipe, or stdin as "-".
 
         Raises:
             StatisticsFileError: missing, not a statistics file, damaged, or of a newer schema.
         """
         try:
-            data = storage.read(path)
+            data = sys.stdin.buffer.read() if str(path) == "-" else storage.read_stream(path)
         except InputError as error:
             raise StatisticsFileError(f"{path}: {error}") from None
-        return cls.from_json(data, str(path))
+        return cls.from_json(data, "stdin" if str(path) == "-" else str(path))
 
     @classmethod
     def from_json(cls, text: str | bytes, name: str = "statistics") -> "Summary":
@@ -161,7 +173,7 @@ class Summary:
             StatisticsFileError: as `load`.
         """
         try:
-            document = json.loads(text, parse_constant=_refuse_constant)
+            document = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
         except (ValueError, RecursionError):
             raise StatisticsFileError(f"{name}: not a statistics file, or cut short (not JSON)") from None
         schema = document.get("schema") if isinstance(document, dict) else None
@@ -172,6 +184,9 @@ class Summary:
         missing = [key for key in _KEYS if key not in document]
         if missing:
             raise StatisticsFileError(f"{name}: damaged statistics file, {', '.join(missing)} missing")
+        wrong = flaw(document)
+        if wrong is not None:
+            raise StatisticsFileError(f"{name}: damaged statistics file, {wrong!r} of the wrong type, length or value")
         del document["schema"]
         known = {f.name for f in fields(cls)}
         try:
@@ -180,28 +195,16 @@ class Summary:
             raise StatisticsFileError(
                 f"{name}: damaged statistics file ({error})".replace("Summary.__init__() ", "")
             ) from None
-        summary._check(name)
         return summary
 
-    def _check(self, name: str) -> None:
-        """Light checks on load; a merge looks deeper."""
-        count = len(self.channels) if isinstance(self.channels, list) else 0
-        per_channel = (self.mean, self.std, self.min, self.max)
-        sound = (
-            count > 0
-            and all(isinstance(row, list) and len(row) == count for row in per_channel)
-            and all(isinstance(v, int | float) for row in (self.mean, self.std) for v in row)
-            and all(isinstance(v, int) for v in (self.images, self.failed, self.skipped))
-            and all(isinstance(v, dict) for v in (self.settings, self.provenance, self.composition, self.state))
-        )
-        if not sound:
-            raise StatisticsFileError(f"{name}: damaged statistics file (keys of the wrong type or length)")
-
     def __add__(self, other: "Summary") -> "Summary":
-        return merge(self, other)
+        return merge(self, other) if isinstance(other, Summary) else NotImplemented
+
+    def __radd__(self, other: int) -> "Summary":
+        return self if other == 0 else NotImplemented  # sum([a, b]) begins with 0
 
     def __sub__(self, other: "Summary") -> "Summary":
-        return merge(self, minus=[other])
+        return merge(self, minus=[other]) if isinstance(other, Summary) else NotImplemented
 
 
 def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = False) -> Summary:
@@ -216,6 +219,7 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
         UsageError: settings that differ, taking away what is not in the sum, or nothing to merge.
         NoInputError: nothing is left.
     """
+    from normcli.summary.parts import together
     from normcli.tally import Tally
 
     if not summaries:
@@ -223,26 +227,35 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
     first, total = summaries[0], Tally()
     taken = list(minus)
     for other in [*summaries, *taken]:
-        differing = [k for k in first.settings if other.settings.get(k) != first.settings[k]]
+        keys = sorted({*first.settings, *other.settings} - {"shard"})
+        differing = [k for k in keys if other.settings.get(k) != first.settings.get(k)]
         if differing and not force:
             key = differing[0]
             raise UsageError(
-                f"settings differ: {key} is {first.settings[key]!r} and {other.settings.get(key)!r} "
+                f"settings differ: {key} is {first.settings.get(key)!r} and {other.settings.get(key)!r} "
                 "(--force merges all the same)"
             )
+    settings = {key: value for key, value in first.settings.items() if key != "shard"}
+    if not force:
+        shard = together([s.settings.get("shard") for s in summaries], [s.settings.get("shard") for s in taken])
+        if shard is not None:
+            settings["shard"] = shard
     for summary in summaries:
         total.add(_verified(summary))
     for summary in taken:
         total.add(_verified(summary), -1)
         if not total.is_sound():
             raise UsageError("cannot subtract: these images are not part of the sum")
-    return Summary.of(total, first.settings, _provenance([*summaries, *taken]))
+    return Summary.of(total, settings, _provenance([*summaries, *taken]))
 
 
 def _verified(summary: Summary) -> "Tally":
     """The tally of a summary, once its numbers agree with it."""
     tally = summary.tally
-    again = Summary.of(tally, summary.settings, {})
+    try:
+        again = Summary.of(tally, summary.settings, {})
+    except (ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+        raise StatisticsFileError(f"damaged statistics: {error}") from None
     if (again.mean, again.std, again.images) != (summary.mean, summary.std, summary.images):
         raise StatisticsFileError("damaged statistics: the numbers do not follow from the state")
     return tally
@@ -261,7 +274,7 @@ def _provenance(summaries: list[Summary]) -> dict[str, Any]:
 def _composition(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
     """The counted notes as nested counts: "mode:RGB" becomes mode -> RGB."""
     nested: dict[str, Any] = {"mode": {}, "depth": {}, "format": {}}
-    for word in ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "cmyk"):
+    for word in ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk"):
         nested[word.replace("-", "_")] = notes.get(word, 0)
     for word, count in sorted(notes.items()):
         kind, colon, value = word.partition(":")
@@ -270,6 +283,8 @@ def _composition(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, 
     buckets = list(buckets)
     nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
     nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
+    if notes.get("ignored-pixels"):
+        nested["ignored_pixels"] = notes["ignored-pixels"]
     nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
     return nested
 
@@ -277,6 +292,13 @@ def _composition(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, 
 def _because(tally: "Tally") -> str:
     reasons = [f"{n} {reason}" for reason, n in sorted((tally.failed + tally.skipped).items())]
     return f" ({', '.join(reasons)})" if reasons else ""
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(text)
+    return value
 
 
 def _refuse_constant(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The numbers that a tally means: pooled and per-image conventions, percentiles, each rounded once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -11,15 +11,10 @@ from normcli.errors import UsageError
 from normcli.exact import root
 from normcli.tally import Bucket, Floats, Tally
 from normcli.tally.floats import bin_values
+from normcli.tally.groups import Group, Sums
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-CONVENTIONS = {
-    "pooled_population": "all pixels of all images together, divided by N",
-    "pooled_sample": "all pixels of all images together, divided by N-1",
-    "mean_of_image_stds": "each image's own std (N), averaged over images",
-    "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
-    "root_mean_image_variance": "root of the average of each image's own variance",
-}
+WEIGHTS = ("pixel", "image", "group")
 _NAMES = {1: ["L"], 2: ["L", "A"], 3: ["R", "G", "B"], 4: ["R", "G", "B", "A"]}
 
 Statistics = dict[str, Any]
@@ -36,9 +31,9 @@ def channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
         count = counts[0]
         if settings["color"] == "rgb":
             count = {1: 3, 2: 4}.get(count, count)
-        named = count in (1, 3) or settings["alpha"] == "keep"
+        named = (count in (1, 3) or settings["alpha"] == "keep") and not tally.composition["bands"]
         return list(_NAMES[count]) if named and count in _NAMES else [str(c) for c in range(count)]
-    mixed = counts in ([1, 3], [2, 4]) and settings["color"] != "native"
+    mixed = counts in ([1, 3], [2, 4]) and settings["color"] != "native" and not tally.composition["bands"]
     if not mixed:
         what = " and ".join(map(str, counts))
         hint = "--color auto repeats gray" if counts == [1, 3] else "--color gray, or --include one kind"
@@ -88,15 +83,42 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Sta
     }
 
 
-class _Part:
-    """One bucket, seen through the channels that all share and scaled to full intensity 1."""
+def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> Statistics:
+    """What the statistics file gives for a group: images, pixels, mean and std."""
+    parts = [_Scaled(sums, white(sums.dtype, settings["range"]), names) for sums in group.parts.values()]
+    number = sum((part.pixels for part in parts), Fraction(0))
+    pooled = [_pooled([part.sums(c) for part in parts], number) for c in range(len(names))]
+    pixels = int(number) if number.denominator == 1 else float(number)
+    return {
+        "images": group.images,
+        "pixels": pixels,
+        "mean": [m for m, _, _ in pooled],
+        "std": [s for _, s, _ in pooled],
+    }
 
-    def __init__(self, bucket: Bucket, white: int | None, names: list[str]) -> None:
-        self.bucket, self.white, self.scale = bucket, white, white or 1
+
+class _Scaled:
+    """Sums of a bucket, seen through the channels that all share and scaled to full intensity 1."""
+
+    def __init__(self, bucket: Bucket | Sums, white: int | None, names: list[str]) -> None:
+        self.counted, self.white, self.scale = bucket, white, white or 1
         self.pixels = Fraction(bucket.weight, bucket.unit)
         alpha = bucket.channels in (2, 4) and names[-1] == "A"
         repeated = bucket.channels - alpha == 1 and len(names) - alpha == 3
         self.source = [0, 0, 0, *([1] if alpha else [])] if repeated else list(range(len(names)))
+
+    def sums(self, channel: int) -> tuple[Fraction, Fraction]:
+        total, squares = self.counted.sums(self.source[channel])
+        unit = self.counted.unit
+        return Fraction(total) / (unit * self.scale), Fraction(squares) / (unit * self.scale**2)
+
+
+class _Part(_Scaled):
+    """One bucket with its histogram and per-image sums."""
+
+    def __init__(self, bucket: Bucket, white: int | None, names: list[str]) -> None:
+        super().__init__(bucket, white, names)
+        self.bucket = bucket
 
     def values(self, bins: Any, channel: int, scale: int | None) -> Any:
         """What bins of the histogram stand for: integers in units of 1/scale, or without a scale floats."""
@@ -106,13 +128,6 @@ class _Part:
             return bins / self.scale
         extremes = self.bucket.range(self.source[channel]) or (None, None)
         return np.clip(bin_values()[bins], *extremes) / self.scale
-
-    def sums(self, channel: int) -> tuple[Fraction, Fraction]:
-        total, squares = self.bucket.sums(self.source[channel])
-        return (
-            Fraction(total) / (self.bucket.unit * self.scale),
-            Fraction(squares) / (self.bucket.unit * self.scale**2),
-        )
 
     def per_image(self, name: str, channel: int, power: int = 1) -> Fraction:
         sums = getattr(self.bucket.per_image, name)
@@ -144,6 +159,31 @@ def _image_conventions(parts: list[_Part], count: int) -> Statistics:
     }
 
 
+def of_equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
+    """Mean and std where every image weighs the same, whatever its size: E over images of E[x] and of E[x^2]."""
+    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    images = sum(part.bucket.per_image.images for part in parts)
+    mean, std = [], []
+    for c in range(len(names)):
+        first = sum((part.per_image("mean", c) for part in parts), Fraction(0)) / images
+        second = sum((part.per_image("variance", c, 2) + part.per_image("square", c, 2) for part in parts), Fraction(0))
+        mean.append(float(first))
+        std.append(root(second / images - first * first))
+    return mean, std
+
+
+def of_equal_groups(groups: Mapping[str, Statistics], count: int) -> tuple[list[float], list[float]]:
+    """Mean and std where every group weighs the same, from each group's own."""
+    mean, std = [], []
+    for c in range(count):
+        first = [Fraction(group["mean"][c]) for group in groups.values()]
+        second = [m * m + Fraction(group["std"][c]) ** 2 for m, group in zip(first, groups.values(), strict=True)]
+        average = sum(first, Fraction(0)) / len(groups)
+        mean.append(float(average))
+        std.append(root(sum(second, Fraction(0)) / len(groups) - average * average))
+    return mean, std
+
+
 def _all_or_none(values: list[float | None]) -> list[float] | None:
     known = [v for v in values if v is not None]
     return known if len(known) == len(values) else None
@@ -161,7 +201,7 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
     return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
 
 
-def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
+def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES) -> dict[str, list[float]]:
     """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
 
     Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.
@@ -180,12 +220,22 @@ def _percentiles(parts: list[_Part], count: int) -> dict[str, list[float]]:
         value, count_of = np.concatenate(values), np.concatenate(counts)
         order = np.argsort(value, kind="stable")
         columns.append((value[order], np.cumsum(count_of[order])))
-    return {str(p): [float(_at(p, value, until) / (scale or 1)) for value, until in columns] for p in PERCENTILES}
+    return {str(p): [float(_at(p, value, until, unit) / (scale or 1)) for value, until in columns] for p in percents}
 
 
-def _at(percent: int, values: Any, until: Any) -> Fraction:
-    rank = Fraction(percent * (int(until[-1]) - 1), 100)
+def _at(percent: float, values: Any, until: Any, unit: int) -> Fraction:
+    """The value at a rank; `until` counts pixels up to each value, in parts of 1/unit."""
+    last = int(until[-1]) - 1
+    rank = max(Fraction(percent) / 100 * (Fraction(last + 1, unit) - 1), Fraction(0))
     below = int(rank)
-    low = Fraction(values[np.searchsorted(until, below, side="right")].item())
-    high = Fraction(values[np.searchsorted(until, min(below + 1, int(until[-1]) - 1), side="right")].item())
+    low = Fraction(values[np.searchsorted(until, min(below * unit, last), side="right")].item())
+    high = Fraction(values[np.searchsorted(until, min((below + 1) * unit, last), side="right")].item())
     return low + (high - low) * (rank - below)
+
+
+def percentiles(
+    tally: Tally, settings: Mapping[str, Any], names: list[str], percents: Sequence[float]
+) -> list[list[float]]:
+    """Any percentiles of a set of images, per channel: one row for each of `percents`."""
+    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    return list(_percentiles(parts, len(names), percents).values())

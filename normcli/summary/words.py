@@ -1,6 +1,16 @@
 """What a summary says in words: every warning and remark that the numbers call for."""
 
+from typing import Any
+
 from normcli.summary import Summary
+
+CONVENTIONS = {
+    "pooled_population": "all pixels of all images together, divided by N",
+    "pooled_sample": "all pixels of all images together, divided by N-1",
+    "mean_of_image_stds": "each image's own std (N), averaged over images",
+    "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
+    "root_mean_image_variance": "root of the average of each image's own variance",
+}
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -15,6 +25,8 @@ def _warnings(summary: Summary) -> list[str]:
         out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
     if found.get("damaged"):
         out.append(f"{_images(found['damaged'])} damaged but decodable, used all the same (--integrity strict)")
+    if found.get("depth_reduced"):
+        out.append(f"{_images(found['depth_reduced'])} of 10 or 12 bits read as 8")
     if found.get("transparent") and summary.settings.get("alpha") == "drop":
         out.append(
             f"{_images(found['transparent'])} with more than 0.1% fully transparent pixels, "
@@ -41,10 +53,14 @@ def _notes(found: dict[str, object], summary: Summary) -> list[str]:
         return value if isinstance(value, int) else 0
 
     out = []
+    if summary.sample is not None:
+        out.append(_about_the_sample(summary, summary.sample))
     if summary.depth is None:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'))} in gray count as R=G=B")
+    if count("ignored_pixels"):
+        out.append(f"{count('ignored_pixels')} pixels left out (--mask-dir, --ignore-value)")
     if count("alpha") and summary.settings.get("alpha") == "drop":
         out.append(f"{_images(count('alpha'))} with an alpha channel, which is dropped")
     if count("cmyk"):
@@ -56,6 +72,19 @@ def _notes(found: dict[str, object], summary: Summary) -> list[str]:
     if summary.skipped:
         out.append(f"{_inputs(summary.skipped)} skipped: {reasons(summary.skips)}")
     return out
+
+
+def _about_the_sample(summary: Summary, sample: dict[str, Any]) -> str:
+    if sample["read"] == sample["of"]:
+        return f"all {_images(sample['of'])} were read: exact, no estimate"
+    read = f"read {sample['read']} of {_images(sample['of'])}, {sample['of'] / max(1, sample['read']):.1f}x fewer"
+    if not sample["mean_interval"]:
+        return f"{read}: too few for an interval"
+    widths = (
+        f"{name} +- {' '.join(f'{(high - low) / 2:.2g}' for low, high in sample[f'{name}_interval'])}"
+        for name in ("mean", "std")
+    )
+    return f"{read}: an estimate, {', '.join(widths)}, all at once with {sample['confidence']:.4g} confidence"
 
 
 def reasons(counts: dict[str, int]) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from normcli.tally.floats import Floats
+from normcli.tally.groups import Group
 from normcli.tally.integers import Integers
 from normcli.tally.per_image import Moments, PerImage
 
-__all__ = ["Bucket", "Floats", "Integers", "Moments", "PerImage", "Tally", "digest"]
+__all__ = ["Bucket", "Floats", "Integers", "Moments", "PerImage", "Tally", "digest", "kind"]
 
 Array = np.ndarray[Any, Any]
 
@@ -44,7 +45,7 @@ class Tally:
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.digest = 0
-        self.groups: dict[str, Tally] = {}
+        self.groups: dict[str, Group] = {}
 
     @property
     def images(self) -> int:
@@ -68,6 +69,7 @@ class Tally:
         nan: str = "error",
         notes: tuple[str, ...] = (),
         data: bytes | None = None,
+        group: str | None = None,
         moments: bool = False,
     ) -> Moments | None:
         """Add one image.
@@ -78,24 +80,31 @@ class Tally:
             nan: what a NaN or infinity does: "error" or "skip" (that pixel).
             notes: what the composition counts.
             data: the encoded bytes, for the digest.
+            group: which group it belongs to, if any.
             moments: give the image's own moments, at some cost.
 
         Raises:
             InputError: see `nan`; the tally is then unchanged.
         """
-        kind = _KINDS[pixels.dtype.char]
+        dtype = kind(pixels)
         unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
-        key = (pixels.shape[2], kind, unit)
+        key = (pixels.shape[2], dtype, unit)
         bucket = self.buckets.get(key)
         if bucket is None:
-            bucket = Floats(key[0]) if kind == "float" else Integers(*key)
+            bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
         found: Moments | None
+        by_channel: list[Any]
         if isinstance(bucket, Floats):
-            found = bucket.count(pixels, nan)
+            found, *by_channel = bucket.count(pixels, nan)
+            weight = found.weight
         else:
             weight, sums = bucket.count(pixels, weights)
-            found = bucket.moments(weight, sums, pixels) if moments else None
+            by_channel = [sums[:, 0], sums[:, 1]]
+            found = bucket.moments(weight, sums, pixels, weights) if moments else None
         self.buckets[key] = bucket
+        if group is not None:
+            total, squares = ([int(v) for v in row] for row in by_channel)
+            self.groups.setdefault(group, Group()).count(key, weight, total, squares)
         self._noted[notes] += 1
         if data is not None:
             self.digest = (self.digest + digest(data)) % DIGEST
@@ -130,9 +139,9 @@ class Tally:
                     del mine_[word]
         self.digest = (self.digest + sign * other.digest) % DIGEST
         for name, group in other.groups.items():
-            mine_group = self.groups.setdefault(name, Tally())
+            mine_group = self.groups.setdefault(name, Group())
             mine_group.add(group, sign)
-            if not mine_group.buckets:
+            if not mine_group.parts:
                 del self.groups[name]
 
     def is_sound(self) -> bool:
@@ -140,9 +149,21 @@ class Tally:
         counters = (self.composition, self.failed, self.skipped)
         return (
             all(bucket.is_sound() for bucket in self.buckets.values())
+            and self._notes_agree()
             and all(count >= 0 for counter in counters for count in counter.values())
             and all(group.is_sound() for group in self.groups.values())
         )
+
+    def _notes_agree(self) -> bool:
+        """Every image has one format, one mode and one depth, where these were noted at all."""
+        images = self.images
+        sums: Counter[str] = Counter()
+        for note, count in self.composition.items():
+            kind_, colon, _ = note.partition(":")
+            sums[kind_] += count if colon else 0
+            if count > images:
+                return False
+        return all(total in (0, images) for kind_, total in sums.items() if kind_ in ("format", "mode", "depth"))
 
     def state(self) -> dict[str, Any]:
         """Give everything as JSON values, in an order that does not depend on how it was counted."""
@@ -172,10 +193,15 @@ class Tally:
             getattr(tally, name).update({str(k): int(v) for k, v in state[name].items()})
         tally.digest = int(state["digest"], 16)
         for name, group in state.get("groups", {}).items():
-            tally.groups[name] = cls.from_state(group)
+            tally.groups[name] = Group.from_state(group)
         if not tally.is_sound():
             raise ValueError("counts that no images can have")
         return tally
+
+
+def kind(pixels: Array) -> str:
+    """Which bucket pixels belong to: "uint8", "uint16" or "float"."""
+    return _KINDS[pixels.dtype.char]
 
 
 def digest(data: bytes) -> int:

@@ -1,9 +1,10 @@
 """Pixels in raw units, added up without rounding."""
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from heapq import nlargest, nsmallest
+from heapq import nsmallest
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,8 @@ class Floats:
         histogram: (C,65536), by the upper 16 bits of the value as float32: 8 significant bits. For percentiles.
         total: per channel, the sum of values in units of 2^-1074.
         squares: per channel, the sum of squares in units of 2^-2148.
-        lowest: per channel, the smallest per-image minima, as many as are kept; `highest` likewise. A minimum
-            alone could not be subtracted; with the next ones at hand it can.
+        lowest: per channel, the smallest per-image minima; `highest` the largest maxima. A minimum alone could
+            not be subtracted; with the next ones at hand it can.
     """
 
     def __init__(self, channels: int) -> None:
@@ -37,12 +38,12 @@ class Floats:
         self.histogram: Array = np.zeros((channels, _BINS), np.int64)
         self.total = [0] * channels
         self.squares = [0] * channels
-        self.lowest: list[Counter[float]] = [Counter() for _ in range(channels)]
-        self.highest: list[Counter[float]] = [Counter() for _ in range(channels)]
+        self.lowest = [Extremes() for _ in range(channels)]
+        self.highest = [Extremes() for _ in range(channels)]  # of negated values: one order serves both
         self.per_image = PerImage(channels, FLOAT_BITS)
 
-    def count(self, pixels: Array, nan: str) -> Moments:
-        """Add one image (H,W,C) and give its moments.
+    def count(self, pixels: Array, nan: str) -> tuple[Moments, list[int], list[int]]:
+        """Add one image (H,W,C); give its moments, and its sums of values and of squares in the units above.
 
         Raises:
             InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
@@ -65,14 +66,15 @@ class Floats:
             self.total[c] += total[c]
             self.squares[c] += squares[c]
             low, high = float(extremes[c, 0]), float(extremes[c, 1])
-            self.lowest[c] = _keep(self.lowest[c] + Counter({low: 1}), nsmallest)
-            self.highest[c] = _keep(self.highest[c] + Counter({high: 1}), nlargest)
+            self.lowest[c].add(Extremes([low]))
+            self.highest[c].add(Extremes([-high]))
             spread = Fraction(weight * squares[c] - total[c] ** 2, weight * weight << 2 * FLOAT_BITS)
             one.mean[c], one.std[c] = held(moments.mean[c]), held(moments.std[c])
             one.variance[c] = held(float(spread))
+            one.square[c] = held(moments.mean[c] * moments.mean[c])
             one.sample_std[c] = held(moments.sample_std[c]) if moments.sample_std else 0
         self.per_image.add(one)
-        return moments
+        return moments, total, squares
 
     def add(self, other: "Floats", sign: int = 1) -> None:
         """Add (or take away) the sums of other images."""
@@ -82,12 +84,8 @@ class Floats:
         for c in range(self.channels):
             self.total[c] += sign * other.total[c]
             self.squares[c] += sign * other.squares[c]
-            for kept, theirs, order in (
-                (self.lowest, other.lowest, nsmallest),
-                (self.highest, other.highest, nlargest),
-            ):
-                both = kept[c] + theirs[c] if sign == 1 else kept[c] - theirs[c]
-                kept[c] = _keep(both, order)
+            self.lowest[c].add(other.lowest[c], sign)
+            self.highest[c].add(other.highest[c], sign)
         self.per_image.add(other.per_image, sign)
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
@@ -99,15 +97,15 @@ class Floats:
 
     def range(self, channel: int) -> tuple[float, float] | None:
         """Smallest and largest value; None where subtracting took away every one that was kept."""
-        if not self.lowest[channel]:
-            return None
-        return min(self.lowest[channel]), max(self.highest[channel])
+        low, high = self.lowest[channel].first(), self.highest[channel].first()
+        return None if low is None or high is None else (low, -high)
 
     def is_sound(self) -> bool:
         """Say whether the sums can be those of images."""
         spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
         counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weight).all()
-        return bool(self.weight >= 0 and self.per_image.images >= 0 and spread and counted)
+        some = (self.weight > 0) == (self.per_image.images > 0)
+        return bool(self.weight >= 0 and spread and counted and some and self.per_image.is_sound(1 << 512))
 
     def is_empty(self) -> bool:
         """Say whether nothing is left after taking away."""
@@ -123,31 +121,71 @@ class Floats:
             "histogram": [packed(row) for row in self.histogram.tolist()],
             "total": [str(v) for v in self.total],
             "squares": [str(v) for v in self.squares],
-            "lowest": [sorted(c.elements()) for c in self.lowest],
-            "highest": [sorted(c.elements()) for c in self.highest],
+            "lowest": [e.state() for e in self.lowest],
+            "highest": [e.state() for e in self.highest],
             "per_image": self.per_image.state(),
         }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Floats":
         """Read what `state` gave."""
-        one = cls(int(state["channels"]))
+        channels = len(state["histogram"])
+        lists = (state["total"], state["squares"], state["lowest"], state["highest"])
+        if channels != state["channels"] or any(len(row) != channels for row in lists):
+            raise ValueError("sums of another number of channels")
+        one = cls(channels)
         one.weight, one.not_finite = int(state["pixels"]), int(state["not_finite"])
         one.histogram[:] = [unpacked(row, _BINS) for row in state["histogram"]]
         one.total = [int(v) for v in state["total"]]
         one.squares = [int(v) for v in state["squares"]]
-        one.lowest = [Counter(map(float, row)) for row in state["lowest"]]
-        one.highest = [Counter(map(float, row)) for row in state["highest"]]
-        one.per_image = PerImage.from_state(one.channels, state["per_image"])
-        if {len(one.total), len(one.squares), len(one.lowest), len(one.highest)} != {one.channels}:
-            raise ValueError("sums of another number of channels")
+        one.lowest = [Extremes.from_state(row) for row in state["lowest"]]
+        one.highest = [Extremes.from_state(row) for row in state["highest"]]
+        one.per_image = PerImage.from_state(channels, FLOAT_BITS, state["per_image"])
         return one
 
 
-def _keep(values: Counter[float], order: Any) -> Counter[float]:
-    if values.total() <= _KEPT_EXTREMES:
-        return values
-    return Counter(order(_KEPT_EXTREMES, values.elements()))
+class Extremes:
+    """The smallest values of a set, as many as are kept, that can be added and taken away.
+
+    Attributes:
+        values: how often each value stands in the set.
+        bound: nothing is known of values above it; None while every value is kept.
+    """
+
+    def __init__(self, values: Iterable[float] = (), bound: float | None = None) -> None:
+        self.values, self.bound = Counter(values), bound
+
+    def add(self, other: "Extremes", sign: int = 1) -> None:
+        """Add (or take away) values; knowledge ends where either's ends, or where too many are known."""
+        for value, count in other.values.items():
+            self.values[value] += sign * count
+        bounds = [b for b in (self.bound, other.bound) if b is not None]
+        if bounds:
+            self.bound = min(bounds)
+        if len(self.values) > _KEPT_EXTREMES or self.values.total() > _KEPT_EXTREMES:
+            kept = nsmallest(_KEPT_EXTREMES, (+self.values).elements())
+            if len(kept) < (+self.values).total():
+                self.bound = kept[-1]
+            self.values = Counter(kept)
+        bound = self.bound
+        self.values = Counter({v: n for v, n in self.values.items() if n > 0 and (bound is None or v <= bound)})
+
+    def first(self) -> float | None:
+        """Smallest value, or None where it is not known."""
+        return min(self.values, default=None)
+
+    def state(self) -> dict[str, Any]:
+        """Give the values and the bound as JSON values."""
+        return {"values": sorted(self.values.elements()), "bound": self.bound}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Extremes":
+        """Read what `state` gave."""
+        bound = state["bound"]
+        values = [float(v) for v in state["values"]]
+        if not all(math.isfinite(v) for v in [*values, *([] if bound is None else [bound])]):
+            raise ValueError("extremes that are not finite")
+        return cls(values, bound)
 
 
 def bin_values() -> Array:

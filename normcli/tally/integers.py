@@ -33,15 +33,19 @@ class Integers:
 
     def count(self, pixels: Array, weights: Array | None) -> tuple[int, Array]:
         """Add one image (H,W,C); give its weight and its sums (C,2) of values and of squares."""
-        sums = np.empty((self.channels, 2), np.int64)
-        weight = _count(pixels, weights, self.histogram, sums)
+        if weights is not None:
+            weight, sums = _count_weighted(pixels, weights, self.histogram)
+        else:
+            weight, sums = pixels.shape[0] * pixels.shape[1], np.empty((self.channels, 2), np.int64)
+            _count(pixels, self.histogram, sums)
         self._rows.append((weight, sums))
         return weight, sums
 
-    def moments(self, weight: int, sums: Array, pixels: Array) -> Moments:
+    def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> Moments:
         """Mean, std and range of the image that `count` just added."""
-        mean, std, sample, _ = self._values(np.array([weight]), sums[None])
-        low, high = (bound(axis=(0, 1)).astype(float).tolist() for bound in (pixels.min, pixels.max))
+        mean, std, sample, *_ = self._values(np.array([weight]), sums[None])
+        counted = pixels.reshape(-1, self.channels) if weights is None else pixels[weights > 0]
+        low, high = (bound(axis=0).astype(float).tolist() for bound in (counted.min, counted.max))
         sampled = sample[0].tolist() if weight > self.unit else None
         return Moments(weight, mean[0].tolist(), std[0].tolist(), sampled, low, high)
 
@@ -55,15 +59,15 @@ class Integers:
             self._rows.clear()
             self._per_image.images += len(weights)
             self._per_image.sampled += int(several.sum())
-            for name, value in zip(("mean", "std", "sample_std", "variance"), values, strict=True):
+            for name, value in zip(PerImage.SUMS, values, strict=True):
                 kept = value[several] if name == "sample_std" else value
                 sums = getattr(self._per_image, name)
                 for c in range(self.channels):
                     sums[c] += sum(map(int, np.ldexp(kept[:, c], _BITS).tolist()))
         return self._per_image
 
-    def _values(self, weights: Array, sums: Array) -> tuple[Array, Array, Array, Array]:
-        """Per-image mean, std, N-1 std and variance (B,C), from exact integers.
+    def _values(self, weights: Array, sums: Array) -> tuple[Array, Array, Array, Array, Array]:
+        """Per-image mean, std, N-1 std, variance and squared mean (B,C), from exact integers.
 
         n*q - s*s is exact: in int64 where it fits, else in Python's integers. What follows is one float64
         division and one square root, which IEEE 754 rounds alike on every machine.
@@ -76,7 +80,8 @@ class Integers:
         n_ = n.astype(np.float64)
         roots = np.sqrt(spread)
         pairs = n_ * np.maximum(n - self.unit, 1).astype(np.float64)
-        return s / n_, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_)
+        mean = s.astype(np.float64) / n_
+        return mean, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_), mean * mean
 
     def add(self, other: "Integers", sign: int = 1) -> None:
         """Add (or take away) the counts of other images."""
@@ -93,12 +98,7 @@ class Integers:
 
     def sums(self, channel: int) -> tuple[int, int]:
         """Sum and sum of squares of a channel's values, weighted, as Python's integers."""
-        bins = np.flatnonzero(self.histogram[channel])
-        total = squares = 0
-        for value, count in zip(bins.tolist(), self.histogram[channel][bins].tolist(), strict=True):
-            total += value * count
-            squares += value * value * count
-        return total, squares
+        return sums_of(self.histogram[channel])
 
     def range(self, channel: int) -> tuple[int, int]:
         """Smallest and largest value of a channel."""
@@ -108,7 +108,10 @@ class Integers:
     def is_sound(self) -> bool:
         """Say whether the counts can be those of images: what a wrong subtraction breaks."""
         totals = self.histogram.sum(axis=1)
-        return bool((self.histogram >= 0).all() and (totals == totals[0]).all() and self.per_image.images >= 0)
+        counted = (self.histogram >= 0).all() and (totals == totals[0]).all()
+        return bool(
+            counted and self.per_image.is_sound(_BINS[self.dtype]) and (totals[0] > 0) == (self.per_image.images > 0)
+        )
 
     def is_empty(self) -> bool:
         """Say whether nothing is left after taking away."""
@@ -127,11 +130,12 @@ class Integers:
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Integers":
         """Read what `state` gave."""
-        one = cls(int(state["channels"]), str(state["dtype"]), int(state["unit"]))
-        if len(state["histogram"]) != one.channels:
-            raise ValueError("histograms of another number of channels")
+        channels, dtype, unit = len(state["histogram"]), state["dtype"], state["unit"]
+        if channels != state["channels"] or dtype not in _BINS or unit not in (1, 255, 65535):
+            raise ValueError("histograms of another number of channels, depth or weight")
+        one = cls(channels, dtype, unit)
         one.histogram[:] = [unpacked(row, _BINS[one.dtype]) for row in state["histogram"]]
-        one._per_image = PerImage.from_state(one.channels, state["per_image"])
+        one._per_image = PerImage.from_state(one.channels, _BITS, state["per_image"])
         return one
 
 
@@ -142,49 +146,68 @@ _LOADING = 0.8
 _detour = 0.0
 
 
-def _count(pixels: Array, weights: Array | None, histogram: Array, sums: Array) -> int:
-    """Add one integer image to a histogram (C,bins), fill in its sums (C,2), give its weight."""
+def _count(pixels: Array, histogram: Array, sums: Array) -> None:
+    """Add one integer image to a histogram (C,bins) and fill in its sums (C,2)."""
     global _detour
     channels = pixels.shape[2]
-    simple = pixels.dtype == np.uint8 and weights is None and channels in (1, 3)
+    simple = pixels.dtype == np.uint8 and channels in (1, 3)
     compiled = kernels.loaded(wait=not simple)
     if compiled is None:
         _detour += 9e-6 + 0.9e-9 * pixels.size / channels
         if _detour > _LOADING:
             kernels.start()
-        return _count_without_numba(pixels, weights, histogram, sums)
-    flat = pixels.reshape(-1)
-    if simple:
-        (compiled.count_rgb8 if channels == 3 else compiled.count_gray8)(flat, histogram, sums)
-        return int(flat.size // channels)
-    weight_of = np.empty(0, pixels.dtype) if weights is None else weights.reshape(-1)
-    return int(compiled.count_integers(flat, weight_of, histogram, sums))
+        own = _histogram_without_numba(pixels)
+        histogram += own
+        sums[:] = own @ _powers(own.shape[1])
+    elif simple:
+        (compiled.count_rgb8 if channels == 3 else compiled.count_gray8)(pixels.reshape(-1), histogram, sums)
+    else:
+        compiled.count_integers(pixels.reshape(-1), histogram, sums)
 
 
-def _count_without_numba(pixels: Array, weights: Array | None, histogram: Array, sums: Array) -> int:
+def _histogram_without_numba(pixels: Array) -> Array:
+    """Histogram (C,bins) of one image."""
     height, width, channels = pixels.shape
-    bins = histogram.shape[1]
     own: Array
-    if pixels.dtype == np.uint8 and weights is None and pixels.size <= _SMALL:
+    if pixels.dtype == np.uint8 and pixels.size <= _SMALL:
         shifted = pixels.reshape(-1, channels) + _offsets(channels)
         own = np.bincount(shifted.reshape(-1), minlength=channels * 256).reshape(channels, 256)
-    elif pixels.dtype == np.uint8 and weights is None and channels in (1, 3):
+    elif pixels.dtype == np.uint8 and channels in (1, 3):
         from PIL import Image
 
         mode = "L" if channels == 1 else "RGB"
         image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
         own = np.array(image.histogram(), np.int64).reshape(channels, 256)
     else:
-        flat = pixels.reshape(-1, channels)
-        own = np.zeros(histogram.shape, np.int64)
-        for c in range(channels):
-            if weights is None:
-                own[c] = np.bincount(flat[:, c], minlength=bins)
-            else:
-                np.add.at(own[c], flat[:, c], weights.reshape(-1).astype(np.int64))
+        flat, bins = pixels.reshape(-1, channels), _BINS[pixels.dtype.name]
+        own = np.stack([np.bincount(flat[:, c], minlength=bins) for c in range(channels)])
+    return own
+
+
+def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[int, Array]:
+    """Add one weighted image to a histogram (C,bins); give its weight, and sums (C,2) in Python's integers.
+
+    At 16 bits a weighted square has 48 bits: 33,000 bright pixels overflow an int64.
+    """
+    own = np.zeros_like(histogram)
+    compiled = kernels.loaded(wait=True)
+    if compiled is None:
+        for c in range(pixels.shape[2]):
+            np.add.at(own[c], pixels[:, :, c].reshape(-1), weights.reshape(-1).astype(np.int64))
+    else:
+        compiled.count_weighted(pixels.reshape(-1), weights.reshape(-1), own)
     histogram += own
-    sums[:] = own @ _powers(bins)
-    return height * width if weights is None else int(own[0].sum())
+    return int(own[0].sum()), np.array([sums_of(row) for row in own], dtype=object)
+
+
+def sums_of(row: Array) -> tuple[int, int]:
+    """Sum and sum of squares of the values that a histogram's row counts, in Python's integers."""
+    bins = np.flatnonzero(row)
+    total = squares = 0
+    for value, count in zip(bins.tolist(), row[bins].tolist(), strict=True):
+        total += value * count
+        squares += value * value * count
+    return total, squares
 
 
 _SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's histogram (8 us against 57)

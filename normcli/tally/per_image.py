@@ -40,8 +40,9 @@ class PerImage:
     std: list[int] = field(default_factory=list)
     sample_std: list[int] = field(default_factory=list)
     variance: list[int] = field(default_factory=list)
+    square: list[int] = field(default_factory=list)  # of the mean: what a std with equal weights needs
 
-    SUMS = ("mean", "std", "sample_std", "variance")
+    SUMS = ("mean", "std", "sample_std", "variance", "square")
 
     def __post_init__(self) -> None:
         for name in self.SUMS:
@@ -61,10 +62,17 @@ class PerImage:
         sums = {name: [str(v) for v in getattr(self, name)] for name in self.SUMS}
         return {"bits": self.bits, "images": self.images, "sampled": self.sampled, **sums}
 
+    def is_sound(self, limit: int) -> bool:
+        """Say whether these can be sums over images whose values stay below `limit`."""
+        levels = self.images * limit << self.bits
+        below = all(abs(v) <= levels for name in ("mean", "std") for v in getattr(self, name))
+        spreads = all(v >= 0 for name in ("std", "sample_std", "variance") for v in getattr(self, name))
+        return 0 <= self.sampled <= self.images and below and spreads
+
     @classmethod
-    def from_state(cls, channels: int, state: Mapping[str, Any]) -> "PerImage":
+    def from_state(cls, channels: int, bits: int, state: Mapping[str, Any]) -> "PerImage":
         """Read what `state` gave."""
         sums = {name: [int(v) for v in state[name]] for name in cls.SUMS}
-        if any(len(v) != channels for v in sums.values()):
-            raise ValueError("per-image sums of another number of channels")
-        return cls(channels, int(state["bits"]), int(state["images"]), int(state["sampled"]), **sums)
+        if any(len(v) != channels for v in sums.values()) or state["bits"] != bits:
+            raise ValueError("per-image sums of another number of channels or another scale")
+        return cls(channels, bits, int(state["images"]), int(state["sampled"]), **sums)

@@ -1,11 +1,15 @@
-"""Where bytes live: local paths, read by plain system calls and written whole or not at all."""
+"""Where bytes live: local paths, read by plain system calls and written whole or not at all; servers by fsspec.
+
+A path with "://" in it is remote everywhere: `remote` takes it to fsspec, with retries.
+"""
 
 import base64
 import os
+import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -13,6 +17,8 @@ from typing import IO, Any, NoReturn
 from normcli.errors import InputError, OutputError
 
 PARTIAL = ".normcli-partial"
+# s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key
+is_remote = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)").match
 
 
 def read(path: str | Path, *, limit: int | None = None) -> bytes:
@@ -21,17 +27,23 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     Plain `os.open`/`os.read` take 27 us on a small file where `open().read()` takes 52.
 
     Args:
-        path: a local path.
+        path: a local path, or one with "://".
         limit: refuse a larger file, in bytes, before reading it.
 
     Raises:
         InputError: missing, unreadable, not a regular file, empty, over the limit, or changed while read.
     """
+    if isinstance(path, str) and is_remote(path):
+        from normcli.storage import remote
+
+        return remote.read(path, limit)
     try:
         # without O_NONBLOCK the open of a FIFO waits for a writer, for ever
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
+    except ValueError:
+        raise InputError("missing", "a NUL in the path (lists of find -print0 need -0)") from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
@@ -43,12 +55,29 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         if len(data) != size:
             data = _read_rest(handle, data, size, limit)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     finally:
         os.close(handle)
     if not data:
         raise InputError("empty", "empty file")
     return data
+
+
+def read_stream(path: str | Path) -> bytes:
+    """Read a file or a pipe, such as a shell's <(command), to its end.
+
+    Raises:
+        InputError: as `read`.
+    """
+    try:
+        return read(path)
+    except InputError as error:
+        if error.reason != "not-a-file" or Path(path).is_dir():
+            raise
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
 
 
 def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes:
@@ -64,12 +93,26 @@ def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes
     return b"".join(parts)
 
 
-def _unreadable(path: str | Path, error: OSError) -> InputError | OSError:
+def unreadable(path: str | Path, error: OSError) -> InputError:
+    """Make the error for a file that the system would not read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError("missing", "dangling link" if os.path.islink(path) else "no such file")  # noqa: PTH114
     if error.errno in (23, 24):  # ENFILE, EMFILE: says nothing of this file
         return InputError("unreadable", "too many open files (ulimit -n)")
     return InputError("unreadable", (error.strerror or str(error)).lower())
+
+
+def fingerprint(path: str) -> str:
+    """What changes with a file: size and time, or what the server calls its version; "" where it is not there."""
+    if is_remote(path):
+        from normcli.storage import remote
+
+        return remote.fingerprint(path)
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{found.st_size}:{found.st_mtime_ns}"
 
 
 def kind(mode: int) -> str:
@@ -166,6 +209,24 @@ def refuse(path: str | Path, error: OSError) -> NoReturn:
     raise OutputError(f"cannot write {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
 
 
+def refuse_unwritable(path: str | Path) -> None:
+    """Find out before the work whether a file could be written.
+
+    Raises:
+        OutputError: it is a folder, or its folder does not exist or takes no files.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"cannot write {path}: is a folder")
+    if path.exists() and not path.is_file():
+        return
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PARTIAL):
+            pass
+    except OSError as error:
+        refuse(path, error)
+
+
 def write(path: str | Path, data: bytes) -> None:
     """Write a whole file, durably, or nothing.
 
@@ -174,6 +235,56 @@ def write(path: str | Path, data: bytes) -> None:
     """
     with whole(path) as temporary:
         temporary.write_bytes(data)
+
+
+def place(temporary: str, final: str, parts: Sequence[Any]) -> int:
+    """Write buffers one after the other as a whole file, durably, or nothing; give the number of bytes.
+
+    For many files: `temporary` is on the same file system, the folder of `final` is made when it is missing,
+    and whoever calls syncs the folders at the end, once each.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        try:
+            # 0o666: the umask decides, as for `open`
+            handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+            try:
+                size = write_all(handle, parts)
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            try:
+                os.replace(temporary, final)  # noqa: PTH105
+            except FileNotFoundError:
+                os.makedirs(os.path.dirname(final), exist_ok=True)  # noqa: PTH103, PTH120
+                os.replace(temporary, final)  # noqa: PTH105
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+            raise
+    except OSError as error:
+        refuse(final, error)
+    return size
+
+
+def write_all(handle: int, parts: Sequence[Any], at: int | None = None) -> int:
+    """Write buffers to a file descriptor, at its position or at an offset, however many calls it takes."""
+    total = 0
+    for part in parts:
+        rest = memoryview(part).cast("B")
+        while rest:
+            done = os.write(handle, rest) if at is None else os.pwrite(handle, rest, at + total)
+            total += done
+            rest = rest[done:]
+    return total
+
+
+def sync_folders(folders: set[str]) -> None:
+    """Make renames into these folders durable."""
+    for folder in folders:
+        _sync_folder(Path(folder))
 
 
 @contextmanager

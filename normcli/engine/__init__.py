@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
@@ -47,23 +48,34 @@ def run(
     *,
     engine: str = "auto",
     workers: int = 0,
+    scheduler: str | None = None,
+    merge: Callable[[list[Result]], Result] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(batch)` for every batch, in order.
 
     Args:
         function: picklable for "processes".
         batches: taken lazily, at most three per worker ahead.
-        engine: "auto" (measures, then chooses), "serial", "threads" or "processes".
+        engine: "auto" (measures, then chooses), "serial", "threads", "processes" or "dask".
         workers: number of workers; 0 is one per usable processor.
+        scheduler: address of a running Dask cluster; only for "dask", which otherwise starts one here.
+        merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
 
     Raises:
         UsageError: no such engine, or a negative number of workers.
         NormcliError: a worker process died twice over the same batches.
+        RemoteError: no cluster answers.
     """
-    if engine not in ENGINES:
-        raise unknown("engine", engine, ENGINES)
+    if engine not in NAMES:
+        raise unknown("engine", engine, NAMES)
+    if scheduler is not None and engine != "dask":
+        raise UsageError(f"a scheduler goes with --engine dask, not {engine}")
     if workers < 0:
         raise UsageError(f"workers must be 0 (one per processor) or more, not {workers}")
+    if engine == "dask":
+        from normcli.engine import cluster
+
+        return cluster.run(function, batches, workers or usable_cpus(), scheduler, merge)
     return ENGINES[engine](function, batches, workers or usable_cpus())
 
 
@@ -133,6 +145,7 @@ def _process_pool(workers: int) -> Executor:
 def _follow_the_parent() -> None:
     import multiprocessing
 
+    warnings.simplefilter("ignore")  # damage is counted; Pillow's words on it are not ours
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     parent = multiprocessing.parent_process()
@@ -180,8 +193,9 @@ def _abandoned_on_error(executor: Executor) -> Iterator[Executor]:
     try:
         yield executor
     except BaseException:
+        processes = list((getattr(executor, "_processes", None) or {}).values())  # shutdown forgets them
         executor.shutdown(wait=False, cancel_futures=True)
-        for process in list((getattr(executor, "_processes", None) or {}).values()):
+        for process in processes:
             process.terminate()
         raise
     executor.shutdown()
@@ -193,3 +207,4 @@ ENGINES: dict[str, Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator
     "threads": _threads,
     "processes": _processes,
 }
+NAMES = (*ENGINES, "dask")

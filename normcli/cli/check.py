@@ -1,0 +1,218 @@
+"""normcli check: what are these constants?"""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import _click as click
+from typer.core import TyperCommand
+
+from normcli.cli import options as o
+from normcli.errors import UsageError, unknown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from normcli.dialects.reading import Number
+    from normcli.recognition import Recognition
+
+_NUMBERS = re.compile(r"[-+.\d][-+.\deE,]*")
+
+
+class _Rows(TyperCommand):
+    """A command whose --mean and --std take as many numbers as follow them."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, joined(args))
+
+
+def joined(arguments: list[str]) -> list[str]:
+    """Make one argument of the numbers that follow --mean and --std.
+
+    >>> joined(["s.json", "--mean", ".4", "-.1", "--std", ".2,.3"])
+    ['s.json', '--mean=.4 -.1', '--std=.2,.3']
+    """
+    out: list[str] = []
+    row: list[str] | None = None
+    for at, argument in enumerate(arguments):
+        if row is not None and _NUMBERS.fullmatch(argument):
+            row.append(argument)
+            continue
+        if row is not None:
+            out.append("=".join([row[0], " ".join(row[1:])]) if len(row) > 1 else row[0])
+            row = None
+        if argument == "--":
+            return [*out, *arguments[at:]]
+        if argument in ("--mean", "--std"):
+            row = [argument]
+        else:
+            out.append(argument)
+    if row is not None:
+        out.append("=".join([row[0], " ".join(row[1:])]) if len(row) > 1 else row[0])
+    return out
+
+
+def _presets(incomplete: str) -> list[str]:
+    from normcli.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
+
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command(cls=_Rows)
+def check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
+    mean: Annotated[str | None, typer.Option(metavar="N...", help="The means, one a channel.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="N...", help="The stds, one a channel.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=_presets,
+            help="Published constants: imagenet, clip, cifar10, cifar100, mnist, caffe, inception, …",
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Read the constants from a config: preprocessor_config.json, an mm* config, a .py with "
+            "Normalize(...), YAML. Parsed, never executed.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            metavar="X", help="Largest distance that still counts as close, in standard deviations; 0: to the digits."
+        ),
+    ] = 0.1,
+    json: o.ReportJson = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
+    debug: o.Debug = False,
+) -> int:
+    """Which convention, range and channel order do these constants match?
+
+    Exit 0 when they fit these images, 1 when they do not or something is in the wrong place.
+
+    normcli check stats.json --mean .485 .456 .406 --std .229 .224 .225
+
+    normcli check stats.json --preset imagenet
+
+    normcli check stats.json --config preprocessor_config.json
+    """
+    from normcli.cli import render
+    from normcli.recognition import check as recognize
+    from normcli.summary import Summary
+
+    if not tolerance >= 0:
+        raise UsageError(f"tolerance {tolerance}: give a number from 0 up, such as 0.1")
+    means, stds, name = _given(mean, std, preset, config)
+    summary = Summary.load(file)
+    found = recognize(summary, means, stds, preset=name, tolerance=tolerance)
+    if json:
+        render.document(found.to_dict())
+    else:
+        render.write("".join(line + "\n" for line in _lines(found, means, stds, tolerance)))
+    return 0 if found.fits else 1
+
+
+def _given(
+    mean: str | None, std: str | None, preset: str | None, config: Path | None
+) -> tuple["Sequence[Number]", "Sequence[Number] | None", str]:
+    """The constants to check, from the one place that was named."""
+    from normcli.dialects import reading
+
+    if (mean is not None or std is not None) + (preset is not None) + (config is not None) != 1:
+        raise UsageError("what to check? give one of --mean with --std, --preset, --config")
+    if preset is not None:
+        from normcli.presets import PRESETS
+
+        if preset not in PRESETS:
+            raise unknown("preset", preset, PRESETS)
+        found = PRESETS[preset]
+        return _numbers(found.mean), None if found.std is None else _numbers(found.std), preset
+    if config is not None:
+        return *_from_config(config), ""
+    if mean is None:
+        raise UsageError("--std without --mean: give both")
+    return reading.numbers([mean]), None if std is None else reading.numbers([std]), ""
+
+
+def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":
+    from normcli.dialects.reading import number
+
+    return tuple(number(repr(value)) for value in values)
+
+
+def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None]":
+    from normcli.cli import render
+    from normcli.dialects.reading import read_constants
+
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    found = read_constants(text, str(path))
+    if len(found) > 1:
+        render.say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].where}")
+    return found[0].mean, found[0].std
+
+
+def _lines(
+    found: "Recognition", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
+) -> "Iterator[str]":
+    from normcli.cli import render
+
+    yield _verdict(found, tolerance)
+    rows = [["channel", "given mean", "here", "shift/std", *(["given std", "here", "ratio"] if std else [])]]
+    letters = found.order.split(" or ")[0]
+    names = list(letters) if len(letters) == len(mean) else [str(c + 1) for c in range(len(mean))]
+    for c, value in enumerate(mean):
+        row = [
+            names[c],
+            f"{value.value:.6g}",
+            _six(found.mean[c]),
+            f"{found.shift[c]:+.4f}".replace("-0.0000", "+0.0000"),
+        ]
+        if std and found.ratio:
+            row += [f"{std[c].value:.6g}", _six(found.std[c]), f"{found.ratio[c]:.4f}"]
+        rows.append(row)
+    yield from render.aligned(rows)
+    yield "these pixels, once normalized by the constants given:"
+    yield from render.aligned([["", *names]] + [[key, *map(_four, values)] for key, values in found.normalized.items()])
+    for line in found.remarks:
+        yield f"note: {line}"
+
+
+def _verdict(found: "Recognition", tolerance: float) -> str:
+    from normcli.recognition import FAMILIES
+
+    off = "" if found.distance is None else f"distance {found.distance:.4f}"
+    if found.verdict == "none":
+        nearest = f"; the nearest reading is at {off}" if off else ""
+        return f"no match: no convention, range or order of these images gives these constants{nearest}"
+    families = list(dict.fromkeys(FAMILIES[name] for name in found.conventions))
+    one = [name.replace("_", " ") for name in found.conventions]
+    detail = f" ({' or '.join(one)})" if len(families) == 1 else ""
+    what = f"{' or '.join(families)}, {found.range}, {found.order}{detail}"
+    if found.ratio is None:
+        what = f"the mean (no std given), {found.range}, {found.order}"
+    if found.verdict == "mistake":
+        return f"mistake: {found.mistake}; otherwise {what}"
+    if found.verdict == "match":
+        return f"match: {what}; equal to the digits given"
+    if found.verdict == "uncertain":
+        return f"close, but which is uncertain: {what}; {off}"
+    return f"close: {what}, but not exactly these images; {off} (tolerance {tolerance:g})"
+
+
+def _six(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _four(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000")

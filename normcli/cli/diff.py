@@ -1,0 +1,108 @@
+"""normcli diff: what changed between two statistics files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from normcli.cli import options as o
+from normcli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from normcli.difference import Difference
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A statistics file; - is stdin.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    max_shift: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Exit 1 when a mean moved by more than X standard deviations of A, or a std changed by more "
+            "than that share (0.01 is 1%).",
+        ),
+    ] = None,
+    json: o.ReportJson = False,
+    verbose: o.Verbose = 0,
+    log_file: o.LogFile = None,
+    debug: o.Debug = False,
+) -> int:
+    """What changed from one statistics file to another.
+
+    Per channel: how far the mean moved in standard deviations of A, the ratio of the stds, how far a pixel moves
+    on average (Wasserstein-1, in the units of the mean), and how much the histograms differ (Jensen-Shannon, in
+    bits: 0 alike, 1 disjoint). Then what the images are: formats, modes, groups, settings.
+
+    normcli diff july.json august.json --max-shift 0.01 && train.sh
+    """
+    from normcli.cli import render
+    from normcli.difference import diff as compare
+    from normcli.summary import Summary
+
+    if max_shift is not None and not max_shift >= 0:
+        raise UsageError(f"max-shift {max_shift}: give a number from 0 up, such as 0.01")
+    if str(a) == str(b) == "-":
+        raise UsageError("only one of A and B can be stdin")
+    found = compare(Summary.load(a), Summary.load(b))
+    if json:
+        gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not found.exceeds(max_shift)}
+        render.document({**found.to_dict(), **gate})
+    else:
+        render.write("".join(line + "\n" for line in _lines(found)))
+    if max_shift is not None and found.exceeds(max_shift):
+        moved = "from a constant channel" if found.distance is None else f"by {found.distance:.4g}"
+        render.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
+        return 1
+    return 0
+
+
+def _lines(found: "Difference") -> "Iterator[str]":
+    from normcli.cli import render
+
+    if found.identical:
+        yield "the same images, the same settings"
+    rows = [["channel", "mean A", "mean B", "shift/std", "std A", "std B", "ratio", "W1", "JS bits"]]
+    for c, name in enumerate(found.channels):
+        (m, n), (s, t) = found.mean[c], found.std[c]
+        moved = [_signed(found.shift[c]), render.number(s), render.number(t), _ratio(found.ratio[c])]
+        rows.append([name, render.number(m), render.number(n), *moved])
+        rows[-1] += [render.number(found.w1[c]), render.number(found.js[c])]
+    yield from render.aligned(rows)
+    changes = [[k, _cell(a), _cell(b)] for part in (found.counts, found.composition) for k, (a, b) in part.items()]
+    if changes:
+        yield ""
+        yield from render.aligned([["changed", "A", "B"], *changes])
+    if found.settings:
+        yield ""
+        settings = [[k, _cell(a), _cell(b)] for k, (a, b) in found.settings.items()]
+        yield from render.aligned([["setting", "A", "B"], *settings])
+    if found.groups:
+        yield ""
+        yield from render.aligned([["group", "images A", "images B", "shift/std", "ratio"], *_group_rows(found)])
+
+
+def _group_rows(found: "Difference") -> "Iterator[list[str]]":
+    from normcli.cli import render
+
+    for name, group in found.groups.items():
+        shift = " ".join(map(_signed, group.get("shift", ()))) or "-"
+        ratio = " ".join(map(_ratio, group.get("ratio", ()))) or "-"
+        yield [render.printable(name), *(f"{n:,}" for n in group["images"]), shift, ratio]
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else "0" if value == 0 else f"{value:+.4f}"
+
+
+def _ratio(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _cell(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

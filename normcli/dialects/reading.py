@@ -1,0 +1,231 @@
+"""Constants in other people's words, read back: files found in the wild, parsed and never executed."""
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Sequence
+from decimal import Decimal, InvalidOperation
+from typing import Any, NamedTuple
+
+from normcli.errors import UsageError
+
+
+class Number(NamedTuple):
+    """A number as written: its value and the unit of its last digit.
+
+    Attributes:
+        value: as float64.
+        unit: 0.001 for "0.485"; what rounding may have hidden is half of it.
+    """
+
+    value: float
+    unit: float
+
+
+class Found(NamedTuple):
+    """Mean and std found in a file.
+
+    Attributes:
+        mean: per channel.
+        std: per channel, or None.
+        where: "line 12" or the JSON keys.
+    """
+
+    mean: tuple[Number, ...]
+    std: tuple[Number, ...] | None
+    where: str
+
+
+def number(text: str) -> Number:
+    """Read a decimal number with the unit of its last digit.
+
+    >>> number(".485"), number("124"), number("1e-2")
+    (Number(value=0.485, unit=0.001), Number(value=124.0, unit=1.0), Number(value=0.01, unit=0.01))
+
+    Raises:
+        UsageError: not a finite number.
+    """
+    try:
+        exact = Decimal(text)
+    except InvalidOperation:
+        raise UsageError(f"{text!r} is not a number") from None
+    if not exact.is_finite() or abs(exact.adjusted()) > 300:
+        raise UsageError(f"{text!r} is not a finite number")
+    return Number(float(exact), float(Decimal(1).scaleb(int(exact.as_tuple().exponent))))
+
+
+def numbers(texts: Sequence[str]) -> tuple[Number, ...]:
+    """Read numbers given apart by spaces or commas.
+
+    >>> [n.value for n in numbers([".485,.456", ".406"])]
+    [0.485, 0.456, 0.406]
+    """
+    return tuple(number(word) for text in texts for word in re.split(r"[\s,]+", text.strip("[]() ")) if word)
+
+
+def read_constants(text: str, name: str) -> list[Found]:
+    """Find every pair of mean and std in a config file: JSON, Python, YAML or TOML.
+
+    Python is parsed with `ast` and never run: calls and dicts with mean= and std=, Normalize([..], [..]),
+    assignments to names such as MEAN and IMAGENET_STD, with arithmetic such as `[0.485 * 255, ...]`.
+
+    Raises:
+        UsageError: no such pair.
+    """
+    try:
+        found = list(_in_json(json.loads(text, parse_float=_Token, parse_int=_Token), ""))
+    except (ValueError, RecursionError):
+        try:
+            found = list(_in_python(ast.parse(text), text))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            found = []
+        found = found or list(_in_text(text))
+    if not found:
+        raise UsageError(f"{name}: no mean and std found (JSON, Python, YAML or TOML with lists of numbers)")
+    unique = {(one.mean, one.std): one for one in reversed(found)}
+    return list(reversed(unique.values()))
+
+
+class _Token(str):
+    """A JSON number, as written."""
+
+
+# keys of mean -> its std: Hugging Face, timm and the rest, mm*, ours
+_MEAN_KEYS = {"image_mean": "image_std", "mean": "std", "pixel_mean": "pixel_std"}
+
+
+def _in_json(value: Any, where: str) -> Iterator[Found]:
+    if isinstance(value, dict):
+        for mean_key, std_key in _MEAN_KEYS.items():
+            mean = _row(value.get(mean_key))
+            if mean:
+                yield Found(mean, _row(value.get(std_key)), f"{where}{mean_key}")
+        for key, inner in value.items():
+            yield from _in_json(inner, f"{where}{key}.")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _in_json(inner, f"{where}{index}.")
+
+
+def _row(value: Any) -> tuple[Number, ...] | None:
+    values = [value] if isinstance(value, _Token) else value
+    if isinstance(values, list) and values and all(isinstance(v, _Token) for v in values):
+        return tuple(map(number, values))
+    return None
+
+
+_MEAN_NAME = re.compile(r"(^|_)(mean|means)$", re.IGNORECASE)
+
+
+def _in_python(tree: ast.Module, source: str) -> Iterator[Found]:
+    names: dict[str, tuple[Number, ...]] = {}
+    lines: dict[str, int] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            row = _evaluate(node.value, source, {})
+            if row:
+                names[node.targets[0].id], lines[node.targets[0].id] = row, node.lineno
+    for node in ast.walk(tree):
+        pair: tuple[ast.expr | None, ast.expr | None] = (None, None)
+        if isinstance(node, ast.Call):
+            given = {word.arg: word.value for word in node.keywords if word.arg}
+            pair = _pair(given)
+            if (
+                pair[0] is None
+                and _called(node) in ("Normalize", "from_stats", "Normalization")
+                and len(node.args) >= 2
+            ):
+                pair = node.args[0], node.args[1]
+        elif isinstance(node, ast.Dict):
+            literal = {k.value: v for k, v in zip(node.keys, node.values, strict=True) if isinstance(k, ast.Constant)}
+            pair = _pair(literal)
+        mean = _evaluate(pair[0], source, names) if pair[0] is not None else None
+        if mean:
+            std = _evaluate(pair[1], source, names) if pair[1] is not None else None
+            yield Found(mean, std, f"line {getattr(node, 'lineno', 0)}")
+    for name, row in names.items():
+        std = names.get(name.replace("mean", "std").replace("MEAN", "STD"))
+        if _MEAN_NAME.search(name) and std is not None:  # `mean = 0` alone says nothing of images
+            yield Found(row, std, f"line {lines[name]}")
+
+
+_ARRAYS = {"array", "asarray", "tensor", "as_tensor", "Tensor", "FloatTensor", "tuple", "list"}
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _pair(given: dict[Any, ast.expr]) -> tuple[ast.expr | None, ast.expr | None]:
+    for mean_key, std_key in _MEAN_KEYS.items():
+        if mean_key in given:
+            return given[mean_key], given.get(std_key)
+    return None, None
+
+
+def _evaluate(node: ast.expr, source: str, names: dict[str, tuple[Number, ...]]) -> tuple[Number, ...] | None:
+    """The numbers of a list, tuple, name, tensor(...) or array(...) of them; None for anything else."""
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Call):
+        if len(node.args) != 1 or _called(node) not in _ARRAYS:
+            return None
+        return _evaluate(node.args[0], source, names)
+    if isinstance(node, ast.ListComp | ast.GeneratorExp) and len(node.generators) == 1:
+        loop = node.generators[0]
+        over = _evaluate(loop.iter, source, names)
+        if over is None or not isinstance(loop.target, ast.Name) or loop.ifs:
+            return None
+        target = loop.target.id
+        row = [_arithmetic(node.elt, source, {target: value}) for value in over]
+    elif isinstance(node, ast.BinOp) and isinstance(node.left, ast.List | ast.Tuple | ast.Call | ast.Name):
+        left, right = _evaluate(node.left, source, names), _arithmetic(node.right, source, {})
+        if left is None or right is None:
+            return None
+        row = [_combine(node.op, value, right) for value in left]
+    else:
+        cells = node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
+        row = [_arithmetic(cell, source, {}) for cell in cells]
+    known = tuple(value for value in row if value is not None)
+    return known if known and len(known) == len(row) else None
+
+
+def _arithmetic(node: ast.expr, source: str, names: dict[str, Number]) -> Number | None:
+    if isinstance(node, ast.Name):
+        return names.get(node.id)
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        try:
+            return number((ast.get_source_segment(source, node) or "").replace("_", ""))
+        except UsageError:
+            return None
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        value = _arithmetic(node.operand, source, names)
+        return None if value is None else Number(-value.value, value.unit)
+    if isinstance(node, ast.BinOp):
+        left, right = (_arithmetic(side, source, names) for side in (node.left, node.right))
+        return None if left is None or right is None else _combine(node.op, left, right)
+    return None
+
+
+def _combine(op: ast.operator, left: Number, right: Number) -> Number | None:
+    """Multiply or divide; 255 and other whole numbers are taken as exact, the other side's unit scales."""
+    if isinstance(op, ast.Mult):
+        if left.value == round(left.value):
+            left, right = right, left
+        return Number(left.value * right.value, left.unit * abs(right.value))
+    if isinstance(op, ast.Div) and right.value != 0:
+        return Number(left.value / right.value, left.unit / abs(right.value))
+    return None
+
+
+_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+_LIST = rf"\s*[\"']?\s*[:=]\s*[\[(\"']?\s*({_NUMBER}(?:[\s,]+{_NUMBER})*)"
+
+
+def _in_text(text: str) -> Iterator[Found]:
+    """Lines such as `mean: [0.485, 0.456, 0.406]`, each with the next std."""
+    flow = re.sub(r"\n\s*-\s+", " ", text)  # a YAML list with one number a line
+    for match in re.finditer(rf"(?i)mean{_LIST}", flow):
+        std = re.search(rf"(?i)std{_LIST}", flow[match.end() :])
+        line = flow.count("\n", 0, match.start()) + 1
+        yield Found(numbers([match.group(1)]), numbers([std.group(1)]) if std else None, f"line {line}")

@@ -1,0 +1,183 @@
+"""How two sets of statistics differ: shift, spread, shape of the histogram, composition.
+
+Per channel, from A to B:
+
+    shift     (mean_B - mean_A) / std_A: how far the mean moved, in standard deviations of A
+    ratio     std_B / std_A
+    w1        Wasserstein-1 distance of the histograms: how far a pixel has to move on average, in the units
+              of the mean (range 0-1)
+    js        Jensen-Shannon divergence of the histograms in 256 columns, in bits: 0 alike, 1 disjoint
+"""
+
+import math
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from normcli.errors import UsageError
+from normcli.summary import Summary
+from normcli.summary.distribution import Level, distribution
+
+_COLUMNS = 256
+_COUNTED = ("format", "mode", "depth")
+_NOTED = ("alpha", "transparent", "exif", "rotated", "icc", "multi_frame", "damaged", "cmyk", "gray", "color")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """What changed from A to B.
+
+    Attributes:
+        identical: both were computed from the same images, byte for byte, with the same settings.
+        channels: names.
+        mean, std: per channel, the pair of A and B.
+        shift: per channel, (mean_B - mean_A) / std_A.
+        ratio: per channel, std_B / std_A.
+        w1: per channel, Wasserstein-1 distance in the units of the mean.
+        js: per channel, Jensen-Shannon divergence in bits.
+        distance: the largest |shift| or |ratio - 1|: what a gate compares; None where std_A is 0 and it moved.
+        counts: images, pixels, failed and skipped that differ, as pairs.
+        composition: counts that differ, as pairs, by "format:JPEG", "alpha", …
+        groups: groups whose images, mean or std differ, each with the images as a pair, shift and ratio.
+        settings: settings that differ, as pairs.
+    """
+
+    identical: bool
+    channels: list[str]
+    mean: list[tuple[float, float]]
+    std: list[tuple[float, float]]
+    shift: list[float | None]
+    ratio: list[float | None]
+    w1: list[float]
+    js: list[float]
+    distance: float | None
+    counts: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    composition: dict[str, tuple[int, int]] = field(default_factory=dict)
+    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
+    settings: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as one JSON object."""
+        return {"schema": "normcli/diff/1", **asdict(self)}
+
+    def exceeds(self, limit: float) -> bool:
+        """Say whether the distance is over a limit."""
+        return self.distance is None or self.distance > limit
+
+
+def diff(a: Summary, b: Summary) -> Difference:
+    """Compare two summaries, channel by channel.
+
+    Raises:
+        UsageError: other channels, or raw units against range 0-1.
+        StatisticsFileError: a state that is damaged.
+    """
+    if a.channels != b.channels:
+        raise UsageError(f"A has the channels {' '.join(a.channels)}, B has {' '.join(b.channels)}")
+    if (a.depth is None) != (b.depth is None):
+        raise UsageError("one file is in raw units (float images), the other in range 0-1: give --range to stats")
+    shift, ratio = _moved(a.mean, a.std, b.mean, b.std)
+    shapes = list(zip(distribution(a), distribution(b), strict=True))
+    counted = ("images", "pixels", "failed", "skipped")
+    settings = sorted({*a.settings, *b.settings})
+    return Difference(
+        identical=a.provenance.get("digest") == b.provenance.get("digest") and a.settings == b.settings,
+        channels=a.channels,
+        mean=list(zip(a.mean, b.mean, strict=True)),
+        std=list(zip(a.std, b.std, strict=True)),
+        shift=shift,
+        ratio=ratio,
+        w1=[wasserstein(p, q) for p, q in shapes],
+        js=[jensen_shannon(p, q) for p, q in shapes],
+        distance=_largest(shift, ratio),
+        counts={k: (getattr(a, k), getattr(b, k)) for k in counted if getattr(a, k) != getattr(b, k)},
+        composition=_changes(_flat(a.composition), _flat(b.composition)),
+        groups=_groups(a.groups, b.groups),
+        settings={
+            k: (a.settings.get(k), b.settings.get(k)) for k in settings if a.settings.get(k) != b.settings.get(k)
+        },
+    )
+
+
+def wasserstein(p: list[Level], q: list[Level]) -> float:
+    """Wasserstein-1 distance of two distributions on a line: the area between their cumulative curves.
+
+    >>> wasserstein([(0.0, 1), (1.0, 1)], [(0.5, 3)])
+    0.5
+    """
+    mass_p, mass_q = sum(w for _, w in p), sum(w for _, w in q)
+    steps = sorted([(v, w / mass_p) for v, w in p] + [(v, -w / mass_q) for v, w in q])
+    if [(v, w / mass_p) for v, w in p] == [(v, w / mass_q) for v, w in q]:
+        return 0.0
+    gap, parts = 0.0, []
+    for (value, weight), (following, _) in pairwise(steps):
+        gap += weight
+        parts.append(abs(gap) * (following - value))
+    return math.fsum(parts)
+
+
+def jensen_shannon(p: list[Level], q: list[Level]) -> float:
+    """Jensen-Shannon divergence in bits, over 256 columns that span both distributions.
+
+    >>> jensen_shannon([(0.0, 1), (1.0, 1)], [(0.0, 2)]), jensen_shannon([(0.0, 1)], [(1.0, 5)])
+    (0.31..., 1.0)
+    """
+    low, high = min(p[0][0], q[0][0]), max(p[-1][0], q[-1][0])
+    # a range within 0-1 is cut at 8-bit levels, so that 8 and 16 bits compare
+    low, high = (0.0, 256 / 255) if low >= 0 and high <= 1 else (low, high + (high - low or 1) / (_COLUMNS - 1))
+    first, second = _shares(p, low, high), _shares(q, low, high)
+    middle = [(x + y) / 2 for x, y in zip(first, second, strict=True)]
+    return max(0.0, math.fsum(_surprise(first, middle) + _surprise(second, middle)) / 2)
+
+
+def _shares(levels: list[Level], low: float, high: float) -> list[float]:
+    columns, mass = [0.0] * _COLUMNS, sum(w for _, w in levels)
+    for value, weight in levels:
+        columns[min(int((value - low) / (high - low) * _COLUMNS + 1e-9), _COLUMNS - 1)] += weight / mass
+    return columns
+
+
+def _surprise(shares: list[float], middle: list[float]) -> list[float]:
+    return [x * math.log2(x / m) for x, m in zip(shares, middle, strict=True) if x > 0]
+
+
+def _moved(
+    mean_a: list[float], std_a: list[float], mean_b: list[float], std_b: list[float]
+) -> tuple[list[float | None], list[float | None]]:
+    """Shifts and ratios; None where the std of A is 0 and B differs."""
+    shift: list[float | None] = []
+    ratio: list[float | None] = []
+    for m, s, n, t in zip(mean_a, std_a, mean_b, std_b, strict=True):
+        shift.append((n - m) / s if s else 0.0 if n == m else None)
+        ratio.append(t / s if s else 1.0 if t == s else None)
+    return shift, ratio
+
+
+def _largest(shift: list[float | None], ratio: list[float | None]) -> float | None:
+    values = [*shift, *(None if r is None else r - 1 for r in ratio)]
+    known = [abs(v) for v in values if v is not None]
+    return max(known) if len(known) == len(values) else None
+
+
+def _flat(composition: dict[str, Any]) -> dict[str, int]:
+    flat = {f"{kind}:{k}": v for kind in _COUNTED for k, v in composition.get(kind, {}).items()}
+    return flat | {word: composition[word] for word in _NOTED if composition.get(word)}
+
+
+def _changes(a: dict[str, int], b: dict[str, int]) -> dict[str, tuple[int, int]]:
+    return {k: (a.get(k, 0), b.get(k, 0)) for k in sorted({*a, *b}) if a.get(k, 0) != b.get(k, 0)}
+
+
+def _groups(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    if not (a and b):
+        return {}
+    out: dict[str, dict[str, Any]] = {}
+    for name in sorted({*a, *b}):
+        mine, theirs = a.get(name), b.get(name)
+        if mine == theirs:
+            continue
+        entry: dict[str, Any] = {"images": (mine["images"] if mine else 0, theirs["images"] if theirs else 0)}
+        if mine and theirs:
+            entry["shift"], entry["ratio"] = _moved(mine["mean"], mine["std"], theirs["mean"], theirs["std"])
+        out[name] = entry
+    return out

@@ -1,0 +1,113 @@
+"""A Dask cluster: the same function over the same batches, results merged on the workers in threes and eights.
+
+A worker that dies takes nothing with it: its batches are run again elsewhere, and counts are exact, so the
+result has the same bits.
+"""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, suppress
+from itertools import islice
+from typing import Any
+
+from normcli.errors import MissingExtraError, NormcliError, RemoteError
+
+FAN_IN = 8  # results that one merge on a worker takes
+_PATIENCE = 6  # seconds for a scheduler to answer, and to show a worker
+
+Merge = Callable[[list[Any]], Any]
+
+
+def run(
+    function: Callable[[Any], Any],
+    batches: Iterable[Any],
+    workers: int,
+    scheduler: str | None,
+    merge: Merge | None,
+) -> Iterator[Any]:
+    """Yield results in order: of single batches, or merged ones where `merge` is given.
+
+    Args:
+        function: picklable; the workers must be able to import it.
+        batches: taken lazily.
+        workers: of a local cluster.
+        scheduler: address of a running cluster; None starts a local one.
+        merge: adds up consecutive results, on a worker.
+
+    Raises:
+        MissingExtraError: distributed is not installed.
+        RemoteError: nothing answers at the address, or the cluster has no workers.
+        NormcliError: workers died again and again over the same batch, or lack normcli.
+    """
+    try:
+        import distributed
+    except ImportError:
+        raise MissingExtraError("--engine dask", "distributed", "dask") from None
+    with ExitStack() as stack:
+        client = _client(distributed, stack, workers, scheduler)
+        threads = max(1, sum(client.nthreads().values()))
+        group = FAN_IN if merge is not None else 1
+        window = math.ceil(3 * threads / group) + 1
+        waiting: deque[Any] = deque()
+        source = iter(batches)
+        stack.callback(_cancel, client, waiting)
+        try:
+            while True:
+                while len(waiting) < window and (some := list(islice(source, group))):
+                    futures = [client.submit(function, batch, pure=False) for batch in some]
+                    whole = client.submit(merge, futures, pure=False) if merge is not None else futures[0]
+                    waiting.append(whole)
+                if not waiting:
+                    return
+                yield waiting.popleft().result()
+        except distributed.KilledWorker as error:
+            raise NormcliError(f"workers died again and again over the same images (out of memory?): {error}") from None
+        except ModuleNotFoundError as error:
+            raise NormcliError(f"the workers cannot run normcli: {error}; install the same version there") from None
+        except (distributed.comm.CommClosedError, distributed.client.FuturesCancelledError) as error:
+            raise RemoteError(f"the connection to the Dask scheduler was lost: {error}") from None
+
+
+def _client(distributed: Any, stack: ExitStack, workers: int, scheduler: str | None) -> Any:
+    address: Any = scheduler
+    if scheduler is None:
+        address = stack.enter_context(
+            distributed.LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                host="127.0.0.1",
+                dashboard_address=None,
+                silence_logs=logging.CRITICAL,
+            )
+        )
+    quiet = logging.getLogger("distributed")
+    quiet.setLevel(logging.CRITICAL)  # what matters comes as an exception
+    try:
+        if scheduler is not None:
+            asyncio.run(asyncio.wait_for(_answers(distributed, scheduler), _PATIENCE))
+        client = stack.enter_context(distributed.Client(address, timeout=_PATIENCE, set_as_default=False))
+    except (OSError, ValueError, TimeoutError) as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise RemoteError(f"no Dask scheduler answers at {scheduler}: {text[:200]}") from None
+    if scheduler is not None:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError:
+            raise RemoteError(f"the Dask cluster at {scheduler} has no workers") from None
+    return client
+
+
+async def _answers(distributed: Any, address: str) -> None:
+    """Ask who is there: a Client waits for ever where something accepts and says nothing."""
+    comm = await distributed.comm.connect(distributed.comm.normalize_address(address), timeout=_PATIENCE)
+    await comm.write({"op": "identity", "reply": True})
+    await comm.read()
+    await comm.close()
+
+
+def _cancel(client: Any, waiting: Iterable[Any]) -> None:
+    with suppress(Exception):  # the cluster may be gone
+        client.cancel(list(waiting))

@@ -1,0 +1,115 @@
+"""Parquet tables of images, as the Hugging Face Hub holds them: a struct of bytes and path, or plain bytes.
+
+Pages come by in a stream, so the rows that are under way are all that is held.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from normcli.errors import InputError, MissingExtraError, UsageError
+from normcli.formats import Item, Listing, Skip, unusable
+from normcli.formats.names import hostile
+from normcli.storage.reader import Reader
+from normcli.storage.spans import File, Held
+
+_LABELS = ("label", "labels", "cls", "class", "fine_label", "category", "target")
+_ROWS = 16  # at a time: photographs of 10 MB stay under 200 MB
+_BUFFER = 1 << 20
+
+
+def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+    """Yield the image of every row; a row that only names a file is read beside the table.
+
+    Raises:
+        MissingExtraError: pyarrow is not installed.
+        InputError: not a parquet file, or damaged: after the rows that came before.
+        UsageError: no such column, or none that holds images.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError(".parquet", "pyarrow", "parquet") from None
+    number = 0
+    with Reader(source) as reader:
+        try:
+            # without a buffer size pyarrow holds whole row groups: 500 MB on the Hub
+            table = parquet.ParquetFile(reader.file(), buffer_size=_BUFFER, pre_buffer=False)
+            column = _column(source, table.schema_arrow, listing.column)
+            label = next((name for name in _LABELS if name in table.schema_arrow.names), None)
+            names = _class_names(table.schema_arrow.metadata, label)
+            width = len(str(max(0, table.metadata.num_rows - 1)))
+            wanted = [column] if label is None else [column, label]
+            for batch in table.iter_batches(_ROWS, columns=wanted, use_threads=False):
+                images = batch.column(column)
+                labels = None if label is None else batch.column(label)
+                for i in range(len(batch)):
+                    key = f"{source}/{number:0{width}d}"
+                    number += 1
+                    item = _item(key, source, images[i].as_py(), listing)
+                    yield item if labels is None else item._replace(label=_named(labels[i].as_py(), names))
+        except (pyarrow.ArrowException, OSError, EOFError) as error:
+            text = " ".join(str(error).split())
+            if isinstance(error, pyarrow.ArrowNotImplementedError):
+                raise InputError("unsupported", text[:200]) from None
+            raise InputError("damaged", f"not a parquet file, or damaged after {number} rows: {text[:200]}") from None
+
+
+def _item(key: str, source: str, value: Any, listing: Listing) -> Item:
+    data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    limit = listing.max_file_bytes
+    if data:
+        if limit is not None and len(data) > limit:
+            return unusable(key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)")
+        return Item(key, Held(data))
+    if isinstance(path, str) and path:
+        if hostile(path):
+            return unusable(key, "hostile-name", "it names a file outside the table's folder")
+        return Item(key, File(f"{source.rpartition('/')[0] or '.'}/{path}", limit))
+    return unusable(key, "empty", "neither bytes nor a path in this row")
+
+
+def _column(source: str, schema: Any, asked: str | None) -> str:
+    import pyarrow as pa
+
+    def holds_images(kind: Any) -> bool:
+        if pa.types.is_struct(kind):
+            return any(kind.field(i).name == "bytes" and is_bytes(kind.field(i).type) for i in range(kind.num_fields))
+        return is_bytes(kind)
+
+    def is_bytes(kind: Any) -> bool:
+        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+    fitting = [field.name for field in schema if holds_images(field.type)]
+    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)[:300]
+    if asked is not None:
+        if asked not in schema.names:
+            raise UsageError(f"{source}: no column {asked!r}; its columns are {columns}")
+        if asked not in fitting:
+            raise UsageError(f"{source}: column {asked!r} holds no images; its columns are {columns}")
+        return asked
+    if not fitting:
+        raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}")
+    named = [name for name in fitting if name in ("image", "img", "jpg", "png")]
+    if len(fitting) > 1 and len(named) != 1:
+        raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which (--column NAME)")
+    return str((named or fitting)[0])
+
+
+def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str] | None:
+    """Names of the classes, from what the datasets library writes beside the schema."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        names = features[label]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
+
+
+def _named(value: Any, names: list[str] | None) -> str | None:
+    if value is None:
+        return None
+    if names is not None and isinstance(value, int) and 0 <= value < len(names):
+        return names[value]
+    return str(value)

@@ -1,0 +1,74 @@
+"""Items in batches that take about as long as each other, whatever the images' size."""
+
+from collections.abc import Callable, Iterator
+
+from normcli.formats import Item, Skip
+from normcli.pipeline.journal import Recalled
+
+Batch = list[Item | Skip] | Recalled
+
+_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
+_LARGEST = 512
+_LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are under way
+
+
+class Batches:
+    """An iterator of lists of items; `learn` tells it how long a batch took.
+
+    Args:
+        items: what to put together; a line of the journal is a batch of its own.
+        starts: called with every batch before it is handed out.
+        looks: after so many items a batch ends, whatever its size.
+    """
+
+    def __init__(
+        self,
+        items: Iterator[Item | Skip | Recalled],
+        starts: Callable[[Batch], None] | None = None,
+        looks: Iterator[int] = iter(()),
+    ) -> None:
+        self._items = items
+        self._starts = starts
+        self._looks = looks
+        self._until = next(looks, None)
+        self._given = 0
+        self._size = 2
+        self._next: Recalled | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self
+
+    def __next__(self) -> Batch:
+        batch = self._batch()
+        if self._starts is not None:
+            self._starts(batch)
+        return batch
+
+    def _batch(self) -> Batch:
+        if self._next is not None:
+            recalled, self._next = self._next, None
+            return recalled
+        batch: list[Item | Skip] = []
+        held = 0
+        if self._until == self._given:
+            self._until = next(self._looks, None)
+        for item in self._items:
+            if isinstance(item, Recalled):
+                if not batch:
+                    return item
+                self._next = item
+                break
+            batch.append(item)
+            self._given += 1
+            if isinstance(item, Item):
+                held += getattr(item.load, "held_bytes", 0)
+            if len(batch) >= self._size or held >= _LARGEST_HELD or self._given == self._until:
+                break
+        if not batch:
+            raise StopIteration
+        return batch
+
+    def learn(self, inputs: int, seconds: float) -> None:
+        """Fit the size of the next batches to what one took."""
+        if seconds > 0:
+            self._size = max(1, min(int(inputs * _SECONDS / seconds), 2 * self._size, _LARGEST))

@@ -1,0 +1,359 @@
+"""The way back: from what apply wrote to the pixels of the original files, and the check of what was written."""
+
+import math
+import os
+import shutil
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli import engine as engines
+from normcli import storage
+from normcli.errors import InputError, NoInputError, NormcliError, UsageError
+from normcli.formats import stack as stacks
+from normcli.images.encode import png, tiff
+from normcli.images.orientation import as_stored
+from normcli.pipeline import manifest, naming, outputs
+from normcli.pipeline.counting import Failure
+from normcli.pipeline.manifest import Record, text_of
+from normcli.pipeline.mapping import invert
+from normcli.schemes import Affine
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass
+class Restored:
+    """What an inverse gave.
+
+    Attributes:
+        images: files written.
+        exact: of them, those whose pixels are the originals' bit for bit.
+        why_not: the others, by reason.
+        failed: by reason: files that are missing or damaged.
+    """
+
+    images: int = 0
+    exact: int = 0
+    why_not: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+
+
+def inverse(
+    out: str | os.PathLike[str],
+    back: str | os.PathLike[str],
+    *,
+    to: str | None = None,
+    force: bool = False,
+    engine: str = "auto",
+    workers: int = 0,
+    on_failure: Callable[[Failure], None] | None = None,
+    on_progress: Callable[[Any], None] | None = None,
+) -> Restored:
+    """Restore the original files' pixels from the output of `apply`, as PNG or TIFF.
+
+    The pixels are those that were mapped: after --resize and --center-crop, without a dropped alpha channel;
+    turned back as they were stored, with the EXIF orientation noted in the file.
+
+    Args:
+        out: what `apply` wrote.
+        back: folder for the images.
+        to: "png" or "tiff"; None is PNG, and TIFF for what PNG cannot hold.
+        force: write into a folder that holds something.
+        engine: "auto", "serial", "threads" or "processes".
+        workers: how many; 0 is one per usable processor.
+        on_failure: called with every file that cannot be restored.
+        on_progress: called after every batch.
+
+    Raises:
+        UsageError: not such a folder, or settings that cannot be.
+        NoInputError: nothing could be restored.
+        OutputError: something cannot be written.
+    """
+    source, target = os.fsdecode(out), os.fsdecode(back)
+    if to not in (None, "png", "tiff"):
+        raise UsageError(f"{to} cannot hold restored images: choose png or tiff")
+    head, records = manifest.read(source)
+    naming.refuse_overlap(target, [source])
+    if manifest.occupied(target) is not None and not force:
+        raise UsageError(f"{target} is not empty (--force writes into it)")
+    work = os.path.join(target, naming.WORK)  # noqa: PTH118
+    try:
+        os.makedirs(work, exist_ok=True)  # noqa: PTH103
+    except OSError as error:
+        storage.refuse(target, error)
+    total = Restored()
+    one = partial(_restore_batch, source, head["settings"], target, work, to)
+    try:
+        for done in engines.run(one, _batches(records), engine=engine, workers=workers):
+            total.images += done.images
+            total.exact += done.exact
+            total.why_not.update(done.why_not)
+            for failure in done.failures:
+                total.failed[failure.reason] += 1
+                if on_failure is not None:
+                    on_failure(failure)
+            if on_progress is not None:
+                on_progress(done)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if not total.images:
+        raise NoInputError(f"nothing in {source} could be restored")
+    return total
+
+
+class _Batch(NamedTuple):
+    images: int
+    exact: int
+    why_not: Counter[str]
+    failures: list[Failure]
+    inputs: int
+    bytes: int
+
+
+def _batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    usable = (record for record in records if "error" not in record)
+    while batch := list(islice(usable, 16)):
+        yield batch
+
+
+def _restore_batch(
+    source: str, settings: Record, target: str, work: str, to: str | None, records: list[Record]
+) -> _Batch:
+    exact, size = 0, 0
+    why_not: Counter[str] = Counter()
+    failures = []
+    for record in records:
+        try:
+            written = load(source, settings, record)
+            size += written.nbytes
+            pixels = pixels_of(written, record, settings)
+            orientation = record.get("orientation", 1)
+            if orientation != 1:
+                pixels = as_stored(pixels, orientation)
+            usual = outputs.holds(pixels.shape[2], settings["alpha"])
+            kind = to or ("png" if pixels.dtype.kind == "u" and usual else "tiff")
+            if kind == "png" and not (pixels.dtype.kind == "u" and usual):
+                raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
+            data = png(pixels, orientation) if kind == "png" else tiff(pixels)
+            path = os.path.join(target, text_of(record, "name")) + (".png" if kind == "png" else ".tif")  # noqa: PTH118
+            storage.place(f"{work}/file-{os.getpid()}-{threading.get_native_id()}", path, [data])
+        except InputError as error:
+            failures.append(Failure(text_of(record, "name"), "restore", error.reason, error.message))
+            continue
+        if record["exact"]:
+            exact += 1
+        else:
+            why_not[_why_not(record, settings)] += 1
+    return _Batch(len(records) - len(failures), exact, why_not, failures, len(records), size)
+
+
+def _why_not(record: Record, settings: Record) -> str:
+    if record["dtype"].startswith("f"):
+        return "float originals, restored within rounding"
+    if record.get("clipped"):
+        return "clipped values"
+    return f"{settings['to']} {settings['dtype']} holds fewer levels than the original"
+
+
+def load(out: str, settings: Record, record: Record) -> Array:
+    """The array of one record, as it was written.
+
+    Raises:
+        InputError: missing, damaged, or of another shape than recorded.
+    """
+    if record.get("found"):
+        raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
+    if settings["to"] == "stack":
+        try:
+            stack = stacks.read(os.path.join(out, stacks.ARRAY))  # noqa: PTH118
+        except (OSError, ValueError) as error:
+            raise InputError("damaged", f"{stacks.ARRAY}: {error}") from None
+        array: Array = stack[record["row"]]
+    else:
+        kind = outputs.KINDS[settings["to"]]
+        array = outputs.decode(
+            settings["to"],
+            os.path.join(out, text_of(record, "name")) + kind.suffix,  # noqa: PTH118
+            settings["alpha"],
+        )
+    want = manifest.written_shape(record, settings)
+    if array.shape != want:
+        raise InputError("damaged", f"is {array.shape}, and {want} was written")
+    return array
+
+
+def pixels_of(written: Array, record: Record, settings: Record) -> Array:
+    """Pixels (H,W,C) as they were mapped, in their own dtype: integers exactly, where the record says so."""
+    written = outputs.interleaved(written, settings["layout"])
+    found = record["map"]
+    restore = _restoring(found)
+    height, width = written.shape[:2]
+    dtype = np.dtype(record["dtype"])
+    pixels = np.empty((height, width, record["shape"][2]), dtype)
+    top = 255 if dtype.itemsize == 1 else 65535
+    for j, channel in enumerate(found["source"]):
+        one = Affine((found["scale"][j],), (found["shift"][j],))
+        if dtype.kind == "u":
+            levels = invert(written[:, :, j], one, restore)
+            pixels[:, :, channel] = np.clip(np.nan_to_num(levels), 0, top).astype(dtype)
+        else:
+            y = written[:, :, j].astype(np.float64)
+            if restore is not None:
+                y = y * restore.scale[0] + restore.shift[0]
+            pixels[:, :, channel] = ((y - one.shift[0]) / one.scale[0]).astype(dtype)
+    return pixels
+
+
+def _restoring(found: Record) -> Affine | None:
+    if "restore" not in found:
+        return None
+    return Affine((found["restore"]["scale"],), (found["restore"]["shift"],))
+
+
+@dataclass
+class Channel:
+    """What the values of one channel say, over all images of the same channels."""
+
+    name: str
+    values: int
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+@dataclass
+class Verified:
+    """What the check found.
+
+    Attributes:
+        images: files read again.
+        channels: for every set of channels that was written, their statistics.
+        problems: name and message of what is missing or not as it was written.
+        expected: mean and std are to be 0 and 1, within `tolerance`; None where no such thing is expected.
+        tolerance: by the dtype.
+    """
+
+    images: int
+    channels: list[Channel]
+    problems: list[tuple[str, str]]
+    expected: bool
+    tolerance: float
+
+    @property
+    def sound(self) -> bool:
+        """Everything is there, and as expected."""
+        near = all(abs(c.mean) < self.tolerance and abs(c.std - 1) < self.tolerance for c in self.channels)
+        return not self.problems and (near or not self.expected)
+
+
+def verify(
+    out: str | os.PathLike[str],
+    *,
+    engine: str = "auto",
+    workers: int = 0,
+    on_progress: Callable[[Any], None] | None = None,
+) -> Verified:
+    """Read everything again that `apply` wrote; give mean and std per channel over all pixels.
+
+    Args:
+        out: what `apply` wrote.
+        engine: "auto", "serial", "threads" or "processes".
+        workers: how many; 0 is one per usable processor.
+        on_progress: called after every batch.
+
+    Raises:
+        UsageError: not such a folder.
+    """
+    source = os.fsdecode(out)
+    head, records = manifest.read(source)
+    settings = head["settings"]
+    sums: dict[tuple[str, ...], list[list[Any]]] = {}
+    problems: list[tuple[str, str]] = []
+    images = 0
+    one = partial(_verify_batch, source, settings)
+    for done in engines.run(one, _batches(records), engine=engine, workers=workers):
+        images += done.images
+        problems += done.problems
+        for names, rows in done.sums:
+            sums.setdefault(names, []).append(rows)
+        if on_progress is not None:
+            on_progress(done)
+    channels = [
+        _channel(name, [rows[j] for rows in all_rows])
+        for names, all_rows in sums.items()
+        for j, name in enumerate(names)
+    ]
+    constants = head["constants"] or {}
+    expected = (
+        settings["scheme"] == "contrast"
+        and constants.get("pooled", False)
+        and constants.get("digest") == head["digest"]
+        and "restore" not in (head.get("maps") or [{}])[0]
+        and not head["clipped"]
+    )
+    return Verified(images, channels, problems, expected, 1e-3 if settings["dtype"] == "float16" else 1e-6)
+
+
+class _Checked(NamedTuple):
+    images: int
+    problems: list[tuple[str, str]]
+    sums: list[tuple[tuple[str, ...], list[Any]]]
+    inputs: int
+    bytes: int
+
+
+def _verify_batch(source: str, settings: Record, records: list[Record]) -> _Checked:
+    problems, sums, size = [], [], 0
+    for record in records:
+        name = text_of(record, "name")
+        try:
+            written = load(source, settings, record)
+            _check_bytes(source, settings, record)
+        except InputError as error:
+            problems.append((name, error.message))
+            continue
+        size += written.nbytes
+        restore = _restoring(record["map"])
+        planes = outputs.interleaved(written, settings["layout"])
+        rows = []
+        for j in range(planes.shape[2]):
+            y = planes[:, :, j].astype(np.float64)
+            if restore is not None:
+                y = y * restore.scale[0] + restore.shift[0]
+            if not np.isfinite(y).all() and settings["nan"] == "error":
+                problems.append((name, "holds NaN or infinity"))
+                break
+            y = y[np.isfinite(y)]
+            middle = float(y.mean()) if y.size else 0.0
+            spread = float(((y - middle) ** 2).sum())
+            rows.append((int(y.size), middle, spread, float(y.min(initial=math.inf)), float(y.max(initial=-math.inf))))
+        else:
+            sums.append((tuple(record["map"]["channels"]), rows))
+    return _Checked(len(records) - len(problems), problems, sums, len(records), size)
+
+
+def _check_bytes(source: str, settings: Record, record: Record) -> None:
+    if settings["to"] == "stack":
+        return
+    path = Path(source) / (text_of(record, "name") + outputs.KINDS[settings["to"]].suffix)
+    if (size := path.stat().st_size) != record["bytes"]:
+        raise InputError("damaged", f"has {size} bytes, and {record['bytes']} were written")
+
+
+def _channel(name: str, rows: list[Any]) -> Channel:
+    """One channel's mean and population std from those of the images; sums rounded once, in any order."""
+    count = sum(row[0] for row in rows)
+    if not count:
+        raise NormcliError(f"channel {name} holds no finite value")
+    mean = math.fsum(n * m for n, m, *_ in rows) / count
+    spread = math.fsum(s + n * (m - mean) ** 2 for n, m, s, *_ in rows) / count
+    return Channel(name, count, mean, math.sqrt(spread), min(row[3] for row in rows), max(row[4] for row in rows))

@@ -1,0 +1,106 @@
+"""Pixels that are left out: by a mask image beside each image, or by a value that stands for "no data"."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normcli import images, storage
+from normcli.errors import InputError, UsageError
+from normcli.images import Decoded, Reading
+
+_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+_READING = Reading(color="native")
+
+
+@dataclass(frozen=True)
+class Masking:
+    """Which pixels are left out; picklable.
+
+    Attributes:
+        folder: of masks, laid out as the images are; a mask's zero leaves its pixel out.
+        roots: folders that were named as sources; a mask's path starts where they end.
+        value: pixels with this value in every channel are left out.
+    """
+
+    folder: str | None = None
+    roots: tuple[str, ...] = ()
+    value: float | None = None
+
+    @classmethod
+    def of(cls, folder: Any, value: float | None, sources: Iterable[str], reading: Reading) -> "Masking | None":
+        """Read the settings; None where every pixel counts.
+
+        Raises:
+            UsageError: no such folder, or together with --resize or --center-crop.
+        """
+        if folder is None and value is None:
+            return None
+        if reading.resize is not None or reading.center_crop is not None:
+            raise UsageError("masks and --ignore-value do not go with --resize or --center-crop, which move pixels")
+        path = None if folder is None else os.fsdecode(folder)
+        if path is not None and not os.path.isdir(path):  # noqa: PTH112
+            raise UsageError(f"mask-dir {path}: no such folder")
+        roots = sorted((os.path.normpath(s) for s in sources if os.path.isdir(s)), key=len, reverse=True)  # noqa: PTH112
+        return cls(path, tuple(roots), value)
+
+    def settings(self) -> dict[str, Any]:
+        """What the statistics file keeps: which pixels count, not where the masks lie."""
+        found: dict[str, Any] = {}
+        if self.folder is not None:
+            found["mask"] = True
+        if self.value is not None:
+            found["ignore_value"] = self.value
+        return found
+
+    def apply(self, key: str, image: Decoded) -> int:
+        """Take the pixels that are left out from an image, which becomes one row; give their number.
+
+        Raises:
+            InputError: no mask, of another size, or nothing is left.
+        """
+        height, width = image.pixels.shape[:2]
+        kept: np.ndarray[Any, Any] = np.ones((height, width), bool)
+        if self.folder is not None:
+            kept = kept & self._mask(key, height, width)
+        if self.value is not None:
+            kept = kept & (image.pixels != self.value).any(axis=2)
+        left_out = int(kept.size - np.count_nonzero(kept))
+        if left_out == kept.size:
+            raise InputError("masked", "every pixel is left out")
+        if left_out:
+            image.pixels = np.ascontiguousarray(image.pixels[kept][None])
+            if image.weights is not None:
+                image.weights = np.ascontiguousarray(image.weights[kept][None])
+                if not image.weights.any():
+                    raise InputError("transparent", "every pixel that is left is fully transparent")
+        return left_out
+
+    def _mask(self, key: str, height: int, width: int) -> np.ndarray[Any, Any]:
+        path = self._path(key)
+        try:
+            mask = images.decode(storage.read(path), _READING).pixels
+        except InputError as error:
+            raise InputError("mask", f"its mask {path}: {error}") from None
+        if mask.shape[:2] != (height, width):
+            raise InputError("mask", f"its mask {path} is {mask.shape[1]} x {mask.shape[0]}, not {width} x {height}")
+        return np.asarray(mask.any(axis=2))
+
+    def _path(self, key: str) -> str:
+        """The mask of an image: the same path in the mask folder, with any usual suffix.
+
+        Raises:
+            InputError: there is none.
+        """
+        assert self.folder is not None
+        name = os.path.normpath(key)
+        root = next((root for root in self.roots if name.startswith(root + os.sep)), None)
+        inside = name[len(root) + 1 :] if root is not None else os.path.basename(name)  # noqa: PTH119
+        stem = os.path.join(self.folder, os.path.splitext(inside)[0])  # noqa: PTH118, PTH122
+        own = os.path.splitext(inside)[1]  # noqa: PTH122
+        for suffix in (*_SUFFIXES, own):
+            if os.path.isfile(stem + suffix):  # noqa: PTH113
+                return stem + suffix
+        raise InputError("mask", f"no mask {stem}.png")

@@ -1,0 +1,54 @@
+"""What a page shows of the images themselves; filled by the pipeline, which can decode them."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One image of the set, small.
+
+    Attributes:
+        key: its path, or container and member.
+        data: a PNG or JPEG file, or None where it could not be read again.
+        kind: "image/png" or "image/jpeg".
+        width, height: of the thumbnail.
+        caption: what it is an extreme of, as a number in words.
+    """
+
+    key: str
+    data: bytes | None = None
+    kind: str = "image/png"
+    width: int = 0
+    height: int = 0
+    caption: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mapped:
+    """The typical image after one scheme, drawn on a scale common to all schemes.
+
+    Attributes:
+        scheme: "stored", "unit", "signed" or "contrast".
+        picture: drawn so that -limit is black and +limit white.
+        scale, shift: per channel, on pixels in 0-1.
+    """
+
+    scheme: str
+    picture: Picture
+    scale: list[float]
+    shift: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Pictures for a page.
+
+    Attributes:
+        extremes: title -> pictures, most extreme first.
+        strip: the typical image as stored and after each scheme.
+        limit: the value that is drawn white in the strip.
+    """
+
+    extremes: dict[str, list[Picture]] = field(default_factory=dict)
+    strip: list[Mapped] = field(default_factory=list)
+    limit: float = 1.0

@@ -1,0 +1,454 @@
+"""How pixels are mapped: every scheme is one function that returns an `Affine`, y = x*scale + shift per channel.
+
+x are levels as stored: 0-255, 0-65535, or raw units for float images. One kernel serves all schemes, the
+inverse is free, and so is folding the map into a network's first convolution.
+"""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli.errors import InputError, UsageError, unknown
+
+Array = np.ndarray[Any, Any]
+Values = tuple[float, ...]
+
+
+class Affine(NamedTuple):
+    """y = x*scale + shift, per channel; evaluated in float64 and rounded once.
+
+    >>> half = Affine((0.5,), (-1.0,))
+    >>> half.inverse()
+    Affine(scale=(2.0,), shift=(2.0,))
+    """
+
+    scale: Values
+    shift: Values
+
+    @classmethod
+    def centered(cls, center: Sequence[float], spread: Sequence[float]) -> "Affine":
+        """Make (x - center) / spread; a level equal to the center maps to 0 exactly."""
+        scale = tuple(1.0 / s for s in spread)
+        # + 0.0: no negative zero where the center is 0
+        return cls(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
+
+    def inverse(self) -> "Affine":
+        """The affine that leads back: x = (y - shift) / scale."""
+        pairs = zip(self.scale, self.shift, strict=True)
+        return Affine(tuple(1.0 / s for s in self.scale), tuple(-b / s + 0.0 for s, b in pairs))
+
+    def take(self, channels: Sequence[int]) -> "Affine":
+        """The same map of other channels: reordered, or one repeated."""
+        return Affine(tuple(self.scale[c] for c in channels), tuple(self.shift[c] for c in channels))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """What a scheme may know of one image.
+
+    Attributes:
+        names: of the channels.
+        white: level of full intensity: 255, 65535, the range given; None for floats in raw units.
+        histogram: (C, bins) counts of an integer image; None for floats.
+        pixels: finite values (N, C) of a float image; None for integers.
+    """
+
+    names: tuple[str, ...]
+    white: float | None
+    histogram: Array | None = None
+    pixels: Array | None = None
+
+    def full(self) -> float:
+        """Level of full intensity.
+
+        Raises:
+            InputError: a float image has none.
+        """
+        if self.white is None:
+            raise InputError("no-range", "a float image has no level of full intensity: give one with --range")
+        return float(self.white)
+
+    def columns(self, per: str) -> list[tuple[Array, Array]]:
+        """Sorted values and their counts: of each channel, or with per="image" of all channels together."""
+        if per not in ("channel", "image"):
+            raise UsageError(f"per {per!r}: choose from channel, image")
+        count = len(self.names)
+        if self.histogram is not None:
+            rows = self.histogram if per == "channel" else self.histogram.sum(axis=0, keepdims=True)
+            found = [(np.flatnonzero(row), row[np.flatnonzero(row)]) for row in rows]
+        else:
+            assert self.pixels is not None
+            groups = self.pixels.T if per == "channel" else self.pixels.reshape(1, -1)
+            found = [(np.sort(values), np.ones(values.size, np.int64)) for values in groups]
+        return found if per == "channel" else found * count
+
+
+def unit(image: Image) -> Affine:
+    """[0,1]: x/255, or x/65535 at 16 bits.
+
+    >>> unit(Image(names=("L",), white=255)).scale[0] == 1 / 255
+    True
+    """
+    return Affine((1.0 / image.full(),) * len(image.names), (0.0,) * len(image.names))
+
+
+def signed(image: Image) -> Affine:
+    """[-1,1]: x/127.5 - 1, or x/32767.5 - 1 at 16 bits."""
+    return Affine((2.0 / image.full(),) * len(image.names), (-1.0,) * len(image.names))
+
+
+def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error") -> Affine:
+    """(x/255 - mean) / std, by the dataset's mean and std per channel.
+
+    Float images without --range are not divided: their mean and std are in raw units. Mean and std come from
+    --stats, --mean and --std, --preset, or are computed first.
+    """
+    white = float(image.white or 1)
+    spread = _divisors(std, image.names, zero_std, "std")
+    return Affine.centered([m * white for m in mean], [s * white for s in spread])
+
+
+def caffe(image: Image, *, mean: Values = (123.68, 116.779, 103.939)) -> Affine:
+    """Minus the ImageNet mean, range 0-255, written as BGR (Keras' mode="caffe").
+
+    Args:
+        image: three channels.
+        mean: in RGB order, range 0-255.
+    """
+    if len(image.names) != len(mean):
+        raise InputError(
+            "channels", f"caffe maps {len(mean)} channels, not {len(image.names)} (--color rgb repeats gray)"
+        )
+    return Affine((255.0 / image.full(),) * len(mean), tuple(-m for m in mean))
+
+
+def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
+    """Each image by its own mean and std: (x - mean) / (std + eps).
+
+    Args:
+        image: its levels.
+        per: "channel", or "image" for one mean and std over all channels.
+        eps: added to the std, in levels as stored; albumentations adds 1e-4.
+        zero_std: what a constant channel does.
+    """
+    mean, std = _moments(image, per)
+    return Affine.centered(mean, _divisors([s + eps for s in std], image.names, zero_std, "std"))
+
+
+def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: str = "error") -> Affine:
+    """Global contrast: scale * (x - mean) / sqrt(sqrt_bias + variance), over all channels of each image.
+
+    Args:
+        image: its levels.
+        scale: std of the result.
+        sqrt_bias: added to the variance, range 0-1 squared (Goodfellow et al., Deep Learning, 12.2.1.1).
+        zero_std: what a constant image does.
+    """
+    mean, std = _moments(image, "image")
+    bias = sqrt_bias * float(image.white or 1) ** 2
+    spread = [math.sqrt(bias + s * s) if bias else s for s in std]
+    divisors = _divisors(spread, image.names, zero_std, "std")
+    return Affine.centered(mean, [d / _positive("scale", scale) for d in divisors])
+
+
+def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
+    """Each image from its own min and max to [0,1]: (x - min) / (max - min + eps).
+
+    Args:
+        image: its levels.
+        per: "channel", or "image" for one range over all channels.
+        eps: added to the range, in levels as stored; albumentations adds 1e-4.
+        zero_std: what a constant channel does.
+    """
+    columns = image.columns(per)
+    low = [float(values[0]) for values, _ in columns]
+    width = [float(values[-1]) - bottom + eps for (values, _), bottom in zip(columns, low, strict=True)]
+    return Affine.centered(low, _divisors(width, image.names, zero_std, "max - min"))
+
+
+def percentile(
+    image: Image,
+    *,
+    lo: float = 1.0,
+    hi: float = 99.0,
+    over: str = "image",
+    per: str = "channel",
+    low: Values | None = None,
+    high: Values | None = None,
+    zero_std: str = "error",
+) -> Affine:
+    """(x - p_lo) / (p_hi - p_lo), percentiles of each image or of the dataset.
+
+    What lies outside 0-1 stays, unless --clip 0,1 cuts it.
+
+    Args:
+        image: its levels.
+        lo: percentile that becomes 0.
+        hi: percentile that becomes 1.
+        over: "image", or "dataset" for the percentiles of all images together.
+        per: "channel", or "image" for all channels together.
+        low: the dataset's lower percentile per channel, range 0-1.
+        high: the dataset's upper percentile per channel, range 0-1.
+        zero_std: what equal percentiles do.
+    """
+    if not 0 <= lo < hi <= 100:
+        raise UsageError(f"percentile {lo:g},{hi:g}: give 0 <= LO < HI <= 100")
+    if over == "dataset":
+        assert low is not None and high is not None
+        white = float(image.white or 1)
+        bottom, top = [v * white for v in low], [v * white for v in high]
+    else:
+        columns = image.columns(per)
+        bottom = [_quantile(values, counts, lo) for values, counts in columns]
+        top = [_quantile(values, counts, hi) for values, counts in columns]
+    width = [t - b for b, t in zip(bottom, top, strict=True)]
+    return Affine.centered(bottom, _divisors(width, image.names, zero_std, f"{hi:g}% - {lo:g}%"))
+
+
+def robust(
+    image: Image, *, per: str = "channel", factor: float = 1.4826022185056018, zero_std: str = "error"
+) -> Affine:
+    """Each image by its own median and MAD: (x - median) / (factor * MAD).
+
+    MAD is the median of |x - median|.
+
+    Args:
+        image: its levels.
+        per: "channel", or "image" for all channels together.
+        factor: 1.4826 makes the MAD of normally distributed values their std; 1 is the bare MAD.
+        zero_std: what a MAD of 0 does.
+    """
+    _positive("factor", factor)
+    median, mad = [], []
+    for values, counts in image.columns(per):
+        middle = _quantile(values, counts, 50)
+        apart = np.abs(values - middle)
+        order = np.argsort(apart, kind="stable")
+        median.append(middle)
+        mad.append(factor * _quantile(apart[order], counts[order], 50))
+    return Affine.centered(median, _divisors(mad, image.names, zero_std, "MAD"))
+
+
+def _moments(image: Image, per: str) -> tuple[list[float], list[float]]:
+    """Mean and population std; of integers from exact sums."""
+    mean, std = [], []
+    for values, counts in image.columns(per):
+        if image.histogram is not None:
+            pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
+            n, s = sum(c for _, c in pairs), sum(v * c for v, c in pairs)
+            spread = n * sum(v * v * c for v, c in pairs) - s * s
+            mean.append(s / n)
+            std.append(math.sqrt(spread) / n)
+        else:
+            middle = math.fsum(values.tolist()) / values.size
+            mean.append(middle)
+            std.append(math.sqrt(math.fsum(((values - middle) ** 2).tolist()) / values.size))
+    return mean, std
+
+
+def _quantile(values: Array, counts: Array, percent: float) -> float:
+    """Percentile of sorted values with counts, linear between neighbours in rank, as numpy.percentile's default."""
+    until = np.cumsum(counts)
+    last = int(until[-1]) - 1
+    rank = percent / 100 * last
+    below = min(int(rank), last)
+    at = np.searchsorted(until, [below, min(below + 1, last)], side="right")
+    bottom, top = float(values[at[0]]), float(values[at[1]])
+    return bottom + (top - bottom) * (rank - below)
+
+
+def _divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what: str) -> list[float]:
+    """What to divide by: where a spread is 0, an error that names the channel, 1, or no less than eps."""
+    least = least_std(zero_std)
+    if least is None:
+        flat = [name for name, s in zip(names, spread, strict=True) if not s > 0]
+        if flat:
+            raise InputError(
+                "constant", f"channel {', '.join(flat)} is constant ({what} 0): --zero-std one or eps:X maps it"
+            )
+        return list(spread)
+    if least == "one":
+        return [s if s > 0 else 1.0 for s in spread]
+    return [max(s, float(least)) for s in spread]
+
+
+def least_std(setting: str) -> str | float | None:
+    """Read `--zero-std`: None for "error", "one", or the X of "eps:X".
+
+    Raises:
+        UsageError: none of these.
+    """
+    if setting == "error":
+        return None
+    if setting == "one":
+        return "one"
+    if setting.startswith("eps:"):
+        try:
+            value = float(setting[4:])
+        except ValueError:
+            value = 0.0
+        if 0 < value < math.inf:
+            return value
+    raise UsageError(f"zero-std {setting!r}: choose error, one, or eps:X with X > 0")
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name} must be a positive number, not {value:g}")
+    return value
+
+
+SCHEMES: dict[str, Callable[..., Affine]] = {
+    scheme.__name__: scheme for scheme in (unit, signed, contrast, caffe, zscore, minmax, percentile, robust, gcn)
+}
+# the same affine for every image of a depth; the others look at the image
+OF_DATASET = frozenset({"unit", "signed", "contrast", "caffe"})
+# not given in --scheme NAME:SETTINGS: options of their own, or found from the statistics
+_ELSEWHERE = {"contrast": {"mean", "std"}, "percentile": {"low", "high"}}
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Settings that a scheme takes in `--scheme NAME:SETTINGS`, with their defaults, from its signature.
+
+    >>> settings("zscore")
+    {'per': 'channel', 'eps': 0.0}
+
+    Raises:
+        UsageError: no such scheme.
+    """
+    if name not in SCHEMES:
+        raise unknown("scheme", name, SCHEMES)
+    elsewhere = _ELSEWHERE.get(name, set()) | {"zero_std"}
+    parameters = list(inspect.signature(SCHEMES[name]).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.name not in elsewhere}
+
+
+def divides(name: str) -> bool:
+    """Whether a scheme divides by something that can be 0."""
+    return "zero_std" in inspect.signature(SCHEMES[name]).parameters
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Read "NAME" or "NAME:SETTINGS": values in the order of the settings, or setting=value.
+
+    >>> parse("percentile:2,98"), parse("zscore:per=image")
+    (('percentile', {'lo': 2.0, 'hi': 98.0}), ('zscore', {'per': 'image'}))
+
+    Raises:
+        UsageError: no such scheme or setting, or a value of the wrong kind.
+    """
+    name, colon, rest = text.partition(":")
+    known = settings(name)
+    given: dict[str, Any] = {}
+    words = rest.split(",") if colon else []
+    if isinstance(known.get("mean"), tuple) and len(words) > 1 and "=" not in ",".join(words[1:]):
+        words = [rest]  # caffe:1,2,3 and caffe:mean=1,2,3
+    for position, word in enumerate(words):
+        key, equals, value = word.partition("=")
+        if not equals:
+            if position >= len(known):
+                raise UsageError(f"scheme {text!r}: {name} takes {', '.join(known) or 'no settings'}")
+            key, value = list(known)[position], word
+        key = key.strip().replace("-", "_")
+        if key not in known:
+            raise unknown(f"setting of {name}", key, known) if known else UsageError(f"{name} takes no settings")
+        given[key] = _value(name, key, value, known[key])
+    if given.get("over", "image") not in ("image", "dataset"):
+        raise UsageError(f"over {given['over']!r}: choose from image, dataset")
+    if given.get("per", "channel") not in ("channel", "image"):
+        raise UsageError(f"per {given['per']!r}: choose from channel, image")
+    return name, given
+
+
+def _value(name: str, key: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text.strip()
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(map(math.isfinite, values)):
+        raise UsageError(f"{name}: {key} must be a number, not {text!r}")
+    if isinstance(default, tuple):
+        if len(values) != len(default):
+            raise UsageError(f"{name}: {key} must be {len(default)} numbers, not {len(values)}")
+        return values
+    return values[0]
+
+
+class Preset(NamedTuple):
+    """Published constants.
+
+    Attributes:
+        mean, std: per channel, range 0-1, RGB.
+        convention: what kind of mean and std these are.
+        source: where they are published, or how they were found.
+    """
+
+    mean: Values
+    std: Values
+    convention: str
+    source: str
+
+
+_INCEPTION = Preset((0.5,) * 3, (0.5,) * 3, "no statistics: maps 0-1 to [-1,1]", "Keras mode='tf', timm")
+PRESETS: dict[str, Preset] = {
+    "imagenet": Preset(
+        (0.485, 0.456, 0.406),
+        (0.229, 0.224, 0.225),
+        "mean of per-image stds, after resize 256 + centre crop 224",
+        "torchvision, timm (pytorch/vision issue 1439)",
+    ),
+    "clip": Preset(
+        (0.48145466, 0.4578275, 0.40821073),
+        (0.26862954, 0.26130258, 0.27577711),
+        "fits the pooled family",
+        "OpenAI CLIP, as published",
+    ),
+    "inception": _INCEPTION,
+    "cifar10": Preset(
+        (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "pooled population, train", "recomputed from the images"
+    ),
+    "cifar10-copied": Preset(
+        (0.4914, 0.4822, 0.4465),
+        (0.2023, 0.1994, 0.2010),
+        "mean of per-image N-1 stds, train",
+        "widely copied tutorials; recomputed from the images",
+    ),
+    "cifar100": Preset(
+        (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "pooled population, train", "recomputed from the images"
+    ),
+    "cifar100-copied": Preset(
+        (0.5071, 0.4867, 0.4408),
+        (0.2675, 0.2565, 0.2761),
+        "pooled population, train",
+        "widely copied tutorials",
+    ),
+    "mnist": Preset((0.1307,), (0.3081,), "pooled population, train", "recomputed from the images"),
+    "fashion-mnist": Preset((0.2860,), (0.3530,), "pooled population, train", "recomputed from the images"),
+    "emnist-letters": Preset((0.1722,), (0.3309,), "pooled population", "recomputed from the images"),
+    "tiny-imagenet": Preset(
+        (0.4802, 0.4481, 0.3975),
+        (0.2764, 0.2689, 0.2816),
+        "pooled population, gray as RGB",
+        "recomputed from the images",
+    ),
+}
+
+
+def preset(name: str) -> Preset:
+    """Find published constants by name.
+
+    >>> preset("mnist").std
+    (0.3081,)
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]

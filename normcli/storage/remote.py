@@ -1,0 +1,210 @@
+"""Bytes on servers: any scheme of fsspec, retried with growing pauses.
+
+Credentials come from where each service's own tools look for them; normcli has no options for them.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple, TypeVar
+
+from normcli.errors import InputError, MissingExtraError, NormcliError
+
+T = TypeVar("T")
+
+FIRST_PAUSE = 0.5  # seconds before the first retry, twice as long before each further one
+_GIVE_UP_AFTER = 3  # reads in a row that failed after all retries: the server is gone, do not wait for it again
+_EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "remote"), "https": ("aiohttp", "remote")}
+_failed_in_a_row: dict[str, int] = {}
+_lock = threading.Lock()
+
+
+class Entry(NamedTuple):
+    """One name in a remote folder."""
+
+    path: str
+    folder: bool
+    fingerprint: str
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    """The fsspec file system of a path, and the path as it wants it.
+
+    Raises:
+        MissingExtraError: fsspec, or what the scheme needs, is not installed.
+        NormcliError: no such scheme.
+    """
+    scheme = path.partition(":")[0]
+    try:
+        import fsspec
+    except ImportError:
+        raise MissingExtraError(f"{scheme}://", "fsspec", "s3" if scheme in ("s3", "s3a") else "remote") from None
+    try:
+        return fsspec.core.url_to_fs(path)  # type: ignore[no-any-return]
+    except ImportError as error:
+        if scheme in _EXTRAS:
+            raise MissingExtraError(f"{scheme}://", *_EXTRAS[scheme]) from None
+        raise NormcliError(f"{scheme}:// needs another library: {error}") from None
+    except ValueError as error:
+        raise NormcliError(f"{path}: {error}") from None
+
+
+def _server(path: str) -> str:
+    scheme, _, rest = path.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def retried(path: str, action: Callable[[], T]) -> T:
+    """Do something that talks to a server; again, after a pause, where trying again may help.
+
+    Raises:
+        InputError: "missing", "unreadable" (refused by the server), or "remote" (no answer after retries).
+    """
+    server = _server(path)
+    given_up = _failed_in_a_row.get(server, 0) >= _GIVE_UP_AFTER
+    retries = 0 if given_up else _retries()
+    for pause in [*(FIRST_PAUSE * 2**i for i in range(retries)), None]:
+        try:
+            result = action()
+        except (InputError, MissingExtraError):
+            raise
+        except PermissionError as error:
+            raise InputError("unreadable", f"the server refuses it: {_line(error)}") from None
+        except Exception as raised:
+            happened = _cause(raised)
+            if isinstance(happened, FileNotFoundError):
+                raise InputError("missing", "no such file on the server") from None
+            status = getattr(happened, "status", None) or _status(happened)
+            if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
+                raise InputError("unreadable", f"the server refuses it ({status}): {_line(happened)}") from None
+            if isinstance(happened, TypeError | AttributeError | ImportError):
+                raise
+            if type(happened).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
+                raise InputError("unreadable", f"no credentials: {_line(happened)}") from None
+            if pause is None:
+                with _lock:
+                    _failed_in_a_row[server] = _failed_in_a_row.get(server, 0) + 1
+                raise InputError("remote", f"{server} does not answer: {_line(happened)}") from None
+            time.sleep(pause)
+        else:
+            _failed_in_a_row.pop(server, None)
+            return result
+    raise AssertionError("unreachable")
+
+
+def _retries() -> int:
+    text = os.environ.get("NORMCLI_RETRIES", "3")
+    return int(text) if text.isdecimal() else 3
+
+
+def _cause(error: Exception) -> Exception:
+    """What happened: fsspec's HTTP calls every failure to ask for a size a missing file."""
+    cause = error.__cause__
+    if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
+        return error
+    of_http = type(cause).__module__.partition(".")[0] in ("aiohttp", "asyncio")
+    temporary = of_http or isinstance(cause, ConnectionError | TimeoutError)
+    return cause if temporary and getattr(cause, "status", None) != 404 else error
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status in a botocore error, or in the cause that s3fs keeps of one."""
+    for cause in (error, error.__cause__):
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            code = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+            if isinstance(code, int):
+                return code
+    return None
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
+def read(path: str, limit: int | None) -> bytes:
+    """Read a whole remote file.
+
+    Raises:
+        InputError: missing, refused, empty, over the limit, or no answer after retries.
+    """
+    system, name = _filesystem(path)
+    if limit is not None:
+        size = retried(path, lambda: system.info(name).get("size"))
+        if size is not None and size > limit:
+            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
+    data: bytes = retried(path, lambda: system.cat_file(name))
+    if not data:
+        raise InputError("empty", "empty file")
+    if limit is not None and len(data) > limit:
+        raise InputError("too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)")
+    return data
+
+
+def read_at(path: str, offset: int, size: int) -> bytes:
+    """Read a span of a remote file by one request.
+
+    Raises:
+        InputError: as `read`.
+    """
+    system, name = _filesystem(path)
+    data: bytes = retried(path, lambda: system.cat_file(name, start=offset, end=offset + size))
+    return data
+
+
+def open_file(path: str) -> tuple[IO[bytes], int]:
+    """Open a remote file for reading at any place; give it and its size.
+
+    Raises:
+        InputError: as `read`.
+    """
+    system, name = _filesystem(path)
+    file = retried(path, lambda: system.open(name, "rb", block_size=1 << 22))
+    size = getattr(file, "size", None)
+    if size is None:
+        file.close()
+        raise InputError("unreadable", "the server does not tell its size, or reads no ranges")
+    return file, size
+
+
+def fingerprint(path: str) -> str:
+    """What the server calls the version of a file; "" where it cannot be had."""
+    system, name = _filesystem(path)
+    try:
+        return _fingerprint(retried(path, lambda: system.info(name)))
+    except InputError:
+        return ""
+
+
+def _fingerprint(info: dict[str, Any]) -> str:
+    version = next((str(info[k]) for k in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(k)), "")
+    return f"{info.get('size')}:{version}"
+
+
+def is_folder(path: str) -> bool:
+    """Say whether a remote path is a folder, or a prefix with something below it.
+
+    Raises:
+        InputError: no answer after retries.
+    """
+    if path.endswith("/"):
+        return True
+    system, name = _filesystem(path)
+    if path.startswith(("http:", "https:")):
+        return False  # any page could be one: a folder's address ends in /
+    return bool(retried(path, lambda: system.isdir(name)))
+
+
+def entries(path: str) -> Iterator[Entry]:
+    """What lies in a remote folder, sorted by name.
+
+    Raises:
+        InputError: as `read`.
+    """
+    system, name = _filesystem(path)
+    found = retried(path, lambda: system.ls(name, detail=True))
+    for info in sorted(found, key=lambda info: str(info["name"])):
+        if info["name"].rstrip("/") != name.rstrip("/"):
+            yield Entry(system.unstrip_protocol(info["name"]), info["type"] == "directory", _fingerprint(info))

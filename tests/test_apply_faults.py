@@ -1,0 +1,228 @@
+"""Killed at any moment, refused by the disk at any write: no partial file under a final name, and resume."""
+
+import errno
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from normcli.errors import NormcliError, OutputError
+from normcli.pipeline.naming import WORK
+from tests.conftest import ROOT, Run, encoded, photograph
+
+COMMAND = [sys.executable, "-m", "normcli", "apply"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    for number in range(40):
+        path = folder / f"{number % 4}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(photograph(32, 32, seed=number)))
+    (folder / "0/broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def finals(folder: Path) -> dict[str, bytes]:
+    """What stands under final names."""
+    found = tree(folder) if folder.exists() else {}
+    return {name: data for name, data in found.items() if not name.startswith(WORK)}
+
+
+def killed_at_random(arguments: list[str], undisturbed: dict[str, bytes], out: Path, kills: int, seed: int) -> int:
+    """Start, kill -9 after a random time, look, resume; as often as asked. Give how many kills met a run."""
+    rng = random.Random(seed)
+    started = time.perf_counter()
+    subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, check=False, capture_output=True)
+    whole = time.perf_counter() - started
+    subprocess.run(["rm", "-rf", str(out)], check=True)
+    met = 0
+    for _ in range(kills):
+        process = subprocess.Popen([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=rng.uniform(0.2, 1.1) * whole)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            met += 1
+        process.wait()
+        for name, data in finals(out).items():
+            assert data == undisturbed[name], f"{name} is partial"
+        if process.returncode == 3:  # complete: begin again
+            assert finals(out) == undisturbed
+            subprocess.run(["rm", "-rf", str(out)], check=True)
+    done = subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, capture_output=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert tree(out) == undisturbed
+    return met
+
+
+SHAPES = [["--scheme", "zscore"], ["--to", "stack"], ["--to", "png", "--scheme", "minmax"]]
+
+
+@pytest.mark.parametrize("options", SHAPES, ids=" ".join)
+def test_killed_and_resumed_is_byte_identical(options: list[str], photos: Path, tmp_path: Path) -> None:
+    plain = [*COMMAND, str(photos), "-o", str(tmp_path / "plain"), *options]
+    assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
+    out = tmp_path / "out"
+    killed_at_random([str(photos), "-o", str(out), *options], tree(tmp_path / "plain"), out, 4, 1)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("options", SHAPES, ids=" ".join)
+def test_a_hundred_kills(options: list[str], tmp_path: Path, shared_data: Path) -> None:
+    arguments = [str(shared_data / "imagenet-300"), *options, "--resize", "128", "--center-crop", "128"]
+    arguments += ["--color", "rgb", "--max-file-bytes", "400000"]  # a few are refused: exit 3
+    plain = [*COMMAND, *arguments, "-o", str(tmp_path / "plain")]
+    assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
+    out = tmp_path / "out"
+    met = killed_at_random([*arguments, "-o", str(out)], tree(tmp_path / "plain"), out, 100, 7)
+    assert met > 50
+
+
+CALLS = ["write", "pwrite", "fsync", "replace", "open", "posix_fallocate"]
+
+
+class Disk:
+    """Lets the k-th call of one function of `os` fail, and from then on every one."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, fails_from: int) -> None:
+        self.calls, self.fails_from = 0, fails_from
+        true = getattr(os, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if name == "open" and not (arguments[1] & os.O_CREAT):
+                return true(*arguments, **options)
+            self.calls += 1
+            if self.calls >= self.fails_from:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return true(*arguments, **options)
+
+        monkeypatch.setattr(os, name, call)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("to", ["npy", "stack", "png"])
+def test_an_error_at_every_kth_write(name: str, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        path = tmp_path / f"in/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(photograph(16, 16, seed=number)))
+    (tmp_path / "in/2x.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")  # a gap in the stack
+    settings: dict[str, Any] = {"to": to, "engine": "serial"}
+    normcli.apply(tmp_path / "in", out=tmp_path / "plain", **settings)
+    undisturbed = tree(tmp_path / "plain")
+    out = tmp_path / "out"
+    for k in range(1, 200):
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, name, k)
+            try:
+                normcli.apply(tmp_path / "in", out=out, resume=True, **settings)
+            except OutputError as error:
+                assert error.exit_code == 5 and "no space left" in str(error)
+            except NormcliError as error:
+                raise AssertionError(f"call {k}: {error!r}") from error
+        for found, data in finals(out).items():
+            assert data == undisturbed[found], f"call {k}: {found} is partial"
+        if disk.calls < k:
+            assert tree(out) == undisturbed
+            return
+        if k % 2:  # now and then from the beginning
+            subprocess.run(["rm", "-rf", str(out)], check=True)
+    raise AssertionError("never without an error")
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+
+
+@pytest.mark.parametrize("to", ["npy", "stack", "png16", "tiff"])
+def test_a_full_disk_ends_with_code_5_and_one_line(to: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
+    (tmp_path / "in/a.png").write_bytes(encoded(noise))
+    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", to, preexec_fn=limited)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1
+    assert finals(tmp_path / "out") == {}
+
+
+def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(encoded(photograph(8, 8)))
+    done = run("apply", "in", "-o", "/proc/nowhere/out", "-s", "unit")
+    assert done.returncode == 5 and done.stderr.count(b"\n") == 1, done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Path, photos: Path) -> None:
+    import shutil
+
+    for copy in range(30):
+        shutil.copytree(photos, tmp_path / f"many/{copy}")
+    arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--progress", "always"]
+    process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    while not finals(tmp_path / "out"):  # under way
+        assert process.poll() is None
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert b"--resume goes on in" in said
+    assert process.returncode == 128 + number
+    assert "normcli.json" not in finals(tmp_path / "out")
+    told = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, check=False)
+    assert told.returncode == 2 and b"holds an interrupted run: --resume completes it" in told.stderr
+    assert subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
+    normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit")
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, photos: Path) -> None:
+    fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
+    work = tmp_path / "out" / WORK
+    work.mkdir(parents=True)
+    with (work / "lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(NormcliError, match="another normcli is writing"):
+            normcli.apply(photos, out=tmp_path / "out", scheme="unit", resume=True)
+    assert normcli.apply(photos, out=tmp_path / "out", scheme="unit", resume=True)["images"] == 40
+
+
+def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path) -> None:
+    normcli.apply(photos, out=tmp_path / "plain", scheme="unit")
+    undisturbed = tree(tmp_path / "plain")
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        from normcli.pipeline import applying
+
+        def die(*arguments: Any) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(applying, "_finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            normcli.apply(photos, out=out, scheme="unit")
+    journal = out / WORK / "journal-0"
+    whole = journal.read_bytes()
+    for cut in range(0, len(whole), 997):
+        for damaged in (whole[:cut], whole[:cut] + b"#" + whole[cut + 1 :]):
+            for old in (out / WORK).glob("journal-*"):
+                old.unlink()
+            journal.parent.mkdir(exist_ok=True)
+            journal.write_bytes(damaged)
+            normcli.apply(photos, out=out, scheme="unit", resume=True)
+            assert tree(out) == undisturbed
+            (out / "normcli.json").unlink()
+            journal.parent.mkdir(exist_ok=True)

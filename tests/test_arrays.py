@@ -1,0 +1,106 @@
+"""Arrays of images: npy, npz, idx; the same pixels in every layout, nothing unpickled, nothing trusted."""
+
+import gzip
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_archives import outcome
+
+import normcli
+from normcli.errors import UsageError
+from normcli.formats import Item, Listing, read
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (7, 9, 11, 3), dtype=np.uint8)
+
+
+def numbers(source: Path, **options: Any) -> tuple[int, list[float], list[float]]:
+    summary = normcli.stats(source, **options)
+    return summary.images, summary.mean, summary.std
+
+
+def expected(images: np.ndarray[Any, Any]) -> tuple[int, list[float], list[float]]:
+    flat = images.reshape(-1, images.shape[-1]).astype(np.float64) / (255 if images.dtype == np.uint8 else 65535)
+    return len(images), flat.mean(0).tolist(), flat.std(0).tolist()
+
+
+def close(found: tuple[int, list[float], list[float]], right: tuple[int, list[float], list[float]]) -> bool:
+    return found[0] == right[0] and all(
+        np.allclose(a, b, atol=1e-12) for a, b in zip(found[1:], right[1:], strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", ["u1", ">u2", "<u2"])
+def test_npy_in_both_layouts_and_byte_orders(tmp_path: Path, dtype: str) -> None:
+    images = IMAGES.astype(dtype) * np.array(1 if dtype == "u1" else 250, dtype)
+    np.save(tmp_path / "a.npy", images)
+    np.save(tmp_path / "b.npy", np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+    native = images.astype(images.dtype.newbyteorder("="))
+    assert close(numbers(tmp_path / "a.npy"), expected(native))
+    assert close(numbers(tmp_path / "b.npy"), expected(native))
+    assert close(numbers(tmp_path / "b.npy", layout="nchw"), expected(native))
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_takes_its_arrays_of_images_and_their_labels(tmp_path: Path, save: Any) -> None:
+    save(tmp_path / "a.npz", x_train=IMAGES, y_train=np.arange(7), x_test=IMAGES[:2], y_test=np.array([5, 6]))
+    items = [i for i in read([str(tmp_path / "a.npz")], Listing()) if isinstance(i, Item)]
+    assert [item.label for item in items] == ["0", "1", "2", "3", "4", "5", "6", "5", "6"]
+    assert [np.array_equal(item.load(), IMAGES[i % 7]) for i, item in enumerate(items)] == [True] * 9
+    assert items[0].key.endswith("a.npz/x_train/0")
+    assert close(numbers(tmp_path / "a.npz", column="x_test"), expected(IMAGES[:2]))
+    with pytest.raises(UsageError, match="no array 'z'"):
+        normcli.stats(tmp_path / "a.npz", column="z")
+
+
+def idx(array: np.ndarray[Any, Any], code: int = 8) -> bytes:
+    return struct.pack(f">BBBB{array.ndim}I", 0, 0, code, array.ndim, *array.shape) + array.tobytes()
+
+
+def test_idx_is_read_plain_and_gzipped_with_its_labels(tmp_path: Path) -> None:
+    images = IMAGES[..., 0]
+    for pack, suffix in ((bytes, ""), (gzip.compress, ".gz")):
+        (tmp_path / f"t10k-images-idx3-ubyte{suffix}").write_bytes(pack(idx(images)))
+        (tmp_path / f"t10k-labels-idx1-ubyte{suffix}").write_bytes(pack(idx(np.arange(7, dtype=np.uint8))))
+        source = tmp_path / f"t10k-images-idx3-ubyte{suffix}"
+        assert close(numbers(source), expected(images[..., None]))
+        items = [i for i in read([str(source)], Listing()) if isinstance(i, Item)]
+        assert [item.label for item in items] == list("0123456")
+
+
+def test_what_is_no_stack_of_images_is_one_clear_failure(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    cases: list[tuple[bytes, str]] = []
+
+    def saved(array: Any) -> bytes:
+        np.save(path, array, allow_pickle=True)
+        return path.read_bytes()
+
+    good = saved(IMAGES)
+    cases += [(good[:place], "truncated") for place in (20, 127, 128, len(good) - 1)]
+    cases += [(good[:4], "not-an-array"), (b"x" * 99, "not-an-array"), (b"", "not-an-array")]
+    cases += [(saved(np.array([{"a": 1}], object)), "unsupported"), (saved(np.array(["text"])), "unsupported")]
+    cases += [(saved(np.zeros((2, 9, 9, 3), complex)), "unsupported"), (saved(np.zeros(5)), "not-an-image")]
+    cases += [(saved(np.asfortranarray(IMAGES)), "unsupported"), (saved(np.zeros((3, 0, 9, 3))), "empty")]
+    header = b"{'descr': '|u1', 'fortran_order': False, 'shape': (9, 99999, 99999, 3), }"
+    lying = b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header
+    cases += [(lying, "truncated"), (lying.replace(b"(9,", b"(-9"), "damaged")]
+    cases += [(lying.replace(b"'|u1'", b"__import__('os')"), "damaged")]
+    for data, reason in cases:
+        path.write_bytes(data)
+        assert outcome(path) == (0, Counter({reason: 1}), Counter()), (data[:80], reason)
+
+
+def test_an_unclear_layout_is_asked_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((5, 3, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="may be nhwc or nchw"):
+        normcli.stats(tmp_path / "a.npy")
+    np.save(tmp_path / "b.npy", np.zeros((3, 8, 8), np.uint8))
+    with pytest.raises(UsageError, match="may be nhw, hwc or chw"):
+        normcli.stats(tmp_path / "b.npy")
+    assert normcli.stats(tmp_path / "b.npy", layout="chw").channels == ["R", "G", "B"]
+    with pytest.raises(UsageError, match="choose from"):
+        normcli.stats(tmp_path / "b.npy", layout="xyz")

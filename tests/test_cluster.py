@@ -1,0 +1,102 @@
+"""A Dask cluster of two workers: the same bits, also when a worker is killed half-way."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import packing
+import pytest
+from conftest import Run, encoded, photograph
+
+import normcli
+from normcli.errors import MissingExtraError, NormcliError, UsageError
+
+distributed = pytest.importorskip("distributed", reason='dask is not installed: pip install "normcli[dask]"')
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of distributed's own sockets at the end
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    root = tmp_path / "many"
+    root.mkdir()
+    for i in range(150):
+        (root / f"{i:03d}.png").write_bytes(encoded(photograph(60, 80, seed=i)))
+    (root / "broken.png").write_bytes(b"\x89PNG")
+    return root
+
+
+@pytest.mark.parametrize("row", ["folder", "tar", "tar.gz", "zip", "parquet"])
+def test_the_same_state_as_without_it(row: str, cluster: Any, folder: Path, tmp_path: Path) -> None:
+    sources = [folder]
+    if row != "folder":
+        (tmp_path / "packed").mkdir()
+        sources = packing.ROWS[row][1](folder, tmp_path / "packed")
+    found = normcli.stats(*sources, engine="dask", scheduler=cluster.scheduler_address, by="folder")
+    assert found.to_json() == normcli.stats(folder, by="folder").to_json()
+
+
+def test_failures_come_in_order(cluster: Any, many: Path) -> None:
+    (many / "0000.png").write_bytes(b"")
+    found: list[Any] = []
+    normcli.stats(many, engine="dask", scheduler=cluster.scheduler_address, on_failure=found.append)
+    assert [Path(failure.key).name for failure in found] == ["0000.png", "broken.png"]
+
+
+def test_a_worker_killed_half_way_changes_nothing(cluster: Any, many: Path) -> None:
+    killed: list[int] = []
+
+    def kill_one(done: Any) -> None:
+        if not killed:
+            killed.append(next(iter(cluster.workers.values())).pid)
+            os.kill(killed[0], signal.SIGKILL)
+
+    found = normcli.stats(many, engine="dask", scheduler=cluster.scheduler_address, on_progress=kill_one)
+    assert killed
+    assert found.to_json() == normcli.stats(many).to_json()
+
+
+def test_a_sample_and_a_journal_on_the_cluster(cluster: Any, many: Path, tmp_path: Path) -> None:
+    address = cluster.scheduler_address
+    for options in ({"tolerance": 0.1}, {"sample": "30"}):
+        there = normcli.stats(many, engine="dask", scheduler=address, **options)  # type: ignore[arg-type]
+        assert there.to_json() == normcli.stats(many, **options).to_json()  # type: ignore[arg-type]
+    kept = normcli.stats(many, engine="dask", scheduler=address, resume=tmp_path / "j")
+    assert kept.to_json() == normcli.stats(many, resume=tmp_path / "j").to_json()
+
+
+def test_a_local_cluster_from_the_command(folder: Path, run: Run) -> None:
+    done = run("stats", folder, "--engine", "dask", "-j", "2", "--json", "-q")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.decode() == normcli.stats(folder).to_json()
+
+
+def test_an_address_that_answers_nothing(folder: Path, run: Run, tmp_path: Path) -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        for port in (silent.getsockname()[1], 9):  # accepts and says nothing; refuses
+            done = run("stats", folder, "--engine", "dask", "--scheduler", f"127.0.0.1:{port}", "-o", "a.json")
+            assert (done.returncode, done.stdout) == (6, b"")
+            assert done.stderr.count(b"\n") == 1 and b"no Dask scheduler answers at 127.0.0.1" in done.stderr
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_what_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="goes with --engine dask"):
+        normcli.stats(folder, scheduler="127.0.0.1:1", engine="threads")
+    with pytest.raises(NormcliError, match="no Dask scheduler"):
+        normcli.stats(folder, scheduler="nonsense://x", engine="dask")
+    monkeypatch.setitem(__import__("sys").modules, "distributed", None)
+    with pytest.raises(MissingExtraError, match=r"normcli\[dask\]"):
+        normcli.stats(folder, engine="dask")

@@ -1,0 +1,131 @@
+"""`diff`: zero against itself, W1 and JS against plain twins, and the gate."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, Run, photograph
+from PIL import Image
+
+from normcli import stats
+from normcli.difference import diff, jensen_shannon, wasserstein
+from normcli.errors import UsageError
+from normcli.summary import Summary
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Summary, Summary]:
+    """A set, and the same set 2% brighter."""
+    for name, gain in (("a", 1.0), ("b", 1.02)):
+        for seed in range(6):
+            pixels = np.clip(np.rint(photograph(40, 50, 3, seed) * gain), 0, 255).astype(np.uint8)
+            folder = tmp_path / name / ("even" if seed % 2 else "odd")
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(folder / f"{seed}.png")
+    return stats(tmp_path / "a", by="folder"), stats(tmp_path / "b", by="folder")
+
+
+def test_a_set_against_itself_is_zero(pair: tuple[Summary, Summary]) -> None:
+    found = diff(pair[0], pair[0])
+    assert found.identical and found.distance == 0 and not found.exceeds(0)
+    assert found.shift == [0, 0, 0] and found.ratio == [1, 1, 1]
+    assert found.w1 == [0, 0, 0] and found.js == [0, 0, 0]
+    assert not (found.counts or found.composition or found.groups or found.settings)
+
+
+def test_a_brighter_copy(pair: tuple[Summary, Summary]) -> None:
+    a, b = pair
+    found = diff(a, b)
+    assert not found.identical and found.exceeds(0.01) and not found.exceeds(1)
+    for c in range(3):
+        assert found.shift[c] == pytest.approx((b.mean[c] - a.mean[c]) / a.std[c])
+        assert found.ratio[c] == pytest.approx(b.std[c] / a.std[c])
+        # every pixel moves up, so the average move is the move of the mean
+        assert found.w1[c] == pytest.approx(b.mean[c] - a.mean[c], abs=1e-12)
+    assert set(found.groups) == {"even", "odd"}
+
+
+def test_wasserstein_is_the_average_move_in_rank_order() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        p, q = (np.sort(rng.integers(0, 256, 300)) / 255 for _ in range(2))
+        levels = [[(float(v), int(n)) for v, n in zip(*np.unique(x, return_counts=True), strict=True)] for x in (p, q)]
+        assert wasserstein(*levels) == pytest.approx(np.abs(p - q).mean(), abs=1e-12)
+
+
+def test_jensen_shannon_is_the_textbook_formula() -> None:
+    rng = np.random.default_rng(1)
+    p, q = (rng.integers(0, 50, 256).astype(float) for _ in range(2))
+    levels = [[(i / 255, n) for i, n in enumerate(row) if n] for row in (p, q)]
+    p, q = p / p.sum(), q / q.sum()
+    m = (p + q) / 2
+    want = sum(x[x > 0] @ np.log2(x[x > 0] / m[x > 0]) for x in (p, q)) / 2
+    assert jensen_shannon(*levels) == pytest.approx(want)
+
+
+def test_8_and_16_bits_of_the_same_pixels_are_alike(tmp_path: Path) -> None:
+    pixels = photograph(30, 30, 1)[:, :, 0]
+    for name, array in (("a", pixels), ("b", pixels.astype(np.uint16) * 257)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(array).save(tmp_path / name / "x.png")
+    found = diff(stats(tmp_path / "a"), stats(tmp_path / "b"))
+    assert found.distance == 0 and found.js == [0.0]
+    assert found.w1[0] < 1e-12
+    assert found.composition["depth:16"] == (0, 1)
+
+
+def test_what_cannot_be_compared_is_refused(pair: tuple[Summary, Summary]) -> None:
+    a = pair[0]
+    with pytest.raises(UsageError, match="channels"):
+        diff(a, replace(a, channels=["L"], mean=[0.1], std=[0.1]))
+    with pytest.raises(UsageError, match="raw units"):
+        diff(a, replace(a, depth=None))
+
+
+def test_a_constant_channel_that_moved_is_over_every_limit(pair: tuple[Summary, Summary]) -> None:
+    flat = replace(pair[0], std=[0.0, 0.0, 0.0])
+    assert diff(flat, flat).distance == 0
+    assert diff(flat, pair[1]).exceeds(1e9)
+
+
+@pytest.fixture
+def saved(pair: tuple[Summary, Summary], tmp_path: Path) -> Path:
+    pair[0].save(tmp_path / "a.json")
+    pair[1].save(tmp_path / "b.json")
+    return tmp_path
+
+
+def test_the_gate(saved: Path, run: Run) -> None:
+    assert run("diff", "a.json", "a.json", "--max-shift", 0).returncode == 0
+    done = run("diff", "a.json", "b.json", "--max-shift", 0.01)
+    assert done.returncode == 1 and b"more than --max-shift 0.01" in done.stderr
+    assert run("diff", "a.json", "b.json", "--max-shift", 0.5).returncode == 0
+    done = run("diff", "a.json", "b.json", "--max-shift", 0.01, "--json")
+    found = json.loads(done.stdout)
+    assert done.returncode == 1 and found["passed"] is False and found["schema"] == "normcli/diff/1"
+
+
+def test_the_table(saved: Path, run: Run) -> None:
+    done = run("diff", "a.json", "b.json")
+    assert done.returncode == 0 and done.stderr == b""
+    assert done.stdout.startswith(b"channel") and b"group" in done.stdout
+    done = run("diff", "a.json", ROOT / "sample_data" / "expected.json")
+    assert done.returncode in (0, 2)  # floats among the sample images: raw units
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.json", "absent.json"], b"absent.json: no such file"),
+        (["a.json", "b.json", "--max-shift", "-1"], b"max-shift"),
+        (["a.json", "b.json", "--max-shift", "nan"], b"max-shift"),
+        (["-", "-"], b"only one"),
+        (["a.json", "a"], b"a: "),
+    ],
+)
+def test_wrong_usage_is_one_line(arguments: list[str], words: bytes, saved: Path, run: Run) -> None:
+    done = run("diff", *arguments)
+    assert done.returncode == 2 and done.stdout == b""
+    assert words in done.stderr and done.stderr.count(b"\n") == 1

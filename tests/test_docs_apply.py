@@ -1,0 +1,56 @@
+"""docs/apply.md runs as written, block after block, beside a folder called photos."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from normcli.pipeline.outputs import KINDS
+from normcli.schemes import SCHEMES
+from tests.conftest import ROOT
+
+TEXT = (ROOT / "docs/apply.md").read_text()
+BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+
+
+def run(language: str, block: str, folder: Path) -> None:
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    if language == "bash":
+        command = ["bash", "-euo", "pipefail", "-c", block]
+    else:  # loaders that spawn import it
+        (folder / "block.py").write_text(block)
+        command = [sys.executable, "block.py"]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=300)
+    assert done.returncode == 0, f"{block}\n{done.stderr.decode()}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("docs")
+    shutil.copytree(ROOT / "sample_data", place / "photos")
+    for block in (block for language, block in BLOCKS if language == "bash"):
+        run("bash", block, place)
+    return place
+
+
+def test_the_shell_blocks_run(folder: Path) -> None:
+    assert len(list((folder / "back").rglob("*.*"))) == 44
+    assert (folder / "dawn.npy").read_bytes()[:6] == b"\x93NUMPY"
+    assert (folder / "dawn.png").read_bytes()[:4] == b"\x89PNG"
+    assert list((folder / "pngs/photos").rglob("*.png.npy"))
+
+
+def test_the_torch_block_runs(folder: Path) -> None:
+    pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
+    for block in (block for language, block in BLOCKS if language == "python"):
+        run("python", block, folder)
+
+
+def test_every_scheme_and_output_has_a_line() -> None:
+    for name in [*SCHEMES, *KINDS]:
+        assert re.search(rf"^\| .*`{name}`", TEXT, re.MULTILINE), name

@@ -1,0 +1,175 @@
+"""A killed run goes on: whatever the moment, whatever is left of the journal, the same bytes come out."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import ROOT, Run, encoded, photograph
+
+import normcli
+from normcli.errors import NormcliError, UsageError
+from normcli.pipeline import journal
+
+# the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
+COMMAND = """
+import sys
+from normcli.pipeline import journal
+journal._SECONDS = 0.02
+append = journal.Journal._append
+def told(self, line):
+    append(self, line)
+    sys.stderr.write("line\\n")
+    sys.stderr.flush()
+journal.Journal._append = told
+from normcli.cli import run
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "_SECONDS", 0.0)
+    monkeypatch.setattr("normcli.pipeline.batches._LARGEST", 2)
+
+
+@pytest.fixture
+def photographs(tmp_path: Path) -> Path:
+    root = tmp_path / "photographs"
+    root.mkdir()
+    for i in range(60):
+        (root / f"{i:03d}.png").write_bytes(encoded(photograph(300, 400, seed=i), compress_level=1))
+    (root / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    (root / "note.txt").write_text("not an image")
+    return root
+
+
+def counted(source: Path, **options: Any) -> tuple[str, list[Any]]:
+    failures: list[Any] = []
+    summary = normcli.stats(source, on_failure=failures.append, **options)
+    return summary.to_json(), failures
+
+
+def kill_and_resume(source: Path, out: Path, kills: int, rng: random.Random, expected: str) -> int:
+    """Start again and again, kill -9 some time after a line was written; then finish. Gives the lines written."""
+    command = [sys.executable, "-c", COMMAND, "stats", str(source), "-o", str(out), "--resume", "-q"]
+    command += ["--engine", "threads", "-j", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    written = 0
+    for _ in range(kills):
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
+            assert process.stderr is not None
+            for _ in range(rng.randint(1, 5)):
+                written += process.stderr.readline() == b"line\n"
+            try:
+                process.communicate(timeout=rng.uniform(0, 0.05))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        assert process.returncode in (-9, 3), process.returncode
+        if out.exists():  # it was killed after its last step, or not at all
+            assert out.read_text() == expected
+            out.unlink()
+    done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert done.returncode == 3, done.stderr
+    assert not out.with_name(out.name + ".journal").exists()
+    assert out.read_text() == expected
+    return written
+
+
+def test_killed_runs_end_with_the_undisturbed_result(photographs: Path, tmp_path: Path) -> None:
+    expected, _ = counted(photographs)
+    assert kill_and_resume(photographs, tmp_path / "a.json", 3, random.Random(1), expected) >= 3
+
+
+@pytest.mark.campaign
+def test_a_hundred_kills(photographs: Path, tmp_path: Path) -> None:
+    rng = random.Random(2)
+    expected, _ = counted(photographs)
+    lines = sum(kill_and_resume(photographs, tmp_path / f"{n}.json", 2, rng, expected) for n in range(50))
+    print(f"100 kills, {lines} lines written before them, 50 of 50 results identical")
+    assert lines >= 100
+
+
+def cut_everywhere(folder: Path, tmp_path: Path, step: int) -> int:
+    kept = tmp_path / "a.journal"
+    expected = counted(folder, resume=kept, engine="serial")
+    whole = kept.read_bytes()
+    assert whole.count(b"\n") > 3
+    cut = tmp_path / "cut.journal"
+    places = range(max(0, len(whole) - 4096), len(whole) + 1, step)
+    for place in places:
+        cut.write_bytes(whole[:place])
+        assert counted(folder, resume=cut, engine="serial") == expected, place
+    return len(places)
+
+
+def test_a_journal_cut_anywhere_is_used_as_far_as_it_goes(quick: None, folder: Path, tmp_path: Path) -> None:
+    cut_everywhere(folder, tmp_path, 97)
+
+
+@pytest.mark.campaign
+def test_a_journal_cut_at_every_byte_of_its_last_4_kib(quick: None, folder: Path, tmp_path: Path) -> None:
+    print(f"{cut_everywhere(folder, tmp_path, 1)} cuts, all identical")
+
+
+def test_damage_in_the_middle_costs_that_line_only(quick: None, folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "a.journal"
+    expected = counted(folder, resume=kept, engine="serial")
+    whole = kept.read_bytes()
+    rng = random.Random(3)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(whole.index(b"\n"), len(whole))] ^= 1 << rng.randrange(8)
+        kept.write_bytes(damaged)
+        assert counted(folder, resume=kept, engine="serial") == expected
+
+
+def test_a_finished_journal_spares_all_reading(
+    quick: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "a.journal"
+    expected = counted(folder, resume=kept, engine="serial")
+
+    def unread(*_: Any, **__: Any) -> bytes:
+        raise AssertionError("a file was read again")
+
+    monkeypatch.setattr("normcli.storage.read", unread)
+    assert counted(folder, resume=kept, engine="serial") == expected
+
+
+def test_files_that_came_changed_or_went_are_seen(quick: None, folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "a.journal"
+    counted(folder, resume=kept, engine="serial")
+    (folder / "cat" / "0.jpg").unlink()
+    (folder / "cat" / "00.png").write_bytes(encoded(photograph(seed=9)))
+    (folder / "dog" / "3.jpg").write_bytes(encoded(photograph(seed=11), "JPEG"))
+    assert counted(folder, resume=kept, engine="serial") == counted(folder)
+
+
+def test_a_journal_of_other_settings_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:
+    normcli.stats(folder, resume=tmp_path / "a.json.journal")
+    with pytest.raises(UsageError, match="other settings: color was 'auto', now 'gray'"):
+        normcli.stats(folder, resume=tmp_path / "a.json.journal", color="gray")
+    done = run("stats", folder, "-o", "a.json", "--resume", "--color", "gray")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert done.stderr.count(b"\n") == 1
+    (tmp_path / "b.json.journal").write_bytes(b"something else\n")
+    assert run("stats", folder, "-o", "b.json", "--resume").returncode == 2  # somebody's file: not overwritten
+    assert (tmp_path / "b.json.journal").read_bytes() == b"something else\n"
+
+
+def test_two_runs_never_write_one_journal(folder: Path, tmp_path: Path) -> None:
+    with (
+        journal.Journal(tmp_path / "a.journal", {}),
+        pytest.raises(NormcliError, match="another run"),
+    ):
+        journal.Journal(tmp_path / "a.journal", {})
+
+
+def test_resume_needs_an_output(folder: Path, run: Run) -> None:
+    done = run("stats", folder, "--resume")
+    assert done.returncode == 2
+    assert b"give -o FILE" in done.stderr

@@ -1,0 +1,232 @@
+"""Servers: the same state from S3 and HTTP as from the folder; retries, refusals, silence."""
+
+import http.server
+import os
+import socket
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import packing
+import pytest
+from conftest import Run
+
+import normcli
+from normcli.errors import MissingExtraError, NormcliError, RemoteError
+from normcli.storage import remote
+
+pytest.importorskip("fsspec", reason='fsspec is not installed: pip install "normcli[containers-test]"')
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.0)
+    remote._failed_in_a_row.clear()
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files with ranges; `fail` decides by path and number of the request what goes wrong."""
+
+    fail: Callable[[str, int], int] | None = None
+    seen: Counter[str]
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_HEAD(self) -> None:
+        self.answer(b"")
+
+    def do_GET(self) -> None:
+        self.answer(None)
+
+    def answer(self, body: bytes | None) -> None:
+        self.seen[self.path] += 1
+        status = self.fail(self.path, self.seen[self.path]) if self.fail else 0
+        if status:
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        path = Path(self.translate_path(self.path))
+        if path.is_dir():
+            (super().do_GET if body is None else super().do_HEAD)()
+            return
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data = path.read_bytes()
+        start, end = 0, len(data)
+        if wanted := self.headers.get("Range"):
+            first, last = wanted.removeprefix("bytes=").split("-")
+            start, end = int(first), min(end, int(last) + 1 if last else end)
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
+        else:
+            self.send_response(200)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(end - start))
+        self.end_headers()
+        if body is None:
+            self.wfile.write(data[start:end])
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[tuple[str, Any]]:
+    pytest.importorskip("aiohttp", reason='aiohttp is not installed: pip install "normcli[containers-test]"')
+    handler = type("Own", (Handler,), {"seen": Counter()})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}", handler
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[Any]:
+    """A client of an S3 server on the loopback, with the environment that finds it."""
+    pytest.importorskip("s3fs", reason='s3fs is not installed: pip install "normcli[containers-test]"')
+    pytest.importorskip("moto", reason='moto is not installed: pip install "normcli[containers-test]"')
+    import boto3
+    import s3fs
+    from moto.server import ThreadedMotoServer
+
+    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    running.start()
+    host, port = running.get_host_and_port()
+    found = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    before = {name: os.environ.get(name) for name in found}
+    os.environ.update(found)
+    s3fs.S3FileSystem.clear_instance_cache()
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="photos")
+    yield client
+    client.close()
+    running.stop()
+    for name, value in before.items():
+        os.environ.pop(name) if value is None else os.environ.update({name: value})
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def upload(client: Any, root: Path, prefix: str) -> None:
+    for path in packing.files_of(root):
+        client.upload_file(str(path), "photos", f"{prefix}/{path.relative_to(root)}")
+
+
+REMOTE = ["tar", "tar.gz", "webdataset", "zip", "parquet"]
+
+
+@pytest.mark.parametrize("row", ["folder", *REMOTE])
+def test_s3_gives_the_folders_state(row: str, bucket: Any, folder: Path, tmp_path: Path) -> None:
+    plain = normcli.stats(folder, by="folder")
+    if row == "folder":
+        upload(bucket, folder, "folder")
+        sources = ["s3://photos/folder"]
+    else:
+        out = tmp_path / "packed"
+        out.mkdir()
+        sources = [f"s3://photos/{row}/{path.name}" for path in packing.ROWS[row][1](folder, out)]
+        upload(bucket, out, row)
+    for engine in ("serial", "threads"):
+        assert normcli.stats(*sources, by="folder", engine=engine).to_json() == plain.to_json()
+
+
+def test_s3_with_a_journal_reads_nothing_again(
+    bucket: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(bucket, folder, "journal")
+    first = normcli.stats("s3://photos/journal", resume=tmp_path / "j")
+
+    def unread(*_: Any) -> bytes:
+        raise AssertionError("an object was read again")
+
+    monkeypatch.setattr(remote, "read", unread)
+    assert normcli.stats("s3://photos/journal", resume=tmp_path / "j").to_json() == first.to_json()
+
+
+def test_a_bucket_that_is_not_there_is_one_line(bucket: Any, run: Run) -> None:
+    done = run("stats", "s3://no-such-bucket/x.jpg")
+    assert (done.returncode, done.stdout) == (4, b"")
+    assert done.stderr.count(b"\n") == 1 and b"missing" in done.stderr
+
+
+@pytest.mark.parametrize("row", ["folder", *REMOTE])
+def test_http_gives_the_folders_state(row: str, server: Any, folder: Path, tmp_path: Path) -> None:
+    url, _ = server
+    plain = normcli.stats(folder)
+    if row == "folder":
+        sources = [f"{url}/images/"]
+    else:
+        out = tmp_path / "packed"
+        out.mkdir()
+        sources = [f"{url}/packed/{path.name}" for path in packing.ROWS[row][1](folder, out)]
+    assert normcli.stats(*sources).to_json() == plain.to_json()
+
+
+def test_a_manifest_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None:
+    url, _ = server
+    rows = [f"{url}/images/{path.relative_to(folder)},x\n" for path in packing.files_of(folder)]
+    (tmp_path / "list.csv").write_text("url,label\n" + "".join(rows))
+    assert normcli.stats(tmp_path / "list.csv").to_json() == normcli.stats(folder).to_json()
+
+
+@pytest.mark.parametrize("status", [500, 503, 429])
+def test_what_fails_for_a_while_is_tried_again(server: Any, folder: Path, status: int) -> None:
+    url, handler = server
+    handler.fail = staticmethod(lambda path, number: status if path.endswith("0.jpg") and number <= 2 else 0)
+    assert normcli.stats(f"{url}/images/").to_json() == normcli.stats(folder).to_json()
+
+
+def test_what_keeps_failing_is_counted_and_the_rest_is_used(server: Any, folder: Path) -> None:
+    url, handler = server
+    handler.fail = staticmethod(lambda path, number: {"0.jpg": 500, "1.jpg": 403, "2.jpg": 404}.get(path[-5:], 0))
+    summary = normcli.stats(f"{url}/images/")
+    assert summary.failures == {"missing": 2, "remote": 2, "unreadable": 2}
+    assert summary.images == 6
+    tried = handler.seen["/images/cat/0.jpg"], handler.seen["/images/cat/1.jpg"]
+    assert tried[0] >= 4 and tried[1] == 1, "a refusal is not asked again"
+
+
+def test_a_server_that_does_not_answer_exits_6(run: Run, folder: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    quick = {"NORMCLI_RETRIES": "0"}
+    done = run("stats", f"http://127.0.0.1:{port}/a.jpg", env=quick)
+    assert (done.returncode, done.stdout) == (6, b"")
+    assert done.stderr.count(b"\n") == 1 and b"does not answer" in done.stderr
+    kept = run("stats", folder, f"http://127.0.0.1:{port}/a.jpg", "-o", "partial.json", env=quick)
+    assert kept.returncode == 6
+    partial_ = normcli.Summary.load(tmp_path / "partial.json")
+    assert (partial_.images, partial_.complete, partial_.failures) == (12, False, {"remote": 1})
+
+
+def test_a_server_that_is_gone_is_not_waited_for_again_and_again() -> None:
+    tries = Counter[str]()
+
+    def gone() -> bytes:
+        tries["all"] += 1
+        raise ConnectionError("refused")
+
+    for _ in range(20):
+        with pytest.raises(normcli.errors.InputError, match="does not answer"):
+            remote.retried("http://x/y", gone)
+    assert tries["all"] == 3 * 4 + 17
+
+
+def test_errors_before_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(NormcliError, match="nosuch"):
+        normcli.stats("nosuch://x/y.jpg")
+    with pytest.raises(RemoteError):
+        normcli.stats("http://127.0.0.1:9/a.tar")
+    monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
+    with pytest.raises(MissingExtraError, match=r"normcli\[s3\]"):
+        normcli.stats("s3://a/b.jpg")
