@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from normcli.pipeline.gallery import Seen
 from normcli.storage import path_fields
 from normcli.tally import Moments, Tally
+
+if TYPE_CHECKING:  # a gallery is drawn only for a report, and costs 25 ms to load
+    from normcli.pipeline.gallery import Seen
 
 Row = tuple[float, list[float], list[float], float, float]
 
@@ -51,7 +53,7 @@ class Counted:
     failures: list[Failure] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
-    seen: list[Seen] = field(default_factory=list)
+    seen: "list[Seen]" = field(default_factory=list)
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0

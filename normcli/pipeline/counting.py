@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,16 +19,17 @@ from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
 from normcli.pipeline.counted import Counted, Failure, row, together
-from normcli.pipeline.gallery import Extremes, Seen
 from normcli.pipeline.journal import Journal, Recalled
 from normcli.pipeline.masking import Masking
 from normcli.pipeline.prefetch import ahead
 from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
 from normcli.pipeline.settings import check, described, limit_of, shard_of
-from normcli.report.pictures import Gallery
 from normcli.storage import path_fields
 from normcli.summary import Summary
 from normcli.summary.conventions import white
+
+if TYPE_CHECKING:
+    from normcli.report.pictures import Gallery
 
 log = logging.getLogger("normcli.stats")
 
@@ -110,6 +111,8 @@ def _count(
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
         done.rows.append(row(moments, unit, full))
     if counting.extremes:
+        from normcli.pipeline.gallery import Seen
+
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
         done.seen.append(Seen(item, moments.weight, *scaled))
     if counting.per_image:
@@ -186,7 +189,7 @@ def stats(
     on_failure: Callable[[Failure], None] | None = None,
     on_image: Callable[[dict[str, Any]], None] | None = None,
     on_progress: Progress | None = None,
-    on_gallery: Callable[[Gallery], None] | None = None,
+    on_gallery: "Callable[[Gallery], None] | None" = None,
 ) -> Summary:
     """Count a set of images in one pass and say what the counts mean.
 
@@ -260,7 +263,11 @@ def stats(
         raise UsageError("--resume goes with a fixed --sample, not with --tolerance")
     if on_gallery is not None and resume is not None:
         raise UsageError("--report with pictures does not go with --resume: make it with show afterwards")
-    extremes = None if on_gallery is None else Extremes()
+    extremes = None
+    if on_gallery is not None:
+        from normcli.pipeline.gallery import Extremes
+
+        extremes = Extremes()
     names = list(map(os.fsdecode, sources))
     masking = Masking.of(mask_dir, ignore_value, names, reading)
     counting = Counting(
