@@ -15,7 +15,7 @@ from PIL import Image
 import normcli
 from normcli import images
 from normcli.errors import NoInputError, NormcliError, UsageError
-from normcli.formats.folder import SUFFIXES
+from normcli.formats.names import SUFFIXES
 from normcli.images import Reading
 from normcli.images.orientation import upright
 from normcli.pipeline import manifest
