@@ -282,6 +282,17 @@ def test_several_folders_keep_their_names(photos: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_members_of_archives_never_leave_the_output(run: Run, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(tmp_path / "hostile.zip", "w") as archive:
+        for name in ("x/1.png", "../evil.png", "/abs.png", "x/../../up.png"):
+            archive.writestr(name, encoded(photograph(8, 9)))
+    run("apply", "hostile.zip", "-o", "deep/out", "-s", "unit")
+    written = {p.relative_to(tmp_path) for p in tmp_path.rglob("*.npy")}
+    assert all(p.parts[:2] == ("deep", "out") for p in written)
+
+
 def test_names_of_any_bytes(run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

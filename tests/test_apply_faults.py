@@ -179,7 +179,8 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
     while not finals(tmp_path / "out"):  # under way
         assert process.poll() is None
     process.send_signal(number)
-    process.communicate(timeout=60)
+    _, said = process.communicate(timeout=60)
+    assert b"--resume goes on in" in said
     assert process.returncode == 128 + number
     assert "normcli.json" not in finals(tmp_path / "out")
     told = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, check=False)

@@ -18,7 +18,7 @@ import pytest
 import yaml
 from conftest import ROOT, Run, photograph
 
-from normcli import dialects, stats
+from normcli import dialects, stats, transform
 from normcli.dialects.reading import read_constants
 from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary import Summary
@@ -210,7 +210,10 @@ def test_its_arithmetic_is_ours(name: str, convention: str, dataset: tuple[Summa
     summary, image = dataset
     said = summary.conventions[convention]
     want = (unit(image) - np.array(said["mean"])) / np.array(said["std"])
-    assert_one_rounding(EVALUATED[name](dialects.say(summary, name, convention), image), want)
+    got = EVALUATED[name](dialects.say(summary, name, convention), image)
+    assert_one_rounding(got, want)
+    applied = transform("contrast", stats=summary, convention=convention, layout="hwc", color="auto")(image)
+    assert_one_rounding(got, applied)  # `apply --scheme contrast`
 
 
 @pytest.mark.parametrize("name", dialects.DIALECTS)

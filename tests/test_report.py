@@ -106,9 +106,7 @@ def test_extremes_do_not_depend_on_engine_or_batches(tmp_path: Path) -> None:
     stats(tmp_path, on_image=records.append)  # type: ignore[arg-type]
     assert galleries[0] == galleries[1] == galleries[2]
     far = {
-        str(r["path"]): sum(
-            ((m / 255 - c) / s) ** 2 for m, c, s in zip(r["mean"], summary.mean, summary.std, strict=True)
-        )
+        str(r["path"]): sum(((m - c) / s) ** 2 for m, c, s in zip(r["mean"], summary.mean, summary.std, strict=True))
         for r in records
     }
     farthest = sorted(far, key=lambda path: (-far[path], path))[:SHOWN]

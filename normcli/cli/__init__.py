@@ -39,6 +39,10 @@ class _Terminated(KeyboardInterrupt):
 class _Commands(TyperGroup):
     """The top command: finds its subcommands by importing them on demand."""
 
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        _hide_variables(self)
+        super().format_help(ctx, formatter)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
 
@@ -49,6 +53,7 @@ class _Commands(TyperGroup):
         if cmd_name not in self.commands:
             command = typer.main.get_command(importlib.import_module(module).app)
             command.name = cmd_name
+            _hide_variables(command)
             self.commands[cmd_name] = command
         return self.commands[cmd_name]
 
@@ -69,6 +74,12 @@ class _Commands(TyperGroup):
             return 143
         except KeyboardInterrupt:
             return 130
+
+
+def _hide_variables(command: click.Command) -> None:
+    """Keep NORMCLI_STATS_WORKERS and its like out of the help: a line for every option says nothing new."""
+    for parameter in command.params:
+        parameter.show_envvar = False  # type: ignore[attr-defined]
 
 
 app = typer.Typer(

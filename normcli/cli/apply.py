@@ -1,6 +1,8 @@
 """normcli apply: every image mapped, as arrays or files, reversibly."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,7 +105,7 @@ def apply(
     cmyk: o.Cmyk = "rgb",
     resize: o.Resize = None,
     center_crop: o.CenterCrop = None,
-    range_: o.Range = "auto",
+    range: o.Range = "auto",
     nan: o.Nan = "error",
     integrity: o.Integrity = "basic",
     max_pixels: o.MaxPixels = 178_956_970,
@@ -140,6 +142,7 @@ def apply(
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     if output is None and not dry_run and not verify:
         raise UsageError("nowhere to write: give -o DIR, or -o - for one image")
+    o.refuse_stdout(failures=failures)
     o.refuse_outputs(failures, force=force)
     if dry_run and (verify or resume or skip_existing):
         raise UsageError("--dry-run writes and reads nothing: it does not go with --verify, --resume, --skip-existing")
@@ -170,7 +173,7 @@ def apply(
         "max_file_bytes": max_file_bytes,
         "resize": resize,
         "center_crop": center_crop,
-        "range": o.white(range_),
+        "range": o.white(range),
         "nan": nan,
     }
     if str(output) == "-" or sources == ["-"]:
@@ -178,7 +181,7 @@ def apply(
         return _one(sources or [], files, output, mapping, force)
     from normcli.pipeline import applying
 
-    with render.progress(progress, quiet) as step, jsonl(failures) as fail:
+    with _telling(output, quiet), render.progress(progress, quiet) as step, jsonl(failures) as fail:
         result = applying.apply(
             *(sources or ()),
             out=output if output is not None else Path(),
@@ -211,10 +214,23 @@ def apply(
     return code
 
 
+@contextmanager
+def _telling(output: Path | None, quiet: bool) -> Iterator[None]:
+    """Say how an interrupted run goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if output is not None and not quiet and any(output.glob(".normcli-partial/journal-*")):
+            from normcli.cli import render
+
+            render.say(f"interrupted: the same command with --resume goes on in {output}")
+        raise
+
+
 _RUN = {"sources", "workers", "engine", "progress", "quiet", "verbose", "log_file", "debug"}
 _VERIFY = {*_RUN, "verify", "json"}
 _INVERSE = {*_RUN, "inverse", "output", "to", "force", "failures", "json"}
-_ONE = {*_RUN, "output", "force", "range_", "files_from"}
+_ONE = {*_RUN, "output", "force", "files_from"}
 
 
 def _only(context: typer.Context, what: str, taken: set[str]) -> None:

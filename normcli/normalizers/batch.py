@@ -95,7 +95,7 @@ def batch_norm(
     moments = channel_moments(view).over(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = scale / np.sqrt(moments.var + eps)
-    y = affine(view, moments.mean, scale, shift, dtype)
+    y = affine(view, moments, scale, shift, dtype)
     return Normalized(y, move(old, batch_statistics(moments, running_var), batches, update_rate, cumulative))
 
 
@@ -194,11 +194,11 @@ def ghost_batch_norm(
         each = np.arange(view.samples).reshape(batch, count).T
     elif ghosts != "contiguous":
         raise UsageError(f"{name}: ghosts are contiguous or interleaved, got {ghosts!r}")
-    moments = Moments(table.count, table.mean[each], table.m2[each]).over(1)
+    moments = table.each(lambda t: t[each]).over(1)
     ghost = np.empty(view.samples, np.intp)
     ghost[each] = np.arange(count)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
-        y = affine(view, moments.mean[ghost], scale / np.sqrt(moments.var[ghost] + eps), shift, dtype)
+        y = affine(view, moments.each(lambda t: t[ghost]), scale / np.sqrt(moments.var[ghost] + eps), shift, dtype)
     new = batch_statistics(moments, running_var)
     if update == "mean":
         new = {key: value.mean(axis=0) for key, value in new.items()}

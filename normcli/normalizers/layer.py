@@ -296,4 +296,4 @@ def adaptive_instance_norm(
     content, wanted = channel_moments(view), channel_moments(other)
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = np.sqrt(wanted.unbiased + eps) / np.sqrt(content.unbiased + eps)
-    return affine(view, content.mean, scale, wanted.mean, dtype)
+    return affine(view, content, scale, wanted.mean, dtype)

@@ -73,7 +73,7 @@ def batch_instance_norm(
     with np.errstate(divide="ignore", invalid="ignore"):
         bn = share / np.sqrt(var + eps)
         instance = (1.0 - share) / np.sqrt(one.var + eps)
-        y = affine(view, one.mean, scale * (bn + instance), scale * bn * (one.mean - mean) + shift, dtype)
+        y = affine(view, one, scale * (bn + instance), scale * bn * (one.mean - mean) + shift, dtype)
     return Normalized(y, after)
 
 

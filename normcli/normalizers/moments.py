@@ -5,6 +5,7 @@ moments (N, C), merged over other axes; most normalizers are then `(x - mean) * 
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,8 @@ from normcli.normalizers.views import View, cast, result_dtype
 class Moments:
     """Counts of elements, means and sums of squared deviations from them, in float64.
 
+    `low` is what rounding cut off from the mean: at 1e4 std it is worth a float32 step of small results.
+
     >>> import numpy as np
     >>> two = Moments(2, np.array([1.0, 5.0]), np.array([2.0, 2.0]))
     >>> both = two.over(0)
@@ -29,6 +32,7 @@ class Moments:
     count: int
     mean: Array
     m2: Array
+    low: Array | float = 0.0
 
     @property
     def var(self) -> Array:
@@ -50,13 +54,19 @@ class Moments:
         merged = self.count * math.prod(self.mean.shape[a] for a in np.atleast_1d(axis))
         with np.errstate(invalid="ignore"):
             mean = self.mean.mean(axis=axis)
-            apart = self.mean - np.expand_dims(mean, axis)
-            return Moments(merged, mean, self.m2.sum(axis=axis) + self.count * (apart * apart).sum(axis=axis))
+            apart = self.mean - np.expand_dims(mean, axis) + self.low
+            m2 = self.m2.sum(axis=axis) + self.count * (apart * apart).sum(axis=axis)
+            return Moments(merged, mean, m2, apart.mean(axis=axis))
 
     def groups(self, groups: int) -> "Moments":
         """Merge neighbouring channels of a table (N, C) into (N, groups)."""
         shape = (len(self.mean), groups, self.mean.shape[1] // groups)
-        return Moments(self.count, self.mean.reshape(shape), self.m2.reshape(shape)).over(2)
+        return self.each(lambda table: table.reshape(shape)).over(2)
+
+    def each(self, change: Callable[[Array], Array]) -> "Moments":
+        """Rearrange the tables."""
+        low = np.broadcast_to(self.low, self.mean.shape)
+        return Moments(self.count, change(self.mean), change(self.m2), change(low))
 
     def __add__(self, other: "Moments") -> "Moments":
         """Merge with the moments of other elements of the same channels (Chan's formula)."""
@@ -71,21 +81,27 @@ def channel_moments(view: View) -> Moments:
     """Take the moments of every channel of every sample: a table (N, C) of view.length elements each."""
     from normcli.kernels.tensors import row_moments
 
-    mean, m2 = np.empty((2, view.samples, view.rows))
+    mean, low, m2 = np.empty((3, view.samples, view.rows))
 
     def run(start: int, stop: int) -> None:
         rows = view.block(start, stop).reshape(-1, view.length)
-        row_moments(rows, mean[start:stop].reshape(-1), m2[start:stop].reshape(-1))
+        row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)))
 
     if view.size:
         walk(view.samples, view.sample_bytes, run, free=view.free)
-    return Moments(view.length, mean, m2)
+    return Moments(view.length, mean, m2, low)
 
 
-def affine(view: View, mean: Array | float, scale: Array | float, shift: Array | float, dtype: str | None) -> Any:
+def affine(
+    view: View, mean: Moments | Array | float, scale: Array | float, shift: Array | float, dtype: str | None
+) -> Any:
     """Map a view by (x - mean) * scale + shift; the three broadcast to (N, C). One rounding, at the end."""
     from normcli.kernels.tensors import affine_rows
 
+    if isinstance(mean, Moments):
+        with np.errstate(invalid="ignore"):
+            shift = np.asarray(shift - mean.low * np.asarray(scale))
+        mean = mean.mean
     table = [
         np.ascontiguousarray(np.broadcast_to(np.asarray(t, np.float64), (view.samples, view.rows)))
         for t in (mean, scale, shift)

@@ -111,7 +111,7 @@ def batch_renorm(
         enough(name, view.samples * view.length)
         moments = channel_moments(view).over(0)
         std, r, d = _correction(moments, old, eps, *limits)
-        y = affine(view, moments.mean, scale * r / std, scale * d + shift, dtype)
+        y = affine(view, moments, scale * r / std, scale * d + shift, dtype)
     new = {"running_mean": moments.mean, "running_std": std}
     return Normalized(y, move(old, new, batches, update_rate))
 

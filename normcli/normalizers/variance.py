@@ -46,7 +46,7 @@ def mean_variance_norm(
         enough(name, view.samples * view.length)
         moments = channel_moments(view).over(0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return affine(view, moments.mean, 1.0 / (np.sqrt(moments.var) + eps), 0.0, dtype)
+            return affine(view, moments, 1.0 / (np.sqrt(moments.var) + eps), 0.0, dtype)
     if layout is not None:
         channel_axis(name, x, layout)
     view = tokens(name, x, numbered(name, axes, len(x.shape)))

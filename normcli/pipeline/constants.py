@@ -12,6 +12,8 @@ from normcli.summary import Summary
 _NAMES = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 # what must be the same where statistics are made and used
 _CONTRACT = ("color", "alpha", "resize", "center_crop", "range")
+# settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
+_PLAIN = {*_CONTRACT, "integrity", "cmyk", "nan", "by", "shard"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,7 @@ class Constants:
         digest: of the images that statistics were made of, or None.
         images: how many those were.
         dtypes: of those images: "uint8", "uint16", "float"; empty where it is not known.
+        pooled: every pixel counts once: mapped by these, the same images have mean 0 and std 1.
         low, high: percentiles of the dataset, where a scheme asked for them.
     """
 
@@ -37,6 +40,7 @@ class Constants:
     digest: str | None = None
     images: int | None = None
     dtypes: tuple[str, ...] = ()
+    pooled: bool = False
     low: Values | None = None
     high: Values | None = None
 
@@ -134,6 +138,9 @@ def of_summary(
         digest=summary.provenance.get("digest"),
         images=summary.images,
         dtypes=tuple(sorted(found_dtypes)),
+        pooled=name == "pooled_population"
+        and summary.settings["alpha"] != "weight"
+        and set(summary.settings) <= _PLAIN,
         low=low,
         high=high,
     )

@@ -295,9 +295,8 @@ def verify(
     constants = head["constants"] or {}
     expected = (
         settings["scheme"] == "contrast"
-        and constants.get("convention") == "pooled_population"
+        and constants.get("pooled", False)
         and constants.get("digest") == head["digest"]
-        and settings["alpha"] != "weight"
         and "restore" not in (head.get("maps") or [{}])[0]
         and not head["clipped"]
     )

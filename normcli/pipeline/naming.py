@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from normcli import formats
 from normcli.errors import UsageError
-from normcli.formats import Item, Listing, Skip
+from normcli.formats import Item, Listing, Refused, Skip
 
 WORK = ".normcli-partial"  # the folder in OUT for what is not finished
 
@@ -38,10 +38,11 @@ def plan(sources: list[str], files: list[str] | None, listing: Listing, names: s
     """
     if names not in ("full", "stem"):
         raise UsageError(f"names {names!r}: choose from full, stem")
-    several = len(sources) + (files is not None) > 1
+    named = [path for source in sources for path in formats.expand(source)]
+    several = len(named) + (files is not None) > 1
 
     def listed() -> Iterator[Planned | Skip]:
-        for source in sources:
+        for source in named:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
             for found in formats.read([source], listing):
                 if isinstance(found, Skip):
@@ -52,17 +53,20 @@ def plan(sources: list[str], files: list[str] | None, listing: Listing, names: s
                     inner = os.path.basename(found.key)  # noqa: PTH119
                 elif root:
                     inner = f"{root}/{inner}"
-                yield Planned(found, _inside(inner, found.key, names))
+                yield Planned(found, _inside(inner, found, names))
         for found in formats.read(files or (), listing):
-            yield found if isinstance(found, Skip) else Planned(found, _inside(found.key, found.key, names))
+            yield found if isinstance(found, Skip) else Planned(found, _inside(found.key, found, names))
 
     return listed
 
 
-def _inside(name: str, key: str, names: str) -> str:
+def _inside(name: str, item: Item, names: str) -> str:
+    if isinstance(item.load, Refused):  # fails, and is never written
+        return name
+    key = item.key
     parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise UsageError(f"{key}: its output would lie outside OUT; run from a folder above it, or give that as SOURCE")
+        raise UsageError(f"{key}: its output would lie outside OUT: give its folder as SOURCE, or --exclude it")
     if parts[0] == WORK:
         raise UsageError(f"{key}: {WORK} is the name of normcli's own folder; --exclude it")
     if names == "stem" and "." in parts[-1].lstrip("."):
@@ -89,6 +93,8 @@ def survey(listed: Plan, *, out: str | None = None, unsafe: bool = False) -> int
         if isinstance(planned, Skip):
             continue
         count += 1
+        if isinstance(planned.item.load, Refused):
+            continue
         name = hash(planned.name)  # 65 MB for a million names, where the names take 150
         if name in seen:
             _tell_of_collision(listed, planned)
