@@ -135,7 +135,8 @@ class TestBadInput:
         assert done.returncode == 4 and done.stderr == b"normcli: no usable image\n"
         assert not (tmp_path / "s.json").exists()
         done = run("stats", "nowhere")
-        assert done.returncode == 4 and done.stderr == b"normcli: no usable image (1 missing)\n"
+        assert done.returncode == 4
+        assert done.stderr == b"normcli: no usable image (1 missing): nowhere: no such file\n"
 
     def test_every_bad_input_is_counted_with_a_reason(self, run: Run, folder: Path, tmp_path: Path) -> None:
         (folder / "empty.png").touch()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from normcli import __version__, engine, formats, images, tally
-from normcli.errors import InputError, NormcliError, RemoteError, UsageError
+from normcli.errors import InputError, NoInputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip
 from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
@@ -291,12 +291,14 @@ def stats(
     if resume is not None:
         depends = {**settings, "per_image": counting.per_image, "max_pixels": max_pixels, **provenance()}
         journal = Journal(os.fsdecode(resume), depends)
+    first: Failure | None = None
     found, size, started, unanswered = 0, 0, time.perf_counter(), ""
     results = _run(counting, items, journal, engine=engine, workers=workers, scheduler=scheduler)
     for done in results:
         for failure in done.failures:
             if on_failure is not None:
                 on_failure(failure)
+            first = first or failure
             if failure.reason == "remote":
                 unanswered = failure.message
             if failure.stage != "skip" and on_error == "fail":
@@ -323,7 +325,11 @@ def stats(
     log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", found, spent, found / spent, size / spent / 1e6)
     if unanswered and not total.buckets:
         raise RemoteError(f"nothing could be read: {unanswered}")
-    summary = Summary.of(total, settings, provenance())
+    try:
+        summary = Summary.of(total, settings, provenance())
+    except NoInputError as error:
+        why = f": {first.key}: {first.message}" if first is not None else ""
+        raise NoInputError(f"{error}{why}") from None
     if stopping is not None:
         stopping.report(summary, total.images + total.failed.total() - chosen.refused)
     if extremes is not None and on_gallery is not None:
