@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"errors"},
     "formats": {"errors", "storage"},
     "tally": {"kernels", "errors", "exact"},
-    "schemes": {"kernels", "errors"},
+    "schemes": {"kernels", "errors", "presets"},
     "normalizers": {"kernels", "errors"},
     "summary": {"tally", "storage", "errors", "exact"},
     "dialects": {"summary", "errors"},
