@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"summary", "dialects", "errors"},
     "pipeline": {
         *("errors", "kernels", "storage", "images", "engine", "formats", "tally"),
-        *("schemes", "normalizers", "summary", "dialects", "report"),
+        *("schemes", "presets", "normalizers", "summary", "dialects", "report"),
     },
     "cli": {"pipeline", "summary", "dialects", "difference", "recognition", "report", "presets", "storage", "errors"},
 }
