@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.errors import InputError, UsageError, unknown
+from normcli.presets import PRESETS as PUBLISHED
+from normcli.presets import Preset
 
 Array = np.ndarray[Any, Any]
 Values = tuple[float, ...]
@@ -380,63 +382,11 @@ def _value(name: str, key: str, text: str, default: Any) -> Any:
     return values[0]
 
 
-class Preset(NamedTuple):
-    """Published constants.
-
-    Attributes:
-        mean, std: per channel, range 0-1, RGB.
-        convention: what kind of mean and std these are.
-        source: where they are published, or how they were found.
-    """
-
-    mean: Values
-    std: Values
-    convention: str
-    source: str
-
-
-_INCEPTION = Preset((0.5,) * 3, (0.5,) * 3, "no statistics: maps 0-1 to [-1,1]", "Keras mode='tf', timm")
+# what `contrast` can use: constants in the range and order that images are in here
 PRESETS: dict[str, Preset] = {
-    "imagenet": Preset(
-        (0.485, 0.456, 0.406),
-        (0.229, 0.224, 0.225),
-        "mean of per-image stds, after resize 256 + centre crop 224",
-        "torchvision, timm (pytorch/vision issue 1439)",
-    ),
-    "clip": Preset(
-        (0.48145466, 0.4578275, 0.40821073),
-        (0.26862954, 0.26130258, 0.27577711),
-        "fits the pooled family",
-        "OpenAI CLIP, as published",
-    ),
-    "inception": _INCEPTION,
-    "cifar10": Preset(
-        (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), "pooled population, train", "recomputed from the images"
-    ),
-    "cifar10-copied": Preset(
-        (0.4914, 0.4822, 0.4465),
-        (0.2023, 0.1994, 0.2010),
-        "mean of per-image N-1 stds, train",
-        "widely copied tutorials; recomputed from the images",
-    ),
-    "cifar100": Preset(
-        (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762), "pooled population, train", "recomputed from the images"
-    ),
-    "cifar100-copied": Preset(
-        (0.5071, 0.4867, 0.4408),
-        (0.2675, 0.2565, 0.2761),
-        "pooled population, train",
-        "widely copied tutorials",
-    ),
-    "mnist": Preset((0.1307,), (0.3081,), "pooled population, train", "recomputed from the images"),
-    "fashion-mnist": Preset((0.2860,), (0.3530,), "pooled population, train", "recomputed from the images"),
-    "emnist-letters": Preset((0.1722,), (0.3309,), "pooled population", "recomputed from the images"),
-    "tiny-imagenet": Preset(
-        (0.4802, 0.4481, 0.3975),
-        (0.2764, 0.2689, 0.2816),
-        "pooled population, gray as RGB",
-        "recomputed from the images",
-    ),
+    name: found
+    for name, found in PUBLISHED.items()
+    if found.std is not None and found.range == "0-1" and found.order in ("RGB", "L")
 }
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).parent.parent
+# a shell that runs the tests in its background has SIGINT ignored, and what is ignored is inherited
+signal.signal(signal.SIGINT, signal.default_int_handler)
 Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
 
 

@@ -17,7 +17,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "engine": {"errors"},
     "formats": {"errors", "storage"},
     "tally": {"kernels", "errors", "exact"},
-    "schemes": {"kernels", "errors"},
+    "schemes": {"kernels", "errors", "presets"},
     "normalizers": {"kernels", "errors"},
     "summary": {"tally", "storage", "errors", "exact"},
     "dialects": {"summary", "errors"},
@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"summary", "dialects", "errors"},
     "pipeline": {
         *("errors", "kernels", "storage", "images", "engine", "formats", "tally"),
-        *("schemes", "normalizers", "summary", "dialects", "report"),
+        *("schemes", "normalizers", "summary", "dialects", "presets", "report"),
     },
     "cli": {"pipeline", "summary", "dialects", "difference", "recognition", "report", "presets", "storage", "errors"},
 }

@@ -18,7 +18,8 @@ import normcli
 from normcli.errors import MissingExtraError, NormcliError, RemoteError
 from normcli.storage import remote
 
-pytest.importorskip("fsspec", reason='fsspec is not installed: pip install "normcli[containers-test]"')
+for library in ("fsspec", "aiohttp"):
+    pytest.importorskip(library, reason=f'{library} is not installed: pip install "normcli[containers-test]"')
 
 
 @pytest.fixture(autouse=True)

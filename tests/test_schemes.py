@@ -294,6 +294,6 @@ def test_a_transform_is_picklable_and_maps_pillow_images() -> None:
 
 def test_presets_hold_what_they_need() -> None:
     for name, found in schemes.PRESETS.items():
-        assert len(found.mean) == len(found.std) in (1, 3), name
+        assert found.std is not None and len(found.mean) == len(found.std) in (1, 3), name
         assert found.convention and found.source
         assert min(found.std) > 0 and max(found.mean) < 1

@@ -122,7 +122,7 @@ class TestExact:
             assert (summary.min[c], summary.max[c]) == (values.min(), values.max())
             for percent, per_channel in summary.percentiles.items():
                 lower, upper = (np.percentile(values, int(percent), method=m) for m in ("lower", "higher"))
-                slack = max(abs(lower), abs(upper)) / 128
+                slack = max(abs(lower), abs(upper)) / 128 + 2.0**-133  # subnormals have fewer bits
                 assert lower - slack <= per_channel[c] <= upper + slack
 
     def test_floats_of_small_spread_keep_their_std(self) -> None:

@@ -436,9 +436,11 @@ def _list() -> None:
         lines += [f"  {name}{':' + settings if settings else ''}", f"      {said}"]
     lines += ["", "presets (--preset NAME, range 0-1, RGB)"]
     for name, found in presets.items():
-        mean, std = (" ".join(map(repr, values)) for values in found[:2])
-        lines.append(f"  {name:<16} mean {mean}  std {std}")
-        lines.append(f"  {'':<16} {found.convention}; {found.source}")
+        mean, std = (" ".join(map(repr, values)) for values in (found.mean, found.std or ()))
+        lines.append(f"  {name:<20} mean {mean}  std {std}")
+        lines.append(f"  {'':<20} {found.convention.replace('_', ' ')}; {found.source}")
+        if found.seen:
+            lines.append(f"  {'':<20} often copied, and wrong: {found.seen}")
     lines += ["", "outputs (--to NAME)"]
     lines += [f"  {name:<12} {kind.help}" for name, kind in KINDS.items()]
     render.write("\n".join(lines) + "\n")

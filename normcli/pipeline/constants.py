@@ -94,6 +94,7 @@ def published(name: str) -> Constants:
         UsageError: no such preset.
     """
     found = preset(name)
+    assert found.std is not None  # those without are no constants of contrast
     constants = given(found.mean, found.std)
     return replace(constants, origin=f"preset {name}", convention=f"{found.convention}; {found.source}")
 

@@ -10,6 +10,7 @@ from normcli.images import Reading
 from normcli.pipeline import constants as numbers
 from normcli.pipeline.constants import Constants
 from normcli.pipeline.mapping import DTYPES, Transform
+from normcli.presets import Preset
 from normcli.summary import Summary
 
 
@@ -188,7 +189,7 @@ def choose(
     return None if preset is None else numbers.published(preset)
 
 
-def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, schemes.Preset]]:
+def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]:
     """Every scheme with its settings and first line of help, and every preset."""
     listed = [
         (name, schemes.settings(name), (function.__doc__ or "").splitlines()[0].rstrip("."))
