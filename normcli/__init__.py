@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from normcli.pipeline.applying import apply as apply
     from normcli.pipeline.counting import stats as stats
     from normcli.pipeline.inverse import inverse as inverse
-    from normcli.pipeline.inverse import verify as verify
-    from normcli.pipeline.mapping import transform as transform
+    from normcli.pipeline.transforms import transform as transform
+    from normcli.pipeline.verifying import verify as verify
     from normcli.recognition import check as check
     from normcli.summary import Summary as Summary
     from normcli.summary import merge as merge
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _HOME = {
     "apply": "normcli.pipeline.applying",
     "inverse": "normcli.pipeline.inverse",
-    "verify": "normcli.pipeline.inverse",
-    "transform": "normcli.pipeline.mapping",
+    "verify": "normcli.pipeline.verifying",
+    "transform": "normcli.pipeline.transforms",
     "stats": "normcli.pipeline.counting",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",

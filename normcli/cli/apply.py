@@ -12,7 +12,8 @@ from normcli.cli import options as o
 from normcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from normcli.pipeline.inverse import Restored, Verified
+    from normcli.pipeline.inverse import Restored
+    from normcli.pipeline.verifying import Verified
 
 app = typer.Typer(add_completion=False)
 
@@ -317,10 +318,10 @@ def _one(sources: list[str], files: Any, output: Path | None, mapping: dict[str,
 
 def _verify(out: str, workers: int, engine: str, progress: str, json: bool, quiet: bool) -> int:
     from normcli.cli import render
-    from normcli.pipeline import inverse
+    from normcli.pipeline import verifying
 
     with render.progress(progress, quiet) as step:
-        found = inverse.verify(
+        found = verifying.verify(
             out,
             workers=workers,
             engine=engine,
@@ -424,8 +425,8 @@ def _say_restored(found: "Restored", output: Path) -> None:
 def _list() -> None:
     """Print schemes with their settings, presets with their sources, outputs."""
     from normcli.cli import render
-    from normcli.pipeline.mapping import catalog
     from normcli.pipeline.outputs import KINDS
+    from normcli.pipeline.transforms import catalog
 
     schemes, presets = catalog()
 

@@ -3,15 +3,13 @@
 import logging
 import os
 import threading
-import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 from normcli import engine as engines
 from normcli import images, storage
@@ -22,163 +20,21 @@ from normcli.formats.stack import Stack
 from normcli.images import Reading
 from normcli.images.orientation import upright
 from normcli.pipeline import constants as numbers
-from normcli.pipeline import counting, manifest, mapping, naming, outputs
-from normcli.pipeline.counting import Failure, provenance
+from normcli.pipeline import counting, manifest, naming, outputs, transforms
+from normcli.pipeline.counting import Failure
 from normcli.pipeline.manifest import Journal, Record, named, text_of
-from normcli.pipeline.mapping import Buffer, Mapped, Transform
-from normcli.pipeline.naming import Plan, Planned
+from normcli.pipeline.mapping import Transform
+from normcli.pipeline.naming import Plan
+from normcli.pipeline.outcome import Outcome
 from normcli.pipeline.settings import limit_of
+from normcli.pipeline.worker import Done, Task, Work, map_batch
 from normcli.schemes import OF_DATASET
 from normcli.summary import Summary
-from normcli.tally import DIGEST, digest
 
 _BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
 _LARGEST_BATCH = 64
 _WRITERS = 2  # threads per worker beyond the first: while some wait for the disk, others decode
-_SYNC_SECONDS = 1.0
-_mine = threading.local()
 log = logging.getLogger("normcli.apply")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """How one batch is mapped and written: the same in every worker, picklable where it must be.
-
-    Attributes:
-        transform: what is done to the pixels.
-        reading: how images are read.
-        orientation: "apply" turns images upright, "ignore" leaves them as stored.
-        to: kind of output.
-        out: output folder.
-        folder: for files that are being written.
-        stack: where rows go, or None.
-        writing: False maps only, for the dry run.
-        gate: lets only so many threads decode at a time; the others write.
-        stop: set when the run is broken off.
-    """
-
-    transform: Transform
-    reading: Reading
-    orientation: str
-    to: str
-    out: str
-    folder: str
-    stack: Stack | None = None
-    writing: bool = True
-    gate: Any = None
-    stop: threading.Event | None = None
-
-
-class Task(NamedTuple):
-    """One input on its way: where its result goes, and what is known of it already."""
-
-    planned: Planned | Skip
-    row: int = -1
-    known: Record | None = None
-
-
-@dataclass
-class Done:
-    """What a batch gave: a record for every input that was tried."""
-
-    records: list[Record]
-    failures: list[Failure]
-    skipped: Counter[str]
-    inputs: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    reused: int = 0
-
-
-def map_batch(work: Work, batch: list[Task]) -> Done:
-    """Load, decode, map and write one batch, in a worker; an input that fails is recorded and left out."""
-    started = time.perf_counter()
-    done = Done([], [], Counter(), len(batch))
-    for task in batch:
-        if work.stop is not None and work.stop.is_set():
-            break
-        if isinstance(task.planned, Skip):
-            done.skipped[task.planned.reason] += 1
-            done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
-        elif task.known is not None:
-            done.records.append(task.known)
-            done.reused += not task.known.get("found")
-        else:
-            _map_one(work, task, task.planned, done)
-    done.seconds = time.perf_counter() - started
-    return done
-
-
-def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
-    item, name = planned
-    names = {**named("name", name), **named("source", item.key)}
-    record: Record = dict(names)
-    if item.label is not None:
-        record |= named("label", item.label)
-    stage = "load"
-    try:
-        with ExitStack() as decoding:
-            decoding.enter_context(work.gate or nullcontext())
-            data = item.load()
-            done.bytes += len(data)
-            stage = "decode"
-            image = images.decode(data, work.reading)
-            stage = "map"
-            pixels = image.pixels
-            record["shape"] = list(pixels.shape)
-            record["dtype"] = pixels.dtype.name
-            if work.orientation == "apply" and image.orientation != 1:
-                pixels = upright(pixels, image.orientation)
-                record["orientation"] = image.orientation
-            if not hasattr(_mine, "buffer"):
-                _mine.buffer = Buffer()
-            mapped = work.transform.map(pixels, _mine.buffer)
-            _describe(record, work.transform, pixels, mapped)
-            parts: list[Any] = (
-                [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
-            )
-            record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
-            record["bytes"] = sum(memoryview(part).nbytes for part in parts)
-            if record["bytes"] <= Buffer.LARGEST_KEPT:
-                decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
-            if work.stack is not None:
-                _check_shape(work.stack, mapped, item.key)
-                record["row"] = task.row
-                if work.writing:
-                    work.stack.write_row(task.row, mapped.array)
-            elif work.writing:
-                path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
-                storage.place(f"{work.folder}/file-{os.getpid()}-{threading.get_native_id()}", path, parts)
-    except InputError as error:
-        done.records.append({**names, "error": error.reason, "message": error.message})
-        done.failures.append(Failure(item.key, stage, error.reason, error.message))
-        return
-    done.records.append(record)
-
-
-def _describe(record: Record, transform: Transform, pixels: Any, mapped: Mapped) -> None:
-    """Note what the inverse needs."""
-    record["map"] = {
-        "channels": list(mapped.channels),
-        "source": list(mapped.source),
-        "scale": list(mapped.affine.scale),
-        "shift": list(mapped.affine.shift),
-    }
-    if mapped.restore is not None:
-        record["map"]["restore"] = {"scale": mapped.restore.scale[0], "shift": mapped.restore.shift[0]}
-    record["exact"] = mapped.exact
-    if mapped.clipped:
-        record["clipped"] = mapped.clipped
-    if pixels.dtype.kind == "f" and -5 <= float(pixels.min()) < 0 < float(pixels.max()) <= 5:
-        record["looks_normalized"] = True
-
-
-def _check_shape(stack: Stack, mapped: Mapped, key: str) -> None:
-    if mapped.array.shape != stack.shape:
-        raise UsageError(
-            f"{key} is {'x'.join(map(str, mapped.array.shape))}, and the stack holds "
-            f"{'x'.join(map(str, stack.shape))} of one shape: --resize N --center-crop N, --color rgb|gray, or --to npy"
-        )
 
 
 def apply(
@@ -297,7 +153,7 @@ def apply(
         raise UsageError("resume, force and skip-existing exclude each other")
     dtype, layout, order = outputs.settle(to, dtype, layout, order)
     quantized = dtype == "uint16"
-    transform = mapping.plan(
+    transform = transforms.plan(
         scheme,
         zero_std=zero_std,
         clip=clip,
@@ -326,11 +182,11 @@ def apply(
         _refuse_occupied(folder, resume or force or skip_existing)
     listed = naming.plan(given, named, listing, names)
     count = naming.survey(listed, out=None if dry_run else folder)
-    constants = mapping.choose(
+    constants = transforms.choose(
         transform, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
     )
     computed: Summary | None = None
-    if constants is None and mapping.needs_statistics(transform):
+    if constants is None and transforms.needs_statistics(transform):
         computed = _kept_statistics(folder, resume or skip_existing)
         if computed is not None:
             numbers.check_contract(computed, {**asdict(reading), "range": range}, f"{folder}/{manifest.STATISTICS}")
@@ -347,7 +203,9 @@ def apply(
             on_progress=on_progress,
             **asdict(reading),
         )
-        constants = numbers.of_summary(computed, convention, origin="computed", percents=mapping.percents_of(transform))
+        constants = numbers.of_summary(
+            computed, convention, origin="computed", percents=transforms.percents_of(transform)
+        )
         if on_statistics is not None:
             on_statistics(computed)
     transform = replace(transform, constants=constants)
@@ -367,7 +225,7 @@ def apply(
         "settings": settings,
         "constants": None if constants is None else constants.record(),
     }
-    run = _Run(limit, on_error, on_failure, on_progress)
+    run = Outcome(limit, on_error, on_failure, on_progress)
     work = Work(
         transform=transform,
         reading=reading,
@@ -530,107 +388,7 @@ def _run_batches(work: Work, tasks: Iterator[Task], engine: str, workers: int) -
             yield done
 
 
-class _Run:
-    """What a run adds up."""
-
-    def __init__(
-        self,
-        limit: Callable[[int, int, bool], None] | None,
-        on_error: str,
-        on_failure: Callable[[Failure], None] | None,
-        on_progress: Callable[[Any], None] | None,
-    ) -> None:
-        self.limit, self.on_error = limit, on_error
-        self.on_failure, self.on_progress = on_failure, on_progress
-        self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
-        self.digest = 0
-        self.failed: Counter[str] = Counter()
-        self.skipped: Counter[str] = Counter()
-        self.kinds: Counter[str] = Counter()
-        self.looks_normalized = 0
-        self.folders: set[str] = set()
-        self.first_failure: Failure | None = None
-        self._synced = time.monotonic()
-
-    def take(self, done: Done) -> None:
-        for failure in done.failures:
-            if self.on_failure is not None:
-                self.on_failure(failure)
-            if failure.stage != "skip":
-                self.first_failure = self.first_failure or failure
-                if self.on_error == "fail":
-                    raise NormcliError(f"{failure.key}: {failure.message}")
-        self.skipped.update(done.skipped)
-        self.reused += done.reused
-        for record in done.records:
-            self._count(record)
-        if self.limit is not None:
-            self.limit(self.failed.total(), self.images + self.failed.total() + self.skipped.total(), False)
-        if self.on_progress is not None:
-            self.on_progress(done)
-
-    def _count(self, record: Record) -> None:
-        if "error" in record:
-            self.failed[record["error"]] += 1
-            return
-        self.images += 1
-        if record.get("found"):
-            self.found += 1
-            return
-        self.bytes += record["bytes"]
-        self.exact += record["exact"]
-        self.clipped += record.get("clipped", 0)
-        height, width, _ = record["shape"]
-        self.values += height * width * len(record["map"]["channels"])
-        self.digest = (self.digest + int(record["digest"], 16)) % DIGEST
-        self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
-        self.looks_normalized += bool(record.get("looks_normalized"))
-        self.folders.add(os.path.dirname(text_of(record, "name")))  # noqa: PTH120
-
-    def sync_sometimes(self, stack: Stack) -> None:
-        """What the journal says is done must be on the disk: for the rows of a stack, once a second."""
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            stack.sync()
-            self._synced = time.monotonic()
-
-    def head(self, head: Record, count: int, work: Work) -> Record:
-        """The manifest's head, complete.
-
-        Raises:
-            NoInputError: nothing could be used.
-            NormcliError: too many failures.
-        """
-        if self.limit is not None:
-            self.limit(self.failed.total(), self.images + self.failed.total() + self.skipped.total(), True)
-        if not self.images:
-            because = ""
-            if self.first_failure is not None:
-                more = self.failed.total() - 1
-                because = f": {self.first_failure.key}: {self.first_failure.message}"
-                because += f" (and {more} more)" if more else ""
-            elif self.skipped:
-                because = f" ({', '.join(f'{n} {reason}' for reason, n in sorted(self.skipped.items()))})"
-            raise NoInputError(f"no usable image{because}")
-        return {
-            **head,
-            "complete": not self.failed,
-            "images": self.images,
-            "failed": dict(sorted(self.failed.items())),
-            "skipped": dict(sorted(self.skipped.items())),
-            "bytes": self.bytes,
-            "values": self.values,
-            "clipped": self.clipped,
-            "exact": self.exact,
-            "found": self.found,
-            "looks_normalized": self.looks_normalized,
-            "kinds": dict(sorted(self.kinds.items())),
-            "digest": f"{self.digest:032x}",
-            "provenance": provenance(),
-            **({} if work.stack is None else {"stack": [self.images, *work.stack.shape]}),
-        }
-
-
-def _finish(work: Work, journal: Journal, complete: Record, run: _Run) -> None:
+def _finish(work: Work, journal: Journal, complete: Record, run: Outcome) -> None:
     """Put what stands beside the files in its place; the manifest last."""
     records = journal.records()
     if work.stack is not None:

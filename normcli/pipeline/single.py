@@ -10,7 +10,7 @@ from normcli.errors import InputError, NormcliError, UsageError
 from normcli.images import Reading
 from normcli.images.orientation import upright
 from normcli.pipeline import constants as numbers
-from normcli.pipeline import counting, mapping, outputs
+from normcli.pipeline import counting, outputs, transforms
 from normcli.summary import Summary
 from normcli.tally import Tally
 
@@ -66,7 +66,7 @@ def apply_one(
         raise UsageError("a stack holds many images: give -o DIR, or --to npy")
     reading = Reading(**reading_settings)
     dtype, layout, order = outputs.settle(to, dtype, layout, order)
-    made = mapping.plan(
+    made = transforms.plan(
         scheme,
         zero_std=zero_std,
         clip=clip,
@@ -77,7 +77,7 @@ def apply_one(
         range=range,
         nan=nan,
     )
-    constants = mapping.choose(
+    constants = transforms.choose(
         made, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
     )
     try:
@@ -87,11 +87,13 @@ def apply_one(
             data = storage.read(source, limit=reading.max_file_bytes)
         image = images.decode(data, reading)
         pixels = upright(image.pixels, image.orientation if orientation == "apply" else 1)
-        if constants is None and mapping.needs_statistics(made):  # the dataset is this image
+        if constants is None and transforms.needs_statistics(made):  # the dataset is this image
             tally = Tally()
             tally.count(pixels, image.weights, nan=nan, data=data)
             summary = Summary.of(tally, {**asdict(reading), "range": range, "nan": nan}, counting.provenance())
-            constants = numbers.of_summary(summary, convention, origin="computed", percents=mapping.percents_of(made))
+            constants = numbers.of_summary(
+                summary, convention, origin="computed", percents=transforms.percents_of(made)
+            )
         return outputs.encode(to, replace(made, dtype=dtype, constants=constants).map(pixels), reading.alpha)
     except InputError as error:
         name = "stdin" if source == "-" else source

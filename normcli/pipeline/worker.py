@@ -1,0 +1,165 @@
+"""One batch of apply, in a worker: load ► images.decode ► scheme.affine ► kernel ► formats.write."""
+
+import os
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from normcli import images, storage
+from normcli.errors import InputError, UsageError
+from normcli.formats import Skip
+from normcli.formats.stack import Stack
+from normcli.images import Reading
+from normcli.images.orientation import upright
+from normcli.pipeline import outputs
+from normcli.pipeline.counting import Failure
+from normcli.pipeline.manifest import Record, named
+from normcli.pipeline.mapping import Buffer, Mapped, Transform
+from normcli.pipeline.naming import Planned
+from normcli.tally import digest
+
+_mine = threading.local()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How one batch is mapped and written: the same in every worker, picklable where it must be.
+
+    Attributes:
+        transform: what is done to the pixels.
+        reading: how images are read.
+        orientation: "apply" turns images upright, "ignore" leaves them as stored.
+        to: kind of output.
+        out: output folder.
+        folder: for files that are being written.
+        stack: where rows go, or None.
+        writing: False maps only, for the dry run.
+        gate: lets only so many threads decode at a time; the others write.
+        stop: set when the run is broken off.
+    """
+
+    transform: Transform
+    reading: Reading
+    orientation: str
+    to: str
+    out: str
+    folder: str
+    stack: Stack | None = None
+    writing: bool = True
+    gate: Any = None
+    stop: threading.Event | None = None
+
+
+class Task(NamedTuple):
+    """One input on its way: where its result goes, and what is known of it already."""
+
+    planned: Planned | Skip
+    row: int = -1
+    known: Record | None = None
+
+
+@dataclass
+class Done:
+    """What a batch gave: a record for every input that was tried."""
+
+    records: list[Record]
+    failures: list[Failure]
+    skipped: Counter[str]
+    inputs: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    reused: int = 0
+
+
+def map_batch(work: Work, batch: list[Task]) -> Done:
+    """Load, decode, map and write one batch, in a worker; an input that fails is recorded and left out."""
+    started = time.perf_counter()
+    done = Done([], [], Counter(), len(batch))
+    for task in batch:
+        if work.stop is not None and work.stop.is_set():
+            break
+        if isinstance(task.planned, Skip):
+            done.skipped[task.planned.reason] += 1
+            done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
+        elif task.known is not None:
+            done.records.append(task.known)
+            done.reused += not task.known.get("found")
+        else:
+            _map_one(work, task, task.planned, done)
+    done.seconds = time.perf_counter() - started
+    return done
+
+
+def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
+    item, name = planned
+    names = {**named("name", name), **named("source", item.key)}
+    record: Record = dict(names)
+    if item.label is not None:
+        record |= named("label", item.label)
+    stage = "load"
+    try:
+        with ExitStack() as decoding:
+            decoding.enter_context(work.gate or nullcontext())
+            data = item.load()
+            done.bytes += len(data)
+            stage = "decode"
+            image = images.decode(data, work.reading)
+            stage = "map"
+            pixels = image.pixels
+            record["shape"] = list(pixels.shape)
+            record["dtype"] = pixels.dtype.name
+            if work.orientation == "apply" and image.orientation != 1:
+                pixels = upright(pixels, image.orientation)
+                record["orientation"] = image.orientation
+            if not hasattr(_mine, "buffer"):
+                _mine.buffer = Buffer()
+            mapped = work.transform.map(pixels, _mine.buffer)
+            _describe(record, work.transform, pixels, mapped)
+            parts: list[Any] = (
+                [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
+            )
+            record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
+            record["bytes"] = sum(memoryview(part).nbytes for part in parts)
+            if record["bytes"] <= Buffer.LARGEST_KEPT:
+                decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
+            if work.stack is not None:
+                _check_shape(work.stack, mapped, item.key)
+                record["row"] = task.row
+                if work.writing:
+                    work.stack.write_row(task.row, mapped.array)
+            elif work.writing:
+                path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
+                storage.place(f"{work.folder}/file-{os.getpid()}-{threading.get_native_id()}", path, parts)
+    except InputError as error:
+        done.records.append({**names, "error": error.reason, "message": error.message})
+        done.failures.append(Failure(item.key, stage, error.reason, error.message))
+        return
+    done.records.append(record)
+
+
+def _describe(record: Record, transform: Transform, pixels: Any, mapped: Mapped) -> None:
+    """Note what the inverse needs."""
+    record["map"] = {
+        "channels": list(mapped.channels),
+        "source": list(mapped.source),
+        "scale": list(mapped.affine.scale),
+        "shift": list(mapped.affine.shift),
+    }
+    if mapped.restore is not None:
+        record["map"]["restore"] = {"scale": mapped.restore.scale[0], "shift": mapped.restore.shift[0]}
+    record["exact"] = mapped.exact
+    if mapped.clipped:
+        record["clipped"] = mapped.clipped
+    if pixels.dtype.kind == "f" and -5 <= float(pixels.min()) < 0 < float(pixels.max()) <= 5:
+        record["looks_normalized"] = True
+
+
+def _check_shape(stack: Stack, mapped: Mapped, key: str) -> None:
+    if mapped.array.shape != stack.shape:
+        raise UsageError(
+            f"{key} is {'x'.join(map(str, mapped.array.shape))}, and the stack holds "
+            f"{'x'.join(map(str, stack.shape))} of one shape: --resize N --center-crop N, --color rgb|gray, or --to npy"
+        )
