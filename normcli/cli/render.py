@@ -323,26 +323,36 @@ Step = Callable[[int, int], None]
 
 
 @contextmanager
-def progress(setting: str, quiet: bool, noun: str = "img") -> Iterator[Step | None]:
-    """Give a function that takes inputs and bytes done: a bar on a terminal, a plain line every 30 s off it."""
+def progress(
+    setting: str, quiet: bool, noun: str = "img", total: Callable[[], int | None] = lambda: None
+) -> Iterator[Step | None]:
+    """Give a function that takes inputs and bytes done: a bar on a terminal, a plain line every 30 s off it.
+
+    Args:
+        setting: "auto", "always" or "never".
+        quiet: with "auto", show nothing.
+        noun: what is counted.
+        total: how many inputs there are, or None; asked only for a bar, which then tells the time that is left.
+    """
     if setting not in ("auto", "always", "never"):
         raise UsageError(f"progress {setting!r}: choose from auto, always, never")
     if setting == "never" or (quiet and setting == "auto"):
         yield None
     elif setting == "always" or sys.stderr.isatty():
-        with _bar(noun) as step:
+        with _bar(noun, total()) as step:
             yield step
     else:
         yield _every_30_seconds(noun)
 
 
 @contextmanager
-def _bar(noun: str) -> Iterator[Step]:
+def _bar(noun: str, total: int | None) -> Iterator[Step]:
     from tqdm import tqdm
 
     tqdm.monitor_interval = 0  # its watching thread would keep engines from forking
     megabytes = 0.0
-    with tqdm(unit=f" {noun}", mininterval=0.5, leave=False, dynamic_ncols=True, smoothing=0.1) as bar:
+    look: dict[str, Any] = {"mininterval": 0.5, "leave": False, "dynamic_ncols": True, "smoothing": 0.1}
+    with tqdm(total=total, unit=f" {noun}", **look) as bar:
 
         def step(inputs: int, size: int) -> None:
             nonlocal megabytes

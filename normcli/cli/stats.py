@@ -94,7 +94,8 @@ def stats(
     resumed = journal is not None and journal.exists()  # then an output is that run's own
     o.refuse_outputs(*(() if resumed else (output,)), failures, per_image, report, force=force)
     gathered = None if report is None else _Gathered()
-    with render.progress(progress, quiet) as step, jsonl(failures) as fail, jsonl(per_image) as image:
+    bar = render.progress(progress, quiet, total=lambda: None if files else counting.expected(sources or ()))
+    with bar as step, jsonl(failures) as fail, jsonl(per_image) as image:
         summary = counting.stats(
             *(sources or ()),
             files=files,

@@ -15,7 +15,7 @@ import numpy as np
 
 from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NoInputError, NormcliError, RemoteError, UsageError
-from normcli.formats import Item, Listing, Skip
+from normcli.formats import Item, Listing, Skip, folder
 from normcli.images import Reading
 from normcli.pipeline.batches import Batch, Batches
 from normcli.pipeline.counted import Counted, Failure, row, together
@@ -337,6 +337,12 @@ def stats(
     return summary
 
 
+def expected(sources: Iterable[str]) -> int | None:
+    """How many inputs folders hold, for the time that is left; None where that takes opening something."""
+    sizes = [folder.size(source) for source in sources]
+    return None if not sizes or None in sizes else sum(n for n in sizes if n is not None)
+
+
 def _several(values: Iterable[str]) -> Iterable[str]:
     """One string is one value, not its letters."""
     return (values,) if isinstance(values, str) else values
@@ -369,4 +375,4 @@ def provenance() -> dict[str, Any]:
     return {"normcli": __version__, **images.decoders()}
 
 
-__all__ = ["Counted", "Counting", "Failure", "count_batch", "stats"]
+__all__ = ["Counted", "Counting", "Failure", "count_batch", "expected", "stats"]
