@@ -39,9 +39,9 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def finals(folder: Path) -> dict[str, bytes]:
-    """What stands under final names."""
-    found = tree(folder) if folder.exists() else {}
-    return {name: data for name, data in found.items() if not name.startswith(WORK)}
+    """What stands under final names; the unfinished files come and go while a run is under way."""
+    paths = [p for p in sorted(folder.rglob("*")) if WORK not in p.parts and p.is_file()] if folder.exists() else []
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 def killed_at_random(arguments: list[str], undisturbed: dict[str, bytes], out: Path, kills: int, seed: int) -> int:
@@ -176,7 +176,7 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
         shutil.copytree(photos, tmp_path / f"many/{copy}")
     arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--progress", "always"]
     process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
-    while not finals(tmp_path / "out"):  # under way
+    while not list((tmp_path / "out").glob("*/*/*.npy")):  # under way
         assert process.poll() is None
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
