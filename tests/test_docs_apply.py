@@ -1,4 +1,4 @@
-"""docs/apply.md runs as written, block after block, beside a folder called photos."""
+"""README.md and docs/apply.md run as written, block after block, beside a folder called photos."""
 
 import os
 import re
@@ -14,7 +14,15 @@ from normcli.schemes import SCHEMES
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "docs/apply.md").read_text()
-BLOCKS = re.findall(r"^```(bash|python)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+README = (ROOT / "README.md").read_text()
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """Language and text of the blocks that a reader can run."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+BLOCKS = blocks(TEXT)
 
 
 def run(language: str, block: str, folder: Path) -> None:
@@ -49,6 +57,18 @@ def test_the_torch_block_runs(folder: Path) -> None:
     pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
     for block in (block for language, block in BLOCKS if language == "python"):
         run("python", block, folder)
+
+
+def test_the_readmes_blocks_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "sample_data", tmp_path / "photos")
+    found = blocks(README)
+    assert [language for language, _ in found] == ["bash", "bash", "python"]
+    for language, block in found:
+        if language == "bash":
+            run(language, block, tmp_path)
+    assert (tmp_path / "arrays" / "normcli.json").exists() and (tmp_path / "pngs" / "normcli.json").exists()
+    pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
+    run(*found[-1], tmp_path)
 
 
 def test_every_scheme_and_output_has_a_line() -> None:
