@@ -13,21 +13,21 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from normcli.difference import diff as diff
-    from normcli.pipeline.applying import apply as apply
-    from normcli.pipeline.counting import stats as stats
-    from normcli.pipeline.inverse import inverse as inverse
-    from normcli.pipeline.transforms import transform as transform
-    from normcli.pipeline.verifying import verify as verify
+    from normcli.pipeline.apply.applying import apply as apply
+    from normcli.pipeline.apply.inverse import inverse as inverse
+    from normcli.pipeline.apply.transforms import transform as transform
+    from normcli.pipeline.apply.verifying import verify as verify
+    from normcli.pipeline.stats.counting import stats as stats
     from normcli.recognition import check as check
     from normcli.summary import Summary as Summary
     from normcli.summary import merge as merge
 
 _HOME = {
-    "apply": "normcli.pipeline.applying",
-    "inverse": "normcli.pipeline.inverse",
-    "verify": "normcli.pipeline.verifying",
-    "transform": "normcli.pipeline.transforms",
-    "stats": "normcli.pipeline.counting",
+    "apply": "normcli.pipeline.apply.applying",
+    "inverse": "normcli.pipeline.apply.inverse",
+    "verify": "normcli.pipeline.apply.verifying",
+    "transform": "normcli.pipeline.apply.transforms",
+    "stats": "normcli.pipeline.stats.counting",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",
     "check": "normcli.recognition",

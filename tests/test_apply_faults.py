@@ -16,7 +16,7 @@ import pytest
 
 import normcli
 from normcli.errors import NormcliError, OutputError
-from normcli.pipeline.naming import WORK
+from normcli.pipeline.apply.naming import WORK
 from tests.conftest import ROOT, Run, encoded, photograph
 
 COMMAND = [sys.executable, "-m", "normcli", "apply"]
@@ -206,7 +206,7 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        from normcli.pipeline import applying
+        from normcli.pipeline.apply import applying
 
         def die(*arguments: Any) -> None:
             raise KeyboardInterrupt

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from normcli.pipeline.outputs import KINDS
+from normcli.pipeline.apply.outputs import KINDS
 from normcli.schemes import SCHEMES
 from tests.conftest import ROOT
 

@@ -12,12 +12,12 @@ from conftest import ROOT, Run, encoded, photograph
 
 import normcli
 from normcli.errors import NormcliError, UsageError
-from normcli.pipeline import journal
+from normcli.pipeline.stats import journal
 
 # the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
 COMMAND = """
 import sys
-from normcli.pipeline import journal
+from normcli.pipeline.stats import journal
 journal._SECONDS = 0.02
 append = journal.Journal._append
 def told(self, line):
@@ -33,7 +33,7 @@ sys.exit(run(sys.argv[1:]))
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_SECONDS", 0.0)
-    monkeypatch.setattr("normcli.pipeline.batches._LARGEST", 2)
+    monkeypatch.setattr("normcli.pipeline.stats.batches._LARGEST", 2)
 
 
 @pytest.fixture

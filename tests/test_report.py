@@ -16,7 +16,7 @@ from conftest import ROOT, Run, photograph
 from PIL import Image
 
 from normcli import report, stats
-from normcli.pipeline.gallery import SHOWN
+from normcli.pipeline.stats.gallery import SHOWN
 from normcli.report.pictures import Gallery, Picture
 from normcli.summary import Summary
 
@@ -181,7 +181,7 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
 
 
 def bands(folder: Path) -> Summary:
-    from normcli.pipeline.counting import provenance
+    from normcli.pipeline.stats.counting import provenance
     from normcli.tally import Tally
 
     tally = Tally()

@@ -11,8 +11,8 @@ import normcli
 from normcli import images, schemes
 from normcli.errors import InputError, UsageError
 from normcli.images import Reading
-from normcli.pipeline.mapping import Mapped, Transform
-from normcli.pipeline.transforms import transform
+from normcli.pipeline.apply.mapping import Mapped, Transform
+from normcli.pipeline.apply.transforms import transform
 from tests.conftest import photograph
 
 Array = np.ndarray[Any, Any]

@@ -18,9 +18,9 @@ from normcli import cli
 from normcli.errors import OutputError, TensorError
 from normcli.formats import arrays, safetensors
 from normcli.normalizers import NORMALIZERS
-from normcli.pipeline import catalogue, tensor_files
-from normcli.pipeline.tensors import Job
-from normcli.pipeline.tensors import run as run_job
+from normcli.pipeline.tensor import catalogue, tensor_files
+from normcli.pipeline.tensor.tensors import Job
+from normcli.pipeline.tensor.tensors import run as run_job
 
 NCHW = ("--layout", "NCHW")
 
@@ -95,7 +95,7 @@ def test_building_the_commands_imports_no_numba():
 
 def test_documentation_is_up_to_date():
     made = (ROOT / "docs" / "normalizers.md").read_text(encoding="utf-8")
-    assert made == catalogue.document(), "run: python -m normcli.pipeline.catalogue docs/normalizers.md"
+    assert made == catalogue.document(), "run: python -m normcli.pipeline.tensor.catalogue docs/normalizers.md"
 
 
 def test_two_half_sequences_equal_one_bit_for_bit(run, here):

@@ -12,8 +12,8 @@ from normcli.cli import options as o
 from normcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from normcli.pipeline.inverse import Restored
-    from normcli.pipeline.verifying import Verified
+    from normcli.pipeline.apply.inverse import Restored
+    from normcli.pipeline.apply.verifying import Verified
 
 app = typer.Typer(add_completion=False)
 
@@ -180,7 +180,7 @@ def apply(
     if str(output) == "-" or sources == ["-"]:
         _only(context, "one image", {*mapping, *_ONE})
         return _one(sources or [], files, output, mapping, force)
-    from normcli.pipeline import applying
+    from normcli.pipeline.apply import applying
 
     with _telling(output, quiet), render.progress(progress, quiet) as step, jsonl(failures) as fail:
         result = applying.apply(
@@ -271,7 +271,7 @@ def _of_a_folder(
         return _verify(sources[0], workers, engine, progress, json, quiet)
     if output is None or str(output) == "-":
         raise UsageError("--inverse writes files: give -o DIR")
-    from normcli.pipeline import inverse as way_back
+    from normcli.pipeline.apply import inverse as way_back
 
     with render.progress(progress, quiet) as step, jsonl(failures) as fail:
         found = way_back.inverse(
@@ -299,7 +299,7 @@ def _one(sources: list[str], files: Any, output: Path | None, mapping: dict[str,
         raise UsageError("nowhere to write: give -o -")
     if str(output) == "-" and sys.stdout.isatty():
         raise UsageError("this would write binary data to the terminal: redirect it, as in -o - > image.npy")
-    from normcli.pipeline import single
+    from normcli.pipeline.apply import single
 
     if str(output) != "-" and output.is_dir():
         raise UsageError(f"{output} is a folder: from stdin comes one image, name a file")
@@ -318,7 +318,7 @@ def _one(sources: list[str], files: Any, output: Path | None, mapping: dict[str,
 
 def _verify(out: str, workers: int, engine: str, progress: str, json: bool, quiet: bool) -> int:
     from normcli.cli import render
-    from normcli.pipeline import verifying
+    from normcli.pipeline.apply import verifying
 
     with render.progress(progress, quiet) as step:
         found = verifying.verify(
@@ -365,7 +365,7 @@ def _six(*values: float) -> list[str]:
 def _say(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
     """What was done, and everything about it that deserves a word."""
     from normcli.cli import render
-    from normcli.pipeline.constants import suspicious_numbers
+    from normcli.pipeline.apply.constants import suspicious_numbers
     from normcli.summary.words import reasons
 
     settings, constants = result["settings"], result["constants"]
@@ -425,8 +425,8 @@ def _say_restored(found: "Restored", output: Path) -> None:
 def _list() -> None:
     """Print schemes with their settings, presets with their sources, outputs."""
     from normcli.cli import render
-    from normcli.pipeline.outputs import KINDS
-    from normcli.pipeline.transforms import catalog
+    from normcli.pipeline.apply.outputs import KINDS
+    from normcli.pipeline.apply.transforms import catalog
 
     schemes, presets = catalog()
 

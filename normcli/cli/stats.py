@@ -12,7 +12,7 @@ from normcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from normcli.pipeline.counting import Failure
+    from normcli.pipeline.stats.counting import Failure
     from normcli.report import Gallery
 
 app = typer.Typer(add_completion=False)
@@ -80,8 +80,8 @@ def stats(
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
     from normcli.cli import render
-    from normcli.pipeline import counting
     from normcli.pipeline.records import jsonl
+    from normcli.pipeline.stats import counting
 
     files = o.paths_from(files_from, null)
     if not sources and files is None:

@@ -22,20 +22,20 @@ class _Normalizers(TyperGroup):
     """Finds a normalizer's command by making it on demand; the registry needs NumPy but no Numba."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        from normcli.pipeline import catalogue
+        from normcli.pipeline.tensor import catalogue
 
         return ["compare", *(name.replace("_", "-") for name in catalogue.names())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "compare":
             return super().get_command(ctx, cmd_name)
-        from normcli.pipeline import catalogue
+        from normcli.pipeline.tensor import catalogue
 
         return _command(catalogue.entry(cmd_name)) if cmd_name.replace("-", "_") in catalogue.names() else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] != "compare":
-            from normcli.pipeline import catalogue
+            from normcli.pipeline.tensor import catalogue
 
             catalogue.entry(args[0])  # an unknown name is refused with the nearest one
         return super().resolve_command(ctx, args)
@@ -60,7 +60,7 @@ def tensor(
     normcli tensor batch-norm x.npy --layout NCHW --mode eval --state bn.npz -o y.npy
     """
     if list_them:
-        from normcli.pipeline import catalogue
+        from normcli.pipeline.tensor import catalogue
 
         rows = [(name.replace("_", "-"), catalogue.entry(name).summary) for name in catalogue.names()]
         width = max(len(name) for name, _ in rows)
@@ -246,7 +246,7 @@ def _resources() -> list[inspect.Parameter]:
 
 def _run(entry: Any, given: dict[str, Any]) -> int:
     """Do what one command line asks for."""
-    from normcli.pipeline.tensors import Job, run
+    from normcli.pipeline.tensor.tensors import Job, run
 
     if given.pop("momentum", None) is not None:
         raise UsageError(
@@ -334,7 +334,7 @@ def compare(
     normcli tensor compare x.npy --layout NCHW --with batch_norm,batch_renorm --state bn.npz
     """
     from normcli.cli import render
-    from normcli.pipeline.comparison import compare as rows_of
+    from normcli.pipeline.tensor.comparison import compare as rows_of
 
     limit = None if memory_limit is None else size(memory_limit)
     wanted = [name.strip() for name in requests.split(",") if name.strip()]

@@ -1,1 +1,1 @@
-"""The joint: the only package where the parts of the house meet, one module per data path."""
+"""The joint: the only package where the parts of the house meet, one folder per data path."""

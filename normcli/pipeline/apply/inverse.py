@@ -18,10 +18,10 @@ from normcli.errors import InputError, NoInputError, UsageError
 from normcli.formats import stack as stacks
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
-from normcli.pipeline import manifest, naming, outputs
-from normcli.pipeline.counting import Failure
-from normcli.pipeline.manifest import Record, text_of
-from normcli.pipeline.mapping import invert
+from normcli.pipeline.apply import manifest, naming, outputs
+from normcli.pipeline.apply.manifest import Record, text_of
+from normcli.pipeline.apply.mapping import invert
+from normcli.pipeline.stats.counting import Failure
 from normcli.schemes import Affine
 
 Array = np.ndarray[Any, Any]

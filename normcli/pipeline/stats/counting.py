@@ -17,13 +17,13 @@ from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NoInputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip, folder
 from normcli.images import Reading
-from normcli.pipeline.batches import Batch, Batches
-from normcli.pipeline.counted import Counted, Failure, row, together
-from normcli.pipeline.journal import Journal, Recalled
-from normcli.pipeline.masking import Masking
-from normcli.pipeline.prefetch import ahead
-from normcli.pipeline.sampling import Plan, Sample, Stopping, looks
-from normcli.pipeline.settings import check, described, limit_of, shard_of
+from normcli.pipeline.stats.batches import Batch, Batches
+from normcli.pipeline.stats.counted import Counted, Failure, row, together
+from normcli.pipeline.stats.journal import Journal, Recalled
+from normcli.pipeline.stats.masking import Masking
+from normcli.pipeline.stats.prefetch import ahead
+from normcli.pipeline.stats.sampling import Plan, Sample, Stopping, looks
+from normcli.pipeline.stats.settings import check, described, limit_of, shard_of
 from normcli.storage import path_fields
 from normcli.summary import Summary
 from normcli.summary.conventions import white
@@ -111,7 +111,7 @@ def _count(
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
         done.rows.append(row(moments, unit, full))
     if counting.extremes:
-        from normcli.pipeline.gallery import Seen
+        from normcli.pipeline.stats.gallery import Seen
 
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
         done.seen.append(Seen(item, moments.weight, *scaled))
@@ -265,7 +265,7 @@ def stats(
         raise UsageError("--report with pictures does not go with --resume: make it with show afterwards")
     extremes = None
     if on_gallery is not None:
-        from normcli.pipeline.gallery import Extremes
+        from normcli.pipeline.stats.gallery import Extremes
 
         extremes = Extremes()
     names = list(map(os.fsdecode, sources))

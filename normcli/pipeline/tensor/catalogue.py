@@ -108,7 +108,7 @@ def document() -> str:
     lines = [
         "# Normalizers",
         "",
-        "Made by `python -m normcli.pipeline.catalogue` from the docstrings; do not edit by hand.",
+        "Made by `python -m normcli.pipeline.tensor.catalogue` from the docstrings; do not edit by hand.",
         "",
         "Each is a function of `normcli.normalizers` and a command of `normcli tensor`, with the same settings.",
         "`x` is the tensor; a result has the type of `x` (float32 for integers) or `--dtype`. Statistics are float64,",

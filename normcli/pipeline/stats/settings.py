@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from normcli.errors import NormcliError, UsageError, unknown
 from normcli.formats import Listing
 from normcli.images import Reading
-from normcli.pipeline.sampling import Plan
+from normcli.pipeline.stats.sampling import Plan
 from normcli.summary.conventions import WEIGHTS
 
 if TYPE_CHECKING:
-    from normcli.pipeline.counting import Counting
+    from normcli.pipeline.stats.counting import Counting
 
 
 def described(

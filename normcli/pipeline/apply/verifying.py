@@ -12,9 +12,9 @@ import numpy as np
 
 from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
-from normcli.pipeline import manifest, outputs
-from normcli.pipeline.inverse import batches, load, restoring
-from normcli.pipeline.manifest import Record, text_of
+from normcli.pipeline.apply import manifest, outputs
+from normcli.pipeline.apply.inverse import batches, load, restoring
+from normcli.pipeline.apply.manifest import Record, text_of
 
 
 @dataclass

@@ -8,7 +8,7 @@ from normcli.storage import path_fields
 from normcli.tally import Moments, Tally
 
 if TYPE_CHECKING:  # a gallery is drawn only for a report, and costs 25 ms to load
-    from normcli.pipeline.gallery import Seen
+    from normcli.pipeline.stats.gallery import Seen
 
 Row = tuple[float, list[float], list[float], float, float]
 

@@ -12,7 +12,7 @@ from normcli.errors import InputError, UsageError, unknown
 from normcli.formats import tree
 from normcli.images import Reading
 from normcli.images.encode import png, tiff
-from normcli.pipeline.mapping import DTYPES, Mapped
+from normcli.pipeline.apply.mapping import DTYPES, Mapped
 
 Array = np.ndarray[Any, Any]
 Affine = tuple[tuple[float, ...], tuple[float, ...]]

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from normcli.errors import NormcliError, OutputError, UsageError
 from normcli.formats import Item, Skip
-from normcli.pipeline.counted import Counted
+from normcli.pipeline.stats.counted import Counted
 from normcli.storage import refuse
 
 SCHEMA = "normcli/journal/1"

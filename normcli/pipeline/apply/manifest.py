@@ -17,7 +17,7 @@ from typing import IO, Any
 from normcli import storage
 from normcli.errors import UsageError
 from normcli.formats.stack import ARRAY
-from normcli.pipeline.naming import WORK
+from normcli.pipeline.apply.naming import WORK
 
 SCHEMA = "normcli/apply/1"
 NAME = "normcli.json"

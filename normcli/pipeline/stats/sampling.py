@@ -18,7 +18,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.formats import Item, Refused, Skip
-from normcli.pipeline.counted import Row
+from normcli.pipeline.stats.counted import Row
 from normcli.summary import Summary
 
 _FIRST_LOOK = 50  # images before the first look at the interval

@@ -8,9 +8,9 @@ from typing import Any
 
 from normcli.errors import NoInputError, NormcliError
 from normcli.formats.stack import Stack
-from normcli.pipeline.counting import Failure, provenance
-from normcli.pipeline.manifest import Record, text_of
-from normcli.pipeline.worker import Done, Work
+from normcli.pipeline.apply.manifest import Record, text_of
+from normcli.pipeline.apply.worker import Done, Work
+from normcli.pipeline.stats.counting import Failure, provenance
 from normcli.tally import DIGEST
 
 _SYNC_SECONDS = 1.0

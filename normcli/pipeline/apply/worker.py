@@ -14,11 +14,11 @@ from normcli.formats import Skip
 from normcli.formats.stack import Stack
 from normcli.images import Reading
 from normcli.images.orientation import upright
-from normcli.pipeline import outputs
-from normcli.pipeline.counting import Failure
-from normcli.pipeline.manifest import Record, named
-from normcli.pipeline.mapping import Buffer, Mapped, Transform
-from normcli.pipeline.naming import Planned
+from normcli.pipeline.apply import outputs
+from normcli.pipeline.apply.manifest import Record, named
+from normcli.pipeline.apply.mapping import Buffer, Mapped, Transform
+from normcli.pipeline.apply.naming import Planned
+from normcli.pipeline.stats.counting import Failure
 from normcli.tally import digest
 
 _mine = threading.local()

@@ -9,8 +9,8 @@ import numpy as np
 from normcli.errors import UsageError
 from normcli.normalizers import Normalized, Normalizer, find, resources
 from normcli.normalizers.views import channel_axis
-from normcli.pipeline import tensor_files as files
-from normcli.pipeline.tensor_files import Array
+from normcli.pipeline.tensor import tensor_files as files
+from normcli.pipeline.tensor.tensor_files import Array
 
 BINS = 16
 

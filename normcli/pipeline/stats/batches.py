@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from normcli.formats import Item, Skip
-from normcli.pipeline.journal import Recalled
+from normcli.pipeline.stats.journal import Recalled
 
 Batch = list[Item | Skip] | Recalled
 

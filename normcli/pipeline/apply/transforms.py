@@ -7,9 +7,9 @@ from typing import Any
 from normcli import schemes
 from normcli.errors import UsageError, unknown
 from normcli.images import Reading
-from normcli.pipeline import constants as numbers
-from normcli.pipeline.constants import Constants
-from normcli.pipeline.mapping import DTYPES, Transform
+from normcli.pipeline.apply import constants as numbers
+from normcli.pipeline.apply.constants import Constants
+from normcli.pipeline.apply.mapping import DTYPES, Transform
 from normcli.presets import Preset
 from normcli.summary import Summary
 

@@ -9,8 +9,9 @@ from normcli import images, storage
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.images import Reading
 from normcli.images.orientation import upright
-from normcli.pipeline import constants as numbers
-from normcli.pipeline import counting, outputs, transforms
+from normcli.pipeline.apply import constants as numbers
+from normcli.pipeline.apply import outputs, transforms
+from normcli.pipeline.stats import counting
 from normcli.summary import Summary
 from normcli.tally import Tally
 

@@ -10,7 +10,7 @@ import numpy as np
 from normcli import images, kernels, schemes
 from normcli.errors import InputError
 from normcli.images import Reading
-from normcli.pipeline.constants import Constants
+from normcli.pipeline.apply.constants import Constants
 from normcli.schemes import Affine
 from normcli.tally import Integers
 

@@ -17,8 +17,8 @@ from normcli.normalizers.moments import Moments, channel_moments
 from normcli.normalizers.registry import State
 from normcli.normalizers.running import COUNTER, LABELS, enough
 from normcli.normalizers.views import channels
-from normcli.pipeline import tensor_files as files
-from normcli.pipeline.tensor_files import Array
+from normcli.pipeline.tensor import tensor_files as files
+from normcli.pipeline.tensor.tensor_files import Array
 
 log = logging.getLogger("normcli.tensors")
 

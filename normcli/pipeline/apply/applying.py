@@ -19,15 +19,16 @@ from normcli.formats import stack as stacks
 from normcli.formats.stack import Stack
 from normcli.images import Reading
 from normcli.images.orientation import upright
-from normcli.pipeline import constants as numbers
-from normcli.pipeline import counting, manifest, naming, outputs, transforms
-from normcli.pipeline.counting import Failure
-from normcli.pipeline.manifest import Journal, Record, named, text_of
-from normcli.pipeline.mapping import Transform
-from normcli.pipeline.naming import Plan
-from normcli.pipeline.outcome import Outcome
-from normcli.pipeline.settings import limit_of
-from normcli.pipeline.worker import Done, Task, Work, map_batch
+from normcli.pipeline.apply import constants as numbers
+from normcli.pipeline.apply import manifest, naming, outputs, transforms
+from normcli.pipeline.apply.manifest import Journal, Record, named, text_of
+from normcli.pipeline.apply.mapping import Transform
+from normcli.pipeline.apply.naming import Plan
+from normcli.pipeline.apply.outcome import Outcome
+from normcli.pipeline.apply.worker import Done, Task, Work, map_batch
+from normcli.pipeline.stats import counting
+from normcli.pipeline.stats.counting import Failure
+from normcli.pipeline.stats.settings import limit_of
 from normcli.schemes import OF_DATASET
 from normcli.summary import Summary
 

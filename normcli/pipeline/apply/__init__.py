@@ -1,0 +1,1 @@
+"""The path of mapping: sources to normalized arrays or files, and back."""

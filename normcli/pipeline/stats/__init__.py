@@ -1,0 +1,1 @@
+"""The path of counting: sources to a summary."""

@@ -1,0 +1,1 @@
+"""The path of tensors: a file through a normalizer to a file."""
