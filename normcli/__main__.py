@@ -12,6 +12,10 @@ def main() -> None:
 
         sys.stdout.write(f"normcli {__version__}\n")
         return
+    if sys.argv[1:2] != [
+        "tensor"
+    ]:  # OpenBLAS's threads spin for 80 ms when NumPy is imported; only whitening uses them
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from normcli.cli import run
     except KeyboardInterrupt:

@@ -1,7 +1,7 @@
 """What bytes hold: an encoded image in, an array and what is worth saying about it out.
 
-`decode` is the only door. A JPEG goes to simplejpeg, what Pillow would silently damage (16-bit colour,
-multi-band, 32-bit and float colour) to tifffile and imagecodecs, everything else to Pillow; which decoder
+`decode` is the only door. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
+colour, multi-band, 32-bit and float colour) to tifffile and imagecodecs, everything else to Pillow; which decoder
 worked never changes a bit of the result.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import PIL
 
 from normcli.errors import InputError
-from normcli.images import deep, jpeg, pil, policy
+from normcli.images import deep, jpeg, pil, png, policy
 from normcli.images.policy import Decoded, Reading
 
 __all__ = ["Decoded", "Reading", "decode", "decoders"]
@@ -35,6 +35,8 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
         if isinstance(data, np.ndarray):
             return policy.shape(_from_array(data, reading), reading)
         if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
+            return policy.shape(decoded, reading)
+        if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
             return policy.shape(decoded, reading)
         if (need := deep.needed(data)) is not None:
             return policy.shape(deep.decode(data, need, reading), reading)

@@ -17,6 +17,11 @@ from normcli.images.policy import Decoded, Reading, check_size, machine
 _TAGS = {256: "width", 257: "height", 258: "bits", 262: "photometric", 277: "samples", 339: "format"}
 
 
+# imagecodecs 2026.3.6 drops a reference to None with each PNG that it cannot decode: after some ten thousand of
+# them Python ends with "none_dealloc". This list gives them back.
+_owed: list[None] = []
+
+
 def needed(data: bytes) -> str | None:
     """Say "PNG", "TIFF" or "JPEG 2000" when only this module reads the image exactly, else None."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -103,7 +108,11 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
     if need == "PNG":
         width, height = struct.unpack(">II", data[16:24])
         check_size(width, height, reading)
-        array = imagecodecs.png_decode(data)
+        try:
+            array = imagecodecs.png_decode(data)  # libspng, which plain PNGs go to, gives no 16-bit RGB
+        except Exception:
+            _owed.append(None)
+            raise
         samples = array.shape[2]
         return _split(array, {2: "LA", 3: "RGB", 4: "RGBA"}[samples] + ";16", "PNG", samples in (2, 4), [])
     if need == "JPEG 2000":

@@ -1,5 +1,6 @@
 """Pixels of 8 and 16 bits, counted in histograms."""
 
+import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -172,8 +173,9 @@ def _histogram_without_numba(pixels: Array) -> Array:
     height, width, channels = pixels.shape
     own: Array
     if pixels.dtype == np.uint8 and pixels.size <= _SMALL:
-        shifted = pixels.reshape(-1, channels) + _offsets(channels)
-        own = np.bincount(shifted.reshape(-1), minlength=channels * 256).reshape(channels, 256)
+        bins = _scratch.bins[: pixels.size]
+        np.add(pixels.reshape(-1), _offsets(channels)[: pixels.size], out=bins)
+        own = np.bincount(bins, minlength=channels * 256).reshape(channels, 256)
     elif pixels.dtype == np.uint8 and channels in (1, 3):
         from PIL import Image
 
@@ -181,8 +183,8 @@ def _histogram_without_numba(pixels: Array) -> Array:
         image = Image.frombuffer(mode, (width, height), np.ascontiguousarray(pixels), "raw", mode, 0, 1)
         own = np.array(image.histogram(), np.int64).reshape(channels, 256)
     else:
-        flat, bins = pixels.reshape(-1, channels), _BINS[pixels.dtype.name]
-        own = np.stack([np.bincount(flat[:, c], minlength=bins) for c in range(channels)])
+        flat, levels = pixels.reshape(-1, channels), _BINS[pixels.dtype.name]
+        own = np.stack([np.bincount(flat[:, c], minlength=levels) for c in range(channels)])
     return own
 
 
@@ -212,13 +214,23 @@ def sums_of(row: Array) -> tuple[int, int]:
     return total, squares
 
 
-_SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's histogram (8 us against 57)
+_SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's histogram (8 us against 14 for 32x32)
+
+
+class _Scratch(threading.local):
+    """Memory of this thread, used again: 24 KB of fresh memory take 14 us to be faulted in."""
+
+    def __init__(self) -> None:
+        self.bins = np.empty(_SMALL, np.int64)
+
+
+_scratch = _Scratch()
 
 
 @cache
 def _offsets(channels: int) -> Array:
-    """Where each channel's 256 bins begin."""
-    return np.arange(channels) * 256
+    """For each of `_SMALL` interleaved samples, where the 256 bins of its channel begin."""
+    return np.resize(np.arange(channels) * 256, _SMALL)
 
 
 @cache
