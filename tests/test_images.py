@@ -11,7 +11,8 @@ from conftest import encoded, photograph
 from PIL import Image, ImageFile
 
 from normcli.errors import InputError, UsageError
-from normcli.images import Decoded, Reading, decode, jpeg
+from normcli.images import Decoded, Reading, decode, jpeg, pil
+from normcli.tally import integers
 
 imagecodecs = pytest.importorskip("imagecodecs", reason="needs the [tiff] extra")
 tifffile = pytest.importorskip("tifffile", reason="needs the [tiff] extra")
@@ -336,3 +337,22 @@ class TestBadFiles:
     def test_settings_that_cannot_be(self, setting: dict[str, Any]) -> None:
         with pytest.raises(UsageError):
             Reading(**setting)
+
+
+def test_large_images_are_taken_over_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The array is made of strips, without Pillow's copy of the whole; the last strip is shorter."""
+    monkeypatch.setattr(pil, "_AT_ONCE", 64 * 5)
+    for channels in (1, 2, 3, 4):
+        pixels = photograph(48, 64, channels).reshape(48, 64, channels)
+        found = decode(encoded(pixels, "TIFF"), Reading(alpha="keep", color="native"))
+        expected = pixels if channels in (2, 4) else np.dstack([pixels, np.full((48, 64, 1), 255, np.uint8)])
+        np.testing.assert_array_equal(found.pixels, expected)
+
+
+def test_large_images_are_counted_by_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integers, "_STRIP", 64 * 7)
+    for channels in (1, 3):
+        pixels = photograph(60, 64, channels).reshape(60, 64, channels)
+        found = integers._histogram_without_numba(pixels)
+        expected = [np.bincount(pixels[:, :, c].reshape(-1), minlength=256) for c in range(channels)]
+        np.testing.assert_array_equal(found, expected)

@@ -370,3 +370,23 @@ class TestCitizen:
     def test_environment_sets_defaults(self, run: Run, folder: Path) -> None:
         done = run("stats", folder, "--json", env={"NORMCLI_STATS_COLOR": "gray"})
         assert json.loads(done.stdout)["channels"] == ["L"]
+
+
+def test_a_small_image_costs_few_calls(tmp_path: Path) -> None:
+    """A gate on the path of small images that no load on the machine can disturb: calls, counted by the profiler."""
+    import cProfile
+    import pstats
+
+    from normcli.formats import Listing, read
+    from normcli.images import Reading
+    from normcli.pipeline.stats.counting import Counting, count_batch
+
+    for i in range(40):
+        (tmp_path / f"{i:02}.jpg").write_bytes(encoded(photograph(32, 32, seed=i), "JPEG"))
+    items = list(read([str(tmp_path)], Listing()))
+    counting = Counting(reading=Reading())
+    count_batch(counting, items)  # first uses
+    profile = cProfile.Profile()
+    profile.runcall(count_batch, counting, items)
+    calls = pstats.Stats(profile).total_calls / len(items)  # type: ignore[attr-defined]
+    assert calls < 56  # 48 when this was written

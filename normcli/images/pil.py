@@ -18,6 +18,7 @@ from normcli.images.policy import MAX_PIXELS, Decoded, Reading, check_size, mach
 FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "JPEG2000"]
 
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
+_AT_ONCE = 1 << 22  # pixels
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_FORMAT = 262, 277, 339
 
 
@@ -169,12 +170,25 @@ def _pixels(image: Image.Image, reading: Reading) -> tuple[np.ndarray[Any, Any],
         image = image.convert("RGBA" if mode == "RGB" else "LA")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError("unsupported", f"images of Pillow's mode {mode} are not read")
-    array = np.asarray(image)
+    array = _array(image)
     if image.mode == "L":
         return array[:, :, None], None
     if image.mode == "RGB":
         return array, None
     return np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])
+
+
+def _array(image: Image.Image) -> np.ndarray[Any, Any]:
+    """As `np.asarray`, which holds an image twice on its way: here no more than some rows of it."""
+    width, height = image.size
+    if width * height <= _AT_ONCE:
+        return np.asarray(image)
+    rows = max(1, _AT_ONCE // width)
+    array = np.empty((height, width, len(image.getbands())), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        array[top:bottom] = np.asarray(image.crop((0, top, width, bottom))).reshape(bottom - top, width, -1)
+    return array[:, :, 0] if image.mode == "L" else array
 
 
 def _expand_palette(image: Image.Image, transparent: bool, reading: Reading) -> Image.Image:

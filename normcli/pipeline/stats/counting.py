@@ -72,6 +72,7 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
                 left_out = counting.masking.apply(item.key, image)
                 done.tally.composition.update({"ignored-pixels": left_out} if left_out else {})
             _count(done, item, data, image, shape, counting, group)
+            del image, data  # not beside the next
         except Exception as error:
             if not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
