@@ -1,21 +1,35 @@
-"""`python -m benchmarks [NAME] [ARGUMENTS]`: run one benchmark, or list them."""
+"""`python -m benchmarks [NAME] [ARGUMENTS]`: run one benchmark, or all of them and print the README's table."""
 
 import importlib
-import pkgutil
 import sys
 
-import benchmarks
+from benchmarks.timing import Row, markdown
+
+NAMES = ("stats", "containers", "apply", "tensor")
 
 
 def main() -> None:
-    """Run the benchmark that the first argument names; `stats` without one."""
-    names = sorted(m.name for m in pkgutil.iter_modules(benchmarks.__path__) if m.name not in ("__main__", "timing"))
+    """Run the benchmark that the first argument names, or all."""
     arguments = sys.argv[1:]
-    name = arguments.pop(0) if arguments and arguments[0] in names else "stats"
-    if arguments and arguments[0] in ("-l", "--list"):
-        print("\n".join(names))
+    if arguments and arguments[0] in ("-h", "--help"):
+        print(f"{__doc__}\n\nNAME: {', '.join(NAMES)}; each has a --help of its own")
         return
-    importlib.import_module(f"benchmarks.{name}").main(arguments)
+    if arguments:
+        name = arguments.pop(0)
+        if name not in NAMES:
+            sys.exit(f"no benchmark {name!r}: choose from {', '.join(NAMES)}")
+        run(name, arguments)
+        return
+    rows = [row for name in NAMES for row in run(name, [])]
+    print(f"\n{markdown(rows)}")
+    missed = [row for row in rows if row.met is False]
+    print(f"\n{sum(row.met is True for row in rows)} targets met, {len(missed)} not")
+
+
+def run(name: str, arguments: list[str]) -> list[Row]:
+    """Run one benchmark and give its rows."""
+    found: list[Row] = importlib.import_module(f"benchmarks.{name}").main(arguments)
+    return found
 
 
 if __name__ == "__main__":

@@ -7,23 +7,26 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.timing import ROOT, ratios, seconds
+from benchmarks.timing import ROOT, Row, faster, seconds, show, takes
 
+Array = np.ndarray[Any, Any]
 SHARED = ROOT.parent / "shared" / "data"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> list[Row]:
     """Print the ratios for a folder of JPEGs, and the kernels' bandwidth."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks apply", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=SHARED / "imagenet-300", help="folder of JPEGs")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--only", choices=["processes", "kernels"], action="append")
     parser.add_argument(
         "--loop", nargs=2, metavar=("NAME", "OUT"), help="run one of the loops, as a process of its own"
@@ -31,12 +34,14 @@ def main(arguments: list[str]) -> None:
     chosen = parser.parse_args(arguments)
     if chosen.loop:
         LOOPS[chosen.loop[0]](sorted(p for p in chosen.folder.rglob("*") if p.is_file()), Path(chosen.loop[1]))
-        return
+        return []
     only = chosen.only or ["processes", "kernels"]
+    rows: list[Row] = []
     if "processes" in only and chosen.folder.is_dir():
-        processes(chosen.folder, chosen.rounds)
+        rows += show(processes(chosen.folder, chosen.rounds))
     if "kernels" in only:
-        kernels()
+        rows += show(kernels())
+    return rows
 
 
 def bare(files: list[Path], out: Path) -> None:
@@ -60,18 +65,31 @@ def usual(files: list[Path], out: Path) -> None:
         np.save(out / f"{path.name}.npy", ((pixels - mean) / std).transpose(2, 0, 1))
 
 
-LOOPS = {"bare": bare, "usual": usual}
+def albumentations(files: list[Path], out: Path) -> None:
+    """The loop with albumentations.Normalize, as its documentation has it: OpenCV reads."""
+    import albumentations
+    import cv2
+
+    normalize = albumentations.Normalize(MEAN, STD)
+    for path in files:
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        np.save(out / f"{path.name}.npy", normalize(image=image)["image"].transpose(2, 0, 1))
 
 
-def processes(folder: Path, rounds: int) -> None:
+LOOPS = {"bare": bare, "usual": usual, "albumentations": albumentations}
+
+
+def processes(folder: Path, rounds: int) -> Iterator[Row]:
     """Whole processes in turn, each into a fresh folder; one unmeasured round first."""
     python = [sys.executable, "-m"]
     loop = [*python, "benchmarks", "apply", str(folder), "--loop"]
     commands = {
-        "normcli apply": [*python, "normcli", "apply", str(folder), "-q", "-j", "2", "--preset", "imagenet", "-o"],
-        "two threads: decode, astype, tofile": [*loop, "bare"],
-        "PIL + NumPy + np.save": [*loop, "usual"],
+        "normcli": [*python, "normcli", "apply", str(folder), "-q", "-j", "2", "--preset", "imagenet", "-o"],
+        **{name: [*loop, name] for name in LOOPS},
     }
+    if find_spec("albumentations") is None:
+        print("absent peers: albumentations")
+        del commands["albumentations"]
     taken: dict[str, list[float]] = {name: [] for name in commands}
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "out"
@@ -84,36 +102,48 @@ def processes(folder: Path, rounds: int) -> None:
                 if turn:
                     taken[name].append(elapsed)
     times = {name: statistics.median(each) for name, each in taken.items()}
-    ratios(
-        f"{folder.name}, {sum(1 for p in folder.rglob('*') if p.is_file())} files, npy float32", times, "normcli apply"
-    )
+    work = f"apply, {len(list(folder.iterdir()))} photographs to npy float32"
+    yield takes(work, "decode, astype, write, 2 threads", times["normcli"], times["bare"], 1.2)
+    yield faster(work, "Pillow + NumPy + np.save loop", times["normcli"], times["usual"], 3)
+    if "albumentations" in times:
+        yield faster(work, "albumentations + np.save loop", times["normcli"], times["albumentations"])
 
 
-def kernels() -> None:
-    """Bytes read and written per second, against memcpy of as many bytes as the result has."""
+def kernels() -> Iterator[Row]:
+    """Bytes read and written per second, against memcpy of as many bytes as the result has.
+
+    Photographs come in turn, as in a dataset: each from memory of its own into memory of its own.
+    """
     from normcli.kernels import mapping
 
-    print("\nkernels: bytes read and written per second")
     scale, shift, source = np.array(STD), np.array(MEAN), np.arange(3)
-    for title, pixels in (("a photograph, 500 x 375", 187_500), ("24 megapixels", 24_000_000)):
-        rng = np.random.default_rng(0)
-        into = np.empty(3 * pixels, np.float32)
+    rng = np.random.default_rng(0)
+    for title, size, count in (("300 photographs of 500x375", 3 * 187_500, 300), ("24 megapixels", 3 * 24_000_000, 1)):
+        into = np.empty((count, size), np.float32)
         other = np.zeros_like(into)
-        floor = 2 * into.nbytes / median(lambda: np.copyto(into, other))  # noqa: B023
-        print(f"  {title:44}{floor / 1e9:9.1f} GB/s  memcpy")
+        copied = 2 * into.nbytes / median(lambda: each(np.copyto, into, other))  # noqa: B023
         for depth in (np.uint8, np.uint16):
-            levels = rng.integers(0, np.iinfo(depth).max, 3 * pixels).astype(depth)
+            levels = rng.integers(0, np.iinfo(depth).max, (count, size), depth)
             tables = rng.random((3, np.iinfo(depth).max + 1)).astype(np.float32)
-            ways: dict[str, Any] = {
-                "arithmetic": lambda: mapping.affine(levels, 3, source, scale, shift, into, True),  # noqa: B023
-                "table": lambda: mapping.look_up(levels, 3, source, tables, into, True),  # noqa: B023
+            ways: dict[str, Callable[[Array, Array], None]] = {
+                "arithmetic": lambda x, y: mapping.affine(x, 3, source, scale, shift, y, True),
+                "look-up": lambda x, y: mapping.look_up(x, 3, source, tables, y, True),  # noqa: B023
             }
             for name, way in ways.items():
-                speed = (levels.nbytes + into.nbytes) / median(way)
-                print(f"    {depth.__name__:8}{name:34}{speed / 1e9:9.1f} GB/s  {speed / floor:.2f} of memcpy")
+                spent = median(lambda: each(way, levels, into))  # noqa: B023
+                share = (levels.nbytes + into.nbytes) / spent / copied
+                work = f"kernel, {depth.__name__} to float32, {name}"
+                chosen = name == "arithmetic"  # what apply uses for float32
+                target = (">= 50%", share >= 0.5) if chosen else ("", None)
+                yield Row(work, f"bandwidth of memcpy, {title}", f"{share:.0%}", *target)
 
 
-def median(way: Any, rounds: int = 15) -> float:
+def each(way: Callable[[Array, Array], None], first: Array, second: Array) -> None:
+    for a, b in zip(first, second, strict=True):
+        way(a, b)
+
+
+def median(way: Callable[[], Any], rounds: int = 9) -> float:
     """Median seconds of a call, after one that is not counted."""
     way()
     taken = []

@@ -5,6 +5,8 @@ Run as `python -m benchmarks.peers NAME FOLDER`: one process a measurement, its 
 
 import io
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +28,10 @@ def _halves(paths: list[str], one: Callable[[str], Any]) -> None:
 
 
 def floor(folder: str) -> None:
-    """Two threads that read and decode, and do nothing else: simplejpeg for JPEG, Pillow for the rest."""
+    """Read and decode, 2 threads.
+
+    simplejpeg for JPEG, Pillow for the rest; nothing is counted.
+    """
     import numpy as np
     import simplejpeg
     from PIL import Image
@@ -43,7 +48,7 @@ def floor(folder: str) -> None:
 
 
 def dataloader(folder: str) -> None:
-    """The PyTorch recipe: a DataLoader of two workers, per-image mean and std of float tensors."""
+    """PyTorch DataLoader, 2 workers."""
     import numpy as np
     import torch
     from PIL import Image
@@ -71,7 +76,7 @@ def dataloader(folder: str) -> None:
 
 
 def pil_numpy(folder: str) -> None:
-    """A loop with Pillow and NumPy: what a notebook holds."""
+    """Pillow + NumPy loop."""
     import numpy as np
     from PIL import Image
 
@@ -86,7 +91,7 @@ def pil_numpy(folder: str) -> None:
 
 
 def opencv(folder: str) -> None:
-    """A loop with cv2.imread and cv2.meanStdDev."""
+    """OpenCV imread + meanStdDev loop."""
     import cv2
     import numpy as np
 
@@ -99,7 +104,7 @@ def opencv(folder: str) -> None:
 
 
 def imagestat(folder: str) -> None:
-    """A loop with PIL.ImageStat."""
+    """Pillow ImageStat loop."""
     from PIL import Image, ImageStat
 
     rows = [ImageStat.Stat(Image.open(path).convert("RGB")) for path in files(folder)]
@@ -107,7 +112,7 @@ def imagestat(folder: str) -> None:
 
 
 def scikit(folder: str) -> None:
-    """scikit-learn's StandardScaler.partial_fit, image by image."""
+    """scikit-learn partial_fit loop."""
     import numpy as np
     from PIL import Image
     from sklearn.preprocessing import StandardScaler
@@ -118,22 +123,45 @@ def scikit(folder: str) -> None:
     print(scaler.mean_, scaler.scale_)
 
 
-NEEDS = {"dataloader": "torch", "opencv": "cv2", "scikit": "sklearn"}
+def vips(folder: str) -> None:
+    """Libvips stats loop."""
+    import pyvips
+
+    rows = [pyvips.Image.new_from_file(path, access="sequential").stats().numpy() for path in files(folder)]
+    print(sum(row[0, 4] for row in rows) / len(rows))
+
+
+def magick(folder: str) -> None:
+    """ImageMagick identify."""
+    command = ["identify", "-format", "%[mean] %[standard-deviation]\\n", *files(folder)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+NEEDS = {"dataloader": "torch", "opencv": "cv2", "scikit": "sklearn", "vips": "pyvips"}
 PEERS: dict[str, Callable[[str], None]] = {
     "floor": floor,
     "dataloader": dataloader,
-    "pil_numpy": pil_numpy,
     "opencv": opencv,
+    "pil_numpy": pil_numpy,
     "imagestat": imagestat,
     "scikit": scikit,
+    "vips": vips,
+    "magick": magick,
 }
+SLOW = ("dataloader", "pil_numpy", "imagestat", "scikit", "vips", "magick")
+
+
+def title(name: str) -> str:
+    """The first line of a peer's docstring, without its full stop."""
+    return (PEERS[name].__doc__ or name).partition("\n")[0].rstrip(".")
 
 
 def installed() -> Iterator[str]:
     """Names of the peers that can run here."""
     from importlib.util import find_spec
 
-    return (name for name in PEERS if name not in NEEDS or find_spec(NEEDS[name]))
+    found = (name for name in PEERS if name not in NEEDS or find_spec(NEEDS[name]))
+    return (name for name in found if name != "magick" or shutil.which("identify"))
 
 
 if __name__ == "__main__":

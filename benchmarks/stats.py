@@ -1,62 +1,88 @@
-"""`normcli stats` against the floor and the peers; start-up; memory."""
+"""`normcli stats` against the floor and the peers; start-up; memory; growth."""
 
 import argparse
 import sys
 import tarfile
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from benchmarks import peers
-from benchmarks.timing import ROOT, alternating, peak_megabytes, ratios
+from benchmarks.timing import ROOT, Row, alternating, faster, peak_megabytes, seconds, show, takes
 
 SHARED = ROOT.parent / "shared" / "data"
 PYTHON = sys.executable
+PARTS = ("photographs", "png", "small", "start", "memory", "growth")
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> list[Row]:
     """Print every row that the folders at hand allow."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks stats", description=__doc__)
-    parser.add_argument("folders", nargs="*", type=Path, help="folders of images to time on")
+    parser.add_argument("folders", nargs="*", type=Path, help="folders of images to time on, instead of our own")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", default=",".join(peers.PEERS), help="which peers, by comma")
-    parser.add_argument("--only", choices=["folders", "small", "start", "memory"], action="append")
+    parser.add_argument("--only", choices=PARTS, action="append")
     chosen = parser.parse_args(arguments)
-    only = chosen.only or ["folders", "small", "start", "memory"]
-    absent = sorted(set(peers.PEERS) - set(peers.installed()))
-    if absent:
+    here = set(peers.installed())
+    if absent := sorted(set(peers.PEERS) - here):
         print(f"absent peers: {', '.join(absent)}")
-    names = [n for n in chosen.peers.split(",") if n in set(peers.installed())]
+    names = [name for name in chosen.peers.split(",") if name in here]
+    only = chosen.only or PARTS
     with tempfile.TemporaryDirectory() as scratch:
-        folders = list(chosen.folders)
-        if not folders and "folders" in only and SHARED.is_dir():
-            folders = [SHARED / "imagenet-300", repeated(SHARED / "imagenet-300", Path(scratch) / "photos", 1000)]
-        for folder in folders:
-            compare(folder, names, chosen.rounds)
-        if "small" in only:
-            compare(small_jpegs(Path(scratch) / "small", 10_000), names, chosen.rounds)
-            if SHARED.is_dir():
-                with tarfile.open(SHARED / "mnist-test.tar") as tar:
-                    tar.extractall(Path(scratch) / "mnist", filter="data")
-                compare(Path(scratch) / "mnist", names, chosen.rounds)
-        if "start" in only:
-            start_up(Path(scratch), chosen.rounds)
-        if "memory" in only:
-            memory(Path(scratch))
+        return show(rows(Path(scratch), chosen.folders, only, names, chosen.rounds))
+
+
+def rows(scratch: Path, folders: list[Path], only: tuple[str, ...], names: list[str], rounds: int) -> Iterator[Row]:
+    """Measure what is asked for."""
+    for folder in folders:
+        yield from compare(f"stats, {folder.name}", folder, names, rounds, {})
+    real = SHARED.is_dir() and not folders
+    if real and "photographs" in only:
+        photos = repeated(SHARED / "imagenet-300", scratch / "photos", 1000)
+        targets = {"floor": 1.15, "dataloader": 9, "opencv": 2}
+        yield from compare("stats, 1,000 photographs", photos, names, rounds, targets)
+        yield one_worker_to_two(photos, rounds)
+    if real and "png" in only:
+        folder = as_png(SHARED / "imagenet-300", scratch / "png", 200)
+        some = [name for name in names if name in ("floor", "pil_numpy", "opencv")]
+        yield from compare("stats, 200 PNG photographs", folder, some, rounds, {"floor": 1.15})
+    if not folders and "small" in only:
+        targets = {"floor": 1.5, "dataloader": 20, "opencv": 1}
+        some = [name for name in names if name in ("floor", "dataloader", "pil_numpy", "opencv")]
+        small = small_jpegs(scratch / "small", 10_000)
+        yield from compare("stats, 10,000 JPEGs of 32x32", small, some, rounds, targets)
+        if real:
+            with tarfile.open(SHARED / "mnist-test.tar") as tar:
+                tar.extractall(scratch / "mnist", filter="data")
+            yield from compare("stats, 10,000 MNIST PNGs", scratch / "mnist", some, rounds, targets)
+    if not folders and "start" in only:
+        yield from start_up(scratch, rounds)
+    if not folders and "growth" in only:
+        yield from growth(scratch)
+    if not folders and "memory" in only:
+        yield from memory(scratch)
 
 
 def stats_command(folder: Path, *options: str) -> list[str]:
     return [PYTHON, "-m", "normcli", "stats", "-q", "-j", "2", str(folder), *options]
 
 
-def compare(folder: Path, names: list[str], rounds: int) -> None:
+def compare(work: str, folder: Path, names: list[str], rounds: int, targets: dict[str, float]) -> Iterator[Row]:
+    """One row for each peer: how ours compares."""
     commands = {name: [PYTHON, "-m", "benchmarks.peers", name, str(folder)] for name in names}
-    times = alternating({"normcli stats": stats_command(folder), **commands}, rounds)
-    ratios(f"{folder.name}, {len(peers.files(str(folder)))} files", times, "normcli stats")
-    one = alternating({"1 worker": stats_command(folder, "-j", "1"), "2 workers": stats_command(folder)}, rounds)
-    print(f"  1 to 2 workers: {one['1 worker'] / one['2 workers']:.2f}x")
+    times = alternating({"normcli": stats_command(folder), **commands}, rounds, peers.SLOW)
+    ours = times.pop("normcli")
+    for name, theirs in times.items():
+        compared = takes if name == "floor" else faster
+        yield compared(work, peers.title(name), ours, theirs, targets.get(name))
+
+
+def one_worker_to_two(folder: Path, rounds: int) -> Row:
+    one, two = alternating({"1": stats_command(folder, "-j", "1"), "2": stats_command(folder)}, rounds).values()
+    return faster("stats, 1,000 photographs", "1 worker, with 2", two, one, 1.8)
 
 
 def repeated(source: Path, target: Path, count: int) -> Path:
@@ -64,7 +90,16 @@ def repeated(source: Path, target: Path, count: int) -> Path:
     target.mkdir()
     names = sorted(source.iterdir())
     for i in range(count):
-        (target / f"{i:05}{names[i % len(names)].suffix}").symlink_to(names[i % len(names)])
+        (target / f"{i:06}{names[i % len(names)].suffix}").symlink_to(names[i % len(names)])
+    return target
+
+
+def as_png(source: Path, target: Path, count: int) -> Path:
+    """Photographs stored as PNG."""
+    target.mkdir()
+    for path in sorted(source.iterdir())[:count]:
+        with Image.open(path) as image:
+            image.convert("RGB").save(target / f"{path.stem}.png")
     return target
 
 
@@ -80,36 +115,88 @@ def small_jpegs(target: Path, count: int) -> Path:
     return target
 
 
-def start_up(scratch: Path, rounds: int) -> None:
+def start_up(scratch: Path, rounds: int) -> Iterator[Row]:
+    """What a command costs that has next to nothing to do."""
     Image.new("RGB", (64, 64), (1, 2, 3)).save(scratch / "one.png")
     file = scratch / "one.json"
     normcli = [PYTHON, "-m", "normcli"]
-    alternating({"make": [*normcli, "stats", str(scratch / "one.png"), "-q", "-o", str(file), "--force"]}, 1)
-    times = alternating(
-        {
-            "python -c pass": [PYTHON, "-c", "pass"],
-            "normcli --version": [*normcli, "--version"],
-            "normcli show FILE": [*normcli, "show", str(file)],
-            "normcli --help": [*normcli, "--help"],
-            "normcli stats ONE": [*normcli, "stats", str(scratch / "one.png")],
-        },
-        max(rounds, 11),
+    seconds([*normcli, "stats", str(scratch / "one.png"), "-q", "-o", str(file), "--force"])
+    commands = {
+        "pass": [PYTHON, "-c", "pass"],
+        "--version": [*normcli, "--version"],
+        "show FILE": [*normcli, "show", str(file)],
+        "--help": [*normcli, "--help"],
+        "stats ONE": [*normcli, "stats", str(scratch / "one.png")],
+    }
+    times = alternating(commands, max(rounds, 11))
+    for name, bound in (("--version", 4), ("show FILE", 8), ("--help", 15)):
+        yield takes(f"normcli {name}", "python -c pass", times[name], times["pass"], bound)
+    spent = times["stats ONE"]
+    yield Row("normcli stats ONE", "the clock", f"{spent:.3f} s", "<= 0.8 s", spent <= 0.8)
+
+
+def growth(scratch: Path) -> Iterator[Row]:
+    """Time for ten and a hundred times as many images: what each further one costs."""
+    picture = encoded_picture(scratch)
+    times = {}
+    for count in (1_000, 10_000, 100_000):
+        folder = linked(scratch / f"growth{count}", picture, count)
+        times[count] = min(seconds(stats_command(folder)) for _ in range(3 if count < 100_000 else 1))
+    slope, further = (times[10_000] - times[1_000]) / 9_000, (times[100_000] - times[10_000]) / 90_000
+    work = "stats, 1k, 10k, 100k images of 32x32"
+    yield Row(work, "an image more, from 1k to 10k", f"{1e6 * slope:.0f} us")
+    yield Row(work, "an image more, from 10k to 100k", f"{1e6 * further:.0f} us", "<= 1.2x", further <= 1.2 * slope)
+
+
+def memory(scratch: Path) -> Iterator[Row]:
+    """Resident memory at its peak, over that of a run with one image."""
+    picture = encoded_picture(scratch)
+    one = peak_megabytes(stats_command(linked(scratch / "one", picture, 1)))
+    many = peak_megabytes(stats_command(linked(scratch / "many", picture, 100_000)))
+    yield Row(
+        "memory, 100,000 images of 32x32", "over the start", f"{many - one:.0f} MB", "<= 250 MB", many - one <= 250
     )
-    print("\nstart")
-    for name, elapsed in times.items():
-        print(f"  {name:44}{elapsed:9.3f} s  {elapsed / times['python -c pass']:.1f}x python -c pass")
+    names = a_million_names(scratch)
+    listed = peak_megabytes([PYTHON, "-m", "normcli", "stats", "-q", "-j", "2", "--files-from", str(names)])
+    yield Row("memory, 1,000,000 names", "over the start", f"{listed - one:.0f} MB", "<= 250 MB", listed - one <= 250)
+    side = 8000
+    ramp = np.arange(side, dtype=np.uint32)
+    pixels = np.stack([ramp[None] + ramp[:, None] * c for c in range(3)], axis=2).astype(np.uint8)
+    folder = scratch / "large"
+    folder.mkdir()
+    Image.fromarray(pixels).save(folder / "0.jpg")
+    (folder / "1.jpg").symlink_to("0.jpg")
+    (folder / "2.jpg").symlink_to("0.jpg")
+    bound = 2 * pixels.nbytes / 2**20 + 100
+    large = peak_megabytes(stats_command(folder))
+    yield Row(
+        "memory, JPEGs of 64 megapixels", "2 x image + 100 MB", f"{large:.0f} MB", f"<= {bound:.0f} MB", large <= bound
+    )
 
 
-def memory(scratch: Path) -> None:
-    picture = scratch / "tiny.png"
-    Image.new("RGB", (8, 8), (9, 8, 7)).save(picture)
-    print("\nmemory")
-    first = 0.0
-    for count in (100, 100_000):
-        folder = scratch / f"tiny{count}"
-        folder.mkdir()
-        for i in range(count):
-            (folder / f"{i:06}.png").symlink_to(picture)
-        peak = peak_megabytes(stats_command(folder))
-        first = first or peak
-        print(f"  {count:7} files: {peak:7.1f} MB  (+{peak - first:.1f} MB)")
+def encoded_picture(scratch: Path) -> Path:
+    path = scratch / "tiny.jpg"
+    Image.effect_noise((32, 32), 60).convert("RGB").save(path, "JPEG")
+    return path
+
+
+def linked(folder: Path, picture: Path, count: int) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        (folder / f"{i:06}.jpg").symlink_to(picture)
+    return folder
+
+
+def a_million_names(scratch: Path) -> Path:
+    """A list of a million different names of empty files, and one image: a thousand files by a thousand links."""
+    real = scratch / "names"
+    real.mkdir()
+    for i in range(1000):
+        (real / f"f{i:03}.png").touch()
+        (scratch / f"link{i:03}").symlink_to(real)
+    path = scratch / "names.txt"
+    with path.open("w") as file:
+        for i in range(1000):
+            file.writelines(f"{scratch}/link{i:03}/f{j:03}.png\n" for j in range(1000))
+        file.write(f"{scratch / 'tiny.jpg'}\n")
+    return path

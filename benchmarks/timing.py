@@ -5,7 +5,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -26,11 +27,20 @@ def seconds(command: Sequence[str]) -> float:
     return elapsed
 
 
-def alternating(commands: Mapping[str, Sequence[str]], rounds: int) -> dict[str, float]:
-    """Median seconds of each command over rounds in which all take turns; one unmeasured round first."""
+def alternating(commands: Mapping[str, Sequence[str]], rounds: int, seldom: Iterable[str] = ()) -> dict[str, float]:
+    """Median seconds of each command over rounds in which all take turns; one unmeasured round first.
+
+    Args:
+        commands: by name.
+        rounds: measured turns of each.
+        seldom: names of slow ones, which take part in the first three measured rounds alone.
+    """
+    rare = set(seldom)
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
         for name, command in commands.items():
+            if name in rare and turn not in (1, 2, 3):
+                continue
             elapsed = seconds(command)
             if turn:
                 taken[name].append(elapsed)
@@ -50,11 +60,61 @@ def peak_megabytes(command: Sequence[str]) -> float:
     return float(done.stdout)
 
 
-def ratios(title: str, times: Mapping[str, float], ours: str) -> None:
-    """Print each time, and how it compares with ours."""
-    print(f"\n{title}")
-    for name, elapsed in times.items():
-        other = f"normcli takes {times[ours] / elapsed:.2f}x this" if name != ours else ""
-        if name != ours and elapsed > times[ours]:
-            other += f"; normcli is {elapsed / times[ours]:.1f}x faster"
-        print(f"  {name:44}{elapsed:9.3f} s  {other}")
+@dataclass(frozen=True)
+class Row:
+    """One measured claim.
+
+    Attributes:
+        work: what was done.
+        against: what it is compared with.
+        figure: what was seen.
+        target: what is wanted, or "".
+        met: whether it is; None where nothing is wanted.
+    """
+
+    work: str
+    against: str
+    figure: str
+    target: str = ""
+    met: bool | None = None
+
+    def __str__(self) -> str:
+        said = "" if self.met is None else f"  {self.target:>10}  {'met' if self.met else 'NOT MET'}"
+        return f"  {self.work:<38}{self.against:<36}{self.figure:>14}{said}"
+
+
+def takes(work: str, against: str, ours: float, theirs: float, at_most: float | None = None) -> Row:
+    """How many times the other's time ours is."""
+    share = ours / theirs
+    if at_most is None:
+        return Row(work, against, f"{share:.2f}x")
+    return Row(work, against, f"{share:.2f}x", f"<= {at_most:g}x", round(share, 2) <= at_most)
+
+
+def faster(work: str, against: str, ours: float, theirs: float, at_least: float | None = None) -> Row:
+    """How many times faster than the other ours is."""
+    share = theirs / ours
+    figure = f"{share:.1f}x faster" if share >= 1 else f"{1 / share:.2f}x slower"
+    if at_least is None:
+        return Row(work, against, figure)
+    return Row(work, against, figure, f">= {at_least:g}x", round(share, 2) >= at_least)
+
+
+def show(rows: Iterable[Row]) -> list[Row]:
+    """Print rows as they come, and keep them."""
+    kept = []
+    for row in rows:
+        print(row, flush=True)
+        kept.append(row)
+    return kept
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """Rows as a table for a README; a work is named once."""
+    lines = ["| work | against | measured | target |", "|---|---|---|---|"]
+    last = ""
+    for row in rows:
+        target = row.target.replace("<=", "≤").replace(">=", "≥") + ("" if row.met in (None, True) else ", not met")
+        lines.append(f"| {'' if row.work == last else row.work} | {row.against} | {row.figure} | {target} |")
+        last = row.work
+    return "\n".join(lines)
