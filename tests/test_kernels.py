@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, encoded, photograph
 
@@ -91,6 +92,17 @@ def test_without_numba_every_depth_is_counted(package: Path, tmp_path: Path) -> 
     (tmp_path / "numba.py").write_text("raise ImportError('not for this Python')")
     found = count(package, PYTHONPATH=f"{tmp_path}{os.pathsep}{package}")
     assert found == f"{EXPECTED} True"
+
+
+def test_without_numba_a_normalizer_says_so(tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('not for this Python')")
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    command = [sys.executable, "-m", "normcli", "tensor", "layer_norm", "x.npy", "--layout", "NC", "-o", "y.npy"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "normcli: normalizers need Numba, which does not work here: not for this Python\n"
+    assert not (tmp_path / "y.npy").exists()
 
 
 def test_a_small_run_loads_no_numba(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import NormcliError, TensorError, UsageError
 from normcli.normalizers.blocks import Array, Tensor, walk
 from normcli.normalizers.views import View, cast, result_dtype
 
@@ -77,9 +77,23 @@ class Moments:
         return Moments(count, mean, m2)
 
 
+def _kernels() -> Any:
+    """The compiled loops; importing them imports Numba.
+
+    Raises:
+        NormcliError: Numba does not work here.
+    """
+    try:
+        from normcli.kernels import tensors
+    except Exception as error:  # Numba lags a new Python or NumPy by months
+        why = " ".join(str(error).split())
+        raise NormcliError(f"normalizers need Numba, which does not work here: {why}") from error
+    return tensors
+
+
 def channel_moments(view: View) -> Moments:
     """Take the moments of every channel of every sample: a table (N, C) of view.length elements each."""
-    from normcli.kernels.tensors import row_moments
+    row_moments = _kernels().row_moments
 
     mean, low, m2 = np.empty((3, view.samples, view.rows))
 
@@ -96,7 +110,7 @@ def affine(
     view: View, mean: Moments | Array | float, scale: Array | float, shift: Array | float, dtype: str | None
 ) -> Any:
     """Map a view by (x - mean) * scale + shift; the three broadcast to (N, C). One rounding, at the end."""
-    from normcli.kernels.tensors import affine_rows
+    affine_rows = _kernels().affine_rows
 
     if isinstance(mean, Moments):
         with np.errstate(invalid="ignore"):
@@ -134,7 +148,7 @@ def normalize(
 
     Weight and bias are tables (P, M): row r uses row r % P, each number for an M-th of the row.
     """
-    from normcli.kernels.tensors import normalize_rows
+    normalize_rows = _kernels().normalize_rows
 
     length = view.rows * view.length // groups if groups else 0
     a = np.ones((1, 1)) if weight is None else np.ascontiguousarray(weight, np.float64)
