@@ -9,7 +9,7 @@ from normcli.normalizers.batch import STARTS, RunningVar, batch_statistics, exac
 from normcli.normalizers.blocks import Array, Tensor
 from normcli.normalizers.moments import affine, channel_moments, check_eps, numbers, per_channel
 from normcli.normalizers.registry import Normalized, State, normalizer
-from normcli.normalizers.running import Mode, begin, check_rate, enough, move, same
+from normcli.normalizers.running import Mode, begin, check_rate, enough, move, opening, same
 from normcli.normalizers.views import Dtype, Layout, channels
 
 
@@ -50,16 +50,13 @@ def batch_instance_norm(
     [-1.0, 1.0, -1.0, 1.0]
     """
     name = "batch_instance_norm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, STARTS, view.rows)
+    view, old, batches, scale, shift = opening(
+        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
+    )
     share = numbers(name, "rho", rho, (view.rows,))
     share = np.ones(view.rows) if share is None else share
     if not ((share >= 0) & (share <= 1)).all():
         raise TensorError(f"{name}: rho must be 0 to 1, got {share.min():g} to {share.max():g}")
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
     spatial(name, view.length)
     one = channel_moments(view)
     if mode == "eval":

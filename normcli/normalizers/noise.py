@@ -8,7 +8,7 @@ from normcli.normalizers.blocks import Array, Tensor, whole
 from normcli.normalizers.gradients import closed, opened, parameter_gradients, spread, standard_vjp
 from normcli.normalizers.moments import affine, channel_moments, check_eps, per_channel
 from normcli.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.normalizers.running import Mode, begin, check_rate, enough, move, same
+from normcli.normalizers.running import Mode, begin, enough, move, opening, same
 from normcli.normalizers.views import Dtype, Layout, View, channels
 
 
@@ -77,12 +77,9 @@ def noisy_batch_norm(
     [-1.387, 1.384]
     """
     name = "noisy_batch_norm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, STARTS, view.rows)
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
+    view, old, batches, scale, shift = opening(
+        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
+    )
     if mode == "eval":
         scale = scale / np.sqrt(old["running_var"] + eps)
         return Normalized(affine(view, old["running_mean"], scale, shift, dtype), same(old, batches))

@@ -4,10 +4,10 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.normalizers.blocks import WORKING_COPIES, Array, Tensor, walk
-from normcli.normalizers.moments import Moments, check_eps, per_channel
+from normcli.normalizers.moments import Moments
 from normcli.normalizers.registry import Normalized, State, normalizer
-from normcli.normalizers.running import COUNTER, Mode, begin, check_rate, same
-from normcli.normalizers.views import Dtype, Layout, View, channels
+from normcli.normalizers.running import COUNTER, Mode, opening, same
+from normcli.normalizers.views import Dtype, Layout, View
 
 STARTS: dict[str, float | Array] = {"running_phi": 1.0}
 
@@ -69,16 +69,13 @@ def power_norm(
     [0.8485, 1.1314]
     """
     name = "power_norm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, STARTS, view.rows)
+    view, old, batches, scale, shift = opening(
+        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
+    )
     if groups < 0 or (groups and view.rows % groups):
         raise TensorError(f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {groups}")
     if warmup < 0:
         raise UsageError(f"{name}: warmup must be 0 or more, got {warmup}")
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
     q, after = old["running_phi"], same(old, batches)
     if mode == "train":
         if not view.samples * view.length:

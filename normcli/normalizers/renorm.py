@@ -9,8 +9,8 @@ from normcli.normalizers.blocks import Array, Tensor
 from normcli.normalizers.gradients import closed, opened, parameter_gradients, spread, standard_vjp
 from normcli.normalizers.moments import Moments, affine, channel_moments, check_eps, per_channel
 from normcli.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.normalizers.running import Mode, begin, check_rate, enough, move, same
-from normcli.normalizers.views import Dtype, Layout, channels
+from normcli.normalizers.running import Mode, begin, enough, move, opening, same
+from normcli.normalizers.views import Dtype, Layout
 
 STARTS: dict[str, float | Array] = {"running_mean": 0.0, "running_std": 1.0}
 
@@ -97,13 +97,10 @@ def batch_renorm(
     [0.0, 1.0]
     """
     name = "batch_renorm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, STARTS, view.rows)
+    view, old, batches, scale, shift = opening(
+        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
+    )
     limits = _limits(step, batches, rmax, dmax)
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         if mode == "eval":
             y = affine(view, old["running_mean"], scale / old["running_std"], shift, dtype)

@@ -1,13 +1,15 @@
 """Running statistics: checked on the way in, moved towards a batch's on the way out."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.normalizers.blocks import Array
+from normcli.normalizers.blocks import Array, Tensor
+from normcli.normalizers.moments import check_eps, per_channel
 from normcli.normalizers.registry import State
+from normcli.normalizers.views import View, channels
 
 Mode = Literal["train", "eval"]
 
@@ -48,6 +50,51 @@ def begin(
             raise TensorError(f"{name}: state {key} has shape {value.shape}, but C = {channels} needs {start.shape}")
         found[key] = value.copy()
     return found, int(np.asarray(state.get(COUNTER, 0)))
+
+
+class Opening(NamedTuple):
+    """What a normalizer with running statistics begins with.
+
+    Attributes:
+        view: the tensor as (N, C, S).
+        old: the statistics before this batch.
+        batches: how many batches are behind them.
+        scale: weight, (C) or (N, C).
+        shift: bias, (C) or (N, C).
+    """
+
+    view: View
+    old: dict[str, Array]
+    batches: int
+    scale: Array
+    shift: Array
+
+
+def opening(
+    name: str,
+    x: Tensor,
+    layout: str | None,
+    mode: str,
+    starts: Mapping[str, float | Array],
+    state: State | None,
+    weight: Array | None,
+    bias: Array | None,
+    *,
+    eps: float,
+    update_rate: float,
+) -> Opening:
+    """Check what all normalizers with running statistics are given, and read it.
+
+    Raises:
+        UsageError: eps, update_rate or mode cannot be.
+        TensorError: the layout, the state or a weight does not fit the tensor.
+    """
+    check_eps(name, eps)
+    check_rate(name, update_rate)
+    view = channels(name, x, layout)
+    old, batches = begin(name, state, mode, starts, view.rows)
+    scale = per_channel(name, "weight", weight, view, 1.0)
+    return Opening(view, old, batches, scale, per_channel(name, "bias", bias, view, 0.0))
 
 
 def check(name: str, state: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
