@@ -211,7 +211,7 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
         def die(*arguments: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(applying, "_finish", die)
+        patch.setattr(applying, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             normcli.apply(photos, out=out, scheme="unit")
     journal = out / WORK / "journal-0"

@@ -13,8 +13,8 @@ import numpy as np
 from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
 from normcli.pipeline.apply import manifest, outputs
-from normcli.pipeline.apply.inverse import batches, load, restoring
 from normcli.pipeline.apply.manifest import Record, text_of
+from normcli.pipeline.apply.written import batches, load, restoring
 
 
 @dataclass

@@ -1,19 +1,14 @@
 """normcli apply: every image mapped, as arrays or files, reversibly."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from normcli.cli import options as o
 from normcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from normcli.pipeline.apply.inverse import Restored
-    from normcli.pipeline.apply.verifying import Verified
 
 app = typer.Typer(add_completion=False)
 
@@ -136,7 +131,9 @@ def apply(
     from normcli.pipeline.records import jsonl
 
     if list_:
-        _list()
+        from normcli.cli.apply import words
+
+        words.catalogue()
         return 0
     files = o.paths_from(files_from, null)
     if not sources and files is None:
@@ -147,11 +144,16 @@ def apply(
     o.refuse_outputs(failures, force=force)
     if dry_run and (verify or resume or skip_existing):
         raise UsageError("--dry-run writes and reads nothing: it does not go with --verify, --resume, --skip-existing")
+    runner: dict[str, Any] = {"engine": engine, "workers": workers}
     if inverse or (verify and output is None):
         _only(context, "--inverse" if inverse else "--verify of a folder", _INVERSE if inverse else _VERIFY)
-        return _of_a_folder(
-            sources, files, output, inverse, to, force, workers, engine, progress, failures, json, quiet
-        )
+        from normcli.cli.apply import back
+
+        folder = back.folder_of(sources, files)
+        shown: dict[str, Any] = {"runner": runner, "progress": progress, "json": json, "quiet": quiet}
+        if not inverse:
+            return back.verify(folder, **shown)
+        return back.inverse(folder, output, None if to == "npy" else to, force=force, failures=failures, **shown)
     mapping: dict[str, Any] = {
         "scheme": scheme,
         "stats": stats,
@@ -179,7 +181,10 @@ def apply(
     }
     if str(output) == "-" or sources == ["-"]:
         _only(context, "one image", {*mapping, *_ONE})
-        return _one(sources or [], files, output, mapping, force)
+        from normcli.cli.apply import single
+
+        return single.one(sources or [], files, output, mapping, force)
+    from normcli.cli.apply import back, words
     from normcli.pipeline.apply import applying
 
     with _telling(output, quiet), render.progress(progress, quiet) as step, jsonl(failures) as fail:
@@ -195,23 +200,22 @@ def apply(
             force=force,
             skip_existing=skip_existing,
             dry_run=dry_run,
-            engine=engine,
-            workers=workers,
             on_error=on_error,
             max_errors=max_errors,
             on_failure=None if fail is None else lambda failure: fail(failure.record()),
             on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
+            **runner,
             **mapping,
         )
     if json and not verify:
-        render.write(_json(result))
+        render.write(words.as_json(result))
     elif dry_run:
         render.write(f"{result['images']} images, {result['bytes']} bytes\n")
     if not quiet:
-        _say(result, output, dry_run)
+        words.done(result, output, dry_run)
     code = 3 if result["failed"] else 0
     if verify and not dry_run:
-        return _verify(str(output), workers, engine, progress, json, quiet) or code
+        return back.verify(str(output), runner=runner, progress=progress, json=json, quiet=quiet) or code
     return code
 
 
@@ -245,221 +249,6 @@ def _only(context: typer.Context, what: str, taken: set[str]) -> None:
     if ignored:
         options = ", ".join("--" + name.strip("_").replace("_", "-") for name in ignored)
         raise UsageError(f"{options} {'does' if len(ignored) == 1 else 'do'} not go with {what}")
-
-
-def _of_a_folder(
-    sources: list[str] | None,
-    files: Any,
-    output: Path | None,
-    inverse: bool,
-    to: str,
-    force: bool,
-    workers: int,
-    engine: str,
-    progress: str,
-    failures: Path | None,
-    json: bool,
-    quiet: bool,
-) -> int:
-    """--inverse and --verify: SOURCE is what apply wrote."""
-    from normcli.cli import render
-    from normcli.pipeline.records import jsonl
-
-    if files is not None or sources is None or len(sources) != 1:
-        raise UsageError("give one SOURCE: a folder that normcli apply wrote")
-    if not inverse:
-        return _verify(sources[0], workers, engine, progress, json, quiet)
-    if output is None or str(output) == "-":
-        raise UsageError("--inverse writes files: give -o DIR")
-    from normcli.pipeline.apply import inverse as way_back
-
-    with render.progress(progress, quiet) as step, jsonl(failures) as fail:
-        found = way_back.inverse(
-            sources[0],
-            output,
-            to=None if to == "npy" else to,
-            force=force,
-            engine=engine,
-            workers=workers,
-            on_failure=None if fail is None else lambda failure: fail(failure.record()),
-            on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
-        )
-    if json:
-        render.write(_json(vars(found)))
-    if not quiet:
-        _say_restored(found, output)
-    return 3 if found.failed else 0
-
-
-def _one(sources: list[str], files: Any, output: Path | None, mapping: dict[str, Any], force: bool) -> int:
-    """One image to stdout, or one from stdin."""
-    if len(sources) != 1 or files is not None:
-        raise UsageError("-o - writes one image: give one SOURCE")
-    if output is None:
-        raise UsageError("nowhere to write: give -o -")
-    if str(output) == "-" and sys.stdout.isatty():
-        raise UsageError("this would write binary data to the terminal: redirect it, as in -o - > image.npy")
-    from normcli.pipeline.apply import single
-
-    if str(output) != "-" and output.is_dir():
-        raise UsageError(f"{output} is a folder: from stdin comes one image, name a file")
-    o.refuse_outputs(output, force=force)
-    data = sys.stdin.buffer.read() if sources == ["-"] else None
-    parts = single.apply_one(sources[0], data, **mapping)
-    if str(output) == "-":
-        for part in parts:
-            sys.stdout.buffer.write(part)
-        sys.stdout.buffer.flush()
-    else:
-        assert output is not None
-        single.save(output, parts)
-    return 0
-
-
-def _verify(out: str, workers: int, engine: str, progress: str, json: bool, quiet: bool) -> int:
-    from normcli.cli import render
-    from normcli.pipeline.apply import verifying
-
-    with render.progress(progress, quiet) as step:
-        found = verifying.verify(
-            out,
-            workers=workers,
-            engine=engine,
-            on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
-        )
-    if json:
-        channels = [vars(channel) for channel in found.channels]
-        render.write(_json({**vars(found), "channels": channels, "sound": found.sound}))
-    else:
-        _print_verified(found)
-    for name, message in found.problems[:20]:
-        render.say(f"{name}: {message}")
-    if len(found.problems) > 20:
-        render.say(f"and {len(found.problems) - 20} more")
-    if not quiet and not found.sound:
-        what = f"{len(found.problems)} files are not as they were written" if found.problems else "mean and std are not"
-        render.say(f"verify: failed: {what}" + ("" if found.problems else f" 0 and 1 within {found.tolerance:g}"))
-    return 0 if found.sound else 1
-
-
-def _print_verified(found: "Verified") -> None:
-    from normcli.cli import render
-
-    rows = [["channel", "mean", "std", "min", "max"]]
-    for c in found.channels:
-        rows.append([c.name, f"{c.mean:.3e}" if found.expected else f"{c.mean:.6f}", *_six(c.std, c.min, c.max)])
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        render.write("  ".join(cells).rstrip() + "\n")
-    said = ""
-    if found.expected and not found.problems:
-        said = f", mean 0 and std 1 within {found.tolerance:g}: {'yes' if found.sound else 'NO'}"
-    render.write(f"{found.images} images read again{said}\n")
-
-
-def _six(*values: float) -> list[str]:
-    return [f"{value:.6f}" for value in values]
-
-
-def _say(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
-    """What was done, and everything about it that deserves a word."""
-    from normcli.cli import render
-    from normcli.pipeline.apply.constants import suspicious_numbers
-    from normcli.summary.words import reasons
-
-    settings, constants = result["settings"], result["constants"]
-    if constants is not None:
-        mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
-        render.say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
-        if (wrong := suspicious_numbers(constants)) is not None:
-            render.say(f"note: {wrong}")
-    verb = "would write" if dry_run else "wrote"
-    before = result.get("reused", 0)
-    shape = f" {tuple(result['stack'])}" if "stack" in result else ""
-    where = "" if dry_run else f" to {output}"
-    render.say(
-        f"{verb} {_images(result['images'] - before)}{where}{f', {before:,} were done before' if before else ''}: "
-        f"{settings['to']} {settings['dtype']}{shape}, {result['bytes'] / 1e6:,.1f} MB"
-    )
-    if result["failed"]:
-        render.say(
-            f"note: {sum(result['failed'].values())} failed: {reasons(result['failed'])} (--failures FILE lists them)"
-        )
-    if result["skipped"]:
-        render.say(f"note: {sum(result['skipped'].values())} skipped: {reasons(result['skipped'])}")
-    if result["clipped"]:
-        share = 100 * result["clipped"] / result["values"]
-        render.say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
-    if result["looks_normalized"]:
-        render.say(
-            f"note: {result['looks_normalized']} float images lie within [-5,5] with both signs: "
-            "were they normalized before?"
-        )
-    widths: dict[str, int] = {}
-    for kind, count in result["kinds"].items():
-        wide = kind.split(" x ")[0]
-        widths[wide] = widths.get(wide, 0) + count
-    if len(widths) > 1:
-        kinds = ", ".join(f"{count} of {wide}" for wide, count in widths.items())
-        render.say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
-    if result["found"]:
-        render.say(f"note: {result['found']} were there before and are not described in the manifest")
-
-
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
-
-
-def _say_restored(found: "Restored", output: Path) -> None:
-    from normcli.cli import render
-    from normcli.summary.words import reasons
-
-    render.say(f"restored {found.images:,} images to {output}, {found.exact:,} bit for bit")
-    for why, count in found.why_not.items():
-        render.say(f"note: {count} not exact: {why}")
-    if found.failed:
-        render.say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
-
-
-def _list() -> None:
-    """Print schemes with their settings, presets with their sources, outputs."""
-    from normcli.cli import render
-    from normcli.pipeline.apply.outputs import KINDS
-    from normcli.pipeline.apply.transforms import catalog
-
-    schemes, presets = catalog()
-
-    lines = ["schemes (--scheme NAME:SETTINGS, settings as key=value or in order)"]
-    for name, defaults, said in schemes:
-        settings = ",".join(f"{key}={_shown(value)}" for key, value in defaults.items())
-        lines += [f"  {name}{':' + settings if settings else ''}", f"      {said}"]
-    lines += ["", "presets (--preset NAME, range 0-1, RGB)"]
-    for name, found in presets.items():
-        mean, std = (" ".join(map(repr, values)) for values in (found.mean, found.std or ()))
-        lines.append(f"  {name:<20} mean {mean}  std {std}")
-        lines.append(f"  {'':<20} {found.convention.replace('_', ' ')}; {found.source}")
-        if found.seen:
-            lines.append(f"  {'':<20} often copied, and wrong: {found.seen}")
-    lines += ["", "outputs (--to NAME)"]
-    lines += [f"  {name:<12} {kind.help}" for name, kind in KINDS.items()]
-    render.write("\n".join(lines) + "\n")
-
-
-def _shown(value: Any) -> str:
-    return (
-        ",".join(f"{v:g}" for v in value)
-        if isinstance(value, tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
-
-
-def _json(value: Any) -> str:
-    import json
-
-    return json.dumps(value, indent=1) + "\n"
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
