@@ -63,6 +63,40 @@ class Slice(NamedTuple):
         return f"{self.stamp}:{self.offset}" if self.held is None else str(zlib.crc32(self.held))
 
 
+class Unpacked(NamedTuple):
+    """The recipe for one image that an archive holds as an .npy: read by `load`, put channels last."""
+
+    load: Any
+    key: str
+    layout: str
+
+    def __call__(self) -> Any:
+        data = self.load()
+        array = header(data)
+        try:
+            layout = check(self.key, array, self.layout)
+        except UsageError as error:
+            raise InputError("layout", str(error)) from None
+        if layout.startswith("n"):
+            raise InputError("layout", f"an array of shape {array.shape}: a member holds one image, not a stack")
+        size = prod(array.shape) * _itemsize(array.dtype)
+        held = data[array.start : array.start + size]
+        if len(held) < size:
+            raise InputError("truncated", f"{len(held)} of {size} bytes: the array is cut short")
+        if not size:
+            raise InputError("empty", f"an array of shape {array.shape} holds no pixels")
+        return Slice(self.key, 0, array.dtype, array.shape, layout == "chw", None, held)()
+
+    @property
+    def held_bytes(self) -> int:
+        """How much memory the recipe itself takes."""
+        return int(getattr(self.load, "held_bytes", 0))
+
+    def fingerprint(self) -> str:
+        """What changes with the image: that of its bytes."""
+        return str(self.load.fingerprint())
+
+
 def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
     """Yield the images of an .npy or .npz.
 

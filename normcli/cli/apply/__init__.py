@@ -49,9 +49,15 @@ def apply(
     to: Annotated[
         str,
         typer.Option(
-            metavar="npy|npz|stack|safetensors|png|png16|tiff", help="Arrays or files.", rich_help_panel=FILES
+            metavar="npy|npz|stack|safetensors|tar|parquet|png|png16|tiff",
+            help="Arrays, shards of arrays, or image files.",
+            rich_help_panel=FILES,
         ),
     ] = "npy",
+    shard_size: Annotated[
+        str | None,
+        typer.Option(metavar="N|BYTES", help="Of tar and parquet: 1000 images, or 1GB.", rich_help_panel=FILES),
+    ] = None,
     dtype: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +65,7 @@ def apply(
         ),
     ] = None,
     layout: Annotated[
-        str | None, typer.Option(metavar="chw|hwc", help="chw for arrays.", rich_help_panel=FILES)
+        str | None, typer.Option(metavar="chw|hwc", help="What is written; chw for arrays.", rich_help_panel=FILES)
     ] = None,
     order: Annotated[
         str | None, typer.Option(metavar="rgb|bgr", help="rgb; bgr for caffe.", rich_help_panel=FILES)
@@ -93,6 +99,15 @@ def apply(
     include: o.Include = None,
     exclude: o.Exclude = None,
     follow_symlinks: o.FollowSymlinks = False,
+    column: o.Column = None,
+    source_layout: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|nhwc|nchw|nhw|hwc|chw|hw",
+            help="Axes of .npy and .npz that are read (--layout is what is written).",
+            rich_help_panel=o.INPUT,
+        ),
+    ] = "auto",
     orientation: Annotated[
         str, typer.Option(metavar="apply|ignore", help="Turn images as their EXIF says.", rich_help_panel=o.IMAGES)
     ] = "apply",
@@ -111,6 +126,7 @@ def apply(
     failures: o.Failures = None,
     workers: o.Workers = 0,
     engine: o.Engine = "auto",
+    scheduler: o.Scheduler = None,
     progress: o.Progress = "auto",
     quiet: o.Quiet = False,
     verbose: o.Verbose = 0,
@@ -122,6 +138,8 @@ def apply(
     normcli apply photos/ -o arrays --stats stats.json
 
     normcli apply photos/ -o arrays --scheme signed --to stack --resize 256 --center-crop 224
+
+    normcli apply 'train-{000..146}.tar' -o shards --stats stats.json --to tar --shard-size 1GB
 
     normcli apply arrays --inverse -o back
 
@@ -144,7 +162,7 @@ def apply(
     o.refuse_outputs(failures, force=force)
     if dry_run and (verify or resume or skip_existing):
         raise UsageError("--dry-run writes and reads nothing: it does not go with --verify, --resume, --skip-existing")
-    runner: dict[str, Any] = {"engine": engine, "workers": workers}
+    runner: dict[str, Any] = {"engine": engine, "workers": workers, "scheduler": scheduler}
     if inverse or (verify and output is None):
         _only(context, "--inverse" if inverse else "--verify of a folder", _INVERSE if inverse else _VERIFY)
         from normcli.cli.apply import back
@@ -196,6 +214,9 @@ def apply(
             include=include or (),
             exclude=exclude or (),
             follow_symlinks=follow_symlinks,
+            column=column,
+            source_layout=source_layout,
+            shard_size=shard_size,
             resume=resume,
             force=force,
             skip_existing=skip_existing,
@@ -213,7 +234,7 @@ def apply(
         render.write(f"{result['images']} images, {result['bytes']} bytes\n")
     if not quiet:
         words.done(result, output, dry_run)
-    code = 3 if result["failed"] else 0
+    code = 6 if result["failed"].get("remote") else 3 if result["failed"] else 0
     if verify and not dry_run:
         return back.verify(str(output), runner=runner, progress=progress, json=json, quiet=quiet) or code
     return code
@@ -232,7 +253,7 @@ def _telling(output: Path | None, quiet: bool) -> Iterator[None]:
         raise
 
 
-_RUN = {"sources", "workers", "engine", "progress", "quiet", "verbose", "log_file", "debug"}
+_RUN = {"sources", "workers", "engine", "scheduler", "progress", "quiet", "verbose", "log_file", "debug"}
 _VERIFY = {*_RUN, "verify", "json"}
 _INVERSE = {*_RUN, "inverse", "output", "to", "force", "failures", "json"}
 _ONE = {*_RUN, "output", "force", "files_from"}

@@ -24,6 +24,8 @@ def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
     verb = "would write" if dry_run else "wrote"
     before = result.get("reused", 0)
     shape = f" {tuple(result['stack'])}" if "stack" in result else ""
+    if "shards" in result:
+        shape = f" in {len(result['shards']):,} shard{'s' * (len(result['shards']) != 1)}"
     where = "" if dry_run else f" to {output}"
     render.say(
         f"{verb} {_images(result['images'] - before)}{where}{f', {before:,} were done before' if before else ''}: "

@@ -10,13 +10,15 @@ from typing import Any
 
 from normcli import storage
 from normcli.errors import NormcliError, UsageError
-from normcli.formats import Listing
+from normcli.formats import Listing, tar
 from normcli.images import Reading
 from normcli.pipeline.apply import constants as numbers
-from normcli.pipeline.apply import manifest, naming, planning, stacking, transforms
-from normcli.pipeline.apply.manifest import Journal, Record
+from normcli.pipeline.apply import manifest, naming, outputs, planning, shards, stacking, transforms
+from normcli.pipeline.apply.journal import Journal
+from normcli.pipeline.apply.manifest import Record
 from normcli.pipeline.apply.naming import Plan
 from normcli.pipeline.apply.outcome import Outcome
+from normcli.pipeline.apply.shards import Packer, ShardSize
 from normcli.pipeline.apply.tasks import gated, run_batches, tasks
 from normcli.pipeline.apply.worker import Work
 from normcli.pipeline.stats import counting
@@ -40,6 +42,7 @@ def apply(
     zero_std: str = "error",
     clip: tuple[float, float] | None = None,
     to: str = "npy",
+    shard_size: str | None = None,
     dtype: str | None = None,
     layout: str | None = None,
     order: str | None = None,
@@ -49,6 +52,8 @@ def apply(
     include: Iterable[str] = (),
     exclude: Iterable[str] = (),
     follow_symlinks: bool = False,
+    column: str | None = None,
+    source_layout: str = "auto",
     color: str = "auto",
     alpha: str = "drop",
     cmyk: str = "rgb",
@@ -64,6 +69,7 @@ def apply(
     skip_existing: bool = False,
     dry_run: bool = False,
     engine: str = "auto",
+    scheduler: str | None = None,
     workers: int = 0,
     on_error: str = "skip",
     max_errors: str | None = None,
@@ -74,7 +80,7 @@ def apply(
     """Map every image of the sources and write the results into a folder.
 
     Args:
-        sources: folders and files.
+        sources: folders, images, archives, tables and arrays, local or remote.
         out: the output folder.
         scheme: name, or name:settings.
         stats: statistics file or `Summary`; where contrast is given no numbers, statistics are computed first.
@@ -84,7 +90,8 @@ def apply(
         convention: which of the statistics' conventions.
         zero_std: what a constant channel does: "error", "one" or "eps:X".
         clip: bounds for the result; clipped values are counted.
-        to: "npy", "npz", "stack", "safetensors", "png", "png16" or "tiff".
+        to: "npy", "npz", "stack", "safetensors", "tar", "parquet", "png", "png16" or "tiff".
+        shard_size: of tar and parquet: so many images, or bytes with a unit; "1GB" by default.
         dtype: "float32", "float16", "float64", or "uint8" for quantized.
         layout: "chw" or "hwc".
         order: "rgb" or "bgr".
@@ -94,6 +101,8 @@ def apply(
         include: glob patterns that decide instead of the usual suffixes.
         exclude: glob patterns to leave out.
         follow_symlinks: walk into linked folders, each once.
+        column: column of a table, or array of an npz, that holds the images; None finds it.
+        source_layout: axes of npy and npz sources: "nhwc", "nchw", …; "auto" where the shape says it.
         color: "auto", "rgb" (gray repeated), "gray" or "native".
         alpha: "drop", "composite:COLOR", "weight" (in the statistics; dropped here) or "keep".
         cmyk: "rgb" or "skip".
@@ -108,7 +117,8 @@ def apply(
         force: write into a folder that holds something.
         skip_existing: write only what is missing.
         dry_run: map, but write nothing.
-        engine: "auto" (threads), "serial", "threads" or "processes"; none changes a bit.
+        engine: "auto" (threads), "serial", "threads", "processes" or "dask"; none changes a bit.
+        scheduler: address of a running Dask cluster, for engine "dask"; None starts one here.
         workers: how many; 0 is one per usable processor.
         on_error: "skip", or "fail" at the first input that fails.
         max_errors: "N" or "N%": give up when more inputs fail.
@@ -123,6 +133,7 @@ def apply(
         UsageError: settings that cannot be, names that collide, statistics that do not fit.
         NoInputError: no usable image.
         OutputError: something cannot be written; no file stands incomplete under its name.
+        RemoteError: a server that did not answer; what is done is kept.
         NormcliError: too many failures.
     """
     reading = Reading(
@@ -136,6 +147,7 @@ def apply(
         center_crop=center_crop,
     )
     planning.check(orientation, on_error, resume + force + skip_existing)
+    size = planning.shard_size(to, shard_size, skip_existing)
     mapped: dict[str, Any] = {
         "scheme": scheme,
         "zero_std": zero_std,
@@ -150,6 +162,8 @@ def apply(
         exclude=tuple(exclude),
         follow_symlinks=follow_symlinks,
         max_file_bytes=max_file_bytes,
+        column=column,
+        layout=source_layout,
     )
     limit = limit_of(max_errors)
     given = [os.fsdecode(source) for source in sources]
@@ -158,8 +172,12 @@ def apply(
     if not dry_run:
         naming.refuse_overlap(folder, given)
         planning.refuse_occupied(folder, resume or force or skip_existing)
-    listed = naming.plan(given, named, listing, names)
-    count = naming.survey(listed, out=None if dry_run else folder)
+    suffix = None if to == "stack" or size is not None else outputs.KINDS[to].suffix
+    listed = naming.plan(given, named, listing, names, suffix)
+    labels: set[str] | None = set() if to == "tar" else None
+    count = naming.survey(
+        listed, out=None if dry_run else folder, written=tar.key_of if to == "tar" else str, labels=labels
+    )
     constants = transforms.choose(
         transform, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
     )
@@ -172,9 +190,12 @@ def apply(
             include=include,
             exclude=exclude,
             follow_symlinks=follow_symlinks,
+            column=column,
+            layout=source_layout,
             range=range,
             nan=nan,
             engine=engine,
+            scheduler=scheduler,
             workers=workers,
             on_progress=on_progress,
             **asdict(reading),
@@ -194,6 +215,8 @@ def apply(
         to=to,
         out=folder,
         folder=os.path.join(folder, naming.WORK),  # noqa: PTH118
+        classes=shards.numbers_of(labels),
+        spill=size is not None and engine in ("processes", "dask") and not dry_run,
         writing=not dry_run,
         stop=threading.Event() if engine == "threads" else None,
     )
@@ -201,10 +224,11 @@ def apply(
         work=gated(work, engine, workers),
         listed=listed,
         count=count,
-        head=planning.head(work, names),
+        head=planning.head(work, names, size),
         computed=computed,
         outcome=Outcome(limit, on_error, on_failure, on_progress),
-        runner={"engine": engine, "workers": workers},
+        size=size,
+        runner={"engine": engine, "workers": workers, "scheduler": scheduler},
     )
     log.info("%d inputs to map by %s, %s", count, scheme, "as they are" if constants is None else constants.origin)
     return run.dry() if dry_run else run.write(again=resume or skip_existing, skip_existing=skip_existing)
@@ -221,7 +245,8 @@ class Run:
         head: of the manifest, as far as it is known before.
         computed: statistics that this run has made.
         outcome: adds up what is done.
-        runner: engine, workers.
+        size: of shards; None where none are written.
+        runner: engine, workers, scheduler.
     """
 
     work: Work
@@ -230,6 +255,7 @@ class Run:
     head: Record
     computed: Summary | None
     outcome: Outcome
+    size: ShardSize | None
     runner: dict[str, Any]
 
     def dry(self) -> Record:
@@ -237,7 +263,7 @@ class Run:
         work = self.work
         if work.to == "stack":
             work = stacking.begin(work, self.listed, self.count, None)
-        for done in run_batches(work, tasks(self.listed, None, work, False), **self.runner):
+        for done in run_batches(work, tasks(self.listed, None, work), **self.runner):
             self.outcome.take(done)
         return self.outcome.head(self.head, self.count, work)
 
@@ -267,13 +293,35 @@ class Run:
         work = self.work
         if work.to == "stack":
             work = stacking.begin(work, self.listed, self.count, journal)
-        for done in run_batches(work, tasks(self.listed, journal, work, skip_existing), **self.runner):
+        if self.size is not None:
+            return self._pack(self.size, journal)
+        inputs = tasks(self.listed, journal, work, skip_existing=skip_existing)
+        for done in run_batches(work, inputs, **self.runner):
             self.outcome.take(done)
             if work.stack is not None:
                 self.outcome.sync_sometimes(work.stack)
             journal.add(done.records)
+        if work.stack is not None:
+            self.outcome.refuse_remote()
         complete = self.outcome.head(self.head, self.count, work)
         finish(work, journal, complete, self.outcome.folders)
+        return complete
+
+    def _pack(self, size: ShardSize, journal: Journal) -> Record:
+        work = self.work
+        kept = shards.kept(self.listed, journal, work)
+        journal.add([{"begins": kept}])
+        packer = Packer(work, size, journal, kept)
+        try:
+            for done in run_batches(work, tasks(self.listed, journal, work, kept=kept), **self.runner):
+                self.outcome.take(done)
+                self.outcome.refuse_remote()
+                journal.add(packer.take(done))
+            complete = self.outcome.head(self.head, self.count, work, packer.shards)
+            journal.add(packer.finish())
+        finally:
+            packer.abandon()
+        finish(work, journal, complete, set())
         return complete
 
 

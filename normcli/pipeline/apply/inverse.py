@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
 from normcli.pipeline.apply import manifest, naming, outputs
 from normcli.pipeline.apply.manifest import Record, text_of
+from normcli.pipeline.apply.worker import temporary_name
 from normcli.pipeline.apply.written import batches, load, pixels_of
 from normcli.pipeline.stats.counting import Failure
 
@@ -44,6 +44,7 @@ def inverse(
     to: str | None = None,
     force: bool = False,
     engine: str = "auto",
+    scheduler: str | None = None,
     workers: int = 0,
     on_failure: Callable[[Failure], None] | None = None,
     on_progress: Callable[[Any], None] | None = None,
@@ -58,7 +59,8 @@ def inverse(
         back: folder for the images.
         to: "png" or "tiff"; None is PNG, and TIFF for what PNG cannot hold.
         force: write into a folder that holds something.
-        engine: "auto", "serial", "threads" or "processes".
+        engine: "auto", "serial", "threads", "processes" or "dask".
+        scheduler: address of a running Dask cluster, for engine "dask".
         workers: how many; 0 is one per usable processor.
         on_failure: called with every file that cannot be restored.
         on_progress: called after every batch.
@@ -83,7 +85,7 @@ def inverse(
     total = Restored()
     one = partial(_restore_batch, source, head["settings"], target, work, to)
     try:
-        for done in engines.run(one, batches(records), engine=engine, workers=workers):
+        for done in engines.run(one, batches(records), engine=engine, workers=workers, scheduler=scheduler):
             total.images += done.images
             total.exact += done.exact
             total.why_not.update(done.why_not)
@@ -128,8 +130,9 @@ def _restore_batch(
             if kind == "png" and not (pixels.dtype.kind == "u" and usual):
                 raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
             data = png(pixels, orientation) if kind == "png" else tiff(pixels)
-            path = os.path.join(target, text_of(record, "name")) + (".png" if kind == "png" else ".tif")  # noqa: PTH118
-            storage.place(f"{work}/file-{os.getpid()}-{threading.get_native_id()}", path, [data])
+            name = text_of(record, "name") + (".png" if kind == "png" else ".tif")
+            naming.refuse_long(name)
+            storage.place(f"{work}/{temporary_name()}", os.path.join(target, name), [data])  # noqa: PTH118
         except InputError as error:
             failures.append(Failure(text_of(record, "name"), "restore", error.reason, error.message))
             continue

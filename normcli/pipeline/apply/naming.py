@@ -1,12 +1,15 @@
 """Where each output goes: a tree that mirrors the sources; no name twice, none outside OUT, OUT not in a source."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 from normcli import formats
-from normcli.errors import UsageError
+from normcli.errors import InputError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Refused, Skip
+from normcli.storage import is_remote
 
 WORK = ".normcli-partial"  # the folder in OUT for what is not finished
 
@@ -19,19 +22,22 @@ class Planned(NamedTuple):
 
 
 Plan = Callable[[], Iterator[Planned | Skip]]
+_LONGEST = 255  # bytes of a name in a folder, on every usual file system
 
 
-def plan(sources: list[str], files: list[str] | None, listing: Listing, names: str) -> Plan:
+def plan(sources: list[str], files: list[str] | None, listing: Listing, names: str, suffix: str | None = None) -> Plan:
     """Make what lists every input with the name of its output, as often as it is called.
 
-    A folder's tree is mirrored, below its own name where there are several sources; a file goes by its bare
-    name; a path from `files` keeps its folders, as in tar.
+    The tree in a folder or an archive is mirrored, below its own name where there are several sources; a row of a
+    table or an array goes by its number; a file goes by its bare name; paths in a table of files start at the
+    table's folder; a path from `files` keeps its folders, as in tar.
 
     Args:
         sources: folders and files.
         files: further paths.
         listing: what is taken of them.
         names: "full" keeps the suffix of the input (a.jpg -> a.jpg.npy), "stem" drops it.
+        suffix: of the file that each image becomes; None where they become no files.
 
     Raises:
         UsageError: see `names`; while listing, a name that leads out of OUT.
@@ -48,42 +54,73 @@ def plan(sources: list[str], files: list[str] | None, listing: Listing, names: s
                 if isinstance(found, Skip):
                     yield found
                     continue
-                inner = found.key[len(source) :].lstrip("/") if found.key.startswith(source) else found.key
+                inner = _below(source, found.key)
                 if not inner:
-                    inner = os.path.basename(found.key)  # noqa: PTH119
+                    inner = os.path.basename(found.key.rstrip("/"))  # noqa: PTH119
                 elif root:
                     inner = f"{root}/{inner}"
-                yield Planned(found, _inside(inner, found, names))
+                yield _inside(inner, found, names, suffix)
         for found in formats.read(files or (), listing):
-            yield found if isinstance(found, Skip) else Planned(found, _inside(found.key, found, names))
+            yield found if isinstance(found, Skip) else _inside(found.key, found, names, suffix)
 
     return listed
 
 
-def _inside(name: str, item: Item, names: str) -> str:
+def _below(source: str, key: str) -> str:
+    """The name of an item below its source; "" for the source itself."""
+    if key == source or key.startswith(source.rstrip("/") + "/"):
+        return key[len(source) :].lstrip("/")
+    home = source.rpartition("/")[0]  # a table of files: the same names wherever it lies
+    return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
+
+
+def _inside(name: str, item: Item, names: str, suffix: str | None) -> Planned:
     if isinstance(item.load, Refused):  # fails, and is never written
-        return name
+        return Planned(item, name)
     key = item.key
+    name = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://", "", name)
     parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".")]
     if ".." in parts:
         raise UsageError(f"{key}: its output would lie outside OUT: give its folder as SOURCE, or --exclude it")
+    if not parts:
+        raise UsageError(f"{key}: no name is left for its output")
     if parts[0] == WORK:
         raise UsageError(f"{key}: {WORK} is the name of normcli's own folder; --exclude it")
     if names == "stem" and "." in parts[-1].lstrip("."):
         parts[-1] = parts[-1].rpartition(".")[0]
-    return "/".join(parts)
+    name = "/".join(parts)
+    try:
+        if suffix is not None:
+            refuse_long(name + suffix)
+    except InputError as error:
+        item = item._replace(load=Refused(error.reason, f"{error.message}: --to tar or parquet takes it"))
+    return Planned(item, name)
 
 
-def survey(listed: Plan, *, out: str | None = None, unsafe: bool = False) -> int:
+def refuse_long(name: str) -> None:
+    """Refuse a name that no folder can hold.
+
+    Raises:
+        InputError: "name-too-long".
+    """
+    if max(len(os.fsencode(part)) for part in name.split("/")) > _LONGEST:
+        raise InputError("name-too-long", f"its name is too long for a file (more than {_LONGEST} bytes)")
+
+
+def survey(
+    listed: Plan, *, out: str | None = None, written: Callable[[str], str] = str, labels: set[str] | None = None
+) -> int:
     """Count the inputs that are to be mapped, and refuse names that collide.
 
     Args:
         listed: from `plan`.
         out: the output folder; no input may lie in it.
-        unsafe: outputs may stand under their names already.
+        written: what becomes of a name in the output.
+        labels: gathers the classes.
 
     Raises:
         UsageError: two inputs with one output, or an input inside OUT.
+        RemoteError: a source cannot be listed, because its server does not answer.
     """
     seen: set[int] = set()
     count = 0
@@ -93,11 +130,16 @@ def survey(listed: Plan, *, out: str | None = None, unsafe: bool = False) -> int
         if isinstance(planned, Skip):
             continue
         count += 1
-        if isinstance(planned.item.load, Refused):
+        load = planned.item.load
+        if isinstance(load, Refused):
+            if load.reason == "remote":  # what it holds is not known: names and places would be others next time
+                raise RemoteError(f"{planned.item.key}: {load.message}")
             continue
-        name = hash(planned.name)  # 65 MB for a million names, where the names take 150
+        if labels is not None and planned.item.label is not None:
+            labels.add(planned.item.label)
+        name = hash(written(planned.name))  # 65 MB for a million names, where the names take 150
         if name in seen:
-            _tell_of_collision(listed, planned)
+            _tell_of_collision(listed, planned, written)
         seen.add(name)
         folder = os.path.dirname(planned.item.key)  # noqa: PTH120
         if inside is not None and folder not in checked:
@@ -107,30 +149,34 @@ def survey(listed: Plan, *, out: str | None = None, unsafe: bool = False) -> int
     return count
 
 
-def _tell_of_collision(listed: Plan, second: Planned) -> None:
+def _tell_of_collision(listed: Plan, second: Planned, written: Callable[[str], str]) -> None:
     for first in listed():
-        if isinstance(first, Planned) and first.name == second.name:
+        if not isinstance(first, Planned) or isinstance(first.item.load, Refused):
+            continue
+        if written(first.name) == written(second.name):
             if first.item.key == second.item.key:
                 raise UsageError(f"{second.item.key} is given twice: its output would be written twice")
             raise UsageError(
-                f"{first.item.key} and {second.item.key} would both be written as {second.name} "
+                f"{first.item.key} and {second.item.key} would both be written as {written(second.name)} "
                 "(--names full keeps suffixes; several folders keep their names)"
             )
     # two names with one hash: not a collision
 
 
 def refuse_overlap(out: str, sources: Iterable[str]) -> None:
-    """Refuse an output folder inside a source, or a source inside the output folder.
+    """Refuse an output folder inside a source, a source inside the output folder, or one on a server.
 
     Raises:
         UsageError: they overlap.
     """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", out):  # a Path makes one slash of two
+        raise UsageError(f"{out} is on a server, and the output is a local folder: write it, then copy it there")
     place = os.path.realpath(out) + os.sep
-    for source in sources:
-        if "://" in source or not os.path.isdir(source):  # noqa: PTH112
+    for source in chain.from_iterable(map(formats.expand, sources)):
+        if is_remote(source) or not os.path.exists(source):  # noqa: PTH110
             continue
         folder = os.path.realpath(source) + os.sep
-        if place.startswith(folder):
+        if place.startswith(folder) and os.path.isdir(source):  # noqa: PTH112
             raise UsageError(
                 f"the output folder {out} lies inside the source {source}: the next run would read it; "
                 "choose another --output"

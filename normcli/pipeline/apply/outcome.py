@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from normcli.errors import NoInputError, NormcliError
+from normcli.errors import NoInputError, NormcliError, RemoteError
 from normcli.formats.stack import Stack
 from normcli.pipeline.apply.manifest import Record, text_of
 from normcli.pipeline.apply.worker import Done, Work
@@ -36,6 +36,7 @@ class Outcome:
         self.looks_normalized = 0
         self.folders: set[str] = set()
         self.first_failure: Failure | None = None
+        self.first_remote: Failure | None = None
         self._synced = time.monotonic()
 
     def take(self, done: Done) -> None:
@@ -49,6 +50,8 @@ class Outcome:
                 self.on_failure(failure)
             if failure.stage != "skip":
                 self.first_failure = self.first_failure or failure
+                if failure.reason == "remote":
+                    self.first_remote = self.first_remote or failure
                 if self.on_error == "fail":
                     raise NormcliError(f"{failure.key}: {failure.message}")
         self.skipped.update(done.skipped)
@@ -84,7 +87,20 @@ class Outcome:
             stack.sync()
             self._synced = time.monotonic()
 
-    def head(self, head: Record, count: int, work: Work) -> Record:
+    def refuse_remote(self) -> None:
+        """End a run in which every image's place depends on the others, when a server does not answer.
+
+        Raises:
+            RemoteError: some inputs are missing for that reason.
+        """
+        if count := self.failed["remote"]:
+            assert self.first_remote is not None
+            raise RemoteError(
+                f"{count} input{'s' * (count != 1)} could not be read (--resume goes on): "
+                f"{self.first_remote.key}: {self.first_remote.message}"
+            )
+
+    def head(self, head: Record, count: int, work: Work, shards: list[Record] | None = None) -> Record:
         """The manifest's head, complete.
 
         Raises:
@@ -101,6 +117,8 @@ class Outcome:
                 because += f" (and {more} more)" if more else ""
             elif self.skipped:
                 because = f" ({', '.join(f'{n} {reason}' for reason, n in sorted(self.skipped.items()))})"
+            if self.failed["remote"]:
+                raise RemoteError(f"nothing could be read{because}")
             raise NoInputError(f"no usable image{because}")
         return {
             **head,
@@ -118,4 +136,5 @@ class Outcome:
             "digest": f"{self.digest:032x}",
             "provenance": provenance(),
             **({} if work.stack is None else {"stack": [self.images, *work.stack.shape]}),
+            **({} if shards is None else {"shards": shards}),
         }

@@ -27,12 +27,14 @@ class Kind:
         suffix: of the files; "" for the stack.
         dtypes: that it can hold, the default first.
         image: an image file: interleaved and RGB, whatever arrays are.
+        shard: suffix of the shards that hold many images each; "" for everything else.
     """
 
     help: str
     suffix: str
     dtypes: tuple[str, ...] = DTYPES
     image: bool = False
+    shard: str = ""
 
 
 KINDS = {
@@ -40,6 +42,8 @@ KINDS = {
     "npz": Kind("one .npz per image: image, scale, shift", ".npz"),
     "stack": Kind("one memory-mappable stack.npy (N,C,H,W) and index.csv", ""),
     "safetensors": Kind("one .safetensors per image: image, scale and shift as metadata", ".safetensors"),
+    "tar": Kind("WebDataset shards: shard-000000.tar, … of KEY.npy and KEY.cls", "", shard=".tar"),
+    "parquet": Kind("shard-000000.parquet, … of name, label, array and shape", "", shard=".parquet"),
     "png": Kind("8-bit PNG files, the mapped range quantized", ".png", ("uint8",), True),
     "png16": Kind("16-bit PNG files, the mapped range quantized", ".png", ("uint16",), True),
     "tiff": Kind("TIFF files of float values as they are", ".tif", DTYPES, True),
@@ -81,8 +85,10 @@ def encode(to: str, mapped: Mapped, alpha: str) -> list[Any]:
     Raises:
         InputError: a PNG cannot hold these channels.
     """
+    if to == "parquet":
+        return [mapped.array]
     if not KINDS[to].image:
-        return tree.write(to, mapped.array, mapped.affine)
+        return tree.write("npy" if to == "tar" else to, mapped.array, mapped.affine)
     wide = len(mapped.channels)
     if to != "tiff" and not holds(wide, alpha):
         raise InputError("channels", f"PNG cannot hold {wide} channels (--to tiff does)")

@@ -5,11 +5,13 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from normcli.errors import UsageError
+from normcli.formats import parquet
 from normcli.images import Reading
 from normcli.pipeline.apply import constants as numbers
-from normcli.pipeline.apply import manifest, outputs, transforms
+from normcli.pipeline.apply import manifest, outputs, shards, transforms
 from normcli.pipeline.apply.manifest import Record
 from normcli.pipeline.apply.mapping import Transform
+from normcli.pipeline.apply.shards import ShardSize
 from normcli.pipeline.apply.worker import Work
 from normcli.summary import Summary
 
@@ -26,6 +28,24 @@ def check(orientation: str, on_error: str, again: int) -> None:
         raise UsageError("resume, force and skip-existing exclude each other")
     if on_error not in ("skip", "fail"):
         raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
+
+
+def shard_size(to: str, asked: str | None, skip_existing: bool) -> ShardSize | None:
+    """The size of shards; None where none are written.
+
+    Raises:
+        UsageError: not such a size, or an option that does not go with what is written.
+        MissingExtraError: --to parquet without pyarrow.
+    """
+    if not outputs.kind(to).shard:
+        if asked is not None:
+            raise UsageError(f"--shard-size goes with --to tar and --to parquet, not {to}")
+        return None
+    if skip_existing:
+        raise UsageError(f"--skip-existing goes with one file for each image, and --to {to} is resumed: --resume")
+    if to == "parquet":
+        parquet.modules()
+    return ShardSize.of(shards.DEFAULT if asked is None else asked)
 
 
 def transform_for(
@@ -89,7 +109,7 @@ def kept_statistics(folder: str, reading: Reading, range: int | None) -> Summary
     return found
 
 
-def head(work: Work, names: str) -> Record:
+def head(work: Work, names: str, size: ShardSize | None) -> Record:
     """What must be the same for a run to be resumed: settings and numbers."""
     transform, reading = work.transform, work.reading
     settings = {
@@ -101,10 +121,12 @@ def head(work: Work, names: str) -> Record:
         "names": names,
         "orientation": work.orientation,
         **{key: getattr(reading, key) for key in ("color", "alpha", "cmyk", "integrity", "resize", "center_crop")},
+        **({} if size is None else {"shard_size": size.said}),
     }
     constants = transform.constants
     return {
         "schema": manifest.SCHEMA,
         "settings": settings,
         "constants": None if constants is None else constants.record(),
+        **({} if work.classes is None else {"classes": list(work.classes)}),
     }

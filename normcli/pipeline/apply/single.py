@@ -63,8 +63,8 @@ def apply_one(
         UsageError: settings that cannot be.
         NormcliError: the image cannot be read or mapped.
     """
-    if to == "stack":
-        raise UsageError("a stack holds many images: give -o DIR, or --to npy")
+    if to == "stack" or outputs.kind(to).shard:
+        raise UsageError(f"{'a stack' if to == 'stack' else f'--to {to}'} holds many images: give -o DIR, or --to npy")
     reading = Reading(**reading_settings)
     dtype, layout, order = outputs.settle(to, dtype, layout, order)
     made = transforms.plan(

@@ -2,31 +2,40 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 from normcli import images, storage
-from normcli.errors import InputError, NoInputError
+from normcli.errors import InputError, NoInputError, RemoteError
 from normcli.formats import Skip
 from normcli.formats import stack as stacks
 from normcli.formats.stack import Stack
 from normcli.images.orientation import upright
-from normcli.pipeline.apply.manifest import Journal, Record, text_of
+from normcli.pipeline.apply.journal import Journal
+from normcli.pipeline.apply.manifest import Record, text_of
 from normcli.pipeline.apply.naming import Plan
 from normcli.pipeline.apply.worker import Work
 
 
 def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
-    """Find the shape of a stack from its first usable image, and the disk for all of them."""
+    """Find the shape of a stack from its first usable image, and the disk for all of them.
+
+    Raises:
+        NoInputError: no image can be used.
+        RemoteError: the server of the first does not answer.
+        OutputError: not enough disk.
+    """
     transform = work.transform
     for planned in listed():
         if isinstance(planned, Skip):
             continue
-        with suppress(InputError):
+        try:
             image = images.decode(planned.item.load(), work.reading)
             pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
             mapped = transform.map(pixels)
             break
+        except InputError as error:
+            if error.reason == "remote":
+                raise RemoteError(f"{planned.item.key}: {error.message}") from None
     else:
         raise NoInputError("no usable image")
     wide = len(mapped.source)

@@ -5,7 +5,6 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
 from normcli.pipeline.apply import manifest, outputs
 from normcli.pipeline.apply.manifest import Record, text_of
-from normcli.pipeline.apply.written import batches, load, restoring
+from normcli.pipeline.apply.written import batches, check_size, load, restoring
 
 
 @dataclass
@@ -58,6 +57,7 @@ def verify(
     out: str | os.PathLike[str],
     *,
     engine: str = "auto",
+    scheduler: str | None = None,
     workers: int = 0,
     on_progress: Callable[[Any], None] | None = None,
 ) -> Verified:
@@ -65,7 +65,8 @@ def verify(
 
     Args:
         out: what `apply` wrote.
-        engine: "auto", "serial", "threads" or "processes".
+        engine: "auto", "serial", "threads", "processes" or "dask".
+        scheduler: address of a running Dask cluster, for engine "dask".
         workers: how many; 0 is one per usable processor.
         on_progress: called after every batch.
 
@@ -78,8 +79,8 @@ def verify(
     sums: dict[tuple[str, ...], list[list[Any]]] = {}
     problems: list[tuple[str, str]] = []
     images = 0
-    one = partial(_verify_batch, source, settings)
-    for done in engines.run(one, batches(records), engine=engine, workers=workers):
+    one = partial(_verify_batch, source, settings, head.get("shards", []))
+    for done in engines.run(one, batches(records), engine=engine, workers=workers, scheduler=scheduler):
         images += done.images
         problems += done.problems
         for names, rows in done.sums:
@@ -110,13 +111,13 @@ class _Checked(NamedTuple):
     bytes: int
 
 
-def _verify_batch(source: str, settings: Record, records: list[Record]) -> _Checked:
+def _verify_batch(source: str, settings: Record, shards: list[Record], records: list[Record]) -> _Checked:
     problems, sums, size = [], [], 0
     for record in records:
         name = text_of(record, "name")
         try:
             written = load(source, settings, record)
-            _check_bytes(source, settings, record)
+            check_size(source, settings, record, shards)
         except InputError as error:
             problems.append((name, error.message))
             continue
@@ -138,14 +139,6 @@ def _verify_batch(source: str, settings: Record, records: list[Record]) -> _Chec
         else:
             sums.append((tuple(record["map"]["channels"]), rows))
     return _Checked(len(records) - len(problems), problems, sums, len(records), size)
-
-
-def _check_bytes(source: str, settings: Record, record: Record) -> None:
-    if settings["to"] == "stack":
-        return
-    path = Path(source) / (text_of(record, "name") + outputs.KINDS[settings["to"]].suffix)
-    if (size := path.stat().st_size) != record["bytes"]:
-        raise InputError("damaged", f"has {size} bytes, and {record['bytes']} were written")
 
 
 def _channel(name: str, rows: list[Any]) -> Channel:

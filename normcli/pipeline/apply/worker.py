@@ -5,12 +5,12 @@ import threading
 import time
 from collections import Counter
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from normcli import images, storage
 from normcli.errors import InputError, UsageError
-from normcli.formats import Skip
+from normcli.formats import Skip, tar
 from normcli.formats.stack import Stack
 from normcli.images import Reading
 from normcli.images.orientation import upright
@@ -22,6 +22,7 @@ from normcli.pipeline.stats.counting import Failure
 from normcli.tally import digest
 
 _mine = threading.local()
+_PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,8 @@ class Work:
         out: output folder.
         folder: for files that are being written.
         stack: where rows go, or None.
+        classes: number of every class, for a format that names them by numbers; None where they are numbers.
+        spill: shards are packed in another process: what is mapped goes there through a file.
         writing: False maps only, for the dry run.
         gate: lets only so many threads decode at a time; the others write.
         stop: set when the run is broken off.
@@ -48,6 +51,8 @@ class Work:
     out: str
     folder: str
     stack: Stack | None = None
+    classes: dict[str, int] | None = None
+    spill: bool = False
     writing: bool = True
     gate: Any = None
     stop: threading.Event | None = None
@@ -63,7 +68,10 @@ class Task(NamedTuple):
 
 @dataclass
 class Done:
-    """What a batch gave: a record for every input that was tried."""
+    """What a batch gave: a record for every input that was tried.
+
+    For shards also what is to be packed, image by image: as buffers, or as a file of them and their sizes.
+    """
 
     records: list[Record]
     failures: list[Failure]
@@ -72,6 +80,9 @@ class Done:
     bytes: int = 0
     seconds: float = 0.0
     reused: int = 0
+    chunks: list[list[Any]] = field(default_factory=list)
+    piece: str | None = None
+    sizes: list[list[int]] = field(default_factory=list)
 
 
 def map_batch(work: Work, batch: list[Task]) -> Done:
@@ -89,8 +100,29 @@ def map_batch(work: Work, batch: list[Task]) -> Done:
             done.reused += not task.known.get("found")
         else:
             _map_one(work, task, task.planned, done)
+    if work.spill and done.chunks:
+        _spill(work, done, f"file-piece-{batch[0].row}-{batch[-1].row}")
     done.seconds = time.perf_counter() - started
     return done
+
+
+def _spill(work: Work, done: Done, name: str) -> None:
+    """Leave what is to be packed in a file: it need not outlive this run, so it is not synced."""
+    temporary = f"{work.folder}/{temporary_name()}"
+    try:
+        with open(temporary, "wb") as file:  # noqa: PTH123
+            for parts in done.chunks:
+                file.writelines(memoryview(part).cast("B") for part in parts)
+        os.replace(temporary, f"{work.folder}/{name}")  # noqa: PTH105
+    except OSError as error:
+        storage.refuse(f"{work.folder}/{name}", error)
+    done.sizes = [[memoryview(part).nbytes for part in parts] for parts in done.chunks]
+    done.chunks, done.piece = [], name
+
+
+def temporary_name() -> str:
+    """A name that no other writer in the same folder takes, in this process or on another machine."""
+    return f"file-{_PROCESS}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
@@ -104,7 +136,8 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
         with ExitStack() as decoding:
             decoding.enter_context(work.gate or nullcontext())
             data = item.load()
-            done.bytes += len(data)
+            done.bytes += len(data) if isinstance(data, bytes) else data.nbytes
+            label = _class(work, item.label)
             stage = "decode"
             image = images.decode(data, work.reading)
             stage = "map"
@@ -114,9 +147,10 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
             if work.orientation == "apply" and image.orientation != 1:
                 pixels = upright(pixels, image.orientation)
                 record["orientation"] = image.orientation
+            sharded = bool(outputs.KINDS[work.to].shard)
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = work.transform.map(pixels, _mine.buffer)
+            mapped = work.transform.map(pixels, None if sharded else _mine.buffer)
             _describe(record, work.transform, pixels, mapped)
             parts: list[Any] = (
                 [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
@@ -130,14 +164,25 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
                 record["row"] = task.row
                 if work.writing:
                     work.stack.write_row(task.row, mapped.array)
+            elif work.writing and sharded:
+                done.chunks.append(tar.sample(tar.key_of(name), parts, label) if work.to == "tar" else parts)
             elif work.writing:
                 path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
-                storage.place(f"{work.folder}/file-{os.getpid()}-{threading.get_native_id()}", path, parts)
+                storage.place(f"{work.folder}/{temporary_name()}", path, parts)
     except InputError as error:
         done.records.append({**names, "error": error.reason, "message": error.message})
         done.failures.append(Failure(item.key, stage, error.reason, error.message))
         return
     done.records.append(record)
+
+
+def _class(work: Work, label: str | None) -> str | None:
+    """A class as its number, where the output wants numbers."""
+    if label is None or work.classes is None:
+        return label
+    if label not in work.classes:
+        raise InputError("changed", f"of the class {label!r}, which was not there when the inputs were counted")
+    return str(work.classes[label])
 
 
 def _describe(record: Record, transform: Transform, pixels: Any, mapped: Mapped) -> None:

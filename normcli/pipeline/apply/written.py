@@ -1,27 +1,35 @@
 """What apply wrote, read again: arrays by their records, and the pixels they were made of."""
 
 import os
+import threading
 from collections.abc import Iterator
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
 
 from normcli.errors import InputError
+from normcli.formats import parquet, tar
 from normcli.formats import stack as stacks
 from normcli.pipeline.apply import manifest, outputs
 from normcli.pipeline.apply.manifest import Record, text_of
 from normcli.pipeline.apply.mapping import invert
+from normcli.pipeline.apply.shards import name_of
 from normcli.schemes import Affine
 
 Array = np.ndarray[Any, Any]
+_mine = threading.local()
 
 
 def batches(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """The records of files that were written, a few at a time."""
+    """The records of files that were written, a few at a time; a row group of a table, which is read as one."""
     usable = (record for record in records if "error" not in record)
-    while batch := list(islice(usable, 16)):
-        yield batch
+    for group, those in groupby(usable, lambda record: (record.get("shard"), record.get("group"))):
+        if group[1] is not None:
+            yield list(those)
+            continue
+        while batch := list(islice(those, 16)):
+            yield batch
 
 
 def load(out: str, settings: Record, record: Record) -> Array:
@@ -32,23 +40,57 @@ def load(out: str, settings: Record, record: Record) -> Array:
     """
     if record.get("found"):
         raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
-    if settings["to"] == "stack":
+    to = settings["to"]
+    array: Array
+    if to == "stack":
         try:
-            stack = stacks.read(os.path.join(out, stacks.ARRAY))  # noqa: PTH118
+            array = stacks.read(os.path.join(out, stacks.ARRAY))[record["row"]]  # noqa: PTH118
         except (OSError, ValueError) as error:
             raise InputError("damaged", f"{stacks.ARRAY}: {error}") from None
-        array: Array = stack[record["row"]]
+    elif to == "tar":
+        path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
+        array = tar.array_at(path, record["offset"], record["bytes"])
+    elif to == "parquet":
+        path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
+        array = _group(path, record["group"])[record["row"]]
     else:
-        kind = outputs.KINDS[settings["to"]]
-        array = outputs.decode(
-            settings["to"],
-            os.path.join(out, text_of(record, "name")) + kind.suffix,  # noqa: PTH118
-            settings["alpha"],
-        )
+        name = text_of(record, "name") + outputs.KINDS[to].suffix
+        array = outputs.decode(to, os.path.join(out, name), settings["alpha"])  # noqa: PTH118
     want = manifest.written_shape(record, settings)
-    if array.shape != want:
-        raise InputError("damaged", f"is {array.shape}, and {want} was written")
+    same = outputs.KINDS[to].image or array.dtype == settings["dtype"]
+    if array.shape != want or not same:
+        raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {want} was written")
     return array
+
+
+def _group(path: str, group: int) -> list[Any]:
+    """The arrays of a row group, kept while the batch they make is under way."""
+    if getattr(_mine, "group", None) != (path, group):
+        _mine.arrays, _mine.group = parquet.arrays(path, group), (path, group)
+    found: list[Any] = _mine.arrays
+    return found
+
+
+def check_size(out: str, settings: Record, record: Record, shards: list[Record]) -> None:
+    """Hold the size of a file against what was written.
+
+    Raises:
+        InputError: missing, or of another size.
+    """
+    to = settings["to"]
+    if to == "stack":
+        return
+    if outputs.KINDS[to].shard:
+        shard = shards[record["shard"]]
+        name, size, said = shard["name"], shard["bytes"], f"{shard['name']} "
+    else:
+        name, size, said = text_of(record, "name") + outputs.KINDS[to].suffix, record["bytes"], ""
+    try:
+        found = os.stat(os.path.join(out, name)).st_size  # noqa: PTH116, PTH118
+    except OSError as error:
+        raise InputError("missing", f"{said}{(error.strerror or str(error)).lower()}") from None
+    if found != size:
+        raise InputError("damaged", f"{said}has {found} bytes, and {size} were written")
 
 
 def pixels_of(written: Array, record: Record, settings: Record) -> Array:

@@ -17,11 +17,11 @@ from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NoInputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip, folder
 from normcli.images import Reading
+from normcli.pipeline.prefetch import ahead
 from normcli.pipeline.stats.batches import Batch, Batches
 from normcli.pipeline.stats.counted import Counted, Failure, row, together
 from normcli.pipeline.stats.journal import Journal, Recalled
 from normcli.pipeline.stats.masking import Masking
-from normcli.pipeline.stats.prefetch import ahead
 from normcli.pipeline.stats.sampling import Plan, Sample, Stopping, looks
 from normcli.pipeline.stats.settings import check, described, limit_of, shard_of
 from normcli.storage import path_fields

@@ -1,7 +1,7 @@
 """Reads from servers overlap with decoding: a server takes 20-100 ms to answer, an image 2 ms to decode."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,11 +12,11 @@ from normcli.storage import is_remote
 T = TypeVar("T")
 
 _READERS = 16
-_AHEAD = 32  # reads under way or done and not yet counted
+_AHEAD = 32  # reads under way or done and not yet used
 
 
 class Fetched(NamedTuple):
-    """What a recipe gave, held until it is counted."""
+    """What a recipe gave, held until it is used."""
 
     recipe: Any
     data: Any
@@ -34,22 +34,41 @@ class Fetched(NamedTuple):
         return str(self.recipe.fingerprint())
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Pass items on in order, those of servers with their bytes already read; local ones untouched."""
+def _load_of(thing: Any) -> Load | None:
+    return thing.load if isinstance(thing, Item) else None
+
+
+def _with_load(thing: Any, load: Load) -> Any:
+    return thing._replace(load=load)
+
+
+def ahead(
+    things: Iterator[T],
+    load_of: Callable[[T], Load | None] = _load_of,
+    with_load: Callable[[T, Load], T] = _with_load,
+) -> Iterator[T]:
+    """Pass things on in order, those of servers with their bytes already read; local ones untouched.
+
+    Args:
+        things: items, or what holds them.
+        load_of: the recipe that would have to be run; None where there is none.
+        with_load: the same thing with another recipe.
+    """
     waiting: deque[tuple[T, Future[Load] | None]] = deque()
     pool: ThreadPoolExecutor | None = None
 
     def first() -> T:
-        item, future = waiting.popleft()
-        return item if future is None else item._replace(load=future.result())  # type: ignore[attr-defined]
+        thing, future = waiting.popleft()
+        return thing if future is None else with_load(thing, future.result())
 
     try:
-        for item in items:
+        for thing in things:
             future = None
-            if isinstance(item, Item) and is_remote(getattr(item.load, "path", "")):
+            load = load_of(thing)
+            if load is not None and is_remote(getattr(load, "path", "")):
                 pool = pool or ThreadPoolExecutor(_READERS, "normcli reader")
-                future = pool.submit(_fetch, item.load)
-            waiting.append((item, future))
+                future = pool.submit(_fetch, load)
+            waiting.append((thing, future))
             while waiting and (waiting[0][1] is None or len(waiting) > _AHEAD):
                 yield first()
         while waiting:
