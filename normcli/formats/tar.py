@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError
-from normcli.formats import Item, Listing, Refused, Skip, unusable
+from normcli.formats import Item, Listing, Refused, Skip, npy, unusable
 from normcli.formats.names import Filter, folder_of
-from normcli.formats.npy import Unpacked, header
 from normcli.storage import is_remote, write_all
 from normcli.storage.reader import Reader, Stream
 from normcli.storage.spans import Held, Span, read_at
@@ -29,6 +28,7 @@ _LARGEST_LABEL = 1 << 20
 _MOST_OF_A_SAMPLE = 64
 _SMALL_WINDOW, _WINDOW = 1 << 11, 1 << 16
 _LABELS = (".cls", ".json")
+_NO_IMAGE = ("not-an-image-name", "not-included")  # --exclude leaves labels out as well
 _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 
@@ -77,11 +77,11 @@ def _samples(
             found = _item(source, member, blocks, reader, wanted, listing)
             if isinstance(found, Item):
                 if name.endswith(".npy") and not isinstance(found.load, Refused):  # asked for by --include
-                    found = found._replace(load=Unpacked(found.load, found.key, listing.layout))
+                    found = found._replace(load=npy.Unpacked(found.load, found.key, listing.layout))
                 held.append(found)
             elif isinstance(found, Skip):
                 suffix = name[name.rfind(".") :] if "." in name else ""
-                if suffix in _LABELS and found.reason == "not-an-image-name" and member.size <= _LARGEST_LABEL:
+                if suffix in _LABELS and found.reason in _NO_IMAGE and member.size <= _LARGEST_LABEL:
                     described.append(found)
                     label = _label(blocks.at(member.offset, member.size), suffix) or label
                 else:
@@ -356,7 +356,7 @@ def array_at(path: str, offset: int, size: int) -> Any:
     try:
         head = read_at(path, offset - BLOCK, BLOCK)
         kind, claimed = _checked(head, offset - BLOCK)
-        found = header(data := read_at(path, offset, size))
+        found = npy.header(data := read_at(path, offset, size))
         if (kind, claimed) != (b"0", size) or found.fortran:
             raise InputError("damaged", "another member lies where its array was")
         return np.frombuffer(data, found.dtype, offset=found.start).reshape(found.shape)

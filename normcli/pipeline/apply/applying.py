@@ -315,8 +315,8 @@ class Run:
         try:
             for done in run_batches(work, tasks(self.listed, journal, work, kept=kept), **self.runner):
                 self.outcome.take(done)
-                self.outcome.refuse_remote()
                 journal.add(packer.take(done))
+                self.outcome.refuse_remote()
             complete = self.outcome.head(self.head, self.count, work, packer.shards)
             journal.add(packer.finish())
         finally:

@@ -98,7 +98,7 @@ class Packer:
         self.shards: list[Record] = []
 
     def take(self, done: Done) -> Iterator[Record]:
-        """Pack what a batch gave; yield what the journal is to be told, in order.
+        """Pack what a batch gave, up to an input whose server is silent; yield what the journal is to be told.
 
         Raises:
             OutputError: a shard cannot be written.
@@ -108,6 +108,8 @@ class Packer:
             if self._number < self._kept:
                 yield from self._pass(record)
                 continue
+            if record.get("error") == "remote":  # it may be there next time: nothing behind it has a place yet
+                return
             if "error" not in record:
                 parts = next(chunks)
                 size = sum(memoryview(part).nbytes for part in parts)

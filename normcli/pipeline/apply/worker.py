@@ -96,14 +96,22 @@ def map_batch(work: Work, batch: list[Task]) -> Done:
             done.skipped[task.planned.reason] += 1
             done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
         elif task.known is not None:
-            done.records.append(task.known)
-            done.reused += not task.known.get("found")
+            _take_over(task.known, task.planned.item.key, done)
         else:
             _map_one(work, task, task.planned, done)
     if work.spill and done.chunks:
         _spill(work, done, f"file-piece-{batch[0].row}-{batch[-1].row}")
     done.seconds = time.perf_counter() - started
     return done
+
+
+def _take_over(known: Record, key: str, done: Done) -> None:
+    """What an earlier run did with an input, its failure too: that has its place among a shard's images."""
+    done.records.append(known)
+    if "error" in known:
+        done.failures.append(Failure(key, known["stage"], known["error"], known["message"]))
+    else:
+        done.reused += not known.get("found")
 
 
 def _spill(work: Work, done: Done, name: str) -> None:
@@ -170,7 +178,7 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
                 path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
                 storage.place(f"{work.folder}/{temporary_name()}", path, parts)
     except InputError as error:
-        done.records.append({**names, "error": error.reason, "message": error.message})
+        done.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
         done.failures.append(Failure(item.key, stage, error.reason, error.message))
         return
     done.records.append(record)

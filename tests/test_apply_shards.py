@@ -1,0 +1,574 @@
+"""apply --to tar and parquet: what other readers find in the shards, the way back, kills, full disks, resuming."""
+
+import errno
+import gc
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from normcli import images
+from normcli.errors import NormcliError, OutputError, RemoteError, UsageError
+from normcli.images import Reading
+from normcli.pipeline.apply import manifest
+from normcli.pipeline.apply.journal import Journal
+from normcli.pipeline.apply.naming import WORK
+from normcli.pipeline.apply.shards import ShardSize, numbers_of
+from tests.conftest import ROOT, Run, encoded, photograph
+from tests.test_apply_faults import CALLS, COMMAND, ENVIRONMENT, Disk, finals, killed_at_random, limited
+
+SINKS = ["tar", "parquet"]
+WHY = 'pyarrow is not installed: pip install "normcli[parquet]"'
+
+
+@pytest.fixture(params=SINKS)
+def sink(request: pytest.FixtureRequest) -> str:
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason=WHY)
+    return str(request.param)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Twenty images of five sizes in four classes, one gray, one broken."""
+    folder = tmp_path / "photos"
+    for number in range(20):
+        path = folder / "ant bee cat dog".split()[number % 4] / f"{number:02d}.v1.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(photograph(20 + number % 5, 30, 1 if number == 7 else 3, seed=number)))
+    (folder / "bee/05b.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return folder
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def right(photos: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Name and array of every image, by the plainest way there is."""
+    made = normcli.transform("unit")
+    found = {}
+    for path in sorted(photos.rglob("*.png")):
+        if path.name != "05b.png":
+            pixels = images.decode(path.read_bytes(), Reading()).pixels.copy()
+            found[str(path.relative_to(photos))] = made(pixels)
+    return found
+
+
+def test_tarfile_and_stats_read_the_shards(run: Run, photos: Path, tmp_path: Path) -> None:
+    done = run("apply", photos, "-o", "out", "-s", "unit", "--to", "tar", "--shard-size", "6")
+    assert done.returncode == 3 and b"tar float32 in 4 shards" in done.stderr, done.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "normcli.json",
+        *(f"shard-{i:06d}.tar" for i in range(4)),
+    ]
+    expected = right(photos)
+    head, records = manifest.read(tmp_path / "out")
+    assert head["classes"] == ["ant", "bee", "cat", "dog"]
+    assert [shard["images"] for shard in head["shards"]] == [6, 6, 6, 2]
+    names = [record["name"] for record in records if "error" not in record]
+    members: list[tarfile.TarInfo] = []
+    for shard in head["shards"]:
+        path = tmp_path / "out" / shard["name"]
+        assert path.stat().st_size == shard["bytes"]
+        with tarfile.open(path) as archive:
+            for member in archive:
+                assert (member.mtime, member.uid, member.uname, member.mode) == (0, 0, "", 0o644)
+                members.append(member)
+                data = archive.extractfile(member)
+                assert data is not None
+                name = names[(len(members) - 1) // 2]
+                key = name.replace(".", "_")  # the only dots are in the file's name
+                if len(members) % 2:
+                    assert member.name == f"{key}.npy"
+                    assert data.read()[-expected[name].nbytes :] == expected[name].tobytes()
+                else:
+                    assert member.name == f"{key}.cls"
+                    assert data.read().decode() == str(head["classes"].index(name.partition("/")[0]))
+    assert len(members) == 40
+    arrays = run("stats", *sorted((tmp_path / "out").glob("*.tar")), "--include", "*.npy", "--layout", "chw", "--json")
+    assert arrays.returncode == 0, arrays.stderr
+    found = json.loads(arrays.stdout)
+    pixels = np.concatenate([np.repeat(a, 3 // len(a), axis=0).reshape(3, -1) for a in expected.values()], axis=1)
+    assert found["images"] == 20 and np.allclose(found["mean"], pixels.mean(axis=1, dtype=float), rtol=1e-6)
+    grouped = normcli.stats(
+        *sorted((tmp_path / "out").glob("*.tar")), include=["*.npy"], layout="chw", by="folder", color="rgb"
+    )
+    assert sorted(grouped.groups or {}) == ["0", "1", "2", "3"], "the classes come from the .cls members"
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
+def test_webdataset_reads_the_shards(photos: Path, tmp_path: Path) -> None:
+    wds = pytest.importorskip(
+        "webdataset", reason='webdataset is not installed: pip install "normcli[containers-test]"'
+    )
+    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="tar", shard_size="30KB")
+    expected = right(photos)
+    shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
+    assert len(shards) > 3
+    found = {}
+    for sample in wds.WebDataset(shards, shardshuffle=False).decode():
+        found[sample["__key__"]] = sample["npy"], sample["cls"]
+    for name, array in expected.items():
+        got, label = found.pop(name.replace(".", "_"))
+        assert got.dtype == np.float32 and np.array_equal(got, array)
+        assert label == "ant bee cat dog".split().index(name.partition("/")[0])
+    assert not found
+    gc.collect()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "uint8"])
+def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason=WHY)
+    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet", dtype=dtype, shard_size="8")
+    normcli.apply(photos, out=tmp_path / "files", scheme="unit", dtype=dtype)
+    rows = []
+    for path in sorted((tmp_path / "out").glob("*.parquet")):
+        table = parquet.read_table(path)
+        assert table.schema.field("array").type.value_type == dtype.replace("float16", "halffloat").replace(
+            "float32", "float"
+        ).replace("float64", "double")
+        rows += table.to_pylist()
+        assert path.stat().st_size < 1.3 * sum(map(len, table["array"].to_pylist())) * np.dtype(dtype).itemsize + 5000
+    assert len(rows) == 20
+    for row in rows:
+        array = np.array(row["array"], dtype).reshape(row["shape"])
+        written = np.load(tmp_path / "files" / f"{row['name']}.npy")
+        assert array.shape == written.shape and array.tobytes() == written.tobytes()
+        assert row["label"] == row["name"].partition("/")[0]
+
+
+def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason=WHY)
+    monkeypatch.setattr("normcli.formats.parquet._GROUP_BYTES", 5000)
+    for number in range(9):
+        path = tmp_path / f"in/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(photograph(10, 20, seed=number)))
+    normcli.apply(tmp_path / "in", out=tmp_path / "out", scheme="signed", to="parquet")
+    found = parquet.ParquetFile(tmp_path / "out/shard-000000.parquet").metadata
+    assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [3, 3, 3]
+    assert normcli.verify(tmp_path / "out").images == 9
+    assert normcli.inverse(tmp_path / "out", tmp_path / "back").exact == 9
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_the_way_back_and_the_check(sink: str, dtype: str, photos: Path, tmp_path: Path) -> None:
+    for to in (sink, "npy"):
+        normcli.apply(photos, out=tmp_path / to, to=to, dtype=dtype)
+        found = normcli.verify(tmp_path / to)
+        assert found.images == 20 and not found.problems and found.sound
+        normcli.inverse(tmp_path / to, tmp_path / f"back-{to}")
+    assert tree(tmp_path / f"back-{sink}") == tree(tmp_path / "back-npy")
+
+
+def test_verify_sees_damage(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
+    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink, shard_size="6")
+    path = tmp_path / f"out/shard-000001.{sink}"
+    whole = path.read_bytes()
+    for damage in (whole[:-1], whole + b"x", b"no", whole[: len(whole) // 2], bytes(len(whole))):
+        path.write_bytes(damage)
+        done = run("apply", "out", "--verify")
+        assert done.returncode == 1 and f"shard-000001.{sink}".encode() in done.stderr, done.stderr
+        assert b"Traceback" not in done.stderr and b"6 files are not as they were written" in done.stderr
+    path.unlink()
+    assert run("apply", "out", "--verify").returncode == 1
+    back = run("apply", "out", "--inverse", "-o", "back")
+    assert back.returncode == 3 and b"restored 14 images" in back.stderr and b"6 missing" in back.stderr
+
+
+def test_a_shard_of_another_run_is_not_taken_for_ours(photos: Path, tmp_path: Path) -> None:
+    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="tar", shard_size="6")
+    normcli.apply(photos / "ant", out=tmp_path / "other", scheme="unit", to="tar", shard_size="6")
+    shutil.copy(tmp_path / "other/shard-000000.tar", tmp_path / "out/shard-000000.tar")
+    assert normcli.verify(tmp_path / "out").problems
+
+
+@pytest.mark.parametrize("options", [{"engine": "processes"}, {"engine": "serial"}, {"workers": 5}], ids=str)
+def test_neither_engine_nor_workers_change_a_byte(
+    sink: str, options: dict[str, Any], photos: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"to": sink, "shard_size": "40KB"}
+    normcli.apply(photos, out=tmp_path / "one", workers=1, **settings)
+    normcli.apply(photos, out=tmp_path / "other", **settings, **options)
+    assert tree(tmp_path / "one") == tree(tmp_path / "other")
+    assert len(tree(tmp_path / "one")) > 5
+
+
+def test_shards_by_bytes_stay_below_them(sink: str, photos: Path, tmp_path: Path) -> None:
+    head = normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink, shard_size="40KB")
+    assert len(head["shards"]) > 3 and sum(shard["images"] for shard in head["shards"]) == 20
+    for shard in head["shards"]:
+        assert shard["bytes"] <= 40_000 + (3000 if sink == "parquet" else 0), "arrays count, and not the footer"
+    alone = normcli.apply(photos, out=tmp_path / "alone", scheme="unit", to=sink, shard_size="1B")
+    assert [shard["images"] for shard in alone["shards"]] == [1] * 20
+    one = normcli.apply(photos, out=tmp_path / "default", scheme="unit", to=sink)
+    assert len(one["shards"]) == 1 and one["settings"]["shard_size"] == "1000000000B"
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", "10 images", "0MB", "1PBB", "١"])
+def test_sizes_that_cannot_be(text: str) -> None:
+    with pytest.raises(UsageError, match="give a number of images, or bytes with a unit"):
+        ShardSize.of(text)
+
+
+REFUSED = [
+    (["--shard-size", "5"], "goes with --to tar and --to parquet, not npy"),
+    (["--to", "stack", "--shard-size", "5"], "goes with --to tar and --to parquet, not stack"),
+    (["--to", "tar", "--skip-existing"], "--skip-existing goes with one file for each image"),
+    (["--to", "tar", "--shard-size", "5 apples"], "give a number of images"),
+    (["--to", "tar", "--dtype", "int8"], "unknown dtype"),
+    (["--scheduler", "127.0.0.1:1"], "goes with --engine dask"),
+    (["--source-layout", "cwh"], "layout 'cwh'"),
+]
+
+
+@pytest.mark.parametrize(("options", "message"), REFUSED, ids=[m for _, m in REFUSED])
+def test_refusals(options: list[str], message: str, run: Run, photos: Path, tmp_path: Path) -> None:
+    done = run("apply", photos, "-o", "out", "-s", "unit", *options)
+    assert done.returncode == 2 and message in done.stderr.decode(), done.stderr
+    assert done.stderr.count(b"\n") == 1 and not (tmp_path / "out").exists()
+
+
+def test_more_refusals(run: Run, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = photos / "ant/00.v1.png"
+    done = run("apply", one, "-o", "-", "--to", "tar")
+    assert done.returncode == 2 and b"--to tar holds many images" in done.stderr
+    done = run("apply", one, "-o", "s3://bucket/out", "-s", "unit")
+    assert done.returncode == 2 and b"is on a server" in done.stderr and not (tmp_path / "s3:").exists()
+    with tarfile.open(tmp_path / "shard-000000.tar", "w") as archive:
+        archive.add(one, "a.png")
+    done = run("apply", "shard-000000.tar", "-o", ".", "-s", "unit", "--to", "tar", "--force")
+    assert done.returncode == 2 and b"lies inside the output folder" in done.stderr
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(NormcliError, match=r"normcli\[parquet\]"):
+        normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet")
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_make_one_key_are_told_of(run: Run, tmp_path: Path) -> None:
+    for name in ("a.b.png", "a_b.png"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(photograph(8, 9)))
+    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", "tar")
+    assert done.returncode == 2 and b"would both be written as a_b_png" in done.stderr
+    assert run("apply", "in", "-o", "out", "-s", "unit").returncode == 0
+
+
+def test_classes_are_numbers_already(tmp_path: Path) -> None:
+    assert numbers_of({"10", "7"}) is None and numbers_of(set()) is None
+    assert numbers_of({"10", "x"}) == {"10": 0, "x": 1}
+    path = tmp_path / "in/7/a.png"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(encoded(photograph(8, 9)))
+    head = normcli.apply(tmp_path / "in", out=tmp_path / "out", scheme="unit", to="tar")
+    assert "classes" not in head
+    with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
+        label = archive.extractfile("7/a_png.cls")
+        assert label is not None and label.read() == b"7"
+
+
+def test_names_of_any_bytes_and_any_length(sink: str, run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    raw = [b"caf\xe9.png", b"new\nline.png", b"-o.png", "雪.png".encode(), b"x" * 240 + b".png", b".png", b"d.e/f.png"]
+    for name in raw:
+        path = folder / os.fsdecode(name)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(photograph(8, 9)))
+    done = run("apply", folder, "-o", "out", "-s", "zscore", "--to", sink)
+    assert done.returncode == 0, done.stderr
+    if sink == "tar":
+        with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
+            found = {os.fsencode(n).removesuffix(b".npy") for n in archive.getnames() if n.endswith(".npy")}
+        assert found == {n.replace(b".", b"_").replace(b"d_e/", b"d.e/") for n in raw}
+    back = run("apply", "out", "--inverse", "-o", "back")
+    assert back.returncode == 0 and b"7 bit for bit" in back.stderr
+    assert {os.fsencode(n) for n in tree(tmp_path / "back")} == {name + b".png" for name in raw}
+    again = run("apply", folder, "-o", "out", "-s", "zscore", "--to", sink, "--resume")
+    assert again.returncode == 0 and b"7 were done before" in again.stderr, again.stderr
+
+
+def test_killed_and_resumed_is_byte_identical(sink: str, photos: Path, tmp_path: Path) -> None:
+    for copy in range(4):
+        shutil.copytree(photos, tmp_path / f"many/{copy}")
+    options = ["--to", sink, "--shard-size", "9", "-s", "zscore"]
+    plain = [*COMMAND, str(tmp_path / "many"), "-o", str(tmp_path / "plain"), *options]
+    assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
+    out = tmp_path / "out"
+    killed_at_random([str(tmp_path / "many"), "-o", str(out), *options], tree(tmp_path / "plain"), out, 4, 3)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_a_hundred_kills(sink: str, engine: str, tmp_path: Path, shared_data: Path) -> None:
+    arguments = [str(shared_data / "imagenet-300"), "--to", sink, "--shard-size", "4MB", "--resize", "128"]
+    arguments += ["--max-file-bytes", "400000", "--engine", engine]  # a few are refused: exit 3
+    plain = [*COMMAND, *arguments, "-o", str(tmp_path / "plain")]
+    assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
+    out = tmp_path / "out"
+    assert killed_at_random([*arguments, "-o", str(out)], tree(tmp_path / "plain"), out, 100, 7) > 50
+
+
+class Killed(BaseException):
+    pass
+
+
+def stopped_after(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a run die once so many lines are in its journal; in this process, so that the moment is exact."""
+    written = Journal._write
+    count = 0
+
+    def write(self: Journal, record: dict[str, Any]) -> None:
+        nonlocal count
+        count += 1
+        if count > records:
+            raise Killed
+        written(self, record)
+
+    monkeypatch.setattr(Journal, "_write", write)
+
+
+def test_stopped_after_every_line_of_the_journal(sink: str, photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
+    normcli.apply(photos, out=tmp_path / "plain", **settings)
+    undisturbed = tree(tmp_path / "plain")
+    for records in range(1, 30):
+        out = tmp_path / "out"
+        shutil.rmtree(out, ignore_errors=True)
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            stopped_after(records, patch)
+            normcli.apply(photos, out=out, **settings)
+        assert all(data == undisturbed[name] for name, data in finals(out).items())
+        with pytest.MonkeyPatch.context() as patch, suppress(Killed):  # a second time, in what is resumed
+            stopped_after(12, patch)
+            normcli.apply(photos, out=out, resume=True, **settings)
+        assert all(data == undisturbed[name] for name, data in finals(out).items())
+        normcli.apply(photos, out=out, resume=True, **settings)
+        assert tree(out) == undisturbed, records
+
+
+def test_finished_shards_are_not_made_again(sink: str, photos: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stopped_after(20, patch)
+        normcli.apply(photos, out=tmp_path / "out", **settings)
+    stand = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("shard-*")}
+    assert len(stand) == 2
+    head = normcli.apply(photos, out=tmp_path / "out", resume=True, **settings)
+    assert head["reused"] == 12 and {p: p.stat().st_mtime_ns for p in stand} == stand
+
+
+def later(path: Path, than: Path) -> None:
+    time = than.stat().st_mtime_ns + 1_000_000_000
+    os.utime(path, ns=(time, time))
+
+
+CHANGES = ["more at the end", "more in the middle", "changed", "gone", "mended", "nothing"]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_resume_takes_up_what_has_changed(
+    change: str, interrupted: bool, sink: str, photos: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
+    out = tmp_path / "out"
+    if interrupted:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            stopped_after(20, patch)
+            normcli.apply(photos, out=out, **settings)
+    else:
+        normcli.apply(photos, out=out, **settings)
+    shard = out / f"shard-000000.{sink}"
+    if change == "more at the end":
+        (photos / "dog/99.png").write_bytes(encoded(photograph(9, 9)))
+    elif change == "more in the middle":
+        (photos / "bee/00.png").write_bytes(encoded(photograph(9, 9)))
+    elif change == "changed":
+        (photos / "bee/01.v1.png").write_bytes(encoded(photograph(9, 9)))
+        later(photos / "bee/01.v1.png", shard)
+    elif change == "gone":
+        (photos / "ant/00.v1.png").unlink()
+        for name in ("08", "12"):
+            (photos / f"dog/{int(name) + 3:02d}.v1.png").unlink()
+    elif change == "mended":
+        (photos / "bee/05b.png").write_bytes(encoded(photograph(9, 9)))
+        later(photos / "bee/05b.png", shard)
+    head = normcli.apply(photos, out=out, resume=True, **settings)
+    normcli.apply(photos, out=tmp_path / "fresh", **settings)
+    assert tree(out) == tree(tmp_path / "fresh")
+    kept = {"more at the end": 18, "nothing": 20}.get(change)
+    if kept is not None and not interrupted:
+        assert head["reused"] == kept
+
+
+def test_a_second_kill_after_a_change_believes_nothing_stale(photos: Path, tmp_path: Path) -> None:
+    """All arrays of one size: shards of another run look alike by their size."""
+    for number, path in enumerate(sorted(photos.rglob("*.png"))):
+        path.write_bytes(encoded(photograph(8, 9, seed=number)))
+    settings: dict[str, Any] = {"scheme": "unit", "to": "tar", "shard_size": "6", "engine": "serial"}
+    out = tmp_path / "out"
+    for change in range(1, 4):
+        normcli.apply(photos, out=out, resume=change > 1, **settings)
+        (photos / f"ant/00.v1{change}.png").write_bytes(encoded(photograph(8, 9, seed=77 + change)))
+        for lines in (3, 11, 17, 23):
+            with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+                stopped_after(lines, patch)
+                normcli.apply(photos, out=out, resume=True, **settings)
+        normcli.apply(photos, out=out, resume=True, **settings)
+        shutil.rmtree(tmp_path / "fresh", ignore_errors=True)
+        normcli.apply(photos, out=tmp_path / "fresh", **settings)
+        assert tree(out) == tree(tmp_path / "fresh")
+
+
+def test_fewer_shards_leave_none_of_the_old(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
+    assert run("apply", photos, "-o", "out", "-s", "unit", "--to", sink, "--shard-size", "2").returncode == 3
+    (tmp_path / "out/shard-of-mine.tar").write_bytes(b"mine")
+    done = run("apply", photos, "-o", "out", "-s", "unit", "--to", sink, "--shard-size", "8", "--force")
+    assert done.returncode == 3
+    normcli.apply(photos, out=tmp_path / "fresh", scheme="unit", to=sink, shard_size="8")
+    assert tree(tmp_path / "out") == {**tree(tmp_path / "fresh"), "shard-of-mine.tar": b"mine"}
+
+
+def test_other_settings_and_classes_are_not_resumed(run: Run, photos: Path, tmp_path: Path) -> None:
+    arguments = ["apply", photos, "-o", "out", "-s", "unit", "--to", "tar", "--shard-size", "6"]
+    assert run(*arguments).returncode == 3
+    before = tree(tmp_path / "out")
+    other = run(*arguments[:-1], "7", "--resume")
+    assert other.returncode == 2 and b"shard-size 6 there and 7 here" in other.stderr
+    (photos / "aardvark").mkdir()
+    (photos / "aardvark/1.png").write_bytes(encoded(photograph(9, 9)))
+    other = run(*arguments, "--resume")
+    assert other.returncode == 2 and b"other classes" in other.stderr
+    assert tree(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_an_error_at_every_kth_write(name: str, sink: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        path = tmp_path / f"in/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(photograph(16, 16, seed=number)))
+    (tmp_path / "in/2x.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    settings: dict[str, Any] = {"to": sink, "engine": "serial", "shard_size": "2"}
+    normcli.apply(tmp_path / "in", out=tmp_path / "plain", **settings)
+    undisturbed = tree(tmp_path / "plain")
+    out = tmp_path / "out"
+    for k in range(1, 200):
+        with monkeypatch.context() as patch:
+            disk = Disk(patch, name, k)
+            try:
+                normcli.apply(tmp_path / "in", out=out, resume=True, **settings)
+            except OutputError as error:
+                assert error.exit_code == 5 and "no space left" in str(error)
+        for found, data in finals(out).items():
+            assert data == undisturbed[found], f"call {k}: {found} is partial"
+        if disk.calls < k:
+            assert tree(out) == undisturbed
+            return
+        if k % 2:
+            shutil.rmtree(out, ignore_errors=True)
+    raise AssertionError("never without an error")
+
+
+@pytest.mark.parametrize("engine", ["threads", "processes"])
+def test_a_full_disk_ends_with_code_5_and_one_line(engine: str, sink: str, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
+    (tmp_path / "in/a.png").write_bytes(encoded(noise))
+    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", sink, "--engine", engine, preexec_fn=limited)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1
+    assert finals(tmp_path / "out") == {}
+
+
+def test_a_table_whose_disk_is_full_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pyarrow writes through a file object of ours: its errors come back as they were."""
+    pytest.importorskip("pyarrow", reason=WHY)
+    true = open
+
+    class Full:
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def write(self, data: Any) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+    def opened(path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
+        file = true(path, mode, *rest, **options)
+        return Full(file) if str(path).endswith("file-shard") else file
+
+    monkeypatch.setattr("builtins.open", opened)
+    with pytest.raises(OutputError, match="no space left"):
+        normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet")
+    assert finals(tmp_path / "out") == {}
+
+
+def test_a_server_that_falls_silent_keeps_whole_shards(
+    sink: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from normcli.errors import InputError
+    from normcli.storage import spans
+
+    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
+    normcli.apply(photos, out=tmp_path / "plain", **settings)
+    out = tmp_path / "out"
+    true = spans.File.__call__
+
+    def silent(self: Any) -> bytes:
+        if "/cat/" in self.path:
+            raise InputError("remote", "http://x does not answer")
+        return true(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spans.File, "__call__", silent)
+        with pytest.raises(RemoteError, match="--resume goes on") as raised:
+            normcli.apply(photos, out=out, **settings)
+        assert raised.value.exit_code == 6
+    undisturbed = tree(tmp_path / "plain")
+    assert finals(out) and all(data == undisturbed[name] for name, data in finals(out).items())
+    assert normcli.apply(photos, out=out, resume=True, **settings)["reused"] == 6
+    assert tree(out) == undisturbed
+
+
+def test_interrupted_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+    for copy in range(30):
+        shutil.copytree(photos, tmp_path / f"many/{copy}")
+    arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--to", "tar", "--shard-size", "5"]
+    process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    while not list((tmp_path / "out").glob("shard-*")):  # under way
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and b"--resume goes on in" in said
+    assert subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
+    normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit", to="tar", shard_size="5")
+    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
+
+
+def test_dry_run_tells_the_bytes_of_the_arrays(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
+    done = run("apply", photos, "-n", "-s", "unit", "--to", sink)
+    assert done.returncode == 3 and not (tmp_path / WORK).exists()
+    head = normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink)
+    assert done.stdout.decode() == f"20 images, {head['bytes']} bytes\n"
+
+
+def test_the_documented_default_is_the_default() -> None:
+    from normcli.pipeline.apply.shards import DEFAULT
+
+    assert re.search(rf"`--shard-size`.*{DEFAULT}", (ROOT / "docs/apply.md").read_text(), re.DOTALL)
