@@ -1,0 +1,178 @@
+"""apply from every container: the arrays that the folder gives, byte for byte; names as docs/apply.md says."""
+
+import gzip
+import hashlib
+import json
+import shutil
+import struct
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import packing
+import pytest
+
+import normcli
+from tests.conftest import Run, encoded, photograph
+
+
+def hashes(out: Path) -> Counter[str]:
+    """The arrays of a run, whatever they are called."""
+    return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*.npy"))
+
+
+def names(out: Path) -> list[str]:
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*.npy"))
+
+
+def some(shared_data: Path, target: Path, count: int) -> Path:
+    """Photographs in three class folders."""
+    files = packing.files_of(shared_data / "imagenet-300")
+    for number, file in enumerate(files[:: len(files) // count][:count]):
+        path = target / f"class{number % 3}" / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, path)
+    return target
+
+
+def same_arrays(row: str, folder: Path, tmp_path: Path) -> None:
+    kind, pack = packing.ROWS[row]
+    (tmp_path / "packed").mkdir()
+    sources = pack(folder, tmp_path / "packed")
+    normcli.apply(folder, out=tmp_path / "plain")
+    head = normcli.apply(*sources, out=tmp_path / "out")
+    plain = hashes(tmp_path / "plain")
+    assert plain.total() == len(packing.files_of(folder)) and hashes(tmp_path / "out") == plain
+    assert normcli.verify(tmp_path / "out").sound and normcli.apply(*sources, out=tmp_path / "out", resume=True) == {
+        **head,
+        "reused": head["images"],
+    }
+    if row not in ("webdataset", "parquet"):
+        same = names(tmp_path / "plain")
+        if kind == "manifest":  # the paths in it are absolute
+            same = [f"{str(folder).lstrip('/')}/{name}" for name in same]
+        assert names(tmp_path / "out") == same
+
+
+@pytest.mark.parametrize("row", packing.ROWS)
+def test_the_folders_arrays(row: str, folder: Path, tmp_path: Path) -> None:
+    same_arrays(row, folder, tmp_path)
+
+
+@pytest.mark.parametrize("row", ["tar", "tar.gz", "webdataset", "zip", "parquet"])
+def test_the_folders_arrays_of_photographs(row: str, shared_data: Path, tmp_path: Path) -> None:
+    same_arrays(row, some(shared_data, tmp_path / "photos", 24), tmp_path)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("row", ["tar", "tar.gz", "webdataset", "zip", "parquet"])
+def test_the_folders_arrays_of_all_photographs(row: str, shared_data: Path, tmp_path: Path) -> None:
+    same_arrays(row, some(shared_data, tmp_path / "photos", 300), tmp_path)
+
+
+@pytest.mark.parametrize("row", ["tar", "tar.gz", "webdataset", "zip", "parquet", "csv"])
+@pytest.mark.parametrize("to", ["tar", "parquet", "stack"])
+def test_from_container_to_container(row: str, to: str, folder: Path, tmp_path: Path) -> None:
+    if to == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    (tmp_path / "packed").mkdir()
+    sources = packing.ROWS[row][1](folder, tmp_path / "packed")
+    settings: dict[str, Any] = {"scheme": "unit", "to": to, "color": "rgb"}
+    head = normcli.apply(*sources, out=tmp_path / "out", **settings)
+    assert head["images"] == 12
+    found = normcli.verify(tmp_path / "out")
+    normcli.apply(folder, out=tmp_path / "plain", **settings)
+    assert vars(found) == vars(normcli.verify(tmp_path / "plain"))
+
+
+def test_names_say_where_an_image_came_from(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "packed").mkdir()
+    shards = packing.webdataset(folder, tmp_path / "packed")
+    normcli.apply(*shards, out=tmp_path / "shards", scheme="unit")
+    assert names(tmp_path / "shards")[:2] == ["shard-000.tar/000000.jpg.npy", "shard-000.tar/000003.jpg.npy"]
+    braces = tmp_path / "packed/shard-{000..002}.tar"
+    normcli.apply(braces, out=tmp_path / "braces", scheme="unit")
+    assert names(tmp_path / "braces") == names(tmp_path / "shards")
+    normcli.apply(shards[0], out=tmp_path / "one", scheme="unit")
+    assert names(tmp_path / "one")[0] == "000000.jpg.npy"
+
+
+def test_a_table_of_files_gives_names_below_its_folder(run: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "list.csv").write_text("file,class\ncat/0.jpg,a\ndog/1.jpg,b\n")
+    (folder / "list.jsonl").write_text(json.dumps({"picture": "cat/0.jpg", "label": "a"}) + "\n")
+    done = run("apply", folder / "list.csv", "-o", "out", "-s", "unit", "--to", "tar")
+    assert done.returncode == 0, done.stderr
+    head = json.loads((tmp_path / "out/normcli.json").read_text())
+    assert [record["name"] for record in head["files"]] == ["cat/0.jpg", "dog/1.jpg"]
+    assert [record["label"] for record in head["files"]] == head["classes"] == ["a", "b"]
+    done = run("apply", "images/list.jsonl", "-o", "rows", "-s", "unit", "--column", "picture")
+    assert done.returncode == 0 and names(tmp_path / "rows") == ["cat/0.jpg.npy"], done.stderr
+    wrong = run("apply", "images/list.jsonl", "-o", "wrong", "-s", "unit", "--column", "image")
+    assert wrong.returncode == 2 and b"no column 'image'" in wrong.stderr and not (tmp_path / "wrong").exists()
+
+
+def test_the_column_of_a_table(run: Run, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    import pyarrow.parquet as pq
+
+    left, right = (encoded(photograph(8, 9, seed=seed)) for seed in (1, 2))
+    pq.write_table(pa.table({"left": [left], "right": [right], "label": ["x"]}), tmp_path / "t.parquet")
+    unclear = run("apply", "t.parquet", "-o", "out", "-s", "unit")
+    assert unclear.returncode == 2 and b"--column" in unclear.stderr
+    done = run("apply", "t.parquet", "-o", "out", "-s", "unit", "--column", "right")
+    assert done.returncode == 0 and names(tmp_path / "out") == ["0.npy"]
+    expected = (photograph(8, 9, seed=2).transpose(2, 0, 1) / 255).astype(np.float32)
+    assert np.array_equal(np.load(tmp_path / "out/0.npy"), expected)
+
+
+@pytest.mark.parametrize(("layout", "axes"), [("nhwc", (0, 1, 2, 3)), ("nchw", (0, 3, 1, 2))])
+def test_arrays_and_their_axes(layout: str, axes: tuple[int, ...], run: Run, tmp_path: Path) -> None:
+    pixels = np.stack([photograph(3, 3, seed=seed) for seed in range(11)])
+    np.save(tmp_path / "images.npy", np.ascontiguousarray(pixels.transpose(axes)))
+    unclear = run("apply", "images.npy", "-o", "out", "-s", "unit")
+    assert unclear.returncode == 2 and b"nhwc or nchw" in unclear.stderr
+    for kind in ("npy", "tar"):
+        done = run(
+            "apply", "images.npy", "-o", kind, "-s", "unit", "--source-layout", layout, "--layout", "hwc", "--to", kind
+        )
+        assert done.returncode == 0, done.stderr
+    for number, image in enumerate(pixels):
+        assert np.array_equal(np.load(tmp_path / f"npy/{number:02d}.npy"), (image / 255).astype(np.float32))
+    assert normcli.inverse(tmp_path / "npy", tmp_path / "back").exact == 11
+    assert normcli.inverse(tmp_path / "tar", tmp_path / "back-tar").exact == 11
+
+
+def test_npz_and_idx(tmp_path: Path) -> None:
+    pixels = np.stack([photograph(9, 8, 1, seed=seed)[:, :, 0] for seed in range(5)])
+    np.savez_compressed(tmp_path / "digits.npz", x_train=pixels, y_train=np.array([3, 1, 4, 1, 5]), other=pixels)
+    idx = struct.pack(">IIII", 0x803, 5, 9, 8) + pixels.tobytes()
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx))
+    (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(
+        gzip.compress(struct.pack(">II", 0x801, 5) + bytes([3, 1, 4, 1, 5]))
+    )
+    normcli.apply(tmp_path / "digits.npz", out=tmp_path / "npz", column="x_train")
+    head = normcli.apply(tmp_path / "t10k-images-idx3-ubyte.gz", out=tmp_path / "idx", to="tar")
+    assert head["images"] == 5 and "classes" not in head
+    found = [np.load(path) for path in sorted((tmp_path / "npz").rglob("*.npy"))]
+    assert len(found) == 5 and normcli.verify(tmp_path / "npz").sound and normcli.verify(tmp_path / "idx").sound
+    files = json.loads((tmp_path / "idx/normcli.json").read_text())["files"]
+    assert [record["label"] for record in files] == list("31415")
+
+
+def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came by in a stream is held until it is mapped: by bytes, not by the number of images."""
+    from normcli.pipeline.apply import tasks
+
+    monkeypatch.setattr(tasks, "_LARGEST_HELD", 1)
+    (tmp_path / "packed").mkdir()
+    sizes = []
+    true = tasks.map_batch
+
+    def counted(work: Any, batch: list[Any]) -> Any:
+        sizes.append(len(batch))
+        return true(work, batch)
+
+    monkeypatch.setattr(tasks, "map_batch", counted)
+    normcli.apply(*packing.tar(folder, tmp_path / "packed", "w:gz"), out=tmp_path / "out", scheme="unit")
+    assert set(sizes) == {1}
