@@ -79,7 +79,7 @@ def _client(distributed: Any, stack: ExitStack, workers: int, scheduler: str | N
                 n_workers=workers,
                 threads_per_worker=1,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # None takes port 8787, and warns where another has it
                 silence_logs=logging.CRITICAL,
             )
         )

@@ -169,6 +169,8 @@ def apply(
     given = [os.fsdecode(source) for source in sources]
     named = None if files is None else list(files)
     folder = os.fsdecode(out)
+    if engine == "dask":  # the workers run elsewhere, and must see the same folder
+        folder = os.path.abspath(folder)  # noqa: PTH100
     if not dry_run:
         naming.refuse_overlap(folder, given)
         planning.refuse_occupied(folder, resume or force or skip_existing)
