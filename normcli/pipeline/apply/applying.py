@@ -178,7 +178,11 @@ def apply(
     listed = naming.plan(given, named, listing, names, suffix)
     labels: set[str] | None = set() if to == "tar" else None
     count = naming.survey(
-        listed, out=None if dry_run else folder, written=tar.key_of if to == "tar" else str, labels=labels
+        listed,
+        out=None if dry_run else folder,
+        written=tar.key_of if to == "tar" else lambda name: name + (suffix or ""),
+        files=suffix is not None,
+        labels=labels,
     )
     constants = transforms.choose(
         transform, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
@@ -277,7 +281,7 @@ class Run:
         journal.open(resume=again)
         try:
             if self.computed is not None:
-                self.computed.save(os.path.join(folder, manifest.STATISTICS))  # noqa: PTH118
+                self.computed.save(os.path.join(folder, naming.STATISTICS))  # noqa: PTH118
             complete = self._map(journal, skip_existing)
         except BaseException as error:
             if self.work.stop is not None:
@@ -286,7 +290,7 @@ class Run:
             untouched = fresh and nothing and isinstance(error, NormcliError)
             if untouched and self.computed is not None:
                 with suppress(OSError):
-                    os.unlink(os.path.join(folder, manifest.STATISTICS))  # noqa: PTH108, PTH118
+                    os.unlink(os.path.join(folder, naming.STATISTICS))  # noqa: PTH108, PTH118
             journal.close(forget=untouched)
             raise
         return {**complete, "reused": self.outcome.reused}

@@ -13,11 +13,10 @@ from typing import Any
 
 from normcli import storage
 from normcli.errors import UsageError
-from normcli.pipeline.apply.naming import WORK
+from normcli.pipeline.apply.naming import MANIFEST, WORK
 
 SCHEMA = "normcli/apply/1"
-NAME = "normcli.json"
-STATISTICS = "stats.json"
+NAME = MANIFEST
 Record = dict[str, Any]
 FILES = '"files": [\n'
 

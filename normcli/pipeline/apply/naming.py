@@ -12,6 +12,7 @@ from normcli.formats import Item, Listing, Refused, Skip
 from normcli.storage import is_remote
 
 WORK = ".normcli-partial"  # the folder in OUT for what is not finished
+MANIFEST, STATISTICS = "normcli.json", "stats.json"
 
 
 class Planned(NamedTuple):
@@ -23,6 +24,7 @@ class Planned(NamedTuple):
 
 Plan = Callable[[], Iterator[Planned | Skip]]
 _LONGEST = 255  # bytes of a name in a folder, on every usual file system
+_LONGEST_PATH = 3500  # of 4096, for the output folder is part of it
 
 
 def plan(sources: list[str], files: list[str] | None, listing: Listing, names: str, suffix: str | None = None) -> Plan:
@@ -86,6 +88,8 @@ def _inside(name: str, item: Item, names: str, suffix: str | None) -> Planned:
         raise UsageError(f"{key}: no name is left for its output")
     if parts[0] == WORK:
         raise UsageError(f"{key}: {WORK} is the name of normcli's own folder; --exclude it")
+    if suffix is not None and parts[0] in (MANIFEST, STATISTICS) and len(parts) > 1:
+        raise UsageError(f"{key}: {parts[0]} is the name of normcli's own file in OUT; --exclude it")
     if names == "stem" and "." in parts[-1].lstrip("."):
         parts[-1] = parts[-1].rpartition(".")[0]
     name = "/".join(parts)
@@ -105,10 +109,17 @@ def refuse_long(name: str) -> None:
     """
     if max(len(os.fsencode(part)) for part in name.split("/")) > _LONGEST:
         raise InputError("name-too-long", f"its name is too long for a file (more than {_LONGEST} bytes)")
+    if len(os.fsencode(name)) > _LONGEST_PATH:
+        raise InputError("name-too-long", f"its path is too long for a file (more than {_LONGEST_PATH} bytes)")
 
 
 def survey(
-    listed: Plan, *, out: str | None = None, written: Callable[[str], str] = str, labels: set[str] | None = None
+    listed: Plan,
+    *,
+    out: str | None = None,
+    written: Callable[[str], str] = str,
+    files: bool = True,
+    labels: set[str] | None = None,
 ) -> int:
     """Count the inputs that are to be mapped, and refuse names that collide.
 
@@ -116,13 +127,14 @@ def survey(
         listed: from `plan`.
         out: the output folder; no input may lie in it.
         written: what becomes of a name in the output.
+        files: every name becomes a file, and its folders folders.
         labels: gathers the classes.
 
     Raises:
         UsageError: two inputs with one output, or an input inside OUT.
         RemoteError: a source cannot be listed, because its server does not answer.
     """
-    seen: set[int] = set()
+    taken = _Taken(listed, written, files)
     count = 0
     checked: set[str] = set()
     inside = None if out is None else os.path.realpath(out) + os.sep
@@ -137,10 +149,7 @@ def survey(
             continue
         if labels is not None and planned.item.label is not None:
             labels.add(planned.item.label)
-        name = hash(written(planned.name))  # 65 MB for a million names, where the names take 150
-        if name in seen:
-            _tell_of_collision(listed, planned, written)
-        seen.add(name)
+        taken.add(planned)
         folder = os.path.dirname(planned.item.key)  # noqa: PTH120
         if inside is not None and folder not in checked:
             checked.add(folder)
@@ -149,18 +158,58 @@ def survey(
     return count
 
 
-def _tell_of_collision(listed: Plan, second: Planned, written: Callable[[str], str]) -> None:
-    for first in listed():
-        if not isinstance(first, Planned) or isinstance(first.item.load, Refused):
-            continue
-        if written(first.name) == written(second.name):
+class _Taken:
+    """The names that are taken, as hashes: 65 MB for a million of them, where the names take 150."""
+
+    def __init__(self, listed: Plan, written: Callable[[str], str], files: bool) -> None:
+        self._listed, self._written, self._files = listed, written, files
+        self._names: set[int] = set()
+        self._folders: set[int] = set()
+
+    def add(self, planned: Planned) -> None:
+        """Take a name.
+
+        Raises:
+            UsageError: it is taken, or would be a file where others need a folder.
+        """
+        name = self._written(planned.name)
+        if hash(name) in self._names:
+            self._tell_of_collision(planned)
+        self._names.add(hash(name))
+        if not self._files:
+            return
+        if hash(name) in self._folders:
+            self._tell_of_folder(name)
+        folder = name.rpartition("/")[0]
+        while folder and hash(folder) not in self._folders:
+            self._folders.add(hash(folder))
+            if hash(folder) in self._names:
+                self._tell_of_folder(folder)
+            folder = folder.rpartition("/")[0]
+
+    def _others(self) -> Iterator[Planned]:
+        for planned in self._listed():
+            if isinstance(planned, Planned) and not isinstance(planned.item.load, Refused):
+                yield planned
+
+    def _tell_of_collision(self, second: Planned) -> None:
+        name = self._written(second.name)
+        for first in self._others():
+            if self._written(first.name) != name:
+                continue
             if first.item.key == second.item.key:
                 raise UsageError(f"{second.item.key} is given twice: its output would be written twice")
             raise UsageError(
-                f"{first.item.key} and {second.item.key} would both be written as {written(second.name)} "
+                f"{first.item.key} and {second.item.key} would both be written as {name} "
                 "(--names full keeps suffixes; several folders keep their names)"
             )
-    # two names with one hash: not a collision
+        # two names with one hash: not a collision
+
+    def _tell_of_folder(self, name: str) -> None:
+        file = next((one.item.key for one in self._others() if self._written(one.name) == name), None)
+        below = next((one.item.key for one in self._others() if self._written(one.name).startswith(name + "/")), None)
+        if file is not None and below is not None:
+            raise UsageError(f"{file} would be written as the file {name}, and {below} needs a folder of that name")
 
 
 def refuse_overlap(out: str, sources: Iterable[str]) -> None:

@@ -8,7 +8,7 @@ from normcli.errors import UsageError
 from normcli.formats import parquet
 from normcli.images import Reading
 from normcli.pipeline.apply import constants as numbers
-from normcli.pipeline.apply import manifest, outputs, shards, transforms
+from normcli.pipeline.apply import manifest, naming, outputs, shards, transforms
 from normcli.pipeline.apply.manifest import Record
 from normcli.pipeline.apply.mapping import Transform
 from normcli.pipeline.apply.shards import ShardSize
@@ -101,7 +101,7 @@ def kept_statistics(folder: str, reading: Reading, range: int | None) -> Summary
     Raises:
         UsageError: they were made of images read in another way.
     """
-    path = os.path.join(folder, manifest.STATISTICS)  # noqa: PTH118
+    path = os.path.join(folder, naming.STATISTICS)  # noqa: PTH118
     if not os.path.exists(path):  # noqa: PTH110
         return None
     found = Summary.load(path)
