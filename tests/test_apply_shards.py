@@ -207,6 +207,27 @@ def test_neither_engine_nor_workers_change_a_byte(
     assert len(tree(tmp_path / "one")) > 5
 
 
+def test_batches_of_skipped_files_between_images(sink: str, tmp_path: Path) -> None:
+    """What a worker process leaves for the packer is called by its images, not by what lies around them."""
+    (tmp_path / "in").mkdir()
+    for number in range(60):
+        (tmp_path / f"in/{number:02d}.txt").write_text("no image")
+        (tmp_path / f"in/{number:02d}.x.png").write_bytes(encoded(photograph(8, 9, seed=number)))
+        (tmp_path / f"in/{number:02d}.y.txt").write_text("no image")
+    for engine in ("serial", "processes"):
+        normcli.apply(tmp_path / "in", out=tmp_path / engine, scheme="unit", to=sink, engine=engine, workers=4)
+    assert tree(tmp_path / "serial") == tree(tmp_path / "processes")
+
+
+def test_a_piece_is_called_by_its_first_image() -> None:
+    from normcli.formats import Item, Skip
+    from normcli.pipeline.apply.naming import Planned
+    from normcli.pipeline.apply.worker import Task, piece_name
+
+    skip, image = Task(Skip("a", "b", "c")), Planned(Item("k", lambda: b""), "n")
+    assert piece_name([skip, Task(image, 7), Task(image, 8), skip]) == "file-piece-7"
+
+
 def test_shards_by_bytes_stay_below_them(sink: str, photos: Path, tmp_path: Path) -> None:
     head = normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink, shard_size="40KB")
     assert len(head["shards"]) > 3 and sum(shard["images"] for shard in head["shards"]) == 20

@@ -100,7 +100,7 @@ def map_batch(work: Work, batch: list[Task]) -> Done:
         else:
             _map_one(work, task, task.planned, done)
     if work.spill and done.chunks:
-        _spill(work, done, f"file-piece-{batch[0].row}-{batch[-1].row}")
+        _spill(work, done, piece_name(batch))
     done.seconds = time.perf_counter() - started
     return done
 
@@ -112,6 +112,11 @@ def _take_over(known: Record, key: str, done: Done) -> None:
         done.failures.append(Failure(key, known["stage"], known["error"], known["message"]))
     else:
         done.reused += not known.get("found")
+
+
+def piece_name(batch: list[Task]) -> str:
+    """The name of what a batch leaves to be packed: by its first image, which is in no other batch."""
+    return f"file-piece-{next(task.row for task in batch if task.row >= 0)}"
 
 
 def _spill(work: Work, done: Done, name: str) -> None:
