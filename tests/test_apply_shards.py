@@ -189,6 +189,32 @@ def test_verify_sees_damage(sink: str, run: Run, photos: Path, tmp_path: Path) -
     assert back.returncode == 3 and b"restored 14 images" in back.stderr and b"6 missing" in back.stderr
 
 
+def test_mutated_shards_end_in_words(sink: str, photos: Path, tmp_path: Path) -> None:
+    """In a process of its own: what pyarrow does on damaged tables must not end this one."""
+    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink)
+    code = f"""
+import random, sys
+from pathlib import Path
+import normcli
+path = Path({str(tmp_path / f"out/shard-000000.{sink}")!r})
+whole, rng, seen = path.read_bytes(), random.Random(5), 0
+for _ in range(150):
+    data = bytearray(whole)
+    for _ in range(rng.choice([1, 1, 4])):
+        at = rng.randrange(len(data) - 3000, len(data)) if rng.random() < 0.5 else rng.randrange(len(data))
+        data[at] = rng.randrange(256)
+    if rng.random() < 0.2:
+        data[rng.randrange(len(data)) :] = b""
+    path.write_bytes(data)
+    found = normcli.verify({str(tmp_path / "out")!r}, engine="serial")
+    assert found.images + len(found.problems) == 20
+    seen += bool(found.problems)
+assert seen > 20, seen
+"""
+    done = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_shard_of_another_run_is_not_taken_for_ours(photos: Path, tmp_path: Path) -> None:
     normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="tar", shard_size="6")
     normcli.apply(photos / "ant", out=tmp_path / "other", scheme="unit", to="tar", shard_size="6")
@@ -235,6 +261,8 @@ def test_shards_by_bytes_stay_below_them(sink: str, photos: Path, tmp_path: Path
         assert shard["bytes"] <= 40_000 + (3000 if sink == "parquet" else 0), "arrays count, and not the footer"
     alone = normcli.apply(photos, out=tmp_path / "alone", scheme="unit", to=sink, shard_size="1B")
     assert [shard["images"] for shard in alone["shards"]] == [1] * 20
+    by_number = normcli.apply(photos, out=tmp_path / "eight", scheme="unit", to=sink, shard_size=8)
+    assert [shard["images"] for shard in by_number["shards"]] == [8, 8, 4]
     one = normcli.apply(photos, out=tmp_path / "default", scheme="unit", to=sink)
     assert len(one["shards"]) == 1 and one["settings"]["shard_size"] == "1000000000B"
 

@@ -238,7 +238,7 @@ def arrays(path: str, group: int) -> list[Any]:
         return [values[ends[i] : ends[i + 1]].reshape(shape) for i, shape in enumerate(shapes)]
     except FileNotFoundError:
         raise InputError("missing", f"{os.path.basename(path)}: no such file") from None  # noqa: PTH119
-    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError) as error:
+    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())
         raise InputError("damaged", f"{os.path.basename(path)}: {text[:200]}") from None  # noqa: PTH119
 

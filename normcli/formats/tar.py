@@ -362,8 +362,8 @@ def array_at(path: str, offset: int, size: int) -> Any:
         return np.frombuffer(data, found.dtype, offset=found.start).reshape(found.shape)
     except InputError as error:
         raise InputError(error.reason, f"{name}: {error.message}") from None
-    except ValueError as error:
-        raise InputError("damaged", f"{name}: {error}") from None
+    except (ValueError, TypeError) as error:
+        raise InputError("damaged", f"{name}: {' '.join(str(error).split())}") from None
 
 
 def _header(name: str, size: int) -> bytes:

@@ -42,7 +42,7 @@ def apply(
     zero_std: str = "error",
     clip: tuple[float, float] | None = None,
     to: str = "npy",
-    shard_size: str | None = None,
+    shard_size: str | int | None = None,
     dtype: str | None = None,
     layout: str | None = None,
     order: str | None = None,

@@ -30,7 +30,7 @@ def check(orientation: str, on_error: str, again: int) -> None:
         raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
 
 
-def shard_size(to: str, asked: str | None, skip_existing: bool) -> ShardSize | None:
+def shard_size(to: str, asked: str | int | None, skip_existing: bool) -> ShardSize | None:
     """The size of shards; None where none are written.
 
     Raises:

@@ -37,12 +37,13 @@ class ShardSize:
     bytes: int | None = None
 
     @classmethod
-    def of(cls, text: str) -> "ShardSize":
+    def of(cls, setting: str | int) -> "ShardSize":
         """Read `--shard-size`.
 
         Raises:
             UsageError: neither a number of images nor of bytes.
         """
+        text = str(setting)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text.strip(), re.ASCII)
         unit = _UNITS.get(found[2].upper()) if found and found[2] else None
         if found and not found[2] and found[1].isdecimal() and int(found[1]):
