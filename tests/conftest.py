@@ -76,3 +76,23 @@ def folder(tmp_path: Path) -> Path:
         deep = photograph(channels=1, seed=5).astype(np.uint16) * 200
         (root / name / "deep.png").write_bytes(encoded(deep))
     return root
+
+
+@pytest.fixture(params=["tar", "parquet"])
+def sink(request: pytest.FixtureRequest) -> str:
+    """What apply writes as shards."""
+    if request.param == "parquet":
+        pytest.importorskip("pyarrow", reason='pyarrow is not installed: pip install "normcli[parquet]"')
+    return str(request.param)
+
+
+@pytest.fixture
+def four_classes(tmp_path: Path) -> Path:
+    """Twenty images of five sizes in four classes, one gray; and a broken one."""
+    folder = tmp_path / "photos"
+    for number in range(20):
+        path = folder / ["ant", "bee", "cat", "dog"][number % 4] / f"{number:02d}.v1.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(photograph(20 + number % 5, 30, 1 if number == 7 else 3, seed=number)))
+    (folder / "bee/05b.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    return folder

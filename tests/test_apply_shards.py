@@ -1,16 +1,14 @@
 """apply --to tar and parquet: what other readers find in the shards, the way back, kills, full disks, resuming."""
 
-import errno
 import gc
+import io
 import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,37 +17,21 @@ import pytest
 
 import normcli
 from normcli import images
-from normcli.errors import NormcliError, OutputError, RemoteError, UsageError
+from normcli.errors import NormcliError, UsageError
 from normcli.images import Reading
 from normcli.pipeline.apply import manifest
-from normcli.pipeline.apply.journal import Journal
 from normcli.pipeline.apply.naming import WORK
 from normcli.pipeline.apply.shards import ShardSize, numbers_of
 from tests.conftest import ROOT, Run, encoded, photograph
-from tests.test_apply_faults import CALLS, COMMAND, ENVIRONMENT, Disk, finals, killed_at_random, limited
+from tests.test_apply_faults import ENVIRONMENT
 
-SINKS = ["tar", "parquet"]
 CLASSES = ["ant", "bee", "cat", "dog"]
 WHY = 'pyarrow is not installed: pip install "normcli[parquet]"'
 
 
-@pytest.fixture(params=SINKS)
-def sink(request: pytest.FixtureRequest) -> str:
-    if request.param == "parquet":
-        pytest.importorskip("pyarrow", reason=WHY)
-    return str(request.param)
-
-
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Twenty images of five sizes in four classes, one gray, one broken."""
-    folder = tmp_path / "photos"
-    for number in range(20):
-        path = folder / CLASSES[number % 4] / f"{number:02d}.v1.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded(photograph(20 + number % 5, 30, 1 if number == 7 else 3, seed=number)))
-    (folder / "bee/05b.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    return folder
+def photos(four_classes: Path) -> Path:
+    return four_classes
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -350,267 +332,6 @@ def test_names_of_any_bytes_and_any_length(sink: str, run: Run, tmp_path: Path) 
     assert again.returncode == 0 and b"7 were done before" in again.stderr, again.stderr
 
 
-def test_killed_and_resumed_is_byte_identical(sink: str, photos: Path, tmp_path: Path) -> None:
-    for copy in range(4):
-        shutil.copytree(photos, tmp_path / f"many/{copy}")
-    options = ["--to", sink, "--shard-size", "9", "-s", "zscore"]
-    plain = [*COMMAND, str(tmp_path / "many"), "-o", str(tmp_path / "plain"), *options]
-    assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
-    out = tmp_path / "out"
-    killed_at_random([str(tmp_path / "many"), "-o", str(out), *options], tree(tmp_path / "plain"), out, 4, 3)
-
-
-@pytest.mark.campaign
-@pytest.mark.parametrize("engine", ["threads", "processes"])
-def test_a_hundred_kills(sink: str, engine: str, tmp_path: Path, shared_data: Path) -> None:
-    arguments = [str(shared_data / "imagenet-300"), "--to", sink, "--shard-size", "4MB", "--resize", "128"]
-    arguments += ["--max-file-bytes", "400000", "--engine", engine]  # a few are refused: exit 3
-    plain = [*COMMAND, *arguments, "-o", str(tmp_path / "plain")]
-    assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
-    out = tmp_path / "out"
-    assert killed_at_random([*arguments, "-o", str(out)], tree(tmp_path / "plain"), out, 100, 7) > 50
-
-
-class Killed(BaseException):
-    pass
-
-
-def stopped_after(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run die once so many lines are in its journal; in this process, so that the moment is exact."""
-    written = Journal._write
-    count = 0
-
-    def write(self: Journal, record: dict[str, Any]) -> None:
-        nonlocal count
-        count += 1
-        if count > records:
-            raise Killed
-        written(self, record)
-
-    monkeypatch.setattr(Journal, "_write", write)
-
-
-def test_stopped_after_every_line_of_the_journal(sink: str, photos: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
-    normcli.apply(photos, out=tmp_path / "plain", **settings)
-    undisturbed = tree(tmp_path / "plain")
-    for records in range(1, 27):
-        out = tmp_path / "out"
-        shutil.rmtree(out, ignore_errors=True)
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            stopped_after(records, patch)
-            normcli.apply(photos, out=out, **settings)
-        assert all(data == undisturbed[name] for name, data in finals(out).items())
-        with pytest.MonkeyPatch.context() as patch, suppress(Killed):  # a second time, in what is resumed
-            stopped_after(12, patch)
-            normcli.apply(photos, out=out, resume=True, **settings)
-        assert all(data == undisturbed[name] for name, data in finals(out).items())
-        normcli.apply(photos, out=out, resume=True, **settings)
-        assert tree(out) == undisturbed, records
-
-
-def test_finished_shards_are_not_made_again(sink: str, photos: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        stopped_after(20, patch)
-        normcli.apply(photos, out=tmp_path / "out", **settings)
-    stand = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("shard-*")}
-    assert len(stand) == 2
-    head = normcli.apply(photos, out=tmp_path / "out", resume=True, **settings)
-    assert head["reused"] == 12 and {p: p.stat().st_mtime_ns for p in stand} == stand
-
-
-def later(path: Path, than: Path) -> None:
-    time = than.stat().st_mtime_ns + 1_000_000_000
-    os.utime(path, ns=(time, time))
-
-
-CHANGES = ["more at the end", "more in the middle", "changed", "gone", "mended", "nothing"]
-
-
-@pytest.mark.parametrize("change", CHANGES)
-@pytest.mark.parametrize("interrupted", [False, True])
-def test_resume_takes_up_what_has_changed(
-    change: str, interrupted: bool, sink: str, photos: Path, tmp_path: Path
-) -> None:
-    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
-    out = tmp_path / "out"
-    if interrupted:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            stopped_after(20, patch)
-            normcli.apply(photos, out=out, **settings)
-    else:
-        normcli.apply(photos, out=out, **settings)
-    shard = out / f"shard-000000.{sink}"
-    if change == "more at the end":
-        (photos / "dog/99.png").write_bytes(encoded(photograph(9, 9)))
-    elif change == "more in the middle":
-        (photos / "bee/00.png").write_bytes(encoded(photograph(9, 9)))
-    elif change == "changed":
-        (photos / "bee/01.v1.png").write_bytes(encoded(photograph(9, 9)))
-        later(photos / "bee/01.v1.png", shard)
-    elif change == "gone":
-        (photos / "ant/00.v1.png").unlink()
-        for name in ("08", "12"):
-            (photos / f"dog/{int(name) + 3:02d}.v1.png").unlink()
-    elif change == "mended":
-        (photos / "bee/05b.png").write_bytes(encoded(photograph(9, 9)))
-        later(photos / "bee/05b.png", shard)
-    head = normcli.apply(photos, out=out, resume=True, **settings)
-    normcli.apply(photos, out=tmp_path / "fresh", **settings)
-    assert tree(out) == tree(tmp_path / "fresh")
-    kept = {"more at the end": 18, "nothing": 20}.get(change)
-    if kept is not None and not interrupted:
-        assert head["reused"] == kept
-
-
-def test_a_second_kill_after_a_change_believes_nothing_stale(photos: Path, tmp_path: Path) -> None:
-    """All arrays of one size: shards of another run look alike by their size."""
-    for number, path in enumerate(sorted(photos.rglob("*.png"))):
-        path.write_bytes(encoded(photograph(8, 9, seed=number)))
-    settings: dict[str, Any] = {"scheme": "unit", "to": "tar", "shard_size": "6", "engine": "serial"}
-    out = tmp_path / "out"
-    for change in range(1, 4):
-        normcli.apply(photos, out=out, resume=change > 1, **settings)
-        (photos / f"ant/00.v1{change}.png").write_bytes(encoded(photograph(8, 9, seed=77 + change)))
-        for lines in (3, 11, 17, 23):
-            with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-                stopped_after(lines, patch)
-                normcli.apply(photos, out=out, resume=True, **settings)
-        normcli.apply(photos, out=out, resume=True, **settings)
-        shutil.rmtree(tmp_path / "fresh", ignore_errors=True)
-        normcli.apply(photos, out=tmp_path / "fresh", **settings)
-        assert tree(out) == tree(tmp_path / "fresh")
-
-
-def test_fewer_shards_leave_none_of_the_old(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
-    assert run("apply", photos, "-o", "out", "-s", "unit", "--to", sink, "--shard-size", "2").returncode == 3
-    (tmp_path / "out/shard-of-mine.tar").write_bytes(b"mine")
-    done = run("apply", photos, "-o", "out", "-s", "unit", "--to", sink, "--shard-size", "8", "--force")
-    assert done.returncode == 3
-    normcli.apply(photos, out=tmp_path / "fresh", scheme="unit", to=sink, shard_size="8")
-    assert tree(tmp_path / "out") == {**tree(tmp_path / "fresh"), "shard-of-mine.tar": b"mine"}
-
-
-def test_other_settings_and_classes_are_not_resumed(run: Run, photos: Path, tmp_path: Path) -> None:
-    arguments = ["apply", photos, "-o", "out", "-s", "unit", "--to", "tar", "--shard-size", "6"]
-    assert run(*arguments).returncode == 3
-    before = tree(tmp_path / "out")
-    other = run(*arguments[:-1], "7", "--resume")
-    assert other.returncode == 2 and b"shard-size 6 there and 7 here" in other.stderr
-    (photos / "aardvark").mkdir()
-    (photos / "aardvark/1.png").write_bytes(encoded(photograph(9, 9)))
-    other = run(*arguments, "--resume")
-    assert other.returncode == 2 and b"other classes" in other.stderr
-    assert tree(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_an_error_at_every_kth_write(name: str, sink: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(5):
-        path = tmp_path / f"in/{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(encoded(photograph(16, 16, seed=number)))
-    (tmp_path / "in/2x.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    settings: dict[str, Any] = {"to": sink, "engine": "serial", "shard_size": "2"}
-    normcli.apply(tmp_path / "in", out=tmp_path / "plain", **settings)
-    undisturbed = tree(tmp_path / "plain")
-    out = tmp_path / "out"
-    for k in range(1, 200):
-        with monkeypatch.context() as patch:
-            disk = Disk(patch, name, k)
-            try:
-                normcli.apply(tmp_path / "in", out=out, resume=True, **settings)
-            except OutputError as error:
-                assert error.exit_code == 5 and "no space left" in str(error)
-        for found, data in finals(out).items():
-            assert data == undisturbed[found], f"call {k}: {found} is partial"
-        if disk.calls < k:
-            assert tree(out) == undisturbed
-            return
-        if k % 2:
-            shutil.rmtree(out, ignore_errors=True)
-    raise AssertionError("never without an error")
-
-
-@pytest.mark.parametrize("engine", ["threads", "processes"])
-def test_a_full_disk_ends_with_code_5_and_one_line(engine: str, sink: str, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
-    (tmp_path / "in/a.png").write_bytes(encoded(noise))
-    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", sink, "--engine", engine, preexec_fn=limited)
-    assert done.returncode == 5, done.stderr
-    assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1
-    assert finals(tmp_path / "out") == {}
-
-
-def test_a_table_whose_disk_is_full_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pyarrow writes through a file object of ours: its errors come back as they were."""
-    pytest.importorskip("pyarrow", reason=WHY)
-    true = open
-
-    class Full:
-        def __init__(self, file: Any) -> None:
-            self._file = file
-
-        def write(self, data: Any) -> int:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._file, name)
-
-    def opened(path: Any, mode: str = "r", *rest: Any, **options: Any) -> Any:
-        file = true(path, mode, *rest, **options)
-        return Full(file) if str(path).endswith("file-shard") else file
-
-    monkeypatch.setattr("builtins.open", opened)
-    with pytest.raises(OutputError, match="no space left"):
-        normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet")
-    assert finals(tmp_path / "out") == {}
-
-
-def test_a_server_that_falls_silent_keeps_whole_shards(
-    sink: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from normcli.errors import InputError
-    from normcli.storage import spans
-
-    settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
-    normcli.apply(photos, out=tmp_path / "plain", **settings)
-    out = tmp_path / "out"
-    true = spans.File.__call__
-
-    def silent(self: Any) -> bytes:
-        if "/cat/" in self.path:
-            raise InputError("remote", "http://x does not answer")
-        return true(self)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(spans.File, "__call__", silent)
-        with pytest.raises(RemoteError, match="--resume goes on") as raised:
-            normcli.apply(photos, out=out, **settings)
-        assert raised.value.exit_code == 6
-    undisturbed = tree(tmp_path / "plain")
-    assert finals(out) and all(data == undisturbed[name] for name, data in finals(out).items())
-    assert normcli.apply(photos, out=out, resume=True, **settings)["reused"] == 6
-    assert tree(out) == undisturbed
-
-
-def test_interrupted_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
-    for copy in range(30):
-        shutil.copytree(photos, tmp_path / f"many/{copy}")
-    arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--to", "tar", "--shard-size", "5"]
-    process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
-    while not list((tmp_path / "out").glob("shard-*")):  # under way
-        assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and b"--resume goes on in" in said
-    assert subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
-    normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit", to="tar", shard_size="5")
-    assert tree(tmp_path / "out") == tree(tmp_path / "plain")
-
-
 def test_dry_run_tells_the_bytes_of_the_arrays(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
     done = run("apply", photos, "-n", "-s", "unit", "--to", sink)
     assert done.returncode == 3 and not (tmp_path / WORK).exists()
@@ -622,3 +343,31 @@ def test_the_documented_default_is_the_default() -> None:
     from normcli.pipeline.apply.shards import DEFAULT
 
     assert re.search(rf"`--shard-size`.*{DEFAULT}", (ROOT / "docs/apply.md").read_text(), re.DOTALL)
+
+
+def test_arrays_in_a_tar_are_read_where_include_names_them(run: Run, tmp_path: Path) -> None:
+    pixels = photograph(9, 8, seed=4)
+    whole = io.BytesIO()
+    np.save(whole, pixels)
+    stack = io.BytesIO()
+    np.save(stack, np.stack([pixels, pixels]))
+    unclear = io.BytesIO()
+    np.save(unclear, pixels[:3].copy())
+    members = {
+        "good.npy": whole.getvalue(),
+        "cut.npy": whole.getvalue()[:-5],
+        "stack.npy": stack.getvalue(),
+        "unclear.npy": unclear.getvalue(),
+        "text.npy": b"no array",
+        "photo.png": encoded(pixels),
+    }
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    plain = normcli.stats(tmp_path / "a.tar")
+    assert (plain.images, plain.skipped) == (1, 5), "embeddings beside images are not taken for images"
+    found = normcli.stats(tmp_path / "a.tar", include=["*.npy", "*.png"])
+    assert found.images == 2 and found.mean == plain.mean
+    assert found.failures == {"truncated": 1, "layout": 2, "not-an-array": 1}

@@ -20,6 +20,7 @@ _LONGEST_HEADER = 10_000  # numpy's own limit
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 _MAGIC = b"\x93NUMPY"
 Take = Callable[[int, int], bytes | None]  # offset, size: the bytes where only the reader can give them
+_FEW = (1, 2, 3, 4)  # channels
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
 
 
@@ -74,7 +75,7 @@ class Unpacked(NamedTuple):
         data = self.load()
         array = header(data)
         try:
-            layout = check(self.key, array, self.layout)
+            layout = check(self.key, array, self._axes(array.shape))
         except UsageError as error:
             raise InputError("layout", str(error)) from None
         if layout.startswith("n"):
@@ -86,6 +87,12 @@ class Unpacked(NamedTuple):
         if not size:
             raise InputError("empty", f"an array of shape {array.shape} holds no pixels")
         return Slice(self.key, 0, array.dtype, array.shape, layout == "chw", None, held)()
+
+    def _axes(self, shape: tuple[int, ...]) -> str:
+        """A member holds one image, so three axes leave less to guess than those of a file."""
+        if self.layout == "auto" and len(shape) == 3 and (shape[2] in _FEW) != (shape[0] in _FEW):
+            return "hwc" if shape[2] in _FEW else "chw"
+        return self.layout
 
     @property
     def held_bytes(self) -> int:
@@ -198,14 +205,13 @@ def check(source: str, array: Array, layout: str) -> str:
 
 
 def _layout(source: str, shape: tuple[int, ...]) -> str:
-    few = (1, 2, 3, 4)
     if len(shape) == 4:
-        last, second = shape[3] in few, shape[1] in few
+        last, second = shape[3] in _FEW, shape[1] in _FEW
         if last != second:
             return "nhwc" if last else "nchw"
         raise UsageError(f"{source}: shape {shape} may be nhwc or nchw: say which (--layout)")
     if len(shape) == 3:
-        last, first = shape[2] in few, shape[0] in few
+        last, first = shape[2] in _FEW, shape[0] in _FEW
         if not last and not first:
             return "nhw"
         raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw: say which (--layout)")
