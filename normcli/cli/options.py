@@ -88,6 +88,16 @@ Resume = Annotated[
     bool,
     typer.Option("--resume", help="Keep a journal beside -o, and go on where a killed run was.", rich_help_panel=RUN),
 ]
+Ledger = Annotated[
+    bool,
+    typer.Option("--ledger", help="Keep what each file added beside -o, for a later --update.", rich_help_panel=RUN),
+]
+Update = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="OLD.json", help="Read only what is new or changed since; needs its --ledger.", rich_help_panel=RUN
+    ),
+]
 Color = Annotated[
     str, typer.Option(metavar="auto|rgb|gray|native", help="Channels to work in.", rich_help_panel=IMAGES)
 ]

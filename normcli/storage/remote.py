@@ -179,7 +179,9 @@ def fingerprint(path: str) -> str:
 
 
 def _fingerprint(info: dict[str, Any]) -> str:
-    version = next((str(info[k]) for k in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(k)), "")
+    version = next(
+        (str(info[k]) for k in ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime") if info.get(k)), ""
+    )
     return f"{info.get('size')}:{version}"
 
 
