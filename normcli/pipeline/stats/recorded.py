@@ -76,6 +76,8 @@ class Record(NamedTuple):
         counts = found.get("counts")
         failures = [Failure(*map(str, row)) for row in found.get("failures", [])]
         kinds = {int(channels): str(key) for channels, key in found.get("kinds", {}).items()}
+        if "inputs" not in found and (counts is None) != (len(failures) == 1):
+            raise ValueError("a file has counts, or a reason why it has none")
         return cls(
             str(found["key"]),
             found["version"],
