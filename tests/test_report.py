@@ -168,9 +168,9 @@ def test_a_missing_extra_is_one_line_before_the_work(run: Run, tmp_path: Path) -
 ODD: dict[str, tuple[list[str], list[str]]] = {
     "no conventions": (["mean0.5833", "1 image"], ["each image's own std", "5 conventions"]),
     "raw units": (["max 1000", "raw units, RGB"], ["range 0-255"]),
-    "constant": (["constant channel, std 0: L", "5 conventions", "std0.0000"], [" nan", "timm"]),
+    "constant": (["constant channel, std 0: L", "5 conventions", "std0.0000"], ["NaN", "timm"]),
     "six bands": (["range 0-1, 6 bands", "5std0.1085"], ["RGB;", "undefined"]),
-    "one image": (["1 image", "each image's own std", "5 conventions"], ["1 images", " nan"]),
+    "one image": (["1 image", "each image's own std", "5 conventions"], ["1 images", "NaN"]),
 }
 
 
