@@ -76,6 +76,7 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             if apart:
                 entry = (image.pixels.shape[2], single.packed(into))
                 done.tally.add(into)
+            del image, data  # not beside the next
         except Exception as error:
             if not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
