@@ -13,8 +13,13 @@ import pytest
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files with ranges; `fail` decides by path and number of the request what goes wrong."""
+    """Files with ranges; `fail` decides by path and number of the request what goes wrong.
 
+    Attributes:
+        tells: name of the header that tells the version of a file, "ETag" or "Last-Modified"; "" for none.
+    """
+
+    tells = ""
     fail: Callable[[str, int], int] | None = None
     seen: Counter[str]
 
@@ -52,6 +57,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Accept-Ranges", "bytes")
+        if self.tells:
+            self.send_header(self.tells, f'"{path.stat().st_mtime_ns}"')
         self.send_header("Content-Length", str(end - start))
         self.end_headers()
         if body is None:

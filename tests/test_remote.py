@@ -11,7 +11,7 @@ import servers
 from conftest import Run
 
 import normcli
-from normcli.errors import MissingExtraError, NormcliError, RemoteError
+from normcli.errors import MissingExtraError, NormcliError, RemoteError, UsageError
 from normcli.storage import remote
 
 for library in ("fsspec", "aiohttp"):
@@ -141,3 +141,49 @@ def test_errors_before_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
     with pytest.raises(MissingExtraError, match=r"normcli\[s3\]"):
         normcli.stats("s3://a/b.jpg")
+
+
+def test_an_update_from_s3_reads_what_changed(
+    bucket: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(bucket, folder, "ledger")
+    (archive,) = packing.tar(folder / "cat", tmp_path)
+    bucket.upload_file(str(archive), "photos", "ledger.tar")
+    sources = ["s3://photos/ledger", "s3://photos/ledger.tar"]
+    place = tmp_path / "s.json"
+    normcli.stats(*sources, ledger=f"{place}.ledger").save(place)
+    reads: list[str] = []
+    read = remote.read
+    monkeypatch.setattr(remote, "read", lambda path, limit: reads.append(path) or read(path, limit))
+    told: list[Any] = []
+    normcli.stats(*sources, update=place, on_update=told.append)
+    assert (reads, told[0].kept) == ([], 13)
+    (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
+    upload(bucket, folder, "ledger")  # what has the same bytes has the same ETag
+    bucket.delete_object(Bucket="photos", Key="ledger/dog/2.jpg")
+    updated = normcli.stats(*sources, update=place, on_update=told.append)
+    assert reads == ["s3://photos/ledger/cat/0.jpg"]
+    assert told[1][:4] == (11, 0, 1, 1)
+    assert updated.to_json() == normcli.stats(*sources).to_json()
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_an_update_over_http_goes_by_what_the_server_tells(
+    header: str, server: Any, folder: Path, tmp_path: Path
+) -> None:
+    url, handler = server
+    handler.tells = header
+    place = tmp_path / "s.json"
+    normcli.stats(f"{url}/images/", ledger=f"{place}.ledger").save(place)
+    (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
+    told: list[Any] = []
+    updated = normcli.stats(f"{url}/images/", update=place, on_update=told.append)
+    assert told[0][:4] == (11, 0, 1, 0)
+    assert updated.to_json() == normcli.stats(folder).to_json()
+
+
+def test_a_server_that_tells_no_version_cannot_have_a_ledger(server: Any, folder: Path, tmp_path: Path) -> None:
+    url, _ = server
+    with pytest.raises(UsageError, match="tells no version of it"):
+        normcli.stats(f"{url}/images/", ledger=tmp_path / "l")
+    assert not (tmp_path / "l").exists()

@@ -227,7 +227,7 @@ class Writer:
 
 
 class Recorded:
-    """The ledger of a statistics file, open for looking things up: 16 bytes of memory a record.
+    """The ledger of a statistics file, open for looking things up: 25 bytes of memory a record.
 
     Args:
         statistics: path of the statistics file.
