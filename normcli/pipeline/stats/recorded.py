@@ -14,10 +14,11 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from normcli.errors import OutputError, StatisticsFileError, UsageError
+from normcli.errors import InputError, OutputError, StatisticsFileError, UsageError
 from normcli.pipeline.stats.counted import Counted, Failure
 from normcli.pipeline.stats.journal import lock
 from normcli.storage import PARTIAL, refuse, sync_folders
+from normcli.storage.spans import open_regular
 from normcli.summary import Summary
 from normcli.tally import Floats, Tally
 from normcli.tally.single import unpacked
@@ -357,18 +358,14 @@ def _opened(statistics: Path, wanted: str) -> tuple[IO[bytes], str]:
     found = False
     for path in (beside(statistics), upcoming(statistics)):
         try:
-            file = path.open("rb")
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise StatisticsFileError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-        try:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - _LONGEST_END))
-            theirs = _object(file.read().rstrip(b"\n").rpartition(b"\n")[2]).get("statistics")
-            file.seek(0)
-        except OSError:  # a folder, a pipe
-            theirs = None
+            handle, (size, _) = open_regular(str(path))
+        except InputError as error:
+            if error.reason == "missing":
+                continue
+            raise StatisticsFileError(f"{path}: {error.message}") from None
+        file = open(handle, "rb")  # noqa: SIM115, PTH123
+        end = os.pread(handle, _LONGEST_END, max(0, size - _LONGEST_END))
+        theirs = _object(end.rstrip(b"\n").rpartition(b"\n")[2]).get("statistics")
         if theirs == wanted:
             if path != beside(statistics):
                 with suppress(OutputError):  # what a killed run could not finish; not where all is read-only
