@@ -310,6 +310,24 @@ def test_names_of_any_bytes(run: Run, tmp_path: Path) -> None:
     assert again.returncode == 0, line(again)
 
 
+@pytest.mark.parametrize("command", ["apply", "check"])
+def test_mean_and_std_take_spaces_and_commas(command: str, run: Run, photos: Path, tmp_path: Path) -> None:
+    """In every spelling the same constants: the same arrays, the same verdict."""
+    assert run("stats", photos, "-o", "s.json", "-q").returncode == 0
+    seen = set()
+    for i, spelling in enumerate(["{},{},{}", "{} {} {}", "{}, {}, {}", "[{},{},{}]"]):
+        mean, std = (spelling.format(*row).split(" ") for row in ((".4", "0.5", "6e-1"), ("1", "2.", ".3")))
+        if command == "check":
+            done = run("check", "s.json", "--mean", *mean, "--std", *std)
+            assert done.returncode in (0, 1), line(done)
+            seen.add(done.stdout)
+        else:
+            done = run("apply", "--mean", *mean, "--std", *std, "-o", f"out{i}", photos, "--color", "rgb")
+            assert done.returncode == 0, line(done)
+            seen.add(b"".join(path.read_bytes() for path in sorted((tmp_path / f"out{i}").rglob("*.npy"))))
+    assert len(seen) == 1
+
+
 REFUSED = [
     (["photos", "-o", "photos/out"], "lies inside the source"),
     (["photos/a", "-o", "photos"], "lies inside the output folder"),

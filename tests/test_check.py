@@ -13,7 +13,7 @@ from conftest import Run
 from PIL import Image
 
 from normcli import stats
-from normcli.cli.check import joined
+from normcli.cli.options import joined
 from normcli.dialects.reading import Number, number
 from normcli.errors import UsageError
 from normcli.presets import PRESETS
@@ -190,6 +190,8 @@ def test_presets_are_sound() -> None:
 def test_numbers_after_mean_and_std_are_joined() -> None:
     assert joined(["--mean", ".1", ".2", "--std", "1", "f.json"]) == ["--mean=.1 .2", "--std=1", "f.json"]
     assert joined(["--mean"]) == ["--mean"]
+    assert joined(["--mean", ".1,", ".2", "--std", ".1,.2", "7"]) == ["--mean=.1, .2", "--std=.1,.2", "7"]
+    assert joined(["--std", ".5", "-0", "-", "-.5"]) == ["--std=.5", "-0", "-", "-.5"]
     assert joined(["--mean=.1,.2", "--", "--mean", "1"]) == ["--mean=.1,.2", "--", "--mean", "1"]
 
 

@@ -36,6 +36,21 @@ def many(tmp_path: Path) -> Path:
     return root
 
 
+def test_a_ledger_and_an_update(cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normcli.storage.RECENT", 0)
+    place = tmp_path / "s.json"
+    on = {"engine": "dask", "scheduler": cluster.scheduler_address}
+    normcli.stats(many, ledger=f"{place}.ledger", **on).save(place)
+    normcli.stats(many, ledger=tmp_path / "local", engine="serial")
+    assert (tmp_path / "local").read_bytes() == Path(f"{place}.ledger").read_bytes()
+    (many / "000.png").unlink()
+    (many / "new.png").write_bytes(encoded(photograph(seed=3)))
+    told: list[Any] = []
+    updated = normcli.stats(many, update=place, on_update=told.append, **on)
+    assert told[0][:4] == (150, 1, 0, 1)
+    assert updated.to_json() == normcli.stats(many).to_json()
+
+
 @pytest.mark.parametrize("row", ["folder", "tar", "tar.gz", "zip", "parquet"])
 def test_the_same_state_as_without_it(row: str, cluster: Any, folder: Path, tmp_path: Path) -> None:
     sources = [folder]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import normcli
 from normcli.pipeline.apply.outputs import KINDS
 from normcli.schemes import SCHEMES
 from tests.conftest import ROOT
@@ -25,7 +26,8 @@ def blocks(text: str) -> list[tuple[str, str]]:
 BLOCKS = blocks(TEXT)
 
 
-def run(language: str, block: str, folder: Path) -> None:
+def run(language: str, block: str, folder: Path) -> bytes:
+    """Run a block; it must succeed. Gives its stdout."""
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
     if language == "bash":
@@ -35,6 +37,7 @@ def run(language: str, block: str, folder: Path) -> None:
         command = [sys.executable, "block.py"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=300)
     assert done.returncode == 0, f"{block}\n{done.stderr.decode()}"
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,23 @@ def test_the_shell_blocks_run(folder: Path) -> None:
 
 def test_the_torch_block_runs(folder: Path) -> None:
     pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
-    for block in (block for language, block in BLOCKS if language == "python"):
-        run("python", block, folder)
+    (block,) = (block for language, block in BLOCKS if language == "python")
+    told = 'print(f"batches {sum(1 for _ in DataLoader(Photos("photos"), batch_size=None))} {type(batch).__name__}")\n'
+    photographs = len(list((folder / "photos").rglob("*.jpg")))
+    assert photographs > 0
+    assert run("python", block + told, folder) == f"batches {photographs} Tensor\n".encode()
+    broken = block.replace("shape[0] == 3", "shape[0] == 4")
+    assert broken != block
+    with pytest.raises(AssertionError):
+        run("python", broken, folder)
+
+
+def test_the_torch_block_is_python_that_names_what_there_is() -> None:
+    """Also where torch is missing: it compiles, and what it takes of normcli exists."""
+    (block,) = (block for language, block in BLOCKS if language == "python")
+    compile(block, "docs/apply.md", "exec")
+    names = set(re.findall(r"\bnormcli\.(\w+)", block))
+    assert names and names <= set(normcli.__all__)
 
 
 def test_the_readmes_blocks_run(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,3 +82,20 @@ def test_names_and_numbers_are_checked() -> None:
         engine.run(double, [], engine="thread")
     with pytest.raises(UsageError, match="workers"):
         engine.run(double, [], workers=-1)
+
+
+@pytest.mark.parametrize("dies_at", range(1, 26))
+def test_a_worker_that_dies_before_a_batch_is_handed_over(dies_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pool then refuses the batch that was just taken: it must not be lost, nor those done again."""
+    handed = [0]
+
+    class Pool(ThreadPoolExecutor):
+        def submit(self, *arguments: Any, **options: Any) -> Any:
+            handed[0] += 1
+            if handed[0] == dies_at:
+                raise BrokenExecutor("a worker died")
+            return super().submit(*arguments, **options)
+
+    monkeypatch.setattr(engine, "_process_pool", Pool)
+    found = list(engine.run(double, numbers(20), engine="processes", workers=2))
+    assert found == [2 * i for i in range(20)]

@@ -1,5 +1,6 @@
 """A killed run goes on: whatever the moment, whatever is left of the journal, the same bytes come out."""
 
+import json
 import os
 import random
 import subprocess
@@ -7,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import packing
 import pytest
 from conftest import ROOT, Run, encoded, photograph
 
 import normcli
+from normcli import storage
 from normcli.errors import NormcliError, UsageError
 from normcli.pipeline.stats import journal
 
@@ -51,6 +54,33 @@ def counted(source: Path, **options: Any) -> tuple[str, list[Any]]:
     failures: list[Any] = []
     summary = normcli.stats(source, on_failure=failures.append, **options)
     return summary.to_json(), failures
+
+
+class Reads:
+    """Counts the images that are read while it is open."""
+
+    def __init__(self, folder: Path) -> None:
+        self.files = 0
+        self._folder = str(folder)
+
+    def __enter__(self) -> "Reads":
+        self._read = storage.read
+
+        def read(path: Any, **options: Any) -> bytes:
+            self.files += str(path).startswith(self._folder)
+            return self._read(path, **options)
+
+        storage.read = read
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        storage.read = self._read
+
+
+def covered(journal_bytes: bytes) -> int:
+    """How many inputs the whole lines of a journal stand for."""
+    lines = [line for line in journal_bytes.splitlines(keepends=True)[1:] if line.endswith(b"\n")]
+    return sum(json.loads(line.partition(b" ")[2])["inputs"] for line in lines)
 
 
 def kill_and_resume(source: Path, out: Path, kills: int, rng: random.Random, expected: str) -> int:
@@ -100,9 +130,13 @@ def cut_everywhere(folder: Path, tmp_path: Path, step: int) -> int:
     assert whole.count(b"\n") > 3
     cut = tmp_path / "cut.journal"
     places = range(max(0, len(whole) - 4096), len(whole) + 1, step)
+    images = len(packing.files_of(folder))
+    assert covered(whole) == images
     for place in places:
         cut.write_bytes(whole[:place])
-        assert counted(folder, resume=cut, engine="serial") == expected, place
+        with Reads(folder) as reads:
+            assert counted(folder, resume=cut, engine="serial") == expected, place
+        assert reads.files == images - covered(whole[:place]), "every whole line spares its images"
     return len(places)
 
 
@@ -122,9 +156,11 @@ def test_damage_in_the_middle_costs_that_line_only(quick: None, folder: Path, tm
     rng = random.Random(3)
     for _ in range(40):
         damaged = bytearray(whole)
-        damaged[rng.randrange(whole.index(b"\n"), len(whole))] ^= 1 << rng.randrange(8)
+        damaged[rng.randrange(whole.index(b"\n") + 1, len(whole))] ^= 1 << rng.randrange(8)
         kept.write_bytes(damaged)
-        assert counted(folder, resume=kept, engine="serial") == expected
+        with Reads(folder) as reads:
+            assert counted(folder, resume=kept, engine="serial") == expected
+        assert 1 <= reads.files <= 4, "a line has two images; without its end it takes the next with it"
 
 
 def test_a_finished_journal_spares_all_reading(
@@ -142,11 +178,15 @@ def test_a_finished_journal_spares_all_reading(
 
 def test_files_that_came_changed_or_went_are_seen(quick: None, folder: Path, tmp_path: Path) -> None:
     kept = tmp_path / "a.journal"
-    counted(folder, resume=kept, engine="serial")
+    before = counted(folder, resume=kept, engine="serial")
     (folder / "cat" / "0.jpg").unlink()
     (folder / "cat" / "00.png").write_bytes(encoded(photograph(seed=9)))
     (folder / "dog" / "3.jpg").write_bytes(encoded(photograph(seed=11), "JPEG"))
-    assert counted(folder, resume=kept, engine="serial") == counted(folder)
+    with Reads(folder) as reads:
+        resumed = counted(folder, resume=kept, engine="serial")
+    assert resumed == counted(folder)
+    assert resumed != before
+    assert 2 <= reads.files < 12, "the lines of what did not change are used"
 
 
 def test_a_journal_of_other_settings_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:

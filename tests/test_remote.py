@@ -1,21 +1,17 @@
 """Servers: the same state from S3 and HTTP as from the folder; retries, refusals, silence."""
 
-import http.server
-import os
 import socket
-import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import packing
 import pytest
+import servers
 from conftest import Run
 
 import normcli
-from normcli.errors import MissingExtraError, NormcliError, RemoteError
+from normcli.errors import MissingExtraError, NormcliError, RemoteError, UsageError
 from normcli.storage import remote
 
 for library in ("fsspec", "aiohttp"):
@@ -28,93 +24,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     remote._failed_in_a_row.clear()
 
 
-class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files with ranges; `fail` decides by path and number of the request what goes wrong."""
-
-    fail: Callable[[str, int], int] | None = None
-    seen: Counter[str]
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.answer(b"")
-
-    def do_GET(self) -> None:
-        self.answer(None)
-
-    def answer(self, body: bytes | None) -> None:
-        self.seen[self.path] += 1
-        status = self.fail(self.path, self.seen[self.path]) if self.fail else 0
-        if status:
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        path = Path(self.translate_path(self.path))
-        if path.is_dir():
-            (super().do_GET if body is None else super().do_HEAD)()
-            return
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data = path.read_bytes()
-        start, end = 0, len(data)
-        if wanted := self.headers.get("Range"):
-            first, last = wanted.removeprefix("bytes=").split("-")
-            start, end = int(first), min(end, int(last) + 1 if last else end)
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(data)}")
-        else:
-            self.send_response(200)
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(end - start))
-        self.end_headers()
-        if body is None:
-            self.wfile.write(data[start:end])
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[tuple[str, Any]]:
-    pytest.importorskip("aiohttp", reason='aiohttp is not installed: pip install "normcli[containers-test]"')
-    handler = type("Own", (Handler,), {"seen": Counter()})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{running.server_port}", handler
-        running.shutdown()
-        thread.join()
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[Any]:
-    """A client of an S3 server on the loopback, with the environment that finds it."""
-    pytest.importorskip("s3fs", reason='s3fs is not installed: pip install "normcli[containers-test]"')
-    pytest.importorskip("moto", reason='moto is not installed: pip install "normcli[containers-test]"')
-    import boto3
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    running = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    running.start()
-    host, port = running.get_host_and_port()
-    found = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    before = {name: os.environ.get(name) for name in found}
-    os.environ.update(found)
-    s3fs.S3FileSystem.clear_instance_cache()
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="photos")
-    yield client
-    client.close()
-    running.stop()
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
-    s3fs.S3FileSystem.clear_instance_cache()
+bucket, server = servers.bucket, servers.server  # fixtures
 
 
 def upload(client: Any, root: Path, prefix: str) -> None:
@@ -231,3 +141,49 @@ def test_errors_before_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
     with pytest.raises(MissingExtraError, match=r"normcli\[s3\]"):
         normcli.stats("s3://a/b.jpg")
+
+
+def test_an_update_from_s3_reads_what_changed(
+    bucket: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload(bucket, folder, "ledger")
+    (archive,) = packing.tar(folder / "cat", tmp_path)
+    bucket.upload_file(str(archive), "photos", "ledger.tar")
+    sources = ["s3://photos/ledger", "s3://photos/ledger.tar"]
+    place = tmp_path / "s.json"
+    normcli.stats(*sources, ledger=f"{place}.ledger").save(place)
+    reads: list[str] = []
+    read = remote.read
+    monkeypatch.setattr(remote, "read", lambda path, limit: reads.append(path) or read(path, limit))
+    told: list[Any] = []
+    normcli.stats(*sources, update=place, on_update=told.append)
+    assert (reads, told[0].kept) == ([], 13)
+    (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
+    upload(bucket, folder, "ledger")  # what has the same bytes has the same ETag
+    bucket.delete_object(Bucket="photos", Key="ledger/dog/2.jpg")
+    updated = normcli.stats(*sources, update=place, on_update=told.append)
+    assert reads == ["s3://photos/ledger/cat/0.jpg"]
+    assert told[1][:4] == (11, 0, 1, 1)
+    assert updated.to_json() == normcli.stats(*sources).to_json()
+
+
+@pytest.mark.parametrize("header", ["ETag", "Last-Modified"])
+def test_an_update_over_http_goes_by_what_the_server_tells(
+    header: str, server: Any, folder: Path, tmp_path: Path
+) -> None:
+    url, handler = server
+    handler.tells = header
+    place = tmp_path / "s.json"
+    normcli.stats(f"{url}/images/", ledger=f"{place}.ledger").save(place)
+    (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
+    told: list[Any] = []
+    updated = normcli.stats(f"{url}/images/", update=place, on_update=told.append)
+    assert told[0][:4] == (11, 0, 1, 0)
+    assert updated.to_json() == normcli.stats(folder).to_json()
+
+
+def test_a_server_that_tells_no_version_cannot_have_a_ledger(server: Any, folder: Path, tmp_path: Path) -> None:
+    url, _ = server
+    with pytest.raises(UsageError, match="tells no version of it"):
+        normcli.stats(f"{url}/images/", ledger=tmp_path / "l")
+    assert not (tmp_path / "l").exists()

@@ -164,7 +164,17 @@ def test_a_missing_extra_is_one_line_before_the_work(run: Run, tmp_path: Path) -
     assert done.stderr == b'normcli: --report needs jinja2: pip install "normcli[report]"\n'
 
 
-@pytest.mark.parametrize("change", ["no conventions", "raw units", "constant", "six bands", "one image"])
+# what is odd about them -> words that its page must hold, and words that it must not
+ODD: dict[str, tuple[list[str], list[str]]] = {
+    "no conventions": (["mean0.5833", "1 image"], ["each image's own std", "5 conventions"]),
+    "raw units": (["max 1000", "raw units, RGB"], ["range 0-255"]),
+    "constant": (["constant channel, std 0: L", "5 conventions", "std0.0000"], ["NaN", "timm"]),
+    "six bands": (["range 0-1, 6 bands", "5std0.1085"], ["RGB;", "undefined"]),
+    "one image": (["1 image", "each image's own std", "5 conventions"], ["1 images", "NaN"]),
+}
+
+
+@pytest.mark.parametrize("change", ODD)
 def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
     Image.fromarray(photograph(20, 20, 3, 1)).save(tmp_path / "a.png")
     if change == "constant":
@@ -177,7 +187,10 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
         summary = replace(summary, depth=None, max=[1000.0, 2.0, 3.0])
     elif change == "six bands":
         summary = bands(tmp_path)
-    Page(report.page(summary, gallery=found[0]))
+    page = Page(report.page(summary, gallery=found[0]))
+    present, absent = ODD[change]
+    assert [words for words in present if words not in page.text] == []
+    assert [words for words in absent if words in page.text] == []
 
 
 def bands(folder: Path) -> Summary:

@@ -1,12 +1,9 @@
 """normcli check: what are these constants?"""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from typer import _click as click
-from typer.core import TyperCommand
 
 from normcli.cli import options as o
 from normcli.errors import UsageError, unknown
@@ -16,41 +13,6 @@ if TYPE_CHECKING:
 
     from normcli.dialects.reading import Number
     from normcli.recognition import Recognition
-
-_NUMBERS = re.compile(r"[-+.\d][-+.\deE,]*")
-
-
-class _Rows(TyperCommand):
-    """A command whose --mean and --std take as many numbers as follow them."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, joined(args))
-
-
-def joined(arguments: list[str]) -> list[str]:
-    """Make one argument of the numbers that follow --mean and --std.
-
-    >>> joined(["s.json", "--mean", ".4", "-.1", "--std", ".2,.3"])
-    ['s.json', '--mean=.4 -.1', '--std=.2,.3']
-    """
-    out: list[str] = []
-    row: list[str] | None = None
-    for at, argument in enumerate(arguments):
-        if row is not None and _NUMBERS.fullmatch(argument):
-            row.append(argument)
-            continue
-        if row is not None:
-            out.append("=".join([row[0], " ".join(row[1:])]) if len(row) > 1 else row[0])
-            row = None
-        if argument == "--":
-            return [*out, *arguments[at:]]
-        if argument in ("--mean", "--std"):
-            row = [argument]
-        else:
-            out.append(argument)
-    if row is not None:
-        out.append("=".join([row[0], " ".join(row[1:])]) if len(row) > 1 else row[0])
-    return out
 
 
 def _presets(incomplete: str) -> list[str]:
@@ -62,7 +24,7 @@ def _presets(incomplete: str) -> list[str]:
 app = typer.Typer(add_completion=False)
 
 
-@app.command(cls=_Rows)
+@app.command(cls=o.Rows)
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
     mean: Annotated[str | None, typer.Option(metavar="N...", help="The means, one a channel.")] = None,
@@ -124,8 +86,6 @@ def _given(
     mean: str | None, std: str | None, preset: str | None, config: Path | None
 ) -> tuple["Sequence[Number]", "Sequence[Number] | None", str]:
     """The constants to check, from the one place that was named."""
-    from normcli.dialects import reading
-
     if (mean is not None or std is not None) + (preset is not None) + (config is not None) != 1:
         raise UsageError("what to check? give one of --mean with --std, --preset, --config")
     if preset is not None:
@@ -139,7 +99,7 @@ def _given(
         return *_from_config(config), ""
     if mean is None:
         raise UsageError("--std without --mean: give both")
-    return reading.numbers([mean]), None if std is None else reading.numbers([std]), ""
+    return o.numbers("mean", mean), None if std is None else o.numbers("std", std), ""
 
 
 def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":

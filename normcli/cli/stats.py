@@ -12,7 +12,8 @@ from normcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from normcli.pipeline.stats.counting import Failure
+    from normcli.pipeline.stats.counted import Failure
+    from normcli.pipeline.stats.ledger import Changes
     from normcli.report import Gallery
 
 app = typer.Typer(add_completion=False)
@@ -61,6 +62,8 @@ def stats(
     seed: o.Seed = 0,
     shard: o.Shard = None,
     resume: o.Resume = False,
+    ledger: o.Ledger = False,
+    update: o.Update = None,
     workers: o.Workers = 0,
     engine: o.Engine = "auto",
     scheduler: o.Scheduler = None,
@@ -87,13 +90,16 @@ def stats(
     if not sources and files is None:
         raise UsageError("nothing to read: give a SOURCE or --files-from")
     to_stdout = json or str(output) == "-"
-    journal = _journal(output) if resume else None
+    journal = _beside(output, "resume", "journal") if resume else None
+    ledgers = _ledgers(output, update, ledger, force)
     o.refuse_stdout(failures=failures, per_image=per_image)
     render.check_form(to_stdout, format_, convention)
     o.one_on_stdout(report, to_stdout, format_)
     resumed = journal is not None and journal.exists()  # then an output is that run's own
-    o.refuse_outputs(*(() if resumed else (output,)), failures, per_image, report, force=force)
+    own = resumed or (update is not None and _same(output, update))
+    o.refuse_outputs(*(() if own else (output,)), failures, per_image, report, force=force)
     gathered = None if report is None else _Gathered()
+    found: list[Changes] = []
     bar = render.progress(progress, quiet, total=lambda: None if files else counting.expected(sources or ()))
     with bar as step, jsonl(failures) as fail, jsonl(per_image) as image:
         summary = counting.stats(
@@ -127,17 +133,24 @@ def stats(
             confidence=confidence,
             seed=seed,
             resume=journal,
+            ledger=ledgers[0] if ledgers else None,
+            update=update,
             on_error=on_error,
             max_errors=max_errors,
             on_failure=_both(fail, gathered),
             on_gallery=None if gathered is None else gathered.take,
             on_image=image,
+            on_update=found.append,
             on_progress=None if step is None else lambda done: step(done.inputs, done.bytes),
         )
     if stamp:
         summary.provenance["stamp"] = _stamp()
     if output is not None and str(output) != "-":
         summary.save(output)
+        if ledgers:
+            from normcli.pipeline.stats.recorded import settle
+
+            settle(*ledgers)
         if journal is not None:
             journal.unlink(missing_ok=True)
     if report is not None and gathered is not None:
@@ -146,6 +159,8 @@ def stats(
     if str(report) != "-" and (to_stdout or format_ is not None or not (quiet and (output or report))):
         render.result(summary, json=to_stdout, form=format_, convention=convention)
     if not quiet:
+        for changes in found:
+            _tell(changes)
         render.warn(summary)
     if summary.failures.get("remote"):
         return 6
@@ -187,10 +202,41 @@ def _both(
     return call
 
 
-def _journal(output: Path | None) -> Path:
+def _beside(output: Path | None, option: str, kind: str) -> Path:
     if output is None or str(output) == "-":
-        raise UsageError("--resume keeps its journal beside the output: give -o FILE")
-    return output.with_name(output.name + ".journal")
+        raise UsageError(f"--{option} keeps its {kind} beside the output: give -o FILE")
+    return output.with_name(f"{output.name}.{kind}")
+
+
+def _same(output: Path | None, other: Path) -> bool:
+    return output is not None and output.exists() and other.exists() and output.samefile(other)
+
+
+def _ledgers(output: Path | None, update: Path | None, ledger: bool, force: bool) -> tuple[Path, Path] | None:
+    """Where a ledger is written, and its name once the statistics stand beside it.
+
+    Raises:
+        UsageError: no output to lie beside, one would be overwritten, or an update would leave a stale one.
+    """
+    in_place = update is not None and _same(output, update)
+    if not ledger:
+        if in_place:
+            raise UsageError(f"{output}: its ledger would no longer fit it: add --ledger, or give another -o")
+        return None
+    name = _beside(output, "ledger", "ledger")
+    if not in_place:
+        o.refuse_outputs(name, force=force)
+    return name.with_name(name.name + ".next"), name
+
+
+def _tell(changes: "Changes") -> None:
+    from normcli.cli import render
+
+    kept, new, changed, gone, again = changes
+    more = f", {again} read again (too recent to tell, or failed before)" if again else ""
+    render.say(f"{kept} kept, {new} new, {changed} changed, {gone} gone{more}")
+    if gone and new and not kept:
+        render.say("note: nothing was kept: name the sources as in the run before (photos and ./photos are two names)")
 
 
 def _stamp() -> dict[str, Any]:

@@ -97,24 +97,25 @@ def _threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: in
 def _processes(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
     """As threads; a batch whose worker was killed is run once more, in a new pool."""
     source = iter(batches)
-    waiting: deque[tuple[Any, Future[Any]]] = deque()
+    held: deque[Any] = deque()  # batches taken from the source, until their result is there
     exhausted = False
     deaths = 0
     while True:
         with _abandoned_on_error(_process_pool(workers)) as executor:
-            waiting = deque((batch, executor.submit(function, batch)) for batch, _ in waiting)
             try:
-                while waiting or not exhausted:
-                    while not exhausted and len(waiting) < 3 * workers:
+                waiting = deque(executor.submit(function, batch) for batch in held)
+                while held or not exhausted:
+                    while not exhausted and len(held) < 3 * workers:
                         try:
-                            batch = next(source)
+                            held.append(next(source))
                         except StopIteration:
                             exhausted = True
                             break
-                        waiting.append((batch, executor.submit(function, batch)))
-                    if waiting:
-                        result = waiting[0][1].result()
+                        waiting.append(executor.submit(function, held[-1]))  # raises where a worker just died
+                    if held:
+                        result = waiting[0].result()
                         waiting.popleft()
+                        held.popleft()
                         deaths = 0
                         yield result
                 return

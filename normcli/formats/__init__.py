@@ -117,11 +117,11 @@ def read(sources: Iterable[str], listing: Listing, files: Iterable[str] = ()) ->
         listing: what is taken from them.
         files: further paths, taken as given, one at a time.
     """
-    named = [path for source in sources for path in expand(source)]
     if listing.shard is None:
-        for source in itertools.chain(named, files):
-            yield from _read(source, listing)
+        for source in each(sources, files):
+            yield from read_one(source, listing)
         return
+    named = [path for source in sources for path in expand(source)]
     mine, of = listing.shard[0] - 1, listing.shard[1]
     shards = [source for source in named if container(source)]
     # enough containers for all: each is read by one job only. Otherwise every job lists them all
@@ -130,15 +130,26 @@ def read(sources: Iterable[str], listing: Listing, files: Iterable[str] = ()) ->
     for source in itertools.chain(named, files):
         if source in owner:
             if owner[source] == mine:
-                yield from _read(source, listing)
+                yield from read_one(source, listing)
         else:
-            yield from (found for found in _read(source, listing) if next(turn) == mine)
+            yield from (found for found in read_one(source, listing) if next(turn) == mine)
 
 
-def _read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the sources one by one: brace ranges spelled out, then what was given as files."""
+    named = [path for source in sources for path in expand(source)]
+    yield from itertools.chain(named, files)
+
+
+def kind_of(source: str) -> str:
+    """Name what a source is read as: a container, or "folder", which a single file is as well."""
     kind = container(source)
-    if kind is None or (not is_remote(source) and os.path.isdir(source)):  # noqa: PTH112
-        kind = "folder"
+    return "folder" if kind is None or (not is_remote(source) and os.path.isdir(source)) else kind  # noqa: PTH112
+
+
+def read_one(source: str, listing: Listing) -> Iterator[Item | Skip]:
+    """Yield the items of one source; what makes all of it unusable is an item that fails."""
+    kind = kind_of(source)
     try:
         yield from importlib.import_module(f"normcli.formats.{kind}").read(source, listing)
     except InputError as error:

@@ -53,12 +53,18 @@ def _header(file: Reader | Stream) -> Array:
     return Array(_TYPES[magic[2]], False, shape, 4 + len(sizes))
 
 
-def _labels(source: str, count: int) -> Any:
-    """The classes in train-labels-idx1-ubyte beside train-images-idx3-ubyte."""
+def labels_beside(source: str) -> str | None:
+    """The file of the classes: train-labels-idx1-ubyte beside train-images-idx3-ubyte; None where there is none."""
     folder, slash, name = source.rpartition("/")
     other = name.replace("images", "labels").replace("idx3", "idx1")
     path = folder + slash + other
-    if other == name or is_remote(source) or not os.path.isfile(path):  # noqa: PTH113
+    return None if other == name or is_remote(source) or not os.path.isfile(path) else path  # noqa: PTH113
+
+
+def _labels(source: str, count: int) -> Any:
+    """The classes, where there are as many as images."""
+    path = labels_beside(source)
+    if path is None:
         return None
     with Reader(path) as reader:
         labels = Stream(reader) if reader.compression() else reader

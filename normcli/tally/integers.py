@@ -42,6 +42,13 @@ class Integers:
         self._rows.append((weight, sums))
         return weight, sums
 
+    def count_histogram(self, histogram: Array) -> tuple[int, Array]:
+        """Add one image by its histogram (C,bins); give what `count` gives of its pixels."""
+        self.histogram += histogram
+        weight, sums = int(histogram[0].sum()), np.array([sums_of(row) for row in histogram], dtype=object)
+        self._rows.append((weight, sums))
+        return weight, sums
+
     def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> Moments:
         """Mean, std and range of the image that `count` just added."""
         mean, std, sample, *_ = self._values(np.array([weight]), sums[None])
@@ -90,9 +97,16 @@ class Integers:
         """Add (or take away) the counts of other images."""
         if sign == 1:
             self.histogram += other.histogram
+            self._rows += other._rows
+            self._per_image.add(other._per_image)
         else:
             self.histogram = self.histogram - other.histogram
-        self.per_image.add(other.per_image, sign)
+            self.per_image.add(other.per_image, sign)
+
+    @property
+    def images(self) -> int:
+        """Number of images."""
+        return self._per_image.images + len(self._rows)
 
     @property
     def weight(self) -> int:

@@ -15,7 +15,7 @@ app = typer.Typer(add_completion=False)
 MAP, FILES, WAY = "How pixels are mapped", "What is written", "Checks and the way back"
 
 
-@app.command()
+@app.command(cls=o.Rows)
 def apply(
     context: typer.Context,
     sources: o.Sources = None,
@@ -31,8 +31,12 @@ def apply(
         Path | None,
         typer.Option(metavar="FILE", help="Mean and std from here; else they are computed first.", rich_help_panel=MAP),
     ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="The mean, range 0-1.", rich_help_panel=MAP)] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="The std, range 0-1.", rich_help_panel=MAP)] = None,
+    mean: Annotated[
+        str | None, typer.Option(metavar="N...", help="The mean, one a channel, range 0-1.", rich_help_panel=MAP)
+    ] = None,
+    std: Annotated[
+        str | None, typer.Option(metavar="N...", help="The std, one a channel.", rich_help_panel=MAP)
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(metavar="NAME", help="Published constants: imagenet, …", rich_help_panel=MAP)
     ] = None,
@@ -273,12 +277,7 @@ def _only(context: typer.Context, what: str, taken: set[str]) -> None:
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(float(word) for word in text.replace(",", " ").split())
-    except ValueError:
-        raise UsageError(f"--{name} {text!r}: give numbers, as in .485,.456,.406") from None
+    return None if text is None else tuple(number.value for number in o.numbers(name, text))
 
 
 def _pair(text: str | None) -> tuple[float, float] | None:

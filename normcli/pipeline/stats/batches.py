@@ -1,11 +1,14 @@
 """Items in batches that take about as long as each other, whatever the images' size."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from normcli.formats import Item, Skip
+from normcli.pipeline.stats.counted import Mark
 from normcli.pipeline.stats.journal import Recalled
 
-Batch = list[Item | Skip] | Recalled
+Alone = Recalled | Mark  # a batch of its own
+Batch = list[Item | Skip] | Alone
 
 _SECONDS = 0.02  # the last batch may end so much after the others; handing one over costs 0.1 ms
 _LARGEST = 512
@@ -16,15 +19,15 @@ class Batches:
     """An iterator of lists of items; `learn` tells it how long a batch took.
 
     Args:
-        items: what to put together; a line of the journal is a batch of its own.
+        items: what to put together; a line of a journal, or a mark, is a batch of its own.
         starts: called with every batch before it is handed out.
         looks: after so many items a batch ends, whatever its size.
     """
 
     def __init__(
         self,
-        items: Iterator[Item | Skip | Recalled],
-        starts: Callable[[Batch], None] | None = None,
+        items: Iterator[Item | Skip | Alone],
+        starts: Callable[[Any], None] | None = None,
         looks: Iterator[int] = iter(()),
     ) -> None:
         self._items = items
@@ -33,7 +36,7 @@ class Batches:
         self._until = next(looks, None)
         self._given = 0
         self._size = 2
-        self._next: Recalled | None = None
+        self._next: Alone | None = None
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -46,14 +49,14 @@ class Batches:
 
     def _batch(self) -> Batch:
         if self._next is not None:
-            recalled, self._next = self._next, None
-            return recalled
+            alone, self._next = self._next, None
+            return alone
         batch: list[Item | Skip] = []
         held = 0
         if self._until == self._given:
             self._until = next(self._looks, None)
         for item in self._items:
-            if isinstance(item, Recalled):
+            if isinstance(item, Alone):
                 if not batch:
                     return item
                 self._next = item

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from normcli.storage import path_fields
 from normcli.tally import Moments, Tally
@@ -34,6 +34,23 @@ class Failure:
         return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
 
 
+Entry = tuple[int, bytes] | Failure | None  # of one item: its channels and packed counts, or why there are none
+
+
+class Mark(NamedTuple):
+    """Stands between images where nothing is counted; its place among the results is what matters.
+
+    Attributes:
+        what: "kept", "begin" or "end", for who reads a log.
+    """
+
+    what: str
+
+    def result(self) -> "Counted":
+        """Give nothing."""
+        return Counted()
+
+
 @dataclass
 class Counted:
     """What some batches gave, in order.
@@ -47,6 +64,8 @@ class Counted:
         inputs: how many inputs these are.
         bytes: how many bytes were read.
         seconds: how long a worker took.
+        kinds: the first image of each number of channels.
+        entries: of every item, what a ledger keeps of it.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -57,6 +76,8 @@ class Counted:
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0
+    kinds: dict[int, str] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
 
     def add(self, other: "Counted") -> None:
         """Add what the next batch gave."""
@@ -68,12 +89,14 @@ class Counted:
         self.inputs += other.inputs
         self.bytes += other.bytes
         self.seconds += other.seconds
+        self.kinds = {**other.kinds, **self.kinds}
+        self.entries += other.entries
 
     def state(self) -> dict[str, Any]:
         """Give everything but the time as JSON values."""
         failures = [(f.key, f.stage, f.reason, f.message) for f in self.failures]
         counts = {"tally": self.tally.state(), "inputs": self.inputs, "bytes": self.bytes}
-        return {**counts, "failures": failures, "records": self.records, "rows": self.rows}
+        return {**counts, "failures": failures, "records": self.records, "rows": self.rows, "kinds": self.kinds}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Counted":
@@ -86,6 +109,7 @@ class Counted:
             [tuple(row) for row in state["rows"]],
             inputs=state["inputs"],
             bytes=state["bytes"],
+            kinds={int(channels): key for channels, key in state.get("kinds", {}).items()},
         )
 
 

@@ -65,7 +65,7 @@ class Journal:
         self._lines: dict[bytes, list[tuple[int, str, Recalled]]] = {}
         self._under_way: deque[list[bytes] | None] = deque()
         try:
-            _lock(self._file, self._path)
+            lock(self._file, self._path)
             self._read(json.loads(json.dumps(dict(settings))))
         except BaseException:
             self._file.close()
@@ -200,7 +200,12 @@ def _check(found: dict[str, Any] | None, settings: dict[str, Any], path: Path) -
             )
 
 
-def _lock(file: IO[bytes], path: Path) -> None:
+def lock(file: IO[bytes], path: Path) -> None:
+    """Hold a file against other runs, as long as it is open.
+
+    Raises:
+        NormcliError: another run holds it.
+    """
     try:
         import fcntl
     except ImportError:  # Windows: two runs on one journal are the user's to avoid
@@ -208,6 +213,6 @@ def _lock(file: IO[bytes], path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise NormcliError(f"{path}: another run is writing this journal") from None
+        raise NormcliError(f"{path}: another run is writing it") from None
     except OSError:  # a file system without locks
         return

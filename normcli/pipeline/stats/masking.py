@@ -78,6 +78,17 @@ class Masking:
                     raise InputError("transparent", "every pixel that is left is fully transparent")
         return left_out
 
+    def version(self, key: str) -> str:
+        """What changes with the mask of an image; "" where there is none, or where that cannot be told."""
+        if self.folder is None:
+            return "none"
+        try:
+            path = self._path(key)
+        except InputError:
+            return ""
+        version = storage.version(path)
+        return f"{path}:{version}" if version else ""
+
     def _mask(self, key: str, height: int, width: int) -> np.ndarray[Any, Any]:
         path = self._path(key)
         try:

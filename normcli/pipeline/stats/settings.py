@@ -12,7 +12,7 @@ from normcli.pipeline.stats.sampling import Plan
 from normcli.summary.conventions import WEIGHTS
 
 if TYPE_CHECKING:
-    from normcli.pipeline.stats.counting import Counting
+    from normcli.pipeline.stats.worker import Counting
 
 
 def described(
@@ -58,6 +58,26 @@ def check(range_: int | None, nan: str, by: str | None, on_error: str) -> None:
             re.compile(by)
         except re.error as error:
             raise UsageError(f"by {by!r}: neither 'folder' nor a regular expression ({error})") from None
+
+
+def check_ledger(updates: bool, shard: object, plan: object, resume: object, image: object, gallery: object) -> None:
+    """Refuse what a ledger, or an update by one, does not go with.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    if plan is not None:
+        raise UsageError("--ledger and --update count every image: they do not go with --sample or --tolerance")
+    if shard is not None:
+        raise UsageError(
+            "--ledger and --update do not go with --shard, which deals images out by their number in the listing"
+        )
+    if resume is not None:
+        raise UsageError("--resume does not go with --ledger or --update")
+    if updates and image is not None:
+        raise UsageError("--update reads only what changed: --per-image needs a run over everything")
+    if updates and gallery is not None:
+        raise UsageError("--update reads only what changed: make the --report with show afterwards")
 
 
 def shard_of(setting: str | None) -> tuple[int, int] | None:

@@ -1,0 +1,176 @@
+"""Every line in the tables of docs/datasets.md runs, on small data of each kind and real servers."""
+
+import importlib
+import io
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import packing
+import pytest
+import servers
+from conftest import ROOT, encoded, photograph
+
+bucket, server = servers.bucket, servers.server  # fixtures
+
+TEXT = (ROOT / "docs/datasets.md").read_text()
+# what cannot be run here: there is no server of Google's to put on the loopback
+NOT_RUN = {"normcli stats gs://bucket/photos"}
+MODULES = {"zst": "zstandard", "parquet": "pyarrow", "remote": "aiohttp", "s3": "s3fs", "dask": "distributed"}
+# options whose value is a file or folder that is there afterwards
+WRITES = r"(?:-o|--output|--per-image|--failures|--report) (\S+)"
+
+
+def rows(text: str) -> Iterator[tuple[str, str]]:
+    """The code in the column "a line that runs" of every table that has one, and the rest of its row."""
+    column = None
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            column = None
+            continue
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if "a line that runs" in cells:
+            column = cells.index("a line that runs")
+        elif column is not None and not set(line) <= set("|- :"):
+            found = re.findall(r"`([^`]+)`", cells[column])
+            assert found, f"no line that runs in {line}"
+            for code in found:
+                yield code.replace(r"\|", "|"), " ".join(cells[:column] + cells[column + 1 :])
+
+
+LINES = list(rows(TEXT))
+
+
+def ustar(path: Path, members: dict[str, bytes]) -> None:
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the lines name."""
+    home = tmp_path_factory.mktemp("data")
+    photos = home / "photos"
+    for i in range(6):
+        for suffix, kind in ((".jpg", "JPEG"), (".png", "PNG")):
+            path = photos / "ab"[i % 2] / f"{i}{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(encoded(photograph(seed=i), kind))
+    (home / "more").mkdir()
+    shutil.copy(photos / "a/0.jpg", home / "more/a.jpg")
+    for name in ("folder", "train"):  # on servers
+        shutil.copytree(photos, home / name)
+    images = packing.files_of(photos)
+    for number in range(147):
+        name = f"{number:06}"
+        ustar(home / f"train-{number:03}.tar", {f"{name}.jpg": images[0].read_bytes(), f"{name}.cls": b"3"})
+    for number in range(10):
+        shutil.copy(home / f"train-{number:03}.tar", home / f"train-{number}.tar")
+    out = home / "packed"
+    out.mkdir()
+    kinds = ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip", "csv", "jsonl"]
+    kinds += [kind for kind, module in (("parquet", "pyarrow"), ("tar.zst", "zstandard")) if there(module)]
+    note = photos / "note.txt"  # no image: what --failures tells of
+    for kind in kinds:
+        note.write_text("no image") if kind == "tar" else note.unlink(missing_ok=True)
+        (path,) = packing.ROWS[kind][1](photos, out)
+        name = path.name if kind == "parquet" else f"files.{kind}" if kind in ("csv", "jsonl") else f"photos.{kind}"
+        path.rename(home / name)
+    out.rmdir()
+    note.write_text("no image")
+    np.save(home / "images.npy", np.stack([photograph(seed=i).transpose(2, 0, 1) for i in range(4)]))
+    digits = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + bytes(3 * 28 * 28 - 1) + b"x"
+    (home / "t10k-images-idx3-ubyte").write_bytes(digits)
+    packing.gzipped(home / "t10k-images-idx3-ubyte")
+    return home
+
+
+def there(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+def shell(line: str, folder: Path) -> "subprocess.CompletedProcess[bytes]":
+    scripts = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{scripts}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    command = ["bash", "-euo", "pipefail", "-c", line]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False, timeout=120)
+
+
+def check_line(line: str, folder: Path) -> None:
+    """Run a line; it must succeed, print or write, and leave what it names."""
+    for needed in re.findall(r"--stats (\S+)", line):
+        assert shell(f"normcli stats photos/ -q -o {needed}", folder).returncode == 0
+    done = shell(line, folder)
+    assert done.returncode == 0, f"{line}\n{done.stderr.decode()}"
+    assert b"Traceback" not in done.stderr
+    written = [path for path in re.findall(WRITES, line) if path != "-" and "://" not in path]
+    for path in written:
+        assert (folder / path).exists() and (folder / path).stat().st_size > 0, path
+    if line.split("normcli ")[1].startswith("stats"):
+        found = re.search(rb'"images": (\d+)|^(\d+) images?;', done.stdout, re.MULTILINE)
+        assert found and int(found[1] or found[2]) > 0, done.stdout
+    else:
+        assert written or done.stdout, "it shows or writes something"
+
+
+@pytest.mark.parametrize(("line", "about"), LINES, ids=[line for line, _ in LINES])
+def test_the_line_runs(line: str, about: str, data: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    if line in NOT_RUN:
+        pytest.skip("no such server here")
+    for extra in re.findall(r"normcli\[(\w+)\]", about):
+        pytest.importorskip(MODULES[extra], reason=f"needs the extra [{extra}]")
+    if "https://host" in line:
+        url, _ = request.getfixturevalue("server")
+        line = line.replace("https://host", f"{url}/work")
+    if "s3://" in line:
+        upload(request.getfixturevalue("bucket"), data)
+    folder = tmp_path / "work"
+    shutil.copytree(data, folder)
+    check_line(line, folder)
+
+
+def upload(client: Any, data: Path) -> None:
+    names = [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
+    if "bucket" not in names:
+        client.create_bucket(Bucket="bucket")
+        for path in packing.files_of(data):
+            client.upload_file(str(path), "bucket", str(path.relative_to(data)))
+
+
+def test_what_is_not_run_stands_in_the_tables() -> None:
+    assert {line for line, _ in LINES} >= NOT_RUN
+    assert len(LINES) >= 18
+
+
+WRONG = [
+    "normcli stats nowhere.tar",
+    "normcli stats photos.tar.gz --no-such-option",
+    "normcli stats photos/ -q -o s.json",
+    "normcli show nothing.json",
+]
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_line_that_does_not_run_or_says_nothing_is_seen(line: str, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    shutil.copytree(data, folder)
+    with pytest.raises(AssertionError):
+        check_line(line, folder)
+
+
+def test_the_tables_are_read_as_written() -> None:
+    table = "| sink | a line that runs |\n|---|---|\n| x | `a \\| b`, `c` |\n| y | none |\n"
+    found = rows(table)
+    assert [next(found)[0], next(found)[0]] == ["a | b", "c"]
+    with pytest.raises(AssertionError, match="no line that runs"):
+        next(found)

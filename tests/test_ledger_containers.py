@@ -1,0 +1,110 @@
+"""A container is one unit of a ledger: not opened while it is unchanged, rescanned whole when it changed."""
+
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import ledgers
+import numpy as np
+import packing
+import pytest
+from conftest import encoded, photograph
+from ledgers import first, updated
+
+import normcli
+from normcli.pipeline.stats.ledger import Changes
+from normcli.pipeline.stats.recorded import beside
+
+files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
+
+
+@pytest.mark.parametrize("row", ["tar", "tar.gz", "webdataset", "zip", "parquet"])
+def test_a_container_that_did_not_change_is_not_opened(
+    row: str, mixed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, place = tmp_path / "packed", tmp_path / "s.json"
+    out.mkdir()
+    (mixed / "empty.png").unlink()  # a row of parquet without bytes names a file, which changes on its own
+    sources = [str(path) for path in packing.ROWS[row][1](mixed, out)]
+    told: list[Changes] = []
+    first_run = normcli.stats(*sources, ledger=beside(place), by="folder")
+    first_run.save(place)
+    with monkeypatch.context() as patched:
+
+        def unopened(*_: Any) -> None:
+            raise AssertionError("a container was opened")
+
+        patched.setattr("normcli.storage.reader.Reader.__init__", unopened)
+        again = normcli.stats(*sources, update=place, on_update=told.append, by="folder")
+    assert told == [Changes(len(sources), 0, 0, 0, 0)]
+    assert again.to_json() == first_run.to_json()
+    (mixed / "cat" / "0.jpg").unlink()
+    packing.ROWS[row][1](mixed, out)
+    again = normcli.stats(*sources, update=place, on_update=told.append, by="folder")
+    assert told[1].changed == len(sources) and told[1].kept == 0
+    assert again.to_json() == normcli.stats(*sources, by="folder").to_json()
+    with monkeypatch.context() as patched:  # which members are taken is part of it
+        other = normcli.stats(*sources, update=place, exclude="*.png", on_update=told.append, by="folder")
+    assert told[2].kept == 0
+    assert other.to_json() == normcli.stats(*sources, exclude="*.png", by="folder").to_json()
+
+
+def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
+    out, place = tmp_path / "packed", tmp_path / "s.json"
+    out.mkdir()
+    (archive,) = packing.tar(mixed / "cat", out)
+    np.save(out / "stack.npy", np.stack([photograph(seed=seed) for seed in range(5)]))
+    (out / "none.tar").write_bytes(bytes(10240))
+    sources = [str(mixed / "dog"), str(archive), str(out / "stack.npy"), str(out / "none.tar")]
+    summary = normcli.stats(*sources, ledger=beside(place))
+    summary.save(place)
+    told: list[Changes] = []
+    for change in (lambda: None, archive.unlink, lambda: (out / "none.tar").unlink()):
+        change()
+        again = normcli.stats(*sources, update=place, on_update=told.append)
+        assert again.to_json() == normcli.stats(*sources).to_json()
+    assert [changes.kept for changes in told] == [11, 10, 9]
+
+
+def test_a_table_that_names_files_does_not_hide_their_changes(folder: Path, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    from pyarrow import parquet
+
+    place = tmp_path / "s.json"
+    rows = [{"bytes": None, "path": f"images/{p.relative_to(folder)}"} for p in packing.files_of(folder)]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    parquet.write_table(pa.table({"image": pa.array(rows, kind)}), tmp_path / "t.parquet")
+    first(tmp_path / "t.parquet", place)
+    (folder / "cat" / "0.jpg").write_bytes(encoded(photograph(seed=77), "JPEG"))
+    updated(tmp_path / "t.parquet", place)
+
+
+def test_labels_beside_an_idx_file_belong_to_it(tmp_path: Path) -> None:
+    place = tmp_path / "s.json"
+    images, labels = tmp_path / "t-images-idx3-ubyte", tmp_path / "t-labels-idx1-ubyte"
+    images.write_bytes(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (6, 4, 4)) + bytes(range(96)))
+    labels.write_bytes(bytes([0, 0, 8, 1]) + (6).to_bytes(4, "big") + bytes([1, 2, 1, 2, 1, 2]))
+    first(images, place, by="folder")
+    assert updated(images, place, by="folder")[1].kept == 1
+    labels.write_bytes(labels.read_bytes()[:-1] + bytes([7]))
+    assert "7" in updated(images, place, by="folder")[0].groups
+
+
+def test_tar_members_renamed_inside(folder: Path, tmp_path: Path) -> None:
+    """A tar of the same size, dated back, with other members."""
+    place, path = tmp_path / "s.json", tmp_path / "a.tar"
+    pictures = [encoded(photograph(seed=seed), "BMP") for seed in (1, 2)]
+
+    def pack(order: list[int]) -> None:
+        with tarfile.open(path, "w") as archive:
+            for i in order:
+                (tmp_path / "x.bmp").write_bytes(pictures[i])
+                archive.add(tmp_path / "x.bmp", f"{len(archive.getmembers())}.bmp")
+
+    pack([0, 0])
+    os.utime(path, ns=(10**18, 10**18))
+    first(path, place)
+    pack([0, 1])
+    os.utime(path, ns=(10**18, 10**18))
+    assert updated(path, place)[1].changed == 1
