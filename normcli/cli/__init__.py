@@ -4,9 +4,11 @@ This package parses, makes one call, renders. It is the only place that prints a
 knows exit codes: every way out of a command ends in `run`.
 """
 
+import errno
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -163,18 +165,43 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # what the commands did not foresee: closed or full stdout
         if _debugging(arguments):
             traceback.print_exc()
+        if (short := shortage(error)) is not None:
+            _complain(f"normcli: {short}")
+            return 1
         _complain(f"normcli: cannot write: {_one_line(str(error))}")
         _forget_stdout()
         return 5
     except Exception as error:
         if _debugging(arguments):
             traceback.print_exc()
+        if (short := shortage(error)) is not None:
+            _complain(f"normcli: {short}")
+            return 1
         _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
         return 1
     if code in (130, 143):
         # readers may still be inside a decoder or a slow file system: leave without waiting for them
         os._exit(code)
     return int(code or 0)
+
+
+def shortage(error: BaseException) -> str | None:
+    """Say what the machine ran out of, where that is what an error means.
+
+    >>> shortage(RuntimeError("can't start new thread"))
+    'no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers'
+    """
+    text = str(error)
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return "no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers"
+    if isinstance(error, OSError) and error.errno in (errno.ENFILE, errno.EMFILE):
+        return "too many open files (ulimit -n)"
+    # a library that does not find room shows as an ImportError, and NumPy's has 20 lines
+    words = "failed to map|allocate memory|C-extensions failed|shared object file"
+    unloaded = isinstance(error, ImportError | OSError) and re.search(words, text)
+    if isinstance(error, MemoryError) or unloaded or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "not enough memory (ulimit -v, a container's limit): give more, or fewer --workers"
+    return None
 
 
 def _one_line(text: str) -> str:

@@ -101,12 +101,13 @@ def images(
     if 0 in shape:
         yield unusable(source, "empty", f"an array of shape {array.shape} holds no pixels")
         return
+    if limit is not None and size > limit:  # one word for all: a stream of a few bytes may claim 2^48 of them
+        what = f"{size} bytes" if alone else f"{count} images of {size} bytes"
+        yield unusable(source, "too-large", f"{what}, more than the limit of {limit} (--max-file-bytes)")
+        return
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
         offset = array.start + i * size
-        if limit is not None and size > limit:
-            yield unusable(key, "too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
-            continue
         held = take(offset, size)
         load = Slice(source, offset, array.dtype, shape, first, stamp, held)
         yield Item(key, load, None if labels is None else str(labels[i]))
@@ -287,6 +288,8 @@ class _Inflating:
         while True:
             if not self._pending and self._next < self._end:
                 self._pending = self._reader.at(self._next, min(1 << 16, self._end - self._next))
+                if not self._pending:  # the directory claims more than the file has
+                    raise InputError("truncated", "the archive ends inside the array")
                 self._next += len(self._pending)
             data = self._inflater.decompress(self._pending, size)
             self._pending = self._inflater.unconsumed_tail

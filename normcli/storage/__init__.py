@@ -204,7 +204,7 @@ def refuse(path: str | Path, error: OSError) -> NoReturn:
     Raises:
         OutputError: always.
     """
-    if isinstance(error, OutputError):
+    if isinstance(error, OutputError) or error.errno is None:  # not of the system: a library that does not load
         raise error
     raise OutputError(f"cannot write {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
 

@@ -133,7 +133,9 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
             elif work.writing:
                 path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
                 storage.place(f"{work.folder}/file-{os.getpid()}-{threading.get_native_id()}", path, parts)
-    except InputError as error:
+    except (InputError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            error = InputError("memory", f"not enough memory to {stage} it")
         done.records.append({**names, "error": error.reason, "message": error.message})
         done.failures.append(Failure(item.key, stage, error.reason, error.message))
         return

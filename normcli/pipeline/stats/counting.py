@@ -74,7 +74,9 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             _count(done, item, data, image, shape, counting, group)
             del image, data  # not beside the next
         except Exception as error:
-            if not isinstance(error, InputError):
+            if isinstance(error, MemoryError):
+                error = InputError("memory", f"not enough memory to {stage} it")
+            elif not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
                 error = InputError("unexpected", f"{type(error).__name__}: {error}")
             done.tally.failed[error.reason] += 1
