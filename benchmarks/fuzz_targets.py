@@ -13,7 +13,8 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -291,7 +292,7 @@ def _deeps() -> list[bytes]:
     import tifffile
 
     rgb = np.zeros((4, 4, 3), np.uint16)
-    out = [imagecodecs.png_encode(rgb), imagecodecs.jpeg2k_encode(rgb)]
+    out = [bytes(imagecodecs.png_encode(rgb)), bytes(imagecodecs.jpeg2k_encode(rgb))]
     for array, options in (
         (rgb, {"photometric": "rgb"}),
         (rgb.astype(np.float32), {"photometric": "rgb"}),
@@ -346,10 +347,8 @@ def _statistics(data: bytes, path: Path) -> None:
     summary = Summary.from_json(data)
     summary.to_json()
     for name in dialects.DIALECTS:
-        try:
+        with suppress(NormcliError):
             dialects.say(summary, name)
-        except NormcliError:
-            pass
     merge(summary, summary)
 
 
@@ -546,5 +545,3 @@ TARGETS = {
         _ours("dialects.reading", "recognition", "recognition.readings"),
     ),
 }
-
-

@@ -13,7 +13,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from normcli.errors import TensorError
-from normcli.formats.raw import Reserved, Stored, content
+from normcli.formats.raw import Reserved, Stored, content, stamp_of
 
 MAGIC = b"\x93NUMPY"
 
@@ -56,13 +56,14 @@ def read_npy(path: Path) -> Stored | NDArray[Any]:
     with path.open("rb") as file:
         shape, fortran, dtype = header(file, path)
         offset = file.tell()
-    claimed, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
+        stamp = stamp_of(file.fileno())
+    claimed, found = math.prod(shape) * dtype.itemsize, stamp[1] - offset
     if claimed != found:
         _refuse(path, f"the header claims {claimed} bytes for shape {shape} {dtype}, the file has {found}")
     if fortran and len(shape) > 1:
-        with Stored(path, offset, shape[::-1], dtype) as stored:
+        with Stored(path, offset, shape[::-1], dtype, stamp) as stored:
             return stored.whole().transpose()
-    return Stored(path, offset, shape, dtype)
+    return Stored(path, offset, shape, dtype, stamp)
 
 
 def read_stream(file: IO[bytes], name: str, limit: int | None) -> NDArray[Any]:

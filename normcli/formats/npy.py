@@ -134,9 +134,19 @@ def header(data: bytes) -> Array:
         raise InputError("damaged", "a damaged NumPy header") from None
     if not isinstance(dtype, str) or dtype[-1:] == "O" or "O" in dtype:
         raise InputError("unsupported", "an array of objects or records, which would have to be unpickled")
+    _check_dtype(dtype)
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in shape):
         raise InputError("damaged", "a damaged NumPy header")
     return Array(dtype, fortran, shape, start + length)
+
+
+def _check_dtype(dtype: str) -> None:
+    import numpy as np
+
+    try:
+        np.dtype(dtype)
+    except Exception:  # NumPy parses it as Python: TypeError, ValueError, SyntaxError, …
+        raise InputError("damaged", f"an array of unknown type {dtype[:40]!r}") from None
 
 
 def check(source: str, array: Array, layout: str) -> str:
@@ -148,10 +158,7 @@ def check(source: str, array: Array, layout: str) -> str:
     """
     import numpy as np
 
-    try:
-        kind = np.dtype(array.dtype).kind
-    except TypeError:
-        raise InputError("damaged", f"an array of unknown type {array.dtype!r}") from None
+    kind = np.dtype(array.dtype).kind
     if kind not in "uifb":
         raise InputError("unsupported", f"an array of {array.dtype}, not of numbers")
     shape = array.shape
@@ -222,8 +229,8 @@ def _labels(reader: Reader, name: str, found: dict[str, tuple[Entry, Array]]) ->
             import numpy as np
 
             entry, array = found[other]
-            if np.dtype(array.dtype).kind in "ui":
-                size = count * _itemsize(array.dtype)
+            size = count * _itemsize(array.dtype)
+            if np.dtype(array.dtype).kind in "ui" and size <= LARGEST_HELD:
                 return np.frombuffer(_Inflating(reader, entry).exactly(array.start, size), array.dtype)
     return None
 

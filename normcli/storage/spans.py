@@ -89,9 +89,17 @@ def read_at(path: str, offset: int, size: int, stamp: Stamp | None = None) -> by
                     data += more  # one pread gives at most 2 GiB
         except OSError as error:
             raise storage.unreadable(path, error) from None
+        if stamp is not None and stamp_of(handle) != stamp:
+            raise InputError("changed", f"{path} changed while it was read")
     if len(data) != size:
         raise InputError("truncated", f"{len(data)} of {size} bytes: {path} ends early")
     return data
+
+
+def stamp_of(handle: int) -> Stamp:
+    """Size and time of an open file: asked after a read too, since a write in place shows only there."""
+    found = os.fstat(handle)
+    return found.st_size, found.st_mtime_ns
 
 
 def _opened(path: str, stamp: Stamp | None) -> tuple[int, int]:

@@ -99,7 +99,9 @@ def _unfolded(path: Path, record: Any, head: Record) -> Record:
         record["map"] = maps[record["map"]] if 0 <= record["map"] < len(maps) else None
     wrong = flaw(record, head["settings"])
     if wrong is not None:
-        raise UsageError(f"{path}: damaged manifest, {wrong!r} is missing, of the wrong type, or leads out of the folder")
+        raise UsageError(
+            f"{path}: damaged manifest, {wrong!r} is missing, of the wrong type, or leads out of the folder"
+        )
     return dict(record)
 
 

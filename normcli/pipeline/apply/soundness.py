@@ -93,7 +93,7 @@ def _names(record: Record) -> list[str] | None:
 
 def _inside(name: str) -> bool:
     """Whether a name stays in the folder it is put behind."""
-    absolute = name.startswith("/") or os.path.isabs(name) or os.path.splitdrive(name)[0] != ""  # noqa: PTH117, PTH122
+    absolute = name.startswith("/") or os.path.isabs(name) or os.path.splitdrive(name)[0] != ""  # noqa: PTH117
     return name != "" and "\0" not in name and not absolute and ".." not in name.replace(os.sep, "/").split("/")
 
 
