@@ -13,6 +13,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -135,7 +136,19 @@ def _stand_in_for_closed_streams() -> None:
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
+    _leave_at_the_next()
     raise _Terminated
+
+
+def _on_sigint(signum: int, frame: FrameType | None) -> NoReturn:
+    _leave_at_the_next()
+    raise KeyboardInterrupt
+
+
+def _leave_at_the_next() -> None:
+    """A second signal, while the first is being answered, ends the process at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
 
 def _debugging(arguments: Sequence[str]) -> bool:
@@ -146,6 +159,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in a shell's background it is ignored
+        signal.signal(signal.SIGINT, _on_sigint)
     _stand_in_for_closed_streams()
     try:
         code = app(arguments, prog_name="normcli", standalone_mode=False)
@@ -209,6 +224,10 @@ def _one_line(text: str) -> str:
 
 
 def _complain(line: str) -> None:
-    from normcli.cli.render import say
-
+    try:
+        from normcli.cli.render import say
+    except (OSError, ImportError, MemoryError):  # no descriptor or memory is left, not even for a module of ours
+        with suppress(OSError):
+            os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))
+        return
     say(line)

@@ -98,7 +98,7 @@ def _place(path: Path, name: str, entry: Any) -> tuple[int, int, tuple[int, ...]
             _refuse(path, f"{name!r} has the shape {shape} at {start} to {stop}")
     except (TypeError, KeyError, ValueError):
         _refuse(path, f"the entry of {name!r} is incomplete")
-    if code != "BF16" and code not in TYPES:
+    if not isinstance(code, str) or (code != "BF16" and code not in TYPES):
         _refuse(path, f"{name!r} has the dtype {code!r}")
     item = 2 if code == "BF16" else np.dtype(TYPES[code]).itemsize
     if math.prod(shape) * item != stop - start:

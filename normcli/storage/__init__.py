@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from normcli.errors import InputError, OutputError
+from normcli.storage.leftovers import PARTIAL, remove_leftovers, temporary_name
 
-PARTIAL = ".normcli-partial"
 # s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key
 is_remote = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)").match
 
@@ -160,7 +160,8 @@ def whole(path: str | Path) -> Iterator[Path]:
         with _through(path) as temporary:
             yield temporary
         return
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}")
+    remove_leftovers(path)
+    temporary = temporary_name(path)
     try:
         try:
             yield temporary

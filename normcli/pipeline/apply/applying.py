@@ -127,7 +127,8 @@ def apply(
         on_statistics: called with the statistics, where they were computed first.
 
     Returns:
-        The manifest, without the files' records; "reused" counts images that earlier runs wrote.
+        The manifest, without the files' records; "reused" counts images that earlier runs wrote, "changed" tells
+        of images that are not those which mean and std were computed of.
 
     Raises:
         UsageError: settings that cannot be, names that collide, statistics that do not fit.
@@ -270,7 +271,9 @@ def apply(
                 os.unlink(os.path.join(folder, manifest.STATISTICS))  # noqa: PTH108, PTH118
         journal.close(forget=untouched)
         raise
-    return {**complete, "reused": run.reused}
+    # as many images and others: somebody wrote to the source between the two passes
+    same = computed is None or computed.images != run.images or computed.provenance["digest"] == complete["digest"]
+    return {**complete, "reused": run.reused, "changed": not same and not run.found}
 
 
 def _refuse_occupied(folder: str, allowed: bool) -> None:

@@ -199,7 +199,7 @@ def _is_sound(line: dict[str, Any]) -> bool:
     ):
         return False
     try:
-        return bool(bytes.fromhex(first))
+        return bool(bytes.fromhex(str(first)))
     except ValueError:
         return False
 
