@@ -1,4 +1,4 @@
-"""Every fault, for `stats`, `apply` and `tensor` alike: the documented exit code, one line, nothing partial, nothing lost.
+"""Every fault, for `stats`, `apply` and `tensor` alike: documented exit code, one line, nothing partial, nothing lost.
 
 What has a file of its own is there: kill -9 at random moments and resuming in test_journal.py and
 test_apply_faults.py, the disk that refuses the k-th call of one function in test_apply_faults.py, six kinds of
@@ -8,10 +8,8 @@ damage to Numba's cache in test_kernels.py, servers in test_remote.py, a cluster
 import ctypes
 import os
 import resource
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,6 +64,8 @@ class Case(NamedTuple):
 
     def completes(self, expected: dict[str, bytes]) -> None:
         """The same command again, resumed where that is said, gives what an undisturbed run gives."""
+        if self.results() == expected:  # little was enough
+            return
         resumed = ["--resume"] if self.command[0] == "apply" and (self.folder / "made/out").exists() else []
         done = self.run(more=resumed)
         assert done.returncode == 0, done.stderr
@@ -209,7 +209,7 @@ def test_little_address_space(kilobytes: int, case: Case, expected: dict[str, by
 def test_few_file_descriptors(free: int, case: Case, expected: dict[str, bytes]) -> None:
     """0: nothing can be opened at all."""
     done = case.run("files", "", str(free), "")
-    assert done.returncode in ((1, 2, 4, 5) if free < 2 else (0, 1, 2, 3, 4, 5)), done.stderr
+    assert done.returncode in ((1, 2, 4, 5) if free == 0 else (0, 1, 2, 3, 4, 5)), done.stderr
     if done.returncode not in (0, 3):
         one_line(done, b"too many open files", b"not enough memory")
         case.whole({**expected, **{key: value for key, value in case.results().items() if key == "s.json"}})

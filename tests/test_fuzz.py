@@ -64,7 +64,7 @@ def search(name: str, folder: Path, count: int, seed: int) -> None:
 
 @pytest.mark.parametrize("path", CRASHES, ids=lambda p: f"{p.parent.name}/{p.stem}")
 def test_what_once_broke_a_parser_is_refused_in_words(path: Path, tmp_path: Path) -> None:
-    target = TARGETS[path.parent.name]
+    target, _ = seeds_of(path.parent.name)
     target.run(path.read_bytes(), tmp_path / f"input{target.suffix}")
 
 

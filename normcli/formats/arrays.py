@@ -3,7 +3,6 @@
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -20,6 +19,13 @@ MAGIC = b"\x93NUMPY"
 
 def _refuse(path: object, why: str) -> NoReturn:
     raise TensorError(f"{path}: {why}")
+
+
+def _refuse_damage(path: object, what: str, error: Exception) -> NoReturn:
+    if isinstance(error, TensorError | MemoryError):
+        raise error
+    text = " ".join(str(error).split())[:200]
+    _refuse(path, f"{what} ({text or type(error).__name__})")
 
 
 def header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -95,8 +101,8 @@ def npz_keys(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        _refuse(path, f"not a sound npz ({error})")
+    except Exception as error:  # zipfile raises what it stumbles on
+        _refuse_damage(path, "not a sound npz", error)
 
 
 def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
@@ -113,8 +119,8 @@ def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
                 return read_stream(member, where, limit)
     except KeyError:
         raise TensorError(f"{path}: no key {key!r}; it has {', '.join(npz_keys(path)) or 'none'}") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        _refuse(where, f"damaged ({error})")
+    except Exception as error:  # zipfile and zlib raise what they stumble on
+        _refuse_damage(where, "damaged", error)
 
 
 def _head(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

@@ -19,7 +19,7 @@ from normcli.storage.spans import Stamp, read_at
 _LONGEST_HEADER = 10_000  # numpy's own limit
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 _MAGIC = b"\x93NUMPY"
-Take = Callable[[int, int], bytes | None]  # offset, size: the bytes where only the reader can give them
+Take = Callable[[int, int], bytes | bytearray | None]  # offset, size: the bytes where only the reader can give them
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
 
 
@@ -41,13 +41,13 @@ class Slice(NamedTuple):
     shape: tuple[int, ...]
     channels_first: bool
     stamp: Stamp | None = None
-    held: bytes | None = None
+    held: bytes | bytearray | None = None
 
     def __call__(self) -> Any:
         import numpy as np
 
         dtype = np.dtype(self.dtype)
-        data = self.held
+        data: bytes | bytearray | None = self.held
         if data is None:
             data = read_at(self.path, self.offset, prod(self.shape) * dtype.itemsize, self.stamp)
         image = np.frombuffer(data, dtype).reshape(self.shape)
@@ -113,7 +113,7 @@ def images(
         yield Item(key, load, None if labels is None else str(labels[i]))
 
 
-def header(data: bytes) -> Array:
+def header(data: bytes | bytearray) -> Array:
     """Read an .npy header without evaluating anything.
 
     Raises:
@@ -255,19 +255,18 @@ class _Inflating:
         self._inflater = zlib.decompressobj(-15) if entry.method == 8 else None
         self._at, self._pending = 0, b""
 
-    def at(self, offset: int, size: int) -> bytes:
+    def at(self, offset: int, size: int) -> bytearray:
         """Up to `size` bytes at `offset`."""
         assert offset >= self._at, "a stream is read forwards"
         while self._at < offset:
             if not self._take(min(offset - self._at, 1 << 20)):
-                return b""
-        parts = []
-        while size and (part := self._take(min(size, 1 << 20))):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+                return bytearray()
+        out = bytearray()  # grows with what comes, whatever is claimed, and is never joined: half the memory
+        while len(out) < size and (part := self._take(min(size - len(out), 1 << 20))):
+            out += part
+        return out
 
-    def exactly(self, offset: int, size: int) -> bytes:
+    def exactly(self, offset: int, size: int) -> bytearray:
         """As `at`, all of it.
 
         Raises:

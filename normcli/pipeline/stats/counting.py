@@ -17,7 +17,7 @@ from normcli import __version__, engine, formats, images, tally
 from normcli.errors import InputError, NoInputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip, folder
 from normcli.images import Reading
-from normcli.pipeline.stats.batches import Batch, Batches
+from normcli.pipeline.stats.batches import Batch, Batches, held_by
 from normcli.pipeline.stats.counted import Counted, Failure, row, together
 from normcli.pipeline.stats.journal import Journal, Recalled
 from normcli.pipeline.stats.masking import Masking
@@ -96,7 +96,7 @@ def _count(
     group: Callable[[Item], str] | None,
 ) -> None:
     notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
-    encoded = data if isinstance(data, bytes) else data.tobytes()
+    encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
     moments = done.tally.count(
         image.pixels,
         image.weights,
@@ -364,7 +364,7 @@ def _run(
         batches = Batches(reader(journal.known(items)), journal.starts, marks)
     # what is looked at or written down batch by batch is not merged on the way
     merge = together if journal is None and not counting.rows else None
-    results = engine.run(partial(count_batch, counting), batches, merge=merge, **runner)
+    results = engine.run(partial(count_batch, counting), batches, merge=merge, weigh=held_by, **runner)
     with warnings.catch_warnings(), journal or nullcontext():
         # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
