@@ -10,13 +10,17 @@ import os
 import resource
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import injected
 import numpy as np
 import pytest
 from conftest import ROOT, encoded, photograph
 
+import normcli
+from normcli.errors import NoInputError, TensorError
 from normcli.storage.leftovers import PARTIAL
 
 COMMANDS = {
@@ -223,3 +227,153 @@ def test_a_worker_process_that_is_killed_loses_nothing(case: Case, name: str, ex
     done = case.run("died", "open", "1", "in/3.png", more=more)
     assert done.returncode == 0 and (case.folder / "marker").exists(), done.stderr
     assert case.results() == expected
+
+
+# a source that changes: what is done to one file of six at the moment of its opening, and in the middle of its reading
+
+
+def grows(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(bytes(1000))
+
+
+def shrinks(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def is_replaced(path: Path) -> None:
+    other = path.with_name(f".{path.name}")
+    other.write_bytes(path.read_bytes()[:-50] + bytes(90))
+    other.replace(path)
+
+
+def is_written_in_place(path: Path) -> None:
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(before.st_size // 2)
+        file.write(bytes(40))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+
+
+def vanishes(path: Path) -> None:
+    path.unlink()
+
+
+CHANGES = [grows, shrinks, is_replaced, is_written_in_place, vanishes]
+
+
+class Changing:
+    """Does something to a file at the first call of a function of `os` on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, path: Path, change: Any, after: bool) -> None:
+        self.done = False
+        true = getattr(os, name)
+
+        def call(first: Any, *arguments: Any, **options: Any) -> Any:
+            mine = injected.place((first,)) == str(path) and not self.done
+            if mine and not after:
+                self.done = True
+                change(path)
+            result = true(first, *arguments, **options)
+            if mine and after:
+                self.done = True
+                change(path)
+            return result
+
+        monkeypatch.setattr(os, name, call)
+
+
+# moments: before it is opened, when it is open, when some of it was read
+MOMENTS = {"listed": ("open", False), "opened": ("open", True), "read": ("read", True)}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
+def test_an_image_that_changes(change: Any, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is used as it was, whole, or fails with a reason; the other five are used, whatever happens to it."""
+    folder = filled(tmp_path) / "in"
+    whole = normcli.stats(folder, engine="serial")
+    path = folder / "3.png"
+    function, after = MOMENTS[moment]
+    changing = Changing(monkeypatch, function, path, change, after)
+    failures: list[Any] = []
+    summary = normcli.stats(folder, engine="serial", on_failure=failures.append)
+    assert changing.done and summary.images + summary.failed == 6 and summary.images >= 5
+    if moment == "read" and change not in (is_replaced, vanishes):  # those leave the open file as it is
+        assert [f.reason for f in failures] == ["changed"]
+    elif moment != "listed" and change in (is_replaced, vanishes):
+        assert summary.to_json() == whole.to_json()
+    for failure in failures:
+        assert failure.key == str(path) and failure.reason in ("changed", "missing", "truncated", "damaged")
+
+    changing.done = False
+    path.write_bytes(encoded(photograph(24, 32, seed=3)))
+    record = normcli.apply(folder, out=tmp_path / "made/out", scheme="unit", engine="serial")
+    assert record["images"] + sum(record["failed"].values()) == 6 and record["images"] >= 5
+    written = {p.name for p in (tmp_path / "made/out").glob("*.npy")}
+    assert len(written) == record["images"]
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
+def test_an_archive_that_changes(change: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = filled(tmp_path)
+    path = folder / "a.tar"
+    with tarfile.open(path, "w") as archive:
+        for i in range(6):
+            archive.add(folder / f"in/{i}.png", f"{i}.png")
+    whole = normcli.stats(path, engine="serial")
+    changing = Changing(monkeypatch, "pread", path, change, True)
+    failures: list[Any] = []
+    try:
+        found = normcli.stats(path, engine="serial", on_failure=failures.append)
+    except NoInputError:
+        found = None
+    assert changing.done
+    if found is not None and found.images == 6:
+        assert found.to_json() == whole.to_json()
+    else:  # never a part of it as if it were all
+        assert failures and {f.reason for f in failures} <= {"changed", "missing", "truncated", "damaged"}
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_a_tensor_that_changes(change: Any, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mean and variance are taken in one pass and used in another: both see the same tensor, or none is written."""
+    from normcli.formats import safetensors
+    from normcli.pipeline.tensor.tensors import Job, run
+
+    path, out = tmp_path / f"x{suffix}", tmp_path / "y.npy"
+    tensor = np.random.default_rng(0).normal(size=(6, 4, 5, 3)).astype(np.float32)
+    if suffix == ".npy":
+        np.save(path, tensor)
+    else:
+        safetensors.write(path, {"x": tensor})
+    job = Job(normalizer="batch_norm", inputs=[str(path)], output=str(out), settings={"layout": "NCHW"}, force=True)
+    run(job)
+    expected = out.read_bytes()
+    out.unlink()
+    changing = Changing(monkeypatch, "preadv", path, change, True)
+    try:
+        run(job)
+    except TensorError as error:
+        assert "changed" in str(error) or "shorter" in str(error)
+        assert not out.exists() and list(tmp_path.iterdir()) in ([path], [])
+    else:
+        assert change in (is_replaced, vanishes) and out.read_bytes() == expected
+    assert changing.done
+
+
+def test_images_that_change_between_the_two_passes_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = filled(tmp_path) / "in"
+    from normcli.pipeline.stats import counting
+
+    true = counting.stats
+
+    def then_changed(*arguments: Any, **options: Any) -> Any:
+        summary = true(*arguments, **options)
+        (folder / "3.png").write_bytes(encoded(photograph(24, 32, seed=77)))
+        return summary
+
+    monkeypatch.setattr(counting, "stats", then_changed)
+    assert normcli.apply(folder, out=tmp_path / "made/a", engine="serial")["changed"]
+    assert not normcli.apply(folder, out=tmp_path / "made/b", scheme="unit", engine="serial")["changed"]
