@@ -137,7 +137,8 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "claims.npz": lambda: npz_that_claims("(1099511627776, 1048576, 1048576, 3)"),
     "images-idx3-ubyte.gz": lambda: gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(100 << 20)),
 }
-QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz")
+BOMBS["page.parquet"] = (Path(__file__).parent / "crashes/parquet/page-of-2-gib.bin").read_bytes
+QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz", "page.parquet")
 
 
 @pytest.fixture(scope="module")
