@@ -202,7 +202,10 @@ def test_little_address_space(kilobytes: int, case: Case, expected: dict[str, by
     """What does not fit ends in a line of ours, or of OpenBLAS where that gives up first; what fits is right."""
     most = kilobytes * 1024
     done = case.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)))
-    assert done.returncode in (0, 1), done.stderr
+    assert done.returncode in (0, 1, 3, 4), done.stderr
+    if done.returncode == 3:  # some images fitted: told in the data
+        assert any(b'"complete": false' in data for data in case.results().values())
+        return
     if done.returncode:
         one_line(done, b"not enough memory", b"no room for another thread", b"Memory allocation still failed")
     case.whole(expected)
