@@ -172,7 +172,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except NormcliError as error:
         if _debugging(arguments):
             traceback.print_exc()
-        _complain(f"normcli: {_one_line(str(error))}")
+        short = shortage(error.__cause__) if error.__cause__ is not None and error.exit_code == 1 else None
+        _complain(f"normcli: {short or _one_line(str(error))}")
         return error.exit_code
     except (BrokenPipeError, KeyboardInterrupt) as error:
         _forget_stdout()
