@@ -20,6 +20,9 @@ def main() -> None:
         from normcli.cli import run
     except KeyboardInterrupt:
         sys.exit(130)
+    except (OSError, ImportError, MemoryError) as error:  # no descriptor or no memory for the first modules
+        os.write(2, f"normcli: cannot start: {' '.join(str(error).split()) or type(error).__name__}\n".encode())
+        os._exit(1)
     _leave(run())
 
 

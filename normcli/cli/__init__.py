@@ -4,13 +4,16 @@ This package parses, makes one call, renders. It is the only place that prints a
 knows exit codes: every way out of a command ends in `run`.
 """
 
+import errno
 import importlib
 import io
 import os
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -133,7 +136,19 @@ def _stand_in_for_closed_streams() -> None:
 
 
 def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
+    _leave_at_the_next()
     raise _Terminated
+
+
+def _on_sigint(signum: int, frame: FrameType | None) -> NoReturn:
+    _leave_at_the_next()
+    raise KeyboardInterrupt
+
+
+def _leave_at_the_next() -> None:
+    """A second signal, while the first is being answered, ends the process at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
 
 def _debugging(arguments: Sequence[str]) -> bool:
@@ -144,6 +159,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in a shell's background it is ignored
+        signal.signal(signal.SIGINT, _on_sigint)
     _stand_in_for_closed_streams()
     try:
         code = app(arguments, prog_name="normcli", standalone_mode=False)
@@ -155,7 +172,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except NormcliError as error:
         if _debugging(arguments):
             traceback.print_exc()
-        _complain(f"normcli: {_one_line(str(error))}")
+        short = shortage(error.__cause__) if error.__cause__ is not None and error.exit_code == 1 else None
+        _complain(f"normcli: {short or _one_line(str(error))}")
         return error.exit_code
     except (BrokenPipeError, KeyboardInterrupt) as error:
         _forget_stdout()
@@ -163,12 +181,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # what the commands did not foresee: closed or full stdout
         if _debugging(arguments):
             traceback.print_exc()
+        if (short := shortage(error)) is not None:
+            _complain(f"normcli: {short}")
+            return 1
         _complain(f"normcli: cannot write: {_one_line(str(error))}")
         _forget_stdout()
         return 5
     except Exception as error:
         if _debugging(arguments):
             traceback.print_exc()
+        if (short := shortage(error)) is not None:
+            _complain(f"normcli: {short}")
+            return 1
         _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
         return 1
     if code in (130, 143):
@@ -177,11 +201,34 @@ def run(arguments: Sequence[str] | None = None) -> int:
     return int(code or 0)
 
 
+def shortage(error: BaseException) -> str | None:
+    """Say what the machine ran out of, where that is what an error means.
+
+    >>> shortage(RuntimeError("can't start new thread"))
+    'no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers'
+    """
+    text = str(error)
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return "no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers"
+    if isinstance(error, OSError) and error.errno in (errno.ENFILE, errno.EMFILE):
+        return "too many open files (ulimit -n)"
+    # a library that does not find room shows as an ImportError, and NumPy's has 20 lines
+    words = "failed to map|allocate memory|C-extensions failed|shared object file"
+    unloaded = isinstance(error, ImportError | OSError) and re.search(words, text)
+    if isinstance(error, MemoryError) or unloaded or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "not enough memory (ulimit -v, a container's limit): give more, or fewer --workers"
+    return None
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
 def _complain(line: str) -> None:
-    from normcli.cli.render import say
-
+    try:
+        from normcli.cli.render import say
+    except (OSError, ImportError, MemoryError):  # no descriptor or memory is left, not even for a module of ours
+        with suppress(OSError):
+            os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))
+        return
     say(line)

@@ -50,6 +50,7 @@ def run(
     workers: int = 0,
     scheduler: str | None = None,
     merge: Callable[[list[Result]], Result] | None = None,
+    weigh: Callable[[Batch], int] | None = None,
 ) -> Iterator[Result]:
     """Yield `function(batch)` for every batch, in order.
 
@@ -60,6 +61,7 @@ def run(
         workers: number of workers; 0 is one per usable processor.
         scheduler: address of a running Dask cluster; only for "dask", which otherwise starts one here.
         merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
+        weigh: bytes that a batch holds before it is worked on; fewer heavy ones are taken ahead.
 
     Raises:
         UsageError: no such engine, or a negative number of workers.
@@ -76,25 +78,38 @@ def run(
         from normcli.engine import cluster
 
         return cluster.run(function, batches, workers or usable_cpus(), scheduler, merge)
-    return ENGINES[engine](function, batches, workers or usable_cpus())
+    return ENGINES[engine](function, batches, workers or usable_cpus(), weigh or _weightless)
 
 
-def _serial(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+Weigh = Callable[[Any], int]
+_ROOM = 64 << 20  # bytes held by batches under way; one that is heavier goes alone
+
+
+def _weightless(batch: Any) -> int:
+    return 0
+
+
+def _serial(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
     yield from map(function, batches)
 
 
-def _threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+def _threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
     with _abandoned_on_error(ThreadPoolExecutor(workers, "normcli")) as executor:
-        waiting: deque[Future[Any]] = deque()
+        waiting: deque[tuple[Future[Any], int]] = deque()
+        held = 0
         for batch in batches:
-            waiting.append(executor.submit(function, batch))
-            if len(waiting) >= 3 * workers:
-                yield waiting.popleft().result()
+            waiting.append((executor.submit(function, batch), weigh(batch)))
+            held += waiting[-1][1]
+            batch = None  # or its bytes stay until the next one is there
+            while waiting and (len(waiting) >= 3 * workers or held > _ROOM):
+                done, weight = waiting.popleft()
+                held -= weight
+                yield done.result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()
 
 
-def _processes(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+def _processes(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
     """As threads; a batch whose worker was killed is run once more, in a new pool."""
     source = iter(batches)
     held: deque[Any] = deque()  # batches taken from the source, until their result is there
@@ -105,7 +120,7 @@ def _processes(function: Callable[[Any], Any], batches: Iterable[Any], workers: 
             try:
                 waiting = deque(executor.submit(function, batch) for batch in held)
                 while held or not exhausted:
-                    while not exhausted and len(held) < 3 * workers:
+                    while not exhausted and len(held) < 3 * workers and sum(map(weigh, held)) <= _ROOM:
                         try:
                             held.append(next(source))
                         except StopIteration:
@@ -161,7 +176,7 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def _auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) -> Iterator[Any]:
+def _auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
     """Begin here, and go on with processes where an item takes so little that threads would only queue.
 
     With 32x32 JPEGs (60 us each) two threads took 1.7 s over 10,000, twice as long as one: the interpreter
@@ -181,7 +196,7 @@ def _auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: int) 
         return
     chosen = "processes" if spent < _DEAR * items and workers > 1 else "threads"
     log.info("engine: %d %s (%.0f us an item in a trial of %d)", workers, chosen, 1e6 * spent / items, items)
-    yield from ENGINES[chosen](function, source, workers)
+    yield from ENGINES[chosen](function, source, workers, weigh)
 
 
 _TRIAL = 0.04  # seconds; forking pays back after about as many
@@ -202,7 +217,7 @@ def _abandoned_on_error(executor: Executor) -> Iterator[Executor]:
     executor.shutdown()
 
 
-ENGINES: dict[str, Callable[[Callable[[Any], Any], Iterable[Any], int], Iterator[Any]]] = {
+ENGINES: dict[str, Callable[[Callable[[Any], Any], Iterable[Any], int, Weigh], Iterator[Any]]] = {
     "auto": _auto,
     "serial": _serial,
     "threads": _threads,

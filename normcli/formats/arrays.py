@@ -3,7 +3,6 @@
 import io
 import math
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
@@ -13,13 +12,20 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from normcli.errors import TensorError
-from normcli.formats.raw import Reserved, Stored, content
+from normcli.formats.raw import Reserved, Stored, content, stamp_of
 
 MAGIC = b"\x93NUMPY"
 
 
 def _refuse(path: object, why: str) -> NoReturn:
     raise TensorError(f"{path}: {why}")
+
+
+def _refuse_damage(path: object, what: str, error: Exception) -> NoReturn:
+    if isinstance(error, TensorError | MemoryError):
+        raise error
+    text = " ".join(str(error).split())[:200]
+    _refuse(path, f"{what} ({text or type(error).__name__})")
 
 
 def header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -56,13 +62,14 @@ def read_npy(path: Path) -> Stored | NDArray[Any]:
     with path.open("rb") as file:
         shape, fortran, dtype = header(file, path)
         offset = file.tell()
-    claimed, found = math.prod(shape) * dtype.itemsize, path.stat().st_size - offset
+        stamp = stamp_of(file.fileno())
+    claimed, found = math.prod(shape) * dtype.itemsize, stamp[1] - offset
     if claimed != found:
         _refuse(path, f"the header claims {claimed} bytes for shape {shape} {dtype}, the file has {found}")
     if fortran and len(shape) > 1:
-        with Stored(path, offset, shape[::-1], dtype) as stored:
+        with Stored(path, offset, shape[::-1], dtype, stamp) as stored:
             return stored.whole().transpose()
-    return Stored(path, offset, shape, dtype)
+    return Stored(path, offset, shape, dtype, stamp)
 
 
 def read_stream(file: IO[bytes], name: str, limit: int | None) -> NDArray[Any]:
@@ -94,8 +101,8 @@ def npz_keys(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
-    except (zipfile.BadZipFile, OSError, ValueError, EOFError, NotImplementedError) as error:
-        _refuse(path, f"not a sound npz ({error})")
+    except Exception as error:  # zipfile raises what it stumbles on
+        _refuse_damage(path, "not a sound npz", error)
 
 
 def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
@@ -112,8 +119,8 @@ def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
                 return read_stream(member, where, limit)
     except KeyError:
         raise TensorError(f"{path}: no key {key!r}; it has {', '.join(npz_keys(path)) or 'none'}") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        _refuse(where, f"damaged ({error})")
+    except Exception as error:  # zipfile and zlib raise what they stumble on
+        _refuse_damage(where, "damaged", error)
 
 
 def _head(shape: tuple[int, ...], dtype: np.dtype[Any]) -> bytes:

@@ -11,6 +11,7 @@ from normcli import storage
 from normcli.errors import InputError
 from normcli.formats import Item, Listing, Skip, container, unusable
 from normcli.formats.names import Filter
+from normcli.storage.leftovers import PARTIAL
 from normcli.storage.spans import File
 
 
@@ -73,7 +74,7 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     files, folders, others = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(storage.PARTIAL):
+            if entry.name.endswith(PARTIAL):
                 continue  # an output of ours under way, or left by a run that was killed
             kind = _kind(entry, follow)
             if kind is None:

@@ -19,7 +19,7 @@ from normcli.storage.spans import Stamp, read_at
 _LONGEST_HEADER = 10_000  # numpy's own limit
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 _MAGIC = b"\x93NUMPY"
-Take = Callable[[int, int], bytes | None]  # offset, size: the bytes where only the reader can give them
+Take = Callable[[int, int], bytes | bytearray | None]  # offset, size: the bytes where only the reader can give them
 _FEW = (1, 2, 3, 4)  # channels
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
 
@@ -42,13 +42,13 @@ class Slice(NamedTuple):
     shape: tuple[int, ...]
     channels_first: bool
     stamp: Stamp | None = None
-    held: bytes | None = None
+    held: bytes | bytearray | None = None
 
     def __call__(self) -> Any:
         import numpy as np
 
         dtype = np.dtype(self.dtype)
-        data = self.held
+        data: bytes | bytearray | None = self.held
         if data is None:
             data = read_at(self.path, self.offset, prod(self.shape) * dtype.itemsize, self.stamp)
         image = np.frombuffer(data, dtype).reshape(self.shape)
@@ -142,18 +142,19 @@ def images(
     if 0 in shape:
         yield unusable(source, "empty", f"an array of shape {array.shape} holds no pixels")
         return
+    if limit is not None and size > limit:  # one word for all: a stream of a few bytes may claim 2^48 of them
+        what = f"{size} bytes" if alone else f"{count} images of {size} bytes"
+        yield unusable(source, "too-large", f"{what}, more than the limit of {limit} (--max-file-bytes)")
+        return
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
         offset = array.start + i * size
-        if limit is not None and size > limit:
-            yield unusable(key, "too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
-            continue
         held = take(offset, size)
         load = Slice(source, offset, array.dtype, shape, first, stamp, held)
         yield Item(key, load, None if labels is None else str(labels[i]))
 
 
-def header(data: bytes) -> Array:
+def header(data: bytes | bytearray) -> Array:
     """Read an .npy header without evaluating anything.
 
     Raises:
@@ -174,9 +175,19 @@ def header(data: bytes) -> Array:
         raise InputError("damaged", "a damaged NumPy header") from None
     if not isinstance(dtype, str) or dtype[-1:] == "O" or "O" in dtype:
         raise InputError("unsupported", "an array of objects or records, which would have to be unpickled")
+    _check_dtype(dtype)
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in shape):
         raise InputError("damaged", "a damaged NumPy header")
     return Array(dtype, fortran, shape, start + length)
+
+
+def _check_dtype(dtype: str) -> None:
+    import numpy as np
+
+    try:
+        np.dtype(dtype)
+    except Exception:  # NumPy parses it as Python: TypeError, ValueError, SyntaxError, …
+        raise InputError("damaged", f"an array of unknown type {dtype[:40]!r}") from None
 
 
 def check(source: str, array: Array, layout: str) -> str:
@@ -188,10 +199,7 @@ def check(source: str, array: Array, layout: str) -> str:
     """
     import numpy as np
 
-    try:
-        kind = np.dtype(array.dtype).kind
-    except TypeError:
-        raise InputError("damaged", f"an array of unknown type {array.dtype!r}") from None
+    kind = np.dtype(array.dtype).kind
     if kind not in "uifb":
         raise InputError("unsupported", f"an array of {array.dtype}, not of numbers")
     shape = array.shape
@@ -261,8 +269,8 @@ def _labels(reader: Reader, name: str, found: dict[str, tuple[Entry, Array]]) ->
             import numpy as np
 
             entry, array = found[other]
-            if np.dtype(array.dtype).kind in "ui":
-                size = count * _itemsize(array.dtype)
+            size = count * _itemsize(array.dtype)
+            if np.dtype(array.dtype).kind in "ui" and size <= LARGEST_HELD:
                 return np.frombuffer(_Inflating(reader, entry).exactly(array.start, size), array.dtype)
     return None
 
@@ -287,19 +295,18 @@ class _Inflating:
         self._inflater = zlib.decompressobj(-15) if entry.method == 8 else None
         self._at, self._pending = 0, b""
 
-    def at(self, offset: int, size: int) -> bytes:
+    def at(self, offset: int, size: int) -> bytearray:
         """Up to `size` bytes at `offset`."""
         assert offset >= self._at, "a stream is read forwards"
         while self._at < offset:
             if not self._take(min(offset - self._at, 1 << 20)):
-                return b""
-        parts = []
-        while size and (part := self._take(min(size, 1 << 20))):
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+                return bytearray()
+        out = bytearray()  # grows with what comes, whatever is claimed, and is never joined: half the memory
+        while len(out) < size and (part := self._take(min(size - len(out), 1 << 20))):
+            out += part
+        return out
 
-    def exactly(self, offset: int, size: int) -> bytes:
+    def exactly(self, offset: int, size: int) -> bytearray:
         """As `at`, all of it.
 
         Raises:
@@ -327,6 +334,8 @@ class _Inflating:
         while True:
             if not self._pending and self._next < self._end:
                 self._pending = self._reader.at(self._next, min(1 << 16, self._end - self._next))
+                if not self._pending:  # the directory claims more than the file has
+                    raise InputError("truncated", "the archive ends inside the array")
                 self._next += len(self._pending)
             data = self._inflater.decompress(self._pending, size)
             self._pending = self._inflater.unconsumed_tail

@@ -20,6 +20,7 @@ _LABELS = ("label", "labels", "cls", "class", "fine_label", "category", "target"
 _ROWS = 16  # at a time: photographs of 10 MB stay under 200 MB
 _BUFFER = 1 << 20
 _GROUP_BYTES, _GROUP_ROWS = 16 << 20, 1000  # of a row group: what a reader of one row has to read
+_SMALL_FILE = 64 << 20
 
 
 def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
@@ -34,8 +35,10 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
     number = 0
     with Reader(source) as reader:
         try:
-            # without a buffer size pyarrow holds whole row groups: 500 MB on the Hub
-            table = parquet.ParquetFile(reader.file(), buffer_size=_BUFFER, pre_buffer=False)
+            # Without a buffer size pyarrow holds whole row groups: 500 MB on the Hub. With one it believes a page that
+            # claims 2 GiB and takes them, which a small file cannot need.
+            buffer = _BUFFER if reader.size > _SMALL_FILE else 0
+            table = parquet.ParquetFile(reader.file(), buffer_size=buffer, pre_buffer=False)
             column = _column(source, table.schema_arrow, listing.column)
             label = next((name for name in _LABELS if name in table.schema_arrow.names), None)
             names = _class_names(table.schema_arrow.metadata, label)
@@ -49,7 +52,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
                     number += 1
                     item = _item(key, source, images[i].as_py(), listing)
                     yield item if labels is None else item._replace(label=_named(labels[i].as_py(), names))
-        except (pyarrow.ArrowException, OSError, EOFError) as error:
+        except (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
             text = " ".join(str(error).split())
             if isinstance(error, pyarrow.ArrowNotImplementedError):
                 raise InputError("unsupported", text[:200]) from None

@@ -20,11 +20,22 @@ from normcli.errors import TensorError
 CHUNK = 1 << 30  # Linux moves at most 2 GiB in one call
 
 
+Stamp = tuple[int, int, int]
+
+
+def stamp_of(handle: int) -> Stamp:
+    """What a file that was changed or replaced does not keep: inode, size and modification time in ns."""
+    found = os.fstat(handle)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class Stored:
     """A tensor in a file: shape, dtype, and samples read when a slice asks for them."""
 
-    def __init__(self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
+    def __init__(
+        self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], stamp: Stamp | None = None
+    ) -> None:
+        self.path, self.offset, self.shape, self.dtype, self.stamp = path, offset, shape, dtype, stamp
         self._file: IO[bytes] | None = None
         self._opening = threading.Lock()
 
@@ -45,13 +56,15 @@ class Stored:
             if not got:
                 raise TensorError(f"{self.path}: it became shorter while it was read")
             done += got
+        if self.stamp is not None and stamp_of(self._handle()) != self.stamp:
+            raise TensorError(f"{self.path}: it changed while it was read")  # two passes must see the same tensor
         return out
 
     def whole(self) -> NDArray[Any]:
         """Read all of it."""
         if self.shape:
             return self[0 : self.shape[0]]
-        return Stored(self.path, self.offset, (1,), self.dtype)._only().reshape(())
+        return Stored(self.path, self.offset, (1,), self.dtype, self.stamp)._only().reshape(())
 
     def _only(self) -> NDArray[Any]:
         with self:

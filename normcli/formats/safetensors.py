@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli.errors import MissingExtraError, TensorError
-from normcli.formats.raw import Reserved, Stored, content, reserve
+from normcli.formats.raw import Reserved, Stored, content, reserve, stamp_of
 
 MAX_HEADER = 100_000_000
 
@@ -60,8 +60,9 @@ def read(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     Raises:
         TensorError: a header that is damaged, or lies about sizes.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
+        stamp = stamp_of(file.fileno())
+        size = stamp[1]
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, MAX_HEADER):
             _refuse(path, f"the header claims {length} bytes of a file of {size}")
@@ -83,7 +84,7 @@ def read(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
     if 8 + length + end != size:
         _refuse(path, f"its tensors end at {8 + length + end}, the file at {size}")
     tensors = {
-        name: Stored(path, 8 + length + start, shape, bfloat16() if code == "BF16" else np.dtype(TYPES[code]))
+        name: Stored(path, 8 + length + start, shape, bfloat16() if code == "BF16" else np.dtype(TYPES[code]), stamp)
         for name, (start, _, shape, code) in places.items()
     }
     return tensors, metadata
@@ -97,7 +98,7 @@ def _place(path: Path, name: str, entry: Any) -> tuple[int, int, tuple[int, ...]
             _refuse(path, f"{name!r} has the shape {shape} at {start} to {stop}")
     except (TypeError, KeyError, ValueError):
         _refuse(path, f"the entry of {name!r} is incomplete")
-    if code != "BF16" and code not in TYPES:
+    if not isinstance(code, str) or (code != "BF16" and code not in TYPES):
         _refuse(path, f"{name!r} has the dtype {code!r}")
     item = 2 if code == "BF16" else np.dtype(TYPES[code]).itemsize
     if math.prod(shape) * item != stop - start:

@@ -46,6 +46,8 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
     except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
+        if "out of memory" in str(error).lower():  # Pillow says it by an OSError
+            raise InputError("memory", "not enough memory to decode it") from None
         reason = "truncated" if _tells_of_an_early_end(error) else "damaged"
         raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
 

@@ -122,11 +122,21 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
         check_size(page.imagewidth, page.imagelength, reading)
         if page.imagedepth > 1:
             raise InputError("unsupported", "a volume, not an image")
+        _check_bands(page, len(data), reading)
         array = page.asarray()
         if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
             array = np.moveaxis(array, 0, -1)
         notes = ["multi-frame"] if len(tiff.pages) > 1 else []
         return _from_page(array, page, notes)
+
+
+def _check_bands(page: Any, size: int, reading: Reading) -> None:
+    """Refuse what 65,535 claimed bands would take: 210 bytes can ask for 17 GB."""
+    values = page.imagewidth * page.imagelength * page.samplesperpixel
+    if page.compression == 1 and values * page.bitspersample > 8 * size:
+        raise InputError("truncated", f"truncated: {size} bytes for {values} values of {page.bitspersample} bits")
+    if values > 4 * reading.max_pixels:  # as many as RGBA of the largest image
+        raise InputError("bomb", f"{values} values in {page.samplesperpixel} bands, over four times --max-pixels")
 
 
 def _jpeg2000(decode_: Any, data: bytes, reading: Reading) -> Decoded:

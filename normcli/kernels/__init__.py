@@ -30,7 +30,11 @@ def start(name: str = "pixels") -> None:
     with _lock:
         if name not in _loading:
             _loading[name] = threading.Thread(target=_load, args=(name,), name=f"load {name} kernels", daemon=True)
-            _loading[name].start()
+            try:
+                _loading[name].start()
+            except RuntimeError as error:  # no memory for one more thread
+                log.info("no thread to load Numba in (%s); going on without it", error)
+                _modules[name] = None
 
 
 def loaded(name: str = "pixels", *, wait: bool = False) -> ModuleType | None:

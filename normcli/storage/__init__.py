@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from normcli.errors import InputError, OutputError
+from normcli.storage.leftovers import PARTIAL, remove_leftovers, temporary_name
 
-PARTIAL = ".normcli-partial"
 RECENT = 2_000_000_000  # ns: FAT tells times in 2 s, others in 1 s down to 4 ms
 # s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key
 is_remote = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)").match
@@ -56,6 +56,9 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         data = os.read(handle, size + 1)  # one more than promised: end of file shows in the same call
         if len(data) != size:
             data = _read_rest(handle, data, size, limit)
+        after = os.fstat(handle)  # a write in place shows nowhere else; 0.5 us
+        if size and (after.st_size, after.st_mtime_ns) != (size, found.st_mtime_ns):
+            raise InputError("changed", "it changed while it was read")
     except OSError as error:
         raise unreadable(path, error) from None
     finally:
@@ -174,7 +177,8 @@ def whole(path: str | Path) -> Iterator[Path]:
         with _through(path) as temporary:
             yield temporary
         return
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}")
+    remove_leftovers(path)
+    temporary = temporary_name(path)
     try:
         try:
             yield temporary
@@ -221,7 +225,7 @@ def refuse(path: str | Path, error: OSError) -> NoReturn:
     Raises:
         OutputError: always.
     """
-    if isinstance(error, OutputError):
+    if isinstance(error, OutputError) or error.errno is None:  # not of the system: a library that does not load
         raise error
     raise OutputError(f"cannot write {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
 

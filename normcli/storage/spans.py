@@ -81,19 +81,29 @@ def read_at(path: str, offset: int, size: int, stamp: Stamp | None = None) -> by
         data = remote.read_at(path, offset, size)
     else:
         try:
-            handle = _opened(path, stamp)
-            data = os.pread(handle, size, offset)
-            while len(data) < size and (more := os.pread(handle, size - len(data), offset + len(data))):
-                data += more  # one pread gives at most 2 GiB
+            handle, length = _opened(path, stamp)
+            data = b""
+            if offset + size <= length:  # a lying archive may ask for 2^64: nothing is allocated for what is not there
+                data = os.pread(handle, size, offset)
+                while len(data) < size and (more := os.pread(handle, size - len(data), offset + len(data))):
+                    data += more  # one pread gives at most 2 GiB
         except OSError as error:
             raise storage.unreadable(path, error) from None
+        if stamp is not None and stamp_of(handle) != stamp:
+            raise InputError("changed", f"{path} changed while it was read")
     if len(data) != size:
         raise InputError("truncated", f"{len(data)} of {size} bytes: {path} ends early")
     return data
 
 
-def _opened(path: str, stamp: Stamp | None) -> int:
-    """A descriptor of this thread for `path`, opened if need be."""
+def stamp_of(handle: int) -> Stamp:
+    """Size and time of an open file: asked after a read too, since a write in place shows only there."""
+    found = os.fstat(handle)
+    return found.st_size, found.st_mtime_ns
+
+
+def _opened(path: str, stamp: Stamp | None) -> tuple[int, int]:
+    """A descriptor of this thread for `path`, opened if need be, and the length of the file."""
     files: OrderedDict[str, tuple[_Descriptor, Stamp]] | None = getattr(_mine, "files", None)
     if files is None:
         files = _mine.files = OrderedDict()
@@ -106,7 +116,7 @@ def _opened(path: str, stamp: Stamp | None) -> int:
     files.move_to_end(path)
     if stamp is not None and entry[1] != stamp:
         raise InputError("changed", f"{path} changed while it was read")
-    return entry[0].handle
+    return entry[0].handle, entry[1][0]
 
 
 class _Descriptor:

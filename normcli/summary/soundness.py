@@ -59,7 +59,7 @@ def _rows(value: Any, length: int) -> bool:
 def _convention(value: Any, length: int) -> bool:
     if not (isinstance(value, dict) and _row(value.get("mean"), length)):
         return False
-    return value.get("std", 0) is None or _row(value["std"], length)
+    return "std" in value and (value["std"] is None or _row(value["std"], length))
 
 
 def _counts(value: Any) -> bool:

@@ -68,7 +68,7 @@ class Tally:
         *,
         nan: str = "error",
         notes: tuple[str, ...] = (),
-        data: bytes | None = None,
+        data: bytes | memoryview | None = None,
         group: str | None = None,
         moments: bool = False,
     ) -> Moments | None:
@@ -208,6 +208,6 @@ def kind(pixels: Array) -> str:
     return _KINDS[pixels.dtype.char]
 
 
-def digest(data: bytes) -> int:
+def digest(data: bytes | memoryview) -> int:
     """Hash of an item's bytes: the first 128 bits of SHA-256, the fastest in the standard library here."""
     return int.from_bytes(hashlib.sha256(data).digest()[:16], "big")

@@ -40,6 +40,8 @@ def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
     if result["clipped"]:
         share = 100 * result["clipped"] / result["values"]
         render.say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
+    if result.get("changed"):
+        render.say("note: images changed after mean and std were computed of them; run it again")
     if result["looks_normalized"]:
         render.say(
             f"note: {result['looks_normalized']} float images lie within [-5,5] with both signs: "

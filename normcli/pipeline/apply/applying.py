@@ -127,7 +127,8 @@ def apply(
         on_statistics: called with the statistics, where they were computed first.
 
     Returns:
-        The manifest, without the files' records; "reused" counts images that earlier runs wrote.
+        The manifest, without the files' records; "reused" counts images that earlier runs wrote, "changed" tells
+        of images that are not those which mean and std were computed of.
 
     Raises:
         UsageError: settings that cannot be, names that collide, statistics that do not fit.
@@ -293,7 +294,10 @@ class Run:
                     os.unlink(os.path.join(folder, naming.STATISTICS))  # noqa: PTH108, PTH118
             journal.close(forget=untouched)
             raise
-        return {**complete, "reused": self.outcome.reused}
+        # as many images and others: somebody wrote to the source between the two passes
+        before, outcome = self.computed, self.outcome
+        same = before is None or before.images != outcome.images or before.provenance["digest"] == complete["digest"]
+        return {**complete, "reused": outcome.reused, "changed": not same and not outcome.found}
 
     def _map(self, journal: Journal, skip_existing: bool) -> Record:
         work = self.work

@@ -17,6 +17,7 @@ from normcli.errors import UsageError
 from normcli.formats.stack import ARRAY
 from normcli.pipeline.apply.manifest import FILES, NAME, Record, read, refuse_others, text_of
 from normcli.pipeline.apply.naming import WORK
+from normcli.pipeline.apply.soundness import flaw, flaw_of_shard
 
 
 class Standing(NamedTuple):
@@ -119,6 +120,8 @@ class Journal:
                 break
             if number == 0:
                 refuse_others(self.out, record, self.head)
+            elif self._flaw(record) is not None:  # of no run of ours
+                break
             elif "begins" in record:
                 self._forget(record["begins"])
             elif "placed" in record:
@@ -131,6 +134,11 @@ class Journal:
             elif "error" not in record:
                 self._done[text_of(record, "name")] = (path, at, 0)
             at += len(line)
+
+    def _flaw(self, record: Record) -> str | None:
+        if "begins" in record or "placed" in record:
+            return flaw_of_shard(record)
+        return flaw(record, self.head["settings"])
 
     def _forget(self, first: int) -> None:
         """Shards from this one on were begun anew: what was known of them is true no longer."""
@@ -271,9 +279,10 @@ def _checked(line: bytes) -> Record | None:
     text = line[9:-1]
     try:
         sound = line.endswith(b"\n") and int(line[:8], 16) == zlib.crc32(text)
-        return json.loads(text) if sound else None
-    except ValueError:
+        found = json.loads(text) if sound else None
+    except (ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def stands(path: str, size: int, source: str) -> bool:

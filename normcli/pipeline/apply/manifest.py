@@ -14,6 +14,7 @@ from typing import Any
 from normcli import storage
 from normcli.errors import UsageError
 from normcli.pipeline.apply.naming import MANIFEST, WORK
+from normcli.pipeline.apply.soundness import flaw, flaw_of_head
 
 SCHEMA = "normcli/apply/1"
 NAME = MANIFEST
@@ -69,7 +70,7 @@ def read(out: str | Path) -> tuple[Record, Iterator[Record]]:
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     head = _head(path, b"".join(lines))  # written anew by another program, or cut short
-    return head, (_unfolded(record, head) for record in head["files"])
+    return head, (_unfolded(path, record, head) for record in head["files"])
 
 
 def _records(path: Path, at: int, head: Record) -> Iterator[Record]:
@@ -80,17 +81,23 @@ def _records(path: Path, at: int, head: Record) -> Iterator[Record]:
                 return
             try:
                 record = json.loads(line.rstrip(b",\n"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 break
-            yield _unfolded(record, head)
+            yield _unfolded(path, record, head)
     raise UsageError(f"{path}: damaged manifest")
 
 
-def _unfolded(record: Record, head: Record) -> Record:
+def _unfolded(path: Path, record: Any, head: Record) -> Record:
     """A record with its map in it: one that many share stands in the head, and the record has its number."""
-    if isinstance(record.get("map"), int):
-        record["map"] = head["maps"][record["map"]]
-    return record
+    if isinstance(record, dict) and type(record.get("map")) is int:
+        maps = head.get("maps", [])
+        record["map"] = maps[record["map"]] if 0 <= record["map"] < len(maps) else None
+    wrong = flaw(record, head["settings"])
+    if wrong is not None:
+        raise UsageError(
+            f"{path}: damaged manifest, {wrong!r} is missing, of the wrong type, or leads out of the folder"
+        )
+    return dict(record)
 
 
 def _head(path: Path, text: bytes) -> Record:
@@ -99,10 +106,13 @@ def _head(path: Path, text: bytes) -> Record:
         schema = head["schema"]
         if not isinstance(head["settings"], dict) or not isinstance(head["files"], list):
             raise ValueError
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"{path}: not a manifest of normcli apply, or damaged") from None
     if schema != SCHEMA:
         raise UsageError(f"{path}: schema {schema}, this normcli reads {SCHEMA}")
+    wrong = flaw_of_head(head)
+    if wrong is not None:
+        raise UsageError(f"{path}: damaged manifest, {wrong!r} is missing or of the wrong type")
     return dict(head)
 
 
@@ -112,6 +122,8 @@ def refuse_others(out: str, theirs: Record, ours: Record) -> None:
     Raises:
         UsageError: naming the settings that differ.
     """
+    if not isinstance(theirs.get("settings"), dict):
+        raise UsageError(f"{out} holds a damaged journal: --force starts anew")
     differing = [
         f"{key.replace('_', '-')} {_said(theirs['settings'].get(key))} there and {_said(value)} here"
         for key, value in ours["settings"].items()

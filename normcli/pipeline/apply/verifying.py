@@ -96,9 +96,9 @@ def verify(
     expected = (
         settings["scheme"] == "contrast"
         and constants.get("pooled", False)
-        and constants.get("digest") == head["digest"]
+        and constants.get("digest") == head.get("digest")
         and "restore" not in (head.get("maps") or [{}])[0]
-        and not head["clipped"]
+        and not head.get("clipped")
     )
     return Verified(images, channels, problems, expected, 1e-3 if settings["dtype"] == "float16" else 1e-6)
 

@@ -182,7 +182,9 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
             elif work.writing:
                 path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
                 storage.place(f"{work.folder}/{temporary_name()}", path, parts)
-    except InputError as error:
+    except (InputError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            error = InputError("memory", f"not enough memory to {stage} it")
         done.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
         done.failures.append(Failure(item.key, stage, error.reason, error.message))
         return

@@ -45,14 +45,17 @@ def load(out: str, settings: Record, record: Record) -> Array:
     if to == "stack":
         try:
             array = stacks.read(os.path.join(out, stacks.ARRAY))[record["row"]]  # noqa: PTH118
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, IndexError) as error:
             raise InputError("damaged", f"{stacks.ARRAY}: {error}") from None
     elif to == "tar":
         path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
         array = tar.array_at(path, record["offset"], record["bytes"])
     elif to == "parquet":
         path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
-        array = _group(path, record["group"])[record["row"]]
+        try:
+            array = _group(path, record["group"])[record["row"]]
+        except IndexError:
+            raise InputError("damaged", f"holds no row {record['row']} in group {record['group']}") from None
     else:
         name = text_of(record, "name") + outputs.KINDS[to].suffix
         array = outputs.decode(to, os.path.join(out, name), settings["alpha"])  # noqa: PTH118
@@ -81,6 +84,8 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
     if to == "stack":
         return
     if outputs.KINDS[to].shard:
+        if record["shard"] >= len(shards):
+            raise InputError("damaged", f"the manifest knows no shard {record['shard']}")
         shard = shards[record["shard"]]
         name, size, said = shard["name"], shard["bytes"], f"{shard['name']} "
     else:

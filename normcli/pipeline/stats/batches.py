@@ -15,6 +15,13 @@ _LARGEST = 512
 _LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are under way
 
 
+def held_by(batch: Batch) -> int:
+    """Bytes that the recipes of a batch hold."""
+    if isinstance(batch, Alone):
+        return 0
+    return sum(getattr(item.load, "held_bytes", 0) for item in batch if isinstance(item, Item))
+
+
 class Batches:
     """An iterator of lists of items; `learn` tells it how long a batch took.
 

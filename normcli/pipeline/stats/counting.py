@@ -14,7 +14,7 @@ from normcli.errors import NoInputError, NormcliError, RemoteError, UsageError
 from normcli.formats import Item, Listing, Skip, folder
 from normcli.images import Reading
 from normcli.pipeline.prefetch import ahead
-from normcli.pipeline.stats.batches import Alone, Batches
+from normcli.pipeline.stats.batches import Alone, Batches, held_by
 from normcli.pipeline.stats.counted import Counted, Failure, together
 from normcli.pipeline.stats.journal import Journal
 from normcli.pipeline.stats.masking import Masking
@@ -269,7 +269,7 @@ def _run(
     batches = Batches(reader(items), None if keeper is None else keeper.starts, marks)
     # what is looked at or written down batch by batch is not merged on the way
     merge = together if keeper is None and not counting.rows else None
-    results = engine.run(partial(count_batch, counting), batches, merge=merge, **runner)
+    results = engine.run(partial(count_batch, counting), batches, merge=merge, weigh=held_by, **runner)
     with warnings.catch_warnings(), keeper if isinstance(keeper, Journal) else nullcontext():
         # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")

@@ -39,8 +39,11 @@ class Recalled(NamedTuple):
         with open(self.path, "rb") as file:  # noqa: PTH123
             file.seek(self.offset)
             line = _parsed(file.read(self.size))
-        assert line is not None, "the line was checked when the journal was opened"
-        return Counted.from_state(json.loads(zlib.decompress(base64.b64decode(line["counts"]))))
+        try:
+            assert line is not None, "the line was checked when the journal was opened"
+            return Counted.from_state(json.loads(zlib.decompress(base64.b64decode(line["counts"]))))
+        except Exception as error:  # its checksum is right and its counts are not: nobody's write was cut short
+            raise UsageError(f"{self.path} is damaged ({type(error).__name__}); delete it to start anew") from None
 
 
 class Journal:
@@ -86,7 +89,7 @@ class Journal:
                 if not line.endswith(b"\n"):  # not even the first line was finished: an empty journal
                     break
                 _check(found, settings, self._path)
-            elif found is not None:
+            elif found is not None and _is_sound(found):
                 first = bytes.fromhex(found["first"])
                 place = Recalled(str(self._path), at, len(line), found["inputs"])
                 self._lines.setdefault(first, []).append((found["inputs"], found["items"], place))
@@ -183,15 +186,30 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _is_sound(line: dict[str, Any]) -> bool:
+    """Whether a line says which items it stands for."""
+    first, inputs = line.get("first"), line.get("inputs")
+    if not (
+        type(inputs) is int and 0 < inputs < 1 << 32 and isinstance(first, str) and isinstance(line.get("items"), str)
+    ):
+        return False
+    try:
+        return bool(bytes.fromhex(str(first)))
+    except ValueError:
+        return False
 
 
 def _check(found: dict[str, Any] | None, settings: dict[str, Any], path: Path) -> None:
     if found is None or found.get("schema") != SCHEMA:
         raise UsageError(f"{path} is damaged, or no journal that this normcli reads; delete it to start anew")
-    theirs = found["settings"]
+    theirs = found.get("settings")
+    if not isinstance(theirs, dict):
+        raise UsageError(f"{path} is damaged; delete it to start anew")
     for key in sorted({*settings, *theirs}):
         if settings.get(key) != theirs.get(key):
             raise UsageError(

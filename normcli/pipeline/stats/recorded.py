@@ -17,7 +17,8 @@ import numpy as np
 from normcli.errors import InputError, OutputError, StatisticsFileError, UsageError
 from normcli.pipeline.stats.counted import Counted, Failure
 from normcli.pipeline.stats.journal import lock
-from normcli.storage import PARTIAL, refuse, sync_folders
+from normcli.storage import refuse, sync_folders
+from normcli.storage.leftovers import PARTIAL
 from normcli.storage.spans import open_regular
 from normcli.summary import Summary
 from normcli.tally import Floats, Tally

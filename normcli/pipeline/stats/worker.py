@@ -78,7 +78,9 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
                 done.tally.add(into)
             del image, data  # not beside the next
         except Exception as error:
-            if not isinstance(error, InputError):
+            if isinstance(error, MemoryError):
+                error = InputError("memory", f"not enough memory to {stage} it")
+            elif not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
                 error = InputError("unexpected", f"{type(error).__name__}: {error}")
             done.tally.failed[error.reason] += 1
@@ -101,7 +103,7 @@ def _count(
     group: Callable[[Item], str] | None,
 ) -> None:
     notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
-    encoded = data if isinstance(data, bytes) else data.tobytes()
+    encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
     moments = into.count(
         image.pixels,
         image.weights,

@@ -1,0 +1,195 @@
+"""Small files that claim, or become, gigabytes: refused by what they say, before memory is taken.
+
+Every bomb is counted in a process of its own beside good images; its peak is compared with that of a run without
+the bomb. The budget is that of the design: workers x largest image that is let through, and 100 MB.
+"""
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import struct
+import subprocess
+import sys
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import ROOT, encoded, photograph
+
+WORKERS = 2
+SLACK = 100  # MB
+
+CODE = """
+import re, sys
+from pathlib import Path
+from normcli.cli import run
+code = run(sys.argv[1:])
+sys.stdout.flush()
+# not ru_maxrss: after exec that still holds the peak of the process that started this one
+used = int(re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())[1])
+sys.stderr.write(f"PEAK {used // 1024}\\n")
+sys.exit(code)
+"""
+
+
+def peak(folder: Path, *arguments: Any) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
+    """Largest resident set in MB, threads only; and what the command said."""
+    command = [sys.executable, "-c", CODE, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, cwd=folder, env=environment, timeout=120)
+    assert b"Traceback" not in done.stderr, done.stderr
+    return int(done.stderr.rpartition(b"PEAK ")[2]), done
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def deflated(megabytes: int) -> bytes:
+    packer = zlib.compressobj(9)
+    zeros = bytes(1 << 20)
+    return b"".join(packer.compress(zeros) for _ in range(megabytes)) + packer.flush()
+
+
+def png(width: int, height: int, *before: bytes) -> bytes:
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(before) + chunk(b"IDAT", deflated(8)) + chunk(b"IEND", b"")
+
+
+def tiff(width: int, height: int, bits: int) -> bytes:
+    tags = [(256, 4, 1, width), (257, 4, 1, height), (258, 3, 1, bits), (259, 3, 1, 8), (262, 3, 1, 1)]
+    tags += [(273, 4, 1, 200), (277, 3, 1, 1), (278, 4, 1, height), (279, 4, 1, 1000), (339, 3, 1, 1)]
+    body = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + bytes(4)
+    return (b"II*\0" + struct.pack("<I", 8) + body).ljust(200, b"\0") + deflated(1)
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    data = bytearray(encoded(photograph(16, 16), "JPEG"))
+    at = data.index(b"\xff\xc0")
+    struct.pack_into(">HH", data, at + 5, height, width)
+    return bytes(data)
+
+
+def gif(width: int, height: int) -> bytes:
+    data = bytearray(encoded(photograph(16, 16, 1), "GIF"))
+    struct.pack_into("<HH", data, 6, width, height)
+    at = data.index(b",\0\0\0\0")
+    struct.pack_into("<HH", data, at + 5, width, height)
+    return bytes(data)
+
+
+def bmp(width: int, height: int) -> bytes:
+    data = bytearray(encoded(photograph(16, 16), "BMP"))
+    struct.pack_into("<ii", data, 18, width, height)
+    return bytes(data)
+
+
+def a_tar(name: str, megabytes: int) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        info = tarfile.TarInfo(name)
+        info.size = megabytes << 20
+        archive.addfile(info, io.BytesIO(bytes(megabytes << 20)))
+    return out.getvalue()
+
+
+def a_zip(name: str, megabytes: int, heads: int = 1) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for i in range(heads):
+            archive.writestr(f"{i}{name}", bytes(megabytes << 20))
+    return out.getvalue()
+
+
+def npz_that_claims(shape: str) -> bytes:
+    head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\1\0" + struct.pack("<H", len(head)) + head)
+    return out.getvalue()
+
+
+BOMBS: dict[str, Callable[[], bytes]] = {
+    "claims.png": lambda: png(50_000, 50_000),
+    "profile.png": lambda: png(100, 100, chunk(b"iCCP", b"x\0\0" + deflated(500))),
+    "text.png": lambda: png(100, 100, *[chunk(b"zTXt", b"x\0\0" + deflated(100)) for _ in range(5)]),
+    "claims.jpg": lambda: jpeg_of(65_000, 65_000),
+    "claims.gif": lambda: gif(60_000, 60_000),
+    "claims.bmp": lambda: bmp(60_000, 60_000),
+    "claims.tif": lambda: tiff(60_000, 60_000, 8),
+    "deep.tif": lambda: tiff(60_000, 60_000, 32),
+    "claims.ppm": lambda: b"P6 60000 60000 255\n" + bytes(1000),
+    "claims.tga": lambda: bytes([0, 0, 2]) + bytes(9) + struct.pack("<HHBB", 60_000, 60_000, 24, 0),
+    "zeros.tar.gz": lambda: gzip.compress(a_tar("a.jpg", 400)),
+    "zeros.tar.bz2": lambda: bz2.compress(a_tar("a.jpg", 200)),
+    "zeros.tar.xz": lambda: lzma.compress(a_tar("a.jpg", 200), preset=1),
+    "labels.tar.gz": lambda: gzip.compress(a_tar("a.cls", 200)),
+    "zeros.zip": lambda: a_zip("a.jpg", 400),
+    "many.zip": lambda: a_zip("a.jpg", 60, heads=8),
+    "claims.npz": lambda: npz_that_claims("(1099511627776, 1048576, 1048576, 3)"),
+    "images-idx3-ubyte.gz": lambda: gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(100 << 20)),
+}
+BOMBS["page.parquet"] = (Path(__file__).parent / "crashes/parquet/page-of-2-gib.bin").read_bytes
+QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz", "page.parquet")
+
+
+@pytest.fixture(scope="module")
+def normal(tmp_path_factory: pytest.TempPathFactory) -> int:
+    folder = tmp_path_factory.mktemp("normal")
+    good(folder)
+    return peak(folder, "stats", "good", "-j", WORKERS, "--json")[0]
+
+
+def good(folder: Path) -> None:
+    (folder / "good").mkdir()
+    for i in range(4):
+        (folder / f"good/{i}.png").write_bytes(encoded(photograph(seed=i)))
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.campaign) for n in BOMBS], ids=str
+)
+def test_a_bomb_takes_no_memory(name: str, normal: int, tmp_path: Path) -> None:
+    good(tmp_path)
+    (tmp_path / name).write_bytes(BOMBS[name]())
+    used, done = peak(tmp_path, "stats", "good", name, "-j", WORKERS, "--json", "--max-pixels", 64 << 20)
+    found = json.loads(done.stdout)
+    assert found["images"] >= 4 and done.returncode in (0, 3)
+    print(f"{name}: {(tmp_path / name).stat().st_size} bytes, peak {used} MB, {used - normal} over a normal run")
+    assert used <= normal + SLACK
+
+
+def test_images_that_inflate_take_no_more_than_images_that_do_not(tmp_path: Path) -> None:
+    """8 images of 57 MB from 0.5 MB: a reader that runs ahead of the workers would hold them all."""
+    zeros = np.zeros((8, 5000, 4000, 3), np.uint8)
+    np.save(tmp_path / "zeros.npy", zeros)
+    np.savez_compressed(tmp_path / "zeros.npz", images=zeros)
+    plain, _ = peak(tmp_path, "stats", "zeros.npy", "-j", WORKERS, "--json")
+    used, _ = peak(tmp_path, "stats", "zeros.npz", "-j", WORKERS, "--json")
+    print(f"8 images of 57 MB: {plain} MB plain, {used} MB inflated")
+    assert used <= plain + SLACK
+
+
+def test_a_tensor_that_inflates_stays_under_its_limit(normal: int, tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((4, 3, 4000, 4000), np.float32))
+    np.save(tmp_path / "y.npy", np.zeros((4, 3, 4, 4), np.float32))
+    plain, _ = peak(tmp_path, "tensor", "layer-norm", "y.npy", "-o", "z.npy")
+    used, done = peak(tmp_path, "tensor", "layer-norm", "x.npz", "-o", "z.npz", "--memory-limit", "100MB")
+    assert done.returncode == 1 and b"memory limit" in done.stderr and done.stderr.count(b"\n") == 2
+    assert used <= plain + SLACK and not (tmp_path / "z.npz").exists()
+
+
+def test_the_measure_sees_memory(tmp_path: Path, normal: int) -> None:
+    """A run that is allowed a large image does take it."""
+    good(tmp_path)
+    (tmp_path / "large.png").write_bytes(encoded(np.zeros((9000, 9000, 3), np.uint8), compress_level=1))
+    used, _ = peak(tmp_path, "stats", "large.png", "-j", 1, "--json")
+    assert used > normal + 9000 * 9000 * 3 // (1 << 20) / 2
