@@ -226,3 +226,26 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
             assert tree(out) == undisturbed
             (out / "normcli.json").unlink()
             journal.parent.mkdir(exist_ok=True)
+
+
+def test_killed_while_the_statistics_are_written(tmp_path: Path, photos: Path) -> None:
+    """Their temporary file lies with the others, so that a resumed run removes it."""
+    true = os.replace
+    seen: list[str] = []
+
+    def die(source: Any, target: Any) -> None:
+        if str(target).endswith("stats.json"):
+            seen.append(str(source))
+            raise KeyboardInterrupt  # as good as a kill: nothing is tidied up after it
+        true(source, target)
+
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", die)
+        patch.setattr(os, "unlink", lambda *_: None)
+        normcli.apply(photos, out=out)
+    assert [Path(path).parent.name for path in seen] == [WORK]
+    assert Path(seen[0]).exists() and finals(out) == {}
+    normcli.apply(photos, out=out, resume=True)
+    normcli.apply(photos, out=tmp_path / "plain")
+    assert tree(out) == tree(tmp_path / "plain")

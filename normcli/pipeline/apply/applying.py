@@ -282,7 +282,9 @@ class Run:
         journal.open(resume=again)
         try:
             if self.computed is not None:
-                self.computed.save(os.path.join(folder, naming.STATISTICS))  # noqa: PTH118
+                # by way of the folder that vanishes: a kill leaves no temporary file among the outputs
+                path = os.path.join(folder, naming.STATISTICS)  # noqa: PTH118
+                storage.place(f"{journal.work}/file-statistics", path, [self.computed.to_json().encode()])
             complete = self._map(journal, skip_existing)
         except BaseException as error:
             if self.work.stop is not None:
