@@ -232,7 +232,9 @@ class Ledger:
                 whole.kinds = {**done.kinds, **whole.kinds}
             elif self._writer is not None:
                 for unit, entry in zip(what or [], done.entries, strict=True):
-                    if isinstance(unit, Record) and entry is not None:
+                    if isinstance(unit, Record):
+                        # a file that is in the sum and not in the ledger would be counted twice by an update
+                        assert entry is not None, unit.key
                         self._write(_of_file(unit, entry))
             done.entries = []
             yield done

@@ -66,6 +66,7 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             shape = image.pixels.shape
             if counting.masking is not None:
                 left_out = counting.masking.apply(item.key, image)
+            # members of containers are kept together, except a file that a table names, which looks like any file
             apart = counting.ledger and isinstance(getattr(item.load, "recipe", item.load), File)
             into = tally.Tally() if apart else done.tally
             _count(done, into, item, data, image, shape, counting, group)
