@@ -52,7 +52,7 @@ def test_the_second_stats_on_one_journal_is_refused_at_once(tmp_path: Path, undi
     case = Case(filled(tmp_path), [*COMMANDS["stats"], "--resume"])
     with stopped(case, case.command, "open", "in/3.png") as first:
         done = case.run()
-        assert done.returncode == 1 and b"another run is writing this journal" in done.stderr
+        assert done.returncode == 1 and b"another run is writing it" in done.stderr
         assert done.stderr.count(b"\n") == 1
     assert first.returncode == 0
     assert case.results() == undisturbed["stats"]

@@ -59,7 +59,7 @@ def test_the_shell_blocks_run(folder: Path) -> None:
 def test_the_torch_block_runs(folder: Path) -> None:
     pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
     (block,) = (block for language, block in BLOCKS if language == "python")
-    told = 'print(f"batches {sum(1 for _ in DataLoader(Photos("photos"), batch_size=None))} {type(batch).__name__}")\n'
+    told = 'print("batches", sum(1 for _ in DataLoader(Photos("photos"), batch_size=None)), type(batch).__name__)\n'
     photographs = len(list((folder / "photos").rglob("*.jpg")))
     assert photographs > 0
     assert run("python", block + told, folder) == f"batches {photographs} Tensor\n".encode()
