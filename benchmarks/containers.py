@@ -1,41 +1,43 @@
 """Containers against the folder: time for the same photographs, memory for many tiny images in shards."""
 
+import argparse
 import io
 import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.timing import ROOT, alternating, peak_megabytes, seconds
+from benchmarks.timing import ROOT, Row, alternating, peak_megabytes, show, takes
 
 _TINY = 100_000
 _SHARD = 10_000
 
 
-def main(arguments: list[str]) -> None:
-    """Print ratios to the folder, and peak memory for 1,000 and 100,000 tiny images.
-
-    Args:
-        arguments: a folder of photographs, then `--runs N`; without a folder `../shared/data/imagenet-300`.
-    """
-    runs = int(arguments[arguments.index("--runs") + 1]) if "--runs" in arguments else 7
-    named = [a for a in arguments if not a.startswith("--") and not a.isdecimal()]
-    folder = Path(named[0] if named else ROOT.parent / "shared/data/imagenet-300")
+def main(arguments: list[str]) -> list[Row]:
+    """Print ratios to the folder, and peak memory for 1,000 and 100,000 tiny images."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks containers", description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path, default=ROOT.parent / "shared/data/imagenet-300")
+    parser.add_argument("--rounds", type=int, default=9)
+    chosen = parser.parse_args(arguments)
+    rows = []
     with tempfile.TemporaryDirectory() as there:
-        if folder.is_dir():
-            _times(folder, Path(there), runs)
+        if chosen.folder.is_dir():
+            rows += show(_times(chosen.folder, Path(there), chosen.rounds))
         else:
-            print(f"{folder} is absent: name a folder of photographs")
-        _memory(Path(there))
+            print(f"{chosen.folder} is absent: name a folder of photographs")
+        return rows + show(_memory(Path(there)))
 
 
-def _times(folder: Path, there: Path, runs: int) -> None:
+def _times(folder: Path, there: Path, rounds: int) -> Iterator[Row]:
     sources = {"folder": folder, **_packed(folder, there)}
-    times = alternating({name: _command(source) for name, source in sources.items()}, runs)
-    print(f"{folder.name}: whole process, median of {runs} rounds")
-    for name, elapsed in times.items():
-        print(f"  {name:8} {elapsed:6.2f} s  {elapsed / times['folder']:5.2f} x the folder")
+    times = alternating({name: _command(source) for name, source in sources.items()}, rounds)
+    for name, elapsed in list(times.items())[1:]:
+        bound = 1.0 if name == "tar" else None
+        yield takes(
+            f"stats, the photographs of {folder.name} in a {name}", "the folder", elapsed, times["folder"], bound
+        )
 
 
 def _packed(folder: Path, there: Path) -> dict[str, Path]:
@@ -58,7 +60,7 @@ def _packed(folder: Path, there: Path) -> dict[str, Path]:
     return {**paths, "parquet": there / "a.parquet"}
 
 
-def _memory(there: Path) -> None:
+def _memory(there: Path) -> Iterator[Row]:
     picture = _picture()
     few, many = there / "few.tar", []
     _shard(few, picture, 1_000)
@@ -67,9 +69,8 @@ def _memory(there: Path) -> None:
         _shard(many[-1], picture, _SHARD)
     tiny = there / f"tiny-{{000..{len(many) - 1:03d}}}.tar"
     small, large = peak_megabytes(_command(few)), peak_megabytes(_command(tiny))
-    print(f"tiny images in tar shards: {small:.0f} MB at the peak for 1,000, {large:.0f} MB for {_TINY:,}")
-    elapsed = seconds(_command(tiny))
-    print(f"  {_TINY:,} in {elapsed:.1f} s: {_TINY / elapsed:,.0f} images/s")
+    work = f"memory, {_TINY:,} images of 32x32 in tar shards"
+    yield Row(work, "as for 1,000", f"+{large - small:.0f} MB", "<= 20 MB", large - small <= 20)
 
 
 def _picture() -> bytes:
