@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError
-from normcli.formats import Item, Listing, Refused, Skip, npy, unusable
+from normcli.formats import Item, Listing, Refused, Skip, unusable
 from normcli.formats.names import Filter, folder_of
 from normcli.storage import is_remote, write_all
 from normcli.storage.reader import Reader, Stream
@@ -79,6 +79,8 @@ def _samples(
             found = _item(source, member, blocks, reader, wanted, listing)
             if isinstance(found, Item):
                 if name.endswith(".npy") and not isinstance(found.load, Refused):  # asked for by --include
+                    from normcli.formats import npy  # 5 ms that photographs do not need
+
                     found = found._replace(load=npy.Unpacked(found.load, found.key, listing.layout))
                 held.append(found)
             elif isinstance(found, Skip):
@@ -365,6 +367,8 @@ def array_at(path: str, offset: int, size: int) -> Any:
         InputError: missing, or something else lies there.
     """
     import numpy as np
+
+    from normcli.formats import npy
 
     name = os.path.basename(path)  # noqa: PTH119
     try:
