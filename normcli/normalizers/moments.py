@@ -91,6 +91,17 @@ def _kernels() -> Any:
     return tensors
 
 
+def _read(array: Array, *shape: int) -> Array:
+    """An array as the kernels read it: of one kind, whether it comes from memory or from a file.
+
+    Numba compiles anew for arrays that may not be written, or lie at odd addresses, and LLVM may then add up in
+    another order.
+    """
+    array = np.require(array, requirements=["C", "A"]).reshape(shape or array.shape)
+    array.flags.writeable = False
+    return array
+
+
 def channel_moments(view: View) -> Moments:
     """Take the moments of every channel of every sample: a table (N, C) of view.length elements each."""
     row_moments = _kernels().row_moments
@@ -98,7 +109,7 @@ def channel_moments(view: View) -> Moments:
     mean, low, m2 = np.empty((3, view.samples, view.rows))
 
     def run(start: int, stop: int) -> None:
-        rows = view.block(start, stop).reshape(-1, view.length)
+        rows = _read(view.block(start, stop), -1, view.length)
         row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)))
 
     if view.size:
@@ -124,9 +135,9 @@ def affine(
     def run(x: Array, y: Array, start: int) -> None:
         stop = start + len(x)
         affine_rows(
-            x.reshape(-1, view.length),
+            _read(x, -1, view.length),
             y.reshape(-1, view.length),
-            *(t[start:stop].reshape(-1) for t in table),
+            *(_read(t[start:stop], -1) for t in table),
         )
 
     return view.each(dtype, run)
@@ -168,10 +179,11 @@ def normalize(
     a, b = (np.ascontiguousarray(np.broadcast_to(t, shape)) for t in (a, b))
     if shape[1] == length:
         a, b = _narrow(a, b)
+    a, b = _read(a), _read(b)
     statistic = length if head is None else head
 
     def run(x: Array, y: Array, start: int) -> None:
-        x, y = x.reshape(-1, length), y.reshape(-1, length)
+        x, y = _read(x, -1, length), y.reshape(-1, length)
         normalize_rows(x, y, start * groups, a, b, eps, centred, outside, statistic)
 
     return view.each(dtype, run)
