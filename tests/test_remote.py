@@ -50,6 +50,22 @@ def test_s3_gives_the_folders_state(row: str, bucket: Any, folder: Path, tmp_pat
         assert normcli.stats(*sources, by="folder", engine=engine).to_json() == plain.to_json()
 
 
+@pytest.mark.campaign
+@pytest.mark.parametrize("row", ["tar", "tar.gz", "webdataset", "zip", "parquet", "s3"])
+def test_300_photographs_have_one_state(row: str, bucket: Any, shared_data: Path, tmp_path: Path) -> None:
+    """However they are packed, whoever counts them."""
+    photographs = shared_data / "imagenet-300"
+    plain = normcli.stats(photographs, engine="serial").to_json()
+    (tmp_path / "packed").mkdir()
+    if row == "s3":
+        upload(bucket, photographs, "all")
+        sources = ["s3://photos/all"]
+    else:
+        sources = [str(path) for path in packing.ROWS[row][1](photographs, tmp_path / "packed")]
+    for engine in ("serial", "threads", "processes", "dask"):
+        assert normcli.stats(*sources, engine=engine, workers=2).to_json() == plain, engine
+
+
 def test_s3_with_a_journal_reads_nothing_again(
     bucket: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
