@@ -1,4 +1,4 @@
-"""Normalizers beside torch: in-process, 2 threads each, float32, medians of alternating runs.
+"""Normalizers beside torch: 2 threads each, float32, medians of alternating runs in several processes.
 
 Each side is measured in steady state: a turn is ten calls that are not timed and then thirty that are, and the
 sides take turns. torch's threads spin for some milliseconds after each call, so a side that is timed right
@@ -7,14 +7,19 @@ against a plain copy of the same tensor on one thread.
 """
 
 import argparse
+import importlib
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 import normcli.normalizers as nn
-from benchmarks.timing import Row, faster, show
+from benchmarks.timing import ROOT, Row, faster, show
 
 THREADS = 2
 
@@ -71,28 +76,41 @@ def cases(torch: Any) -> list[tuple[str, float, np.ndarray[Any, Any], Callable[[
 def main(arguments: list[str]) -> list[Row]:
     """Print two lines for each normalizer: against torch, and as a share of a plain copy's bandwidth."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks tensor", description=__doc__)
-    parser.add_argument("--turns", type=int, default=12, help="turns of each side; 30 timed calls in each")
-    turns = parser.parse_args(arguments).turns
-    try:
-        import torch
-    except ImportError:
-        torch = None
+    parser.add_argument("--turns", type=int, default=4, help="turns of each side; 30 timed calls in each")
+    parser.add_argument("--processes", type=int, default=7, help="in how many processes, one after the other")
+    parser.add_argument("--one", action="store_true", help="measure in this process, print the ratios as JSON")
+    chosen = parser.parse_args(arguments)
+    torch = None if find_spec("torch") is None else importlib.import_module("torch")
+    if chosen.one:
+        print(json.dumps(measured(torch, chosen.turns)))
+        return []
+    if torch is None:
         print("absent peers: torch")
-    else:
+    command = [sys.executable, "-m", "benchmarks", "tensor", "--one", "--turns", str(chosen.turns)]
+    runs = [json.loads(subprocess.check_output(command, cwd=ROOT)) for _ in range(chosen.processes)]
+    return show(rows(torch, runs))
+
+
+def measured(torch: Any, turns: int) -> dict[str, list[float]]:
+    """For each case, the median over the turns of the time of a copy, and of torch, as a multiple of ours."""
+    if torch is not None:
         torch.set_num_threads(THREADS)
         torch.set_grad_enabled(False)
+    found = {}
     with nn.resources(threads=THREADS):
-        return show(rows(torch, turns))
+        for name, _, data, ours, theirs in cases(torch):
+            out = np.empty_like(data)
+            sides: list[Callable[[], Any]] = [ours, lambda o=out, d=data: np.copyto(o, d)]  # type: ignore[misc]
+            mine, *others = timed([*sides, *([theirs] if theirs else [])], turns)
+            found[name] = [float(np.median(other / mine)) for other in others]
+    return found
 
 
-def rows(torch: Any, turns: int) -> Iterator[Row]:
-    """Measure each case: the median, over the turns, of the ratio within a turn."""
-    for name, target, data, ours, theirs in cases(torch):
-        out = np.empty_like(data)
-        sides: list[Callable[[], Any]] = [ours, lambda o=out, d=data: np.copyto(o, d)]  # type: ignore[misc]
-        mine, copy, *peer = timed([*sides, *([theirs] if theirs else [])], turns)
+def rows(torch: Any, runs: list[dict[str, list[float]]]) -> Iterator[Row]:
+    """Take the median of the processes: where memory comes to lie differs from one to the next."""
+    for name, target, *_ in cases(None):
+        share, *peer = np.median([run[name] for run in runs], axis=0)
         if peer:
             version = torch.__version__.partition("+")[0]
-            yield faster(name, f"torch {version}, 2 threads", 1.0, float(np.median(peer[0] / mine)), target)
-        share = float(np.median(copy / mine))
-        yield Row(name, "bandwidth of a plain copy", f"{share:.0%}", ">= 50%", share >= 0.5)
+            yield faster(name, f"torch {version}, 2 threads", 1.0, float(peer[0]), target)
+        yield Row(name, "bandwidth of a plain copy", f"{share:.0%}", ">= 50%", bool(share >= 0.5))
