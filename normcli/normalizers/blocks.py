@@ -5,6 +5,7 @@ computed by one thread: so results are the same bits on any machine that runs th
 """
 
 import itertools
+import math
 import os
 import queue
 import threading
@@ -23,6 +24,8 @@ Array = NDArray[Any]
 
 # 1 MB stays in the L2 cache between two readings; with 25 MB in 25 blocks, two threads end together
 BLOCK_BYTES = 1 << 20
+
+_LINES = 64  # bytes of a cache line
 
 # what one block costs at most while a formula in NumPy works on it, as a multiple of its bytes: the block,
 # its float64 copy (twice as large) and about five temporaries of that size
@@ -53,6 +56,16 @@ class Resources:
     allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any]
 
 
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """As `np.empty`, at the start of a cache line: vectors that are stored across two lines cost 4%."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if size < _LINES * 1024:
+        return np.empty(shape, dtype)
+    held = np.empty(size + _LINES, np.uint8)
+    start = -held.ctypes.data % _LINES
+    return held[start : start + size].view(dtype).reshape(shape)
+
+
 def processors() -> int:
     """Count the processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -65,7 +78,7 @@ _resources: ContextVar[Resources | None] = ContextVar("resources", default=None)
 
 def current() -> Resources:
     """Give the resources of this call."""
-    return _resources.get() or Resources(processors(), None, np.empty)
+    return _resources.get() or Resources(processors(), None, aligned)
 
 
 @contextmanager
@@ -73,7 +86,7 @@ def resources(
     *,
     threads: int | None = None,
     memory: int | None = None,
-    allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any] = np.empty,
+    allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any] = aligned,
 ) -> Iterator[None]:
     """Bound what the normalizers called inside may use; no setting changes a bit of any result.
 
