@@ -76,6 +76,14 @@ def albumentations(files: list[Path], out: Path) -> None:
         np.save(out / f"{path.name}.npy", normalize(image=image)["image"].transpose(2, 0, 1))
 
 
+# from, to, way: apply takes arithmetic for float32 and tables for float16 and quantized files
+KERNELS = (
+    ("uint8", "float32", "arithmetic"),
+    ("uint8", "float32", "look-up"),
+    ("uint8", "float16", "look-up"),
+    ("uint16", "float32", "arithmetic"),
+    ("uint16", "float16", "look-up"),
+)
 LOOPS = {"bare": bare, "usual": usual, "albumentations": albumentations}
 
 
@@ -119,23 +127,22 @@ def kernels() -> Iterator[Row]:
     scale, shift, source = np.array(STD), np.array(MEAN), np.arange(3)
     rng = np.random.default_rng(0)
     for title, size, count in (("300 photographs of 500x375", 3 * 187_500, 300), ("24 megapixels", 3 * 24_000_000, 1)):
-        into = np.empty((count, size), np.float32)
-        other = np.zeros_like(into)
-        copied = 2 * into.nbytes / median(lambda: each(np.copyto, into, other))  # noqa: B023
-        for depth in (np.uint8, np.uint16):
+        for depth, dtype, name in KERNELS:
             levels = rng.integers(0, np.iinfo(depth).max, (count, size), depth)
-            tables = rng.random((3, np.iinfo(depth).max + 1)).astype(np.float32)
-            ways: dict[str, Callable[[Array, Array], None]] = {
-                "arithmetic": lambda x, y: mapping.affine(x, 3, source, scale, shift, y, True),
-                "look-up": lambda x, y: mapping.look_up(x, 3, source, tables, y, True),  # noqa: B023
-            }
-            for name, way in ways.items():
-                spent = median(lambda: each(way, levels, into))  # noqa: B023
-                share = (levels.nbytes + into.nbytes) / spent / copied
-                work = f"kernel, {depth.__name__} to float32, {name}"
-                chosen = name == "arithmetic"  # what apply uses for float32
-                target = (">= 50%", share >= 0.5) if chosen else ("", None)
-                yield Row(work, f"bandwidth of memcpy, {title}", f"{share:.0%}", *target)
+            into = np.empty((count, size), dtype)
+            other = np.zeros_like(into)
+            copied = 2 * into.nbytes / median(lambda: each(np.copyto, into, other))  # noqa: B023
+            bits = np.dtype(f"u{into.itemsize}")  # Numba has no float16, and a look-up moves bits
+            tables = rng.integers(0, 1 << 15, (3, np.iinfo(depth).max + 1)).astype(bits)
+            if name == "look-up":
+                one = lambda x, y: mapping.look_up(x, 3, source, tables, y.view(bits), True)  # noqa: B023, E731
+            else:
+                one = lambda x, y: mapping.affine(x, 3, source, scale, shift, y, True)  # noqa: E731
+            spent = median(lambda: each(one, levels, into))  # noqa: B023
+            share = (levels.nbytes + into.nbytes) / spent / copied
+            work = f"kernel, {depth} to {dtype}, {name}"
+            target = (">= 50%", share >= 0.5) if dtype == "float32" else ("", None)
+            yield Row(work, f"bandwidth of memcpy, {title}", f"{share:.0%}", *target)
 
 
 def each(way: Callable[[Array, Array], None], first: Array, second: Array) -> None:

