@@ -137,8 +137,10 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "claims.npz": lambda: npz_that_claims("(1099511627776, 1048576, 1048576, 3)"),
     "images-idx3-ubyte.gz": lambda: gzip.compress(b"\0\0\x08\3" + b"\xff" * 12 + bytes(100 << 20)),
 }
-BOMBS["page.parquet"] = (Path(__file__).parent / "crashes/parquet/page-of-2-gib.bin").read_bytes
-QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz", "page.parquet")
+CRASHES = Path(__file__).parent / "crashes"
+BOMBS["page.parquet"] = (CRASHES / "parquet/page-of-2-gib.bin").read_bytes
+BOMBS["depths.tif"] = (CRASHES / "image/depth-is-three-numbers.bin").read_bytes
+QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz", "page.parquet", "depths.tif")
 
 
 @pytest.fixture(scope="module")

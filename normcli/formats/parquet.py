@@ -52,7 +52,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
                     number += 1
                     item = _item(key, source, images[i].as_py(), listing)
                     yield item if labels is None else item._replace(label=_named(labels[i].as_py(), names))
-        except (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError) as error:
+        except (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError, OverflowError) as error:
             text = " ".join(str(error).split())
             if isinstance(error, pyarrow.ArrowNotImplementedError):
                 raise InputError("unsupported", text[:200]) from None

@@ -119,6 +119,10 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
         return _jpeg2000(imagecodecs.jpeg2k_decode, data, reading)
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page: Any = tiff.pages[0]
+        for name in ("imagewidth", "imagelength", "imagedepth", "samplesperpixel", "bitspersample"):
+            value = getattr(page, name)
+            if not isinstance(value, int):  # several values: a tuple times a million would fill the memory
+                raise InputError("unsupported", f"a TIFF whose {name} is {str(value)[:40]}")
         check_size(page.imagewidth, page.imagelength, reading)
         if page.imagedepth > 1:
             raise InputError("unsupported", "a volume, not an image")
