@@ -4,6 +4,7 @@ Every engine has one signature and gives results in the order of the batches, wh
 a bounded number of batches under way. So the same bits come from each.
 """
 
+import gc
 import logging
 import os
 import signal
@@ -161,6 +162,7 @@ def _process_pool(workers: int) -> Executor:
 def _follow_the_parent() -> None:
     import multiprocessing
 
+    gc.freeze()  # what was forked is not looked through again, which would copy its pages
     warnings.simplefilter("ignore")  # damage is counted; Pillow's words on it are not ours
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -199,7 +201,7 @@ def _auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, 
     yield from ENGINES[chosen](function, source, workers, weigh)
 
 
-_TRIAL = 0.04  # seconds; forking pays back after about as many
+_TRIAL = 0.015  # seconds in which one processor stands idle; forking pays back after about as many
 _DEAR = 5e-4  # seconds an item from which threads do well
 
 

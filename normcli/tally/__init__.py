@@ -15,6 +15,7 @@ from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import Integers
 from normcli.tally.per_image import Moments, PerImage
+from normcli.tally.small import Small
 
 __all__ = ["Bucket", "Floats", "Integers", "Moments", "PerImage", "Tally", "digest", "kind"]
 
@@ -92,11 +93,13 @@ class Tally:
         bucket = self.buckets.get(key)
         if bucket is None:
             bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
-        found: Moments | None
+        found: Moments | None = None
         by_channel: list[Any]
         if isinstance(bucket, Floats):
             found, *by_channel = bucket.count(pixels, nan)
             weight = found.weight
+        elif group is None and not moments and weights is None and Small.takes(pixels):
+            bucket.count_later(pixels)
         else:
             weight, sums = bucket.count(pixels, weights)
             by_channel = [sums[:, 0], sums[:, 1]]

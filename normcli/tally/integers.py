@@ -10,6 +10,7 @@ import numpy as np
 from normcli import kernels
 from normcli.exact import packed, unpacked
 from normcli.tally.per_image import Moments, PerImage
+from normcli.tally.small import Small, histogram_of
 
 Array = np.ndarray[Any, Any]
 
@@ -28,25 +29,44 @@ class Integers:
 
     def __init__(self, channels: int, dtype: str, unit: int = 1) -> None:
         self.channels, self.dtype, self.unit = channels, dtype, unit
-        self.histogram: Array = np.zeros((channels, _BINS[dtype]), np.int64)
+        self._histogram: Array = np.zeros((channels, _BINS[dtype]), np.int64)
         self._per_image = PerImage(channels, _BITS)
-        self._rows: list[tuple[int, Array]] = []  # weight and sums (C,2) of images not yet in it
+        self._rows: list[tuple[Array, Array]] = []  # weights (B) and sums (B,C,2) of images not yet in it
+        self._small = Small(channels)  # images not yet in any of them
 
     def count(self, pixels: Array, weights: Array | None) -> tuple[int, Array]:
         """Add one image (H,W,C); give its weight and its sums (C,2) of values and of squares."""
         if weights is not None:
-            weight, sums = _count_weighted(pixels, weights, self.histogram)
+            weight, sums = _count_weighted(pixels, weights, self._histogram)
         else:
             weight, sums = pixels.shape[0] * pixels.shape[1], np.empty((self.channels, 2), np.int64)
-            _count(pixels, self.histogram, sums)
-        self._rows.append((weight, sums))
+            _count(pixels, self._histogram, sums)
+        self._rows.append((np.array([weight]), sums[None]))
         return weight, sums
+
+    def count_later(self, pixels: Array) -> None:
+        """Add one image that `Small.takes`, of which nothing is asked but what it adds to the others."""
+        self._small.add(pixels)
+        if self._small.full:
+            self._settle()
+
+    def _settle(self) -> None:
+        if len(self._small):
+            histogram, images = self._small.counted()
+            self._histogram += histogram
+            self._rows += [(np.full(len(sums), pixels), sums) for pixels, sums in images]
+
+    @property
+    def histogram(self) -> Array:
+        """How often each channel has each value (C,bins)."""
+        self._settle()
+        return self._histogram
 
     def count_histogram(self, histogram: Array) -> tuple[int, Array]:
         """Add one image by its histogram (C,bins); give what `count` gives of its pixels."""
-        self.histogram += histogram
+        self._histogram += histogram
         weight, sums = int(histogram[0].sum()), np.array([sums_of(row) for row in histogram], dtype=object)
-        self._rows.append((weight, sums))
+        self._rows.append((np.array([weight]), sums[None]))
         return weight, sums
 
     def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> Moments:
@@ -62,9 +82,10 @@ class Integers:
     @property
     def per_image(self) -> PerImage:
         """Sums over images of per-image values; brings in the images counted since the last look, all at once."""
+        self._settle()
         if self._rows:
-            weights = np.array([row[0] for row in self._rows], np.int64)
-            values = self._values(weights, np.array([row[1] for row in self._rows]))
+            weights = np.concatenate([row[0] for row in self._rows])
+            values = self._values(weights, np.concatenate([row[1] for row in self._rows]))
             several = weights > self.unit
             self._rows.clear()
             self._per_image.images += len(weights)
@@ -96,17 +117,17 @@ class Integers:
     def add(self, other: "Integers", sign: int = 1) -> None:
         """Add (or take away) the counts of other images."""
         if sign == 1:
-            self.histogram += other.histogram
+            self._histogram += other.histogram
             self._rows += other._rows
             self._per_image.add(other._per_image)
         else:
-            self.histogram = self.histogram - other.histogram
+            self._histogram -= other.histogram
             self.per_image.add(other.per_image, sign)
 
     @property
     def images(self) -> int:
         """Number of images."""
-        return self._per_image.images + len(self._rows)
+        return self._per_image.images + sum(len(row[0]) for row in self._rows) + len(self._small)
 
     @property
     def weight(self) -> int:
@@ -184,25 +205,20 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
 def _histogram_without_numba(pixels: Array) -> Array:
     """Histogram (C,bins) of one image."""
-    height, width, channels = pixels.shape
+    channels = pixels.shape[2]
     own: Array
     if pixels.dtype == np.uint8 and pixels.size <= _SMALL:
         bins = _scratch.bins[: pixels.size]
         np.add(pixels.reshape(-1), _offsets(channels)[: pixels.size], out=bins)
         own = np.bincount(bins, minlength=channels * 256).reshape(channels, 256)
     elif pixels.dtype == np.uint8 and channels in (1, 3):
-        from PIL import Image
-
-        mode = "L" if channels == 1 else "RGB"
-        rows = max(1, _STRIP // width)  # Pillow holds a pixel in 4 bytes: not the whole of a large image at once
+        flat = pixels.reshape(-1)  # Pillow holds a pixel in 4 bytes: not the whole of a large image at once
         own = np.zeros((channels, 256), np.int64)
-        for top in range(0, height, rows):
-            strip = np.ascontiguousarray(pixels[top : top + rows])
-            image = Image.frombuffer(mode, (width, len(strip)), strip, "raw", mode, 0, 1)
-            own += np.array(image.histogram(), np.int64).reshape(channels, 256)
+        for at in range(0, flat.size, _STRIP * channels):
+            own += histogram_of(flat[at : at + _STRIP * channels], channels)
     else:
-        flat, levels = pixels.reshape(-1, channels), _BINS[pixels.dtype.name]
-        own = np.stack([np.bincount(flat[:, c], minlength=levels) for c in range(channels)])
+        levels = _BINS[pixels.dtype.name]
+        own = np.stack([np.bincount(pixels[:, :, c].reshape(-1), minlength=levels) for c in range(channels)])
     return own
 
 
