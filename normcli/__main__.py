@@ -1,5 +1,6 @@
 """The console script's door: answers --version at once, leaves the rest to `normcli.cli`."""
 
+import gc
 import os
 import sys
 from typing import NoReturn
@@ -12,10 +13,10 @@ def main() -> None:
 
         sys.stdout.write(f"normcli {__version__}\n")
         return
-    if sys.argv[1:2] != [
-        "tensor"
-    ]:  # OpenBLAS's threads spin for 80 ms when NumPy is imported; only whitening uses them
+    if sys.argv[1:2] != ["tensor"]:
+        # OpenBLAS's threads spin for 80 ms when NumPy is imported; only whitening uses them
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.set_threshold(20_000)  # of 700, each full collection looks through what NumPy and typer have made: 5% of a run
     try:
         from normcli.cli import run
     except KeyboardInterrupt:

@@ -68,6 +68,9 @@ def ahead(
             if load is not None and is_remote(getattr(load, "path", "")):
                 pool = pool or ThreadPoolExecutor(_READERS, "normcli reader")
                 future = pool.submit(_fetch, load)
+            elif not waiting:
+                yield thing
+                continue
             waiting.append((thing, future))
             while waiting and (waiting[0][1] is None or len(waiting) > _AHEAD):
                 yield first()
