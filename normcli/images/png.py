@@ -6,6 +6,7 @@ whole and of a kind without say in the pixels, every checksum right up to the en
 """
 
 import logging
+import os
 import threading
 import zlib
 from collections.abc import Callable
@@ -120,3 +121,13 @@ def _load(size: int) -> Callable[[bytes], Any] | None:
             log.debug("PNG by Pillow: %s", error)
         _tried = True
         return _decode
+
+
+def _before_fork() -> None:
+    """Load it once here, not once in every worker that is about to be made."""
+    if _waiting and not _tried:
+        _load(_PAYS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
