@@ -7,6 +7,7 @@ whole and of a kind without say in the pixels, every checksum right up to the en
 
 import logging
 import os
+import struct
 import threading
 import zlib
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from normcli.images.policy import Decoded, Reading, check_size
 log = logging.getLogger("normcli.images")
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_OPENING = struct.Struct(">16sIIBBBBB")  # signature and name of IHDR; width, height, depth, colour, three methods
+_CHUNK, _CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
 _CHANNELS = {0: 1, 2: 3}  # by colour type
 # chunks that change neither pixels nor notes, with the lengths at which decoders agree on them
 _HARMLESS = {
@@ -73,16 +76,15 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
 
     The checksums of the image data are left to the decoder.
     """
-    if data[:16] != SIGNATURE + b"\0\0\0\rIHDR" or data[24:25] != b"\x08" or data[26:29] != b"\0\0\0":
+    if len(data) < _OPENING.size:
         return None
-    channels = _CHANNELS.get(data[25])
-    width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    if channels is None or not width or not height:
+    opening, width, height, depth, colour, *rest = _OPENING.unpack_from(data)
+    channels = _CHANNELS.get(colour)
+    if opening != SIGNATURE + b"\0\0\0\rIHDR" or depth != 8 or any(rest) or not (channels and width and height):
         return None
     at, end, place = 8, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
     while at + 12 <= end:
-        length = int.from_bytes(data[at : at + 4], "big")
-        kind = data[at + 4 : at + 8]
+        length, kind = _CHUNK.unpack_from(data, at)
         after = at + 12 + length
         if after > end:
             return None
@@ -93,7 +95,7 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
             at = after
             continue
         place = 2 if place else 0
-        if zlib.crc32(data[at + 4 : after - 4]) != int.from_bytes(data[after - 4 : after], "big"):
+        if zlib.crc32(data[at + 4 : after - 4]) != _CHECKSUM.unpack_from(data, after - 4)[0]:
             return None
         if kind == b"IEND":
             return (width, height, channels) if place and not length else None
