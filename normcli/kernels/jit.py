@@ -7,6 +7,7 @@ at all; each shows as a different exception, at decoration or at the first call.
 import hashlib
 import logging
 import pickle
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from typing import Any
 
 import numba
 from numba.core.caching import IndexDataCacheFile
+
+LITTLE = sys.byteorder == "little"  # the first byte of a word is its lowest: kernels load several at once
 
 log = logging.getLogger("normcli.kernels")
 _compiling = threading.RLock()

@@ -6,14 +6,10 @@ the bits are those of NumPy's float64 path. For float32 output the arithmetic is
 dtypes that have no arithmetic here: float16 and quantized integers.
 """
 
-import sys
-
 import numpy as np
 from numba import njit
 
-from normcli.kernels.jit import kernel
-
-_LITTLE = sys.byteorder == "little"
+from normcli.kernels.jit import LITTLE, kernel
 
 
 @kernel
@@ -106,7 +102,7 @@ def look_up(pixels, channels, source, tables, out, planar):  # type: ignore[no-u
         x, y, z = out[:count], out[count : 2 * count], out[2 * count :]
         ta, tb, tc = tables[0], tables[1], tables[2]
         done = 0
-        if _LITTLE and pixels.itemsize == 1 and source[0] == 0 and source[1] == 1 and source[2] == 2:
+        if LITTLE and pixels.itemsize == 1 and source[0] == 0 and source[1] == 1 and source[2] == 2:
             done = count // 4 * 4
             _look_up_fours(pixels[: 3 * done].view(np.uint32), ta, tb, tc, x, y, z)
         for i in range(done, count):

@@ -178,7 +178,7 @@ class Integers:
 
 
 # Loading Numba costs 0.4 s of processor time, as much again to wait for it, and 120 MB. Until the detour below
-# has cost as much, 8-bit images take it: Pillow's histogram or NumPy's bincount, 0.9 ns a pixel and 9 us an image
+# has cost as much, 8-bit images take it: Pillow's histogram or NumPy's bincount, 1 ns a pixel and 25 us an image
 # dearer. So a small folder never pays for the load, and a large one pays at most twice.
 _LOADING = 0.8
 _detour = 0.0
@@ -191,14 +191,14 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
     simple = pixels.dtype == np.uint8 and channels in (1, 3)
     compiled = kernels.loaded(wait=not simple)
     if compiled is None:
-        _detour += 9e-6 + 0.9e-9 * pixels.size / channels
+        _detour += 25e-6 + 1e-9 * pixels.size / channels
         if _detour > _LOADING:
             kernels.start()
         own = _histogram_without_numba(pixels)
         histogram += own
         sums[:] = own @ _powers(own.shape[1])
-    elif simple:
-        (compiled.count_rgb8 if channels == 3 else compiled.count_gray8)(pixels.reshape(-1), histogram, sums)
+    elif pixels.dtype == np.uint8 and channels <= 4:
+        compiled.count_bytes(pixels.reshape(-1), histogram, sums)
     else:
         compiled.count_integers(pixels.reshape(-1), histogram, sums)
 
