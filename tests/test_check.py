@@ -13,7 +13,7 @@ from conftest import Run
 from PIL import Image
 
 from normcli import stats
-from normcli.cli.options import joined
+from normcli.cli.numbers import joined
 from normcli.dialects.reading import Number, number
 from normcli.errors import UsageError
 from normcli.presets import PRESETS

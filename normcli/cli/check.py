@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from normcli.cli import numbers
 from normcli.cli import options as o
 from normcli.errors import UsageError, unknown
 
@@ -24,7 +25,7 @@ def _presets(incomplete: str) -> list[str]:
 app = typer.Typer(add_completion=False)
 
 
-@app.command(cls=o.Rows)
+@app.command(cls=numbers.Rows)
 def check(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
     mean: Annotated[str | None, typer.Option(metavar="N...", help="The means, one a channel.")] = None,
@@ -99,7 +100,7 @@ def _given(
         return *_from_config(config), ""
     if mean is None:
         raise UsageError("--std without --mean: give both")
-    return o.numbers("mean", mean), None if std is None else o.numbers("std", std), ""
+    return numbers.numbers("mean", mean), None if std is None else numbers.numbers("std", std), ""
 
 
 def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from normcli.cli import numbers
 from normcli.cli import options as o
 from normcli.errors import UsageError
 
@@ -119,7 +120,7 @@ def stats(
             max_file_bytes=max_file_bytes,
             resize=resize,
             center_crop=center_crop,
-            range=o.white(range),
+            range=numbers.white(range),
             nan=nan,
             by=by,
             engine=engine,

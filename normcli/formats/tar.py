@@ -3,24 +3,21 @@
 A member of a plain local tar is a span that the worker reads; a compressed or remote tar is read once, in order,
 by one reader. The headers are parsed here, not by `tarfile`: that is silent where a shard is cut inside a header,
 unpacks nothing faster (40 us a member against 6), and follows what an archive asks for.
-
-Shards are written for WebDataset: members in order, no owner and no time, so the same images give the same bytes.
 """
 
 import json
-import os
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from normcli.errors import InputError
 from normcli.formats import Item, Listing, Refused, Skip, unusable
 from normcli.formats.names import Filter, folder_of
-from normcli.storage import is_remote, write_all
+from normcli.storage import is_remote
 from normcli.storage.reader import Reader, Stream
-from normcli.storage.spans import Held, Span, read_at
+from normcli.storage.spans import Held, Span
 
 BLOCK = 512
-_END = bytes(BLOCK)
+END = bytes(BLOCK)  # of an archive: two of these
 _LONGEST_NAME = 1 << 16
 _LARGEST_PAX = 1 << 20
 _LARGEST_MEMBER = 1 << 30  # of a stream, whose members are held; --max-file-bytes sets another
@@ -167,14 +164,14 @@ def members(blocks: "Stream | _Windows") -> Iterator[Member]:
         header = blocks.at(at, BLOCK)
         if len(header) < BLOCK:
             raise InputError("truncated", f"the archive is cut short after {at} bytes: no end-of-archive blocks")
-        if header == _END:
-            if blocks.at(at + BLOCK, BLOCK) != _END:
+        if header == END:
+            if blocks.at(at + BLOCK, BLOCK) != END:
                 raise InputError("truncated", "the archive is cut short: one end-of-archive block of two")
             _check_the_rest(blocks, at + 2 * BLOCK)
             if name is not None or size is not None:
                 raise InputError("damaged", "the last header tells of a member that does not follow")
             return
-        kind, claimed = _checked(header, at)
+        kind, claimed = checked(header, at)
         start = at + BLOCK
         if kind in (b"L", b"K", b"x", b"g"):  # about the next member: its long name, its link, its pax records
             data = _extension(blocks, kind, start, claimed)
@@ -218,8 +215,12 @@ def _check_the_rest(blocks: "Stream | _Windows", at: int) -> None:
         raise InputError("trailing-data", "data after the end of the archive is not read: several tars in one file?")
 
 
-def _checked(header: bytes, at: int) -> tuple[bytes, int]:
-    """Type and size in a header whose checksum is right."""
+def checked(header: bytes, at: int) -> tuple[bytes, int]:
+    """Type and size in a header whose checksum is right.
+
+    Raises:
+        InputError: it is not, or there is no size.
+    """
     stored = _octal(header[148:156])
     total = byte_sum(header) - sum(header[148:156]) + 256
     if stored != total and stored != _signed(header):
@@ -303,94 +304,6 @@ def _after_sparse_map(blocks: "Stream | _Windows", start: int, length: int) -> i
 
 def _padded(size: int) -> int:
     return -size % BLOCK + size
-
-
-class Writer:
-    """A shard under way: samples one after the other, then the two end-of-archive blocks.
-
-    Args:
-        path: temporary; whoever calls puts it under its name.
-
-    Attributes:
-        size: bytes so far.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
-        self.size = 0
-
-    def after(self, size: int) -> int:
-        """How large the shard would be with so many bytes more."""
-        return self.size + size + len(_END) * 2
-
-    def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:
-        """Write what `sample` packed; give where its array begins, behind the header of KEY.npy."""
-        at = self.size + memoryview(parts[0]).nbytes
-        self.size += write_all(self._handle, parts)
-        return {"offset": at}
-
-    def close(self, *, whole: bool) -> int:
-        """Close the file; where it is to be a `whole` archive, with its end and durably. Give its size."""
-        try:
-            if whole:
-                self.size += write_all(self._handle, [_END, _END])
-                os.fsync(self._handle)
-        finally:
-            os.close(self._handle)
-        return self.size
-
-
-def key_of(name: str) -> str:
-    """The key of a WebDataset sample: its readers take the first dot of a file's name for the key's end.
-
-    >>> key_of("cat/v1.0/a.b.jpg")
-    'cat/v1.0/a_b_jpg'
-    """
-    folder, slash, last = name.rpartition("/")
-    return folder + slash + last.replace(".", "_")
-
-
-def sample(key: str, array: Sequence[Any], label: str | None) -> list[Any]:
-    """One image as the members KEY.npy and, where there is a label, KEY.cls: buffers, the first a header alone."""
-    size = sum(memoryview(part).nbytes for part in array)
-    parts = [_header(f"{key}.npy", size), *array, bytes(-size % BLOCK)]
-    if label is not None:
-        text = label.encode()
-        parts += [_header(f"{key}.cls", len(text)), text, bytes(-len(text) % BLOCK)]
-    return parts
-
-
-def array_at(path: str, offset: int, size: int) -> Any:
-    """Read the array of a sample that `Writer` wrote, where it told that it lies.
-
-    Raises:
-        InputError: missing, or something else lies there.
-    """
-    import numpy as np
-
-    from normcli.formats import npy
-
-    name = os.path.basename(path)  # noqa: PTH119
-    try:
-        head = read_at(path, offset - BLOCK, BLOCK)
-        kind, claimed = _checked(head, offset - BLOCK)
-        found = npy.header(data := read_at(path, offset, size))
-        if (kind, claimed) != (b"0", size) or found.fortran:
-            raise InputError("damaged", "another member lies where its array was")
-        return np.frombuffer(data, found.dtype, offset=found.start).reshape(found.shape)
-    except InputError as error:
-        raise InputError(error.reason, f"{name}: {error.message}") from None
-    except (ValueError, TypeError) as error:
-        raise InputError("damaged", f"{name}: {' '.join(str(error).split())}") from None
-
-
-def _header(name: str, size: int) -> bytes:
-    from tarfile import GNU_FORMAT, TarInfo
-
-    info = TarInfo(name)
-    info.size, info.mode = size, 0o644
-    # names of more than 100 bytes, and of any bytes: GNU's long names are the one way that every reader knows
-    return info.tobuf(GNU_FORMAT, "utf-8", "surrogateescape")
 
 
 class _Windows:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from normcli.cli import numbers
 from normcli.cli import options as o
 from normcli.errors import UsageError
 
@@ -15,7 +16,7 @@ app = typer.Typer(add_completion=False)
 MAP, FILES, WAY = "How pixels are mapped", "What is written", "Checks and the way back"
 
 
-@app.command(cls=o.Rows)
+@app.command(cls=numbers.Rows)
 def apply(
     context: typer.Context,
     sources: o.Sources = None,
@@ -198,7 +199,7 @@ def apply(
         "max_file_bytes": max_file_bytes,
         "resize": resize,
         "center_crop": center_crop,
-        "range": o.white(range),
+        "range": numbers.white(range),
         "nan": nan,
     }
     if str(output) == "-" or sources == ["-"]:
@@ -277,7 +278,7 @@ def _only(context: typer.Context, what: str, taken: set[str]) -> None:
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
-    return None if text is None else tuple(number.value for number in o.numbers(name, text))
+    return None if text is None else tuple(number.value for number in numbers.numbers(name, text))
 
 
 def _pair(text: str | None) -> tuple[float, float] | None:

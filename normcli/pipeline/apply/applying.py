@@ -10,7 +10,7 @@ from typing import Any
 
 from normcli import storage
 from normcli.errors import NormcliError, UsageError
-from normcli.formats import Listing, tar
+from normcli.formats import Listing, webdataset
 from normcli.images import Reading
 from normcli.pipeline.apply import constants as numbers
 from normcli.pipeline.apply import manifest, naming, outputs, planning, shards, stacking, transforms
@@ -181,7 +181,7 @@ def apply(
     count = naming.survey(
         listed,
         out=None if dry_run else folder,
-        written=tar.key_of if to == "tar" else lambda name: name + (suffix or ""),
+        written=webdataset.key_of if to == "tar" else lambda name: name + (suffix or ""),
         files=suffix is not None,
         labels=labels,
     )

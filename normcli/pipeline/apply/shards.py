@@ -14,7 +14,7 @@ from typing import Any
 
 from normcli import storage
 from normcli.errors import UsageError
-from normcli.formats import Skip, parquet, tar
+from normcli.formats import Skip, parquet, webdataset
 from normcli.pipeline.apply import manifest, outputs
 from normcli.pipeline.apply.journal import Journal, stands
 from normcli.pipeline.apply.manifest import Record, text_of
@@ -94,7 +94,7 @@ class Packer:
         self._work, self._size, self._journal, self._kept = work, size, journal, kept
         self._number = 0
         self._records = self._images = 0  # of the shard under way
-        self._writer: tar.Writer | parquet.Writer | None = None
+        self._writer: webdataset.Writer | parquet.Writer | None = None
         self._temporary = f"{work.folder}/file-shard"
         self.shards: list[Record] = []
 
@@ -138,7 +138,7 @@ class Packer:
             if self._writer is None:
                 dtype = self._work.transform.dtype
                 of_tar = self._work.to == "tar"
-                self._writer = tar.Writer(self._temporary) if of_tar else parquet.Writer(self._temporary, dtype)
+                self._writer = webdataset.Writer(self._temporary) if of_tar else parquet.Writer(self._temporary, dtype)
             record |= self._writer.add(parts, name, label, shape)
         except OSError as error:
             storage.refuse(self._path(), error)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from normcli import images, storage
 from normcli.errors import InputError, UsageError
-from normcli.formats import Skip, tar
+from normcli.formats import Skip, webdataset
 from normcli.formats.stack import Stack
 from normcli.images import Reading
 from normcli.images.orientation import upright
@@ -178,7 +178,9 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
                 if work.writing:
                     work.stack.write_row(task.row, mapped.array)
             elif work.writing and sharded:
-                done.chunks.append(tar.sample(tar.key_of(name), parts, label) if work.to == "tar" else parts)
+                if work.to == "tar":
+                    parts = webdataset.sample(webdataset.key_of(name), parts, label)
+                done.chunks.append(parts)
             elif work.writing:
                 path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
                 storage.place(f"{work.folder}/{temporary_name()}", path, parts)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.formats import parquet, tar
+from normcli.formats import parquet, webdataset
 from normcli.formats import stack as stacks
 from normcli.pipeline.apply import manifest, outputs
 from normcli.pipeline.apply.manifest import Record, text_of
@@ -49,7 +49,7 @@ def load(out: str, settings: Record, record: Record) -> Array:
             raise InputError("damaged", f"{stacks.ARRAY}: {error}") from None
     elif to == "tar":
         path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
-        array = tar.array_at(path, record["offset"], record["bytes"])
+        array = webdataset.array_at(path, record["offset"], record["bytes"])
     elif to == "parquet":
         path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
         try:
