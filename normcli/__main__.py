@@ -5,6 +5,8 @@ import os
 import sys
 from typing import NoReturn
 
+_MULTIPLYING = {"zca-whitening", "iter-norm", "cosine-norm"}  # normalizers that multiply large matrices
+
 
 def main() -> None:
     """Run normcli with the arguments of this process and exit with its code."""
@@ -13,9 +15,12 @@ def main() -> None:
 
         sys.stdout.write(f"normcli {__version__}\n")
         return
-    if sys.argv[1:2] != ["tensor"]:
-        # OpenBLAS's threads spin for 80 ms when NumPy is imported; only whitening uses them
+    if not _MULTIPLYING & {word.replace("_", "-") for word in sys.argv[2:]}:
+        # OpenBLAS's threads spin for 80 ms when NumPy is imported, and it asks for their memory for ever where there
+        # is none
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Numba would import it for linear algebra that no kernel has: 0.17 s, and no end where memory is short
+    sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
     gc.set_threshold(20_000)  # of 700, each full collection looks through what NumPy and typer have made: 5% of a run
     try:
         from normcli.cli import run

@@ -198,11 +198,12 @@ def test_no_home_and_no_cache(case: Case, expected: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("kilobytes", [150_000, *map(later, range(50_000, 700_000, 50_000))])
-def test_little_address_space(kilobytes: int, case: Case, expected: dict[str, bytes]) -> None:
+def test_little_address_space(kilobytes: int, case: Case, name: str, expected: dict[str, bytes]) -> None:
     """What does not fit ends in a line of ours, or of OpenBLAS where that gives up first; what fits is right."""
     most = kilobytes * 1024
     done = case.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)))
-    assert done.returncode in (0, 1, 3, 4), done.stderr
+    # a tensor is one input; of images some may fit, or none
+    assert done.returncode in ((0,) if kilobytes >= 600_000 else (0, 1) if name == "tensor" else (0, 1, 3, 4))
     if done.returncode == 3:  # some images fitted: told in the data
         assert any(b'"complete": false' in data for data in case.results().values())
         return
@@ -216,9 +217,10 @@ def test_little_address_space(kilobytes: int, case: Case, expected: dict[str, by
 def test_few_file_descriptors(free: int, case: Case, expected: dict[str, bytes]) -> None:
     """0: nothing can be opened at all."""
     done = case.run("files", "", str(free), "")
-    assert done.returncode in ((1, 2, 4, 5) if free == 0 else (0, 1, 2, 3, 4, 5)), done.stderr
+    # in between it depends on what is opened last: images (3, 4) or an output (5)
+    assert done.returncode in ((1,) if free == 0 else (0,) if free >= 6 else (0, 3, 4, 5)), done.stderr
     if done.returncode not in (0, 3):
-        one_line(done, b"too many open files", b"not enough memory")
+        one_line(done, b"too many open files")
         case.whole({**expected, **{key: value for key, value in case.results().items() if key == "s.json"}})
     assert free or not case.results()
 

@@ -121,3 +121,14 @@ def test_a_small_run_loads_no_numba(tmp_path: Path) -> None:
     code = f"import sys, normcli; normcli.stats({str(tmp_path)!r}); print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_the_command_never_imports_scipy(tmp_path: Path) -> None:
+    """Numba does where it is installed: 0.17 s, and its OpenBLAS asks for memory for ever under `ulimit -v`."""
+    (tmp_path / "scipy").mkdir()
+    (tmp_path / "scipy/__init__.py").write_text("import os; os._exit(99)")
+    np.save(tmp_path / "x.npy", np.ones((4, 3), np.float32))
+    command = [sys.executable, "-m", "normcli", "tensor", "layer-norm", "x.npy", "-o", "y.npy", "-q"]
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
