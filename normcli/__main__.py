@@ -29,7 +29,12 @@ def main() -> None:
     except (OSError, ImportError, MemoryError) as error:  # no descriptor or no memory for the first modules
         os.write(2, f"normcli: cannot start: {' '.join(str(error).split()) or type(error).__name__}\n".encode())
         os._exit(1)
-    _leave(run())
+    try:
+        code = run()
+    except MemoryError:  # not even for the line that says so
+        os.write(2, b"normcli: not enough memory\n")
+        os._exit(1)
+    _leave(code)
 
 
 def _leave(code: int) -> NoReturn:

@@ -116,14 +116,20 @@ class Disk:
 
 
 @pytest.mark.parametrize("name", CALLS)
-@pytest.mark.parametrize("to", ["npy", "stack", "png"])
+@pytest.mark.parametrize("to", ["npy", "stack", "png", "tar", "parquet"])
 def test_an_error_at_every_kth_write(name: str, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if to == "parquet":
+        pytest.importorskip("pyarrow")
     for number in range(5):
         path = tmp_path / f"in/{number}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encoded(photograph(16, 16, seed=number)))
     (tmp_path / "in/2x.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")  # a gap in the stack
-    settings: dict[str, Any] = {"to": to, "engine": "serial"}
+    settings: dict[str, Any] = {
+        "to": to,
+        "engine": "serial",
+        **({"shard_size": "2"} if to in ("tar", "parquet") else {}),
+    }
     normcli.apply(tmp_path / "in", out=tmp_path / "plain", **settings)
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"

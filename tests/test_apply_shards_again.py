@@ -16,7 +16,7 @@ import normcli
 from normcli.errors import OutputError, RemoteError
 from normcli.pipeline.apply.journal import Journal
 from tests.conftest import Run, encoded, photograph
-from tests.test_apply_faults import CALLS, COMMAND, ENVIRONMENT, Disk, finals, killed_at_random, limited
+from tests.test_apply_faults import COMMAND, ENVIRONMENT, finals, killed_at_random, limited
 from tests.test_apply_shards import WHY, tree
 
 
@@ -178,34 +178,6 @@ def test_other_settings_and_classes_are_not_resumed(run: Run, photos: Path, tmp_
     other = run(*arguments, "--resume")
     assert other.returncode == 2 and b"other classes" in other.stderr
     assert tree(tmp_path / "out") == before
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_an_error_at_every_kth_write(name: str, sink: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for number in range(5):
-        path = tmp_path / f"in/{number}.png"
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(encoded(photograph(16, 16, seed=number)))
-    (tmp_path / "in/2x.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
-    settings: dict[str, Any] = {"to": sink, "engine": "serial", "shard_size": "2"}
-    normcli.apply(tmp_path / "in", out=tmp_path / "plain", **settings)
-    undisturbed = tree(tmp_path / "plain")
-    out = tmp_path / "out"
-    for k in range(1, 200):
-        with monkeypatch.context() as patch:
-            disk = Disk(patch, name, k)
-            try:
-                normcli.apply(tmp_path / "in", out=out, resume=True, **settings)
-            except OutputError as error:
-                assert error.exit_code == 5 and "no space left" in str(error)
-        for found, data in finals(out).items():
-            assert data == undisturbed[found], f"call {k}: {found} is partial"
-        if disk.calls < k:
-            assert tree(out) == undisturbed
-            return
-        if k % 2:
-            shutil.rmtree(out, ignore_errors=True)
-    raise AssertionError("never without an error")
 
 
 @pytest.mark.parametrize("engine", ["threads", "processes"])

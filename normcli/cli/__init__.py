@@ -155,6 +155,15 @@ def _debugging(arguments: Sequence[str]) -> bool:
     return "--debug" in arguments
 
 
+_SPARE = [bytearray(4 << 20)]  # address space for the words that say there is none left
+
+
+def _unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of memory that gives out while something is tidied up: the error that led there has its line."""
+    if found.exc_type is not MemoryError:
+        sys.__unraisablehook__(found)
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code; errors become one line on stderr."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -162,6 +171,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in a shell's background it is ignored
         signal.signal(signal.SIGINT, _on_sigint)
     _stand_in_for_closed_streams()
+    sys.unraisablehook = _unraisable
     try:
         code = app(arguments, prog_name="normcli", standalone_mode=False)
     except click.exceptions.ClickException as error:
@@ -188,6 +198,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _forget_stdout()
         return 5
     except Exception as error:
+        _SPARE.clear()
         if _debugging(arguments):
             traceback.print_exc()
         if (short := shortage(error)) is not None:
@@ -227,7 +238,7 @@ def _one_line(text: str) -> str:
 def _complain(line: str) -> None:
     try:
         from normcli.cli.render import say
-    except (OSError, ImportError, MemoryError):  # no descriptor or memory is left, not even for a module of ours
+    except (OSError, ImportError, MemoryError, SystemError):  # nothing is left, not even for a module of ours
         with suppress(OSError):
             os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))
         return
