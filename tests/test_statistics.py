@@ -20,6 +20,7 @@ from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageE
 from normcli.exact import packed, root, unpacked
 from normcli.summary import Summary, merge
 from normcli.tally import Tally, integers
+from normcli.tally.small import Small
 
 Array = np.ndarray[Any, Any]
 SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "range": None}
@@ -106,6 +107,22 @@ class TestExact:
                 values, counts = picture[:, :, c].astype(object), w.astype(object)
                 assert sums[c].tolist() == [(values * counts).sum(), (values * values * counts).sum()]
                 assert bucket.histogram[c].sum() == weight
+
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_blocks_of_small_images_count_as_each_by_itself(self, channels: int) -> None:
+        """Of mixed sizes, more than one block holds, some extreme; and of the largest that is taken."""
+        rng = np.random.default_rng(channels)
+        sides = [*rng.integers(1, 60, 300).tolist(), *[32] * 200, 96]
+        blocks, single = Tally(), Tally()
+        for i, side in enumerate(sides):
+            low, high = ((0, 1), (255, 256), (0, 256))[min(i, 2)]
+            picture = rng.integers(low, high, (side, max(1, side - i % 3), channels)).astype(np.uint8)
+            assert Small.takes(picture)
+            blocks.count(picture, data=bytes([i % 256]))
+            single.count(picture, data=bytes([i % 256]), moments=True)
+        assert blocks.images == single.images == len(sides)
+        assert (blocks + single).state() == (single + blocks).state()
+        assert blocks.state() == single.state()
 
     def test_16_bit_images_near_the_top_keep_their_std(self) -> None:
         picture = np.random.default_rng(1).integers(59997, 60004, (500, 500, 1)).astype(np.uint16)
