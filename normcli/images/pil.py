@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
 from normcli.images.policy import MAX_PIXELS, Decoded, Reading, check_size, machine
@@ -82,8 +82,8 @@ def _unidentified(data: bytes) -> InputError:
 
 def _refuse_what_is_damaged(image: Image.Image) -> None:
     """Refuse what Pillow would read otherwise than it is stored."""
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        samples = image.tag_v2.get(_TIFF_SAMPLES, 1)
+    if (tags := _tiff_tags(image)) is not None:
+        samples = tags.get(_TIFF_SAMPLES, 1)
         if image.mode != "P" and samples > len(image.getbands()) and image.mode != "RGBX":
             raise InputError("unsupported", f'{samples} bands need tifffile: pip install "normcli[tiff]"')
     if image.format == "PPM" and image.mode == "RGB" and _ppm_maximum(image) > 255:
@@ -203,9 +203,14 @@ def _expand_palette(image: Image.Image, transparent: bool, reading: Reading) -> 
     return expanded
 
 
+def _tiff_tags(image: Image.Image) -> Any:
+    """Tags of a TIFF, None of all others; by name, since importing Pillow's class for it takes 5 ms."""
+    return getattr(image, "tag_v2", None) if image.format == "TIFF" else None
+
+
 def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
     array = machine(np.asarray(image)[:, :, None])
-    if isinstance(image, TiffImagePlugin.TiffImageFile) and image.tag_v2.get(_TIFF_PHOTOMETRIC) == 0:
+    if (tags := _tiff_tags(image)) is not None and tags.get(_TIFF_PHOTOMETRIC) == 0:
         return np.uint16(65535) - array  # white is zero: Pillow turns 8 bits round, not 16
     return array
 
@@ -213,8 +218,8 @@ def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
 def _integers(image: Image.Image) -> np.ndarray[Any, Any]:
     """Mode I: 16-bit PGM and PNG as uint16, signed TIFF in raw units."""
     array = np.asarray(image)[:, :, None]
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        formats: Any = image.tag_v2.get(_TIFF_FORMAT, (1,))
+    if (tags := _tiff_tags(image)) is not None:
+        formats: Any = tags.get(_TIFF_FORMAT, (1,))
         if formats != 2 and tuple(formats if isinstance(formats, tuple) else (formats,)) != (2,):
             raise InputError("unsupported", 'unsigned 32-bit samples need tifffile: pip install "normcli[tiff]"')
         return machine(array)
