@@ -100,7 +100,7 @@ def _given(
         return *_from_config(config), ""
     if mean is None:
         raise UsageError("--std without --mean: give both")
-    return numbers.numbers("mean", mean), None if std is None else numbers.numbers("std", std), ""
+    return numbers.parse("mean", mean), None if std is None else numbers.parse("std", std), ""
 
 
 def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":

@@ -52,7 +52,7 @@ def _row(row: list[str]) -> list[str]:
     return [f"{row[0]}={' '.join(row[1:])}"] if len(row) > 1 else row
 
 
-def numbers(option: str, text: str) -> "tuple[Number, ...]":
+def parse(option: str, text: str) -> "tuple[Number, ...]":
     """Read --mean or --std.
 
     Raises:

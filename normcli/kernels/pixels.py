@@ -27,7 +27,7 @@ def count_bytes(pixels, histogram, sums):  # type: ignore[no-untyped-def]
     """
     # Tables in turn: neighbours often have equal values, and a bin that was just written makes the next read of it
     # wait. Twelve samples come as three words, since loads bound the rest: 0.29 ns a sample, 0.41 with one load for
-    # each, 0.5 with one table a channel (12 KiB fit the L1 cache).
+    # each (12 KiB fit the L1 cache).
     channels = histogram.shape[0]
     tables = np.zeros((12, 256), np.uint32)
     end = pixels.size // 12 * 12 if LITTLE else 0

@@ -278,7 +278,7 @@ def _only(context: typer.Context, what: str, taken: set[str]) -> None:
 
 
 def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
-    return None if text is None else tuple(number.value for number in numbers.numbers(name, text))
+    return None if text is None else tuple(number.value for number in numbers.parse(name, text))
 
 
 def _pair(text: str | None) -> tuple[float, float] | None:
