@@ -64,7 +64,7 @@ def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore
 
 @njit(nogil=True)
 def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
-    """Four pixels of three bytes at a time, loaded as three words: loads bound a look-up, and this nearly halves them."""
+    """Four pixels of three bytes at a time, loaded as three words: loads bound a look-up, 5 are left of 8."""
     byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
     for k in range(words.size // 3):
         i = 4 * k
