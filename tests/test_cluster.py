@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from conftest import Run, encoded, photograph
 
 import normcli
+from normcli import engine
 from normcli.errors import MissingExtraError, NormcliError, UsageError
 
 distributed = pytest.importorskip("distributed", reason='dask is not installed: pip install "normcli[dask]"')
@@ -79,6 +81,21 @@ def test_a_worker_killed_half_way_changes_nothing(cluster: Any, many: Path) -> N
     found = normcli.stats(many, engine="dask", scheduler=cluster.scheduler_address, on_progress=kill_one)
     assert killed
     assert found.to_json() == normcli.stats(many).to_json()
+
+
+def test_nothing_runs_on_once_it_is_called_off(cluster: Any, tmp_path: Path) -> None:
+    def slow(batch: list[int]) -> list[int]:
+        time.sleep(0.3)
+        (tmp_path / str(batch[0])).touch()
+        return batch
+
+    batches = ([n] for n in range(100))
+    results = engine.run(slow, batches, engine="dask", scheduler=cluster.scheduler_address)
+    assert next(results) == [0]
+    results.close()  # type: ignore[attr-defined]
+    left = set(tmp_path.iterdir())
+    time.sleep(0.7)
+    assert set(tmp_path.iterdir()) == left and len(left) < 8
 
 
 def test_a_sample_and_a_journal_on_the_cluster(cluster: Any, many: Path, tmp_path: Path) -> None:

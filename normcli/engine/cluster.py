@@ -7,16 +7,18 @@ result has the same bits.
 import asyncio
 import logging
 import math
+import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from normcli.errors import MissingExtraError, NormcliError, RemoteError
 
 FAN_IN = 8  # results that one merge on a worker takes
-_PATIENCE = 6  # seconds for a scheduler to answer, and to show a worker
+_PATIENCE = 6  # seconds for a scheduler to answer, to show a worker, and for what was called off to come to its end
 
 Merge = Callable[[list[Any]], Any]
 
@@ -53,13 +55,17 @@ def run(
         window = math.ceil(3 * threads / group) + 1
         waiting: deque[Any] = deque()
         source = iter(batches)
-        stack.callback(_cancel, client, waiting)
+        name, number = f"normcli-{uuid.uuid4().hex}", count()
+        stack.callback(_cancel, client, waiting, name)
+
+        def submitted(some: list[Any]) -> Any:
+            futures = [client.submit(function, batch, key=(name, next(number))) for batch in some]
+            return client.submit(merge, futures, key=(name, next(number))) if merge is not None else futures[0]
+
         try:
             while True:
                 while len(waiting) < window and (some := list(islice(source, group))):
-                    futures = [client.submit(function, batch, pure=False) for batch in some]
-                    whole = client.submit(merge, futures, pure=False) if merge is not None else futures[0]
-                    waiting.append(whole)
+                    waiting.append(submitted(some))
                 if not waiting:
                     return
                 yield waiting.popleft().result()
@@ -108,6 +114,16 @@ async def _answers(distributed: Any, address: str) -> None:
     await comm.close()
 
 
-def _cancel(client: Any, waiting: Iterable[Any]) -> None:
+def _cancel(client: Any, waiting: Iterable[Any], name: str) -> None:
+    """Call off what waits, and let what runs come to its end: a task cannot be stopped, and it writes files."""
+    if not waiting:
+        return
     with suppress(Exception):  # the cluster may be gone
         client.cancel(list(waiting))
+        until = time.monotonic() + _PATIENCE
+        while any(client.run(_has, name).values()) and time.monotonic() < until:
+            time.sleep(0.05)
+
+
+def _has(name: str, dask_worker: Any) -> bool:
+    return any(isinstance(key, tuple) and key[0] == name for key in dask_worker.state.tasks)

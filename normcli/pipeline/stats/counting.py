@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -193,8 +193,8 @@ def stats(
     kinds: dict[int, str] = {}
     first: Failure | None = None
     found, size, started, unanswered = 0, 0, time.perf_counter(), ""
-    with books or nullcontext():
-        results = _run(counting, items, journal or books, engine=engine, workers=workers, scheduler=scheduler)
+    runner = {"engine": engine, "workers": workers, "scheduler": scheduler}
+    with books or nullcontext(), closing(_run(counting, items, journal or books, **runner)) as results:
         for done in results:
             for failure in done.failures:
                 if on_failure is not None:
