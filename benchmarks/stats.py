@@ -61,7 +61,7 @@ def rows(scratch: Path, folders: list[Path], only: tuple[str, ...], names: list[
     if not folders and "start" in only:
         yield from start_up(scratch, rounds)
     if not folders and "growth" in only:
-        yield from growth(scratch)
+        yield from growth(scratch, rounds)
     if not folders and "memory" in only:
         yield from memory(scratch)
 
@@ -135,13 +135,12 @@ def start_up(scratch: Path, rounds: int) -> Iterator[Row]:
     yield Row("normcli stats ONE", "the clock", f"{spent:.3f} s", "<= 0.8 s", spent <= 0.8)
 
 
-def growth(scratch: Path) -> Iterator[Row]:
+def growth(scratch: Path, rounds: int) -> Iterator[Row]:
     """Time for ten and a hundred times as many images: what each further one costs."""
     picture = encoded_picture(scratch)
-    times = {}
-    for count in (1_000, 10_000, 100_000):
-        folder = linked(scratch / f"growth{count}", picture, count)
-        times[count] = min(seconds(stats_command(folder)) for _ in range(3 if count < 100_000 else 1))
+    counts = (1_000, 10_000, 100_000)
+    commands = {str(n): stats_command(linked(scratch / f"growth{n}", picture, n)) for n in counts}
+    times = {int(n): median for n, median in alternating(commands, rounds).items()}
     slope, further = (times[10_000] - times[1_000]) / 9_000, (times[100_000] - times[10_000]) / 90_000
     work = "stats, 1k, 10k, 100k images of 32x32"
     yield Row(work, "an image more, from 1k to 10k", f"{1e6 * slope:.0f} us")
