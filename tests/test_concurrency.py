@@ -75,7 +75,7 @@ def test_two_runs_on_one_file_leave_it_whole(name: str, tmp_path: Path, undistur
 def test_cold_starts_on_one_cache(runs: int, tmp_path: Path) -> None:
     """All compile, all write the cache; all are right, and so is the next, which reads it."""
     folder = filled(tmp_path)
-    for i in range(3):  # 16 bits are counted by Numba from the first image on
+    for i in range(3):  # 16 bits are counted by a kernel from the first image on
         (folder / f"in/deep{i}.png").write_bytes(
             encoded(photograph(channels=1, seed=i)[:, :, 0].astype(np.uint16) * 250)
         )
@@ -93,7 +93,7 @@ def test_cold_starts_on_one_cache(runs: int, tmp_path: Path) -> None:
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert (process.returncode, errors) == (0, b"")
-    assert list((tmp_path / "cache").rglob("*.nbi"))
+    assert list((tmp_path / "cache").rglob("*.o"))
     for number in (100, 101):
         process = start(number)
         process.communicate(timeout=60)

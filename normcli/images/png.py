@@ -11,6 +11,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ from normcli.images.policy import Decoded, Reading, check_size
 log = logging.getLogger("normcli.images")
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_OPENING = struct.Struct(">16sIIBBBBB")  # signature and name of IHDR; width, height, depth, colour, three methods
+# signature and name of IHDR; width, height, depth, colour, three methods; checksum
+_OPENING = struct.Struct(">16sIIBBBBBI")
+_PIECES = _OPENING.size  # where the other chunks begin
+_END = b"\0\0\0\0IEND\xaeB`\x82"
 _CHUNK, _CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
 _CHANNELS = {0: 1, 2: 3}  # by colour type
 # chunks that change neither pixels nor notes, with the lengths at which decoders agree on them
@@ -76,13 +80,10 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
 
     The checksums of the image data are left to the decoder.
     """
-    if len(data) < _OPENING.size:
+    shape = _opened(data[:_PIECES])
+    if shape is None:
         return None
-    opening, width, height, depth, colour, *rest = _OPENING.unpack_from(data)
-    channels = _CHANNELS.get(colour)
-    if opening != SIGNATURE + b"\0\0\0\rIHDR" or depth != 8 or any(rest) or not (channels and width and height):
-        return None
-    at, end, place = 8, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
+    at, end, place = _PIECES, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
     while at + 12 <= end:
         length, kind = _CHUNK.unpack_from(data, at)
         after = at + 12 + length
@@ -93,19 +94,33 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
                 return None
             place = 1
             at = after
+            if end - at == 12 and data.endswith(_END):  # most files end so
+                return shape
             continue
         place = 2 if place else 0
         if zlib.crc32(data[at + 4 : after - 4]) != _CHECKSUM.unpack_from(data, after - 4)[0]:
             return None
         if kind == b"IEND":
-            return (width, height, channels) if place and not length else None
+            return shape if place and not length else None
         if kind == b"tEXt":
             if not data.startswith(_WORDS, at + 8):
                 return None
-        elif at != 8 and length not in _HARMLESS.get(kind, ()):
+        elif length not in _HARMLESS.get(kind, ()):
             return None
         at = after
     return None
+
+
+@lru_cache(maxsize=256)  # images of one size open with the same bytes
+def _opened(opening: bytes) -> tuple[int, int, int] | None:
+    """Width, height and channels, by the signature and the header, where they are sound and of a plain kind."""
+    if len(opening) < _PIECES:
+        return None
+    start, width, height, depth, colour, *rest, checksum = _OPENING.unpack(opening)
+    channels = _CHANNELS.get(colour)
+    if start != SIGNATURE + b"\0\0\0\rIHDR" or depth != 8 or any(rest) or not (channels and width and height):
+        return None
+    return (width, height, channels) if zlib.crc32(opening[12:29]) == checksum else None
 
 
 def _load(size: int) -> Callable[[bytes], Any] | None:

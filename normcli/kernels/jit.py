@@ -1,118 +1,206 @@
-"""Compile kernels on first use, whatever state Numba's cache is in.
+"""Kernels as C functions: compiled by Numba once for a machine, from then on loaded without it.
 
-A cache can be truncated, of other bytes, in a folder that cannot be written, on a full disk or with no home
-at all; each shows as a different exception, at decoration or at the first call. None may end a run.
+To import Numba takes 0.3 s and 120 MB, to load machine code by LLVM alone 0.035 s. So `numba.cfunc` compiles a kernel
+behind the C interface that it documents (an array is an address and its lengths), LLVM writes an object file, and
+`cache` keeps that. A kernel therefore allocates nothing and raises nothing: it calls nobody but libm.
 """
 
-import hashlib
+import ctypes as c
 import logging
-import pickle
+import os
 import sys
 import threading
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
-import numba
-from numba.core.caching import IndexDataCacheFile
+import numpy as np
 
-LITTLE = sys.byteorder == "little"  # the first byte of a word is its lowest: kernels load several at once
+from normcli.kernels import cache
 
 log = logging.getLogger("normcli.kernels")
-_compiling = threading.RLock()
+_lock = threading.RLock()
+_engines: list[Any] = []  # LLVM's, which own the loaded code
+
+Kinds = tuple[Any, ...]  # of arguments: (dtype, dimensions), float or int
+_LIBM = {"sqrt", "fma", "floor", "ceil", "memset", "memcpy", "memmove"}
+# modes for finding errors: kernels run by Numba's own dispatcher, which checks and raises
+_CHECKING = any(os.environ.get(name, "0") != "0" for name in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"))
+
+
+def aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same array as kernels read it; a copy where it is not contiguous or lies at an odd address."""
+    return np.require(array, requirements=["C", "A"])
+
+
+def as_words(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The bytes of uint8 pixels, four in a word with the first one lowest; empty where they do not lie like that."""
+    fits = sys.byteorder == "little" and pixels.dtype == np.uint8 and not pixels.ctypes.data % 4
+    return pixels[: pixels.size // 4 * 4 if fits else 0].view(np.uint32)
+
+
+class Unusable(Exception):
+    """Kernels can be neither loaded nor compiled here; says why."""
 
 
 class Kernel:
-    """A function compiled by `numba.njit(nogil=True, cache=True)` when it is first called.
+    """A loop over arrays, compiled for the kinds of arguments it is called with.
 
-    Compiling on the first call and not at import keeps a command from paying for kernels it never runs.
-    Without `parallel=True` no threading layer is loaded: callers bring their own threads, forking is safe.
+    Arguments are C-contiguous arrays, integers and floats; what it finds goes into arrays. It runs without the
+    interpreter's lock and starts no threads: callers bring their own, and forking is safe.
     """
 
-    def __init__(self, function: Callable[..., Any], **options: Any) -> None:
+    def __init__(self, function: Callable[..., None], fastmath: set[str]) -> None:
         self.py_func = function
-        self._options = options
-        self._compiled: Callable[..., Any] | None = None
         self.__doc__ = function.__doc__
         self.__name__ = function.__name__
+        self._options = {"fastmath": fastmath, "error_model": "numpy"}
+        self._functions: dict[Kinds, Callable[..., None]] = {}
+        self._dispatcher: Callable[..., None] | None = None  # Numba's own, where ours does not do
 
-    def __call__(self, *arguments: Any) -> Any:
-        if self._compiled is None:
-            return self._first_call(arguments)
-        try:
-            return self._compiled(*arguments)
-        except _CACHE_ERRORS as error:  # a further overload, whose cache file may be damaged too
-            with _compiling:
-                return self._without_cache(error, arguments)
+    def __call__(self, *arguments: Any) -> None:
+        """Run it.
 
-    def _first_call(self, arguments: tuple[Any, ...]) -> Any:
-        with _compiling:
-            if self._compiled is not None:
-                return self._compiled(*arguments)
-            try:
-                compiled = numba.njit(nogil=True, cache=True, **self._options)(self.py_func)
-                if not _check_what_is_cached(compiled):
-                    log.info("compiling %s, once for this machine", self.__name__)
-                compiled.compile(tuple(numba.typeof(a) for a in arguments))
-            except Exception as error:
-                return self._without_cache(error, arguments)
-            self._compiled = compiled
-        return compiled(*arguments)
+        Raises:
+            Unusable: it is not in the cache and cannot be compiled, or LLVM cannot load it.
+            ValueError: an array that is not contiguous or not aligned.
+        """
+        if self._dispatcher is not None:
+            return self._dispatcher(*arguments)
+        kinds: list[Any] = []
+        values: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, np.ndarray):
+                if not (argument.flags.c_contiguous and argument.flags.aligned):
+                    raise ValueError(f"{self.__name__}: arrays must be contiguous and aligned")
+                kinds.append((argument.dtype, argument.ndim))
+                values.append(argument.ctypes.data)
+                values.extend(argument.shape)
+            else:
+                kind = float if isinstance(argument, float) else int
+                kinds.append(kind)
+                values.append(kind(argument))
+        function = self._functions.get(tuple(kinds)) or self._made(tuple(kinds))
+        return self(*arguments) if function is None else function(*values)
 
-    def _without_cache(self, error: Exception, arguments: tuple[Any, ...]) -> Any:
-        why = str(error).splitlines()[0] if str(error) else "no text"
-        log.info("%s: Numba's cache is not usable (%s: %s)", self.__name__, type(error).__name__, why)
-        self._compiled = numba.njit(nogil=True, **self._options)(self.py_func)
-        return self._compiled(*arguments)
+    def _made(self, kinds: Kinds) -> Callable[..., None] | None:
+        """Load the function for these arguments; compile it first where no earlier run has."""
+        with _lock:
+            if kinds not in self._functions and self._dispatcher is None:
+                try:
+                    address = None if _CHECKING else self._address(kinds)
+                    if address is None:
+                        self._dispatcher = self._jitted(nogil=True)
+                    else:
+                        types = _types(kinds, lambda _: c.c_void_p, c.c_ssize_t, c.c_double, c.c_int64)
+                        self._functions[kinds] = c.CFUNCTYPE(None, *types)(address)
+                except Exception as error:  # Numba lags a new Python or NumPy by months; LLVM may find no memory
+                    raise Unusable(" ".join(str(error).split()) or type(error).__name__) from error
+        return self._functions.get(kinds)
+
+    def _address(self, kinds: Kinds) -> int | None:
+        """Address of the function in memory; None where it is not one that stands alone."""
+        import llvmlite
+        import llvmlite.binding as llvm
+
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+        cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+        machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
+        path = cache.path_of(self.name, str(kinds), cpu, features, machine.triple, llvmlite.__version__)
+        code = None if path is None else cache.read(path)
+        if code is None:
+            log.info("compiling %s, once for this machine", self.__name__)
+            module = self._optimized(kinds, machine)
+            calls = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+            if calls - _LIBM:
+                log.info("%s would call %s: left to Numba, for every run anew", self.__name__, ", ".join(calls))
+                return None
+            code = machine.emit_object(module)
+            if path is not None:
+                cache.write(path, code)
+        engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+        engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        engine.finalize_object()
+        _engines.append(engine)
+        return int(engine.get_function_address("kernel"))
+
+    @property
+    def name(self) -> str:
+        """Its name in the cache."""
+        return f"{self.py_func.__module__.rpartition('.')[2]}.{self.__name__}"
+
+    def _optimized(self, kinds: Kinds, machine: Any) -> Any:
+        """LLVM's module for one C function, "kernel", and nothing else that others can see.
+
+        Numba wraps a function in what reports errors and counts references; where none can occur, all of that is dead
+        once it is no longer public.
+        """
+        import llvmlite.binding as llvm
+        import numba
+
+        def pointer(dtype: Any) -> Any:
+            return numba.types.CPointer(numba.from_dtype(dtype))
+
+        types = _types(kinds, pointer, numba.intp, numba.float64, numba.int64)
+        compiled = numba.cfunc(numba.void(*types), **self._options)(_entry(self._jitted(), kinds))
+        module = llvm.parse_assembly(compiled.inspect_llvm())
+        for value in (*module.functions, *module.global_variables):
+            if value.name == compiled.native_name:
+                value.name = "kernel"
+            elif not value.is_declaration:
+                value.linkage = "internal"
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+        builder.getModulePassManager().run(module, builder)
+        return module
+
+    def _jitted(self, **options: Any) -> Any:
+        import numba
+
+        names = self.py_func.__globals__
+        for name, value in list(names.items()):
+            if isinstance(value, _Inlined):
+                names[name] = numba.njit(error_model="numpy", fastmath=value.fastmath)(value.function)
+        return numba.njit(**options, **self._options)(self.py_func)
 
 
-_CACHE_ERRORS = (OSError, EOFError, RuntimeError, AttributeError, ImportError)
+def _entry(inner: Any, kinds: Kinds) -> Callable[..., None]:
+    """A function of addresses, lengths and numbers that calls `inner` with arrays and numbers."""
+    import numba
+
+    parameters, arguments = [], []
+    for i, kind in enumerate(kinds):
+        lengths = [f"n{i}_{axis}" for axis in range(kind[1])] if isinstance(kind, tuple) else []
+        parameters += [f"x{i}", *lengths]
+        arguments.append(f"carray(x{i}, ({', '.join(lengths)},))" if lengths else f"x{i}")
+    names = {"carray": numba.carray, "inner": inner}
+    exec(f"def entry({', '.join(parameters)}):\n    inner({', '.join(arguments)})", names)
+    entry: Callable[..., None] = names["entry"]
+    return entry
 
 
-class _CheckedCacheFile(IndexDataCacheFile):  # type: ignore[misc]
-    """Numba's cache files with a checksum at their end, so that damaged ones are compiled anew.
-
-    Damage in the machine code is not seen by unpickling: LLVM ends the process ("not recognized as a valid
-    object file"), or wrong code runs. Reading stops at the pickle's own end, so the checksum disturbs nobody.
-    """
-
-    def _dump(self, obj: Any) -> bytes:
-        data: bytes = super()._dump(obj)
-        return data + hashlib.sha256(data).digest()
-
-    def _load_index(self) -> Any:
-        try:
-            with Path(self._index_path).open("rb") as file:
-                pickle.load(file)  # Numba's version, before the checked part
-                _verify(file.read())
-            return super()._load_index()
-        except _DAMAGED:
-            return {}  # as if nothing were cached
-
-    def _load_data(self, name: str) -> Any:
-        _verify(Path(self._data_path(name)).read_bytes())
-        return super()._load_data(name)
+def _types(kinds: Kinds, pointer: Callable[[Any], Any], length: Any, real: Any, whole: Any) -> list[Any]:
+    """Types of the parameters of `_entry`, in the words of Numba or of ctypes."""
+    found: list[Any] = []
+    for kind in kinds:
+        if isinstance(kind, tuple):
+            found += [pointer(kind[0]), *[length] * kind[1]]
+        else:
+            found.append(real if kind is float else whole)
+    return found
 
 
-_DAMAGED = (OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError, IndexError, AttributeError, ImportError)
+class _Inlined:
+    """A function that kernels call; Numba sees it when the first of them is compiled."""
+
+    def __init__(self, function: Callable[..., Any], fastmath: set[str]) -> None:
+        self.function, self.fastmath = function, fastmath
 
 
-def _verify(data: bytes) -> None:
-    if hashlib.sha256(data[:-32]).digest() != data[-32:]:
-        raise OSError("damaged cache file")  # Numba takes it for absent and writes it anew
+def kernel(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., None]], Kernel]:
+    """Make a `Kernel` of a function, with the liberties that LLVM may take in its arithmetic."""
+    return lambda function: Kernel(function, set(fastmath))
 
 
-def _check_what_is_cached(compiled: Any) -> bool:
-    """Have the cache files of a kernel verified; say whether there are any."""
-    file: Any = getattr(getattr(compiled, "_cache", None), "_cache_file", None)
-    if type(file) is not IndexDataCacheFile:
-        return False
-    file.__class__ = _CheckedCacheFile
-    return Path(file._index_path).exists()
-
-
-def kernel(function: Callable[..., Any] | None = None, **options: Any) -> Any:
-    """Make a `Kernel` of a function: `@kernel`, or `@kernel(fastmath={"contract"})` with Numba's options."""
-    if function is None:
-        return lambda f: Kernel(f, **options)
-    return Kernel(function, **options)
+def inlined(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
+    """Mark a function that only kernels call."""
+    return lambda function: _Inlined(function, set(fastmath))

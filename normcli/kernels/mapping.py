@@ -7,12 +7,11 @@ dtypes that have no arithmetic here: float16 and quantized integers.
 """
 
 import numpy as np
-from numba import njit
 
-from normcli.kernels.jit import LITTLE, kernel
+from normcli.kernels.jit import inlined, kernel
 
 
-@kernel
+@kernel()
 def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore[no-untyped-def]
     """Map an image.
 
@@ -62,7 +61,7 @@ def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore
                 into[i * wide] = np.float64(plane[i * channels]) * s + t
 
 
-@njit(nogil=True)
+@inlined()
 def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
     """Four pixels of three bytes at a time, loaded as three words: loads bound a look-up, 5 are left of 8."""
     byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
@@ -83,12 +82,13 @@ def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
         z[i + 3] = tc[w >> three]
 
 
-@kernel
-def look_up(pixels, channels, source, tables, out, planar):  # type: ignore[no-untyped-def]
+@kernel()
+def look_up(pixels, words, channels, source, tables, out, planar):  # type: ignore[no-untyped-def]
     """Map an image of integers through tables.
 
     Args:
         pixels: uint8 or uint16 (H*W*channels), interleaved.
+        words: uint32, the same bytes again where they are of three channels: `jit.as_words(pixels)`; else empty.
         channels: of `pixels`.
         source: int64 (J): the channel of `pixels` that each channel of `out` is made from.
         tables: (J, 256) or (J, 65536) of out's dtype.
@@ -102,9 +102,9 @@ def look_up(pixels, channels, source, tables, out, planar):  # type: ignore[no-u
         x, y, z = out[:count], out[count : 2 * count], out[2 * count :]
         ta, tb, tc = tables[0], tables[1], tables[2]
         done = 0
-        if LITTLE and pixels.itemsize == 1 and source[0] == 0 and source[1] == 1 and source[2] == 2:
-            done = count // 4 * 4
-            _look_up_fours(pixels[: 3 * done].view(np.uint32), ta, tb, tc, x, y, z)
+        if source[0] == 0 and source[1] == 1 and source[2] == 2:
+            done = words.size // 3 * 4
+            _look_up_fours(words, ta, tb, tc, x, y, z)
         for i in range(done, count):
             x[i] = ta[a[3 * i]]
             y[i] = tb[b[3 * i]]

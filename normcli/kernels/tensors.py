@@ -7,9 +7,8 @@ blocks, and a block is always summed in the same order. `reassoc` only lets LLVM
 """
 
 import numpy as np
-from numba import njit
 
-from normcli.kernels.jit import kernel
+from normcli.kernels.jit import inlined, kernel
 
 # elements that are summed around one pivot, and the share of them that the pivot is the mean of
 BLOCK = 8192
@@ -18,7 +17,7 @@ SHARE = 32
 SUMS = {"reassoc", "contract"}
 
 
-@njit(nogil=True, error_model="numpy", fastmath=SUMS)
+@inlined(SUMS)
 def _sum(x):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(x.size):  # not range(start, stop): Numba would check for negative indices, 9x
@@ -26,7 +25,7 @@ def _sum(x):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(nogil=True, error_model="numpy", fastmath=SUMS)
+@inlined(SUMS)
 def _sums(x, pivot):  # type: ignore[no-untyped-def]
     """Sum x - pivot and its square."""
     total, squares = 0.0, 0.0
@@ -37,7 +36,7 @@ def _sums(x, pivot):  # type: ignore[no-untyped-def]
     return total, squares
 
 
-@njit(nogil=True, error_model="numpy")
+@inlined()
 def _moments(x):  # type: ignore[no-untyped-def]
     """Mean, what float64 cut off from it, and sum of squared deviations of one row.
 
@@ -67,14 +66,14 @@ def _moments(x):  # type: ignore[no-untyped-def]
     return mean, low, m2
 
 
-@kernel(error_model="numpy")
+@kernel()
 def row_moments(x, mean, low, m2):  # type: ignore[no-untyped-def]
     """Put mean, its cut-off rest and sum of squared deviations of every row of x (R, L) into three arrays (R)."""
     for r in range(x.shape[0]):
         mean[r], low[r], m2[r] = _moments(x[r])
 
 
-@kernel(error_model="numpy", fastmath={"contract"})
+@kernel({"contract"})
 def affine_rows(x, y, mean, scale, shift):  # type: ignore[no-untyped-def]
     """Y = (x - mean) * scale + shift, each row of x (R, L) with its own three numbers, rounded once."""
     for r in range(x.shape[0]):
@@ -83,7 +82,7 @@ def affine_rows(x, y, mean, scale, shift):  # type: ignore[no-untyped-def]
             y[r, i] = (np.float64(x[r, i]) - m) * a + b
 
 
-@kernel(error_model="numpy", fastmath={"contract"})
+@kernel({"contract"})
 def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):  # type: ignore[no-untyped-def]
     """Normalize every row of x (R, L) by its own statistics, while it is still in the cache.
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import NormcliError, TensorError, UsageError
+from normcli.kernels.jit import aligned
 from normcli.normalizers.blocks import Array, Tensor, walk
 from normcli.normalizers.views import View, cast, result_dtype
 
@@ -77,39 +78,32 @@ class Moments:
         return Moments(count, mean, m2)
 
 
-def _kernels() -> Any:
-    """The compiled loops; importing them imports Numba.
+def _kernel(name: str) -> Callable[..., None]:
+    """A compiled loop over arrays.
 
     Raises:
-        NormcliError: Numba does not work here.
+        NormcliError: when it is called, and Numba does not work here.
     """
-    try:
-        from normcli.kernels import tensors
-    except Exception as error:  # Numba lags a new Python or NumPy by months
-        why = " ".join(str(error).split())
-        raise NormcliError(f"normalizers need Numba, which does not work here: {why}") from error
-    return tensors
+    from normcli.kernels import jit, tensors
 
+    kernel = getattr(tensors, name)
 
-def _read(array: Array, *shape: int) -> Array:
-    """An array as the kernels read it: of one kind, whether it comes from memory or from a file.
+    def run(*arguments: Any) -> None:
+        try:
+            kernel(*arguments)
+        except jit.Unusable as error:
+            raise NormcliError(f"normalizers need Numba, which does not work here: {error}") from error.__cause__
 
-    Numba compiles anew for arrays that may not be written, or lie at odd addresses, and LLVM may then add up in
-    another order.
-    """
-    array = np.require(array, requirements=["C", "A"]).reshape(shape or array.shape)
-    array.flags.writeable = False
-    return array
+    return run
 
 
 def channel_moments(view: View) -> Moments:
     """Take the moments of every channel of every sample: a table (N, C) of view.length elements each."""
-    row_moments = _kernels().row_moments
-
+    row_moments = _kernel("row_moments")
     mean, low, m2 = np.empty((3, view.samples, view.rows))
 
     def run(start: int, stop: int) -> None:
-        rows = _read(view.block(start, stop), -1, view.length)
+        rows = aligned(view.block(start, stop)).reshape(-1, view.length)
         row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)))
 
     if view.size:
@@ -121,8 +115,7 @@ def affine(
     view: View, mean: Moments | Array | float, scale: Array | float, shift: Array | float, dtype: str | None
 ) -> Any:
     """Map a view by (x - mean) * scale + shift; the three broadcast to (N, C). One rounding, at the end."""
-    affine_rows = _kernels().affine_rows
-
+    affine_rows = _kernel("affine_rows")
     if isinstance(mean, Moments):
         with np.errstate(invalid="ignore"):
             shift = np.asarray(shift - mean.low * np.asarray(scale))
@@ -135,9 +128,9 @@ def affine(
     def run(x: Array, y: Array, start: int) -> None:
         stop = start + len(x)
         affine_rows(
-            _read(x, -1, view.length),
+            aligned(x).reshape(-1, view.length),
             y.reshape(-1, view.length),
-            *(_read(t[start:stop], -1) for t in table),
+            *(t[start:stop].reshape(-1) for t in table),
         )
 
     return view.each(dtype, run)
@@ -170,8 +163,7 @@ def normalize(
 
     Weight and bias are tables (P, M): row r uses row r % P, each number for an M-th of the row.
     """
-    normalize_rows = _kernels().normalize_rows
-
+    normalize_rows = _kernel("normalize_rows")
     length = view.rows * view.length // groups if groups else 0
     a = np.ones((1, 1)) if weight is None else np.ascontiguousarray(weight, np.float64)
     b = np.zeros((1, 1)) if bias is None else np.ascontiguousarray(bias, np.float64)
@@ -179,11 +171,10 @@ def normalize(
     a, b = (np.ascontiguousarray(np.broadcast_to(t, shape)) for t in (a, b))
     if shape[1] == length:
         a, b = _narrow(a, b)
-    a, b = _read(a), _read(b)
     statistic = length if head is None else head
 
     def run(x: Array, y: Array, start: int) -> None:
-        x, y = _read(x, -1, length), y.reshape(-1, length)
+        x, y = aligned(x).reshape(-1, length), y.reshape(-1, length)
         normalize_rows(x, y, start * groups, a, b, eps, centred, outside, statistic)
 
     return view.each(dtype, run)

@@ -12,6 +12,7 @@ import numpy as np
 from normcli import kernels
 from normcli.errors import InputError
 from normcli.exact import FLOAT_BITS, held, packed, root, unpacked
+from normcli.kernels.jit import aligned
 from normcli.tally.per_image import Moments, PerImage
 
 Array = np.ndarray[Any, Any]
@@ -237,8 +238,9 @@ def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[i
         return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
     totals = np.zeros((channels, compiled.EXPONENTS, 2), np.int64)
     squares = np.zeros_like(totals)
-    used = int(compiled.count_floats(pixels.reshape(-1), histogram, totals, squares, extremes))
-    return used, _gathered(totals, -compiled.SHIFT), _gathered(squares, FLOAT_BITS - compiled.SHIFT), extremes
+    used = np.zeros(1, np.int64)
+    compiled.count_floats(aligned(pixels).reshape(-1), histogram, totals, squares, extremes, used)
+    return int(used[0]), _gathered(totals, -compiled.SHIFT), _gathered(squares, FLOAT_BITS - compiled.SHIFT), extremes
 
 
 def _gathered(bins: Array, extra: int) -> list[int]:

@@ -1,5 +1,6 @@
 """Pixels of 8 and 16 bits, counted in histograms."""
 
+import math
 import threading
 from collections.abc import Mapping
 from functools import cache
@@ -9,6 +10,7 @@ import numpy as np
 
 from normcli import kernels
 from normcli.exact import packed, unpacked
+from normcli.kernels.jit import aligned, as_words
 from normcli.tally.per_image import Moments, PerImage
 from normcli.tally.small import Small, histogram_of
 
@@ -177,10 +179,8 @@ class Integers:
         return one
 
 
-# Loading Numba costs 0.4 s of processor time, as much again to wait for it, and 120 MB. Until the detour below
-# has cost as much, 8-bit images take it: Pillow's histogram or NumPy's bincount, 1 ns a pixel and 25 us an image
-# dearer. So a small folder never pays for the load, and a large one pays at most twice.
-_LOADING = 0.8
+# Until the detour below has cost what loading the kernels does, 8-bit images take it: Pillow's histogram or NumPy's
+# bincount, 1 ns a pixel and 25 us an image dearer. So a small folder never pays for them.
 _detour = 0.0
 
 
@@ -192,15 +192,17 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
     compiled = kernels.loaded(wait=not simple)
     if compiled is None:
         _detour += 25e-6 + 1e-9 * pixels.size / channels
-        if _detour > _LOADING:
-            kernels.start()
+        if _detour > kernels.price():
+            _detour = -math.inf  # this thread loads them; the others go on
+            kernels.loaded(wait=True)
         own = _histogram_without_numba(pixels)
         histogram += own
         sums[:] = own @ _powers(own.shape[1])
     elif pixels.dtype == np.uint8 and channels <= 4:
-        compiled.count_bytes(pixels.reshape(-1), histogram, sums)
+        flat = pixels.reshape(-1)
+        compiled.count_bytes(flat, as_words(flat), histogram, sums, _scratch.tables)
     else:
-        compiled.count_integers(pixels.reshape(-1), histogram, sums)
+        compiled.count_integers(aligned(pixels).reshape(-1), histogram, sums)
 
 
 def _histogram_without_numba(pixels: Array) -> Array:
@@ -233,7 +235,7 @@ def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[in
         for c in range(pixels.shape[2]):
             np.add.at(own[c], pixels[:, :, c].reshape(-1), weights.reshape(-1).astype(np.int64))
     else:
-        compiled.count_weighted(pixels.reshape(-1), weights.reshape(-1), own)
+        compiled.count_weighted(aligned(pixels).reshape(-1), aligned(weights).reshape(-1), own)
     histogram += own
     return int(own[0].sum()), np.array([sums_of(row) for row in own], dtype=object)
 
@@ -257,6 +259,7 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.bins = np.empty(_SMALL, np.int64)
+        self.tables = np.empty((12, 256), np.uint32)
 
 
 _scratch = _Scratch()

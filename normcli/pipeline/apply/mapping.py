@@ -1,5 +1,6 @@
 """One image mapped: scheme.affine ► kernel. The command and `normcli.transform` both end here: the same bits."""
 
+import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ import numpy as np
 from normcli import images, kernels, schemes
 from normcli.errors import InputError
 from normcli.images import Reading
+from normcli.kernels.jit import aligned, as_words
 from normcli.pipeline.apply.constants import Constants
 from normcli.schemes import Affine
 from normcli.tally import Integers
@@ -276,10 +278,8 @@ def invert(written: Array, affine: Affine, restore: Affine | None) -> Array:
         return np.asarray(np.rint((y - affine.shift[0]) / affine.scale[0]))
 
 
-# Loading Numba costs 0.4 s of processor time, as much again to wait for it, and 120 MB. Until the detour through
-# NumPy has cost as much (a photograph takes it 0.6 ms, the kernel 0.1), images take it: a small folder never pays
-# for the load.
-_LOADING = 0.8
+# Until the detour through NumPy has cost what loading the kernels does (a photograph takes it 0.6 ms, the kernel 0.1),
+# images take it: a small folder never pays for them.
 _detour = 0.0
 
 
@@ -297,18 +297,21 @@ def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish
         clipped = _fill_without_numba(pixels, source, affine, finish, out, planar)
         if direct or half or tabled:
             _detour += time.thread_time() - started
-            if _detour > _LOADING:
-                kernels.start("mapping")
+            if _detour > kernels.price("mapping"):
+                _detour = -math.inf  # this thread loads them; the others go on
+                kernels.loaded("mapping", wait=True)
         return clipped
     channels = pixels.shape[2]
-    flat, into, at = pixels.reshape(-1), out.reshape(-1), np.array(source, np.int64)
+    flat = aligned(pixels).reshape(-1)
+    into, at = out.reshape(-1), np.array(source, np.int64)
     if direct:
         compiled.affine(flat, channels, at, np.array(affine.scale), np.array(affine.shift), into, planar)
     else:
         table = _table(affine, finish, pixels.dtype.name)
         if out.dtype == np.float16:  # Numba has no float16: their bits are copied
             table, into = table.view(np.uint16), into.view(np.uint16)
-        compiled.look_up(flat, channels, at, table, into, planar)
+        words = as_words(flat if channels == 3 else flat[:0])
+        compiled.look_up(flat, words, channels, at, table, into, planar)
     return 0
 
 
