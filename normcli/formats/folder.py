@@ -49,8 +49,9 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
         except OSError as error:
             yield unusable(folder, "unreadable", f"cannot list the folder: {(error.strerror or str(error)).lower()}")
             continue
+        above = os.path.join(folder, "")  # noqa: PTH118
         for file in files:
-            path = os.path.join(folder, file)  # noqa: PTH118
+            path = above + file
             why_not = _refused(wanted, path, file)
             if why_not:
                 yield Skip(path, *why_not)
@@ -74,15 +75,16 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     files, folders, others = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.endswith(PARTIAL):
+            name = entry.name
+            if name.endswith(PARTIAL):
                 continue  # an output of ours under way, or left by a run that was killed
             kind = _kind(entry, follow)
             if kind is None:
-                files.append(entry.name)
+                files.append(name)
             elif kind == ("folder", ""):
-                folders.append(entry.name)
+                folders.append(name)
             else:
-                others.append((entry.name, *kind))
+                others.append((name, *kind))
     return sorted(files), sorted(folders), sorted(others)
 
 

@@ -5,7 +5,6 @@ import importlib.util
 import logging
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -79,6 +78,8 @@ def read(path: Path) -> bytes | None:
 
 def write(path: Path, code: bytes) -> None:
     """Keep code, whole or not at all; where that cannot be, the next run compiles again."""
+    import tempfile
+
     temporary = None
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -196,6 +195,8 @@ def whole(path: str | Path) -> Iterator[Path]:
 @contextmanager
 def _through(path: Path) -> Iterator[Path]:
     """For /dev/stdout, /dev/null, a FIFO: nothing can be renamed over them; all bytes go in at the end."""
+    import tempfile  # it imports random, 4 ms that most runs do not need
+
     if path.is_dir():
         raise OutputError(f"cannot write {path}: is a folder")
     try:
@@ -236,6 +237,8 @@ def refuse_unwritable(path: str | Path) -> None:
     Raises:
         OutputError: it is a folder, or its folder does not exist or takes no files.
     """
+    import tempfile
+
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"cannot write {path}: is a folder")

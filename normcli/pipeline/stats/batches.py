@@ -1,18 +1,37 @@
 """Items in batches that take about as long as each other, whatever the images' size."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from normcli.formats import Item, Skip
 from normcli.pipeline.stats.counted import Mark
 from normcli.pipeline.stats.journal import Recalled
+from normcli.storage.spans import File
 
 Alone = Recalled | Mark  # a batch of its own
-Batch = list[Item | Skip] | Alone
+_ALONE = (Recalled, Mark)  # asked for every item: a union takes three times as long
 
 _SECONDS = 0.02  # the last batch may end so much after the others; handing one over costs 0.1 ms
 _LARGEST = 512
 _LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are under way
+
+
+class Items(list[Item | Skip]):
+    """A batch. Whole files, the usual case, go to a process by column: 0.4 us each instead of 1.5."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        files = [item for item in self if isinstance(item, Item) and type(item.load) is File]
+        if not self or len(files) < len(self):
+            return Items, (list(self),)
+        keys, loads, labels = zip(*files, strict=True)
+        return _of_files, (keys, labels, *zip(*loads, strict=True))
+
+
+def _of_files(keys: Sequence[str], labels: Sequence[str | None], *columns: Sequence[Any]) -> Items:
+    return Items(map(Item, keys, map(File, *columns), labels))
+
+
+Batch = list[Item | Skip] | Alone
 
 
 def held_by(batch: Batch) -> int:
@@ -58,12 +77,12 @@ class Batches:
         if self._next is not None:
             alone, self._next = self._next, None
             return alone
-        batch: list[Item | Skip] = []
+        batch = Items()
         held = 0
         if self._until == self._given:
             self._until = next(self._looks, None)
         for item in self._items:
-            if isinstance(item, Alone):
+            if isinstance(item, _ALONE):
                 if not batch:
                     return item
                 self._next = item
