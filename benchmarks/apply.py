@@ -123,6 +123,7 @@ def kernels() -> Iterator[Row]:
     Photographs come in turn, as in a dataset: each from memory of its own into memory of its own.
     """
     from normcli.kernels import mapping
+    from normcli.kernels.jit import as_words
 
     scale, shift, source = np.array(STD), np.array(MEAN), np.arange(3)
     rng = np.random.default_rng(0)
@@ -135,7 +136,7 @@ def kernels() -> Iterator[Row]:
             bits = np.dtype(f"u{into.itemsize}")  # Numba has no float16, and a look-up moves bits
             tables = rng.integers(0, 1 << 15, (3, np.iinfo(depth).max + 1)).astype(bits)
             if name == "look-up":
-                one = lambda x, y: mapping.look_up(x, 3, source, tables, y.view(bits), True)  # noqa: B023, E731
+                one = lambda x, y: mapping.look_up(x, as_words(x), 3, source, tables, y.view(bits), True)  # noqa: B023, E731
             else:
                 one = lambda x, y: mapping.affine(x, 3, source, scale, shift, y, True)  # noqa: E731
             spent = median(lambda: each(one, levels, into))  # noqa: B023
