@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,6 +97,40 @@ def test_nothing_runs_on_once_it_is_called_off(cluster: Any, tmp_path: Path) -> 
     left = set(tmp_path.iterdir())
     time.sleep(0.7)
     assert set(tmp_path.iterdir()) == left and len(left) < 8
+
+
+def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path) -> None:
+    def slow(batch: list[int]) -> list[int]:
+        (tmp_path / "begun").touch()
+        time.sleep(1)
+        (tmp_path / "done").touch()
+        return batch
+
+    def interrupt() -> None:
+        while not (tmp_path / "begun").exists():
+            time.sleep(0.01)
+        signal.raise_signal(signal.SIGINT)
+
+    results = engine.run(slow, iter([[1]]), engine="dask", scheduler=cluster.scheduler_address)
+    with pytest.raises(KeyboardInterrupt):
+        threading.Thread(target=interrupt).start()
+        next(results)
+    assert (tmp_path / "done").exists()
+
+
+def test_a_worker_that_answers_nothing_is_not_waited_for(tmp_path: Path) -> None:
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
+    ) as cluster:
+        results = engine.run(list, ([n] for n in range(9)), engine="dask", scheduler=cluster.scheduler_address)
+        assert next(results) == [0]
+        pid = next(iter(cluster.workers.values())).pid
+        os.kill(pid, signal.SIGSTOP)
+        closing = threading.Thread(target=results.close)  # type: ignore[attr-defined]
+        closing.start()
+        closing.join(60)
+        os.kill(pid, signal.SIGCONT)
+        assert not closing.is_alive()
 
 
 def test_a_sample_and_a_journal_on_the_cluster(cluster: Any, many: Path, tmp_path: Path) -> None:

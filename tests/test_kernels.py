@@ -1,41 +1,54 @@
-"""Kernels run whatever state their cache is in, without Numba where it holds them, and with bounds checked."""
+"""Kernels run whatever state their cache is in, without Numba's import where it holds them, and with bounds checked."""
 
+import importlib.util
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
+from collections import defaultdict
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT, encoded, photograph
 
 import normcli
-from normcli import kernels
-from normcli.tally import Tally
+from normcli.kernels import cache as kept
+from normcli.kernels import mapping, pixels
+from normcli.normalizers import instance_norm, layer_norm, resources
+from normcli.pipeline.apply import mapping as fill
+from normcli.tally import Tally, integers
 
 CODE = """
 import io, logging
 import numpy as np
 import normcli
-from normcli import kernels
+from normcli.kernels import mapping, pixels, tensors
+from normcli.pipeline.apply import mapping as fill
+from normcli.tally import integers
 records = io.StringIO()
 logging.basicConfig(stream=records, level=logging.DEBUG)
 from normcli.tally import Tally
-kernels.loaded(wait=True)
-kernels.loaded("mapping", wait=True)
+integers._detour = 1.0  # long enough for a kernel
+fill._detour = dict.fromkeys(("mapping.affine", "mapping.look_up"), 1.0)
 tally = Tally()
-tally.count(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+tally.count(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), moments=True)  # not with other small ones
 tally.count(np.arange(48, dtype=np.uint16).reshape(4, 4, 3))
 tally.count(np.arange(48, dtype=np.float32).reshape(4, 4, 3))
-pixels = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
-halves = normcli.transform("unit", dtype="float16")(pixels)
-assert np.array_equal(halves, (pixels / 255).astype(np.float16).transpose(2, 0, 1))
-floats = normcli.transform("unit")(pixels)
-assert np.array_equal(floats, (pixels / 255).astype(np.float32).transpose(2, 0, 1))
-if kernels.loaded("mapping") is not None:
+image = np.arange(75, dtype=np.uint8).reshape(5, 5, 3)
+halves = normcli.transform("unit", dtype="float16")(image)
+assert np.array_equal(halves, (image / 255).astype(np.float16).transpose(2, 0, 1))
+floats = normcli.transform("unit")(image)
+assert np.array_equal(floats, (image / 255).astype(np.float32).transpose(2, 0, 1))
+assert pixels.count_bytes.ready == mapping.affine.ready == mapping.look_up.ready == pixels.count_floats.ready
+if mapping.affine.ready:
     from normcli.normalizers import group_norm
     groups = group_norm(np.array([[1.0, 3.0, 5.0, 7.0]], np.float32), groups=2, eps=0)
     assert groups.tolist() == [[-1.0, 1.0, -1.0, 1.0]]
@@ -115,7 +128,7 @@ def test_what_code_depends_on_is_in_its_name(package: Path, cache: Path, tmp_pat
     else:
         environment["NUMBA_LOOP_VECTORIZE"] = "0"
     assert count(other, **environment) == f"{EXPECTED} False"
-    assert len(list(copy.rglob("*.o"))) == 12
+    assert len(list(copy.rglob("*.o"))) == (9 if change == "source" else 12)  # three kernels are of that source
 
 
 def test_another_numba_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,43 +137,170 @@ def test_another_numba_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "_version.py").write_text(f"version = {version!r}")
         place = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
         monkeypatch.setattr("importlib.util.find_spec", lambda _, place=place: place)
-        kernels.cache.origin.cache_clear()
-        names.add(kernels.cache.path_of("pixels.count_bytes", "some", "cpu"))
-    kernels.cache.origin.cache_clear()
+        names.add(kept.path_of("pixels.count_bytes", b"some"))
     assert len(names) == 2
+
+
+def test_a_package_in_an_archive_keeps_its_code_by_its_sources(package: Path, tmp_path: Path) -> None:
+    """Where sources are no files, code of other sources would have the same name."""
+    for turn in ("", "# changed"):
+        with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+            for path in package.rglob("*.py"):
+                text = path.read_text() + (turn if path.name == "pixels.py" else "")
+                archive.writestr(str(path.relative_to(package)), text)
+        environment = {"NUMBA_CACHE_DIR": str(tmp_path / "c"), "PYTHONPATH": str(tmp_path / "p.zip")}
+        assert count(tmp_path, **environment) == f"{EXPECTED} False"
+    names = [path.name for path in (tmp_path / "c").rglob("*.o")]
+    assert sum(name.startswith("pixels.") for name in names) == 6 and len(names) == 9
 
 
 def test_what_does_not_stand_alone_is_left_to_numba(package: Path, tmp_path: Path) -> None:
     """A Numba or an LLVM that leaves calls in the code: nothing is kept, everything is right."""
-    code = (
-        "from normcli.kernels import jit; jit._LIBM = set()\n"
-        + CODE
-        + "\nprint(normcli.kernels.tensors.normalize_rows._dispatcher is None)"
-    )
+    code = "from normcli.kernels import jit; jit._LIBC = set()\n" + CODE
+    code += "print(tensors.normalize_rows._dispatcher is None)"
     assert count(package, code, NUMBA_CACHE_DIR=str(tmp_path)) == f"{EXPECTED} False\nFalse"
     assert not list(tmp_path.rglob("*normalize_rows*"))
 
 
+def test_a_kernel_that_cannot_be_compiled_beside_one_that_is_kept(package: Path, cache: Path, tmp_path: Path) -> None:
+    """Numba stopped working after the first run, whose kernels load still."""
+    copy = tmp_path / "cache"
+    shutil.copytree(cache, copy)
+    for path in copy.rglob("*.o"):
+        if not path.name.startswith(("pixels.count_bytes", "mapping.affine")):
+            path.unlink()
+    (tmp_path / "numba").mkdir()
+    (tmp_path / "numba/__init__.py").write_text("raise ImportError('not for this NumPy')")
+    spec = importlib.util.find_spec("numba")
+    assert spec is not None and spec.origin is not None
+    shutil.copy(Path(spec.origin).with_name("_version.py"), tmp_path / "numba")
+    code = CODE.replace("assert pixels.count_bytes.ready ==", "assert True or").replace(
+        "if mapping.affine.ready", "if False"
+    )
+    path_ = f"{tmp_path}{os.pathsep}{package}"
+    assert count(package, code, PYTHONPATH=path_, NUMBA_CACHE_DIR=str(copy)) == f"{EXPECTED} True"
+
+
+def test_code_of_another_kernel_is_not_run(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    kept.write(tmp_path / "one.o", b"code")
+    assert kept.read(tmp_path / "one.o") == b"code"
+    (tmp_path / "one.o").rename(tmp_path / "two.o")
+    assert kept.read(tmp_path / "two.o") is None
+
+
+def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    kept.write(tmp_path / "one.o", b"code")
+    tmp_path.chmod(0o777)
+    assert kept.read(tmp_path / "one.o") is None
+    kept.write(tmp_path / "two.o", b"code")
+    assert not (tmp_path / "two.o").exists()
+
+
+@pytest.mark.parametrize("kind", ["link", "fifo", "device", "link to a folder"])
+def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
+    tmp_path.chmod(0o700)
+    kept.write(tmp_path / "one.o", b"code")
+    path = tmp_path / "two.o"
+    if kind == "fifo":
+        os.mkfifo(path, 0o600)
+    else:
+        (tmp_path / "folder").mkdir()
+        path.symlink_to({"link": "one.o", "device": "/dev/zero"}.get(kind, "folder"))
+    assert kept.read(path) is None
+    kept.write(path, b"other")
+    assert kept.read(path) == b"other" and kept.read(tmp_path / "one.o") == b"code"
+
+
+def test_what_killed_runs_and_old_versions_left_is_removed(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    ages = {".killed": 2 * 3600, ".under-way": 60, "old.o": 400 * 86400, "younger.o": 300 * 86400}
+    for name, age in ages.items():
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    kept.write(tmp_path / "one.o", b"code")
+    assert {path.name for path in tmp_path.iterdir()} == {".under-way", "younger.o", "one.o"}
+
+
+@pytest.mark.parametrize(
+    ("home", "xdg", "numba", "expected"),
+    [
+        ("/h", "", "", "/h/.cache/normcli"),
+        ("/h", "/x", "", "/x/normcli"),
+        ("/h", "relative", "", "/h/.cache/normcli"),
+        ("/h", "/x", "n", "n/normcli"),
+        ("", "", "", None),
+    ],
+)
+def test_where_code_is_kept(
+    home: str, xdg: str, numba: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("HOME", home), ("XDG_CACHE_HOME", xdg), ("NUMBA_CACHE_DIR", numba)):
+        monkeypatch.setenv(name, value)
+    assert kept.folder() == (None if expected is None else Path(expected))
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_pixels_at_an_odd_address(dtype: str) -> None:
-    pixels = np.arange(5 * 7 * 3).reshape(5, 7, 3).astype(dtype)
-    odd = np.frombuffer(b"." + pixels.tobytes(), np.uint8)[1:].view(dtype).reshape(pixels.shape)
-    assert odd.ctypes.data % 2 and kernels.loaded(wait=True) is not None
-    kernels.loaded("mapping", wait=True)
+def test_pixels_at_an_odd_address(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = np.arange(5 * 7 * 3).reshape(5, 7, 3).astype(dtype)
+    odd = np.frombuffer(b"." + image.tobytes(), np.uint8)[1:].view(dtype).reshape(image.shape)
+    monkeypatch.setattr(integers, "_detour", 1.0)  # long enough for a kernel
+    monkeypatch.setattr(fill, "_detour", defaultdict(lambda: 1.0))
+    assert odd.ctypes.data % 2
     tallies = Tally(), Tally()
-    for tally, image in zip(tallies, (pixels, odd), strict=True):
-        tally.count(image, moments=True)
+    for tally, each in zip(tallies, (image, odd), strict=True):
+        tally.count(each, moments=True)
     assert json.dumps(tallies[0].state()) == json.dumps(tallies[1].state())
     for to in ("float32", "float16"):
         change = normcli.transform("unit", dtype=to, range=None if dtype != "float32" else 255)
-        assert np.array_equal(change(pixels), change(odd))
+        assert np.array_equal(change(image), change(odd))
 
 
-def test_arguments_that_a_kernel_cannot_walk_through() -> None:
-    pixels = kernels.loaded(wait=True)
-    assert pixels is not None
+def test_a_memory_map_is_an_array(tmp_path: Path) -> None:
+    image = photograph()
+    np.save(tmp_path / "x.npy", image)
+    change = normcli.transform("unit")
+    assert np.array_equal(change(np.load(tmp_path / "x.npy", mmap_mode="r")), change(image))
+
+
+def test_arguments_that_a_kernel_cannot_take() -> None:
+    histogram, sums = np.zeros((1, 65536), np.int64), np.zeros((1, 2), np.int64)
     with pytest.raises(ValueError, match="contiguous"):
-        pixels.count_integers(np.zeros(8, np.uint16)[::2], np.zeros((1, 65536), np.int64), np.zeros((1, 2), np.int64))
+        pixels.count_integers(np.zeros(8, np.uint16)[::2], histogram, sums)
+    with pytest.raises(TypeError, match="str is neither an array nor a number"):
+        pixels.count_integers("pixels", histogram, sums)
+    with pytest.raises(OverflowError, match="64 bits"):
+        mapping.affine(np.zeros(3, np.uint8), 1 << 63, *np.zeros((3, 3)), np.zeros(3), True)
+
+
+@pytest.mark.parametrize("kind", [float, np.float32, np.float16, np.float64, Fraction, np.array])
+def test_a_number_of_any_kind_is_that_number(kind: Any) -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    assert np.array_equal(layer_norm(x, eps=kind(0.25)), layer_norm(x, eps=0.25))
+    assert not np.array_equal(layer_norm(x, eps=0.25), layer_norm(x, eps=0))
+    assert np.array_equal(layer_norm(x, eps=1), layer_norm(x, eps=1.0))
+
+
+@pytest.mark.parametrize("kind", ["Fortran", "gaps", "odd", "read-only"])
+def test_results_that_kernels_cannot_write_to(kind: str) -> None:
+    def allocate(shape: tuple[int, ...], dtype: Any) -> Any:
+        if kind == "Fortran":
+            return np.empty(shape, dtype, "F")
+        if kind == "gaps":
+            return np.empty((*shape[:-1], 2 * shape[-1]), dtype)[..., ::2]
+        made = np.zeros(math.prod(shape) * dtype.itemsize + 1, np.uint8)[1:].view(dtype).reshape(shape)
+        made.flags.writeable = kind != "read-only"
+        return made
+
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    with resources(allocate=allocate):
+        if kind == "read-only":
+            with pytest.raises(ValueError, match="read-only"):
+                instance_norm(x, layout="NCHW")
+            return
+        found = instance_norm(x, layout="NCHW")
+    assert np.array_equal(found, instance_norm(x, layout="NCHW"))
 
 
 def test_a_cache_that_cannot_be_written(package: Path) -> None:

@@ -7,6 +7,7 @@ result has the same bits.
 import asyncio
 import logging
 import math
+import threading
 import time
 import uuid
 from collections import deque
@@ -68,7 +69,9 @@ def run(
                     waiting.append(submitted(some))
                 if not waiting:
                     return
-                yield waiting.popleft().result()
+                result = waiting[0].result()
+                waiting.popleft()  # not before it is there: what is broken off is called off, and waited for
+                yield result
         except distributed.KilledWorker as error:
             raise NormcliError(f"workers died again and again over the same images (out of memory?): {error}") from None
         except ModuleNotFoundError as error:
@@ -118,11 +121,16 @@ def _cancel(client: Any, waiting: Iterable[Any], name: str) -> None:
     """Call off what waits, and let what runs come to its end: a task cannot be stopped, and it writes files."""
     if not waiting:
         return
-    with suppress(Exception):  # the cluster may be gone
-        client.cancel(list(waiting))
-        until = time.monotonic() + _PATIENCE
-        while any(client.run(_has, name).values()) and time.monotonic() < until:
-            time.sleep(0.05)
+
+    def settle() -> None:
+        with suppress(Exception):  # the cluster may be gone, and is closed beneath this in the end
+            client.cancel(list(waiting))
+            while any(client.run(_has, name).values()):
+                time.sleep(0.05)
+
+    thread = threading.Thread(target=settle, daemon=True)  # a worker that answers nothing is waited for no longer
+    thread.start()
+    thread.join(_PATIENCE)
 
 
 def _has(name: str, dask_worker: Any) -> bool:

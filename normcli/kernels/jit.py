@@ -2,7 +2,7 @@
 
 To import Numba takes 0.3 s and 120 MB, to load machine code by LLVM alone 0.035 s. So `numba.cfunc` compiles a kernel
 behind the C interface that it documents (an array is an address and its lengths), LLVM writes an object file, and
-`cache` keeps that. A kernel therefore allocates nothing and raises nothing: it calls nobody but libm.
+`cache` keeps that. A kernel therefore allocates nothing and raises nothing, and calls the C library at most.
 """
 
 import ctypes as c
@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,14 @@ _lock = threading.RLock()
 _engines: list[Any] = []  # LLVM's, which own the loaded code
 
 Kinds = tuple[Any, ...]  # of arguments: (dtype, dimensions), float or int
-_LIBM = {"sqrt", "fma", "floor", "ceil", "memset", "memcpy", "memmove"}
+_LIBC = {"sqrt", "fma", "floor", "ceil", "memset", "memcpy", "memmove"}
+_NUMBERS: dict[type, Any] = {float: float | np.floating, int: int | np.integer}
 # modes for finding errors: kernels run by Numba's own dispatcher, which checks and raises
 _CHECKING = any(os.environ.get(name, "0") != "0" for name in ("NUMBA_DISABLE_JIT", "NUMBA_BOUNDSCHECK"))
 
 
-def aligned(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The same array as kernels read it; a copy where it is not contiguous or lies at an odd address."""
+def contiguous(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same array as kernels read it; a copy where it has gaps or lies at an odd address."""
     return np.require(array, requirements=["C", "A"])
 
 
@@ -56,13 +58,41 @@ class Kernel:
         self._options = {"fastmath": fastmath, "error_model": "numpy"}
         self._functions: dict[Kinds, Callable[..., None]] = {}
         self._dispatcher: Callable[..., None] | None = None  # Numba's own, where ours does not do
+        self._failed = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has been loaded, for some arguments."""
+        return bool(self._functions) or self._dispatcher is not None
+
+    @cached_property
+    def price(self) -> float:
+        """Processor seconds that a way around it may cost before it is loaded.
+
+        About what loading costs, so that nobody pays more than twice; less than compiling does, which is paid once.
+        """
+        return 0.03 if cache.has(self.name) else 0.15
+
+    def attempt(self, *arguments: Any) -> bool:
+        """Run it where that can be; otherwise do nothing and say so, without trying again."""
+        if self._failed:
+            return False
+        try:
+            self(*arguments)
+        except Unusable as error:
+            self._failed = True
+            log.info("Numba is not usable here (%s); going on without it", error)
+            return False
+        return True
 
     def __call__(self, *arguments: Any) -> None:
         """Run it.
 
         Raises:
             Unusable: it is not in the cache and cannot be compiled, or LLVM cannot load it.
+            TypeError: neither an array nor a number.
             ValueError: an array that is not contiguous or not aligned.
+            OverflowError: an integer beyond 64 bits.
         """
         if self._dispatcher is not None:
             return self._dispatcher(*arguments)
@@ -76,7 +106,11 @@ class Kernel:
                 values.append(argument.ctypes.data)
                 values.extend(argument.shape)
             else:
-                kind = float if isinstance(argument, float) else int
+                kind = next((kind for kind, types in _NUMBERS.items() if isinstance(argument, types)), None)
+                if kind is None:
+                    raise TypeError(f"{self.__name__}: {type(argument).__name__} is neither an array nor a number")
+                if kind is int and not -1 << 63 <= argument < 1 << 63:
+                    raise OverflowError(f"{self.__name__}: {argument} does not fit in 64 bits")
                 kinds.append(kind)
                 values.append(kind(argument))
         function = self._functions.get(tuple(kinds)) or self._made(tuple(kinds))
@@ -104,16 +138,18 @@ class Kernel:
 
         llvm.initialize_native_target()
         llvm.initialize_native_asmprinter()
-        cpu, features = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+        cpu, features = _processor()
         machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
-        path = cache.path_of(self.name, str(kinds), cpu, features, machine.triple, llvmlite.__version__)
+        sources = [names["__loader__"].get_data(names["__file__"]) for names in (self.py_func.__globals__, globals())]
+        depends = (self.name, kinds, cpu, features, machine.triple, llvmlite.__version__, *sources)
+        path = cache.path_of(self.name, repr(depends).encode())
         code = None if path is None else cache.read(path)
         if code is None:
             log.info("compiling %s, once for this machine", self.__name__)
             module = self._optimized(kinds, machine)
             calls = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
-            if calls - _LIBM:
-                log.info("%s would call %s: left to Numba, for every run anew", self.__name__, ", ".join(calls))
+            if others := sorted(calls - _LIBC):
+                log.info("%s would call %s: left to Numba, for every run anew", self.__name__, ", ".join(others))
                 return None
             code = machine.emit_object(module)
             if path is not None:
@@ -161,6 +197,20 @@ class Kernel:
             if isinstance(value, _Inlined):
                 names[name] = numba.njit(error_model="numpy", fastmath=value.fastmath)(value.function)
         return numba.njit(**options, **self._options)(self.py_func)
+
+
+def _processor() -> tuple[str, str]:
+    """Name and features to compile for: those that Numba would take."""
+    import llvmlite.binding as llvm
+
+    name, features = (os.environ.get(f"NUMBA_CPU_{what}") for what in ("NAME", "FEATURES"))
+    other = name not in (None, "", "host")
+    if features is None:
+        try:
+            features = "" if other else llvm.get_host_cpu_features().flatten()
+        except RuntimeError:  # LLVM does not know every processor
+            features = ""
+    return name if name and other else llvm.get_host_cpu_name(), features
 
 
 def _entry(inner: Any, kinds: Kinds) -> Callable[..., None]:

@@ -121,9 +121,3 @@ def look_up(pixels, words, channels, source, tables, out, planar):  # type: igno
             into = out[j:]
             for i in range(count):
                 into[i * wide] = table[plane[i * channels]]
-
-
-def warm() -> None:
-    """Compile or load the kernel that nearly every run needs, on one pixel."""
-    three = np.zeros(3)
-    affine(np.zeros(3, np.uint8), 3, np.arange(3), three, three, np.zeros(3, np.float32), True)

@@ -6,7 +6,7 @@ is added up by the caller. All arrays are C-contiguous; pixels come flattened, c
 
 import numpy as np
 
-from normcli.kernels.jit import as_words, kernel
+from normcli.kernels.jit import kernel
 
 # One bin for every exponent of a float64 and, from SHIFT on down, of the squares of very small ones; two sums
 # in each: see `count_floats`.
@@ -157,10 +157,3 @@ def count_floats(pixels, histogram, totals, squares, extremes, used):  # type: i
                 place = exponent + (SHIFT if part == 0 else shift)
                 into[c, place, 0] += sign * (mantissa >> 26)
                 into[c, place, 1] += sign * (mantissa & 0x3FFFFFF)
-
-
-def warm() -> None:
-    """Compile or load the kernel that nearly every run needs, on one pixel."""
-    sums = np.zeros((3, 2), np.int64)
-    three = np.zeros(3, np.uint8)
-    count_bytes(three, as_words(three), np.zeros((3, 256), np.int64), sums, np.empty((12, 256), np.uint32))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import NormcliError, TensorError, UsageError
-from normcli.kernels.jit import aligned
+from normcli.kernels.jit import contiguous
 from normcli.normalizers.blocks import Array, Tensor, walk
 from normcli.normalizers.views import View, cast, result_dtype
 
@@ -103,7 +103,7 @@ def channel_moments(view: View) -> Moments:
     mean, low, m2 = np.empty((3, view.samples, view.rows))
 
     def run(start: int, stop: int) -> None:
-        rows = aligned(view.block(start, stop)).reshape(-1, view.length)
+        rows = contiguous(view.block(start, stop)).reshape(-1, view.length)
         row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)))
 
     if view.size:
@@ -128,7 +128,7 @@ def affine(
     def run(x: Array, y: Array, start: int) -> None:
         stop = start + len(x)
         affine_rows(
-            aligned(x).reshape(-1, view.length),
+            contiguous(x).reshape(-1, view.length),
             y.reshape(-1, view.length),
             *(t[start:stop].reshape(-1) for t in table),
         )
@@ -174,8 +174,8 @@ def normalize(
     statistic = length if head is None else head
 
     def run(x: Array, y: Array, start: int) -> None:
-        x, y = aligned(x).reshape(-1, length), y.reshape(-1, length)
-        normalize_rows(x, y, start * groups, a, b, eps, centred, outside, statistic)
+        x, y = contiguous(x).reshape(-1, length), y.reshape(-1, length)
+        normalize_rows(x, y, start * groups, a, b, float(eps), centred, outside, statistic)
 
     return view.each(dtype, run)
 

@@ -146,7 +146,7 @@ class View:
         """Make a result by work(x, y, start), which fills y (n, rows, length) for samples from start on."""
         out = self.result(dtype)
         direct = isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64)
-        direct = direct and self.plain and not self.together
+        direct = direct and self.plain and not self.together and out.flags.carray  # gapless, aligned and writeable
         buffer = np.dtype(np.float32 if out.dtype == np.float32 else np.float64)
 
         def run(start: int, stop: int) -> None:

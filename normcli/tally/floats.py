@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from normcli import kernels
 from normcli.errors import InputError
 from normcli.exact import FLOAT_BITS, held, packed, root, unpacked
-from normcli.kernels.jit import aligned
+from normcli.kernels.jit import contiguous
 from normcli.tally.per_image import Moments, PerImage
 
 Array = np.ndarray[Any, Any]
@@ -223,24 +222,25 @@ def bins_of(values: Array) -> Array:
 
 def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
     """Pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
+    from normcli.kernels import pixels as loops
+
     channels = pixels.shape[2]
-    compiled = kernels.loaded(wait=True)
     extremes = np.empty((channels, 2))
     extremes[:] = np.inf, -np.inf
-    if compiled is None:
-        rows = pixels.reshape(-1, channels)
-        rows = rows[np.isfinite(rows).all(axis=1)]
-        if len(rows):
-            extremes[:, 0], extremes[:, 1] = rows.min(axis=0), rows.max(axis=0)
-        for c in range(channels):
-            histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
-        exact = [[held(float(v)) for v in rows[:, c]] for c in range(channels)]
-        return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
-    totals = np.zeros((channels, compiled.EXPONENTS, 2), np.int64)
+    totals = np.zeros((channels, loops.EXPONENTS, 2), np.int64)
     squares = np.zeros_like(totals)
     used = np.zeros(1, np.int64)
-    compiled.count_floats(aligned(pixels).reshape(-1), histogram, totals, squares, extremes, used)
-    return int(used[0]), _gathered(totals, -compiled.SHIFT), _gathered(squares, FLOAT_BITS - compiled.SHIFT), extremes
+    flat = contiguous(pixels).reshape(-1)
+    if loops.count_floats.attempt(flat, histogram, totals, squares, extremes, used):
+        return int(used[0]), _gathered(totals, -loops.SHIFT), _gathered(squares, FLOAT_BITS - loops.SHIFT), extremes
+    rows = pixels.reshape(-1, channels)
+    rows = rows[np.isfinite(rows).all(axis=1)]
+    if len(rows):
+        extremes[:, 0], extremes[:, 1] = rows.min(axis=0), rows.max(axis=0)
+    for c in range(channels):
+        histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
+    exact = [[held(float(v)) for v in rows[:, c]] for c in range(channels)]
+    return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
 
 
 def _gathered(bins: Array, extra: int) -> list[int]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from normcli import kernels
 from normcli.exact import packed, unpacked
-from normcli.kernels.jit import aligned, as_words
+from normcli.kernels.jit import as_words, contiguous
 from normcli.tally.per_image import Moments, PerImage
 from normcli.tally.small import Small, histogram_of
 
@@ -187,22 +186,29 @@ _detour = 0.0
 def _count(pixels: Array, histogram: Array, sums: Array) -> None:
     """Add one integer image to a histogram (C,bins) and fill in its sums (C,2)."""
     global _detour
+    from normcli.kernels import pixels as loops
+
     channels = pixels.shape[2]
-    simple = pixels.dtype == np.uint8 and channels in (1, 3)
-    compiled = kernels.loaded(wait=not simple)
-    if compiled is None:
-        _detour += 25e-6 + 1e-9 * pixels.size / channels
-        if _detour > kernels.price():
-            _detour = -math.inf  # this thread loads them; the others go on
-            kernels.loaded(wait=True)
-        own = _histogram_without_numba(pixels)
-        histogram += own
-        sums[:] = own @ _powers(own.shape[1])
-    elif pixels.dtype == np.uint8 and channels <= 4:
+    due = True
+    if pixels.dtype == np.uint8 and channels in (1, 3) and not loops.count_bytes.ready:
+        due = _detour > loops.count_bytes.price
+        # this thread loads it, the others go on; where it cannot be loaded, nobody tries again
+        _detour = -math.inf if due else _detour + 25e-6 + 1e-9 * pixels.size / channels
+    if due and _count_by_kernel(pixels, histogram, sums):
+        return
+    own = _histogram_without_numba(pixels)
+    histogram += own
+    sums[:] = own @ _powers(own.shape[1])
+
+
+def _count_by_kernel(pixels: Array, histogram: Array, sums: Array) -> bool:
+    """Do as `_count`; say whether Numba is usable here."""
+    from normcli.kernels import pixels as loops
+
+    if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
         flat = pixels.reshape(-1)
-        compiled.count_bytes(flat, as_words(flat), histogram, sums, _scratch.tables)
-    else:
-        compiled.count_integers(aligned(pixels).reshape(-1), histogram, sums)
+        return loops.count_bytes.attempt(flat, as_words(flat), histogram, sums, _scratch.tables)
+    return loops.count_integers.attempt(contiguous(pixels).reshape(-1), histogram, sums)
 
 
 def _histogram_without_numba(pixels: Array) -> Array:
@@ -229,13 +235,13 @@ def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[in
 
     At 16 bits a weighted square has 48 bits: 33,000 bright pixels overflow an int64.
     """
+    from normcli.kernels import pixels as loops
+
     own = np.zeros_like(histogram)
-    compiled = kernels.loaded(wait=True)
-    if compiled is None:
+    flat = contiguous(pixels).reshape(-1)
+    if not loops.count_weighted.attempt(flat, contiguous(weights).reshape(-1), own):
         for c in range(pixels.shape[2]):
             np.add.at(own[c], pixels[:, :, c].reshape(-1), weights.reshape(-1).astype(np.int64))
-    else:
-        compiled.count_weighted(aligned(pixels).reshape(-1), aligned(weights).reshape(-1), own)
     histogram += own
     return int(own[0].sum()), np.array([sums_of(row) for row in own], dtype=object)
 

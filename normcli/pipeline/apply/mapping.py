@@ -2,16 +2,17 @@
 
 import math
 import time
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli import images, kernels, schemes
+from normcli import images, schemes
 from normcli.errors import InputError
 from normcli.images import Reading
-from normcli.kernels.jit import aligned, as_words
+from normcli.kernels.jit import as_words, contiguous
 from normcli.pipeline.apply.constants import Constants
 from normcli.schemes import Affine
 from normcli.tally import Integers
@@ -110,7 +111,7 @@ class Transform:
         Raises:
             InputError: an image that cannot be mapped so.
         """
-        mode = getattr(image, "mode", None)
+        mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
         if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
             raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
         pixels = images.decode(np.asarray(image), Reading(color=self.color)).pixels
@@ -278,41 +279,44 @@ def invert(written: Array, affine: Affine, restore: Affine | None) -> Array:
         return np.asarray(np.rint((y - affine.shift[0]) / affine.scale[0]))
 
 
-# Until the detour through NumPy has cost what loading the kernels does (a photograph takes it 0.6 ms, the kernel 0.1),
-# images take it: a small folder never pays for them.
-_detour = 0.0
+# Until the detour through NumPy has cost what loading a kernel does (a photograph takes it 0.6 ms, the kernel 0.1),
+# images take it: a small folder never pays.
+_detour: defaultdict[str, float] = defaultdict(float)  # seconds, by kernel
 
 
 def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool) -> int:
     """Map pixels (H,W,C) into `out`; give how many values were clipped."""
-    global _detour
+    from normcli.kernels import mapping as loops
+
     plain = finish.clip is None and finish.restore is None
     # by arithmetic, or by a table; what must be counted (clipped values) goes the slow way
-    tabled = pixels.dtype == np.uint8 and finish.clip is None
-    direct = plain and out.dtype in (np.float32, np.float64)
-    half = plain and out.dtype == np.float16 and pixels.dtype.kind == "u"
-    compiled = kernels.loaded("mapping") if direct or half or tabled else None
-    if compiled is None:
-        started = time.thread_time()
-        clipped = _fill_without_numba(pixels, source, affine, finish, out, planar)
-        if direct or half or tabled:
-            _detour += time.thread_time() - started
-            if _detour > kernels.price("mapping"):
-                _detour = -math.inf  # this thread loads them; the others go on
-                kernels.loaded("mapping", wait=True)
-        return clipped
-    channels = pixels.shape[2]
-    flat = aligned(pixels).reshape(-1)
-    into, at = out.reshape(-1), np.array(source, np.int64)
-    if direct:
-        compiled.affine(flat, channels, at, np.array(affine.scale), np.array(affine.shift), into, planar)
-    else:
-        table = _table(affine, finish, pixels.dtype.name)
-        if out.dtype == np.float16:  # Numba has no float16: their bits are copied
-            table, into = table.view(np.uint16), into.view(np.uint16)
-        words = as_words(flat if channels == 3 else flat[:0])
-        compiled.look_up(flat, words, channels, at, table, into, planar)
-    return 0
+    kernel = None
+    if plain and out.dtype in (np.float32, np.float64):
+        kernel = loops.affine
+    elif finish.clip is None and (pixels.dtype == np.uint8 or (plain and out.dtype == np.float16)):
+        kernel = loops.look_up if pixels.dtype.kind == "u" else None
+    if kernel is None:
+        return _fill_without_numba(pixels, source, affine, finish, out, planar)
+    due = kernel.ready or _detour[kernel.name] > kernel.price
+    if due:
+        _detour[kernel.name] = -math.inf  # this thread loads it, the others go on; never again where it cannot be
+        channels = pixels.shape[2]
+        flat = contiguous(pixels).reshape(-1)
+        into, at = out.reshape(-1), np.array(source, np.int64)
+        if kernel is loops.affine:
+            arguments = (flat, channels, at, np.array(affine.scale), np.array(affine.shift), into, planar)
+        else:
+            table = _table(affine, finish, pixels.dtype.name)
+            if out.dtype == np.float16:  # Numba has no float16: their bits are copied
+                table, into = table.view(np.uint16), into.view(np.uint16)
+            words = as_words(flat if channels == 3 else flat[:0])
+            arguments = (flat, words, channels, at, table, into, planar)
+        if kernel.attempt(*arguments):
+            return 0
+    started = time.thread_time()
+    clipped = _fill_without_numba(pixels, source, affine, finish, out, planar)
+    _detour[kernel.name] += time.thread_time() - started
+    return clipped
 
 
 def _fill_without_numba(
