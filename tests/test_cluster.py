@@ -109,8 +109,10 @@ def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (tmp_path / "begun").exists():
             time.sleep(0.01)
-        signal.raise_signal(signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
 
+    main = threading.main_thread().ident
+    assert main is not None
     results = engine.run(slow, iter([[1]]), engine="dask", scheduler=cluster.scheduler_address)
     with pytest.raises(KeyboardInterrupt):
         threading.Thread(target=interrupt).start()
