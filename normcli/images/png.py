@@ -23,7 +23,7 @@ log = logging.getLogger("normcli.images")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # signature and name of IHDR; width, height, depth, colour, three methods; checksum
 _OPENING = struct.Struct(">16sIIBBBBBI")
-_PIECES = _OPENING.size  # where the other chunks begin
+_HEADER = _OPENING.size  # signature and IHDR; the other chunks follow
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _CHUNK, _CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
 _CHANNELS = {0: 1, 2: 3}  # by colour type
@@ -80,10 +80,10 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
 
     The checksums of the image data are left to the decoder.
     """
-    shape = _opened(data[:_PIECES])
+    shape = _opened(data[:_HEADER])
     if shape is None:
         return None
-    at, end, place = _PIECES, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
+    at, end, place = _HEADER, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
     while at + 12 <= end:
         length, kind = _CHUNK.unpack_from(data, at)
         after = at + 12 + length
@@ -114,7 +114,7 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
 @lru_cache(maxsize=256)  # images of one size open with the same bytes
 def _opened(opening: bytes) -> tuple[int, int, int] | None:
     """Width, height and channels, by the signature and the header, where they are sound and of a plain kind."""
-    if len(opening) < _PIECES:
+    if len(opening) < _HEADER:
         return None
     start, width, height, depth, colour, *rest, checksum = _OPENING.unpack(opening)
     channels = _CHANNELS.get(colour)
