@@ -123,7 +123,7 @@ def kernels() -> Iterator[Row]:
     Photographs come in turn, as in a dataset: each from memory of its own into memory of its own.
     """
     from normcli.kernels import mapping
-    from normcli.kernels.jit import as_words
+    from normcli.kernels.kernel import as_words
 
     scale, shift, source = np.array(STD), np.array(MEAN), np.arange(3)
     rng = np.random.default_rng(0)

@@ -69,7 +69,7 @@ def _picture() -> bytes:
 def _items(path: Path, *, load: bool = True, **listing: Any) -> None:
     """List a source and load what it lists, never a file that it names."""
     from normcli.errors import InputError
-    from normcli.formats import Item, Listing, read
+    from normcli.sources import Item, Listing, read
 
     found = read([str(path)], Listing(**listing))
     for number, item in enumerate(found):
@@ -179,8 +179,8 @@ def _parquets() -> list[bytes]:
 
 
 def _parquet(data: bytes, path: Path) -> None:
-    from normcli.formats import Item, Listing, read
-    from normcli.storage.spans import Held
+    from normcli.sources import Item, Listing, read
+    from normcli.storage.byte_sources import Held
 
     for number, item in enumerate(read([str(path)], Listing())):
         assert number < _MOST_ITEMS, "a listing that does not end"
@@ -201,8 +201,8 @@ def _lines() -> list[bytes]:
 
 def _names(data: bytes, path: Path) -> None:
     """A source as the command line gives it, up to where files would be opened."""
-    from normcli.formats import container, expand
-    from normcli.formats.names import folder_of, hostile
+    from normcli.sources import container, expand
+    from normcli.sources.filter import folder_of, hostile
     from normcli.storage import path_fields
 
     text = data.decode("utf-8", "surrogateescape")
@@ -214,10 +214,10 @@ def _names(data: bytes, path: Path) -> None:
 
 
 def _tensors(data: bytes, path: Path) -> None:
-    from normcli.pipeline.tensor import tensor_files
+    from normcli.tensor import files
 
-    for tensor in tensor_files.opened(str(path), limit=1 << 26).values():
-        tensor_files.in_memory(tensor)
+    for tensor in files.opened(str(path), limit=1 << 26).values():
+        files.in_memory(tensor)
 
 
 def _safetensors() -> list[bytes]:
@@ -277,11 +277,11 @@ def _jpegs() -> list[bytes]:
 
 
 def _deep(data: bytes, path: Path) -> None:
-    from normcli.images import Reading, deep
+    from normcli.images import Reading, high_bit_depth
 
-    if (need := deep.needed(data)) is not None:
+    if (need := high_bit_depth.needed(data)) is not None:
         try:
-            deep.decode(data, need, Reading(max_pixels=1 << 20))
+            high_bit_depth.decode(data, need, Reading(max_pixels=1 << 20))
         except Exception as error:  # tifffile and imagecodecs raise what they like; images.decode says "damaged"
             if isinstance(error, MemoryError):
                 raise
@@ -341,19 +341,19 @@ def _statistics_seeds() -> tuple[bytes, ...]:
 
 
 def _statistics(data: bytes, path: Path) -> None:
-    from normcli import dialects
+    from normcli.constants import exporters
     from normcli.summary import Summary, merge
 
     summary = Summary.from_json(data)
     summary.to_json()
-    for name in dialects.DIALECTS:
+    for name in exporters.DIALECTS:
         with suppress(NormcliError):
-            dialects.say(summary, name)
+            exporters.say(summary, name)
     merge(summary, summary)
 
 
 def _journal(data: bytes, path: Path) -> None:
-    from normcli.pipeline.stats.journal import Journal, Recalled
+    from normcli.runs.stats_checkpoint import Journal, Recalled
 
     with Journal(path, {"color": "auto"}) as journal:
         for places in journal._lines.values():
@@ -366,15 +366,15 @@ def _journal(data: bytes, path: Path) -> None:
 def _journal_seeds() -> tuple[bytes, ...]:
     import tempfile
 
-    from normcli.pipeline.stats import journal
-    from normcli.pipeline.stats.counting import Counting, count_batch
+    from normcli.runs import stats_checkpoint as journal
+    from normcli.runs.stats import Counting, count_batch
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.jpg"
         path.write_bytes(_picture())
         kept = Path(folder) / "journal"
-        from normcli.formats import Listing, read
         from normcli.images import Reading
+        from normcli.sources import Listing, read
 
         items = list(read([str(path)], Listing()))
         with journal.Journal(kept, {"color": "auto"}) as one:
@@ -395,7 +395,7 @@ def _applied() -> tuple[bytes, bytes, bytes]:
     import tempfile
 
     import normcli
-    from normcli.pipeline.apply.journal import Journal
+    from normcli.runs.apply_checkpoint import Journal
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in").mkdir()
@@ -421,20 +421,20 @@ def _applied() -> tuple[bytes, bytes, bytes]:
 
 
 def _manifest(data: bytes, path: Path) -> None:
-    from normcli.pipeline.apply import inverse, verifying
+    from normcli.runs import restore, verify
 
     folder = path.parent / "out"
     folder.mkdir(exist_ok=True)
     (folder / "normcli.json").write_bytes(data)
-    inverse.inverse(folder, path.parent / "back", engine="serial", force=True)
-    verifying.verify(folder, engine="serial")
+    restore.inverse(folder, path.parent / "back", engine="serial", force=True)
+    verify.verify(folder, engine="serial")
 
 
 def _resumed(data: bytes, path: Path) -> None:
     import shutil
 
-    from normcli.pipeline.apply.journal import Journal
-    from normcli.pipeline.apply.naming import WORK
+    from normcli.runs.apply_checkpoint import Journal
+    from normcli.runs.names import WORK
 
     folder = path.parent / "resumed"
     shutil.rmtree(folder, ignore_errors=True)
@@ -451,8 +451,8 @@ def _resumed(data: bytes, path: Path) -> None:
 
 
 def _constants(data: bytes, path: Path) -> None:
-    from normcli.dialects.reading import numbers, read_constants
-    from normcli.recognition import check
+    from normcli.constants.identify import check
+    from normcli.constants.parse_config import numbers, read_constants
 
     text = data.decode("utf-8", "replace")
     try:

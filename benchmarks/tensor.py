@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-import normcli.normalizers as nn
+import normcli.tensor.normalizers as nn
 from benchmarks.timing import ROOT, Row, faster, show
 
 THREADS = 2

@@ -12,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from normcli.difference import diff as diff
-    from normcli.pipeline.apply.applying import apply as apply
-    from normcli.pipeline.apply.inverse import inverse as inverse
-    from normcli.pipeline.apply.transforms import transform as transform
-    from normcli.pipeline.apply.verifying import verify as verify
-    from normcli.pipeline.stats.counting import stats as stats
-    from normcli.recognition import check as check
+    from normcli.constants.compare import diff as diff
+    from normcli.constants.identify import check as check
+    from normcli.runs.apply import apply as apply
+    from normcli.runs.build_transform import transform as transform
+    from normcli.runs.restore import inverse as inverse
+    from normcli.runs.stats import stats as stats
+    from normcli.runs.verify import verify as verify
     from normcli.summary import Summary as Summary
     from normcli.summary import merge as merge
 
 _HOME = {
-    "apply": "normcli.pipeline.apply.applying",
-    "inverse": "normcli.pipeline.apply.inverse",
-    "verify": "normcli.pipeline.apply.verifying",
-    "transform": "normcli.pipeline.apply.transforms",
-    "stats": "normcli.pipeline.stats.counting",
+    "apply": "normcli.runs.apply",
+    "inverse": "normcli.runs.restore",
+    "verify": "normcli.runs.verify",
+    "transform": "normcli.runs.build_transform",
+    "stats": "normcli.runs.stats",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",
-    "check": "normcli.recognition",
-    "diff": "normcli.difference",
+    "check": "normcli.constants.identify",
+    "diff": "normcli.constants.compare",
 }
 
 __all__ = ["Summary", "__version__", "apply", "check", "diff", "inverse", "merge", "stats", "transform", "verify"]

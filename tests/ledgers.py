@@ -10,8 +10,8 @@ from PIL import Image
 
 import normcli
 from normcli import storage
-from normcli.pipeline.stats.ledger import Changes
-from normcli.pipeline.stats.recorded import beside, settle
+from normcli.runs.file_cache import Changes
+from normcli.runs.file_cache_format import beside, settle
 
 
 @pytest.fixture(autouse=True)

@@ -99,7 +99,7 @@ def gzipped(path: Path) -> Path:
     return out
 
 
-# name -> (container in normcli.formats.CONTAINERS, how it is packed); the identity test takes every row
+# name -> (container in normcli.sources.CONTAINERS, how it is packed); the identity test takes every row
 ROWS: dict[str, tuple[str, Callable[[Path, Path], list[Path]]]] = {
     "tar": ("tar", tar),
     "tar-ustar": ("tar", lambda folder, out: tar(folder, out, form=tarfile.USTAR_FORMAT)),
@@ -112,6 +112,6 @@ ROWS: dict[str, tuple[str, Callable[[Path, Path], list[Path]]]] = {
     "zip": ("zip", zipped),
     "zip-stored": ("zip", lambda folder, out: zipped(folder, out, zipfile.ZIP_STORED)),
     "parquet": ("parquet", parquet),
-    "csv": ("manifest", manifest_csv),
-    "jsonl": ("manifest", manifest_jsonl),
+    "csv": ("file_list", manifest_csv),
+    "jsonl": ("file_list", manifest_jsonl),
 }

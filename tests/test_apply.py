@@ -15,10 +15,10 @@ from PIL import Image
 import normcli
 from normcli import images
 from normcli.errors import NoInputError, NormcliError, UsageError
-from normcli.formats.names import SUFFIXES
 from normcli.images import Reading
 from normcli.images.orientation import upright
-from normcli.pipeline.apply import manifest
+from normcli.runs import manifest
+from normcli.sources.filter import SUFFIXES
 from tests.conftest import ROOT, Run, encoded, photograph
 
 Array = np.ndarray[Any, Any]
@@ -549,7 +549,7 @@ def test_npz_and_safetensors_hold_their_affine(photos: Path, tmp_path: Path) -> 
 
 
 def test_list_names_every_scheme_preset_and_output(run: Run) -> None:
-    from normcli.pipeline.apply.outputs import KINDS
+    from normcli.runs.outputs import KINDS
     from normcli.schemes import PRESETS, SCHEMES
 
     text = run("apply", "--list").stdout.decode()

@@ -16,7 +16,7 @@ import pytest
 
 import normcli
 from normcli.errors import NormcliError, OutputError
-from normcli.pipeline.apply.naming import WORK
+from normcli.runs.names import WORK
 from tests.conftest import ROOT, Run, encoded, photograph
 
 COMMAND = [sys.executable, "-m", "normcli", "apply"]
@@ -212,12 +212,12 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        from normcli.pipeline.apply import applying
+        from normcli.runs import apply
 
         def die(*arguments: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(applying, "finish", die)
+        patch.setattr(apply, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             normcli.apply(photos, out=out, scheme="unit")
     journal = out / WORK / "journal-0"

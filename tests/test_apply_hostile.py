@@ -12,7 +12,7 @@ import pytest
 
 import normcli
 from normcli.errors import NormcliError
-from normcli.pipeline.apply.outputs import KINDS
+from normcli.runs.outputs import KINDS
 from tests.conftest import Run, encoded, photograph
 
 WORK = ".normcli-partial"

@@ -19,9 +19,9 @@ import normcli
 from normcli import images
 from normcli.errors import NormcliError, UsageError
 from normcli.images import Reading
-from normcli.pipeline.apply import manifest
-from normcli.pipeline.apply.naming import WORK
-from normcli.pipeline.apply.shards import ShardSize, numbers_of
+from normcli.runs import manifest
+from normcli.runs.names import WORK
+from normcli.runs.shards import ShardSize, numbers_of
 from tests.conftest import ROOT, Run, encoded, photograph
 from tests.test_apply_faults import ENVIRONMENT
 
@@ -134,7 +134,7 @@ def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> N
 
 def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason=WHY)
-    monkeypatch.setattr("normcli.formats.parquet._GROUP_BYTES", 7500)
+    monkeypatch.setattr("normcli.sources.parquet._GROUP_BYTES", 7500)
     for number in range(9):
         path = tmp_path / f"in/{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -228,9 +228,9 @@ def test_batches_of_skipped_files_between_images(sink: str, tmp_path: Path) -> N
 
 
 def test_a_piece_is_called_by_its_first_image() -> None:
-    from normcli.formats import Item, Skip
-    from normcli.pipeline.apply.naming import Planned
-    from normcli.pipeline.apply.worker import Task, piece_name
+    from normcli.runs.map_batch import Task, piece_name
+    from normcli.runs.names import Planned
+    from normcli.sources import Item, Skip
 
     skip, image = Task(Skip("a", "b", "c")), Planned(Item("k", lambda: b""), "n")
     assert piece_name([skip, Task(image, 7), Task(image, 8), skip]) == "file-piece-7"
@@ -340,7 +340,7 @@ def test_dry_run_tells_the_bytes_of_the_arrays(sink: str, run: Run, photos: Path
 
 
 def test_the_documented_default_is_the_default() -> None:
-    from normcli.pipeline.apply.shards import DEFAULT
+    from normcli.runs.shards import DEFAULT
 
     assert re.search(rf"`--shard-size`.*{DEFAULT}", (ROOT / "docs/apply.md").read_text(), re.DOTALL)
 

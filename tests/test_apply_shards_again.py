@@ -14,7 +14,7 @@ import pytest
 
 import normcli
 from normcli.errors import OutputError, RemoteError
-from normcli.pipeline.apply.journal import Journal
+from normcli.runs.apply_checkpoint import Journal
 from tests.conftest import Run, encoded, photograph
 from tests.test_apply_faults import COMMAND, ENVIRONMENT, finals, killed_at_random, limited
 from tests.test_apply_shards import WHY, tree
@@ -220,12 +220,12 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
     sink: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from normcli.errors import InputError
-    from normcli.storage import spans
+    from normcli.storage import byte_sources
 
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
     normcli.apply(photos, out=tmp_path / "plain", **settings)
     out = tmp_path / "out"
-    true = spans.File.__call__
+    true = byte_sources.File.__call__
 
     def silent(self: Any) -> bytes:
         if "/cat/" in self.path:
@@ -233,7 +233,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
         return true(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(spans.File, "__call__", silent)
+        patch.setattr(byte_sources.File, "__call__", silent)
         with pytest.raises(RemoteError, match="--resume goes on") as raised:
             normcli.apply(photos, out=out, **settings)
         assert raised.value.exit_code == 6

@@ -50,7 +50,7 @@ def same_arrays(row: str, folder: Path, tmp_path: Path) -> None:
     }
     if row not in ("webdataset", "parquet"):
         same = names(tmp_path / "plain")
-        if kind == "manifest":  # the paths in it are absolute
+        if kind == "file_list":  # the paths in it are absolute
             same = [f"{str(folder).lstrip('/')}/{name}" for name in same]
         assert names(tmp_path / "out") == same
 
@@ -162,7 +162,7 @@ def test_npz_and_idx(tmp_path: Path) -> None:
 
 def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came by in a stream is held until it is mapped: by bytes, not by the number of images."""
-    from normcli.pipeline.apply import tasks
+    from normcli.runs import tasks
 
     monkeypatch.setattr(tasks, "_LARGEST_HELD", 1)
     (tmp_path / "packed").mkdir()

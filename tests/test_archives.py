@@ -17,7 +17,7 @@ from conftest import encoded, photograph
 
 import normcli
 from normcli.errors import NoInputError
-from normcli.formats import Item, Listing, Skip, read
+from normcli.sources import Item, Listing, Skip, read
 from normcli.summary import Summary
 
 PICTURE = encoded(photograph(24, 32, seed=1), "JPEG")
@@ -345,7 +345,7 @@ def test_thirty_hostile_zips_are_accounted_for(tmp_path: Path) -> None:
 
 
 def test_a_member_inflates_only_as_far_as_allowed(tmp_path: Path) -> None:
-    from normcli.formats.zip import _inflated
+    from normcli.sources.zip import _inflated
 
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = packer.compress(bytes(64 << 20)) + packer.flush()
@@ -369,7 +369,7 @@ def test_every_container_gives_the_folders_state(row: str, folder: Path, tmp_pat
 
 
 def test_every_container_has_a_row() -> None:
-    from normcli.formats import CONTAINERS
+    from normcli.sources import CONTAINERS
 
     alone = {"npy", "idx"}  # they hold arrays, not files: see test_arrays.py
     assert {kind for kind, _ in packing.ROWS.values()} == set(CONTAINERS) - alone

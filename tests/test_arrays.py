@@ -12,7 +12,7 @@ from test_archives import outcome
 
 import normcli
 from normcli.errors import UsageError
-from normcli.formats import Item, Listing, read
+from normcli.sources import Item, Listing, read
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 9, 11, 3), dtype=np.uint8)
 

@@ -4,9 +4,9 @@ import pickle
 
 import pytest
 
-from normcli.formats import Item, Skip, unusable
-from normcli.pipeline.stats.batches import Items
-from normcli.storage.spans import File, Span
+from normcli.runs.batches import Items
+from normcli.sources import Item, Skip, unusable
+from normcli.storage.byte_sources import File, Span
 
 FILES = [Item(f"a/{i}.png", File(f"a/{i}.png", None if i else 7, str(i)), "a" if i % 2 else None) for i in range(4)]
 OTHERS = [Skip("b", "excluded", "why"), unusable("c", "unreadable", "why"), Item("t/d", Span("t", 5, 6, (7, 8)))]

@@ -14,12 +14,12 @@ from PIL import Image
 
 from normcli import stats
 from normcli.cli.numbers import joined
-from normcli.dialects.reading import Number, number
+from normcli.constants.identify import FAMILIES, Recognition, check, sampling_error
+from normcli.constants.parse_config import Number, number
+from normcli.constants.presets import PRESETS
 from normcli.errors import UsageError
-from normcli.presets import PRESETS
-from normcli.recognition import FAMILIES, Recognition, check, sampling_error
 from normcli.summary import Summary
-from normcli.summary.words import CONVENTIONS
+from normcli.summary.remarks import CONVENTIONS
 
 
 def written(values: Sequence[float], digits: int) -> list[Number]:

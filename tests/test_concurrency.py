@@ -14,9 +14,9 @@ from conftest import ROOT, encoded, photograph
 from test_faults import COMMANDS, Case, filled, undisturbed  # noqa: F401 - a fixture
 
 import normcli
-from normcli.normalizers import NORMALIZERS
-from normcli.pipeline.tensor.tensors import Job
-from normcli.pipeline.tensor.tensors import run as run_job
+from normcli.tensor.job import Job
+from normcli.tensor.job import run as run_job
+from normcli.tensor.normalizers import NORMALIZERS
 
 THREADS = (1, 2, 3, 8, 32)
 

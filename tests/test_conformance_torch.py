@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-import normcli.normalizers as nn
+import normcli.tensor.normalizers as nn
 
 torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[conformance]'")
 F = torch.nn.functional

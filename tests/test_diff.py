@@ -10,7 +10,7 @@ from conftest import ROOT, Run, photograph
 from PIL import Image
 
 from normcli import stats
-from normcli.difference import diff, jensen_shannon, wasserstein
+from normcli.constants.compare import diff, jensen_shannon, wasserstein
 from normcli.errors import UsageError
 from normcli.summary import Summary
 

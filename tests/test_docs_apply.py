@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import normcli
-from normcli.pipeline.apply.outputs import KINDS
+from normcli.runs.outputs import KINDS
 from normcli.schemes import SCHEMES
 from tests.conftest import ROOT
 

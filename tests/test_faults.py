@@ -21,7 +21,7 @@ from conftest import ROOT, encoded, photograph
 
 import normcli
 from normcli.errors import NoInputError, TensorError
-from normcli.storage.leftovers import PARTIAL
+from normcli.storage.temp_files import PARTIAL
 
 COMMANDS = {
     "stats": ["stats", "in", "-o", "made/s.json", "-q"],
@@ -345,8 +345,8 @@ def test_an_archive_that_changes(change: Any, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
 def test_a_tensor_that_changes(change: Any, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean and variance are taken in one pass and used in another: both see the same tensor, or none is written."""
-    from normcli.formats import safetensors
-    from normcli.pipeline.tensor.tensors import Job, run
+    from normcli.tensor import safetensors
+    from normcli.tensor.job import Job, run
 
     path, out = tmp_path / f"x{suffix}", tmp_path / "y.npy"
     tensor = np.random.default_rng(0).normal(size=(6, 4, 5, 3)).astype(np.float32)
@@ -371,15 +371,15 @@ def test_a_tensor_that_changes(change: Any, suffix: str, tmp_path: Path, monkeyp
 
 def test_images_that_change_between_the_two_passes_are_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = filled(tmp_path) / "in"
-    from normcli.pipeline.stats import counting
+    from normcli.runs import stats
 
-    true = counting.stats
+    true = stats.stats
 
     def then_changed(*arguments: Any, **options: Any) -> Any:
         summary = true(*arguments, **options)
         (folder / "3.png").write_bytes(encoded(photograph(24, 32, seed=77)))
         return summary
 
-    monkeypatch.setattr(counting, "stats", then_changed)
+    monkeypatch.setattr(stats, "stats", then_changed)
     assert normcli.apply(folder, out=tmp_path / "made/a", engine="serial")["changed"]
     assert not normcli.apply(folder, out=tmp_path / "made/b", scheme="unit", engine="serial")["changed"]

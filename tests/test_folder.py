@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from normcli import formats
+from normcli import sources as formats
 from normcli.errors import InputError
-from normcli.formats import Item, Listing, Skip
+from normcli.sources import Item, Listing, Skip
 
 
 def listed(*sources: Path, **settings: Any) -> tuple[list[str], dict[str, str]]:

@@ -11,7 +11,7 @@ from conftest import encoded, photograph
 from PIL import Image, ImageFile
 
 from normcli.errors import InputError, UsageError
-from normcli.images import Decoded, Reading, decode, jpeg, pil
+from normcli.images import Decoded, Reading, decode, jpeg, pillow
 from normcli.tally import integers
 
 imagecodecs = pytest.importorskip("imagecodecs", reason="needs the [tiff] extra")
@@ -341,7 +341,7 @@ class TestBadFiles:
 
 def test_large_images_are_taken_over_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """The array is made of strips, without Pillow's copy of the whole; the last strip is shorter."""
-    monkeypatch.setattr(pil, "_AT_ONCE", 64 * 5)
+    monkeypatch.setattr(pillow, "_AT_ONCE", 64 * 5)
     for channels in (1, 2, 3, 4):
         pixels = photograph(48, 64, channels).reshape(48, 64, channels)
         found = decode(encoded(pixels, "TIFF"), Reading(alpha="keep", color="native"))

@@ -15,12 +15,12 @@ from conftest import ROOT, Run, encoded, photograph
 import normcli
 from normcli import storage
 from normcli.errors import NormcliError, UsageError
-from normcli.pipeline.stats import journal
+from normcli.runs import stats_checkpoint
 
 # the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
 COMMAND = """
 import sys
-from normcli.pipeline.stats import journal
+from normcli.runs import journal
 journal._SECONDS = 0.02
 append = journal.Journal._append
 def told(self, line):
@@ -35,8 +35,8 @@ sys.exit(run(sys.argv[1:]))
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "_SECONDS", 0.0)
-    monkeypatch.setattr("normcli.pipeline.stats.batches._LARGEST", 2)
+    monkeypatch.setattr(stats_checkpoint, "_SECONDS", 0.0)
+    monkeypatch.setattr("normcli.runs.batches._LARGEST", 2)
 
 
 @pytest.fixture
@@ -203,10 +203,10 @@ def test_a_journal_of_other_settings_is_refused(folder: Path, tmp_path: Path, ru
 
 def test_two_runs_never_write_one_journal(folder: Path, tmp_path: Path) -> None:
     with (
-        journal.Journal(tmp_path / "a.journal", {}),
+        stats_checkpoint.Journal(tmp_path / "a.journal", {}),
         pytest.raises(NormcliError, match="another run"),
     ):
-        journal.Journal(tmp_path / "a.journal", {})
+        stats_checkpoint.Journal(tmp_path / "a.journal", {})
 
 
 def test_resume_needs_an_output(folder: Path, run: Run) -> None:

@@ -20,18 +20,18 @@ import pytest
 from conftest import ROOT, encoded, photograph
 
 import normcli
-from normcli.kernels import cache as kept
-from normcli.kernels import mapping, pixels
-from normcli.normalizers import instance_norm, layer_norm, resources
-from normcli.pipeline.apply import mapping as fill
+from normcli.kernels import aot as kept
+from normcli.kernels import histograms, mapping
+from normcli.runs import transform as fill
 from normcli.tally import Tally, integers
+from normcli.tensor.normalizers import instance_norm, layer_norm, resources
 
 CODE = """
 import io, logging
 import numpy as np
 import normcli
 from normcli.kernels import mapping, pixels, tensors
-from normcli.pipeline.apply import mapping as fill
+from normcli.runs import mapping as fill
 from normcli.tally import integers
 records = io.StringIO()
 logging.basicConfig(stream=records, level=logging.DEBUG)
@@ -49,7 +49,7 @@ floats = normcli.transform("unit")(image)
 assert np.array_equal(floats, (image / 255).astype(np.float32).transpose(2, 0, 1))
 assert pixels.count_bytes.ready == mapping.affine.ready == mapping.look_up.ready == pixels.count_floats.ready
 if mapping.affine.ready:
-    from normcli.normalizers import group_norm
+    from normcli.tensor.normalizers import group_norm
     groups = group_norm(np.array([[1.0, 3.0, 5.0, 7.0]], np.float32), groups=2, eps=0)
     assert groups.tolist() == [[-1.0, 1.0, -1.0, 1.0]]
 print([b.sums(0) for b in tally.buckets.values()], "not usable" in records.getvalue())
@@ -267,9 +267,9 @@ def test_a_memory_map_is_an_array(tmp_path: Path) -> None:
 def test_arguments_that_a_kernel_cannot_take() -> None:
     histogram, sums = np.zeros((1, 65536), np.int64), np.zeros((1, 2), np.int64)
     with pytest.raises(ValueError, match="contiguous"):
-        pixels.count_integers(np.zeros(8, np.uint16)[::2], histogram, sums)
+        histograms.count_integers(np.zeros(8, np.uint16)[::2], histogram, sums)
     with pytest.raises(TypeError, match="str is neither an array nor a number"):
-        pixels.count_integers("pixels", histogram, sums)
+        histograms.count_integers("pixels", histogram, sums)
     with pytest.raises(OverflowError, match="64 bits"):
         mapping.affine(np.zeros(3, np.uint8), 1 << 63, *np.zeros((3, 3)), np.zeros(3), True)
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 import normcli
 from normcli import storage
-from normcli.pipeline.stats.ledger import Changes
-from normcli.pipeline.stats.recorded import beside
+from normcli.runs.file_cache import Changes
+from normcli.runs.file_cache_format import beside
 
 files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
 

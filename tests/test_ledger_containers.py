@@ -13,8 +13,8 @@ from conftest import encoded, photograph
 from ledgers import first, updated
 
 import normcli
-from normcli.pipeline.stats.ledger import Changes
-from normcli.pipeline.stats.recorded import beside
+from normcli.runs.file_cache import Changes
+from normcli.runs.file_cache_format import beside
 
 files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
 

@@ -20,10 +20,10 @@ from ledgers import first
 import normcli
 from normcli import storage
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
-from normcli.pipeline.stats.ledger import Changes
-from normcli.pipeline.stats.recorded import Record, beside
+from normcli.runs.file_cache import Changes
+from normcli.runs.file_cache_format import Record, beside
 from normcli.tally import Tally
-from normcli.tally.single import packed, unpacked
+from normcli.tally.serialize import packed, unpacked
 
 files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
 
@@ -304,7 +304,7 @@ def test_wrong_use_is_one_line_and_exit_2(case: str, folder: Path, tmp_path: Pat
 
 
 def test_two_runs_never_write_one_ledger(folder: Path, tmp_path: Path) -> None:
-    from normcli.pipeline.stats.recorded import Writer
+    from normcli.runs.file_cache_format import Writer
 
     writer = Writer(tmp_path / "a.ledger", {})
     with pytest.raises(NormcliError, match="another run"):

@@ -9,9 +9,9 @@ import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import normcli.normalizers as nn
-from normcli.normalizers import NORMALIZERS, resources
-from normcli.normalizers.describe import describe
+import normcli.tensor.normalizers as nn
+from normcli.tensor.normalizers import NORMALIZERS, resources
+from normcli.tensor.normalizers.describe import describe
 
 X = np.array(
     [

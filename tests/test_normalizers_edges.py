@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-import normcli.normalizers as nn
+import normcli.tensor.normalizers as nn
 from normcli.errors import NormcliError, TensorError, UsageError
-from normcli.normalizers import NORMALIZERS, resources
+from normcli.tensor.normalizers import NORMALIZERS, resources
 
 X = np.arange(48.0).reshape(2, 4, 2, 3)
 L = {"layout": "NCHW"}

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import reference as ref
 
-import normcli.normalizers as nn
+import normcli.tensor.normalizers as nn
 from normcli.errors import TensorError
-from normcli.normalizers import NORMALIZERS
+from normcli.tensor.normalizers import NORMALIZERS
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((3, 4, 2, 3)) * 2 + 0.5

@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT, encoded, photograph
 
 from normcli.errors import InputError
-from normcli.images import Reading, decode, pil, png
+from normcli.images import Reading, decode, pillow, png
 
 pytest.importorskip("imagecodecs")
 READING = Reading()
@@ -99,7 +99,7 @@ def test_each_mutation_gives_what_pillow_gives() -> None:
         if ours is None:
             continue
         taken += 1
-        theirs = pil.decode(data, READING)
+        theirs = pillow.decode(data, READING)
         np.testing.assert_array_equal(ours.pixels, theirs.pixels)
         for name in ("format", "mode", "depth", "notes", "orientation", "alpha"):
             assert getattr(ours, name) == getattr(theirs, name), name

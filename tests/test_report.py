@@ -16,8 +16,8 @@ from conftest import ROOT, Run, photograph
 from PIL import Image
 
 from normcli import report, stats
-from normcli.pipeline.stats.gallery import SHOWN
 from normcli.report.pictures import Gallery, Picture
+from normcli.runs.gallery import SHOWN
 from normcli.summary import Summary
 
 HOSTILE = '<img src=x onerror="document.title=1">&\'".png'
@@ -194,7 +194,7 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
 
 
 def bands(folder: Path) -> Summary:
-    from normcli.pipeline.stats.counting import provenance
+    from normcli.runs.stats import provenance
     from normcli.tally import Tally
 
     tally = Tally()

@@ -13,7 +13,7 @@ from conftest import Run, encoded, photograph
 
 import normcli
 from normcli.errors import UsageError
-from normcli.pipeline.stats.sampling import Intervals, Plan, Stopping, looks
+from normcli.runs.sample import Intervals, Plan, Stopping, looks
 
 Rows = np.ndarray[Any, Any]  # weight, E[x], E[x^2] of every image
 
@@ -71,7 +71,7 @@ def test_what_is_wrong_in_listing_is_told_whatever_is_sampled(pictures: Path, tm
 
 def test_small_passes_over_the_listing_give_the_same_order(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     once = normcli.stats(pictures, tolerance=0.15, seed=3).to_json()
-    monkeypatch.setattr("normcli.pipeline.stats.sampling._PASS", 7)
+    monkeypatch.setattr("normcli.runs.sample._PASS", 7)
     assert normcli.stats(pictures, tolerance=0.15, seed=3).to_json() == once
 
 

@@ -12,10 +12,10 @@ import normcli
 from normcli import images, schemes
 from normcli.errors import InputError, UsageError
 from normcli.images import Reading
-from normcli.kernels.jit import Kernel
-from normcli.pipeline.apply import mapping
-from normcli.pipeline.apply.mapping import Mapped, Transform
-from normcli.pipeline.apply.transforms import transform
+from normcli.kernels.kernel import Kernel
+from normcli.runs import transform as mapping
+from normcli.runs.build_transform import transform
+from normcli.runs.transform import Mapped, Transform
 from tests.conftest import photograph
 
 Array = np.ndarray[Any, Any]

@@ -16,11 +16,11 @@ from hypothesis.extra import numpy as arrays
 
 import normcli
 from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
-from normcli.exact import packed, root, unpacked
-from normcli.kernels.jit import Kernel
+from normcli.kernels.kernel import Kernel
 from normcli.summary import Summary, merge
 from normcli.tally import Tally, integers
-from normcli.tally.small import Small
+from normcli.tally.exact import packed, root, unpacked
+from normcli.tally.small_images import Small
 
 Array = np.ndarray[Any, Any]
 SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "range": None}
@@ -54,10 +54,10 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 def render_text(summary: Summary) -> list[str]:
-    from normcli.cli import render
-    from normcli.summary.words import remarks
+    from normcli.cli import tables
+    from normcli.summary.remarks import remarks
 
-    return [*render._plain_lines(summary, True), *remarks(summary)]
+    return [*tables._plain_lines(summary, True), *remarks(summary)]
 
 
 class TestExact:

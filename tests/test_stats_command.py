@@ -377,9 +377,9 @@ def test_a_small_image_costs_few_calls(tmp_path: Path) -> None:
     import cProfile
     import pstats
 
-    from normcli.formats import Listing, read
     from normcli.images import Reading
-    from normcli.pipeline.stats.counting import Counting, count_batch
+    from normcli.runs.stats import Counting, count_batch
+    from normcli.sources import Listing, read
 
     for i in range(40):
         (tmp_path / f"{i:02}.jpg").write_bytes(encoded(photograph(32, 32, seed=i), "JPEG"))

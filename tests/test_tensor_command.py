@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import normcli.normalizers as nn
+import normcli.tensor.normalizers as nn
 from normcli import cli
 from normcli.errors import OutputError, TensorError
-from normcli.formats import arrays, safetensors
-from normcli.normalizers import NORMALIZERS
-from normcli.pipeline.tensor import catalogue, tensor_files
-from normcli.pipeline.tensor.tensors import Job
-from normcli.pipeline.tensor.tensors import run as run_job
+from normcli.tensor import catalog, safetensors
+from normcli.tensor import files as tensor_files
+from normcli.tensor import npy as arrays
+from normcli.tensor.job import Job
+from normcli.tensor.job import run as run_job
+from normcli.tensor.normalizers import NORMALIZERS
 
 NCHW = ("--layout", "NCHW")
 
@@ -95,7 +96,7 @@ def test_building_the_commands_imports_no_numba():
 
 def test_documentation_is_up_to_date():
     made = (ROOT / "docs" / "normalizers.md").read_text(encoding="utf-8")
-    assert made == catalogue.document(), "run: python -m normcli.pipeline.tensor.catalogue docs/normalizers.md"
+    assert made == catalog.document(), "run: python -m normcli.tensor.catalog docs/normalizers.md"
 
 
 def test_two_half_sequences_equal_one_bit_for_bit(run, here):

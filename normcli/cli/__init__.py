@@ -237,7 +237,7 @@ def _one_line(text: str) -> str:
 
 def _complain(line: str) -> None:
     try:
-        from normcli.cli.render import say
+        from normcli.cli.tables import say
     except (OSError, ImportError, MemoryError, SystemError):  # nothing is left, not even for a module of ours
         with suppress(OSError):
             os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))

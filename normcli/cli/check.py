@@ -12,12 +12,12 @@ from normcli.errors import UsageError, unknown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from normcli.dialects.reading import Number
-    from normcli.recognition import Recognition
+    from normcli.constants.identify import Recognition
+    from normcli.constants.parse_config import Number
 
 
 def _presets(incomplete: str) -> list[str]:
-    from normcli.presets import PRESETS
+    from normcli.constants.presets import PRESETS
 
     return [name for name in PRESETS if name.startswith(incomplete)]
 
@@ -67,8 +67,8 @@ def check(
 
     normcli check stats.json --config preprocessor_config.json
     """
-    from normcli.cli import render
-    from normcli.recognition import check as recognize
+    from normcli.cli import tables
+    from normcli.constants.identify import check as recognize
     from normcli.summary import Summary
 
     if not tolerance >= 0:
@@ -77,9 +77,9 @@ def check(
     summary = Summary.load(file)
     found = recognize(summary, means, stds, preset=name, tolerance=tolerance)
     if json:
-        render.document(found.to_dict())
+        tables.document(found.to_dict())
     else:
-        render.write("".join(line + "\n" for line in _lines(found, means, stds, tolerance)))
+        tables.write("".join(line + "\n" for line in _lines(found, means, stds, tolerance)))
     return 0 if found.fits else 1
 
 
@@ -90,7 +90,7 @@ def _given(
     if (mean is not None or std is not None) + (preset is not None) + (config is not None) != 1:
         raise UsageError("what to check? give one of --mean with --std, --preset, --config")
     if preset is not None:
-        from normcli.presets import PRESETS
+        from normcli.constants.presets import PRESETS
 
         if preset not in PRESETS:
             raise unknown("preset", preset, PRESETS)
@@ -104,14 +104,14 @@ def _given(
 
 
 def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":
-    from normcli.dialects.reading import number
+    from normcli.constants.parse_config import number
 
     return tuple(number(repr(value)) for value in values)
 
 
 def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None]":
-    from normcli.cli import render
-    from normcli.dialects.reading import read_constants
+    from normcli.cli import tables
+    from normcli.constants.parse_config import read_constants
 
     try:
         text = path.read_text(encoding="utf-8", errors="replace")
@@ -119,14 +119,14 @@ def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None
         raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     found = read_constants(text, str(path))
     if len(found) > 1:
-        render.say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].where}")
+        tables.say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].where}")
     return found[0].mean, found[0].std
 
 
 def _lines(
     found: "Recognition", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
 ) -> "Iterator[str]":
-    from normcli.cli import render
+    from normcli.cli import tables
 
     yield _verdict(found, tolerance)
     rows = [["channel", "given mean", "here", "shift/std", *(["given std", "here", "ratio"] if std else [])]]
@@ -142,15 +142,15 @@ def _lines(
         if std and found.ratio:
             row += [f"{std[c].value:.6g}", _six(found.std[c]), f"{found.ratio[c]:.4f}"]
         rows.append(row)
-    yield from render.aligned(rows)
+    yield from tables.aligned(rows)
     yield "these pixels, once normalized by the constants given:"
-    yield from render.aligned([["", *names]] + [[key, *map(_four, values)] for key, values in found.normalized.items()])
+    yield from tables.aligned([["", *names]] + [[key, *map(_four, values)] for key, values in found.normalized.items()])
     for line in found.remarks:
         yield f"note: {line}"
 
 
 def _verdict(found: "Recognition", tolerance: float) -> str:
-    from normcli.recognition import FAMILIES
+    from normcli.constants.identify import FAMILIES
 
     off = "" if found.distance is None else f"distance {found.distance:.4f}"
     if found.verdict == "none":

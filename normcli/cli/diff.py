@@ -11,7 +11,7 @@ from normcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from normcli.difference import Difference
+    from normcli.constants.compare import Difference
 
 app = typer.Typer(add_completion=False)
 
@@ -41,8 +41,8 @@ def diff(
 
     normcli diff july.json august.json --max-shift 0.01 && train.sh
     """
-    from normcli.cli import render
-    from normcli.difference import diff as compare
+    from normcli.cli import tables
+    from normcli.constants.compare import diff as compare
     from normcli.summary import Summary
 
     if max_shift is not None and not max_shift >= 0:
@@ -52,48 +52,48 @@ def diff(
     found = compare(Summary.load(a), Summary.load(b))
     if json:
         gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not found.exceeds(max_shift)}
-        render.document({**found.to_dict(), **gate})
+        tables.document({**found.to_dict(), **gate})
     else:
-        render.write("".join(line + "\n" for line in _lines(found)))
+        tables.write("".join(line + "\n" for line in _lines(found)))
     if max_shift is not None and found.exceeds(max_shift):
         moved = "from a constant channel" if found.distance is None else f"by {found.distance:.4g}"
-        render.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
+        tables.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
         return 1
     return 0
 
 
 def _lines(found: "Difference") -> "Iterator[str]":
-    from normcli.cli import render
+    from normcli.cli import tables
 
     if found.identical:
         yield "the same images, the same settings"
     rows = [["channel", "mean A", "mean B", "shift/std", "std A", "std B", "ratio", "W1", "JS bits"]]
     for c, name in enumerate(found.channels):
         (m, n), (s, t) = found.mean[c], found.std[c]
-        moved = [_signed(found.shift[c]), render.number(s), render.number(t), _ratio(found.ratio[c])]
-        rows.append([name, render.number(m), render.number(n), *moved])
-        rows[-1] += [render.number(found.w1[c]), render.number(found.js[c])]
-    yield from render.aligned(rows)
+        moved = [_signed(found.shift[c]), tables.number(s), tables.number(t), _ratio(found.ratio[c])]
+        rows.append([name, tables.number(m), tables.number(n), *moved])
+        rows[-1] += [tables.number(found.w1[c]), tables.number(found.js[c])]
+    yield from tables.aligned(rows)
     changes = [[k, _cell(a), _cell(b)] for part in (found.counts, found.composition) for k, (a, b) in part.items()]
     if changes:
         yield ""
-        yield from render.aligned([["changed", "A", "B"], *changes])
+        yield from tables.aligned([["changed", "A", "B"], *changes])
     if found.settings:
         yield ""
         settings = [[k, _cell(a), _cell(b)] for k, (a, b) in found.settings.items()]
-        yield from render.aligned([["setting", "A", "B"], *settings])
+        yield from tables.aligned([["setting", "A", "B"], *settings])
     if found.groups:
         yield ""
-        yield from render.aligned([["group", "images A", "images B", "shift/std", "ratio"], *_group_rows(found)])
+        yield from tables.aligned([["group", "images A", "images B", "shift/std", "ratio"], *_group_rows(found)])
 
 
 def _group_rows(found: "Difference") -> "Iterator[list[str]]":
-    from normcli.cli import render
+    from normcli.cli import tables
 
     for name, group in found.groups.items():
         shift = " ".join(map(_signed, group.get("shift", ()))) or "-"
         ratio = " ".join(map(_ratio, group.get("ratio", ()))) or "-"
-        yield [render.printable(name), *(f"{n:,}" for n in group["images"]), shift, ratio]
+        yield [tables.printable(name), *(f"{n:,}" for n in group["images"]), shift, ratio]
 
 
 def _signed(value: float | None) -> str:

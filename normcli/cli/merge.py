@@ -36,7 +36,7 @@ def merge(
 
     normcli merge all.json --minus broken.json -o rest.json
     """
-    from normcli.cli import render
+    from normcli.cli import tables
     from normcli.summary import Summary
     from normcli.summary import merge as add
 
@@ -45,9 +45,9 @@ def merge(
     if output is not None and str(output) != "-":
         summary.save(output)
     if json or str(output) == "-":
-        render.write(summary.to_json())
+        tables.write(summary.to_json())
     elif output is None or not quiet:
-        render.table(summary)
+        tables.table(summary)
     if not quiet:
-        render.warn(summary)
+        tables.warn(summary)
     return 3 if summary.failed else 0

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 from normcli.errors import UsageError
 
 if TYPE_CHECKING:
-    from normcli.dialects.reading import Number
+    from normcli.constants.parse_config import Number
 
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?")
@@ -58,10 +58,10 @@ def parse(option: str, text: str) -> "tuple[Number, ...]":
     Raises:
         UsageError: something in it is no number.
     """
-    from normcli.dialects import reading
+    from normcli.constants import parse_config
 
     try:
-        return reading.numbers([text])
+        return parse_config.numbers([text])
     except UsageError as error:
         raise UsageError(f"--{option}: {error}; give numbers, as in .485,.456,.406 or .485 .456 .406") from None
 

@@ -176,13 +176,13 @@ Json = Annotated[
 
 
 def _formats(incomplete: str) -> list[str]:
-    from normcli.dialects import FORMATS
+    from normcli.constants.exporters import FORMATS
 
     return [name for name in FORMATS if name.startswith(incomplete)]
 
 
 def _conventions(incomplete: str) -> list[str]:
-    from normcli.summary.words import CONVENTIONS
+    from normcli.summary.remarks import CONVENTIONS
 
     return [name for name in CONVENTIONS if name.startswith(incomplete)]
 
@@ -302,7 +302,7 @@ def refuse_outputs(*paths: Path | None, force: bool) -> None:
         UsageError: the file exists, its folder does not, or two outputs are one file.
         OutputError: the file cannot be written.
     """
-    from normcli.pipeline.records import refuse_unwritable
+    from normcli.runs.records import refuse_unwritable
 
     seen: set[Path] = set()
     for path in paths:

@@ -32,18 +32,18 @@ def show(
 
     normcli stats photos/ --json | normcli show - --plot
     """
-    from normcli.cli import render
+    from normcli.cli import tables
     from normcli.summary import Summary
 
-    render.check_form(json, format_, convention)
+    tables.check_form(json, format_, convention)
     o.refuse_outputs(report, force=force)
     o.one_on_stdout(report, json, format_)
     summary = Summary.load(file)
     if report is not None:
-        render.page(report, summary, "stdin" if str(file) == "-" else file.name)
+        tables.page(report, summary, "stdin" if str(file) == "-" else file.name)
         if not json and format_ is None and not plot:
             return 0
-    render.result(summary, json=json, form=format_, convention=convention, plot=plot)
+    tables.result(summary, json=json, form=format_, convention=convention, plot=plot)
     if not quiet and not json and format_ in (None, "table"):
-        render.warn(summary)
+        tables.warn(summary)
     return 0

@@ -13,9 +13,9 @@ from normcli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from normcli.pipeline.stats.counted import Failure
-    from normcli.pipeline.stats.ledger import Changes
     from normcli.report import Gallery
+    from normcli.runs.file_cache import Changes
+    from normcli.runs.partial_result import Failure
 
 app = typer.Typer(add_completion=False)
 
@@ -83,9 +83,9 @@ def stats(
 
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
-    from normcli.cli import render
-    from normcli.pipeline.records import jsonl
-    from normcli.pipeline.stats import counting
+    from normcli.cli import tables
+    from normcli.runs import stats
+    from normcli.runs.records import jsonl
 
     files = o.paths_from(files_from, null)
     if not sources and files is None:
@@ -94,16 +94,16 @@ def stats(
     journal = _beside(output, "resume", "journal") if resume else None
     ledgers = _ledgers(output, update, ledger, force)
     o.refuse_stdout(failures=failures, per_image=per_image)
-    render.check_form(to_stdout, format_, convention)
+    tables.check_form(to_stdout, format_, convention)
     o.one_on_stdout(report, to_stdout, format_)
     resumed = journal is not None and journal.exists()  # then an output is that run's own
     own = resumed or (update is not None and _same(output, update))
     o.refuse_outputs(*(() if own else (output,)), failures, per_image, report, force=force)
     gathered = None if report is None else _Gathered()
     found: list[Changes] = []
-    bar = render.progress(progress, quiet, total=lambda: None if files else counting.expected(sources or ()))
+    bar = tables.progress(progress, quiet, total=lambda: None if files else stats.expected(sources or ()))
     with bar as step, jsonl(failures) as fail, jsonl(per_image) as image:
-        summary = counting.stats(
+        summary = stats.stats(
             *(sources or ()),
             files=files,
             include=include or (),
@@ -149,20 +149,20 @@ def stats(
     if output is not None and str(output) != "-":
         summary.save(output)
         if ledgers:
-            from normcli.pipeline.stats.recorded import settle
+            from normcli.runs.file_cache_format import settle
 
             settle(*ledgers)
         if journal is not None:
             journal.unlink(missing_ok=True)
     if report is not None and gathered is not None:
         title = ", ".join(Path(source).name or source for source in sources or ("images",))
-        render.page(report, summary, title, gathered.gallery, gathered.failures)
+        tables.page(report, summary, title, gathered.gallery, gathered.failures)
     if str(report) != "-" and (to_stdout or format_ is not None or not (quiet and (output or report))):
-        render.result(summary, json=to_stdout, form=format_, convention=convention)
+        tables.result(summary, json=to_stdout, form=format_, convention=convention)
     if not quiet:
         for changes in found:
             _tell(changes)
-        render.warn(summary)
+        tables.warn(summary)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0
@@ -231,13 +231,13 @@ def _ledgers(output: Path | None, update: Path | None, ledger: bool, force: bool
 
 
 def _tell(changes: "Changes") -> None:
-    from normcli.cli import render
+    from normcli.cli import tables
 
     kept, new, changed, gone, again = changes
     more = f", {again} read again (too recent to tell, or failed before)" if again else ""
-    render.say(f"{kept} kept, {new} new, {changed} changed, {gone} gone{more}")
+    tables.say(f"{kept} kept, {new} new, {changed} changed, {gone} gone{more}")
     if gone and new and not kept:
-        render.say("note: nothing was kept: name the sources as in the run before (photos and ./photos are two names)")
+        tables.say("note: nothing was kept: name the sources as in the run before (photos and ./photos are two names)")
 
 
 def _stamp() -> dict[str, Any]:

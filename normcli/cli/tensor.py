@@ -22,22 +22,22 @@ class _Normalizers(TyperGroup):
     """Finds a normalizer's command by making it on demand; the registry needs NumPy but no Numba."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        from normcli.pipeline.tensor import catalogue
+        from normcli.tensor import catalog
 
-        return ["compare", *(name.replace("_", "-") for name in catalogue.names())]
+        return ["compare", *(name.replace("_", "-") for name in catalog.names())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "compare":
             return super().get_command(ctx, cmd_name)
-        from normcli.pipeline.tensor import catalogue
+        from normcli.tensor import catalog
 
-        return _command(catalogue.entry(cmd_name)) if cmd_name.replace("-", "_") in catalogue.names() else None
+        return _command(catalog.entry(cmd_name)) if cmd_name.replace("-", "_") in catalog.names() else None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] != "compare":
-            from normcli.pipeline.tensor import catalogue
+            from normcli.tensor import catalog
 
-            catalogue.entry(args[0])  # an unknown name is refused with the nearest one
+            catalog.entry(args[0])  # an unknown name is refused with the nearest one
         return super().resolve_command(ctx, args)
 
 
@@ -60,9 +60,9 @@ def tensor(
     normcli tensor batch-norm x.npy --layout NCHW --mode eval --state bn.npz -o y.npy
     """
     if list_them:
-        from normcli.pipeline.tensor import catalogue
+        from normcli.tensor import catalog
 
-        rows = [(name.replace("_", "-"), catalogue.entry(name).summary) for name in catalogue.names()]
+        rows = [(name.replace("_", "-"), catalog.entry(name).summary) for name in catalog.names()]
         width = max(len(name) for name, _ in rows)
         sys.stdout.write("".join(f"{name:<{width}}  {summary}\n" for name, summary in rows))
         raise typer.Exit
@@ -246,7 +246,7 @@ def _resources() -> list[inspect.Parameter]:
 
 def _run(entry: Any, given: dict[str, Any]) -> int:
     """Do what one command line asks for."""
-    from normcli.pipeline.tensor.tensors import Job, run
+    from normcli.tensor.job import Job, run
 
     if given.pop("momentum", None) is not None:
         raise UsageError(
@@ -333,8 +333,8 @@ def compare(
 
     normcli tensor compare x.npy --layout NCHW --with batch_norm,batch_renorm --state bn.npz
     """
-    from normcli.cli import render
-    from normcli.pipeline.tensor.comparison import compare as rows_of
+    from normcli.cli import tables
+    from normcli.tensor.compare import compare as rows_of
 
     limit = None if memory_limit is None else size(memory_limit)
     wanted = [name.strip() for name in requests.split(",") if name.strip()]
@@ -347,11 +347,11 @@ def compare(
         return 0
     header = ["", "mean", "std", "min", "max", "histogram"]
     cells = [
-        [r.name, *(render.number(v) for v in (r.mean, r.std, r.min, r.max)), render.bars(r.histogram)] for r in rows
+        [r.name, *(tables.number(v) for v in (r.mean, r.std, r.min, r.max)), tables.bars(r.histogram)] for r in rows
     ]
     if any(r.gap for r in rows):
         header.append("train-eval: rms, max")
         for row, line in zip(rows, cells, strict=True):
-            line.append("" if row.gap is None else f"{render.number(row.gap[0])}, {render.number(row.gap[1])}")
-    render.columns(header, cells)
+            line.append("" if row.gap is None else f"{tables.number(row.gap[0])}, {tables.number(row.gap[1])}")
+    tables.columns(header, cells)
     return 0

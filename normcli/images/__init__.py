@@ -11,8 +11,8 @@ import numpy as np
 import PIL
 
 from normcli.errors import InputError
-from normcli.images import deep, jpeg, pil, png, policy
-from normcli.images.policy import Decoded, Reading
+from normcli.images import convert, high_bit_depth, jpeg, pillow, png
+from normcli.images.convert import Decoded, Reading
 
 __all__ = ["Decoded", "Reading", "decode", "decoders"]
 
@@ -33,14 +33,14 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
     """
     try:
         if isinstance(data, np.ndarray):
-            return policy.shape(_from_array(data, reading), reading)
+            return convert.shape(_from_array(data, reading), reading)
         if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
-            return policy.shape(decoded, reading)
+            return convert.shape(decoded, reading)
         if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
-            return policy.shape(decoded, reading)
-        if (need := deep.needed(data)) is not None:
-            return policy.shape(deep.decode(data, need, reading), reading)
-        return policy.shape(pil.decode(data, reading), reading)
+            return convert.shape(decoded, reading)
+        if (need := high_bit_depth.needed(data)) is not None:
+            return convert.shape(high_bit_depth.decode(data, need, reading), reading)
+        return convert.shape(pillow.decode(data, reading), reading)
     except InputError:
         raise
     except MemoryError:
@@ -62,10 +62,10 @@ def _from_array(array: np.ndarray[Any, Any], reading: Reading) -> Decoded:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
         raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
-    policy.check_size(array.shape[1], array.shape[0], reading)
+    convert.check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    return Decoded(policy.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
+    return Decoded(convert.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
 
 
 def _tells_of_an_early_end(error: Exception) -> bool:

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.images import pil
-from normcli.images.policy import Decoded, Reading, check_size
+from normcli.images import pillow
+from normcli.images.convert import Decoded, Reading, check_size
 
 try:
     import simplejpeg
@@ -117,7 +117,7 @@ def decode(data: bytes, reading: Reading) -> Decoded | None:
             buffer=_buffer(found.width * found.height * found.components),
         )
     except ValueError:  # libjpeg warned: Pillow refuses a file that ends early and decodes other damage
-        decoded = pil.decode(data, reading)
+        decoded = pillow.decode(data, reading)
         decoded.notes.append("damaged")
         return decoded
     notes = []

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.images.policy import Decoded, Reading, check_size
+from normcli.images.convert import Decoded, Reading, check_size
 
 log = logging.getLogger("normcli.images")
 

@@ -8,7 +8,7 @@ dtypes that have no arithmetic here: float16 and quantized integers.
 
 import numpy as np
 
-from normcli.kernels.jit import inlined, kernel
+from normcli.kernels.kernel import inlined, kernel
 
 
 @kernel()

@@ -8,12 +8,12 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from normcli import dialects
+from normcli.constants import exporters
 from normcli.errors import MissingExtraError, UsageError
 from normcli.report import figures
 from normcli.report.pictures import Gallery, Picture
 from normcli.summary import Summary
-from normcli.summary.words import remarks
+from normcli.summary.remarks import remarks
 
 __all__ = ["FAILURES_SHOWN", "Gallery", "page", "require"]
 
@@ -125,7 +125,7 @@ def _snippets(summary: Summary) -> dict[str, str]:
     out = {}
     for name in _SNIPPETS:
         try:
-            out[name] = dialects.say(summary, name)
+            out[name] = exporters.say(summary, name)
         except UsageError:  # a constant channel: nothing can be divided by its std
             continue
     return out

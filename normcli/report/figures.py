@@ -9,7 +9,7 @@ from typing import Any
 
 from normcli.summary import Summary
 from normcli.summary.distribution import ceiling, columns, distribution
-from normcli.summary.words import CONVENTIONS
+from normcli.summary.remarks import CONVENTIONS
 
 COLUMNS = 128
 _GROUPS_DRAWN = 40

@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from normcli.constants.presets import PRESETS as PUBLISHED
+from normcli.constants.presets import Preset
 from normcli.errors import UsageError, unknown
-from normcli.presets import PRESETS as PUBLISHED
-from normcli.presets import Preset
 from normcli.schemes import maps
 from normcli.schemes.maps import Affine, Image, Values, least_std
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from normcli.errors import InputError, OutputError
-from normcli.storage.leftovers import PARTIAL, remove_leftovers, temporary_name
+from normcli.storage.temp_files import PARTIAL, remove_leftovers, temporary_name
 
 RECENT = 2_000_000_000  # ns: FAT tells times in 2 s, others in 1 s down to 4 ms
 # s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key

@@ -10,7 +10,7 @@ from typing import IO, Any, Self
 
 from normcli import storage
 from normcli.errors import InputError, MissingExtraError
-from normcli.storage.spans import Stamp, open_regular
+from normcli.storage.byte_sources import Stamp, open_regular
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from normcli import storage
 from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
-from normcli.summary.soundness import flaw
+from normcli.summary.validate import flaw
 
 if TYPE_CHECKING:
     from normcli.tally import Tally

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.exact import root
 from normcli.tally import Bucket, Floats, Tally
+from normcli.tally.exact import root
 from normcli.tally.floats import bin_values
 from normcli.tally.groups import Group, Sums
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from normcli.errors import StatisticsFileError
-from normcli.exact import unpacked
 from normcli.summary import Summary
+from normcli.tally.exact import unpacked
 
 Level = tuple[float, float]
 

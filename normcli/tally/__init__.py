@@ -15,7 +15,7 @@ from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import Integers
 from normcli.tally.per_image import Moments, PerImage
-from normcli.tally.small import Small
+from normcli.tally.small_images import Small
 
 __all__ = ["Bucket", "Floats", "Integers", "Moments", "PerImage", "Tally", "digest", "kind"]
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.exact import FLOAT_BITS, held, packed, root, unpacked
-from normcli.kernels.jit import contiguous
+from normcli.kernels.kernel import contiguous
+from normcli.tally.exact import FLOAT_BITS, held, packed, root, unpacked
 from normcli.tally.per_image import Moments, PerImage
 
 Array = np.ndarray[Any, Any]
@@ -222,7 +222,7 @@ def bins_of(values: Array) -> Array:
 
 def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
     """Pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
-    from normcli.kernels import pixels as loops
+    from normcli.kernels import histograms as loops
 
     channels = pixels.shape[2]
     extremes = np.empty((channels, 2))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from normcli.exact import FLOAT_BITS
+from normcli.tally.exact import FLOAT_BITS
 
 Key = tuple[int, str, int]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from normcli.exact import packed, unpacked
-from normcli.kernels.jit import as_words, contiguous
+from normcli.kernels.kernel import as_words, contiguous
+from normcli.tally.exact import packed, unpacked
 from normcli.tally.per_image import Moments, PerImage
-from normcli.tally.small import Small, histogram_of
+from normcli.tally.small_images import Small, histogram_of
 
 Array = np.ndarray[Any, Any]
 
@@ -186,7 +186,7 @@ _detour = 0.0
 def _count(pixels: Array, histogram: Array, sums: Array) -> None:
     """Add one integer image to a histogram (C,bins) and fill in its sums (C,2)."""
     global _detour
-    from normcli.kernels import pixels as loops
+    from normcli.kernels import histograms as loops
 
     channels = pixels.shape[2]
     due = True
@@ -203,7 +203,7 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
 def _count_by_kernel(pixels: Array, histogram: Array, sums: Array) -> bool:
     """Do as `_count`; say whether Numba is usable here."""
-    from normcli.kernels import pixels as loops
+    from normcli.kernels import histograms as loops
 
     if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
         flat = pixels.reshape(-1)
@@ -235,7 +235,7 @@ def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[in
 
     At 16 bits a weighted square has 48 bits: 33,000 bright pixels overflow an int64.
     """
-    from normcli.kernels import pixels as loops
+    from normcli.kernels import histograms as loops
 
     own = np.zeros_like(histogram)
     flat = contiguous(pixels).reshape(-1)

@@ -150,8 +150,8 @@ def apply(
 
     normcli apply photo.jpg --scheme unit -o - > photo.npy
     """
-    from normcli.cli import render
-    from normcli.pipeline.records import jsonl
+    from normcli.cli import tables
+    from normcli.runs.records import jsonl
 
     if list_:
         from normcli.cli.apply import words
@@ -208,10 +208,10 @@ def apply(
 
         return single.one(sources or [], files, output, mapping, force)
     from normcli.cli.apply import back, words
-    from normcli.pipeline.apply import applying
+    from normcli.runs import apply
 
-    with _telling(output, quiet), render.progress(progress, quiet) as step, jsonl(failures) as fail:
-        result = applying.apply(
+    with _telling(output, quiet), tables.progress(progress, quiet) as step, jsonl(failures) as fail:
+        result = apply.apply(
             *(sources or ()),
             out=output if output is not None else Path(),
             names=names,
@@ -234,9 +234,9 @@ def apply(
             **mapping,
         )
     if json and not verify:
-        render.write(words.as_json(result))
+        tables.write(words.as_json(result))
     elif dry_run:
-        render.write(f"{result['images']} images, {result['bytes']} bytes\n")
+        tables.write(f"{result['images']} images, {result['bytes']} bytes\n")
     if not quiet:
         words.done(result, output, dry_run)
     code = 6 if result["failed"].get("remote") else 3 if result["failed"] else 0
@@ -252,9 +252,9 @@ def _telling(output: Path | None, quiet: bool) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         if output is not None and not quiet and any(output.glob(".normcli-partial/journal-*")):
-            from normcli.cli import render
+            from normcli.cli import tables
 
-            render.say(f"interrupted: the same command with --resume goes on in {output}")
+            tables.say(f"interrupted: the same command with --resume goes on in {output}")
         raise
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from normcli.cli import render
+from normcli.cli import tables
 from normcli.cli.apply import words
 from normcli.errors import UsageError
 
@@ -47,12 +47,12 @@ def inverse(
     Raises:
         UsageError: no folder to write to.
     """
-    from normcli.pipeline.apply import inverse as way_back
-    from normcli.pipeline.records import jsonl
+    from normcli.runs import restore as way_back
+    from normcli.runs.records import jsonl
 
     if output is None or str(output) == "-":
         raise UsageError("--inverse writes files: give -o DIR")
-    with render.progress(progress, quiet) as step, jsonl(failures) as fail:
+    with tables.progress(progress, quiet) as step, jsonl(failures) as fail:
         found = way_back.inverse(
             source,
             output,
@@ -63,7 +63,7 @@ def inverse(
             **runner,
         )
     if json:
-        render.write(words.as_json(vars(found)))
+        tables.write(words.as_json(vars(found)))
     if not quiet:
         words.restored(found, output)
     return 3 if found.failed else 0
@@ -79,22 +79,22 @@ def verify(out: str, *, runner: dict[str, Any], progress: str, json: bool, quiet
         json: print the result as JSON.
         quiet: no word about what is wrong, but the files that are.
     """
-    from normcli.pipeline.apply import verifying
+    from normcli.runs import verify
 
-    with render.progress(progress, quiet) as step:
-        found = verifying.verify(
+    with tables.progress(progress, quiet) as step:
+        found = verify.verify(
             out, on_progress=None if step is None else lambda done: step(done.inputs, done.bytes), **runner
         )
     if json:
         channels = [vars(channel) for channel in found.channels]
-        render.write(words.as_json({**vars(found), "channels": channels, "sound": found.sound}))
+        tables.write(words.as_json({**vars(found), "channels": channels, "sound": found.sound}))
     else:
         words.verified(found)
     for name, message in found.problems[:20]:
-        render.say(f"{name}: {message}")
+        tables.say(f"{name}: {message}")
     if len(found.problems) > 20:
-        render.say(f"and {len(found.problems) - 20} more")
+        tables.say(f"and {len(found.problems) - 20} more")
     if not quiet and not found.sound:
         what = f"{len(found.problems)} files are not as they were written" if found.problems else "mean and std are not"
-        render.say(f"verify: failed: {what}" + ("" if found.problems else f" 0 and 1 within {found.tolerance:g}"))
+        tables.say(f"verify: failed: {what}" + ("" if found.problems else f" 0 and 1 within {found.tolerance:g}"))
     return 0 if found.sound else 1

@@ -20,17 +20,17 @@ def one(sources: list[str], files: Any, output: Path | None, mapping: dict[str, 
         raise UsageError("nowhere to write: give -o -")
     if str(output) == "-" and sys.stdout.isatty():
         raise UsageError("this would write binary data to the terminal: redirect it, as in -o - > image.npy")
-    from normcli.pipeline.apply import single
+    from normcli.runs import apply_one
 
     if str(output) != "-" and output.is_dir():
         raise UsageError(f"{output} is a folder: from stdin comes one image, name a file")
     o.refuse_outputs(output, force=force)
     data = sys.stdin.buffer.read() if sources == ["-"] else None
-    parts = single.apply_one(sources[0], data, **mapping)
+    parts = apply_one.apply_one(sources[0], data, **mapping)
     if str(output) == "-":
         for part in parts:
             sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()
     else:
-        single.save(output, parts)
+        apply_one.save(output, parts)
     return 0

@@ -3,47 +3,47 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli.cli import render
+from normcli.cli import tables
 
 if TYPE_CHECKING:
-    from normcli.pipeline.apply.inverse import Restored
-    from normcli.pipeline.apply.verifying import Verified
+    from normcli.runs.restore import Restored
+    from normcli.runs.verify import Verified
 
 
 def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
     """What was done, and everything about it that deserves a word."""
-    from normcli.pipeline.apply.constants import suspicious_numbers
-    from normcli.summary.words import reasons
+    from normcli.runs.map_constants import suspicious_numbers
+    from normcli.summary.remarks import reasons
 
     settings, constants = result["settings"], result["constants"]
     if constants is not None:
         mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
-        render.say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
+        tables.say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
         if (wrong := suspicious_numbers(constants)) is not None:
-            render.say(f"note: {wrong}")
+            tables.say(f"note: {wrong}")
     verb = "would write" if dry_run else "wrote"
     before = result.get("reused", 0)
     shape = f" {tuple(result['stack'])}" if "stack" in result else ""
     if "shards" in result:
         shape = f" in {len(result['shards']):,} shard{'s' * (len(result['shards']) != 1)}"
     where = "" if dry_run else f" to {output}"
-    render.say(
+    tables.say(
         f"{verb} {_images(result['images'] - before)}{where}{f', {before:,} were done before' if before else ''}: "
         f"{settings['to']} {settings['dtype']}{shape}, {result['bytes'] / 1e6:,.1f} MB"
     )
     if result["failed"]:
-        render.say(
+        tables.say(
             f"note: {sum(result['failed'].values())} failed: {reasons(result['failed'])} (--failures FILE lists them)"
         )
     if result["skipped"]:
-        render.say(f"note: {sum(result['skipped'].values())} skipped: {reasons(result['skipped'])}")
+        tables.say(f"note: {sum(result['skipped'].values())} skipped: {reasons(result['skipped'])}")
     if result["clipped"]:
         share = 100 * result["clipped"] / result["values"]
-        render.say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
+        tables.say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
     if result.get("changed"):
-        render.say("note: images changed after mean and std were computed of them; run it again")
+        tables.say("note: images changed after mean and std were computed of them; run it again")
     if result["looks_normalized"]:
-        render.say(
+        tables.say(
             f"note: {result['looks_normalized']} float images lie within [-5,5] with both signs: "
             "were they normalized before?"
         )
@@ -53,9 +53,9 @@ def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
         widths[wide] = widths.get(wide, 0) + count
     if len(widths) > 1:
         kinds = ", ".join(f"{count} of {wide}" for wide, count in widths.items())
-        render.say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
+        tables.say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
     if result["found"]:
-        render.say(f"note: {result['found']} were there before and are not described in the manifest")
+        tables.say(f"note: {result['found']} were there before and are not described in the manifest")
 
 
 def _images(count: int) -> str:
@@ -64,13 +64,13 @@ def _images(count: int) -> str:
 
 def restored(found: "Restored", output: Path) -> None:
     """How many images came back, and why some did not exactly."""
-    from normcli.summary.words import reasons
+    from normcli.summary.remarks import reasons
 
-    render.say(f"restored {found.images:,} images to {output}, {found.exact:,} bit for bit")
+    tables.say(f"restored {found.images:,} images to {output}, {found.exact:,} bit for bit")
     for why, count in found.why_not.items():
-        render.say(f"note: {count} not exact: {why}")
+        tables.say(f"note: {count} not exact: {why}")
     if found.failed:
-        render.say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
+        tables.say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
 
 
 def verified(found: "Verified") -> None:
@@ -81,11 +81,11 @@ def verified(found: "Verified") -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        render.write("  ".join(cells).rstrip() + "\n")
+        tables.write("  ".join(cells).rstrip() + "\n")
     said = ""
     if found.expected and not found.problems:
         said = f", mean 0 and std 1 within {found.tolerance:g}: {'yes' if found.sound else 'NO'}"
-    render.write(f"{found.images} images read again{said}\n")
+    tables.write(f"{found.images} images read again{said}\n")
 
 
 def _six(*values: float) -> list[str]:
@@ -94,8 +94,8 @@ def _six(*values: float) -> list[str]:
 
 def catalogue() -> None:
     """Print schemes with their settings, presets with their sources, outputs."""
-    from normcli.pipeline.apply.outputs import KINDS
-    from normcli.pipeline.apply.transforms import catalog
+    from normcli.runs.build_transform import catalog
+    from normcli.runs.outputs import KINDS
 
     schemes, presets = catalog()
 
@@ -112,7 +112,7 @@ def catalogue() -> None:
             lines.append(f"  {'':<20} often copied, and wrong: {found.seen}")
     lines += ["", "outputs (--to NAME)"]
     lines += [f"  {name:<12} {kind.help}" for name, kind in KINDS.items()]
-    render.write("\n".join(lines) + "\n")
+    tables.write("\n".join(lines) + "\n")
 
 
 def _shown(value: Any) -> str:

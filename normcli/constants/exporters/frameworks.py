@@ -1,0 +1,220 @@
+"""What training and inference libraries want to hear, each in its own range, order and names."""
+
+import json
+
+from normcli.constants.exporters.values import Constants
+
+
+def torchvision(constants: Constants) -> str:
+    """`transforms.Normalize` on what ToTensor gives: 0-1, RGB."""
+    constants.refuse_constant("torchvision")
+    return f"""\
+# {constants.words}
+# torchvision: after ToTensor(), {constants.range}, {constants.order}
+from torchvision import transforms
+
+normalize = transforms.Normalize(
+    mean={constants.mean},
+    std={constants.std},
+)
+"""
+
+
+def albumentations(constants: Constants) -> str:
+    """`A.Normalize`: mean and std in 0-1, pixels as stored, divided by max_pixel_value inside."""
+    constants.refuse_constant("albumentations")
+    return f"""\
+# {constants.words}
+# Albumentations: mean and std in {constants.range}, {constants.order}; pixels as stored, {constants.stored_range}
+import albumentations as A
+
+normalize = A.Normalize(
+    mean={_tuple(constants.mean)},
+    std={_tuple(constants.std)},
+    max_pixel_value={float(constants.white or 1)},
+)
+"""
+
+
+def kornia(constants: Constants) -> str:
+    """`kornia.augmentation.Normalize` on (B,C,H,W) in 0-1."""
+    constants.refuse_constant("kornia")
+    return f"""\
+# {constants.words}
+# Kornia: tensors (B,C,H,W) in {constants.range}, {constants.order}
+import kornia.augmentation as K
+
+normalize = K.Normalize(
+    mean={_tuple(constants.mean)},
+    std={_tuple(constants.std)},
+)
+"""
+
+
+def timm(constants: Constants) -> str:
+    """The mean and std of a timm data config, and its scripts' options."""
+    constants.refuse_constant("timm")
+    flags = " ".join(["--mean", *map(repr, constants.mean), "--std", *map(repr, constants.std)])
+    return f"""\
+# {constants.words}
+# timm: {constants.range}, {constants.order}
+# create_transform(input_size=224, **data_config), create_model(..., pretrained_cfg_overlay=data_config)
+# train.py {flags}
+data_config = dict(
+    mean={_tuple(constants.mean)},
+    std={_tuple(constants.std)},
+)
+"""
+
+
+def fastai(constants: Constants) -> str:
+    """`Normalize.from_stats`, the batch transform."""
+    constants.refuse_constant("fastai")
+    return f"""\
+# {constants.words}
+# fastai: a batch transform, after IntToFloatTensor, {constants.range}, {constants.order}
+from fastai.vision.all import Normalize
+
+normalize = Normalize.from_stats(
+    {constants.mean},
+    {constants.std},
+)
+"""
+
+
+def keras(constants: Constants) -> str:
+    """`Normalization(mean, variance)` on pixels as stored."""
+    constants.refuse_constant("keras")
+    variance = [std * std for std in constants.stored(constants.std)]
+    return f"""\
+# {constants.words}
+# Keras: pixels as image_dataset_from_directory gives them, {constants.stored_range}, {constants.order};
+# variance = std squared
+import keras
+
+normalize = keras.layers.Normalization(
+    axis=-1,
+    mean={constants.stored(constants.mean)},
+    variance={variance},
+)
+"""
+
+
+def keras_rescaling(constants: Constants) -> str:
+    """`Rescaling(scale, offset)`: scale = 1 / (255 std), offset = -mean / std."""
+    constants.refuse_constant("keras-rescaling")
+    scale, offset = _affine(constants)
+    return f"""\
+# {constants.words}
+# Keras: pixels (…,C) as stored, {constants.stored_range}, {constants.order}; x * scale + offset
+import keras
+
+normalize = keras.layers.Rescaling(
+    scale={scale},
+    offset={offset},
+)
+"""
+
+
+def huggingface(constants: Constants) -> str:
+    """A preprocessor_config.json: rescale by 1/255, then image_mean and image_std in 0-1."""
+    constants.refuse_constant("huggingface")
+    config: dict[str, object] = {
+        # JSON has no comments; the image processors keep unknown keys and do not use them
+        "_comment": f"normcli: {constants.words}; {constants.range}, {constants.order}",
+        "image_processor_type": "CLIPImageProcessor",
+        "do_convert_rgb": constants.channels == ["R", "G", "B"],
+        "do_resize": constants.resize is not None,
+    }
+    if constants.resize is not None:
+        config |= {"size": {"shortest_edge": constants.resize}, "resample": 2}  # 2 is bilinear
+    config["do_center_crop"] = constants.center_crop is not None
+    if constants.center_crop is not None:
+        config["crop_size"] = {"height": constants.center_crop, "width": constants.center_crop}
+    config |= {"do_rescale": constants.white is not None, "rescale_factor": 1 / (constants.white or 1)}
+    config |= {"do_normalize": True, "image_mean": constants.mean, "image_std": constants.std}
+    return json.dumps(config, indent=2) + "\n"
+
+
+def opencv(constants: Constants) -> str:
+    """Mean and scalefactor for pixels as `cv2.imread` gives them: as stored, BGR."""
+    constants.refuse_constant("opencv")
+    turned = constants.channels[:3] == ["R", "G", "B"]
+    order = [2, 1, 0, *range(3, len(constants.channels))] if turned else list(range(len(constants.channels)))
+    mean = [constants.stored(constants.mean)[c] for c in order]
+    scale = [_affine(constants)[0][c] for c in order]
+    name = "".join(constants.channels[c] for c in order) if turned else constants.order
+    return f"""\
+# {constants.words}
+# OpenCV: pixels as cv2.imread gives them, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays
+# cv2.dnn.blobFromImageWithParams(image, cv2.dnn.Image2BlobParams(scalefactor=scalefactor, mean=mean))
+# (blobFromImage takes one scalefactor for all channels and cannot say a std per channel)
+mean = {_tuple(mean)}
+scalefactor = {_tuple(scale)}
+"""
+
+
+def mmcv(constants: Constants) -> str:
+    """`img_norm_cfg` of the OpenMMLab toolboxes: RGB order, pixels as stored."""
+    constants.refuse_constant("mmcv")
+    rgb = constants.channels == ["R", "G", "B"]
+    return f"""\
+# {constants.words}
+# mmcv, mmpretrain: pixels as stored, {constants.stored_range}; mean and std in {constants.order}\
+{"; to_rgb turns the loaded BGR round first" if rgb else ""}
+img_norm_cfg = dict(
+    mean={constants.stored(constants.mean)},
+    std={constants.stored(constants.std)},
+    to_rgb={rgb},
+)
+# pipeline: dict(type="Normalize", **img_norm_cfg); mmpretrain: data_preprocessor = dict(**img_norm_cfg);
+# mmdet and mmseg 3 call to_rgb bgr_to_rgb
+"""
+
+
+def dali(constants: Constants) -> str:
+    """Arguments of `fn.crop_mirror_normalize`: pixels as stored, RGB."""
+    constants.refuse_constant("dali")
+    return f"""\
+# {constants.words}
+# NVIDIA DALI: decoded pixels, {constants.stored_range}, {constants.order}
+# images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, output_layout="CHW", **normalize)
+normalize = dict(
+    mean={constants.stored(constants.mean)},
+    std={constants.stored(constants.std)},
+)
+"""
+
+
+def onnx(constants: Constants) -> str:
+    """Scale and bias, and how they fold into the first convolution of an exported network."""
+    constants.refuse_constant("onnx")
+    scale, bias = _affine(constants)
+    return f"""\
+# {constants.words}
+# ONNX and other exports: a network that takes pixels as stored, {constants.stored_range}, {constants.order};
+# y = x * scale + bias. Exact without padding; a convolution that pads with zeros must pad with -bias / scale
+import numpy as np
+
+scale = np.array({scale})
+bias = np.array({bias})
+
+
+def fold(weight, conv_bias):
+    \"\"\"Fold the normalization into the first convolution: weight (O,C,kH,kW), bias (O,).\"\"\"
+    return (
+        weight * scale[None, :, None, None],
+        conv_bias + (weight * bias[None, :, None, None]).sum(axis=(1, 2, 3)),
+    )
+"""
+
+
+def _affine(constants: Constants) -> tuple[list[float], list[float]]:
+    """Scale and shift of pixels as stored: y = x * scale + shift."""
+    scale = [1 / std for std in constants.stored(constants.std)]
+    shift = [-mean / std for mean, std in zip(constants.mean, constants.std, strict=True)]
+    return scale, shift
+
+
+def _tuple(values: list[float]) -> str:
+    return f"({', '.join(map(repr, values))}{',' * (len(values) == 1)})"

@@ -1,0 +1,157 @@
+"""The ways to read constants: what each would be in every convention, range and order, rightly or by mistake."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from normcli.constants.parse_config import Number
+from normcli.summary import Summary
+from normcli.summary.remarks import CONVENTIONS
+
+_COARSEST = 0.01  # fewer than two decimals say nothing
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read constants: what they would be if this way were right.
+
+    Attributes:
+        convention: "pooled_population", …
+        range, factor: "0-255" and 255.
+        order: the channel that stands at each place.
+        mean, std: what the constants would be.
+        own: the right mean and std of these channels, in the range of `mean`.
+        mistake: what is wrong when they are that, in words; "" where nothing is.
+    """
+
+    convention: str
+    range: str
+    factor: float
+    order: tuple[int, ...]
+    mean: list[float]
+    std: list[float]
+    own: tuple[list[float], list[float]]
+    mistake: str = ""
+
+
+def _orders(summary: Summary) -> list[tuple[int, ...]]:
+    count = len(summary.channels)
+    straight = tuple(range(count))
+    if summary.channels[:3] == ["R", "G", "B"]:
+        return [straight, (2, 1, 0, *straight[3:])]
+    return [straight]
+
+
+def _ranges(summary: Summary) -> dict[str, float]:
+    if summary.depth is None:
+        return {"raw units": 1.0}
+    return {"0-1": 1.0, "0-255": 255.0} | ({f"0-{summary.depth}": float(summary.depth)} if summary.depth != 255 else {})
+
+
+def held(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], list[float]]]:
+    """Each convention that these statistics hold: name, mean, std."""
+    for name in CONVENTIONS:
+        found = summary.conventions.get(name) or ({"mean": summary.mean, "std": summary.std} if "_pop" in name else {})
+        mean, std = found.get("mean"), found.get("std")
+        if mean is not None and (std is not None or not with_std):
+            yield name, mean, std or summary.std
+
+
+def readings(summary: Summary, with_std: bool) -> Iterator[Reading]:
+    """Every way to read constants; in each range and order the right one first."""
+    orders = _orders(summary)
+    for convention, mean, std in held(summary, with_std):
+        for words, f in _ranges(summary).items():
+            for order in orders:
+                m, s = [f * mean[c] for c in order], [f * std[c] for c in order]
+                where = (convention, words, f, order)
+                yield Reading(*where, m, s, (m, s))
+                if not with_std:
+                    continue
+                inverse = [1 / v if v else math.inf for v in s]
+                yield Reading(*where, s, m, (m, s), "mean and std are exchanged")
+                yield Reading(*where, m, [v * v for v in s], (m, s), "std holds the variance: take its root")
+                yield Reading(*where, m, inverse, (m, s), "std holds 1/std, a scale")
+                if f == 255:
+                    small = [mean[c] for c in order], [std[c] for c in order]
+                    yield Reading(*where, m, small[1], (m, s), "mean is in 0-255, std in 0-1")
+                    where_small = (convention, "0-1", 1.0, order)
+                    yield Reading(*where_small, small[0], s, small, "mean is in 0-1, std in 0-255")
+                for other in orders:
+                    if other != order:
+                        text = f"mean is in the order {letters(summary, order)}, std in {letters(summary, other)}"
+                        yield Reading(*where, m, [f * std[c] for c in other], (m, s), text)
+
+
+def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
+    """How far rounding may have moved each value, also where it was rounded in 0-1 and then multiplied."""
+    coarse = _COARSEST * factor / 2
+    units = [v.unit for v in values]
+    if factor > 1:
+        for digits in (3, 4, 5):
+            if all(abs(round(v.value / factor, digits) - v.value / factor) <= v.unit / 2 / factor for v in values):
+                units = [max(u, factor * 10.0**-digits) for u in units]
+                break
+    # 1e-6: numbers that went through float32
+    return [min(max(u / 2, 1e-6 * abs(v.value)) * (1 + 1e-6), coarse) for u, v in zip(units, values, strict=True)]
+
+
+def is_rounded(reading: Reading, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
+    """Say whether constants are what a reading predicts, within the rounding of their digits."""
+
+    def fits(values: Sequence[Number], truth: list[float]) -> bool:
+        allowed = _tolerances(values, reading.factor)
+        return all(abs(v.value - t) <= a for v, t, a in zip(values, truth, allowed, strict=True))
+
+    return fits(mean, reading.mean) and (std is None or fits(std, reading.std))
+
+
+def mean_distance(reading: Reading, mean: Sequence[Number]) -> float:
+    """The largest shift of a mean, in standard deviations."""
+    rows = zip(mean, reading.mean, reading.own[1], strict=True)
+    return max((abs(v.value - m) / s if s else 0.0 if v.value == m else math.inf) for v, m, s in rows)
+
+
+def std_distance(reading: Reading, std: Sequence[Number] | None) -> float:
+    """The largest |log(std given / std)|; 0 where none was given."""
+    if std is None:
+        return 0.0
+    return max(
+        abs(math.log(v.value / s)) if 0 < s < math.inf else math.inf for v, s in zip(std, reading.std, strict=True)
+    )
+
+
+def distance_of(reading: Reading, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
+    """How far constants are from a reading: the larger of both distances."""
+    return max(mean_distance(reading, mean), std_distance(reading, std))
+
+
+def misplaced(clean: list[Reading], mean: Sequence[Number], std: Sequence[Number] | None) -> list[Reading]:
+    """Every number is one of this dataset's, at least half in their place, the rest elsewhere: say which."""
+    for reading in clean:
+        given = [("mean", mean), *([("std", std)] if std is not None else [])]
+        truth = {"mean": reading.mean, "std": reading.std}
+        wrong, right = [], 0
+        for row, values in given:
+            allowed = _tolerances(values, reading.factor)
+            for c, (value, slack) in enumerate(zip(values, allowed, strict=True)):
+                if abs(value.value - truth[row][c]) <= slack:
+                    right += 1
+                    continue
+                homes = [
+                    f"the {r} of channel {i + 1}"
+                    for r, numbers in truth.items()
+                    for i, t in enumerate(numbers)
+                    if abs(value.value - t) <= slack
+                ]
+                wrong.append(f"the {row} of channel {c + 1} holds {homes[0]}" if homes else "")
+        if wrong and all(wrong) and right >= len(wrong):
+            parts = (reading.convention, reading.range, reading.factor, reading.order)
+            return [Reading(*parts, reading.mean, reading.std, reading.own, "; ".join(wrong))]
+    return []
+
+
+def letters(summary: Summary, order: Sequence[int]) -> str:
+    """An order of channels in words: "RGB", "BGR", "5 bands"."""
+    names = [summary.channels[c] for c in order]
+    return "".join(names) if len(names) < 5 else f"{len(names)} bands"

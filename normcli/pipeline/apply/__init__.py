@@ -1,1 +1,0 @@
-"""The path of mapping: sources to normalized arrays or files, and back."""

@@ -1,0 +1,161 @@
+"""One batch of images, counted in a worker."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normcli import images, tally
+from normcli.errors import InputError
+from normcli.images import Reading
+from normcli.runs.batches import Alone, Batch
+from normcli.runs.masks import Masking
+from normcli.runs.partial_result import Counted, Entry, Failure, row
+from normcli.sources import Item, Skip
+from normcli.storage import path_fields
+from normcli.storage.byte_sources import File
+from normcli.summary.conventions import white
+from normcli.tally import serialize
+
+log = logging.getLogger("normcli.stats")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counting:
+    """How one batch is counted: picklable, the same in every worker.
+
+    Attributes:
+        per_image, extremes, rows, ledger: what is wanted of single images besides the sum.
+    """
+
+    reading: Reading
+    nan: str = "error"
+    range: int | None = None
+    by: str | None = None
+    per_image: bool = False
+    extremes: bool = False
+    rows: bool = False
+    masking: Masking | None = None
+    ledger: bool = False
+
+
+def count_batch(counting: Counting, batch: Batch) -> Counted:
+    """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
+    if isinstance(batch, Alone):
+        return batch.result()
+    started = time.perf_counter()
+    done = Counted(inputs=len(batch))
+    group = _grouping(counting.by)
+    for item in batch:
+        if isinstance(item, Skip):
+            done.tally.skipped[item.reason] += 1
+            done.failures.append(Failure(item.key, "skip", item.reason, item.message))
+            done.entries += [None] if counting.ledger else []
+            continue
+        stage, left_out = "load", 0
+        try:
+            data = item.load()
+            done.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
+            stage = "decode"
+            image = images.decode(data, counting.reading)
+            stage = "count"
+            shape = image.pixels.shape
+            if counting.masking is not None:
+                left_out = counting.masking.apply(item.key, image)
+            # members of containers are kept together, except a file that a table names, which looks like any file
+            apart = counting.ledger and isinstance(getattr(item.load, "recipe", item.load), File)
+            into = tally.Tally() if apart else done.tally
+            _count(done, into, item, data, image, shape, counting, group)
+            if left_out:
+                into.composition["ignored-pixels"] += left_out
+            done.kinds.setdefault(image.pixels.shape[2], item.key)
+            entry: Entry = None
+            if apart:
+                entry = (image.pixels.shape[2], serialize.packed(into))
+                done.tally.add(into)
+            del image, data  # not beside the next
+        except Exception as error:
+            if isinstance(error, MemoryError):
+                error = InputError("memory", f"not enough memory to {stage} it")
+            elif not isinstance(error, InputError):
+                log.debug("%s", item.key, exc_info=True)
+                error = InputError("unexpected", f"{type(error).__name__}: {error}")
+            done.tally.failed[error.reason] += 1
+            entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
+            done.failures.append(entry)
+        done.entries += [entry] if counting.ledger else []
+    _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
+    done.seconds = time.perf_counter() - started
+    return done
+
+
+def _count(
+    done: Counted,
+    into: tally.Tally,
+    item: Item,
+    data: Any,
+    image: images.Decoded,
+    shape: tuple[int, ...],
+    counting: Counting,
+    group: Callable[[Item], str] | None,
+) -> None:
+    notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
+    encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+    moments = into.count(
+        image.pixels,
+        image.weights,
+        nan=counting.nan,
+        notes=notes,
+        data=encoded,
+        group=None if group is None else group(item),
+        moments=counting.per_image or counting.rows or counting.extremes,
+    )
+    if moments is None:
+        return
+    full = white(tally.kind(image.pixels), counting.range)
+    scale = full or 1
+    if counting.rows:
+        unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
+        done.rows.append(row(moments, unit, full))
+    if counting.extremes:
+        from normcli.runs.gallery import Seen
+
+        scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
+        done.seen.append(Seen(item, moments.weight, *scaled))
+    if counting.per_image:
+        height, width, channels = shape  # before pixels were left out
+        record = {
+            **path_fields(item.key),
+            "width": width,
+            "height": height,
+            "channels": channels,
+            "format": image.format,
+            "mode": image.mode,
+            "depth": image.depth,
+            "mean": [v / scale for v in moments.mean],
+            "std": [v / scale for v in moments.std],
+            "min": [v / scale for v in moments.low],
+            "max": [v / scale for v in moments.high],
+            "notes": image.notes,
+        }
+        done.records.append(record)
+
+
+def _grouping(by: str | None) -> Callable[[Item], str] | None:
+    if by is None:
+        return None
+    if by == "folder":
+        return lambda item: item.label or "."
+    pattern = re.compile(by)
+
+    def group(item: Item) -> str:
+        found = pattern.search(item.key)
+        if found is None:
+            return "(no match)"
+        return found.group(1) or "" if pattern.groups else found.group()
+
+    return group

@@ -1,0 +1,164 @@
+"""What was done: the manifest `normcli.json` of a finished run.
+
+A manifest is one JSON object; every file's record stands on a line of its own, so that a million of them are
+written and read one at a time.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from normcli import storage
+from normcli.errors import UsageError
+from normcli.runs.names import MANIFEST, WORK
+from normcli.runs.validate_manifest import flaw, flaw_of_head
+
+SCHEMA = "normcli/apply/1"
+NAME = MANIFEST
+Record = dict[str, Any]
+FILES = '"files": [\n'
+
+
+def named(key: str, text: str) -> Record:
+    """A name for JSON: as text, and its bytes under KEY_b64 where they are not UTF-8.
+
+    >>> named("name", "a.jpg")
+    {'name': 'a.jpg'}
+    """
+    fields = storage.path_fields(text)
+    return {key if field == "path" else f"{key}_b64": value for field, value in fields.items()}
+
+
+def text_of(record: Record, key: str) -> str:
+    """The name that `named` wrote, any bytes in it."""
+    if (raw := record.get(f"{key}_b64")) is not None:
+        return os.fsdecode(base64.b64decode(raw))
+    return str(record[key])
+
+
+def written_shape(record: Record, settings: Record) -> tuple[int, int, int]:
+    """Shape of the array that was written for an image."""
+    height, width, _ = record["shape"]
+    if record.get("orientation", 1) >= 5:
+        height, width = width, height
+    wide = len(record["map"]["channels"])
+    return (wide, height, width) if settings["layout"] == "chw" else (height, width, wide)
+
+
+def read(out: str | Path) -> tuple[Record, Iterator[Record]]:
+    """Read a manifest: its head, and its records one at a time.
+
+    Raises:
+        UsageError: no such folder, no manifest in it, or one that is damaged or of a newer schema.
+    """
+    path = Path(out) / NAME
+    lines: list[bytes] = []
+    try:
+        with path.open("rb") as file:
+            for line in file:
+                if line == FILES.encode():
+                    head = _head(path, b"".join(lines) + b'"files": []}')
+                    return head, _records(path, file.tell(), head)
+                lines.append(line)
+    except FileNotFoundError:
+        half = (Path(out) / WORK).exists()
+        why = "an interrupted run (--resume completes it)" if half else f"no {NAME}: normcli apply did not write it"
+        raise UsageError(f"{out}: {why}") from None
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    head = _head(path, b"".join(lines))  # written anew by another program, or cut short
+    return head, (_unfolded(path, record, head) for record in head["files"])
+
+
+def _records(path: Path, at: int, head: Record) -> Iterator[Record]:
+    with path.open("rb") as file:
+        file.seek(at)
+        for line in file:
+            if line == b"]}\n":
+                return
+            try:
+                record = json.loads(line.rstrip(b",\n"))
+            except (ValueError, RecursionError):
+                break
+            yield _unfolded(path, record, head)
+    raise UsageError(f"{path}: damaged manifest")
+
+
+def _unfolded(path: Path, record: Any, head: Record) -> Record:
+    """A record with its map in it: one that many share stands in the head, and the record has its number."""
+    if isinstance(record, dict) and type(record.get("map")) is int:
+        maps = head.get("maps", [])
+        record["map"] = maps[record["map"]] if 0 <= record["map"] < len(maps) else None
+    wrong = flaw(record, head["settings"])
+    if wrong is not None:
+        raise UsageError(
+            f"{path}: damaged manifest, {wrong!r} is missing, of the wrong type, or leads out of the folder"
+        )
+    return dict(record)
+
+
+def _head(path: Path, text: bytes) -> Record:
+    try:
+        head = json.loads(text)
+        schema = head["schema"]
+        if not isinstance(head["settings"], dict) or not isinstance(head["files"], list):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UsageError(f"{path}: not a manifest of normcli apply, or damaged") from None
+    if schema != SCHEMA:
+        raise UsageError(f"{path}: schema {schema}, this normcli reads {SCHEMA}")
+    wrong = flaw_of_head(head)
+    if wrong is not None:
+        raise UsageError(f"{path}: damaged manifest, {wrong!r} is missing or of the wrong type")
+    return dict(head)
+
+
+def refuse_others(out: str, theirs: Record, ours: Record) -> None:
+    """Refuse to go on with a run that had other settings.
+
+    Raises:
+        UsageError: naming the settings that differ.
+    """
+    if not isinstance(theirs.get("settings"), dict):
+        raise UsageError(f"{out} holds a damaged journal: --force starts anew")
+    differing = [
+        f"{key.replace('_', '-')} {_said(theirs['settings'].get(key))} there and {_said(value)} here"
+        for key, value in ours["settings"].items()
+        if theirs["settings"].get(key) != value
+    ]
+    for key, said in (("constants", "other statistics"), ("classes", "other classes, whose numbers shift")):
+        if not differing and theirs.get(key) != ours.get(key):
+            differing = [said]
+    if differing:
+        raise UsageError(
+            f"{out} was written with other settings: {'; '.join(differing)} (give the same, --force, "
+            "or another --output)"
+        )
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else json.dumps(value).strip('"')
+
+
+def occupied(out: str) -> str | None:
+    """Say what stands in an output folder; None where it is empty or absent.
+
+    Raises:
+        UsageError: it is no folder.
+    """
+    try:
+        names = sorted(path.name for path in Path(out).iterdir())
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError:
+        raise UsageError(f"{out} is a file: --output names a folder (for one image: -o - > {out})") from None
+    except OSError as error:
+        storage.refuse(out, error)
+    if not names:
+        return None
+    if WORK in names:
+        return "an interrupted run"
+    return "a finished run" if NAME in names else f"{names[0]}{' and more' if len(names) > 1 else ''}"

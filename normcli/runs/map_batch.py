@@ -1,0 +1,228 @@
+"""One batch of apply, in a worker: load ► images.decode ► scheme.affine ► kernel ► formats.write."""
+
+import os
+import threading
+import time
+from collections import Counter
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from normcli import images, storage
+from normcli.errors import InputError, UsageError
+from normcli.images import Reading
+from normcli.images.orientation import upright
+from normcli.runs import outputs
+from normcli.runs.manifest import Record, named
+from normcli.runs.names import Planned
+from normcli.runs.stats import Failure
+from normcli.runs.transform import Buffer, Mapped, Transform
+from normcli.sinks import webdataset
+from normcli.sinks.stack import Stack
+from normcli.sources import Skip
+from normcli.tally import digest
+
+_mine = threading.local()
+_PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """How one batch is mapped and written: the same in every worker, picklable where it must be.
+
+    Attributes:
+        transform: what is done to the pixels.
+        reading: how images are read.
+        orientation: "apply" turns images upright, "ignore" leaves them as stored.
+        to: kind of output.
+        out: output folder.
+        folder: for files that are being written.
+        stack: where rows go, or None.
+        classes: number of every class, for a format that names them by numbers; None where they are numbers.
+        spill: shards are packed in another process: what is mapped goes there through a file.
+        writing: False maps only, for the dry run.
+        gate: lets only so many threads decode at a time; the others write.
+        stop: set when the run is broken off.
+    """
+
+    transform: Transform
+    reading: Reading
+    orientation: str
+    to: str
+    out: str
+    folder: str
+    stack: Stack | None = None
+    classes: dict[str, int] | None = None
+    spill: bool = False
+    writing: bool = True
+    gate: Any = None
+    stop: threading.Event | None = None
+
+
+class Task(NamedTuple):
+    """One input on its way: where its result goes, and what is known of it already."""
+
+    planned: Planned | Skip
+    row: int = -1
+    known: Record | None = None
+
+
+@dataclass
+class Done:
+    """What a batch gave: a record for every input that was tried.
+
+    For shards also what is to be packed, image by image: as buffers, or as a file of them and their sizes.
+    """
+
+    records: list[Record]
+    failures: list[Failure]
+    skipped: Counter[str]
+    inputs: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    reused: int = 0
+    chunks: list[list[Any]] = field(default_factory=list)
+    piece: str | None = None
+    sizes: list[list[int]] = field(default_factory=list)
+
+
+def map_batch(work: Work, batch: list[Task]) -> Done:
+    """Load, decode, map and write one batch, in a worker; an input that fails is recorded and left out."""
+    started = time.perf_counter()
+    done = Done([], [], Counter(), len(batch))
+    for task in batch:
+        if work.stop is not None and work.stop.is_set():
+            break
+        if isinstance(task.planned, Skip):
+            done.skipped[task.planned.reason] += 1
+            done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
+        elif task.known is not None:
+            _take_over(task.known, task.planned.item.key, done)
+        else:
+            _map_one(work, task, task.planned, done)
+    if work.spill and done.chunks:
+        _spill(work, done, piece_name(batch))
+    done.seconds = time.perf_counter() - started
+    return done
+
+
+def _take_over(known: Record, key: str, done: Done) -> None:
+    """What an earlier run did with an input, its failure too: that has its place among a shard's images."""
+    done.records.append(known)
+    if "error" in known:
+        done.failures.append(Failure(key, known["stage"], known["error"], known["message"]))
+    else:
+        done.reused += not known.get("found")
+
+
+def piece_name(batch: list[Task]) -> str:
+    """The name of what a batch leaves to be packed: by its first image, which is in no other batch."""
+    return f"file-piece-{next(task.row for task in batch if task.row >= 0)}"
+
+
+def _spill(work: Work, done: Done, name: str) -> None:
+    """Leave what is to be packed in a file: it need not outlive this run, so it is not synced."""
+    temporary = f"{work.folder}/{temporary_name()}"
+    try:
+        with open(temporary, "wb") as file:  # noqa: PTH123
+            for parts in done.chunks:
+                file.writelines(memoryview(part).cast("B") for part in parts)
+        os.replace(temporary, f"{work.folder}/{name}")  # noqa: PTH105
+    except OSError as error:
+        storage.refuse(f"{work.folder}/{name}", error)
+    done.sizes = [[memoryview(part).nbytes for part in parts] for parts in done.chunks]
+    done.chunks, done.piece = [], name
+
+
+def temporary_name() -> str:
+    """A name that no other writer in the same folder takes, in this process or on another machine."""
+    return f"file-{_PROCESS}-{os.getpid()}-{threading.get_native_id()}"
+
+
+def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
+    item, name = planned
+    names = {**named("name", name), **named("source", item.key)}
+    record: Record = dict(names)
+    if item.label is not None:
+        record |= named("label", item.label)
+    stage = "load"
+    try:
+        with ExitStack() as decoding:
+            decoding.enter_context(work.gate or nullcontext())
+            data = item.load()
+            done.bytes += len(data) if isinstance(data, bytes) else data.nbytes
+            label = _class(work, item.label)
+            stage = "decode"
+            image = images.decode(data, work.reading)
+            stage = "map"
+            pixels = image.pixels
+            record["shape"] = list(pixels.shape)
+            record["dtype"] = pixels.dtype.name
+            if work.orientation == "apply" and image.orientation != 1:
+                pixels = upright(pixels, image.orientation)
+                record["orientation"] = image.orientation
+            sharded = bool(outputs.KINDS[work.to].shard)
+            if not hasattr(_mine, "buffer"):
+                _mine.buffer = Buffer()
+            mapped = work.transform.map(pixels, None if sharded else _mine.buffer)
+            _describe(record, work.transform, pixels, mapped)
+            parts: list[Any] = (
+                [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
+            )
+            record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
+            record["bytes"] = sum(memoryview(part).nbytes for part in parts)
+            if record["bytes"] <= Buffer.LARGEST_KEPT:
+                decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
+            if work.stack is not None:
+                _check_shape(work.stack, mapped, item.key)
+                record["row"] = task.row
+                if work.writing:
+                    work.stack.write_row(task.row, mapped.array)
+            elif work.writing and sharded:
+                if work.to == "tar":
+                    parts = webdataset.sample(webdataset.key_of(name), parts, label)
+                done.chunks.append(parts)
+            elif work.writing:
+                path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
+                storage.place(f"{work.folder}/{temporary_name()}", path, parts)
+    except (InputError, MemoryError) as error:
+        if isinstance(error, MemoryError):
+            error = InputError("memory", f"not enough memory to {stage} it")
+        done.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
+        done.failures.append(Failure(item.key, stage, error.reason, error.message))
+        return
+    done.records.append(record)
+
+
+def _class(work: Work, label: str | None) -> str | None:
+    """A class as its number, where the output wants numbers."""
+    if label is None or work.classes is None:
+        return label
+    if label not in work.classes:
+        raise InputError("changed", f"of the class {label!r}, which was not there when the inputs were counted")
+    return str(work.classes[label])
+
+
+def _describe(record: Record, transform: Transform, pixels: Any, mapped: Mapped) -> None:
+    """Note what the inverse needs."""
+    record["map"] = {
+        "channels": list(mapped.channels),
+        "source": list(mapped.source),
+        "scale": list(mapped.affine.scale),
+        "shift": list(mapped.affine.shift),
+    }
+    if mapped.restore is not None:
+        record["map"]["restore"] = {"scale": mapped.restore.scale[0], "shift": mapped.restore.shift[0]}
+    record["exact"] = mapped.exact
+    if mapped.clipped:
+        record["clipped"] = mapped.clipped
+    if pixels.dtype.kind == "f" and -5 <= float(pixels.min()) < 0 < float(pixels.max()) <= 5:
+        record["looks_normalized"] = True
+
+
+def _check_shape(stack: Stack, mapped: Mapped, key: str) -> None:
+    if mapped.array.shape != stack.shape:
+        raise UsageError(
+            f"{key} is {'x'.join(map(str, mapped.array.shape))}, and the stack holds "
+            f"{'x'.join(map(str, stack.shape))} of one shape: --resize N --center-crop N, --color rgb|gray, or --to npy"
+        )

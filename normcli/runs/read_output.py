@@ -1,0 +1,128 @@
+"""What apply wrote, read again: arrays by their records, and the pixels they were made of."""
+
+import os
+import threading
+from collections.abc import Iterator
+from itertools import groupby, islice
+from typing import Any
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.runs import manifest, outputs
+from normcli.runs.manifest import Record, text_of
+from normcli.runs.shards import name_of
+from normcli.runs.transform import invert
+from normcli.schemes import Affine
+from normcli.sinks import stack as stacks
+from normcli.sinks import webdataset
+from normcli.sources import parquet
+
+Array = np.ndarray[Any, Any]
+_mine = threading.local()
+
+
+def batches(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """The records of files that were written, a few at a time; a row group of a table, which is read as one."""
+    usable = (record for record in records if "error" not in record)
+    for group, those in groupby(usable, lambda record: (record.get("shard"), record.get("group"))):
+        if group[1] is not None:
+            yield list(those)
+            continue
+        while batch := list(islice(those, 16)):
+            yield batch
+
+
+def load(out: str, settings: Record, record: Record) -> Array:
+    """The array of one record, as it was written.
+
+    Raises:
+        InputError: missing, damaged, or of another shape than recorded.
+    """
+    if record.get("found"):
+        raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
+    to = settings["to"]
+    array: Array
+    if to == "stack":
+        try:
+            array = stacks.read(os.path.join(out, stacks.ARRAY))[record["row"]]  # noqa: PTH118
+        except (OSError, ValueError, IndexError) as error:
+            raise InputError("damaged", f"{stacks.ARRAY}: {error}") from None
+    elif to == "tar":
+        path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
+        array = webdataset.array_at(path, record["offset"], record["bytes"])
+    elif to == "parquet":
+        path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
+        try:
+            array = _group(path, record["group"])[record["row"]]
+        except IndexError:
+            raise InputError("damaged", f"holds no row {record['row']} in group {record['group']}") from None
+    else:
+        name = text_of(record, "name") + outputs.KINDS[to].suffix
+        array = outputs.decode(to, os.path.join(out, name), settings["alpha"])  # noqa: PTH118
+    want = manifest.written_shape(record, settings)
+    same = outputs.KINDS[to].image or array.dtype == settings["dtype"]
+    if array.shape != want or not same:
+        raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {want} was written")
+    return array
+
+
+def _group(path: str, group: int) -> list[Any]:
+    """The arrays of a row group, kept while the batch they make is under way."""
+    if getattr(_mine, "group", None) != (path, group):
+        _mine.arrays, _mine.group = parquet.arrays(path, group), (path, group)
+    found: list[Any] = _mine.arrays
+    return found
+
+
+def check_size(out: str, settings: Record, record: Record, shards: list[Record]) -> None:
+    """Hold the size of a file against what was written.
+
+    Raises:
+        InputError: missing, or of another size.
+    """
+    to = settings["to"]
+    if to == "stack":
+        return
+    if outputs.KINDS[to].shard:
+        if record["shard"] >= len(shards):
+            raise InputError("damaged", f"the manifest knows no shard {record['shard']}")
+        shard = shards[record["shard"]]
+        name, size, said = shard["name"], shard["bytes"], f"{shard['name']} "
+    else:
+        name, size, said = text_of(record, "name") + outputs.KINDS[to].suffix, record["bytes"], ""
+    try:
+        found = os.stat(os.path.join(out, name)).st_size  # noqa: PTH116, PTH118
+    except OSError as error:
+        raise InputError("missing", f"{said}{(error.strerror or str(error)).lower()}") from None
+    if found != size:
+        raise InputError("damaged", f"{said}has {found} bytes, and {size} were written")
+
+
+def pixels_of(written: Array, record: Record, settings: Record) -> Array:
+    """Pixels (H,W,C) as they were mapped, in their own dtype: integers exactly, where the record says so."""
+    written = outputs.interleaved(written, settings["layout"])
+    found = record["map"]
+    restore = restoring(found)
+    height, width = written.shape[:2]
+    dtype = np.dtype(record["dtype"])
+    pixels = np.empty((height, width, record["shape"][2]), dtype)
+    top = 255 if dtype.itemsize == 1 else 65535
+    for j, channel in enumerate(found["source"]):
+        one = Affine((found["scale"][j],), (found["shift"][j],))
+        if dtype.kind == "u":
+            levels = invert(written[:, :, j], one, restore)
+            pixels[:, :, channel] = np.clip(np.nan_to_num(levels), 0, top).astype(dtype)
+        else:
+            y = written[:, :, j].astype(np.float64)
+            if restore is not None:
+                y = y * restore.scale[0] + restore.shift[0]
+            pixels[:, :, channel] = ((y - one.shift[0]) / one.scale[0]).astype(dtype)
+    return pixels
+
+
+def restoring(found: Record) -> Affine | None:
+    """The affine from quantized values to y, of a record's map; None where they were not quantized."""
+    if "restore" not in found:
+        return None
+    return Affine((found["restore"]["scale"],), (found["restore"]["shift"],))

@@ -1,0 +1,275 @@
+"""Reading only some of the images, and saying how far off that may be.
+
+Which images: those whose names hash lowest, so the choice depends on the seed and the names alone. How far off:
+images are the units that were drawn, never pixels, so pixels that resemble each other within an image are
+accounted for; mean and std are ratios of sums over images (Cochran, Sampling Techniques, 3rd ed., section 6.4).
+"""
+
+import hashlib
+import heapq
+import math
+from array import array
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from normcli.errors import UsageError
+from normcli.runs.partial_result import Row
+from normcli.sources import Item, Refused, Skip
+from normcli.summary import Summary
+
+_FIRST_LOOK = 50  # images before the first look at the interval
+_GROWTH = 1.2  # of the number read between two looks
+_PASS = 20_000  # items in random order that one walk over the listing gives
+_PASS_HELD = 256 << 20  # bytes of streamed members among them
+
+Source = Callable[[], Iterator[Item | Skip]]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many images are read: a number, a share, or as many as a tolerance takes.
+
+    Attributes:
+        number: images to read.
+        share: or the share of all images.
+        tolerance: or until the intervals of every channel's mean and std are within it.
+        confidence: of the intervals, all of them together.
+        seed: of the random choice.
+    """
+
+    number: int | None = None
+    share: float | None = None
+    tolerance: float | None = None
+    confidence: float = 0.99
+    seed: int = 0
+
+    @classmethod
+    def of(cls, sample: str | None, tolerance: float | None, confidence: float, seed: int) -> "Plan | None":
+        """Read the settings; None where everything is to be read.
+
+        Raises:
+            UsageError: settings that cannot be.
+        """
+        if not 0.5 <= confidence < 1:
+            raise UsageError(f"confidence must be at least 0.5 and below 1, such as 0.99, not {confidence}")
+        if sample is not None and tolerance is not None:
+            raise UsageError("--sample says how many, --tolerance finds out: give one of them")
+        if tolerance is not None:
+            if not 0 < tolerance < 1:
+                raise UsageError(f"tolerance must be between 0 and 1 (full intensity), not {tolerance}")
+            return cls(tolerance=tolerance, confidence=confidence, seed=seed)
+        if sample is None:
+            return None
+        try:
+            if sample.endswith("%"):
+                share = float(sample[:-1]) / 100
+                if 0 < share <= 1:
+                    return cls(share=share, confidence=confidence, seed=seed)
+            elif int(sample) > 0:
+                return cls(number=int(sample), confidence=confidence, seed=seed)
+        except ValueError:
+            pass
+        raise UsageError(f"sample {sample!r}: give a number of images, or a share such as 10%")
+
+    def settings(self) -> dict[str, Any]:
+        """What the statistics file keeps of it."""
+        asked = {"number": self.number, "share": self.share, "tolerance": self.tolerance}
+        return {**{k: v for k, v in asked.items() if v is not None}, "seed": self.seed}
+
+
+def rank(key: str, seed: int) -> int:
+    """The place of a name in the random order: a hash of name and seed, below 2^64."""
+    text = key.encode("utf-8", "surrogateescape")
+    digest = hashlib.blake2b(text, digest_size=8, key=str(seed).encode()[:64]).digest()
+    return int.from_bytes(digest, "big")
+
+
+class Sample:
+    """The images that are read, and their number among all.
+
+    Args:
+        plan: how many.
+        source: walks over the listing, anew with every call.
+    """
+
+    def __init__(self, plan: Plan, source: Source) -> None:
+        self.plan, self._source = plan, source
+        self.of = 0
+        self.refused = 0
+
+    def items(self) -> Iterator[Item | Skip]:
+        """Yield the chosen items; what is skipped or refused in listing is told in any case."""
+        return self._shuffled() if self.plan.tolerance is not None else self._chosen()
+
+    def _chosen(self) -> Iterator[Item | Skip]:
+        """The lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
+        ranks = array("Q", (rank(found.key, self.plan.seed) for found in self._source() if _is_open(found)))
+        self.of = len(ranks)
+        number = self.plan.number
+        if number is None:
+            number = math.ceil((self.plan.share or 1) * len(ranks))
+        highest = 1 << 64
+        if number < len(ranks):
+            highest = int(np.partition(np.frombuffer(ranks, np.uint64), number - 1)[number - 1])
+        for found in self._source():
+            if not _is_open(found):
+                self.refused += isinstance(found, Item)
+                yield found
+            elif rank(found.key, self.plan.seed) <= highest:
+                yield found
+
+    def _shuffled(self) -> Iterator[Item | Skip]:
+        """All items by their rank, as many in memory as one pass takes."""
+        after = -1
+        while True:
+            heap: list[tuple[int, int, Item]] = []  # the lowest ranks above `after`, the highest of them first
+            held = count = 0
+            dropped = False
+            for found in self._source():
+                if not isinstance(found, Item) or not _is_open(found):
+                    if after < 0:
+                        self.refused += isinstance(found, Item)
+                        yield found
+                    continue
+                count += 1
+                place = rank(found.key, self.plan.seed)
+                if place <= after or (dropped and place >= -heap[0][0]):
+                    continue
+                heapq.heappush(heap, (-place, count, found))
+                held += getattr(found.load, "held_bytes", 0)
+                while len(heap) > 1 and (len(heap) > _PASS or held > _PASS_HELD):
+                    held -= getattr(heapq.heappop(heap)[2].load, "held_bytes", 0)
+                    dropped = True
+            self.of = count
+            for _, _, item in sorted(heap, key=lambda entry: (-entry[0], entry[1])):
+                yield item
+            if not dropped:
+                return
+            after = -heap[0][0]
+
+
+def _is_open(found: Item | Skip) -> bool:
+    return isinstance(found, Item) and not isinstance(found.load, Refused)
+
+
+def looks() -> Iterator[int]:
+    """After how many inputs the interval is looked at; the same for every engine, so that all stop alike."""
+    number = float(_FIRST_LOOK)
+    while True:
+        yield int(number)
+        number *= _GROWTH
+
+
+class Stopping:
+    """Tells when enough images were read, and what to report of it.
+
+    Args:
+        sample: what is read.
+    """
+
+    def __init__(self, sample: Sample) -> None:
+        self._sample = sample
+        self._intervals = Intervals(sample.plan.confidence)
+        self._looks = looks()
+        self._next = next(self._looks)
+
+    def add(self, rows: list[Row]) -> None:
+        """Take in single images."""
+        for one in rows:
+            self._intervals.add(*one)
+
+    def enough(self, found: int, images: int, channels: int) -> bool:
+        """Say, after `found` inputs, whether every interval is within the tolerance."""
+        tolerance = self._sample.plan.tolerance
+        if tolerance is None or found < self._next:
+            return False
+        while self._next <= found:
+            self._next = next(self._looks)
+        widths = self._intervals.widths(images, self._sample.of, channels)
+        return widths is not None and max(widths[0] + widths[1]) <= tolerance
+
+    def report(self, summary: Summary, read: int) -> None:
+        """Put into a summary what was read and how far off the numbers may be."""
+        sample, plan = self._sample, self._sample.plan
+        widths = self._intervals.widths(read, sample.of, len(summary.channels))
+        report: dict[str, Any] = {"read": read, "of": sample.of, "confidence": plan.confidence}
+        for name, width in zip(("mean", "std"), widths or (None, None), strict=True):
+            values = getattr(summary, name)
+            report[f"{name}_interval"] = width and [[v - w, v + w] for v, w in zip(values, width, strict=True)]
+        summary.sample = report
+        if read == sample.of:  # nothing was left out: this is no estimate
+            summary.settings.pop("sample", None)
+            summary.convention = summary.convention.partition("; ")[2]
+        else:
+            summary.convention = f"estimate from {read} of {sample.of} images; {summary.convention.partition('; ')[2]}"
+
+
+class Intervals:
+    """Confidence intervals of mean and std from single images' weights, means and means of squares."""
+
+    def __init__(self, confidence: float) -> None:
+        self._confidence = confidence
+        self._rows: dict[int, array[float]] = {}
+        self._low, self._high = 0.0, 1.0
+
+    def add(self, weight: float, means: list[float], seconds: list[float], low: float, high: float) -> None:
+        """Add one image: how much it weighs, E[x] and E[x^2] per channel, its range."""
+        self._rows.setdefault(len(means), array("d")).extend([weight, *means, *seconds])
+        self._low, self._high = min(self._low, low), max(self._high, high)
+
+    def widths(self, read: int, of: int, channels: int) -> tuple[list[float], list[float]] | None:
+        """Half-widths for every channel's mean and std; None from fewer than two images.
+
+        Args:
+            read: inputs read, including those that failed.
+            of: all inputs.
+            channels: of the result; gray stands for each colour.
+        """
+        rows = np.concatenate([_widened(values, count, channels) for count, values in sorted(self._rows.items())])
+        number = len(rows)
+        if number < 2:
+            return None
+        weight, mean_of, second_of = rows[:, :1], rows[:, 1 : 1 + channels], rows[:, 1 + channels :]
+        total = weight.sum()
+        mean = (weight * mean_of).sum(0) / total
+        deviation = second_of - 2 * mean * mean_of + mean**2  # E[(x - mean)^2] of each image
+        variance = (weight * deviation).sum(0) / total
+        left = max(0.0, 1 - read / of)
+        error = 1 - self._confidence
+        quantile = _student(1 - error / (4 * channels), number - 1)  # two sides, mean and std of each channel
+        factor = quantile * math.sqrt(left * number / (number - 1)) / total
+        of_mean = factor * np.sqrt(((weight * (mean_of - mean)) ** 2).sum(0))
+        of_variance = factor * np.sqrt(((weight * (deviation - variance)) ** 2).sum(0))
+        # What was not seen at all has no part in the spread above: a kind of image that makes up ln(1/error)/n
+        # of the pixels is missed by all n with probability `error`. It can be as far away as the range allows.
+        share = left * math.log(1 / error) * float((weight**2).sum()) / float(total) ** 2
+        farthest = np.maximum(mean - self._low, self._high - mean)
+        of_mean += share * farthest
+        of_variance += share * farthest**2
+        std = np.sqrt(variance)
+        # sqrt(v + d) - sqrt(v) and sqrt(v) - sqrt(v - d), whichever is wider
+        below = std - np.sqrt(np.maximum(variance - of_variance, 0))
+        above = np.sqrt(variance + of_variance) - std
+        return of_mean.tolist(), np.maximum(below, above).tolist()
+
+
+def _widened(values: "array[float]", count: int, channels: int) -> np.ndarray[Any, Any]:
+    rows = np.frombuffer(values, np.float64).reshape(-1, 1 + 2 * count)
+    if count == channels:
+        return rows
+    source = [0] * channels if count == 1 else [0] * (channels - 1) + [count - 1]
+    return rows[:, [0, *(1 + i for i in source), *(1 + count + i for i in source)]]
+
+
+def _student(probability: float, freedom: int) -> float:
+    """Quantile of Student's t: Cornish and Fisher's expansion, within 0.1% from 10 degrees of freedom."""
+    from statistics import NormalDist  # 1 ms at every start
+
+    z = NormalDist().inv_cdf(probability)
+    first = (z**3 + z) / 4
+    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / freedom + second / freedom**2 + third / freedom**3

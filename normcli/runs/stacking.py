@@ -1,0 +1,67 @@
+"""A run whose output is one stack: its shape before the first row, its gaps and its index after the last."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+from normcli import images, storage
+from normcli.errors import InputError, NoInputError, RemoteError
+from normcli.images.orientation import upright
+from normcli.runs.apply_checkpoint import Journal
+from normcli.runs.manifest import Record, text_of
+from normcli.runs.map_batch import Work
+from normcli.runs.names import Plan
+from normcli.sinks import stack as stacks
+from normcli.sinks.stack import Stack
+from normcli.sources import Skip
+
+
+def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
+    """Find the shape of a stack from its first usable image, and the disk for all of them.
+
+    Raises:
+        NoInputError: no image can be used.
+        RemoteError: the server of the first does not answer.
+        OutputError: not enough disk.
+    """
+    transform = work.transform
+    for planned in listed():
+        if isinstance(planned, Skip):
+            continue
+        try:
+            image = images.decode(planned.item.load(), work.reading)
+            pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
+            mapped = transform.map(pixels)
+            break
+        except InputError as error:
+            if error.reason == "remote":
+                raise RemoteError(f"{planned.item.key}: {error.message}") from None
+    else:
+        raise NoInputError("no usable image")
+    wide = len(mapped.source)
+    if wide in (3, 4):  # gray images among coloured ones get their channels
+        transform = replace(transform, channels=wide)
+    path = f"{work.folder}/{stacks.ARRAY}"
+    stack = Stack(path, rows, mapped.array.shape, mapped.array.dtype.name)
+    if journal is not None:
+        stack.allocate(os.path.join(work.out, stacks.ARRAY))  # noqa: PTH118
+    return replace(work, transform=transform, stack=stack)
+
+
+def end(work: Work, stack: Stack, journal: Journal) -> Iterator[Record]:
+    """Close the gaps that failed images left, put the stack and its index in their places; give the records.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    rows: list[int] = []
+    lines = []
+    for record in journal.records():
+        if "error" not in record:
+            lines.append((len(rows), text_of(record, "name"), text_of(record, "label") if "label" in record else ""))
+            rows.append(record["row"])
+    stack.finish(rows, os.path.join(work.out, stacks.ARRAY))  # noqa: PTH118
+    index = os.path.join(work.out, stacks.INDEX)  # noqa: PTH118
+    storage.place(f"{work.folder}/file-index", index, [stacks.index(lines)])
+    place = {row: number for number, row in enumerate(rows)}
+    return (record if "row" not in record else {**record, "row": place[record["row"]]} for record in journal.records())

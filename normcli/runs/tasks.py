@@ -1,0 +1,120 @@
+"""The inputs on their way to the workers: what earlier runs know of each, in batches that take equally long."""
+
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+
+from normcli import engine as engines
+from normcli.runs import manifest, outputs
+from normcli.runs.apply_checkpoint import Journal, stands
+from normcli.runs.manifest import Record, named
+from normcli.runs.map_batch import Done, Task, Work, map_batch
+from normcli.runs.names import Plan
+from normcli.runs.prefetch import ahead
+from normcli.sources import Load, Skip
+
+_BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
+_LARGEST_BATCH = 64
+_WRITERS = 2  # threads per worker beyond the first: while some wait for the disk, others decode
+_LARGEST_HELD = 16 << 20  # bytes of a batch that came by in a stream
+_LARGEST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batches a worker may wait for that
+
+
+def gated(work: Work, engine: str, workers: int) -> Work:
+    """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
+    if engine != "threads" or outputs.KINDS[work.to].shard:
+        return work
+    return replace(work, gate=threading.Semaphore(workers or engines.usable_cpus()))
+
+
+def tasks(
+    listed: Plan, journal: Journal | None, work: Work, *, skip_existing: bool = False, kept: int = 0
+) -> Iterator[Task]:
+    """Every input, with what earlier runs know of it.
+
+    Args:
+        listed: the inputs.
+        journal: what earlier runs have done; None where it does not matter.
+        work: what is written, and where.
+        skip_existing: outputs of unknown origin count as done.
+        kept: so many shards stand.
+    """
+    row = -1
+    for planned in listed():
+        if isinstance(planned, Skip):
+            yield Task(planned)
+            continue
+        row += 1
+        known = None if journal is None else journal.done(planned.name)
+        path = os.path.join(work.out, planned.name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
+        if outputs.KINDS[work.to].shard:
+            known = known if known is not None and known["shard"] < kept else None
+        elif known is not None and not _holds(known, row, path, planned.item.key, work):
+            known = None
+        elif known is None and skip_existing and work.stack is None and os.path.exists(path):  # noqa: PTH110
+            known = {**named("name", planned.name), **named("source", planned.item.key), "found": True}
+        yield Task(planned, row, known)
+
+
+def _holds(known: Record, row: int, path: str, source: str, work: Work) -> bool:
+    """Whether what an earlier run wrote of an image is there, and is what this run would write."""
+    if work.stack is not None:
+        same_shape = manifest.written_shape(known, {"layout": work.transform.layout}) == work.stack.shape
+        return known["row"] == row and same_shape
+    if known.get("found"):
+        return os.path.exists(path)  # noqa: PTH110
+    return stands(path, known["bytes"], source)
+
+
+def run_batches(
+    work: Work, waiting: Iterator[Task], *, engine: str, workers: int, scheduler: str | None
+) -> Iterator[Done]:
+    """Map in batches that take about as long as each other, whatever the images' size."""
+    sharded = bool(outputs.KINDS[work.to].shard)
+    size = 2
+    if engine != "dask":  # the workers of a cluster read for themselves
+        waiting = ahead(waiting, _unread, _read)
+
+    def batches() -> Iterator[list[Task]]:
+        batch: list[Task] = []
+        held = 0
+        for task in waiting:
+            batch.append(task)
+            held += 0 if isinstance(task.planned, Skip) else getattr(task.planned.item.load, "held_bytes", 0)
+            if len(batch) >= size or held >= _LARGEST_HELD:
+                yield batch
+                batch, held = [], 0
+        if batch:
+            yield batch
+
+    count = workers or engines.usable_cpus()
+    if work.gate is not None and workers >= 0:
+        count *= 1 + _WRITERS
+    with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
+        warnings.simplefilter("ignore")
+        results = engines.run(
+            partial(map_batch, work),
+            batches(),
+            engine=engine,
+            workers=workers if workers < 0 else count,
+            scheduler=scheduler,
+        )
+        for done in results:
+            if done.seconds > 0:
+                size = max(1, min(int(done.inputs * _BATCH_SECONDS / done.seconds), 2 * size, _LARGEST_BATCH))
+            written = sum(record.get("bytes", 0) for record in done.records) if sharded else 0
+            if written:
+                size = max(1, min(size, _LARGEST_PACKED * done.inputs // written))
+            yield done
+
+
+def _unread(task: Task) -> Load | None:
+    return None if isinstance(task.planned, Skip) or task.known is not None else task.planned.item.load
+
+
+def _read(task: Task, load: Load) -> Task:
+    assert not isinstance(task.planned, Skip)
+    return task._replace(planned=task.planned._replace(item=task.planned.item._replace(load=load)))

@@ -1,0 +1,341 @@
+"""One image mapped: scheme.affine ► kernel. The command and `normcli.transform` both end here: the same bits."""
+
+import math
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli import images, schemes
+from normcli.errors import InputError
+from normcli.images import Reading
+from normcli.kernels.kernel import as_words, contiguous
+from normcli.runs.map_constants import Constants
+from normcli.schemes import Affine
+from normcli.tally import Integers
+
+Array = np.ndarray[Any, Any]
+
+DTYPES = ("float32", "float16", "float64", "uint8")
+_NAMES = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+
+
+class Mapped(NamedTuple):
+    """One image after the map.
+
+    Attributes:
+        array: (C,H,W) or (H,W,C) of the dtype asked for.
+        affine: y = x*scale + shift per channel of `array`, x in levels as stored.
+        restore: for quantized arrays, the affine that leads from them back to y.
+        channels: names, in the order of `array`.
+        source: the channel of the pixels that each channel of `array` was made from.
+        clipped: values that --clip or the quantized range changed.
+        exact: the inverse restores the pixels bit for bit.
+    """
+
+    array: Array
+    affine: Affine
+    restore: Affine | None
+    channels: tuple[str, ...]
+    source: tuple[int, ...]
+    clipped: int
+    exact: bool
+
+
+class Finish(NamedTuple):
+    """What happens to y after the affine: clip, quantize, round to the dtype."""
+
+    dtype: str
+    clip: tuple[float, float] | None = None
+    restore: Affine | None = None
+
+    def __call__(self, y: Array) -> tuple[Array, int]:
+        """Finish float64 values; give them and how many were clipped."""
+        clipped = 0
+        if self.clip is not None:
+            low, high = self.clip
+            clipped = int(np.count_nonzero((y < low) | (y > high)))
+            y = np.clip(y, low, high)
+        if self.restore is not None:
+            (step,), (bottom,) = self.restore
+            top = np.iinfo(self.dtype).max
+            y = np.rint((y - bottom) / step)
+            if self.clip is None:
+                clipped = int(np.count_nonzero((y < 0) | (y > top)))
+            y = np.clip(y, 0, top)
+        with np.errstate(over="ignore"):  # float16 ends at 65504: told of by the caller
+            return y.astype(self.dtype), clipped
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transform:
+    """Map images by a scheme: a picklable callable, array in, array out. Made by `normcli.transform`.
+
+    Attributes:
+        scheme: its name.
+        settings: of the scheme, as pairs.
+        constants: mean and std for contrast; percentiles of the dataset.
+        zero_std: what a constant channel does: "error", "one" or "eps:X".
+        clip: bounds for y, or None.
+        dtype: of the result; "uint8" and "uint16" are quantized.
+        layout: "chw" or "hwc".
+        order: "rgb" or "bgr".
+        color: "rgb" repeats gray into three channels, "gray" converts colour.
+        range: level of full intensity of 16-bit and float images; None is 65535 and raw units.
+        nan: "error" refuses images with NaN or infinity, "skip" lets them through.
+        channels: number of channels that gray is repeated to, or None.
+    """
+
+    scheme: str
+    settings: tuple[tuple[str, Any], ...] = ()
+    constants: Constants | None = None
+    zero_std: str = "error"
+    clip: tuple[float, float] | None = None
+    dtype: str = "float32"
+    layout: str = "chw"
+    order: str = "rgb"
+    color: str = "auto"
+    range: int | None = None
+    nan: str = "error"
+    channels: int | None = None
+
+    def __call__(self, image: Any) -> Array:
+        """Map one image.
+
+        Args:
+            image: (H,W) or (H,W,C) of uint8, uint16 or float; or a Pillow image in gray or RGB.
+
+        Raises:
+            InputError: an image that cannot be mapped so.
+        """
+        mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
+        if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
+            raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
+        pixels = images.decode(np.asarray(image), Reading(color=self.color)).pixels
+        return self.map(pixels).array
+
+    def map(self, pixels: Array, buffer: "Buffer | None" = None) -> Mapped:
+        """Map decoded pixels (H,W,C).
+
+        Args:
+            pixels: uint8, uint16, float32 or float64, C-contiguous.
+            buffer: gives the memory for the result; a fresh array by default.
+
+        Raises:
+            InputError: constant, of another depth or channels than the statistics, not finite, no range.
+        """
+        dtype = pixels.dtype
+        if dtype.kind == "f" and self.nan == "error" and not np.isfinite(pixels).all():
+            raise InputError("not-finite", "NaN or infinite values (--nan skip lets them through)")
+        source = self._source(pixels)
+        affine, low, high = self._affine(pixels, source)
+        wide = len(source)
+        names = self.constants.channels if self.constants else _NAMES.get(wide) or tuple(map(str, np.arange(wide)))
+        if self.order == "bgr" and wide in (3, 4):
+            turned = (2, 1, 0, 3)[:wide]
+            affine = affine.take(turned)
+            names, source = tuple(names[c] for c in turned), tuple(source[c] for c in turned)
+        finish = Finish(self.dtype, self.clip)
+        if self.dtype.startswith("u"):
+            low, high = self.clip or (low, high)
+            step = (high - low) / np.iinfo(self.dtype).max or 1.0
+            finish = finish._replace(restore=Affine((step,), (low,)))
+        height, width = pixels.shape[:2]
+        planar = self.layout == "chw"
+        shape = (wide, height, width) if planar else (height, width, wide)
+        out = np.empty(shape, self.dtype) if buffer is None else buffer(shape, self.dtype)
+        clipped = _fill(pixels, source, affine, finish, out, planar)
+        if dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not np.isfinite(out).all():
+            raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
+        exact = dtype.kind == "u" and clipped == 0 and _invertible(affine, finish, dtype.name)
+        return Mapped(out, affine, finish.restore, tuple(names), source, clipped, exact)
+
+    def _source(self, pixels: Array) -> tuple[int, ...]:
+        """Which channel of the pixels each channel of the result is made from: gray may be repeated."""
+        count = pixels.shape[2]
+        want = self.channels
+        if self.constants is not None:
+            self.constants.check(count, "float" if pixels.dtype.kind == "f" else pixels.dtype.name)
+            want = len(self.constants.channels)
+        elif self.scheme == "caffe":
+            want = 3 if count == 1 else count
+        elif want is None and self.color == "rgb":
+            want = {1: 3, 2: 4}.get(count, count)
+        if (count, want) == (1, 3):
+            return (0, 0, 0)
+        if (count, want) == (2, 4):
+            return (0, 0, 0, 1)
+        return tuple(np.arange(count).tolist())
+
+    def _affine(self, pixels: Array, source: tuple[int, ...]) -> tuple[Affine, float, float]:
+        """The affine in RGB order, and the range of y that a quantized result stands for."""
+        count = pixels.shape[2]
+        white = _white(pixels.dtype, self.range)
+        settings = dict(self.settings)
+        if schemes.divides(self.scheme):
+            settings["zero_std"] = self.zero_std
+        if self.scheme == "contrast":
+            assert self.constants is not None
+            settings |= {"mean": self.constants.mean, "std": self.constants.std}
+        elif self.scheme == "percentile" and self.constants is not None:
+            settings |= {"low": self.constants.low, "high": self.constants.high}
+        function = schemes.SCHEMES[self.scheme]
+        if self.scheme in schemes.OF_DATASET or self.constants is not None:
+            names = self.constants.channels if self.constants else _NAMES.get(len(source))
+            image = schemes.Image(names=tuple(names or map(str, source)), white=white)
+            affine = function(image, **settings)
+            if not self.dtype.startswith("u") or white is not None:
+                return affine, *_span(affine, [0.0] * len(source), [white or 1.0] * len(source))
+            bounds = [pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))]
+            low, high = (row.astype(float).take(source).tolist() for row in bounds)
+            return affine, *_span(affine, low, high)
+        names = _NAMES.get(count) or tuple(map(str, np.arange(count)))
+        if pixels.dtype.kind == "f":
+            flat = pixels.reshape(-1, count).astype(np.float64)
+            flat = flat[np.isfinite(flat).all(axis=1)]
+            if not len(flat):
+                raise InputError("not-finite", "no pixel is finite")
+            image = schemes.Image(names=names, white=white, pixels=flat)
+            low, high = flat.min(axis=0).tolist(), flat.max(axis=0).tolist()
+        else:
+            tally = Integers(count, pixels.dtype.name)
+            tally.count(pixels, None)
+            bins = [np.flatnonzero(row) for row in tally.histogram]
+            low, high = [float(b[0]) for b in bins], [float(b[-1]) for b in bins]
+            image = schemes.Image(names=names, white=white, histogram=tally.histogram)
+        affine = function(image, **settings)
+        return affine.take(source), *_span(affine, low, high)
+
+
+class Buffer:
+    """Memory for one array at a time, used again: a fresh 2 MB array has to be faulted in page by page.
+
+    Every worker thread has its own.
+    """
+
+    LARGEST_KEPT = 64 << 20
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def __call__(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """Give an array whose content is undefined; it lives until the next call."""
+        size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        if size > self.LARGEST_KEPT:
+            return np.empty(shape, dtype)
+        if self._bytes.size < size:
+            self._bytes = np.empty(max(size, 1 << 20), np.uint8)
+        return self._bytes[:size].view(dtype).reshape(shape)
+
+
+def _white(dtype: np.dtype[Any], setting: int | None) -> float | None:
+    if dtype == np.uint8:
+        return 255.0
+    return float(setting) if setting is not None else {"uint16": 65535.0}.get(dtype.name)
+
+
+def _span(affine: Affine, low: list[float], high: list[float]) -> tuple[float, float]:
+    """Smallest and largest y over all channels, for x between low and high."""
+    ends = [x * s + t for x, s, t in zip([*low, *high], affine.scale * 2, affine.shift * 2, strict=True)]
+    return min(ends), max(ends)
+
+
+@lru_cache(maxsize=16)
+def _table(affine: Affine, finish: Finish, dtype: str) -> Array:
+    """Every level of an integer dtype, mapped (C, 256 or 65536); the slow path's bits by construction."""
+    levels = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
+    rows = [finish(levels * s + t)[0] for s, t in zip(*affine, strict=True)]
+    table = np.stack(rows)
+    table.flags.writeable = False
+    return table
+
+
+@lru_cache(maxsize=256)
+def _invertible(affine: Affine, finish: Finish, dtype: str) -> bool:
+    """Whether every level (that a clip leaves alone) comes back from what is written."""
+    levels = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
+    low, high = finish.clip or (-np.inf, np.inf)
+    if finish.clip is None and finish.restore is not None:  # made for the levels of this image
+        (step,), (bottom,) = finish.restore
+        low, high = bottom - step / 2, bottom + step * (np.iinfo(finish.dtype).max + 0.5)
+    for s, t in zip(*affine, strict=True):
+        y = levels * s + t
+        kept = levels[(y >= low) & (y <= high)]
+        written, _ = finish(kept * s + t)
+        if not np.array_equal(invert(written, Affine((s,), (t,)), finish.restore), kept):
+            return False
+    return True
+
+
+def invert(written: Array, affine: Affine, restore: Affine | None) -> Array:
+    """Levels (float64, integers where they were) of one channel from what was written."""
+    y = written.astype(np.float64)
+    if restore is not None:
+        y = y * restore.scale[0] + restore.shift[0]
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(np.rint((y - affine.shift[0]) / affine.scale[0]))
+
+
+# Until the detour through NumPy has cost what loading a kernel does (a photograph takes it 0.6 ms, the kernel 0.1),
+# images take it: a small folder never pays.
+_detour: defaultdict[str, float] = defaultdict(float)  # seconds, by kernel
+
+
+def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool) -> int:
+    """Map pixels (H,W,C) into `out`; give how many values were clipped."""
+    from normcli.kernels import mapping as loops
+
+    plain = finish.clip is None and finish.restore is None
+    # by arithmetic, or by a table; what must be counted (clipped values) goes the slow way
+    kernel = None
+    if plain and out.dtype in (np.float32, np.float64):
+        kernel = loops.affine
+    elif finish.clip is None and (pixels.dtype == np.uint8 or (plain and out.dtype == np.float16)):
+        kernel = loops.look_up if pixels.dtype.kind == "u" else None
+    if kernel is None:
+        return _fill_without_numba(pixels, source, affine, finish, out, planar)
+    due = kernel.ready or _detour[kernel.name] > kernel.price
+    if due:
+        _detour[kernel.name] = -math.inf  # this thread loads it, the others go on; never again where it cannot be
+        channels = pixels.shape[2]
+        flat = contiguous(pixels).reshape(-1)
+        into, at = out.reshape(-1), np.array(source, np.int64)
+        if kernel is loops.affine:
+            arguments = (flat, channels, at, np.array(affine.scale), np.array(affine.shift), into, planar)
+        else:
+            table = _table(affine, finish, pixels.dtype.name)
+            if out.dtype == np.float16:  # Numba has no float16: their bits are copied
+                table, into = table.view(np.uint16), into.view(np.uint16)
+            words = as_words(flat if channels == 3 else flat[:0])
+            arguments = (flat, words, channels, at, table, into, planar)
+        if kernel.attempt(*arguments):
+            return 0
+    started = time.thread_time()
+    clipped = _fill_without_numba(pixels, source, affine, finish, out, planar)
+    _detour[kernel.name] += time.thread_time() - started
+    return clipped
+
+
+def _fill_without_numba(
+    pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool
+) -> int:
+    """The slow path, plane by plane; 8-bit images through a table."""
+    clipped = 0
+    table = None
+    if pixels.dtype == np.uint8 and finish.clip is None:
+        table = _table(affine, finish, "uint8")
+    for j, c in enumerate(source):
+        plane = pixels[:, :, c]
+        into = out[j] if planar else out[:, :, j]
+        if table is not None and planar:
+            np.take(table[j], plane, out=into, mode="clip")  # "raise" would fill a copy first
+        elif table is not None:
+            into[:] = table[j][plane]
+        else:
+            finished, count = finish(plane.astype(np.float64) * affine.scale[j] + affine.shift[j])
+            into[:] = finished
+            clipped += count
+    return clipped

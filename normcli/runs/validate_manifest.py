@@ -1,0 +1,144 @@
+"""Whether a record of a manifest or a journal can be what apply wrote: every key that is used, of its type.
+
+A manifest comes with a dataset, from anywhere: a name in it must not lead out of its folder, and nothing in it may
+end a run otherwise than by one line.
+"""
+
+import base64
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+from normcli.runs.outputs import KINDS
+from normcli.runs.transform import DTYPES
+
+Record = dict[str, Any]
+# where an image lies in what it was packed into
+_PLACE = {"stack": ("row",), "tar": ("shard", "offset"), "parquet": ("shard", "group", "row")}
+_PIXELS = {"uint8", "uint16", "float32", "float64"}
+
+
+def flaw_of_head(head: Record) -> str | None:
+    """Name the first part of a manifest's head that is missing or wrong; None for a sound one."""
+    settings = head.get("settings")
+    if not isinstance(settings, dict):
+        return "settings"
+    checks: dict[str, Callable[[Any], bool]] = {
+        "to": lambda v: isinstance(v, str) and v in KINDS,
+        "dtype": lambda v: v in (*DTYPES, "uint16"),
+        "layout": lambda v: v in ("chw", "hwc"),
+        "alpha": lambda v: isinstance(v, str),
+        "nan": lambda v: isinstance(v, str),
+        "scheme": lambda v: isinstance(v, str),
+    }
+    wrong = next((key for key, check in checks.items() if not check(settings.get(key))), None)
+    if wrong is not None:
+        return wrong
+    if not (head.get("constants") is None or isinstance(head["constants"], dict)):
+        return "constants"
+    shards = head.get("shards", [])
+    if not (isinstance(shards, list) and all(map(_shard, shards))):
+        return "shards"
+    maps = head.get("maps", [])
+    if not (isinstance(maps, list) and all(isinstance(one, dict) for one in maps)):
+        return "maps"
+    return None
+
+
+def flaw(record: Any, settings: Record) -> str | None:
+    """Name the first key of a record that is missing or wrong; None for a sound one.
+
+    >>> flaw({"name": "../../etc/cron.d/x", "found": True}, {})
+    'name'
+    """
+    if not isinstance(record, dict):
+        return "a record"
+    names = _names(record)
+    if names is None:
+        return "name"
+    if "error" in record:  # its name leads to no file
+        return None if isinstance(record["error"], str) else "error"
+    if not all(map(_inside, names)):
+        return "name"
+    if record.get("found"):
+        return None
+    shape = record.get("shape")
+    if not (isinstance(shape, list) and len(shape) == 3 and all(_whole(n) and 0 < n < 1 << 31 for n in shape)):
+        return "shape"
+    checks: dict[str, Callable[[Any], bool]] = {
+        "dtype": lambda v: isinstance(v, str) and v in _PIXELS,
+        "map": lambda v: isinstance(v, dict) and _map(v, shape[2]),
+        "exact": lambda v: isinstance(v, bool),
+        "bytes": _whole,
+        "digest": _hexadecimal,
+    }
+    wrong = next((key for key, check in checks.items() if not check(record.get(key))), None)
+    if wrong is not None:
+        return wrong
+    if not (_whole(record.get("orientation", 1)) and 1 <= record.get("orientation", 1) <= 8):
+        return "orientation"
+    return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
+
+
+def flaw_of_shard(record: Record) -> str | None:
+    """As `flaw`, for the lines of a journal that tell of shards."""
+    if "begins" in record:
+        return None if _whole(record["begins"]) else "begins"
+    wrong = next((key for key in ("placed", "bytes") if not _whole(record.get(key))), None)
+    return wrong or (None if isinstance(record.get("last"), bool) else "last")
+
+
+def _names(record: Record) -> list[str] | None:
+    """The name as text and, where it is not UTF-8, as bytes; None where it is neither."""
+    text, raw = record.get("name"), record.get("name_b64")
+    if not isinstance(text, str):
+        return None
+    if raw is None:
+        return [text]
+    try:
+        return [os.fsdecode(base64.b64decode(raw, validate=True))] if isinstance(raw, str) else None
+    except ValueError:
+        return None
+
+
+def _inside(name: str) -> bool:
+    """Whether a name stays in the folder it is put behind."""
+    absolute = name.startswith("/") or os.path.isabs(name) or os.path.splitdrive(name)[0] != ""  # noqa: PTH117
+    return name != "" and "\0" not in name and not absolute and ".." not in name.replace(os.sep, "/").split("/")
+
+
+def _shard(found: Any) -> bool:
+    if not (isinstance(found, dict) and isinstance(found.get("name"), str) and _inside(found["name"])):
+        return False
+    return _whole(found.get("images")) and _whole(found.get("bytes"))
+
+
+def _map(found: Record, wide: int) -> bool:
+    channels, source = found.get("channels"), found.get("source")
+    if not (isinstance(channels, list) and channels and all(isinstance(c, str) for c in channels)):
+        return False
+    if not (isinstance(source, list) and all(_whole(c) and c < wide for c in source)):
+        return False
+    rows = (found.get("scale"), found.get("shift"))
+    if not all(isinstance(row, list) and all(map(_finite, row)) for row in rows):
+        return False
+    if not len(channels) == len(source) == len(found["scale"]) == len(found["shift"]):
+        return False
+    restore = found.get("restore")
+    return restore is None or (isinstance(restore, dict) and all(_finite(restore.get(k)) for k in ("scale", "shift")))
+
+
+def _whole(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 63
+
+
+def _finite(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e308 and math.isfinite(value)
+
+
+def _hexadecimal(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and int(value, 16) >= 0
+    except ValueError:
+        return False

@@ -1,0 +1,105 @@
+"""A table of files: CSV, TSV or JSONL with a column of paths and, where there is one, a column of labels."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from typing import IO, Any
+
+from normcli.errors import InputError, UsageError
+from normcli.sources import Item, Listing, Skip, unusable
+from normcli.sources.filter import Filter
+from normcli.storage import is_remote
+from normcli.storage.byte_sources import File
+from normcli.storage.reader import Reader
+
+PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "url")
+LABELS = ("label", "labels", "class", "cls", "category", "target")
+_LONGEST_LINE = 1 << 20
+
+
+def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+    """Yield the file of every row; relative paths start at the table's folder.
+
+    Raises:
+        InputError: the table cannot be read.
+        UsageError: it has no column of paths.
+    """
+    wanted = Filter(listing)
+    home = source.rpartition("/")[0]
+    with Reader(source) as reader:
+        text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")
+        rows = _objects(source, text) if source.lower().endswith(".jsonl") else _records(source, text)
+        path_of = label_of = None
+        for number, row in rows:
+            if isinstance(row, str):
+                yield unusable(f"{source}:{number}", "bad-row", row)
+                continue
+            if path_of is None or path_of not in row:
+                path_of = _column(source, row, listing.column)
+                label_of = next((name for name in LABELS if name in row), None)
+            path, label = row[path_of], row.get(label_of) if label_of else None
+            if not isinstance(path, str) or not path or "\0" in path:
+                yield unusable(f"{source}:{number}", "bad-row", f"no path in column {path_of!r}")
+                continue
+            if not is_remote(path) and not os.path.isabs(path):  # noqa: PTH117
+                path = f"{home}/{path}" if home else path
+            if wanted.excluded(path):
+                yield Skip(path, "excluded", "matches --exclude")
+            else:
+                yield Item(path, File(path, listing.max_file_bytes), None if label in (None, "") else str(label))
+
+
+def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
+    if asked is not None and asked in row:
+        return asked
+    found = next((name for name in PATHS if name in row), None) if asked is None else None
+    if found is None:
+        columns = ", ".join(map(str, row)) or "none"
+        what = f"no column {asked!r}" if asked else "no column of paths"
+        raise UsageError(f"{source}: {what}; its columns are {columns[:200]} (--column NAME)")
+    return found
+
+
+def _records(source: str, text: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """The rows of a CSV or TSV with a header, and their line numbers; a bad row as what is wrong with it."""
+    rows = csv.reader(text, delimiter="\t" if source.lower().endswith(".tsv") else ",")
+    header: list[str] | None = None
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            break
+        except csv.Error as error:  # a field of more than 128 KiB, a NUL
+            yield rows.line_num, f"not a row: {error}"
+            continue
+        if header is None:
+            header = [name.strip() for name in row]
+        elif row:
+            short = len(row) != len(header)
+            yield (
+                rows.line_num,
+                (
+                    f"{len(row)} fields where the header has {len(header)}"
+                    if short
+                    else dict(zip(header, row, strict=True))
+                ),
+            )
+    if header is None:
+        raise InputError("empty", "empty file")
+
+
+def _objects(source: str, text: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    number = 0
+    while line := text.readline(_LONGEST_LINE):
+        number += 1
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        yield number, row if isinstance(row, dict) else "not a JSON object"
+    if number == 0:
+        raise InputError("empty", "empty file")

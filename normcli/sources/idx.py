@@ -1,0 +1,75 @@
+"""IDX, the format of MNIST: a big-endian array behind a short header, plain or gzipped."""
+
+import os
+from collections.abc import Iterator
+from math import prod
+from typing import Any
+
+from normcli.errors import InputError
+from normcli.sources import Item, Listing, Skip
+from normcli.sources.npy import LARGEST_HELD, Array, check, images
+from normcli.storage import is_remote
+from normcli.storage.reader import Reader, Stream
+
+_TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+    """Yield the images of an IDX file; classes come from the labels file beside it, where there is one.
+
+    Raises:
+        InputError: not an IDX file, cut short, or not of images.
+        UsageError: the layout does not fit.
+    """
+    with Reader(source) as reader:
+        stream = Stream(reader) if reader.compression() else None
+        array = _header(stream or reader)
+        layout = check(source, array, "nhw" if listing.layout == "auto" and len(array.shape) == 3 else listing.layout)
+        size = prod(array.shape) * int(array.dtype[2:])
+        if stream is None and array.start + size > reader.size:
+            raise InputError("truncated", f"{reader.size - array.start} of {size} bytes: the file is cut short")
+
+        def take(offset: int, size: int) -> bytes | None:
+            if stream is None:
+                return None
+            data = stream.at(offset, size)
+            if len(data) < size:
+                raise InputError("truncated", "the file is cut short")
+            return data
+
+        labels = _labels(source, array.shape[0])
+        limit = listing.max_file_bytes or (LARGEST_HELD if stream else None)
+        yield from images(source, array, layout, take, reader.stamp, labels, limit)
+
+
+def _header(file: Reader | Stream) -> Array:
+    magic = file.at(0, 4)
+    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 4:
+        raise InputError("not-an-array", "not an IDX file")
+    sizes = file.at(4, 4 * magic[3])
+    if len(sizes) < 4 * magic[3]:
+        raise InputError("truncated", "the file is cut short inside its header")
+    shape = tuple(int.from_bytes(sizes[at : at + 4], "big") for at in range(0, len(sizes), 4))
+    return Array(_TYPES[magic[2]], False, shape, 4 + len(sizes))
+
+
+def labels_beside(source: str) -> str | None:
+    """The file of the classes: train-labels-idx1-ubyte beside train-images-idx3-ubyte; None where there is none."""
+    folder, slash, name = source.rpartition("/")
+    other = name.replace("images", "labels").replace("idx3", "idx1")
+    path = folder + slash + other
+    return None if other == name or is_remote(source) or not os.path.isfile(path) else path  # noqa: PTH113
+
+
+def _labels(source: str, count: int) -> Any:
+    """The classes, where there are as many as images."""
+    path = labels_beside(source)
+    if path is None:
+        return None
+    with Reader(path) as reader:
+        labels = Stream(reader) if reader.compression() else reader
+        array = _header(labels)
+        if array.shape != (count,) or array.dtype not in ("|u1", "|i1"):
+            return None
+        found = labels.at(array.start, count)
+    return found if len(found) == count else None

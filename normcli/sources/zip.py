@@ -1,0 +1,240 @@
+"""Zip archives: the central directory is walked, each member is read and inflated in the worker.
+
+`zipfile` holds 500 bytes for every member and believes the sizes that are claimed; here 46-odd bytes of the
+directory are looked at one after the other, and what is counted is what comes out.
+"""
+
+import struct
+import zlib
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from normcli.errors import InputError
+from normcli.sources import Item, Listing, Skip, unusable
+from normcli.sources.filter import Filter, folder_of
+from normcli.storage.byte_sources import Stamp, read_at
+from normcli.storage.reader import BOMB_RATIO, Reader
+
+_END, _END64, _LOCATOR64, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
+_LARGEST_MEMBER = 1 << 30  # --max-file-bytes sets another
+_HARMLESS = 1 << 20  # below this no ratio is a bomb: a flat mask as BMP shrinks 500 times
+_WINDOW = 1 << 18
+
+
+class Entry(NamedTuple):
+    """One entry of the central directory."""
+
+    name: str
+    raw: bytes
+    flags: int
+    method: int
+    checksum: int
+    packed: int
+    size: int
+    at: int
+
+
+class Deflated(NamedTuple):
+    """The recipe for one member: read it, inflate it with a bound, check it."""
+
+    path: str
+    at: int
+    method: int
+    packed: int
+    size: int
+    checksum: int
+    name: bytes
+    limit: int
+    stamp: Stamp | None
+
+    def __call__(self) -> bytes:
+        header = read_at(self.path, self.at, 30, self.stamp)
+        name, extra = struct.unpack_from("<HH", header, 26)
+        if header[:4] != _LOCAL or name != len(self.name):
+            raise InputError("damaged", "the archive's directory and the member's own header disagree")
+        data = read_at(self.path, self.at + 30, name + extra + self.packed, self.stamp)
+        if data[:name] != self.name:
+            raise InputError("damaged", "the archive's directory and the member's own header disagree")
+        data = data[name + extra :]
+        out = _inflated(data, self.size, self.limit) if self.method == 8 else data
+        if not out:
+            raise InputError("empty", "empty file")
+        if len(out) != self.size or zlib.crc32(out) != self.checksum:
+            raise InputError("damaged", "the member's checksum or size is wrong")
+        return out
+
+    def fingerprint(self) -> str:
+        """What changes with the member: size and checksum."""
+        return f"{self.size}:{self.checksum}"
+
+
+def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
+    """Inflate at most what is allowed, whatever is claimed: the claim is checked, never trusted."""
+    allowed = min(limit, max(_HARMLESS, BOMB_RATIO * len(data)))
+    inflater = zlib.decompressobj(-15)
+    try:
+        out = inflater.decompress(data, min(allowed, claimed) + 1)
+    except zlib.error as error:
+        raise InputError("damaged", f"the compressed data is damaged: {error}") from None
+    if len(out) > allowed:
+        if allowed == limit:
+            raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-bytes)")
+        raise InputError("bomb", f"{len(data)} bytes expand to more than {BOMB_RATIO} times as many")
+    if not inflater.eof and len(out) <= claimed:
+        raise InputError("truncated", "the compressed data ends early")
+    return out
+
+
+def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+    """Yield the images in a zip.
+
+    Raises:
+        InputError: the archive cannot be read, is no zip, or its directory is cut short.
+    """
+    wanted = Filter(listing)
+    limit = listing.max_file_bytes or _LARGEST_MEMBER
+    with Reader(source) as reader:
+        start, size, count, shift = _directory(reader)
+        overlapping = _Overlaps(reader, start, size, shift)
+        found = 0
+        for entry in _entries(reader, start, size, shift):
+            found += 1
+            overlaps = overlapping(entry)
+            if entry.name.endswith("/"):
+                continue
+            key = wanted.member(source, entry.name)
+            if not isinstance(key, str):
+                yield key
+            elif why_not := _unreadable(entry, limit, overlaps):
+                yield unusable(key, *why_not)
+            else:
+                sizes = entry.packed, entry.size, entry.checksum
+                load = Deflated(source, entry.at, entry.method, *sizes, entry.raw, limit, reader.stamp)
+                yield Item(key, load, folder_of(entry.name))
+        if found != count:
+            raise InputError("damaged", f"the archive says {count} members and lists {found}")
+
+
+def entries(reader: Reader) -> Iterator[Entry]:
+    """Walk the central directory of a zip.
+
+    Raises:
+        InputError: no zip, or a damaged directory.
+    """
+    start, size, _, shift = _directory(reader)
+    yield from _entries(reader, start, size, shift)
+
+
+def _unreadable(entry: Entry, limit: int, overlaps: bool) -> tuple[str, str] | None:
+    if overlaps:
+        return "damaged", "it lies where another member lies: a damaged archive, or a bomb"
+    if entry.flags & 0x2041:
+        return "unsupported", "encrypted"
+    if entry.method not in (0, 8):
+        return "unsupported", f"packed by method {entry.method}; only stored and deflated members are read"
+    if entry.method == 0 and entry.packed != entry.size:
+        return "damaged", "stored, but with two different sizes"
+    if entry.size > limit or entry.packed > limit:
+        return "too-large", f"{max(entry.size, entry.packed)} bytes, more than the limit of {limit} (--max-file-bytes)"
+    if entry.size > _HARMLESS and entry.size > BOMB_RATIO * entry.packed:
+        return "bomb", f"{entry.packed} bytes claim to expand to {entry.size}, more than {BOMB_RATIO} times as many"
+    return None
+
+
+def _directory(reader: Reader) -> tuple[int, int, int, int]:
+    """Offset, size and count of the central directory, and what lies before the archive (a program, say)."""
+    tail_size = min(reader.size, 22 + 65535)
+    tail = reader.at(reader.size - tail_size, tail_size)
+    at = tail.rfind(_END)
+    while at >= 0:  # the comment after it may look like one itself
+        if at + 22 <= len(tail):
+            disk, _, _, count, size, start, comment = struct.unpack_from("<HHHHIIH", tail, at + 4)
+            if at + 22 + comment <= len(tail):
+                break
+        at = tail.rfind(_END, 0, at)
+    else:
+        if reader.at(0, 4) in (_LOCAL, b"PK\7\x08"):
+            raise InputError("truncated", "the archive is cut short: no directory at its end")
+        raise InputError("not-an-archive", "not a zip")
+    end = reader.size - tail_size + at
+    if at >= 20 and tail[at - 20 : at - 16] == _LOCATOR64:
+        (where,) = struct.unpack_from("<Q", tail, at - 12)
+        record = reader.at(where, 56) if where < reader.size else b""
+        if record[:4] != _END64 or len(record) < 56:
+            raise InputError("damaged", "a damaged zip64 end of the archive")
+        count, size, start = struct.unpack_from("<QQQ", record, 32)
+        end = where
+    if disk not in (0, 0xFFFF):
+        raise InputError("unsupported", "an archive in several parts")
+    shift = end - size - start
+    if shift < 0:
+        raise InputError("truncated" if start + size > reader.size else "damaged", "its directory is not where it says")
+    return start + shift, size, count, shift
+
+
+def _entries(reader: Reader, start: int, size: int, shift: int) -> Iterator[Entry]:
+    at, end, window, base = start, start + size, b"", start
+    while at < end:
+        if at - base + 46 + 3 * 65535 > len(window) and base + len(window) < end:
+            base, window = at, reader.at(at, min(_WINDOW, end - at))
+        inside = at - base
+        if len(window) - inside < 46 or window[inside : inside + 4] != _ENTRY:
+            raise InputError("damaged", "its directory is damaged")
+        flags, method, _, _, checksum, packed, full, name_, extra_, comment_, _, _, _, offset = struct.unpack_from(
+            "<HHHHIIIHHHHHII", window, inside + 8
+        )
+        following = at + 46 + name_ + extra_ + comment_
+        if following > end:
+            raise InputError("damaged", "its directory is damaged")
+        name = window[inside + 46 : inside + 46 + name_]
+        extra = window[inside + 46 + name_ : inside + 46 + name_ + extra_]
+        full, packed, offset = _wide(extra, full, packed, offset)
+        text = name.decode("utf-8", "surrogateescape") if flags & 0x800 else name.decode("cp437")
+        yield Entry(text, name, flags, method, checksum, packed, full, offset + shift)
+        at = following
+
+
+def _wide(extra: bytes, *values: int) -> tuple[int, int, int]:
+    """Size, packed size and offset, from the zip64 field where they do not fit 32 bits."""
+    wide = list(values)
+    at = 0
+    while at + 4 <= len(extra):
+        kind, size = struct.unpack_from("<HH", extra, at)
+        if kind == 1:
+            field = extra[at + 4 : at + 4 + size]
+            for i, value in enumerate(wide):
+                if value == 0xFFFFFFFF and len(field) >= 8:
+                    (wide[i],) = struct.unpack_from("<Q", field)
+                    field = field[8:]
+            break
+        at += 4 + size
+    return wide[0], wide[1], wide[2]
+
+
+class _Overlaps:
+    """Tells members that lie over another: one compressed heap seen through a thousand windows is a bomb.
+
+    Archives list their members in the order they lie in; only where one does not are all places gathered,
+    16 bytes a member.
+    """
+
+    def __init__(self, *directory: object) -> None:
+        self._directory = directory
+        self._end = 0
+        self._starts: array[int] | None = None
+        self._ends: array[int] = array("Q")
+
+    def __call__(self, entry: Entry) -> bool:
+        end = entry.at + 30 + entry.packed
+        if self._starts is None:
+            if entry.at >= self._end:
+                self._end = end
+                return False
+            places = sorted((e.at, e.at + 30 + e.packed) for e in _entries(*self._directory))  # type: ignore[arg-type]
+            self._starts = array("Q", (a for a, _ in places))
+            self._ends = array("Q", (b for _, b in places))
+        i = bisect_left(self._starts, entry.at)
+        before = i > 0 and self._ends[i - 1] > entry.at
+        return before or (i + 1 < len(self._starts) and self._starts[i + 1] < end)

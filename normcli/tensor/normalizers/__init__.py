@@ -1,0 +1,105 @@
+"""How activations are normalized: one pure function for each normalizer, found by its own name.
+
+Every function takes arrays and keyword settings and changes none of them. Results have the type of the input
+(float32 for integers) or `dtype`; statistics are float64, and a result is rounded once, at its end. Functions
+with running statistics give `Normalized(y, state)`, the others give y; `NAME_vjp` pulls a cotangent back.
+
+>>> import numpy as np
+>>> from normcli.tensor.normalizers import group_norm
+>>> group_norm(np.array([[1.0, 3.0, 5.0, 7.0]], np.float32), groups=2).round(3)
+array([[-1.,  1., -1.,  1.]], dtype=float32)
+"""
+
+from normcli.tensor.normalizers.batch import batch_norm, batch_norm_vjp, ghost_batch_norm
+from normcli.tensor.normalizers.blocks import resources
+from normcli.tensor.normalizers.convolution import (
+    evo_norm,
+    filter_response_norm,
+    global_response_norm,
+    global_response_norm_vjp,
+)
+from normcli.tensor.normalizers.cosine import cosine_norm, cosine_norm_vjp
+from normcli.tensor.normalizers.layer import (
+    adaptive_instance_norm,
+    group_norm,
+    group_norm_vjp,
+    instance_norm,
+    instance_norm_vjp,
+    layer_norm,
+    layer_norm_vjp,
+)
+from normcli.tensor.normalizers.local import divisive_norm, local_response_norm, local_response_norm_vjp
+from normcli.tensor.normalizers.lp import lp_batch_norm, lp_batch_norm_vjp
+from normcli.tensor.normalizers.mixed import batch_instance_norm, switchable_norm
+from normcli.tensor.normalizers.noise import noisy_batch_norm, noisy_batch_norm_vjp
+from normcli.tensor.normalizers.power import power_norm
+from normcli.tensor.normalizers.registry import NORMALIZERS, Normalized, Normalizer, find
+from normcli.tensor.normalizers.renorm import batch_renorm, batch_renorm_vjp
+from normcli.tensor.normalizers.spectral import spectral_norm, spectral_norm_vjp
+from normcli.tensor.normalizers.tanh import dynamic_tanh, dynamic_tanh_vjp
+from normcli.tensor.normalizers.variance import mean_variance_norm
+from normcli.tensor.normalizers.vector import (
+    lp_normalize,
+    lp_normalize_vjp,
+    pixel_norm,
+    rms_norm,
+    rms_norm_vjp,
+    scale_norm,
+    tensor_norm,
+)
+from normcli.tensor.normalizers.weight import centred_weight_norm, weight_norm, weight_norm_vjp, weight_standardization
+from normcli.tensor.normalizers.whitening import iter_norm, zca_whitening
+
+__all__ = [
+    "NORMALIZERS",
+    "Normalized",
+    "Normalizer",
+    "adaptive_instance_norm",
+    "batch_instance_norm",
+    "batch_norm",
+    "batch_norm_vjp",
+    "batch_renorm",
+    "batch_renorm_vjp",
+    "centred_weight_norm",
+    "cosine_norm",
+    "cosine_norm_vjp",
+    "divisive_norm",
+    "dynamic_tanh",
+    "dynamic_tanh_vjp",
+    "evo_norm",
+    "filter_response_norm",
+    "find",
+    "ghost_batch_norm",
+    "global_response_norm",
+    "global_response_norm_vjp",
+    "group_norm",
+    "group_norm_vjp",
+    "instance_norm",
+    "instance_norm_vjp",
+    "iter_norm",
+    "layer_norm",
+    "layer_norm_vjp",
+    "local_response_norm",
+    "local_response_norm_vjp",
+    "lp_batch_norm",
+    "lp_batch_norm_vjp",
+    "lp_normalize",
+    "lp_normalize_vjp",
+    "mean_variance_norm",
+    "noisy_batch_norm",
+    "noisy_batch_norm_vjp",
+    "pixel_norm",
+    "power_norm",
+    "resources",
+    "rms_norm",
+    "rms_norm_vjp",
+    "scale_norm",
+    "spectral_norm",
+    "spectral_norm_vjp",
+    "switchable_norm",
+    "tensor_norm",
+    "weight_norm",
+    "weight_norm_vjp",
+    "weight_standardization",
+    "zca_whitening",
+]

@@ -1,0 +1,96 @@
+"""Cosine normalization: a layer's output as the angle between input and weight."""
+
+from typing import Any
+
+import numpy as np
+
+from normcli.errors import TensorError
+from normcli.tensor.normalizers.blocks import Array, Tensor, current, whole
+from normcli.tensor.normalizers.moments import check_eps, float64, rounded
+from normcli.tensor.normalizers.registry import gradient, normalizer
+from normcli.tensor.normalizers.views import Dtype, View, cast, result_dtype
+
+
+def _weight(name: str, weight: Any, features: int, centred: bool) -> Array:
+    w = float64(weight, name)
+    if w.ndim != 2 or w.shape[1] != features:
+        raise TensorError(f"{name}: weight must have shape (K, {features}), the features of x, got {w.shape}")
+    return w - w.mean(axis=1, keepdims=True) if centred else w
+
+
+def _units(rows: Array, eps: float) -> tuple[Array, Array]:
+    norm = np.maximum(np.sqrt((rows * rows).sum(axis=-1, keepdims=True)), eps)
+    return rows / np.where(norm > 0, norm, 1.0), norm
+
+
+@normalizer()
+def cosine_norm(
+    x: Tensor,
+    weight: Array,
+    *,
+    centred: bool = False,
+    eps: float = 1e-8,
+    dtype: Dtype | None = None,
+) -> Any:
+    """Give the cosine between every input row and every weight row, plain or centred (Pearson).
+
+    Formula:
+        y[n, k] = w_k . x_n / (max(||w_k||, eps) * max(||x_n||, eps));
+        centred: the mean of each row is subtracted first, on both sides
+    Paper:
+        Luo et al. 2017, arXiv 1702.05870
+    Axes:
+        the last: x is (N, ..., F), weight (K, F), y (N, ..., K)
+    Torch:
+        F.cosine_similarity(x[:, None], weight[None], dim=-1, eps=eps) for x of rank 2
+    Settings:
+        weight: the weight matrix, (K, F), a row for each output unit
+        centred: Pearson correlation in place of the cosine
+        eps: smallest norm that is divided by
+    Raises:
+        TensorError: the last axis of x is not the weight's.
+
+    >>> import numpy as np
+    >>> cosine_norm(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
+    [[0.6, 0.8]]
+    """
+    name = "cosine_norm"
+    check_eps(name, eps)
+    if len(x.shape) < 2:
+        raise TensorError(f"{name}: x must be (N, ..., F), got shape {tuple(x.shape)}")
+    w, _ = _units(_weight(name, weight, x.shape[-1], centred), eps)
+    out_dtype = result_dtype(x, dtype)
+    rows = whole(x, name)
+    view = View(name, rows, range(rows.ndim), int(np.prod(rows.shape[1:-1], dtype=int)))
+    out = current().allocate((*rows.shape[:-1], len(w)), out_dtype)
+    if not view.size:
+        return out
+    block = view.block(0, view.samples).astype(np.float64)
+    if centred:
+        block = block - block.mean(axis=2, keepdims=True)
+    y = np.clip(_units(block, eps)[0] @ w.T, -1.0, 1.0)
+    out[0 : view.samples] = cast(y.reshape(out.shape), out_dtype)
+    return out
+
+
+@gradient("cosine_norm")
+def cosine_norm_vjp(
+    x: Tensor, weight: Array, dy: Tensor, *, centred: bool = False, eps: float = 1e-8
+) -> dict[str, Array]:
+    """Pull dy (N, ..., K) back through cosine_norm: dx and dweight; 0 at rows of zeros."""
+    name = "cosine_norm"
+    check_eps(name, eps)
+    w = _weight(name, weight, x.shape[-1], centred)
+    if tuple(dy.shape) != (*x.shape[:-1], len(w)):
+        raise TensorError(f"{name}: dy must have shape {(*x.shape[:-1], len(w))}, got {tuple(dy.shape)}")
+    rows = float64(x, name).reshape(-1, x.shape[-1])
+    g = float64(dy, name).reshape(-1, len(w))
+    if centred:
+        rows = rows - rows.mean(axis=1, keepdims=True)
+    (xh, x_norm), (wh, w_norm) = _units(rows, eps), _units(w, eps)
+    y = xh @ wh.T
+    dx = (g @ wh - (g * y).sum(axis=1, keepdims=True) * xh) / x_norm
+    dw = (g.T @ xh - (g * y).sum(axis=0)[:, None] * wh) / w_norm
+    dx[(rows == 0).all(axis=1)] = 0.0
+    dw[(w == 0).all(axis=1)] = 0.0
+    return {"dx": rounded(x, dx.reshape(x.shape)), "dweight": rounded(weight, dw)}

@@ -1,0 +1,185 @@
+"""Normalization by neighbours: across channels, or across a box of space."""
+
+from typing import Any, Literal
+
+import numpy as np
+
+from normcli.errors import TensorError, UsageError
+from normcli.tensor.normalizers.blocks import Array, Tensor
+from normcli.tensor.normalizers.gradients import closed, opened
+from normcli.tensor.normalizers.moments import check_eps, per_channel
+from normcli.tensor.normalizers.registry import gradient, normalizer
+from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels
+
+Window = Literal["torch", "onnx", "tf"]
+
+
+def _window(window: str, size: int, alpha: float) -> tuple[int, int, float]:
+    """Give how far the window reaches below and above a channel, and the factor of its sum."""
+    if window == "torch":
+        reach = size // 2, (size - 1) // 2, alpha / max(size, 1)
+    elif window == "onnx":
+        reach = (size - 1) // 2, size // 2, alpha / max(size, 1)
+    elif window == "tf":
+        reach = size, size, alpha
+    else:
+        raise UsageError(f"local_response_norm: window is torch, onnx or tf, got {window!r}")
+    if size < (0 if window == "tf" else 1):
+        raise UsageError(f"local_response_norm: size must be 1 or more, got {size}")
+    return reach
+
+
+def _window_sum(x: Array, below: int, above: int) -> Array:
+    """Sum x over the channels c - below … c + above, cut at the ends; x is (n, C, S)."""
+    total = np.zeros_like(x)
+    for shift in range(-below, above + 1):
+        source = slice(max(shift, 0), max(x.shape[1] + min(shift, 0), 0))
+        target = slice(max(-shift, 0), max(x.shape[1] - max(shift, 0), 0))
+        total[:, target] += x[:, source]
+    return total
+
+
+@normalizer(
+    presets={
+        "torch": {},
+        "onnx": {"window": "onnx"},
+        "paper": {"window": "tf", "size": 2, "k": 2.0},
+    },
+)
+def local_response_norm(
+    x: Tensor,
+    *,
+    layout: Layout | None = None,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    window: Window = "torch",
+    dtype: Dtype | None = None,
+) -> Any:
+    """Divide each value by a power of the squares of its neighbours in the channel axis (LRN).
+
+    Formula:
+        y = x * (k + A * sum of x^2 over the window)^(-beta), the window cut at the ends;
+        torch: A = alpha / size, channels c - size//2 … c + (size-1)//2;
+        onnx: the mirror image (they differ for even sizes); tf: A = alpha, channels c - size … c + size
+    Paper:
+        Krizhevsky et al. 2012, section 3.3: a window of 5, `--window tf --size 2`, with k = 2
+    Axes:
+        a window of C at every place
+    Torch:
+        F.local_response_norm(x, size, alpha, beta, k)
+    Settings:
+        size: channels in the window; for tf how far it reaches to each side
+        alpha: weight of the squares
+        beta: exponent of the divisor
+        k: added to the sum
+        window: whose window, torch, onnx or tf
+
+    >>> import numpy as np
+    >>> local_response_norm(np.array([[3.0, 4.0]]), size=1, alpha=1.0, beta=0.5, k=0.0).tolist()
+    [[1.0, 1.0]]
+    """
+    below, above, factor = _window(window, size, alpha)
+    view = channels("local_response_norm", x, layout)
+
+    def compute(block: Array, start: int) -> Array:
+        return np.asarray(block * (k + factor * _window_sum(block * block, below, above)) ** -beta)
+
+    return view.formula(dtype, compute)
+
+
+@gradient("local_response_norm")
+def local_response_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+    window: Window = "torch",
+) -> dict[str, Array]:
+    """Pull dy back through local_response_norm: dx."""
+    below, above, factor = _window(window, size, alpha)
+    view, block, g = opened("local_response_norm", x, dy, layout)
+    divisor = k + factor * _window_sum(block * block, below, above)
+    mirrored = _window_sum(g * block * divisor ** (-beta - 1.0), above, below)
+    dx = g * divisor**-beta - 2.0 * factor * beta * block * mirrored
+    return {"dx": closed(view, x, dx)}
+
+
+def _box_mean(x: Array, size: int, axes: tuple[int, ...]) -> Array:
+    """Average over a box of odd size around each place, zeros outside; the divisor is the full window's."""
+    for axis in axes:
+        total = np.zeros_like(x)
+        count = x.shape[axis]
+        for shift in range(-(size // 2), size // 2 + 1):
+            if abs(shift) < count:
+                source, target = [slice(None)] * x.ndim, [slice(None)] * x.ndim
+                source[axis] = slice(max(shift, 0), count + min(shift, 0))
+                target[axis] = slice(max(-shift, 0), count - max(shift, 0))
+                total[tuple(target)] += x[tuple(source)]
+        x = total / size
+    return x
+
+
+@normalizer()
+def divisive_norm(
+    x: Tensor,
+    *,
+    layout: Layout | None = None,
+    sum_size: int = 5,
+    suppression_size: int = 5,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1.0,
+    dtype: Dtype | None = None,
+) -> Any:
+    """Subtract the mean of a neighbourhood and divide by its root mean square.
+
+    Formula:
+        v = x - box_mean(mean_C x); y = weight * v / sqrt(box_mean(mean_C v^2) + eps) + bias;
+        boxes over space, zeros outside, each with its own full window as divisor.
+        For NC the boxes run along the features.
+    Paper:
+        Ren et al. 2016, arXiv 1611.04520
+    Axes:
+        C and a box of S
+    Settings:
+        sum_size: side of the box of the mean, odd
+        suppression_size: side of the box of the divisor, odd
+        eps: added to the mean square, sigma^2 of the paper
+    Raises:
+        UsageError: a side that is not odd.
+
+    >>> import numpy as np
+    >>> x = np.array([[[1.0, 2.0], [3.0, 2.0]]])
+    >>> divisive_norm(x, layout="NCL", sum_size=1, suppression_size=1, eps=0.0).tolist()[0][0]
+    [-1.0, nan]
+    """
+    name = "divisive_norm"
+    check_eps(name, eps)
+    for side in (sum_size, suppression_size):
+        if side < 1 or side % 2 == 0:
+            raise UsageError(f"{name}: the side of a box must be odd, got {side}")
+    view = channels(name, x, layout)
+    w = np.broadcast_to(per_channel(name, "weight", weight, view, 1.0), (view.samples, view.rows))
+    b = np.broadcast_to(per_channel(name, "bias", bias, view, 0.0), (view.samples, view.rows))
+    flat = len(x.shape) == 2
+    channel = channel_axis(name, x, layout)
+    space = () if flat else tuple(n for a, n in enumerate(x.shape) if a not in (0, channel))
+    if flat and not view.rows:
+        raise TensorError(f"{name}: C must be 1 or more, got 0")
+
+    def compute(block: Array, start: int) -> Array:
+        n = len(block)
+        image = block.reshape(n, 1, view.rows) if flat else block.reshape(n, view.rows, *space)
+        axes = tuple(range(2, image.ndim))
+        centred = image - _box_mean(image.mean(axis=1, keepdims=True), sum_size, axes)
+        square = _box_mean((centred * centred).mean(axis=1, keepdims=True), suppression_size, axes)
+        y = (centred / np.sqrt(square + eps)).reshape(block.shape)
+        return np.asarray(w[start : start + n, :, None] * y + b[start : start + n, :, None])
+
+    return view.formula(dtype, compute)

@@ -1,0 +1,211 @@
+"""Batch normalization by another norm than the standard deviation."""
+
+import math
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+
+from normcli.errors import TensorError, UsageError, unknown
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, walk
+from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread
+from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, per_channel
+from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
+from normcli.tensor.normalizers.running import Mode, begin, check_rate, enough, move, same
+from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
+
+LpFormula = Literal["lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk"]
+FORMULAS = ("lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk")
+MAXIMAL = ("linf-hoffer", "linf-exact", "topk")  # norms of the largest deviations: p is infinite
+
+STARTS: dict[str, float | Array] = {"running_mean": 0.0, "running_scale": 1.0}
+
+
+def gauss_constant(p: float) -> float:
+    """Give c_p: c_p * (mean |z|^p)^(1/p) is the std of a Gaussian z.
+
+    >>> round(gauss_constant(1), 6), round(gauss_constant(3), 6)
+    (1.253314, 0.855743)
+    """
+    log = 0.5 * math.log(math.pi) - 0.5 * p * math.log(2.0) - math.lgamma((p + 1.0) / 2.0)
+    return math.exp(log / p)
+
+
+@lru_cache(maxsize=64)
+def expected_maximum(count: int) -> float:
+    """Give E_n, the expected largest |z| of n Gaussians: the integral of 1 - erf(t / sqrt 2)^n.
+
+    >>> round(expected_maximum(128), 4)
+    2.8276
+    """
+    # Simpson's rule; beyond t = 40 even 2^63 Gaussians have nothing
+    steps, end = 8000, 40.0
+    t = np.linspace(0.0, end, steps + 1)[1:]
+    tail = np.array([math.erfc(v / math.sqrt(2.0)) for v in t])
+    with np.errstate(divide="ignore"):
+        inside = np.concatenate([[1.0], -np.expm1(count * np.log1p(-tail))])
+    return float((inside[0] + inside[-1] + 4.0 * inside[1:-1:2].sum() + 2.0 * inside[2:-1:2].sum()) * end / steps / 3)
+
+
+def hoffer_constant(count: int) -> float:
+    """Give C(n) of norm_matters, by which the largest deviation is multiplied."""
+    return (1.0 + math.sqrt(math.pi * math.log(4.0))) / math.sqrt(8.0 * math.log(count))
+
+
+def _check(formula: str, p: float | None, k: int) -> float:
+    """Settle p: 2 unless said, infinity for the norms of the largest deviations."""
+    if formula not in FORMULAS:
+        raise unknown("formula of lp_batch_norm", formula, FORMULAS)
+    if p is None:
+        p = math.inf if formula in MAXIMAL else 2.0
+    if not p > 0:
+        raise UsageError(f"lp_batch_norm: p must be more than 0, got {p}")
+    if formula in MAXIMAL and p != math.inf:
+        raise UsageError(f"lp_batch_norm: formula {formula} has p = inf, got p = {p}")
+    if formula == "lp-gauss" and p == math.inf:
+        raise UsageError("lp_batch_norm: lp-gauss has no constant for p = inf: use linf-exact, linf-hoffer or lp")
+    if k < 1:
+        raise UsageError(f"lp_batch_norm: k must be 1 or more, got {k}")
+    return p
+
+
+def _constant(formula: str, p: float, count: int) -> float:
+    if formula == "lp-gauss":
+        return gauss_constant(p)
+    if formula in ("linf-hoffer", "topk"):
+        return hoffer_constant(count)
+    return 1.0 / expected_maximum(count) if formula == "linf-exact" else 1.0
+
+
+def _norm(view: View, centre: Array, p: float, k: int) -> Array:
+    """Give (mean |x - centre|^p)^(1/p) per channel; for p = inf the mean of the k largest."""
+    k = min(k, view.samples * view.length)
+    keep = min(k, view.length)
+    table = np.empty((view.samples, view.rows, keep))
+
+    def run(start: int, stop: int) -> None:
+        z = np.abs(view.block(start, stop).astype(np.float64) - centre[None, :, None])
+        if p == math.inf:
+            table[start:stop] = np.partition(z, view.length - keep, axis=2)[:, :, view.length - keep :]
+        else:
+            table[start:stop, :, 0] = (z**p).mean(axis=2)
+
+    walk(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
+    if p != math.inf:
+        return np.asarray(table[:, :, 0].mean(axis=0) ** (1.0 / p))
+    largest = np.sort(table.transpose(1, 0, 2).reshape(view.rows, -1), axis=1)[:, -k:]
+    return np.asarray(largest.mean(axis=1))
+
+
+@normalizer(state=tuple(STARTS))
+def lp_batch_norm(
+    x: Tensor,
+    *,
+    layout: Layout | None = None,
+    formula: LpFormula = "lp-gauss",
+    p: float | None = None,
+    k: int = 10,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    update_rate: float = 0.1,
+    dtype: Dtype | None = None,
+) -> Normalized:
+    """Normalize each channel by an Lp norm over the batch in place of the std.
+
+    Formula:
+        y = weight * (x - mean) / (s + eps) + bias, with z = x - mean and s one of
+        lp-gauss: c_p * (mean |z|^p)^(1/p), unit variance on Gaussians; lp: the same with c_p = 1;
+        santurkar: (mean |x|^p)^(1/p) of the uncentred x; linf-hoffer: C(m) * max |z|;
+        linf-exact: max |z| / E_m, unit variance on Gaussians; topk: C(m) * mean of the k largest |z|.
+    Paper:
+        Hoffer et al. 2018, arXiv 1803.01814, section 4; Wu et al. 2018, arXiv 1802.09769;
+        Santurkar et al. 2018, arXiv 1805.11604, section 3.3
+    Axes:
+        (N, S), one statistic per channel; the norm is taken over the batch, not averaged over samples
+    State:
+        running_mean, running_scale (the divisor without eps), num_batches_tracked
+    Settings:
+        formula: which of the six formulas that share the name
+        p: order of the norm, 1, 2, inf or any above 0 [default: 2; inf for linf-hoffer, linf-exact, topk]
+        k: how many largest deviations topk averages
+    Raises:
+        TensorError: fewer than 2 values per channel in training; no state in eval mode.
+
+    >>> import numpy as np
+    >>> x = np.array([[0.0], [2.0], [4.0]])
+    >>> lp_batch_norm(x, formula="lp", p=float("inf"), eps=0.0).y.ravel().tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    name = "lp_batch_norm"
+    check_eps(name, eps)
+    check_rate(name, update_rate)
+    p = _check(formula, p, k)
+    view = channels(name, x, layout)
+    old, batches = begin(name, state, mode, STARTS, view.rows)
+    scale = per_channel(name, "weight", weight, view, 1.0)
+    shift = per_channel(name, "bias", bias, view, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if mode == "eval":
+            y = affine(view, old["running_mean"], scale / (old["running_scale"] + eps), shift, dtype)
+            return Normalized(y, same(old, batches))
+        count = view.samples * view.length
+        enough(name, count)
+        mean = channel_moments(view).over(0).mean
+        centre = np.zeros(view.rows) if formula == "santurkar" else mean
+        divisor = _constant(formula, p, count) * _norm(view, centre, p, k if formula == "topk" else 1)
+        y = affine(view, mean, scale / (divisor + eps), shift, dtype)
+    return Normalized(y, move(old, {"running_mean": mean, "running_scale": divisor}, batches, update_rate))
+
+
+@gradient("lp_batch_norm")
+def lp_batch_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    formula: LpFormula = "lp-gauss",
+    p: float | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through the training mode of lp_batch_norm; tied maxima share their part.
+
+    Raises:
+        TensorError: formula topk, or santurkar with p other than 1: no gradient is published.
+    """
+    name = "lp_batch_norm"
+    check_eps(name, eps)
+    p = _check(formula, p, 1)
+    if formula == "topk" or (formula == "santurkar" and p != 1):
+        raise TensorError(f"{name}: the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
+    view, block, g = opened(name, x, dy, layout)
+    count = view.samples * view.length
+    enough(name, count)
+    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    per_channel(name, "bias", bias, view, 0.0)
+    z = block - spread(channel_moments(view).over(0).mean)
+    deviation = block if formula == "santurkar" else z
+    size = np.abs(deviation)
+    c, axes = _constant(formula, p, count), (0, 2)
+    t = g * gamma
+    along = (t * z).mean(axis=axes, keepdims=True)
+    if p == math.inf:
+        q = size.max(axis=axes, keepdims=True)
+        top = size == q
+        slope = np.sign(deviation) * top / top.sum(axis=axes, keepdims=True) * count
+    else:
+        q = (size**p).mean(axis=axes, keepdims=True) ** (1.0 / p)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = np.where(size > 0, np.sign(deviation) * size ** (p - 1.0) * q ** (1.0 - p), 0.0)
+    s = c * q + eps
+    pulled = along * c / s**2 * slope
+    if formula == "santurkar":
+        t = (t - t.mean(axis=axes, keepdims=True)) / s - pulled
+    else:
+        t = t / s - pulled
+        t = t - t.mean(axis=axes, keepdims=True)
+    return {"dx": closed(view, x, t), **parameter_gradients(x, g, z / s, weight, bias)}

@@ -1,0 +1,126 @@
+"""Batch normalization followed by noise that no later layer can undo."""
+
+import numpy as np
+
+from normcli.errors import UsageError
+from normcli.tensor.normalizers.batch import PRESETS, STARTS, RunningVar, batch_statistics, exact_state
+from normcli.tensor.normalizers.blocks import Array, Tensor, whole
+from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread, standard_vjp
+from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, per_channel
+from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
+from normcli.tensor.normalizers.running import Mode, begin, enough, move, opening, same
+from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
+
+
+def _noise(
+    view: View, seed: int, step: int, n_mu: float, n_sigma: float, r_mu: float, r_sigma: float
+) -> tuple[Array, Array]:
+    """Draw the shift m and the factor s of every element, (N, C, S)."""
+    if min(n_mu, r_mu, r_sigma) < 0 or n_sigma < 1:
+        raise UsageError("noisy_batch_norm: n_mu, r_mu and r_sigma must be 0 or more, n_sigma 1 or more")
+    if seed < 0:
+        raise UsageError(f"noisy_batch_norm: seed must be 0 or more, got {seed}")
+    draw = np.random.Generator(np.random.PCG64([seed, step]))
+    mu = draw.uniform(-n_mu, n_mu, view.rows)[None, :, None]
+    sigma = draw.uniform(1.0, n_sigma, view.rows)[None, :, None]
+    shape = (view.samples, view.rows, view.length)
+    m = draw.uniform(mu - r_mu, mu + r_mu, shape)
+    return m, draw.normal(np.broadcast_to(sigma, shape), r_sigma)
+
+
+@normalizer(state=tuple(STARTS), presets=PRESETS, exact=exact_state)
+def noisy_batch_norm(
+    x: Tensor,
+    *,
+    seed: int,
+    layout: Layout | None = None,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    update_rate: float = 0.1,
+    cumulative: bool = False,
+    running_var: RunningVar = "unbiased",
+    n_mu: float = 0.5,
+    n_sigma: float = 1.25,
+    r_mu: float = 0.1,
+    r_sigma: float = 0.1,
+    dtype: Dtype | None = None,
+) -> Normalized:
+    """Add noise that is not of mean 0 and std 1 after batch normalization.
+
+    Formula:
+        y = s * batch_norm(x) + m, per element m ~ U(mu - r_mu, mu + r_mu) and s ~ N(sig, r_sigma),
+        per channel mu ~ U(-n_mu, n_mu) and sig ~ U(1, n_sigma); r_sigma is a std; no noise in eval mode.
+        Draws from PCG64([seed, batches before this one]) in the order mu (C), sig (C), m, s (N, C, S).
+    Paper:
+        Santurkar et al. 2018, arXiv 1805.11604, section 2.1 and Algorithm 1
+    Axes:
+        (N, S), one statistic per channel
+    State:
+        running_mean, running_var, num_batches_tracked
+    Settings:
+        seed: start of the random draws; the same seed gives the same noise
+        n_mu: bound of the mean shift of a channel
+        n_sigma: upper bound of the mean factor of a channel
+        r_mu: half width of an element's shift around its channel's
+        r_sigma: std of an element's factor around its channel's
+    Raises:
+        TensorError: fewer than 2 values per channel in training; no state in eval mode.
+
+    >>> import numpy as np
+    >>> x = np.array([[1.0], [3.0]])
+    >>> noisy_batch_norm(x, seed=1, n_mu=0, n_sigma=1, r_mu=0, r_sigma=0, eps=0).y.ravel().tolist()
+    [-1.0, 1.0]
+    >>> noisy_batch_norm(x, seed=1).y.ravel().round(3).tolist()
+    [-1.387, 1.384]
+    """
+    name = "noisy_batch_norm"
+    view, old, batches, scale, shift = opening(
+        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
+    )
+    if mode == "eval":
+        scale = scale / np.sqrt(old["running_var"] + eps)
+        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), same(old, batches))
+    enough(name, view.samples * view.length)
+    block = channels(name, whole(x, name), layout).block(0, view.samples).astype(np.float64)
+    moments = channel_moments(view).over(0)
+    m, s = _noise(view, seed, batches, n_mu, n_sigma, r_mu, r_sigma)
+    calm = (block - spread(moments.mean)) * spread(scale / np.sqrt(moments.var + eps)) + spread(shift)
+    out = view.result(dtype)
+    view.put(out, 0, view.samples, s * calm + m)
+    return Normalized(out, move(old, batch_statistics(moments, running_var), batches, update_rate, cumulative))
+
+
+@gradient("noisy_batch_norm")
+def noisy_batch_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    seed: int,
+    layout: Layout | None = None,
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    n_mu: float = 0.5,
+    n_sigma: float = 1.25,
+    r_mu: float = 0.1,
+    r_sigma: float = 0.1,
+) -> dict[str, Array]:
+    """Pull dy back through noisy_batch_norm in training, with the noise of the same seed and step."""
+    name = "noisy_batch_norm"
+    check_eps(name, eps)
+    view, block, g = opened(name, x, dy, layout)
+    _, step = begin(name, state, "train", STARTS, view.rows)
+    enough(name, view.samples * view.length)
+    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    per_channel(name, "bias", bias, view, 0.0)
+    _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)
+    moments = channel_moments(view).over(0)
+    scale = 1.0 / np.sqrt(spread(moments.var) + eps)
+    normal = (block - spread(moments.mean)) * scale
+    g = g * s
+    dx = standard_vjp(g * gamma, normal, scale, (0, 2))
+    return {"dx": closed(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}

@@ -1,0 +1,72 @@
+"""A squashing function in the place of a normalizer."""
+
+from typing import Any
+
+import numpy as np
+
+from normcli.tensor.normalizers.blocks import Array, Tensor
+from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread
+from normcli.tensor.normalizers.moments import per_channel, rounded
+from normcli.tensor.normalizers.registry import gradient, normalizer
+from normcli.tensor.normalizers.views import Dtype, Layout, channels
+
+
+@normalizer()
+def dynamic_tanh(
+    x: Tensor,
+    *,
+    layout: Layout | None = None,
+    alpha: float = 0.5,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    dtype: Dtype | None = None,
+) -> Any:
+    """Squash by a tanh with one learned slope; a stand-in for layer normalization without statistics.
+
+    Formula:
+        y = weight * tanh(alpha * x) + bias
+    Paper:
+        Zhu et al. 2025, arXiv 2503.10622
+    Axes:
+        none
+    Torch:
+        weight * torch.tanh(alpha * x) + bias
+    Settings:
+        alpha: the slope, one number for the layer
+
+    >>> import numpy as np
+    >>> dynamic_tanh(np.array([[-9.0, 0.0, 9.0]]), alpha=2.0).round(4).tolist()
+    [[-1.0, 0.0, 1.0]]
+    """
+    name = "dynamic_tanh"
+    view = channels(name, x, layout)
+    w = per_channel(name, "weight", weight, view, 1.0)
+    b = per_channel(name, "bias", bias, view, 0.0)
+    rows = [np.broadcast_to(t, (view.samples, view.rows)) for t in (w, b)]
+
+    def compute(block: Array, start: int) -> Array:
+        w, b = (t[start : start + len(block), :, None] for t in rows)
+        return np.asarray(w * np.tanh(alpha * block) + b)
+
+    return view.formula(dtype, compute)
+
+
+@gradient("dynamic_tanh")
+def dynamic_tanh_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    alpha: float = 0.5,
+    weight: Array | None = None,
+    bias: Array | None = None,
+) -> dict[str, Array]:
+    """Pull dy back through dynamic_tanh: dx, dalpha, dweight, dbias."""
+    name = "dynamic_tanh"
+    view, block, g = opened(name, x, dy, layout)
+    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    per_channel(name, "bias", bias, view, 0.0)
+    t = np.tanh(alpha * block)
+    slope = g * gamma * (1.0 - t * t)
+    made = {"dx": closed(view, x, slope * alpha), "dalpha": rounded(x, (slope * block).sum())}
+    return {**made, **parameter_gradients(x, g, t, weight, bias)}

@@ -1,0 +1,223 @@
+"""Normalizers of weights: the tensor that comes in is a kernel or a matrix, not activations."""
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+
+from normcli.errors import TensorError, UsageError, unknown
+from normcli.tensor.normalizers.blocks import Array, Tensor
+from normcli.tensor.normalizers.gradients import cotangent
+from normcli.tensor.normalizers.moments import check_eps, float64, numbers, rounded
+from normcli.tensor.normalizers.registry import gradient, normalizer
+from normcli.tensor.normalizers.views import Dtype
+
+
+def out_axis(name: str, rank: int, dim: int) -> int | None:
+    """Find the axis of the output units; None is the whole tensor, dim = -1 as in torch.
+
+    Raises:
+        UsageError: not an axis of the tensor.
+    """
+    if dim == -1:
+        return None
+    if not 0 <= dim < rank:
+        raise UsageError(f"{name}: dim must be -1 (the whole tensor) or 0 to {rank - 1}, got {dim}")
+    return dim
+
+
+def _rest(axis: int | None, rank: int) -> tuple[int, ...]:
+    return tuple(a for a in range(rank) if a != axis)
+
+
+def _kept(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
+    return tuple(n if a == axis else 1 for a, n in enumerate(shape))
+
+
+def _factor(name: str, what: str, given: Array | None, shape: tuple[int, ...], axis: int | None) -> Array:
+    """Give a factor per output unit with the axes of the weight."""
+    kept = _kept(shape, axis)
+    found = numbers(name, what, given, (math.prod(kept),), kept, *([()] if axis is None else []))
+    return np.ones(kept) if found is None else found.reshape(kept)
+
+
+def _no_zero_row(name: str, norm: Array) -> None:
+    zero = np.flatnonzero(norm == 0)
+    if zero.size:
+        where = f"row {zero[0]}" if norm.size > 1 else "the tensor"
+        raise TensorError(f"{name}: {where} has norm 0 and no direction ({zero.size} of {norm.size} such)")
+
+
+@normalizer(presets={"torch": {}, "flax": {"dim": "last"}, "paper": {}})
+def weight_norm(
+    x: Tensor,
+    *,
+    dim: int = 0,
+    g: Array | None = None,
+    dtype: Dtype | None = None,
+) -> Any:
+    """Give the weights of every output unit a length of their own: direction and length apart.
+
+    Formula:
+        w = g * v / ||v||, the norm over all axes but dim
+    Paper:
+        Salimans & Kingma 2016, arXiv 1602.07868, section 2
+    Axes:
+        all but dim
+    Torch:
+        torch._weight_norm(v, g, dim)
+    Settings:
+        dim: axis of the output units: 0 in torch, the last in Keras and flax; -1 is the whole tensor
+        g: length per output unit [default: 1; torch starts at ||v||, which changes nothing]
+
+    Raises:
+        TensorError: a row of norm 0.
+
+    >>> import numpy as np
+    >>> weight_norm(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
+    [[0.6, 0.8], [0.0, 1.0]]
+    """
+    name = "weight_norm"
+    v = float64(x, name)
+    axis = out_axis(name, v.ndim, dim)
+    length = _factor(name, "g", g, v.shape, axis)
+    norm = np.sqrt((v * v).sum(axis=_rest(axis, v.ndim), keepdims=True))
+    _no_zero_row(name, norm)
+    return rounded(x, length * v / norm, dtype)
+
+
+@gradient("weight_norm")
+def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = None) -> dict[str, Array]:
+    """Pull dw back through weight_norm: dx (of v) and dg; 0 at a row of norm 0."""
+    name = "weight_norm"
+    cotangent(name, x, dy)
+    v, dw = float64(x, name), float64(dy, name)
+    axis = out_axis(name, v.ndim, dim)
+    length = _factor(name, "g", g, v.shape, axis)
+    rest = _rest(axis, v.ndim)
+    norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
+    safe = np.where(norm > 0, norm, 1.0)
+    unit = v / safe
+    dg = (dw * unit).sum(axis=rest, keepdims=True)
+    dv = np.where(norm > 0, length / safe * (dw - dg * unit), 0.0)
+    return {"dx": rounded(x, dv), "dg": rounded(x, dg if g is None else dg.reshape(np.shape(g)))}
+
+
+@normalizer(presets={"torch": {}, "paper": {}})
+def centred_weight_norm(
+    x: Tensor,
+    *,
+    dim: int = 0,
+    g: Array | None = None,
+    divisor: Literal["norm", "std"] = "norm",
+    dtype: Dtype | None = None,
+) -> Any:
+    """Centre the weights of every output unit, then give them a length.
+
+    Formula:
+        w = g * (v - mean v) / ||v - mean v||
+    Paper:
+        Huang et al. 2017, ICCV, Centred Weight Normalization
+    Axes:
+        all but dim
+    Settings:
+        dim: axis of the output units: 0 in torch, the last in Keras and flax; -1 is the whole tensor
+        g: length per output unit [default: 1]
+        divisor: norm (the paper), or std (unbiased), the repository's unitLength=false
+    Raises:
+        TensorError: a row without variation.
+
+    >>> import numpy as np
+    >>> centred_weight_norm(np.array([[1.0, 3.0]])).round(4).tolist()
+    [[-0.7071, 0.7071]]
+    """
+    name = "centred_weight_norm"
+    v = float64(x, name)
+    axis = out_axis(name, v.ndim, dim)
+    length = _factor(name, "g", g, v.shape, axis)
+    rest = _rest(axis, v.ndim)
+    z = v - v.mean(axis=rest, keepdims=True)
+    norm = np.sqrt((z * z).sum(axis=rest, keepdims=True))
+    _no_zero_row(name, norm)
+    if divisor == "std":
+        norm = norm / math.sqrt(max(v.size // max(norm.size, 1) - 1, 1))
+    elif divisor != "norm":
+        raise UsageError(f"{name}: divisor is norm or std, got {divisor!r}")
+    return rounded(x, length * z / norm, dtype)
+
+
+# variant -> unbiased variance, where eps sits, its default
+STANDARDS: dict[str, tuple[bool, str, float]] = {
+    "torch": (True, "E2", 1e-5),
+    "tf": (False, "E2", 1e-5),
+    "timm": (False, "E1", 1e-6),
+    "scaled": (False, "E4", 1e-4),
+    "scaled-timm": (False, "E1", 1e-6),
+}
+
+
+@normalizer()
+def weight_standardization(
+    x: Tensor,
+    *,
+    dim: int = 0,
+    variant: Literal["torch", "tf", "timm", "scaled", "scaled-timm"] = "torch",
+    gain: Array | None = None,
+    gamma: float | None = None,
+    eps: float | None = None,
+    dtype: Dtype | None = None,
+) -> Any:
+    """Give the weights of every output unit mean 0 and std 1, or std 1/sqrt(fan-in).
+
+    Formula:
+        torch: (w - mean) / (unbiased std + eps); tf: (w - mean) / (std + eps);
+        timm: (w - mean) / sqrt(var + eps);
+        scaled: gain * (w - mean) / sqrt(max(var * fan_in, eps));
+        scaled-timm: gain * gamma / sqrt(fan_in) * (w - mean) / sqrt(var + eps)
+    Paper:
+        Qiao et al. 2019, arXiv 1903.10520; scaled: Brock et al. 2021, arXiv 2101.08692 (NFNets)
+    Axes:
+        all but dim
+    Settings:
+        dim: axis of the output units: 0 in torch, the last in Keras and flax
+        variant: whose standardization
+        gain: factor per output unit, of the scaled variants [default: 1]
+        gamma: constant of the activation, of scaled-timm, e.g. 1.7139588594 for ReLU [default: 1]
+        eps: see the formula [default: 1e-05; timm and scaled-timm 1e-06; scaled 1e-04]
+
+    Raises:
+        UsageError: gain or gamma for a variant that has none.
+
+    >>> import numpy as np
+    >>> weight_standardization(np.array([[1.0, 3.0]]), variant="tf", eps=0.0).tolist()
+    [[-1.0, 1.0]]
+    """
+    name = "weight_standardization"
+    if variant not in STANDARDS:
+        raise unknown(f"variant of {name}", variant, STANDARDS)
+    unbiased, form, default = STANDARDS[variant]
+    if gain is not None and not variant.startswith("scaled"):
+        raise UsageError(f"{name}: gain belongs to the scaled variants, not to {variant}")
+    if gamma is not None and variant != "scaled-timm":
+        raise UsageError(f"{name}: gamma belongs to scaled-timm, not to {variant}")
+    eps = default if eps is None else eps
+    check_eps(name, eps)
+    w = float64(x, name)
+    axis = out_axis(name, w.ndim, dim)
+    factor = _factor(name, "gain", gain, w.shape, axis)
+    rest = _rest(axis, w.ndim)
+    fan_in = math.prod(w.shape[a] for a in rest)
+    if fan_in < 2:
+        raise TensorError(f"{name}: needs 2 or more weights per output unit, got {fan_in}")
+    z = w - w.mean(axis=rest, keepdims=True)
+    var = (z * z).sum(axis=rest, keepdims=True) / (fan_in - 1 if unbiased else fan_in)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if form == "E2":
+            y = z / (np.sqrt(var) + eps)
+        elif form == "E4":
+            y = factor * z / np.sqrt(np.maximum(var * fan_in, eps))
+        else:
+            y = z / np.sqrt(var + eps)
+    if variant == "scaled-timm":
+        y = factor * (1.0 if gamma is None else gamma) / math.sqrt(fan_in) * y
+    return rounded(x, y, dtype)

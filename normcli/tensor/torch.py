@@ -1,0 +1,77 @@
+"""PyTorch's .pt: tensors only, never pickled objects."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normcli.errors import MissingExtraError, TensorError
+from normcli.tensor.safetensors import bfloat16
+
+
+def _library() -> Any:
+    try:
+        import torch
+    except ImportError:
+        raise MissingExtraError(".pt", "torch", "torch") from None
+    release = torch.__version__.split(".")
+    if (int(release[0]), int(release[1])) < (2, 6):
+        raise TensorError(
+            f".pt needs torch 2.6 or later, this is {torch.__version__}: before it, weights_only=True could "
+            "still run code from the file (CVE-2025-32434)"
+        )
+    return torch
+
+
+def read(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a tensor, under the key "", or a flat dictionary of tensors.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+        TensorError: a damaged file, or one that holds anything but tensors.
+    """
+    torch = _library()
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise TensorError(f"{path}: holds more than tensors; only weights are read, never objects") from None
+    except Exception as error:  # damaged files raise whatever the unpickler or the zip reader stumble on
+        raise TensorError(f"{path}: not a sound .pt file ({type(error).__name__})") from None
+    found = {"": loaded} if isinstance(loaded, torch.Tensor) else loaded
+    if not isinstance(found, Mapping):
+        raise TensorError(f"{path}: holds a {type(loaded).__name__}, not a tensor or a dictionary of tensors")
+    for key, value in found.items():
+        if not isinstance(key, str) or not isinstance(value, torch.Tensor):
+            raise TensorError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
+    return {key: _array(torch, value) for key, value in found.items()}
+
+
+def _array(torch: Any, tensor: Any) -> NDArray[Any]:
+    plain = tensor.detach().contiguous()
+    if plain.dtype == torch.bfloat16:
+        return np.asarray(plain.view(torch.int16).numpy().view(bfloat16()))
+    try:
+        return np.asarray(plain.numpy())
+    except (TypeError, RuntimeError) as error:
+        raise TensorError(f"a tensor of {tensor.dtype}, {tensor.layout} has no NumPy equal: {error}") from None
+
+
+def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write one tensor, under the key "", or a dictionary of tensors.
+
+    Raises:
+        MissingExtraError: torch is not installed.
+    """
+    torch = _library()
+    tensors = {key: _tensor(torch, value) for key, value in arrays.items()}
+    torch.save(tensors[""] if list(tensors) == [""] else tensors, path)
+
+
+def _tensor(torch: Any, array: NDArray[Any]) -> Any:
+    plain = np.array(array, copy=True, order="C")
+    if plain.dtype.name == "bfloat16":
+        return torch.from_numpy(plain.view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(plain.astype(plain.dtype.newbyteorder("="), copy=False))
