@@ -18,29 +18,13 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
+from normcli.cpus import usable_cpus
 from normcli.errors import NormcliError, UsageError, unknown
 
 log = logging.getLogger("normcli.engine")
 
 Batch = TypeVar("Batch", bound=Sized)
 Result = TypeVar("Result")
-
-
-def usable_cpus() -> int:
-    """Number of processors this process may use: affinity, and the quota of its control group.
-
-    >>> usable_cpus() >= 1
-    True
-    """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/sys/fs/cgroup/cpu.max") as file:  # noqa: PTH123
-            quota, period = file.read().split()[:2]
-        if quota != "max":
-            count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return count
 
 
 def run(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from normcli import engine as engines
+from normcli.cpus import usable_cpus
 from normcli.runs import manifest, outputs
 from normcli.runs.apply_checkpoint import Journal, stands
 from normcli.runs.manifest import Record, named
@@ -27,7 +28,7 @@ def gated(work: Work, engine: str, workers: int) -> Work:
     """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
     if engine != "threads" or outputs.KINDS[work.to].shard:
         return work
-    return replace(work, gate=threading.Semaphore(workers or engines.usable_cpus()))
+    return replace(work, gate=threading.Semaphore(workers or usable_cpus()))
 
 
 def tasks(
@@ -90,7 +91,7 @@ def run_batches(
         if batch:
             yield batch
 
-    count = workers or engines.usable_cpus()
+    count = workers or usable_cpus()
     if work.gate is not None and workers >= 0:
         count *= 1 + _WRITERS
     with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
