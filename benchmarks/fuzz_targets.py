@@ -346,9 +346,9 @@ def _statistics(data: bytes, path: Path) -> None:
 
     summary = Summary.from_json(data)
     summary.to_json()
-    for name in exporters.DIALECTS:
+    for name in exporters.EXPORTERS:
         with suppress(NormcliError):
-            exporters.say(summary, name)
+            exporters.export(summary, name)
     merge(summary, summary)
 
 
@@ -514,7 +514,15 @@ TARGETS = {
         "statistics files",
         _statistics,
         lambda: list(_statistics_seeds()),
-        _ours("summary", "summary.soundness", "tally", "tally.integers", "tally.floats", "tally.groups", "dialects"),
+        _ours(
+            "summary",
+            "summary.validate",
+            "tally",
+            "tally.integers",
+            "tally.floats",
+            "tally.groups",
+            "constants.exporters",
+        ),
     ),
     "journal": Target(
         "journals of stats",

@@ -14,7 +14,7 @@ from PIL import Image
 
 from normcli import stats
 from normcli.cli.numbers import joined
-from normcli.constants.identify import FAMILIES, Recognition, check, sampling_error
+from normcli.constants.identify import FAMILIES, CheckResult, check, sampling_error
 from normcli.constants.parse_config import Number, number
 from normcli.constants.presets import PRESETS
 from normcli.errors import UsageError
@@ -47,7 +47,7 @@ def numbers_of(summary: Summary, convention: str) -> tuple[list[float], list[flo
     return mean, std
 
 
-def named_right(found: Recognition, convention: str, words: str, order: str) -> bool:
+def named_right(found: CheckResult, convention: str, words: str, order: str) -> bool:
     return found.verdict == "match" and convention in found.conventions and (found.range, found.order) == (words, order)
 
 

@@ -49,11 +49,11 @@ def test_the_page_shows_what_the_commands_print(shared_data: Path) -> None:
 
 
 def test_every_dialect_and_convention_is_on_the_page() -> None:
-    from normcli.constants.exporters import DIALECTS
+    from normcli.constants.exporters import EXPORTERS
     from normcli.summary.remarks import CONVENTIONS
 
     text = PAGE.read_text()
-    assert [name for name in (*DIALECTS, *CONVENTIONS) if f"`{name}`" not in text] == []
+    assert [name for name in (*EXPORTERS, *CONVENTIONS) if f"`{name}`" not in text] == []
 
 
 if __name__ == "__main__":

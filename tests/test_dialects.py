@@ -197,7 +197,7 @@ def assert_one_rounding(got: Array, want: Array) -> None:
 
 
 def test_every_dialect_has_a_row() -> None:
-    assert set(EVALUATED) == set(exporters.DIALECTS)
+    assert set(EVALUATED) == set(exporters.EXPORTERS)
 
 
 def test_the_comparison_sees_a_wrong_answer() -> None:
@@ -206,21 +206,21 @@ def test_the_comparison_sees_a_wrong_answer() -> None:
 
 
 @pytest.mark.parametrize("convention", ["pooled_population", "mean_of_image_stds"])
-@pytest.mark.parametrize("name", exporters.DIALECTS)
+@pytest.mark.parametrize("name", exporters.EXPORTERS)
 def test_its_arithmetic_is_ours(name: str, convention: str, dataset: tuple[Summary, Array]) -> None:
     summary, image = dataset
     said = summary.conventions[convention]
     want = (unit(image) - np.array(said["mean"])) / np.array(said["std"])
-    got = EVALUATED[name](exporters.say(summary, name, convention), image)
+    got = EVALUATED[name](exporters.export(summary, name, convention), image)
     assert_one_rounding(got, want)
     applied = transform("contrast", stats=summary, convention=convention, layout="hwc", color="auto")(image)
     assert_one_rounding(got, applied)  # `apply --scheme contrast`
 
 
-@pytest.mark.parametrize("name", exporters.DIALECTS)
+@pytest.mark.parametrize("name", exporters.EXPORTERS)
 def test_it_states_the_convention(name: str, dataset: tuple[Summary, Array]) -> None:
-    text = exporters.say(dataset[0], name, "root_mean_image_variance")
-    text += exporters.note(dataset[0], name, "root_mean_image_variance") or ""
+    text = exporters.export(dataset[0], name, "root_mean_image_variance")
+    text += exporters.format_note(dataset[0], name, "root_mean_image_variance") or ""
     assert "root mean image variance" in text.replace("_", " ")
 
 
@@ -228,11 +228,11 @@ def test_it_states_the_convention(name: str, dataset: tuple[Summary, Array]) -> 
 NOT_READ = {"csv", "kaldi", "onnx", "keras", "keras-rescaling", "opencv"}
 
 
-@pytest.mark.parametrize("name", sorted(set(exporters.DIALECTS) - NOT_READ))
+@pytest.mark.parametrize("name", sorted(set(exporters.EXPORTERS) - NOT_READ))
 def test_what_is_said_is_read_again(name: str, dataset: tuple[Summary, Array]) -> None:
     """`check --config` understands what `show --format` prints."""
     summary, _ = dataset
-    (found,) = read_constants(exporters.say(summary, name), name)
+    (found,) = read_constants(exporters.export(summary, name), name)
     factor = summary.depth if name in ("mmcv", "dali") else 1
     assert found.std is not None
     assert [n.value for n in found.mean] == [m * factor for m in summary.mean]
@@ -241,33 +241,33 @@ def test_what_is_said_is_read_again(name: str, dataset: tuple[Summary, Array]) -
 
 def test_raw_units_are_said_as_stored(dataset: tuple[Summary, Array]) -> None:
     summary = replace(dataset[0], depth=None)
-    assert "raw units" in exporters.say(summary, "mmcv")
-    assert json.loads(exporters.say(summary, "huggingface"))["do_rescale"] is False
+    assert "raw units" in exporters.export(summary, "mmcv")
+    assert json.loads(exporters.export(summary, "huggingface"))["do_rescale"] is False
 
 
 def test_a_constant_channel_is_refused_where_it_would_divide(dataset: tuple[Summary, Array]) -> None:
     summary = replace(dataset[0], std=[0.0] * len(dataset[0].std))
-    for name in exporters.DIALECTS:
+    for name in exporters.EXPORTERS:
         if name in ("csv", "yaml", "toml", "env"):
-            assert exporters.say(summary, name)
+            assert exporters.export(summary, name)
         else:
             with pytest.raises(UsageError, match="std 0"):
-                exporters.say(summary, name)
+                exporters.export(summary, name)
 
 
 def test_unknown_names_suggest_the_nearest(dataset: tuple[Summary, Array]) -> None:
     with pytest.raises(UsageError, match="did you mean 'torchvision'"):
-        exporters.say(dataset[0], "torchvison")
+        exporters.export(dataset[0], "torchvison")
     with pytest.raises(UsageError, match="did you mean 'pooled_sample'"):
-        exporters.say(dataset[0], "torchvision", "pooled_samples")
+        exporters.export(dataset[0], "torchvision", "pooled_samples")
 
 
 def test_a_convention_that_is_not_held_is_one_line(dataset: tuple[Summary, Array]) -> None:
     only = {"pooled_population": dataset[0].conventions["pooled_population"]}
     summary = replace(dataset[0], conventions=only)
-    assert exporters.say(summary, "toml")
+    assert exporters.export(summary, "toml")
     with pytest.raises(UsageError, match="hold no mean of image stds"):
-        exporters.say(summary, "toml", "mean_of_image_stds")
+        exporters.export(summary, "toml", "mean_of_image_stds")
 
 
 @pytest.mark.parametrize("library", ["cv2", "albumentations", "torchvision", "keras", "timm"])
@@ -280,7 +280,7 @@ def test_the_real_library_agrees(library: str, dataset: tuple[Summary, Array]) -
     want = (unit(image) - np.array(summary.mean)) / np.array(summary.std)
     names: dict[str, Any] = {}
     said = {"cv2": "opencv", "timm": "timm"}.get(library, library)
-    exec(exporters.say(summary, said), names)
+    exec(exporters.export(summary, said), names)
     if library == "cv2":
         parameters = module.dnn.Image2BlobParams(scalefactor=names["scalefactor"], mean=names["mean"])
         blob = module.dnn.blobFromImageWithParams(np.ascontiguousarray(image[:, :, ::-1]), parameters)

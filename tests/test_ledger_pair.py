@@ -23,7 +23,7 @@ from normcli.errors import NormcliError, StatisticsFileError, UsageError
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import Record, beside
 from normcli.tally import Tally
-from normcli.tally.serialize import packed, unpacked
+from normcli.tally.serialize import from_bytes, to_bytes
 
 files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
 
@@ -41,13 +41,13 @@ def test_one_image_packs_to_the_last_bit(dtype: Any, channels: int, weighted: bo
     tally = Tally()
     tally.count(pixels, weights, notes=("format:PNG", "depth:8"), data=b"bytes", group="a\udcff")
     tally.composition["ignored-pixels"] += 7
-    data = packed(tally)
-    assert unpacked(data).state() == tally.state()
-    for damaged in (data[:20], data[:-9], b"", b"x" * 30, packed(tally)[:-1] + b"\0"):
+    data = to_bytes(tally)
+    assert from_bytes(data).state() == tally.state()
+    for damaged in (data[:20], data[:-9], b"", b"x" * 30, to_bytes(tally)[:-1] + b"\0"):
         with pytest.raises((ValueError, KeyError, TypeError)):
-            unpacked(damaged)
+            from_bytes(damaged)
     with pytest.raises(ValueError, match="2 images"):
-        packed(tally + tally)
+        to_bytes(tally + tally)
 
 
 def test_zero_has_one_sign_in_the_state() -> None:
@@ -154,7 +154,7 @@ def resealed(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 LIES: dict[str, Callable[[dict[str, Any]], None]] = {
-    "counts of another": lambda r: r.update(counts=Record("", None, packed(_one())).line().split(b'"')[7].decode()),
+    "counts of another": lambda r: r.update(counts=Record("", None, to_bytes(_one())).line().split(b'"')[7].decode()),
     "no counts": lambda r: r.pop("counts"),
     "not base64": lambda r: r.update(counts="§"),
     "a bomb": lambda r: r.update(counts=_bomb()),

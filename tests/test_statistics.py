@@ -19,8 +19,8 @@ from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageE
 from normcli.kernels.kernel import Kernel
 from normcli.summary import Summary, merge
 from normcli.tally import Tally, integers
-from normcli.tally.exact import packed, root, unpacked
-from normcli.tally.small_images import Small
+from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
+from normcli.tally.small_images import SmallImageBuffer
 
 Array = np.ndarray[Any, Any]
 SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "range": None}
@@ -118,7 +118,7 @@ class TestExact:
         for i, side in enumerate(sides):
             low, high = ((0, 1), (255, 256), (0, 256))[min(i, 2)]
             picture = rng.integers(low, high, (side, max(1, side - i % 3), channels)).astype(np.uint8)
-            assert Small.takes(picture)
+            assert SmallImageBuffer.accepts(picture)
             blocks.count(picture, data=bytes([i % 256]))
             single.count(picture, data=bytes([i % 256]), moments=True)
         assert blocks.images == single.images == len(sides)
@@ -162,11 +162,11 @@ class TestExact:
 
     @given(st.fractions(min_value=0, max_value=10**30))
     def test_root_is_correctly_rounded(self, value: Any) -> None:
-        assert root(value) == reference.root(value)
+        assert sqrt_fraction(value) == reference.root(value)
 
     @given(st.lists(st.integers(0, 3)))
     def test_packing_is_undone(self, counts: list[int]) -> None:
-        assert unpacked(packed(counts), len(counts)) == counts
+        assert run_length_decode(run_length_encode(counts), len(counts)) == counts
 
     def test_the_reference_sees_a_wrong_answer(self) -> None:
         expected = reference.statistics([photograph()], 3)

@@ -12,7 +12,7 @@ from normcli.errors import UsageError, unknown
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from normcli.constants.identify import Recognition
+    from normcli.constants.identify import CheckResult
     from normcli.constants.parse_config import Number
 
 
@@ -119,12 +119,12 @@ def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None
         raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     found = read_constants(text, str(path))
     if len(found) > 1:
-        tables.say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].where}")
+        tables.say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].location}")
     return found[0].mean, found[0].std
 
 
 def _lines(
-    found: "Recognition", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
+    found: "CheckResult", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
 ) -> "Iterator[str]":
     from normcli.cli import tables
 
@@ -149,7 +149,7 @@ def _lines(
         yield f"note: {line}"
 
 
-def _verdict(found: "Recognition", tolerance: float) -> str:
+def _verdict(found: "CheckResult", tolerance: float) -> str:
     from normcli.constants.identify import FAMILIES
 
     off = "" if found.distance is None else f"distance {found.distance:.4f}"

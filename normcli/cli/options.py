@@ -176,9 +176,9 @@ Json = Annotated[
 
 
 def _formats(incomplete: str) -> list[str]:
-    from normcli.constants.exporters import FORMATS
+    from normcli.constants.exporters import FORMAT_CHOICES
 
-    return [name for name in FORMATS if name.startswith(incomplete)]
+    return [name for name in FORMAT_CHOICES if name.startswith(incomplete)]
 
 
 def _conventions(incomplete: str) -> list[str]:

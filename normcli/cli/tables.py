@@ -77,8 +77,8 @@ def result(
         from normcli.constants import exporters
 
         convention = convention or exporters.DEFAULT
-        write(exporters.say(summary, form, convention))
-        if (note := exporters.note(summary, form, convention)) is not None:
+        write(exporters.export(summary, form, convention))
+        if (note := exporters.format_note(summary, form, convention)) is not None:
             say(f"note: {note}")
 
 
@@ -111,10 +111,10 @@ def check_form(json: bool, form: str | None, convention: str | None) -> None:
         UsageError: unknown names.
     """
     if form is not None:
-        from normcli.constants.exporters import FORMATS
+        from normcli.constants.exporters import FORMAT_CHOICES
 
-        if form not in FORMATS:
-            raise unknown("format", form, FORMATS)
+        if form not in FORMAT_CHOICES:
+            raise unknown("format", form, FORMAT_CHOICES)
     if convention is not None and convention.replace("-", "_") not in CONVENTIONS:
         raise unknown("convention", convention, CONVENTIONS)
     if json and form not in (None, "json"):
@@ -129,9 +129,9 @@ def in_convention(summary: Summary, convention: str) -> Summary:
     """
     from dataclasses import replace
 
-    from normcli.constants.exporters.values import said
+    from normcli.constants.exporters.values import mean_and_std
 
-    mean, std = said(summary, convention)
+    mean, std = mean_and_std(summary, convention)
     words = convention.replace("-", "_").replace("_", " ") + summary.convention[summary.convention.index(",") :]
     return replace(summary, mean=mean, std=std, convention=words)
 

@@ -22,18 +22,18 @@ class Number(NamedTuple):
     unit: float
 
 
-class Found(NamedTuple):
+class ConfigConstants(NamedTuple):
     """Mean and std found in a file.
 
     Attributes:
         mean: per channel.
         std: per channel, or None.
-        where: "line 12" or the JSON keys.
+        location: "line 12" or the JSON keys.
     """
 
     mean: tuple[Number, ...]
     std: tuple[Number, ...] | None
-    where: str
+    location: str
 
 
 def number(text: str) -> Number:
@@ -63,7 +63,7 @@ def numbers(texts: Sequence[str]) -> tuple[Number, ...]:
     return tuple(number(word) for text in texts for word in re.split(r"[\s,]+", text.strip("[]() ")) if word)
 
 
-def read_constants(text: str, name: str) -> list[Found]:
+def read_constants(text: str, name: str) -> list[ConfigConstants]:
     """Find every pair of mean and std in a config file: JSON, Python, YAML or TOML.
 
     Python is parsed with `ast` and never run: calls and dicts with mean= and std=, Normalize([..], [..]),
@@ -94,12 +94,12 @@ class _Token(str):
 _MEAN_KEYS = {"image_mean": "image_std", "mean": "std", "pixel_mean": "pixel_std"}
 
 
-def _in_json(value: Any, where: str) -> Iterator[Found]:
+def _in_json(value: Any, where: str) -> Iterator[ConfigConstants]:
     if isinstance(value, dict):
         for mean_key, std_key in _MEAN_KEYS.items():
             mean = _row(value.get(mean_key))
             if mean:
-                yield Found(mean, _row(value.get(std_key)), f"{where}{mean_key}")
+                yield ConfigConstants(mean, _row(value.get(std_key)), f"{where}{mean_key}")
         for key, inner in value.items():
             yield from _in_json(inner, f"{where}{key}.")
     elif isinstance(value, list):
@@ -117,7 +117,7 @@ def _row(value: Any) -> tuple[Number, ...] | None:
 _MEAN_NAME = re.compile(r"(^|_)(mean|means)$", re.IGNORECASE)
 
 
-def _in_python(tree: ast.Module, source: str) -> Iterator[Found]:
+def _in_python(tree: ast.Module, source: str) -> Iterator[ConfigConstants]:
     names: dict[str, tuple[Number, ...]] = {}
     lines: dict[str, int] = {}
     for node in ast.walk(tree):
@@ -142,11 +142,11 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[Found]:
         mean = _evaluate(pair[0], source, names) if pair[0] is not None else None
         if mean:
             std = _evaluate(pair[1], source, names) if pair[1] is not None else None
-            yield Found(mean, std, f"line {getattr(node, 'lineno', 0)}")
+            yield ConfigConstants(mean, std, f"line {getattr(node, 'lineno', 0)}")
     for name, row in names.items():
         std = names.get(name.replace("mean", "std").replace("MEAN", "STD"))
         if _MEAN_NAME.search(name) and std is not None:  # `mean = 0` alone says nothing of images
-            yield Found(row, std, f"line {lines[name]}")
+            yield ConfigConstants(row, std, f"line {lines[name]}")
 
 
 _ARRAYS = {"array", "asarray", "tensor", "as_tensor", "Tensor", "FloatTensor", "tuple", "list"}
@@ -222,10 +222,10 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LIST = rf"\s*[\"']?\s*[:=]\s*[\[(\"']?\s*({_NUMBER}(?:[\s,]+{_NUMBER})*)"
 
 
-def _in_text(text: str) -> Iterator[Found]:
+def _in_text(text: str) -> Iterator[ConfigConstants]:
     """Lines such as `mean: [0.485, 0.456, 0.406]`, each with the next std."""
     flow = re.sub(r"\n\s*-\s+", " ", text)  # a YAML list with one number a line
     for match in re.finditer(rf"(?i)mean{_LIST}", flow):
         std = re.search(rf"(?i)std{_LIST}", flow[match.end() :])
         line = flow.count("\n", 0, match.start()) + 1
-        yield Found(numbers([match.group(1)]), numbers([std.group(1)]) if std else None, f"line {line}")
+        yield ConfigConstants(numbers([match.group(1)]), numbers([std.group(1)]) if std else None, f"line {line}")

@@ -125,7 +125,7 @@ def _snippets(summary: Summary) -> dict[str, str]:
     out = {}
     for name in _SNIPPETS:
         try:
-            out[name] = exporters.say(summary, name)
+            out[name] = exporters.export(summary, name)
         except UsageError:  # a constant channel: nothing can be divided by its std
             continue
     return out

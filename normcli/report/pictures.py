@@ -24,7 +24,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mapped:
+class MappedPicture:
     """The typical image after one scheme, drawn on a scale common to all schemes.
 
     Attributes:
@@ -50,5 +50,5 @@ class Gallery:
     """
 
     extremes: dict[str, list[Picture]] = field(default_factory=dict)
-    strip: list[Mapped] = field(default_factory=list)
+    strip: list[MappedPicture] = field(default_factory=list)
     limit: float = 1.0

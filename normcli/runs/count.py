@@ -18,7 +18,7 @@ from normcli.runs.partial_result import Counted, Entry, Failure, row
 from normcli.sources import Item, Skip
 from normcli.storage import path_fields
 from normcli.storage.byte_sources import File
-from normcli.summary.conventions import white
+from normcli.summary.conventions import white_level
 from normcli.tally import serialize
 
 log = logging.getLogger("normcli.stats")
@@ -75,7 +75,7 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             done.kinds.setdefault(image.pixels.shape[2], item.key)
             entry: Entry = None
             if apart:
-                entry = (image.pixels.shape[2], serialize.packed(into))
+                entry = (image.pixels.shape[2], serialize.to_bytes(into))
                 done.tally.add(into)
             del image, data  # not beside the next
         except Exception as error:
@@ -116,7 +116,7 @@ def _count(
     )
     if moments is None:
         return
-    full = white(tally.kind(image.pixels), counting.range)
+    full = white_level(tally.bucket_dtype(image.pixels), counting.range)
     scale = full or 1
     if counting.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)

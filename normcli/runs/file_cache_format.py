@@ -22,7 +22,7 @@ from normcli.storage.byte_sources import open_regular
 from normcli.storage.temp_files import PARTIAL
 from normcli.summary import Summary
 from normcli.tally import Floats, Tally
-from normcli.tally.serialize import unpacked
+from normcli.tally.serialize import from_bytes
 
 SCHEMA = "normcli/ledger/1"
 _LONGEST_LINE = 1 << 28
@@ -99,7 +99,7 @@ class Record(NamedTuple):
         if self.counts is None:
             return self.told().tally
         if self.inputs is None:
-            return unpacked(self.counts)
+            return from_bytes(self.counts)
         inflate = zlib.decompressobj()
         try:
             state = inflate.decompress(self.counts, _LARGEST_STATE)
@@ -338,7 +338,7 @@ class Recorded:
             raise self._damaged() from None
         total.failed.clear()  # told again by what was kept, tried or listed
         total.skipped.clear()
-        if not total.is_sound():
+        if not total.is_valid():
             raise self._damaged()
         return total
 

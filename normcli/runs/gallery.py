@@ -12,11 +12,11 @@ from normcli.errors import InputError
 from normcli.images import Reading
 from normcli.images.thumbnail import SIDE, thumbnail
 from normcli.report.figures import within_unit
-from normcli.report.pictures import Gallery, Mapped, Picture
+from normcli.report.pictures import Gallery, MappedPicture, Picture
 from normcli.sources import Item
 from normcli.summary import Summary
-from normcli.summary.conventions import white
-from normcli.tally import kind
+from normcli.summary.conventions import white_level
+from normcli.tally import bucket_dtype
 
 SHOWN = 6
 # Distance from the dataset mean is known only at the end. A pool of 64 by the mean so far, ranked again as it
@@ -149,7 +149,7 @@ def _pixels(item: Item, reading: Reading, summary: Summary) -> tuple[np.ndarray[
         image = images.decode(item.load(), reading)
     except InputError:
         return None, 1
-    full = white(kind(image.pixels), summary.settings.get("range")) or 1
+    full = white_level(bucket_dtype(image.pixels), summary.settings.get("range")) or 1
     # every k-th pixel before it becomes float: 178 megapixels would take 2 GB
     k = max(1, max(image.pixels.shape[:2]) // (4 * SIDE))
     return image.pixels[::k, ::k].astype(np.float32) / np.float32(full), image.orientation
@@ -177,10 +177,12 @@ def _strip(item: Item, reading: Reading, summary: Summary) -> dict[str, Any]:
     ends = [abs(k * v + b) for k, b in zip(*contrast, strict=True) for v in (0.0, 1.0)]
     limit = max(ends)
     strip = [
-        Mapped(scheme="as stored", picture=_picture(item.key, pixels, orientation), scale=ones, shift=[0.0] * len(ones))
+        MappedPicture(
+            scheme="as stored", picture=_picture(item.key, pixels, orientation), scale=ones, shift=[0.0] * len(ones)
+        )
     ]
     for name, (factor, shift) in schemes.items():
         mapped = pixels * np.array(factor, np.float32) + np.array(shift, np.float32)
         drawn = _picture(item.key, (mapped + limit) / (2 * limit), orientation)
-        strip.append(Mapped(scheme=name, picture=drawn, scale=factor, shift=shift))
+        strip.append(MappedPicture(scheme=name, picture=drawn, scale=factor, shift=shift))
     return {"strip": strip, "limit": limit}

@@ -15,7 +15,6 @@ from normcli.runs.transform import DTYPES, Mapped
 from normcli.sinks import files
 
 Array = np.ndarray[Any, Any]
-Affine = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from normcli.storage import path_fields
-from normcli.tally import Moments, Tally
+from normcli.tally import ImageMoments, Tally
 
 if TYPE_CHECKING:  # a gallery is drawn only for a report, and costs 25 ms to load
     from normcli.runs.gallery import Seen
@@ -113,7 +113,7 @@ class Counted:
         )
 
 
-def row(moments: Moments, unit: int, white: int | None) -> Row:
+def row(moments: ImageMoments, unit: int, white: int | None) -> Row:
     """Give an image's row for the intervals, at full intensity 1."""
     scale = white or 1
     seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]

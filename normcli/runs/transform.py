@@ -173,7 +173,7 @@ class Transform:
     def _affine(self, pixels: Array, source: tuple[int, ...]) -> tuple[Affine, float, float]:
         """The affine in RGB order, and the range of y that a quantized result stands for."""
         count = pixels.shape[2]
-        white = _white(pixels.dtype, self.range)
+        white_level = _white_level(pixels.dtype, self.range)
         settings = dict(self.settings)
         if schemes.divides(self.scheme):
             settings["zero_std"] = self.zero_std
@@ -185,10 +185,10 @@ class Transform:
         function = schemes.SCHEMES[self.scheme]
         if self.scheme in schemes.OF_DATASET or self.constants is not None:
             names = self.constants.channels if self.constants else _NAMES.get(len(source))
-            image = schemes.Image(names=tuple(names or map(str, source)), white=white)
+            image = schemes.Image(names=tuple(names or map(str, source)), white_level=white_level)
             affine = function(image, **settings)
-            if not self.dtype.startswith("u") or white is not None:
-                return affine, *_span(affine, [0.0] * len(source), [white or 1.0] * len(source))
+            if not self.dtype.startswith("u") or white_level is not None:
+                return affine, *_span(affine, [0.0] * len(source), [white_level or 1.0] * len(source))
             bounds = [pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))]
             low, high = (row.astype(float).take(source).tolist() for row in bounds)
             return affine, *_span(affine, low, high)
@@ -198,14 +198,14 @@ class Transform:
             flat = flat[np.isfinite(flat).all(axis=1)]
             if not len(flat):
                 raise InputError("not-finite", "no pixel is finite")
-            image = schemes.Image(names=names, white=white, pixels=flat)
+            image = schemes.Image(names=names, white_level=white_level, pixels=flat)
             low, high = flat.min(axis=0).tolist(), flat.max(axis=0).tolist()
         else:
             tally = Integers(count, pixels.dtype.name)
             tally.count(pixels, None)
             bins = [np.flatnonzero(row) for row in tally.histogram]
             low, high = [float(b[0]) for b in bins], [float(b[-1]) for b in bins]
-            image = schemes.Image(names=names, white=white, histogram=tally.histogram)
+            image = schemes.Image(names=names, white_level=white_level, histogram=tally.histogram)
         affine = function(image, **settings)
         return affine.take(source), *_span(affine, low, high)
 
@@ -231,7 +231,7 @@ class Buffer:
         return self._bytes[:size].view(dtype).reshape(shape)
 
 
-def _white(dtype: np.dtype[Any], setting: int | None) -> float | None:
+def _white_level(dtype: np.dtype[Any], setting: int | None) -> float | None:
     if dtype == np.uint8:
         return 255.0
     return float(setting) if setting is not None else {"uint16": 65535.0}.get(dtype.name)

@@ -11,8 +11,9 @@ from typing import Any
 from normcli.constants.presets import PRESETS as PUBLISHED
 from normcli.constants.presets import Preset
 from normcli.errors import UsageError, unknown
+from normcli.kernels.affine import Affine, Values
 from normcli.schemes import maps
-from normcli.schemes.maps import Affine, Image, Values, least_std
+from normcli.schemes.maps import Image, least_std
 
 __all__ = [
     "OF_DATASET",

@@ -7,42 +7,14 @@ inverse is free, and so is folding the map into a network's first convolution.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from normcli.errors import InputError, UsageError
+from normcli.kernels.affine import Affine, Values
 
 Array = np.ndarray[Any, Any]
-Values = tuple[float, ...]
-
-
-class Affine(NamedTuple):
-    """y = x*scale + shift, per channel; evaluated in float64 and rounded once.
-
-    >>> half = Affine((0.5,), (-1.0,))
-    >>> half.inverse()
-    Affine(scale=(2.0,), shift=(2.0,))
-    """
-
-    scale: Values
-    shift: Values
-
-    @classmethod
-    def centered(cls, center: Sequence[float], spread: Sequence[float]) -> "Affine":
-        """Make (x - center) / spread; a level equal to the center maps to 0 exactly."""
-        scale = tuple(1.0 / s for s in spread)
-        # + 0.0: no negative zero where the center is 0
-        return cls(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
-
-    def inverse(self) -> "Affine":
-        """The affine that leads back: x = (y - shift) / scale."""
-        pairs = zip(self.scale, self.shift, strict=True)
-        return Affine(tuple(1.0 / s for s in self.scale), tuple(-b / s + 0.0 for s, b in pairs))
-
-    def take(self, channels: Sequence[int]) -> "Affine":
-        """The same map of other channels: reordered, or one repeated."""
-        return Affine(tuple(self.scale[c] for c in channels), tuple(self.shift[c] for c in channels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +23,13 @@ class Image:
 
     Attributes:
         names: of the channels.
-        white: level of full intensity: 255, 65535, the range given; None for floats in raw units.
+        white_level: level of full intensity: 255, 65535, the range given; None for floats in raw units.
         histogram: (C, bins) counts of an integer image; None for floats.
         pixels: finite values (N, C) of a float image; None for integers.
     """
 
     names: tuple[str, ...]
-    white: float | None
+    white_level: float | None
     histogram: Array | None = None
     pixels: Array | None = None
 
@@ -67,9 +39,9 @@ class Image:
         Raises:
             InputError: a float image has none.
         """
-        if self.white is None:
+        if self.white_level is None:
             raise InputError("no-range", "a float image has no level of full intensity: give one with --range")
-        return float(self.white)
+        return float(self.white_level)
 
     def columns(self, per: str) -> list[tuple[Array, Array]]:
         """Sorted values and their counts: of each channel, or with per="image" of all channels together."""
@@ -89,7 +61,7 @@ class Image:
 def unit(image: Image) -> Affine:
     """[0,1]: x/255, or x/65535 at 16 bits.
 
-    >>> unit(Image(names=("L",), white=255)).scale[0] == 1 / 255
+    >>> unit(Image(names=("L",), white_level=255)).scale[0] == 1 / 255
     True
     """
     return Affine((1.0 / image.full(),) * len(image.names), (0.0,) * len(image.names))
@@ -106,7 +78,7 @@ def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error"
     Float images without --range are not divided: their mean and std are in raw units. Mean and std come from
     --stats, --mean and --std, --preset, or are computed first.
     """
-    white = float(image.white or 1)
+    white = float(image.white_level or 1)
     spread = _divisors(std, image.names, zero_std, "std")
     return Affine.centered([m * white for m in mean], [s * white for s in spread])
 
@@ -148,7 +120,7 @@ def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: s
         zero_std: what a constant image does.
     """
     mean, std = _moments(image, "image")
-    bias = sqrt_bias * float(image.white or 1) ** 2
+    bias = sqrt_bias * float(image.white_level or 1) ** 2
     spread = [math.sqrt(bias + s * s) if bias else s for s in std]
     divisors = _divisors(spread, image.names, zero_std, "std")
     return Affine.centered(mean, [d / _positive("scale", scale) for d in divisors])
@@ -198,7 +170,7 @@ def percentile(
         raise UsageError(f"percentile {lo:g},{hi:g}: give 0 <= LO < HI <= 100")
     if over == "dataset":
         assert low is not None and high is not None
-        white = float(image.white or 1)
+        white = float(image.white_level or 1)
         bottom, top = [v * white for v in low], [v * white for v in high]
     else:
         columns = image.columns(per)

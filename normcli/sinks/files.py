@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError, MissingExtraError
+from normcli.kernels.affine import Affine
 
 Array = np.ndarray[Any, Any]
 Parts = list[Any]
-Affine = tuple[tuple[float, ...], tuple[float, ...]]
 
 SUFFIXES = {"npy": ".npy", "npz": ".npz", "safetensors": ".safetensors"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip must hold a time; np.savez takes now, and no two runs give the same bytes

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from normcli import storage
 from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
-from normcli.summary.validate import flaw
+from normcli.summary.validate import find_invalid_key
 
 if TYPE_CHECKING:
     from normcli.tally import Tally
@@ -184,7 +184,7 @@ class Summary:
         missing = [key for key in _KEYS if key not in document]
         if missing:
             raise StatisticsFileError(f"{name}: damaged statistics file, {', '.join(missing)} missing")
-        wrong = flaw(document)
+        wrong = find_invalid_key(document)
         if wrong is not None:
             raise StatisticsFileError(f"{name}: damaged statistics file, {wrong!r} of the wrong type, length or value")
         del document["schema"]
@@ -219,7 +219,7 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
         UsageError: settings that differ, taking away what is not in the sum, or nothing to merge.
         NoInputError: nothing is left.
     """
-    from normcli.summary.parts import together
+    from normcli.summary.parts import merge_parts
     from normcli.tally import Tally
 
     if not summaries:
@@ -237,14 +237,14 @@ def merge(*summaries: Summary, minus: Iterable[Summary] = (), force: bool = Fals
             )
     settings = {key: value for key, value in first.settings.items() if key != "shard"}
     if not force:
-        shard = together([s.settings.get("shard") for s in summaries], [s.settings.get("shard") for s in taken])
+        shard = merge_parts([s.settings.get("shard") for s in summaries], [s.settings.get("shard") for s in taken])
         if shard is not None:
             settings["shard"] = shard
     for summary in summaries:
         total.add(_verified(summary))
     for summary in taken:
         total.add(_verified(summary), -1)
-        if not total.is_sound():
+        if not total.is_valid():
             raise UsageError("cannot subtract: these images are not part of the sum")
     return Summary.of(total, settings, _provenance([*summaries, *taken]))
 

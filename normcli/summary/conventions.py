@@ -9,7 +9,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tally import Bucket, Floats, Tally
-from normcli.tally.exact import root
+from normcli.tally.exact import sqrt_fraction
 from normcli.tally.floats import bin_values
 from normcli.tally.groups import Group, Sums
 
@@ -69,7 +69,7 @@ def _advice(counts: list[int]) -> str:
     return f"have no common mean and std ({hint})"
 
 
-def white(dtype: str, setting: int | None) -> int | None:
+def white_level(dtype: str, setting: int | None) -> int | None:
     """Value of full intensity: 255, 65535 or the range given; None for raw units."""
     if dtype == "uint8":
         return 255
@@ -87,14 +87,14 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Sta
     Returns:
         pixels, depth, mean, std, min, max, percentiles and conventions.
     """
-    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    parts = [_Part(bucket, white_level(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
     count = range(len(names))
     number = sum((part.pixels for part in parts), Fraction(0))
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in count]
     floats = any(isinstance(part.bucket, Floats) for part in parts)
     ranges = [_range(parts, c) for c in count]
     mean = [m for m, _, _ in pooled]
-    whites = [part.white or 0 for part in parts]
+    whites = [part.white_level or 0 for part in parts]
     return {
         "pixels": int(number) if number.denominator == 1 else float(number),
         "depth": None if floats else max(whites),
@@ -113,7 +113,7 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Sta
 
 def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> Statistics:
     """What the statistics file gives for a group: images, pixels, mean and std."""
-    parts = [_Scaled(sums, white(sums.dtype, settings["range"]), names) for sums in group.parts.values()]
+    parts = [_Scaled(sums, white_level(sums.dtype, settings["range"]), names) for sums in group.parts.values()]
     number = sum((part.pixels for part in parts), Fraction(0))
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in range(len(names))]
     pixels = int(number) if number.denominator == 1 else float(number)
@@ -128,8 +128,8 @@ def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) 
 class _Scaled:
     """Sums of a bucket, seen through the channels that all share and scaled to full intensity 1."""
 
-    def __init__(self, bucket: Bucket | Sums, white: int | None, names: list[str]) -> None:
-        self.counted, self.white, self.scale = bucket, white, white or 1
+    def __init__(self, bucket: Bucket | Sums, white_level: int | None, names: list[str]) -> None:
+        self.counted, self.white_level, self.scale = bucket, white_level, white_level or 1
         self.pixels = Fraction(bucket.weight, bucket.unit)
         alpha = bucket.channels in (2, 4) and names[-1] == "A"
         repeated = bucket.channels - alpha == 1 and len(names) - alpha == 3
@@ -144,8 +144,8 @@ class _Scaled:
 class _Part(_Scaled):
     """One bucket with its histogram and per-image sums."""
 
-    def __init__(self, bucket: Bucket, white: int | None, names: list[str]) -> None:
-        super().__init__(bucket, white, names)
+    def __init__(self, bucket: Bucket, white_level: int | None, names: list[str]) -> None:
+        super().__init__(bucket, white_level, names)
         self.bucket = bucket
 
     def values(self, bins: Any, channel: int, scale: int | None) -> Any:
@@ -167,8 +167,8 @@ def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[fl
     total = sum((s for s, _ in sums), Fraction(0))
     squares = sum((q for _, q in sums), Fraction(0))
     spread = squares - total * total / number
-    sample = root(spread / (number - 1)) if number > 1 else None
-    return float(total / number), root(spread / number), sample
+    sample = sqrt_fraction(spread / (number - 1)) if number > 1 else None
+    return float(total / number), sqrt_fraction(spread / number), sample
 
 
 def _image_conventions(parts: list[_Part], count: int) -> Statistics:
@@ -183,20 +183,20 @@ def _image_conventions(parts: list[_Part], count: int) -> Statistics:
     return {
         "mean_of_image_stds": {"mean": mean, "std": [float(v) for v in average("std", images)]},
         "mean_of_image_sample_stds": {"mean": mean, "std": sample},
-        "root_mean_image_variance": {"mean": mean, "std": [root(v) for v in average("variance", images, 2)]},
+        "root_mean_image_variance": {"mean": mean, "std": [sqrt_fraction(v) for v in average("variance", images, 2)]},
     }
 
 
 def of_equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
     """Mean and std where every image weighs the same, whatever its size: E over images of E[x] and of E[x^2]."""
-    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    parts = [_Part(bucket, white_level(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
     images = sum(part.bucket.per_image.images for part in parts)
     mean, std = [], []
     for c in range(len(names)):
         first = sum((part.per_image("mean", c) for part in parts), Fraction(0)) / images
         second = sum((part.per_image("variance", c, 2) + part.per_image("square", c, 2) for part in parts), Fraction(0))
         mean.append(float(first))
-        std.append(root(second / images - first * first))
+        std.append(sqrt_fraction(second / images - first * first))
     return mean, std
 
 
@@ -208,7 +208,7 @@ def of_equal_groups(groups: Mapping[str, Statistics], count: int) -> tuple[list[
         second = [m * m + Fraction(group["std"][c]) ** 2 for m, group in zip(first, groups.values(), strict=True)]
         average = sum(first, Fraction(0)) / len(groups)
         mean.append(float(average))
-        std.append(root(sum(second, Fraction(0)) / len(groups) - average * average))
+        std.append(sqrt_fraction(sum(second, Fraction(0)) / len(groups) - average * average))
     return mean, std
 
 
@@ -265,5 +265,5 @@ def percentiles(
     tally: Tally, settings: Mapping[str, Any], names: list[str], percents: Sequence[float]
 ) -> list[list[float]]:
     """Any percentiles of a set of images, per channel: one row for each of `percents`."""
-    parts = [_Part(bucket, white(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    parts = [_Part(bucket, white_level(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
     return list(_percentiles(parts, len(names), percents).values())

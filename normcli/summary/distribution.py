@@ -6,7 +6,7 @@ from typing import Any
 
 from normcli.errors import StatisticsFileError
 from normcli.summary import Summary
-from normcli.tally.exact import unpacked
+from normcli.tally.exact import run_length_decode
 
 Level = tuple[float, float]
 
@@ -82,7 +82,7 @@ def _rows(bucket: dict[str, Any], summary: Summary) -> list[list[tuple[int, int]
 
 
 def _occupied(packing: list[int], size: int) -> Iterator[tuple[int, int]]:
-    return ((value, count) for value, count in enumerate(unpacked(packing, size)) if count)
+    return ((value, count) for value, count in enumerate(run_length_decode(packing, size)) if count)
 
 
 def _float(key: int) -> float:

@@ -8,12 +8,12 @@ from normcli.errors import UsageError
 Part = Mapping[str, Any] | None  # {"of": N, "parts": [I, …]}; None is all of it
 
 
-def together(added: Iterable[Part], taken: Iterable[Part] = ()) -> dict[str, Any] | None:
+def merge_parts(added: Iterable[Part], taken: Iterable[Part] = ()) -> dict[str, Any] | None:
     """Say which parts a sum holds, None where it is all of them.
 
-    >>> together([{"of": 3, "parts": [1]}, {"of": 3, "parts": [3]}])
+    >>> merge_parts([{"of": 3, "parts": [1]}, {"of": 3, "parts": [3]}])
     {'of': 3, 'parts': [1, 3]}
-    >>> together([{"of": 2, "parts": [1]}, {"of": 2, "parts": [2]}]) is None
+    >>> merge_parts([{"of": 2, "parts": [1]}, {"of": 2, "parts": [2]}]) is None
     True
 
     Raises:

@@ -111,13 +111,13 @@ def histogram(summary: Summary, columns: int) -> list[list[int]] | None:
     """
     if summary.depth is None:
         return None
-    from normcli.tally.exact import unpacked
+    from normcli.tally.exact import run_length_decode
 
     out = [[0] * columns for _ in summary.channels]
     for bucket in summary.state["buckets"]:
         bins = 256 if bucket["dtype"] == "uint8" else 65536
         white = 255 if bins == 256 else summary.settings.get("range") or 65535
-        rows = [unpacked(row, bins) for row in bucket["histogram"]]
+        rows = [run_length_decode(row, bins) for row in bucket["histogram"]]
         if len(rows) < len(out):
             alpha = rows[1:2] if summary.channels[-1] == "A" else []
             rows = [rows[0]] * (len(out) - len(alpha)) + alpha

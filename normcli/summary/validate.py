@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 
-def flaw(document: Mapping[str, Any]) -> str | None:
+def find_invalid_key(document: Mapping[str, Any]) -> str | None:
     """Name the first key of the wrong type, length or value; None for a sound document.
 
-    >>> flaw({"channels": ["L"], "mean": [0.5, 0.5]})
+    >>> find_invalid_key({"channels": ["L"], "mean": [0.5, 0.5]})
     'mean'
     """
     channels = document.get("channels")

@@ -14,10 +14,10 @@ import numpy as np
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import Integers
-from normcli.tally.per_image import Moments, PerImage
-from normcli.tally.small_images import Small
+from normcli.tally.per_image import ImageMoments, PerImage
+from normcli.tally.small_images import SmallImageBuffer
 
-__all__ = ["Bucket", "Floats", "Integers", "Moments", "PerImage", "Tally", "digest", "kind"]
+__all__ = ["Bucket", "Floats", "ImageMoments", "Integers", "PerImage", "Tally", "bucket_dtype", "digest"]
 
 Array = np.ndarray[Any, Any]
 
@@ -72,7 +72,7 @@ class Tally:
         data: bytes | memoryview | None = None,
         group: str | None = None,
         moments: bool = False,
-    ) -> Moments | None:
+    ) -> ImageMoments | None:
         """Add one image.
 
         Args:
@@ -87,18 +87,18 @@ class Tally:
         Raises:
             InputError: see `nan`; the tally is then unchanged.
         """
-        dtype = kind(pixels)
+        dtype = bucket_dtype(pixels)
         unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
         key = (pixels.shape[2], dtype, unit)
         bucket = self.buckets.get(key)
         if bucket is None:
             bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
-        found: Moments | None = None
+        found: ImageMoments | None = None
         by_channel: list[Any]
         if isinstance(bucket, Floats):
             found, *by_channel = bucket.count(pixels, nan)
             weight = found.weight
-        elif group is None and not moments and weights is None and Small.takes(pixels):
+        elif group is None and not moments and weights is None and SmallImageBuffer.accepts(pixels):
             bucket.count_later(pixels)
         else:
             weight, sums = bucket.count(pixels, weights)
@@ -151,14 +151,14 @@ class Tally:
             if not mine_group.parts:
                 del self.groups[name]
 
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Say whether this can be the tally of some images: false after taking away what was not in it."""
         counters = (self.composition, self.failed, self.skipped)
         return (
-            all(bucket.is_sound() for bucket in self.buckets.values())
+            all(bucket.is_valid() for bucket in self.buckets.values())
             and self._notes_agree()
             and all(count >= 0 for counter in counters for count in counter.values())
-            and all(group.is_sound() for group in self.groups.values())
+            and all(group.is_valid() for group in self.groups.values())
         )
 
     def _notes_agree(self) -> bool:
@@ -201,12 +201,12 @@ class Tally:
         tally.digest = int(state["digest"], 16)
         for name, group in state.get("groups", {}).items():
             tally.groups[name] = Group.from_state(group)
-        if not tally.is_sound():
+        if not tally.is_valid():
             raise ValueError("counts that no images can have")
         return tally
 
 
-def kind(pixels: Array) -> str:
+def bucket_dtype(pixels: Array) -> str:
     """Which bucket pixels belong to: "uint8", "uint16" or "float"."""
     return _KINDS[pixels.dtype.char]
 

@@ -7,10 +7,10 @@ from fractions import Fraction
 FLOAT_BITS = 1074  # every finite float64 is a multiple of 2^-1074
 
 
-def root(square: Fraction) -> float:
+def sqrt_fraction(square: Fraction) -> float:
     """Square root of a fraction, correctly rounded to float64.
 
-    >>> root(Fraction(1, 4)), root(Fraction(2)) == math.sqrt(2)
+    >>> sqrt_fraction(Fraction(1, 4)), sqrt_fraction(Fraction(2)) == math.sqrt(2)
     (0.5, True)
     """
     if square <= 0:
@@ -24,20 +24,20 @@ def root(square: Fraction) -> float:
     return float(Fraction(2 * whole + inexact, 1 << (shift + 1)))
 
 
-def held(value: float) -> int:
+def to_fixed_point(value: float) -> int:
     """A finite float as an integer number of 2^-1074: exact.
 
-    >>> held(0.5) == 1 << 1073
+    >>> to_fixed_point(0.5) == 1 << 1073
     True
     """
     numerator, denominator = value.as_integer_ratio()
     return (numerator << FLOAT_BITS) // denominator
 
 
-def packed(counts: Iterable[int]) -> list[int]:
+def run_length_encode(counts: Iterable[int]) -> list[int]:
     """A histogram as a short list: a negative number -k stands for k zeros.
 
-    >>> packed([0, 0, 0, 5, 0, 7])
+    >>> run_length_encode([0, 0, 0, 5, 0, 7])
     [-3, 5, -1, 7]
     """
     out: list[int] = []
@@ -53,10 +53,10 @@ def packed(counts: Iterable[int]) -> list[int]:
     return out
 
 
-def unpacked(packing: Iterable[int], size: int) -> list[int]:
-    """The histogram that `packed` made short.
+def run_length_decode(packing: Iterable[int], size: int) -> list[int]:
+    """The histogram that `run_length_encode` shortened.
 
-    >>> unpacked([-3, 5, -1, 7], 8)
+    >>> run_length_decode([-3, 5, -1, 7], 8)
     [0, 0, 0, 5, 0, 7, 0, 0]
 
     Raises:

@@ -11,8 +11,8 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.kernels.kernel import contiguous
-from normcli.tally.exact import FLOAT_BITS, held, packed, root, unpacked
-from normcli.tally.per_image import Moments, PerImage
+from normcli.tally.exact import FLOAT_BITS, run_length_decode, run_length_encode, sqrt_fraction, to_fixed_point
+from normcli.tally.per_image import ImageMoments, PerImage
 
 Array = np.ndarray[Any, Any]
 
@@ -38,11 +38,11 @@ class Floats:
         self.histogram: Array = np.zeros((channels, _BINS), np.int64)
         self.total = [0] * channels
         self.squares = [0] * channels
-        self.lowest = [Extremes() for _ in range(channels)]
-        self.highest = [Extremes() for _ in range(channels)]  # of negated values: one order serves both
+        self.lowest = [ExtremeValues() for _ in range(channels)]
+        self.highest = [ExtremeValues() for _ in range(channels)]  # of negated values: one order serves both
         self.per_image = PerImage(channels, FLOAT_BITS)
 
-    def count(self, pixels: Array, nan: str) -> tuple[Moments, list[int], list[int]]:
+    def count(self, pixels: Array, nan: str) -> tuple[ImageMoments, list[int], list[int]]:
         """Add one image (H,W,C); give its moments, and its sums of values and of squares in the units above.
 
         Raises:
@@ -61,7 +61,7 @@ class Floats:
 
     def count_sums(
         self, weight: int, left_out: int, own: Array, total: list[int], squares: list[int], extremes: Array
-    ) -> Moments:
+    ) -> ImageMoments:
         """Add one image by its sums, histogram (C,65536) and extremes (C,2); give its moments."""
         self.weight += weight
         self.not_finite += left_out
@@ -73,13 +73,13 @@ class Floats:
             self.squares[c] += squares[c]
             low, high = float(extremes[c, 0]), float(extremes[c, 1])
             # 0 has two signs, which are equal as keys: the first to come would stay, and show in the state
-            self.lowest[c].add(Extremes([low + 0.0]))
-            self.highest[c].add(Extremes([0.0 - high]))
+            self.lowest[c].add(ExtremeValues([low + 0.0]))
+            self.highest[c].add(ExtremeValues([0.0 - high]))
             spread = Fraction(weight * squares[c] - total[c] ** 2, weight * weight << 2 * FLOAT_BITS)
-            one.mean[c], one.std[c] = held(moments.mean[c]), held(moments.std[c])
-            one.variance[c] = held(float(spread))
-            one.square[c] = held(moments.mean[c] * moments.mean[c])
-            one.sample_std[c] = held(moments.sample_std[c]) if moments.sample_std else 0
+            one.mean[c], one.std[c] = to_fixed_point(moments.mean[c]), to_fixed_point(moments.std[c])
+            one.variance[c] = to_fixed_point(float(spread))
+            one.square[c] = to_fixed_point(moments.mean[c] * moments.mean[c])
+            one.sample_std[c] = to_fixed_point(moments.sample_std[c]) if moments.sample_std else 0
         self.per_image.add(one)
         return moments
 
@@ -112,12 +112,12 @@ class Floats:
         low, high = self.lowest[channel].first(), self.highest[channel].first()
         return None if low is None or high is None else (low, 0.0 - high)
 
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Say whether the sums can be those of images."""
         spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
         counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weight).all()
         some = (self.weight > 0) == (self.per_image.images > 0)
-        return bool(self.weight >= 0 and spread and counted and some and self.per_image.is_sound(1 << 512))
+        return bool(self.weight >= 0 and spread and counted and some and self.per_image.is_valid(1 << 512))
 
     def is_empty(self) -> bool:
         """Say whether nothing is left after taking away."""
@@ -130,7 +130,7 @@ class Floats:
             "dtype": self.dtype,
             "pixels": self.weight,
             "not_finite": self.not_finite,
-            "histogram": [packed(row) for row in self.histogram.tolist()],
+            "histogram": [run_length_encode(row) for row in self.histogram.tolist()],
             "total": [str(v) for v in self.total],
             "squares": [str(v) for v in self.squares],
             "lowest": [e.state() for e in self.lowest],
@@ -147,16 +147,16 @@ class Floats:
             raise ValueError("sums of another number of channels")
         one = cls(channels)
         one.weight, one.not_finite = int(state["pixels"]), int(state["not_finite"])
-        one.histogram[:] = [unpacked(row, _BINS) for row in state["histogram"]]
+        one.histogram[:] = [run_length_decode(row, _BINS) for row in state["histogram"]]
         one.total = [int(v) for v in state["total"]]
         one.squares = [int(v) for v in state["squares"]]
-        one.lowest = [Extremes.from_state(row) for row in state["lowest"]]
-        one.highest = [Extremes.from_state(row) for row in state["highest"]]
+        one.lowest = [ExtremeValues.from_state(row) for row in state["lowest"]]
+        one.highest = [ExtremeValues.from_state(row) for row in state["highest"]]
         one.per_image = PerImage.from_state(channels, FLOAT_BITS, state["per_image"])
         return one
 
 
-class Extremes:
+class ExtremeValues:
     """The smallest values of a set, as many as are kept, that can be added and taken away.
 
     Attributes:
@@ -167,7 +167,7 @@ class Extremes:
     def __init__(self, values: Iterable[float] = (), bound: float | None = None) -> None:
         self.values, self.bound = Counter(values), bound
 
-    def add(self, other: "Extremes", sign: int = 1) -> None:
+    def add(self, other: "ExtremeValues", sign: int = 1) -> None:
         """Add (or take away) values; knowledge ends where either's ends, or where too many are known."""
         for value, count in other.values.items():
             self.values[value] += sign * count
@@ -191,7 +191,7 @@ class Extremes:
         return {"values": sorted(self.values.elements()), "bound": self.bound}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Extremes":
+    def from_state(cls, state: Mapping[str, Any]) -> "ExtremeValues":
         """Read what `state` gave."""
         bound = state["bound"]
         values = [float(v) + 0.0 for v in state["values"]]
@@ -239,7 +239,7 @@ def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[i
         extremes[:, 0], extremes[:, 1] = rows.min(axis=0), rows.max(axis=0)
     for c in range(channels):
         histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
-    exact = [[held(float(v)) for v in rows[:, c]] for c in range(channels)]
+    exact = [[to_fixed_point(float(v)) for v in rows[:, c]] for c in range(channels)]
     return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
 
 
@@ -256,13 +256,13 @@ def _gathered(bins: Array, extra: int) -> list[int]:
     return out
 
 
-def _float_moments(weight: int, total: list[int], squares: list[int], extremes: Array) -> Moments:
+def _float_moments(weight: int, total: list[int], squares: list[int], extremes: Array) -> ImageMoments:
     mean, std, sample = [], [], []
     for t, q in zip(total, squares, strict=True):
         mean.append(float(Fraction(t, weight << FLOAT_BITS)))
         spread = Fraction(weight * q - t * t, 1 << 2 * FLOAT_BITS)
-        std.append(root(spread / (weight * weight)))
+        std.append(sqrt_fraction(spread / (weight * weight)))
         if weight > 1:
-            sample.append(root(spread / (weight * (weight - 1))))
+            sample.append(sqrt_fraction(spread / (weight * (weight - 1))))
     low, high = extremes[:, 0].tolist(), extremes[:, 1].tolist()
-    return Moments(weight, mean, std, sample if weight > 1 else None, low, high)
+    return ImageMoments(weight, mean, std, sample if weight > 1 else None, low, high)

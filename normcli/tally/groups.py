@@ -39,7 +39,7 @@ class Sums:
         bits = FLOAT_BITS if self.dtype == "float" else 0
         return Fraction(self.total[channel], 1 << bits), Fraction(self.squares[channel], 1 << 2 * bits)
 
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Say whether these can be sums over images."""
         spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
         return spread and self.images >= 0 and self.weight >= self.images
@@ -68,9 +68,9 @@ class Group:
             if mine.images == 0 and not any(mine.squares):
                 del self.parts[key]
 
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Say whether these can be sums over images."""
-        return all(part.is_sound() for part in self.parts.values())
+        return all(part.is_valid() for part in self.parts.values())
 
     def _part(self, key: Key) -> Sums:
         if key not in self.parts:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from normcli.kernels.kernel import as_words, contiguous
-from normcli.tally.exact import packed, unpacked
-from normcli.tally.per_image import Moments, PerImage
-from normcli.tally.small_images import Small, histogram_of
+from normcli.tally.exact import run_length_decode, run_length_encode
+from normcli.tally.per_image import ImageMoments, PerImage
+from normcli.tally.small_images import SmallImageBuffer, histogram_of
 
 Array = np.ndarray[Any, Any]
 
@@ -33,7 +33,7 @@ class Integers:
         self._histogram: Array = np.zeros((channels, _BINS[dtype]), np.int64)
         self._per_image = PerImage(channels, _BITS)
         self._rows: list[tuple[Array, Array]] = []  # weights (B) and sums (B,C,2) of images not yet in it
-        self._small = Small(channels)  # images not yet in any of them
+        self._small = SmallImageBuffer(channels)  # images not yet in any of them
 
     def count(self, pixels: Array, weights: Array | None) -> tuple[int, Array]:
         """Add one image (H,W,C); give its weight and its sums (C,2) of values and of squares."""
@@ -46,14 +46,14 @@ class Integers:
         return weight, sums
 
     def count_later(self, pixels: Array) -> None:
-        """Add one image that `Small.takes`, of which nothing is asked but what it adds to the others."""
+        """Add one image that `SmallImageBuffer.accepts`, of which nothing is asked but what it adds to the others."""
         self._small.add(pixels)
-        if self._small.full:
+        if self._small.is_full:
             self._settle()
 
     def _settle(self) -> None:
         if len(self._small):
-            histogram, images = self._small.counted()
+            histogram, images = self._small.flush()
             self._histogram += histogram
             self._rows += [(np.full(len(sums), pixels), sums) for pixels, sums in images]
 
@@ -70,7 +70,7 @@ class Integers:
         self._rows.append((np.array([weight]), sums[None]))
         return weight, sums
 
-    def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> Moments:
+    def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> ImageMoments:
         """Mean, std and range of the image that `count` just added."""
         mean, std, sample, *_ = self._values(np.array([weight]), sums[None])
         counted = pixels if weights is None else pixels[weights > 0][:, None]
@@ -78,7 +78,7 @@ class Integers:
         low, high = (bound(axis=0) for bound in (counted.min, counted.max))
         low, high = low.min(axis=0).astype(float).tolist(), high.max(axis=0).astype(float).tolist()
         sampled = sample[0].tolist() if weight > self.unit else None
-        return Moments(weight, mean[0].tolist(), std[0].tolist(), sampled, low, high)
+        return ImageMoments(weight, mean[0].tolist(), std[0].tolist(), sampled, low, high)
 
     @property
     def per_image(self) -> PerImage:
@@ -144,12 +144,12 @@ class Integers:
         bins = np.flatnonzero(self.histogram[channel])
         return int(bins[0]), int(bins[-1])
 
-    def is_sound(self) -> bool:
+    def is_valid(self) -> bool:
         """Say whether the counts can be those of images: what a wrong subtraction breaks."""
         totals = self.histogram.sum(axis=1)
         counted = (self.histogram >= 0).all() and (totals == totals[0]).all()
         return bool(
-            counted and self.per_image.is_sound(_BINS[self.dtype]) and (totals[0] > 0) == (self.per_image.images > 0)
+            counted and self.per_image.is_valid(_BINS[self.dtype]) and (totals[0] > 0) == (self.per_image.images > 0)
         )
 
     def is_empty(self) -> bool:
@@ -162,7 +162,7 @@ class Integers:
             "channels": self.channels,
             "dtype": self.dtype,
             "unit": self.unit,
-            "histogram": [packed(row) for row in self.histogram.tolist()],
+            "histogram": [run_length_encode(row) for row in self.histogram.tolist()],
             "per_image": self.per_image.state(),
         }
 
@@ -173,7 +173,7 @@ class Integers:
         if channels != state["channels"] or dtype not in _BINS or unit not in (1, 255, 65535):
             raise ValueError("histograms of another number of channels, depth or weight")
         one = cls(channels, dtype, unit)
-        one.histogram[:] = [unpacked(row, _BINS[one.dtype]) for row in state["histogram"]]
+        one.histogram[:] = [run_length_decode(row, _BINS[one.dtype]) for row in state["histogram"]]
         one._per_image = PerImage.from_state(one.channels, _BITS, state["per_image"])
         return one
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
-class Moments(NamedTuple):
+class ImageMoments(NamedTuple):
     """What one image says, per channel, in levels as stored.
 
     Attributes:
@@ -62,7 +62,7 @@ class PerImage:
         sums = {name: [str(v) for v in getattr(self, name)] for name in self.SUMS}
         return {"bits": self.bits, "images": self.images, "sampled": self.sampled, **sums}
 
-    def is_sound(self, limit: int) -> bool:
+    def is_valid(self, limit: int) -> bool:
         """Say whether these can be sums over images whose values stay below `limit`."""
         levels = self.images * limit << self.bits
         below = all(abs(v) <= levels for name in ("mean", "std") for v in getattr(self, name))

@@ -29,7 +29,7 @@ _USUAL = (
 )
 
 
-def packed(tally: Tally) -> bytes:
+def to_bytes(tally: Tally) -> bytes:
     """Pack the tally of exactly one image.
 
     Raises:
@@ -56,8 +56,8 @@ def packed(tally: Tally) -> bytes:
     return b"".join([*map(deflate.compress, parts), deflate.flush()])
 
 
-def unpacked(data: bytes) -> Tally:
-    """Read what `packed` gave: the same tally, to the last bit.
+def from_bytes(data: bytes) -> Tally:
+    """Read what `to_bytes` returned: the same tally, to the last bit.
 
     Raises:
         ValueError, KeyError, TypeError: not such a packing; never more memory than an image's counts take.

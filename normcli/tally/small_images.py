@@ -17,12 +17,12 @@ Pixels = NDArray[np.uint8]
 Counts = NDArray[np.int64]
 
 
-class Small:
+class SmallImageBuffer:
     """Images of one number of channels that wait to be counted together.
 
-    >>> waiting = Small(1)
+    >>> waiting = SmallImageBuffer(1)
     >>> waiting.add(np.array([[[1], [2]]], np.uint8))
-    >>> histogram, sums = waiting.counted()
+    >>> histogram, sums = waiting.flush()
     >>> histogram[0, :4].tolist(), [(n, s.tolist()) for n, s in sums]
     ([0, 1, 1, 0], [(2, [[[3, 5]]])])
     """
@@ -36,12 +36,12 @@ class Small:
         return sum(map(len, self._held.values()))
 
     @staticmethod
-    def takes(pixels: NDArray[np.generic]) -> bool:
+    def accepts(pixels: NDArray[np.generic]) -> bool:
         """Say whether an image (H,W,C) is one of these."""
         return pixels.size <= LARGEST and pixels.dtype.char == "B" and pixels.shape[2] in _MODES
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether it is time to count them."""
         return self._size >= _FULL
 
@@ -51,7 +51,7 @@ class Small:
         self._size += len(data)
         self._held.setdefault(len(data) // self._channels, []).append(data)
 
-    def counted(self) -> tuple[Counts, Iterator[tuple[int, Counts]]]:
+    def flush(self) -> tuple[Counts, Iterator[tuple[int, Counts]]]:
         """Count and forget them.
 
         Returns:

@@ -1,6 +1,6 @@
 """The same numbers in other tools' words; `reading` understands those words again.
 
-A dialect is a function from `Constants` to text and a row in `DIALECTS`. Each says the numbers in its tool's
+A exporter is a function from `DatasetConstants` to text and a row in `EXPORTERS`. Each says the numbers in its tool's
 own range, channel order and name, to the last bit of float64, with a comment on the convention where the
 tool's format has comments.
 """
@@ -8,15 +8,15 @@ tool's format has comments.
 from collections.abc import Callable
 
 from normcli.constants.exporters import frameworks, plain
-from normcli.constants.exporters.values import DEFAULT, Constants
+from normcli.constants.exporters.values import DEFAULT, DatasetConstants
 from normcli.errors import unknown
 from normcli.summary import Summary
 
-__all__ = ["DEFAULT", "DIALECTS", "FORMATS", "Constants", "note", "say"]
+__all__ = ["DEFAULT", "EXPORTERS", "FORMAT_CHOICES", "DatasetConstants", "export", "format_note"]
 
-Dialect = Callable[[Constants], str]
+Exporter = Callable[[DatasetConstants], str]
 
-DIALECTS: dict[str, Dialect] = {
+EXPORTERS: dict[str, Exporter] = {
     "csv": plain.csv,
     "yaml": plain.yaml,
     "toml": plain.toml,
@@ -37,37 +37,39 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 # what --format takes: the command line draws the table and prints the statistics file itself
-FORMATS = ["table", "json", *DIALECTS]
+FORMAT_CHOICES = ["table", "json", *EXPORTERS]
 
 # formats without comments: what a reader must know, said beside them
 NOTES = {
-    "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {words}",
+    "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {description}",
 }
 
 
-def say(summary: Summary, dialect: str, convention: str = DEFAULT) -> str:
+def export(summary: Summary, exporter: str, convention: str = DEFAULT) -> str:
     """Say the mean and std of a summary in another tool's words.
 
     Args:
         summary: the statistics.
-        dialect: one of `DIALECTS`.
+        exporter: one of `EXPORTERS`.
         convention: which of the conventions is said.
 
     Raises:
-        UsageError: unknown dialect or convention; a constant channel, by which a tool would divide.
+        UsageError: unknown exporter or convention; a constant channel, by which a tool would divide.
     """
-    return _known(dialect)(Constants.of(summary, convention))
+    return _find(exporter)(DatasetConstants.of(summary, convention))
 
 
-def note(summary: Summary, dialect: str, convention: str = DEFAULT) -> str | None:
+def format_note(summary: Summary, exporter: str, convention: str = DEFAULT) -> str | None:
     """The comment of a format that cannot hold one."""
-    if dialect not in NOTES:
+    if exporter not in NOTES:
         return None
-    constants = Constants.of(summary, convention)
-    return NOTES[dialect].format(order=constants.order, range=constants.range, words=constants.words)
+    constants = DatasetConstants.of(summary, convention)
+    return NOTES[exporter].format(
+        order=constants.channel_order, range=constants.range, description=constants.description
+    )
 
 
-def _known(dialect: str) -> Dialect:
-    if dialect not in DIALECTS:
-        raise unknown("format", dialect, FORMATS)
-    return DIALECTS[dialect]
+def _find(name: str) -> Exporter:
+    if name not in EXPORTERS:
+        raise unknown("format", name, FORMAT_CHOICES)
+    return EXPORTERS[name]

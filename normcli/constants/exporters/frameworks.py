@@ -2,15 +2,15 @@
 
 import json
 
-from normcli.constants.exporters.values import Constants
+from normcli.constants.exporters.values import DatasetConstants
 
 
-def torchvision(constants: Constants) -> str:
+def torchvision(constants: DatasetConstants) -> str:
     """`transforms.Normalize` on what ToTensor gives: 0-1, RGB."""
-    constants.refuse_constant("torchvision")
+    constants.require_nonzero_std("torchvision")
     return f"""\
-# {constants.words}
-# torchvision: after ToTensor(), {constants.range}, {constants.order}
+# {constants.description}
+# torchvision: after ToTensor(), {constants.range}, {constants.channel_order}
 from torchvision import transforms
 
 normalize = transforms.Normalize(
@@ -20,28 +20,29 @@ normalize = transforms.Normalize(
 """
 
 
-def albumentations(constants: Constants) -> str:
+def albumentations(constants: DatasetConstants) -> str:
     """`A.Normalize`: mean and std in 0-1, pixels as stored, divided by max_pixel_value inside."""
-    constants.refuse_constant("albumentations")
+    constants.require_nonzero_std("albumentations")
     return f"""\
-# {constants.words}
-# Albumentations: mean and std in {constants.range}, {constants.order}; pixels as stored, {constants.stored_range}
+# {constants.description}
+# Albumentations: mean and std in {constants.range}, {constants.channel_order}; \
+pixels as stored, {constants.stored_range}
 import albumentations as A
 
 normalize = A.Normalize(
     mean={_tuple(constants.mean)},
     std={_tuple(constants.std)},
-    max_pixel_value={float(constants.white or 1)},
+    max_pixel_value={float(constants.max_value or 1)},
 )
 """
 
 
-def kornia(constants: Constants) -> str:
+def kornia(constants: DatasetConstants) -> str:
     """`kornia.augmentation.Normalize` on (B,C,H,W) in 0-1."""
-    constants.refuse_constant("kornia")
+    constants.require_nonzero_std("kornia")
     return f"""\
-# {constants.words}
-# Kornia: tensors (B,C,H,W) in {constants.range}, {constants.order}
+# {constants.description}
+# Kornia: tensors (B,C,H,W) in {constants.range}, {constants.channel_order}
 import kornia.augmentation as K
 
 normalize = K.Normalize(
@@ -51,13 +52,13 @@ normalize = K.Normalize(
 """
 
 
-def timm(constants: Constants) -> str:
+def timm(constants: DatasetConstants) -> str:
     """The mean and std of a timm data config, and its scripts' options."""
-    constants.refuse_constant("timm")
+    constants.require_nonzero_std("timm")
     flags = " ".join(["--mean", *map(repr, constants.mean), "--std", *map(repr, constants.std)])
     return f"""\
-# {constants.words}
-# timm: {constants.range}, {constants.order}
+# {constants.description}
+# timm: {constants.range}, {constants.channel_order}
 # create_transform(input_size=224, **data_config), create_model(..., pretrained_cfg_overlay=data_config)
 # train.py {flags}
 data_config = dict(
@@ -67,12 +68,12 @@ data_config = dict(
 """
 
 
-def fastai(constants: Constants) -> str:
+def fastai(constants: DatasetConstants) -> str:
     """`Normalize.from_stats`, the batch transform."""
-    constants.refuse_constant("fastai")
+    constants.require_nonzero_std("fastai")
     return f"""\
-# {constants.words}
-# fastai: a batch transform, after IntToFloatTensor, {constants.range}, {constants.order}
+# {constants.description}
+# fastai: a batch transform, after IntToFloatTensor, {constants.range}, {constants.channel_order}
 from fastai.vision.all import Normalize
 
 normalize = Normalize.from_stats(
@@ -82,13 +83,13 @@ normalize = Normalize.from_stats(
 """
 
 
-def keras(constants: Constants) -> str:
+def keras(constants: DatasetConstants) -> str:
     """`Normalization(mean, variance)` on pixels as stored."""
-    constants.refuse_constant("keras")
+    constants.require_nonzero_std("keras")
     variance = [std * std for std in constants.stored(constants.std)]
     return f"""\
-# {constants.words}
-# Keras: pixels as image_dataset_from_directory gives them, {constants.stored_range}, {constants.order};
+# {constants.description}
+# Keras: pixels as image_dataset_from_directory gives them, {constants.stored_range}, {constants.channel_order};
 # variance = std squared
 import keras
 
@@ -100,13 +101,13 @@ normalize = keras.layers.Normalization(
 """
 
 
-def keras_rescaling(constants: Constants) -> str:
+def keras_rescaling(constants: DatasetConstants) -> str:
     """`Rescaling(scale, offset)`: scale = 1 / (255 std), offset = -mean / std."""
-    constants.refuse_constant("keras-rescaling")
+    constants.require_nonzero_std("keras-rescaling")
     scale, offset = _affine(constants)
     return f"""\
-# {constants.words}
-# Keras: pixels (…,C) as stored, {constants.stored_range}, {constants.order}; x * scale + offset
+# {constants.description}
+# Keras: pixels (…,C) as stored, {constants.stored_range}, {constants.channel_order}; x * scale + offset
 import keras
 
 normalize = keras.layers.Rescaling(
@@ -116,12 +117,12 @@ normalize = keras.layers.Rescaling(
 """
 
 
-def huggingface(constants: Constants) -> str:
+def huggingface(constants: DatasetConstants) -> str:
     """A preprocessor_config.json: rescale by 1/255, then image_mean and image_std in 0-1."""
-    constants.refuse_constant("huggingface")
+    constants.require_nonzero_std("huggingface")
     config: dict[str, object] = {
         # JSON has no comments; the image processors keep unknown keys and do not use them
-        "_comment": f"normcli: {constants.words}; {constants.range}, {constants.order}",
+        "_comment": f"normcli: {constants.description}; {constants.range}, {constants.channel_order}",
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": constants.channels == ["R", "G", "B"],
         "do_resize": constants.resize is not None,
@@ -131,21 +132,21 @@ def huggingface(constants: Constants) -> str:
     config["do_center_crop"] = constants.center_crop is not None
     if constants.center_crop is not None:
         config["crop_size"] = {"height": constants.center_crop, "width": constants.center_crop}
-    config |= {"do_rescale": constants.white is not None, "rescale_factor": 1 / (constants.white or 1)}
+    config |= {"do_rescale": constants.max_value is not None, "rescale_factor": 1 / (constants.max_value or 1)}
     config |= {"do_normalize": True, "image_mean": constants.mean, "image_std": constants.std}
     return json.dumps(config, indent=2) + "\n"
 
 
-def opencv(constants: Constants) -> str:
+def opencv(constants: DatasetConstants) -> str:
     """Mean and scalefactor for pixels as `cv2.imread` gives them: as stored, BGR."""
-    constants.refuse_constant("opencv")
+    constants.require_nonzero_std("opencv")
     turned = constants.channels[:3] == ["R", "G", "B"]
     order = [2, 1, 0, *range(3, len(constants.channels))] if turned else list(range(len(constants.channels)))
     mean = [constants.stored(constants.mean)[c] for c in order]
     scale = [_affine(constants)[0][c] for c in order]
-    name = "".join(constants.channels[c] for c in order) if turned else constants.order
+    name = "".join(constants.channels[c] for c in order) if turned else constants.channel_order
     return f"""\
-# {constants.words}
+# {constants.description}
 # OpenCV: pixels as cv2.imread gives them, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays
 # cv2.dnn.blobFromImageWithParams(image, cv2.dnn.Image2BlobParams(scalefactor=scalefactor, mean=mean))
 # (blobFromImage takes one scalefactor for all channels and cannot say a std per channel)
@@ -154,13 +155,13 @@ scalefactor = {_tuple(scale)}
 """
 
 
-def mmcv(constants: Constants) -> str:
+def mmcv(constants: DatasetConstants) -> str:
     """`img_norm_cfg` of the OpenMMLab toolboxes: RGB order, pixels as stored."""
-    constants.refuse_constant("mmcv")
+    constants.require_nonzero_std("mmcv")
     rgb = constants.channels == ["R", "G", "B"]
     return f"""\
-# {constants.words}
-# mmcv, mmpretrain: pixels as stored, {constants.stored_range}; mean and std in {constants.order}\
+# {constants.description}
+# mmcv, mmpretrain: pixels as stored, {constants.stored_range}; mean and std in {constants.channel_order}\
 {"; to_rgb turns the loaded BGR round first" if rgb else ""}
 img_norm_cfg = dict(
     mean={constants.stored(constants.mean)},
@@ -172,12 +173,12 @@ img_norm_cfg = dict(
 """
 
 
-def dali(constants: Constants) -> str:
+def dali(constants: DatasetConstants) -> str:
     """Arguments of `fn.crop_mirror_normalize`: pixels as stored, RGB."""
-    constants.refuse_constant("dali")
+    constants.require_nonzero_std("dali")
     return f"""\
-# {constants.words}
-# NVIDIA DALI: decoded pixels, {constants.stored_range}, {constants.order}
+# {constants.description}
+# NVIDIA DALI: decoded pixels, {constants.stored_range}, {constants.channel_order}
 # images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, output_layout="CHW", **normalize)
 normalize = dict(
     mean={constants.stored(constants.mean)},
@@ -186,13 +187,13 @@ normalize = dict(
 """
 
 
-def onnx(constants: Constants) -> str:
+def onnx(constants: DatasetConstants) -> str:
     """Scale and bias, and how they fold into the first convolution of an exported network."""
-    constants.refuse_constant("onnx")
+    constants.require_nonzero_std("onnx")
     scale, bias = _affine(constants)
     return f"""\
-# {constants.words}
-# ONNX and other exports: a network that takes pixels as stored, {constants.stored_range}, {constants.order};
+# {constants.description}
+# ONNX and other exports: a network that takes pixels as stored, {constants.stored_range}, {constants.channel_order};
 # y = x * scale + bias. Exact without padding; a convolution that pads with zeros must pad with -bias / scale
 import numpy as np
 
@@ -209,7 +210,7 @@ def fold(weight, conv_bias):
 """
 
 
-def _affine(constants: Constants) -> tuple[list[float], list[float]]:
+def _affine(constants: DatasetConstants) -> tuple[list[float], list[float]]:
     """Scale and shift of pixels as stored: y = x * scale + shift."""
     scale = [1 / std for std in constants.stored(constants.std)]
     shift = [-mean / std for mean, std in zip(constants.mean, constants.std, strict=True)]

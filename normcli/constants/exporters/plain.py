@@ -2,60 +2,60 @@
 
 import json
 
-from normcli.constants.exporters.values import Constants
+from normcli.constants.exporters.values import DatasetConstants
 
 
-def csv(constants: Constants) -> str:
+def csv(constants: DatasetConstants) -> str:
     """One row a channel: channel,mean,std,range,convention."""
     rows = ["channel,mean,std,range,convention"]
-    units = "raw" if constants.white is None else "0-1"
+    units = "raw" if constants.max_value is None else "0-1"
     for name, mean, std in zip(constants.channels, constants.mean, constants.std, strict=True):
         rows.append(f"{name},{mean!r},{std!r},{units},{constants.convention}")
     return "\n".join(rows) + "\n"
 
 
-def yaml(constants: Constants) -> str:
+def yaml(constants: DatasetConstants) -> str:
     """A mapping of mean, std, channels, range, convention."""
     return f"# {_comment(constants)}\n" + "".join(f"{key}: {value}\n" for key, value in _pairs(constants))
 
 
-def toml(constants: Constants) -> str:
+def toml(constants: DatasetConstants) -> str:
     """The same pairs as TOML."""
     return f"# {_comment(constants)}\n" + "".join(f"{key} = {value}\n" for key, value in _pairs(constants))
 
 
-def env(constants: Constants) -> str:
+def env(constants: DatasetConstants) -> str:
     """Shell variables, values apart by spaces, for `eval` and `docker --env-file`-like uses."""
     rows = [f"# {_comment(constants)}", f"DATASET_MEAN='{_spaced(constants.mean)}'"]
     rows += [f"DATASET_STD='{_spaced(constants.std)}'", f"DATASET_CHANNELS='{' '.join(constants.channels)}'"]
     return "\n".join(rows) + "\n"
 
 
-def kaldi(constants: Constants) -> str:
+def kaldi(constants: DatasetConstants) -> str:
     """A CMVN statistics matrix: sums and the count, then sums of squares and 0.
 
     Kaldi computes mean = sum/count and variance = squares/count - mean^2 from it.
     """
-    constants.refuse_constant("kaldi")
+    constants.require_nonzero_std("kaldi")
     count = constants.pixels
     sums = [mean * count for mean in constants.mean]
     squares = [(std * std + mean * mean) * count for mean, std in zip(constants.mean, constants.std, strict=True)]
     return f" [\n  {_spaced([*sums, count])}\n  {_spaced([*squares, 0])} ]\n"
 
 
-def _pairs(constants: Constants) -> list[tuple[str, str]]:
+def _pairs(constants: DatasetConstants) -> list[tuple[str, str]]:
     # a list of numbers, a list of strings and a string are written alike in JSON, YAML and TOML
     return [
         ("mean", json.dumps(constants.mean)),
         ("std", json.dumps(constants.std)),
         ("channels", json.dumps(constants.channels)),
-        ("range", json.dumps("raw" if constants.white is None else "0-1")),
+        ("range", json.dumps("raw" if constants.max_value is None else "0-1")),
         ("convention", json.dumps(constants.convention)),
     ]
 
 
-def _comment(constants: Constants) -> str:
-    return f"{constants.words}; {constants.range}, {constants.order}"
+def _comment(constants: DatasetConstants) -> str:
+    return f"{constants.description}; {constants.range}, {constants.channel_order}"
 
 
 def _spaced(values: list[float]) -> str:

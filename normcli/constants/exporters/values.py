@@ -1,4 +1,4 @@
-"""The two numbers per channel that a dialect says, and where they come from."""
+"""The two numbers per channel that a exporter says, and where they come from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ DEFAULT = "pooled_population"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constants:
+class DatasetConstants:
     """Mean and std of a dataset in one convention; range 0-1 for integer images, else raw units.
 
     Attributes:
         mean, std: per channel.
         channels: ["R", "G", "B"], ["L"], …
-        white: value of full intensity as stored: 255, 65535; None for raw units.
+        max_value: value of full intensity as stored: 255, 65535; None for raw units.
         convention: "pooled_population", …
         images, pixels: how many they were computed from.
         resize, center_crop: the geometry they were computed after, or None.
@@ -27,7 +27,7 @@ class Constants:
     mean: list[float]
     std: list[float]
     channels: list[str]
-    white: int | None
+    max_value: int | None
     convention: str
     images: int
     pixels: float
@@ -35,19 +35,19 @@ class Constants:
     center_crop: int | None = None
 
     @classmethod
-    def of(cls, summary: Summary, convention: str = DEFAULT) -> "Constants":
+    def of(cls, summary: Summary, convention: str = DEFAULT) -> "DatasetConstants":
         """Take the constants of one convention from a summary.
 
         Raises:
             UsageError: unknown convention, or one that these statistics do not hold.
         """
-        mean, std = said(summary, convention)
+        mean, std = mean_and_std(summary, convention)
         geometry: dict[str, Any] = {k: summary.settings.get(k) for k in ("resize", "center_crop")}
         return cls(
             mean=mean,
             std=std,
             channels=summary.channels,
-            white=summary.depth,
+            max_value=summary.depth,
             convention=convention,
             images=summary.images,
             pixels=summary.pixels,
@@ -55,7 +55,7 @@ class Constants:
         )
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What the numbers are: convention, number of images, geometry."""
         after = [f"resize {self.resize}"] if self.resize else []
         after += [f"center crop {self.center_crop}"] if self.center_crop else []
@@ -64,26 +64,26 @@ class Constants:
         return f"{self.convention.replace('_', ' ')} over {many}{geometry}"
 
     @property
-    def order(self) -> str:
+    def channel_order(self) -> str:
         """The channels in words: "RGB", "L", "5 bands"."""
         return "".join(self.channels) if len(self.channels) < 5 else f"{len(self.channels)} bands"
 
     @property
     def range(self) -> str:
         """The range that mean and std are in."""
-        return "raw units" if self.white is None else "range 0-1"
+        return "raw units" if self.max_value is None else "range 0-1"
 
     @property
     def stored_range(self) -> str:
         """The range of the values as stored."""
-        return "raw units" if self.white is None else f"range 0-{self.white}"
+        return "raw units" if self.max_value is None else f"range 0-{self.max_value}"
 
     def stored(self, values: Sequence[float]) -> list[float]:
         """Bring values from 0-1 to the range of the pixels as stored."""
-        return [value * (self.white or 1) for value in values]
+        return [value * (self.max_value or 1) for value in values]
 
-    def refuse_constant(self, dialect: str) -> None:
-        """Stop before a dialect says something that divides by zero.
+    def require_nonzero_std(self, exporter: str) -> None:
+        """Stop before a exporter says something that divides by zero.
 
         Raises:
             UsageError: a channel with std 0.
@@ -91,12 +91,12 @@ class Constants:
         flat = [name for name, std in zip(self.channels, self.std, strict=True) if std == 0]
         if flat:
             raise UsageError(
-                f"constant channel, std 0: {', '.join(flat)}: {dialect} would divide by zero "
+                f"constant channel, std 0: {', '.join(flat)}: {exporter} would divide by zero "
                 "(json, yaml, csv and env print it as it is)"
             )
 
 
-def said(summary: Summary, convention: str) -> tuple[list[float], list[float]]:
+def mean_and_std(summary: Summary, convention: str) -> tuple[list[float], list[float]]:
     """Mean and std of a summary in one convention.
 
     Raises:

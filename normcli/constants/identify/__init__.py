@@ -21,14 +21,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from normcli.constants.identify.hypotheses import (
-    Reading,
+    Hypothesis,
+    available_conventions,
     distance_of,
-    held,
-    is_rounded,
-    letters,
+    find_misplaced,
+    hypotheses,
+    matches_digits,
     mean_distance,
-    misplaced,
-    readings,
+    order_name,
     std_distance,
 )
 from normcli.constants.parse_config import Number, number
@@ -48,7 +48,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recognition:
+class CheckResult:
     """What constants were recognized as.
 
     Attributes:
@@ -98,7 +98,7 @@ def check(
     *,
     preset: str = "",
     tolerance: float = TOLERANCE,
-) -> Recognition:
+) -> CheckResult:
     """Recognize constants against a dataset's statistics.
 
     Args:
@@ -114,17 +114,17 @@ def check(
     mean, std = _as_written(mean), None if std is None else _as_written(std)
     _refuse(summary, mean, std)
     known = preset or _published(mean, std)
-    every = list(readings(summary, std is not None))
+    every = list(hypotheses(summary, std is not None))
     clean = [r for r in every if not r.mistake]
-    exact = [r for r in clean if is_rounded(r, mean, std)]
+    exact = [r for r in clean if matches_digits(r, mean, std)]
     remarks = _absent(summary)
     if exact:
         return _result(summary, mean, std, "match", exact, known, remarks)
     near = sorted((r for r in clean if distance_of(r, mean, std) <= tolerance), key=lambda r: distance_of(r, mean, std))
     if near:
         return _close(summary, mean, std, near, known, remarks)
-    wrong = [r for r in every if r.mistake and is_rounded(r, mean, std)][:1]
-    wrong = wrong or misplaced(clean, mean, std)
+    wrong = [r for r in every if r.mistake and matches_digits(r, mean, std)][:1]
+    wrong = wrong or find_misplaced(clean, mean, std)
     wrong = wrong or [r for r in every if r.mistake and distance_of(r, mean, std) <= tolerance / 2][:1]
     if wrong:
         return _result(summary, mean, std, "mistake", wrong, known, remarks)
@@ -150,10 +150,10 @@ def _close(
     summary: Summary,
     mean: Sequence[Number],
     std: Sequence[Number] | None,
-    near: list[Reading],
+    near: list[Hypothesis],
     known: str,
     remarks: list[str],
-) -> Recognition:
+) -> CheckResult:
     """Among readings within the tolerance, say which, or that the data cannot tell."""
     documented = PRESETS[known].convention if known else ""
     order = [r for r in near if r.convention == documented] or near
@@ -235,7 +235,7 @@ def _typo(mean: Sequence[Number], std: Sequence[Number] | None, known: str) -> l
 
 
 def _absent(summary: Summary) -> list[str]:
-    there = {name for name, _, _ in held(summary, True)}
+    there = {name for name, _, _ in available_conventions(summary, True)}
     missing = [name.replace("_", " ") for name in CONVENTIONS if name not in there]
     return [f"these statistics hold no {', '.join(missing)}: not compared"] if missing else []
 
@@ -245,20 +245,20 @@ def _result(
     mean: Sequence[Number],
     std: Sequence[Number] | None,
     verdict: str,
-    chosen: list[Reading],
+    chosen: list[Hypothesis],
     known: str,
     remarks: list[str],
-    turned: list[Reading] | None = None,
-) -> Recognition:
+    turned: list[Hypothesis] | None = None,
+) -> CheckResult:
     first = chosen[0]
-    orders = list(dict.fromkeys(letters(summary, r.order) for r in [*chosen, *(turned or [])]))
+    orders = list(dict.fromkeys(order_name(summary, r.order) for r in [*chosen, *(turned or [])]))
     own_range = [r for r in chosen if r.range == first.range]
     distance = distance_of(first, mean, std)
     own_mean, own_std = first.own
     if verdict == "none":
         where = f"{first.convention.replace('_', ' ')}, {first.range}, {orders[0]}"
         remarks = [f"nearest, and shown above: {where}", *remarks]
-    return Recognition(
+    return CheckResult(
         verdict=verdict,
         conventions=[] if verdict == "none" else list(dict.fromkeys(r.convention for r in own_range)),
         range="" if verdict == "none" else first.range,
@@ -276,7 +276,7 @@ def _result(
 
 
 def _normalized(
-    summary: Summary, mean: Sequence[Number], std: Sequence[Number] | None, reading: Reading
+    summary: Summary, mean: Sequence[Number], std: Sequence[Number] | None, reading: Hypothesis
 ) -> dict[str, list[float | None]]:
     """Pooled mean and std, and the extremes, of this dataset once normalized by the constants given."""
 

@@ -12,7 +12,7 @@ _COARSEST = 0.01  # fewer than two decimals say nothing
 
 
 @dataclass(frozen=True)
-class Reading:
+class Hypothesis:
     """One way to read constants: what they would be if this way were right.
 
     Attributes:
@@ -48,7 +48,7 @@ def _ranges(summary: Summary) -> dict[str, float]:
     return {"0-1": 1.0, "0-255": 255.0} | ({f"0-{summary.depth}": float(summary.depth)} if summary.depth != 255 else {})
 
 
-def held(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], list[float]]]:
+def available_conventions(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], list[float]]]:
     """Each convention that these statistics hold: name, mean, std."""
     for name in CONVENTIONS:
         found = summary.conventions.get(name) or ({"mean": summary.mean, "std": summary.std} if "_pop" in name else {})
@@ -57,30 +57,30 @@ def held(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], l
             yield name, mean, std or summary.std
 
 
-def readings(summary: Summary, with_std: bool) -> Iterator[Reading]:
+def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
     """Every way to read constants; in each range and order the right one first."""
     orders = _orders(summary)
-    for convention, mean, std in held(summary, with_std):
+    for convention, mean, std in available_conventions(summary, with_std):
         for words, f in _ranges(summary).items():
             for order in orders:
                 m, s = [f * mean[c] for c in order], [f * std[c] for c in order]
                 where = (convention, words, f, order)
-                yield Reading(*where, m, s, (m, s))
+                yield Hypothesis(*where, m, s, (m, s))
                 if not with_std:
                     continue
                 inverse = [1 / v if v else math.inf for v in s]
-                yield Reading(*where, s, m, (m, s), "mean and std are exchanged")
-                yield Reading(*where, m, [v * v for v in s], (m, s), "std holds the variance: take its root")
-                yield Reading(*where, m, inverse, (m, s), "std holds 1/std, a scale")
+                yield Hypothesis(*where, s, m, (m, s), "mean and std are exchanged")
+                yield Hypothesis(*where, m, [v * v for v in s], (m, s), "std holds the variance: take its root")
+                yield Hypothesis(*where, m, inverse, (m, s), "std holds 1/std, a scale")
                 if f == 255:
                     small = [mean[c] for c in order], [std[c] for c in order]
-                    yield Reading(*where, m, small[1], (m, s), "mean is in 0-255, std in 0-1")
+                    yield Hypothesis(*where, m, small[1], (m, s), "mean is in 0-255, std in 0-1")
                     where_small = (convention, "0-1", 1.0, order)
-                    yield Reading(*where_small, small[0], s, small, "mean is in 0-1, std in 0-255")
+                    yield Hypothesis(*where_small, small[0], s, small, "mean is in 0-1, std in 0-255")
                 for other in orders:
                     if other != order:
-                        text = f"mean is in the order {letters(summary, order)}, std in {letters(summary, other)}"
-                        yield Reading(*where, m, [f * std[c] for c in other], (m, s), text)
+                        text = f"mean is in the order {order_name(summary, order)}, std in {order_name(summary, other)}"
+                        yield Hypothesis(*where, m, [f * std[c] for c in other], (m, s), text)
 
 
 def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
@@ -96,7 +96,7 @@ def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
     return [min(max(u / 2, 1e-6 * abs(v.value)) * (1 + 1e-6), coarse) for u, v in zip(units, values, strict=True)]
 
 
-def is_rounded(reading: Reading, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
+def matches_digits(reading: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
     """Say whether constants are what a reading predicts, within the rounding of their digits."""
 
     def fits(values: Sequence[Number], truth: list[float]) -> bool:
@@ -106,13 +106,13 @@ def is_rounded(reading: Reading, mean: Sequence[Number], std: Sequence[Number] |
     return fits(mean, reading.mean) and (std is None or fits(std, reading.std))
 
 
-def mean_distance(reading: Reading, mean: Sequence[Number]) -> float:
+def mean_distance(reading: Hypothesis, mean: Sequence[Number]) -> float:
     """The largest shift of a mean, in standard deviations."""
     rows = zip(mean, reading.mean, reading.own[1], strict=True)
     return max((abs(v.value - m) / s if s else 0.0 if v.value == m else math.inf) for v, m, s in rows)
 
 
-def std_distance(reading: Reading, std: Sequence[Number] | None) -> float:
+def std_distance(reading: Hypothesis, std: Sequence[Number] | None) -> float:
     """The largest |log(std given / std)|; 0 where none was given."""
     if std is None:
         return 0.0
@@ -121,12 +121,12 @@ def std_distance(reading: Reading, std: Sequence[Number] | None) -> float:
     )
 
 
-def distance_of(reading: Reading, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
+def distance_of(reading: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
     """How far constants are from a reading: the larger of both distances."""
     return max(mean_distance(reading, mean), std_distance(reading, std))
 
 
-def misplaced(clean: list[Reading], mean: Sequence[Number], std: Sequence[Number] | None) -> list[Reading]:
+def find_misplaced(clean: list[Hypothesis], mean: Sequence[Number], std: Sequence[Number] | None) -> list[Hypothesis]:
     """Every number is one of this dataset's, at least half in their place, the rest elsewhere: say which."""
     for reading in clean:
         given = [("mean", mean), *([("std", std)] if std is not None else [])]
@@ -147,11 +147,11 @@ def misplaced(clean: list[Reading], mean: Sequence[Number], std: Sequence[Number
                 wrong.append(f"the {row} of channel {c + 1} holds {homes[0]}" if homes else "")
         if wrong and all(wrong) and right >= len(wrong):
             parts = (reading.convention, reading.range, reading.factor, reading.order)
-            return [Reading(*parts, reading.mean, reading.std, reading.own, "; ".join(wrong))]
+            return [Hypothesis(*parts, reading.mean, reading.std, reading.own, "; ".join(wrong))]
     return []
 
 
-def letters(summary: Summary, order: Sequence[int]) -> str:
+def order_name(summary: Summary, order: Sequence[int]) -> str:
     """An order of channels in words: "RGB", "BGR", "5 bands"."""
     names = [summary.channels[c] for c in order]
     return "".join(names) if len(names) < 5 else f"{len(names)} bands"

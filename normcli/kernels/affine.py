@@ -1,0 +1,34 @@
+"""The map that the kernels of `mapping` evaluate: one scale and one shift per channel."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+Values = tuple[float, ...]
+
+
+class Affine(NamedTuple):
+    """y = x*scale + shift, per channel; evaluated in float64 and rounded once.
+
+    >>> half = Affine((0.5,), (-1.0,))
+    >>> half.inverse()
+    Affine(scale=(2.0,), shift=(2.0,))
+    """
+
+    scale: Values
+    shift: Values
+
+    @classmethod
+    def centered(cls, center: Sequence[float], spread: Sequence[float]) -> "Affine":
+        """Make (x - center) / spread; a level equal to the center maps to 0 exactly."""
+        scale = tuple(1.0 / s for s in spread)
+        # + 0.0: no negative zero where the center is 0
+        return cls(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
+
+    def inverse(self) -> "Affine":
+        """The affine that leads back: x = (y - shift) / scale."""
+        pairs = zip(self.scale, self.shift, strict=True)
+        return Affine(tuple(1.0 / s for s in self.scale), tuple(-b / s + 0.0 for s, b in pairs))
+
+    def take(self, channels: Sequence[int]) -> "Affine":
+        """The same map of other channels: reordered, or one repeated."""
+        return Affine(tuple(self.scale[c] for c in channels), tuple(self.shift[c] for c in channels))
