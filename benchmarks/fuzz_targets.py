@@ -426,7 +426,7 @@ def _manifest(data: bytes, path: Path) -> None:
     folder = path.parent / "out"
     folder.mkdir(exist_ok=True)
     (folder / "normcli.json").write_bytes(data)
-    restore.inverse(folder, path.parent / "back", engine="serial", force=True)
+    restore.restore(folder, path.parent / "back", engine="serial", force=True)
     verify.verify(folder, engine="serial")
 
 

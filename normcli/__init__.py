@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from normcli.constants.identify import check as check
     from normcli.runs.apply import apply as apply
     from normcli.runs.build_transform import transform as transform
-    from normcli.runs.restore import inverse as inverse
+    from normcli.runs.restore import restore as restore
     from normcli.runs.stats import stats as stats
     from normcli.runs.verify import verify as verify
     from normcli.summary import Summary as Summary
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "apply": "normcli.runs.apply",
-    "inverse": "normcli.runs.restore",
+    "restore": "normcli.runs.restore",
     "verify": "normcli.runs.verify",
     "transform": "normcli.runs.build_transform",
     "stats": "normcli.runs.stats",
@@ -34,7 +34,7 @@ _HOME = {
     "diff": "normcli.constants.compare",
 }
 
-__all__ = ["Summary", "__version__", "apply", "check", "diff", "inverse", "merge", "stats", "transform", "verify"]
+__all__ = ["Summary", "__version__", "apply", "check", "diff", "merge", "restore", "stats", "transform", "verify"]
 
 
 def __getattr__(name: str) -> Any:

@@ -111,7 +111,7 @@ def originals(folder: Path) -> dict[str, images.Decoded]:
 def test_round_trip_of_the_samples_is_exact(scheme: str, tmp_path: Path) -> None:
     zero = "one" if scheme in FLAT else "error"
     normcli.apply(SAMPLES, out=tmp_path / "out", scheme=scheme, zero_std=zero)
-    back = normcli.inverse(tmp_path / "out", tmp_path / "back")
+    back = normcli.restore(tmp_path / "out", tmp_path / "back")
     _, records = manifest.read(tmp_path / "out")
     exact = 0
     original = originals(SAMPLES)
@@ -137,7 +137,7 @@ def test_round_trip_of_photographs_is_exact(scheme: str, tmp_path: Path, shared_
     step = 1 if scheme == "contrast" else 10
     files = [str(path) for path in sorted(folder.iterdir())[::step]]
     normcli.apply(*files, out=tmp_path / "out", scheme=scheme)
-    back = normcli.inverse(tmp_path / "out", tmp_path / "back")
+    back = normcli.restore(tmp_path / "out", tmp_path / "back")
     assert back.exact == back.images == len(files)
     for file in files:
         was = images.decode(Path(file).read_bytes(), Reading()).pixels.copy()
@@ -162,7 +162,7 @@ def test_every_output_leads_back(to: str, dtype: str | None, scheme: str, tmp_pa
     assert head["images"] == 4
     verified = normcli.verify(tmp_path / "out")
     assert verified.sound and [c.name for c in verified.channels] == ["R", "G", "B"]
-    back = normcli.inverse(tmp_path / "out", tmp_path / "back")
+    back = normcli.restore(tmp_path / "out", tmp_path / "back")
     assert back.images == 4 and back.exact == head["exact"]
     for number in range(3):
         now = np.asarray(Image.open(tmp_path / f"back/{number}.png.png")).astype(int)
@@ -182,7 +182,7 @@ def test_16_bit_colour_comes_back_from_float32(tmp_path: Path) -> None:
     (tmp_path / "in/deep.png").write_bytes(png(deep))
     (tmp_path / "in/bands.tif").write_bytes(tiff(np.concatenate([deep, deep[:, :, :2]], axis=2)))
     normcli.apply(tmp_path / "in", out=tmp_path / "out", scheme="zscore")
-    assert normcli.inverse(tmp_path / "out", tmp_path / "back").exact == 2
+    assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 2
     now = images.decode((tmp_path / "back/deep.png.png").read_bytes(), Reading()).pixels
     bands = images.decode((tmp_path / "back/bands.tif.tif").read_bytes(), Reading()).pixels
     assert np.array_equal(now, deep) and np.array_equal(bands[:, :, :3], deep)
@@ -196,7 +196,7 @@ def test_images_are_turned_as_their_exif_says_and_back(tmp_path: Path) -> None:
         put(tmp_path / f"in/{orientation}.png", pixels, exif=exif)
     normcli.apply(tmp_path / "in", out=tmp_path / "out", scheme="unit", dtype="float64", layout="hwc")
     normcli.apply(tmp_path / "in", out=tmp_path / "lying", scheme="unit", layout="hwc", orientation="ignore")
-    normcli.inverse(tmp_path / "out", tmp_path / "back")
+    normcli.restore(tmp_path / "out", tmp_path / "back")
     for orientation in range(1, 9):
         name = f"{orientation}.png"
         turned = np.load(tmp_path / f"out/{name}.npy")
@@ -221,7 +221,7 @@ def test_a_stack_is_memory_mappable_and_indexed(run: Run, photos: Path, tmp_path
     for row in rows:
         pixels = images.decode((photos / row["name"]).read_bytes(), Reading(center_crop=16)).pixels
         assert np.array_equal(stack[int(row["row"])], normcli.transform("unit", color="rgb")(pixels))
-    assert normcli.inverse(tmp_path / "out", tmp_path / "back").exact == 5
+    assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 5
 
 
 def test_a_stack_of_several_shapes_is_refused_and_leaves_nothing(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_clipping_is_reported(run: Run, photos: Path, tmp_path: Path) -> None:
     done = run("apply", photos, "-o", "out", "--clip", "-1,1")
     assert done.returncode == 0 and "values clipped, " in line(done)
     assert np.abs(np.load(tmp_path / "out/a/1.png.npy")).max() == 1
-    back = normcli.inverse(tmp_path / "out", tmp_path / "back")
+    back = normcli.restore(tmp_path / "out", tmp_path / "back")
     assert back.why_not == {"clipped values": 5}
 
 
@@ -530,7 +530,7 @@ def test_a_manifest_written_anew_is_read(photos: Path, tmp_path: Path) -> None:
     document = json.loads(path.read_text())
     assert len(document["files"]) == 5
     path.write_text(json.dumps(document))
-    assert normcli.inverse(tmp_path / "out", tmp_path / "back").exact == 5
+    assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 5
     for text in ("{}", "[", json.dumps({**document, "schema": "normcli/apply/9"})):
         path.write_text(text)
         with pytest.raises(UsageError, match=r"normcli\.json: "):

@@ -56,7 +56,7 @@ def test_a_worker_killed_half_way_changes_nothing(
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")
     found = normcli.verify(tmp_path / "out", engine="dask", scheduler=cluster.scheduler_address)
     assert vars(found) == vars(normcli.verify(tmp_path / "plain"))
-    back = normcli.inverse(tmp_path / "out", tmp_path / "back", engine="dask", scheduler=cluster.scheduler_address)
+    back = normcli.restore(tmp_path / "out", tmp_path / "back", engine="dask", scheduler=cluster.scheduler_address)
     assert back.images == 150
 
 

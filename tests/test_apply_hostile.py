@@ -157,7 +157,7 @@ def test_nothing_outside_the_output(kind: str, to: str, tmp_path: Path) -> None:
             assert head["images"] + sum(head["failed"].values()) >= 1, what
             found = normcli.verify(out)
             assert found.images == head["images"] and not found.problems, (what, found.problems)
-            back = normcli.inverse(out, place / "deep" / "back")
+            back = normcli.restore(out, place / "deep" / "back")
             assert back.images + sum(back.failed.values()) == head["images"]
         except NormcliError as error:
             refused += 1

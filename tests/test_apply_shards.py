@@ -143,7 +143,7 @@ def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch
     found = parquet.ParquetFile(tmp_path / "out/shard-000000.parquet").metadata
     assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [3, 3, 3]
     assert normcli.verify(tmp_path / "out").images == 9
-    assert normcli.inverse(tmp_path / "out", tmp_path / "back").exact == 9
+    assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 9
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
@@ -152,7 +152,7 @@ def test_the_way_back_and_the_check(sink: str, dtype: str, photos: Path, tmp_pat
         normcli.apply(photos, out=tmp_path / to, to=to, dtype=dtype)
         found = normcli.verify(tmp_path / to)
         assert found.images == 20 and not found.problems and found.sound
-        normcli.inverse(tmp_path / to, tmp_path / f"back-{to}")
+        normcli.restore(tmp_path / to, tmp_path / f"back-{to}")
     assert tree(tmp_path / f"back-{sink}") == tree(tmp_path / "back-npy")
 
 
@@ -230,9 +230,9 @@ def test_batches_of_skipped_files_between_images(sink: str, tmp_path: Path) -> N
 def test_a_piece_is_called_by_its_first_image() -> None:
     from normcli.runs.map_batch import Task, piece_name
     from normcli.runs.names import Planned
-    from normcli.sources import Item, Skip
+    from normcli.sources import Item, Skipped
 
-    skip, image = Task(Skip("a", "b", "c")), Planned(Item("k", lambda: b""), "n")
+    skip, image = Task(Skipped("a", "b", "c")), Planned(Item("k", lambda: b""), "n")
     assert piece_name([skip, Task(image, 7), Task(image, 8), skip]) == "file-piece-7"
 
 

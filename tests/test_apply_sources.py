@@ -139,8 +139,8 @@ def test_arrays_and_their_axes(layout: str, axes: tuple[int, ...], run: Run, tmp
         assert done.returncode == 0, done.stderr
     for number, image in enumerate(pixels):
         assert np.array_equal(np.load(tmp_path / f"npy/{number:02d}.npy"), (image / 255).astype(np.float32))
-    assert normcli.inverse(tmp_path / "npy", tmp_path / "back").exact == 11
-    assert normcli.inverse(tmp_path / "tar", tmp_path / "back-tar").exact == 11
+    assert normcli.restore(tmp_path / "npy", tmp_path / "back").exact == 11
+    assert normcli.restore(tmp_path / "tar", tmp_path / "back-tar").exact == 11
 
 
 def test_npz_and_idx(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from conftest import encoded, photograph
 
 import normcli
 from normcli.errors import NoInputError
-from normcli.sources import Item, Listing, Skip, read
+from normcli.sources import Item, Listing, Skipped, read
 from normcli.summary import Summary
 
 PICTURE = encoded(photograph(24, 32, seed=1), "JPEG")
@@ -59,7 +59,7 @@ def outcome_and_whole(source: Path, **options: Any) -> tuple[Outcome, int]:
     return (images, failed, Counter(f.reason for f in failures if f.stage == "skip")), whole
 
 
-def found(source: Path, **options: Any) -> list[Item | Skip]:
+def found(source: Path, **options: Any) -> list[Item | Skipped]:
     return list(read([str(source)], Listing(**options)))
 
 
@@ -83,7 +83,7 @@ class TestTar:
             add(archive, "a/003.txt", b"a caption")
         got = found(shard)
         assert [item.label for item in got if isinstance(item, Item)] == ["7", "owl", "a"]
-        assert [skip.key.rpartition("/")[2] for skip in got if isinstance(skip, Skip)] == ["003.txt"]
+        assert [skip.key.rpartition("/")[2] for skip in got if isinstance(skip, Skipped)] == ["003.txt"]
 
     @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     def test_long_and_odd_names_come_through(self, tmp_path: Path, form: int) -> None:

@@ -5,15 +5,15 @@ import pickle
 import pytest
 
 from normcli.runs.batches import Items
-from normcli.sources import Item, Skip, unusable
+from normcli.sources import Item, Skipped, failed_item
 from normcli.storage.byte_sources import File, Span
 
 FILES = [Item(f"a/{i}.png", File(f"a/{i}.png", None if i else 7, str(i)), "a" if i % 2 else None) for i in range(4)]
-OTHERS = [Skip("b", "excluded", "why"), unusable("c", "unreadable", "why"), Item("t/d", Span("t", 5, 6, (7, 8)))]
+OTHERS = [Skipped("b", "excluded", "why"), failed_item("c", "unreadable", "why"), Item("t/d", Span("t", 5, 6, (7, 8)))]
 
 
 @pytest.mark.parametrize("items", [[], FILES[:1], FILES, OTHERS, FILES + OTHERS], ids=len)
-def test_a_batch_survives_the_way_to_a_process(items: list[Item | Skip]) -> None:
+def test_a_batch_survives_the_way_to_a_process(items: list[Item | Skipped]) -> None:
     there = pickle.loads(pickle.dumps(Items(items)))
     assert type(there) is Items and there == items
     assert [type(getattr(item, "load", None)) for item in there] == [type(getattr(i, "load", None)) for i in items]

@@ -9,14 +9,14 @@ import pytest
 
 from normcli import sources as formats
 from normcli.errors import InputError
-from normcli.sources import Item, Listing, Skip
+from normcli.sources import Item, Listing, Skipped
 
 
 def listed(*sources: Path, **settings: Any) -> tuple[list[str], dict[str, str]]:
     """Keys of items, and reasons of skips by key."""
     entries = list(formats.read(map(str, sources), Listing(**settings)))
     items = [e.key for e in entries if isinstance(e, Item)]
-    return items, {e.key: e.reason for e in entries if isinstance(e, Skip)}
+    return items, {e.key: e.reason for e in entries if isinstance(e, Skipped)}
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def _from_array(array: np.ndarray[Any, Any], reading: Reading) -> Decoded:
     convert.check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    return Decoded(convert.machine(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
+    return Decoded(convert.to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
 
 
 def _tells_of_an_early_end(error: Exception) -> bool:

@@ -94,7 +94,7 @@ def check_size(width: int, height: int, reading: Reading) -> None:
         )
 
 
-def machine(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Bring an array to one of the dtypes that are counted, without changing a value.
 
     uint8, uint16, float32, float64 stay; float16 becomes float32; other integers become float64 in raw units.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.images.convert import Decoded, Reading, check_size, machine
+from normcli.images.convert import Decoded, Reading, check_size, to_supported_dtype
 
 _TAGS = {256: "width", 257: "height", 258: "bits", 262: "photometric", 277: "samples", 339: "format"}
 
@@ -178,7 +178,7 @@ def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Deco
 
 def _split(array: np.ndarray[Any, Any], mode: str, name: str, alpha: bool, notes: list[str]) -> Decoded:
     depth = array.dtype.itemsize * 8
-    array = machine(array)
+    array = to_supported_dtype(array)
     if not alpha:
         return Decoded(array, name, mode, depth, notes=notes)
     pixels, last = np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
-from normcli.images.convert import MAX_PIXELS, Decoded, Reading, check_size, machine
+from normcli.images.convert import MAX_PIXELS, Decoded, Reading, check_size, to_supported_dtype
 
 # Content decides, never the name; without this list an EPS named .jpg would start Ghostscript.
 # "MPO" must not be in it (it turns every unknown file into a KeyError); the JPEG factory opens MPO anyway.
@@ -154,7 +154,7 @@ def _pixels(image: Image.Image, reading: Reading) -> tuple[np.ndarray[Any, Any],
     if mode == "I":
         return _integers(image), None
     if mode == "F":
-        return machine(np.asarray(image)[:, :, None]), None
+        return to_supported_dtype(np.asarray(image)[:, :, None]), None
     keyed = key is not None
     if mode in ("P", "PA"):
         image = _expand_palette(image, keyed or mode == "PA", reading)
@@ -209,7 +209,7 @@ def _tiff_tags(image: Image.Image) -> Any:
 
 
 def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
-    array = machine(np.asarray(image)[:, :, None])
+    array = to_supported_dtype(np.asarray(image)[:, :, None])
     if (tags := _tiff_tags(image)) is not None and tags.get(_TIFF_PHOTOMETRIC) == 0:
         return np.uint16(65535) - array  # white is zero: Pillow turns 8 bits round, not 16
     return array
@@ -222,7 +222,7 @@ def _integers(image: Image.Image) -> np.ndarray[Any, Any]:
         formats: Any = tags.get(_TIFF_FORMAT, (1,))
         if formats != 2 and tuple(formats if isinstance(formats, tuple) else (formats,)) != (2,):
             raise InputError("unsupported", 'unsigned 32-bit samples need tifffile: pip install "normcli[tiff]"')
-        return machine(array)
+        return to_supported_dtype(array)
     if int(array.min()) < 0 or int(array.max()) > 65535:
         raise InputError("unsupported", "32-bit samples outside 0 to 65535")
     return np.ascontiguousarray(array, dtype=np.uint16)

@@ -15,7 +15,7 @@ from normcli.images import Reading
 from normcli.runs.batches import Alone, Batch
 from normcli.runs.masks import Masking
 from normcli.runs.partial_result import Counted, Entry, Failure, row
-from normcli.sources import Item, Skip
+from normcli.sources import Item, Skipped
 from normcli.storage import path_fields
 from normcli.storage.byte_sources import File
 from normcli.summary.conventions import white_level
@@ -51,7 +51,7 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
     done = Counted(inputs=len(batch))
     group = _grouping(counting.by)
     for item in batch:
-        if isinstance(item, Skip):
+        if isinstance(item, Skipped):
             done.tally.skipped[item.reason] += 1
             done.failures.append(Failure(item.key, "skip", item.reason, item.message))
             done.entries += [None] if counting.ledger else []

@@ -33,7 +33,7 @@ from normcli.errors import UsageError
 from normcli.runs.file_cache_format import KEPT, REPLACED, Record, Recorded, Writer, deflated
 from normcli.runs.masks import Masking
 from normcli.runs.partial_result import Counted, Failure, Mark
-from normcli.sources import Item, Listing, Skip
+from normcli.sources import Item, Listing, Skipped
 from normcli.storage.byte_sources import File
 from normcli.summary import Summary
 from normcli.tally import Tally
@@ -120,7 +120,7 @@ class Ledger:
         if self._old is not None:
             self._old.close()
 
-    def items(self, sources: Iterable[str]) -> Iterator[Item | Skip | Mark]:
+    def items(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Mark]:
         """Walk the sources; what the ledger has unchanged becomes a mark.
 
         Raises:
@@ -202,7 +202,7 @@ class Ledger:
             return None
         return [*versions, list(taken.include), list(taken.exclude), taken.column, taken.layout]
 
-    def starts(self, batch: "list[Item | Skip] | Any") -> None:
+    def starts(self, batch: "list[Item | Skipped] | Any") -> None:
         """Note that a batch is under way; results come in the same order."""
         if isinstance(batch, Mark):
             self._under_way.append(self._marked.popleft())

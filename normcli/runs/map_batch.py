@@ -19,7 +19,7 @@ from normcli.runs.stats import Failure
 from normcli.runs.transform import Buffer, Mapped, Transform
 from normcli.sinks import webdataset
 from normcli.sinks.stack import Stack
-from normcli.sources import Skip
+from normcli.sources import Skipped
 from normcli.tally import digest
 
 _mine = threading.local()
@@ -62,7 +62,7 @@ class Work:
 class Task(NamedTuple):
     """One input on its way: where its result goes, and what is known of it already."""
 
-    planned: Planned | Skip
+    planned: Planned | Skipped
     row: int = -1
     known: Record | None = None
 
@@ -93,7 +93,7 @@ def map_batch(work: Work, batch: list[Task]) -> Done:
     for task in batch:
         if work.stop is not None and work.stop.is_set():
             break
-        if isinstance(task.planned, Skip):
+        if isinstance(task.planned, Skipped):
             done.skipped[task.planned.reason] += 1
             done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
         elif task.known is not None:

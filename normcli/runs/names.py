@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from normcli import sources as formats
 from normcli.errors import InputError, RemoteError, UsageError
-from normcli.sources import Item, Listing, Refused, Skip
+from normcli.sources import FailingSource, Item, Listing, Skipped
 from normcli.storage import is_remote
 
 WORK = ".normcli-partial"  # the folder in OUT for what is not finished
@@ -22,7 +22,7 @@ class Planned(NamedTuple):
     name: str
 
 
-Plan = Callable[[], Iterator[Planned | Skip]]
+Plan = Callable[[], Iterator[Planned | Skipped]]
 _LONGEST = 255  # bytes of a name in a folder, on every usual file system
 _LONGEST_PATH = 3500  # of 4096, for the output folder is part of it
 
@@ -49,11 +49,11 @@ def plan(sources: list[str], files: list[str] | None, listing: Listing, names: s
     named = [path for source in sources for path in formats.expand(source)]
     several = len(named) + (files is not None) > 1
 
-    def listed() -> Iterator[Planned | Skip]:
+    def listed() -> Iterator[Planned | Skipped]:
         for source in named:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
             for found in formats.read([source], listing):
-                if isinstance(found, Skip):
+                if isinstance(found, Skipped):
                     yield found
                     continue
                 inner = _below(source, found.key)
@@ -63,7 +63,7 @@ def plan(sources: list[str], files: list[str] | None, listing: Listing, names: s
                     inner = f"{root}/{inner}"
                 yield _inside(inner, found, names, suffix)
         for found in formats.read(files or (), listing):
-            yield found if isinstance(found, Skip) else _inside(found.key, found, names, suffix)
+            yield found if isinstance(found, Skipped) else _inside(found.key, found, names, suffix)
 
     return listed
 
@@ -77,7 +77,7 @@ def _below(source: str, key: str) -> str:
 
 
 def _inside(name: str, item: Item, names: str, suffix: str | None) -> Planned:
-    if isinstance(item.load, Refused):  # fails, and is never written
+    if isinstance(item.load, FailingSource):  # fails, and is never written
         return Planned(item, name)
     key = item.key
     name = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://", "", name)
@@ -97,7 +97,7 @@ def _inside(name: str, item: Item, names: str, suffix: str | None) -> Planned:
         if suffix is not None:
             refuse_long(name + suffix)
     except InputError as error:
-        item = item._replace(load=Refused(error.reason, f"{error.message}: --to tar or parquet takes it"))
+        item = item._replace(load=FailingSource(error.reason, f"{error.message}: --to tar or parquet takes it"))
     return Planned(item, name)
 
 
@@ -139,11 +139,11 @@ def survey(
     checked: set[str] = set()
     inside = None if out is None else os.path.realpath(out) + os.sep
     for planned in listed():
-        if isinstance(planned, Skip):
+        if isinstance(planned, Skipped):
             continue
         count += 1
         load = planned.item.load
-        if isinstance(load, Refused):
+        if isinstance(load, FailingSource):
             if load.reason == "remote":  # what it holds is not known: names and places would be others next time
                 raise RemoteError(f"{planned.item.key}: {load.message}")
             continue
@@ -189,7 +189,7 @@ class _Taken:
 
     def _others(self) -> Iterator[Planned]:
         for planned in self._listed():
-            if isinstance(planned, Planned) and not isinstance(planned.item.load, Refused):
+            if isinstance(planned, Planned) and not isinstance(planned.item.load, FailingSource):
                 yield planned
 
     def _tell_of_collision(self, second: Planned) -> None:

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 
 from normcli.errors import InputError
-from normcli.sources import Item, Load, Refused
+from normcli.sources import FailingSource, Item, Load
 from normcli.storage import is_remote
 
 T = TypeVar("T")
@@ -85,4 +85,4 @@ def _fetch(load: Load) -> Load:
     try:
         return Fetched(load, load())
     except InputError as error:
-        return Refused(error.reason, error.message)
+        return FailingSource(error.reason, error.message)

@@ -103,7 +103,7 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
     """Pixels (H,W,C) as they were mapped, in their own dtype: integers exactly, where the record says so."""
     written = outputs.interleaved(written, settings["layout"])
     found = record["map"]
-    restore = restoring(found)
+    restore = dequantize_affine(found)
     height, width = written.shape[:2]
     dtype = np.dtype(record["dtype"])
     pixels = np.empty((height, width, record["shape"][2]), dtype)
@@ -121,7 +121,7 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
     return pixels
 
 
-def restoring(found: Record) -> Affine | None:
+def dequantize_affine(found: Record) -> Affine | None:
     """The affine from quantized values to y, of a record's map; None where they were not quantized."""
     if "restore" not in found:
         return None

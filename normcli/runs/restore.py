@@ -21,7 +21,7 @@ from normcli.runs.stats import Failure
 
 
 @dataclass
-class Restored:
+class RestoreResult:
     """What an inverse gave.
 
     Attributes:
@@ -37,7 +37,7 @@ class Restored:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-def inverse(
+def restore(
     out: str | os.PathLike[str],
     back: str | os.PathLike[str],
     *,
@@ -48,7 +48,7 @@ def inverse(
     workers: int = 0,
     on_failure: Callable[[Failure], None] | None = None,
     on_progress: Callable[[Any], None] | None = None,
-) -> Restored:
+) -> RestoreResult:
     """Restore the original files' pixels from the output of `apply`, as PNG or TIFF.
 
     The pixels are those that were mapped: after --resize and --center-crop, without a dropped alpha channel;
@@ -82,7 +82,7 @@ def inverse(
         os.makedirs(work, exist_ok=True)  # noqa: PTH103
     except OSError as error:
         storage.refuse(target, error)
-    total = Restored()
+    total = RestoreResult()
     one = partial(_restore_batch, source, head["settings"], target, work, to)
     try:
         for done in engines.run(one, batches(records), engine=engine, workers=workers, scheduler=scheduler):

@@ -17,7 +17,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.runs.partial_result import Row
-from normcli.sources import Item, Refused, Skip
+from normcli.sources import FailingSource, Item, Skipped
 from normcli.summary import Summary
 
 _FIRST_LOOK = 50  # images before the first look at the interval
@@ -25,7 +25,7 @@ _GROWTH = 1.2  # of the number read between two looks
 _PASS = 20_000  # items in random order that one walk over the listing gives
 _PASS_HELD = 256 << 20  # bytes of streamed members among them
 
-Source = Callable[[], Iterator[Item | Skip]]
+Source = Callable[[], Iterator[Item | Skipped]]
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ class Sample:
         self.of = 0
         self.refused = 0
 
-    def items(self) -> Iterator[Item | Skip]:
+    def items(self) -> Iterator[Item | Skipped]:
         """Yield the chosen items; what is skipped or refused in listing is told in any case."""
         return self._shuffled() if self.plan.tolerance is not None else self._chosen()
 
-    def _chosen(self) -> Iterator[Item | Skip]:
+    def _chosen(self) -> Iterator[Item | Skipped]:
         """The lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
         ranks = array("Q", (rank(found.key, self.plan.seed) for found in self._source() if _is_open(found)))
         self.of = len(ranks)
@@ -121,7 +121,7 @@ class Sample:
             elif rank(found.key, self.plan.seed) <= highest:
                 yield found
 
-    def _shuffled(self) -> Iterator[Item | Skip]:
+    def _shuffled(self) -> Iterator[Item | Skipped]:
         """All items by their rank, as many in memory as one pass takes."""
         after = -1
         while True:
@@ -151,8 +151,8 @@ class Sample:
             after = -heap[0][0]
 
 
-def _is_open(found: Item | Skip) -> bool:
-    return isinstance(found, Item) and not isinstance(found.load, Refused)
+def _is_open(found: Item | Skipped) -> bool:
+    return isinstance(found, Item) and not isinstance(found.load, FailingSource)
 
 
 def looks() -> Iterator[int]:

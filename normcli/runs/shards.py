@@ -20,7 +20,7 @@ from normcli.runs.manifest import Record, text_of
 from normcli.runs.map_batch import Done, Work
 from normcli.runs.names import Plan
 from normcli.sinks import webdataset
-from normcli.sources import Skip, parquet
+from normcli.sources import Skipped, parquet
 
 DEFAULT = "1GB"
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -95,7 +95,7 @@ class Packer:
         self._work, self._size, self._journal, self._kept = work, size, journal, kept
         self._number = 0
         self._records = self._images = 0  # of the shard under way
-        self._writer: webdataset.Writer | parquet.Writer | None = None
+        self._writer: webdataset.TarShardWriter | parquet.ParquetShardWriter | None = None
         self._temporary = f"{work.folder}/file-shard"
         self.shards: list[Record] = []
 
@@ -139,7 +139,11 @@ class Packer:
             if self._writer is None:
                 dtype = self._work.transform.dtype
                 of_tar = self._work.to == "tar"
-                self._writer = webdataset.Writer(self._temporary) if of_tar else parquet.Writer(self._temporary, dtype)
+                self._writer = (
+                    webdataset.TarShardWriter(self._temporary)
+                    if of_tar
+                    else parquet.ParquetShardWriter(self._temporary, dtype)
+                )
             record |= self._writer.add(parts, name, label, shape)
         except OSError as error:
             storage.refuse(self._path(), error)
@@ -209,7 +213,7 @@ def kept(listed: Plan, journal: Journal, work: Work) -> int:
     number = seen = 0
     behind: tuple[int, ...] = (-1,)
     for planned in listed():
-        if isinstance(planned, Skip):
+        if isinstance(planned, Skipped):
             continue
         shard, known = journal.shards.get(number), journal.done(planned.name)
         if shard is None or known is None or known.get("shard") != number:

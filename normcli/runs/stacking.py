@@ -13,7 +13,7 @@ from normcli.runs.map_batch import Work
 from normcli.runs.names import Plan
 from normcli.sinks import stack as stacks
 from normcli.sinks.stack import Stack
-from normcli.sources import Skip
+from normcli.sources import Skipped
 
 
 def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
@@ -26,7 +26,7 @@ def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
     """
     transform = work.transform
     for planned in listed():
-        if isinstance(planned, Skip):
+        if isinstance(planned, Skipped):
             continue
         try:
             image = images.decode(planned.item.load(), work.reading)

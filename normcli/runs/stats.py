@@ -21,7 +21,7 @@ from normcli.runs.prefetch import ahead
 from normcli.runs.sample import Plan, Sample, Stopping, looks
 from normcli.runs.stats_checkpoint import Journal
 from normcli.runs.stats_settings import check, check_ledger, described, limit_of, shard_of
-from normcli.sources import Item, Listing, Skip, folder
+from normcli.sources import Item, Listing, Skipped, folder
 from normcli.summary import Summary
 from normcli.summary.conventions import check_kinds
 
@@ -180,7 +180,7 @@ def stats(
         chosen = Sample(plan, lambda: formats.read(names, listing, listed))
         stopping = Stopping(chosen)
     every = formats.read(names, listing, paths) if plan is None else chosen.items()
-    items: Iterator[Item | Skip | Alone] = iter(every)
+    items: Iterator[Item | Skipped | Alone] = iter(every)
     depends = {**settings, "max_pixels": max_pixels, **provenance()}
     if resume is not None:
         journal = Journal(os.fsdecode(resume), {**depends, "per_image": counting.per_image})
@@ -261,7 +261,7 @@ def _several(values: Iterable[str]) -> Iterable[str]:
 
 
 def _run(
-    counting: Counting, items: Iterator[Item | Skip | Alone], keeper: "Journal | Ledger | None", **runner: Any
+    counting: Counting, items: Iterator[Item | Skipped | Alone], keeper: "Journal | Ledger | None", **runner: Any
 ) -> Generator[Counted, None, None]:
     """Count items in batches, in order; a journal or ledger is told of every batch and passes results on."""
     marks = looks() if counting.rows else iter(())

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 from normcli.errors import NormcliError, OutputError, UsageError
 from normcli.runs.partial_result import Counted
-from normcli.sources import Item, Skip
+from normcli.sources import Item, Skipped
 from normcli.storage import refuse
 
 SCHEMA = "normcli/journal/1"
@@ -101,9 +101,9 @@ class Journal:
         if at == 0:
             self._append({"schema": SCHEMA, "settings": settings})
 
-    def known(self, items: Iterator[Item | Skip]) -> Iterator[Item | Skip | Recalled]:
+    def known(self, items: Iterator[Item | Skipped]) -> Iterator[Item | Skipped | Recalled]:
         """Put lines of the journal in the place of the items they stand for."""
-        ahead: deque[tuple[Item | Skip, bytes]] = deque()
+        ahead: deque[tuple[Item | Skipped, bytes]] = deque()
 
         def fill(count: int) -> bool:
             while len(ahead) < count and (item := next(items, None)) is not None:
@@ -123,7 +123,7 @@ class Journal:
                     ahead.popleft()
                 yield found
 
-    def starts(self, batch: "list[Item | Skip] | Recalled") -> None:
+    def starts(self, batch: "list[Item | Skipped] | Recalled") -> None:
         """Note that a batch is under way, before any of it is read; results come in the same order."""
         self._under_way.append(None if isinstance(batch, Recalled) else [_mark(item) for item in batch])
 
@@ -163,7 +163,7 @@ class Journal:
             raise OutputError(f"cannot write {self._path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def _mark(item: Item | Skip) -> bytes:
+def _mark(item: Item | Skipped) -> bytes:
     """What stands for an item: its name, and what would change with its bytes."""
     load = item.load if isinstance(item, Item) else None
     version = load.fingerprint() if load is not None and hasattr(load, "fingerprint") else ""

@@ -15,7 +15,7 @@ from normcli.runs.manifest import Record, named
 from normcli.runs.map_batch import Done, Task, Work, map_batch
 from normcli.runs.names import Plan
 from normcli.runs.prefetch import ahead
-from normcli.sources import Load, Skip
+from normcli.sources import Load, Skipped
 
 _BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
 _LARGEST_BATCH = 64
@@ -45,7 +45,7 @@ def tasks(
     """
     row = -1
     for planned in listed():
-        if isinstance(planned, Skip):
+        if isinstance(planned, Skipped):
             yield Task(planned)
             continue
         row += 1
@@ -84,7 +84,7 @@ def run_batches(
         held = 0
         for task in waiting:
             batch.append(task)
-            held += 0 if isinstance(task.planned, Skip) else getattr(task.planned.item.load, "held_bytes", 0)
+            held += 0 if isinstance(task.planned, Skipped) else getattr(task.planned.item.load, "held_bytes", 0)
             if len(batch) >= size or held >= _LARGEST_HELD:
                 yield batch
                 batch, held = [], 0
@@ -113,9 +113,9 @@ def run_batches(
 
 
 def _unread(task: Task) -> Load | None:
-    return None if isinstance(task.planned, Skip) or task.known is not None else task.planned.item.load
+    return None if isinstance(task.planned, Skipped) or task.known is not None else task.planned.item.load
 
 
 def _read(task: Task, load: Load) -> Task:
-    assert not isinstance(task.planned, Skip)
+    assert not isinstance(task.planned, Skipped)
     return task._replace(planned=task.planned._replace(item=task.planned.item._replace(load=load)))

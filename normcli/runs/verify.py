@@ -13,7 +13,7 @@ from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
 from normcli.runs import manifest, outputs
 from normcli.runs.manifest import Record, text_of
-from normcli.runs.read_output import batches, check_size, load, restoring
+from normcli.runs.read_output import batches, check_size, dequantize_affine, load
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Channel:
 
 
 @dataclass
-class Verified:
+class VerifyResult:
     """What the check found.
 
     Attributes:
@@ -60,7 +60,7 @@ def verify(
     scheduler: str | None = None,
     workers: int = 0,
     on_progress: Callable[[Any], None] | None = None,
-) -> Verified:
+) -> VerifyResult:
     """Read everything again that `apply` wrote; give mean and std per channel over all pixels.
 
     Args:
@@ -100,7 +100,7 @@ def verify(
         and "restore" not in (head.get("maps") or [{}])[0]
         and not head.get("clipped")
     )
-    return Verified(images, channels, problems, expected, 1e-3 if settings["dtype"] == "float16" else 1e-6)
+    return VerifyResult(images, channels, problems, expected, 1e-3 if settings["dtype"] == "float16" else 1e-6)
 
 
 class _Checked(NamedTuple):
@@ -122,7 +122,7 @@ def _verify_batch(source: str, settings: Record, shards: list[Record], records: 
             problems.append((name, error.message))
             continue
         size += written.nbytes
-        restore = restoring(record["map"])
+        restore = dequantize_affine(record["map"])
         planes = outputs.interleaved(written, settings["layout"])
         rows = []
         for j in range(planes.shape[2]):

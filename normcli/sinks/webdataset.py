@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from normcli.errors import InputError
-from normcli.sources.tar import BLOCK, END, checked
+from normcli.sources.tar import BLOCK, END, parse_header
 from normcli.storage import write_all
 from normcli.storage.byte_sources import read_at
 
 
-class Writer:
+class TarShardWriter:
     """A shard under way: samples one after the other, then the two end-of-archive blocks.
 
     Args:
@@ -69,7 +69,7 @@ def sample(key: str, array: Sequence[Any], label: str | None) -> list[Any]:
 
 
 def array_at(path: str, offset: int, size: int) -> Any:
-    """Read the array of a sample that `Writer` wrote, where it told that it lies.
+    """Read the array of a sample that `TarShardWriter` wrote, where it told that it lies.
 
     Raises:
         InputError: missing, or something else lies there.
@@ -81,8 +81,8 @@ def array_at(path: str, offset: int, size: int) -> Any:
     name = os.path.basename(path)  # noqa: PTH119
     try:
         head = read_at(path, offset - BLOCK, BLOCK)
-        kind, claimed = checked(head, offset - BLOCK)
-        found = npy.header(data := read_at(path, offset, size))
+        kind, claimed = parse_header(head, offset - BLOCK)
+        found = npy.parse_npy_header(data := read_at(path, offset, size))
         if (kind, claimed) != (b"0", size) or found.fortran:
             raise InputError("damaged", "another member lies where its array was")
         return np.frombuffer(data, found.dtype, offset=found.start).reshape(found.shape)

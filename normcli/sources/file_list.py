@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from normcli.errors import InputError, UsageError
-from normcli.sources import Item, Listing, Skip, unusable
-from normcli.sources.filter import Filter
+from normcli.sources.filter import PathFilter
+from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import File
 from normcli.storage.reader import Reader
@@ -19,14 +19,14 @@ LABELS = ("label", "labels", "class", "cls", "category", "target")
 _LONGEST_LINE = 1 << 20
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield the file of every row; relative paths start at the table's folder.
 
     Raises:
         InputError: the table cannot be read.
         UsageError: it has no column of paths.
     """
-    wanted = Filter(listing)
+    wanted = PathFilter(listing)
     home = source.rpartition("/")[0]
     with Reader(source) as reader:
         text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -34,19 +34,19 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
         path_of = label_of = None
         for number, row in rows:
             if isinstance(row, str):
-                yield unusable(f"{source}:{number}", "bad-row", row)
+                yield failed_item(f"{source}:{number}", "bad-row", row)
                 continue
             if path_of is None or path_of not in row:
                 path_of = _column(source, row, listing.column)
                 label_of = next((name for name in LABELS if name in row), None)
             path, label = row[path_of], row.get(label_of) if label_of else None
             if not isinstance(path, str) or not path or "\0" in path:
-                yield unusable(f"{source}:{number}", "bad-row", f"no path in column {path_of!r}")
+                yield failed_item(f"{source}:{number}", "bad-row", f"no path in column {path_of!r}")
                 continue
             if not is_remote(path) and not os.path.isabs(path):  # noqa: PTH117
                 path = f"{home}/{path}" if home else path
             if wanted.excluded(path):
-                yield Skip(path, "excluded", "matches --exclude")
+                yield Skipped(path, "excluded", "matches --exclude")
             else:
                 yield Item(path, File(path, listing.max_file_bytes), None if label in (None, "") else str(label))
 

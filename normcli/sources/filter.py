@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 from fnmatch import translate
 
-from normcli.sources import Item, Listing, Skip, unusable
+from normcli.sources.item import Item, Listing, Skipped, failed_item
 
 SUFFIXES = frozenset(
     {
@@ -16,7 +16,7 @@ SUFFIXES = frozenset(
 _SUSPECT = re.compile(r"[\\:\0]")
 
 
-class Filter:
+class PathFilter:
     """Which paths are wanted: by suffix or `include`, and not by `exclude`."""
 
     def __init__(self, listing: Listing) -> None:
@@ -27,7 +27,7 @@ class Filter:
         """Say whether `exclude` names it."""
         return self._exclude is not None and self._exclude(path) is not None
 
-    def refuses(self, path: str, name: str) -> tuple[str, str] | None:
+    def reject_reason(self, path: str, name: str) -> tuple[str, str] | None:
         """Reason and message for a path that is not wanted."""
         if self._include is None:
             if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
@@ -38,17 +38,17 @@ class Filter:
             return "excluded", "matches --exclude"
         return None
 
-    def member(self, archive: str, name: str) -> Item | Skip | str:
+    def member(self, archive: str, name: str) -> Item | Skipped | str:
         """What a member of an archive is to be: its key where it is wanted, else what to report of it."""
         if name.startswith("__MACOSX/") or "/__MACOSX/" in name:
-            return Skip(f"{archive}/{name}", "macos-metadata", "what macOS adds to archives, not an image")
+            return Skipped(f"{archive}/{name}", "macos-metadata", "what macOS adds to archives, not an image")
         if hostile(name):
-            return unusable(f"{archive}/{name}", "hostile-name", "its name leads out of the archive")
+            return failed_item(f"{archive}/{name}", "hostile-name", "its name leads out of the archive")
         while name.startswith("./"):
             name = name[2:]
         key = f"{archive}/{name}"
-        why_not = self.refuses(key, name[name.rfind("/") + 1 :])
-        return key if why_not is None else Skip(key, *why_not)
+        why_not = self.reject_reason(key, name[name.rfind("/") + 1 :])
+        return key if why_not is None else Skipped(key, *why_not)
 
 
 def hostile(name: str) -> bool:

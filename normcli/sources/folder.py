@@ -9,26 +9,27 @@ from collections.abc import Iterator
 
 from normcli import storage
 from normcli.errors import InputError
-from normcli.sources import Item, Listing, Skip, container, unusable
-from normcli.sources.filter import Filter
+from normcli.sources.containers import container
+from normcli.sources.filter import PathFilter
+from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.storage.byte_sources import File
 from normcli.storage.temp_files import PARTIAL
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield a file itself, or the images in and below a folder.
 
     A file that is named is always tried; in folders the suffix or `include` decides. Hidden files and folders
     count like all others.
     """
-    wanted = Filter(listing)
+    wanted = PathFilter(listing)
     limit = listing.max_file_bytes
     if storage.is_remote(source):
         yield from _read_remote(source, wanted, limit)
         return
     if not os.path.isdir(source):  # noqa: PTH112
         if wanted.excluded(source):
-            yield Skip(source, "excluded", "matches --exclude")
+            yield Skipped(source, "excluded", "matches --exclude")
         else:
             yield Item(source, File(source, limit), os.path.basename(os.path.dirname(source)) or None)  # noqa: PTH119, PTH120
         return
@@ -41,30 +42,30 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
         if listing.follow_symlinks:
             found = os.stat(folder)  # noqa: PTH116
             if (found.st_dev, found.st_ino) in seen:
-                yield Skip(folder, "link-loop", "the same folder was reached before")
+                yield Skipped(folder, "link-loop", "the same folder was reached before")
                 continue
             seen.add((found.st_dev, found.st_ino))
         try:
             files, folders, others = _names(folder, listing.follow_symlinks)
         except OSError as error:
-            yield unusable(folder, "unreadable", f"cannot list the folder: {(error.strerror or str(error)).lower()}")
+            yield failed_item(folder, "unreadable", f"cannot list the folder: {(error.strerror or str(error)).lower()}")
             continue
         above = os.path.join(folder, "")  # noqa: PTH118
         for file in files:
             path = above + file
             why_not = _refused(wanted, path, file)
             if why_not:
-                yield Skip(path, *why_not)
+                yield Skipped(path, *why_not)
             else:
                 yield Item(path, File(path, limit), label)
         for other, reason, message in others:
             path = os.path.join(folder, other)  # noqa: PTH118
             if reason == "folder-link":
-                yield Skip(path, reason, message)
-            elif why_not := wanted.refuses(path, other):
-                yield Skip(path, *why_not)
+                yield Skipped(path, reason, message)
+            elif why_not := wanted.reject_reason(path, other):
+                yield Skipped(path, *why_not)
             else:
-                yield unusable(path, reason, message)
+                yield failed_item(path, reason, message)
         for inner in reversed(folders):
             below = inner if folder == source else f"{label}/{inner}"
             stack.append((os.path.join(folder, inner), below))  # noqa: PTH118
@@ -88,8 +89,8 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     return sorted(files), sorted(folders), sorted(others)
 
 
-def _refused(wanted: Filter, path: str, name: str) -> tuple[str, str] | None:
-    why_not = wanted.refuses(path, name)
+def _refused(wanted: PathFilter, path: str, name: str) -> tuple[str, str] | None:
+    why_not = wanted.reject_reason(path, name)
     if why_not and why_not[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet"):
         return "container", "an archive or table in a folder: name it as a SOURCE to read its members"
     return why_not
@@ -111,13 +112,13 @@ def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
         return "unreadable", (error.strerror or str(error)).lower()
 
 
-def _read_remote(source: str, wanted: Filter, limit: int | None) -> Iterator[Item | Skip]:
+def _read_remote(source: str, wanted: PathFilter, limit: int | None) -> Iterator[Item | Skipped]:
     """As `read`, on a server. A folder's names are held while it is walked."""
     from normcli.storage import remote
 
     if not remote.is_folder(source):
         if wanted.excluded(source):
-            yield Skip(source, "excluded", "matches --exclude")
+            yield Skipped(source, "excluded", "matches --exclude")
         else:
             yield Item(source, File(source, limit), source.rsplit("/", 2)[-2] or None)
         return
@@ -132,11 +133,11 @@ def _read_remote(source: str, wanted: Filter, limit: int | None) -> Iterator[Ite
                 if entry.folder:
                     inner.append((entry.path, name if folder == source else f"{label}/{name}"))
                 elif why_not := _refused(wanted, entry.path, name):
-                    yield Skip(entry.path, *why_not)
+                    yield Skipped(entry.path, *why_not)
                 else:
                     yield Item(entry.path, File(entry.path, limit, entry.fingerprint), label)
         except InputError as error:
-            yield unusable(folder, error.reason, error.message)
+            yield failed_item(folder, error.reason, error.message)
         stack += reversed(inner)
 
 

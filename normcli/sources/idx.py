@@ -6,15 +6,15 @@ from math import prod
 from typing import Any
 
 from normcli.errors import InputError
-from normcli.sources import Item, Listing, Skip
-from normcli.sources.npy import LARGEST_HELD, Array, check, images
+from normcli.sources.item import Item, Listing, Skipped
+from normcli.sources.npy import LARGEST_HELD, ArrayHeader, resolve_layout, slice_images
 from normcli.storage import is_remote
 from normcli.storage.reader import Reader, Stream
 
 _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield the images of an IDX file; classes come from the labels file beside it, where there is one.
 
     Raises:
@@ -24,12 +24,14 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
     with Reader(source) as reader:
         stream = Stream(reader) if reader.compression() else None
         array = _header(stream or reader)
-        layout = check(source, array, "nhw" if listing.layout == "auto" and len(array.shape) == 3 else listing.layout)
+        layout = resolve_layout(
+            source, array, "nhw" if listing.layout == "auto" and len(array.shape) == 3 else listing.layout
+        )
         size = prod(array.shape) * int(array.dtype[2:])
         if stream is None and array.start + size > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {size} bytes: the file is cut short")
 
-        def take(offset: int, size: int) -> bytes | None:
+        def read_bytes(offset: int, size: int) -> bytes | None:
             if stream is None:
                 return None
             data = stream.at(offset, size)
@@ -39,10 +41,10 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
 
         labels = _labels(source, array.shape[0])
         limit = listing.max_file_bytes or (LARGEST_HELD if stream else None)
-        yield from images(source, array, layout, take, reader.stamp, labels, limit)
+        yield from slice_images(source, array, layout, read_bytes, reader.stamp, labels, limit)
 
 
-def _header(file: Reader | Stream) -> Array:
+def _header(file: Reader | Stream) -> ArrayHeader:
     magic = file.at(0, 4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES or not 1 <= magic[3] <= 4:
         raise InputError("not-an-array", "not an IDX file")
@@ -50,7 +52,7 @@ def _header(file: Reader | Stream) -> Array:
     if len(sizes) < 4 * magic[3]:
         raise InputError("truncated", "the file is cut short inside its header")
     shape = tuple(int.from_bytes(sizes[at : at + 4], "big") for at in range(0, len(sizes), 4))
-    return Array(_TYPES[magic[2]], False, shape, 4 + len(sizes))
+    return ArrayHeader(_TYPES[magic[2]], False, shape, 4 + len(sizes))
 
 
 def labels_beside(source: str) -> str | None:

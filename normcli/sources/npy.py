@@ -11,20 +11,22 @@ from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
-from normcli.sources import Item, Listing, Skip, unusable
-from normcli.sources.zip import Entry, entries
+from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.sources.zip import ZipEntry, walk_directory
 from normcli.storage.byte_sources import Stamp, read_at
 from normcli.storage.reader import Reader
 
 _LONGEST_HEADER = 10_000  # numpy's own limit
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 _MAGIC = b"\x93NUMPY"
-Take = Callable[[int, int], bytes | bytearray | None]  # offset, size: the bytes where only the reader can give them
+ReadBytes = Callable[
+    [int, int], bytes | bytearray | None
+]  # offset, size: the bytes where only the reader can give them
 _FEW = (1, 2, 3, 4)  # channels
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
 
 
-class Array(NamedTuple):
+class ArrayHeader(NamedTuple):
     """What an .npy header says, and where the values begin."""
 
     dtype: str
@@ -33,7 +35,7 @@ class Array(NamedTuple):
     start: int
 
 
-class Slice(NamedTuple):
+class ArraySlice(NamedTuple):
     """The recipe for one image of a stack: read its values, put channels last."""
 
     path: str
@@ -64,7 +66,7 @@ class Slice(NamedTuple):
         return f"{self.stamp}:{self.offset}" if self.held is None else str(zlib.crc32(self.held))
 
 
-class Unpacked(NamedTuple):
+class ArrayMember(NamedTuple):
     """The recipe for one image that an archive holds as an .npy: read by `load`, put channels last."""
 
     load: Any
@@ -73,9 +75,9 @@ class Unpacked(NamedTuple):
 
     def __call__(self) -> Any:
         data = self.load()
-        array = header(data)
+        array = parse_npy_header(data)
         try:
-            layout = check(self.key, array, self._axes(array.shape))
+            layout = resolve_layout(self.key, array, self._axes(array.shape))
         except UsageError as error:
             raise InputError("layout", str(error)) from None
         if layout.startswith("n"):
@@ -86,7 +88,7 @@ class Unpacked(NamedTuple):
             raise InputError("truncated", f"{len(held)} of {size} bytes: the array is cut short")
         if not size:
             raise InputError("empty", f"an array of shape {array.shape} holds no pixels")
-        return Slice(self.key, 0, array.dtype, array.shape, layout == "chw", None, held)()
+        return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, held)()
 
     def _axes(self, shape: tuple[int, ...]) -> str:
         """A member holds one image, so three axes leave less to guess than those of a file."""
@@ -104,7 +106,7 @@ class Unpacked(NamedTuple):
         return str(self.load.fingerprint())
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield the images of an .npy or .npz.
 
     Raises:
@@ -115,24 +117,26 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
         if reader.at(0, 4) == b"PK\3\4":
             yield from _archive(reader, listing)
             return
-        array = header(reader.at(0, _LONGEST_HEADER + 12))
-        layout = check(source, array, listing.layout)
+        array = parse_npy_header(reader.at(0, _LONGEST_HEADER + 12))
+        layout = resolve_layout(source, array, listing.layout)
         whole = prod(array.shape) * _itemsize(array.dtype)
         if array.start + whole > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {whole} bytes: the array is cut short")
-        yield from images(source, array, layout, lambda offset, size: None, reader.stamp, None, listing.max_file_bytes)
+        yield from slice_images(
+            source, array, layout, lambda offset, size: None, reader.stamp, None, listing.max_file_bytes
+        )
 
 
-def images(
+def slice_images(
     source: str,
-    array: Array,
+    array: ArrayHeader,
     layout: str,
-    take: Take,
+    read_bytes: ReadBytes,
     stamp: Stamp | None,
     labels: Any = None,
     limit: int | None = None,
 ) -> Iterator[Item]:
-    """One item for every image of an array; `take` gives the bytes where only the reader has them."""
+    """One item for every image of an array; `read_bytes` gives the bytes where only the reader has them."""
     alone = not layout.startswith("n")
     shape = array.shape if alone else array.shape[1:]
     count = 1 if alone else array.shape[0]
@@ -140,21 +144,21 @@ def images(
     first = layout.endswith("chw")
     width = len(str(max(0, count - 1)))
     if 0 in shape:
-        yield unusable(source, "empty", f"an array of shape {array.shape} holds no pixels")
+        yield failed_item(source, "empty", f"an array of shape {array.shape} holds no pixels")
         return
     if limit is not None and size > limit:  # one word for all: a stream of a few bytes may claim 2^48 of them
         what = f"{size} bytes" if alone else f"{count} images of {size} bytes"
-        yield unusable(source, "too-large", f"{what}, more than the limit of {limit} (--max-file-bytes)")
+        yield failed_item(source, "too-large", f"{what}, more than the limit of {limit} (--max-file-bytes)")
         return
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
         offset = array.start + i * size
-        held = take(offset, size)
-        load = Slice(source, offset, array.dtype, shape, first, stamp, held)
+        held = read_bytes(offset, size)
+        load = ArraySlice(source, offset, array.dtype, shape, first, stamp, held)
         yield Item(key, load, None if labels is None else str(labels[i]))
 
 
-def header(data: bytes | bytearray) -> Array:
+def parse_npy_header(data: bytes | bytearray) -> ArrayHeader:
     """Read an .npy header without evaluating anything.
 
     Raises:
@@ -178,7 +182,7 @@ def header(data: bytes | bytearray) -> Array:
     _check_dtype(dtype)
     if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in shape):
         raise InputError("damaged", "a damaged NumPy header")
-    return Array(dtype, fortran, shape, start + length)
+    return ArrayHeader(dtype, fortran, shape, start + length)
 
 
 def _check_dtype(dtype: str) -> None:
@@ -190,7 +194,7 @@ def _check_dtype(dtype: str) -> None:
         raise InputError("damaged", f"an array of unknown type {dtype[:40]!r}") from None
 
 
-def check(source: str, array: Array, layout: str) -> str:
+def resolve_layout(source: str, array: ArrayHeader, layout: str) -> str:
     """Settle the layout of an array.
 
     Raises:
@@ -228,18 +232,18 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
     raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
 
 
-def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skip]:
+def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skipped]:
     """The arrays of an .npz that look like images, or the one asked for."""
     source = reader.path
-    found: dict[str, tuple[Entry, Array]] = {}
-    for entry in entries(reader):
+    found: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
+    for entry in walk_directory(reader):
         if entry.name.endswith(".npy") and entry.method in (0, 8):
             name = entry.name.removesuffix(".npy")
             try:
-                found[name] = entry, header(_Inflating(reader, entry).at(0, _LONGEST_HEADER + 12))
+                found[name] = entry, parse_npy_header(_Inflating(reader, entry).at(0, _LONGEST_HEADER + 12))
             except InputError as error:
                 if listing.column in (None, name):
-                    yield unusable(f"{source}/{name}", error.reason, error.message)
+                    yield failed_item(f"{source}/{name}", error.reason, error.message)
         if len(found) > 10_000:
             raise InputError("unsupported", "more than 10,000 arrays")
     asked = listing.column
@@ -252,16 +256,16 @@ def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skip]:
     for name in names:
         entry, array = found[name]
         try:
-            layout = check(f"{source}/{name}", array, listing.layout)
+            layout = resolve_layout(f"{source}/{name}", array, listing.layout)
             stream = _Inflating(reader, entry)
             labels = _labels(reader, name, found)
             limit = listing.max_file_bytes or LARGEST_HELD
-            yield from images(f"{source}/{name}", array, layout, stream.exactly, None, labels, limit)
+            yield from slice_images(f"{source}/{name}", array, layout, stream.exactly, None, labels, limit)
         except InputError as error:
-            yield unusable(f"{source}/{name}", error.reason, error.message)
+            yield failed_item(f"{source}/{name}", error.reason, error.message)
 
 
-def _labels(reader: Reader, name: str, found: dict[str, tuple[Entry, Array]]) -> Any:
+def _labels(reader: Reader, name: str, found: dict[str, tuple[ZipEntry, ArrayHeader]]) -> Any:
     """The array that holds the classes of `name`: y_train for x_train, labels for images."""
     count = found[name][1].shape[0]
     for other in (name.replace("x", "y", 1), name.replace("images", "labels"), "y", "label", "labels", "target"):
@@ -284,7 +288,7 @@ def _itemsize(dtype: str) -> int:
 class _Inflating:
     """A member of the archive as a stream that inflates; offsets only grow."""
 
-    def __init__(self, reader: Reader, entry: Entry) -> None:
+    def __init__(self, reader: Reader, entry: ZipEntry) -> None:
         head = reader.at(entry.at, 30)
         if head[:4] != b"PK\3\4" or len(head) < 30:
             raise InputError("damaged", "the archive's directory and the member's own header disagree")

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 from normcli.errors import InputError, MissingExtraError, UsageError
-from normcli.sources import Item, Listing, Skip, unusable
 from normcli.sources.filter import hostile
+from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.storage.byte_sources import File, Held
 from normcli.storage.reader import Reader
 
@@ -23,7 +23,7 @@ _GROUP_BYTES, _GROUP_ROWS = 16 << 20, 1000  # of a row group: what a reader of o
 _SMALL_FILE = 64 << 20
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield the image of every row; a row that only names a file is read beside the table.
 
     Raises:
@@ -64,13 +64,15 @@ def _item(key: str, source: str, value: Any, listing: Listing) -> Item:
     limit = listing.max_file_bytes
     if data:
         if limit is not None and len(data) > limit:
-            return unusable(key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)")
+            return failed_item(
+                key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)"
+            )
         return Item(key, Held(data))
     if isinstance(path, str) and path:
         if hostile(path):
-            return unusable(key, "hostile-name", "it names a file outside the table's folder")
+            return failed_item(key, "hostile-name", "it names a file outside the table's folder")
         return Item(key, File(f"{source.rpartition('/')[0] or '.'}/{path}", limit))
-    return unusable(key, "empty", "neither bytes nor a path in this row")
+    return failed_item(key, "empty", "neither bytes nor a path in this row")
 
 
 def _column(source: str, schema: Any, asked: str | None) -> str:
@@ -132,7 +134,7 @@ def modules() -> tuple[Any, Any]:
     return pyarrow, parquet
 
 
-class Writer:
+class ParquetShardWriter:
     """A shard under way: rows in order, a row group for every 16 MiB.
 
     Args:
@@ -227,7 +229,7 @@ class Writer:
 
 
 def arrays(path: str, group: int) -> list[Any]:
-    """Read the arrays of one row group that `Writer` wrote.
+    """Read the arrays of one row group that `ParquetShardWriter` wrote.
 
     Raises:
         InputError: missing, or damaged.

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from normcli.errors import InputError
-from normcli.sources import Item, Listing, Refused, Skip, unusable
-from normcli.sources.filter import Filter, folder_of
+from normcli.sources.filter import PathFilter, folder_of
+from normcli.sources.item import FailingSource, Item, Listing, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import Held, Span
 from normcli.storage.reader import Reader, Stream
@@ -32,7 +32,7 @@ _EVEN_PAIRS = int.from_bytes(b"\xff\xff\0\0" * (BLOCK // 4), "little")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 
 
-class Member(NamedTuple):
+class TarMember(NamedTuple):
     """One entry of a tar: where its bytes lie, and its type as in the header."""
 
     name: str
@@ -41,7 +41,7 @@ class Member(NamedTuple):
     size: int
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield the images in a tar; members of one WebDataset sample give each other the label.
 
     Raises:
@@ -55,19 +55,19 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
 
 def _samples(
     source: str, blocks: "Stream | _Windows", reader: Reader | None, listing: Listing
-) -> Iterator[Item | Skip]:
+) -> Iterator[Item | Skipped]:
     """The items, each sample's held until its label is known: `dir/0007.jpg`, `dir/0007.cls`."""
-    wanted = Filter(listing)
-    stem, held, described, label = "", list[Item](), list[Skip](), None
+    wanted = PathFilter(listing)
+    stem, held, described, label = "", list[Item](), list[Skipped](), None
 
-    def sample() -> Iterator[Item | Skip]:
+    def sample() -> Iterator[Item | Skipped]:
         for item in held:
             yield item if label is None else item._replace(label=label)
         if not held:  # nothing that they describe: no label files after all
             yield from described
 
     try:
-        for member in members(blocks):
+        for member in walk_members(blocks):
             folder, slash, name = member.name.rpartition("/")
             mine = folder + slash + name.partition(".")[0]
             if mine != stem or len(held) + len(described) >= _MOST_OF_A_SAMPLE:
@@ -75,12 +75,12 @@ def _samples(
                 stem, held, described, label = mine, [], [], None
             found = _item(source, member, blocks, reader, wanted, listing)
             if isinstance(found, Item):
-                if name.endswith(".npy") and not isinstance(found.load, Refused):  # asked for by --include
+                if name.endswith(".npy") and not isinstance(found.load, FailingSource):  # asked for by --include
                     from normcli.sources import npy  # 5 ms that photographs do not need
 
-                    found = found._replace(load=npy.Unpacked(found.load, found.key, listing.layout))
+                    found = found._replace(load=npy.ArrayMember(found.load, found.key, listing.layout))
                 held.append(found)
-            elif isinstance(found, Skip):
+            elif isinstance(found, Skipped):
                 suffix = name[name.rfind(".") :] if "." in name else ""
                 if suffix in _LABELS and found.reason in _NO_IMAGE and member.size <= _LARGEST_LABEL:
                     described.append(found)
@@ -95,44 +95,44 @@ def _samples(
 
 def _item(
     source: str,
-    member: Member,
+    member: TarMember,
     blocks: "Stream | _Windows",
     reader: Reader | None,
-    wanted: Filter,
+    wanted: PathFilter,
     listing: Listing,
-) -> Item | Skip | None:
+) -> Item | Skipped | None:
     if member.kind == b"5":
         return None
     key = wanted.member(source, member.name)
     if not isinstance(key, str):
         return key
     if member.kind in (b"1", b"2"):
-        return unusable(key, "link", "a link to another member or file: archives are read without following them")
+        return failed_item(key, "link", "a link to another member or file: archives are read without following them")
     if member.kind not in (b"0", b"\0", b"7"):
         what = _KINDS.get(member.kind, "a sparse file or of an unknown type")
-        return unusable(key, "not-a-file", f"{what}, not a regular file")
+        return failed_item(key, "not-a-file", f"{what}, not a regular file")
     label = folder_of(member.name)
     limit = listing.max_file_bytes
     if limit is not None and member.size > limit:
-        return unusable(key, "too-large", f"{member.size} bytes, more than the limit of {limit} (--max-file-bytes)")
+        return failed_item(key, "too-large", f"{member.size} bytes, more than the limit of {limit} (--max-file-bytes)")
     if reader is not None:
         if member.offset + member.size > reader.size:
-            return unusable(
+            return failed_item(
                 key, "truncated", f"the archive ends {member.offset + member.size - reader.size} bytes early"
             )
         return Item(key, Span(source, member.offset, member.size, reader.stamp), label)
     if limit is None and member.size > _LARGEST_MEMBER:
-        return unusable(key, "too-large", f"{member.size} bytes in a stream, more than 1 GiB (--max-file-bytes)")
+        return failed_item(key, "too-large", f"{member.size} bytes in a stream, more than 1 GiB (--max-file-bytes)")
     if member.size == 0:
-        return unusable(key, "empty", "empty file")
+        return failed_item(key, "empty", "empty file")
     try:
         data = blocks.at(member.offset, member.size)
     except InputError as error:
         if error.reason == "truncated":
-            return unusable(key, "truncated", "the archive ends inside it")
+            return failed_item(key, "truncated", "the archive ends inside it")
         raise
     if len(data) < member.size:
-        return unusable(key, "truncated", f"the archive ends {member.size - len(data)} bytes early")
+        return failed_item(key, "truncated", f"the archive ends {member.size - len(data)} bytes early")
     return Item(key, Held(data), label)
 
 
@@ -150,7 +150,7 @@ def _label(data: bytes, suffix: str) -> str | None:
     return str(document) if isinstance(document, str | int) else None
 
 
-def members(blocks: "Stream | _Windows") -> Iterator[Member]:
+def walk_members(blocks: "Stream | _Windows") -> Iterator[TarMember]:
     """Walk the headers of a tar: ustar, GNU long names, pax.
 
     Raises:
@@ -171,7 +171,7 @@ def members(blocks: "Stream | _Windows") -> Iterator[Member]:
             if name is not None or size is not None:
                 raise InputError("damaged", "the last header tells of a member that does not follow")
             return
-        kind, claimed = checked(header, at)
+        kind, claimed = parse_header(header, at)
         start = at + BLOCK
         if kind in (b"L", b"K", b"x", b"g"):  # about the next member: its long name, its link, its pax records
             data = _extension(blocks, kind, start, claimed)
@@ -193,7 +193,7 @@ def members(blocks: "Stream | _Windows") -> Iterator[Member]:
         at = start + _padded(length)
         if kind == b"S" and header[482]:  # more of the map of a GNU sparse file lies before its data
             at = _after_sparse_map(blocks, start, length)
-        yield Member(name, b"S" if sparse else kind, start, length)
+        yield TarMember(name, b"S" if sparse else kind, start, length)
         name = size = None
         sparse = False
 
@@ -215,7 +215,7 @@ def _check_the_rest(blocks: "Stream | _Windows", at: int) -> None:
         raise InputError("trailing-data", "data after the end of the archive is not read: several tars in one file?")
 
 
-def checked(header: bytes, at: int) -> tuple[bytes, int]:
+def parse_header(header: bytes, at: int) -> tuple[bytes, int]:
     """Type and size in a header whose checksum is right.
 
     Raises:

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from normcli.errors import InputError
-from normcli.sources import Item, Listing, Skip, unusable
-from normcli.sources.filter import Filter, folder_of
+from normcli.sources.filter import PathFilter, folder_of
+from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.storage.byte_sources import Stamp, read_at
 from normcli.storage.reader import BOMB_RATIO, Reader
 
@@ -23,7 +23,7 @@ _HARMLESS = 1 << 20  # below this no ratio is a bomb: a flat mask as BMP shrinks
 _WINDOW = 1 << 18
 
 
-class Entry(NamedTuple):
+class ZipEntry(NamedTuple):
     """One entry of the central directory."""
 
     name: str
@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     at: int
 
 
-class Deflated(NamedTuple):
+class ZipMember(NamedTuple):
     """The recipe for one member: read it, inflate it with a bound, check it."""
 
     path: str
@@ -87,19 +87,19 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
     return out
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
+def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
     """Yield the images in a zip.
 
     Raises:
         InputError: the archive cannot be read, is no zip, or its directory is cut short.
     """
-    wanted = Filter(listing)
+    wanted = PathFilter(listing)
     limit = listing.max_file_bytes or _LARGEST_MEMBER
     with Reader(source) as reader:
         start, size, count, shift = _directory(reader)
         overlapping = _Overlaps(reader, start, size, shift)
         found = 0
-        for entry in _entries(reader, start, size, shift):
+        for entry in _walk_directory(reader, start, size, shift):
             found += 1
             overlaps = overlapping(entry)
             if entry.name.endswith("/"):
@@ -108,26 +108,26 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skip]:
             if not isinstance(key, str):
                 yield key
             elif why_not := _unreadable(entry, limit, overlaps):
-                yield unusable(key, *why_not)
+                yield failed_item(key, *why_not)
             else:
                 sizes = entry.packed, entry.size, entry.checksum
-                load = Deflated(source, entry.at, entry.method, *sizes, entry.raw, limit, reader.stamp)
+                load = ZipMember(source, entry.at, entry.method, *sizes, entry.raw, limit, reader.stamp)
                 yield Item(key, load, folder_of(entry.name))
         if found != count:
             raise InputError("damaged", f"the archive says {count} members and lists {found}")
 
 
-def entries(reader: Reader) -> Iterator[Entry]:
+def walk_directory(reader: Reader) -> Iterator[ZipEntry]:
     """Walk the central directory of a zip.
 
     Raises:
         InputError: no zip, or a damaged directory.
     """
     start, size, _, shift = _directory(reader)
-    yield from _entries(reader, start, size, shift)
+    yield from _walk_directory(reader, start, size, shift)
 
 
-def _unreadable(entry: Entry, limit: int, overlaps: bool) -> tuple[str, str] | None:
+def _unreadable(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] | None:
     if overlaps:
         return "damaged", "it lies where another member lies: a damaged archive, or a bomb"
     if entry.flags & 0x2041:
@@ -174,7 +174,7 @@ def _directory(reader: Reader) -> tuple[int, int, int, int]:
     return start + shift, size, count, shift
 
 
-def _entries(reader: Reader, start: int, size: int, shift: int) -> Iterator[Entry]:
+def _walk_directory(reader: Reader, start: int, size: int, shift: int) -> Iterator[ZipEntry]:
     at, end, window, base = start, start + size, b"", start
     while at < end:
         if at - base + 46 + 3 * 65535 > len(window) and base + len(window) < end:
@@ -192,7 +192,7 @@ def _entries(reader: Reader, start: int, size: int, shift: int) -> Iterator[Entr
         extra = window[inside + 46 + name_ : inside + 46 + name_ + extra_]
         full, packed, offset = _wide(extra, full, packed, offset)
         text = name.decode("utf-8", "surrogateescape") if flags & 0x800 else name.decode("cp437")
-        yield Entry(text, name, flags, method, checksum, packed, full, offset + shift)
+        yield ZipEntry(text, name, flags, method, checksum, packed, full, offset + shift)
         at = following
 
 
@@ -226,13 +226,13 @@ class _Overlaps:
         self._starts: array[int] | None = None
         self._ends: array[int] = array("Q")
 
-    def __call__(self, entry: Entry) -> bool:
+    def __call__(self, entry: ZipEntry) -> bool:
         end = entry.at + 30 + entry.packed
         if self._starts is None:
             if entry.at >= self._end:
                 self._end = end
                 return False
-            places = sorted((e.at, e.at + 30 + e.packed) for e in _entries(*self._directory))  # type: ignore[arg-type]
+            places = sorted((e.at, e.at + 30 + e.packed) for e in _walk_directory(*self._directory))  # type: ignore[arg-type]
             self._starts = array("Q", (a for a, _ in places))
             self._ends = array("Q", (b for _, b in places))
         i = bisect_left(self._starts, entry.at)

@@ -53,7 +53,7 @@ def inverse(
     if output is None or str(output) == "-":
         raise UsageError("--inverse writes files: give -o DIR")
     with tables.progress(progress, quiet) as step, jsonl(failures) as fail:
-        found = way_back.inverse(
+        found = way_back.restore(
             source,
             output,
             to=to,

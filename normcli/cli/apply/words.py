@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from normcli.cli import tables
 
 if TYPE_CHECKING:
-    from normcli.runs.restore import Restored
-    from normcli.runs.verify import Verified
+    from normcli.runs.restore import RestoreResult
+    from normcli.runs.verify import VerifyResult
 
 
 def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
@@ -62,7 +62,7 @@ def _images(count: int) -> str:
     return f"{count:,} image{'s' * (count != 1)}"
 
 
-def restored(found: "Restored", output: Path) -> None:
+def restored(found: "RestoreResult", output: Path) -> None:
     """How many images came back, and why some did not exactly."""
     from normcli.summary.remarks import reasons
 
@@ -73,7 +73,7 @@ def restored(found: "Restored", output: Path) -> None:
         tables.say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
 
 
-def verified(found: "Verified") -> None:
+def verified(found: "VerifyResult") -> None:
     """Mean and std per channel, and whether they are what was expected."""
     rows = [["channel", "mean", "std", "min", "max"]]
     for c in found.channels:

@@ -1,0 +1,88 @@
+"""Listing sources: their items in order, the part of one job, brace ranges spelled out."""
+
+import importlib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator
+
+from normcli.errors import InputError, UsageError
+from normcli.sources.containers import container, kind_of
+from normcli.sources.item import Items, Listing, failed_item
+from normcli.storage import is_remote
+
+_LARGEST_RANGE = 1_000_000
+
+
+def read(sources: Iterable[str], listing: Listing, files: Iterable[str] = ()) -> Items:
+    """Yield the items of every source, in the order of the sources, each folder sorted by name.
+
+    Args:
+        sources: folders, files, containers; a brace range is one container after the other.
+        listing: what is taken from them.
+        files: further paths, taken as given, one at a time.
+    """
+    if listing.shard is None:
+        for source in each(sources, files):
+            yield from read_one(source, listing)
+        return
+    named = [path for source in sources for path in expand(source)]
+    mine, of = listing.shard[0] - 1, listing.shard[1]
+    shards = [source for source in named if container(source)]
+    # enough containers for all: each is read by one job only. Otherwise every job lists them all
+    owner = {source: i % of for i, source in enumerate(dict.fromkeys(shards))} if len(shards) >= of else {}
+    turn = itertools.cycle(range(of))
+    for source in itertools.chain(named, files):
+        if source in owner:
+            if owner[source] == mine:
+                yield from read_one(source, listing)
+        else:
+            yield from (item for item in read_one(source, listing) if next(turn) == mine)
+
+
+def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the sources one by one: brace ranges spelled out, then what was given as files."""
+    named = [path for source in sources for path in expand(source)]
+    yield from itertools.chain(named, files)
+
+
+def read_one(source: str, listing: Listing) -> Items:
+    """Yield the items of one source; what makes all of it unusable is an item that fails."""
+    kind = kind_of(source)
+    try:
+        yield from importlib.import_module(f"normcli.sources.{kind}").read(source, listing)
+    except InputError as error:
+        yield failed_item(source, error.reason, error.message)
+
+
+def expand(source: str) -> Iterator[str]:
+    """Give the paths that a brace range stands for, as the shell would; a path without one is itself.
+
+    >>> list(expand("train-{008..010}.tar")), list(expand("{a,b}/{1..2}.zip"))
+    (['train-008.tar', 'train-009.tar', 'train-010.tar'], ['a/1.zip', 'a/2.zip', 'b/1.zip', 'b/2.zip'])
+
+    Raises:
+        UsageError: a range of more than a million.
+    """
+    if "{" not in source or (not is_remote(source) and os.path.lexists(source)):
+        yield source
+        return
+    parts = re.split(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}", source)
+    choices: list[list[str]] = []
+    total = 1
+    for i, part in enumerate(parts):
+        options = [part] if i % 2 == 0 else _range(part) if ".." in part and "," not in part else part.split(",")
+        total *= len(options)
+        choices.append(options)
+        if total > _LARGEST_RANGE:
+            raise UsageError(f"{source}: more than {_LARGEST_RANGE} paths")
+    yield from ("".join(choice) for choice in itertools.product(*choices))
+
+
+def _range(text: str) -> list[str]:
+    first, last = text.split("..")
+    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
+    step = 1 if int(first) <= int(last) else -1
+    if abs(int(last) - int(first)) >= _LARGEST_RANGE:
+        raise UsageError(f"{{{text}}}: more than {_LARGEST_RANGE} paths")
+    return [f"{n:0{width}d}" for n in range(int(first), int(last) + step, step)]
