@@ -216,8 +216,8 @@ def _names(data: bytes, path: Path) -> None:
 def _tensors(data: bytes, path: Path) -> None:
     from normcli.tensor import files
 
-    for tensor in files.opened(str(path), limit=1 << 26).values():
-        files.in_memory(tensor)
+    for tensor in files.open_tensors(str(path), limit=1 << 26).values():
+        files.load(tensor)
 
 
 def _safetensors() -> list[bytes]:

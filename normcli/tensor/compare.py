@@ -61,10 +61,10 @@ def compare(
         memory_limit: most bytes to hold.
         threads: how many compute.
     """
-    found = files.opened(given, limit=memory_limit)
+    found = files.open_tensors(given, limit=memory_limit)
     if len(found) != 1:
         raise UsageError(f"{given}: holds {len(found)} tensors ({', '.join(found)}): name one, {given}:KEY")
-    x = files.in_memory(next(iter(found.values())))
+    x = files.load(next(iter(found.values())))
     statistics = None if state is None else files.read_state(state)
     rows = [_row("input", x)]
     with resources(threads=threads, memory=memory_limit):

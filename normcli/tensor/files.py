@@ -36,7 +36,7 @@ def suffix(path: str) -> str:
     return found
 
 
-def split(given: str) -> tuple[str, str | None]:
+def split_key(given: str) -> tuple[str, str | None]:
     """Take `FILE:key` apart; a file whose own name has a colon goes first.
 
     >>> split("weights.npz:layer1"), split("x.npy")
@@ -48,7 +48,7 @@ def split(given: str) -> tuple[str, str | None]:
     return path, key
 
 
-def opened(given: str, *, stdin: IO[bytes] | None = None, limit: int | None = None) -> dict[str, Any]:
+def open_tensors(given: str, *, stdin: IO[bytes] | None = None, limit: int | None = None) -> dict[str, Any]:
     """Open what a name stands for: one tensor under its key, or all of a container.
 
     An .npy and a .safetensors are read when samples are asked for, the others now.
@@ -60,7 +60,7 @@ def opened(given: str, *, stdin: IO[bytes] | None = None, limit: int | None = No
         if stdin is None:
             raise UsageError("- stands for stdin, which is not to be read here")
         return {"": npy.read_stream(stdin, "stdin", limit)}
-    name, key = split(given)
+    name, key = split_key(given)
     path, kind = Path(name), suffix(name)
     try:
         if not path.is_file():
@@ -92,7 +92,7 @@ def _one(found: Mapping[str, Any], name: str, key: str | None) -> dict[str, Any]
     return {key: found[key]}
 
 
-def in_memory(tensor: Any) -> Array:
+def load(tensor: Any) -> Array:
     """Read a tensor whole."""
     if isinstance(tensor, Stored):
         with tensor:
@@ -100,22 +100,22 @@ def in_memory(tensor: Any) -> Array:
     return np.asarray(tensor)
 
 
-def parameter(given: str) -> Array:
+def read_one(given: str) -> Array:
     """Read a file that holds one tensor: a weight, a bias, a cotangent.
 
     Raises:
         TensorError: several tensors and no key.
     """
-    found = opened(given)
+    found = open_tensors(given)
     if len(found) != 1:
         raise TensorError(f"{given}: holds {len(found)} tensors ({', '.join(found)}): name one, {given}:KEY")
-    return in_memory(next(iter(found.values())))
+    return load(next(iter(found.values())))
 
 
 def read_state(given: str) -> dict[str, Array]:
     """Read running statistics: a container whose keys are their names."""
-    found = {key: in_memory(value) for key, value in opened(given).items()}
-    name, _ = split(given)
+    found = {key: load(value) for key, value in open_tensors(given).items()}
+    name, _ = split_key(given)
     if suffix(name) == ".safetensors":
         labels = safetensors.read(Path(name))[1]
         found |= {key: np.array(labels[key]) for key in ("normalizer", "preset") if key in labels}
@@ -136,7 +136,7 @@ def write_state(path: Path, state: Mapping[str, Array], labels: Mapping[str, str
             torch.write(temporary, state)
 
 
-class Output:
+class FileOutput:
     """Where the results of one input go; `allocate` makes room in the file itself where that can be."""
 
     def __init__(self, path: Path, temporary: Path) -> None:
@@ -192,7 +192,7 @@ class Output:
             self._reserved.close()
 
 
-class Piped:
+class StdoutOutput:
     """Results for stdout: one tensor as .npy, held in memory until it is whole."""
 
     def __init__(self, stream: IO[bytes]) -> None:
@@ -221,17 +221,17 @@ class Piped:
 
 
 @contextmanager
-def output(path: Path) -> Iterator[Output]:
+def open_output(path: Path) -> Iterator[FileOutput]:
     """Open an output that appears under its name when the block ends, or not at all."""
     with storage.whole(path) as temporary:
-        target = Output(path, temporary)
+        target = FileOutput(path, temporary)
         try:
             yield target
         finally:
             target.abandon()
 
 
-def targets(inputs: list[str], out: str, force: bool) -> list[str]:
+def output_paths(inputs: list[str], out: str, force: bool) -> list[str]:
     """Name the output of each input: one file for one input, files in a folder for several.
 
     Raises:
@@ -262,6 +262,6 @@ def targets(inputs: list[str], out: str, force: bool) -> list[str]:
 def _target_name(given: str) -> str:
     if given == "-":
         return "stdin.npy"
-    name, key = split(given)
+    name, key = split_key(given)
     path = Path(name)
     return path.name if key is None else f"{path.stem}-{key.replace('/', '_')}{path.suffix}"

@@ -16,7 +16,7 @@ from normcli.tensor.files import Array
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.moments import Moments, channel_moments
 from normcli.tensor.normalizers.registry import State
-from normcli.tensor.normalizers.running import COUNTER, LABELS, enough
+from normcli.tensor.normalizers.running import COUNTER, LABELS, require_two_values
 from normcli.tensor.normalizers.views import channels
 from normcli.tensor.raw import Stored
 
@@ -73,12 +73,12 @@ def run(job: Job) -> list[str]:
     one = find(job.normalizer)
     _check(job, one)
     state, settings, preset = _settled(job, one)
-    outputs = [] if job.output is None else files.targets(list(job.inputs), job.output, job.force)
+    outputs = [] if job.output is None else files.output_paths(list(job.inputs), job.output, job.force)
     if job.save_state is not None:
-        files.targets([job.inputs[0]], job.save_state, job.force)
+        files.output_paths([job.inputs[0]], job.save_state, job.force)
         if files.suffix(job.save_state) == ".npy":
             raise UsageError(f"{job.save_state}: a state has several tensors: give .npz, .safetensors or .pt")
-    arguments = {key: files.parameter(name) for key, name in job.parameters.items()}
+    arguments = {key: files.read_one(name) for key, name in job.parameters.items()}
     settings |= {key: arguments.pop(key) for key in list(arguments) if key in one.settings}
     others = [arguments[name] for name in one.tensors[1:] if name in arguments]
     with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as written:
@@ -155,7 +155,7 @@ def _settled(job: Job, one: Normalizer) -> tuple[State | None, dict[str, Any], s
 @contextmanager
 def _reading(job: Job, given: str) -> Iterator[dict[str, Any]]:
     """Open the tensors of an input, and close their files."""
-    found = files.opened(given, stdin=job.stdin, limit=job.memory_limit)
+    found = files.open_tensors(given, stdin=job.stdin, limit=job.memory_limit)
     try:
         yield found
     finally:
@@ -169,9 +169,9 @@ def _target(written: ExitStack, path: str | None, job: Job, given: str) -> Any:
         return None
     if path == "-":
         assert job.stdout is not None
-        return files.Piped(job.stdout)
+        return files.StdoutOutput(job.stdout)
     Path(path).parent.mkdir(exist_ok=True)
-    return written.enter_context(files.output(Path(path)))
+    return written.enter_context(files.open_output(Path(path)))
 
 
 def _call(one: Normalizer, function: Any, tensors: Sequence[Any], settings: Mapping[str, Any], where: str) -> Any:
@@ -262,7 +262,7 @@ def _gradients(
     with _reading(job, given) as found:
         if len(found) != 1:
             raise TensorError(f"{given}: --grad takes one tensor, here are {', '.join(found)}: name one, {given}:KEY")
-        dy = files.parameter(cotangent)
+        dy = files.read_one(cotangent)
         made = _call(one, one.vjp, [next(iter(found.values())), *others, dy], used, given)
     target.expect(made)
     target.finish(made)
@@ -283,7 +283,7 @@ def _exact_state(job: Job, one: Normalizer, settings: Mapping[str, Any]) -> dict
                 if moments.count:
                     total = moments if total is None else total + moments
                 batches += 1
-    enough(one.name, total.count if total else 0)
+    require_two_values(one.name, total.count if total else 0)
     assert total is not None
     known = {key: value for key, value in settings.items() if key in ("running_var", "eps", "groups")}
     return {**one.exact(total, **known), COUNTER: np.array(batches, np.int64)}

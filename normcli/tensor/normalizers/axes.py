@@ -69,7 +69,7 @@ def parameters(
     return np.ascontiguousarray(found).reshape(1, -1)
 
 
-def gathered(total: Array, x: Tensor, over: tuple[int, ...], rank: int) -> Array:
+def reduce_to_parameter(total: Array, x: Tensor, over: tuple[int, ...], rank: int) -> Array:
     """Bring the gradient of a parameter, one number per element of a row, to the parameter's own shape."""
     table = total.reshape([x.shape[a] for a in over])
     if rank == 1 and len(over) > 1:

@@ -6,10 +6,23 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread, standard_vjp
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    parameter_gradients,
+    prepare_vjp,
+    standard_vjp,
+    to_input_layout,
+)
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments, check_eps, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, enough, move, opening, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    load_state,
+    prepare,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout
 
 RunningVar = Literal["unbiased", "biased"]
@@ -81,19 +94,21 @@ def batch_norm(
     ([[-0.8944, 0.0], [0.8944, 0.0]], [0.2, 1.0], [1.1, 0.9])
     """
     name = "batch_norm"
-    view, old, batches, scale, shift = opening(
+    view, old, batches, scale, shift = prepare(
         name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
     )
     if mode == "eval":
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = scale / np.sqrt(old["running_var"] + eps)
-        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), same(old, batches))
-    enough(name, view.samples * view.length)
+        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), unchanged(old, batches))
+    require_two_values(name, view.samples * view.length)
     moments = channel_moments(view).over(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         scale = scale / np.sqrt(moments.var + eps)
     y = affine(view, moments, scale, shift, dtype)
-    return Normalized(y, move(old, batch_statistics(moments, running_var), batches, update_rate, cumulative))
+    return Normalized(
+        y, update_running_stats(old, batch_statistics(moments, running_var), batches, update_rate, cumulative)
+    )
 
 
 @gradient("batch_norm")
@@ -111,21 +126,21 @@ def batch_norm_vjp(
     """Pull the cotangent dy of a batch_norm back to dx, dweight and dbias."""
     name = "batch_norm"
     check_eps(name, eps)
-    view, block, g = opened(name, x, dy, layout)
-    old, _ = begin(name, state, mode, STARTS, view.rows)
-    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    view, block, g = prepare_vjp(name, x, dy, layout)
+    old, _ = load_state(name, state, mode, STARTS, view.rows)
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
     per_channel(name, "bias", bias, view, 0.0)
     if mode == "eval":
-        scale = 1.0 / np.sqrt(spread(old["running_var"]) + eps)
-        normal = (block - spread(old["running_mean"])) * scale
+        scale = 1.0 / np.sqrt(broadcast_channels(old["running_var"]) + eps)
+        normal = (block - broadcast_channels(old["running_mean"])) * scale
         dx = g * gamma * scale
     else:
-        enough(name, view.samples * view.length)
+        require_two_values(name, view.samples * view.length)
         moments = channel_moments(view).over(0)
-        scale = 1.0 / np.sqrt(spread(moments.var) + eps)
-        normal = (block - spread(moments.mean)) * scale
+        scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
+        normal = (block - broadcast_channels(moments.mean)) * scale
         dx = standard_vjp(g * gamma, normal, scale, (0, 2))
-    return {"dx": closed(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
 
 
 @normalizer(state=tuple(STARTS), presets={k: v for k, v in PRESETS.items() if k != "onnx"}, exact=exact_state)
@@ -172,15 +187,15 @@ def ghost_batch_norm(
     [-1.0, 1.0, -1.0, 1.0]
     """
     name = "ghost_batch_norm"
-    view, old, batches, scale, shift = opening(
+    view, old, batches, scale, shift = prepare(
         name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
     )
     if mode == "eval":
         scale = scale / np.sqrt(old["running_var"] + eps)
-        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), same(old, batches))
+        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), unchanged(old, batches))
     if batch < 1 or view.samples % batch or not view.samples:
         raise TensorError(f"{name}: N must be a multiple of batch, got N = {view.samples}, batch = {batch}")
-    enough(name, batch * view.length)
+    require_two_values(name, batch * view.length)
     count = view.samples // batch
     table = channel_moments(view)
     each = np.arange(view.samples).reshape(count, batch)
@@ -196,10 +211,12 @@ def ghost_batch_norm(
     new = batch_statistics(moments, running_var)
     if update == "mean":
         new = {key: value.mean(axis=0) for key, value in new.items()}
-        return Normalized(y, move(old, new, batches, update_rate, cumulative))
+        return Normalized(y, update_running_stats(old, new, batches, update_rate, cumulative))
     if update != "each":
         raise UsageError(f"{name}: update is each or mean, got {update!r}")
     for i in range(count):
-        moved = move(old, {key: value[i] for key, value in new.items()}, batches + i, update_rate, cumulative)
+        moved = update_running_stats(
+            old, {key: value[i] for key, value in new.items()}, batches + i, update_rate, cumulative
+        )
         old = {key: moved[key] for key in old}
-    return Normalized(y, same(old, batches + count))
+    return Normalized(y, unchanged(old, batches + count))

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from normcli.cpus import usable_cpus
 from normcli.errors import TensorError
 
 Array = NDArray[Any]
@@ -66,19 +67,12 @@ def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return held[start : start + size].view(dtype).reshape(shape)
 
 
-def processors() -> int:
-    """Count the processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 _resources: ContextVar[Resources | None] = ContextVar("resources", default=None)
 
 
 def current() -> Resources:
     """Give the resources of this call."""
-    return _resources.get() or Resources(processors(), None, aligned)
+    return _resources.get() or Resources(usable_cpus(), None, aligned)
 
 
 @contextmanager
@@ -102,14 +96,14 @@ def resources(
     ...     rms_norm(np.array([[3.0, 4.0]]), eps=0.0)
     array([[0.84852814, 1.13137085]])
     """
-    token = _resources.set(Resources(threads or processors(), memory, allocate))
+    token = _resources.set(Resources(threads or usable_cpus(), memory, allocate))
     try:
         yield
     finally:
         _resources.reset(token)
 
 
-class _Helpers:
+class WorkerThreads:
     """Threads that stay: starting one takes 80-270 us, waking one 15-90; a batch of 25 MB takes 2,000."""
 
     def __init__(self) -> None:
@@ -136,19 +130,19 @@ class _Helpers:
             del run, done  # or the arrays of the last call live until the next
 
 
-_helpers = _Helpers()
+_helpers = WorkerThreads()
 
 
 def _after_fork() -> None:
     global _helpers
-    _helpers = _Helpers()  # the parent's threads do not exist in the child
+    _helpers = WorkerThreads()  # the parent's threads do not exist in the child
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def walk(
-    samples: int, sample_bytes: int, work: Callable[[int, int], None], *, copies: int = 4, free: bool = False
+def parallel_blocks(
+    samples: int, sample_bytes: int, work: Callable[[int, int], None], *, copies: int = 4, in_place_ok: bool = False
 ) -> None:
     """Call work(start, stop) for blocks that cover `samples`, on as many threads as memory allows.
 
@@ -157,14 +151,14 @@ def walk(
         sample_bytes: how large one is.
         work: computes the samples from start to stop.
         copies: how many times a block is in memory while it is worked on.
-        free: a kernel works on rows alone, in place: the cut cannot change a bit and costs no memory.
+        in_place_ok: a kernel works on rows alone, in place: the cut cannot change a bit and costs no memory.
 
     Raises:
         TensorError: one sample does not fit into the memory allowed.
     """
     limits = current()
     step = max(1, BLOCK_BYTES // max(sample_bytes, 1))
-    if free:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
+    if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
         step, copies = max(step, -(-samples // (4 * limits.threads))), 0
     starts = range(0, samples, step)
     threads = min(limits.threads, len(starts))
@@ -193,7 +187,7 @@ def walk(
         raise failures[0]
 
 
-def whole(x: Tensor, name: str) -> Array:
+def read_all(x: Tensor, name: str) -> Array:
     """Read all samples at once, for a formula that needs them together.
 
     Raises:

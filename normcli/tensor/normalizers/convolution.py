@@ -6,10 +6,17 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread
+from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
 from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, numbers, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, check_rate, enough, move, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    check_rate,
+    load_state,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout, channels
 
 
@@ -60,7 +67,7 @@ def filter_response_norm(
         y = _entries(w, start, block) * (block / np.sqrt(square + total[:, None])) + _entries(b, start, block)
         return np.asarray(np.maximum(y, _entries(low, start, block)))
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)
 
 
 EVO_STARTS: dict[str, float | Array] = {"running_var": 1.0}
@@ -126,13 +133,13 @@ def evo_norm(
     elif variant == "B0":
         if groups is not None:
             raise UsageError(f"{name}: groups belong to S0, B0 has none")
-        old, batches = begin(name, state, mode, EVO_STARTS, view.rows)
+        old, batches = load_state(name, state, mode, EVO_STARTS, view.rows)
         if mode == "eval":
-            var, after = old["running_var"], same(old, batches)
+            var, after = old["running_var"], unchanged(old, batches)
         else:
-            enough(name, view.samples * view.length)
+            require_two_values(name, view.samples * view.length)
             batch = one.over(0)
-            var, after = batch.var, move(old, {"running_var": batch.unbiased}, batches, update_rate)
+            var, after = batch.var, update_running_stats(old, {"running_var": batch.unbiased}, batches, update_rate)
     else:
         raise UsageError(f"{name}: variant is S0 or B0, got {variant!r}")
     shared = np.sqrt(var + eps)
@@ -146,7 +153,7 @@ def evo_norm(
             normal = block / np.maximum(root, vx + _entries(own, start, block))
         return np.asarray(_entries(w, start, block) * normal + _entries(b, start, block))
 
-    return Normalized(view.formula(dtype, compute), after)
+    return Normalized(view.map_numpy(dtype, compute), after)
 
 
 @normalizer()
@@ -200,8 +207,8 @@ def global_response_norm_vjp(
     """Pull dy back through global_response_norm: dx, dweight, dbias."""
     name = "global_response_norm"
     check_eps(name, eps)
-    view, block, g = opened(name, x, dy, layout)
-    gamma = spread(per_channel(name, "weight", weight, view, 0.0))
+    view, block, g = prepare_vjp(name, x, dy, layout)
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 0.0))
     per_channel(name, "bias", bias, view, 0.0)
     norm = np.sqrt((block * block).sum(axis=2, keepdims=True))
     mean = norm.mean(axis=1, keepdims=True) + eps
@@ -210,4 +217,4 @@ def global_response_norm_vjp(
     pulled = a / mean - (a * norm).sum(axis=1, keepdims=True) / (view.rows * mean**2)
     unit = block / np.where(norm > 0, norm, 1.0)
     dx = g * (1.0 + gamma * ratio) + pulled * unit
-    return {"dx": closed(view, x, dx), **parameter_gradients(x, g, block * ratio, weight, bias)}
+    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, block * ratio, weight, bias)}

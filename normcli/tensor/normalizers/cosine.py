@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.blocks import Array, Tensor, current, whole
-from normcli.tensor.normalizers.moments import check_eps, float64, rounded
+from normcli.tensor.normalizers.blocks import Array, Tensor, current, read_all
+from normcli.tensor.normalizers.moments import check_eps, float64, round_to_dtype
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, View, cast, result_dtype
 
@@ -60,7 +60,7 @@ def cosine_norm(
         raise TensorError(f"{name}: x must be (N, ..., F), got shape {tuple(x.shape)}")
     w, _ = _units(_weight(name, weight, x.shape[-1], centred), eps)
     out_dtype = result_dtype(x, dtype)
-    rows = whole(x, name)
+    rows = read_all(x, name)
     view = View(name, rows, range(rows.ndim), int(np.prod(rows.shape[1:-1], dtype=int)))
     out = current().allocate((*rows.shape[:-1], len(w)), out_dtype)
     if not view.size:
@@ -93,4 +93,4 @@ def cosine_norm_vjp(
     dw = (g.T @ xh - (g * y).sum(axis=0)[:, None] * wh) / w_norm
     dx[(rows == 0).all(axis=1)] = 0.0
     dw[(w == 0).all(axis=1)] = 0.0
-    return {"dx": rounded(x, dx.reshape(x.shape)), "dweight": rounded(weight, dw)}
+    return {"dx": round_to_dtype(x, dx.reshape(x.shape)), "dweight": round_to_dtype(weight, dw)}

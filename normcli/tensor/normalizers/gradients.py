@@ -4,7 +4,7 @@ import numpy as np
 
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.moments import float64, rounded
+from normcli.tensor.normalizers.moments import float64, round_to_dtype
 from normcli.tensor.normalizers.views import View, channels
 
 
@@ -24,7 +24,7 @@ def cotangent(name: str, x: Tensor, dy: Tensor) -> None:
         raise TensorError(f"{name}: dy must have the shape of x, {tuple(x.shape)}, got {tuple(dy.shape)}")
 
 
-def opened(name: str, x: Tensor, dy: Tensor, layout: str | None) -> tuple[View, Array, Array]:
+def prepare_vjp(name: str, x: Tensor, dy: Tensor, layout: str | None) -> tuple[View, Array, Array]:
     """Give the view of x, and x and dy as whole float64 (N, C, S), for a gradient."""
     cotangent(name, x, dy)
     view = channels(name, float64(x, name), layout)
@@ -32,14 +32,14 @@ def opened(name: str, x: Tensor, dy: Tensor, layout: str | None) -> tuple[View, 
     return view, view.block(0, view.samples), other.block(0, view.samples)
 
 
-def closed(view: View, x: Tensor, dx: Array) -> Array:
+def to_input_layout(view: View, x: Tensor, dx: Array) -> Array:
     """Put a gradient (N, C, S) back into the layout and type of x."""
     out: Array = np.empty(view.shape)
     view.put(out, 0, view.samples, dx)
-    return rounded(x, out)
+    return round_to_dtype(x, out)
 
 
-def spread(parameter: Array) -> Array:
+def broadcast_channels(parameter: Array) -> Array:
     """Give a parameter (C) or (N, C) the axes of (N, C, S)."""
     return parameter[..., None] if parameter.ndim == 2 else parameter[None, :, None]
 
@@ -51,5 +51,5 @@ def parameter_gradients(
     made = {}
     for key, given, values in (("dweight", weight, dy * normal), ("dbias", bias, dy)):
         axes = 2 if given is not None and np.ndim(given) == 2 else (0, 2)
-        made[key] = rounded(x, values.sum(axis=axes))
+        made[key] = round_to_dtype(x, values.sum(axis=axes))
     return made

@@ -5,9 +5,16 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.axes import Axes, gathered, parameters, reduced
+from normcli.tensor.normalizers.axes import Axes, parameters, reduce_to_parameter, reduced
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, cotangent, opened, parameter_gradients, spread, standard_vjp
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    cotangent,
+    parameter_gradients,
+    prepare_vjp,
+    standard_vjp,
+    to_input_layout,
+)
 from normcli.tensor.normalizers.mixed import spatial
 from normcli.tensor.normalizers.moments import (
     affine,
@@ -16,7 +23,7 @@ from normcli.tensor.normalizers.moments import (
     float64,
     normalize,
     per_channel,
-    rounded,
+    round_to_dtype,
 )
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels, tokens
@@ -91,9 +98,11 @@ def layer_norm_vjp(
     normal = (block - mean) * scale
     factor = 1.0 if w is None else np.repeat(w.ravel(), view.length // w.size)
     dx = standard_vjp(g * factor, normal, scale, (2,))
-    made = {"dx": closed(view, x, dx)}
+    made = {"dx": to_input_layout(view, x, dx)}
     for key, values in (("dweight", g * normal), ("dbias", g)):
-        made[key] = rounded(x, gathered(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight)))
+        made[key] = round_to_dtype(
+            x, reduce_to_parameter(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight))
+        )
     return made
 
 
@@ -242,9 +251,9 @@ def _grouped_vjp(
     eps: float,
 ) -> dict[str, Array]:
     check_eps(name, eps)
-    view, block, g = opened(name, x, dy, layout)
+    view, block, g = prepare_vjp(name, x, dy, layout)
     groups = _groups(name, view.rows, view.rows if groups is None else groups)
-    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
     per_channel(name, "bias", bias, view, 0.0)
     moments = channel_moments(view).groups(groups)
     mean = np.repeat(moments.mean, view.rows // groups, axis=1)[..., None]
@@ -254,7 +263,7 @@ def _grouped_vjp(
     flat = (np.reshape(t, shape) for t in (g * gamma, normal, np.broadcast_to(scale, block.shape)))
     pulled, flat_normal, flat_scale = flat
     dx = standard_vjp(pulled, flat_normal, flat_scale, (2,)).reshape(block.shape)
-    return {"dx": closed(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
 
 
 @normalizer()

@@ -6,7 +6,7 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, opened
+from normcli.tensor.normalizers.gradients import prepare_vjp, to_input_layout
 from normcli.tensor.normalizers.moments import check_eps, per_channel
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels
@@ -86,7 +86,7 @@ def local_response_norm(
     def compute(block: Array, start: int) -> Array:
         return np.asarray(block * (k + factor * _window_sum(block * block, below, above)) ** -beta)
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)
 
 
 @gradient("local_response_norm")
@@ -103,11 +103,11 @@ def local_response_norm_vjp(
 ) -> dict[str, Array]:
     """Pull dy back through local_response_norm: dx."""
     below, above, factor = _window(window, size, alpha)
-    view, block, g = opened("local_response_norm", x, dy, layout)
+    view, block, g = prepare_vjp("local_response_norm", x, dy, layout)
     divisor = k + factor * _window_sum(block * block, below, above)
     mirrored = _window_sum(g * block * divisor ** (-beta - 1.0), above, below)
     dx = g * divisor**-beta - 2.0 * factor * beta * block * mirrored
-    return {"dx": closed(view, x, dx)}
+    return {"dx": to_input_layout(view, x, dx)}
 
 
 def _box_mean(x: Array, size: int, axes: tuple[int, ...]) -> Array:
@@ -182,4 +182,4 @@ def divisive_norm(
         y = (centred / np.sqrt(square + eps)).reshape(block.shape)
         return np.asarray(w[start : start + n, :, None] * y + b[start : start + n, :, None])
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)

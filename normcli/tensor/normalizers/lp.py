@@ -7,11 +7,18 @@ from typing import Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, walk
-from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
+from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
 from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, check_rate, enough, move, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    check_rate,
+    load_state,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
 
 LpFormula = Literal["lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk"]
@@ -90,7 +97,7 @@ def _norm(view: View, centre: Array, p: float, k: int) -> Array:
         else:
             table[start:stop, :, 0] = (z**p).mean(axis=2)
 
-    walk(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
+    parallel_blocks(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
     if p != math.inf:
         return np.asarray(table[:, :, 0].mean(axis=0) ** (1.0 / p))
     largest = np.sort(table.transpose(1, 0, 2).reshape(view.rows, -1), axis=1)[:, -k:]
@@ -144,20 +151,22 @@ def lp_batch_norm(
     check_rate(name, update_rate)
     p = _check(formula, p, k)
     view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, STARTS, view.rows)
+    old, batches = load_state(name, state, mode, STARTS, view.rows)
     scale = per_channel(name, "weight", weight, view, 1.0)
     shift = per_channel(name, "bias", bias, view, 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         if mode == "eval":
             y = affine(view, old["running_mean"], scale / (old["running_scale"] + eps), shift, dtype)
-            return Normalized(y, same(old, batches))
+            return Normalized(y, unchanged(old, batches))
         count = view.samples * view.length
-        enough(name, count)
+        require_two_values(name, count)
         mean = channel_moments(view).over(0).mean
         centre = np.zeros(view.rows) if formula == "santurkar" else mean
         divisor = _constant(formula, p, count) * _norm(view, centre, p, k if formula == "topk" else 1)
         y = affine(view, mean, scale / (divisor + eps), shift, dtype)
-    return Normalized(y, move(old, {"running_mean": mean, "running_scale": divisor}, batches, update_rate))
+    return Normalized(
+        y, update_running_stats(old, {"running_mean": mean, "running_scale": divisor}, batches, update_rate)
+    )
 
 
 @gradient("lp_batch_norm")
@@ -182,12 +191,12 @@ def lp_batch_norm_vjp(
     p = _check(formula, p, 1)
     if formula == "topk" or (formula == "santurkar" and p != 1):
         raise TensorError(f"{name}: the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
-    view, block, g = opened(name, x, dy, layout)
+    view, block, g = prepare_vjp(name, x, dy, layout)
     count = view.samples * view.length
-    enough(name, count)
-    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    require_two_values(name, count)
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
     per_channel(name, "bias", bias, view, 0.0)
-    z = block - spread(channel_moments(view).over(0).mean)
+    z = block - broadcast_channels(channel_moments(view).over(0).mean)
     deviation = block if formula == "santurkar" else z
     size = np.abs(deviation)
     c, axes = _constant(formula, p, count), (0, 2)
@@ -208,4 +217,4 @@ def lp_batch_norm_vjp(
     else:
         t = t / s - pulled
         t = t - t.mean(axis=axes, keepdims=True)
-    return {"dx": closed(view, x, t), **parameter_gradients(x, g, z / s, weight, bias)}
+    return {"dx": to_input_layout(view, x, t), **parameter_gradients(x, g, z / s, weight, bias)}

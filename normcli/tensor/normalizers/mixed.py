@@ -9,7 +9,15 @@ from normcli.tensor.normalizers.batch import STARTS, RunningVar, batch_statistic
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, numbers, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, check_rate, enough, move, opening, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    check_rate,
+    load_state,
+    prepare,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout, channels
 
 
@@ -50,7 +58,7 @@ def batch_instance_norm(
     [-1.0, 1.0, -1.0, 1.0]
     """
     name = "batch_instance_norm"
-    view, old, batches, scale, shift = opening(
+    view, old, batches, scale, shift = prepare(
         name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
     )
     share = numbers(name, "rho", rho, (view.rows,))
@@ -60,12 +68,12 @@ def batch_instance_norm(
     spatial(name, view.length)
     one = channel_moments(view)
     if mode == "eval":
-        mean, var, after = old["running_mean"], old["running_var"], same(old, batches)
+        mean, var, after = old["running_mean"], old["running_var"], unchanged(old, batches)
     else:
-        enough(name, view.samples * view.length)
+        require_two_values(name, view.samples * view.length)
         batch = one.over(0)
         mean, var = batch.mean, batch.var
-        after = move(old, batch_statistics(batch, running_var), batches, update_rate)
+        after = update_running_stats(old, batch_statistics(batch, running_var), batches, update_rate)
     # around the instance's mean both parts are affine: BN(x) = (x - mean_in) * r_bn + (mean_in - mean) * r_bn
     with np.errstate(divide="ignore", invalid="ignore"):
         bn = share / np.sqrt(var + eps)
@@ -141,7 +149,7 @@ def switchable_norm(
     if variance not in ("biased", "unbiased"):
         raise UsageError(f"{name}: variance is biased or unbiased, got {variance!r}")
     view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, SWITCHABLE_STARTS, view.rows)
+    old, batches = load_state(name, state, mode, SWITCHABLE_STARTS, view.rows)
     scale = per_channel(name, "weight", weight, view, 1.0)
     shift = per_channel(name, "bias", bias, view, 0.0)
     w, v = _shares(name, "mean_weight", mean_weight), _shares(name, "var_weight", var_weight)
@@ -155,12 +163,12 @@ def switchable_norm(
 
     mean_ln, var_ln = merged(1)
     if mode == "eval":
-        mean_bn, var_bn, after = old["running_mean"], old["running_var"], same(old, batches)
+        mean_bn, var_bn, after = old["running_mean"], old["running_var"], unchanged(old, batches)
     else:
-        enough(name, view.samples * view.length)
+        require_two_values(name, view.samples * view.length)
         mean_bn, var_bn = merged(0)
         new = {"running_mean": mean_bn[0], "running_var": var_bn[0]}
-        after = move(old, new, batches, update_rate)
+        after = update_running_stats(old, new, batches, update_rate)
     mean = w[0] * one.mean + w[1] * mean_ln + w[2] * mean_bn
     with np.errstate(divide="ignore", invalid="ignore"):
         r = scale / np.sqrt(v[0] * var_in + v[1] * var_ln + v[2] * var_bn + eps)

@@ -13,7 +13,7 @@ import numpy as np
 
 from normcli.errors import NormcliError, TensorError, UsageError
 from normcli.kernels.kernel import contiguous
-from normcli.tensor.normalizers.blocks import Array, Tensor, walk
+from normcli.tensor.normalizers.blocks import Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.views import View, cast, result_dtype
 
 
@@ -108,7 +108,7 @@ def channel_moments(view: View) -> Moments:
         row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)))
 
     if view.size:
-        walk(view.samples, view.sample_bytes, run, free=view.free)
+        parallel_blocks(view.samples, view.sample_bytes, run, in_place_ok=view.in_place_ok)
     return Moments(view.length, mean, m2, low)
 
 
@@ -134,7 +134,7 @@ def affine(
             *(t[start:stop].reshape(-1) for t in table),
         )
 
-    return view.each(dtype, run)
+    return view.map_kernel(dtype, run)
 
 
 def _narrow(*tables: Array) -> list[Array]:
@@ -144,8 +144,8 @@ def _narrow(*tables: Array) -> list[Array]:
     """
     with np.errstate(over="ignore"):
         narrow = [table.astype(np.float32) for table in tables]
-    same = all(np.array_equal(n, t) for n, t in zip(narrow, tables, strict=True))
-    return narrow if same else list(tables)
+    exact = all(np.array_equal(n, t) for n, t in zip(narrow, tables, strict=True))
+    return narrow if exact else list(tables)
 
 
 def normalize(
@@ -178,7 +178,7 @@ def normalize(
         x, y = contiguous(x).reshape(-1, length), y.reshape(-1, length)
         normalize_rows(x, y, start * groups, a, b, float(eps), centred, outside, statistic)
 
-    return view.each(dtype, run)
+    return view.map_kernel(dtype, run)
 
 
 def numbers(name: str, what: str, given: Any, *shapes: tuple[int, ...]) -> Array | None:
@@ -215,12 +215,12 @@ def check_eps(name: str, eps: float) -> None:
 
 def float64(x: Tensor, name: str) -> Array:
     """Give a whole tensor as float64, for the formulas of gradients and weights."""
-    from normcli.tensor.normalizers.blocks import whole
+    from normcli.tensor.normalizers.blocks import read_all
 
     result_dtype(x)
-    return whole(x, name).astype(np.float64)
+    return read_all(x, name).astype(np.float64)
 
 
-def rounded(x: Tensor, y: Array, dtype: str | None = None) -> Array:
+def round_to_dtype(x: Tensor, y: Array, dtype: str | None = None) -> Array:
     """Round a float64 result to the result type of x, or to the one asked for."""
     return cast(np.asarray(y, np.float64), result_dtype(x, dtype))

@@ -4,11 +4,24 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.batch import PRESETS, STARTS, RunningVar, batch_statistics, exact_state
-from normcli.tensor.normalizers.blocks import Array, Tensor, whole
-from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread, standard_vjp
+from normcli.tensor.normalizers.blocks import Array, Tensor, read_all
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    parameter_gradients,
+    prepare_vjp,
+    standard_vjp,
+    to_input_layout,
+)
 from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, enough, move, opening, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    load_state,
+    prepare,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
 
 
@@ -77,20 +90,24 @@ def noisy_batch_norm(
     [-1.387, 1.384]
     """
     name = "noisy_batch_norm"
-    view, old, batches, scale, shift = opening(
+    view, old, batches, scale, shift = prepare(
         name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
     )
     if mode == "eval":
         scale = scale / np.sqrt(old["running_var"] + eps)
-        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), same(old, batches))
-    enough(name, view.samples * view.length)
-    block = channels(name, whole(x, name), layout).block(0, view.samples).astype(np.float64)
+        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), unchanged(old, batches))
+    require_two_values(name, view.samples * view.length)
+    block = channels(name, read_all(x, name), layout).block(0, view.samples).astype(np.float64)
     moments = channel_moments(view).over(0)
     m, s = _noise(view, seed, batches, n_mu, n_sigma, r_mu, r_sigma)
-    calm = (block - spread(moments.mean)) * spread(scale / np.sqrt(moments.var + eps)) + spread(shift)
+    calm = (block - broadcast_channels(moments.mean)) * broadcast_channels(
+        scale / np.sqrt(moments.var + eps)
+    ) + broadcast_channels(shift)
     out = view.result(dtype)
     view.put(out, 0, view.samples, s * calm + m)
-    return Normalized(out, move(old, batch_statistics(moments, running_var), batches, update_rate, cumulative))
+    return Normalized(
+        out, update_running_stats(old, batch_statistics(moments, running_var), batches, update_rate, cumulative)
+    )
 
 
 @gradient("noisy_batch_norm")
@@ -112,15 +129,15 @@ def noisy_batch_norm_vjp(
     """Pull dy back through noisy_batch_norm in training, with the noise of the same seed and step."""
     name = "noisy_batch_norm"
     check_eps(name, eps)
-    view, block, g = opened(name, x, dy, layout)
-    _, step = begin(name, state, "train", STARTS, view.rows)
-    enough(name, view.samples * view.length)
-    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    view, block, g = prepare_vjp(name, x, dy, layout)
+    _, step = load_state(name, state, "train", STARTS, view.rows)
+    require_two_values(name, view.samples * view.length)
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
     per_channel(name, "bias", bias, view, 0.0)
     _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)
     moments = channel_moments(view).over(0)
-    scale = 1.0 / np.sqrt(spread(moments.var) + eps)
-    normal = (block - spread(moments.mean)) * scale
+    scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
+    normal = (block - broadcast_channels(moments.mean)) * scale
     g = g * s
     dx = standard_vjp(g * gamma, normal, scale, (0, 2))
-    return {"dx": closed(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}

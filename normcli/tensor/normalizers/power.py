@@ -3,10 +3,10 @@
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, walk
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.moments import Moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
-from normcli.tensor.normalizers.running import COUNTER, Mode, opening, same
+from normcli.tensor.normalizers.running import COUNTER, Mode, prepare, unchanged
 from normcli.tensor.normalizers.views import Dtype, Layout, View
 
 STARTS: dict[str, float | Array] = {"running_phi": 1.0}
@@ -69,14 +69,14 @@ def power_norm(
     [0.8485, 1.1314]
     """
     name = "power_norm"
-    view, old, batches, scale, shift = opening(
+    view, old, batches, scale, shift = prepare(
         name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
     )
     if groups < 0 or (groups and view.rows % groups):
         raise TensorError(f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {groups}")
     if warmup < 0:
         raise UsageError(f"{name}: warmup must be 0 or more, got {warmup}")
-    q, after = old["running_phi"], same(old, batches)
+    q, after = old["running_phi"], unchanged(old, batches)
     if mode == "train":
         if not view.samples * view.length:
             raise TensorError(f"{name}: training needs 1 or more values per channel, got 0")
@@ -86,7 +86,7 @@ def power_norm(
             block = _scaled(view, view.block(start, stop).astype(np.float64), groups, eps)
             table[start:stop] = (block * block).mean(axis=2)
 
-        walk(view.samples, view.sample_bytes, square, copies=WORKING_COPIES)
+        parallel_blocks(view.samples, view.sample_bytes, square, copies=WORKING_COPIES)
         new, step, phi = table.mean(axis=0), batches + 1, q
         if step <= warmup:
             phi, q = phi * (step - 1) / step + new / step, new
@@ -102,4 +102,4 @@ def power_norm(
         rows = slice(start, start + len(x))
         return np.asarray(_scaled(view, x, groups, eps) * r[rows, :, None] + shifts[rows, :, None])
 
-    return Normalized(view.formula(dtype, compute), after)
+    return Normalized(view.map_numpy(dtype, compute), after)

@@ -6,10 +6,23 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread, standard_vjp
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    parameter_gradients,
+    prepare_vjp,
+    standard_vjp,
+    to_input_layout,
+)
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments, check_eps, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, enough, move, opening, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    load_state,
+    prepare,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout
 
 STARTS: dict[str, float | Array] = {"running_mean": 0.0, "running_std": 1.0}
@@ -97,20 +110,20 @@ def batch_renorm(
     [0.0, 1.0]
     """
     name = "batch_renorm"
-    view, old, batches, scale, shift = opening(
+    view, old, batches, scale, shift = prepare(
         name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
     )
     limits = _limits(step, batches, rmax, dmax)
     with np.errstate(divide="ignore", invalid="ignore"):
         if mode == "eval":
             y = affine(view, old["running_mean"], scale / old["running_std"], shift, dtype)
-            return Normalized(y, same(old, batches))
-        enough(name, view.samples * view.length)
+            return Normalized(y, unchanged(old, batches))
+        require_two_values(name, view.samples * view.length)
         moments = channel_moments(view).over(0)
         std, r, d = _correction(moments, old, eps, *limits)
         y = affine(view, moments, scale * r / std, scale * d + shift, dtype)
     new = {"running_mean": moments.mean, "running_std": std}
-    return Normalized(y, move(old, new, batches, update_rate))
+    return Normalized(y, update_running_stats(old, new, batches, update_rate))
 
 
 @gradient("batch_renorm")
@@ -130,14 +143,14 @@ def batch_renorm_vjp(
     """Pull dy back through the training mode of batch_renorm; r and d are constants, as in the paper."""
     name = "batch_renorm"
     check_eps(name, eps)
-    view, block, g = opened(name, x, dy, layout)
-    old, batches = begin(name, state, "train", STARTS, view.rows)
+    view, block, g = prepare_vjp(name, x, dy, layout)
+    old, batches = load_state(name, state, "train", STARTS, view.rows)
     limits = _limits(step, batches, rmax, dmax)
-    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
     per_channel(name, "bias", bias, view, 0.0)
-    enough(name, view.samples * view.length)
+    require_two_values(name, view.samples * view.length)
     moments = channel_moments(view).over(0)
-    std, r, d = (spread(t) for t in _correction(moments, old, eps, *limits))
-    normal = (block - spread(moments.mean)) / std
+    std, r, d = (broadcast_channels(t) for t in _correction(moments, old, eps, *limits))
+    normal = (block - broadcast_channels(moments.mean)) / std
     dx = standard_vjp(g * gamma * r, normal, 1.0 / std, (0, 2))
-    return {"dx": closed(view, x, dx), **parameter_gradients(x, g, normal * r + d, weight, bias)}
+    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal * r + d, weight, bias)}

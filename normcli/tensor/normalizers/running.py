@@ -19,7 +19,7 @@ COUNTER = "num_batches_tracked"
 LABELS = ("normalizer", "preset")
 
 
-def begin(
+def load_state(
     name: str, state: State | None, mode: str, starts: Mapping[str, float | Array], channels: int
 ) -> tuple[dict[str, Array], int]:
     """Give the statistics to start from, as float64 copies, and the number of batches behind them.
@@ -52,7 +52,7 @@ def begin(
     return found, int(np.asarray(state.get(COUNTER, 0)))
 
 
-class Opening(NamedTuple):
+class Prepared(NamedTuple):
     """What a normalizer with running statistics begins with.
 
     Attributes:
@@ -70,7 +70,7 @@ class Opening(NamedTuple):
     shift: Array
 
 
-def opening(
+def prepare(
     name: str,
     x: Tensor,
     layout: str | None,
@@ -82,7 +82,7 @@ def opening(
     *,
     eps: float,
     update_rate: float,
-) -> Opening:
+) -> Prepared:
     """Check what all normalizers with running statistics are given, and read it.
 
     Raises:
@@ -92,9 +92,9 @@ def opening(
     check_eps(name, eps)
     check_rate(name, update_rate)
     view = channels(name, x, layout)
-    old, batches = begin(name, state, mode, starts, view.rows)
+    old, batches = load_state(name, state, mode, starts, view.rows)
     scale = per_channel(name, "weight", weight, view, 1.0)
-    return Opening(view, old, batches, scale, per_channel(name, "bias", bias, view, 0.0))
+    return Prepared(view, old, batches, scale, per_channel(name, "bias", bias, view, 0.0))
 
 
 def check(name: str, state: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
@@ -113,7 +113,7 @@ def check(name: str, state: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
         raise TensorError(f"{name}: the state {wrong}; it must hold {', '.join((*keys, COUNTER))}")
 
 
-def move(
+def update_running_stats(
     old: Mapping[str, Array],
     new: Mapping[str, Array],
     batches: int,
@@ -127,7 +127,7 @@ def move(
     return moved
 
 
-def same(old: Mapping[str, Array], batches: int) -> dict[str, Array]:
+def unchanged(old: Mapping[str, Array], batches: int) -> dict[str, Array]:
     """Give the state back unchanged, as eval mode does."""
     return {**old, COUNTER: np.array(batches, np.int64)}
 
@@ -142,7 +142,7 @@ def check_rate(name: str, update_rate: float) -> None:
         raise UsageError(f"{name}: update_rate is the weight of the new value, 0 to 1, got {update_rate}")
 
 
-def enough(name: str, count: int) -> None:
+def require_two_values(name: str, count: int) -> None:
     """Refuse a batch whose variance says nothing.
 
     Raises:

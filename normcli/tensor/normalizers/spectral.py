@@ -7,9 +7,9 @@ import numpy as np
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import cotangent
-from normcli.tensor.normalizers.moments import check_eps, float64, rounded
+from normcli.tensor.normalizers.moments import check_eps, float64, round_to_dtype
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import COUNTER, Mode, begin
+from normcli.tensor.normalizers.running import COUNTER, Mode, load_state
 from normcli.tensor.normalizers.views import Dtype
 
 Method = Literal["exact", "torch", "keras"]
@@ -56,7 +56,7 @@ def _vectors(
         raise UsageError(f"{name}: seed must be 0 or more, got {seed}")
     draw = np.random.Generator(np.random.PCG64(seed))
     u, v = (_unit(np.asarray(draw.standard_normal(n)), eps) for n in w.shape)
-    old, calls = begin(name, state, mode, {"u": u, "v": v}, 0)
+    old, calls = load_state(name, state, mode, {"u": u, "v": v}, 0)
     u, v = old["u"], old["v"]
     turns = (iterations + (WARM_UP if state is None and method == "torch" else 0)) if mode == "train" else 0
     for _ in range(turns):
@@ -118,7 +118,7 @@ def spectral_norm(
     sigma = float(u @ w @ v)
     if sigma == 0:
         raise TensorError(f"{name}: the largest singular value is 0: nothing to divide by")
-    y = rounded(x, _back(w / sigma, shape, dim), dtype)
+    y = round_to_dtype(x, _back(w / sigma, shape, dim), dtype)
     if method == "exact":
         return Normalized(y, {})
     calls += mode == "train"
@@ -149,4 +149,4 @@ def spectral_norm_vjp(
     if sigma == 0:
         raise TensorError(f"{name}: the largest singular value is 0: nothing to divide by")
     dw = (g - (g * w).sum() / sigma * np.outer(u, v)) / sigma
-    return {"dx": rounded(x, _back(dw, shape, dim))}
+    return {"dx": round_to_dtype(x, _back(dw, shape, dim))}

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, opened, parameter_gradients, spread
-from normcli.tensor.normalizers.moments import per_channel, rounded
+from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
+from normcli.tensor.normalizers.moments import per_channel, round_to_dtype
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, channels
 
@@ -48,7 +48,7 @@ def dynamic_tanh(
         w, b = (t[start : start + len(block), :, None] for t in rows)
         return np.asarray(w * np.tanh(alpha * block) + b)
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)
 
 
 @gradient("dynamic_tanh")
@@ -63,10 +63,10 @@ def dynamic_tanh_vjp(
 ) -> dict[str, Array]:
     """Pull dy back through dynamic_tanh: dx, dalpha, dweight, dbias."""
     name = "dynamic_tanh"
-    view, block, g = opened(name, x, dy, layout)
-    gamma = spread(per_channel(name, "weight", weight, view, 1.0))
+    view, block, g = prepare_vjp(name, x, dy, layout)
+    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
     per_channel(name, "bias", bias, view, 0.0)
     t = np.tanh(alpha * block)
     slope = g * gamma * (1.0 - t * t)
-    made = {"dx": closed(view, x, slope * alpha), "dalpha": rounded(x, (slope * block).sum())}
+    made = {"dx": to_input_layout(view, x, slope * alpha), "dalpha": round_to_dtype(x, (slope * block).sum())}
     return {**made, **parameter_gradients(x, g, t, weight, bias)}

@@ -8,7 +8,7 @@ from normcli.tensor.normalizers.axes import Axes, numbered
 from normcli.tensor.normalizers.blocks import Tensor
 from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, normalize
 from normcli.tensor.normalizers.registry import normalizer
-from normcli.tensor.normalizers.running import enough
+from normcli.tensor.normalizers.running import require_two_values
 from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, tokens
 
 
@@ -43,7 +43,7 @@ def mean_variance_norm(
     check_eps(name, eps)
     if axes is None:
         view = channels(name, x, layout)
-        enough(name, view.samples * view.length)
+        require_two_values(name, view.samples * view.length)
         moments = channel_moments(view).over(0)
         with np.errstate(divide="ignore", invalid="ignore"):
             return affine(view, moments, 1.0 / (np.sqrt(moments.var) + eps), 0.0, dtype)

@@ -6,10 +6,10 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.axes import Axes, gathered, parameters, reduced
+from normcli.tensor.normalizers.axes import Axes, parameters, reduce_to_parameter, reduced
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import closed, cotangent
-from normcli.tensor.normalizers.moments import check_eps, float64, normalize, rounded
+from normcli.tensor.normalizers.gradients import cotangent, to_input_layout
+from normcli.tensor.normalizers.moments import check_eps, float64, normalize, round_to_dtype
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, cast, result_dtype, tokens
 
@@ -96,7 +96,7 @@ def rms_norm(
             normal = block / np.sqrt((block[..., :head] ** 2).mean(axis=2, keepdims=True) + eps)
             return np.asarray(cast(normal, kind).astype(np.float64) * row + shift)
 
-        return view.formula(dtype, compute)
+        return view.map_numpy(dtype, compute)
     outside = variant == "original"
     return normalize(
         view,
@@ -148,9 +148,11 @@ def rms_norm_vjp(
         s = np.sqrt(square + eps)
         slope = along / s**3
     dx = pulled / s - inside * block * slope
-    made = {"dx": closed(view, x, dx)}
+    made = {"dx": to_input_layout(view, x, dx)}
     for key, values in (("dweight", g * block / s), ("dbias", g)):
-        made[key] = rounded(x, gathered(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight)))
+        made[key] = round_to_dtype(
+            x, reduce_to_parameter(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight))
+        )
     return made
 
 
@@ -209,7 +211,7 @@ def lp_normalize(
         norm = np.maximum(p_norm(block, p, 2), eps)
         return np.asarray(block / np.where(norm == 0, 1.0, norm))
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)
 
 
 @gradient("lp_normalize")
@@ -241,7 +243,7 @@ def lp_normalize_vjp(
     pulled = np.where(clamped, g, g - unit * (g * unit).sum(axis=2, keepdims=True))
     divisor = np.maximum(norm, eps)
     dx = np.where(norm > 0, pulled / np.where(divisor > 0, divisor, 1.0), 0.0)
-    return {"dx": closed(view, x, dx)}
+    return {"dx": to_input_layout(view, x, dx)}
 
 
 @normalizer()
@@ -309,7 +311,7 @@ def scale_norm(
         norm = np.maximum(p_norm(block, 2.0, 2), eps)
         return np.asarray(g * block / np.where(norm == 0, 1.0, norm))
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)
 
 
 @normalizer()
@@ -347,4 +349,4 @@ def tensor_norm(
         norm = np.maximum(p_norm(block, p, 2), eps)
         return np.asarray(block / np.where(norm == 0, 1.0, norm))
 
-    return view.formula(dtype, compute)
+    return view.map_numpy(dtype, compute)

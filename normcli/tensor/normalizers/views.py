@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, current, walk, whole
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, current, parallel_blocks, read_all
 
 Layout = Literal["NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC", "NTC"]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
@@ -93,7 +93,7 @@ def cast(y: Array, dtype: np.dtype[Any]) -> Array:
 class View:
     """A tensor as (samples, rows, length): the last axis holds what is neighbours in one statistic."""
 
-    def __init__(self, name: str, x: Tensor, order: Sequence[int], rows: int, *, together: bool = False) -> None:
+    def __init__(self, name: str, x: Tensor, order: Sequence[int], rows: int, *, spans_batch: bool = False) -> None:
         """Look at a tensor.
 
         Args:
@@ -101,20 +101,20 @@ class View:
             x: what is looked at.
             order: its axes in the order of the view.
             rows: how many rows a sample has.
-            together: a statistic spans samples, so all of them are one.
+            spans_batch: a statistic spans samples, so all of them are one.
         """
         self.name, self.shape, self.order, self.rows = name, tuple(x.shape), tuple(order), rows
         self.dtype = result_dtype(x)
-        self.together = together
-        self.x = whole(x, name) if together else x
-        self.samples = 1 if together else self.shape[0]
-        per_sample = math.prod(self.shape if together else self.shape[1:])
+        self.spans_batch = spans_batch
+        self.x = read_all(x, name) if spans_batch else x
+        self.samples = 1 if spans_batch else self.shape[0]
+        per_sample = math.prod(self.shape if spans_batch else self.shape[1:])
         self.length = per_sample // rows if rows else 0
         self.plain = self.order == tuple(range(len(self.order)))
         self.work_dtype = np.dtype(np.float64 if x.dtype.name in ("float64", "f8") else np.float32)
         self.sample_bytes = per_sample * self.work_dtype.itemsize
         whole_rows = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype == self.work_dtype
-        self.free = whole_rows and self.plain and not together  # blocks are views, nothing is copied
+        self.in_place_ok = whole_rows and self.plain and not spans_batch  # blocks are views, nothing is copied
 
     @property
     def size(self) -> int:
@@ -123,17 +123,17 @@ class View:
 
     def block(self, start: int, stop: int) -> Array:
         """Read samples as a contiguous (stop - start, rows, length) of float32 or float64."""
-        part = np.asarray(self.x if self.together else self.x[start:stop])
+        part = np.asarray(self.x if self.spans_batch else self.x[start:stop])
         if not self.plain:
             part = part.transpose(self.order)
         return np.ascontiguousarray(part, dtype=self.work_dtype).reshape(stop - start, self.rows, self.length)
 
     def put(self, out: Any, start: int, stop: int, y: Array) -> None:
         """Write the result of a block, in the layout and type of the output."""
-        part = self.shape if self.together else (stop - start, *self.shape[1:])
+        part = self.shape if self.spans_batch else (stop - start, *self.shape[1:])
         if not self.plain:
             y = y.reshape([part[a] for a in self.order]).transpose(np.argsort(self.order))
-        if self.together:
+        if self.spans_batch:
             start, stop = 0, part[0]
         out[start:stop] = cast(y.reshape(part), out.dtype)
 
@@ -142,11 +142,11 @@ class View:
         wanted = self.dtype if dtype is None else result_dtype(self.x, dtype)
         return current().allocate(self.shape, wanted)
 
-    def each(self, dtype: str | None, work: Callable[[Array, Array, int], None]) -> Any:
+    def map_kernel(self, dtype: str | None, work: Callable[[Array, Array, int], None]) -> Any:
         """Make a result by work(x, y, start), which fills y (n, rows, length) for samples from start on."""
         out = self.result(dtype)
         direct = isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64)
-        direct = direct and self.plain and not self.together and out.flags.carray  # gapless, aligned and writeable
+        direct = direct and self.plain and not self.spans_batch and out.flags.carray  # gapless, aligned and writeable
         buffer = np.dtype(np.float32 if out.dtype == np.float32 else np.float64)
 
         def run(start: int, stop: int) -> None:
@@ -157,10 +157,10 @@ class View:
                 self.put(out, start, stop, y)
 
         if self.size:
-            walk(self.samples, self.sample_bytes, run, free=direct and self.free)
+            parallel_blocks(self.samples, self.sample_bytes, run, in_place_ok=direct and self.in_place_ok)
         return out
 
-    def formula(self, dtype: str | None, compute: Callable[[Array, int], Array]) -> Any:
+    def map_numpy(self, dtype: str | None, compute: Callable[[Array, int], Array]) -> Any:
         """Make a result by a formula in NumPy: compute(x, start) on float64 blocks (n, rows, length)."""
         out = self.result(dtype)
 
@@ -169,7 +169,7 @@ class View:
                 self.put(out, start, stop, compute(self.block(start, stop).astype(np.float64), start))
 
         if self.size:
-            walk(self.samples, self.sample_bytes, run, copies=WORKING_COPIES)
+            parallel_blocks(self.samples, self.sample_bytes, run, copies=WORKING_COPIES)
         return out
 
 
@@ -186,6 +186,6 @@ def tokens(name: str, x: Tensor, axes: Sequence[int]) -> View:
     if not x.shape:
         raise TensorError(f"{name}: a single number has rank 0; a tensor has axes")
     kept = [a for a in range(len(x.shape)) if a not in axes]
-    together = 0 not in kept
-    rows = math.prod(x.shape[a] for a in (kept if together else kept[1:]))
-    return View(name, x, (*kept, *axes), rows, together=together)
+    spans_batch = 0 not in kept
+    rows = math.prod(x.shape[a] for a in (kept if spans_batch else kept[1:]))
+    return View(name, x, (*kept, *axes), rows, spans_batch=spans_batch)

@@ -8,7 +8,7 @@ import numpy as np
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import cotangent
-from normcli.tensor.normalizers.moments import check_eps, float64, numbers, rounded
+from normcli.tensor.normalizers.moments import check_eps, float64, numbers, round_to_dtype
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype
 
@@ -83,7 +83,7 @@ def weight_norm(
     length = _factor(name, "g", g, v.shape, axis)
     norm = np.sqrt((v * v).sum(axis=_rest(axis, v.ndim), keepdims=True))
     _no_zero_row(name, norm)
-    return rounded(x, length * v / norm, dtype)
+    return round_to_dtype(x, length * v / norm, dtype)
 
 
 @gradient("weight_norm")
@@ -100,7 +100,7 @@ def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = No
     unit = v / safe
     dg = (dw * unit).sum(axis=rest, keepdims=True)
     dv = np.where(norm > 0, length / safe * (dw - dg * unit), 0.0)
-    return {"dx": rounded(x, dv), "dg": rounded(x, dg if g is None else dg.reshape(np.shape(g)))}
+    return {"dx": round_to_dtype(x, dv), "dg": round_to_dtype(x, dg if g is None else dg.reshape(np.shape(g)))}
 
 
 @normalizer(presets={"torch": {}, "paper": {}})
@@ -143,7 +143,7 @@ def centred_weight_norm(
         norm = norm / math.sqrt(max(v.size // max(norm.size, 1) - 1, 1))
     elif divisor != "norm":
         raise UsageError(f"{name}: divisor is norm or std, got {divisor!r}")
-    return rounded(x, length * z / norm, dtype)
+    return round_to_dtype(x, length * z / norm, dtype)
 
 
 # variant -> unbiased variance, where eps sits, its default
@@ -220,4 +220,4 @@ def weight_standardization(
             y = z / np.sqrt(var + eps)
     if variant == "scaled-timm":
         y = factor * (1.0 if gamma is None else gamma) / math.sqrt(fan_in) * y
-    return rounded(x, y, dtype)
+    return round_to_dtype(x, y, dtype)

@@ -5,10 +5,17 @@ from collections.abc import Callable
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, walk
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.moments import channel_moments, check_eps, per_channel
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
-from normcli.tensor.normalizers.running import Mode, begin, check_rate, enough, move, same
+from normcli.tensor.normalizers.running import (
+    Mode,
+    check_rate,
+    load_state,
+    require_two_values,
+    unchanged,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
 
 
@@ -21,7 +28,7 @@ def _covariance(view: View, mean: Array, groups: int, eps: float) -> Array:
         z = (view.block(start, stop).astype(np.float64) - mean[:, None]).reshape(-1, groups, size, view.length)
         parts[start] = np.matmul(z, z.transpose(0, 1, 3, 2)).sum(axis=0)
 
-    walk(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
+    parallel_blocks(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
     total = np.zeros((groups, size, size))
     for start in sorted(parts):  # in the order of the samples, whichever thread was first
         total += parts[start]
@@ -64,27 +71,27 @@ def _whiten(
     size = view.rows // groups
     start_w = np.broadcast_to(np.eye(size), (groups, size, size))
     starts: dict[str, float | Array] = {"running_mean": 0.0, "running_w": start_w}
-    old, batches = begin(name, state, mode, starts, view.rows)
+    old, batches = load_state(name, state, mode, starts, view.rows)
     scale = per_channel(name, "weight", weight, view, 1.0)
     shift = per_channel(name, "bias", bias, view, 0.0)
     scale, shift = (np.broadcast_to(t, (view.samples, view.rows)) for t in (scale, shift))
     if mode == "eval":
-        mean, w, after = old["running_mean"], old["running_w"], same(old, batches)
+        mean, w, after = old["running_mean"], old["running_w"], unchanged(old, batches)
     else:
-        enough(name, view.samples * view.length)
+        require_two_values(name, view.samples * view.length)
         mean = channel_moments(view).over(0).mean
         sigma = _covariance(view, mean, groups, eps)
         if not np.isfinite(sigma).all():
             raise TensorError(f"{name}: the covariance is not finite: the tensor holds NaN or infinity")
         w = matrix(sigma)
-        after = move(old, {"running_mean": mean, "running_w": w}, batches, update_rate)
+        after = update_running_stats(old, {"running_mean": mean, "running_w": w}, batches, update_rate)
 
     def compute(block: Array, start: int) -> Array:
         n = len(block)
         y = np.matmul(w, (block - mean[:, None]).reshape(n, groups, size, view.length)).reshape(block.shape)
         return np.asarray(scale[start : start + n, :, None] * y + shift[start : start + n, :, None])
 
-    return Normalized(view.formula(dtype, compute), after)
+    return Normalized(view.map_numpy(dtype, compute), after)
 
 
 @normalizer(state=("running_mean", "running_w"))

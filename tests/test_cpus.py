@@ -1,0 +1,25 @@
+"""`-j 0` means the same number for images and for tensors: the processors of the cgroup's quota, not of the machine."""
+
+import io
+import os
+
+import pytest
+
+from normcli import cpus, engine
+from normcli.tensor.normalizers import blocks
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 8)])
+def test_images_and_tensors_use_the_processors_of_the_quota(monkeypatch, quota, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(cpus, "open", lambda path: io.StringIO(quota), raising=False)
+    workers = []
+
+    def serial(function, batches, count, weigh):
+        workers.append(count)
+        return iter(())
+
+    monkeypatch.setitem(engine.ENGINES, "threads", serial)
+    list(engine.run(len, [], engine="threads", workers=0))
+    with blocks.resources(threads=None):
+        assert [blocks.current().threads, *workers] == [expected, expected]
