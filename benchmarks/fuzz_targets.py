@@ -353,12 +353,12 @@ def _statistics(data: bytes, path: Path) -> None:
 
 
 def _journal(data: bytes, path: Path) -> None:
-    from normcli.runs.stats_checkpoint import Journal, Recalled
+    from normcli.runs.stats_checkpoint import ReplayedBatch, StatsCheckpoint
 
-    with Journal(path, {"color": "auto"}) as journal:
+    with StatsCheckpoint(path, {"color": "auto"}) as journal:
         for places in journal._lines.values():
             for _, _, place in places:
-                assert isinstance(place, Recalled)
+                assert isinstance(place, ReplayedBatch)
                 place.result()
 
 
@@ -366,8 +366,8 @@ def _journal(data: bytes, path: Path) -> None:
 def _journal_seeds() -> tuple[bytes, ...]:
     import tempfile
 
-    from normcli.runs import stats_checkpoint as journal
-    from normcli.runs.stats import Counting, count_batch
+    from normcli.runs.stats import WorkerOptions, count_batch
+    from normcli.runs.stats_checkpoint import StatsCheckpoint
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.jpg"
@@ -377,9 +377,9 @@ def _journal_seeds() -> tuple[bytes, ...]:
         from normcli.sources import Listing, read
 
         items = list(read([str(path)], Listing()))
-        with journal.Journal(kept, {"color": "auto"}) as one:
+        with StatsCheckpoint(kept, {"color": "auto"}) as one:
             one.starts(items)
-            list(one.keep(iter([count_batch(Counting(reading=Reading()), items)])))
+            list(one.keep(iter([count_batch(WorkerOptions(reading=Reading()), items)])))
         return (kept.read_bytes(),)
 
 
@@ -395,7 +395,7 @@ def _applied() -> tuple[bytes, bytes, bytes]:
     import tempfile
 
     import normcli
-    from normcli.runs.apply_checkpoint import Journal
+    from normcli.runs.apply_checkpoint import ApplyCheckpoint
 
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "in").mkdir()
@@ -412,7 +412,7 @@ def _applied() -> tuple[bytes, bytes, bytes]:
         out = []
         for to in ("npy", "stack"):
             head["settings"] = {**head["settings"], "to": to}
-            journal = Journal(str(Path(folder) / to), head)
+            journal = ApplyCheckpoint(str(Path(folder) / to), head)
             journal.open(resume=False)
             journal.add([{**record, "row": i} for i, record in enumerate(document["files"])])
             out.append((Path(journal.work) / "journal-0").read_bytes())
@@ -433,7 +433,7 @@ def _manifest(data: bytes, path: Path) -> None:
 def _resumed(data: bytes, path: Path) -> None:
     import shutil
 
-    from normcli.runs.apply_checkpoint import Journal
+    from normcli.runs.apply_checkpoint import ApplyCheckpoint
     from normcli.runs.names import WORK
 
     folder = path.parent / "resumed"
@@ -441,7 +441,7 @@ def _resumed(data: bytes, path: Path) -> None:
     (folder / WORK).mkdir(parents=True)
     (folder / WORK / "journal-0").write_bytes(data)
     head = json.loads(_applied()[1].split(b"\n")[0][9:])
-    journal = Journal(str(folder), head)
+    journal = ApplyCheckpoint(str(folder), head)
     try:
         journal.open(resume=True)
         for name in list(journal._done):

@@ -229,10 +229,10 @@ def test_batches_of_skipped_files_between_images(sink: str, tmp_path: Path) -> N
 
 def test_a_piece_is_called_by_its_first_image() -> None:
     from normcli.runs.map_batch import Task, piece_name
-    from normcli.runs.names import Planned
+    from normcli.runs.names import NamedItem
     from normcli.sources import Item, Skipped
 
-    skip, image = Task(Skipped("a", "b", "c")), Planned(Item("k", lambda: b""), "n")
+    skip, image = Task(Skipped("a", "b", "c")), NamedItem(Item("k", lambda: b""), "n")
     assert piece_name([skip, Task(image, 7), Task(image, 8), skip]) == "file-piece-7"
 
 

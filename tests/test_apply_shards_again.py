@@ -14,7 +14,7 @@ import pytest
 
 import normcli
 from normcli.errors import OutputError, RemoteError
-from normcli.runs.apply_checkpoint import Journal
+from normcli.runs.apply_checkpoint import ApplyCheckpoint
 from tests.conftest import Run, encoded, photograph
 from tests.test_apply_faults import COMMAND, ENVIRONMENT, finals, killed_at_random, limited
 from tests.test_apply_shards import WHY, tree
@@ -52,17 +52,17 @@ class Killed(BaseException):
 
 def stopped_after(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run die once so many lines are in its journal; in this process, so that the moment is exact."""
-    written = Journal._write
+    written = ApplyCheckpoint._write
     count = 0
 
-    def write(self: Journal, record: dict[str, Any]) -> None:
+    def write(self: ApplyCheckpoint, record: dict[str, Any]) -> None:
         nonlocal count
         count += 1
         if count > records:
             raise Killed
         written(self, record)
 
-    monkeypatch.setattr(Journal, "_write", write)
+    monkeypatch.setattr(ApplyCheckpoint, "_write", write)
 
 
 def test_stopped_after_every_line_of_the_journal(sink: str, photos: Path, tmp_path: Path) -> None:

@@ -20,14 +20,14 @@ from normcli.runs import stats_checkpoint
 # the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
 COMMAND = """
 import sys
-from normcli.runs import journal
-journal._SECONDS = 0.02
-append = journal.Journal._append
+from normcli.runs import stats_checkpoint
+stats_checkpoint._SECONDS = 0.02
+append = stats_checkpoint.StatsCheckpoint._append
 def told(self, line):
     append(self, line)
     sys.stderr.write("line\\n")
     sys.stderr.flush()
-journal.Journal._append = told
+stats_checkpoint.StatsCheckpoint._append = told
 from normcli.cli import run
 sys.exit(run(sys.argv[1:]))
 """
@@ -203,10 +203,10 @@ def test_a_journal_of_other_settings_is_refused(folder: Path, tmp_path: Path, ru
 
 def test_two_runs_never_write_one_journal(folder: Path, tmp_path: Path) -> None:
     with (
-        stats_checkpoint.Journal(tmp_path / "a.journal", {}),
+        stats_checkpoint.StatsCheckpoint(tmp_path / "a.journal", {}),
         pytest.raises(NormcliError, match="another run"),
     ):
-        stats_checkpoint.Journal(tmp_path / "a.journal", {})
+        stats_checkpoint.StatsCheckpoint(tmp_path / "a.journal", {})
 
 
 def test_resume_needs_an_output(folder: Path, run: Run) -> None:

@@ -21,7 +21,7 @@ import normcli
 from normcli import storage
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
 from normcli.runs.file_cache import Changes
-from normcli.runs.file_cache_format import Record, beside
+from normcli.runs.file_cache_format import CacheEntry, beside
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes, to_bytes
 
@@ -154,7 +154,9 @@ def resealed(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 LIES: dict[str, Callable[[dict[str, Any]], None]] = {
-    "counts of another": lambda r: r.update(counts=Record("", None, to_bytes(_one())).line().split(b'"')[7].decode()),
+    "counts of another": lambda r: r.update(
+        counts=CacheEntry("", None, to_bytes(_one())).line().split(b'"')[7].decode()
+    ),
     "no counts": lambda r: r.pop("counts"),
     "not base64": lambda r: r.update(counts="§"),
     "a bomb": lambda r: r.update(counts=_bomb()),
@@ -304,9 +306,9 @@ def test_wrong_use_is_one_line_and_exit_2(case: str, folder: Path, tmp_path: Pat
 
 
 def test_two_runs_never_write_one_ledger(folder: Path, tmp_path: Path) -> None:
-    from normcli.runs.file_cache_format import Writer
+    from normcli.runs.file_cache_format import CacheWriter
 
-    writer = Writer(tmp_path / "a.ledger", {})
+    writer = CacheWriter(tmp_path / "a.ledger", {})
     with pytest.raises(NormcliError, match="another run"):
         normcli.stats(folder, ledger=tmp_path / "a.ledger")
     writer.abandon()

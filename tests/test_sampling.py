@@ -13,7 +13,7 @@ from conftest import Run, encoded, photograph
 
 import normcli
 from normcli.errors import UsageError
-from normcli.runs.sample import Intervals, Plan, Stopping, looks
+from normcli.runs.sample import Intervals, SamplePlan, StoppingRule, checkpoints
 
 Rows = np.ndarray[Any, Any]  # weight, E[x], E[x^2] of every image
 
@@ -133,21 +133,21 @@ def populations(rng: np.random.Generator) -> dict[str, Rows]:
 class _All:
     """Stands for a sample of so many images."""
 
-    def __init__(self, plan: Plan, of: int) -> None:
+    def __init__(self, plan: SamplePlan, of: int) -> None:
         self.plan, self.of, self.refused = plan, of, 0
 
 
 def one_run(rows: Rows, tolerance: float, rng: np.random.Generator) -> tuple[bool, int]:
     """Read in random order until it is enough: whether the intervals hold the full values, and how many it took."""
     order = rng.permutation(len(rows))
-    stopping = Stopping(_All(Plan(tolerance=tolerance), len(rows)))  # type: ignore[arg-type]
+    stopping = StoppingRule(_All(SamplePlan(tolerance=tolerance), len(rows)))  # type: ignore[arg-type]
     read = 0
-    for look in looks():
+    for look in checkpoints():
         upto = min(look, len(rows))
         for weight, mean, second in rows[order[read:upto]].tolist():
             stopping.add([(weight, [mean], [second], 0.0, 1.0)])
         read = upto
-        if read == len(rows) or stopping.enough(read, read, 1):
+        if read == len(rows) or stopping.should_stop(read, read, 1):
             break
     widths = stopping._intervals.widths(read, len(rows), 1)
     assert widths is not None

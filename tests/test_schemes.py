@@ -15,7 +15,7 @@ from normcli.images import Reading
 from normcli.kernels.kernel import Kernel
 from normcli.runs import transform as mapping
 from normcli.runs.build_transform import transform
-from normcli.runs.transform import Mapped, Transform
+from normcli.runs.transform import MappedImage, Transform
 from tests.conftest import photograph
 
 Array = np.ndarray[Any, Any]
@@ -196,7 +196,7 @@ def test_eps_is_the_least_divisor() -> None:
     assert transform("zscore", zero_std="eps:4")(pixels).ravel().tolist() == [-0.25, 0.25]
 
 
-def clipped(array: Array, **settings: Any) -> Mapped:
+def clipped(array: Array, **settings: Any) -> MappedImage:
     return transform("zscore", **settings).map(array)
 
 

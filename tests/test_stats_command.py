@@ -378,13 +378,13 @@ def test_a_small_image_costs_few_calls(tmp_path: Path) -> None:
     import pstats
 
     from normcli.images import Reading
-    from normcli.runs.stats import Counting, count_batch
+    from normcli.runs.stats import WorkerOptions, count_batch
     from normcli.sources import Listing, read
 
     for i in range(40):
         (tmp_path / f"{i:02}.jpg").write_bytes(encoded(photograph(32, 32, seed=i), "JPEG"))
     items = list(read([str(tmp_path)], Listing()))
-    counting = Counting(reading=Reading())
+    counting = WorkerOptions(reading=Reading())
     count_batch(counting, items)  # first uses
     profile = cProfile.Profile()
     profile.runcall(count_batch, counting, items)

@@ -15,15 +15,15 @@ from normcli.runs import apply_settings, build_transform, manifest, outputs, sha
 from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
-from normcli.runs.apply_checkpoint import Journal
+from normcli.runs.apply_checkpoint import ApplyCheckpoint
 from normcli.runs.manifest import Record
-from normcli.runs.map_batch import Work
-from normcli.runs.names import Plan
+from normcli.runs.map_batch import MapJob
+from normcli.runs.names import InputLister
 from normcli.runs.shards import Packer, ShardSize
 from normcli.runs.stats import Failure
 from normcli.runs.stats_settings import limit_of
 from normcli.runs.tasks import gated, run_batches, tasks
-from normcli.runs.totals import Outcome
+from normcli.runs.totals import Totals
 from normcli.schemes import OF_DATASET
 from normcli.sinks import webdataset
 from normcli.sources import Listing
@@ -175,19 +175,19 @@ def apply(
     if engine == "dask":  # the workers run elsewhere, and must see the same folder
         folder = os.path.abspath(folder)  # noqa: PTH100
     if not dry_run:
-        naming.refuse_overlap(folder, given)
+        naming.check_overlap(folder, given)
         apply_settings.refuse_occupied(folder, resume or force or skip_existing)
     suffix = None if to == "stack" or size is not None else outputs.KINDS[to].suffix
-    listed = naming.plan(given, named, listing, names, suffix)
+    listed = naming.make_lister(given, named, listing, names, suffix)
     labels: set[str] | None = set() if to == "tar" else None
-    count = naming.survey(
+    count = naming.check_collisions(
         listed,
         out=None if dry_run else folder,
         written=webdataset.key_of if to == "tar" else lambda name: name + (suffix or ""),
         files=suffix is not None,
         labels=labels,
     )
-    constants = build_transform.choose(
+    constants = build_transform.resolve_constants(
         transform, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
     )
     computed: Summary | None = None
@@ -217,7 +217,7 @@ def apply(
     apply_settings.refuse_constant(transform)
     if engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
         engine = "threads"
-    work = Work(
+    work = MapJob(
         transform=transform,
         reading=reading,
         orientation=orientation,
@@ -235,7 +235,7 @@ def apply(
         count=count,
         head=apply_settings.head(work, names, size),
         computed=computed,
-        outcome=Outcome(limit, on_error, on_failure, on_progress),
+        totals=Totals(limit, on_error, on_failure, on_progress),
         size=size,
         runner={"engine": engine, "workers": workers, "scheduler": scheduler},
     )
@@ -258,12 +258,12 @@ class Run:
         runner: engine, workers, scheduler.
     """
 
-    work: Work
-    listed: Plan
+    work: MapJob
+    listed: InputLister
     count: int
     head: Record
     computed: Summary | None
-    outcome: Outcome
+    totals: Totals
     size: ShardSize | None
     runner: dict[str, Any]
 
@@ -273,14 +273,14 @@ class Run:
         if work.to == "stack":
             work = stacking.begin(work, self.listed, self.count, None)
         for done in run_batches(work, tasks(self.listed, None, work), **self.runner):
-            self.outcome.take(done)
-        return self.outcome.head(self.head, self.count, work)
+            self.totals.add(done)
+        return self.totals.head(self.head, self.count, work)
 
     def write(self, *, again: bool, skip_existing: bool) -> Record:
         """Map everything and write it; on any error, leave what can be resumed, or nothing."""
         folder = self.work.out
-        fresh = manifest.occupied(folder) is None
-        journal = Journal(folder, self.head)
+        fresh = manifest.find_content(folder) is None
+        journal = ApplyCheckpoint(folder, self.head)
         journal.open(resume=again)
         try:
             if self.computed is not None:
@@ -291,7 +291,7 @@ class Run:
         except BaseException as error:
             if self.work.stop is not None:
                 self.work.stop.set()
-            nothing = not self.outcome.images or (self.work.to == "stack" and isinstance(error, UsageError))
+            nothing = not self.totals.images or (self.work.to == "stack" and isinstance(error, UsageError))
             untouched = fresh and nothing and isinstance(error, NormcliError)
             if untouched and self.computed is not None:
                 with suppress(OSError):
@@ -299,11 +299,11 @@ class Run:
             journal.close(forget=untouched)
             raise
         # as many images and others: somebody wrote to the source between the two passes
-        before, outcome = self.computed, self.outcome
-        same = before is None or before.images != outcome.images or before.provenance["digest"] == complete["digest"]
-        return {**complete, "reused": outcome.reused, "changed": not same and not outcome.found}
+        before, totals = self.computed, self.totals
+        same = before is None or before.images != totals.images or before.provenance["digest"] == complete["digest"]
+        return {**complete, "reused": totals.reused, "changed": not same and not totals.found}
 
-    def _map(self, journal: Journal, skip_existing: bool) -> Record:
+    def _map(self, journal: ApplyCheckpoint, skip_existing: bool) -> Record:
         work = self.work
         if work.to == "stack":
             work = stacking.begin(work, self.listed, self.count, journal)
@@ -311,27 +311,27 @@ class Run:
             return self._pack(self.size, journal)
         inputs = tasks(self.listed, journal, work, skip_existing=skip_existing)
         for done in run_batches(work, inputs, **self.runner):
-            self.outcome.take(done)
+            self.totals.add(done)
             if work.stack is not None:
-                self.outcome.sync_sometimes(work.stack)
+                self.totals.sync_sometimes(work.stack)
             journal.add(done.records)
         if work.stack is not None:
-            self.outcome.refuse_remote()
-        complete = self.outcome.head(self.head, self.count, work)
-        finish(work, journal, complete, self.outcome.folders)
+            self.totals.refuse_remote()
+        complete = self.totals.head(self.head, self.count, work)
+        finish(work, journal, complete, self.totals.folders)
         return complete
 
-    def _pack(self, size: ShardSize, journal: Journal) -> Record:
+    def _pack(self, size: ShardSize, journal: ApplyCheckpoint) -> Record:
         work = self.work
         kept = shards.kept(self.listed, journal, work)
-        journal.add([{"begins": kept}])
+        journal.add([{"restart_from": kept}])
         packer = Packer(work, size, journal, kept)
         try:
             for done in run_batches(work, tasks(self.listed, journal, work, kept=kept), **self.runner):
-                self.outcome.take(done)
+                self.totals.add(done)
                 journal.add(packer.take(done))
-                self.outcome.refuse_remote()
-            complete = self.outcome.head(self.head, self.count, work, packer.shards)
+                self.totals.refuse_remote()
+            complete = self.totals.head(self.head, self.count, work, packer.shards)
             journal.add(packer.finish())
         finally:
             packer.abandon()
@@ -339,7 +339,7 @@ class Run:
         return complete
 
 
-def finish(work: Work, journal: Journal, complete: Record, folders: set[str]) -> None:
+def finish(work: MapJob, journal: ApplyCheckpoint, complete: Record, folders: set[str]) -> None:
     """Put what stands beside the files in its place; the manifest last."""
     records = journal.records() if work.stack is None else stacking.end(work, work.stack, journal)
     storage.sync_folders({os.path.join(work.out, folder) for folder in folders})  # noqa: PTH118

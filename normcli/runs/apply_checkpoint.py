@@ -14,13 +14,13 @@ from typing import IO, NamedTuple
 
 from normcli import storage
 from normcli.errors import UsageError
-from normcli.runs.manifest import FILES, NAME, Record, read, refuse_others, text_of
+from normcli.runs.manifest import FILES, NAME, Record, check_same_settings, decode_name, read
 from normcli.runs.names import WORK
-from normcli.runs.validate_manifest import flaw, flaw_of_shard
+from normcli.runs.validate_manifest import find_invalid_key, find_invalid_shard_key
 from normcli.sinks.stack import ARRAY
 
 
-class Standing(NamedTuple):
+class FinishedShard(NamedTuple):
     """A shard of an earlier run.
 
     Attributes:
@@ -34,7 +34,7 @@ class Standing(NamedTuple):
     last: bool
 
 
-class Journal:
+class ApplyCheckpoint:
     """The record of a run under way, in a folder that vanishes when the run is complete.
 
     Args:
@@ -50,7 +50,7 @@ class Journal:
         self.out, self.head = out, head
         self.work = os.path.join(out, WORK)  # noqa: PTH118
         self._done: dict[str, tuple[str, int, int]] = {}  # file, place in it, shard
-        self.shards: dict[int, Standing] = {}
+        self.shards: dict[int, FinishedShard] = {}
         self._sharded = "shard_size" in head["settings"]
         self._begun: int | None = None  # shards from this number were made anew since the manifest was written
         self._held: dict[str, IO[bytes]] = {}
@@ -119,26 +119,26 @@ class Journal:
             if record is None:  # torn by the kill
                 break
             if number == 0:
-                refuse_others(self.out, record, self.head)
+                check_same_settings(self.out, record, self.head)
             elif self._flaw(record) is not None:  # of no run of ours
                 break
-            elif "begins" in record:
-                self._forget(record["begins"])
-            elif "placed" in record:
-                number = record["placed"]
+            elif "restart_from" in record:
+                self._forget(record["restart_from"])
+            elif "finished_shard" in record:
+                number = record["finished_shard"]
                 self._done.update({name: (path, place, number) for name, place in waiting})
-                self.shards[number] = Standing(len(waiting), record["bytes"], record["last"])
+                self.shards[number] = FinishedShard(len(waiting), record["bytes"], record["last"])
                 waiting.clear()
             elif self._sharded:
-                waiting.append((text_of(record, "name"), at))
+                waiting.append((decode_name(record, "name"), at))
             elif "error" not in record:
-                self._done[text_of(record, "name")] = (path, at, 0)
+                self._done[decode_name(record, "name")] = (path, at, 0)
             at += len(line)
 
     def _flaw(self, record: Record) -> str | None:
-        if "begins" in record or "placed" in record:
-            return flaw_of_shard(record)
-        return flaw(record, self.head["settings"])
+        if "restart_from" in record or "finished_shard" in record:
+            return find_invalid_shard_key(record)
+        return find_invalid_key(record, self.head["settings"])
 
     def _forget(self, first: int) -> None:
         """Shards from this one on were begun anew: what was known of them is true no longer."""
@@ -151,13 +151,13 @@ class Journal:
         if not os.path.exists(path):  # noqa: PTH110
             return
         head, records = read(self.out)
-        refuse_others(self.out, head, self.head)
+        check_same_settings(self.out, head, self.head)
         if self._sharded:
             self._recall_shards(head, records)
             return
         for record in records:
             if "error" not in record:
-                self._kept[text_of(record, "name")] = record
+                self._kept[decode_name(record, "name")] = record
 
     def _recall_shards(self, head: Record, records: Iterator[Record]) -> None:
         sizes = [shard["bytes"] for shard in head.get("shards", ())]
@@ -165,10 +165,10 @@ class Journal:
         counts = [0] * len(known)
         for record in records:
             if (number := record["shard"]) < len(known):
-                self._kept[text_of(record, "name")] = record
+                self._kept[decode_name(record, "name")] = record
                 counts[number] += 1
         for number, size in enumerate(known):
-            found = Standing(counts[number], size, number == len(sizes) - 1)
+            found = FinishedShard(counts[number], size, number == len(sizes) - 1)
             self.shards.setdefault(number, found)
 
     def done(self, name: str) -> Record | None:
@@ -285,7 +285,7 @@ def _checked(line: bytes) -> Record | None:
     return found if isinstance(found, dict) else None
 
 
-def stands(path: str, size: int, source: str) -> bool:
+def is_up_to_date(path: str, size: int, source: str) -> bool:
     """Whether an output is there, of its size, and its source has not changed since.
 
     Args:

@@ -67,7 +67,7 @@ def apply_one(
         raise UsageError(f"{'a stack' if to == 'stack' else f'--to {to}'} holds many images: give -o DIR, or --to npy")
     reading = Reading(**reading_settings)
     dtype, layout, order = outputs.settle(to, dtype, layout, order)
-    made = build_transform.plan(
+    made = build_transform.build_transform(
         scheme,
         zero_std=zero_std,
         clip=clip,
@@ -78,7 +78,7 @@ def apply_one(
         range=range,
         nan=nan,
     )
-    constants = build_transform.choose(
+    constants = build_transform.resolve_constants(
         made, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
     )
     try:

@@ -10,7 +10,7 @@ from normcli.runs import build_transform, manifest, outputs, shards
 from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
 from normcli.runs.manifest import Record
-from normcli.runs.map_batch import Work
+from normcli.runs.map_batch import MapJob
 from normcli.runs.shards import ShardSize
 from normcli.runs.transform import Transform
 from normcli.sources import parquet
@@ -59,7 +59,7 @@ def transform_for(
     """
     dtype, layout, order = outputs.settle(to, dtype, layout, order)
     kept = "uint8" if dtype == "uint16" else dtype
-    made = build_transform.plan(scheme, dtype=kept, layout=layout, order=order, **settings)
+    made = build_transform.build_transform(scheme, dtype=kept, layout=layout, order=order, **settings)
     return replace(made, dtype=dtype)
 
 
@@ -69,7 +69,7 @@ def refuse_occupied(folder: str, allowed: bool) -> None:
     Raises:
         UsageError: it does, and nothing was said of it.
     """
-    found = manifest.occupied(folder)
+    found = manifest.find_content(folder)
     if found is None or allowed:
         return
     if found == "an interrupted run":
@@ -110,7 +110,7 @@ def kept_statistics(folder: str, reading: Reading, range: int | None) -> Summary
     return found
 
 
-def head(work: Work, names: str, size: ShardSize | None) -> Record:
+def head(work: MapJob, names: str, size: ShardSize | None) -> Record:
     """What must be the same for a run to be resumed: settings and numbers."""
     transform, reading = work.transform, work.reading
     settings = {

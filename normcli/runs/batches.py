@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from normcli.runs.partial_result import Mark
-from normcli.runs.stats_checkpoint import Recalled
+from normcli.runs.partial_result import Barrier
+from normcli.runs.stats_checkpoint import ReplayedBatch
 from normcli.sources import Item, Skipped
 from normcli.storage.byte_sources import File
 
-Alone = Recalled | Mark  # a batch of its own
-_ALONE = (Recalled, Mark)  # asked for every item: a union takes three times as long
+Alone = ReplayedBatch | Barrier  # a batch of its own
+_ALONE = (ReplayedBatch, Barrier)  # asked for every item: a union takes three times as long
 
 _SECONDS = 0.02  # the last batch may end so much after the others; handing one over costs 0.1 ms
 _LARGEST = 512
@@ -54,12 +54,12 @@ class Batches:
         self,
         items: Iterator[Item | Skipped | Alone],
         starts: Callable[[Any], None] | None = None,
-        looks: Iterator[int] = iter(()),
+        checkpoints: Iterator[int] = iter(()),
     ) -> None:
         self._items = items
         self._starts = starts
-        self._looks = looks
-        self._until = next(looks, None)
+        self._checkpoints = checkpoints
+        self._until = next(checkpoints, None)
         self._given = 0
         self._size = 2
         self._next: Alone | None = None
@@ -80,7 +80,7 @@ class Batches:
         batch = Items()
         held = 0
         if self._until == self._given:
-            self._until = next(self._looks, None)
+            self._until = next(self._checkpoints, None)
         for item in self._items:
             if isinstance(item, _ALONE):
                 if not batch:

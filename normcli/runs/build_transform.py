@@ -9,7 +9,7 @@ from normcli.constants.presets import Preset
 from normcli.errors import UsageError, unknown
 from normcli.images import Reading
 from normcli.runs import map_constants as numbers
-from normcli.runs.map_constants import Constants
+from normcli.runs.map_constants import MapConstants
 from normcli.runs.transform import DTYPES, Transform
 from normcli.summary import Summary
 
@@ -61,7 +61,7 @@ def transform(
         UsageError: settings that cannot be.
         StatisticsFileError: not a statistics file.
     """
-    made = plan(
+    made = build_transform(
         scheme,
         zero_std=zero_std,
         clip=clip,
@@ -72,13 +72,13 @@ def transform(
         range=range,
         nan=nan,
     )
-    constants = choose(made, stats=stats, mean=mean, std=std, preset=preset, convention=convention)
+    constants = resolve_constants(made, stats=stats, mean=mean, std=std, preset=preset, convention=convention)
     if constants is None and needs_statistics(made):
         raise UsageError(f"{scheme} needs numbers: give stats, mean and std, or preset")
     return replace(made, constants=constants)
 
 
-def plan(
+def build_transform(
     scheme: str,
     *,
     zero_std: str = "error",
@@ -132,7 +132,7 @@ def needs_statistics(made: Transform) -> bool:
     return made.scheme == "contrast" or dict(made.settings).get("over") == "dataset"
 
 
-def choose(
+def resolve_constants(
     made: Transform,
     *,
     stats: "str | os.PathLike[str] | Summary | None" = None,
@@ -141,7 +141,7 @@ def choose(
     preset: str | None = None,
     convention: str = "pooled_population",
     reading: Reading | None = None,
-) -> Constants | None:
+) -> MapConstants | None:
     """Take the numbers that a transform asks for from where the user says; None where nothing is said.
 
     Args:

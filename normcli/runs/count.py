@@ -13,8 +13,8 @@ from normcli import images, tally
 from normcli.errors import InputError
 from normcli.images import Reading
 from normcli.runs.batches import Alone, Batch
-from normcli.runs.masks import Masking
-from normcli.runs.partial_result import Counted, Entry, Failure, row
+from normcli.runs.masks import PixelMask
+from normcli.runs.partial_result import Failure, FileResult, PartialResult, row
 from normcli.sources import Item, Skipped
 from normcli.storage import path_fields
 from normcli.storage.byte_sources import File
@@ -25,7 +25,7 @@ log = logging.getLogger("normcli.stats")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counting:
+class WorkerOptions:
     """How one batch is counted: picklable, the same in every worker.
 
     Attributes:
@@ -39,16 +39,16 @@ class Counting:
     per_image: bool = False
     extremes: bool = False
     rows: bool = False
-    masking: Masking | None = None
+    mask: PixelMask | None = None
     ledger: bool = False
 
 
-def count_batch(counting: Counting, batch: Batch) -> Counted:
+def count_batch(counting: WorkerOptions, batch: Batch) -> PartialResult:
     """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
     if isinstance(batch, Alone):
         return batch.result()
     started = time.perf_counter()
-    done = Counted(inputs=len(batch))
+    done = PartialResult(inputs=len(batch))
     group = _grouping(counting.by)
     for item in batch:
         if isinstance(item, Skipped):
@@ -64,8 +64,8 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             image = images.decode(data, counting.reading)
             stage = "count"
             shape = image.pixels.shape
-            if counting.masking is not None:
-                left_out = counting.masking.apply(item.key, image)
+            if counting.mask is not None:
+                left_out = counting.mask.select(item.key, image)
             # members of containers are kept together, except a file that a table names, which looks like any file
             apart = counting.ledger and isinstance(getattr(item.load, "recipe", item.load), File)
             into = tally.Tally() if apart else done.tally
@@ -73,7 +73,7 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
             if left_out:
                 into.composition["ignored-pixels"] += left_out
             done.kinds.setdefault(image.pixels.shape[2], item.key)
-            entry: Entry = None
+            entry: FileResult = None
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
                 done.tally.add(into)
@@ -94,13 +94,13 @@ def count_batch(counting: Counting, batch: Batch) -> Counted:
 
 
 def _count(
-    done: Counted,
+    done: PartialResult,
     into: tally.Tally,
     item: Item,
     data: Any,
     image: images.Decoded,
     shape: tuple[int, ...],
-    counting: Counting,
+    counting: WorkerOptions,
     group: Callable[[Item], str] | None,
 ) -> None:
     notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
@@ -122,10 +122,10 @@ def _count(
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
         done.rows.append(row(moments, unit, full))
     if counting.extremes:
-        from normcli.runs.gallery import Seen
+        from normcli.runs.gallery import SeenImage
 
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
-        done.seen.append(Seen(item, moments.weight, *scaled))
+        done.seen.append(SeenImage(item, moments.weight, *scaled))
     if counting.per_image:
         height, width, channels = shape  # before pixels were left out
         record = {

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 from normcli import sources as formats
 from normcli import storage
 from normcli.errors import UsageError
-from normcli.runs.file_cache_format import KEPT, REPLACED, Record, Recorded, Writer, deflated
-from normcli.runs.masks import Masking
-from normcli.runs.partial_result import Counted, Failure, Mark
+from normcli.runs.file_cache_format import KEPT, REPLACED, CacheEntry, CacheReader, CacheWriter, deflated
+from normcli.runs.masks import PixelMask
+from normcli.runs.partial_result import Barrier, Failure, PartialResult
 from normcli.sources import Item, Listing, Skipped
 from normcli.storage.byte_sources import File
 from normcli.summary import Summary
@@ -79,7 +79,7 @@ class Changes(NamedTuple):
     again: int
 
 
-class Ledger:
+class FileCache:
     """Writes a ledger, reads that of an earlier run, or both; use as a context manager.
 
     Args:
@@ -90,8 +90,8 @@ class Ledger:
         masking: which pixels are left out.
 
     Raises:
-        StatisticsFileError, UsageError: see `Recorded`.
-        OutputError, NormcliError: see `Writer`.
+        StatisticsFileError, UsageError: see `CacheReader`.
+        OutputError, NormcliError: see `CacheWriter`.
     """
 
     def __init__(
@@ -100,18 +100,18 @@ class Ledger:
         update: str | os.PathLike[str] | None,
         settings: Mapping[str, Any],
         listing: Listing,
-        masking: Masking | None,
+        mask: PixelMask | None,
     ) -> None:
         depends = {**settings, **{name: _version_of(name) for name in _LIBRARIES}}
-        self._listing, self._masking = listing, masking
-        self._old = None if update is None else Recorded(os.fsdecode(update), depends)
-        self._writer = None if path is None else Writer(Path(os.fsdecode(path)), depends)
-        self._units: deque[Record | None] = deque()  # of the items listed and not yet under way
-        self._marked: deque[list[bytes] | Record | None] = deque()  # of the marks
-        self._under_way: deque[list[Record | None] | list[bytes] | Record | None] = deque()
+        self._listing, self._masking = listing, mask
+        self._old = None if update is None else CacheReader(os.fsdecode(update), depends)
+        self._writer = None if path is None else CacheWriter(Path(os.fsdecode(path)), depends)
+        self._units: deque[CacheEntry | None] = deque()  # of the items listed and not yet under way
+        self._marked: deque[list[bytes] | CacheEntry | None] = deque()  # of the marks
+        self._under_way: deque[list[CacheEntry | None] | list[bytes] | CacheEntry | None] = deque()
         self._new = self._changed = self._again = 0
 
-    def __enter__(self) -> "Ledger":
+    def __enter__(self) -> "FileCache":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -120,7 +120,7 @@ class Ledger:
         if self._old is not None:
             self._old.close()
 
-    def items(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Mark]:
+    def items(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Barrier]:
         """Walk the sources; what the ledger has unchanged becomes a mark.
 
         Raises:
@@ -129,24 +129,24 @@ class Ledger:
         kept: list[bytes] = []
         for source in sources:
             if formats.kind_of(source) in _WHOLE:
-                unit = Record(source, self._version_of_container(source))
+                unit = CacheEntry(source, self._version_of_container(source))
                 if self._keep(unit, kept):
                     continue
                 yield from self._marks(kept)
                 self._marked.append(unit)
-                yield Mark("begin")
+                yield Barrier("begin")
                 for found in formats.read_one(source, self._listing):
                     self._units.append(None)
                     if isinstance(found, Item) and isinstance(found.load, File):
                         unit = unit._replace(version=None)  # a table that names files: it does not change with them
                     yield found
                 self._marked.append(unit)
-                yield Mark("end")
+                yield Barrier("end")
                 continue
             for found in formats.read_one(source, self._listing):
                 listed = None
                 if isinstance(found, Item):
-                    listed = Record(found.key, self._version_of_file(found))
+                    listed = CacheEntry(found.key, self._version_of_file(found))
                     if self._keep(listed, kept):
                         if len(kept) >= _TOGETHER:
                             yield from self._marks(kept)
@@ -156,13 +156,13 @@ class Ledger:
                 yield found
         yield from self._marks(kept)
 
-    def _marks(self, kept: list[bytes]) -> Iterator[Mark]:
+    def _marks(self, kept: list[bytes]) -> Iterator[Barrier]:
         if kept:
             self._marked.append(kept.copy())
             kept.clear()
-            yield Mark("kept")
+            yield Barrier("kept")
 
-    def _keep(self, unit: Record, kept: list[bytes]) -> bool:
+    def _keep(self, unit: CacheEntry, kept: list[bytes]) -> bool:
         """Say whether the ledger has it unchanged; then its line is put to what was kept."""
         if self._old is None:
             return False
@@ -204,26 +204,26 @@ class Ledger:
 
     def starts(self, batch: "list[Item | Skipped] | Any") -> None:
         """Note that a batch is under way; results come in the same order."""
-        if isinstance(batch, Mark):
+        if isinstance(batch, Barrier):
             self._under_way.append(self._marked.popleft())
         else:
             self._under_way.append([self._units.popleft() for _ in batch])
 
-    def keep(self, results: Iterator[Counted]) -> Iterator[Counted]:
+    def keep(self, results: Iterator[PartialResult]) -> Iterator[PartialResult]:
         """Pass results on, writing down what each file gave."""
-        whole: Counted | None = None
+        whole: PartialResult | None = None
         for done in results:
             what = self._under_way.popleft()
-            if isinstance(what, Record):
+            if isinstance(what, CacheEntry):
                 if whole is None:
-                    whole = Counted()  # of a container that begins
+                    whole = PartialResult()  # of a container that begins
                 else:
                     self._write(_of_container(what, whole))
                     whole = None
             elif what and isinstance(what[0], bytes):
                 for line in what:
                     assert isinstance(line, bytes)
-                    done.add(Record.of(line).told())
+                    done.add(CacheEntry.of(line).replay())
                     if self._writer is not None:
                         self._writer.add(line)
             elif whole is not None:
@@ -233,14 +233,14 @@ class Ledger:
                 whole.kinds = {**done.kinds, **whole.kinds}
             elif self._writer is not None:
                 for unit, entry in zip(what or [], done.entries, strict=True):
-                    if isinstance(unit, Record):
+                    if isinstance(unit, CacheEntry):
                         # a file that is in the sum and not in the ledger would be counted twice by an update
                         assert entry is not None, unit.key
                         self._write(_of_file(unit, entry))
             done.entries = []
             yield done
 
-    def _write(self, record: Record) -> None:
+    def _write(self, record: CacheEntry) -> None:
         if self._writer is not None:
             self._writer.add(record.line())
 
@@ -251,7 +251,7 @@ class Ledger:
             StatisticsFileError: the ledger does not fit its statistics.
         """
         if self._old is not None:
-            total.add(self._old.rest())
+            total.add(self._old.subtract_stale())
 
     def changes(self) -> Changes | None:
         """Say what an update found."""
@@ -270,14 +270,14 @@ class Ledger:
             self._writer.seal(summary)
 
 
-def _of_file(unit: Record, entry: tuple[int, bytes] | Failure) -> Record:
+def _of_file(unit: CacheEntry, entry: tuple[int, bytes] | Failure) -> CacheEntry:
     if isinstance(entry, Failure):
         version = unit.version if entry.reason in _OF_THE_BYTES else None
         return unit._replace(version=version, failures=[entry])
     return unit._replace(channels=entry[0], counts=entry[1])
 
 
-def _of_container(unit: Record, whole: Counted) -> Record:
+def _of_container(unit: CacheEntry, whole: PartialResult) -> CacheEntry:
     lasting = all(failure.stage == "skip" or failure.reason in _OF_THE_BYTES for failure in whole.failures)
     return unit._replace(
         version=unit.version if lasting else None,

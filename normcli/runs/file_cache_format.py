@@ -15,7 +15,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from normcli.errors import InputError, OutputError, StatisticsFileError, UsageError
-from normcli.runs.partial_result import Counted, Failure
+from normcli.runs.partial_result import Failure, PartialResult
 from normcli.runs.stats_checkpoint import lock
 from normcli.storage import refuse, sync_folders
 from normcli.storage.byte_sources import open_regular
@@ -31,7 +31,7 @@ _LONGEST_END = 1 << 10
 KEPT, REPLACED = 1, 2  # states of a record; 0 until something of the listing has its name
 
 
-class Record(NamedTuple):
+class CacheEntry(NamedTuple):
     """What is kept of a file, or of a container as a whole.
 
     Attributes:
@@ -68,7 +68,7 @@ class Record(NamedTuple):
         return json.dumps(found, separators=(",", ":")).encode() + b"\n"
 
     @classmethod
-    def of(cls, line: bytes) -> "Record":
+    def of(cls, line: bytes) -> "CacheEntry":
         """Read what `line` gave.
 
         Raises:
@@ -97,7 +97,7 @@ class Record(NamedTuple):
             ValueError, LookupError, TypeError, AttributeError, ArithmeticError: damaged.
         """
         if self.counts is None:
-            return self.told().tally
+            return self.replay().tally
         if self.inputs is None:
             return from_bytes(self.counts)
         inflate = zlib.decompressobj()
@@ -107,13 +107,13 @@ class Record(NamedTuple):
             raise ValueError(str(error)) from None
         return Tally.from_state(json.loads(state))
 
-    def told(self) -> Counted:
+    def replay(self) -> PartialResult:
         """Give what is to be said of it again: its failures, without the counts of images."""
-        told = Counted(failures=list(self.failures), inputs=1 if self.inputs is None else self.inputs)
-        told.kinds = {self.channels: self.key} if self.channels else dict(self.kinds)
+        replay = PartialResult(failures=list(self.failures), inputs=1 if self.inputs is None else self.inputs)
+        replay.kinds = {self.channels: self.key} if self.channels else dict(self.kinds)
         for failure in self.failures:
-            (told.tally.skipped if failure.stage == "skip" else told.tally.failed)[failure.reason] += 1
-        return told
+            (replay.tally.skipped if failure.stage == "skip" else replay.tally.failed)[failure.reason] += 1
+        return replay
 
 
 def deflated(tally: Tally) -> bytes:
@@ -143,7 +143,7 @@ def settle(waiting: Path, ledger: Path) -> None:
     """Put the ledger that waits in the place of the one before.
 
     Two files cannot be renamed at once: until here a killed run leaves the old statistics with the old ledger, or
-    the new ones with the new ledger under its waiting name, and `Recorded` finds either.
+    the new ones with the new ledger under its waiting name, and `CacheReader` finds either.
 
     Raises:
         OutputError: it cannot be renamed.
@@ -155,7 +155,7 @@ def settle(waiting: Path, ledger: Path) -> None:
     sync_folders({str(ledger.parent)})
 
 
-class Writer:
+class CacheWriter:
     """A ledger under way; it appears under its name when it is sealed.
 
     Args:
@@ -228,7 +228,7 @@ class Writer:
                 self._file.close()
 
 
-class Recorded:
+class CacheReader:
     """The ledger of a statistics file, open for looking things up: 25 bytes of memory a record.
 
     Args:
@@ -295,9 +295,9 @@ class Recorded:
     def _damaged(self) -> StatisticsFileError:
         return StatisticsFileError(f"{self._name} is damaged or cut short; count all of it again with --ledger")
 
-    def _parsed(self, line: bytes) -> Record:
+    def _parsed(self, line: bytes) -> CacheEntry:
         try:
-            return Record.of(line)
+            return CacheEntry.of(line)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             raise self._damaged() from None
 
@@ -306,7 +306,7 @@ class Recorded:
         start = self._offsets[number]
         return os.pread(self._file.fileno(), self._offsets[number + 1] - start, start)
 
-    def find(self, key: str) -> Iterator[tuple[int, Record]]:
+    def find(self, key: str) -> Iterator[tuple[int, CacheEntry]]:
         """Give the records of a key that were not used yet, and their numbers."""
         wanted = _hash(key)
         at = bisect_left(self._hashes, wanted)
@@ -316,7 +316,7 @@ class Recorded:
                 yield number, record
             at += 1
 
-    def rest(self) -> Tally:
+    def subtract_stale(self) -> Tally:
         """The counts of what was kept: everything, without what was replaced or is gone.
 
         Raises:

@@ -24,7 +24,7 @@ SHOWN = 6
 _POOL = 64
 
 
-class Seen(NamedTuple):
+class SeenImage(NamedTuple):
     """One image as it was counted: what is needed to rank it and to read it again.
 
     Attributes:
@@ -39,18 +39,18 @@ class Seen(NamedTuple):
     std: list[float]
 
 
-class Extremes:
+class ExtremeImages:
     """Darkest, brightest, flattest and farthest images so far; memory does not grow with the set."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, list[Seen]] = {"darkest": [], "brightest": [], "flattest": []}
-        self._far: list[Seen] = []
-        self._near: list[Seen] = []
+        self._kept: dict[str, list[SeenImage]] = {"darkest": [], "brightest": [], "flattest": []}
+        self._far: list[SeenImage] = []
+        self._near: list[SeenImage] = []
         self._weight = 0
         self._sums = [0.0, 0.0, 0.0]
         self._squares = [0.0, 0.0, 0.0]
 
-    def add(self, batch: Iterable[Seen]) -> None:
+    def add(self, batch: Iterable[SeenImage]) -> None:
         """Take the images of one batch."""
         batch = list(batch)
         for seen in batch:
@@ -70,7 +70,7 @@ class Extremes:
         pairs = zip(self._squares, center, strict=True)
         spread = [math.sqrt(max(q / self._weight - m * m, 0)) or 1.0 for q, m in pairs]
 
-        def distance(seen: Seen) -> float:
+        def distance(seen: SeenImage) -> float:
             rows = zip(_three(seen.mean), center, spread, strict=True)
             return math.sqrt(sum(((m - c) / s) ** 2 for m, c, s in rows) / 3)
 
@@ -89,7 +89,7 @@ class Extremes:
         self._rank()
         low, high = _shown_range(summary)
 
-        def draw(seen: Seen, caption: str) -> Picture:
+        def draw(seen: SeenImage, caption: str) -> Picture:
             pixels, orientation = _pixels(seen.item, reading, summary)
             if pixels is None:
                 return Picture(key=seen.item.key, caption=caption)
@@ -104,16 +104,16 @@ class Extremes:
         return Gallery(extremes=extremes, **_strip(self._near[0].item, reading, summary))
 
 
-def _lightness(seen: Seen) -> float:
+def _lightness(seen: SeenImage) -> float:
     return sum(_three(seen.mean)) / 3
 
 
-def _flatness(seen: Seen) -> float:
+def _flatness(seen: SeenImage) -> float:
     return sum(_three(seen.std)) / 3
 
 
 # sorting keys, each with the name at the end so that ties do not depend on the order of files
-_ORDERS: dict[str, Callable[[Seen], Any]] = {
+_ORDERS: dict[str, Callable[[SeenImage], Any]] = {
     "darkest": lambda seen: (_lightness(seen), seen.item.key),
     "brightest": lambda seen: (-_lightness(seen), seen.item.key),
     "flattest": lambda seen: (_flatness(seen), seen.item.key),
@@ -125,7 +125,7 @@ def _three(values: list[float]) -> list[float]:
     return values[:3] if len(values) >= 3 else [values[0]] * 3
 
 
-def _caption(name: str, seen: Seen, summary: Summary) -> str:
+def _caption(name: str, seen: SeenImage, summary: Summary) -> str:
     if name == "flattest":
         return f"std {_flatness(seen):.3f}"
     if name == "farthest":

@@ -14,7 +14,7 @@ from typing import Any
 from normcli import storage
 from normcli.errors import UsageError
 from normcli.runs.names import MANIFEST, WORK
-from normcli.runs.validate_manifest import flaw, flaw_of_head
+from normcli.runs.validate_manifest import find_invalid_head_key, find_invalid_key
 
 SCHEMA = "normcli/apply/1"
 NAME = MANIFEST
@@ -22,7 +22,7 @@ Record = dict[str, Any]
 FILES = '"files": [\n'
 
 
-def named(key: str, text: str) -> Record:
+def name_fields(key: str, text: str) -> Record:
     """A name for JSON: as text, and its bytes under KEY_b64 where they are not UTF-8.
 
     >>> named("name", "a.jpg")
@@ -32,14 +32,14 @@ def named(key: str, text: str) -> Record:
     return {key if field == "path" else f"{key}_b64": value for field, value in fields.items()}
 
 
-def text_of(record: Record, key: str) -> str:
-    """The name that `named` wrote, any bytes in it."""
+def decode_name(record: Record, key: str) -> str:
+    """The name that `name_fields` wrote, any bytes in it."""
     if (raw := record.get(f"{key}_b64")) is not None:
         return os.fsdecode(base64.b64decode(raw))
     return str(record[key])
 
 
-def written_shape(record: Record, settings: Record) -> tuple[int, int, int]:
+def output_shape(record: Record, settings: Record) -> tuple[int, int, int]:
     """Shape of the array that was written for an image."""
     height, width, _ = record["shape"]
     if record.get("orientation", 1) >= 5:
@@ -92,7 +92,7 @@ def _unfolded(path: Path, record: Any, head: Record) -> Record:
     if isinstance(record, dict) and type(record.get("map")) is int:
         maps = head.get("maps", [])
         record["map"] = maps[record["map"]] if 0 <= record["map"] < len(maps) else None
-    wrong = flaw(record, head["settings"])
+    wrong = find_invalid_key(record, head["settings"])
     if wrong is not None:
         raise UsageError(
             f"{path}: damaged manifest, {wrong!r} is missing, of the wrong type, or leads out of the folder"
@@ -110,13 +110,13 @@ def _head(path: Path, text: bytes) -> Record:
         raise UsageError(f"{path}: not a manifest of normcli apply, or damaged") from None
     if schema != SCHEMA:
         raise UsageError(f"{path}: schema {schema}, this normcli reads {SCHEMA}")
-    wrong = flaw_of_head(head)
+    wrong = find_invalid_head_key(head)
     if wrong is not None:
         raise UsageError(f"{path}: damaged manifest, {wrong!r} is missing or of the wrong type")
     return dict(head)
 
 
-def refuse_others(out: str, theirs: Record, ours: Record) -> None:
+def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
     """Refuse to go on with a run that had other settings.
 
     Raises:
@@ -143,7 +143,7 @@ def _said(value: Any) -> str:
     return "none" if value is None else json.dumps(value).strip('"')
 
 
-def occupied(out: str) -> str | None:
+def find_content(out: str) -> str | None:
     """Say what stands in an output folder; None where it is empty or absent.
 
     Raises:

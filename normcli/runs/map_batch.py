@@ -13,10 +13,10 @@ from normcli.errors import InputError, UsageError
 from normcli.images import Reading
 from normcli.images.orientation import upright
 from normcli.runs import outputs
-from normcli.runs.manifest import Record, named
-from normcli.runs.names import Planned
+from normcli.runs.manifest import Record, name_fields
+from normcli.runs.names import NamedItem
 from normcli.runs.stats import Failure
-from normcli.runs.transform import Buffer, Mapped, Transform
+from normcli.runs.transform import Buffer, MappedImage, Transform
 from normcli.sinks import webdataset
 from normcli.sinks.stack import Stack
 from normcli.sources import Skipped
@@ -27,7 +27,7 @@ _PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may writ
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class MapJob:
     """How one batch is mapped and written: the same in every worker, picklable where it must be.
 
     Attributes:
@@ -62,13 +62,13 @@ class Work:
 class Task(NamedTuple):
     """One input on its way: where its result goes, and what is known of it already."""
 
-    planned: Planned | Skipped
+    named_item: NamedItem | Skipped
     row: int = -1
     known: Record | None = None
 
 
 @dataclass
-class Done:
+class BatchResult:
     """What a batch gave: a record for every input that was tried.
 
     For shards also what is to be packed, image by image: as buffers, or as a file of them and their sizes.
@@ -86,27 +86,27 @@ class Done:
     sizes: list[list[int]] = field(default_factory=list)
 
 
-def map_batch(work: Work, batch: list[Task]) -> Done:
+def map_batch(work: MapJob, batch: list[Task]) -> BatchResult:
     """Load, decode, map and write one batch, in a worker; an input that fails is recorded and left out."""
     started = time.perf_counter()
-    done = Done([], [], Counter(), len(batch))
+    done = BatchResult([], [], Counter(), len(batch))
     for task in batch:
         if work.stop is not None and work.stop.is_set():
             break
-        if isinstance(task.planned, Skipped):
-            done.skipped[task.planned.reason] += 1
-            done.failures.append(Failure(task.planned.key, "skip", task.planned.reason, task.planned.message))
+        if isinstance(task.named_item, Skipped):
+            done.skipped[task.named_item.reason] += 1
+            done.failures.append(Failure(task.named_item.key, "skip", task.named_item.reason, task.named_item.message))
         elif task.known is not None:
-            _take_over(task.known, task.planned.item.key, done)
+            _take_over(task.known, task.named_item.item.key, done)
         else:
-            _map_one(work, task, task.planned, done)
+            _map_one(work, task, task.named_item, done)
     if work.spill and done.chunks:
         _spill(work, done, piece_name(batch))
     done.seconds = time.perf_counter() - started
     return done
 
 
-def _take_over(known: Record, key: str, done: Done) -> None:
+def _take_over(known: Record, key: str, done: BatchResult) -> None:
     """What an earlier run did with an input, its failure too: that has its place among a shard's images."""
     done.records.append(known)
     if "error" in known:
@@ -120,7 +120,7 @@ def piece_name(batch: list[Task]) -> str:
     return f"file-piece-{next(task.row for task in batch if task.row >= 0)}"
 
 
-def _spill(work: Work, done: Done, name: str) -> None:
+def _spill(work: MapJob, done: BatchResult, name: str) -> None:
     """Leave what is to be packed in a file: it need not outlive this run, so it is not synced."""
     temporary = f"{work.folder}/{temporary_name()}"
     try:
@@ -139,12 +139,12 @@ def temporary_name() -> str:
     return f"file-{_PROCESS}-{os.getpid()}-{threading.get_native_id()}"
 
 
-def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
-    item, name = planned
-    names = {**named("name", name), **named("source", item.key)}
+def _map_one(work: MapJob, task: Task, named_item: NamedItem, done: BatchResult) -> None:
+    item, name = named_item
+    names = {**name_fields("name", name), **name_fields("source", item.key)}
     record: Record = dict(names)
     if item.label is not None:
-        record |= named("label", item.label)
+        record |= name_fields("label", item.label)
     stage = "load"
     try:
         with ExitStack() as decoding:
@@ -194,7 +194,7 @@ def _map_one(work: Work, task: Task, planned: Planned, done: Done) -> None:
     done.records.append(record)
 
 
-def _class(work: Work, label: str | None) -> str | None:
+def _class(work: MapJob, label: str | None) -> str | None:
     """A class as its number, where the output wants numbers."""
     if label is None or work.classes is None:
         return label
@@ -203,7 +203,7 @@ def _class(work: Work, label: str | None) -> str | None:
     return str(work.classes[label])
 
 
-def _describe(record: Record, transform: Transform, pixels: Any, mapped: Mapped) -> None:
+def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedImage) -> None:
     """Note what the inverse needs."""
     record["map"] = {
         "channels": list(mapped.channels),
@@ -220,7 +220,7 @@ def _describe(record: Record, transform: Transform, pixels: Any, mapped: Mapped)
         record["looks_normalized"] = True
 
 
-def _check_shape(stack: Stack, mapped: Mapped, key: str) -> None:
+def _check_shape(stack: Stack, mapped: MappedImage, key: str) -> None:
     if mapped.array.shape != stack.shape:
         raise UsageError(
             f"{key} is {'x'.join(map(str, mapped.array.shape))}, and the stack holds "

@@ -17,7 +17,7 @@ _PLAIN = {*_CONTRACT, "integrity", "cmyk", "nan", "by", "shard"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Constants:
+class MapConstants:
     """Mean and std per channel, and where they come from.
 
     Attributes:
@@ -71,7 +71,7 @@ class Constants:
             )
 
 
-def given(mean: Sequence[float], std: Sequence[float]) -> Constants:
+def given(mean: Sequence[float], std: Sequence[float]) -> MapConstants:
     """Make constants of numbers that the user gives.
 
     Raises:
@@ -84,10 +84,10 @@ def given(mean: Sequence[float], std: Sequence[float]) -> Constants:
     if any(s < 0 for s in std):
         raise UsageError(f"std must not be negative: {', '.join(f'{s:g}' for s in std)}")
     names = _NAMES.get(len(mean)) or tuple(map(str, range(len(mean))))
-    return Constants(mean=tuple(mean), std=tuple(std), channels=names, origin="given", convention="as given")
+    return MapConstants(mean=tuple(mean), std=tuple(std), channels=names, origin="given", convention="as given")
 
 
-def published(name: str) -> Constants:
+def published(name: str) -> MapConstants:
     """Take published constants.
 
     Raises:
@@ -105,7 +105,7 @@ def of_summary(
     *,
     origin: str = "statistics",
     percents: tuple[float, float] | None = None,
-) -> Constants:
+) -> MapConstants:
     """Take a statistics file's mean and std in one of its conventions.
 
     Args:
@@ -130,7 +130,7 @@ def of_summary(
 
         low, high = (tuple(row) for row in percentiles(summary.tally, summary.settings, summary.channels, percents))
     found_dtypes = {str(bucket["dtype"]) for bucket in summary.state["buckets"]}
-    return Constants(
+    return MapConstants(
         mean=tuple(mean),
         std=tuple(std),
         channels=tuple(summary.channels),

@@ -16,7 +16,7 @@ _READING = Reading(color="native")
 
 
 @dataclass(frozen=True)
-class Masking:
+class PixelMask:
     """Which pixels are left out; picklable.
 
     Attributes:
@@ -30,7 +30,7 @@ class Masking:
     value: float | None = None
 
     @classmethod
-    def of(cls, folder: Any, value: float | None, sources: Iterable[str], reading: Reading) -> "Masking | None":
+    def of(cls, folder: Any, value: float | None, sources: Iterable[str], reading: Reading) -> "PixelMask | None":
         """Read the settings; None where every pixel counts.
 
         Raises:
@@ -55,7 +55,7 @@ class Masking:
             found["ignore_value"] = self.value
         return found
 
-    def apply(self, key: str, image: Decoded) -> int:
+    def select(self, key: str, image: Decoded) -> int:
         """Take the pixels that are left out from an image, which becomes one row; give their number.
 
         Raises:

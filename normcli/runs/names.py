@@ -15,19 +15,21 @@ WORK = ".normcli-partial"  # the folder in OUT for what is not finished
 MANIFEST, STATISTICS = "normcli.json", "stats.json"
 
 
-class Planned(NamedTuple):
+class NamedItem(NamedTuple):
     """One input and the name of its output below OUT, without the suffix of the output's format."""
 
     item: Item
     name: str
 
 
-Plan = Callable[[], Iterator[Planned | Skipped]]
+InputLister = Callable[[], Iterator[NamedItem | Skipped]]
 _LONGEST = 255  # bytes of a name in a folder, on every usual file system
 _LONGEST_PATH = 3500  # of 4096, for the output folder is part of it
 
 
-def plan(sources: list[str], files: list[str] | None, listing: Listing, names: str, suffix: str | None = None) -> Plan:
+def make_lister(
+    sources: list[str], files: list[str] | None, listing: Listing, names: str, suffix: str | None = None
+) -> InputLister:
     """Make what lists every input with the name of its output, as often as it is called.
 
     The tree in a folder or an archive is mirrored, below its own name where there are several sources; a row of a
@@ -49,7 +51,7 @@ def plan(sources: list[str], files: list[str] | None, listing: Listing, names: s
     named = [path for source in sources for path in formats.expand(source)]
     several = len(named) + (files is not None) > 1
 
-    def listed() -> Iterator[Planned | Skipped]:
+    def listed() -> Iterator[NamedItem | Skipped]:
         for source in named:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
             for found in formats.read([source], listing):
@@ -76,9 +78,9 @@ def _below(source: str, key: str) -> str:
     return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
 
 
-def _inside(name: str, item: Item, names: str, suffix: str | None) -> Planned:
+def _inside(name: str, item: Item, names: str, suffix: str | None) -> NamedItem:
     if isinstance(item.load, FailingSource):  # fails, and is never written
-        return Planned(item, name)
+        return NamedItem(item, name)
     key = item.key
     name = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://", "", name)
     parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".")]
@@ -95,13 +97,13 @@ def _inside(name: str, item: Item, names: str, suffix: str | None) -> Planned:
     name = "/".join(parts)
     try:
         if suffix is not None:
-            refuse_long(name + suffix)
+            check_name_length(name + suffix)
     except InputError as error:
         item = item._replace(load=FailingSource(error.reason, f"{error.message}: --to tar or parquet takes it"))
-    return Planned(item, name)
+    return NamedItem(item, name)
 
 
-def refuse_long(name: str) -> None:
+def check_name_length(name: str) -> None:
     """Refuse a name that no folder can hold.
 
     Raises:
@@ -113,8 +115,8 @@ def refuse_long(name: str) -> None:
         raise InputError("name-too-long", f"its path is too long for a file (more than {_LONGEST_PATH} bytes)")
 
 
-def survey(
-    listed: Plan,
+def check_collisions(
+    listed: InputLister,
     *,
     out: str | None = None,
     written: Callable[[str], str] = str,
@@ -124,7 +126,7 @@ def survey(
     """Count the inputs that are to be mapped, and refuse names that collide.
 
     Args:
-        listed: from `plan`.
+        listed: from `make_lister`.
         out: the output folder; no input may lie in it.
         written: what becomes of a name in the output.
         files: every name becomes a file, and its folders folders.
@@ -138,43 +140,43 @@ def survey(
     count = 0
     checked: set[str] = set()
     inside = None if out is None else os.path.realpath(out) + os.sep
-    for planned in listed():
-        if isinstance(planned, Skipped):
+    for named_item in listed():
+        if isinstance(named_item, Skipped):
             continue
         count += 1
-        load = planned.item.load
+        load = named_item.item.load
         if isinstance(load, FailingSource):
             if load.reason == "remote":  # what it holds is not known: names and places would be others next time
-                raise RemoteError(f"{planned.item.key}: {load.message}")
+                raise RemoteError(f"{named_item.item.key}: {load.message}")
             continue
-        if labels is not None and planned.item.label is not None:
-            labels.add(planned.item.label)
-        taken.add(planned)
-        folder = os.path.dirname(planned.item.key)  # noqa: PTH120
+        if labels is not None and named_item.item.label is not None:
+            labels.add(named_item.item.label)
+        taken.add(named_item)
+        folder = os.path.dirname(named_item.item.key)  # noqa: PTH120
         if inside is not None and folder not in checked:
             checked.add(folder)
             if (os.path.realpath(folder) + os.sep).startswith(inside) and os.path.isdir(folder or "."):  # noqa: PTH112
-                raise UsageError(f"{planned.item.key} lies inside the output folder {out}: choose another --output")
+                raise UsageError(f"{named_item.item.key} lies inside the output folder {out}: choose another --output")
     return count
 
 
 class _Taken:
     """The names that are taken, as hashes: 65 MB for a million of them, where the names take 150."""
 
-    def __init__(self, listed: Plan, written: Callable[[str], str], files: bool) -> None:
+    def __init__(self, listed: InputLister, written: Callable[[str], str], files: bool) -> None:
         self._listed, self._written, self._files = listed, written, files
         self._names: set[int] = set()
         self._folders: set[int] = set()
 
-    def add(self, planned: Planned) -> None:
+    def add(self, named_item: NamedItem) -> None:
         """Take a name.
 
         Raises:
             UsageError: it is taken, or would be a file where others need a folder.
         """
-        name = self._written(planned.name)
+        name = self._written(named_item.name)
         if hash(name) in self._names:
-            self._tell_of_collision(planned)
+            self._tell_of_collision(named_item)
         self._names.add(hash(name))
         if not self._files:
             return
@@ -187,12 +189,12 @@ class _Taken:
                 self._tell_of_folder(folder)
             folder = folder.rpartition("/")[0]
 
-    def _others(self) -> Iterator[Planned]:
-        for planned in self._listed():
-            if isinstance(planned, Planned) and not isinstance(planned.item.load, FailingSource):
-                yield planned
+    def _others(self) -> Iterator[NamedItem]:
+        for named_item in self._listed():
+            if isinstance(named_item, NamedItem) and not isinstance(named_item.item.load, FailingSource):
+                yield named_item
 
-    def _tell_of_collision(self, second: Planned) -> None:
+    def _tell_of_collision(self, second: NamedItem) -> None:
         name = self._written(second.name)
         for first in self._others():
             if self._written(first.name) != name:
@@ -212,7 +214,7 @@ class _Taken:
             raise UsageError(f"{file} would be written as the file {name}, and {below} needs a folder of that name")
 
 
-def refuse_overlap(out: str, sources: Iterable[str]) -> None:
+def check_overlap(out: str, sources: Iterable[str]) -> None:
     """Refuse an output folder inside a source, a source inside the output folder, or one on a server.
 
     Raises:

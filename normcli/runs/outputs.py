@@ -11,7 +11,7 @@ from normcli import images, storage
 from normcli.errors import InputError, UsageError, unknown
 from normcli.images import Reading
 from normcli.images.encode import png, tiff
-from normcli.runs.transform import DTYPES, Mapped
+from normcli.runs.transform import DTYPES, MappedImage
 from normcli.sinks import files
 
 Array = np.ndarray[Any, Any]
@@ -78,7 +78,7 @@ def settle(to: str, dtype: str | None, layout: str | None, order: str | None) ->
     return dtype or found.dtypes[0], layout or ("hwc" if found.image else "chw"), "rgb" if found.image else order
 
 
-def encode(to: str, mapped: Mapped, alpha: str) -> list[Any]:
+def encode(to: str, mapped: MappedImage, alpha: str) -> list[Any]:
     """Make the content of one file, as buffers to be written one after the other.
 
     Raises:

@@ -8,9 +8,9 @@ from normcli.storage import path_fields
 from normcli.tally import ImageMoments, Tally
 
 if TYPE_CHECKING:  # a gallery is drawn only for a report, and costs 25 ms to load
-    from normcli.runs.gallery import Seen
+    from normcli.runs.gallery import SeenImage
 
-Row = tuple[float, list[float], list[float], float, float]
+IntervalRow = tuple[float, list[float], list[float], float, float]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Failure:
         return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
 
 
-Entry = tuple[int, bytes] | Failure | None  # of one item: its channels and packed counts, or why there are none
+FileResult = tuple[int, bytes] | Failure | None  # of one item: its channels and packed counts, or why there are none
 
 
-class Mark(NamedTuple):
+class Barrier(NamedTuple):
     """Stands between images where nothing is counted; its place among the results is what matters.
 
     Attributes:
@@ -46,13 +46,13 @@ class Mark(NamedTuple):
 
     what: str
 
-    def result(self) -> "Counted":
+    def result(self) -> "PartialResult":
         """Give nothing."""
-        return Counted()
+        return PartialResult()
 
 
 @dataclass
-class Counted:
+class PartialResult:
     """What some batches gave, in order.
 
     Attributes:
@@ -71,15 +71,15 @@ class Counted:
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    seen: "list[Seen]" = field(default_factory=list)
+    rows: list[IntervalRow] = field(default_factory=list)
+    seen: "list[SeenImage]" = field(default_factory=list)
     inputs: int = 0
     bytes: int = 0
     seconds: float = 0.0
     kinds: dict[int, str] = field(default_factory=dict)
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[FileResult] = field(default_factory=list)
 
-    def add(self, other: "Counted") -> None:
+    def add(self, other: "PartialResult") -> None:
         """Add what the next batch gave."""
         self.tally.add(other.tally)
         self.failures += other.failures
@@ -99,7 +99,7 @@ class Counted:
         return {**counts, "failures": failures, "records": self.records, "rows": self.rows, "kinds": self.kinds}
 
     @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "Counted":
+    def from_state(cls, state: Mapping[str, Any]) -> "PartialResult":
         """Read what `state` gave."""
         failures = [Failure(*row) for row in state["failures"]]
         return cls(
@@ -113,7 +113,7 @@ class Counted:
         )
 
 
-def row(moments: ImageMoments, unit: int, white: int | None) -> Row:
+def row(moments: ImageMoments, unit: int, white: int | None) -> IntervalRow:
     """Give an image's row for the intervals, at full intensity 1."""
     scale = white or 1
     seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]
@@ -121,9 +121,9 @@ def row(moments: ImageMoments, unit: int, white: int | None) -> Row:
     return moments.weight / unit, means, seconds, min(moments.low) / scale, max(moments.high) / scale
 
 
-def together(parts: list[Counted]) -> Counted:
+def merge(parts: list[PartialResult]) -> PartialResult:
     """Add up what consecutive batches gave."""
-    whole = Counted()
+    whole = PartialResult()
     for part in parts:
         whole.add(part)
     return whole

@@ -15,7 +15,7 @@ _READERS = 16
 _AHEAD = 32  # reads under way or done and not yet used
 
 
-class Fetched(NamedTuple):
+class Prefetched(NamedTuple):
     """What a recipe gave, held until it is used."""
 
     recipe: Any
@@ -42,7 +42,7 @@ def _with_load(thing: Any, load: Load) -> Any:
     return thing._replace(load=load)
 
 
-def ahead(
+def prefetch(
     things: Iterator[T],
     load_of: Callable[[T], Load | None] = _load_of,
     with_load: Callable[[T, Load], T] = _with_load,
@@ -83,6 +83,6 @@ def ahead(
 
 def _fetch(load: Load) -> Load:
     try:
-        return Fetched(load, load())
+        return Prefetched(load, load())
     except InputError as error:
         return FailingSource(error.reason, error.message)

@@ -10,7 +10,7 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.runs import manifest, outputs
-from normcli.runs.manifest import Record, text_of
+from normcli.runs.manifest import Record, decode_name
 from normcli.runs.shards import name_of
 from normcli.runs.transform import invert
 from normcli.schemes import Affine
@@ -58,9 +58,9 @@ def load(out: str, settings: Record, record: Record) -> Array:
         except IndexError:
             raise InputError("damaged", f"holds no row {record['row']} in group {record['group']}") from None
     else:
-        name = text_of(record, "name") + outputs.KINDS[to].suffix
+        name = decode_name(record, "name") + outputs.KINDS[to].suffix
         array = outputs.decode(to, os.path.join(out, name), settings["alpha"])  # noqa: PTH118
-    want = manifest.written_shape(record, settings)
+    want = manifest.output_shape(record, settings)
     same = outputs.KINDS[to].image or array.dtype == settings["dtype"]
     if array.shape != want or not same:
         raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {want} was written")
@@ -90,7 +90,7 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
         shard = shards[record["shard"]]
         name, size, said = shard["name"], shard["bytes"], f"{shard['name']} "
     else:
-        name, size, said = text_of(record, "name") + outputs.KINDS[to].suffix, record["bytes"], ""
+        name, size, said = decode_name(record, "name") + outputs.KINDS[to].suffix, record["bytes"], ""
     try:
         found = os.stat(os.path.join(out, name)).st_size  # noqa: PTH116, PTH118
     except OSError as error:

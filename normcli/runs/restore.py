@@ -14,7 +14,7 @@ from normcli.errors import InputError, NoInputError, UsageError
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
 from normcli.runs import manifest, names, outputs
-from normcli.runs.manifest import Record, text_of
+from normcli.runs.manifest import Record, decode_name
 from normcli.runs.map_batch import temporary_name
 from normcli.runs.read_output import batches, load, pixels_of
 from normcli.runs.stats import Failure
@@ -74,8 +74,8 @@ def restore(
     if to not in (None, "png", "tiff"):
         raise UsageError(f"{to} cannot hold restored images: choose png or tiff")
     head, records = manifest.read(source)
-    names.refuse_overlap(target, [source])
-    if manifest.occupied(target) is not None and not force:
+    names.check_overlap(target, [source])
+    if manifest.find_content(target) is not None and not force:
         raise UsageError(f"{target} is not empty (--force writes into it)")
     work = os.path.join(target, names.WORK)  # noqa: PTH118
     try:
@@ -130,11 +130,11 @@ def _restore_batch(
             if kind == "png" and not (pixels.dtype.kind == "u" and usual):
                 raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
             data = png(pixels, orientation) if kind == "png" else tiff(pixels)
-            name = text_of(record, "name") + (".png" if kind == "png" else ".tif")
-            names.refuse_long(name)
+            name = decode_name(record, "name") + (".png" if kind == "png" else ".tif")
+            names.check_name_length(name)
             storage.place(f"{work}/{temporary_name()}", os.path.join(target, name), [data])  # noqa: PTH118
         except InputError as error:
-            failures.append(Failure(text_of(record, "name"), "restore", error.reason, error.message))
+            failures.append(Failure(decode_name(record, "name"), "restore", error.reason, error.message))
             continue
         if record["exact"]:
             exact += 1

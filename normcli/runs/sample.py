@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.runs.partial_result import Row
+from normcli.runs.partial_result import IntervalRow
 from normcli.sources import FailingSource, Item, Skipped
 from normcli.summary import Summary
 
-_FIRST_LOOK = 50  # images before the first look at the interval
+_FIRST_CHECKPOINT = 50  # images before the first look at the interval
 _GROWTH = 1.2  # of the number read between two looks
 _PASS = 20_000  # items in random order that one walk over the listing gives
 _PASS_HELD = 256 << 20  # bytes of streamed members among them
@@ -29,7 +29,7 @@ Source = Callable[[], Iterator[Item | Skipped]]
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplePlan:
     """How many images are read: a number, a share, or as many as a tolerance takes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Plan:
     seed: int = 0
 
     @classmethod
-    def of(cls, sample: str | None, tolerance: float | None, confidence: float, seed: int) -> "Plan | None":
+    def of(cls, sample: str | None, tolerance: float | None, confidence: float, seed: int) -> "SamplePlan | None":
         """Read the settings; None where everything is to be read.
 
         Raises:
@@ -95,7 +95,7 @@ class Sample:
         source: walks over the listing, anew with every call.
     """
 
-    def __init__(self, plan: Plan, source: Source) -> None:
+    def __init__(self, plan: SamplePlan, source: Source) -> None:
         self.plan, self._source = plan, source
         self.of = 0
         self.refused = 0
@@ -155,15 +155,15 @@ def _is_open(found: Item | Skipped) -> bool:
     return isinstance(found, Item) and not isinstance(found.load, FailingSource)
 
 
-def looks() -> Iterator[int]:
+def checkpoints() -> Iterator[int]:
     """After how many inputs the interval is looked at; the same for every engine, so that all stop alike."""
-    number = float(_FIRST_LOOK)
+    number = float(_FIRST_CHECKPOINT)
     while True:
         yield int(number)
         number *= _GROWTH
 
 
-class Stopping:
+class StoppingRule:
     """Tells when enough images were read, and what to report of it.
 
     Args:
@@ -173,21 +173,21 @@ class Stopping:
     def __init__(self, sample: Sample) -> None:
         self._sample = sample
         self._intervals = Intervals(sample.plan.confidence)
-        self._looks = looks()
-        self._next = next(self._looks)
+        self._checkpoints = checkpoints()
+        self._next = next(self._checkpoints)
 
-    def add(self, rows: list[Row]) -> None:
+    def add(self, rows: list[IntervalRow]) -> None:
         """Take in single images."""
         for one in rows:
             self._intervals.add(*one)
 
-    def enough(self, found: int, images: int, channels: int) -> bool:
+    def should_stop(self, found: int, images: int, channels: int) -> bool:
         """Say, after `found` inputs, whether every interval is within the tolerance."""
         tolerance = self._sample.plan.tolerance
         if tolerance is None or found < self._next:
             return False
         while self._next <= found:
-            self._next = next(self._looks)
+            self._next = next(self._checkpoints)
         widths = self._intervals.widths(images, self._sample.of, channels)
         return widths is not None and max(widths[0] + widths[1]) <= tolerance
 

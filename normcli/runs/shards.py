@@ -15,10 +15,10 @@ from typing import Any
 from normcli import storage
 from normcli.errors import UsageError
 from normcli.runs import manifest, outputs
-from normcli.runs.apply_checkpoint import Journal, stands
-from normcli.runs.manifest import Record, text_of
-from normcli.runs.map_batch import Done, Work
-from normcli.runs.names import Plan
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
+from normcli.runs.manifest import Record, decode_name
+from normcli.runs.map_batch import BatchResult, MapJob
+from normcli.runs.names import InputLister
 from normcli.sinks import webdataset
 from normcli.sources import Skipped, parquet
 
@@ -91,7 +91,7 @@ class Packer:
         kept: so many shards stand from an earlier run.
     """
 
-    def __init__(self, work: Work, size: ShardSize, journal: Journal, kept: int) -> None:
+    def __init__(self, work: MapJob, size: ShardSize, journal: ApplyCheckpoint, kept: int) -> None:
         self._work, self._size, self._journal, self._kept = work, size, journal, kept
         self._number = 0
         self._records = self._images = 0  # of the shard under way
@@ -99,7 +99,7 @@ class Packer:
         self._temporary = f"{work.folder}/file-shard"
         self.shards: list[Record] = []
 
-    def take(self, done: Done) -> Iterator[Record]:
+    def take(self, done: BatchResult) -> Iterator[Record]:
         """Pack what a batch gave, up to an input whose server is silent; yield what the journal is to be told.
 
         Raises:
@@ -132,9 +132,9 @@ class Packer:
             yield self._placed(standing.size, last=standing.last)
 
     def _add(self, parts: Sequence[Any], record: Record) -> None:
-        name = text_of(record, "name")
-        label = text_of(record, "label") if "label" in record else None
-        shape = manifest.written_shape(record, {"layout": self._work.transform.layout})
+        name = decode_name(record, "name")
+        label = decode_name(record, "label") if "label" in record else None
+        shape = manifest.output_shape(record, {"layout": self._work.transform.layout})
         try:
             if self._writer is None:
                 dtype = self._work.transform.dtype
@@ -166,7 +166,7 @@ class Packer:
     def _placed(self, size: int, *, last: bool) -> Record:
         name = name_of(self._work.to, self._number)
         self.shards.append({"name": name, "images": self._images, "bytes": size})
-        told = {"placed": self._number, "bytes": size, "last": last}
+        told = {"finished_shard": self._number, "bytes": size, "last": last}
         self._number += 1
         self._records = self._images = 0
         return told
@@ -188,7 +188,7 @@ class Packer:
                 self._writer.close(whole=False)
 
 
-def _chunks(work: Work, done: Done) -> Iterator[Sequence[Any]]:
+def _chunks(work: MapJob, done: BatchResult) -> Iterator[Sequence[Any]]:
     """The buffers of one image after the other, from memory or from the file where a worker left them."""
     if done.piece is None:
         yield from done.chunks
@@ -208,18 +208,18 @@ def _chunks(work: Work, done: Done) -> Iterator[Sequence[Any]]:
         yield parts
 
 
-def kept(listed: Plan, journal: Journal, work: Work) -> int:
+def kept(listed: InputLister, journal: ApplyCheckpoint, work: MapJob) -> int:
     """How many shards, from the first, are as this run would make them."""
     number = seen = 0
     behind: tuple[int, ...] = (-1,)
-    for planned in listed():
-        if isinstance(planned, Skipped):
+    for named_item in listed():
+        if isinstance(named_item, Skipped):
             continue
-        shard, known = journal.shards.get(number), journal.done(planned.name)
+        shard, known = journal.shards.get(number), journal.done(named_item.name)
         if shard is None or known is None or known.get("shard") != number:
             break
         path = os.path.join(work.out, name_of(work.to, number))  # noqa: PTH118
-        if not stands(path, shard.size, planned.item.key):
+        if not is_up_to_date(path, shard.size, named_item.item.key):
             break
         if "error" not in known:
             place = tuple(known[key] for key in ("offset", "group", "row") if key in known)

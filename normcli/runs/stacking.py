@@ -7,16 +7,16 @@ from dataclasses import replace
 from normcli import images, storage
 from normcli.errors import InputError, NoInputError, RemoteError
 from normcli.images.orientation import upright
-from normcli.runs.apply_checkpoint import Journal
-from normcli.runs.manifest import Record, text_of
-from normcli.runs.map_batch import Work
-from normcli.runs.names import Plan
+from normcli.runs.apply_checkpoint import ApplyCheckpoint
+from normcli.runs.manifest import Record, decode_name
+from normcli.runs.map_batch import MapJob
+from normcli.runs.names import InputLister
 from normcli.sinks import stack as stacks
 from normcli.sinks.stack import Stack
 from normcli.sources import Skipped
 
 
-def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
+def begin(work: MapJob, listed: InputLister, rows: int, journal: ApplyCheckpoint | None) -> MapJob:
     """Find the shape of a stack from its first usable image, and the disk for all of them.
 
     Raises:
@@ -25,17 +25,17 @@ def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
         OutputError: not enough disk.
     """
     transform = work.transform
-    for planned in listed():
-        if isinstance(planned, Skipped):
+    for named_item in listed():
+        if isinstance(named_item, Skipped):
             continue
         try:
-            image = images.decode(planned.item.load(), work.reading)
+            image = images.decode(named_item.item.load(), work.reading)
             pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
             mapped = transform.map(pixels)
             break
         except InputError as error:
             if error.reason == "remote":
-                raise RemoteError(f"{planned.item.key}: {error.message}") from None
+                raise RemoteError(f"{named_item.item.key}: {error.message}") from None
     else:
         raise NoInputError("no usable image")
     wide = len(mapped.source)
@@ -48,7 +48,7 @@ def begin(work: Work, listed: Plan, rows: int, journal: Journal | None) -> Work:
     return replace(work, transform=transform, stack=stack)
 
 
-def end(work: Work, stack: Stack, journal: Journal) -> Iterator[Record]:
+def end(work: MapJob, stack: Stack, journal: ApplyCheckpoint) -> Iterator[Record]:
     """Close the gaps that failed images left, put the stack and its index in their places; give the records.
 
     Raises:
@@ -58,7 +58,9 @@ def end(work: Work, stack: Stack, journal: Journal) -> Iterator[Record]:
     lines = []
     for record in journal.records():
         if "error" not in record:
-            lines.append((len(rows), text_of(record, "name"), text_of(record, "label") if "label" in record else ""))
+            lines.append(
+                (len(rows), decode_name(record, "name"), decode_name(record, "label") if "label" in record else "")
+            )
             rows.append(record["row"])
     stack.finish(rows, os.path.join(work.out, stacks.ARRAY))  # noqa: PTH118
     index = os.path.join(work.out, stacks.INDEX)  # noqa: PTH118

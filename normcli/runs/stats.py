@@ -14,12 +14,12 @@ from normcli import sources as formats
 from normcli.errors import NoInputError, NormcliError, RemoteError, UsageError
 from normcli.images import Reading
 from normcli.runs.batches import Alone, Batches, held_by
-from normcli.runs.count import Counting, count_batch
-from normcli.runs.masks import Masking
-from normcli.runs.partial_result import Counted, Failure, together
-from normcli.runs.prefetch import ahead
-from normcli.runs.sample import Plan, Sample, Stopping, looks
-from normcli.runs.stats_checkpoint import Journal
+from normcli.runs.count import WorkerOptions, count_batch
+from normcli.runs.masks import PixelMask
+from normcli.runs.partial_result import Failure, PartialResult, merge
+from normcli.runs.prefetch import prefetch
+from normcli.runs.sample import Sample, SamplePlan, StoppingRule, checkpoints
+from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.runs.stats_settings import check, check_ledger, described, limit_of, shard_of
 from normcli.sources import Item, Listing, Skipped, folder
 from normcli.summary import Summary
@@ -27,12 +27,12 @@ from normcli.summary.conventions import check_kinds
 
 if TYPE_CHECKING:
     from normcli.report.pictures import Gallery
-    from normcli.runs.file_cache import Changes, Ledger
+    from normcli.runs.file_cache import Changes, FileCache
 
 log = logging.getLogger("normcli.stats")
 
 
-Progress = Callable[[Counted], None]
+Progress = Callable[[PartialResult], None]
 
 
 def stats(
@@ -147,7 +147,7 @@ def stats(
         layout=layout,
         shard=shard_of(shard),
     )
-    plan = Plan.of(sample, tolerance, confidence, seed)
+    plan = SamplePlan.of(sample, tolerance, confidence, seed)
     if plan is not None and plan.tolerance is not None and resume is not None:
         raise UsageError("--resume goes with a fixed --sample, not with --tolerance")
     if on_gallery is not None and resume is not None:
@@ -156,12 +156,12 @@ def stats(
         check_ledger(update is not None, shard, plan, resume, on_image, on_gallery)
     extremes = None
     if on_gallery is not None:
-        from normcli.runs.gallery import Extremes
+        from normcli.runs.gallery import ExtremeImages
 
-        extremes = Extremes()
+        extremes = ExtremeImages()
     names = list(map(os.fsdecode, sources))
-    masking = Masking.of(mask_dir, ignore_value, names, reading)
-    counting = Counting(
+    mask = PixelMask.of(mask_dir, ignore_value, names, reading)
+    counting = WorkerOptions(
         reading=reading,
         nan=nan,
         by=by,
@@ -169,7 +169,7 @@ def stats(
         extremes=extremes is not None,
         rows=plan is not None,
         range=range,
-        masking=masking,
+        mask=mask,
         ledger=ledger is not None,
     )
     settings = described(reading, listing, counting, plan, weight)
@@ -178,17 +178,17 @@ def stats(
     if plan is not None:
         listed = list(paths)
         chosen = Sample(plan, lambda: formats.read(names, listing, listed))
-        stopping = Stopping(chosen)
+        stopping = StoppingRule(chosen)
     every = formats.read(names, listing, paths) if plan is None else chosen.items()
     items: Iterator[Item | Skipped | Alone] = iter(every)
     depends = {**settings, "max_pixels": max_pixels, **provenance()}
     if resume is not None:
-        journal = Journal(os.fsdecode(resume), {**depends, "per_image": counting.per_image})
+        journal = StatsCheckpoint(os.fsdecode(resume), {**depends, "per_image": counting.per_image})
         items = journal.known(every)
     elif ledger is not None or update is not None:
-        from normcli.runs.file_cache import Ledger
+        from normcli.runs.file_cache import FileCache
 
-        books = Ledger(ledger, update, {**depends, "max_file_bytes": max_file_bytes}, listing, masking)
+        books = FileCache(ledger, update, {**depends, "max_file_bytes": max_file_bytes}, listing, mask)
         items = books.items(formats.each(names, paths))
     total = tally.Tally()
     kinds: dict[int, str] = {}
@@ -222,7 +222,7 @@ def stats(
                 on_progress(done)
             if stopping is not None:
                 stopping.add(done.rows)
-                if stopping.enough(found, total.images, max((key[0] for key in total.buckets), default=1)):
+                if stopping.should_stop(found, total.images, max((key[0] for key in total.buckets), default=1)):
                     results.close()
         if books is not None:
             books.complete(total)
@@ -261,17 +261,20 @@ def _several(values: Iterable[str]) -> Iterable[str]:
 
 
 def _run(
-    counting: Counting, items: Iterator[Item | Skipped | Alone], keeper: "Journal | Ledger | None", **runner: Any
-) -> Generator[Counted, None, None]:
+    counting: WorkerOptions,
+    items: Iterator[Item | Skipped | Alone],
+    keeper: "StatsCheckpoint | FileCache | None",
+    **runner: Any,
+) -> Generator[PartialResult, None, None]:
     """Count items in batches, in order; a journal or ledger is told of every batch and passes results on."""
-    marks = looks() if counting.rows else iter(())
+    marks = checkpoints() if counting.rows else iter(())
     # the workers of a cluster read for themselves
-    reader = iter if runner["engine"] == "dask" else ahead
+    reader = iter if runner["engine"] == "dask" else prefetch
     batches = Batches(reader(items), None if keeper is None else keeper.starts, marks)
     # what is looked at or written down batch by batch is not merged on the way
-    merge = together if keeper is None and not counting.rows else None
-    results = engine.run(partial(count_batch, counting), batches, merge=merge, weigh=held_by, **runner)
-    with warnings.catch_warnings(), keeper if isinstance(keeper, Journal) else nullcontext():
+    merging = merge if keeper is None and not counting.rows else None
+    results = engine.run(partial(count_batch, counting), batches, merge=merging, weigh=held_by, **runner)
+    with warnings.catch_warnings(), keeper if isinstance(keeper, StatsCheckpoint) else nullcontext():
         # once for all threads: Pillow warns of damage that is counted anyway
         warnings.simplefilter("ignore")
         for done in results if keeper is None else keeper.keep(results):
@@ -284,4 +287,4 @@ def provenance() -> dict[str, Any]:
     return {"normcli": __version__, **images.decoders()}
 
 
-__all__ = ["Counted", "Counting", "Failure", "count_batch", "expected", "stats"]
+__all__ = ["Failure", "PartialResult", "WorkerOptions", "count_batch", "expected", "stats"]

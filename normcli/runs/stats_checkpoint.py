@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from normcli.errors import NormcliError, OutputError, UsageError
-from normcli.runs.partial_result import Counted
+from normcli.runs.partial_result import PartialResult
 from normcli.sources import Item, Skipped
 from normcli.storage import refuse
 
@@ -26,7 +26,7 @@ _SECONDS = 1.0  # of work between two lines: what a kill loses
 _NOT_KEPT = {"remote"}  # failures that another try may mend
 
 
-class Recalled(NamedTuple):
+class ReplayedBatch(NamedTuple):
     """A line of the journal in the place of the items it stands for."""
 
     path: str
@@ -34,19 +34,19 @@ class Recalled(NamedTuple):
     size: int
     inputs: int
 
-    def result(self) -> Counted:
+    def result(self) -> PartialResult:
         """Read the line's counts."""
         with open(self.path, "rb") as file:  # noqa: PTH123
             file.seek(self.offset)
             line = _parsed(file.read(self.size))
         try:
             assert line is not None, "the line was checked when the journal was opened"
-            return Counted.from_state(json.loads(zlib.decompress(base64.b64decode(line["counts"]))))
+            return PartialResult.from_state(json.loads(zlib.decompress(base64.b64decode(line["counts"]))))
         except Exception as error:  # its checksum is right and its counts are not: nobody's write was cut short
             raise UsageError(f"{self.path} is damaged ({type(error).__name__}); delete it to start anew") from None
 
 
-class Journal:
+class StatsCheckpoint:
     """An open journal; use as a context manager.
 
     Args:
@@ -65,7 +65,7 @@ class Journal:
             self._file: IO[bytes] = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")  # noqa: SIM115, PTH123
         except OSError as error:
             refuse(path, error)
-        self._lines: dict[bytes, list[tuple[int, str, Recalled]]] = {}
+        self._lines: dict[bytes, list[tuple[int, str, ReplayedBatch]]] = {}
         self._under_way: deque[list[bytes] | None] = deque()
         try:
             lock(self._file, self._path)
@@ -74,7 +74,7 @@ class Journal:
             self._file.close()
             raise
 
-    def __enter__(self) -> "Journal":
+    def __enter__(self) -> "StatsCheckpoint":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -91,7 +91,7 @@ class Journal:
                 _check(found, settings, self._path)
             elif found is not None and _is_sound(found):
                 first = bytes.fromhex(found["first"])
-                place = Recalled(str(self._path), at, len(line), found["inputs"])
+                place = ReplayedBatch(str(self._path), at, len(line), found["inputs"])
                 self._lines.setdefault(first, []).append((found["inputs"], found["items"], place))
             if not line.endswith(b"\n"):
                 break
@@ -101,7 +101,7 @@ class Journal:
         if at == 0:
             self._append({"schema": SCHEMA, "settings": settings})
 
-    def known(self, items: Iterator[Item | Skipped]) -> Iterator[Item | Skipped | Recalled]:
+    def known(self, items: Iterator[Item | Skipped]) -> Iterator[Item | Skipped | ReplayedBatch]:
         """Put lines of the journal in the place of the items they stand for."""
         ahead: deque[tuple[Item | Skipped, bytes]] = deque()
 
@@ -112,8 +112,8 @@ class Journal:
 
         while fill(1):
             found = None
-            for inputs, together, place in self._lines.get(ahead[0][1], ()):
-                if fill(inputs) and _sum(mark for _, mark in (ahead[i] for i in range(inputs))) == together:
+            for inputs, merge, place in self._lines.get(ahead[0][1], ()):
+                if fill(inputs) and _sum(mark for _, mark in (ahead[i] for i in range(inputs))) == merge:
                     found = place
                     break
             if found is None:
@@ -123,21 +123,21 @@ class Journal:
                     ahead.popleft()
                 yield found
 
-    def starts(self, batch: "list[Item | Skipped] | Recalled") -> None:
+    def starts(self, batch: "list[Item | Skipped] | ReplayedBatch") -> None:
         """Note that a batch is under way, before any of it is read; results come in the same order."""
-        self._under_way.append(None if isinstance(batch, Recalled) else [_mark(item) for item in batch])
+        self._under_way.append(None if isinstance(batch, ReplayedBatch) else [_mark(item) for item in batch])
 
-    def keep(self, results: Iterator[Counted]) -> Iterator[Counted]:
+    def keep(self, results: Iterator[PartialResult]) -> Iterator[PartialResult]:
         """Pass results on, writing them down line by line; what is pending when the run is broken off too."""
-        pending, marks, since = Counted(), list[bytes](), time.monotonic()
+        pending, marks, since = PartialResult(), list[bytes](), time.monotonic()
 
         def write() -> None:
             nonlocal pending, marks, since
             if marks:
                 counts = base64.b64encode(zlib.compress(json.dumps(pending.state()).encode(), 1)).decode()
-                first, together = marks[0].hex(), _sum(iter(marks))
-                self._append({"inputs": len(marks), "first": first, "items": together, "counts": counts})
-            pending, marks, since = Counted(), [], time.monotonic()
+                first, merge = marks[0].hex(), _sum(iter(marks))
+                self._append({"inputs": len(marks), "first": first, "items": merge, "counts": counts})
+            pending, marks, since = PartialResult(), [], time.monotonic()
 
         try:
             for done in results:
@@ -173,10 +173,10 @@ def _mark(item: Item | Skipped) -> bytes:
 
 
 def _sum(marks: Iterator[bytes]) -> str:
-    together = hashlib.blake2b(digest_size=16)
+    merge = hashlib.blake2b(digest_size=16)
     for mark in marks:
-        together.update(mark)
-    return together.hexdigest()
+        merge.update(mark)
+    return merge.hexdigest()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from normcli.errors import NormcliError, UsageError, unknown
 from normcli.images import Reading
-from normcli.runs.sample import Plan
+from normcli.runs.sample import SamplePlan
 from normcli.sources import Listing
 from normcli.summary.conventions import WEIGHTS
 
 if TYPE_CHECKING:
-    from normcli.runs.count import Counting
+    from normcli.runs.count import WorkerOptions
 
 
 def described(
-    reading: Reading, listing: Listing, counting: "Counting", plan: Plan | None, weight: str
+    reading: Reading, listing: Listing, counting: "WorkerOptions", plan: SamplePlan | None, weight: str
 ) -> dict[str, Any]:
     """Everything that changes what the numbers mean."""
     settings = {**asdict(reading), "range": counting.range, "nan": counting.nan, "by": counting.by}
@@ -26,8 +26,8 @@ def described(
         settings["shard"] = {"of": listing.shard[1], "parts": [listing.shard[0]]}
     if plan is not None:
         settings["sample"] = plan.settings()
-    if counting.masking is not None:
-        settings.update(counting.masking.settings())
+    if counting.mask is not None:
+        settings.update(counting.mask.settings())
     if weight not in WEIGHTS:
         raise unknown("weight", weight, WEIGHTS)
     if weight == "group" and counting.by is None:

@@ -10,11 +10,11 @@ from functools import partial
 from normcli import engine as engines
 from normcli.cpus import usable_cpus
 from normcli.runs import manifest, outputs
-from normcli.runs.apply_checkpoint import Journal, stands
-from normcli.runs.manifest import Record, named
-from normcli.runs.map_batch import Done, Task, Work, map_batch
-from normcli.runs.names import Plan
-from normcli.runs.prefetch import ahead
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
+from normcli.runs.manifest import Record, name_fields
+from normcli.runs.map_batch import BatchResult, MapJob, Task, map_batch
+from normcli.runs.names import InputLister
+from normcli.runs.prefetch import prefetch
 from normcli.sources import Load, Skipped
 
 _BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
@@ -24,7 +24,7 @@ _LARGEST_HELD = 16 << 20  # bytes of a batch that came by in a stream
 _LARGEST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batches a worker may wait for that
 
 
-def gated(work: Work, engine: str, workers: int) -> Work:
+def gated(work: MapJob, engine: str, workers: int) -> MapJob:
     """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
     if engine != "threads" or outputs.KINDS[work.to].shard:
         return work
@@ -32,7 +32,7 @@ def gated(work: Work, engine: str, workers: int) -> Work:
 
 
 def tasks(
-    listed: Plan, journal: Journal | None, work: Work, *, skip_existing: bool = False, kept: int = 0
+    listed: InputLister, journal: ApplyCheckpoint | None, work: MapJob, *, skip_existing: bool = False, kept: int = 0
 ) -> Iterator[Task]:
     """Every input, with what earlier runs know of it.
 
@@ -44,47 +44,51 @@ def tasks(
         kept: so many shards stand.
     """
     row = -1
-    for planned in listed():
-        if isinstance(planned, Skipped):
-            yield Task(planned)
+    for named_item in listed():
+        if isinstance(named_item, Skipped):
+            yield Task(named_item)
             continue
         row += 1
-        known = None if journal is None else journal.done(planned.name)
-        path = os.path.join(work.out, planned.name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
+        known = None if journal is None else journal.done(named_item.name)
+        path = os.path.join(work.out, named_item.name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
         if outputs.KINDS[work.to].shard:
             known = known if known is not None and known["shard"] < kept else None
-        elif known is not None and not _holds(known, row, path, planned.item.key, work):
+        elif known is not None and not _holds(known, row, path, named_item.item.key, work):
             known = None
         elif known is None and skip_existing and work.stack is None and os.path.exists(path):  # noqa: PTH110
-            known = {**named("name", planned.name), **named("source", planned.item.key), "found": True}
-        yield Task(planned, row, known)
+            known = {
+                **name_fields("name", named_item.name),
+                **name_fields("source", named_item.item.key),
+                "found": True,
+            }
+        yield Task(named_item, row, known)
 
 
-def _holds(known: Record, row: int, path: str, source: str, work: Work) -> bool:
+def _holds(known: Record, row: int, path: str, source: str, work: MapJob) -> bool:
     """Whether what an earlier run wrote of an image is there, and is what this run would write."""
     if work.stack is not None:
-        same_shape = manifest.written_shape(known, {"layout": work.transform.layout}) == work.stack.shape
+        same_shape = manifest.output_shape(known, {"layout": work.transform.layout}) == work.stack.shape
         return known["row"] == row and same_shape
     if known.get("found"):
         return os.path.exists(path)  # noqa: PTH110
-    return stands(path, known["bytes"], source)
+    return is_up_to_date(path, known["bytes"], source)
 
 
 def run_batches(
-    work: Work, waiting: Iterator[Task], *, engine: str, workers: int, scheduler: str | None
-) -> Iterator[Done]:
+    work: MapJob, waiting: Iterator[Task], *, engine: str, workers: int, scheduler: str | None
+) -> Iterator[BatchResult]:
     """Map in batches that take about as long as each other, whatever the images' size."""
     sharded = bool(outputs.KINDS[work.to].shard)
     size = 2
     if engine != "dask":  # the workers of a cluster read for themselves
-        waiting = ahead(waiting, _unread, _read)
+        waiting = prefetch(waiting, _unread, _read)
 
     def batches() -> Iterator[list[Task]]:
         batch: list[Task] = []
         held = 0
         for task in waiting:
             batch.append(task)
-            held += 0 if isinstance(task.planned, Skipped) else getattr(task.planned.item.load, "held_bytes", 0)
+            held += 0 if isinstance(task.named_item, Skipped) else getattr(task.named_item.item.load, "held_bytes", 0)
             if len(batch) >= size or held >= _LARGEST_HELD:
                 yield batch
                 batch, held = [], 0
@@ -113,9 +117,9 @@ def run_batches(
 
 
 def _unread(task: Task) -> Load | None:
-    return None if isinstance(task.planned, Skipped) or task.known is not None else task.planned.item.load
+    return None if isinstance(task.named_item, Skipped) or task.known is not None else task.named_item.item.load
 
 
 def _read(task: Task, load: Load) -> Task:
-    assert not isinstance(task.planned, Skipped)
-    return task._replace(planned=task.planned._replace(item=task.planned.item._replace(load=load)))
+    assert not isinstance(task.named_item, Skipped)
+    return task._replace(named_item=task.named_item._replace(item=task.named_item.item._replace(load=load)))

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from normcli.errors import NoInputError, NormcliError, RemoteError
-from normcli.runs.manifest import Record, text_of
-from normcli.runs.map_batch import Done, Work
+from normcli.runs.manifest import Record, decode_name
+from normcli.runs.map_batch import BatchResult, MapJob
 from normcli.runs.stats import Failure, provenance
 from normcli.sinks.stack import Stack
 from normcli.tally import DIGEST
@@ -16,7 +16,7 @@ from normcli.tally import DIGEST
 _SYNC_SECONDS = 1.0
 
 
-class Outcome:
+class Totals:
     """What a run adds up."""
 
     def __init__(
@@ -39,7 +39,7 @@ class Outcome:
         self.first_remote: Failure | None = None
         self._synced = time.monotonic()
 
-    def take(self, done: Done) -> None:
+    def add(self, done: BatchResult) -> None:
         """Add what a batch gave.
 
         Raises:
@@ -79,7 +79,7 @@ class Outcome:
         self.digest = (self.digest + int(record["digest"], 16)) % DIGEST
         self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
         self.looks_normalized += bool(record.get("looks_normalized"))
-        self.folders.add(os.path.dirname(text_of(record, "name")))  # noqa: PTH120
+        self.folders.add(os.path.dirname(decode_name(record, "name")))  # noqa: PTH120
 
     def sync_sometimes(self, stack: Stack) -> None:
         """What the journal says is done must be on the disk: for the rows of a stack, once a second."""
@@ -100,7 +100,7 @@ class Outcome:
                 f"{self.first_remote.key}: {self.first_remote.message}"
             )
 
-    def head(self, head: Record, count: int, work: Work, shards: list[Record] | None = None) -> Record:
+    def head(self, head: Record, count: int, work: MapJob, shards: list[Record] | None = None) -> Record:
         """The manifest's head, complete.
 
         Raises:

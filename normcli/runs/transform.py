@@ -13,7 +13,7 @@ from normcli import images, schemes
 from normcli.errors import InputError
 from normcli.images import Reading
 from normcli.kernels.kernel import as_words, contiguous
-from normcli.runs.map_constants import Constants
+from normcli.runs.map_constants import MapConstants
 from normcli.schemes import Affine
 from normcli.tally import Integers
 
@@ -23,7 +23,7 @@ DTYPES = ("float32", "float16", "float64", "uint8")
 _NAMES = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
-class Mapped(NamedTuple):
+class MappedImage(NamedTuple):
     """One image after the map.
 
     Attributes:
@@ -91,7 +91,7 @@ class Transform:
 
     scheme: str
     settings: tuple[tuple[str, Any], ...] = ()
-    constants: Constants | None = None
+    constants: MapConstants | None = None
     zero_std: str = "error"
     clip: tuple[float, float] | None = None
     dtype: str = "float32"
@@ -117,7 +117,7 @@ class Transform:
         pixels = images.decode(np.asarray(image), Reading(color=self.color)).pixels
         return self.map(pixels).array
 
-    def map(self, pixels: Array, buffer: "Buffer | None" = None) -> Mapped:
+    def map(self, pixels: Array, buffer: "Buffer | None" = None) -> MappedImage:
         """Map decoded pixels (H,W,C).
 
         Args:
@@ -151,7 +151,7 @@ class Transform:
         if dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not np.isfinite(out).all():
             raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
         exact = dtype.kind == "u" and clipped == 0 and _invertible(affine, finish, dtype.name)
-        return Mapped(out, affine, finish.restore, tuple(names), source, clipped, exact)
+        return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact)
 
     def _source(self, pixels: Array) -> tuple[int, ...]:
         """Which channel of the pixels each channel of the result is made from: gray may be repeated."""

@@ -19,7 +19,7 @@ _PLACE = {"stack": ("row",), "tar": ("shard", "offset"), "parquet": ("shard", "g
 _PIXELS = {"uint8", "uint16", "float32", "float64"}
 
 
-def flaw_of_head(head: Record) -> str | None:
+def find_invalid_head_key(head: Record) -> str | None:
     """Name the first part of a manifest's head that is missing or wrong; None for a sound one."""
     settings = head.get("settings")
     if not isinstance(settings, dict):
@@ -46,7 +46,7 @@ def flaw_of_head(head: Record) -> str | None:
     return None
 
 
-def flaw(record: Any, settings: Record) -> str | None:
+def find_invalid_key(record: Any, settings: Record) -> str | None:
     """Name the first key of a record that is missing or wrong; None for a sound one.
 
     >>> flaw({"name": "../../etc/cron.d/x", "found": True}, {})
@@ -81,11 +81,11 @@ def flaw(record: Any, settings: Record) -> str | None:
     return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
 
 
-def flaw_of_shard(record: Record) -> str | None:
-    """As `flaw`, for the lines of a journal that tell of shards."""
-    if "begins" in record:
-        return None if _whole(record["begins"]) else "begins"
-    wrong = next((key for key in ("placed", "bytes") if not _whole(record.get(key))), None)
+def find_invalid_shard_key(record: Record) -> str | None:
+    """As `find_invalid_key`, for the lines of a journal that tell of shards."""
+    if "restart_from" in record:
+        return None if _whole(record["restart_from"]) else "restart_from"
+    wrong = next((key for key in ("finished_shard", "bytes") if not _whole(record.get(key))), None)
     return wrong or (None if isinstance(record.get("last"), bool) else "last")
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
 from normcli.runs import manifest, outputs
-from normcli.runs.manifest import Record, text_of
+from normcli.runs.manifest import Record, decode_name
 from normcli.runs.read_output import batches, check_size, dequantize_affine, load
 
 
@@ -114,7 +114,7 @@ class _Checked(NamedTuple):
 def _verify_batch(source: str, settings: Record, shards: list[Record], records: list[Record]) -> _Checked:
     problems, sums, size = [], [], 0
     for record in records:
-        name = text_of(record, "name")
+        name = decode_name(record, "name")
         try:
             written = load(source, settings, record)
             check_size(source, settings, record, shards)
