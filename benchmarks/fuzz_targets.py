@@ -180,11 +180,11 @@ def _parquets() -> list[bytes]:
 
 def _parquet(data: bytes, path: Path) -> None:
     from normcli.sources import Item, Listing, read
-    from normcli.storage.byte_sources import Held
+    from normcli.storage.byte_sources import InMemory
 
     for number, item in enumerate(read([str(path)], Listing())):
         assert number < _MOST_ITEMS, "a listing that does not end"
-        if isinstance(item, Item) and isinstance(item.load, Held):
+        if isinstance(item, Item) and isinstance(item.load, InMemory):
             item.load()
 
 

@@ -225,7 +225,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
     normcli.apply(photos, out=tmp_path / "plain", **settings)
     out = tmp_path / "out"
-    true = byte_sources.File.__call__
+    true = byte_sources.FileBytes.__call__
 
     def silent(self: Any) -> bytes:
         if "/cat/" in self.path:
@@ -233,7 +233,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
         return true(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(byte_sources.File, "__call__", silent)
+        patch.setattr(byte_sources.FileBytes, "__call__", silent)
         with pytest.raises(RemoteError, match="--resume goes on") as raised:
             normcli.apply(photos, out=out, **settings)
         assert raised.value.exit_code == 6

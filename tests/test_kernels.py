@@ -30,7 +30,7 @@ CODE = """
 import io, logging
 import numpy as np
 import normcli
-from normcli.kernels import mapping, pixels, tensors
+from normcli.kernels import histograms as pixels, mapping, rows as tensors
 from normcli.runs import mapping as fill
 from normcli.tally import integers
 records = io.StringIO()
@@ -47,8 +47,9 @@ halves = normcli.transform("unit", dtype="float16")(image)
 assert np.array_equal(halves, (image / 255).astype(np.float16).transpose(2, 0, 1))
 floats = normcli.transform("unit")(image)
 assert np.array_equal(floats, (image / 255).astype(np.float32).transpose(2, 0, 1))
-assert pixels.count_bytes.ready == mapping.affine.ready == mapping.look_up.ready == pixels.count_floats.ready
-if mapping.affine.ready:
+assert pixels.count_bytes.is_loaded == mapping.affine.is_loaded
+assert mapping.affine.is_loaded == mapping.look_up.is_loaded == pixels.count_floats.is_loaded
+if mapping.affine.is_loaded:
     from normcli.tensor.normalizers import group_norm
     groups = group_norm(np.array([[1.0, 3.0, 5.0, 7.0]], np.float32), groups=2, eps=0)
     assert groups.tolist() == [[-1.0, 1.0, -1.0, 1.0]]
@@ -156,7 +157,7 @@ def test_a_package_in_an_archive_keeps_its_code_by_its_sources(package: Path, tm
 
 def test_what_does_not_stand_alone_is_left_to_numba(package: Path, tmp_path: Path) -> None:
     """A Numba or an LLVM that leaves calls in the code: nothing is kept, everything is right."""
-    code = "from normcli.kernels import jit; jit._LIBC = set()\n" + CODE
+    code = "from normcli.kernels import kernel; kernel._LIBC = set()\n" + CODE
     code += "print(tensors.normalize_rows._dispatcher is None)"
     assert count(package, code, NUMBA_CACHE_DIR=str(tmp_path)) == f"{EXPECTED} False\nFalse"
     assert not list(tmp_path.rglob("*normalize_rows*"))
@@ -174,8 +175,10 @@ def test_a_kernel_that_cannot_be_compiled_beside_one_that_is_kept(package: Path,
     spec = importlib.util.find_spec("numba")
     assert spec is not None and spec.origin is not None
     shutil.copy(Path(spec.origin).with_name("_version.py"), tmp_path / "numba")
-    code = CODE.replace("assert pixels.count_bytes.ready ==", "assert True or").replace(
-        "if mapping.affine.ready", "if False"
+    code = (
+        CODE.replace("assert pixels.count_bytes.is_loaded ==", "assert True or")
+        .replace("assert mapping.affine.is_loaded ==", "assert True or")
+        .replace("if mapping.affine.is_loaded", "if False")
     )
     path_ = f"{tmp_path}{os.pathsep}{package}"
     assert count(package, code, PYTHONPATH=path_, NUMBA_CACHE_DIR=str(copy)) == f"{EXPECTED} True"

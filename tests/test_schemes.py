@@ -148,7 +148,7 @@ def test_kernel_and_numpy_give_the_same_bits(
     pixels = (np.random.default_rng(0).random((17, 23, channels)) * 250).astype(kind)
     made = transform("zscore", dtype=dtype, layout=layout)
     with monkeypatch.context() as without:
-        without.setattr(Kernel, "attempt", lambda *_: False)
+        without.setattr(Kernel, "try_call", lambda *_: False)
         slow = made(pixels)
     monkeypatch.setattr(mapping, "_detour", defaultdict(lambda: 1.0))  # long enough for a kernel
     assert made(pixels).tobytes() == slow.tobytes()

@@ -96,7 +96,7 @@ class TestExact:
     ) -> None:
         monkeypatch.setattr(integers, "_detour", 1.0)  # long enough for a kernel
         if not numba:
-            monkeypatch.setattr(Kernel, "attempt", lambda *_: False)
+            monkeypatch.setattr(Kernel, "try_call", lambda *_: False)
         picture = np.random.default_rng(side).integers(0, np.iinfo(dtype).max, (side, side, channels), dtype, True)
         weights = picture[:, :, 0].copy()
         for weighing in (None, weights):

@@ -101,7 +101,7 @@ def page(
     if str(path) == "-":
         write(text)
     else:
-        storage.write(path, text.encode("utf-8", "backslashreplace"))
+        storage.write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def check_form(json: bool, form: str | None, convention: str | None) -> None:

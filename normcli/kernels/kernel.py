@@ -40,7 +40,7 @@ def as_words(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return pixels[: pixels.size // 4 * 4 if fits else 0].view(np.uint32)
 
 
-class Unusable(Exception):
+class KernelUnavailable(Exception):
     """Kernels can be neither loaded nor compiled here; says why."""
 
 
@@ -61,25 +61,25 @@ class Kernel:
         self._failed = False
 
     @property
-    def ready(self) -> bool:
+    def is_loaded(self) -> bool:
         """Whether it has been loaded, for some arguments."""
         return bool(self._functions) or self._dispatcher is not None
 
     @cached_property
-    def price(self) -> float:
+    def load_cost(self) -> float:
         """Processor seconds that a way around it may cost before it is loaded.
 
         About what loading costs, so that nobody pays more than twice; less than compiling does, which is paid once.
         """
         return 0.03 if aot.has(self.name) else 0.15
 
-    def attempt(self, *arguments: Any) -> bool:
+    def try_call(self, *arguments: Any) -> bool:
         """Run it where that can be; otherwise do nothing and say so, without trying again."""
         if self._failed:
             return False
         try:
             self(*arguments)
-        except Unusable as error:
+        except KernelUnavailable as error:
             self._failed = True
             log.info("Numba is not usable here (%s); going on without it", error)
             return False
@@ -89,7 +89,7 @@ class Kernel:
         """Run it.
 
         Raises:
-            Unusable: it is not in the cache and cannot be compiled, or LLVM cannot load it.
+            KernelUnavailable: it is not in the cache and cannot be compiled, or LLVM cannot load it.
             TypeError: neither an array nor a number.
             ValueError: an array that is not contiguous or not aligned.
             OverflowError: an integer beyond 64 bits.
@@ -131,7 +131,7 @@ class Kernel:
                         types = _types(kinds, lambda _: c.c_void_p, c.c_ssize_t, c.c_double, c.c_int64)
                         self._functions[kinds] = c.CFUNCTYPE(None, *types)(address)
                 except Exception as error:  # Numba lags a new Python or NumPy by months; LLVM may find no memory
-                    raise Unusable(" ".join(str(error).split()) or type(error).__name__) from error
+                    raise KernelUnavailable(" ".join(str(error).split()) or type(error).__name__) from error
         return self._functions.get(kinds)
 
     def _address(self, kinds: Kinds) -> int | None:
@@ -197,7 +197,7 @@ class Kernel:
 
         names = self.py_func.__globals__
         for name, value in list(names.items()):
-            if isinstance(value, _Inlined):
+            if isinstance(value, _DeviceFunction):
                 names[name] = numba.njit(error_model="numpy", fastmath=value.fastmath)(value.function)
         return numba.njit(**options, **self._options)(self.py_func)
 
@@ -242,7 +242,7 @@ def _types(kinds: Kinds, pointer: Callable[[Any], Any], length: Any, real: Any, 
     return found
 
 
-class _Inlined:
+class _DeviceFunction:
     """A function that kernels call; Numba sees it when the first of them is compiled."""
 
     def __init__(self, function: Callable[..., Any], fastmath: set[str]) -> None:
@@ -254,6 +254,6 @@ def kernel(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., None]], Kern
     return lambda function: Kernel(function, set(fastmath))
 
 
-def inlined(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
+def device_function(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
     """Mark a function that only kernels call."""
-    return lambda function: _Inlined(function, set(fastmath))
+    return lambda function: _DeviceFunction(function, set(fastmath))

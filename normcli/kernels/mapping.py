@@ -8,7 +8,7 @@ dtypes that have no arithmetic here: float16 and quantized integers.
 
 import numpy as np
 
-from normcli.kernels.kernel import inlined, kernel
+from normcli.kernels.kernel import device_function, kernel
 
 
 @kernel()
@@ -61,7 +61,7 @@ def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore
                 into[i * wide] = np.float64(plane[i * channels]) * s + t
 
 
-@inlined()
+@device_function()
 def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
     """Four pixels of three bytes at a time, loaded as three words: loads bound a look-up, 5 are left of 8."""
     byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)

@@ -8,7 +8,7 @@ blocks, and a block is always summed in the same order. `reassoc` only lets LLVM
 
 import numpy as np
 
-from normcli.kernels.kernel import inlined, kernel
+from normcli.kernels.kernel import device_function, kernel
 
 # elements that are summed around one pivot, and the share of them that the pivot is the mean of
 BLOCK = 8192
@@ -17,7 +17,7 @@ SHARE = 32
 SUMS = {"reassoc", "contract"}
 
 
-@inlined(SUMS)
+@device_function(SUMS)
 def _sum(x):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(x.size):  # not range(start, stop): Numba would check for negative indices, 9x
@@ -25,7 +25,7 @@ def _sum(x):  # type: ignore[no-untyped-def]
     return total
 
 
-@inlined(SUMS)
+@device_function(SUMS)
 def _sums(x, pivot):  # type: ignore[no-untyped-def]
     """Sum x - pivot and its square."""
     total, squares = 0.0, 0.0
@@ -36,7 +36,7 @@ def _sums(x, pivot):  # type: ignore[no-untyped-def]
     return total, squares
 
 
-@inlined()
+@device_function()
 def _moments(x):  # type: ignore[no-untyped-def]
     """Mean, what float64 cut off from it, and sum of squared deviations of one row.
 

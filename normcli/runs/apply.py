@@ -286,7 +286,9 @@ class Run:
             if self.computed is not None:
                 # by way of the folder that vanishes: a kill leaves no temporary file among the outputs
                 path = os.path.join(folder, naming.STATISTICS)  # noqa: PTH118
-                storage.place(f"{journal.work}/file-statistics", path, [self.computed.to_json().encode()])
+                storage.atomic_write_buffers(
+                    f"{journal.work}/file-statistics", path, [self.computed.to_json().encode()]
+                )
             complete = self._map(journal, skip_existing)
         except BaseException as error:
             if self.work.stop is not None:

@@ -75,7 +75,7 @@ class ApplyCheckpoint:
                 with suppress(OSError):
                     os.rmdir(self.out)  # noqa: PTH106
             if isinstance(error, OSError):
-                storage.refuse(self.out, error)
+                storage.raise_output_error(self.out, error)
             raise
 
     def _open(self, resume: bool) -> None:
@@ -192,7 +192,7 @@ class ApplyCheckpoint:
             assert self._file is not None
             self._file.flush()
         except OSError as error:
-            storage.refuse(self.out, error)
+            storage.raise_output_error(self.out, error)
 
     def _write(self, record: Record) -> None:
         assert self._file is not None
@@ -244,7 +244,7 @@ class ApplyCheckpoint:
                 os.fsync(file.fileno())
             os.replace(temporary, path)  # noqa: PTH105
         except OSError as error:
-            storage.refuse(path, error)
+            storage.raise_output_error(path, error)
         storage.sync_folders({self.out})
         self.close()
         shutil.rmtree(self.work, ignore_errors=True)

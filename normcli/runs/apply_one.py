@@ -107,7 +107,7 @@ def save(path: str | Path, parts: list[Any]) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    with storage.whole(path) as temporary, temporary.open("wb") as file:
+    with storage.atomic_write(path) as temporary, temporary.open("wb") as file:
         for part in parts:
             file.write(part)
 

@@ -6,7 +6,7 @@ from typing import Any
 from normcli.runs.partial_result import Barrier
 from normcli.runs.stats_checkpoint import ReplayedBatch
 from normcli.sources import Item, Skipped
-from normcli.storage.byte_sources import File
+from normcli.storage.byte_sources import FileBytes
 
 Alone = ReplayedBatch | Barrier  # a batch of its own
 _ALONE = (ReplayedBatch, Barrier)  # asked for every item: a union takes three times as long
@@ -20,7 +20,7 @@ class Items(list[Item | Skipped]):
     """A batch. Whole files, the usual case, go to a process by column: 0.4 us each instead of 1.5."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        files = [item for item in self if isinstance(item, Item) and type(item.load) is File]
+        files = [item for item in self if isinstance(item, Item) and type(item.load) is FileBytes]
         if not self or len(files) < len(self):
             return Items, (list(self),)
         keys, loads, labels = zip(*files, strict=True)
@@ -28,7 +28,7 @@ class Items(list[Item | Skipped]):
 
 
 def _of_files(keys: Sequence[str], labels: Sequence[str | None], *columns: Sequence[Any]) -> Items:
-    return Items(map(Item, keys, map(File, *columns), labels))
+    return Items(map(Item, keys, map(FileBytes, *columns), labels))
 
 
 Batch = list[Item | Skipped] | Alone
@@ -38,7 +38,7 @@ def held_by(batch: Batch) -> int:
     """Bytes that the recipes of a batch hold."""
     if isinstance(batch, Alone):
         return 0
-    return sum(getattr(item.load, "held_bytes", 0) for item in batch if isinstance(item, Item))
+    return sum(getattr(item.load, "memory_bytes", 0) for item in batch if isinstance(item, Item))
 
 
 class Batches:
@@ -90,7 +90,7 @@ class Batches:
             batch.append(item)
             self._given += 1
             if isinstance(item, Item):
-                held += getattr(item.load, "held_bytes", 0)
+                held += getattr(item.load, "memory_bytes", 0)
             if len(batch) >= self._size or held >= _LARGEST_HELD or self._given == self._until:
                 break
         if not batch:

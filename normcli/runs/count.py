@@ -17,7 +17,7 @@ from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import Failure, FileResult, PartialResult, row
 from normcli.sources import Item, Skipped
 from normcli.storage import path_fields
-from normcli.storage.byte_sources import File
+from normcli.storage.byte_sources import FileBytes
 from normcli.summary.conventions import white_level
 from normcli.tally import serialize
 
@@ -67,7 +67,7 @@ def count_batch(counting: WorkerOptions, batch: Batch) -> PartialResult:
             if counting.mask is not None:
                 left_out = counting.mask.select(item.key, image)
             # members of containers are kept together, except a file that a table names, which looks like any file
-            apart = counting.ledger and isinstance(getattr(item.load, "recipe", item.load), File)
+            apart = counting.ledger and isinstance(getattr(item.load, "recipe", item.load), FileBytes)
             into = tally.Tally() if apart else done.tally
             _count(done, into, item, data, image, shape, counting, group)
             if left_out:

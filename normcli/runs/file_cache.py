@@ -34,7 +34,7 @@ from normcli.runs.file_cache_format import KEPT, REPLACED, CacheEntry, CacheRead
 from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import Barrier, Failure, PartialResult
 from normcli.sources import Item, Listing, Skipped
-from normcli.storage.byte_sources import File
+from normcli.storage.byte_sources import FileBytes
 from normcli.summary import Summary
 from normcli.tally import Tally
 
@@ -137,7 +137,7 @@ class FileCache:
                 yield Barrier("begin")
                 for found in formats.read_one(source, self._listing):
                     self._units.append(None)
-                    if isinstance(found, Item) and isinstance(found.load, File):
+                    if isinstance(found, Item) and isinstance(found.load, FileBytes):
                         unit = unit._replace(version=None)  # a table that names files: it does not change with them
                     yield found
                 self._marked.append(unit)
@@ -182,7 +182,7 @@ class FileCache:
         return False
 
     def _version_of_file(self, item: Item) -> list[Any] | None:
-        if not isinstance(item.load, File):  # refused in listing
+        if not isinstance(item.load, FileBytes):  # refused in listing
             return None
         version = _version(item.load.path, item.load.version)
         mask = "none" if self._masking is None else self._masking.version(item.key)

@@ -17,7 +17,7 @@ import numpy as np
 from normcli.errors import InputError, OutputError, StatisticsFileError, UsageError
 from normcli.runs.partial_result import Failure, PartialResult
 from normcli.runs.stats_checkpoint import lock
-from normcli.storage import refuse, sync_folders
+from normcli.storage import raise_output_error, sync_folders
 from normcli.storage.byte_sources import open_regular
 from normcli.storage.temp_files import PARTIAL
 from normcli.summary import Summary
@@ -151,7 +151,7 @@ def settle(waiting: Path, ledger: Path) -> None:
     try:
         waiting.replace(ledger)
     except OSError as error:
-        refuse(ledger, error)
+        raise_output_error(ledger, error)
     sync_folders({str(ledger.parent)})
 
 
@@ -174,14 +174,14 @@ class CacheWriter:
         try:
             handle = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         except OSError as error:
-            refuse(path, error)
+            raise_output_error(path, error)
         self._file: IO[bytes] = open(handle, "r+b", buffering=1 << 20)  # noqa: SIM115, PTH123
         try:
             lock(self._file, path)
             os.ftruncate(handle, 0)
         except OSError as error:
             self._file.close()
-            refuse(path, error)
+            raise_output_error(path, error)
         except BaseException:  # of another run: its file stays
             self._file.close()
             raise
@@ -200,7 +200,7 @@ class CacheWriter:
         try:
             self._file.write(line)
         except OSError as error:
-            refuse(self._path, error)
+            raise_output_error(self._path, error)
 
     def seal(self, summary: Summary) -> None:
         """Tie the ledger to its statistics and put it under its name, durably.
@@ -215,7 +215,7 @@ class CacheWriter:
             os.fsync(self._file.fileno())
             self._partial.replace(self._path)
         except OSError as error:
-            refuse(self._path, error)
+            raise_output_error(self._path, error)
         self._file.close()
         sync_folders({str(self._path.parent)})
 

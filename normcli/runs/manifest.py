@@ -156,7 +156,7 @@ def find_content(out: str) -> str | None:
     except NotADirectoryError:
         raise UsageError(f"{out} is a file: --output names a folder (for one image: -o - > {out})") from None
     except OSError as error:
-        storage.refuse(out, error)
+        storage.raise_output_error(out, error)
     if not names:
         return None
     if WORK in names:

@@ -129,7 +129,7 @@ def _spill(work: MapJob, done: BatchResult, name: str) -> None:
                 file.writelines(memoryview(part).cast("B") for part in parts)
         os.replace(temporary, f"{work.folder}/{name}")  # noqa: PTH105
     except OSError as error:
-        storage.refuse(f"{work.folder}/{name}", error)
+        storage.raise_output_error(f"{work.folder}/{name}", error)
     done.sizes = [[memoryview(part).nbytes for part in parts] for parts in done.chunks]
     done.chunks, done.piece = [], name
 
@@ -184,7 +184,7 @@ def _map_one(work: MapJob, task: Task, named_item: NamedItem, done: BatchResult)
                 done.chunks.append(parts)
             elif work.writing:
                 path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
-                storage.place(f"{work.folder}/{temporary_name()}", path, parts)
+                storage.atomic_write_buffers(f"{work.folder}/{temporary_name()}", path, parts)
     except (InputError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")

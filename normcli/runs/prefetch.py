@@ -25,7 +25,7 @@ class Prefetched(NamedTuple):
         return self.data
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """How much memory the recipe itself takes."""
         return int(getattr(self.data, "nbytes", 0)) or len(self.data)
 

@@ -9,7 +9,7 @@ from typing import Any
 from normcli import storage
 from normcli.errors import NormcliError
 
-refuse_unwritable = storage.refuse_unwritable
+refuse_unwritable = storage.require_writable
 Write = Callable[[dict[str, Any]], None]
 
 
@@ -24,7 +24,7 @@ def jsonl(path: str | Path | None) -> Iterator[Write | None]:
         yield None
         return
     stopped = None
-    with storage.lines(path) as file:
+    with storage.text_writer(path) as file:
         try:
             yield lambda record: _write(file, record)
         except NormcliError as error:  # no usable image, too many failures: then the list matters most

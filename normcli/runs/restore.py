@@ -81,7 +81,7 @@ def restore(
     try:
         os.makedirs(work, exist_ok=True)  # noqa: PTH103
     except OSError as error:
-        storage.refuse(target, error)
+        storage.raise_output_error(target, error)
     total = RestoreResult()
     one = partial(_restore_batch, source, head["settings"], target, work, to)
     try:
@@ -132,7 +132,7 @@ def _restore_batch(
             data = png(pixels, orientation) if kind == "png" else tiff(pixels)
             name = decode_name(record, "name") + (".png" if kind == "png" else ".tif")
             names.check_name_length(name)
-            storage.place(f"{work}/{temporary_name()}", os.path.join(target, name), [data])  # noqa: PTH118
+            storage.atomic_write_buffers(f"{work}/{temporary_name()}", os.path.join(target, name), [data])  # noqa: PTH118
         except InputError as error:
             failures.append(Failure(decode_name(record, "name"), "restore", error.reason, error.message))
             continue

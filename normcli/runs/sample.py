@@ -139,9 +139,9 @@ class Sample:
                 if place <= after or (dropped and place >= -heap[0][0]):
                     continue
                 heapq.heappush(heap, (-place, count, found))
-                held += getattr(found.load, "held_bytes", 0)
+                held += getattr(found.load, "memory_bytes", 0)
                 while len(heap) > 1 and (len(heap) > _PASS or held > _PASS_HELD):
-                    held -= getattr(heapq.heappop(heap)[2].load, "held_bytes", 0)
+                    held -= getattr(heapq.heappop(heap)[2].load, "memory_bytes", 0)
                     dropped = True
             self.of = count
             for _, _, item in sorted(heap, key=lambda entry: (-entry[0], entry[1])):

@@ -146,7 +146,7 @@ class Packer:
                 )
             record |= self._writer.add(parts, name, label, shape)
         except OSError as error:
-            storage.refuse(self._path(), error)
+            storage.raise_output_error(self._path(), error)
         self._images += 1
 
     def _path(self) -> str:
@@ -159,7 +159,7 @@ class Packer:
             size = writer.close(whole=True)
             os.replace(self._temporary, self._path())  # noqa: PTH105
         except OSError as error:
-            storage.refuse(self._path(), error)
+            storage.raise_output_error(self._path(), error)
         storage.sync_folders({self._work.out})
         return self._placed(size, last=last)
 
@@ -198,7 +198,7 @@ def _chunks(work: MapJob, done: BatchResult) -> Iterator[Sequence[Any]]:
         data = memoryview(Path(path).read_bytes())
         os.unlink(path)  # noqa: PTH108
     except OSError as error:
-        storage.refuse(path, error)
+        storage.raise_output_error(path, error)
     at = 0
     for sizes in done.sizes:
         parts = []

@@ -64,6 +64,6 @@ def end(work: MapJob, stack: Stack, journal: ApplyCheckpoint) -> Iterator[Record
             rows.append(record["row"])
     stack.finish(rows, os.path.join(work.out, stacks.ARRAY))  # noqa: PTH118
     index = os.path.join(work.out, stacks.INDEX)  # noqa: PTH118
-    storage.place(f"{work.folder}/file-index", index, [stacks.index(lines)])
+    storage.atomic_write_buffers(f"{work.folder}/file-index", index, [stacks.index(lines)])
     place = {row: number for number, row in enumerate(rows)}
     return (record if "row" not in record else {**record, "row": place[record["row"]]} for record in journal.records())

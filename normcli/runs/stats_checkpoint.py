@@ -19,7 +19,7 @@ from typing import IO, Any, NamedTuple
 from normcli.errors import NormcliError, OutputError, UsageError
 from normcli.runs.partial_result import PartialResult
 from normcli.sources import Item, Skipped
-from normcli.storage import refuse
+from normcli.storage import raise_output_error
 
 SCHEMA = "normcli/journal/1"
 _SECONDS = 1.0  # of work between two lines: what a kill loses
@@ -64,7 +64,7 @@ class StatsCheckpoint:
         try:
             self._file: IO[bytes] = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")  # noqa: SIM115, PTH123
         except OSError as error:
-            refuse(path, error)
+            raise_output_error(path, error)
         self._lines: dict[bytes, list[tuple[int, str, ReplayedBatch]]] = {}
         self._under_way: deque[list[bytes] | None] = deque()
         try:

@@ -88,7 +88,7 @@ def run_batches(
         held = 0
         for task in waiting:
             batch.append(task)
-            held += 0 if isinstance(task.named_item, Skipped) else getattr(task.named_item.item.load, "held_bytes", 0)
+            held += 0 if isinstance(task.named_item, Skipped) else getattr(task.named_item.item.load, "memory_bytes", 0)
             if len(batch) >= size or held >= _LARGEST_HELD:
                 yield batch
                 batch, held = [], 0

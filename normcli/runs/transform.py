@@ -297,7 +297,7 @@ def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish
         kernel = loops.look_up if pixels.dtype.kind == "u" else None
     if kernel is None:
         return _fill_without_numba(pixels, source, affine, finish, out, planar)
-    due = kernel.ready or _detour[kernel.name] > kernel.price
+    due = kernel.is_loaded or _detour[kernel.name] > kernel.load_cost
     if due:
         _detour[kernel.name] = -math.inf  # this thread loads it, the others go on; never again where it cannot be
         channels = pixels.shape[2]
@@ -311,7 +311,7 @@ def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish
                 table, into = table.view(np.uint16), into.view(np.uint16)
             words = as_words(flat if channels == 3 else flat[:0])
             arguments = (flat, words, channels, at, table, into, planar)
-        if kernel.attempt(*arguments):
+        if kernel.try_call(*arguments):
             return 0
     started = time.thread_time()
     clipped = _fill_without_numba(pixels, source, affine, finish, out, planar)

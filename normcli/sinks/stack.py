@@ -64,7 +64,7 @@ class Stack(NamedTuple):
         except OSError as error:
             if error.errno == 28:
                 error = OSError(28, f"no space left on device: {self.rows} images need {size:,} bytes")
-            storage.refuse(final, error)
+            storage.raise_output_error(final, error)
 
     def write_row(self, row: int, array: Any) -> None:
         """Write one image at its place; any number of threads and processes at a time.
@@ -79,7 +79,7 @@ class Stack(NamedTuple):
             finally:
                 os.close(handle)
         except OSError as error:
-            storage.refuse(self.path, error)
+            storage.raise_output_error(self.path, error)
 
     def sync(self) -> None:
         """Make the rows written so far durable."""
@@ -122,7 +122,7 @@ class Stack(NamedTuple):
                 os.close(handle)
             os.replace(path, final)  # noqa: PTH105
         except OSError as error:
-            storage.refuse(final, error)
+            storage.raise_output_error(final, error)
 
 
 def index(records: Iterable[tuple[int, str, str]]) -> bytes:

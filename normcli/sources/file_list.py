@@ -11,7 +11,7 @@ from normcli.errors import InputError, UsageError
 from normcli.sources.filter import PathFilter
 from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.storage import is_remote
-from normcli.storage.byte_sources import File
+from normcli.storage.byte_sources import FileBytes
 from normcli.storage.reader import Reader
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "url")
@@ -48,7 +48,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
             if wanted.excluded(path):
                 yield Skipped(path, "excluded", "matches --exclude")
             else:
-                yield Item(path, File(path, listing.max_file_bytes), None if label in (None, "") else str(label))
+                yield Item(path, FileBytes(path, listing.max_file_bytes), None if label in (None, "") else str(label))
 
 
 def _column(source: str, row: dict[str, Any], asked: str | None) -> str:

@@ -12,7 +12,7 @@ from normcli.errors import InputError
 from normcli.sources.containers import container
 from normcli.sources.filter import PathFilter
 from normcli.sources.item import Item, Listing, Skipped, failed_item
-from normcli.storage.byte_sources import File
+from normcli.storage.byte_sources import FileBytes
 from normcli.storage.temp_files import PARTIAL
 
 
@@ -31,7 +31,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
         if wanted.excluded(source):
             yield Skipped(source, "excluded", "matches --exclude")
         else:
-            yield Item(source, File(source, limit), os.path.basename(os.path.dirname(source)) or None)  # noqa: PTH119, PTH120
+            yield Item(source, FileBytes(source, limit), os.path.basename(os.path.dirname(source)) or None)  # noqa: PTH119, PTH120
         return
     root = os.path.normpath(source)
     name = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119
@@ -57,7 +57,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
             if why_not:
                 yield Skipped(path, *why_not)
             else:
-                yield Item(path, File(path, limit), label)
+                yield Item(path, FileBytes(path, limit), label)
         for other, reason, message in others:
             path = os.path.join(folder, other)  # noqa: PTH118
             if reason == "folder-link":
@@ -107,7 +107,7 @@ def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
             return "folder-link", "a link to a folder (--follow-symlinks walks it)"
         if entry.is_symlink():
             return "missing", "a link that leads nowhere, or to no regular file"
-        return "not-a-file", f"{storage.kind(entry.stat(follow_symlinks=False).st_mode)}, not a regular file"
+        return "not-a-file", f"{storage.file_kind(entry.stat(follow_symlinks=False).st_mode)}, not a regular file"
     except OSError as error:  # a link to itself
         return "unreadable", (error.strerror or str(error)).lower()
 
@@ -120,7 +120,7 @@ def _read_remote(source: str, wanted: PathFilter, limit: int | None) -> Iterator
         if wanted.excluded(source):
             yield Skipped(source, "excluded", "matches --exclude")
         else:
-            yield Item(source, File(source, limit), source.rsplit("/", 2)[-2] or None)
+            yield Item(source, FileBytes(source, limit), source.rsplit("/", 2)[-2] or None)
         return
     root = source.rstrip("/")
     stack = [(source, root.rpartition("/")[2])]
@@ -135,7 +135,7 @@ def _read_remote(source: str, wanted: PathFilter, limit: int | None) -> Iterator
                 elif why_not := _refused(wanted, entry.path, name):
                     yield Skipped(entry.path, *why_not)
                 else:
-                    yield Item(entry.path, File(entry.path, limit, entry.fingerprint), label)
+                    yield Item(entry.path, FileBytes(entry.path, limit, entry.fingerprint), label)
         except InputError as error:
             yield failed_item(folder, error.reason, error.message)
         stack += reversed(inner)

@@ -57,7 +57,7 @@ class ArraySlice(NamedTuple):
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """How much memory the recipe itself takes."""
         return 0 if self.held is None else len(self.held)
 
@@ -97,9 +97,9 @@ class ArrayMember(NamedTuple):
         return self.layout
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """How much memory the recipe itself takes."""
-        return int(getattr(self.load, "held_bytes", 0))
+        return int(getattr(self.load, "memory_bytes", 0))
 
     def fingerprint(self) -> str:
         """What changes with the image: that of its bytes."""

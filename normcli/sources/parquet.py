@@ -13,7 +13,7 @@ from typing import IO, Any
 from normcli.errors import InputError, MissingExtraError, UsageError
 from normcli.sources.filter import hostile
 from normcli.sources.item import Item, Listing, Skipped, failed_item
-from normcli.storage.byte_sources import File, Held
+from normcli.storage.byte_sources import FileBytes, InMemory
 from normcli.storage.reader import Reader
 
 _LABELS = ("label", "labels", "cls", "class", "fine_label", "category", "target")
@@ -67,11 +67,11 @@ def _item(key: str, source: str, value: Any, listing: Listing) -> Item:
             return failed_item(
                 key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)"
             )
-        return Item(key, Held(data))
+        return Item(key, InMemory(data))
     if isinstance(path, str) and path:
         if hostile(path):
             return failed_item(key, "hostile-name", "it names a file outside the table's folder")
-        return Item(key, File(f"{source.rpartition('/')[0] or '.'}/{path}", limit))
+        return Item(key, FileBytes(f"{source.rpartition('/')[0] or '.'}/{path}", limit))
     return failed_item(key, "empty", "neither bytes nor a path in this row")
 
 

@@ -13,7 +13,7 @@ from normcli.errors import InputError
 from normcli.sources.filter import PathFilter, folder_of
 from normcli.sources.item import FailingSource, Item, Listing, Skipped, failed_item
 from normcli.storage import is_remote
-from normcli.storage.byte_sources import Held, Span
+from normcli.storage.byte_sources import ByteRange, InMemory
 from normcli.storage.reader import Reader, Stream
 
 BLOCK = 512
@@ -120,7 +120,7 @@ def _item(
             return failed_item(
                 key, "truncated", f"the archive ends {member.offset + member.size - reader.size} bytes early"
             )
-        return Item(key, Span(source, member.offset, member.size, reader.stamp), label)
+        return Item(key, ByteRange(source, member.offset, member.size, reader.stamp), label)
     if limit is None and member.size > _LARGEST_MEMBER:
         return failed_item(key, "too-large", f"{member.size} bytes in a stream, more than 1 GiB (--max-file-bytes)")
     if member.size == 0:
@@ -133,7 +133,7 @@ def _item(
         raise
     if len(data) < member.size:
         return failed_item(key, "truncated", f"the archive ends {member.size - len(data)} bytes early")
-    return Item(key, Held(data), label)
+    return Item(key, InMemory(data), label)
 
 
 def _label(data: bytes, suffix: str) -> str | None:

@@ -42,13 +42,13 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         # without O_NONBLOCK the open of a FIFO waits for a writer, for ever
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise read_error(path, error) from None
     except ValueError:
         raise InputError("missing", "a NUL in the path (lists of find -print0 need -0)") from None
     try:
         found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
-            raise InputError("not-a-file", f"{kind(found.st_mode)}, not a regular file")
+            raise InputError("not-a-file", f"{file_kind(found.st_mode)}, not a regular file")
         size = found.st_size
         if limit is not None and size > limit:
             raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
@@ -59,7 +59,7 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         if size and (after.st_size, after.st_mtime_ns) != (size, found.st_mtime_ns):
             raise InputError("changed", "it changed while it was read")
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise read_error(path, error) from None
     finally:
         os.close(handle)
     if not data:
@@ -81,7 +81,7 @@ def read_stream(path: str | Path) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise read_error(path, error) from None
 
 
 def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes:
@@ -97,7 +97,7 @@ def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes
     return b"".join(parts)
 
 
-def unreadable(path: str | Path, error: OSError) -> InputError:
+def read_error(path: str | Path, error: OSError) -> InputError:
     """Make the error for a file that the system would not read."""
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return InputError("missing", "dangling link" if os.path.islink(path) else "no such file")  # noqa: PTH114
@@ -134,11 +134,11 @@ def version(path: str) -> str:
     return "" if newest > time.time_ns() - RECENT else f"{found.st_size}:{found.st_mtime_ns}:{found.st_ctime_ns}"
 
 
-def kind(mode: int) -> str:
+def file_kind(mode: int) -> str:
     """Name the kind of a file from its mode.
 
     >>> import stat
-    >>> kind(stat.S_IFIFO)
+    >>> file_kind(stat.S_IFIFO)
     'FIFO'
     """
     kinds = (
@@ -153,7 +153,7 @@ def kind(mode: int) -> str:
 
 
 @contextmanager
-def whole(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; on success put it there durably, on any error remove it.
 
     The file appears under its final name only when complete: temporary name, fsync, rename, fsync of the
@@ -161,7 +161,7 @@ def whole(path: str | Path) -> Iterator[Path]:
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with whole(Path(folder) / "a.txt") as temporary:
+    ...     with atomic_write(Path(folder) / "a.txt") as temporary:
     ...         _ = temporary.write_text("all of it")
     ...     (Path(folder) / "a.txt").read_text()
     'all of it'
@@ -189,7 +189,7 @@ def whole(path: str | Path) -> Iterator[Path]:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
     except OSError as error:
-        refuse(path, error)
+        raise_output_error(path, error)
 
 
 @contextmanager
@@ -208,7 +208,7 @@ def _through(path: Path) -> Iterator[Path]:
     except BrokenPipeError:
         raise
     except OSError as error:
-        refuse(path, error)
+        raise_output_error(path, error)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -220,7 +220,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def refuse(path: str | Path, error: OSError) -> NoReturn:
+def raise_output_error(path: str | Path, error: OSError) -> NoReturn:
     """Raise the OutputError for a write that failed.
 
     Raises:
@@ -231,7 +231,7 @@ def refuse(path: str | Path, error: OSError) -> NoReturn:
     raise OutputError(f"cannot write {os.fspath(path)}: {(error.strerror or str(error)).lower()}") from error
 
 
-def refuse_unwritable(path: str | Path) -> None:
+def require_writable(path: str | Path) -> None:
     """Find out before the work whether a file could be written.
 
     Raises:
@@ -248,20 +248,20 @@ def refuse_unwritable(path: str | Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PARTIAL):
             pass
     except OSError as error:
-        refuse(path, error)
+        raise_output_error(path, error)
 
 
-def write(path: str | Path, data: bytes) -> None:
+def write_file(path: str | Path, data: bytes) -> None:
     """Write a whole file, durably, or nothing.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with whole(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 
-def place(temporary: str, final: str, parts: Sequence[Any]) -> int:
+def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any]) -> int:
     """Write buffers one after the other as a whole file, durably, or nothing; give the number of bytes.
 
     For many files: `temporary` is on the same file system, the folder of `final` is made when it is missing,
@@ -289,7 +289,7 @@ def place(temporary: str, final: str, parts: Sequence[Any]) -> int:
                 os.unlink(temporary)  # noqa: PTH108
             raise
     except OSError as error:
-        refuse(final, error)
+        raise_output_error(final, error)
     return size
 
 
@@ -312,13 +312,13 @@ def sync_folders(folders: set[str]) -> None:
 
 
 @contextmanager
-def lines(path: str | Path) -> Iterator[IO[Any]]:
+def text_writer(path: str | Path) -> Iterator[IO[Any]]:
     """Open a text file that appears, whole, when the block ends.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+    with atomic_write(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         yield file
 
 

@@ -16,7 +16,7 @@ _KEPT_OPEN = 8  # per thread; shards are read one after the other
 _mine = threading.local()
 
 
-class File(NamedTuple):
+class FileBytes(NamedTuple):
     """A whole file, local or remote, up to `limit` bytes."""
 
     path: str
@@ -31,7 +31,7 @@ class File(NamedTuple):
         return storage.fingerprint(self.path) if self.version is None else self.version
 
 
-class Span(NamedTuple):
+class ByteRange(NamedTuple):
     """Some bytes of a file that was found to have `stamp`; a changed file is refused, not read."""
 
     path: str
@@ -47,7 +47,7 @@ class Span(NamedTuple):
         return f"{self.stamp}:{self.offset}:{self.size}"
 
 
-class Held(NamedTuple):
+class InMemory(NamedTuple):
     """Bytes that came by in a stream, which only one reader can read."""
 
     data: bytes
@@ -56,7 +56,7 @@ class Held(NamedTuple):
         return self.data
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """How much memory the recipe itself takes."""
         return len(self.data)
 
@@ -88,7 +88,7 @@ def read_at(path: str, offset: int, size: int, stamp: Stamp | None = None) -> by
                 while len(data) < size and (more := os.pread(handle, size - len(data), offset + len(data))):
                     data += more  # one pread gives at most 2 GiB
         except OSError as error:
-            raise storage.unreadable(path, error) from None
+            raise storage.read_error(path, error) from None
         if stamp is not None and stamp_of(handle) != stamp:
             raise InputError("changed", f"{path} changed while it was read")
     if len(data) != size:
@@ -141,9 +141,9 @@ def open_regular(path: str) -> tuple[int, Stamp]:
         # without O_NONBLOCK the open of a FIFO waits for a writer, for ever
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | getattr(os, "O_CLOEXEC", 0))
     except OSError as error:
-        raise storage.unreadable(path, error) from None
+        raise storage.read_error(path, error) from None
     found = os.fstat(handle)
     if not stat.S_ISREG(found.st_mode):
         os.close(handle)
-        raise InputError("not-a-file", f"{storage.kind(found.st_mode)}, not a regular file")
+        raise InputError("not-a-file", f"{storage.file_kind(found.st_mode)}, not a regular file")
     return handle, (found.st_size, found.st_mtime_ns)

@@ -74,7 +74,7 @@ class Reader:
                 data += more
             return data
         except OSError as error:
-            raise storage.unreadable(self.path, error) from None
+            raise storage.read_error(self.path, error) from None
 
     def _read_remote(self, offset: int, size: int) -> bytes:
         assert self._remote is not None
@@ -158,7 +158,7 @@ class Stream:
             raise InputError("truncated", "the compressed data ends early") from None
         except (zlib.error, LZMAError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise storage.unreadable(self.path, error) from None
+                raise storage.read_error(self.path, error) from None
             raise InputError("damaged", f"the compressed data is damaged: {error}") from None
         except Exception as error:
             if type(error).__name__ != "ZstdError":  # zstandard may be absent

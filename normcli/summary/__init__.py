@@ -150,7 +150,7 @@ class Summary:
         Raises:
             OutputError: it cannot be written.
         """
-        storage.write(path, self.to_json().encode())
+        storage.write_file(path, self.to_json().encode())
 
     @classmethod
     def load(cls, path: str | Path) -> "Summary":

@@ -231,7 +231,7 @@ def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[i
     squares = np.zeros_like(totals)
     used = np.zeros(1, np.int64)
     flat = contiguous(pixels).reshape(-1)
-    if loops.count_floats.attempt(flat, histogram, totals, squares, extremes, used):
+    if loops.count_floats.try_call(flat, histogram, totals, squares, extremes, used):
         return int(used[0]), _gathered(totals, -loops.SHIFT), _gathered(squares, FLOAT_BITS - loops.SHIFT), extremes
     rows = pixels.reshape(-1, channels)
     rows = rows[np.isfinite(rows).all(axis=1)]

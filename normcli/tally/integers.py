@@ -190,8 +190,8 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
     channels = pixels.shape[2]
     due = True
-    if pixels.dtype == np.uint8 and channels in (1, 3) and not loops.count_bytes.ready:
-        due = _detour > loops.count_bytes.price
+    if pixels.dtype == np.uint8 and channels in (1, 3) and not loops.count_bytes.is_loaded:
+        due = _detour > loops.count_bytes.load_cost
         # this thread loads it, the others go on; where it cannot be loaded, nobody tries again
         _detour = -math.inf if due else _detour + 25e-6 + 1e-9 * pixels.size / channels
     if due and _count_by_kernel(pixels, histogram, sums):
@@ -207,8 +207,8 @@ def _count_by_kernel(pixels: Array, histogram: Array, sums: Array) -> bool:
 
     if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
         flat = pixels.reshape(-1)
-        return loops.count_bytes.attempt(flat, as_words(flat), histogram, sums, _scratch.tables)
-    return loops.count_integers.attempt(contiguous(pixels).reshape(-1), histogram, sums)
+        return loops.count_bytes.try_call(flat, as_words(flat), histogram, sums, _scratch.tables)
+    return loops.count_integers.try_call(contiguous(pixels).reshape(-1), histogram, sums)
 
 
 def _histogram_without_numba(pixels: Array) -> Array:
@@ -239,7 +239,7 @@ def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[in
 
     own = np.zeros_like(histogram)
     flat = contiguous(pixels).reshape(-1)
-    if not loops.count_weighted.attempt(flat, contiguous(weights).reshape(-1), own):
+    if not loops.count_weighted.try_call(flat, contiguous(weights).reshape(-1), own):
         for c in range(pixels.shape[2]):
             np.add.at(own[c], pixels[:, :, c].reshape(-1), weights.reshape(-1).astype(np.int64))
     histogram += own

@@ -64,7 +64,7 @@ def open_tensors(given: str, *, stdin: IO[bytes] | None = None, limit: int | Non
     path, kind = Path(name), suffix(name)
     try:
         if not path.is_file():
-            what = storage.kind(path.stat().st_mode) if path.exists() else "no such file"
+            what = storage.file_kind(path.stat().st_mode) if path.exists() else "no such file"
             raise TensorError(f"{name}: {what}")
         if kind == ".npy":
             return _one({"": npy.read_npy(path)}, name, key)
@@ -127,7 +127,7 @@ def write_state(path: Path, state: Mapping[str, Array], labels: Mapping[str, str
     kind = suffix(str(path))
     if kind == ".npy":
         raise UsageError(f"{path}: a state has several tensors: give .npz, .safetensors or .pt")
-    with storage.whole(path) as temporary:
+    with storage.atomic_write(path) as temporary:
         if kind == ".npz":
             npy.write_npz(temporary, {**state, **{k: np.array(v) for k, v in labels.items()}})
         elif kind == ".safetensors":
@@ -223,7 +223,7 @@ class StdoutOutput:
 @contextmanager
 def open_output(path: Path) -> Iterator[FileOutput]:
     """Open an output that appears under its name when the block ends, or not at all."""
-    with storage.whole(path) as temporary:
+    with storage.atomic_write(path) as temporary:
         target = FileOutput(path, temporary)
         try:
             yield target

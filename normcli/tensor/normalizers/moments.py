@@ -92,7 +92,7 @@ def _kernel(name: str) -> Callable[..., None]:
     def run(*arguments: Any) -> None:
         try:
             kernel(*arguments)
-        except jit.Unusable as error:
+        except jit.KernelUnavailable as error:
             raise NormcliError(f"normalizers need Numba, which does not work here: {error}") from error.__cause__
 
     return run
