@@ -1,0 +1,181 @@
+"""Options of `apply`, `transform`, `restore` and `verify`."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from normcli.errors import UsageError
+from normcli.options.field import Options, option, python_only
+from normcli.options.images import DecodeOptions, InputOptions, PathOptions, ValueOptions
+from normcli.options.running import EngineOptions, FailureOptions
+
+if TYPE_CHECKING:
+    from normcli.summary import Summary
+
+StrPath = str | os.PathLike[str]
+Numbers = tuple[float, ...] | list[float]
+
+
+def _presets(text: str) -> Iterable[str]:
+    from normcli.constants.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(text)]
+
+
+def _conventions(text: str) -> Iterable[str]:
+    from normcli.summary.remarks import CONVENTIONS
+
+    return [name for name in CONVENTIONS if name.startswith(text)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantsOptions(Options):
+    """Where mean and std come from, and how they are used."""
+
+    panel = "Normalization"
+
+    stats: "StrPath | Summary | None" = option(
+        "Take mean and std from a statistics file (default: compute them first).", metavar="FILE"
+    )
+    mean: Numbers | None = option("Mean per channel, on the 0-1 scale; requires --std.", metavar="N...")
+    std: Numbers | None = option("Standard deviation per channel, on the 0-1 scale; requires --mean.", metavar="N...")
+    preset: str | None = option(
+        "Take published mean and std, such as imagenet; `normcli list presets` prints them.",
+        metavar="NAME",
+        complete=_presets,
+    )
+    convention: str = option(
+        "Convention of the statistics file to take mean and std from.",
+        "pooled_population",
+        metavar="NAME",
+        complete=_conventions,
+    )
+    zero_std: str = option(
+        "Divide a channel whose std is 0 by nothing and fail (error), by 1 (one), or by X (eps:X).",
+        "error",
+        metavar="error|one|eps:X",
+        complete=lambda text: [name for name in ("error", "one", "eps:") if name.startswith(text)],
+    )
+    clip: tuple[float, float] | None = option(
+        "Clip output values to [LO, HI] and report how many were clipped.", metavar="LO,HI"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.mean is None) != (self.std is None):
+            raise UsageError("`mean` requires `std`, and `std` requires `mean`")
+        if self.clip is not None and not self.clip[0] < self.clip[1]:
+            raise UsageError(f"`clip`: must be LO,HI with LO < HI, not {self.clip[0]:g},{self.clip[1]:g}")
+        self._set("convention", self.convention.replace("-", "_"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformOptions(ConstantsOptions, ValueOptions):
+    """All options of `transform`."""
+
+    dtype: Literal["float32", "float16", "float64", "uint8"] = option(
+        "Data type of the result; uint8 quantizes the mapped range to 0-255.", "float32"
+    )
+    output_layout: Literal["chw", "hwc"] = option("Axis order of the result.", "chw")
+    channel_order: Literal["rgb", "bgr"] | None = option(
+        "Channel order of the result (default: rgb; bgr for scheme caffe)."
+    )
+    color: Literal["auto", "rgb", "gray", "native"] = option(
+        "Color mode. rgb: repeat gray into three channels; gray: convert color to gray; auto, native: as given.", "auto"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.nan == "skip" and self.dtype == "uint8":
+            raise UsageError("`nan` skip requires a float `dtype`: uint8 cannot hold NaN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SinkOptions(Options):
+    """What is written."""
+
+    panel = "Output files"
+
+    to: Literal["npy", "npz", "stack", "safetensors", "tar", "parquet", "png", "png16", "tiff"] = option(
+        "Write one array file per image (npy, npz, safetensors), one array of all images (stack), shards of arrays "
+        "(tar, parquet) or image files (png, png16: quantized; tiff: floats).",
+        "npy",
+    )
+    shard_size: str | int | None = option(
+        "Maximum size of a tar or parquet shard, in images (1000) or bytes (1GB, the default).", metavar="N|SIZE"
+    )
+    dtype: Literal["float32", "float16", "float64", "uint8", "uint16"] | None = option(
+        "Data type of arrays (default: float32); uint8 quantizes the mapped range to 0-255."
+    )
+    output_layout: Literal["chw", "hwc"] | None = option("Axis order of arrays (default: chw; image files are hwc).")
+    channel_order: Literal["rgb", "bgr"] | None = option(
+        "Channel order of arrays (default: rgb; bgr for --scheme caffe)."
+    )
+    no_suffix: bool = option("Name outputs a.npy instead of a.jpg.npy.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyOptions(
+    InputOptions,
+    DecodeOptions,
+    ValueOptions,
+    ConstantsOptions,
+    SinkOptions,
+    EngineOptions,
+    FailureOptions,
+    PathOptions,
+):
+    """All options of `apply`."""
+
+    scheme: str = option(
+        "Normalization scheme. contrast (alias standardize): by dataset mean and std; unit: [0,1]; signed: [-1,1]; "
+        "`normcli list schemes` prints all with their settings.",
+        "contrast",
+        metavar="NAME[:SETTINGS]",
+        flags=("-s", "--scheme"),
+        panel="Normalization",
+    )
+    orientation: Literal["apply", "ignore"] = option(
+        "Apply the EXIF orientation, or ignore it and keep pixels as stored.", "apply", panel="Decoding"
+    )
+    resume: bool = option("Resume an interrupted run.", False, panel="Output")
+    skip_existing: bool = option("Write only outputs that do not exist yet.", False, panel="Output")
+    force: bool = option("Overwrite existing output.", False, flags=("-f", "--force"), panel="Output")
+    dry_run: bool = option(
+        "Map all images but write nothing; print their number and bytes.",
+        False,
+        flags=("-n", "--dry-run"),
+        panel="Output",
+    )
+    on_statistics: Callable[[Any], None] | None = python_only(
+        "Called with the `Summary` of the sources, where mean and std are computed first."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        chosen = [name for name in ("resume", "skip_existing", "force") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise UsageError(f"`{chosen[0]}` cannot be combined with `{chosen[1]}`")
+        if self.dry_run and chosen and chosen != ["force"]:
+            raise UsageError(f"`dry_run` cannot be combined with `{chosen[0]}`")
+        if self.nan == "skip" and self.dtype in ("uint8", "uint16"):
+            raise UsageError(f"`nan` skip requires a float `dtype`: {self.dtype} cannot hold NaN")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestoreOptions(EngineOptions):
+    """All options of `restore`."""
+
+    to: Literal["png", "tiff"] | None = option(
+        "Format of the restored images (default: png, and tiff for what PNG cannot hold).", panel="Output"
+    )
+    force: bool = option("Write into a folder that is not empty.", False, flags=("-f", "--force"), panel="Output")
+    on_failure: Callable[[Any], None] | None = python_only(
+        "Called with a `Failure` for every file that cannot be restored, in order."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions(EngineOptions):
+    """All options of `verify`."""

@@ -1,0 +1,119 @@
+"""Options of the command line alone: what is printed, where, and how loud."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from normcli.errors import UsageError
+from normcli.options.field import Options, option
+
+
+def _conventions(text: str) -> Iterable[str]:
+    from normcli.summary.remarks import CONVENTIONS
+
+    return [name for name in CONVENTIONS if name.startswith(text)]
+
+
+def _formats(text: str) -> Iterable[str]:
+    from normcli.constants.exporters import FORMATS
+
+    return [name for name in FORMATS if name.startswith(text)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions(Options):
+    """Paths that are read from a file."""
+
+    panel = "Input"
+
+    files_from: str | None = option(
+        "Read further paths from FILE, or - for stdin, one per line; with -0, separated by NUL (find -print0).",
+        metavar="FILE",
+    )
+    null: bool = option(
+        "Paths in --files-from are separated by NUL (find -print0).", False, flags=("-0", "--null"), hidden=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.null and self.files_from is None:
+            raise UsageError("`null` requires `files_from`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailureListOptions(Options):
+    """Where failures are listed."""
+
+    panel = "Output"
+
+    failures: Path | None = option("Write inputs that failed or were skipped to FILE, as JSON lines.", metavar="FILE")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryOptions(Options):
+    """How statistics are printed."""
+
+    panel = "Output"
+
+    json: bool = option("Print the statistics file instead of a table.", False)
+    format: str | None = option(
+        "Print mean and std as code or config of another tool, such as torchvision, timm, albumentations, csv or env; "
+        "`normcli list exporters` prints all.",
+        metavar="NAME",
+        complete=_formats,
+    )
+    convention: str | None = option(
+        "Convention to print: pooled_population (default), pooled_sample, mean_of_image_stds, "
+        "mean_of_image_sample_stds or root_mean_image_variance.",
+        metavar="NAME",
+        complete=_conventions,
+    )
+    report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
+
+    def check(self, output: object = None) -> None:
+        """Check the combination with each other and with an output.
+
+        Raises:
+            UsageError: two results for one stdout.
+        """
+        if str(self.report) == "-" and (self.json or str(output) == "-" or self.format is not None):
+            raise UsageError("`report` - cannot be combined with `json`, `format` or `output` -: one stdout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PerImageOptions(Options):
+    """What `stats` writes besides statistics."""
+
+    panel = "Output"
+
+    per_image: Path | None = option("Write every image's own statistics to FILE, as JSON lines.", metavar="FILE")
+    provenance: bool = option("Also record time, host and command line in the statistics file.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JsonOptions(Options):
+    """Machine-readable result."""
+
+    panel = "Output"
+
+    json: bool = option("Print the result as one JSON object.", False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerminalOptions(Options):
+    """How loud a command is; the same for every command."""
+
+    panel = "Output"
+
+    quiet: bool = option(
+        "Suppress progress and notes; failures and errors are still printed.", False, flags=("-q", "--quiet")
+    )
+    progress: Literal["auto", "always", "never"] = option(
+        "Show progress on stderr: on a terminal (auto), always or never.", "auto", hidden=True
+    )
+    verbose: int = option(
+        "Log settings and timings to stderr; -vv adds details.", 0, flags=("-v", "--verbose"), hidden=True
+    )
+    log_file: Path | None = option("Append the log to FILE.", metavar="FILE", hidden=True)
+    debug: bool = option("Print the traceback of an error.", False, hidden=True)

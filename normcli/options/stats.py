@@ -1,0 +1,182 @@
+"""Options of `stats`."""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from normcli.errors import UsageError
+from normcli.options.field import Options, option, python_only
+from normcli.options.images import DecodeOptions, InputOptions, PathOptions, ValueOptions
+from normcli.options.parse import parse_shard
+from normcli.options.running import EngineOptions, FailureOptions
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountOptions(Options):
+    """Which pixels are counted, and how they are grouped and weighted."""
+
+    panel = "Counting"
+
+    group_by: str | None = option(
+        "Also report statistics per group. folder, label: by class folder or the label of the container; "
+        "REGEX: by its match, or its first group's, in the path.",
+        metavar="folder|label|REGEX",
+        complete=lambda text: [name for name in ("folder", "label") if name.startswith(text)],
+    )
+    weight: Literal["pixel", "image", "group"] = option(
+        "Give every pixel, every image or every group (of --group-by) the same weight in mean and std.", "pixel"
+    )
+    mask_dir: StrPath | None = option(
+        "Ignore pixels where a mask is 0; DIR holds one mask image per image under the same relative path.",
+        metavar="DIR",
+    )
+    ignore_value: float | None = option("Ignore pixels whose channels all equal V.", metavar="V")
+    shard: str | tuple[int, int] | None = option(
+        "Process part I of N, for job arrays; `normcli merge` adds the parts.", metavar="I/N", panel="Run"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("shard", parse_shard(self.shard))
+        if self.group_by not in (None, "folder", "label"):
+            try:
+                re.compile(str(self.group_by))
+            except re.error as error:
+                raise UsageError(
+                    f"`group_by`: {self.group_by!r} is neither folder, label nor a regular expression ({error})"
+                ) from None
+        if self.weight == "group" and self.group_by is None:
+            raise UsageError("`weight` group requires `group_by`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(Options):
+    """How many images an estimate reads."""
+
+    panel = "Estimates"
+
+    sample: str | int | None = option("Estimate from a random sample of N images, or P% of them.", metavar="N|P%")
+    margin: float | None = option(
+        "Read images in random order until the intervals of mean and std are within +-T of the value that maps to 1.",
+        metavar="T",
+    )
+    confidence: float = option(
+        "Joint confidence level of the reported intervals, from 0.5 to below 1.", 0.99, metavar="C"
+    )
+    seed: int = option("Random seed for --sample and --margin.", 0, metavar="N")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0.5 <= self.confidence < 1:
+            raise UsageError(f"`confidence`: must be at least 0.5 and below 1, such as 0.99, not {self.confidence}")
+        if self.sample is not None and self.margin is not None:
+            raise UsageError("`sample` cannot be combined with `margin`")
+        if self.margin is not None and not 0 < self.margin < 1:
+            raise UsageError(f"`margin`: must be between 0 and 1 (the value that maps to 1.0), not {self.margin}")
+        if self.sample is not None:
+            self._set("sample", str(self.sample))
+            self.sample_size()
+
+    def sample_size(self) -> tuple[int | None, float | None]:
+        """Return the sample's size as a number of images or a share of all images; the other is None.
+
+        Raises:
+            UsageError: neither a positive number nor a share.
+        """
+        text = str(self.sample)
+        try:
+            if text.endswith("%"):
+                share = float(text[:-1]) / 100
+                if 0 < share <= 1:
+                    return None, share
+            elif int(text) > 0:
+                return int(text), None
+        except ValueError:
+            pass
+        raise UsageError(f"`sample`: must be a number of images, or a share such as 10%, not {text!r}")
+
+    @property
+    def is_estimate(self) -> bool:
+        """True where not every image is read."""
+        return self.sample is not None or self.margin is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(Options):
+    """What a run keeps next to its output."""
+
+    panel = "Run"
+
+    resume: bool = option(
+        "Resume an interrupted run; requires -o, and saves progress in OUTPUT.checkpoint until the run completes.",
+        False,
+    )
+    incremental: bool = option(
+        "Reread only files that are new or changed since the run that wrote OUTPUT; requires -o, and keeps per-file "
+        "results in OUTPUT.cache.",
+        False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatsOptions(
+    InputOptions,
+    DecodeOptions,
+    ValueOptions,
+    CountOptions,
+    SampleOptions,
+    EngineOptions,
+    FailureOptions,
+    CheckpointOptions,
+    PathOptions,
+):
+    """All options of `stats`."""
+
+    output: StrPath | None = option(
+        "Write the statistics file; - is stdout.", metavar="FILE", flags=("-o", "--output"), panel="Output"
+    )
+    force: bool = option("Overwrite existing output.", False, flags=("-f", "--force"), panel="Output")
+    on_image: Callable[[dict[str, Any]], None] | None = python_only(
+        "Called with a dictionary of every image's own statistics, in order."
+    )
+    on_gallery: Callable[[Any], None] | None = python_only(
+        "Called at the end with small pictures of the most extreme images."
+    )
+    on_update: Callable[[Any], None] | None = python_only(
+        "Called at the end of an incremental run with the numbers of files reused, new, changed and removed."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.weight != "pixel" and self.is_estimate:
+            raise UsageError(f"`weight` {self.weight} cannot be combined with `sample` or `margin`")
+        if (self.mask_dir is not None or self.ignore_value is not None) and (self.resize or self.center_crop):
+            raise UsageError("`mask_dir` and `ignore_value` cannot be combined with `resize` or `center_crop`")
+        if self.resume and self.margin is not None:
+            raise UsageError("`resume` cannot be combined with `margin`; use `sample`")
+        if self.resume and self.on_gallery is not None:
+            raise UsageError("`resume` cannot be combined with `report`; run `normcli show --report` afterwards")
+        self._check_checkpoint()
+        if self.incremental:
+            self._check_incremental()
+
+    def _check_checkpoint(self) -> None:
+        for name in ("resume", "incremental"):
+            if getattr(self, name) and (self.output is None or str(self.output) == "-"):
+                raise UsageError(f"`{name}` requires `output`: a file next to which progress is stored")
+
+    def _check_incremental(self) -> None:
+        if self.is_estimate:
+            raise UsageError("`incremental` cannot be combined with `sample` or `margin`")
+        if self.shard is not None:
+            raise UsageError("`incremental` cannot be combined with `shard`")
+        if self.resume:
+            raise UsageError("`incremental` cannot be combined with `resume`")
+        if self.on_image is not None:
+            raise UsageError("`incremental` cannot be combined with `per_image`, which needs every image")
+        if self.on_gallery is not None:
+            raise UsageError("`incremental` cannot be combined with `report`; run `normcli show --report` afterwards")
