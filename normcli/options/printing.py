@@ -16,9 +16,9 @@ def _conventions(text: str) -> Iterable[str]:
 
 
 def _formats(text: str) -> Iterable[str]:
-    from normcli.constants.exporters import FORMATS
+    from normcli.constants.exporters import FORMAT_CHOICES
 
-    return [name for name in FORMATS if name.startswith(text)]
+    return [name for name in FORMAT_CHOICES if name.startswith(text)]
 
 
 @dataclass(frozen=True, kw_only=True)
