@@ -1,32 +1,24 @@
 """Options of `apply`, `transform`, `restore` and `verify`."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal, Protocol
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, option, python_only
 from normcli.options.images import DecodeOptions, InputOptions, PathOptions, ValueOptions
 from normcli.options.running import EngineOptions, FailureOptions
 
-if TYPE_CHECKING:
-    from normcli.summary import Summary
-
 StrPath = str | os.PathLike[str]
 Numbers = tuple[float, ...] | list[float]
 
 
-def _presets(text: str) -> Iterable[str]:
-    from normcli.constants.presets import PRESETS
+class SummaryLike(Protocol):
+    """What stands for `normcli.Summary`, which is on a higher floor."""
 
-    return [name for name in PRESETS if name.startswith(text)]
-
-
-def _conventions(text: str) -> Iterable[str]:
-    from normcli.summary.remarks import CONVENTIONS
-
-    return [name for name in CONVENTIONS if name.startswith(text)]
+    def to_json(self) -> str:
+        """Return the statistics file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +35,19 @@ class ConstantsOptions(Options):
     preset: str | None = option(
         "Take published mean and std, such as imagenet; `normcli list presets` prints them.",
         metavar="NAME",
-        complete=_presets,
+        complete="presets",
     )
     convention: str = option(
         "Convention of the statistics file to take mean and std from.",
         "pooled_population",
         metavar="NAME",
-        complete=_conventions,
+        complete="conventions",
     )
     zero_std: str = option(
         "Divide a channel whose std is 0 by nothing and fail (error), by 1 (one), or by X (eps:X).",
         "error",
         metavar="error|one|eps:X",
-        complete=lambda text: [name for name in ("error", "one", "eps:") if name.startswith(text)],
+        complete=("error", "one", "eps:"),
     )
     clip: tuple[float, float] | None = option(
         "Clip output values to [LO, HI] and report how many were clipped.", metavar="LO,HI"

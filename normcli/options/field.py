@@ -7,7 +7,7 @@ built from these fields.
 import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -25,7 +25,7 @@ class OptionInfo:
         metavar: placeholder in the help; None derives it from the type.
         flags: names on the command line, such as ("-j", "--workers"); () derives them from the field's name.
         panel: heading in the help under which the option stands; "" takes that of its class.
-        complete: returns the completions of an incomplete value.
+        complete: the values that the shell completes, or the name of a table of them ("presets").
         cli: False for what only Python code can pass, such as callbacks.
         hidden: True for options that the help describes with another option.
     """
@@ -34,7 +34,7 @@ class OptionInfo:
     metavar: str | None = None
     flags: tuple[str, ...] = ()
     panel: str = ""
-    complete: Callable[[str], Iterable[str]] | None = None
+    complete: str | tuple[str, ...] = ()
     cli: bool = True
     hidden: bool = False
 
@@ -46,7 +46,7 @@ def option(
     metavar: str | None = None,
     flags: tuple[str, ...] = (),
     panel: str = "",
-    complete: Callable[[str], Iterable[str]] | None = None,
+    complete: str | tuple[str, ...] = (),
     hidden: bool = False,
 ) -> Any:
     """Return a dataclass field for an option of the command line and the Python API."""
@@ -114,14 +114,9 @@ _choices: dict[type, Mapping[str, tuple[str, ...]]] = {}
 def choices_of(kind: type[Options]) -> Mapping[str, tuple[str, ...]]:
     """Return the choices of every field whose type is a `Literal`, by name."""
     if kind not in _choices:
-        hints = hints_of(kind)
+        hints = get_type_hints(kind)
         _choices[kind] = {f.name: choices for f in fields(kind) if (choices := _literals(hints[f.name]))}
     return _choices[kind]
-
-
-def hints_of(kind: type[Options]) -> dict[str, Any]:
-    """Return the types of all fields; `Summary`, which stands on a higher floor, as `object`."""
-    return get_type_hints(kind, localns={"Summary": object})
 
 
 def _literals(hint: Any) -> tuple[str, ...]:
@@ -150,7 +145,7 @@ def make(kind: type[O], function: str, keywords: Mapping[str, Any]) -> O:
 
 def parameters_of(kind: type[Options]) -> list[inspect.Parameter]:
     """Return the keyword parameters of a function that takes these options."""
-    hints = hints_of(kind)
+    hints = get_type_hints(kind)
     return [
         inspect.Parameter(
             f.name,

@@ -64,7 +64,7 @@ class DecodeOptions(Options):
         "pixels by their alpha; keep: use it as one more channel.",
         "drop",
         metavar="drop|composite:COLOR|weight|keep",
-        complete=lambda text: [a for a in ("drop", "composite:", "weight", "keep") if a.startswith(text)],
+        complete=("drop", "composite:", "weight", "keep"),
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)
     max_pixels: int = option("Fail images with more than N pixels, before decoding them.", MAX_PIXELS, metavar="N")

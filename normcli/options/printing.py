@@ -1,24 +1,11 @@
 """Options of the command line alone: what is printed, where, and how loud."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, option
-
-
-def _conventions(text: str) -> Iterable[str]:
-    from normcli.summary.remarks import CONVENTIONS
-
-    return [name for name in CONVENTIONS if name.startswith(text)]
-
-
-def _formats(text: str) -> Iterable[str]:
-    from normcli.constants.exporters import FORMAT_CHOICES
-
-    return [name for name in FORMAT_CHOICES if name.startswith(text)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,13 +48,13 @@ class SummaryOptions(Options):
         "Print mean and std as code or config of another tool, such as torchvision, timm, albumentations, csv or env; "
         "`normcli list exporters` prints all.",
         metavar="NAME",
-        complete=_formats,
+        complete="formats",
     )
     convention: str | None = option(
         "Convention to print: pooled_population (default), pooled_sample, mean_of_image_stds, "
         "mean_of_image_sample_stds or root_mean_image_variance.",
         metavar="NAME",
-        complete=_conventions,
+        complete="conventions",
     )
     report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
 

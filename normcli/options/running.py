@@ -23,7 +23,7 @@ class EngineOptions(Options):
         "running one); auto measures and chooses. Results are identical for all engines.",
         "auto",
         metavar="auto|serial|threads|processes|dask[:ADDRESS]",
-        complete=lambda text: [name for name in ENGINES if name.startswith(text)],
+        complete=ENGINES,
     )
     on_progress: Callable[[Any], None] | None = python_only(
         "Called after every batch with an object that has `inputs` and `bytes`, the numbers of that batch."

@@ -25,7 +25,7 @@ class CountOptions(Options):
         "Also report statistics per group. folder, label: by class folder or the label of the container; "
         "REGEX: by its match, or its first group's, in the path.",
         metavar="folder|label|REGEX",
-        complete=lambda text: [name for name in ("folder", "label") if name.startswith(text)],
+        complete=("folder", "label"),
     )
     weight: Literal["pixel", "image", "group"] = option(
         "Give every pixel, every image or every group (of --group-by) the same weight in mean and std.", "pixel"
