@@ -27,7 +27,7 @@ class ConstantsOptions(Options):
 
     panel = "Normalization"
 
-    stats: "StrPath | Summary | None" = option(
+    stats: StrPath | SummaryLike | None = option(
         "Take mean and std from a statistics file (default: compute them first).", metavar="FILE"
     )
     mean: Numbers | None = option("Mean per channel, on the 0-1 scale; requires --std.", metavar="N...")
