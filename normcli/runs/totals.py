@@ -11,7 +11,7 @@ from normcli.runs.manifest import Record, decode_name
 from normcli.runs.map_batch import BatchResult, MapJob
 from normcli.runs.stats import Failure, provenance
 from normcli.sinks.stack import Stack
-from normcli.tally import DIGEST
+from normcli.tally import DIGEST_MODULUS
 
 _SYNC_SECONDS = 1.0
 
@@ -76,7 +76,7 @@ class Totals:
         self.clipped += record.get("clipped", 0)
         height, width, _ = record["shape"]
         self.values += height * width * len(record["map"]["channels"])
-        self.digest = (self.digest + int(record["digest"], 16)) % DIGEST
+        self.digest = (self.digest + int(record["digest"], 16)) % DIGEST_MODULUS
         self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
         self.looks_normalized += bool(record.get("looks_normalized"))
         self.folders.add(os.path.dirname(decode_name(record, "name")))  # noqa: PTH120

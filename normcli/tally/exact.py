@@ -1,4 +1,4 @@
-"""Numbers without rounding: fractions, their roots, and sums of floats held as integers."""
+"""Arithmetic without rounding: square roots of fractions, floats as fixed-point integers, run-length coding."""
 
 import math
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ FLOAT_BITS = 1074  # every finite float64 is a multiple of 2^-1074
 
 
 def sqrt_fraction(square: Fraction) -> float:
-    """Square root of a fraction, correctly rounded to float64.
+    """Return the square root of a fraction, correctly rounded to float64.
 
     >>> sqrt_fraction(Fraction(1, 4)), sqrt_fraction(Fraction(2)) == math.sqrt(2)
     (0.5, True)
@@ -19,13 +19,13 @@ def sqrt_fraction(square: Fraction) -> float:
     bits = square.denominator.bit_length() - square.numerator.bit_length()
     shift = max(0, (bits + 130) // 2)
     scaled, remainder = divmod(square.numerator << (2 * shift), square.denominator)
-    whole = math.isqrt(scaled)
-    inexact = remainder != 0 or whole * whole != scaled
-    return float(Fraction(2 * whole + inexact, 1 << (shift + 1)))
+    integer = math.isqrt(scaled)
+    inexact = remainder != 0 or integer * integer != scaled
+    return float(Fraction(2 * integer + inexact, 1 << (shift + 1)))
 
 
 def to_fixed_point(value: float) -> int:
-    """A finite float as an integer number of 2^-1074: exact.
+    """Convert a finite float to fixed point: an integer number of 2^-1074, exactly.
 
     >>> to_fixed_point(0.5) == 1 << 1073
     True
@@ -35,7 +35,7 @@ def to_fixed_point(value: float) -> int:
 
 
 def run_length_encode(counts: Iterable[int]) -> list[int]:
-    """A histogram as a short list: a negative number -k stands for k zeros.
+    """Encode a histogram as a short list, in which a negative number -k stands for k zeros.
 
     >>> run_length_encode([0, 0, 0, 5, 0, 7])
     [-3, 5, -1, 7]
@@ -53,17 +53,17 @@ def run_length_encode(counts: Iterable[int]) -> list[int]:
     return out
 
 
-def run_length_decode(packing: Iterable[int], size: int) -> list[int]:
-    """The histogram that `run_length_encode` shortened.
+def run_length_decode(runs: Iterable[int], size: int) -> list[int]:
+    """Decode the list of `run_length_encode`, padded with zeros to `size` bins.
 
     >>> run_length_decode([-3, 5, -1, 7], 8)
     [0, 0, 0, 5, 0, 7, 0, 0]
 
     Raises:
-        ValueError: more than `size` bins, or something that is no integer.
+        ValueError: more than `size` bins, or an entry that is not an integer.
     """
     out: list[int] = []
-    for count in packing:
+    for count in runs:
         if type(count) is not int or -count > size:
             raise ValueError(f"not a bin count: {count!r}")
         if count < 0:

@@ -1,4 +1,4 @@
-"""Pixels in raw units, added up without rounding."""
+"""Counts of float pixels in raw units, summed without rounding."""
 
 import math
 from collections import Counter
@@ -28,7 +28,7 @@ class Floats:
         total: per channel, the sum of values in units of 2^-1074.
         squares: per channel, the sum of squares in units of 2^-2148.
         lowest: per channel, the smallest per-image minima; `highest` the largest maxima. A minimum alone could
-            not be subtracted; with the next ones at hand it can.
+            not be subtracted; with the next ones known it can.
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,28 +43,28 @@ class Floats:
         self.per_image = PerImage(channels, FLOAT_BITS)
 
     def count(self, pixels: Array, nan: str) -> tuple[ImageMoments, list[int], list[int]]:
-        """Add one image (H,W,C); give its moments, and its sums of values and of squares in the units above.
+        """Add one image (H,W,C); return its moments, and its sums of values and of squares in the units above.
 
         Raises:
             InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
         """
         own = np.zeros_like(self.histogram)
         weight, total, squares, extremes = _sum_floats(pixels, own)
-        left_out = pixels.shape[0] * pixels.shape[1] - weight
-        if left_out and nan == "error":
-            raise InputError("not-finite", f"{left_out} pixels are NaN or infinite (--nan skip leaves them out)")
+        ignored = pixels.shape[0] * pixels.shape[1] - weight
+        if ignored and nan == "error":
+            raise InputError("not-finite", f"{ignored} pixels are NaN or infinite (--nan skip leaves them out)")
         if weight == 0:
             raise InputError("not-finite", "no pixel is finite")
         if np.abs(extremes).max() > 1e150:
             raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
-        return self.count_sums(weight, left_out, own, total, squares, extremes), total, squares
+        return self.count_sums(weight, ignored, own, total, squares, extremes), total, squares
 
     def count_sums(
-        self, weight: int, left_out: int, own: Array, total: list[int], squares: list[int], extremes: Array
+        self, weight: int, ignored: int, own: Array, total: list[int], squares: list[int], extremes: Array
     ) -> ImageMoments:
-        """Add one image by its sums, histogram (C,65536) and extremes (C,2); give its moments."""
+        """Add one image by its sums, histogram (C,65536) and extremes (C,2); return its moments."""
         self.weight += weight
-        self.not_finite += left_out
+        self.not_finite += ignored
         self.histogram += own
         moments = _float_moments(weight, total, squares, extremes)
         one = PerImage(self.channels, FLOAT_BITS, 1, int(weight > 1))
@@ -84,7 +84,7 @@ class Floats:
         return moments
 
     def add(self, other: "Floats", sign: int = 1) -> None:
-        """Add (or take away) the sums of other images."""
+        """Add the sums of other images, or subtract them with sign -1."""
         self.weight += sign * other.weight
         self.not_finite += sign * other.not_finite
         self.histogram += sign * other.histogram
@@ -97,34 +97,34 @@ class Floats:
 
     @property
     def images(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return self.per_image.images
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
-        """Sum and sum of squares of a channel's values."""
+        """Return sum and sum of squares of a channel's values."""
         return (
             Fraction(self.total[channel], 1 << FLOAT_BITS),
             Fraction(self.squares[channel], 1 << 2 * FLOAT_BITS),
         )
 
     def range(self, channel: int) -> tuple[float, float] | None:
-        """Smallest and largest value; None where subtracting took away every one that was kept."""
+        """Return smallest and largest value, or None if subtraction removed every one that was known."""
         low, high = self.lowest[channel].first(), self.highest[channel].first()
         return None if low is None or high is None else (low, 0.0 - high)
 
     def is_valid(self) -> bool:
-        """Say whether the sums can be those of images."""
+        """Return True if the sums can be those of images."""
         spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
         counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weight).all()
         some = (self.weight > 0) == (self.per_image.images > 0)
         return bool(self.weight >= 0 and spread and counted and some and self.per_image.is_valid(1 << 512))
 
     def is_empty(self) -> bool:
-        """Say whether nothing is left after taking away."""
+        """Return True if no image is left after subtraction."""
         return self.per_image.images == 0 and self.weight == 0 and not any(self.squares)
 
     def state(self) -> dict[str, Any]:
-        """Give the sums as JSON values."""
+        """Return the sums as JSON values."""
         return {
             "channels": self.channels,
             "dtype": self.dtype,
@@ -140,7 +140,7 @@ class Floats:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Floats":
-        """Read what `state` gave."""
+        """Rebuild from `state`."""
         channels = len(state["histogram"])
         lists = (state["total"], state["squares"], state["lowest"], state["highest"])
         if channels != state["channels"] or any(len(row) != channels for row in lists):
@@ -157,42 +157,42 @@ class Floats:
 
 
 class ExtremeValues:
-    """The smallest values of a set, as many as are kept, that can be added and taken away.
+    """The smallest values of a set, up to a fixed number of them; can be added and subtracted.
 
     Attributes:
-        values: how often each value stands in the set.
-        bound: nothing is known of values above it; None while every value is kept.
+        values: count of each value in the set.
+        bound: values above it are unknown; None while every value is known.
     """
 
     def __init__(self, values: Iterable[float] = (), bound: float | None = None) -> None:
         self.values, self.bound = Counter(values), bound
 
     def add(self, other: "ExtremeValues", sign: int = 1) -> None:
-        """Add (or take away) values; knowledge ends where either's ends, or where too many are known."""
+        """Add or subtract values; the bound is the lower of both, or lower still where too many are known."""
         for value, count in other.values.items():
             self.values[value] += sign * count
         bounds = [b for b in (self.bound, other.bound) if b is not None]
         if bounds:
             self.bound = min(bounds)
         if len(self.values) > _KEPT_EXTREMES or self.values.total() > _KEPT_EXTREMES:
-            kept = nsmallest(_KEPT_EXTREMES, (+self.values).elements())
-            if len(kept) < (+self.values).total():
-                self.bound = kept[-1]
-            self.values = Counter(kept)
+            smallest = nsmallest(_KEPT_EXTREMES, (+self.values).elements())
+            if len(smallest) < (+self.values).total():
+                self.bound = smallest[-1]
+            self.values = Counter(smallest)
         bound = self.bound
         self.values = Counter({v: n for v, n in self.values.items() if n > 0 and (bound is None or v <= bound)})
 
     def first(self) -> float | None:
-        """Smallest value, or None where it is not known."""
+        """Return the smallest value, or None if it is not known."""
         return min(self.values, default=None)
 
     def state(self) -> dict[str, Any]:
-        """Give the values and the bound as JSON values."""
+        """Return the values and the bound as JSON values."""
         return {"values": sorted(self.values.elements()), "bound": self.bound}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "ExtremeValues":
-        """Read what `state` gave."""
+        """Rebuild from `state`."""
         bound = state["bound"]
         values = [float(v) + 0.0 for v in state["values"]]
         if not all(math.isfinite(v) for v in [*values, *([] if bound is None else [bound])]):
@@ -201,7 +201,7 @@ class ExtremeValues:
 
 
 def bin_values() -> Array:
-    """Value of each bin of the histogram (65536): the upper 16 bits of a float32, the rest cut off.
+    """Return the value of each bin of the histogram (65536): the upper 16 bits of a float32, the rest cut off.
 
     >>> values = bin_values()
     >>> values[bins_of(np.float32([0.5, -1.0]))].tolist()
@@ -214,14 +214,14 @@ def bin_values() -> Array:
 
 
 def bins_of(values: Array) -> Array:
-    """Bin of each finite value; the order of bins is the order of values."""
+    """Return the bin of each finite value; the order of bins is the order of values."""
     with np.errstate(over="ignore"):
         bits = np.asarray(values, np.float32).view(np.uint32) >> 16
     return np.where(bits >> 15 == 1, 0xFFFF - bits, bits | 0x8000).astype(np.int64)
 
 
 def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
-    """Pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
+    """Return pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
     from normcli.kernels import histograms as loops
 
     channels = pixels.shape[2]
@@ -232,7 +232,12 @@ def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[i
     used = np.zeros(1, np.int64)
     flat = contiguous(pixels).reshape(-1)
     if loops.count_floats.try_call(flat, histogram, totals, squares, extremes, used):
-        return int(used[0]), _gathered(totals, -loops.SHIFT), _gathered(squares, FLOAT_BITS - loops.SHIFT), extremes
+        return (
+            int(used[0]),
+            _combine_exponents(totals, -loops.SHIFT),
+            _combine_exponents(squares, FLOAT_BITS - loops.SHIFT),
+            extremes,
+        )
     rows = pixels.reshape(-1, channels)
     rows = rows[np.isfinite(rows).all(axis=1)]
     if len(rows):
@@ -243,8 +248,8 @@ def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[i
     return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
 
 
-def _gathered(bins: Array, extra: int) -> list[int]:
-    """Sums by exponent (C,bins,2) as one integer per channel: each bin times 2^(its index - 1 + extra)."""
+def _combine_exponents(bins: Array, extra: int) -> list[int]:
+    """Combine sums by exponent (C,bins,2) into one integer per channel: each bin times 2^(its index - 1 + extra)."""
     out = []
     for channel in bins:
         total = 0

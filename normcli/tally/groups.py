@@ -1,4 +1,4 @@
-"""What is counted of a group of images: sums alone, so that a thousand classes of 16-bit images stay small."""
+"""Counts of a group of images: sums alone, so that a thousand classes of 16-bit images stay small."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -13,7 +13,7 @@ class Sums:
     """Exact sums over the images of one bucket; attributes as the bucket's.
 
     Attributes:
-        channels, dtype, unit: which bucket.
+        channels, dtype, unit: the bucket's.
         images: number of images.
         weight: number of pixels times `unit`.
         total: per channel, sum of values; of floats in units of 2^-1074.
@@ -27,7 +27,7 @@ class Sums:
         self.squares = [0] * channels
 
     def add(self, images: int, weight: int, total: list[int], squares: list[int], sign: int = 1) -> None:
-        """Add (or take away) images."""
+        """Add images, or subtract them with sign -1."""
         self.images += sign * images
         self.weight += sign * weight
         for c in range(self.channels):
@@ -35,12 +35,12 @@ class Sums:
             self.squares[c] += sign * squares[c]
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
-        """Sum and sum of squares of a channel's values, weighted."""
+        """Return sum and sum of squares of a channel's values, weighted."""
         bits = FLOAT_BITS if self.dtype == "float" else 0
         return Fraction(self.total[channel], 1 << bits), Fraction(self.squares[channel], 1 << 2 * bits)
 
     def is_valid(self) -> bool:
-        """Say whether these can be sums over images."""
+        """Return True if these can be sums over images."""
         spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
         return spread and self.images >= 0 and self.weight >= self.images
 
@@ -53,7 +53,7 @@ class Group:
 
     @property
     def images(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return sum(part.images for part in self.parts.values())
 
     def count(self, key: Key, weight: int, total: list[int], squares: list[int]) -> None:
@@ -61,15 +61,15 @@ class Group:
         self._part(key).add(1, weight, total, squares)
 
     def add(self, other: "Group", sign: int = 1) -> None:
-        """Add (or take away) another group's images; parts left empty vanish."""
+        """Add another group's images, or subtract them; parts left empty are dropped."""
         for key, part in other.parts.items():
-            mine = self._part(key)
-            mine.add(part.images, part.weight, part.total, part.squares, sign)
-            if mine.images == 0 and not any(mine.squares):
+            own = self._part(key)
+            own.add(part.images, part.weight, part.total, part.squares, sign)
+            if own.images == 0 and not any(own.squares):
                 del self.parts[key]
 
     def is_valid(self) -> bool:
-        """Say whether these can be sums over images."""
+        """Return True if these can be sums over images."""
         return all(part.is_valid() for part in self.parts.values())
 
     def _part(self, key: Key) -> Sums:
@@ -78,7 +78,7 @@ class Group:
         return self.parts[key]
 
     def state(self) -> list[dict[str, Any]]:
-        """Give the sums as JSON values; large integers as text."""
+        """Return the sums as JSON values; large integers as text."""
         return [
             {
                 "channels": part.channels,
@@ -94,7 +94,7 @@ class Group:
 
     @classmethod
     def from_state(cls, state: list[Mapping[str, Any]]) -> "Group":
-        """Read what `state` gave."""
+        """Rebuild from `state`."""
         group = cls()
         for entry in state:
             total, squares = [int(v) for v in entry["total"]], [int(v) for v in entry["squares"]]

@@ -1,4 +1,4 @@
-"""Pixels of 8 and 16 bits, counted in histograms."""
+"""Counts of 8-bit and 16-bit pixels: histograms."""
 
 import math
 import threading
@@ -15,7 +15,7 @@ from normcli.tally.small_images import SmallImageBuffer, histogram_of
 
 Array = np.ndarray[Any, Any]
 
-_BITS = 64  # per-image values are held in units of 2^-64 of a level
+_BITS = 64  # per-image values are stored in units of 2^-64 of a level
 _BINS = {"uint8": 256, "uint16": 65536}
 
 
@@ -36,7 +36,7 @@ class Integers:
         self._small = SmallImageBuffer(channels)  # images not yet in any of them
 
     def count(self, pixels: Array, weights: Array | None) -> tuple[int, Array]:
-        """Add one image (H,W,C); give its weight and its sums (C,2) of values and of squares."""
+        """Add one image (H,W,C); return its weight and its sums (C,2) of values and of squares."""
         if weights is not None:
             weight, sums = _count_weighted(pixels, weights, self._histogram)
         else:
@@ -46,12 +46,12 @@ class Integers:
         return weight, sums
 
     def count_later(self, pixels: Array) -> None:
-        """Add one image that `SmallImageBuffer.accepts`, of which nothing is asked but what it adds to the others."""
+        """Add one image that `SmallImageBuffer.accepts`, where its own sums are not needed."""
         self._small.add(pixels)
         if self._small.is_full:
-            self._settle()
+            self._flush_small()
 
-    def _settle(self) -> None:
+    def _flush_small(self) -> None:
         if len(self._small):
             histogram, images = self._small.flush()
             self._histogram += histogram
@@ -59,19 +59,19 @@ class Integers:
 
     @property
     def histogram(self) -> Array:
-        """How often each channel has each value (C,bins)."""
-        self._settle()
+        """Return the count of each value of each channel (C,bins)."""
+        self._flush_small()
         return self._histogram
 
     def count_histogram(self, histogram: Array) -> tuple[int, Array]:
-        """Add one image by its histogram (C,bins); give what `count` gives of its pixels."""
+        """Add one image by its histogram (C,bins); return what `count` returns for its pixels."""
         self._histogram += histogram
         weight, sums = int(histogram[0].sum()), np.array([sums_of(row) for row in histogram], dtype=object)
         self._rows.append((np.array([weight]), sums[None]))
         return weight, sums
 
     def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> ImageMoments:
-        """Mean, std and range of the image that `count` just added."""
+        """Return mean, std and range of the image that `count` just added."""
         mean, std, sample, *_ = self._values(np.array([weight]), sums[None])
         counted = pixels if weights is None else pixels[weights > 0][:, None]
         # rows first: along the last axis of three NumPy takes 6.2 ms for 400 x 530 pixels, so 0.06 ms
@@ -82,8 +82,8 @@ class Integers:
 
     @property
     def per_image(self) -> PerImage:
-        """Sums over images of per-image values; brings in the images counted since the last look, all at once."""
-        self._settle()
+        """Return sums over images of per-image values, including images counted since the last access."""
+        self._flush_small()
         if self._rows:
             weights = np.concatenate([row[0] for row in self._rows])
             values = self._values(weights, np.concatenate([row[1] for row in self._rows]))
@@ -92,14 +92,14 @@ class Integers:
             self._per_image.images += len(weights)
             self._per_image.sampled += int(several.sum())
             for name, value in zip(PerImage.SUMS, values, strict=True):
-                kept = value[several] if name == "sample_std" else value
+                rows = value[several] if name == "sample_std" else value
                 sums = getattr(self._per_image, name)
                 for c in range(self.channels):
-                    sums[c] += sum(map(int, np.ldexp(kept[:, c], _BITS).tolist()))
+                    sums[c] += sum(map(int, np.ldexp(rows[:, c], _BITS).tolist()))
         return self._per_image
 
     def _values(self, weights: Array, sums: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """Per-image mean, std, N-1 std, variance and squared mean (B,C), from exact integers.
+        """Return per-image mean, std, N-1 std, variance and squared mean (B,C), from exact integers.
 
         n*q - s*s is exact: in int64 where it fits, else in Python's integers. What follows is one float64
         division and one square root, which IEEE 754 rounds alike on every machine.
@@ -116,7 +116,7 @@ class Integers:
         return mean, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_), mean * mean
 
     def add(self, other: "Integers", sign: int = 1) -> None:
-        """Add (or take away) the counts of other images."""
+        """Add the counts of other images, or subtract them with sign -1."""
         if sign == 1:
             self._histogram += other.histogram
             self._rows += other._rows
@@ -127,25 +127,25 @@ class Integers:
 
     @property
     def images(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return self._per_image.images + sum(len(row[0]) for row in self._rows) + len(self._small)
 
     @property
     def weight(self) -> int:
-        """Number of pixels times `unit`."""
+        """Return the number of pixels times `unit`."""
         return int(self.histogram[0].sum())
 
     def sums(self, channel: int) -> tuple[int, int]:
-        """Sum and sum of squares of a channel's values, weighted, as Python's integers."""
+        """Return sum and sum of squares of a channel's values, weighted, as Python integers."""
         return sums_of(self.histogram[channel])
 
     def range(self, channel: int) -> tuple[int, int]:
-        """Smallest and largest value of a channel."""
+        """Return smallest and largest value of a channel."""
         bins = np.flatnonzero(self.histogram[channel])
         return int(bins[0]), int(bins[-1])
 
     def is_valid(self) -> bool:
-        """Say whether the counts can be those of images: what a wrong subtraction breaks."""
+        """Return True if the counts can be those of images; false after a wrong subtraction."""
         totals = self.histogram.sum(axis=1)
         counted = (self.histogram >= 0).all() and (totals == totals[0]).all()
         return bool(
@@ -153,11 +153,11 @@ class Integers:
         )
 
     def is_empty(self) -> bool:
-        """Say whether nothing is left after taking away."""
+        """Return True if no image is left after subtraction."""
         return self.per_image.images == 0 and not self.histogram.any()
 
     def state(self) -> dict[str, Any]:
-        """Give the counts as JSON values."""
+        """Return the counts as JSON values."""
         return {
             "channels": self.channels,
             "dtype": self.dtype,
@@ -168,7 +168,7 @@ class Integers:
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Integers":
-        """Read what `state` gave."""
+        """Rebuild from `state`."""
         channels, dtype, unit = len(state["histogram"]), state["dtype"], state["unit"]
         if channels != state["channels"] or dtype not in _BINS or unit not in (1, 255, 65535):
             raise ValueError("histograms of another number of channels, depth or weight")
@@ -231,7 +231,7 @@ def _histogram_without_numba(pixels: Array) -> Array:
 
 
 def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[int, Array]:
-    """Add one weighted image to a histogram (C,bins); give its weight, and sums (C,2) in Python's integers.
+    """Add one weighted image to a histogram (C,bins); return its weight, and sums (C,2) in Python integers.
 
     At 16 bits a weighted square has 48 bits: 33,000 bright pixels overflow an int64.
     """
@@ -247,7 +247,7 @@ def _count_weighted(pixels: Array, weights: Array, histogram: Array) -> tuple[in
 
 
 def sums_of(row: Array) -> tuple[int, int]:
-    """Sum and sum of squares of the values that a histogram's row counts, in Python's integers."""
+    """Return sum and sum of squares of the values that a histogram's row counts, as Python integers."""
     bins = np.flatnonzero(row)
     total = squares = 0
     for value, count in zip(bins.tolist(), row[bins].tolist(), strict=True):
@@ -261,7 +261,7 @@ _SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's hi
 
 
 class _Scratch(threading.local):
-    """Memory of this thread, used again: 24 KB of fresh memory take 14 us to be faulted in."""
+    """Reused memory of this thread: 24 KB of fresh memory take 14 us to be faulted in."""
 
     def __init__(self) -> None:
         self.bins = np.empty(_SMALL, np.int64)
@@ -273,12 +273,12 @@ _scratch = _Scratch()
 
 @cache
 def _offsets(channels: int) -> Array:
-    """For each of `_SMALL` interleaved samples, where the 256 bins of its channel begin."""
+    """Return for each of `_SMALL` interleaved samples the first of the 256 bins of its channel."""
     return np.resize(np.arange(channels) * 256, _SMALL)
 
 
 @cache
 def _powers(bins: int) -> Array:
-    """Values and their squares (bins,2)."""
+    """Return values and their squares (bins,2)."""
     values = np.arange(bins, dtype=np.int64)
     return np.stack([values, values * values], axis=1)

@@ -1,4 +1,4 @@
-"""Per-image values, and their sums over images: the conventions behind many published constants."""
+"""Values of single images and their sums over images: the conventions behind many published constants."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 
 class ImageMoments(NamedTuple):
-    """What one image says, per channel, in levels as stored.
+    """Statistics of one image, per channel, in levels as stored.
 
     Attributes:
         weight: number of pixels, or the sum of their weights.
         mean: mean.
         std: population standard deviation.
-        sample_std: the same with N-1, or None where there is one pixel.
+        sample_std: the same with N-1, or None for a single pixel.
         low: smallest value.
         high: largest value.
     """
@@ -29,7 +29,7 @@ class ImageMoments(NamedTuple):
 class PerImage:
     """Sums over images of per-image values: the conventions behind many published constants.
 
-    Every value is a float64, rounded once from exact integers, and held as an integer multiple of 2^-bits.
+    Every value is a float64, rounded once from exact integers, and stored as an integer multiple of 2^-bits.
     """
 
     channels: int
@@ -50,20 +50,20 @@ class PerImage:
                 setattr(self, name, [0] * self.channels)
 
     def add(self, other: "PerImage", sign: int = 1) -> None:
-        """Add (or, with sign -1, take away) the sums of other images."""
+        """Add the sums of other images, or subtract them with sign -1."""
         self.images += sign * other.images
         self.sampled += sign * other.sampled
         for name in self.SUMS:
-            mine, theirs = getattr(self, name), getattr(other, name)
-            setattr(self, name, [a + sign * b for a, b in zip(mine, theirs, strict=True)])
+            pairs = zip(getattr(self, name), getattr(other, name), strict=True)
+            setattr(self, name, [a + sign * b for a, b in pairs])
 
     def state(self) -> dict[str, Any]:
-        """Give the sums as JSON values; large integers as text, which no reader rounds."""
+        """Return the sums as JSON values; large integers as text, which no reader rounds."""
         sums = {name: [str(v) for v in getattr(self, name)] for name in self.SUMS}
         return {"bits": self.bits, "images": self.images, "sampled": self.sampled, **sums}
 
     def is_valid(self, limit: int) -> bool:
-        """Say whether these can be sums over images whose values stay below `limit`."""
+        """Return True if these can be sums over images whose values stay below `limit`."""
         levels = self.images * limit << self.bits
         below = all(abs(v) <= levels for name in ("mean", "std") for v in getattr(self, name))
         spreads = all(v >= 0 for name in ("std", "sample_std", "variance") for v in getattr(self, name))
@@ -71,7 +71,7 @@ class PerImage:
 
     @classmethod
     def from_state(cls, channels: int, bits: int, state: Mapping[str, Any]) -> "PerImage":
-        """Read what `state` gave."""
+        """Rebuild from `state`."""
         sums = {name: [int(v) for v in state[name]] for name in cls.SUMS}
         if any(len(v) != channels for v in sums.values()) or state["bits"] != bits:
             raise ValueError("per-image sums of another number of channels or another scale")

@@ -1,6 +1,6 @@
-"""One image's counts in few bytes, so that it can be taken out of a sum when its file is gone.
+"""One image's counts in few bytes, so that they can be subtracted from a sum when the file is gone.
 
-Nearly everything follows from the histogram, which is kept as differences between neighbouring bins: those of a
+Nearly everything follows from the histogram, which is stored as differences between neighboring bins: those of a
 photograph are small and deflate well. 150 photographs of 0.2 megapixels took 830 bytes each, in 60 us.
 """
 
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from normcli.tally import Tally
 from normcli.tally.floats import Floats
 from normcli.tally.integers import Integers
+from normcli.tally.tally import Tally
 
 Array = np.ndarray[Any, Any]
 
@@ -21,7 +21,7 @@ _BINS = {"uint8": 256, "uint16": 65536, "float": 65536}
 _MOST_CHANNELS = 4096
 _LONGEST_HEAD = 1 << 24
 _HEAD = struct.Struct("<IB")  # bytes of the head, bytes of a bin
-# what most heads consist of: deflate refers to it in place of spelling it out
+# preset dictionary of deflate: what most heads consist of
 _USUAL = (
     b'{"bucket":[1,"float",65535],"composition":{"alpha":1,"bands":1,"cmyk":1,"damaged":1,"icc":1,"multi-frame":1,'
     b'"depth:16":1,"exif":1,"format:TIFF":1,"format:PNG":1,"mode:I;16":1,"mode:L":1,"bucket":[1,"uint16",1],'
@@ -30,10 +30,10 @@ _USUAL = (
 
 
 def to_bytes(tally: Tally) -> bytes:
-    """Pack the tally of exactly one image.
+    """Serialize the tally of exactly one image.
 
     Raises:
-        ValueError: of none, or of several.
+        ValueError: no image, or several.
     """
     ((key, bucket),) = tally.buckets.items()
     if bucket.images != 1 or len(tally.groups) > 1:
@@ -57,10 +57,12 @@ def to_bytes(tally: Tally) -> bytes:
 
 
 def from_bytes(data: bytes) -> Tally:
-    """Read what `to_bytes` returned: the same tally, to the last bit.
+    """Rebuild the tally from the bytes of `to_bytes`: the same to the last bit.
+
+    Memory is bounded by what one image's counts take, whatever the bytes are.
 
     Raises:
-        ValueError, KeyError, TypeError: not such a packing; never more memory than an image's counts take.
+        ValueError, KeyError, TypeError: not the bytes of `to_bytes`.
     """
     inflate = zlib.decompressobj(zdict=_USUAL)
     try:
@@ -77,19 +79,19 @@ def from_bytes(data: bytes) -> Tally:
     tally, key = Tally(), (channels, dtype, unit)
     weights = histogram.sum(axis=1)
     if (histogram < 0).any() or (weights != weights[0]).any() or not 0 < weights[0] < 1 << 62:
-        raise ValueError("counts that no image can have")
+        raise ValueError("inconsistent counts")
     if dtype == "float":
         floats = tally.buckets[key] = Floats(channels)
         total, squares = ([int(v, 16) for v in head[name]] for name in ("total", "squares"))
         by_channel: list[Any] = [total, squares]
         extremes = np.array(head["extremes"], np.float64)
         if extremes.shape != (channels, 2) or not np.isfinite(extremes).all():
-            raise ValueError("extremes that no image can have")
+            raise ValueError("extremes of the wrong shape, or not finite")
         if any(len(row) != channels for row in by_channel):
             raise ValueError("sums of another number of channels")
         weight = int(weights[0])
         if any(weight * q < t * t for t, q in zip(total, squares, strict=True)):
-            raise ValueError("sums that no image can have")
+            raise ValueError("inconsistent sums")
         floats.count_sums(weight, int(head["left_out"]), histogram, total, squares, extremes)
     else:
         integers = tally.buckets[key] = Integers(*key)
@@ -103,7 +105,7 @@ def from_bytes(data: bytes) -> Tally:
 
 
 def _planes(histogram: Array, width: int) -> bytes:
-    """Differences of neighbouring bins, sign in the lowest bit, the lowest bytes of all bins first."""
+    """Return differences of neighboring bins: sign in the lowest bit, the lowest bytes of all bins first."""
     steps = np.diff(histogram, axis=1, prepend=0)
     folded = (steps << 1) ^ (steps >> 63)
     return folded.astype(f"<u{width}").view(np.uint8).reshape(-1, width).T.tobytes()

@@ -20,52 +20,52 @@ Counts = NDArray[np.int64]
 class SmallImageBuffer:
     """Images of one number of channels that wait to be counted together.
 
-    >>> waiting = SmallImageBuffer(1)
-    >>> waiting.add(np.array([[[1], [2]]], np.uint8))
-    >>> histogram, sums = waiting.flush()
+    >>> buffer = SmallImageBuffer(1)
+    >>> buffer.add(np.array([[[1], [2]]], np.uint8))
+    >>> histogram, sums = buffer.flush()
     >>> histogram[0, :4].tolist(), [(n, s.tolist()) for n, s in sums]
     ([0, 1, 1, 0], [(2, [[[3, 5]]])])
     """
 
     def __init__(self, channels: int) -> None:
         self._channels = channels
-        self._held: dict[int, list[bytes]] = {}  # by number of pixels
+        self._images: dict[int, list[bytes]] = {}  # by number of pixels
         self._size = 0
 
     def __len__(self) -> int:
-        return sum(map(len, self._held.values()))
+        return sum(map(len, self._images.values()))
 
     @staticmethod
     def accepts(pixels: NDArray[np.generic]) -> bool:
-        """Say whether an image (H,W,C) is one of these."""
+        """Return True if an image (H,W,C) is small enough to be buffered."""
         return pixels.size <= LARGEST and pixels.dtype.char == "B" and pixels.shape[2] in _MODES
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to count them."""
+        """Return True if it is time to flush the buffer."""
         return self._size >= _FULL
 
     def add(self, pixels: Pixels) -> None:
-        """Keep a copy of an image (H,W,C)."""
+        """Store a copy of an image (H,W,C)."""
         data = pixels.tobytes()
         self._size += len(data)
-        self._held.setdefault(len(data) // self._channels, []).append(data)
+        self._images.setdefault(len(data) // self._channels, []).append(data)
 
     def flush(self) -> tuple[Counts, Iterator[tuple[int, Counts]]]:
-        """Count and forget them.
+        """Count the images and empty the buffer.
 
         Returns:
             Their histogram (C,256); and for images of one size their number of pixels, and each one's sums of values
             and of squares (B,C,2).
         """
-        held, self._held, self._size = self._held, {}, 0
-        blocks = {pixels: b"".join(images) for pixels, images in held.items()}
+        images, self._images, self._size = self._images, {}, 0
+        blocks = {pixels: b"".join(data) for pixels, data in images.items()}
         histogram = histogram_of(b"".join(blocks.values()), self._channels)
         return histogram, ((pixels, _sums(block, pixels, self._channels)) for pixels, block in blocks.items())
 
 
 def histogram_of(samples: bytes | Pixels, channels: int) -> Counts:
-    """Histogram (C,256) of interleaved samples of one or three channels, by Pillow.
+    """Compute the histogram (C,256) of interleaved samples of one or three channels, by Pillow.
 
     >>> histogram_of(bytes([0, 255, 255]), 3)[:, 255].tolist()
     [0, 1, 1]
@@ -76,7 +76,7 @@ def histogram_of(samples: bytes | Pixels, channels: int) -> Counts:
 
 
 def _sums(block: bytes, pixels: int, channels: int) -> Counts:
-    """Sums of values and of squares (B,C,2); the squares of `LARGEST` samples stay below 2^32."""
+    """Compute sums of values and of squares (B,C,2); the squares of `LARGEST` samples stay below 2^32."""
     planes = np.frombuffer(block, np.uint8).reshape(-1, pixels, channels).transpose(0, 2, 1)
     values = np.ascontiguousarray(planes).astype(np.uint32)
     squares = np.einsum("bcp,bcp->bc", values, values)

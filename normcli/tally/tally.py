@@ -1,0 +1,213 @@
+"""The tally of a set of images: buckets by channels and depth, notes, failures, groups and a digest."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from normcli.tally.floats import Floats
+from normcli.tally.groups import Group
+from normcli.tally.integers import Integers
+from normcli.tally.per_image import ImageMoments
+from normcli.tally.small_images import SmallImageBuffer
+
+Array = np.ndarray[Any, Any]
+
+DIGEST_MODULUS = 1 << 128
+_KINDS = {"B": "uint8", "H": "uint16", "f": "float", "d": "float"}  # of dtype.char; dtype.name takes 6 us
+
+Bucket = Integers | Floats
+
+
+class Tally:
+    """Exact counts of any set of images; `a + b` and `a - b` are the counts of the union and difference.
+
+    Each number of channels and each depth has a bucket of its own, so that one pass can count a mixed folder.
+
+    >>> import numpy as np
+    >>> a, b = Tally(), Tally()
+    >>> _ = a.count(np.zeros((2, 2, 3), np.uint8)); _ = b.count(np.ones((4, 4, 1), np.uint16))
+    >>> (a + b).images, ((a + b) - b).state() == a.state()
+    (2, True)
+    """
+
+    def __init__(self) -> None:
+        self.buckets: dict[tuple[int, str, int], Bucket] = {}
+        self._composition: Counter[str] = Counter()
+        self._noted: Counter[tuple[str, ...]] = Counter()  # not yet in the composition
+        self.failed: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.digest = 0
+        self.groups: dict[str, Group] = {}
+
+    @property
+    def images(self) -> int:
+        """Return the number of images counted."""
+        return sum(bucket.per_image.images for bucket in self.buckets.values())
+
+    @property
+    def composition(self) -> Counter[str]:
+        """Return the number of images by note."""
+        for notes, images in self._noted.items():
+            for note in notes:
+                self._composition[note] += images
+        self._noted.clear()
+        return self._composition
+
+    def count(
+        self,
+        pixels: Array,
+        weights: Array | None = None,
+        *,
+        nan: str = "error",
+        notes: tuple[str, ...] = (),
+        data: bytes | memoryview | None = None,
+        group: str | None = None,
+        moments: bool = False,
+    ) -> ImageMoments | None:
+        """Add one image.
+
+        Args:
+            pixels: (H,W,C) of uint8, uint16, float32 or float64.
+            weights: (H,W) of the same integer dtype, or None.
+            nan: what a NaN or infinity does: "error" or "skip" (that pixel).
+            notes: properties that the composition counts, such as "mode:RGB".
+            data: the encoded bytes, for the digest.
+            group: the group that the image belongs to, if any.
+            moments: compute the image's own moments, at some cost.
+
+        Returns:
+            The image's own moments; None for integer images unless `moments` asks for them.
+
+        Raises:
+            InputError: see `nan`; the tally is then unchanged.
+        """
+        dtype = bucket_dtype(pixels)
+        unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
+        key = (pixels.shape[2], dtype, unit)
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
+        own: ImageMoments | None = None
+        by_channel: list[Any]
+        if isinstance(bucket, Floats):
+            own, *by_channel = bucket.count(pixels, nan)
+            weight = own.weight
+        elif group is None and not moments and weights is None and SmallImageBuffer.accepts(pixels):
+            bucket.count_later(pixels)
+        else:
+            weight, sums = bucket.count(pixels, weights)
+            by_channel = [sums[:, 0], sums[:, 1]]
+            own = bucket.moments(weight, sums, pixels, weights) if moments else None
+        self.buckets[key] = bucket
+        if group is not None:
+            self.count_in_group(group, key, weight, by_channel)
+        self._noted[notes] += 1
+        if data is not None:
+            self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
+        return own
+
+    def count_in_group(self, group: str, key: tuple[int, str, int], weight: int, by_channel: list[Any]) -> None:
+        """Add one image to a group: its weight, and per channel its sums of values and of squares."""
+        total, squares = ([int(v) for v in row] for row in by_channel)
+        self.groups.setdefault(group, Group()).count(key, weight, total, squares)
+
+    def __add__(self, other: "Tally") -> "Tally":
+        union = Tally()
+        union.add(self)
+        union.add(other)
+        return union
+
+    def __sub__(self, other: "Tally") -> "Tally":
+        difference = Tally()
+        difference.add(self)
+        difference.add(other, -1)
+        return difference
+
+    def add(self, other: "Tally", sign: int = 1) -> None:
+        """Add another tally in place, or subtract it with sign -1; buckets left empty are dropped."""
+        for key, addend in other.buckets.items():
+            bucket = self.buckets.get(key)
+            if bucket is None:
+                bucket = self.buckets[key] = Floats(key[0]) if key[1] == "float" else Integers(*key)
+            bucket.add(addend, sign)  # type: ignore[arg-type]
+            if bucket.is_empty():
+                del self.buckets[key]
+        for name in ("composition", "failed", "skipped"):
+            counter, addends = getattr(self, name), getattr(other, name)
+            for key_, count in addends.items():
+                counter[key_] += sign * count
+                if counter[key_] == 0:
+                    del counter[key_]
+        self.digest = (self.digest + sign * other.digest) % DIGEST_MODULUS
+        for name, group in other.groups.items():
+            own_group = self.groups.setdefault(name, Group())
+            own_group.add(group, sign)
+            if not own_group.parts:
+                del self.groups[name]
+
+    def is_valid(self) -> bool:
+        """Return True if this can be the tally of some images: false after subtracting images that were not in it."""
+        counters = (self.composition, self.failed, self.skipped)
+        return (
+            all(bucket.is_valid() for bucket in self.buckets.values())
+            and self._notes_agree()
+            and all(count >= 0 for counter in counters for count in counter.values())
+            and all(group.is_valid() for group in self.groups.values())
+        )
+
+    def _notes_agree(self) -> bool:
+        """Return True if every image has one format, one mode and one depth, where these were noted at all."""
+        images = self.images
+        sums: Counter[str] = Counter()
+        for note, count in self.composition.items():
+            kind_, colon, _ = note.partition(":")
+            sums[kind_] += count if colon else 0
+            if count > images and note != "ignored-pixels":  # the one note that counts no images
+                return False
+        return all(total in (0, images) for kind_, total in sums.items() if kind_ in ("format", "mode", "depth"))
+
+    def state(self) -> dict[str, Any]:
+        """Return everything as JSON values, in an order that does not depend on how it was counted."""
+        state: dict[str, Any] = {
+            "buckets": [self.buckets[key].state() for key in sorted(self.buckets)],
+            "composition": dict(sorted(self.composition.items())),
+            "failed": dict(sorted(self.failed.items())),
+            "skipped": dict(sorted(self.skipped.items())),
+            "digest": f"{self.digest:032x}",
+        }
+        if self.groups:
+            state["groups"] = {name: self.groups[name].state() for name in sorted(self.groups)}
+        return state
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "Tally":
+        """Rebuild a tally from its `state`.
+
+        Raises:
+            ValueError, KeyError, TypeError: not the state of a tally.
+        """
+        tally = cls()
+        for entry in state["buckets"]:
+            bucket: Bucket = Floats.from_state(entry) if entry["dtype"] == "float" else Integers.from_state(entry)
+            tally.buckets[bucket.channels, bucket.dtype, bucket.unit] = bucket
+        for name in ("composition", "failed", "skipped"):
+            getattr(tally, name).update({str(k): int(v) for k, v in state[name].items()})
+        tally.digest = int(state["digest"], 16)
+        for name, group in state.get("groups", {}).items():
+            tally.groups[name] = Group.from_state(group)
+        if not tally.is_valid():
+            raise ValueError("inconsistent counts")
+        return tally
+
+
+def bucket_dtype(pixels: Array) -> str:
+    """Return the type of the bucket that pixels are counted in: "uint8", "uint16" or "float"."""
+    return _KINDS[pixels.dtype.char]
+
+
+def digest(data: bytes | memoryview) -> int:
+    """Return the first 128 bits of SHA-256 of an item's bytes: the fastest hash in the standard library here."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:16], "big")
