@@ -542,7 +542,7 @@ def test_npz_and_safetensors_hold_their_affine(photos: Path, tmp_path: Path) -> 
     with np.load(tmp_path / "z/gray.png.npz") as found:
         levels = (found["image"].astype(np.float64) - found["shift"][:, None, None]) / found["scale"][:, None, None]
         assert np.array_equal(np.rint(levels)[0], photograph(20, 30, 1)[:, :, 0])
-    safetensors = pytest.importorskip("safetensors", reason="needs the [safetensors] extra")
+    safetensors = pytest.importorskip("safetensors", reason="needs safetensors: pip install safetensors")
     normcli.apply(photos / "gray.png", out=tmp_path / "s", scheme="signed", to="safetensors")
     with safetensors.safe_open(tmp_path / "s/gray.png.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["shift"]) == [-1.0] and file.get_tensor("image").shape == (1, 20, 30)

@@ -201,7 +201,7 @@ def test_pipes(run, here):
     wanted = nn.rms_norm(nn.group_norm(activations(), layout="NCHW", groups=2), axes="-1")
     np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
     cut = run("tensor", "rms-norm", "-", "--axes=-1", "-o", "z.npy", input=first.stdout[:-8])
-    refused(cut, 1, "stdin: the header claims 1440 bytes, 1432 came")
+    refused(cut, 1, "stdin: the header claims 1440 bytes, 1432 arrived")
     assert not (here / "z.npy").exists()
 
 
@@ -246,7 +246,7 @@ def test_containers_keep_their_keys(run, here):
 
 
 def test_safetensors_are_the_librarys(run, here):
-    library = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install -e '.[safetensors]'")
+    library = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install safetensors")
     library.save_file({"x": activations(0), "n": np.arange(7)}, here / "x.safetensors")
     done = run("tensor", "instance-norm", "x.safetensors:x", *NCHW, "-o", "y.safetensors")
     assert done.returncode == 0, done.stderr

@@ -5,21 +5,22 @@ Each is made as a list of buffers: an array goes to the file without being copie
 
 import io
 import json
-import zipfile
-from functools import lru_cache
+import math
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from normcli.errors import InputError, MissingExtraError
+from normcli.errors import InputError
 from normcli.kernels.affine import Affine
+from normcli.storage.npy_format import npy_header, write_npz
+from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
 
 Array = np.ndarray[Any, Any]
 Parts = list[Any]
 
 SUFFIXES = {"npy": ".npy", "npz": ".npz", "safetensors": ".safetensors"}
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip must hold a time; np.savez takes now, and no two runs give the same bytes
 
 
 def write(kind: str, array: Array, affine: Affine) -> Parts:
@@ -41,7 +42,7 @@ def read(kind: str, path: str | Path) -> Array:
     """
     try:
         if kind == "safetensors":
-            found = _safetensors_module().load_file(path)["image"]
+            found = _read_safetensors(path)
         else:
             found = np.load(path, allow_pickle=False)
             if kind == "npz":
@@ -49,20 +50,9 @@ def read(kind: str, path: str | Path) -> Array:
                     found = found["image"]
     except FileNotFoundError:
         raise InputError("missing", "no such file") from None
-    except MissingExtraError:
-        raise
     except Exception as error:  # zipfile, json, struct and NumPy raise what they like on damaged files
         raise InputError("damaged", f"not the {kind} file it was: {' '.join(str(error).split())}") from None
     return np.asarray(found)
-
-
-@lru_cache(maxsize=256)
-def npy_header(shape: tuple[int, ...], dtype: str) -> bytes:
-    """The bytes before the values of a .npy file."""
-    buffer = io.BytesIO()
-    description = np.lib.format.dtype_to_descr(np.dtype(dtype))
-    np.lib.format.write_array_header_1_0(buffer, {"descr": description, "fortran_order": False, "shape": shape})
-    return buffer.getvalue()
 
 
 def _npy(array: Array, affine: Affine) -> Parts:
@@ -71,25 +61,18 @@ def _npy(array: Array, affine: Affine) -> Parts:
 
 def _npz(array: Array, affine: Affine) -> Parts:
     buffer = io.BytesIO()
-    members = {"image": array, "scale": np.array(affine[0]), "shift": np.array(affine[1])}
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        for name, value in members.items():
-            info = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
-            info.external_attr = 0o644 << 16
-            with archive.open(info, "w", force_zip64=True) as member:
-                for part in _npy(value, affine):
-                    member.write(memoryview(part).cast("B"))
+    write_npz(buffer, {"image": array, "scale": np.array(affine[0]), "shift": np.array(affine[1])}, mode=0o644)
     return [buffer.getbuffer()]
 
 
 def _safetensors(array: Array, affine: Affine) -> Parts:
     metadata = {"scale": json.dumps(affine[0]), "shift": json.dumps(affine[1])}
-    return [_safetensors_module().save({"image": array}, metadata)]
+    return [safetensors_header({"image": (array.shape, array.dtype)}, metadata), array]
 
 
-def _safetensors_module() -> Any:
-    try:
-        import safetensors.numpy
-    except ImportError:
-        raise MissingExtraError(".safetensors", "safetensors", "safetensors") from None
-    return safetensors.numpy
+def _read_safetensors(path: str | Path) -> Array:
+    with Path(path).open("rb") as file:
+        tensors, _ = read_safetensors_header(file, os.fstat(file.fileno()).st_size)
+        image = tensors["image"]
+        file.seek(image.start)
+        return np.fromfile(file, image.dtype, math.prod(image.shape)).reshape(image.shape)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli import storage
-from normcli.sinks.files import npy_header
+from normcli.storage.npy_format import npy_header
 
 ARRAY, INDEX = "stack.npy", "index.csv"
 

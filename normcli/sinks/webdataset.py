@@ -76,13 +76,13 @@ def array_at(path: str, offset: int, size: int) -> Any:
     """
     import numpy as np
 
-    from normcli.sources import npy
+    from normcli.storage.npy_format import parse_npy_header
 
     name = os.path.basename(path)  # noqa: PTH119
     try:
         head = read_at(path, offset - BLOCK, BLOCK)
         kind, claimed = parse_header(head, offset - BLOCK)
-        found = npy.parse_npy_header(data := read_at(path, offset, size))
+        found = parse_npy_header(data := read_at(path, offset, size))
         if (kind, claimed) != (b"0", size) or found.fortran:
             raise InputError("damaged", "another member lies where its array was")
         return np.frombuffer(data, found.dtype, offset=found.start).reshape(found.shape)

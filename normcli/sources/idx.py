@@ -7,8 +7,9 @@ from typing import Any
 
 from normcli.errors import InputError
 from normcli.sources.item import Item, Listing, Skipped
-from normcli.sources.npy import LARGEST_HELD, ArrayHeader, resolve_layout, slice_images
+from normcli.sources.npy import LARGEST_HELD, resolve_layout, slice_images
 from normcli.storage import is_remote
+from normcli.storage.npy_format import ArrayHeader
 from normcli.storage.reader import Reader, Stream
 
 _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}

@@ -3,7 +3,6 @@
 One image of a plain .npy is a span of the file, read in the worker; a compressed .npz is read as it inflates.
 """
 
-import ast
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -14,25 +13,15 @@ from normcli.errors import InputError, UsageError
 from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.sources.zip import ZipEntry, walk_directory
 from normcli.storage.byte_sources import Stamp, read_at
+from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
 
-_LONGEST_HEADER = 10_000  # numpy's own limit
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
-_MAGIC = b"\x93NUMPY"
 ReadBytes = Callable[
     [int, int], bytes | bytearray | None
 ]  # offset, size: the bytes where only the reader can give them
 _FEW = (1, 2, 3, 4)  # channels
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
-
-
-class ArrayHeader(NamedTuple):
-    """What an .npy header says, and where the values begin."""
-
-    dtype: str
-    fortran: bool
-    shape: tuple[int, ...]
-    start: int
 
 
 class ArraySlice(NamedTuple):
@@ -117,7 +106,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
         if reader.at(0, 4) == b"PK\3\4":
             yield from _archive(reader, listing)
             return
-        array = parse_npy_header(reader.at(0, _LONGEST_HEADER + 12))
+        array = parse_npy_header(reader.at(0, MAX_HEADER))
         layout = resolve_layout(source, array, listing.layout)
         whole = prod(array.shape) * _itemsize(array.dtype)
         if array.start + whole > reader.size:
@@ -156,42 +145,6 @@ def slice_images(
         held = read_bytes(offset, size)
         load = ArraySlice(source, offset, array.dtype, shape, first, stamp, held)
         yield Item(key, load, None if labels is None else str(labels[i]))
-
-
-def parse_npy_header(data: bytes | bytearray) -> ArrayHeader:
-    """Read an .npy header without evaluating anything.
-
-    Raises:
-        InputError: not an .npy, damaged, or an array of objects.
-    """
-    if data[:6] != _MAGIC or len(data) < 12:
-        raise InputError("not-an-array", "not a NumPy file")
-    start, form = (10, "<H") if data[6] == 1 else (12, "<I")
-    (length,) = struct.unpack_from(form, data, 8)
-    if length > _LONGEST_HEADER:
-        raise InputError("damaged", f"a header of {length} bytes")
-    if len(data) < start + length:
-        raise InputError("truncated", "the file is cut short inside its header")
-    try:
-        found = ast.literal_eval(data[start : start + length].decode("latin-1").strip())
-        dtype, fortran, shape = found["descr"], bool(found["fortran_order"]), tuple(found["shape"])
-    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError):
-        raise InputError("damaged", "a damaged NumPy header") from None
-    if not isinstance(dtype, str) or dtype[-1:] == "O" or "O" in dtype:
-        raise InputError("unsupported", "an array of objects or records, which would have to be unpickled")
-    _check_dtype(dtype)
-    if not all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 1 << 48 for n in shape):
-        raise InputError("damaged", "a damaged NumPy header")
-    return ArrayHeader(dtype, fortran, shape, start + length)
-
-
-def _check_dtype(dtype: str) -> None:
-    import numpy as np
-
-    try:
-        np.dtype(dtype)
-    except Exception:  # NumPy parses it as Python: TypeError, ValueError, SyntaxError, …
-        raise InputError("damaged", f"an array of unknown type {dtype[:40]!r}") from None
 
 
 def resolve_layout(source: str, array: ArrayHeader, layout: str) -> str:
@@ -240,7 +193,7 @@ def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skipped]:
         if entry.name.endswith(".npy") and entry.method in (0, 8):
             name = entry.name.removesuffix(".npy")
             try:
-                found[name] = entry, parse_npy_header(_Inflating(reader, entry).at(0, _LONGEST_HEADER + 12))
+                found[name] = entry, parse_npy_header(_Inflating(reader, entry).at(0, MAX_HEADER))
             except InputError as error:
                 if listing.column in (None, name):
                     yield failed_item(f"{source}/{name}", error.reason, error.message)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from normcli import storage
 from normcli.errors import TensorError, UsageError
 from normcli.tensor import npy, safetensors, torch
-from normcli.tensor.raw import Stored
+from normcli.tensor.raw import StoredTensor
 
 Array = NDArray[Any]
 
@@ -59,7 +59,7 @@ def open_tensors(given: str, *, stdin: IO[bytes] | None = None, limit: int | Non
     if given == "-":
         if stdin is None:
             raise UsageError("- stands for stdin, which is not to be read here")
-        return {"": npy.read_stream(stdin, "stdin", limit)}
+        return {"": npy.read_npy_stream(stdin, "stdin", limit)}
     name, key = split_key(given)
     path, kind = Path(name), suffix(name)
     try:
@@ -94,9 +94,9 @@ def _one(found: Mapping[str, Any], name: str, key: str | None) -> dict[str, Any]
 
 def load(tensor: Any) -> Array:
     """Read a tensor whole."""
-    if isinstance(tensor, Stored):
+    if isinstance(tensor, StoredTensor):
         with tensor:
-            return tensor.whole()
+            return tensor.read_all()
     return np.asarray(tensor)
 
 

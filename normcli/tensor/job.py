@@ -18,7 +18,7 @@ from normcli.tensor.normalizers.moments import Moments, channel_moments
 from normcli.tensor.normalizers.registry import State
 from normcli.tensor.normalizers.running import COUNTER, LABELS, require_two_values
 from normcli.tensor.normalizers.views import channels
-from normcli.tensor.raw import Stored
+from normcli.tensor.raw import StoredTensor
 
 log = logging.getLogger("normcli.tensors")
 
@@ -160,7 +160,7 @@ def _reading(job: Job, given: str) -> Iterator[dict[str, Any]]:
         yield found
     finally:
         for tensor in found.values():
-            if isinstance(tensor, Stored):
+            if isinstance(tensor, StoredTensor):
                 tensor.close()
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli.errors import TensorError
+from normcli.storage.npy_format import bytes_of
 
 CHUNK = 1 << 30  # Linux moves at most 2 GiB in one call
 
@@ -29,7 +30,7 @@ def stamp_of(handle: int) -> Stamp:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-class Stored:
+class StoredTensor:
     """A tensor in a file: shape, dtype, and samples read when a slice asks for them."""
 
     def __init__(
@@ -49,7 +50,7 @@ class Stored:
         start, stop, _ = samples.indices(self.shape[0])
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         out = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
-        view = content(out)
+        view = bytes_of(out)
         at, done = self.offset + start * per_sample, 0
         while done < len(view):
             got = os.preadv(self._handle(), [view[done : done + CHUNK]], at + done)
@@ -60,11 +61,11 @@ class Stored:
             raise TensorError(f"{self.path}: it changed while it was read")  # two passes must see the same tensor
         return out
 
-    def whole(self) -> NDArray[Any]:
+    def read_all(self) -> NDArray[Any]:
         """Read all of it."""
         if self.shape:
             return self[0 : self.shape[0]]
-        return Stored(self.path, self.offset, (1,), self.dtype, self.stamp)._only().reshape(())
+        return StoredTensor(self.path, self.offset, (1,), self.dtype, self.stamp)._only().reshape(())
 
     def _only(self) -> NDArray[Any]:
         with self:
@@ -76,7 +77,7 @@ class Stored:
             self._file.close()
             self._file = None
 
-    def __enter__(self) -> "Stored":
+    def __enter__(self) -> "StoredTensor":
         return self
 
     def __exit__(
@@ -85,7 +86,7 @@ class Stored:
         self.close()
 
 
-class Reserved:
+class ReservedTensor:
     """A tensor in a file that is being made: its space is reserved, slices of samples are put into it."""
 
     def __init__(self, path: Path, head: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -108,7 +109,7 @@ class Reserved:
         start, _, _ = samples.indices(self.shape[0])
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         data = np.ascontiguousarray(block, self.dtype)
-        view = content(data)
+        view = bytes_of(data)
         at, done = self._head + start * per_sample, 0
         while done < len(view):
             done += os.pwrite(self._file.fileno(), view[done : done + CHUNK], at + done)
@@ -116,12 +117,6 @@ class Reserved:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def content(array: NDArray[Any]) -> memoryview:
-    """Give the bytes of a contiguous array without copying them."""
-    flat: Any = array.reshape(-1).view(np.uint8)
-    return memoryview(flat)
 
 
 def reserve(handle: int, size: int) -> None:

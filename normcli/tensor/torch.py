@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli.errors import MissingExtraError, TensorError
-from normcli.tensor.safetensors import bfloat16
+from normcli.storage.safetensors_format import bfloat16
 
 
 def _library() -> Any:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
+from normcli.storage.safetensors_format import bfloat16
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, current, parallel_blocks, read_all
 
 Layout = Literal["NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC", "NTC"]
@@ -52,7 +53,7 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
     if dtype is not None:
         if dtype not in get_args(Dtype):
             raise unknown("dtype", dtype, get_args(Dtype))
-        return _bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
+        return bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     kind = x.dtype
     if kind.kind == "f" and kind.itemsize <= 8:
         native: np.dtype[Any] = np.dtype(f"f{kind.itemsize}")
@@ -62,17 +63,6 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
     if kind.name == "bfloat16":
         return kind
     raise TensorError(f"dtype {kind} cannot be normalized: give float16/32/64, bfloat16 or integers")
-
-
-def _bfloat16() -> np.dtype[Any]:
-    try:
-        import ml_dtypes
-    except ImportError:
-        from normcli.errors import MissingExtraError
-
-        raise MissingExtraError("bfloat16", "ml_dtypes", "safetensors") from None
-    found: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-    return found
 
 
 def cast(y: Array, dtype: np.dtype[Any]) -> Array:
