@@ -9,15 +9,15 @@ from conftest import encoded, photograph
 from PIL import Image
 
 import normcli
-from normcli import storage
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import beside, settle
+from normcli.storage import versions
 
 
 @pytest.fixture(autouse=True)
 def files_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests write counts as old enough to tell its version."""
-    monkeypatch.setattr(storage, "RECENT", 0)
+    monkeypatch.setattr(versions, "RECENT", 0)
 
 
 @pytest.fixture

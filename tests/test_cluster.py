@@ -40,7 +40,7 @@ def many(tmp_path: Path) -> Path:
 
 
 def test_a_ledger_and_an_update(cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normcli.storage.RECENT", 0)
+    monkeypatch.setattr("normcli.storage.versions.RECENT", 0)
     place = tmp_path / "s.json"
     on = {"engine": "dask", "scheduler": cluster.scheduler_address}
     normcli.stats(many, ledger=f"{place}.ledger", **on).save(place)

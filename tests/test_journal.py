@@ -13,9 +13,9 @@ import pytest
 from conftest import ROOT, Run, encoded, photograph
 
 import normcli
-from normcli import storage
 from normcli.errors import NormcliError, UsageError
 from normcli.runs import stats_checkpoint
+from normcli.storage import files
 
 # the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
 COMMAND = """
@@ -64,17 +64,17 @@ class Reads:
         self._folder = str(folder)
 
     def __enter__(self) -> "Reads":
-        self._read = storage.read
+        self._read = files.read
 
         def read(path: Any, **options: Any) -> bytes:
             self.files += str(path).startswith(self._folder)
             return self._read(path, **options)
 
-        storage.read = read
+        files.read = read
         return self
 
     def __exit__(self, *_: object) -> None:
-        storage.read = self._read
+        files.read = self._read
 
 
 def covered(journal_bytes: bytes) -> int:
@@ -172,7 +172,7 @@ def test_a_finished_journal_spares_all_reading(
     def unread(*_: Any, **__: Any) -> bytes:
         raise AssertionError("a file was read again")
 
-    monkeypatch.setattr("normcli.storage.read", unread)
+    monkeypatch.setattr("normcli.storage.files.read", unread)
     assert counted(folder, resume=kept, engine="serial") == expected
 
 

@@ -15,9 +15,9 @@ from ledgers import first, updated
 from PIL import Image
 
 import normcli
-from normcli import storage
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import beside
+from normcli.storage import files, versions
 
 files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
 
@@ -129,11 +129,11 @@ def test_a_file_written_again_and_dated_back_is_seen(folder: Path, tmp_path: Pat
 
 
 def test_a_file_too_young_to_tell_is_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storage, "RECENT", 10**12)
+    monkeypatch.setattr(versions, "RECENT", 10**12)
     place = tmp_path / "s.json"
     first(folder, place)
     assert updated(folder, place)[1] == Changes(0, 0, 0, 0, 12)
-    monkeypatch.setattr(storage, "RECENT", 0)
+    monkeypatch.setattr(versions, "RECENT", 0)
     assert updated(folder, place)[1].again == 12, "what the ledger could not tell then it cannot tell now"
     assert updated(folder, place)[1].kept == 12
     os.utime(folder / "cat" / "0.jpg", ns=(4 * 10**18, 4 * 10**18))  # dated in the future
@@ -169,7 +169,7 @@ def test_what_failed_for_a_passing_reason_is_tried_again(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = tmp_path / "s.json"
-    read = storage.read
+    read = files.read
 
     def refused(path: Any, **options: Any) -> bytes:
         if str(path).endswith("1.jpg"):
@@ -177,7 +177,7 @@ def test_what_failed_for_a_passing_reason_is_tried_again(
         return read(path, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(storage, "read", refused)
+        patched.setattr(files, "read", refused)
         assert first(folder, place, engine="serial").failed == 2
     summary, changes = updated(folder, place)
     assert (summary.failed, changes.again, changes.kept) == (0, 2, 10)
@@ -255,8 +255,8 @@ def test_ten_thousand_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for i in range(0, 10_000, 500):
         (root / f"{i // 1000}" / f"{i:05d}.png").unlink()
     reads: list[str] = []
-    read = storage.read
-    monkeypatch.setattr(storage, "read", lambda path, **o: reads.append(str(path)) or read(path, **o))
+    read = files.read
+    monkeypatch.setattr(files, "read", lambda path, **o: reads.append(str(path)) or read(path, **o))
     told: list[Changes] = []
     summary = normcli.stats(root, update=place, on_update=told.append)
     assert told == [Changes(9980, 0, 0, 20, 0)]

@@ -18,10 +18,10 @@ from conftest import ROOT, Run, encoded, photograph
 from ledgers import first
 
 import normcli
-from normcli import storage
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import CacheEntry, beside
+from normcli.storage.temp_files import PARTIAL
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes, to_bytes
 
@@ -197,8 +197,8 @@ def test_a_ledger_that_lies_is_one_error(lie: str, folder: Path, tmp_path: Path)
 COMMAND = """
 import os, sys
 from pathlib import Path
-from normcli import storage
-storage.RECENT = 0
+from normcli.storage import versions
+versions.RECENT = 0
 left = int(sys.argv[1])
 def step():
     global left
@@ -241,7 +241,7 @@ def test_killed_at_any_step_the_old_pair_or_the_new_one_is_left(folder: Path, tm
         assert told[0].kept >= 12, "the pair that is left spares the reading"
         seen.add(told[0].new > 0)
     assert steps > 8 and seen == {False, True}, "some kills left the old pair, some the new one"
-    left = {path.name for path in tmp_path.iterdir() if not path.name.endswith(storage.PARTIAL)}
+    left = {path.name for path in tmp_path.iterdir() if not path.name.endswith(PARTIAL)}
     assert left == {"images", "s.json", "s.json.ledger"}
 
 

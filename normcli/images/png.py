@@ -6,7 +6,6 @@ whole and of a kind without say in the pixels, every checksum right up to the en
 """
 
 import logging
-import os
 import struct
 import threading
 import zlib
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli import platforms
 from normcli.images.convert import Decoded, Reading, check_size
 
 log = logging.getLogger("normcli.images")
@@ -146,5 +146,4 @@ def _before_fork() -> None:
         _load(_PAYS)
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+platforms.run_at_fork(before=_before_fork)

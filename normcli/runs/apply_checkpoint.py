@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from normcli import storage
+from normcli import platforms, storage
 from normcli.errors import UsageError
 from normcli.runs.manifest import FILES, NAME, Record, check_same_settings, decode_name, read
 from normcli.runs.names import WORK
@@ -81,7 +81,7 @@ class ApplyCheckpoint:
     def _open(self, resume: bool) -> None:
         os.makedirs(self.work, exist_ok=True)  # noqa: PTH103
         self._lock = open(os.path.join(self.work, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
-        if not _locked(self._lock):
+        if not platforms.lock_file(self._lock):
             raise UsageError(f"another normcli is writing to {self.out}")
         numbers = sorted(int(name[8:]) for name in self._names() if name.startswith("journal-"))
         if resume:
@@ -259,20 +259,6 @@ class ApplyCheckpoint:
             shutil.rmtree(self.work, ignore_errors=True)
             with suppress(OSError):  # not empty: it was not ours alone
                 os.rmdir(self.out)  # noqa: PTH106
-
-
-def _locked(file: IO[bytes]) -> bool:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
 
 
 def _checked(line: bytes) -> Record | None:

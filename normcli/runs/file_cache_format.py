@@ -14,11 +14,12 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 
+from normcli import platforms
 from normcli.errors import InputError, OutputError, StatisticsFileError, UsageError
 from normcli.runs.partial_result import Failure, PartialResult
 from normcli.runs.stats_checkpoint import lock
 from normcli.storage import raise_output_error, sync_folders
-from normcli.storage.byte_sources import open_regular
+from normcli.storage.files import open_regular
 from normcli.storage.temp_files import PARTIAL
 from normcli.summary import Summary
 from normcli.tally import Floats, Tally
@@ -172,7 +173,7 @@ class CacheWriter:
         # always the same name: what a killed run leaves is overwritten by the next
         self._partial = path.with_name(path.name + PARTIAL)
         try:
-            handle = os.open(self._partial, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+            handle = platforms.open_binary(self._partial, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise_output_error(path, error)
         self._file: IO[bytes] = open(handle, "r+b", buffering=1 << 20)  # noqa: SIM115, PTH123
@@ -304,7 +305,7 @@ class CacheReader:
     def line(self, number: int) -> bytes:
         """The line of a record, by its number."""
         start = self._offsets[number]
-        return os.pread(self._file.fileno(), self._offsets[number + 1] - start, start)
+        return platforms.pread(self._file.fileno(), self._offsets[number + 1] - start, start)
 
     def find(self, key: str) -> Iterator[tuple[int, CacheEntry]]:
         """Give the records of a key that were not used yet, and their numbers."""
@@ -365,7 +366,7 @@ def _opened(statistics: Path, wanted: str) -> tuple[IO[bytes], str]:
                 continue
             raise StatisticsFileError(f"{path}: {error.message}") from None
         file = open(handle, "rb")  # noqa: SIM115, PTH123
-        end = os.pread(handle, _LONGEST_END, max(0, size - _LONGEST_END))
+        end = platforms.pread(handle, _LONGEST_END, max(0, size - _LONGEST_END))
         theirs = _object(end.rstrip(b"\n").rpartition(b"\n")[2]).get("statistics")
         if theirs == wanted:
             if path != beside(statistics):

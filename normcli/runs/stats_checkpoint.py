@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from normcli import platforms
 from normcli.errors import NormcliError, OutputError, UsageError
 from normcli.runs.partial_result import PartialResult
 from normcli.sources import Item, Skipped
@@ -62,7 +63,7 @@ class StatsCheckpoint:
     def __init__(self, path: str | Path, settings: Mapping[str, Any]) -> None:
         self._path = Path(path)
         try:
-            self._file: IO[bytes] = open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666), "r+b")  # noqa: SIM115, PTH123
+            self._file: IO[bytes] = open(platforms.open_binary(path, os.O_RDWR | os.O_CREAT), "r+b")  # noqa: SIM115, PTH123
         except OSError as error:
             raise_output_error(path, error)
         self._lines: dict[bytes, list[tuple[int, str, ReplayedBatch]]] = {}
@@ -224,13 +225,5 @@ def lock(file: IO[bytes], path: Path) -> None:
     Raises:
         NormcliError: another run holds it.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: two runs on one journal are the user's to avoid
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise NormcliError(f"{path}: another run is writing it") from None
-    except OSError:  # a file system without locks
-        return
+    if not platforms.lock_file(file):
+        raise NormcliError(f"{path}: another run is writing it")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli import storage
+from normcli import platforms, storage
 from normcli.storage.npy_format import npy_header
 
 ARRAY, INDEX = "stack.npy", "index.csv"
@@ -53,12 +53,9 @@ class Stack(NamedTuple):
         """
         size = self.offset(self.rows)
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            handle = platforms.open_binary(self.path, os.O_RDWR | os.O_CREAT)
             try:
-                if hasattr(os, "posix_fallocate"):
-                    os.posix_fallocate(handle, 0, size)
-                else:
-                    os.truncate(handle, size)
+                platforms.reserve(handle, size)
             finally:
                 os.close(handle)
         except OSError as error:
@@ -73,7 +70,7 @@ class Stack(NamedTuple):
             OutputError: it cannot be written.
         """
         try:
-            handle = os.open(self.path, os.O_WRONLY)
+            handle = platforms.open_binary(self.path, os.O_WRONLY)
             try:
                 storage.write_all(handle, [array], self.offset(row))
             finally:
@@ -83,11 +80,7 @@ class Stack(NamedTuple):
 
     def sync(self) -> None:
         """Make the rows written so far durable."""
-        handle = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        platforms.sync_file(self.path)
 
     def finish(self, rows: list[int], final: str) -> None:
         """Close the gaps that failed images left, write the header, put it under its name.
@@ -108,12 +101,12 @@ class Stack(NamedTuple):
                 os.replace(self.path, path)  # noqa: PTH105
             if len(header) != len(self.header(self.rows)):  # the padding of a .npy header absorbs the digits
                 raise OSError(0, "the header of the stack changed its length")
-            handle = os.open(path, os.O_RDWR)
+            handle = platforms.open_binary(path, os.O_RDWR)
             try:
                 for row, came_from in enumerate(rows):
                     if row != came_from:
                         storage.write_all(
-                            handle, [os.pread(handle, self.row_bytes, self.offset(came_from))], self.offset(row)
+                            handle, [platforms.pread(handle, self.row_bytes, self.offset(came_from))], self.offset(row)
                         )
                 os.ftruncate(handle, self.offset(len(rows)))
                 storage.write_all(handle, [header], 0)

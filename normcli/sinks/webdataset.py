@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from normcli import platforms
 from normcli.errors import InputError
 from normcli.sources.tar import BLOCK, END, parse_header
 from normcli.storage import write_all
@@ -24,7 +25,7 @@ class TarShardWriter:
     """
 
     def __init__(self, path: str) -> None:
-        self._handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._handle = platforms.open_binary(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self.size = 0
 
     def after(self, size: int) -> int:

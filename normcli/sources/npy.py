@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 from normcli.errors import InputError, UsageError
 from normcli.sources.item import Item, Listing, Skipped, failed_item
 from normcli.sources.zip import ZipEntry, walk_directory
-from normcli.storage.byte_sources import Stamp, read_at
+from normcli.storage.byte_sources import read_at
 from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
+from normcli.storage.versions import FileStamp
 
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 ReadBytes = Callable[
@@ -32,7 +33,7 @@ class ArraySlice(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     channels_first: bool
-    stamp: Stamp | None = None
+    stamp: FileStamp | None = None
     held: bytes | bytearray | None = None
 
     def __call__(self) -> Any:
@@ -121,7 +122,7 @@ def slice_images(
     array: ArrayHeader,
     layout: str,
     read_bytes: ReadBytes,
-    stamp: Stamp | None,
+    stamp: FileStamp | None,
     labels: Any = None,
     limit: int | None = None,
 ) -> Iterator[Item]:

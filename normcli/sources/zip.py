@@ -14,8 +14,9 @@ from typing import NamedTuple
 from normcli.errors import InputError
 from normcli.sources.filter import PathFilter, folder_of
 from normcli.sources.item import Item, Listing, Skipped, failed_item
-from normcli.storage.byte_sources import Stamp, read_at
+from normcli.storage.byte_sources import read_at
 from normcli.storage.reader import BOMB_RATIO, Reader
+from normcli.storage.versions import FileStamp
 
 _END, _END64, _LOCATOR64, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
 _LARGEST_MEMBER = 1 << 30  # --max-file-bytes sets another
@@ -47,7 +48,7 @@ class ZipMember(NamedTuple):
     checksum: int
     name: bytes
     limit: int
-    stamp: Stamp | None
+    stamp: FileStamp | None
 
     def __call__(self) -> bytes:
         header = read_at(self.path, self.at, 30, self.stamp)

@@ -8,9 +8,10 @@ import os
 from types import TracebackType
 from typing import IO, Any, Self
 
-from normcli import storage
 from normcli.errors import InputError, MissingExtraError
-from normcli.storage.byte_sources import Stamp, open_regular
+from normcli.storage.files import open_regular, read_error, read_range
+from normcli.storage.paths import is_remote
+from normcli.storage.versions import FileStamp
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most
@@ -33,10 +34,10 @@ class Reader:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.stamp: Stamp | None = None
+        self.stamp: FileStamp | None = None
         self._handle = -1
         self._remote: IO[bytes] | None = None
-        if storage.is_remote(path):
+        if is_remote(path):
             from normcli.storage import remote
 
             self._remote, self.size = remote.open_file(path)
@@ -69,12 +70,9 @@ class Reader:
                 from normcli.storage import remote
 
                 return remote.retried(self.path, lambda: self._read_remote(offset, size))
-            data = os.pread(self._handle, size, offset)
-            while len(data) < size and (more := os.pread(self._handle, size - len(data), offset + len(data))):
-                data += more
-            return data
+            return read_range(self._handle, size, offset)
         except OSError as error:
-            raise storage.read_error(self.path, error) from None
+            raise read_error(self.path, error) from None
 
     def _read_remote(self, offset: int, size: int) -> bytes:
         assert self._remote is not None
@@ -158,7 +156,7 @@ class Stream:
             raise InputError("truncated", "the compressed data ends early") from None
         except (zlib.error, LZMAError, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise storage.read_error(self.path, error) from None
+                raise read_error(self.path, error) from None
             raise InputError("damaged", f"the compressed data is damaged: {error}") from None
         except Exception as error:
             if type(error).__name__ != "ZstdError":  # zstandard may be absent

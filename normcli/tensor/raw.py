@@ -7,7 +7,6 @@ A mapped output dies by SIGBUS on a full disk and mapped inputs count as residen
 import math
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -15,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from normcli import platforms
 from normcli.errors import TensorError
 from normcli.storage.npy_format import bytes_of
 
@@ -53,7 +53,7 @@ class StoredTensor:
         view = bytes_of(out)
         at, done = self.offset + start * per_sample, 0
         while done < len(view):
-            got = os.preadv(self._handle(), [view[done : done + CHUNK]], at + done)
+            got = platforms.pread_into(self._handle(), view[done : done + CHUNK], at + done)
             if not got:
                 raise TensorError(f"{self.path}: it became shorter while it was read")
             done += got
@@ -99,8 +99,8 @@ class ReservedTensor:
         size = len(head) + math.prod(shape) * dtype.itemsize
         self._file = path.open("xb", buffering=0)
         try:
-            reserve(self._file.fileno(), size)
-            os.pwrite(self._file.fileno(), head, 0)
+            platforms.reserve(self._file.fileno(), size)
+            platforms.pwrite(self._file.fileno(), head, 0)
         except OSError:
             self._file.close()
             raise
@@ -112,25 +112,8 @@ class ReservedTensor:
         view = bytes_of(data)
         at, done = self._head + start * per_sample, 0
         while done < len(view):
-            done += os.pwrite(self._file.fileno(), view[done : done + CHUNK], at + done)
+            done += platforms.pwrite(self._file.fileno(), view[done : done + CHUNK], at + done)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
-
-
-def reserve(handle: int, size: int) -> None:
-    """Take the space of a file before it is written, so that a full disk shows now.
-
-    Raises:
-        OSError: no room.
-    """
-    if size and hasattr(os, "posix_fallocate"):
-        try:
-            os.posix_fallocate(handle, 0, size)
-            return
-        except OSError as error:
-            if error.errno not in (22, 95):  # EINVAL, EOPNOTSUPP: this file system cannot reserve
-                raise
-    with suppress(OSError):
-        os.ftruncate(handle, size)

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from normcli import platforms
 from normcli.errors import InputError, TensorError
 from normcli.storage.npy_format import bytes_of
 from normcli.storage.safetensors_format import bfloat16, read_safetensors_header, safetensors_header
-from normcli.tensor.raw import ReservedTensor, StoredTensor, reserve, stamp_of
+from normcli.tensor.raw import ReservedTensor, StoredTensor, stamp_of
 
 
 def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
@@ -55,7 +56,7 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str,
     """
     header = _header({name: (a.shape, a.dtype) for name, a in arrays.items()}, metadata)
     with path.open("xb") as file:
-        reserve(file.fileno(), len(header) + sum(a.nbytes for a in arrays.values()))
+        platforms.reserve(file.fileno(), len(header) + sum(a.nbytes for a in arrays.values()))
         file.write(header)
         for array in arrays.values():
             file.write(bytes_of(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))

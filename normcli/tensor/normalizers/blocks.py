@@ -6,7 +6,6 @@ computed by one thread: so results are the same bits on any machine that runs th
 
 import itertools
 import math
-import os
 import queue
 import threading
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from normcli import platforms
 from normcli.cpus import usable_cpus
 from normcli.errors import TensorError
 
@@ -138,7 +138,7 @@ def _after_fork() -> None:
     _helpers = WorkerThreads()  # the parent's threads do not exist in the child
 
 
-os.register_at_fork(after_in_child=_after_fork)
+platforms.run_at_fork(after_in_child=_after_fork)
 
 
 def parallel_blocks(

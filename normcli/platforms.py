@@ -1,0 +1,242 @@
+"""System calls that Linux, macOS and Windows do not share, behind functions that behave alike on all three.
+
+Every function looks its call up in `os` when it runs; only what a platform lacks is decided once, at import.
+"""
+
+import errno
+import os
+import stat
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+T = TypeVar("T")
+
+IS_WINDOWS = os.name == "nt"
+# without O_BINARY Windows ends a file at Ctrl-Z and writes "\r\n" for "\n"; without O_CLOEXEC a child inherits the file
+_ALWAYS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)  # without it the open of a FIFO waits for a writer, for ever
+NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+_LOCKED_BYTE = 0x7FFF0000  # Windows locks bytes, even against reading: one that no log reaches
+_CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
+_position_locks = [threading.Lock() for _ in range(64)]  # by descriptor
+
+
+def open_binary(path: str | Path, flags: int) -> int:
+    """Open a file of bytes and return its descriptor; a file that is created gets the mode that `open` would give.
+
+    Args:
+        path: a local path.
+        flags: of `os.open`, such as `os.O_WRONLY | os.O_CREAT`.
+
+    Raises:
+        OSError: as `os.open`.
+    """
+    return os.open(path, flags | _ALWAYS, 0o666)
+
+
+if hasattr(os, "pread"):
+
+    def pread(handle: int, size: int, offset: int) -> bytes:
+        """Read at most `size` bytes at `offset`, wherever the descriptor's position is, and leave that as it is."""
+        return os.pread(handle, size, offset)
+
+else:
+
+    def pread(handle: int, size: int, offset: int) -> bytes:
+        """Read at most `size` bytes at `offset`, wherever the descriptor's position is, and leave that as it is."""
+        return _at_offset(handle, offset, lambda: os.read(handle, size))
+
+
+if hasattr(os, "preadv"):
+
+    def pread_into(handle: int, buffer: memoryview, offset: int) -> int:
+        """Read into a buffer from `offset`; return the number of bytes, 0 at the end of the file."""
+        return os.preadv(handle, [buffer], offset)
+
+else:
+
+    def pread_into(handle: int, buffer: memoryview, offset: int) -> int:
+        """Read into a buffer from `offset`; return the number of bytes, 0 at the end of the file."""
+        data = pread(handle, min(len(buffer), 1 << 24), offset)  # a copy: 16 MiB at a time
+        buffer[: len(data)] = data
+        return len(data)
+
+
+if hasattr(os, "pwrite"):
+
+    def pwrite(handle: int, data: Any, offset: int) -> int:
+        """Write at `offset`; return the number of bytes that one call took."""
+        return os.pwrite(handle, data, offset)
+
+else:
+
+    def pwrite(handle: int, data: Any, offset: int) -> int:
+        """Write at `offset`; return the number of bytes that one call took."""
+        return _at_offset(handle, offset, lambda: os.write(handle, data))
+
+
+def _at_offset(handle: int, offset: int, action: Callable[[], T]) -> T:
+    """Run an action with a descriptor's position at `offset`, one thread at a time; restore the position."""
+    with _position_locks[handle % len(_position_locks)]:
+        position = os.lseek(handle, 0, os.SEEK_CUR)
+        os.lseek(handle, offset, os.SEEK_SET)
+        try:
+            return action()
+        finally:
+            os.lseek(handle, position, os.SEEK_SET)
+
+
+def reserve(handle: int, size: int) -> None:
+    """Give a file its size and, where the file system can, its disk space, so that a full disk shows now.
+
+    Raises:
+        OSError: no room.
+    """
+    if size and hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(handle, 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _CANNOT_RESERVE:
+                raise
+    with suppress(OSError):  # a pipe has no size
+        os.ftruncate(handle, size)
+
+
+def sync_file(path: str | Path) -> None:
+    """Make the content of a file durable.
+
+    Raises:
+        OSError: it cannot be opened or written.
+    """
+    handle = open_binary(path, os.O_RDWR)  # Windows syncs only what is open for writing
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Make renames into a folder durable, where the platform can: Windows opens no folder, some servers refuse."""
+    with suppress(OSError):  # the rename stands
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def lock_file(file: IO[bytes]) -> bool:
+    """Lock a file for this process until it is closed, without waiting.
+
+    Returns:
+        False where another process has locked it; True also on a file system without locks.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return _lock_byte(file.fileno())
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _lock_byte(handle: int) -> bool:
+    """Lock one byte far behind the end of a file, as Windows does."""
+    import importlib
+
+    try:
+        msvcrt: Any = importlib.import_module("msvcrt")
+    except ImportError:
+        return True
+    try:
+        _at_offset(handle, _LOCKED_BYTE, lambda: msvcrt.locking(handle, msvcrt.LK_NBLCK, 1))
+    except PermissionError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def run_at_fork(*, before: Callable[[], None] | None = None, after_in_child: Callable[[], None] | None = None) -> None:
+    """Have functions called around every fork of this process, where there are forks."""
+    if hasattr(os, "register_at_fork"):
+        if before is not None:
+            os.register_at_fork(before=before)
+        if after_in_child is not None:
+            os.register_at_fork(after_in_child=after_in_child)
+
+
+def process_start_method() -> str:
+    """Return how to start worker processes: "fork" (10 ms) or "spawn" (250 ms).
+
+    A fork copies locks that other threads hold: it is taken only while there are none, and only on Linux, since
+    system libraries of macOS do not survive it.
+    """
+    import multiprocessing
+
+    alone = sys.platform == "linux" and threading.active_count() == 1
+    return "fork" if alone and "fork" in multiprocessing.get_all_start_methods() else "spawn"
+
+
+def process_exists(number: int) -> bool | None:
+    """Return whether a process of this machine runs; None on Windows, where to ask so would end it."""
+    if not hasattr(os, "getuid"):
+        return None
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
+
+
+def machine_identity() -> str:
+    """Return what tells this machine, its boot and its process namespace from others."""
+    parts = [os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")]
+    with suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with suppress(OSError):
+        parts.append(os.readlink("/proc/self/ns/pid"))  # noqa: PTH115
+    return "|".join(parts)
+
+
+def is_private(status: os.stat_result) -> bool:
+    """Return whether nobody but this user and root may write a file or folder; always so on Windows, by its ACLs."""
+    if not hasattr(os, "geteuid"):
+        return True
+    return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def cache_folder() -> Path | None:
+    """Return the user's folder for caches of programs, by each platform's rule; None where there is no home.
+
+    The rules of platformdirs, whose import would take 10 ms of the 35 in which a kernel is loaded.
+    """
+    home = os.path.expanduser("~")  # noqa: PTH111
+    if IS_WINDOWS:
+        return _absolute(os.environ.get("LOCALAPPDATA", "")) or _absolute(os.path.join(home, "AppData", "Local"))  # noqa: PTH118
+    if os.environ.get("HOME") == "":
+        return None
+    default = ("Library", "Caches") if sys.platform == "darwin" else (".cache",)
+    return _absolute(os.environ.get("XDG_CACHE_HOME", "")) or _absolute(os.path.join(home, *default))  # noqa: PTH118
+
+
+def _absolute(path: str) -> Path | None:
+    return Path(path) if os.path.isabs(path) else None  # noqa: PTH117
+
+
+def replacement_hint(error: OSError) -> str:
+    """Return what may be behind a file that could not be replaced, for the end of a message; "" if nothing is known."""
+    if IS_WINDOWS and isinstance(error, PermissionError):
+        return " (Windows replaces no file that a program has open)"
+    return ""

@@ -1,0 +1,44 @@
+"""What tells a file that changed from one that did not: size, times, or what a server calls its version."""
+
+import os
+import time
+
+from normcli.storage.paths import is_remote
+
+RECENT = 2_000_000_000  # ns: FAT stores times in steps of 2 s, other file systems of 1 s down to 4 ms
+
+FileStamp = tuple[int, int]  # size in bytes and modification time in ns
+
+
+def stamp_of(handle: int) -> FileStamp:
+    """Return size and time of an open file; also to be asked after a read, since a write in place shows only there."""
+    status = os.fstat(handle)
+    return status.st_size, status.st_mtime_ns
+
+
+def fingerprint(path: str) -> str:
+    """Return what changes with a file: size and time, or the version that a server gives it; "" if it is missing."""
+    if is_remote(path):
+        from normcli.storage import remote
+
+        return remote.fingerprint(path)
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def version(path: str) -> str:
+    """Return what every later write to a local file changes; "" where no such thing can be told yet.
+
+    Size, time of the content, and time of the inode, which also tells of files that were swapped, or written and
+    dated back. A file written just now can be written again within the same tick of its clock, and then has the
+    same times with other bytes (git calls it racily clean): it has no version yet.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    newest = max(status.st_mtime_ns, status.st_ctime_ns)
+    return "" if newest > time.time_ns() - RECENT else f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
