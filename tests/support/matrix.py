@@ -97,7 +97,7 @@ def measure(cell: Cell, edition: Edition, data: Path) -> dict[str, Any]:
         codes, printed = [], []
         for step in cell.steps:
             if step.remove:
-                for path in folder.glob(step.remove):
+                for path in filter(Path.is_file, folder.glob(step.remove)):
                     path.unlink()
             elif step.copy[1]:
                 copytree(folder / step.copy[0], folder / step.copy[1])
