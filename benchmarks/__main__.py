@@ -13,13 +13,10 @@ def main() -> None:
     """Run the benchmark that the first argument names, or all."""
     arguments = sys.argv[1:]
     if arguments and arguments[0] in ("-h", "--help"):
-        print(f"{__doc__}\n\nNAME: {', '.join(NAMES)}, or fuzz; each has a --help of its own")
+        print(f"{__doc__}\n\nNAME: {', '.join(NAMES)}; each has a --help of its own")
         return
     if arguments:
         name = arguments.pop(0)
-        if name == "fuzz":  # no timing, and no row of the table
-            importlib.import_module("benchmarks.fuzz").main(arguments)
-            return
         if name not in NAMES:
             sys.exit(f"no benchmark {name!r}: choose from {', '.join(NAMES)}")
         run(name, arguments)

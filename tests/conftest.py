@@ -1,22 +1,34 @@
 """What many tests use: the real command as a subprocess, small images, the shared data."""
 
-import io
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+from tests.support import needs
+from tests.support.cluster import cluster, many  # noqa: F401 - fixtures
+from tests.support.command import ROOT, Run
+from tests.support.faults import undisturbed  # noqa: F401
+from tests.support.images import encoded, photograph
+from tests.support.incremental import files_of_long_ago, mixed  # noqa: F401
+from tests.support.servers import bucket, no_waiting, server  # noqa: F401
+
 # a shell that runs the tests in its background has SIGINT ignored, and what is ignored is inherited
 signal.signal(signal.SIGINT, signal.default_int_handler)
-Run = Callable[..., "subprocess.CompletedProcess[bytes]"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what would have to be here for the skipped tests to run, one line each; pytest's -rs has one a place."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    counts = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+    for reason, count in sorted(counts.items()):
+        terminalreporter.line(f"skipped {count}: {reason}")
 
 
 @pytest.fixture
@@ -40,28 +52,7 @@ def _text(argument: Any) -> Any:
 @pytest.fixture
 def shared_data() -> Path:
     """The real images beside the checkout."""
-    folder = ROOT.parent / "shared" / "data"
-    if not folder.is_dir():
-        pytest.skip(reason="no ../shared/data beside this checkout")
-    return folder
-
-
-def encoded(array: np.ndarray[Any, Any], kind: str = "PNG", **options: Any) -> bytes:
-    """An array (H,W) or (H,W,C) as an image file's bytes."""
-    buffer = io.BytesIO()
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[:, :, 0]
-    Image.fromarray(array).save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def photograph(height: int = 48, width: int = 64, channels: int = 3, seed: int = 0) -> np.ndarray[Any, Any]:
-    """A smooth uint8 picture with some grain: compresses and behaves like a photograph."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:height, :width]
-    waves = [128 + 90 * np.sin(x / (5 + c + seed % 7) + y / (9 - c)) for c in range(channels)]
-    picture = np.stack(waves, axis=2) + rng.normal(0, 12, (height, width, channels))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    return needs.data()
 
 
 @pytest.fixture
@@ -82,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 def sink(request: pytest.FixtureRequest) -> str:
     """What apply writes as shards."""
     if request.param == "parquet":
-        pytest.importorskip("pyarrow", reason='pyarrow is not installed: pip install "normcli[parquet]"')
+        needs.module("pyarrow")
     return str(request.param)
 
 

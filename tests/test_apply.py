@@ -19,7 +19,9 @@ from normcli.images import Reading
 from normcli.images.orientation import upright
 from normcli.runs import manifest
 from normcli.sources.filter import SUFFIXES
-from tests.conftest import ROOT, Run, encoded, photograph
+from tests.support import needs
+from tests.support.command import ROOT, Run
+from tests.support.images import encoded, photograph
 
 Array = np.ndarray[Any, Any]
 SAMPLES = ROOT / "sample_data"
@@ -174,7 +176,7 @@ def test_every_output_leads_back(to: str, dtype: str | None, scheme: str, tmp_pa
 
 
 def test_16_bit_colour_comes_back_from_float32(tmp_path: Path) -> None:
-    pytest.importorskip("imagecodecs", reason="16-bit colour needs the [tiff] extra")
+    needs.module("imagecodecs")
     from normcli.images.encode import png, tiff
 
     deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3)).astype(np.uint16)
@@ -542,7 +544,7 @@ def test_npz_and_safetensors_hold_their_affine(photos: Path, tmp_path: Path) -> 
     with np.load(tmp_path / "z/gray.png.npz") as found:
         levels = (found["image"].astype(np.float64) - found["shift"][:, None, None]) / found["scale"][:, None, None]
         assert np.array_equal(np.rint(levels)[0], photograph(20, 30, 1)[:, :, 0])
-    safetensors = pytest.importorskip("safetensors", reason="needs safetensors: pip install safetensors")
+    safetensors = needs.module("safetensors")
     normcli.apply(photos / "gray.png", out=tmp_path / "s", scheme="signed", to="safetensors")
     with safetensors.safe_open(tmp_path / "s/gray.png.safetensors", "numpy") as file:
         assert json.loads(file.metadata()["shift"]) == [-1.0] and file.get_tensor("image").shape == (1, 20, 30)

@@ -7,21 +7,21 @@ import socket
 from pathlib import Path
 from typing import Any
 
-import packing
 import pytest
 
 import normcli
-from tests.conftest import Run
-from tests.test_apply_shards import tree
-from tests.test_cluster import cluster, distributed, many  # noqa: F401 - fixtures
+from tests.support import needs, packing
+from tests.support.command import Run
+from tests.support.outputs import tree
 
+needs.module("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of distributed's own sockets at the end
 SINKS = ["npy", "stack", "tar", "parquet", "png"]
 
 
 def settings_of(to: str) -> dict[str, Any]:
     if to == "parquet":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+        needs.module("pyarrow")
     sharded = to in ("tar", "parquet")
     return {"scheme": "contrast", "to": to, **({"shard_size": "500KB"} if sharded else {})}
 
@@ -29,8 +29,8 @@ def settings_of(to: str) -> dict[str, Any]:
 @pytest.mark.parametrize("to", SINKS)
 def test_a_worker_killed_half_way_changes_nothing(
     to: str,
-    cluster: Any,  # noqa: F811
-    many: Path,  # noqa: F811
+    cluster: Any,
+    many: Path,
     tmp_path: Path,
 ) -> None:
     settings = settings_of(to)
@@ -61,7 +61,7 @@ def test_a_worker_killed_half_way_changes_nothing(
 
 
 @pytest.mark.parametrize("row", ["tar", "tar.gz", "zip", "parquet"])
-def test_from_containers(row: str, cluster: Any, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_from_containers(row: str, cluster: Any, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     sources = packing.ROWS[row][1](folder, tmp_path / "packed")
     normcli.apply(*sources, out=tmp_path / "plain", engine="serial")
@@ -70,7 +70,7 @@ def test_from_containers(row: str, cluster: Any, folder: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("to", ["npy", "tar"])
-def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp_path: Path) -> None:
     settings = settings_of(to) | {"scheme": "unit"}
     normcli.apply(many, out=tmp_path / "plain", engine="serial", **settings)
     seen = 0

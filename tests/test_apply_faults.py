@@ -2,12 +2,8 @@
 
 import errno
 import os
-import random
-import resource
 import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +13,11 @@ import pytest
 import normcli
 from normcli.errors import NormcliError, OutputError
 from normcli.runs.names import WORK
-from tests.conftest import ROOT, Run, encoded, photograph
-
-COMMAND = [sys.executable, "-m", "normcli", "apply"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+from tests.support import needs
+from tests.support.command import APPLY, ENVIRONMENT, Run
+from tests.support.images import encoded, photograph
+from tests.support.kills import killed_at_random, limited
+from tests.support.outputs import finals, tree
 
 
 @pytest.fixture
@@ -34,49 +31,12 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def finals(folder: Path) -> dict[str, bytes]:
-    """What stands under final names; the unfinished files come and go while a run is under way."""
-    paths = [p for p in sorted(folder.rglob("*")) if WORK not in p.parts and p.is_file()] if folder.exists() else []
-    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
-
-
-def killed_at_random(arguments: list[str], undisturbed: dict[str, bytes], out: Path, kills: int, seed: int) -> int:
-    """Start, kill -9 after a random time, look, resume; as often as asked. Give how many kills met a run."""
-    rng = random.Random(seed)
-    started = time.perf_counter()
-    subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, check=False, capture_output=True)
-    whole = time.perf_counter() - started
-    subprocess.run(["rm", "-rf", str(out)], check=True)
-    met = 0
-    for _ in range(kills):
-        process = subprocess.Popen([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
-        try:
-            process.wait(timeout=rng.uniform(0.2, 1.1) * whole)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            met += 1
-        process.wait()
-        for name, data in finals(out).items():
-            assert data == undisturbed[name], f"{name} is partial"
-        if process.returncode == 3:  # complete: begin again
-            assert finals(out) == undisturbed
-            subprocess.run(["rm", "-rf", str(out)], check=True)
-    done = subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, capture_output=True, check=False)
-    assert done.returncode == 3, done.stderr
-    assert tree(out) == undisturbed
-    return met
-
-
 SHAPES = [["--scheme", "zscore"], ["--to", "stack"], ["--to", "png", "--scheme", "minmax"]]
 
 
 @pytest.mark.parametrize("options", SHAPES, ids=" ".join)
 def test_killed_and_resumed_is_byte_identical(options: list[str], photos: Path, tmp_path: Path) -> None:
-    plain = [*COMMAND, str(photos), "-o", str(tmp_path / "plain"), *options]
+    plain = [*APPLY, str(photos), "-o", str(tmp_path / "plain"), *options]
     assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
     out = tmp_path / "out"
     killed_at_random([str(photos), "-o", str(out), *options], tree(tmp_path / "plain"), out, 4, 1)
@@ -87,7 +47,7 @@ def test_killed_and_resumed_is_byte_identical(options: list[str], photos: Path, 
 def test_a_hundred_kills(options: list[str], tmp_path: Path, shared_data: Path) -> None:
     arguments = [str(shared_data / "imagenet-300"), *options, "--resize", "128", "--center-crop", "128"]
     arguments += ["--color", "rgb", "--max-file-bytes", "400000"]  # a few are refused: exit 3
-    plain = [*COMMAND, *arguments, "-o", str(tmp_path / "plain")]
+    plain = [*APPLY, *arguments, "-o", str(tmp_path / "plain")]
     assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
     out = tmp_path / "out"
     met = killed_at_random([*arguments, "-o", str(out)], tree(tmp_path / "plain"), out, 100, 7)
@@ -119,7 +79,7 @@ class Disk:
 @pytest.mark.parametrize("to", ["npy", "stack", "png", "tar", "parquet"])
 def test_an_error_at_every_kth_write(name: str, to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if to == "parquet":
-        pytest.importorskip("pyarrow")
+        needs.module("pyarrow")
     for number in range(5):
         path = tmp_path / f"in/{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -152,10 +112,6 @@ def test_an_error_at_every_kth_write(name: str, to: str, tmp_path: Path, monkeyp
     raise AssertionError("never without an error")
 
 
-def limited() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-
-
 @pytest.mark.parametrize("to", ["npy", "stack", "png16", "tiff"])
 def test_a_full_disk_ends_with_code_5_and_one_line(to: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
@@ -181,7 +137,7 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
     for copy in range(30):
         shutil.copytree(photos, tmp_path / f"many/{copy}")
     arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--progress", "always"]
-    process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*APPLY, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
     while not list((tmp_path / "out").glob("*/*/*.npy")):  # under way
         assert process.poll() is None
     process.send_signal(number)
@@ -189,15 +145,15 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
     assert b"--resume goes on in" in said
     assert process.returncode == 128 + number
     assert "normcli.json" not in finals(tmp_path / "out")
-    told = subprocess.run([*COMMAND, *arguments], env=ENVIRONMENT, capture_output=True, check=False)
+    told = subprocess.run([*APPLY, *arguments], env=ENVIRONMENT, capture_output=True, check=False)
     assert told.returncode == 2 and b"holds an interrupted run: --resume completes it" in told.stderr
-    assert subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
+    assert subprocess.run([*APPLY, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
     normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, photos: Path) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="no file locks on this system")
+    fcntl = needs.module("fcntl")
     work = tmp_path / "out" / WORK
     work.mkdir(parents=True)
     with (work / "lock").open("wb") as file:

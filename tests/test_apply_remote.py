@@ -5,14 +5,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
-import packing
 import pytest
 
 import normcli
-from tests.conftest import Run
-from tests.test_apply_sources import hashes, names, some
-from tests.test_remote import bucket, no_waiting, server, upload  # noqa: F401 - fixtures
+from tests.support import needs, packing
+from tests.support.command import Run
+from tests.support.outputs import hashes, names
+from tests.support.photographs import some
+from tests.support.servers import upload
 
+pytestmark = pytest.mark.usefixtures("no_waiting")
 QUICK = {"NORMCLI_RETRIES": "0"}
 ROWS = ["folder", "tar", "tar.gz", "webdataset", "zip", "parquet"]
 
@@ -26,13 +28,13 @@ def packed(row: str, folder: Path, tmp_path: Path) -> tuple[Path, list[str]]:
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_s3_gives_the_folders_arrays(row: str, bucket: Any, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_s3_gives_the_folders_arrays(row: str, bucket: Any, folder: Path, tmp_path: Path) -> None:
     same_from_s3(row, bucket, folder, tmp_path)
 
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("row", ROWS)
-def test_s3_gives_all_photographs(row: str, bucket: Any, shared_data: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_s3_gives_all_photographs(row: str, bucket: Any, shared_data: Path, tmp_path: Path) -> None:
     same_from_s3(row, bucket, some(shared_data, tmp_path / "photos", 300), tmp_path)
 
 
@@ -49,7 +51,7 @@ def same_from_s3(row: str, client: Any, folder: Path, tmp_path: Path) -> None:
     assert again["reused"] == head["images"]
 
 
-def test_reads_overlap(server: Any, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_reads_overlap(server: Any, folder: Path, tmp_path: Path) -> None:
     url, handler = server
     together = threading.Barrier(4)  # four requests for images have to be under way at once, or all fail
 
@@ -63,7 +65,7 @@ def test_reads_overlap(server: Any, folder: Path, tmp_path: Path) -> None:  # no
     assert head["images"] == 8
 
 
-def test_a_table_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_a_table_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None:
     url, _ = server
     (tmp_path / "list.csv").write_text(f"url,label\n{url}/images/cat/0.jpg,x\n")
     normcli.apply(tmp_path / "list.csv", out=tmp_path / "out", scheme="unit")
@@ -71,9 +73,9 @@ def test_a_table_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("to", ["npy", "stack", "tar", "parquet"])
-def test_a_server_that_falls_silent(to: str, server: Any, folder: Path, tmp_path: Path, run: Run) -> None:  # noqa: F811
+def test_a_server_that_falls_silent(to: str, server: Any, folder: Path, tmp_path: Path, run: Run) -> None:
     if to == "parquet":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+        needs.module("pyarrow")
     url, handler = server
     arguments = ["apply", f"{url}/images/", "-o", "out", "-s", "unit", "--to", to, "--color", "rgb"]
     arguments += ["--shard-size", "3"] if to in ("tar", "parquet") else []
@@ -117,7 +119,7 @@ def test_a_server_that_does_not_answer_exits_6_and_leaves_nothing(to: str, run: 
         assert b"does not answer" in done.stderr and not (tmp_path / "out").exists()
 
 
-def test_a_silent_list_keeps_what_is_done(server: Any, folder: Path, tmp_path: Path, run: Run) -> None:  # noqa: F811
+def test_a_silent_list_keeps_what_is_done(server: Any, folder: Path, tmp_path: Path, run: Run) -> None:
     url, handler = server
     arguments = ["apply", f"{url}/images/", "-o", "out", "-s", "unit"]
     assert run(*arguments).returncode == 0

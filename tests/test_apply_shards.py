@@ -22,20 +22,17 @@ from normcli.images import Reading
 from normcli.runs import manifest
 from normcli.runs.names import WORK
 from normcli.runs.shards import ShardSize, numbers_of
-from tests.conftest import ROOT, Run, encoded, photograph
-from tests.test_apply_faults import ENVIRONMENT
+from tests.support import needs
+from tests.support.command import ENVIRONMENT, ROOT, Run
+from tests.support.images import encoded, photograph
+from tests.support.outputs import tree
 
 CLASSES = ["ant", "bee", "cat", "dog"]
-WHY = 'pyarrow is not installed: pip install "normcli[parquet]"'
 
 
 @pytest.fixture
 def photos(four_classes: Path) -> Path:
     return four_classes
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 def right(photos: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -93,9 +90,7 @@ def test_tarfile_and_stats_read_the_shards(run: Run, photos: Path, tmp_path: Pat
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
 def test_webdataset_reads_the_shards(photos: Path, tmp_path: Path) -> None:
-    wds = pytest.importorskip(
-        "webdataset", reason='webdataset is not installed: pip install "normcli[containers-test]"'
-    )
+    wds = needs.module("webdataset")
     normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="tar", shard_size="30KB")
     expected = right(photos)
     shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
@@ -113,7 +108,7 @@ def test_webdataset_reads_the_shards(photos: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "uint8"])
 def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason=WHY)
+    parquet = needs.module("pyarrow.parquet")
     normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet", dtype=dtype, shard_size="8")
     normcli.apply(photos, out=tmp_path / "files", scheme="unit", dtype=dtype)
     rows = []
@@ -133,7 +128,7 @@ def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> N
 
 
 def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parquet = pytest.importorskip("pyarrow.parquet", reason=WHY)
+    parquet = needs.module("pyarrow.parquet")
     monkeypatch.setattr("normcli.sources.parquet._GROUP_BYTES", 7500)
     for number in range(9):
         path = tmp_path / f"in/{number}.png"

@@ -1,39 +1,20 @@
 """apply from every container: the arrays that the folder gives, byte for byte; names as docs/apply.md says."""
 
 import gzip
-import hashlib
 import json
-import shutil
 import struct
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import packing
 import pytest
 
 import normcli
-from tests.conftest import Run, encoded, photograph
-
-
-def hashes(out: Path) -> Counter[str]:
-    """The arrays of a run, whatever they are called."""
-    return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*.npy"))
-
-
-def names(out: Path) -> list[str]:
-    return sorted(str(path.relative_to(out)) for path in out.rglob("*.npy"))
-
-
-def some(shared_data: Path, target: Path, count: int) -> Path:
-    """Photographs in three class folders."""
-    files = packing.files_of(shared_data / "imagenet-300")
-    for number, file in enumerate(files[:: len(files) // count][:count]):
-        path = target / f"class{number % 3}" / file.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(file, path)
-    return target
+from tests.support import needs, packing
+from tests.support.command import Run
+from tests.support.images import encoded, photograph
+from tests.support.outputs import hashes, names
+from tests.support.photographs import some
 
 
 def same_arrays(row: str, folder: Path, tmp_path: Path) -> None:
@@ -75,7 +56,7 @@ def test_the_folders_arrays_of_all_photographs(row: str, shared_data: Path, tmp_
 @pytest.mark.parametrize("to", ["tar", "parquet", "stack"])
 def test_from_container_to_container(row: str, to: str, folder: Path, tmp_path: Path) -> None:
     if to == "parquet":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+        needs.module("pyarrow")
     (tmp_path / "packed").mkdir()
     sources = packing.ROWS[row][1](folder, tmp_path / "packed")
     settings: dict[str, Any] = {"scheme": "unit", "to": to, "color": "rgb"}
@@ -113,7 +94,7 @@ def test_a_table_of_files_gives_names_below_its_folder(run: Run, folder: Path, t
 
 
 def test_the_column_of_a_table(run: Run, tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pa = needs.module("pyarrow")
     import pyarrow.parquet as pq
 
     left, right = (encoded(photograph(8, 9, seed=seed)) for seed in (1, 2))

@@ -11,14 +11,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import packing
 import pytest
-from conftest import encoded, photograph
 
 import normcli
-from normcli.errors import NoInputError
 from normcli.sources import Item, Listing, Skipped, read
 from normcli.summary import Summary
+from tests.support import needs, packing
+from tests.support.images import encoded, photograph
+from tests.support.outcomes import outcome, outcome_and_whole
 
 PICTURE = encoded(photograph(24, 32, seed=1), "JPEG")
 
@@ -36,27 +36,6 @@ def a_tar(path: Path, *names: str, **options: Any) -> Path:
         for name in names:
             add(archive, name)
     return path
-
-
-Outcome = tuple[int, Counter[str], Counter[str]]
-
-
-def outcome(source: Path, **options: Any) -> Outcome:
-    """Used, failed and skipped by reason; nothing else may come out of any input."""
-    return outcome_and_whole(source, **options)[0]
-
-
-def outcome_and_whole(source: Path, **options: Any) -> tuple[Outcome, int]:
-    """The same, and how many of the failures are of the archive as a whole."""
-    failures: list[Any] = []
-    try:
-        summary = normcli.stats(source, engine="serial", on_failure=failures.append, **options)
-        images = summary.images
-    except NoInputError:
-        images = 0
-    failed = Counter(f.reason for f in failures if f.stage != "skip")
-    whole = sum(f.key == str(source) for f in failures)
-    return (images, failed, Counter(f.reason for f in failures if f.stage == "skip")), whole
 
 
 def found(source: Path, **options: Any) -> list[Item | Skipped]:
@@ -118,7 +97,7 @@ class TestTar:
         if kind == "gz":
             packed = gzip.compress(plain.getvalue())
         else:
-            zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed")
+            zstandard = needs.module("zstandard")
             packed = zstandard.ZstdCompressor().compress(plain.getvalue())
         path = tmp_path / f"s.tar.{kind}"
         path.write_bytes(packed)

@@ -13,6 +13,7 @@ from normcli.errors import InputError, TensorError
 from normcli.storage.npy_format import MAX_HEADER, npy_header, parse_npy_header, read_npy_header, write_npz
 from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
 from normcli.tensor import files
+from tests.support import needs
 
 DTYPES = ("|b1", "|u1", "|i1", "<u2", ">i2", "<f2", "<f4", ">f8", "<i8", "<c16", "<U5")
 SHAPES = stn.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=9)
@@ -97,7 +98,7 @@ FLOATS_AND_INTEGERS = ("bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "
 
 @given(st.lists(st.tuples(SHAPES, st.sampled_from(FLOATS_AND_INTEGERS)), max_size=4), st.booleans())
 def test_safetensors_are_those_of_the_library(described, labelled):
-    library = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install safetensors")
+    library = needs.module("safetensors.numpy")
     arrays = {f"t{i}": np.ones(shape, dtype) for i, (shape, dtype) in enumerate(described)}
     metadata = {"scale": "[0.5]"} if labelled else None
     written = safetensors_header({name: (a.shape, a.dtype) for name, a in arrays.items()}, metadata)

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_archives import outcome
 
 import normcli
 from normcli.errors import UsageError
 from normcli.sources import Item, Listing, read
+from tests.support.outcomes import outcome
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 9, 11, 3), dtype=np.uint8)
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
+
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
 CODE = """
 import json, os, sys, sysconfig

@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
+
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
 WORKERS = 2
 SLACK = 100  # MB

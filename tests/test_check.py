@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run
 from PIL import Image
 
 from normcli import stats
@@ -20,6 +19,7 @@ from normcli.constants.presets import PRESETS
 from normcli.errors import UsageError
 from normcli.summary import Summary
 from normcli.summary.remarks import CONVENTIONS
+from tests.support.command import Run
 
 
 def written(values: Sequence[float], digits: int) -> list[Number]:

@@ -5,38 +5,20 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import packing
 import pytest
-from conftest import Run, encoded, photograph
 
 import normcli
 from normcli import engine
 from normcli.errors import MissingExtraError, NormcliError, UsageError
+from tests.support import needs, packing
+from tests.support.command import Run
+from tests.support.images import encoded, photograph
 
-distributed = pytest.importorskip("distributed", reason='dask is not installed: pip install "normcli[dask]"')
+distributed = needs.module("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of distributed's own sockets at the end
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def many(tmp_path: Path) -> Path:
-    root = tmp_path / "many"
-    root.mkdir()
-    for i in range(150):
-        (root / f"{i:03d}.png").write_bytes(encoded(photograph(60, 80, seed=i)))
-    (root / "broken.png").write_bytes(b"\x89PNG")
-    return root
 
 
 def test_a_ledger_and_an_update(cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

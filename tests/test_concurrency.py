@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
-from test_faults import COMMANDS, Case, filled, undisturbed  # noqa: F401 - a fixture
 
 import normcli
 from normcli.tensor.job import Job
 from normcli.tensor.job import run as run_job
 from normcli.tensor.normalizers import NORMALIZERS
+from tests.support.command import ROOT
+from tests.support.faults import COMMANDS, Case, filled
+from tests.support.images import encoded, photograph
 
 THREADS = (1, 2, 3, 8, 32)
 
@@ -24,7 +25,7 @@ THREADS = (1, 2, 3, 8, 32)
 @contextmanager
 def stopped(case: Case, command: list[str], function: str, word: str) -> Iterator["subprocess.Popen[bytes]"]:
     """A run that stops itself (SIGSTOP) at its first call of a function of `os`, and goes on when the block ends."""
-    program = [sys.executable, str(ROOT / "tests/injected.py"), "SIGSTOP", function, "1", word, *command]
+    program = [sys.executable, str(ROOT / "tests/support/injected.py"), "SIGSTOP", function, "1", word, *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(program, cwd=case.folder, env=environment, stderr=subprocess.PIPE)
     try:
@@ -38,7 +39,7 @@ def stopped(case: Case, command: list[str], function: str, word: str) -> Iterato
         process.wait()
 
 
-def test_the_second_apply_on_one_output_is_refused_at_once(tmp_path: Path, undisturbed) -> None:  # noqa: F811
+def test_the_second_apply_on_one_output_is_refused_at_once(tmp_path: Path, undisturbed) -> None:
     case = Case(filled(tmp_path), COMMANDS["apply"])
     with stopped(case, case.command, "fsync", "made") as first:
         for more, words in (([], b"interrupted run"), (["--resume"], b"another normcli"), (["--force"], b"another")):
@@ -48,7 +49,7 @@ def test_the_second_apply_on_one_output_is_refused_at_once(tmp_path: Path, undis
     assert case.results() == undisturbed["apply"]
 
 
-def test_the_second_stats_on_one_journal_is_refused_at_once(tmp_path: Path, undisturbed) -> None:  # noqa: F811
+def test_the_second_stats_on_one_journal_is_refused_at_once(tmp_path: Path, undisturbed) -> None:
     case = Case(filled(tmp_path), [*COMMANDS["stats"], "--resume"])
     with stopped(case, case.command, "open", "in/3.png") as first:
         done = case.run()
@@ -59,7 +60,7 @@ def test_the_second_stats_on_one_journal_is_refused_at_once(tmp_path: Path, undi
 
 
 @pytest.mark.parametrize("name", ["stats", "tensor"])
-def test_two_runs_on_one_file_leave_it_whole(name: str, tmp_path: Path, undisturbed) -> None:  # noqa: F811
+def test_two_runs_on_one_file_leave_it_whole(name: str, tmp_path: Path, undisturbed) -> None:
     """Neither takes the other's unfinished file for a leftover; whichever ends last stands."""
     case = Case(filled(tmp_path), COMMANDS[name])
     function = {"stats": "fsync", "tensor": "pwrite"}[name]

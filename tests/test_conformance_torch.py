@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import normcli.tensor.normalizers as nn
+from tests.support import needs
 
-torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[conformance]'")
+torch = needs.module("torch")
 F = torch.nn.functional
 
 TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Run, photograph
 from PIL import Image
 
 from normcli import stats
 from normcli.constants.compare import diff, jensen_shannon, wasserstein
 from normcli.errors import UsageError
 from normcli.summary import Summary
+from tests.support.command import ROOT, Run
+from tests.support.images import photograph
 
 
 @pytest.fixture

@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
 from PIL import Image
 
 import normcli
 from normcli.tally import Integers
+from tests.support import needs
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
-imagecodecs = pytest.importorskip("imagecodecs", reason="needs the [tiff] extra")
+imagecodecs = needs.module("imagecodecs")
 
 CONVERT = shutil.which("magick") or shutil.which("convert-im6") or shutil.which("convert")
 needs_vips = pytest.mark.skipif(shutil.which("vips") is None, reason="vips is not installed (libvips-tools)")

@@ -12,7 +12,8 @@ import pytest
 import normcli
 from normcli.runs.outputs import KINDS
 from normcli.schemes import SCHEMES
-from tests.conftest import ROOT
+from tests.support import needs
+from tests.support.command import ROOT
 
 TEXT = (ROOT / "docs/apply.md").read_text()
 README = (ROOT / "README.md").read_text()
@@ -57,7 +58,7 @@ def test_the_shell_blocks_run(folder: Path) -> None:
 
 
 def test_the_torch_block_runs(folder: Path) -> None:
-    pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
+    needs.module("torch")
     (block,) = (block for language, block in BLOCKS if language == "python")
     told = 'print("batches", sum(1 for _ in DataLoader(Photos("photos"), batch_size=None)), type(batch).__name__)\n'
     photographs = len(list((folder / "photos").rglob("*.jpg")))
@@ -85,7 +86,7 @@ def test_the_readmes_blocks_run(tmp_path: Path) -> None:
         if language == "bash":
             run(language, block, tmp_path)
     assert (tmp_path / "arrays" / "normcli.json").exists() and (tmp_path / "pngs" / "normcli.json").exists()
-    pytest.importorskip("torch", reason="needs torch, from the extra [conformance]")
+    needs.module("torch")
     run(*found[-1], tmp_path)
 
 

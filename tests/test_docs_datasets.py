@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import packing
 import pytest
-import servers
-from conftest import ROOT, encoded, photograph
 
-bucket, server = servers.bucket, servers.server  # fixtures
+from tests.support import needs, packing
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
 TEXT = (ROOT / "docs/datasets.md").read_text()
 # what cannot be run here: there is no server of Google's to put on the loopback
@@ -128,7 +127,7 @@ def test_the_line_runs(line: str, about: str, data: Path, tmp_path: Path, reques
     if line in NOT_RUN:
         pytest.skip("no such server here")
     for extra in re.findall(r"normcli\[(\w+)\]", about):
-        pytest.importorskip(MODULES[extra], reason=f"needs the extra [{extra}]")
+        needs.module(MODULES[extra])
     if "https://host" in line:
         url, _ = request.getfixturevalue("server")
         line = line.replace("https://host", f"{url}/work")

@@ -1,6 +1,7 @@
 """Every engine gives the same results in the same order, takes batches lazily, and survives what happens to it."""
 
 import os
+import pickle
 import signal
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
@@ -12,6 +13,9 @@ import pytest
 
 from normcli import engine
 from normcli.errors import NormcliError, UsageError
+from normcli.runs.batches import Items
+from normcli.sources import Item, Skipped, failed_item
+from normcli.storage.byte_sources import ByteRange, FileBytes
 
 
 def numbers(count: int) -> Iterator[list[int]]:
@@ -99,3 +103,26 @@ def test_a_worker_that_dies_before_a_batch_is_handed_over(dies_at: int, monkeypa
     monkeypatch.setattr(engine, "_process_pool", Pool)
     found = list(engine.run(double, numbers(20), engine="processes", workers=2))
     assert found == [2 * i for i in range(20)]
+
+
+FILES = [
+    Item(f"a/{i}.png", FileBytes(f"a/{i}.png", None if i else 7, str(i)), "a" if i % 2 else None) for i in range(4)
+]
+OTHERS = [
+    Skipped("b", "excluded", "why"),
+    failed_item("c", "unreadable", "why"),
+    Item("t/d", ByteRange("t", 5, 6, (7, 8))),
+]
+
+
+@pytest.mark.parametrize("items", [[], FILES[:1], FILES, OTHERS, FILES + OTHERS], ids=len)
+def test_a_batch_survives_the_way_to_a_process(items: list[Item | Skipped]) -> None:
+    there = pickle.loads(pickle.dumps(Items(items)))
+    assert type(there) is Items and there == items
+    assert [type(getattr(item, "load", None)) for item in there] == [type(getattr(i, "load", None)) for i in items]
+
+
+def test_files_go_by_column() -> None:
+    """An item of its own takes 1.5 us to pickle, 15 ms of 10,000 small images."""
+    many = [Item(f"a/{i}.png", FileBytes(f"a/{i}.png"), "a") for i in range(100)]
+    assert b"Item" not in pickle.dumps(Items(many))

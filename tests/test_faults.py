@@ -1,6 +1,6 @@
 """Every fault, for `stats`, `apply` and `tensor` alike: documented exit code, one line, nothing partial, nothing lost.
 
-What has a file of its own is there: kill -9 at random moments and resuming in test_journal.py and
+What has a file of its own is there: kill -9 at random moments and resuming in test_stats_checkpoint.py and
 test_apply_faults.py, the disk that refuses the k-th call of one function in test_apply_faults.py, six kinds of
 damage to Numba's cache in test_kernels.py, servers in test_remote.py, a cluster's workers in test_cluster.py.
 """
@@ -12,87 +12,20 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import injected
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
 
 import normcli
 from normcli.errors import NoInputError, TensorError
-from normcli.storage.temp_files import PARTIAL
+from tests.support import injected
+from tests.support.faults import COMMANDS, Case, filled
+from tests.support.images import encoded, photograph
 
-COMMANDS = {
-    "stats": ["stats", "in", "-o", "made/s.json", "-q"],
-    "apply": ["apply", "in", "-o", "made/out", "-s", "unit", "-q"],
-    "tensor": ["tensor", "batch-norm", "x.npy", "--layout", "NCHW", "-o", "made/y.npy", "-q"],
-}
 # where each command is in the middle of its reading and of its writing: a function of os, and what its path holds
 READING = {"stats": ("open", "in/3.png"), "apply": ("open", "in/3.png"), "tensor": ("preadv", "x.npy")}
 WRITING = {"stats": ("fsync", "made"), "apply": ("fsync", "made"), "tensor": ("pwrite", "made")}
-
-
-class Case(NamedTuple):
-    """A folder with images and a tensor, and a `made` for results."""
-
-    folder: Path
-    command: list[str]
-
-    def run(self, *before: str, **options: Any) -> "subprocess.CompletedProcess[bytes]":
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "MARKER": str(self.folder / "marker")}
-        environment |= options.pop("env", {})
-        program = ["-m", "normcli"] if not before else [str(ROOT / "tests/injected.py"), *before]
-        return subprocess.run(
-            [sys.executable, *program, *self.command, *options.pop("more", [])],
-            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-            cwd=self.folder,
-            env=environment,
-            timeout=60,
-        )
-
-    def results(self) -> dict[str, bytes]:
-        """What stands under a final name: no hidden file, nothing in the folder of what is not finished."""
-        made = self.folder / "made"
-        found = [p.relative_to(made) for p in sorted(made.rglob("*")) if p.is_file()]
-        hidden = [p for p in found if any(part.startswith(".") for part in p.parts)]
-        return {str(p): (made / p).read_bytes() for p in found if p not in hidden}
-
-    def leftovers(self) -> list[str]:
-        return sorted(p.name for p in (self.folder / "made").rglob("*") if p.name.endswith(PARTIAL) and p.is_file())
-
-    def whole(self, expected: dict[str, bytes]) -> None:
-        """What is there is whole; the manifest and the statistics stand for a complete run only."""
-        for name, data in self.results().items():
-            assert data == expected[name], f"{name} is partial"
-
-    def completes(self, expected: dict[str, bytes]) -> None:
-        """The same command again, resumed where that is said, gives what an undisturbed run gives."""
-        if self.results() == expected:  # little was enough
-            return
-        resumed = ["--resume"] if self.command[0] == "apply" and (self.folder / "made/out").exists() else []
-        done = self.run(more=resumed)
-        assert done.returncode == 0, done.stderr
-        assert self.results() == expected and self.leftovers() == []
-
-
-def filled(folder: Path) -> Path:
-    (folder / "in").mkdir(parents=True)
-    (folder / "made").mkdir()
-    for i in range(6):
-        (folder / f"in/{i}.png").write_bytes(encoded(photograph(24, 32, seed=i)))
-    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(6, 4, 5, 3)).astype(np.float32))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, bytes]]:
-    out = {}
-    for name, command in COMMANDS.items():
-        case = Case(filled(tmp_path_factory.mktemp(name)), command)
-        assert case.run().returncode == 0
-        out[name] = case.results()
-    return out
 
 
 @pytest.fixture(params=COMMANDS)

@@ -7,15 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encoded, photograph
 from PIL import Image, ImageFile
 
 from normcli.errors import InputError, UsageError
 from normcli.images import Decoded, Reading, decode, jpeg, pillow
 from normcli.tally import integers
+from tests.support import needs
+from tests.support.images import encoded, photograph
 
-imagecodecs = pytest.importorskip("imagecodecs", reason="needs the [tiff] extra")
-tifffile = pytest.importorskip("tifffile", reason="needs the [tiff] extra")
+imagecodecs = needs.module("imagecodecs")
+tifffile = needs.module("tifffile")
 
 Array = np.ndarray[Any, Any]
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
 
 import normcli
 from normcli.kernels import aot as kept
@@ -25,6 +24,8 @@ from normcli.kernels import histograms, mapping
 from normcli.runs import transform as fill
 from normcli.tally import Tally, integers
 from normcli.tensor.normalizers import instance_norm, layer_norm, resources
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
 CODE = """
 import io, logging

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from conftest import ROOT, Run
 
 from normcli.cli import COMMANDS
+from tests.support.command import ROOT, Run
 
 
 @pytest.fixture(scope="module")

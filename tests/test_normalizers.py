@@ -5,13 +5,14 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import normcli.tensor.normalizers as nn
 from normcli.tensor.normalizers import NORMALIZERS, resources
 from normcli.tensor.normalizers.describe import describe
+from tests.support import needs
+from tests.support import reference as ref
 
 X = np.array(
     [
@@ -420,7 +421,7 @@ def test_the_measure_of_accuracy_sees_a_wrong_answer():
 
 
 def test_a_half_result_is_rounded_once():
-    ml_dtypes = pytest.importorskip("ml_dtypes", reason="bfloat16 needs ml_dtypes")
+    ml_dtypes = needs.module("ml_dtypes")
     rng = np.random.default_rng(5)
     for kind in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
         x = rng.standard_normal((6, 400)).astype(kind)

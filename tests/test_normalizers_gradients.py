@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-import reference as ref
 
 import normcli.tensor.normalizers as nn
 from normcli.errors import TensorError
 from normcli.tensor.normalizers import NORMALIZERS
+from tests.support import reference as ref
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((3, 4, 2, 3)) * 2 + 0.5

@@ -8,12 +8,14 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from conftest import ROOT, encoded, photograph
 
 from normcli.errors import InputError
 from normcli.images import Reading, decode, pillow, png
+from tests.support import needs
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
-pytest.importorskip("imagecodecs")
+needs.module("imagecodecs")
 READING = Reading()
 
 

@@ -5,31 +5,20 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import packing
 import pytest
-import servers
-from conftest import Run
 
 import normcli
 from normcli.errors import MissingExtraError, NormcliError, RemoteError, UsageError
 from normcli.storage import remote
+from tests.support import needs, packing
+from tests.support.command import Run
+from tests.support.servers import upload
 
 for library in ("fsspec", "aiohttp"):
-    pytest.importorskip(library, reason=f'{library} is not installed: pip install "normcli[containers-test]"')
+    needs.module(library)
 
 
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.0)
-    remote._failed_in_a_row.clear()
-
-
-bucket, server = servers.bucket, servers.server  # fixtures
-
-
-def upload(client: Any, root: Path, prefix: str) -> None:
-    for path in packing.files_of(root):
-        client.upload_file(str(path), "photos", f"{prefix}/{path.relative_to(root)}")
+pytestmark = pytest.mark.usefixtures("no_waiting")
 
 
 REMOTE = ["tar", "tar.gz", "webdataset", "zip", "parquet"]

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, Run, photograph
 from PIL import Image
 
 from normcli import report, stats
 from normcli.report.pictures import Gallery, Picture
 from normcli.runs.gallery import SHOWN
 from normcli.summary import Summary
+from tests.support.command import ROOT, Run
+from tests.support.images import photograph
 
 HOSTILE = '<img src=x onerror="document.title=1">&\'".png'
 

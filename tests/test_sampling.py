@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Run, encoded, photograph
 
 import normcli
 from normcli.errors import UsageError
 from normcli.runs.sample import Intervals, SamplePlan, StoppingRule, checkpoints
+from tests.support.command import Run
+from tests.support.images import encoded, photograph
 
 Rows = np.ndarray[Any, Any]  # weight, E[x], E[x^2] of every image
 

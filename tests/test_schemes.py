@@ -16,7 +16,7 @@ from normcli.kernels.kernel import Kernel
 from normcli.runs import transform as mapping
 from normcli.runs.build_transform import transform
 from normcli.runs.transform import MappedImage, Transform
-from tests.conftest import photograph
+from tests.support.images import photograph
 
 Array = np.ndarray[Any, Any]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

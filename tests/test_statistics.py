@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference_statistics as reference
-from conftest import encoded, photograph
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -21,6 +19,8 @@ from normcli.summary import Summary, merge
 from normcli.tally import Tally, integers
 from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
 from normcli.tally.small_images import SmallImageBuffer
+from tests.support import reference_statistics as reference
+from tests.support.images import encoded, photograph
 
 Array = np.ndarray[Any, Any]
 SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "range": None}

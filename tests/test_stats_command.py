@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, Run, encoded, photograph
 
 from normcli.summary import Summary
+from tests.support.command import ROOT, Run
+from tests.support.images import encoded, photograph
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 
 import normcli.tensor.normalizers as nn
 from normcli import cli
@@ -22,6 +21,8 @@ from normcli.tensor import npy as arrays
 from normcli.tensor.job import Job
 from normcli.tensor.job import run as run_job
 from normcli.tensor.normalizers import NORMALIZERS
+from tests.support import needs
+from tests.support.command import ROOT
 
 NCHW = ("--layout", "NCHW")
 
@@ -116,7 +117,7 @@ def test_two_half_sequences_equal_one_bit_for_bit(run, here):
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
 def test_a_torch_state_loads_in_torch_and_gives_the_same_eval_output(run, here, suffix):
-    torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[conformance]'")
+    torch = needs.module("torch")
     state = f"bn{suffix}"
     made = run("tensor", "batch-norm", "b0.npy", "b1.npy", *NCHW, "--preset", "torch", "--save-state", state)
     assert made.returncode == 0, made.stderr
@@ -246,7 +247,7 @@ def test_containers_keep_their_keys(run, here):
 
 
 def test_safetensors_are_the_librarys(run, here):
-    library = pytest.importorskip("safetensors.numpy", reason="needs safetensors: pip install safetensors")
+    library = needs.module("safetensors.numpy")
     library.save_file({"x": activations(0), "n": np.arange(7)}, here / "x.safetensors")
     done = run("tensor", "instance-norm", "x.safetensors:x", *NCHW, "-o", "y.safetensors")
     assert done.returncode == 0, done.stderr
@@ -265,7 +266,7 @@ def test_safetensors_are_the_librarys(run, here):
 
 
 def test_torch_files(run, here):
-    torch = pytest.importorskip("torch", reason="needs torch: pip install -e '.[conformance]'")
+    torch = needs.module("torch")
     torch.save(torch.tensor(activations(0)).bfloat16(), here / "x.pt")
     torch.save({"a": torch.tensor(activations(0)), "w": torch.ones(4)}, here / "d.pt")
     done = run("tensor", "instance-norm", "x.pt", *NCHW, "-o", "y.pt")

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encoded, photograph
 
 import normcli
 from normcli.errors import UsageError
+from tests.support.images import encoded, photograph
 
 
 @pytest.fixture

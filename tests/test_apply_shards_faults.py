@@ -15,9 +15,11 @@ import pytest
 import normcli
 from normcli.errors import OutputError, RemoteError
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
-from tests.conftest import Run, encoded, photograph
-from tests.test_apply_faults import COMMAND, ENVIRONMENT, finals, killed_at_random, limited
-from tests.test_apply_shards import WHY, tree
+from tests.support import needs
+from tests.support.command import APPLY, ENVIRONMENT, Run
+from tests.support.images import encoded, photograph
+from tests.support.kills import killed_at_random, limited
+from tests.support.outputs import finals, tree
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def test_killed_and_resumed_is_byte_identical(sink: str, photos: Path, tmp_path:
     for copy in range(4):
         shutil.copytree(photos, tmp_path / f"many/{copy}")
     options = ["--to", sink, "--shard-size", "9", "-s", "zscore"]
-    plain = [*COMMAND, str(tmp_path / "many"), "-o", str(tmp_path / "plain"), *options]
+    plain = [*APPLY, str(tmp_path / "many"), "-o", str(tmp_path / "plain"), *options]
     assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
     out = tmp_path / "out"
     killed_at_random([str(tmp_path / "many"), "-o", str(out), *options], tree(tmp_path / "plain"), out, 4, 3)
@@ -40,7 +42,7 @@ def test_killed_and_resumed_is_byte_identical(sink: str, photos: Path, tmp_path:
 def test_a_hundred_kills(sink: str, engine: str, tmp_path: Path, shared_data: Path) -> None:
     arguments = [str(shared_data / "imagenet-300"), "--to", sink, "--shard-size", "4MB", "--resize", "128"]
     arguments += ["--max-file-bytes", "400000", "--engine", engine]  # a few are refused: exit 3
-    plain = [*COMMAND, *arguments, "-o", str(tmp_path / "plain")]
+    plain = [*APPLY, *arguments, "-o", str(tmp_path / "plain")]
     assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
     out = tmp_path / "out"
     assert killed_at_random([*arguments, "-o", str(out)], tree(tmp_path / "plain"), out, 100, 7) > 50
@@ -193,7 +195,7 @@ def test_a_full_disk_ends_with_code_5_and_one_line(engine: str, sink: str, run: 
 
 def test_a_table_whose_disk_is_full_says_so(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pyarrow writes through a file object of ours: its errors come back as they were."""
-    pytest.importorskip("pyarrow", reason=WHY)
+    needs.module("pyarrow")
     true = open
 
     class Full:
@@ -247,12 +249,12 @@ def test_interrupted_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
     for copy in range(30):
         shutil.copytree(photos, tmp_path / f"many/{copy}")
     arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--to", "tar", "--shard-size", "5"]
-    process = subprocess.Popen([*COMMAND, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
+    process = subprocess.Popen([*APPLY, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE)
     while not list((tmp_path / "out").glob("shard-*")):  # under way
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and b"--resume goes on in" in said
-    assert subprocess.run([*COMMAND, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
+    assert subprocess.run([*APPLY, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
     normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit", to="tar", shard_size="5")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")

@@ -11,11 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import ledgers
 import numpy as np
 import pytest
-from conftest import ROOT, Run, encoded, photograph
-from ledgers import first
 
 import normcli
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
@@ -24,8 +21,11 @@ from normcli.runs.file_cache_format import CacheEntry, beside
 from normcli.storage.temp_files import PARTIAL
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes, to_bytes
+from tests.support.command import ROOT, Run
+from tests.support.images import encoded, photograph
+from tests.support.incremental import first
 
-files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
+pytestmark = pytest.mark.usefixtures("files_of_long_ago")
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])

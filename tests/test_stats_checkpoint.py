@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import packing
 import pytest
-from conftest import ROOT, Run, encoded, photograph
 
 import normcli
 from normcli.errors import NormcliError, UsageError
 from normcli.runs import stats_checkpoint
 from normcli.storage import files
+from tests.support import packing
+from tests.support.command import ROOT, Run
+from tests.support.images import encoded, photograph
 
 # the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
 COMMAND = """

@@ -6,20 +6,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import ledgers
 import numpy as np
-import packing
 import pytest
-from conftest import encoded, photograph
-from ledgers import first, updated
 from PIL import Image
 
 import normcli
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import beside
 from normcli.storage import files, versions
+from tests.support import packing
+from tests.support.images import encoded, photograph
+from tests.support.incremental import first, updated
 
-files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
+pytestmark = pytest.mark.usefixtures("files_of_long_ago")
 
 
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, Run, photograph
 
 from normcli import stats, transform
 from normcli.constants import exporters
@@ -24,6 +23,9 @@ from normcli.constants.parse_config import read_constants
 from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary import Summary
 from normcli.summary.remarks import CONVENTIONS
+from tests.support import needs
+from tests.support.command import ROOT, Run
+from tests.support.images import photograph
 
 Array = np.ndarray[Any, Any]
 Evaluate = Callable[[str, Array], Array]
@@ -273,7 +275,7 @@ def test_a_convention_that_is_not_held_is_one_line(dataset: tuple[Summary, Array
 @pytest.mark.parametrize("library", ["cv2", "albumentations", "torchvision", "keras", "timm"])
 def test_the_real_library_agrees(library: str, dataset: tuple[Summary, Array]) -> None:
     """Where a library happens to be installed, it runs the snippet itself."""
-    module = pytest.importorskip(library, reason=f"{library} is not installed here")
+    module = needs.module(library)
     summary, image = dataset
     if image.dtype != np.uint8:
         pytest.skip("8-bit images")

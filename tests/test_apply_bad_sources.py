@@ -13,7 +13,9 @@ import pytest
 import normcli
 from normcli.errors import NormcliError
 from normcli.runs.outputs import KINDS
-from tests.conftest import Run, encoded, photograph
+from tests.support import needs
+from tests.support.command import Run
+from tests.support.images import encoded, photograph
 
 WORK = ".normcli-partial"
 NAMES = {
@@ -97,7 +99,7 @@ def in_npz(names: list[bytes], folder: Path) -> Path:
 
 def in_parquet(names: list[bytes], folder: Path) -> Path:
     """Rows that name files instead of holding them, and labels that are such names."""
-    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pa = needs.module("pyarrow")
     import pyarrow.parquet as pq
 
     texts = [name.decode("latin-1") for name in names]
@@ -144,7 +146,7 @@ def everything(root: Path, out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("kind", PACKS)
 def test_nothing_outside_the_output(kind: str, to: str, tmp_path: Path) -> None:
     if to == "parquet":
-        pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+        needs.module("pyarrow")
     refused = 0
     for number, (what, names) in enumerate(NAMES.items()):
         place = tmp_path / f"case{number}"

@@ -1,4 +1,4 @@
-"""`python tests/injected.py FAULT FUNCTION K WORD ARGUMENTS…`: normcli, with a fault at the K-th call of `os.FUNCTION`.
+"""`python injected.py FAULT FUNCTION K WORD ARGUMENTS…`: normcli, with a fault at the K-th call of `os.FUNCTION`.
 
 Only calls count whose path, or file descriptor's path, holds WORD; so the moment is the same in every run.
 Faults: a signal's name, SIGINT+SIGINT, died (a worker process, once), files (no descriptor is left from the start).

@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Run, encoded, photograph
 
 import normcli
 from normcli.errors import InputError
 from normcli.images import Reading, decode
+from tests.support import needs
+from tests.support.command import Run
+from tests.support.images import encoded, photograph
 
-tifffile = pytest.importorskip("tifffile", reason="needs the [tiff] extra")
-imagecodecs = pytest.importorskip("imagecodecs", reason="needs the [tiff] extra")
+tifffile = needs.module("tifffile")
+imagecodecs = needs.module("imagecodecs")
 
 
 def originals() -> dict[str, bytes]:

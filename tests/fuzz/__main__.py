@@ -1,4 +1,4 @@
-"""Coverage-guided fuzzing of our own parsers: `python -m benchmarks fuzz NAME [--minutes 10]`.
+"""Coverage-guided fuzzing of our own parsers: `python -m tests.fuzz NAME [--minutes 10]`.
 
 atheris (libFuzzer for Python) changes the seeds of a target and keeps what reaches new code. Whatever a parser
 says is wrong with an input must be one of `normcli.errors`; any other exception, 5 s for one input and 1 GB of
@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from benchmarks.fuzz_targets import TARGETS, Target
+from tests.fuzz.targets import TARGETS, Target
 
 SLOW = 5.0  # seconds for one input
 MEMORY = 1024  # MB
@@ -73,7 +73,7 @@ def _place(error: BaseException) -> str:
 
 def main(arguments: list[str]) -> None:
     """Fuzz one target, or list them."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks fuzz", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", nargs="?", choices=sorted(TARGETS), help="target; without one they are listed")
     parser.add_argument("--minutes", type=float, default=10, help="processor minutes (default: 10)")
     parser.add_argument("--folder", type=Path, default=Path("build/fuzz"), help="keeps corpus and findings")
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> None:
     try:
         import atheris
     except ImportError:
-        raise SystemExit('atheris is absent: pip install "normcli[fuzz]"') from None
+        raise SystemExit("atheris is absent: pip install atheris") from None
     _fuzz(atheris, given.name, TARGETS[given.name], given.minutes, (given.folder / given.name).resolve())
 
 
@@ -129,3 +129,7 @@ def _report(name: str, findings: Findings, seconds: float, folder: Path) -> None
     sys.stderr.write(line)
     with (folder.parent / "figures.txt").open("a") as file:
         file.write(line)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

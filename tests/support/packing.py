@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import pytest
+from tests.support import needs
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -25,7 +25,7 @@ def tar(folder: Path, out: Path, mode: str = "w", form: int = tarfile.PAX_FORMAT
 
 
 def tar_zst(folder: Path, out: Path) -> list[Path]:
-    zstandard = pytest.importorskip("zstandard", reason="zstandard is not installed")
+    zstandard = needs.module("zstandard")
     (plain,) = tar(folder, out)
     path = out / "a.tar.zst"
     path.write_bytes(zstandard.ZstdCompressor().compress(plain.read_bytes()))
@@ -59,7 +59,7 @@ def zipped(folder: Path, out: Path, method: int = zipfile.ZIP_DEFLATED) -> list[
 
 def parquet(folder: Path, out: Path) -> list[Path]:
     """The Hugging Face layout: a struct of bytes and path, a class label with names in the metadata."""
-    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pa = needs.module("pyarrow")
     import pyarrow.parquet as pq
 
     files = files_of(folder)

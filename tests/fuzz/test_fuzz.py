@@ -1,6 +1,6 @@
 """Our own parsers: every input that once broke one, and a light search by mutation in the fuzzer's own harness.
 
-The long search is guided by coverage: `python -m benchmarks fuzz NAME --minutes 10` (extra [fuzz]).
+The long search is guided by coverage: `python -m tests.fuzz NAME --minutes 10` (extra [fuzz]).
 """
 
 import random
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.fuzz_targets import TARGETS, Target
+from tests.fuzz.targets import TARGETS, Target
 
 CRASHES = sorted((Path(__file__).parent / "crashes").rglob("*.bin"))
 WORDS = [b"\0", b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"{", b"[" * 200, b'"', b"1e999", b"-1", b"null", b"\n"]

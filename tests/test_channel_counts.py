@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from conftest import encoded, photograph
 
 import normcli
 from normcli.errors import UsageError
+from tests.support import needs
+from tests.support.images import encoded, photograph
 
 
 def of_channels(folder: Path, *counts: int) -> list[Path]:
@@ -15,7 +16,7 @@ def of_channels(folder: Path, *counts: int) -> list[Path]:
     for number, count in enumerate(counts):
         folder.mkdir(exist_ok=True)
         if count == 5:
-            tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed")
+            tifffile = needs.module("tifffile")
             paths.append(folder / f"{number:03d}.tif")
             tifffile.imwrite(paths[-1], photograph(channels=5, seed=number), planarconfig="contig")
         else:

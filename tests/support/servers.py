@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+from normcli.storage import remote
+from tests.support import needs, packing
+
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files with ranges; `fail` decides by path and number of the request what goes wrong.
@@ -67,7 +70,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Any]]:
-    pytest.importorskip("aiohttp", reason='aiohttp is not installed: pip install "normcli[containers-test]"')
+    needs.module("aiohttp")
     handler = type("Own", (Handler,), {"seen": Counter()})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(tmp_path))) as running:
         thread = threading.Thread(target=running.serve_forever, args=(0.01,))
@@ -80,8 +83,8 @@ def server(tmp_path: Path) -> Iterator[tuple[str, Any]]:
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[Any]:
     """A client of an S3 server on the loopback, with the environment that finds it."""
-    pytest.importorskip("s3fs", reason='s3fs is not installed: pip install "normcli[containers-test]"')
-    pytest.importorskip("moto", reason='moto is not installed: pip install "normcli[containers-test]"')
+    needs.module("s3fs")
+    needs.module("moto")
     import boto3
     import s3fs
     from moto.server import ThreadedMotoServer
@@ -106,3 +109,14 @@ def bucket() -> Iterator[Any]:
     for name, value in before.items():
         os.environ.pop(name) if value is None else os.environ.update({name: value})
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "FIRST_PAUSE", 0.0)
+    remote._failed_in_a_row.clear()
+
+
+def upload(client: Any, root: Path, prefix: str) -> None:
+    for path in packing.files_of(root):
+        client.upload_file(str(path), "photos", f"{prefix}/{path.relative_to(root)}")

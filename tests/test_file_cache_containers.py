@@ -5,18 +5,17 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import ledgers
 import numpy as np
-import packing
 import pytest
-from conftest import encoded, photograph
-from ledgers import first, updated
 
 import normcli
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import beside
+from tests.support import needs, packing
+from tests.support.images import encoded, photograph
+from tests.support.incremental import first, updated
 
-files_of_long_ago, mixed = ledgers.files_of_long_ago, ledgers.mixed  # fixtures
+pytestmark = pytest.mark.usefixtures("files_of_long_ago")
 
 
 @pytest.mark.parametrize("row", ["tar", "tar.gz", "webdataset", "zip", "parquet"])
@@ -68,7 +67,7 @@ def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_that_names_files_does_not_hide_their_changes(folder: Path, tmp_path: Path) -> None:
-    pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    pa = needs.module("pyarrow")
     from pyarrow import parquet
 
     place = tmp_path / "s.json"

@@ -5,16 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import encoded, photograph
 from PIL import Image
 
 import normcli
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import beside, settle
 from normcli.storage import versions
+from tests.support.images import encoded, photograph
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def files_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests write counts as old enough to tell its version."""
     monkeypatch.setattr(versions, "RECENT", 0)

@@ -1,0 +1,80 @@
+"""What some tests need and a machine may not have; every skip is of this module and names what to install.
+
+`tests/conftest.py` prints one line for each command below in place of one for each test.
+"""
+
+import importlib
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import ROOT
+
+# top-level module -> what installs it
+INSTALL = {
+    **dict.fromkeys(("tifffile", "imagecodecs"), 'pip install "normcli[tiff]"'),
+    **dict.fromkeys(("safetensors", "ml_dtypes"), 'pip install "normcli[safetensors]"'),
+    **dict.fromkeys(("fsspec", "aiohttp"), 'pip install "normcli[remote]"'),
+    **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
+    **dict.fromkeys(("albumentations", "torchvision", "cv2", "kornia"), "pip install albumentations"),
+    "pyarrow": 'pip install "normcli[parquet]"',
+    "distributed": 'pip install "normcli[dask]"',
+    "zstandard": 'pip install "normcli[zst]"',
+    "pillow_heif": 'pip install "normcli[heif]"',
+    "jinja2": 'pip install "normcli[report]"',
+    "torch": 'pip install "normcli[torch]"',
+}
+PROGRAMS = "apt install imagemagick libvips-tools groff chromium"
+DATA = "the photographs of ../shared/data beside this checkout"
+USER = "a user other than root"
+
+
+def skip(what: str) -> Any:
+    """Skip the test, or the module that is being imported."""
+    pytest.skip(what, allow_module_level=True)
+
+
+def module(name: str) -> Any:
+    """Import a module, or skip and name what installs it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        skip(INSTALL[name.partition(".")[0]])
+
+
+def modules(*names: str) -> None:
+    """Skip unless all of these can be imported."""
+    for name in names:
+        module(name)
+
+
+def program(*names: str) -> str:
+    """Return the path of the first of these programs that is here, or skip."""
+    return next(filter(None, map(shutil.which, names)), None) or str(skip(PROGRAMS))
+
+
+@cache
+def imagemagick() -> str | None:
+    """Return ImageMagick's `convert`: other programs have that name too."""
+    for name in ("magick", "convert-im6", "convert"):
+        path = shutil.which(name)
+        if path and b"ImageMagick" in subprocess.run([path, "-version"], capture_output=True, check=False).stdout:
+            return path
+    return None
+
+
+def data(*parts: str) -> Path:
+    """Return a folder of the real photographs, or skip."""
+    folder = ROOT.parent.joinpath("shared", "data", *parts)
+    return folder if folder.exists() else skip(DATA)
+
+
+def not_root() -> None:
+    """Skip where permissions do not hold."""
+    if os.geteuid() == 0:
+        skip(USER)

@@ -1,0 +1,28 @@
+"""What becomes of every input of a source."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import normcli
+from normcli.errors import NoInputError
+
+Outcome = tuple[int, Counter[str], Counter[str]]
+
+
+def outcome(source: Path, **options: Any) -> Outcome:
+    """Used, failed and skipped by reason; nothing else may come out of any input."""
+    return outcome_and_whole(source, **options)[0]
+
+
+def outcome_and_whole(source: Path, **options: Any) -> tuple[Outcome, int]:
+    """The same, and how many of the failures are of the archive as a whole."""
+    failures: list[Any] = []
+    try:
+        summary = normcli.stats(source, engine="serial", on_failure=failures.append, **options)
+        images = summary.images
+    except NoInputError:
+        images = 0
+    failed = Counter(f.reason for f in failures if f.stage != "skip")
+    whole = sum(f.key == str(source) for f in failures)
+    return (images, failed, Counter(f.reason for f in failures if f.stage == "skip")), whole
