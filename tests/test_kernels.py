@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections import defaultdict
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +18,9 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.kernels import aot as kept
-from normcli.kernels import histograms, mapping
-from normcli.runs import transform as fill
-from normcli.tally import Tally, integers
+from normcli.kernels import code_cache, histograms, mapping
+from normcli.kernels.kernel import Kernel
+from normcli.tally import Tally
 from normcli.tensor.normalizers import instance_norm, layer_norm, resources
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
@@ -31,14 +29,12 @@ CODE = """
 import io, logging
 import numpy as np
 import normcli
-from normcli.kernels import histograms as pixels, mapping, rows as tensors
-from normcli.runs import mapping as fill
-from normcli.tally import integers
+from normcli.kernels import histograms, mapping, rows
+from normcli.kernels.kernel import Kernel
 records = io.StringIO()
 logging.basicConfig(stream=records, level=logging.DEBUG)
 from normcli.tally import Tally
-integers._detour = 1.0  # long enough for a kernel
-fill._detour = dict.fromkeys(("mapping.affine", "mapping.look_up"), 1.0)
+Kernel.is_due = lambda _: True
 tally = Tally()
 tally.count(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), moments=True)  # not with other small ones
 tally.count(np.arange(48, dtype=np.uint16).reshape(4, 4, 3))
@@ -48,8 +44,8 @@ halves = normcli.transform("unit", dtype="float16")(image)
 assert np.array_equal(halves, (image / 255).astype(np.float16).transpose(2, 0, 1))
 floats = normcli.transform("unit")(image)
 assert np.array_equal(floats, (image / 255).astype(np.float32).transpose(2, 0, 1))
-assert pixels.count_bytes.is_loaded == mapping.affine.is_loaded
-assert mapping.affine.is_loaded == mapping.look_up.is_loaded == pixels.count_floats.is_loaded
+assert histograms.count_bytes.is_loaded == mapping.affine.is_loaded
+assert mapping.affine.is_loaded == mapping.look_up.is_loaded == histograms.count_floats.is_loaded
 if mapping.affine.is_loaded:
     from normcli.tensor.normalizers import group_norm
     groups = group_norm(np.array([[1.0, 3.0, 5.0, 7.0]], np.float32), groups=2, eps=0)
@@ -125,7 +121,7 @@ def test_what_code_depends_on_is_in_its_name(package: Path, cache: Path, tmp_pat
     shutil.copytree(package, other)
     environment = {"NUMBA_CACHE_DIR": str(copy)}
     if change == "source":
-        with (other / "normcli/kernels/pixels.py").open("a") as file:
+        with (other / "normcli/kernels/histograms.py").open("a") as file:
             file.write("# changed")
     else:
         environment["NUMBA_LOOP_VECTORIZE"] = "0"
@@ -139,7 +135,7 @@ def test_another_numba_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "_version.py").write_text(f"version = {version!r}")
         place = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
         monkeypatch.setattr("importlib.util.find_spec", lambda _, place=place: place)
-        names.add(kept.path_of("pixels.count_bytes", b"some"))
+        names.add(code_cache.path_of("histograms.count_bytes", b"some"))
     assert len(names) == 2
 
 
@@ -148,18 +144,18 @@ def test_a_package_in_an_archive_keeps_its_code_by_its_sources(package: Path, tm
     for turn in ("", "# changed"):
         with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
             for path in package.rglob("*.py"):
-                text = path.read_text() + (turn if path.name == "pixels.py" else "")
+                text = path.read_text() + (turn if path.name == "histograms.py" else "")
                 archive.writestr(str(path.relative_to(package)), text)
         environment = {"NUMBA_CACHE_DIR": str(tmp_path / "c"), "PYTHONPATH": str(tmp_path / "p.zip")}
         assert count(tmp_path, **environment) == f"{EXPECTED} False"
     names = [path.name for path in (tmp_path / "c").rglob("*.o")]
-    assert sum(name.startswith("pixels.") for name in names) == 6 and len(names) == 9
+    assert sum(name.startswith("histograms.") for name in names) == 6 and len(names) == 9
 
 
 def test_what_does_not_stand_alone_is_left_to_numba(package: Path, tmp_path: Path) -> None:
     """A Numba or an LLVM that leaves calls in the code: nothing is kept, everything is right."""
-    code = "from normcli.kernels import kernel; kernel._LIBC = set()\n" + CODE
-    code += "print(tensors.normalize_rows._dispatcher is None)"
+    code = "from normcli.kernels import aot; aot._LIBC = set()\n" + CODE
+    code += "print(rows.normalize_rows._dispatcher is None)"
     assert count(package, code, NUMBA_CACHE_DIR=str(tmp_path)) == f"{EXPECTED} False\nFalse"
     assert not list(tmp_path.rglob("*normalize_rows*"))
 
@@ -169,7 +165,7 @@ def test_a_kernel_that_cannot_be_compiled_beside_one_that_is_kept(package: Path,
     copy = tmp_path / "cache"
     shutil.copytree(cache, copy)
     for path in copy.rglob("*.o"):
-        if not path.name.startswith(("pixels.count_bytes", "mapping.affine")):
+        if not path.name.startswith(("histograms.count_bytes", "mapping.affine")):
             path.unlink()
     (tmp_path / "numba").mkdir()
     (tmp_path / "numba/__init__.py").write_text("raise ImportError('not for this NumPy')")
@@ -177,7 +173,7 @@ def test_a_kernel_that_cannot_be_compiled_beside_one_that_is_kept(package: Path,
     assert spec is not None and spec.origin is not None
     shutil.copy(Path(spec.origin).with_name("_version.py"), tmp_path / "numba")
     code = (
-        CODE.replace("assert pixels.count_bytes.is_loaded ==", "assert True or")
+        CODE.replace("assert histograms.count_bytes.is_loaded ==", "assert True or")
         .replace("assert mapping.affine.is_loaded ==", "assert True or")
         .replace("if mapping.affine.is_loaded", "if False")
     )
@@ -187,34 +183,34 @@ def test_a_kernel_that_cannot_be_compiled_beside_one_that_is_kept(package: Path,
 
 def test_code_of_another_kernel_is_not_run(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    kept.write(tmp_path / "one.o", b"code")
-    assert kept.read(tmp_path / "one.o") == b"code"
+    code_cache.write(tmp_path / "one.o", b"code")
+    assert code_cache.read(tmp_path / "one.o") == b"code"
     (tmp_path / "one.o").rename(tmp_path / "two.o")
-    assert kept.read(tmp_path / "two.o") is None
+    assert code_cache.read(tmp_path / "two.o") is None
 
 
 def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    kept.write(tmp_path / "one.o", b"code")
+    code_cache.write(tmp_path / "one.o", b"code")
     tmp_path.chmod(0o777)
-    assert kept.read(tmp_path / "one.o") is None
-    kept.write(tmp_path / "two.o", b"code")
+    assert code_cache.read(tmp_path / "one.o") is None
+    code_cache.write(tmp_path / "two.o", b"code")
     assert not (tmp_path / "two.o").exists()
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "device", "link to a folder"])
 def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
     tmp_path.chmod(0o700)
-    kept.write(tmp_path / "one.o", b"code")
+    code_cache.write(tmp_path / "one.o", b"code")
     path = tmp_path / "two.o"
     if kind == "fifo":
         os.mkfifo(path, 0o600)
     else:
         (tmp_path / "folder").mkdir()
         path.symlink_to({"link": "one.o", "device": "/dev/zero"}.get(kind, "folder"))
-    assert kept.read(path) is None
-    kept.write(path, b"other")
-    assert kept.read(path) == b"other" and kept.read(tmp_path / "one.o") == b"code"
+    assert code_cache.read(path) is None
+    code_cache.write(path, b"other")
+    assert code_cache.read(path) == b"other" and code_cache.read(tmp_path / "one.o") == b"code"
 
 
 def test_what_killed_runs_and_old_versions_left_is_removed(tmp_path: Path) -> None:
@@ -223,7 +219,7 @@ def test_what_killed_runs_and_old_versions_left_is_removed(tmp_path: Path) -> No
     for name, age in ages.items():
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    kept.write(tmp_path / "one.o", b"code")
+    code_cache.write(tmp_path / "one.o", b"code")
     assert {path.name for path in tmp_path.iterdir()} == {".under-way", "younger.o", "one.o"}
 
 
@@ -242,15 +238,14 @@ def test_where_code_is_kept(
 ) -> None:
     for name, value in (("HOME", home), ("XDG_CACHE_HOME", xdg), ("NUMBA_CACHE_DIR", numba)):
         monkeypatch.setenv(name, value)
-    assert kept.folder() == (None if expected is None else Path(expected))
+    assert code_cache.folder() == (None if expected is None else Path(expected))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_pixels_at_an_odd_address(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     image = np.arange(5 * 7 * 3).reshape(5, 7, 3).astype(dtype)
     odd = np.frombuffer(b"." + image.tobytes(), np.uint8)[1:].view(dtype).reshape(image.shape)
-    monkeypatch.setattr(integers, "_detour", 1.0)  # long enough for a kernel
-    monkeypatch.setattr(fill, "_detour", defaultdict(lambda: 1.0))
+    monkeypatch.setattr(Kernel, "is_due", lambda _: True)
     assert odd.ctypes.data % 2
     tallies = Tally(), Tally()
     for tally, each in zip(tallies, (image, odd), strict=True):

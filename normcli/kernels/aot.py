@@ -1,127 +1,135 @@
-"""Machine code kept from one run to the next: whole files of this very machine, that nobody else can write."""
+"""Kernels as C functions: compiled by Numba once for a machine, from then on loaded without it.
 
-import hashlib
-import importlib.util
+To import Numba takes 0.3 s and 120 MB, to load machine code by LLVM alone 0.035 s. So `numba.cfunc` compiles a kernel
+behind the C interface that it documents (an array is an address and its lengths), LLVM writes an object file, and
+`code_cache` stores it. A kernel therefore allocates nothing and raises nothing, and calls the C library at most.
+"""
+
+import ctypes as c
 import logging
 import os
-import stat
-import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from normcli.kernels import code_cache
+
+if TYPE_CHECKING:
+    from normcli.kernels.kernel import Kernel
 
 log = logging.getLogger("normcli.kernels")
-_PLACE = "NUMBA_CACHE_DIR"
-_UNFINISHED, _OLD = 3600, 365 * 86400  # seconds after which a temporary file, or any, is removed by the next to write
+_engines: list[Any] = []  # LLVM's, which own the loaded code
+
+ArgumentTypes = tuple[Any, ...]  # of each argument: (dtype, dimensions), float or int
+_LIBC = {"sqrt", "fma", "floor", "ceil", "memset", "memcpy", "memmove"}
 
 
-def folder() -> Path | None:
-    """Where it is kept: $NUMBA_CACHE_DIR, else the user's cache folder; None where there is no home."""
-    if given := os.environ.get(_PLACE):
-        return Path(given, "normcli")
-    above = os.environ.get("XDG_CACHE_HOME", "")
-    if not os.path.isabs(above):  # noqa: PTH117
-        above = os.path.join(os.path.expanduser("~"), ".cache")  # noqa: PTH111, PTH118
-    return Path(above, "normcli") if os.environ.get("HOME") != "" and os.path.isabs(above) else None  # noqa: PTH117
+def load(kernel: "Kernel", types: ArgumentTypes) -> Callable[..., None] | None:
+    """Return a C function that takes addresses, lengths and numbers, from the cache or else compiled.
 
+    Returns:
+        None where the compiled code would call what only Numba has.
 
-def has(name: str) -> bool:
-    """Say whether code of that name is kept, of whatever machine and version."""
-    place = folder()
-    try:
-        return place is not None and any(entry.startswith(f"{name}-") for entry in os.listdir(place))  # noqa: PTH208
-    except OSError:
-        return False
-
-
-def path_of(name: str, depends: bytes) -> Path | None:
-    """File of a kernel's code, named by what it depends on: Numba's version and settings too."""
-    place = folder()
-    settings = sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] != _PLACE)
-    key = hashlib.sha256(b"\\0".join((depends, _numba(), str(settings).encode()))).hexdigest()
-    return None if place is None else place / f"{name}-{key[:24]}.o"
-
-
-def _numba() -> bytes:
-    """Version of Numba, which is not imported for that; nothing where it has none."""
-    spec = importlib.util.find_spec("numba")
-    if spec is None or spec.origin is None:
-        raise ImportError("it is not installed")
-    version = Path(spec.origin).with_name("_version.py")
-    return version.read_bytes() if version.exists() else b""
-
-
-def read(path: Path) -> bytes | None:
-    """Give what `write` wrote; None where it is absent, damaged, or somebody else could have written it.
-
-    LLVM ends the process over damaged code, or runs it: hence the checksum, which knows its file's name as well.
+    Raises:
+        Exception: LLVM or Numba fails, as a version does that is too old for this Python or NumPy.
     """
-    try:
-        if not _is_ours(os.lstat(path.parent), stat.S_ISDIR):
-            log.info("%s is not only ours to write: not used", path.parent)
+    address = _address(kernel, types)
+    if address is None:
+        return None
+    return c.CFUNCTYPE(None, *_parameters(types, lambda _: c.c_void_p, c.c_ssize_t, c.c_double, c.c_int64))(address)
+
+
+def _address(kernel: "Kernel", types: ArgumentTypes) -> int | None:
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = _processor()
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
+    modules = (kernel.py_func.__globals__, type(kernel).__init__.__globals__, globals())
+    sources = [names["__loader__"].get_data(names["__file__"]) for names in modules]
+    depends = (kernel.name, types, cpu, features, machine.triple, llvmlite.__version__, *sources)
+    path = code_cache.path_of(kernel.name, repr(depends).encode())
+    code = None if path is None else code_cache.read(path)
+    if code is None:
+        log.info("compiling %s, once for this machine", kernel.__name__)
+        module = _optimized(kernel, types, machine)
+        calls = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+        if others := sorted(calls - _LIBC):
+            log.info("%s calls %s: compiled by Numba in every run", kernel.__name__, ", ".join(others))
             return None
-        # a link may lead anywhere, and a FIFO would be waited for
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-    except OSError:
-        return None
-    try:
-        if not _is_ours(os.fstat(handle), stat.S_ISREG):
-            log.info("%s is no file, or not only ours to write: not used", path)
-            return None
-        with open(handle, "rb", closefd=False) as file:
-            data = file.read()
-    except OSError:
-        return None
-    finally:
-        os.close(handle)
-    if _checksum(path, data[32:]) != data[:32]:
-        log.info("%s is damaged: not used", path)
-        return None
-    return data[32:]
+        code = machine.emit_object(module)
+        if path is not None:
+            code_cache.write(path, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address("kernel"))
 
 
-def write(path: Path, code: bytes) -> None:
-    """Keep code, whole or not at all; where that cannot be, the next run compiles again."""
-    import tempfile
+def _optimized(kernel: "Kernel", types: ArgumentTypes, machine: Any) -> Any:
+    """Return LLVM's module of one public C function, "kernel".
 
-    temporary = None
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _is_ours(os.lstat(path.parent), stat.S_ISDIR):
-            return
-        _tidy(path.parent)
-        if path.is_dir() and not path.is_symlink():
-            path.rmdir()
-        handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
-        with os.fdopen(handle, "wb") as file:
-            file.write(_checksum(path, code) + code)
-            if hasattr(os, "fchmod"):  # root's may be read by all
-                os.fchmod(handle, 0o644)
-        os.replace(temporary, path)  # noqa: PTH105
-        temporary = None
-    except OSError as error:
-        log.info("compiled code cannot be kept in %s: %s", path.parent, error.strerror)
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                os.unlink(temporary)  # noqa: PTH108
+    Numba wraps a function in what reports errors and counts references; where none can occur, all of that is dead
+    once it is no longer public.
+    """
+    import llvmlite.binding as llvm
+    import numba
+
+    def pointer(dtype: Any) -> Any:
+        return numba.types.CPointer(numba.from_dtype(dtype))
+
+    parameters = _parameters(types, pointer, numba.intp, numba.float64, numba.int64)
+    compiled = numba.cfunc(numba.void(*parameters), **kernel.options)(_entry(kernel.jitted(), types))
+    module = llvm.parse_assembly(compiled.inspect_llvm())
+    for value in (*module.functions, *module.global_variables):
+        if value.name == compiled.native_name:
+            value.name = "kernel"
+        elif not value.is_declaration:
+            value.linkage = "internal"
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    return module
 
 
-def _is_ours(found: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
-    """Whether a file or folder is of this kind, and of nobody's but this user's or root's to write."""
-    if not is_kind(found.st_mode):
-        return False
-    return not hasattr(os, "geteuid") or (found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022)
+def _processor() -> tuple[str, str]:
+    """Return name and features of the processor to compile for: those that Numba would take."""
+    import llvmlite.binding as llvm
+
+    name, features = (os.environ.get(f"NUMBA_CPU_{what}") for what in ("NAME", "FEATURES"))
+    other = name not in (None, "", "host")
+    if features is None:
+        try:
+            features = "" if other else llvm.get_host_cpu_features().flatten()
+        except RuntimeError:  # LLVM does not know every processor
+            features = ""
+    return name if name and other else llvm.get_host_cpu_name(), features
 
 
-def _checksum(path: Path, code: bytes) -> bytes:
-    return hashlib.sha256(os.fsencode(path.name) + b"\\0" + code).digest()
+def _entry(inner: Any, types: ArgumentTypes) -> Callable[..., None]:
+    """Return a function of addresses, lengths and numbers that calls `inner` with arrays and numbers."""
+    import numba
+
+    parameters, arguments = [], []
+    for i, type_ in enumerate(types):
+        lengths = [f"n{i}_{axis}" for axis in range(type_[1])] if isinstance(type_, tuple) else []
+        parameters += [f"x{i}", *lengths]
+        arguments.append(f"carray(x{i}, ({', '.join(lengths)},))" if lengths else f"x{i}")
+    names = {"carray": numba.carray, "inner": inner}
+    exec(f"def entry({', '.join(parameters)}):\n    inner({', '.join(arguments)})", names)
+    entry: Callable[..., None] = names["entry"]
+    return entry
 
 
-def _tidy(place: Path) -> None:
-    """Remove what killed processes left, and what has been here for a year: versions that are gone."""
-    now = time.time()
-    for entry in os.scandir(place):
-        if now - entry.stat(follow_symlinks=False).st_mtime > (_UNFINISHED if entry.name.startswith(".") else _OLD):
-            with suppress(OSError):
-                os.unlink(entry.path)  # noqa: PTH108
+def _parameters(
+    types: ArgumentTypes, pointer: Callable[[Any], Any], length: Any, floating: Any, integer: Any
+) -> list[Any]:
+    """Return the types of the parameters of `_entry`, by Numba's names or by those of ctypes."""
+    parameters: list[Any] = []
+    for type_ in types:
+        if isinstance(type_, tuple):
+            parameters += [pointer(type_[0]), *[length] * type_[1]]
+        else:
+            parameters.append(floating if type_ is float else integer)
+    return parameters

@@ -1,8 +1,5 @@
 """One image mapped: scheme.affine ► kernel. The command and `normcli.transform` both end here: the same bits."""
 
-import math
-import time
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -279,47 +276,37 @@ def invert(written: Array, affine: Affine, restore: Affine | None) -> Array:
         return np.asarray(np.rint((y - affine.shift[0]) / affine.scale[0]))
 
 
-# Until the detour through NumPy has cost what loading a kernel does (a photograph takes it 0.6 ms, the kernel 0.1),
-# images take it: a small folder never pays.
-_detour: defaultdict[str, float] = defaultdict(float)  # seconds, by kernel
-
-
 def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool) -> int:
-    """Map pixels (H,W,C) into `out`; give how many values were clipped."""
+    """Map pixels (H,W,C) into `out`; return the number of clipped values."""
     from normcli.kernels import mapping as loops
 
+    def fallback() -> int:
+        return _fill_by_numpy(pixels, source, affine, finish, out, planar)
+
+    def by_arithmetic() -> tuple[Any, ...]:
+        return (*pixel_arguments(), np.array(affine.scale), np.array(affine.shift), out.reshape(-1), planar)
+
+    def by_table() -> tuple[Any, ...]:
+        flat, channels, at = pixel_arguments()
+        table, into = _table(affine, finish, pixels.dtype.name), out.reshape(-1)
+        if out.dtype == np.float16:  # Numba has no float16: their bits are copied
+            table, into = table.view(np.uint16), into.view(np.uint16)
+        return flat, as_words(flat if channels == 3 else flat[:0]), channels, at, table, into, planar
+
+    def pixel_arguments() -> tuple[Array, int, Array]:
+        return contiguous(pixels).reshape(-1), pixels.shape[2], np.array(source, np.int64)
+
+    # a photograph takes the fallback 0.6 ms, a kernel 0.1; only the fallback counts clipped values
     plain = finish.clip is None and finish.restore is None
-    # by arithmetic, or by a table; what must be counted (clipped values) goes the slow way
-    kernel = None
     if plain and out.dtype in (np.float32, np.float64):
-        kernel = loops.affine
-    elif finish.clip is None and (pixels.dtype == np.uint8 or (plain and out.dtype == np.float16)):
-        kernel = loops.look_up if pixels.dtype.kind == "u" else None
-    if kernel is None:
-        return _fill_without_numba(pixels, source, affine, finish, out, planar)
-    due = kernel.is_loaded or _detour[kernel.name] > kernel.load_cost
-    if due:
-        _detour[kernel.name] = -math.inf  # this thread loads it, the others go on; never again where it cannot be
-        channels = pixels.shape[2]
-        flat = contiguous(pixels).reshape(-1)
-        into, at = out.reshape(-1), np.array(source, np.int64)
-        if kernel is loops.affine:
-            arguments = (flat, channels, at, np.array(affine.scale), np.array(affine.shift), into, planar)
-        else:
-            table = _table(affine, finish, pixels.dtype.name)
-            if out.dtype == np.float16:  # Numba has no float16: their bits are copied
-                table, into = table.view(np.uint16), into.view(np.uint16)
-            words = as_words(flat if channels == 3 else flat[:0])
-            arguments = (flat, words, channels, at, table, into, planar)
-        if kernel.try_call(*arguments):
-            return 0
-    started = time.thread_time()
-    clipped = _fill_without_numba(pixels, source, affine, finish, out, planar)
-    _detour[kernel.name] += time.thread_time() - started
-    return clipped
+        return loops.affine.call_or(fallback, by_arithmetic) or 0
+    by_levels = pixels.dtype == np.uint8 or (plain and out.dtype == np.float16 and pixels.dtype.kind == "u")
+    if finish.clip is None and by_levels:
+        return loops.look_up.call_or(fallback, by_table) or 0
+    return fallback()
 
 
-def _fill_without_numba(
+def _fill_by_numpy(
     pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool
 ) -> int:
     """The slow path, plane by plane; 8-bit images through a table."""

@@ -1,6 +1,5 @@
 """Counts of 8-bit and 16-bit pixels: histograms."""
 
-import math
 import threading
 from collections.abc import Mapping
 from functools import cache
@@ -178,40 +177,26 @@ class Integers:
         return one
 
 
-# Until the detour below has cost what loading the kernels does, 8-bit images take it: Pillow's histogram or NumPy's
-# bincount, 1 ns a pixel and 25 us an image dearer. So a small folder never pays for them.
-_detour = 0.0
-
-
 def _count(pixels: Array, histogram: Array, sums: Array) -> None:
     """Add one integer image to a histogram (C,bins) and fill in its sums (C,2)."""
-    global _detour
     from normcli.kernels import histograms as loops
 
-    channels = pixels.shape[2]
-    due = True
-    if pixels.dtype == np.uint8 and channels in (1, 3) and not loops.count_bytes.is_loaded:
-        due = _detour > loops.count_bytes.load_cost
-        # this thread loads it, the others go on; where it cannot be loaded, nobody tries again
-        _detour = -math.inf if due else _detour + 25e-6 + 1e-9 * pixels.size / channels
-    if due and _count_by_kernel(pixels, histogram, sums):
-        return
-    own = _histogram_without_numba(pixels)
-    histogram += own
-    sums[:] = own @ _powers(own.shape[1])
+    def fallback() -> None:
+        own = _histogram_by_numpy(pixels)
+        histogram[:] += own
+        sums[:] = own @ _powers(own.shape[1])
 
-
-def _count_by_kernel(pixels: Array, histogram: Array, sums: Array) -> bool:
-    """Do as `_count`; say whether Numba is usable here."""
-    from normcli.kernels import histograms as loops
+    def byte_arguments() -> tuple[Array, ...]:
+        flat = pixels.reshape(-1)
+        return flat, as_words(flat), histogram, sums, _scratch.tables
 
     if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
-        flat = pixels.reshape(-1)
-        return loops.count_bytes.try_call(flat, as_words(flat), histogram, sums, _scratch.tables)
-    return loops.count_integers.try_call(contiguous(pixels).reshape(-1), histogram, sums)
+        loops.count_bytes.call_or(fallback, byte_arguments)
+    else:
+        loops.count_integers.call_or(fallback, lambda: (contiguous(pixels).reshape(-1), histogram, sums))
 
 
-def _histogram_without_numba(pixels: Array) -> Array:
+def _histogram_by_numpy(pixels: Array) -> Array:
     """Histogram (C,bins) of one image."""
     channels = pixels.shape[2]
     own: Array

@@ -1,0 +1,1 @@
+"""Published constants: presets, exporters to other tools, identification and comparison of statistics."""
