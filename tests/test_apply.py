@@ -551,11 +551,11 @@ def test_npz_and_safetensors_hold_their_affine(photos: Path, tmp_path: Path) -> 
 
 
 def test_list_names_every_scheme_preset_and_output(run: Run) -> None:
-    from normcli.runs.outputs import KINDS
     from normcli.schemes import PRESETS, SCHEMES
+    from normcli.sinks import OUTPUT_KINDS
 
     text = run("apply", "--list").stdout.decode()
-    for name in [*SCHEMES, *PRESETS, *KINDS]:
+    for name in [*SCHEMES, *PRESETS, *OUTPUT_KINDS]:
         assert f"\n  {name}" in text, name
     assert "percentile:lo=1,hi=99,over=image,per=channel" in text
 

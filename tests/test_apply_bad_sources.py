@@ -12,7 +12,7 @@ import pytest
 
 import normcli
 from normcli.errors import NormcliError
-from normcli.runs.outputs import KINDS
+from normcli.sinks import OUTPUT_KINDS
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
@@ -142,7 +142,9 @@ def everything(root: Path, out: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize("to", [to if to in SINKS else pytest.param(to, marks=pytest.mark.campaign) for to in KINDS])
+@pytest.mark.parametrize(
+    "to", [to if to in SINKS else pytest.param(to, marks=pytest.mark.campaign) for to in OUTPUT_KINDS]
+)
 @pytest.mark.parametrize("kind", PACKS)
 def test_nothing_outside_the_output(kind: str, to: str, tmp_path: Path) -> None:
     if to == "parquet":

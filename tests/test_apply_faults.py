@@ -168,12 +168,12 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
-        from normcli.runs import apply
+        from normcli.runs.apply_checkpoint import ApplyCheckpoint
 
-        def die(*arguments: Any) -> None:
+        def die(*arguments: Any, **settings: Any) -> None:
             raise KeyboardInterrupt
 
-        patch.setattr(apply, "finish", die)
+        patch.setattr(ApplyCheckpoint, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             normcli.apply(photos, out=out, scheme="unit")
     journal = out / WORK / "journal-0"

@@ -21,7 +21,7 @@ from normcli.errors import NormcliError, UsageError
 from normcli.images import Reading
 from normcli.runs import manifest
 from normcli.runs.names import WORK
-from normcli.runs.shards import ShardSize, numbers_of
+from normcli.sinks.shards import ShardSize, class_numbers
 from tests.support import needs
 from tests.support.command import ENVIRONMENT, ROOT, Run
 from tests.support.images import encoded, photograph
@@ -129,7 +129,7 @@ def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> N
 
 def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = needs.module("pyarrow.parquet")
-    monkeypatch.setattr("normcli.sources.parquet._GROUP_BYTES", 7500)
+    monkeypatch.setattr("normcli.sinks.parquet._GROUP_BYTES", 7500)
     for number in range(9):
         path = tmp_path / f"in/{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -295,8 +295,8 @@ def test_names_that_make_one_key_are_told_of(run: Run, tmp_path: Path) -> None:
 
 
 def test_classes_are_numbers_already(tmp_path: Path) -> None:
-    assert numbers_of({"10", "7"}) is None and numbers_of(set()) is None
-    assert numbers_of({"10", "x"}) == {"10": 0, "x": 1}
+    assert class_numbers({"10", "7"}) is None and class_numbers(set()) is None
+    assert class_numbers({"10", "x"}) == {"10": 0, "x": 1}
     path = tmp_path / "in/7/a.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(encoded(photograph(8, 9)))
@@ -335,7 +335,7 @@ def test_dry_run_tells_the_bytes_of_the_arrays(sink: str, run: Run, photos: Path
 
 
 def test_the_documented_default_is_the_default() -> None:
-    from normcli.runs.shards import DEFAULT
+    from normcli.sinks.shards import DEFAULT
 
     assert re.search(rf"`--shard-size`.*{DEFAULT}", (ROOT / "docs/apply.md").read_text(), re.DOTALL)
 

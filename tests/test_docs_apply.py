@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import normcli
-from normcli.runs.outputs import KINDS
 from normcli.schemes import SCHEMES
+from normcli.sinks import OUTPUT_KINDS
 from tests.support import needs
 from tests.support.command import ROOT
 
@@ -91,5 +91,5 @@ def test_the_readmes_blocks_run(tmp_path: Path) -> None:
 
 
 def test_every_scheme_and_output_has_a_line() -> None:
-    for name in [*SCHEMES, *KINDS]:
+    for name in [*SCHEMES, *OUTPUT_KINDS]:
         assert re.search(rf"^\| .*`{name}`", TEXT, re.MULTILINE), name

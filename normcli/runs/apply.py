@@ -11,21 +11,25 @@ from typing import Any
 from normcli import storage
 from normcli.errors import NormcliError, UsageError
 from normcli.images import Reading
-from normcli.runs import apply_settings, build_transform, manifest, outputs, shards, stacking
+from normcli.runs import apply_settings, build_transform, manifest
 from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
-from normcli.runs.manifest import Record
+from normcli.runs.finished_shards import count_finished_shards
 from normcli.runs.map_batch import MapJob
+from normcli.runs.measure_stack import measure_stack
 from normcli.runs.names import InputLister
-from normcli.runs.shards import Packer, ShardSize
 from normcli.runs.stats import Failure
 from normcli.runs.stats_settings import limit_of
 from normcli.runs.tasks import gated, run_batches, tasks
 from normcli.runs.totals import Totals
 from normcli.schemes import OF_DATASET
-from normcli.sinks import webdataset
+from normcli.sinks import OUTPUT_KINDS, open_sink, open_writer
+from normcli.sinks.shards import ShardSize, class_numbers
+from normcli.sinks.sink import Record
+from normcli.sinks.stack import ARRAY, Stack
+from normcli.sinks.tar import sample_key
 from normcli.sources import Listing
 from normcli.summary import Summary
 
@@ -177,13 +181,13 @@ def apply(
     if not dry_run:
         naming.check_overlap(folder, given)
         apply_settings.refuse_occupied(folder, resume or force or skip_existing)
-    suffix = None if to == "stack" or size is not None else outputs.KINDS[to].suffix
+    suffix = None if to == "stack" or size is not None else OUTPUT_KINDS[to].suffix
     listed = naming.make_lister(given, named, listing, names, suffix)
     labels: set[str] | None = set() if to == "tar" else None
     count = naming.check_collisions(
         listed,
         out=None if dry_run else folder,
-        written=webdataset.key_of if to == "tar" else lambda name: name + (suffix or ""),
+        written=sample_key if to == "tar" else lambda name: name + (suffix or ""),
         files=suffix is not None,
         labels=labels,
     )
@@ -217,14 +221,16 @@ def apply(
     apply_settings.refuse_constant(transform)
     if engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
         engine = "threads"
+    partial = os.path.join(folder, naming.WORK)  # noqa: PTH118
     work = MapJob(
         transform=transform,
         reading=reading,
         orientation=orientation,
         to=to,
         out=folder,
-        folder=os.path.join(folder, naming.WORK),  # noqa: PTH118
-        classes=shards.numbers_of(labels),
+        folder=partial,
+        writer=open_writer(to, out=folder, partial=partial, alpha=reading.alpha),
+        classes=class_numbers(labels),
         spill=size is not None and engine in ("processes", "dask") and not dry_run,
         writing=not dry_run,
         stop=threading.Event() if engine == "threads" else None,
@@ -271,10 +277,12 @@ class Run:
         """Map everything and write nothing."""
         work = self.work
         if work.to == "stack":
-            work = stacking.begin(work, self.listed, self.count, None)
+            work = measure_stack(work, self.listed, self.count)
         for done in run_batches(work, tasks(self.listed, None, work), **self.runner):
             self.totals.add(done)
-        return self.totals.head(self.head, self.count, work)
+        stack = work.writer
+        shape = {"stack": [self.totals.images, *stack.shape]} if isinstance(stack, Stack) else {}
+        return self.totals.head(self.head, self.count, shape)
 
     def write(self, *, again: bool, skip_existing: bool) -> Record:
         """Map everything and write it; on any error, leave what can be resumed, or nothing."""
@@ -308,41 +316,26 @@ class Run:
     def _map(self, journal: ApplyCheckpoint, skip_existing: bool) -> Record:
         work = self.work
         if work.to == "stack":
-            work = stacking.begin(work, self.listed, self.count, journal)
-        if self.size is not None:
-            return self._pack(self.size, journal)
-        inputs = tasks(self.listed, journal, work, skip_existing=skip_existing)
-        for done in run_batches(work, inputs, **self.runner):
-            self.totals.add(done)
-            if work.stack is not None:
-                self.totals.sync_sometimes(work.stack)
-            journal.add(done.records)
-        if work.stack is not None:
-            self.totals.refuse_remote()
-        complete = self.totals.head(self.head, self.count, work)
-        finish(work, journal, complete, self.totals.folders)
-        return complete
-
-    def _pack(self, size: ShardSize, journal: ApplyCheckpoint) -> Record:
-        work = self.work
-        kept = shards.kept(self.listed, journal, work)
-        journal.add([{"restart_from": kept}])
-        packer = Packer(work, size, journal, kept)
+            work = measure_stack(work, self.listed, self.count)
+            assert isinstance(work.writer, Stack)
+            work.writer.allocate(os.path.join(work.out, ARRAY))  # noqa: PTH118
+        sink = open_sink(work.writer, out=work.out, partial=work.folder, dtype=work.transform.dtype, size=self.size)
+        kept = count_finished_shards(self.listed, journal, work) if work.writer.packs else 0
+        journal.add(sink.resume(journal.shards, kept))
+        inputs = tasks(self.listed, journal, work, skip_existing=skip_existing, kept=kept)
         try:
-            for done in run_batches(work, tasks(self.listed, journal, work, kept=kept), **self.runner):
+            for done in run_batches(work, inputs, **self.runner):
                 self.totals.add(done)
-                journal.add(packer.take(done))
+                journal.add(sink.add(done))
+                if work.writer.packs:
+                    self.totals.refuse_remote()
+            if sink.needs_every_input:
                 self.totals.refuse_remote()
-            complete = self.totals.head(self.head, self.count, work, packer.shards)
-            journal.add(packer.finish())
+            complete = self.totals.head(self.head, self.count, sink.summary(self.totals.images))
+            records = sink.finish(journal)
         finally:
-            packer.abandon()
-        finish(work, journal, complete, set())
+            sink.abandon()
+        journal.finish(
+            complete, records, fold=work.transform.scheme in OF_DATASET or work.transform.constants is not None
+        )
         return complete
-
-
-def finish(work: MapJob, journal: ApplyCheckpoint, complete: Record, folders: set[str]) -> None:
-    """Put what stands beside the files in its place; the manifest last."""
-    records = journal.records() if work.stack is None else stacking.end(work, work.stack, journal)
-    storage.sync_folders({os.path.join(work.out, folder) for folder in folders})  # noqa: PTH118
-    journal.finish(complete, records, fold=work.transform.scheme in OF_DATASET or work.transform.constants is not None)

@@ -10,28 +10,16 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from normcli import platforms, storage
 from normcli.errors import UsageError
-from normcli.runs.manifest import FILES, NAME, Record, check_same_settings, decode_name, read
+from normcli.runs.manifest import FILES, NAME, check_same_settings, read
 from normcli.runs.names import WORK
 from normcli.runs.validate_manifest import find_invalid_key, find_invalid_shard_key
+from normcli.sinks.record import decode_name
+from normcli.sinks.sink import FinishedShard, Record
 from normcli.sinks.stack import ARRAY
-
-
-class FinishedShard(NamedTuple):
-    """A shard of an earlier run.
-
-    Attributes:
-        records: of inputs in it, failed ones included.
-        size: in bytes.
-        last: it was closed because the inputs ended: it may have room.
-    """
-
-    records: int
-    size: int
-    last: bool
 
 
 class ApplyCheckpoint:

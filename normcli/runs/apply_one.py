@@ -1,6 +1,7 @@
 """One image mapped to the bytes of one file: for stdin and stdout."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from normcli import images, storage
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.images import Reading
 from normcli.images.orientation import upright
-from normcli.runs import build_transform, outputs
+from normcli.runs import build_transform
 from normcli.runs import map_constants as numbers
 from normcli.runs import stats as counting
+from normcli.sinks import open_writer, output_kind, resolve_output
 from normcli.summary import Summary
 from normcli.tally import Tally
 
@@ -36,7 +38,7 @@ def apply_one(
     range: int | None = None,
     nan: str = "error",
     **reading_settings: Any,
-) -> list[Any]:
+) -> Sequence[Any]:
     """Map one image and give the content of the file, as buffers.
 
     Args:
@@ -63,10 +65,10 @@ def apply_one(
         UsageError: settings that cannot be.
         NormcliError: the image cannot be read or mapped.
     """
-    if to == "stack" or outputs.kind(to).shard:
+    if to == "stack" or output_kind(to).shard:
         raise UsageError(f"{'a stack' if to == 'stack' else f'--to {to}'} holds many images: give -o DIR, or --to npy")
     reading = Reading(**reading_settings)
-    dtype, layout, order = outputs.settle(to, dtype, layout, order)
+    dtype, layout, order = resolve_output(to, dtype, layout, order)
     made = build_transform.build_transform(
         scheme,
         zero_std=zero_std,
@@ -95,13 +97,14 @@ def apply_one(
             constants = numbers.of_summary(
                 summary, convention, origin="computed", percents=build_transform.percents_of(made)
             )
-        return outputs.encode(to, replace(made, dtype=dtype, constants=constants).map(pixels), reading.alpha)
+        mapped = replace(made, dtype=dtype, constants=constants).map(pixels)
+        return open_writer(to, alpha=reading.alpha).encode(mapped, source)
     except InputError as error:
         name = "stdin" if source == "-" else source
         raise NormcliError(f"{name}: {error.message}") from None
 
 
-def save(path: str | Path, parts: list[Any]) -> None:
+def save(path: str | Path, parts: Sequence[Any]) -> None:
     """Write buffers as one whole file.
 
     Raises:

@@ -6,14 +6,15 @@ from typing import Any
 
 from normcli.errors import UsageError
 from normcli.images import Reading
-from normcli.runs import build_transform, manifest, outputs, shards
+from normcli.runs import build_transform, manifest
 from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
-from normcli.runs.manifest import Record
 from normcli.runs.map_batch import MapJob
-from normcli.runs.shards import ShardSize
 from normcli.runs.transform import Transform
-from normcli.sources import parquet
+from normcli.sinks import output_kind, resolve_output
+from normcli.sinks.shards import DEFAULT, ShardSize
+from normcli.sinks.sink import Record
+from normcli.sources.parquet import parquet_modules
 from normcli.summary import Summary
 
 
@@ -38,15 +39,15 @@ def shard_size(to: str, asked: str | int | None, skip_existing: bool) -> ShardSi
         UsageError: not such a size, or an option that does not go with what is written.
         MissingExtraError: --to parquet without pyarrow.
     """
-    if not outputs.kind(to).shard:
+    if not output_kind(to).shard:
         if asked is not None:
             raise UsageError(f"--shard-size goes with --to tar and --to parquet, not {to}")
         return None
     if skip_existing:
         raise UsageError(f"--skip-existing goes with one file for each image, and --to {to} is resumed: --resume")
     if to == "parquet":
-        parquet.modules()
-    return ShardSize.of(shards.DEFAULT if asked is None else asked)
+        parquet_modules()
+    return ShardSize.of(DEFAULT if asked is None else asked)
 
 
 def transform_for(
@@ -57,7 +58,7 @@ def transform_for(
     Raises:
         UsageError: settings that cannot be.
     """
-    dtype, layout, order = outputs.settle(to, dtype, layout, order)
+    dtype, layout, order = resolve_output(to, dtype, layout, order)
     kept = "uint8" if dtype == "uint16" else dtype
     made = build_transform.build_transform(scheme, dtype=kept, layout=layout, order=order, **settings)
     return replace(made, dtype=dtype)
@@ -122,7 +123,7 @@ def head(work: MapJob, names: str, size: ShardSize | None) -> Record:
         "names": names,
         "orientation": work.orientation,
         **{key: getattr(reading, key) for key in ("color", "alpha", "cmyk", "integrity", "resize", "center_crop")},
-        **({} if size is None else {"shard_size": size.said}),
+        **({} if size is None else {"shard_size": str(size)}),
     }
     constants = transform.constants
     return {

@@ -10,7 +10,8 @@ from normcli.errors import UsageError, unknown
 from normcli.images import Reading
 from normcli.runs import map_constants as numbers
 from normcli.runs.map_constants import MapConstants
-from normcli.runs.transform import DTYPES, Transform
+from normcli.runs.transform import Transform
+from normcli.sinks import DTYPES
 from normcli.summary import Summary
 
 

@@ -4,9 +4,7 @@ A manifest is one JSON object; every file's record stands on a line of its own, 
 written and read one at a time.
 """
 
-import base64
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,37 +13,11 @@ from normcli import storage
 from normcli.errors import UsageError
 from normcli.runs.names import MANIFEST, WORK
 from normcli.runs.validate_manifest import find_invalid_head_key, find_invalid_key
+from normcli.sinks.sink import Record
 
 SCHEMA = "normcli/apply/1"
 NAME = MANIFEST
-Record = dict[str, Any]
 FILES = '"files": [\n'
-
-
-def name_fields(key: str, text: str) -> Record:
-    """A name for JSON: as text, and its bytes under KEY_b64 where they are not UTF-8.
-
-    >>> named("name", "a.jpg")
-    {'name': 'a.jpg'}
-    """
-    fields = storage.path_fields(text)
-    return {key if field == "path" else f"{key}_b64": value for field, value in fields.items()}
-
-
-def decode_name(record: Record, key: str) -> str:
-    """The name that `name_fields` wrote, any bytes in it."""
-    if (raw := record.get(f"{key}_b64")) is not None:
-        return os.fsdecode(base64.b64decode(raw))
-    return str(record[key])
-
-
-def output_shape(record: Record, settings: Record) -> tuple[int, int, int]:
-    """Shape of the array that was written for an image."""
-    height, width, _ = record["shape"]
-    if record.get("orientation", 1) >= 5:
-        height, width = width, height
-    wide = len(record["map"]["channels"])
-    return (wide, height, width) if settings["layout"] == "chw" else (height, width, wide)
 
 
 def read(out: str | Path) -> tuple[Record, Iterator[Record]]:

@@ -1,6 +1,5 @@
 """One batch of apply, in a worker: load ► images.decode ► scheme.affine ► kernel ► formats.write."""
 
-import os
 import threading
 import time
 from collections import Counter
@@ -8,22 +7,20 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from normcli import images, storage
-from normcli.errors import InputError, UsageError
+from normcli import images
+from normcli.errors import InputError
 from normcli.images import Reading
 from normcli.images.orientation import upright
-from normcli.runs import outputs
-from normcli.runs.manifest import Record, name_fields
 from normcli.runs.names import NamedItem
 from normcli.runs.stats import Failure
 from normcli.runs.transform import Buffer, MappedImage, Transform
-from normcli.sinks import webdataset
-from normcli.sinks.stack import Stack
+from normcli.sinks.record import name_fields
+from normcli.sinks.shards import spill
+from normcli.sinks.sink import ImageWriter, PackedImage, Record
 from normcli.sources import Skipped
 from normcli.tally import digest
 
 _mine = threading.local()
-_PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +34,7 @@ class MapJob:
         to: kind of output.
         out: output folder.
         folder: for files that are being written.
-        stack: where rows go, or None.
+        writer: encodes an image, and writes it where a worker can.
         classes: number of every class, for a format that names them by numbers; None where they are numbers.
         spill: shards are packed in another process: what is mapped goes there through a file.
         writing: False maps only, for the dry run.
@@ -51,7 +48,7 @@ class MapJob:
     to: str
     out: str
     folder: str
-    stack: Stack | None = None
+    writer: ImageWriter
     classes: dict[str, int] | None = None
     spill: bool = False
     writing: bool = True
@@ -81,7 +78,7 @@ class BatchResult:
     bytes: int = 0
     seconds: float = 0.0
     reused: int = 0
-    chunks: list[list[Any]] = field(default_factory=list)
+    packed: list[PackedImage] = field(default_factory=list)
     piece: str | None = None
     sizes: list[list[int]] = field(default_factory=list)
 
@@ -100,8 +97,9 @@ def map_batch(work: MapJob, batch: list[Task]) -> BatchResult:
             _take_over(task.known, task.named_item.item.key, done)
         else:
             _map_one(work, task, task.named_item, done)
-    if work.spill and done.chunks:
-        _spill(work, done, piece_name(batch))
+    if work.spill and done.packed:
+        done.piece = piece_name(batch)
+        done.packed, done.sizes = spill(done.packed, work.folder, done.piece)
     done.seconds = time.perf_counter() - started
     return done
 
@@ -118,25 +116,6 @@ def _take_over(known: Record, key: str, done: BatchResult) -> None:
 def piece_name(batch: list[Task]) -> str:
     """The name of what a batch leaves to be packed: by its first image, which is in no other batch."""
     return f"file-piece-{next(task.row for task in batch if task.row >= 0)}"
-
-
-def _spill(work: MapJob, done: BatchResult, name: str) -> None:
-    """Leave what is to be packed in a file: it need not outlive this run, so it is not synced."""
-    temporary = f"{work.folder}/{temporary_name()}"
-    try:
-        with open(temporary, "wb") as file:  # noqa: PTH123
-            for parts in done.chunks:
-                file.writelines(memoryview(part).cast("B") for part in parts)
-        os.replace(temporary, f"{work.folder}/{name}")  # noqa: PTH105
-    except OSError as error:
-        storage.raise_output_error(f"{work.folder}/{name}", error)
-    done.sizes = [[memoryview(part).nbytes for part in parts] for parts in done.chunks]
-    done.chunks, done.piece = [], name
-
-
-def temporary_name() -> str:
-    """A name that no other writer in the same folder takes, in this process or on another machine."""
-    return f"file-{_PROCESS}-{os.getpid()}-{threading.get_native_id()}"
 
 
 def _map_one(work: MapJob, task: Task, named_item: NamedItem, done: BatchResult) -> None:
@@ -161,30 +140,19 @@ def _map_one(work: MapJob, task: Task, named_item: NamedItem, done: BatchResult)
             if work.orientation == "apply" and image.orientation != 1:
                 pixels = upright(pixels, image.orientation)
                 record["orientation"] = image.orientation
-            sharded = bool(outputs.KINDS[work.to].shard)
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = work.transform.map(pixels, None if sharded else _mine.buffer)
+            mapped = work.transform.map(pixels, None if work.writer.packs else _mine.buffer)
             _describe(record, work.transform, pixels, mapped)
-            parts: list[Any] = (
-                [mapped.array] if work.stack is not None else outputs.encode(work.to, mapped, work.reading.alpha)
-            )
+            parts = work.writer.encode(mapped, item.key)
             record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
             if record["bytes"] <= Buffer.LARGEST_KEPT:
                 decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
-            if work.stack is not None:
-                _check_shape(work.stack, mapped, item.key)
-                record["row"] = task.row
-                if work.writing:
-                    work.stack.write_row(task.row, mapped.array)
-            elif work.writing and sharded:
-                if work.to == "tar":
-                    parts = webdataset.sample(webdataset.key_of(name), parts, label)
-                done.chunks.append(parts)
+            if work.writing and work.writer.packs:
+                done.packed.append(work.writer.pack(parts, name, label, mapped.array.shape))
             elif work.writing:
-                path = os.path.join(work.out, name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
-                storage.atomic_write_buffers(f"{work.folder}/{temporary_name()}", path, parts)
+                record |= work.writer.write(parts, name, task.row)
     except (InputError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")
@@ -218,11 +186,3 @@ def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedI
         record["clipped"] = mapped.clipped
     if pixels.dtype.kind == "f" and -5 <= float(pixels.min()) < 0 < float(pixels.max()) <= 5:
         record["looks_normalized"] = True
-
-
-def _check_shape(stack: Stack, mapped: MappedImage, key: str) -> None:
-    if mapped.array.shape != stack.shape:
-        raise UsageError(
-            f"{key} is {'x'.join(map(str, mapped.array.shape))}, and the stack holds "
-            f"{'x'.join(map(str, stack.shape))} of one shape: --resize N --center-crop N, --color rgb|gray, or --to npy"
-        )

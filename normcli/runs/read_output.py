@@ -1,7 +1,6 @@
 """What apply wrote, read again: arrays by their records, and the pixels they were made of."""
 
 import os
-import threading
 from collections.abc import Iterator
 from itertools import groupby, islice
 from typing import Any
@@ -9,17 +8,13 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.runs import manifest, outputs
-from normcli.runs.manifest import Record, decode_name
-from normcli.runs.shards import name_of
 from normcli.runs.transform import invert
 from normcli.schemes import Affine
-from normcli.sinks import stack as stacks
-from normcli.sinks import webdataset
-from normcli.sources import parquet
+from normcli.sinks import OUTPUT_KINDS, read_array
+from normcli.sinks.record import decode_name, output_shape
+from normcli.sinks.sink import Record
 
 Array = np.ndarray[Any, Any]
-_mine = threading.local()
 
 
 def batches(records: Iterator[Record]) -> Iterator[list[Record]]:
@@ -42,37 +37,12 @@ def load(out: str, settings: Record, record: Record) -> Array:
     if record.get("found"):
         raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
     to = settings["to"]
-    array: Array
-    if to == "stack":
-        try:
-            array = stacks.read(os.path.join(out, stacks.ARRAY))[record["row"]]  # noqa: PTH118
-        except (OSError, ValueError, IndexError) as error:
-            raise InputError("damaged", f"{stacks.ARRAY}: {error}") from None
-    elif to == "tar":
-        path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
-        array = webdataset.array_at(path, record["offset"], record["bytes"])
-    elif to == "parquet":
-        path = os.path.join(out, name_of(to, record["shard"]))  # noqa: PTH118
-        try:
-            array = _group(path, record["group"])[record["row"]]
-        except IndexError:
-            raise InputError("damaged", f"holds no row {record['row']} in group {record['group']}") from None
-    else:
-        name = decode_name(record, "name") + outputs.KINDS[to].suffix
-        array = outputs.decode(to, os.path.join(out, name), settings["alpha"])  # noqa: PTH118
-    want = manifest.output_shape(record, settings)
-    same = outputs.KINDS[to].image or array.dtype == settings["dtype"]
-    if array.shape != want or not same:
-        raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {want} was written")
+    array = read_array(to, out, record, settings["alpha"])
+    shape = output_shape(record, settings["layout"])
+    same_type = OUTPUT_KINDS[to].image or array.dtype == settings["dtype"]
+    if array.shape != shape or not same_type:
+        raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {shape} was written")
     return array
-
-
-def _group(path: str, group: int) -> list[Any]:
-    """The arrays of a row group, kept while the batch they make is under way."""
-    if getattr(_mine, "group", None) != (path, group):
-        _mine.arrays, _mine.group = parquet.arrays(path, group), (path, group)
-    found: list[Any] = _mine.arrays
-    return found
 
 
 def check_size(out: str, settings: Record, record: Record, shards: list[Record]) -> None:
@@ -84,13 +54,13 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
     to = settings["to"]
     if to == "stack":
         return
-    if outputs.KINDS[to].shard:
+    if OUTPUT_KINDS[to].shard:
         if record["shard"] >= len(shards):
             raise InputError("damaged", f"the manifest knows no shard {record['shard']}")
         shard = shards[record["shard"]]
         name, size, said = shard["name"], shard["bytes"], f"{shard['name']} "
     else:
-        name, size, said = decode_name(record, "name") + outputs.KINDS[to].suffix, record["bytes"], ""
+        name, size, said = decode_name(record, "name") + OUTPUT_KINDS[to].suffix, record["bytes"], ""
     try:
         found = os.stat(os.path.join(out, name)).st_size  # noqa: PTH116, PTH118
     except OSError as error:
@@ -99,9 +69,14 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
         raise InputError("damaged", f"{said}has {found} bytes, and {size} were written")
 
 
+def interleaved(array: Array, layout: str) -> Array:
+    """Return any written array as (H,W,C)."""
+    return array.transpose(1, 2, 0) if layout == "chw" else array
+
+
 def pixels_of(written: Array, record: Record, settings: Record) -> Array:
     """Pixels (H,W,C) as they were mapped, in their own dtype: integers exactly, where the record says so."""
-    written = outputs.interleaved(written, settings["layout"])
+    written = interleaved(written, settings["layout"])
     found = record["map"]
     restore = dequantize_affine(found)
     height, width = written.shape[:2]

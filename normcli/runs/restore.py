@@ -13,11 +13,12 @@ from normcli import storage
 from normcli.errors import InputError, NoInputError, UsageError
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
-from normcli.runs import manifest, names, outputs
-from normcli.runs.manifest import Record, decode_name
-from normcli.runs.map_batch import temporary_name
+from normcli.runs import manifest, names
 from normcli.runs.read_output import batches, load, pixels_of
 from normcli.runs.stats import Failure
+from normcli.sinks.files import png_holds, temporary_name
+from normcli.sinks.record import decode_name
+from normcli.sinks.sink import Record
 
 
 @dataclass
@@ -125,7 +126,7 @@ def _restore_batch(
             orientation = record.get("orientation", 1)
             if orientation != 1:
                 pixels = as_stored(pixels, orientation)
-            usual = outputs.holds(pixels.shape[2], settings["alpha"])
+            usual = png_holds(pixels.shape[2], settings["alpha"])
             kind = to or ("png" if pixels.dtype.kind == "u" and usual else "tiff")
             if kind == "png" and not (pixels.dtype.kind == "u" and usual):
                 raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")

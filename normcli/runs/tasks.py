@@ -9,12 +9,14 @@ from functools import partial
 
 from normcli import engine as engines
 from normcli.cpus import usable_cpus
-from normcli.runs import manifest, outputs
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
-from normcli.runs.manifest import Record, name_fields
 from normcli.runs.map_batch import BatchResult, MapJob, Task, map_batch
 from normcli.runs.names import InputLister
 from normcli.runs.prefetch import prefetch
+from normcli.sinks import OUTPUT_KINDS
+from normcli.sinks.record import name_fields, output_shape
+from normcli.sinks.sink import Record
+from normcli.sinks.stack import Stack
 from normcli.sources import Load, Skipped
 
 _BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
@@ -26,7 +28,7 @@ _LARGEST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batche
 
 def gated(work: MapJob, engine: str, workers: int) -> MapJob:
     """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
-    if engine != "threads" or outputs.KINDS[work.to].shard:
+    if engine != "threads" or work.writer.packs:
         return work
     return replace(work, gate=threading.Semaphore(workers or usable_cpus()))
 
@@ -50,12 +52,12 @@ def tasks(
             continue
         row += 1
         known = None if journal is None else journal.done(named_item.name)
-        path = os.path.join(work.out, named_item.name) + outputs.KINDS[work.to].suffix  # noqa: PTH118
-        if outputs.KINDS[work.to].shard:
+        path = os.path.join(work.out, named_item.name) + OUTPUT_KINDS[work.to].suffix  # noqa: PTH118
+        if work.writer.packs:
             known = known if known is not None and known["shard"] < kept else None
         elif known is not None and not _holds(known, row, path, named_item.item.key, work):
             known = None
-        elif known is None and skip_existing and work.stack is None and os.path.exists(path):  # noqa: PTH110
+        elif known is None and skip_existing and not isinstance(work.writer, Stack) and os.path.exists(path):  # noqa: PTH110
             known = {
                 **name_fields("name", named_item.name),
                 **name_fields("source", named_item.item.key),
@@ -66,8 +68,8 @@ def tasks(
 
 def _holds(known: Record, row: int, path: str, source: str, work: MapJob) -> bool:
     """Whether what an earlier run wrote of an image is there, and is what this run would write."""
-    if work.stack is not None:
-        same_shape = manifest.output_shape(known, {"layout": work.transform.layout}) == work.stack.shape
+    if isinstance(work.writer, Stack):
+        same_shape = output_shape(known, work.transform.layout) == work.writer.shape
         return known["row"] == row and same_shape
     if known.get("found"):
         return os.path.exists(path)  # noqa: PTH110
@@ -78,7 +80,7 @@ def run_batches(
     work: MapJob, waiting: Iterator[Task], *, engine: str, workers: int, scheduler: str | None
 ) -> Iterator[BatchResult]:
     """Map in batches that take about as long as each other, whatever the images' size."""
-    sharded = bool(outputs.KINDS[work.to].shard)
+    sharded = bool(work.writer.packs)
     size = 2
     if engine != "dask":  # the workers of a cluster read for themselves
         waiting = prefetch(waiting, _unread, _read)

@@ -1,19 +1,14 @@
 """What a run of apply adds up to: the head of its manifest."""
 
-import os
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from normcli.errors import NoInputError, NormcliError, RemoteError
-from normcli.runs.manifest import Record, decode_name
-from normcli.runs.map_batch import BatchResult, MapJob
+from normcli.runs.map_batch import BatchResult
 from normcli.runs.stats import Failure, provenance
-from normcli.sinks.stack import Stack
+from normcli.sinks.sink import Record
 from normcli.tally import DIGEST_MODULUS
-
-_SYNC_SECONDS = 1.0
 
 
 class Totals:
@@ -34,10 +29,8 @@ class Totals:
         self.skipped: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.looks_normalized = 0
-        self.folders: set[str] = set()
         self.first_failure: Failure | None = None
         self.first_remote: Failure | None = None
-        self._synced = time.monotonic()
 
     def add(self, done: BatchResult) -> None:
         """Add what a batch gave.
@@ -79,13 +72,6 @@ class Totals:
         self.digest = (self.digest + int(record["digest"], 16)) % DIGEST_MODULUS
         self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
         self.looks_normalized += bool(record.get("looks_normalized"))
-        self.folders.add(os.path.dirname(decode_name(record, "name")))  # noqa: PTH120
-
-    def sync_sometimes(self, stack: Stack) -> None:
-        """What the journal says is done must be on the disk: for the rows of a stack, once a second."""
-        if time.monotonic() - self._synced > _SYNC_SECONDS:
-            stack.sync()
-            self._synced = time.monotonic()
 
     def refuse_remote(self) -> None:
         """End a run in which every image's place depends on the others, when a server does not answer.
@@ -100,7 +86,7 @@ class Totals:
                 f"{self.first_remote.key}: {self.first_remote.message}"
             )
 
-    def head(self, head: Record, count: int, work: MapJob, shards: list[Record] | None = None) -> Record:
+    def head(self, head: Record, count: int, outputs: Record) -> Record:
         """The manifest's head, complete.
 
         Raises:
@@ -135,6 +121,5 @@ class Totals:
             "kinds": dict(sorted(self.kinds.items())),
             "digest": f"{self.digest:032x}",
             "provenance": provenance(),
-            **({} if work.stack is None else {"stack": [self.images, *work.stack.shape]}),
-            **({} if shards is None else {"shards": shards}),
+            **outputs,
         }

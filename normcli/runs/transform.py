@@ -16,7 +16,6 @@ from normcli.tally import Integers
 
 Array = np.ndarray[Any, Any]
 
-DTYPES = ("float32", "float16", "float64", "uint8")
 _NAMES = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 

@@ -10,8 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from normcli.runs.outputs import KINDS
-from normcli.runs.transform import DTYPES
+from normcli.sinks import DTYPES, OUTPUT_KINDS
 
 Record = dict[str, Any]
 # where an image lies in what it was packed into
@@ -25,7 +24,7 @@ def find_invalid_head_key(head: Record) -> str | None:
     if not isinstance(settings, dict):
         return "settings"
     checks: dict[str, Callable[[Any], bool]] = {
-        "to": lambda v: isinstance(v, str) and v in KINDS,
+        "to": lambda v: isinstance(v, str) and v in OUTPUT_KINDS,
         "dtype": lambda v: v in (*DTYPES, "uint16"),
         "layout": lambda v: v in ("chw", "hwc"),
         "alpha": lambda v: isinstance(v, str),
@@ -49,7 +48,7 @@ def find_invalid_head_key(head: Record) -> str | None:
 def find_invalid_key(record: Any, settings: Record) -> str | None:
     """Name the first key of a record that is missing or wrong; None for a sound one.
 
-    >>> flaw({"name": "../../etc/cron.d/x", "found": True}, {})
+    >>> find_invalid_key({"name": "../../etc/cron.d/x", "found": True}, {})
     'name'
     """
     if not isinstance(record, dict):

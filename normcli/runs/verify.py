@@ -11,9 +11,10 @@ import numpy as np
 
 from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
-from normcli.runs import manifest, outputs
-from normcli.runs.manifest import Record, decode_name
-from normcli.runs.read_output import batches, check_size, dequantize_affine, load
+from normcli.runs import manifest
+from normcli.runs.read_output import batches, check_size, dequantize_affine, interleaved, load
+from normcli.sinks.record import decode_name
+from normcli.sinks.sink import Record
 
 
 @dataclass
@@ -123,7 +124,7 @@ def _verify_batch(source: str, settings: Record, shards: list[Record], records: 
             continue
         size += written.nbytes
         restore = dequantize_affine(record["map"])
-        planes = outputs.interleaved(written, settings["layout"])
+        planes = interleaved(written, settings["layout"])
         rows = []
         for j in range(planes.shape[2]):
             y = planes[:, :, j].astype(np.float64)

@@ -1,1 +1,18 @@
-"""Images to files and shards."""
+"""Writing mapped images: one file each, rows of a stack, or shards."""
+
+from normcli.sinks.dispatch import open_sink, open_writer, read_array
+from normcli.sinks.sink import DTYPES, OUTPUT_KINDS, ImageWriter, OutputKind, Record, Sink, output_kind, resolve_output
+
+__all__ = [
+    "DTYPES",
+    "OUTPUT_KINDS",
+    "ImageWriter",
+    "OutputKind",
+    "Record",
+    "Sink",
+    "open_sink",
+    "open_writer",
+    "output_kind",
+    "read_array",
+    "resolve_output",
+]

@@ -1,4 +1,4 @@
-"""A tree of files, one per image, that mirrors the source: .npy, .npz, .safetensors.
+"""One file per image, in a tree that mirrors the source: .npy, .npz, .safetensors, PNG and TIFF.
 
 Each is made as a list of buffers: an array goes to the file without being copied.
 """
@@ -7,66 +7,180 @@ import io
 import json
 import math
 import os
+import threading
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from normcli import images, storage
 from normcli.errors import InputError
+from normcli.images import Reading
+from normcli.images.encode import png, tiff
 from normcli.kernels.affine import Affine
+from normcli.sinks.record import decode_name
+from normcli.sinks.sink import (
+    OUTPUT_KINDS,
+    Array,
+    EncodableImage,
+    FinishedShard,
+    MappedBatch,
+    PackedImage,
+    Parts,
+    Record,
+    RecordLog,
+)
 from normcli.storage.npy_format import npy_header, write_npz
 from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
 
-Array = np.ndarray[Any, Any]
-Parts = list[Any]
-
-SUFFIXES = {"npy": ".npy", "npz": ".npz", "safetensors": ".safetensors"}
+_PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder
 
 
-def write(kind: str, array: Array, affine: Affine) -> Parts:
-    """Make the content of one file.
+def temporary_name() -> str:
+    """Return a name that no other writer in the same folder takes, in this process or on another machine."""
+    return f"file-{_PROCESS}-{os.getpid()}-{threading.get_native_id()}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileWriter:
+    """Writes one file per image.
+
+    Attributes:
+        to: kind of output.
+        out: output folder.
+        partial: folder for files that are being written.
+        alpha: "keep" makes alpha a channel.
+    """
+
+    to: str
+    out: str = ""
+    partial: str = ""
+    alpha: str = "drop"
+    packs = False
+
+    def encode(self, image: EncodableImage, key: str = "") -> Parts:
+        """Return the content of one file as buffers.
+
+        Raises:
+            InputError: a PNG cannot hold these channels.
+        """
+        if not OUTPUT_KINDS[self.to].image:
+            return encode_array(self.to, image.array, image.affine)
+        count = len(image.channels)
+        if self.to == "tiff":
+            return [tiff(image.array)]
+        if not png_holds(count, self.alpha):
+            raise InputError("channels", f"PNG cannot hold {count} channels (--to tiff does)")
+        return [png(image.array)]
+
+    def write(self, parts: Parts, name: str, row: int) -> Record:
+        """Write one file under its final name.
+
+        Raises:
+            InputError: its name is too long.
+            OutputError: it cannot be written.
+        """
+        path = os.path.join(self.out, name) + OUTPUT_KINDS[self.to].suffix  # noqa: PTH118
+        storage.atomic_write_buffers(f"{self.partial}/{temporary_name()}", path, parts)
+        return {}
+
+    def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
+        """Raise: a file is written by the worker."""
+        raise NotImplementedError
+
+
+class FileSink:
+    """Outputs of one file each, which the workers put under their final names."""
+
+    needs_every_input = False
+
+    def __init__(self, writer: FileWriter) -> None:
+        self.writer = writer
+        self._folders: set[str] = set()
+
+    def resume(self, finished: Mapping[int, FinishedShard], kept: int) -> list[Record]:
+        """Return nothing: each file is kept or written on its own."""
+        return []
+
+    def add(self, batch: MappedBatch) -> Iterator[Record]:
+        """Yield the records, and remember their folders."""
+        for record in batch.records:
+            if "error" not in record and not record.get("found"):
+                self._folders.add(os.path.dirname(decode_name(record, "name")))  # noqa: PTH120
+            yield record
+
+    def summary(self, images: int) -> Record:
+        """Return nothing: every file has its own record."""
+        return {}
+
+    def finish(self, log: RecordLog) -> Iterator[Record]:
+        """Make the files' names durable."""
+        storage.sync_folders({os.path.join(self.writer.out, folder) for folder in self._folders})  # noqa: PTH118
+        return log.records()
+
+    def abandon(self) -> None:
+        """Leave finished files where they are."""
+
+
+def png_holds(channels: int, alpha: str) -> bool:
+    """Return whether a PNG can hold so many channels: gray and RGB, and one more that is alpha."""
+    return channels in (1, 3) or (alpha == "keep" and channels in (2, 4))
+
+
+def encode_array(to: str, array: Array, affine: Affine) -> list[Any]:
+    """Return the content of one array file as buffers.
 
     Args:
-        kind: "npy", "npz" or "safetensors".
+        to: "npy", "npz" or "safetensors".
         array: the image, C-contiguous.
         affine: scale and shift per channel; npz and safetensors hold them beside the image.
     """
-    return {"npy": _npy, "npz": _npz, "safetensors": _safetensors}[kind](array, affine)
+    return {"npy": _npy, "npz": _npz, "safetensors": _safetensors}[to](array, affine)
 
 
-def read(kind: str, path: str | Path) -> Array:
-    """Read the image that `write` packed.
+def read_file(to: str, path: str | Path, alpha: str) -> Array:
+    """Read one file back as the array that was written.
+
+    Args:
+        to: kind of output.
+        path: of the file.
+        alpha: "keep" where alpha was made a channel.
 
     Raises:
         InputError: missing, or not such a file.
     """
+    if OUTPUT_KINDS[to].image:
+        keep = "keep" if alpha == "keep" and to != "tiff" else "drop"
+        return images.decode(storage.read(path), Reading(alpha=keep)).pixels
     try:
-        if kind == "safetensors":
-            found = _read_safetensors(path)
+        if to == "safetensors":
+            array = _read_safetensors(path)
         else:
-            found = np.load(path, allow_pickle=False)
-            if kind == "npz":
-                with found:
-                    found = found["image"]
+            array = np.load(path, allow_pickle=False)
+            if to == "npz":
+                with array:
+                    array = array["image"]
     except FileNotFoundError:
         raise InputError("missing", "no such file") from None
     except Exception as error:  # zipfile, json, struct and NumPy raise what they like on damaged files
-        raise InputError("damaged", f"not the {kind} file it was: {' '.join(str(error).split())}") from None
-    return np.asarray(found)
+        raise InputError("damaged", f"not the {to} file it was: {' '.join(str(error).split())}") from None
+    return np.asarray(array)
 
 
-def _npy(array: Array, affine: Affine) -> Parts:
+def _npy(array: Array, affine: Affine) -> list[Any]:
     return [npy_header(array.shape, array.dtype.str), array]
 
 
-def _npz(array: Array, affine: Affine) -> Parts:
+def _npz(array: Array, affine: Affine) -> list[Any]:
     buffer = io.BytesIO()
-    write_npz(buffer, {"image": array, "scale": np.array(affine[0]), "shift": np.array(affine[1])}, mode=0o644)
+    write_npz(buffer, {"image": array, "scale": np.array(affine.scale), "shift": np.array(affine.shift)}, mode=0o644)
     return [buffer.getbuffer()]
 
 
-def _safetensors(array: Array, affine: Affine) -> Parts:
-    metadata = {"scale": json.dumps(affine[0]), "shift": json.dumps(affine[1])}
+def _safetensors(array: Array, affine: Affine) -> list[Any]:
+    metadata = {"scale": json.dumps(affine.scale), "shift": json.dumps(affine.shift)}
     return [safetensors_header({"image": (array.shape, array.dtype)}, metadata), array]
 
 

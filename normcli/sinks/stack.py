@@ -1,22 +1,26 @@
-"""One memory-mappable .npy (N,C,H,W) of all images, and a CSV that says which row is which image."""
+"""One memory-mappable .npy (N,C,H,W) of all images, and a CSV that names the image of each row."""
 
 import csv
 import io
 import os
-from collections.abc import Iterable
-from pathlib import Path
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from normcli import platforms, storage
+from normcli.errors import InputError, UsageError
+from normcli.sinks.record import decode_name
+from normcli.sinks.sink import Array, EncodableImage, FinishedShard, MappedBatch, PackedImage, Parts, Record, RecordLog
 from normcli.storage.npy_format import npy_header
 
 ARRAY, INDEX = "stack.npy", "index.csv"
+_SYNC_SECONDS = 1.0
 
 
 class Stack(NamedTuple):
-    """A stack while it is written, under a temporary name.
+    """A stack while it is written, under a temporary name: the half of the sink that workers call.
 
     Attributes:
         path: of the temporary file.
@@ -31,20 +35,29 @@ class Stack(NamedTuple):
     dtype: str
 
     @property
+    def packs(self) -> bool:
+        """Return False: a row is written by the worker."""
+        return False
+
+    @property
     def row_bytes(self) -> int:
-        """Bytes of one image."""
+        """Return the bytes of one image."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
     def header(self, rows: int) -> bytes:
-        """What stands before the first image; as long for any number of rows that fits."""
+        """Return the bytes before the first image; as many for any number of rows that fits."""
         return npy_header((rows, *self.shape), np.dtype(self.dtype).str)
 
     def offset(self, row: int) -> int:
-        """Where an image begins."""
+        """Return the offset of an image in the file."""
         return len(self.header(self.rows)) + row * self.row_bytes
 
+    def of_shape(self, rows: int, array: Array) -> "Stack":
+        """Return the stack of so many images of one image's shape and dtype."""
+        return self._replace(rows=rows, shape=array.shape, dtype=array.dtype.name)
+
     def allocate(self, final: str) -> None:
-        """Take all the disk that it needs, at once.
+        """Reserve the disk space for all rows.
 
         On a full disk a memory map dies with SIGBUS in the middle; this fails at the start.
 
@@ -63,8 +76,22 @@ class Stack(NamedTuple):
                 error = OSError(28, f"no space left on device: {self.rows} images need {size:,} bytes")
             storage.raise_output_error(final, error)
 
-    def write_row(self, row: int, array: Any) -> None:
-        """Write one image at its place; any number of threads and processes at a time.
+    def encode(self, image: EncodableImage, key: str) -> Parts:
+        """Return the values of one row.
+
+        Raises:
+            UsageError: the image has another shape.
+        """
+        if image.array.shape != self.shape:
+            raise UsageError(
+                f"{key} is {'x'.join(map(str, image.array.shape))}, and the stack holds "
+                f"{'x'.join(map(str, self.shape))} of one shape: --resize N --center-crop N, --color rgb|gray, "
+                "or --to npy"
+            )
+        return [image.array]
+
+    def write(self, parts: Parts, name: str, row: int) -> Record:
+        """Write one image at its offset; any number of threads and processes at a time.
 
         Raises:
             OutputError: it cannot be written.
@@ -72,18 +99,23 @@ class Stack(NamedTuple):
         try:
             handle = platforms.open_binary(self.path, os.O_WRONLY)
             try:
-                storage.write_all(handle, [array], self.offset(row))
+                storage.write_all(handle, parts, self.offset(row))
             finally:
                 os.close(handle)
         except OSError as error:
             storage.raise_output_error(self.path, error)
+        return {"row": row}
+
+    def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
+        """Raise: a row is written by the worker."""
+        raise NotImplementedError
 
     def sync(self) -> None:
         """Make the rows written so far durable."""
         platforms.sync_file(self.path)
 
-    def finish(self, rows: list[int], final: str) -> None:
-        """Close the gaps that failed images left, write the header, put it under its name.
+    def close_gaps(self, rows: list[int], final: str) -> None:
+        """Close the gaps that failed images left, write the header, put the file under its final name.
 
         Args:
             rows: those that hold an image, ascending.
@@ -96,17 +128,17 @@ class Stack(NamedTuple):
         try:
             header = self.header(len(rows))
             if rows != list(range(len(rows))):
-                # rows that were moved are not where the journal says: under this name a resumed run drops them
+                # moved rows are not where the checkpoint has them: under this name a resumed run drops the file
                 path = os.path.join(os.path.dirname(path), f"file-{ARRAY}")  # noqa: PTH118, PTH120
                 os.replace(self.path, path)  # noqa: PTH105
             if len(header) != len(self.header(self.rows)):  # the padding of a .npy header absorbs the digits
                 raise OSError(0, "the header of the stack changed its length")
             handle = platforms.open_binary(path, os.O_RDWR)
             try:
-                for row, came_from in enumerate(rows):
-                    if row != came_from:
+                for row, origin in enumerate(rows):
+                    if row != origin:
                         storage.write_all(
-                            handle, [platforms.pread(handle, self.row_bytes, self.offset(came_from))], self.offset(row)
+                            handle, [platforms.pread(handle, self.row_bytes, self.offset(origin))], self.offset(row)
                         )
                 os.ftruncate(handle, self.offset(len(rows)))
                 storage.write_all(handle, [header], 0)
@@ -118,15 +150,76 @@ class Stack(NamedTuple):
             storage.raise_output_error(final, error)
 
 
-def index(records: Iterable[tuple[int, str, str]]) -> bytes:
-    """The CSV beside a stack: row, name, label."""
+class StackSink:
+    """Rows of one array, which the workers write at their offsets.
+
+    Args:
+        writer: the stack under its temporary name.
+        out: output folder.
+        partial: folder for files that are being written.
+    """
+
+    needs_every_input = True
+
+    def __init__(self, writer: Stack, out: str, partial: str) -> None:
+        self.writer = writer
+        self._out, self._partial = out, partial
+        self._synced = time.monotonic()
+
+    def resume(self, finished: Mapping[int, FinishedShard], kept: int) -> list[Record]:
+        """Return nothing: each row is kept or written on its own."""
+        return []
+
+    def add(self, batch: MappedBatch) -> Iterator[Record]:
+        """Yield the records, whose rows are on the disk: what the checkpoint notes must be durable, once a second."""
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self.writer.sync()
+            self._synced = time.monotonic()
+        yield from batch.records
+
+    def summary(self, images: int) -> Record:
+        """Return the shape of the stack."""
+        return {"stack": [images, *self.writer.shape]}
+
+    def finish(self, log: RecordLog) -> Iterator[Record]:
+        """Put the stack and its index under their final names; return the records with the rows' final numbers.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        rows: list[int] = []
+        lines = []
+        for record in log.records():
+            if "error" not in record:
+                label = decode_name(record, "label") if "label" in record else ""
+                lines.append((len(rows), decode_name(record, "name"), label))
+                rows.append(record["row"])
+        self.writer.close_gaps(rows, os.path.join(self._out, ARRAY))  # noqa: PTH118
+        index = os.path.join(self._out, INDEX)  # noqa: PTH118
+        storage.atomic_write_buffers(f"{self._partial}/file-index", index, [_index(lines)])
+        place = {row: number for number, row in enumerate(rows)}
+        return (record if "row" not in record else {**record, "row": place[record["row"]]} for record in log.records())
+
+    def abandon(self) -> None:
+        """Leave the rows in the temporary file, for a run that resumes."""
+
+
+def _index(lines: Iterable[tuple[int, str, str]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", "name", "label"))
-    writer.writerows(records)
+    writer.writerows(lines)
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def read(path: str | Path) -> Any:
-    """Map a finished stack into memory."""
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+def read_row(out: str, row: int) -> Array:
+    """Return one image of a finished stack, mapped into memory.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    try:
+        array: Any = np.load(os.path.join(out, ARRAY), mmap_mode="r", allow_pickle=False)  # noqa: PTH118
+        return np.asanyarray(array[row])
+    except (OSError, ValueError, IndexError) as error:
+        raise InputError("damaged", f"{ARRAY}: {error}") from None

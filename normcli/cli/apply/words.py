@@ -95,7 +95,7 @@ def _six(*values: float) -> list[str]:
 def catalogue() -> None:
     """Print schemes with their settings, presets with their sources, outputs."""
     from normcli.runs.build_transform import catalog
-    from normcli.runs.outputs import KINDS
+    from normcli.sinks import OUTPUT_KINDS
 
     schemes, presets = catalog()
 
@@ -111,7 +111,7 @@ def catalogue() -> None:
         if found.seen:
             lines.append(f"  {'':<20} often copied, and wrong: {found.seen}")
     lines += ["", "outputs (--to NAME)"]
-    lines += [f"  {name:<12} {kind.help}" for name, kind in KINDS.items()]
+    lines += [f"  {name:<12} {kind.help}" for name, kind in OUTPUT_KINDS.items()]
     tables.write("\n".join(lines) + "\n")
 
 

@@ -1,24 +1,28 @@
-"""WebDataset shards as they are written; reading them is reading a `tar`.
+"""Write WebDataset shards, and read one array of them back; `sources.tar` reads complete shards.
 
-Members in order, no owner and no time: the same images give the same bytes.
+Members are in order, without owner and time: the same images give the same bytes.
 """
 
 import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from normcli import platforms
 from normcli.errors import InputError
+from normcli.sinks.sink import Array
 from normcli.sources.tar import BLOCK, END, parse_header
 from normcli.storage import write_all
 from normcli.storage.byte_sources import read_at
+from normcli.storage.npy_format import parse_npy_header
 
 
 class TarShardWriter:
-    """A shard under way: samples one after the other, then the two end-of-archive blocks.
+    """A tar that is being written: samples one after the other, then the two end-of-archive blocks.
 
     Args:
-        path: temporary; whoever calls puts it under its name.
+        path: temporary; the caller renames it.
 
     Attributes:
         size: bytes so far.
@@ -29,19 +33,19 @@ class TarShardWriter:
         self.size = 0
 
     def after(self, size: int) -> int:
-        """How large the shard would be with so many bytes more."""
+        """Return how large the shard would be with so many bytes more."""
         return self.size + size + len(END) * 2
 
     def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:
-        """Write what `sample` packed; give where its array begins, behind the header of KEY.npy."""
+        """Write what `pack_sample` returned; return the offset of its array, after the header of KEY.npy."""
         at = self.size + memoryview(parts[0]).nbytes
         self.size += write_all(self._handle, parts)
         return {"offset": at}
 
-    def close(self, *, whole: bool) -> int:
-        """Close the file; where it is to be a `whole` archive, with its end and durably. Give its size."""
+    def close(self, *, complete: bool) -> int:
+        """Close the file, a complete archive with its end and durably; return its size."""
         try:
-            if whole:
+            if complete:
                 self.size += write_all(self._handle, [END, END])
                 os.fsync(self._handle)
         finally:
@@ -49,18 +53,18 @@ class TarShardWriter:
         return self.size
 
 
-def key_of(name: str) -> str:
-    """The key of a WebDataset sample: its readers take the first dot of a file's name for the key's end.
+def sample_key(name: str) -> str:
+    """Return the key of a WebDataset sample, whose readers take the first dot of a file's name for the key's end.
 
-    >>> key_of("cat/v1.0/a.b.jpg")
+    >>> sample_key("cat/v1.0/a.b.jpg")
     'cat/v1.0/a_b_jpg'
     """
     folder, slash, last = name.rpartition("/")
     return folder + slash + last.replace(".", "_")
 
 
-def sample(key: str, array: Sequence[Any], label: str | None) -> list[Any]:
-    """One image as the members KEY.npy and, where there is a label, KEY.cls: buffers, the first a header alone."""
+def pack_sample(key: str, array: Sequence[Any], label: str | None) -> list[Any]:
+    """Return an image as the members KEY.npy and, where it has a label, KEY.cls: buffers, the first a header alone."""
     size = sum(memoryview(part).nbytes for part in array)
     parts = [_header(f"{key}.npy", size), *array, bytes(-size % BLOCK)]
     if label is not None:
@@ -69,28 +73,23 @@ def sample(key: str, array: Sequence[Any], label: str | None) -> list[Any]:
     return parts
 
 
-def array_at(path: str, offset: int, size: int) -> Any:
-    """Read the array of a sample that `TarShardWriter` wrote, where it told that it lies.
+def read_array(path: str, offset: int, size: int) -> Array:
+    """Read the array of a sample that `TarShardWriter` wrote, at the offset that it returned.
 
     Raises:
-        InputError: missing, or something else lies there.
+        InputError: missing, or other data is there.
     """
-    import numpy as np
-
-    from normcli.storage.npy_format import parse_npy_header
-
-    name = os.path.basename(path)  # noqa: PTH119
     try:
         head = read_at(path, offset - BLOCK, BLOCK)
         kind, claimed = parse_header(head, offset - BLOCK)
-        found = parse_npy_header(data := read_at(path, offset, size))
-        if (kind, claimed) != (b"0", size) or found.fortran:
+        header = parse_npy_header(data := read_at(path, offset, size))
+        if (kind, claimed) != (b"0", size) or header.fortran:
             raise InputError("damaged", "another member lies where its array was")
-        return np.frombuffer(data, found.dtype, offset=found.start).reshape(found.shape)
+        return np.frombuffer(data, header.dtype, offset=header.start).reshape(header.shape)
     except InputError as error:
-        raise InputError(error.reason, f"{name}: {error.message}") from None
+        raise InputError(error.reason, f"{os.path.basename(path)}: {error.message}") from None  # noqa: PTH119
     except (ValueError, TypeError) as error:
-        raise InputError("damaged", f"{name}: {' '.join(str(error).split())}") from None
+        raise InputError("damaged", f"{os.path.basename(path)}: {' '.join(str(error).split())}") from None  # noqa: PTH119
 
 
 def _header(name: str, size: int) -> bytes:

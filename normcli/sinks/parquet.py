@@ -1,0 +1,149 @@
+"""Write parquet shards of arrays, and read one array of them back; `sources.parquet` reads tables of images.
+
+Arrays are rows of name, label, array and shape: the values one after the other in a list of their own dtype, as every
+reader of parquet knows it; images may differ in size.
+"""
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import IO, Any
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.sinks.sink import Array
+from normcli.sources.parquet import parquet_modules
+
+_GROUP_BYTES, _GROUP_ROWS = 16 << 20, 1000  # of a row group: what a reader of one row has to read
+_thread = threading.local()
+
+
+class ParquetShardWriter:
+    """A table that is being written: rows in order, a row group for every 16 MiB.
+
+    Args:
+        path: temporary; the caller renames it.
+        dtype: of the arrays' values.
+
+    Attributes:
+        size: bytes of the arrays so far.
+    """
+
+    def __init__(self, path: str, dtype: str) -> None:
+        pa, parquet = parquet_modules()
+
+        def several(kind: Any) -> Any:
+            return pa.list_(pa.field("element", kind, nullable=False))
+
+        fields = [
+            pa.field("name", pa.string(), nullable=False),
+            pa.field("label", pa.string()),
+            pa.field("array", several(pa.from_numpy_dtype(dtype)), nullable=False),
+            pa.field("shape", several(pa.int32()), nullable=False),
+        ]
+        self._pa, self._schema, self._dtype = pa, pa.schema(fields), dtype
+        self._file: IO[bytes] = open(path, "wb")  # noqa: PTH123, SIM115
+        # parquet knows no integers under 32 bits: a dictionary makes a byte of them again. Pictures after a map
+        # do not compress, and statistics of single values say nothing
+        names = ["label", "array.list.element"] if dtype == "uint8" else ["label"]
+        self._writer = parquet.ParquetWriter(
+            self._file,
+            self._schema,
+            compression="NONE",
+            use_dictionary=names,
+            write_statistics=False,
+            write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 gives 340
+            data_page_size=4 << 20,
+        )
+        self._rows: list[tuple[str, str | None, Any, tuple[int, ...]]] = []
+        self._held = self._groups = 0
+        self.size = 0
+
+    def after(self, size: int) -> int:
+        """Return how large the shard's arrays would be with so many bytes more."""
+        return self.size + size
+
+    def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:
+        """Add a row; return its row group and its number in the group."""
+        (part,) = parts
+        values = np.frombuffer(memoryview(part).cast("B"), self._dtype)
+        if self._rows and self._held + values.nbytes > _GROUP_BYTES:
+            self._flush()  # pyarrow takes four times a row group's bytes: a large image has one of its own
+        place = {"group": self._groups, "row": len(self._rows)}
+        self._rows.append((_readable(name), None if label is None else _readable(label), values, shape))
+        self._held += values.nbytes
+        self.size += values.nbytes
+        if len(self._rows) >= _GROUP_ROWS:
+            self._flush()
+        return place
+
+    def _flush(self) -> None:
+        pa = self._pa
+        names, labels, arrays, shapes = zip(*self._rows, strict=True)
+        ends = np.cumsum([0, *map(len, arrays)])
+        values = pa.concat_arrays([pa.array(one) for one in arrays])
+        array = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values, type=self._schema.field("array").type)
+        columns = [
+            pa.array(names, pa.string()),
+            pa.array(labels, pa.string()),
+            array,
+            pa.array(list(map(list, shapes)), self._schema.field("shape").type),
+        ]
+        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=len(names))
+        self._rows, self._held = [], 0
+        self._groups += 1
+
+    def close(self, *, complete: bool) -> int:
+        """Close the file, a complete table with its footer and durably; return its size."""
+        try:
+            if complete:
+                if self._rows:
+                    self._flush()
+                self._writer.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
+            return self._file.tell()
+        finally:
+            self._writer.is_open = False  # or its destructor would write a footer
+            self._file.close()
+
+
+def read_group(path: str, group: int) -> list[Array]:
+    """Read the arrays of one row group that `ParquetShardWriter` wrote.
+
+    Raises:
+        InputError: missing, or damaged.
+    """
+    pa, parquet = parquet_modules()
+    try:
+        table = parquet.ParquetFile(path).read_row_group(group, columns=["array", "shape"], use_threads=False)
+        column = table.column("array").combine_chunks()
+        values, ends = column.values.to_numpy(), column.offsets.to_numpy()
+        shapes = table.column("shape").to_pylist()
+        return [values[ends[i] : ends[i + 1]].reshape(shape) for i, shape in enumerate(shapes)]
+    except FileNotFoundError:
+        raise InputError("missing", f"{os.path.basename(path)}: no such file") from None  # noqa: PTH119
+    except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        text = " ".join(str(error).split())
+        raise InputError("damaged", f"{os.path.basename(path)}: {text[:200]}") from None  # noqa: PTH119
+
+
+def read_array(path: str, group: int, row: int) -> Array:
+    """Read one array; its row group stays in memory while the next arrays of this thread are of the same group.
+
+    Raises:
+        InputError: missing, or damaged.
+    """
+    if getattr(_thread, "group", None) != (path, group):
+        _thread.arrays, _thread.group = read_group(path, group), (path, group)
+    arrays: list[Array] = _thread.arrays
+    try:
+        return arrays[row]
+    except IndexError:
+        raise InputError("damaged", f"holds no row {row} in group {group}") from None
+
+
+def _readable(text: str) -> str:
+    """Return a name as a parquet string, which is UTF-8: other bytes are replaced; the manifest has them."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
