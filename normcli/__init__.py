@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from normcli.runs.stats import stats as stats
     from normcli.runs.verify import verify as verify
     from normcli.summary import Summary as Summary
+    from normcli.summary import load as load
     from normcli.summary import merge as merge
 
 _HOME = {
@@ -30,11 +31,24 @@ _HOME = {
     "stats": "normcli.runs.stats",
     "Summary": "normcli.summary",
     "merge": "normcli.summary",
+    "load": "normcli.summary",
     "check": "normcli.constants.identify",
     "diff": "normcli.constants.compare",
 }
 
-__all__ = ["Summary", "__version__", "apply", "check", "diff", "merge", "restore", "stats", "transform", "verify"]
+__all__ = [
+    "Summary",
+    "__version__",
+    "apply",
+    "check",
+    "diff",
+    "load",
+    "merge",
+    "restore",
+    "stats",
+    "transform",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> Any:

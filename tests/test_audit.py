@@ -156,7 +156,7 @@ def test_nothing_is_opened_or_run_that_was_not_named(tmp_path: Path) -> None:
             for n in ("objects.npy", "objects.npz", "pickle.npy", "pickle.pt", "pickle.pth")
         ),
         ["show", statistics],
-        ["merge", statistics, statistics, "-o", str(out / "m.json"), "-q"],
+        ["merge", statistics, statistics, "--force", "-o", str(out / "m.json"), "-q"],
         *(["check", statistics, "--config", str(source / n)] for n in ("config.py", "config.yaml", "config.json")),
     ]
     cache = tmp_path / "cache"

@@ -82,7 +82,7 @@ def test_what_cannot_be_compared_is_refused(pair: tuple[Summary, Summary]) -> No
     with pytest.raises(UsageError, match="channels"):
         diff(a, replace(a, channels=["L"], mean=[0.1], std=[0.1]))
     with pytest.raises(UsageError, match="raw units"):
-        diff(a, replace(a, depth=None))
+        diff(a, replace(a, max_value=None))
 
 
 def test_a_constant_channel_that_moved_is_over_every_limit(pair: tuple[Summary, Summary]) -> None:

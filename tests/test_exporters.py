@@ -235,14 +235,14 @@ def test_what_is_said_is_read_again(name: str, dataset: tuple[Summary, Array]) -
     """`check --config` understands what `show --format` prints."""
     summary, _ = dataset
     (found,) = read_constants(exporters.export(summary, name), name)
-    factor = summary.depth if name in ("mmcv", "dali") else 1
+    factor = summary.max_value if name in ("mmcv", "dali") else 1
     assert found.std is not None
     assert [n.value for n in found.mean] == [m * factor for m in summary.mean]
     assert [n.value for n in found.std] == [s * factor for s in summary.std]
 
 
 def test_raw_units_are_said_as_stored(dataset: tuple[Summary, Array]) -> None:
-    summary = replace(dataset[0], depth=None)
+    summary = replace(dataset[0], max_value=None)
     assert "raw units" in exporters.export(summary, "mmcv")
     assert json.loads(exporters.export(summary, "huggingface"))["do_rescale"] is False
 
@@ -268,7 +268,7 @@ def test_a_convention_that_is_not_held_is_one_line(dataset: tuple[Summary, Array
     only = {"pooled_population": dataset[0].conventions["pooled_population"]}
     summary = replace(dataset[0], conventions=only)
     assert exporters.export(summary, "toml")
-    with pytest.raises(UsageError, match="hold no mean of image stds"):
+    with pytest.raises(UsageError, match="contain no mean of image stds"):
         exporters.export(summary, "toml", "mean_of_image_stds")
 
 

@@ -116,7 +116,7 @@ def test_extremes_do_not_depend_on_engine_or_batches(tmp_path: Path) -> None:
 
 def test_an_image_that_is_gone_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = stats(folder)
-    text = report.page(summary, gallery=Gallery(extremes={"darkest": [Picture(key="x.png")]}))
+    text = report.render_page(summary, gallery=Gallery(extremes={"darkest": [Picture(key="x.png")]}))
     assert "gone" in Page(text).text
 
 
@@ -185,10 +185,10 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
     if change == "no conventions":
         summary = replace(summary, conventions={}, provenance={}, composition={"format": {}})
     elif change == "raw units":
-        summary = replace(summary, depth=None, max=[1000.0, 2.0, 3.0])
+        summary = replace(summary, max_value=None, max=[1000.0, 2.0, 3.0])
     elif change == "six bands":
         summary = bands(tmp_path)
-    page = Page(report.page(summary, gallery=found[0]))
+    page = Page(report.render_page(summary, gallery=found[0]))
     present, absent = ODD[change]
     assert [words for words in present if words not in page.text] == []
     assert [words for words in absent if words in page.text] == []
@@ -200,7 +200,7 @@ def bands(folder: Path) -> Summary:
 
     tally = Tally()
     tally.count(np.arange(6 * 16, dtype=np.uint8).reshape(4, 4, 6))
-    settings = {"color": "auto", "alpha": "drop", "range": None}
+    settings = {"color": "auto", "alpha": "drop", "max_value": None}
     return Summary.of(tally, settings, provenance())
 
 

@@ -13,6 +13,7 @@ import pytest
 import normcli
 from normcli.errors import UsageError
 from normcli.runs.sample import Intervals, SamplePlan, StoppingRule, checkpoints
+from normcli.summary import Summary
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
 
@@ -40,7 +41,7 @@ def test_the_same_sample_from_every_engine(pictures: Path, options: dict[str, An
     assert len(texts) == 1
     document = json.loads(texts.pop())
     assert document["sample"]["read"] < document["sample"]["of"] == 121
-    assert document["convention"].startswith("estimate from ")
+    assert Summary.from_json(json.dumps(document)).convention_text.startswith("estimate from ")
     assert document["settings"]["sample"]["seed"] == 4
 
 
@@ -55,7 +56,7 @@ def test_a_number_and_a_share_are_kept_to(pictures: Path) -> None:
 def test_all_that_was_read_is_no_estimate(pictures: Path) -> None:
     every = normcli.stats(pictures, tolerance=1e-6)
     assert every.state == normcli.stats(pictures).state
-    assert every.convention == "pooled population, range 0-1, RGB"
+    assert every.convention_text == "pooled population, range 0-1, RGB"
     assert every.settings == normcli.stats(pictures).settings
     assert (every.sample or {})["mean_interval"] == [[m, m] for m in every.mean]
 
@@ -98,7 +99,7 @@ def test_settings_that_cannot_be(pictures: Path, options: dict[str, Any]) -> Non
 
 def test_a_merge_of_samples_says_that_it_is_an_estimate(pictures: Path) -> None:
     parts = [normcli.stats(pictures, sample="20", seed=1, shard=f"{i}/2") for i in (1, 2)]
-    assert (parts[0] + parts[1]).convention.startswith("estimate from samples")
+    assert (parts[0] + parts[1]).convention_text.startswith("estimate from samples")
     with pytest.raises(UsageError, match="settings differ: sample"):
         parts[0] + normcli.stats(pictures)
 

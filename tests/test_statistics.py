@@ -23,7 +23,7 @@ from tests.support import reference_statistics as reference
 from tests.support.images import encoded, photograph
 
 Array = np.ndarray[Any, Any]
-SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "range": None}
+SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "max_value": None}
 
 shapes = st.tuples(st.integers(1, 7), st.integers(1, 7), st.sampled_from([1, 3]))
 images = shapes.flatmap(
@@ -193,12 +193,13 @@ class TestMerging:
         assert Tally.from_state(json.loads(json.dumps(state))).state() == state
 
     def test_groups_merge_and_vanish(self, folder: Path) -> None:
+        (folder / "dog/one-more.png").write_bytes(encoded(photograph(seed=99)))  # else both are of the same images
         both = normcli.stats(folder, by="folder")
         cats, dogs = normcli.stats(folder / "cat", by="(cat|dog)/"), normcli.stats(folder / "dog", by="(cat|dog)/")
         assert set(both.groups) == {"cat", "dog"}
         merged = cats + dogs
         assert set(merged.groups) == {"cat", "dog"}
-        assert merged.groups["cat"]["mean"] == both.groups["cat"]["mean"]
+        assert merged.groups["cat"].mean == both.groups["cat"].mean
         assert (merged - dogs).to_json() == cats.to_json()
 
     def test_subtracting_what_is_not_in_the_sum_is_refused(self) -> None:
@@ -206,10 +207,11 @@ class TestMerging:
             merge(summary_of([photograph()]), minus=[summary_of([photograph(seed=9)])])
 
     def test_other_settings_are_refused_by_name(self) -> None:
-        with pytest.raises(UsageError, match="alpha is 'drop' and 'keep'"):
+        with pytest.raises(UsageError, match="alpha is drop and keep"):
             summary_of([photograph()]) + summary_of([photograph()], alpha="keep")
         one, other = summary_of([photograph()]), summary_of([photograph()], nan="skip")
-        assert merge(one, other, force=True).images == 2
+        forced = merge(one, other, force=True)
+        assert forced.images == 2 and forced.forced == ["images", "settings.nan"] and not forced.complete
 
     def test_nothing_left_is_said(self) -> None:
         one = summary_of([photograph()])
@@ -231,16 +233,16 @@ class TestMeaning:
     def test_8_and_16_bit_share_the_range(self) -> None:
         shallow = photograph(channels=1)
         mixed = summary_of([shallow, shallow.astype(np.uint16) * 257])
-        assert mixed.depth == 65535
+        assert mixed.max_value == 65535
         assert mixed.mean == summary_of([shallow]).mean and mixed.std == summary_of([shallow]).std
 
     def test_range_scales_16_bit_and_floats(self) -> None:
         twelve = photograph(channels=1).astype(np.uint16) * 16
-        scaled = summary_of([twelve], range=4095)
-        assert scaled.depth == 4095
+        scaled = summary_of([twelve], max_value=4095)
+        assert scaled.max_value == 4095
         assert math.isclose(scaled.mean[0], float(twelve.mean()) / 4095)
-        floats = summary_of([twelve.astype(np.float32)], range=4095)
-        assert floats.depth is None and math.isclose(floats.mean[0], scaled.mean[0])
+        floats = summary_of([twelve.astype(np.float32)], max_value=4095)
+        assert floats.max_value is None and math.isclose(floats.mean[0], scaled.mean[0])
 
     def test_weighted_pixels_count_by_their_alpha(self) -> None:
         picture, alpha = photograph(), photograph(channels=1, seed=4)[:, :, 0]
@@ -294,7 +296,7 @@ class TestMeaning:
     def test_floats_beside_integers_share_their_percentiles(self) -> None:
         picture = photograph(channels=1)
         mixed = summary_of([picture, picture.astype(np.float64) / 255])
-        assert mixed.depth is None
+        assert mixed.max_value is None
         np.testing.assert_allclose(mixed.mean, summary_of([picture]).mean, rtol=1e-12)
         assert abs(mixed.percentiles["50"][0] - summary_of([picture]).percentiles["50"][0]) < 0.004
 
@@ -325,8 +327,9 @@ class TestFile:
             ("", "empty"),
             ("{", "not JSON"),
             ("[1]", "no normcli schema"),
-            ('{"schema": "normcli/stats/2"}', "update normcli"),
-            ('{"schema": "normcli/stats/1"}', "missing"),
+            ('{"schema": "normcli/stats/3"}', "update normcli"),
+            ('{"schema": "normcli/stats/1"}', r"recount: normcli stats SOURCE\.\.\. -o FILE"),
+            ('{"schema": "normcli/stats/2"}', "missing"),
             ("\x00\xff", "not JSON"),
             ("[" * 100_000, "not JSON"),
         ],
@@ -343,7 +346,7 @@ class TestFile:
         good = Summary.of(tally, SETTINGS, {}).to_dict()
         for key in good:
             for value in (None, "x", -1, 1.5, [], {}, [None], {"a": None}, {"a": {"mean": 1}}):
-                if value is None and key == "depth":
+                if value is None and key in ("max_value", "shards", "sample"):
                     continue
                 text = json.dumps({**good, key: value})
                 try:
@@ -383,7 +386,7 @@ class TestFile:
         other = summary_of([photograph(seed=3)]).to_dict()
         broken = Summary.from_json(json.dumps({**document, "state": other["state"]}))
         with pytest.raises(StatisticsFileError, match="do not follow"):
-            _ = broken + broken
+            merge(broken)
         rng, refused = random.Random(1), 0
         for _ in range(60):  # any damage inside the state
             text = list(json.dumps(document["state"]))

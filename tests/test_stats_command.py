@@ -56,7 +56,7 @@ class TestResult:
     def test_json_is_the_file(self, run: Run, folder: Path, tmp_path: Path) -> None:
         done = run("stats", folder, "--json", "-o", "s.json")
         assert done.stdout == (tmp_path / "s.json").read_bytes()
-        assert json.loads(done.stdout)["schema"] == "normcli/stats/1"
+        assert json.loads(done.stdout)["schema"] == "normcli/stats/2"
         assert run("stats", folder, "-o", "-").stdout == done.stdout
         assert run("show", "s.json", "--json").stdout == done.stdout
         assert run("show", "-", "--json", input=done.stdout).stdout == done.stdout
@@ -246,8 +246,11 @@ class TestBadInput:
         run("stats", folder, "-o", "a.json")
         run("stats", folder, "--resize", "20", "-o", "b.json")
         done = run("merge", "a.json", "b.json")
-        assert done.returncode == 2 and b"resize is None and 20" in done.stderr
-        assert run("merge", "a.json", "b.json", "--force").returncode == 0
+        assert done.returncode == 2 and b"resize is none and 20" in done.stderr
+        done = run("merge", "a.json", "b.json", "--force", "--json")
+        assert done.returncode == 3 and b"merged by force over conflicts in images, settings.resize" in done.stderr
+        document = json.loads(done.stdout)
+        assert document["forced"] == ["images", "settings.resize"] and not document["complete"]
 
 
 class TestCitizen:

@@ -36,7 +36,7 @@ def test_every_image_or_group_weighs_the_same(sizes: Any) -> None:
     assert np.allclose([of_images.mean, of_images.std], by_equal(pictures["a"] + pictures["b"]), atol=1e-12)
     groups = [np.concatenate([p.reshape(-1, 3) for p in group]) for group in pictures.values()]
     assert np.allclose([of_groups.mean, of_groups.std], by_equal(groups), atol=1e-12)
-    assert of_images.convention.startswith("population, every image weighs the same")
+    assert of_images.convention == "equal_image_weights"
     parts = [normcli.stats(folder / name, weight="image") for name in "ab"]
     assert (parts[0] + parts[1]).to_json() == of_images.to_json()
     plain = normcli.stats(folder)

@@ -1,4 +1,4 @@
-"""normcli diff: what changed between two statistics files."""
+"""normcli diff: compare two statistics files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -33,7 +33,7 @@ def diff(
     log_file: o.LogFile = None,
     debug: o.Debug = False,
 ) -> int:
-    """What changed from one statistics file to another.
+    """Compare two statistics files: the changes from A to B.
 
     Per channel: how far the mean moved in standard deviations of A, the ratio of the stds, how far a pixel moves
     on average (Wasserstein-1, in the units of the mean), and how much the histograms differ (Jensen-Shannon, in
@@ -43,57 +43,58 @@ def diff(
     """
     from normcli.cli import tables
     from normcli.constants.compare import diff as compare
-    from normcli.summary import Summary
 
     if max_shift is not None and not max_shift >= 0:
         raise UsageError(f"max-shift {max_shift}: give a number from 0 up, such as 0.01")
     if str(a) == str(b) == "-":
         raise UsageError("only one of A and B can be stdin")
-    found = compare(Summary.load(a), Summary.load(b))
+    difference = compare(a, b)
     if json:
-        gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not found.exceeds(max_shift)}
-        tables.document({**found.to_dict(), **gate})
+        gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
+        tables.document({**difference.to_dict(), **gate})
     else:
-        tables.write("".join(line + "\n" for line in _lines(found)))
-    if max_shift is not None and found.exceeds(max_shift):
-        moved = "from a constant channel" if found.distance is None else f"by {found.distance:.4g}"
+        tables.write("".join(line + "\n" for line in _lines(difference)))
+    if max_shift is not None and difference.exceeds(max_shift):
+        moved = "from a constant channel" if difference.distance is None else f"by {difference.distance:.4g}"
         tables.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
         return 1
     return 0
 
 
-def _lines(found: "Difference") -> "Iterator[str]":
+def _lines(difference: "Difference") -> "Iterator[str]":
     from normcli.cli import tables
 
-    if found.identical:
+    if difference.identical:
         yield "the same images, the same settings"
     rows = [["channel", "mean A", "mean B", "shift/std", "std A", "std B", "ratio", "W1", "JS bits"]]
-    for c, name in enumerate(found.channels):
-        (m, n), (s, t) = found.mean[c], found.std[c]
-        moved = [_signed(found.shift[c]), tables.number(s), tables.number(t), _ratio(found.ratio[c])]
+    for c, name in enumerate(difference.channels):
+        (m, n), (s, t) = difference.mean[c], difference.std[c]
+        moved = [_signed(difference.shift[c]), tables.number(s), tables.number(t), _ratio(difference.ratio[c])]
         rows.append([name, tables.number(m), tables.number(n), *moved])
-        rows[-1] += [tables.number(found.w1[c]), tables.number(found.js[c])]
+        rows[-1] += [tables.number(difference.w1[c]), tables.number(difference.js[c])]
     yield from tables.aligned(rows)
-    changes = [[k, _cell(a), _cell(b)] for part in (found.counts, found.composition) for k, (a, b) in part.items()]
+    changes = [
+        [k, _cell(a), _cell(b)] for part in (difference.counts, difference.composition) for k, (a, b) in part.items()
+    ]
     if changes:
         yield ""
         yield from tables.aligned([["changed", "A", "B"], *changes])
-    if found.settings:
+    if difference.settings:
         yield ""
-        settings = [[k, _cell(a), _cell(b)] for k, (a, b) in found.settings.items()]
+        settings = [[k, _cell(a), _cell(b)] for k, (a, b) in difference.settings.items()]
         yield from tables.aligned([["setting", "A", "B"], *settings])
-    if found.groups:
+    if difference.groups:
         yield ""
-        yield from tables.aligned([["group", "images A", "images B", "shift/std", "ratio"], *_group_rows(found)])
+        yield from tables.aligned([["group", "images A", "images B", "shift/std", "ratio"], *_group_rows(difference)])
 
 
-def _group_rows(found: "Difference") -> "Iterator[list[str]]":
+def _group_rows(difference: "Difference") -> "Iterator[list[str]]":
     from normcli.cli import tables
 
-    for name, group in found.groups.items():
-        shift = " ".join(map(_signed, group.get("shift", ()))) or "-"
-        ratio = " ".join(map(_ratio, group.get("ratio", ()))) or "-"
-        yield [tables.printable(name), *(f"{n:,}" for n in group["images"]), shift, ratio]
+    for name, group in difference.groups.items():
+        shift = " ".join(map(_signed, group.shift or ())) or "-"
+        ratio = " ".join(map(_ratio, group.ratio or ())) or "-"
+        yield [tables.printable(name), *(f"{n:,}" for n in group.images), shift, ratio]
 
 
 def _signed(value: float | None) -> str:

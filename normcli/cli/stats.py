@@ -174,7 +174,7 @@ class _Gathered:
     def __init__(self) -> None:
         from normcli import report
 
-        report.require()
+        report.require_jinja2()
         self.failures: list[dict[str, Any]] = []
         self.gallery: Gallery | None = None
         self._room = report.FAILURES_SHOWN

@@ -10,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
-from normcli.summary.remarks import CONVENTIONS, histogram, remarks
+from normcli.summary.remarks import CONVENTIONS, remarks
 
 if TYPE_CHECKING:
     from normcli.report import Gallery
@@ -76,7 +76,6 @@ def result(
     else:
         from normcli.constants import exporters
 
-        convention = convention or exporters.DEFAULT
         write(exporters.export(summary, form, convention))
         if (note := exporters.format_note(summary, form, convention)) is not None:
             say(f"note: {note}")
@@ -97,7 +96,7 @@ def page(
     """
     from normcli import report, storage
 
-    text = report.page(summary, title=title, gallery=gallery, failures=failures)
+    text = report.render_page(summary, title=title, gallery=gallery, failures=failures)
     if str(path) == "-":
         write(text)
     else:
@@ -131,16 +130,15 @@ def in_convention(summary: Summary, convention: str) -> Summary:
 
     from normcli.constants.exporters.values import mean_and_std
 
-    mean, std = mean_and_std(summary, convention)
-    words = convention.replace("-", "_").replace("_", " ") + summary.convention[summary.convention.index(",") :]
-    return replace(summary, mean=mean, std=std, convention=words)
+    name, mean, std = mean_and_std(summary, convention)
+    return replace(summary, mean=mean, std=std, convention=name)
 
 
 def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     """Each channel's histogram as `lines` lines of block characters, over its range."""
     from normcli.summary.distribution import ceiling, columns
 
-    raw = summary.depth is None
+    raw = summary.max_value is None
     known = [v for v in (*summary.min, *summary.max) if v is not None]
     low, high = (min(known), max(known)) if raw and known else (0.0, None)
     width = 64
@@ -179,7 +177,7 @@ def table(summary: Summary, *, groups: bool = True) -> None:
 
 def _headline(summary: Summary) -> str:
     parts = [f"{summary.images:,} image{'s' * (summary.images != 1)}", f"{summary.pixels:,} pixels"]
-    parts.append(summary.convention)
+    parts.append(summary.convention_text)
     return " · ".join(parts)
 
 
@@ -204,7 +202,7 @@ def _convention_rows(summary: Summary) -> list[list[str]]:
 
 def _group_rows(summary: Summary) -> list[list[str]]:
     return [
-        [printable(name), f"{group['images']:,}", _triple(group["mean"]), _triple(group["std"])]
+        [printable(name), f"{group.images:,}", _triple(group.mean), _triple(group.std)]
         for name, group in summary.groups.items()
     ]
 
@@ -243,14 +241,14 @@ def aligned(rows: list[list[str]]) -> Iterator[str]:
         yield "  ".join(cells).rstrip()
 
 
-def bars(counts: list[int]) -> str:
+def bars(counts: Sequence[float]) -> str:
     """A histogram in block characters; every column that holds a pixel shows.
 
     >>> bars([0, 1, 50, 100])
     ' ▁▄█'
     """
     top = max(counts) or 1
-    return "".join(_BLOCKS[0 if n == 0 else max(1, n * 8 // top)] for n in counts)
+    return "".join(_BLOCKS[0 if n == 0 else max(1, int(n * 8 // top))] for n in counts)
 
 
 def _rich_table(summary: Summary, groups: bool) -> None:
@@ -259,11 +257,13 @@ def _rich_table(summary: Summary, groups: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from normcli.summary.distribution import columns as histogram_columns
+
     console = Console(markup=False, highlight=False, emoji=False)
     console.print(Text(_headline(summary), style="bold"), soft_wrap=True)
     header, rows = _channel_rows(summary)
     columns = max(16, min(48, console.width - 12 - 10 * len(header)))
-    shapes = histogram(summary, columns)
+    shapes = None if summary.max_value is None else histogram_columns(summary, columns)
     channels = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, title in enumerate(header):
         channels.add_column(title, justify="left" if i == 0 else "right", no_wrap=True)

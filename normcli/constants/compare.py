@@ -1,4 +1,4 @@
-"""How two sets of statistics differ: shift, spread, shape of the histogram, composition.
+"""Differences between two sets of statistics: shift, spread, shape of the histogram, composition.
 
 Per channel, from A to B:
 
@@ -15,8 +15,10 @@ from itertools import pairwise
 from typing import Any
 
 from normcli.errors import UsageError
-from normcli.summary import Summary
-from normcli.summary.distribution import Level, distribution
+from normcli.summary import GroupSummary, SummarySource
+from normcli.summary.distribution import Level, bin_levels, distribution
+from normcli.summary.settings_diff import Differences, differing_settings
+from normcli.summary.summary import as_summary
 
 _COLUMNS = 256
 _COUNTED = ("format", "mode", "depth")
@@ -24,21 +26,36 @@ _NOTED = ("alpha", "transparent", "exif", "rotated", "icc", "multi_frame", "dama
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupDifference:
+    """Changes of one group from A to B.
+
+    Attributes:
+        images: number of images in A and in B.
+        shift: per channel, (mean_B - mean_A) / std_A; None where only one of them has the group.
+        ratio: per channel, std_B / std_A; None likewise.
+    """
+
+    images: tuple[int, int]
+    shift: list[float | None] | None = None
+    ratio: list[float | None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Difference:
-    """What changed from A to B.
+    """Changes from A to B.
 
     Attributes:
         identical: both were computed from the same images, byte for byte, with the same settings.
-        channels: names.
+        channels: names of the channels.
         mean, std: per channel, the pair of A and B.
         shift: per channel, (mean_B - mean_A) / std_A.
         ratio: per channel, std_B / std_A.
         w1: per channel, Wasserstein-1 distance in the units of the mean.
         js: per channel, Jensen-Shannon divergence in bits.
-        distance: the largest |shift| or |ratio - 1|: what a gate compares; None where std_A is 0 and it moved.
+        distance: the largest |shift| or |ratio - 1|, which a gate compares; None where std_A is 0 and B differs.
         counts: images, pixels, failed and skipped that differ, as pairs.
         composition: counts that differ, as pairs, by "format:JPEG", "alpha", …
-        groups: groups whose images, mean or std differ, each with the images as a pair, shift and ratio.
+        groups: groups whose images, mean or std differ.
         settings: settings that differ, as pairs.
     """
 
@@ -53,33 +70,44 @@ class Difference:
     distance: float | None
     counts: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     composition: dict[str, tuple[int, int]] = field(default_factory=dict)
-    groups: dict[str, dict[str, Any]] = field(default_factory=dict)
-    settings: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    groups: dict[str, GroupDifference] = field(default_factory=dict)
+    settings: Differences = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as one JSON object."""
+        """Return everything as JSON values."""
         return {"schema": "normcli/diff/1", **asdict(self)}
 
     def exceeds(self, limit: float) -> bool:
-        """Say whether the distance is over a limit."""
+        """Return True if the distance is over a limit."""
         return self.distance is None or self.distance > limit
 
 
-def diff(a: Summary, b: Summary) -> Difference:
-    """Compare two summaries, channel by channel.
+def diff(a: SummarySource, b: SummarySource) -> Difference:
+    """Compare two sets of statistics, channel by channel.
+
+    Args:
+        a: summary or path of a statistics file.
+        b: another one.
+
+    Returns:
+        The differences, from A to B.
 
     Raises:
-        UsageError: other channels, or raw units against range 0-1.
-        StatisticsFileError: a state that is damaged.
+        UsageError: different channels, or raw units in one and range 0-1 in the other.
+        StatisticsFileError: a file that is missing or damaged.
+
+    >>> import normcli
+    >>> normcli.diff("july.json", "august.json").exceeds(0.01)  # doctest: +SKIP
+    False
     """
+    a, b = as_summary(a), as_summary(b)
     if a.channels != b.channels:
-        raise UsageError(f"A has the channels {' '.join(a.channels)}, B has {' '.join(b.channels)}")
-    if (a.depth is None) != (b.depth is None):
+        raise UsageError(f"channels differ: {' '.join(a.channels)} in A, {' '.join(b.channels)} in B")
+    if (a.max_value is None) != (b.max_value is None):
         raise UsageError("one file is in raw units (float images), the other in range 0-1: give --range to stats")
-    shift, ratio = _moved(a.mean, a.std, b.mean, b.std)
-    shapes = list(zip(distribution(a), distribution(b), strict=True))
-    counted = ("images", "pixels", "failed", "skipped")
-    settings = sorted({*a.settings, *b.settings})
+    shift, ratio = _shift_and_ratio(a.mean, a.std, b.mean, b.std)
+    levels = list(zip(distribution(a), distribution(b), strict=True))
+    counts = ("images", "pixels", "failed", "skipped")
     return Difference(
         identical=a.provenance.get("digest") == b.provenance.get("digest") and a.settings == b.settings,
         channels=a.channels,
@@ -87,20 +115,18 @@ def diff(a: Summary, b: Summary) -> Difference:
         std=list(zip(a.std, b.std, strict=True)),
         shift=shift,
         ratio=ratio,
-        w1=[wasserstein(p, q) for p, q in shapes],
-        js=[jensen_shannon(p, q) for p, q in shapes],
+        w1=[wasserstein(p, q) for p, q in levels],
+        js=[jensen_shannon(p, q) for p, q in levels],
         distance=_largest(shift, ratio),
-        counts={k: (getattr(a, k), getattr(b, k)) for k in counted if getattr(a, k) != getattr(b, k)},
+        counts={k: (getattr(a, k), getattr(b, k)) for k in counts if getattr(a, k) != getattr(b, k)},
         composition=_changes(_flat(a.composition), _flat(b.composition)),
-        groups=_groups(a.groups, b.groups),
-        settings={
-            k: (a.settings.get(k), b.settings.get(k)) for k in settings if a.settings.get(k) != b.settings.get(k)
-        },
+        groups=_group_differences(a.groups, b.groups),
+        settings=differing_settings(a.settings, b.settings),
     )
 
 
 def wasserstein(p: list[Level], q: list[Level]) -> float:
-    """Wasserstein-1 distance of two distributions on a line: the area between their cumulative curves.
+    """Compute the Wasserstein-1 distance of two distributions: the area between their cumulative curves.
 
     >>> wasserstein([(0.0, 1), (1.0, 1)], [(0.5, 3)])
     0.5
@@ -117,7 +143,7 @@ def wasserstein(p: list[Level], q: list[Level]) -> float:
 
 
 def jensen_shannon(p: list[Level], q: list[Level]) -> float:
-    """Jensen-Shannon divergence in bits, over 256 columns that span both distributions.
+    """Compute the Jensen-Shannon divergence in bits, over 256 columns that span both distributions.
 
     >>> jensen_shannon([(0.0, 1), (1.0, 1)], [(0.0, 2)]), jensen_shannon([(0.0, 1)], [(1.0, 5)])
     (0.31..., 1.0)
@@ -131,20 +157,18 @@ def jensen_shannon(p: list[Level], q: list[Level]) -> float:
 
 
 def _shares(levels: list[Level], low: float, high: float) -> list[float]:
-    columns, mass = [0.0] * _COLUMNS, sum(w for _, w in levels)
-    for value, weight in levels:
-        columns[min(int((value - low) / (high - low) * _COLUMNS + 1e-9), _COLUMNS - 1)] += weight / mass
-    return columns
+    mass = sum(weight for _, weight in levels)
+    return [weight / mass for weight in bin_levels(levels, _COLUMNS, low, high)]
 
 
 def _surprise(shares: list[float], middle: list[float]) -> list[float]:
     return [x * math.log2(x / m) for x, m in zip(shares, middle, strict=True) if x > 0]
 
 
-def _moved(
+def _shift_and_ratio(
     mean_a: list[float], std_a: list[float], mean_b: list[float], std_b: list[float]
 ) -> tuple[list[float | None], list[float | None]]:
-    """Shifts and ratios; None where the std of A is 0 and B differs."""
+    """Return shifts and ratios; None where the std of A is 0 and B differs."""
     shift: list[float | None] = []
     ratio: list[float | None] = []
     for m, s, n, t in zip(mean_a, std_a, mean_b, std_b, strict=True):
@@ -168,16 +192,18 @@ def _changes(a: dict[str, int], b: dict[str, int]) -> dict[str, tuple[int, int]]
     return {k: (a.get(k, 0), b.get(k, 0)) for k in sorted({*a, *b}) if a.get(k, 0) != b.get(k, 0)}
 
 
-def _groups(a: dict[str, Any], b: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _group_differences(a: dict[str, GroupSummary], b: dict[str, GroupSummary]) -> dict[str, GroupDifference]:
     if not (a and b):
         return {}
-    out: dict[str, dict[str, Any]] = {}
+    out = {}
     for name in sorted({*a, *b}):
-        mine, theirs = a.get(name), b.get(name)
-        if mine == theirs:
+        one, other = a.get(name), b.get(name)
+        if one == other:
             continue
-        entry: dict[str, Any] = {"images": (mine["images"] if mine else 0, theirs["images"] if theirs else 0)}
-        if mine and theirs:
-            entry["shift"], entry["ratio"] = _moved(mine["mean"], mine["std"], theirs["mean"], theirs["std"])
-        out[name] = entry
+        images = (one.images if one else 0, other.images if other else 0)
+        if one and other:
+            shift, ratio = _shift_and_ratio(one.mean, one.std, other.mean, other.std)
+            out[name] = GroupDifference(images=images, shift=shift, ratio=ratio)
+        else:
+            out[name] = GroupDifference(images=images)
     return out

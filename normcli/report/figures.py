@@ -72,7 +72,7 @@ def histogram(summary: Summary) -> Histogram:
 
 def within_unit(summary: Summary) -> bool:
     """Say whether 0 is black and 1 white: integer images, or floats that stay between."""
-    if summary.depth is not None:
+    if summary.max_value is not None:
         return True
     known = [v for v in (*summary.min, *summary.max) if v is not None]
     return bool(known) and min(known) >= 0 and max(known) <= 1
@@ -121,13 +121,13 @@ def groups(summary: Summary) -> list[dict[str, Any]]:
 
     rows = []
     for name, group in summary.groups.items():
-        pairs = list(zip(group["mean"], group["std"], strict=True))
+        pairs = list(zip(group.mean, group.std, strict=True))
         marks = [{"mean": at(m), "low": at(m - s), "high": at(m + s)} for m, s in pairs]
-        rows.append({"name": name, **group, "marks": marks, "lightness": sum(group["mean"]) / len(pairs)})
+        rows.append({"name": name, **vars(group), "marks": marks, "lightness": sum(group.mean) / len(pairs)})
     return sorted(rows, key=lambda row: (row["lightness"], row["name"]))
 
 
-def drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def groups_drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The groups that fit a figure: all, or the darkest and the brightest twenty."""
     if len(rows) <= _GROUPS_DRAWN:
         return rows

@@ -93,7 +93,7 @@ def apply_one(
         if constants is None and build_transform.needs_statistics(made):  # the dataset is this image
             tally = Tally()
             tally.count(pixels, image.weights, nan=nan, data=data)
-            summary = Summary.of(tally, {**asdict(reading), "range": range, "nan": nan}, counting.provenance())
+            summary = Summary.of(tally, {**asdict(reading), "max_value": range, "nan": nan}, counting.provenance())
             constants = numbers.of_summary(
                 summary, convention, origin="computed", percents=build_transform.percents_of(made)
             )

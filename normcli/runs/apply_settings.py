@@ -107,7 +107,7 @@ def kept_statistics(folder: str, reading: Reading, range: int | None) -> Summary
     if not os.path.exists(path):  # noqa: PTH110
         return None
     found = Summary.load(path)
-    numbers.check_contract(found, {**asdict(reading), "range": range}, path)
+    numbers.check_contract(found, {**asdict(reading), "max_value": range}, path)
     return found
 
 

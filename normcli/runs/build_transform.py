@@ -180,7 +180,7 @@ def resolve_constants(
     if stats is not None:
         summary = stats if isinstance(stats, Summary) else Summary.load(os.fspath(stats))
         name = "statistics" if isinstance(stats, Summary) else os.fspath(stats)
-        settings: dict[str, Any] = {"color": made.color, "range": made.range}
+        settings: dict[str, Any] = {"color": made.color, "max_value": made.range}
         if reading is not None:
             settings |= {"alpha": reading.alpha, "resize": reading.resize, "center_crop": reading.center_crop}
         numbers.check_contract(summary, settings, name)

@@ -15,6 +15,7 @@ from normcli.report.figures import within_unit
 from normcli.report.pictures import Gallery, MappedPicture, Picture
 from normcli.sources import Item
 from normcli.summary import Summary
+from normcli.summary.channels import rgb_channels
 from normcli.summary.conventions import white_level
 from normcli.tally import bucket_dtype
 
@@ -121,8 +122,8 @@ _ORDERS: dict[str, Callable[[SeenImage], Any]] = {
 
 
 def _three(values: list[float]) -> list[float]:
-    """Gray beside RGB: three channels stand for every image, so that they can be compared."""
-    return values[:3] if len(values) >= 3 else [values[0]] * 3
+    """Return the values to compare images of gray and color by: three channels."""
+    return [values[c] for c in rgb_channels(len(values))]
 
 
 def _caption(name: str, seen: SeenImage, summary: Summary) -> str:
@@ -149,7 +150,7 @@ def _pixels(item: Item, reading: Reading, summary: Summary) -> tuple[np.ndarray[
         image = images.decode(item.load(), reading)
     except InputError:
         return None, 1
-    full = white_level(bucket_dtype(image.pixels), summary.settings.get("range")) or 1
+    full = white_level(bucket_dtype(image.pixels), summary.settings.get("max_value")) or 1
     # every k-th pixel before it becomes float: 178 megapixels would take 2 GB
     k = max(1, max(image.pixels.shape[:2]) // (4 * SIDE))
     return image.pixels[::k, ::k].astype(np.float32) / np.float32(full), image.orientation

@@ -8,12 +8,12 @@ from typing import Any
 from normcli.errors import InputError, UsageError, unknown
 from normcli.schemes import Values, preset
 from normcli.summary import Summary
+from normcli.summary.channels import channel_names
 
-_NAMES = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 # what must be the same where statistics are made and used
-_CONTRACT = ("color", "alpha", "resize", "center_crop", "range")
+_CONTRACT = ("color", "alpha", "resize", "center_crop", "max_value")
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
-_PLAIN = {*_CONTRACT, "integrity", "cmyk", "nan", "by", "shard"}
+_PLAIN = {*_CONTRACT, "integrity", "cmyk", "nan", "group_by"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ def given(mean: Sequence[float], std: Sequence[float]) -> MapConstants:
         raise UsageError("mean and std must be finite numbers")
     if any(s < 0 for s in std):
         raise UsageError(f"std must not be negative: {', '.join(f'{s:g}' for s in std)}")
-    names = _NAMES.get(len(mean)) or tuple(map(str, range(len(mean))))
+    names = channel_names(len(mean))
     return MapConstants(mean=tuple(mean), std=tuple(std), channels=names, origin="given", convention="as given")
 
 

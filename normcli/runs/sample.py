@@ -19,6 +19,7 @@ from normcli.errors import UsageError
 from normcli.runs.partial_result import IntervalRow
 from normcli.sources import FailingSource, Item, Skipped
 from normcli.summary import Summary
+from normcli.summary.channels import source_channels
 
 _FIRST_CHECKPOINT = 50  # images before the first look at the interval
 _GROWTH = 1.2  # of the number read between two looks
@@ -202,9 +203,6 @@ class StoppingRule:
         summary.sample = report
         if read == sample.of:  # nothing was left out: this is no estimate
             summary.settings.pop("sample", None)
-            summary.convention = summary.convention.partition("; ")[2]
-        else:
-            summary.convention = f"estimate from {read} of {sample.of} images; {summary.convention.partition('; ')[2]}"
 
 
 class Intervals:
@@ -260,7 +258,7 @@ def _widened(values: "array[float]", count: int, channels: int) -> np.ndarray[An
     rows = np.frombuffer(values, np.float64).reshape(-1, 1 + 2 * count)
     if count == channels:
         return rows
-    source = [0] * channels if count == 1 else [0] * (channels - 1) + [count - 1]
+    source = source_channels(count, channels)
     return rows[:, [0, *(1 + i for i in source), *(1 + count + i for i in source)]]
 
 

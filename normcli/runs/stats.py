@@ -23,7 +23,7 @@ from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.runs.stats_settings import check, check_ledger, described, limit_of, shard_of
 from normcli.sources import Item, Listing, Skipped, folder
 from normcli.summary import Summary
-from normcli.summary.conventions import check_kinds
+from normcli.summary.conventions import check_shared_channels
 
 if TYPE_CHECKING:
     from normcli.report.pictures import Gallery
@@ -215,7 +215,7 @@ def stats(
             size += done.bytes
             kinds = {**done.kinds, **kinds}
             if len(kinds) > 1:
-                check_kinds(kinds, settings, bands=total.composition["bands"] > 0)
+                check_shared_channels(kinds, settings, bands=total.composition["bands"] > 0)
             if limit is not None:
                 limit(total.failed.total(), found, False)
             if on_progress is not None:

@@ -19,7 +19,7 @@ def described(
     reading: Reading, listing: Listing, counting: "WorkerOptions", plan: SamplePlan | None, weight: str
 ) -> dict[str, Any]:
     """Everything that changes what the numbers mean."""
-    settings = {**asdict(reading), "range": counting.range, "nan": counting.nan, "by": counting.by}
+    settings = {**asdict(reading), "max_value": counting.range, "nan": counting.nan, "group_by": counting.by}
     for name in ("max_pixels", "max_file_bytes"):  # which inputs are used, not what they mean
         del settings[name]
     if listing.shard is not None:

@@ -12,11 +12,10 @@ from normcli.images import Reading
 from normcli.kernels.kernel import as_words, contiguous
 from normcli.runs.map_constants import MapConstants
 from normcli.schemes import Affine
+from normcli.summary.channels import channel_names, source_channels
 from normcli.tally import Integers
 
 Array = np.ndarray[Any, Any]
-
-_NAMES = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
 
 
 class MappedImage(NamedTuple):
@@ -129,7 +128,7 @@ class Transform:
         source = self._source(pixels)
         affine, low, high = self._affine(pixels, source)
         wide = len(source)
-        names = self.constants.channels if self.constants else _NAMES.get(wide) or tuple(map(str, np.arange(wide)))
+        names = self.constants.channels if self.constants else channel_names(wide)
         if self.order == "bgr" and wide in (3, 4):
             turned = (2, 1, 0, 3)[:wide]
             affine = affine.take(turned)
@@ -160,11 +159,7 @@ class Transform:
             want = 3 if count == 1 else count
         elif want is None and self.color == "rgb":
             want = {1: 3, 2: 4}.get(count, count)
-        if (count, want) == (1, 3):
-            return (0, 0, 0)
-        if (count, want) == (2, 4):
-            return (0, 0, 0, 1)
-        return tuple(np.arange(count).tolist())
+        return source_channels(count, want or count)
 
     def _affine(self, pixels: Array, source: tuple[int, ...]) -> tuple[Affine, float, float]:
         """The affine in RGB order, and the range of y that a quantized result stands for."""
@@ -180,15 +175,15 @@ class Transform:
             settings |= {"low": self.constants.low, "high": self.constants.high}
         function = schemes.SCHEMES[self.scheme]
         if self.scheme in schemes.OF_DATASET or self.constants is not None:
-            names = self.constants.channels if self.constants else _NAMES.get(len(source))
-            image = schemes.Image(names=tuple(names or map(str, source)), white_level=white_level)
+            names = self.constants.channels if self.constants else channel_names(len(source))
+            image = schemes.Image(names=names, white_level=white_level)
             affine = function(image, **settings)
             if not self.dtype.startswith("u") or white_level is not None:
                 return affine, *_span(affine, [0.0] * len(source), [white_level or 1.0] * len(source))
             bounds = [pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))]
             low, high = (row.astype(float).take(source).tolist() for row in bounds)
             return affine, *_span(affine, low, high)
-        names = _NAMES.get(count) or tuple(map(str, np.arange(count)))
+        names = channel_names(count)
         if pixels.dtype.kind == "f":
             flat = pixels.reshape(-1, count).astype(np.float64)
             flat = flat[np.isfinite(flat).all(axis=1)]

@@ -1,13 +1,15 @@
-"""The numbers that a tally means: pooled and per-image conventions, percentiles, each rounded once."""
+"""Statistics of a tally: pooled and per-image conventions and percentiles, each rounded once."""
 
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from normcli.errors import UsageError
+from normcli.summary.channels import band_names, channel_names, source_channels
+from normcli.summary.summary import GroupSummary
 from normcli.tally import Bucket, Floats, Tally
 from normcli.tally.exact import sqrt_fraction
 from normcli.tally.floats import bin_values
@@ -15,125 +17,135 @@ from normcli.tally.groups import Group, Sums
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 WEIGHTS = ("pixel", "image", "group")
-_NAMES = {1: ["L"], 2: ["L", "A"], 3: ["R", "G", "B"], 4: ["R", "G", "B", "A"]}
 
-Statistics = dict[str, Any]
+Convention = dict[str, list[float] | None]  # its mean and std
 
 
-def channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
-    """Names of the channels that the images share; gray stands for R, G and B where any image has colour.
+class Numbers(NamedTuple):
+    """Every number of the statistics file that follows from the counts; the names are the file's."""
+
+    pixels: int | float
+    max_value: int | None
+    mean: list[float]
+    std: list[float]
+    min: list[float | None]
+    max: list[float | None]
+    percentiles: dict[str, list[float]]
+    conventions: dict[str, Convention]
+
+
+def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
+    """Return the names of the channels that all images share; gray stands for R, G and B if any image has color.
 
     Raises:
-        UsageError: no common channels: 3 and 5 bands, or gray and RGB with color "native".
+        UsageError: no channels in common: 3 and 5 bands, or gray and RGB with color "native".
     """
     counts = sorted({bucket.channels for bucket in tally.buckets.values()})
+    bands = tally.composition["bands"] > 0
     if len(counts) == 1:
         count = counts[0]
         if settings["color"] == "rgb":
             count = {1: 3, 2: 4}.get(count, count)
-        named = (count in (1, 3) or settings["alpha"] == "keep") and not tally.composition["bands"]
-        return list(_NAMES[count]) if named and count in _NAMES else [str(c) for c in range(count)]
-    if not _common(counts, settings, tally.composition["bands"] > 0):
+        named = (count in (1, 3) or settings["alpha"] == "keep") and not bands
+        return list(channel_names(count) if named else band_names(count))
+    if not _are_compatible(counts, settings, bands):
         raise UsageError(f"images of {' and '.join(map(str, counts))} channels {_advice(counts)}")
-    return list(_NAMES[counts[-1]])
+    return list(channel_names(counts[-1]))
 
 
-def check_kinds(kinds: Mapping[int, str], settings: Mapping[str, Any], bands: bool) -> None:
-    """Refuse images that will have no common channels, whatever else is still to come.
+def check_shared_channels(kinds: Mapping[int, str], settings: Mapping[str, Any], bands: bool) -> None:
+    """Raise an error as soon as images have no channels in common, whatever is still to come.
 
     Args:
         kinds: an image of each number of channels.
-        settings: as in `channels`.
-        bands: any image has bands that are no colours.
+        settings: as in `shared_channels`.
+        bands: any image has bands that are not colors.
 
     Raises:
         UsageError: naming two of them.
     """
     counts = sorted(kinds)
-    if len(counts) > 1 and not _common(counts, settings, bands):
+    if len(counts) > 1 and not _are_compatible(counts, settings, bands):
         few, many = counts[0], counts[-1]
         what = f"{kinds[few]} has {few} channel{'s' if few > 1 else ''}, {kinds[many]} has {many}"
         raise UsageError(f"{what}: such images {_advice(counts)}")
 
 
-def _common(counts: list[int], settings: Mapping[str, Any], bands: bool) -> bool:
-    """Say whether images of several numbers of channels can be taken together: gray as colour."""
+def _are_compatible(counts: list[int], settings: Mapping[str, Any], bands: bool) -> bool:
+    """Return True if images of several numbers of channels can be counted together: gray as color."""
     return counts in ([1, 3], [2, 4]) and settings["color"] != "native" and not bands
 
 
 def _advice(counts: list[int]) -> str:
     if counts in ([1, 3], [2, 4]):
-        hint = "--color rgb repeats gray, --color gray turns colour into luma"
+        hint = "--color rgb repeats gray, --color gray turns color into luma"
     else:
-        hint = "--color rgb or --color gray leaves out what is neither, or --include one kind"
-    return f"have no common mean and std ({hint})"
+        hint = "--color rgb or --color gray fails what is neither, or --include one kind"
+    return f"have no mean and std in common ({hint})"
 
 
 def white_level(dtype: str, setting: int | None) -> int | None:
-    """Value of full intensity: 255, 65535 or the range given; None for raw units."""
+    """Return the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units."""
     if dtype == "uint8":
         return 255
     return setting if setting is not None else {"uint16": 65535}.get(dtype)
 
 
-def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Statistics:
-    """Every number that the statistics file gives for a set of images.
+def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Numbers:
+    """Compute every number that the statistics file contains for a set of images.
 
     Args:
         tally: the counts; at least one image.
-        settings: "range" is the value of full intensity for 16-bit and float images, or None.
-        names: from `channels`.
-
-    Returns:
-        pixels, depth, mean, std, min, max, percentiles and conventions.
+        settings: "max_value" is the value of full intensity of 16-bit and float images, or None.
+        names: from `shared_channels`.
     """
-    parts = [_Part(bucket, white_level(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    parts = _parts(tally, settings, names)
     count = range(len(names))
     number = sum((part.pixels for part in parts), Fraction(0))
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in count]
     floats = any(isinstance(part.bucket, Floats) for part in parts)
     ranges = [_range(parts, c) for c in count]
-    mean = [m for m, _, _ in pooled]
-    whites = [part.white_level or 0 for part in parts]
-    return {
-        "pixels": int(number) if number.denominator == 1 else float(number),
-        "depth": None if floats else max(whites),
-        "mean": mean,
-        "std": [s for _, s, _ in pooled],
-        "min": [None if r is None else r[0] for r in ranges],
-        "max": [None if r is None else r[1] for r in ranges],
-        "percentiles": _percentiles(parts, len(names)),
-        "conventions": {
-            "pooled_population": {"mean": mean, "std": [s for _, s, _ in pooled]},
+    mean, std = [m for m, _, _ in pooled], [s for _, s, _ in pooled]
+    return Numbers(
+        pixels=_integer_if_possible(number),
+        max_value=None if floats else max(part.white_level or 0 for part in parts),
+        mean=mean,
+        std=std,
+        min=[None if r is None else r[0] for r in ranges],
+        max=[None if r is None else r[1] for r in ranges],
+        percentiles=_percentiles(parts, len(names)),
+        conventions={
+            "pooled_population": {"mean": mean, "std": std},
             "pooled_sample": {"mean": mean, "std": _all_or_none([s for _, _, s in pooled])},
             **_image_conventions(parts, len(names)),
         },
-    }
+    )
 
 
-def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> Statistics:
-    """What the statistics file gives for a group: images, pixels, mean and std."""
-    parts = [_Scaled(sums, white_level(sums.dtype, settings["range"]), names) for sums in group.parts.values()]
+def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> GroupSummary:
+    """Compute the pooled statistics of a group."""
+    parts = [_Scaled(sums, white_level(sums.dtype, settings["max_value"]), names) for sums in group.parts.values()]
     number = sum((part.pixels for part in parts), Fraction(0))
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in range(len(names))]
-    pixels = int(number) if number.denominator == 1 else float(number)
-    return {
-        "images": group.images,
-        "pixels": pixels,
-        "mean": [m for m, _, _ in pooled],
-        "std": [s for _, s, _ in pooled],
-    }
+    return GroupSummary(
+        images=group.images,
+        pixels=_integer_if_possible(number),
+        mean=[m for m, _, _ in pooled],
+        std=[s for _, s, _ in pooled],
+    )
+
+
+def _integer_if_possible(number: Fraction) -> int | float:
+    return int(number) if number.denominator == 1 else float(number)
 
 
 class _Scaled:
-    """Sums of a bucket, seen through the channels that all share and scaled to full intensity 1."""
+    """Sums of a bucket by the channels that all images share, scaled so that full intensity is 1."""
 
     def __init__(self, bucket: Bucket | Sums, white_level: int | None, names: list[str]) -> None:
         self.counted, self.white_level, self.scale = bucket, white_level, white_level or 1
         self.pixels = Fraction(bucket.weight, bucket.unit)
-        alpha = bucket.channels in (2, 4) and names[-1] == "A"
-        repeated = bucket.channels - alpha == 1 and len(names) - alpha == 3
-        self.source = [0, 0, 0, *([1] if alpha else [])] if repeated else list(range(len(names)))
+        self.source = source_channels(bucket.channels, len(names))
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
         total, squares = self.counted.sums(self.source[channel])
@@ -149,7 +161,7 @@ class _Part(_Scaled):
         self.bucket = bucket
 
     def values(self, bins: Any, channel: int, scale: int | None) -> Any:
-        """What bins of the histogram stand for: integers in units of 1/scale, or without a scale floats."""
+        """Return the values of bins of the histogram: integers in units of 1/scale, or floats without a scale."""
         if scale is not None:
             return bins * (scale // self.scale)
         if not isinstance(self.bucket, Floats):
@@ -162,8 +174,13 @@ class _Part(_Scaled):
         return Fraction(sums[self.source[channel]], self.scale**power << self.bucket.per_image.bits)
 
 
+def _parts(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> list[_Part]:
+    setting = settings["max_value"]
+    return [_Part(bucket, white_level(bucket.dtype, setting), names) for bucket in tally.buckets.values()]
+
+
 def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[float, float, float | None]:
-    """Mean, population std and sample std of one channel."""
+    """Return mean, population std and sample std of one channel."""
     total = sum((s for s, _ in sums), Fraction(0))
     squares = sum((q for _, q in sums), Fraction(0))
     spread = squares - total * total / number
@@ -171,7 +188,7 @@ def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[fl
     return float(total / number), sqrt_fraction(spread / number), sample
 
 
-def _image_conventions(parts: list[_Part], count: int) -> Statistics:
+def _image_conventions(parts: list[_Part], count: int) -> dict[str, Convention]:
     images = sum(part.bucket.per_image.images for part in parts)
     sampled = sum(part.bucket.per_image.sampled for part in parts)
 
@@ -187,9 +204,9 @@ def _image_conventions(parts: list[_Part], count: int) -> Statistics:
     }
 
 
-def of_equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
-    """Mean and std where every image weighs the same, whatever its size: E over images of E[x] and of E[x^2]."""
-    parts = [_Part(bucket, white_level(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+def equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
+    """Return mean and std with equal weights for all images, from averages over images of E[x] and E[x^2]."""
+    parts = _parts(tally, settings, names)
     images = sum(part.bucket.per_image.images for part in parts)
     mean, std = [], []
     for c in range(len(names)):
@@ -200,12 +217,12 @@ def of_equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str])
     return mean, std
 
 
-def of_equal_groups(groups: Mapping[str, Statistics], count: int) -> tuple[list[float], list[float]]:
-    """Mean and std where every group weighs the same, from each group's own."""
+def equal_groups(groups: Sequence[tuple[list[float], list[float]]], count: int) -> tuple[list[float], list[float]]:
+    """Return mean and std with equal weights for all groups, from the mean and std of each."""
     mean, std = [], []
     for c in range(count):
-        first = [Fraction(group["mean"][c]) for group in groups.values()]
-        second = [m * m + Fraction(group["std"][c]) ** 2 for m, group in zip(first, groups.values(), strict=True)]
+        first = [Fraction(means[c]) for means, _ in groups]
+        second = [m * m + Fraction(stds[c]) ** 2 for m, (_, stds) in zip(first, groups, strict=True)]
         average = sum(first, Fraction(0)) / len(groups)
         mean.append(float(average))
         std.append(sqrt_fraction(sum(second, Fraction(0)) / len(groups) - average * average))
@@ -230,9 +247,9 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
 
 
 def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES) -> dict[str, list[float]]:
-    """Percentiles, linear between neighbours in rank, as numpy.percentile's default.
+    """Return percentiles, linear between neighbors in rank, as numpy.percentile's default.
 
-    Exact for integer images. Float images are counted to 8 significant bits, and so are theirs.
+    Exact for integer images; to 8 significant bits for float images, which are counted so.
     """
     floats = any(isinstance(part.bucket, Floats) for part in parts)
     scale = None if floats else math.lcm(*(part.scale for part in parts))
@@ -252,7 +269,7 @@ def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PER
 
 
 def _at(percent: float, values: Any, until: Any, unit: int) -> Fraction:
-    """The value at a rank; `until` counts pixels up to each value, in parts of 1/unit."""
+    """Return the value at a percentage of ranks; `until` counts pixels up to each value, in parts of 1/unit."""
     last = int(until[-1]) - 1
     rank = max(Fraction(percent) / 100 * (Fraction(last + 1, unit) - 1), Fraction(0))
     below = int(rank)
@@ -264,6 +281,6 @@ def _at(percent: float, values: Any, until: Any, unit: int) -> Fraction:
 def percentiles(
     tally: Tally, settings: Mapping[str, Any], names: list[str], percents: Sequence[float]
 ) -> list[list[float]]:
-    """Any percentiles of a set of images, per channel: one row for each of `percents`."""
-    parts = [_Part(bucket, white_level(bucket.dtype, settings["range"]), names) for bucket in tally.buckets.values()]
+    """Return any percentiles of a set of images, per channel: one row for each of `percents`."""
+    parts = _parts(tally, settings, names)
     return list(_percentiles(parts, len(names), percents).values())

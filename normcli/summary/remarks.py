@@ -1,8 +1,9 @@
-"""What a summary says in words: every warning and remark that the numbers call for."""
+"""Warnings and remarks that the numbers of a summary call for, one sentence each."""
 
 from typing import Any
 
-from normcli.summary import Summary
+from normcli.summary.shards import describe_shards, missing_shards
+from normcli.summary.summary import Summary
 
 CONVENTIONS = {
     "pooled_population": "all pixels of all images together, divided by N",
@@ -14,53 +15,64 @@ CONVENTIONS = {
 
 
 def remarks(summary: Summary) -> list[str]:
-    """Warnings first, then what is worth knowing; one sentence each."""
-    found = summary.composition
-    return [*_warnings(summary), *_notes(found, summary)]
+    """Return warnings first, then what is worth knowing."""
+    return [*incomplete_merge(summary), *_warnings(summary), *_notes(summary)]
 
 
-def _warnings(summary: Summary) -> list[str]:
-    found, out = summary.composition, []
-    if summary.failed:
-        out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
-    if found.get("damaged"):
-        out.append(f"{_images(found['damaged'])} damaged but decodable, used all the same (--integrity strict)")
-    if found.get("depth_reduced"):
-        out.append(f"{_images(found['depth_reduced'])} of 10 or 12 bits read as 8")
-    if found.get("transparent") and summary.settings.get("alpha") == "drop":
-        out.append(
-            f"{_images(found['transparent'])} with more than 0.1% fully transparent pixels, "
-            "whose hidden colour counts (--alpha weight, --alpha composite:white)"
-        )
-    if found.get("not_finite_pixels"):
-        out.append(f"{found['not_finite_pixels']} pixels with NaN or infinity left out")
-    high = [v for v in summary.max if v is not None]
-    if summary.depth == 65535 and "16" in found["depth"] and high and max(high) <= 4095 / 65535:
-        out.append("16-bit images that never exceed 4095: is this 12-bit data? (--range 4095)")
-    if summary.depth is None and "raw" not in summary.convention and high and max(high) > 1:
-        out.append(f"float images up to {max(high):.4g} stand beside integer images scaled to 0-1 (--range sets white)")
-    if summary.depth is not None and high and max(high) > 1:
-        out.append(f"values above the range of {summary.settings.get('range')}: the largest is {max(high):.4g}")
-    flat = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
-    if flat:
-        out.append(f"constant channel, std 0: {', '.join(flat)}")
+def incomplete_merge(summary: Summary) -> list[str]:
+    """Return what keeps a summary from being that of one pass over a complete dataset, failed inputs apart."""
+    out = []
+    if summary.shards is not None:
+        missing = missing_shards(summary.shards)
+        numbers = f"part{'s' * (len(missing) != 1)} {', '.join(map(str, missing))}"
+        out.append(f"{describe_shards(summary.shards)}: not the statistics of the complete dataset ({numbers} missing)")
+    if summary.forced:
+        out.append(f"merged by force over conflicts in {', '.join(summary.forced)}: not the statistics of one pass")
     return out
 
 
-def _notes(found: dict[str, object], summary: Summary) -> list[str]:
-    def count(word: str) -> int:
-        value = found.get(word, 0)
+def _warnings(summary: Summary) -> list[str]:
+    composition, out = summary.composition, []
+    if summary.failed:
+        out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
+    if composition.get("damaged"):
+        out.append(f"{_images(composition['damaged'])} damaged but decodable, used (--integrity strict fails them)")
+    if composition.get("depth_reduced"):
+        out.append(f"{_images(composition['depth_reduced'])} of 10 or 12 bits read as 8")
+    if composition.get("transparent") and summary.settings.get("alpha") == "drop":
+        out.append(
+            f"{_images(composition['transparent'])} with more than 0.1% fully transparent pixels, "
+            "whose hidden color counts (--alpha weight, --alpha composite:white)"
+        )
+    if composition.get("not_finite_pixels"):
+        out.append(f"{composition['not_finite_pixels']} pixels with NaN or infinity ignored")
+    largest = max((v for v in summary.max if v is not None), default=0.0)
+    if summary.max_value == 65535 and "16" in composition["depth"] and 0 < largest <= 4095 / 65535:
+        out.append("16-bit images that never exceed 4095: is this 12-bit data? (--range 4095)")
+    if summary.max_value is None and summary.range == "0-1" and largest > 1:
+        out.append(f"float images up to {largest:.4g} among integer images scaled to 0-1 (--range scales them too)")
+    if summary.max_value is not None and largest > 1:
+        out.append(f"values above the range of {summary.settings.get('max_value')}: the largest is {largest:.4g}")
+    constant = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
+    if constant:
+        out.append(f"constant channel, std 0: {', '.join(constant)}")
+    return out
+
+
+def _notes(summary: Summary) -> list[str]:
+    def count(key: str) -> int:
+        value = summary.composition.get(key, 0)
         return value if isinstance(value, int) else 0
 
     out = []
     if summary.sample is not None:
-        out.append(_about_the_sample(summary, summary.sample))
-    if summary.depth is None:
+        out.append(_describe_sample(summary.sample))
+    if summary.max_value is None:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'))} in gray count as R=G=B")
     if count("ignored_pixels"):
-        out.append(f"{count('ignored_pixels')} pixels left out (--mask-dir, --ignore-value)")
+        out.append(f"{count('ignored_pixels')} pixels ignored (--mask-dir, --ignore-value)")
     if count("alpha") and summary.settings.get("alpha") == "drop":
         out.append(f"{_images(count('alpha'))} with an alpha channel, which is dropped")
     if count("cmyk"):
@@ -74,7 +86,7 @@ def _notes(found: dict[str, object], summary: Summary) -> list[str]:
     return out
 
 
-def _about_the_sample(summary: Summary, sample: dict[str, Any]) -> str:
+def _describe_sample(sample: dict[str, Any]) -> str:
     if sample["read"] == sample["of"]:
         return f"all {_images(sample['of'])} were read: exact, no estimate"
     read = f"read {sample['read']} of {_images(sample['of'])}, {sample['of'] / max(1, sample['read']):.1f}x fewer"
@@ -88,7 +100,7 @@ def _about_the_sample(summary: Summary, sample: dict[str, Any]) -> str:
 
 
 def reasons(counts: dict[str, int]) -> str:
-    """Counts by reason, in words.
+    """Return counts by reason as text.
 
     >>> reasons({"truncated": 2, "empty": 1})
     '2 truncated, 1 empty'
@@ -102,27 +114,3 @@ def _images(count: int) -> str:
 
 def _inputs(count: int) -> str:
     return f"{count} input" if count == 1 else f"{count} inputs"
-
-
-def histogram(summary: Summary, columns: int) -> list[list[int]] | None:
-    """Pixels per channel in equal columns from 0 to white; None where float images took part.
-
-    Needs no NumPy: a statistics file is shown in the time that the interpreter starts.
-    """
-    if summary.depth is None:
-        return None
-    from normcli.tally.exact import run_length_decode
-
-    out = [[0] * columns for _ in summary.channels]
-    for bucket in summary.state["buckets"]:
-        bins = 256 if bucket["dtype"] == "uint8" else 65536
-        white = 255 if bins == 256 else summary.settings.get("range") or 65535
-        rows = [run_length_decode(row, bins) for row in bucket["histogram"]]
-        if len(rows) < len(out):
-            alpha = rows[1:2] if summary.channels[-1] == "A" else []
-            rows = [rows[0]] * (len(out) - len(alpha)) + alpha
-        for column, row in zip(out, rows, strict=True):
-            for value, count in enumerate(row):
-                if count:
-                    column[min(value * columns // (white + 1), columns - 1)] += count
-    return out

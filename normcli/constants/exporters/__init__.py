@@ -1,18 +1,18 @@
-"""The same numbers in other tools' words; `reading` understands those words again.
+"""Mean and std as code or config for other tools; `parse_config` reads these again.
 
-A exporter is a function from `DatasetConstants` to text and a row in `EXPORTERS`. Each says the numbers in its tool's
-own range, channel order and name, to the last bit of float64, with a comment on the convention where the
+An exporter is a function from `DatasetConstants` to text and a row in `EXPORTERS`. Each writes the numbers in its
+tool's own range, channel order and names, to the last bit of float64, with a comment on the convention where the
 tool's format has comments.
 """
 
 from collections.abc import Callable
 
 from normcli.constants.exporters import frameworks, plain
-from normcli.constants.exporters.values import DEFAULT, DatasetConstants
+from normcli.constants.exporters.values import DatasetConstants, mean_and_std
 from normcli.errors import unknown
 from normcli.summary import Summary
 
-__all__ = ["DEFAULT", "EXPORTERS", "FORMAT_CHOICES", "DatasetConstants", "export", "format_note"]
+__all__ = ["EXPORTERS", "FORMAT_CHOICES", "DatasetConstants", "export", "format_note", "mean_and_std"]
 
 Exporter = Callable[[DatasetConstants], str]
 
@@ -39,37 +39,42 @@ EXPORTERS: dict[str, Exporter] = {
 # what --format takes: the command line draws the table and prints the statistics file itself
 FORMAT_CHOICES = ["table", "json", *EXPORTERS]
 
-# formats without comments: what a reader must know, said beside them
+# formats without comments: what a reader must know, printed as a note
 NOTES = {
     "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {description}",
 }
 
 
-def export(summary: Summary, exporter: str, convention: str = DEFAULT) -> str:
-    """Say the mean and std of a summary in another tool's words.
+def export(
+    summary: Summary,
+    exporter: str,
+    convention: str | None = None,
+    *,
+    group: str | None = None,
+    digits: int | None = None,
+) -> str:
+    """Return the mean and std of a summary as code or config for another tool.
 
     Args:
         summary: the statistics.
         exporter: one of `EXPORTERS`.
-        convention: which of the conventions is said.
+        convention: one of the conventions; that of the file by default.
+        group: export the statistics of this group.
+        digits: significant digits; all by default.
 
     Raises:
-        UsageError: unknown exporter or convention; a constant channel, by which a tool would divide.
+        UsageError: unknown exporter, convention or group; a constant channel, by which a tool would divide.
     """
-    return _find(exporter)(DatasetConstants.of(summary, convention))
+    if exporter not in EXPORTERS:
+        raise unknown("format", exporter, FORMAT_CHOICES)
+    return EXPORTERS[exporter](DatasetConstants.of(summary, convention, group=group, digits=digits))
 
 
-def format_note(summary: Summary, exporter: str, convention: str = DEFAULT) -> str | None:
-    """The comment of a format that cannot hold one."""
+def format_note(summary: Summary, exporter: str, convention: str | None = None) -> str | None:
+    """Return the comment of a format that cannot contain one; None for every other format."""
     if exporter not in NOTES:
         return None
     constants = DatasetConstants.of(summary, convention)
     return NOTES[exporter].format(
         order=constants.channel_order, range=constants.range, description=constants.description
     )
-
-
-def _find(name: str) -> Exporter:
-    if name not in EXPORTERS:
-        raise unknown("format", name, FORMAT_CHOICES)
-    return EXPORTERS[name]

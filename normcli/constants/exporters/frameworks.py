@@ -1,4 +1,4 @@
-"""What training and inference libraries want to hear, each in its own range, order and names."""
+"""Exporters for training and inference libraries, each in its own range, channel order and names."""
 
 import json
 
@@ -14,8 +14,8 @@ def torchvision(constants: DatasetConstants) -> str:
 from torchvision import transforms
 
 normalize = transforms.Normalize(
-    mean={constants.mean},
-    std={constants.std},
+    mean={constants.unit_mean},
+    std={constants.unit_std},
 )
 """
 
@@ -30,8 +30,8 @@ pixels as stored, {constants.stored_range}
 import albumentations as A
 
 normalize = A.Normalize(
-    mean={_tuple(constants.mean)},
-    std={_tuple(constants.std)},
+    mean={_tuple(constants.unit_mean)},
+    std={_tuple(constants.unit_std)},
     max_pixel_value={float(constants.max_value or 1)},
 )
 """
@@ -46,8 +46,8 @@ def kornia(constants: DatasetConstants) -> str:
 import kornia.augmentation as K
 
 normalize = K.Normalize(
-    mean={_tuple(constants.mean)},
-    std={_tuple(constants.std)},
+    mean={_tuple(constants.unit_mean)},
+    std={_tuple(constants.unit_std)},
 )
 """
 
@@ -55,15 +55,15 @@ normalize = K.Normalize(
 def timm(constants: DatasetConstants) -> str:
     """The mean and std of a timm data config, and its scripts' options."""
     constants.require_nonzero_std("timm")
-    flags = " ".join(["--mean", *map(repr, constants.mean), "--std", *map(repr, constants.std)])
+    flags = " ".join(["--mean", *map(repr, constants.unit_mean), "--std", *map(repr, constants.unit_std)])
     return f"""\
 # {constants.description}
 # timm: {constants.range}, {constants.channel_order}
 # create_transform(input_size=224, **data_config), create_model(..., pretrained_cfg_overlay=data_config)
 # train.py {flags}
 data_config = dict(
-    mean={_tuple(constants.mean)},
-    std={_tuple(constants.std)},
+    mean={_tuple(constants.unit_mean)},
+    std={_tuple(constants.unit_std)},
 )
 """
 
@@ -77,8 +77,8 @@ def fastai(constants: DatasetConstants) -> str:
 from fastai.vision.all import Normalize
 
 normalize = Normalize.from_stats(
-    {constants.mean},
-    {constants.std},
+    {constants.unit_mean},
+    {constants.unit_std},
 )
 """
 
@@ -86,7 +86,7 @@ normalize = Normalize.from_stats(
 def keras(constants: DatasetConstants) -> str:
     """`Normalization(mean, variance)` on pixels as stored."""
     constants.require_nonzero_std("keras")
-    variance = [std * std for std in constants.stored(constants.std)]
+    variance = constants.rounded([std * std for std in constants.stored(constants.std)])
     return f"""\
 # {constants.description}
 # Keras: pixels as image_dataset_from_directory gives them, {constants.stored_range}, {constants.channel_order};
@@ -95,7 +95,7 @@ import keras
 
 normalize = keras.layers.Normalization(
     axis=-1,
-    mean={constants.stored(constants.mean)},
+    mean={constants.stored_mean},
     variance={variance},
 )
 """
@@ -104,7 +104,7 @@ normalize = keras.layers.Normalization(
 def keras_rescaling(constants: DatasetConstants) -> str:
     """`Rescaling(scale, offset)`: scale = 1 / (255 std), offset = -mean / std."""
     constants.require_nonzero_std("keras-rescaling")
-    scale, offset = _affine(constants)
+    scale, offset = map(constants.rounded, constants.affine())
     return f"""\
 # {constants.description}
 # Keras: pixels (…,C) as stored, {constants.stored_range}, {constants.channel_order}; x * scale + offset
@@ -133,18 +133,22 @@ def huggingface(constants: DatasetConstants) -> str:
     if constants.center_crop is not None:
         config["crop_size"] = {"height": constants.center_crop, "width": constants.center_crop}
     config |= {"do_rescale": constants.max_value is not None, "rescale_factor": 1 / (constants.max_value or 1)}
-    config |= {"do_normalize": True, "image_mean": constants.mean, "image_std": constants.std}
+    config |= {
+        "do_normalize": True,
+        "image_mean": constants.unit_mean,
+        "image_std": constants.unit_std,
+    }
     return json.dumps(config, indent=2) + "\n"
 
 
 def opencv(constants: DatasetConstants) -> str:
     """Mean and scalefactor for pixels as `cv2.imread` gives them: as stored, BGR."""
     constants.require_nonzero_std("opencv")
-    turned = constants.channels[:3] == ["R", "G", "B"]
-    order = [2, 1, 0, *range(3, len(constants.channels))] if turned else list(range(len(constants.channels)))
-    mean = [constants.stored(constants.mean)[c] for c in order]
-    scale = [_affine(constants)[0][c] for c in order]
-    name = "".join(constants.channels[c] for c in order) if turned else constants.channel_order
+    is_rgb = constants.channels[:3] == ["R", "G", "B"]
+    order = [2, 1, 0, *range(3, len(constants.channels))] if is_rgb else list(range(len(constants.channels)))
+    mean = constants.rounded([constants.stored(constants.mean)[c] for c in order])
+    scale = constants.rounded([constants.affine()[0][c] for c in order])
+    name = "".join(constants.channels[c] for c in order) if is_rgb else constants.channel_order
     return f"""\
 # {constants.description}
 # OpenCV: pixels as cv2.imread gives them, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays
@@ -164,8 +168,8 @@ def mmcv(constants: DatasetConstants) -> str:
 # mmcv, mmpretrain: pixels as stored, {constants.stored_range}; mean and std in {constants.channel_order}\
 {"; to_rgb turns the loaded BGR round first" if rgb else ""}
 img_norm_cfg = dict(
-    mean={constants.stored(constants.mean)},
-    std={constants.stored(constants.std)},
+    mean={constants.stored_mean},
+    std={constants.stored_std},
     to_rgb={rgb},
 )
 # pipeline: dict(type="Normalize", **img_norm_cfg); mmpretrain: data_preprocessor = dict(**img_norm_cfg);
@@ -181,8 +185,8 @@ def dali(constants: DatasetConstants) -> str:
 # NVIDIA DALI: decoded pixels, {constants.stored_range}, {constants.channel_order}
 # images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, output_layout="CHW", **normalize)
 normalize = dict(
-    mean={constants.stored(constants.mean)},
-    std={constants.stored(constants.std)},
+    mean={constants.stored_mean},
+    std={constants.stored_std},
 )
 """
 
@@ -190,7 +194,7 @@ normalize = dict(
 def onnx(constants: DatasetConstants) -> str:
     """Scale and bias, and how they fold into the first convolution of an exported network."""
     constants.require_nonzero_std("onnx")
-    scale, bias = _affine(constants)
+    scale, bias = map(constants.rounded, constants.affine())
     return f"""\
 # {constants.description}
 # ONNX and other exports: a network that takes pixels as stored, {constants.stored_range}, {constants.channel_order};
@@ -208,13 +212,6 @@ def fold(weight, conv_bias):
         conv_bias + (weight * bias[None, :, None, None]).sum(axis=(1, 2, 3)),
     )
 """
-
-
-def _affine(constants: DatasetConstants) -> tuple[list[float], list[float]]:
-    """Scale and shift of pixels as stored: y = x * scale + shift."""
-    scale = [1 / std for std in constants.stored(constants.std)]
-    shift = [-mean / std for mean, std in zip(constants.mean, constants.std, strict=True)]
-    return scale, shift
 
 
 def _tuple(values: list[float]) -> str:

@@ -1,4 +1,4 @@
-"""Formats that belong to no framework, and Kaldi's matrix."""
+"""Exporters to formats of no framework, and Kaldi's matrix."""
 
 import json
 
@@ -9,7 +9,7 @@ def csv(constants: DatasetConstants) -> str:
     """One row a channel: channel,mean,std,range,convention."""
     rows = ["channel,mean,std,range,convention"]
     units = "raw" if constants.max_value is None else "0-1"
-    for name, mean, std in zip(constants.channels, constants.mean, constants.std, strict=True):
+    for name, mean, std in zip(constants.channels, constants.unit_mean, constants.unit_std, strict=True):
         rows.append(f"{name},{mean!r},{std!r},{units},{constants.convention}")
     return "\n".join(rows) + "\n"
 
@@ -26,8 +26,11 @@ def toml(constants: DatasetConstants) -> str:
 
 def env(constants: DatasetConstants) -> str:
     """Shell variables, values apart by spaces, for `eval` and `docker --env-file`-like uses."""
-    rows = [f"# {_comment(constants)}", f"DATASET_MEAN='{_spaced(constants.mean)}'"]
-    rows += [f"DATASET_STD='{_spaced(constants.std)}'", f"DATASET_CHANNELS='{' '.join(constants.channels)}'"]
+    rows = [f"# {_comment(constants)}", f"DATASET_MEAN='{_spaced(constants.unit_mean)}'"]
+    rows += [
+        f"DATASET_STD='{_spaced(constants.unit_std)}'",
+        f"DATASET_CHANNELS='{' '.join(constants.channels)}'",
+    ]
     return "\n".join(rows) + "\n"
 
 
@@ -40,14 +43,15 @@ def kaldi(constants: DatasetConstants) -> str:
     count = constants.pixels
     sums = [mean * count for mean in constants.mean]
     squares = [(std * std + mean * mean) * count for mean, std in zip(constants.mean, constants.std, strict=True)]
+    sums, squares = constants.rounded(sums), constants.rounded(squares)
     return f" [\n  {_spaced([*sums, count])}\n  {_spaced([*squares, 0])} ]\n"
 
 
 def _pairs(constants: DatasetConstants) -> list[tuple[str, str]]:
     # a list of numbers, a list of strings and a string are written alike in JSON, YAML and TOML
     return [
-        ("mean", json.dumps(constants.mean)),
-        ("std", json.dumps(constants.std)),
+        ("mean", json.dumps(constants.unit_mean)),
+        ("std", json.dumps(constants.unit_std)),
         ("channels", json.dumps(constants.channels)),
         ("range", json.dumps("raw" if constants.max_value is None else "0-1")),
         ("convention", json.dumps(constants.convention)),

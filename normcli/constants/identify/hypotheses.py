@@ -43,9 +43,10 @@ def _orders(summary: Summary) -> list[tuple[int, ...]]:
 
 
 def _ranges(summary: Summary) -> dict[str, float]:
-    if summary.depth is None:
+    if summary.max_value is None:
         return {"raw units": 1.0}
-    return {"0-1": 1.0, "0-255": 255.0} | ({f"0-{summary.depth}": float(summary.depth)} if summary.depth != 255 else {})
+    own = {} if summary.max_value == 255 else {f"0-{summary.max_value}": float(summary.max_value)}
+    return {"0-1": 1.0, "0-255": 255.0} | own
 
 
 def available_conventions(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], list[float]]]:

@@ -1,0 +1,374 @@
+"""`Summary`: the statistics of a set of images, for Python and as the content of a statistics file."""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+from normcli import storage
+from normcli.errors import NoInputError, StatisticsFileError, UsageError, unknown
+from normcli.summary.channels import channel_order
+from normcli.summary.file import SCHEMA, parse_document, read_document, to_text
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from normcli.tally import Tally
+
+SummarySource: TypeAlias = Union["Summary", str, "os.PathLike[str]"]
+
+# settings["weight"] -> the convention of `mean` and `std`
+_CONVENTION_OF_WEIGHT = {
+    "pixel": "pooled_population",
+    "image": "equal_image_weights",
+    "group": "equal_group_weights",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupSummary:
+    """Pooled statistics of one group of images.
+
+    Attributes:
+        images: number of images.
+        pixels: number of pixels, or the sum of their weights.
+        mean, std: per channel, in the units of the summary.
+    """
+
+    images: int
+    pixels: int | float
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(kw_only=True, repr=False)
+class Summary:
+    """Statistics of a set of images; the attributes are the keys of the statistics file.
+
+    Numbers per channel are lists in the order of `channels`, in 0-1 or, where `range` is "raw", in raw units.
+
+    Attributes:
+        complete: no input failed, no shard is missing and no merge was forced.
+        images: images counted; `failed` and `skipped` count the other inputs.
+        pixels: pixels counted, or the sum of their weights.
+        channels: ["R", "G", "B"], ["L"], …
+        max_value: the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units.
+        convention: the convention of `mean` and `std`: "pooled_population", or with other weights
+            "equal_image_weights" or "equal_group_weights".
+        range: "0-1", or "raw" for float images without a max_value.
+        channel_order: "RGB", "L", "6 bands", …
+        mean, std, min, max: per channel; min and max are None where subtraction made them unknown.
+        percentiles: by percentage, per channel; of float images to 8 significant bits.
+        conventions: mean and std per channel in every convention.
+        composition: number of images by format, mode and depth; with alpha, EXIF, damage, …
+        failures, skips: number of inputs by reason.
+        shards: {"of": N, "parts": [I, …]} where only some shards of a dataset were counted, else None.
+        forced: conflicts that a merge was forced over: "settings.NAME", "shards", "images".
+        settings: every setting that changes the numbers.
+        provenance: versions, decoders and the digest of the images.
+        groups: statistics by group.
+        sample: of an estimate: images read, of how many, and the intervals of mean and std; else None.
+        state: the exact counts, as JSON values.
+    """
+
+    complete: bool
+    images: int
+    failed: int
+    skipped: int
+    pixels: int | float
+    channels: list[str]
+    max_value: int | None
+    convention: str
+    range: str
+    channel_order: str
+    mean: list[float]
+    std: list[float]
+    min: list[float | None]
+    max: list[float | None]
+    percentiles: dict[str, list[float]]
+    conventions: dict[str, dict[str, list[float] | None]]
+    composition: dict[str, Any]
+    failures: dict[str, int]
+    skips: dict[str, int]
+    shards: dict[str, Any] | None = None
+    forced: list[str] = field(default_factory=list)
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    groups: dict[str, GroupSummary] = field(default_factory=dict)
+    sample: dict[str, Any] | None = None
+    state: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        tally: "Tally",
+        settings: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+        *,
+        shards: dict[str, Any] | None = None,
+        forced: Iterable[str] = (),
+    ) -> "Summary":
+        """Compute the statistics of a tally.
+
+        Args:
+            tally: the counts.
+            settings: color, alpha, max_value and whatever else changes the numbers; a "shard" among them is the
+                shard counted, if `shards` does not say so.
+            provenance: versions.
+            shards: the shards counted, where these are not all.
+            forced: conflicts that a merge was forced over.
+
+        Raises:
+            NoInputError: no image was counted.
+            UsageError: the images have no channels in common.
+        """
+        from normcli.summary.composition import composition_of
+        from normcli.summary.conventions import describe, describe_group, equal_groups, equal_images, shared_channels
+
+        if not tally.buckets:
+            raise NoInputError("no usable image" + _reasons(tally))
+        settings = dict(settings)
+        shards = settings.pop("shard", None) or shards
+        names = shared_channels(tally, settings)
+        numbers = describe(tally, settings, names)
+        groups = {name: describe_group(tally.groups[name], settings, names) for name in sorted(tally.groups)}
+        weight = settings.get("weight", "pixel")
+        if weight == "image":
+            mean, std = equal_images(tally, settings, names)
+            numbers = numbers._replace(mean=mean, std=std)
+        elif weight == "group":
+            mean, std = equal_groups([(group.mean, group.std) for group in groups.values()], len(names))
+            numbers = numbers._replace(mean=mean, std=std)
+        raw = settings["max_value"] is None and all(bucket.dtype == "float" for bucket in tally.buckets.values())
+        state, forced = tally.state(), list(forced)
+        return cls(
+            complete=not tally.failed and shards is None and not forced,
+            images=tally.images,
+            failed=tally.failed.total(),
+            skipped=tally.skipped.total(),
+            channels=names,
+            convention=_CONVENTION_OF_WEIGHT[weight],
+            range="raw" if raw else "0-1",
+            channel_order=channel_order(names),
+            composition=composition_of(tally.composition, tally.buckets.values()),
+            failures=state["failed"],
+            skips=state["skipped"],
+            shards=shards,
+            forced=forced,
+            settings=settings,
+            provenance={**provenance, "digest": state["digest"]},
+            groups=groups,
+            state=state,
+            **numbers._asdict(),
+        )
+
+    @classmethod
+    def load(cls, path: "str | os.PathLike[str]") -> "Summary":
+        """Read a statistics file, a pipe, or stdin as "-".
+
+        Raises:
+            StatisticsFileError: missing, not a statistics file, damaged, or of another schema.
+        """
+        return cls._from_document(read_document(os.fspath(path)))
+
+    @classmethod
+    def from_json(cls, text: str | bytes, name: str = "statistics") -> "Summary":
+        """Parse the text of a statistics file; `name` is for the errors.
+
+        Raises:
+            StatisticsFileError: not a statistics file, damaged, or of another schema.
+        """
+        return cls._from_document(parse_document(text, name))
+
+    @classmethod
+    def _from_document(cls, document: dict[str, Any]) -> "Summary":
+        keys = {f.name for f in fields(GroupSummary)}
+        groups = {
+            name: GroupSummary(**{key: value for key, value in group.items() if key in keys})
+            for name, group in document["groups"].items()
+        }
+        own = {f.name for f in fields(cls)}
+        return cls(**{**{key: value for key, value in document.items() if key in own}, "groups": groups})
+
+    def save(self, path: "str | os.PathLike[str]") -> None:
+        """Write the statistics file, completely or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        storage.write_file(Path(path), self.to_json().encode())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values, in the order of the file."""
+        document: dict[str, Any] = {"schema": SCHEMA}
+        document.update({f.name: getattr(self, f.name) for f in fields(self)})
+        document["groups"] = {name: dict(vars(group)) for name, group in self.groups.items()}
+        return document
+
+    def to_json(self) -> str:
+        """Return the text of the statistics file: one line per key, byte-identical for the same data."""
+        return to_text(self.to_dict())
+
+    @property
+    def tally(self) -> "Tally":
+        """Return the exact counts.
+
+        Raises:
+            StatisticsFileError: the state is damaged.
+        """
+        from normcli.tally import Tally
+
+        try:
+            return Tally.from_state(self.state)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
+
+    @property
+    def convention_text(self) -> str:
+        """Return convention, range and channel order as text: "pooled population, range 0-1, RGB"."""
+        estimate = ""
+        if self.sample is not None and self.sample["read"] != self.sample["of"]:
+            estimate = f"estimate from {self.sample['read']} of {self.sample['of']} images; "
+        elif self.sample is None and self.settings.get("sample"):
+            estimate = "estimate from samples; "
+        units = "raw units" if self.range == "raw" else f"range {self.range}"
+        return f"{estimate}{self.convention.replace('_', ' ')}, {units}, {self.channel_order}"
+
+    def group(self, name: str) -> GroupSummary:
+        """Return the statistics of one group.
+
+        Raises:
+            UsageError: no such group, or no groups were counted.
+        """
+        if not self.groups:
+            raise UsageError("group: these statistics have no groups (count them again with group_by)")
+        if name not in self.groups:
+            raise unknown("group", name, self.groups)
+        return self.groups[name]
+
+    def histogram(self, channel: str | int = 0, bins: int = 256) -> "tuple[NDArray[Any], NDArray[Any]]":
+        """Compute the histogram of one channel.
+
+        Integer images have equal bins from 0 to just above 1, so that each of 256 bins is one 8-bit level; raw units
+        have equal bins from the smallest to the largest value, known to 8 significant bits.
+
+        Args:
+            channel: a name of `channels`, or its position.
+            bins: number of bins.
+
+        Returns:
+            Pixels per bin (bins,), and the edges of the bins (bins + 1,) in the units of `mean`; as
+            `numpy.histogram` returns them.
+
+        Raises:
+            UsageError: no such channel, or no bin.
+            StatisticsFileError: the state is damaged.
+        """
+        from normcli.summary import views
+
+        return views.histogram(self, channel, bins)
+
+    def format(
+        self, exporter: str, *, convention: str | None = None, group: str | None = None, digits: int | None = None
+    ) -> str:
+        """Return mean and std as code or config for another tool.
+
+        Args:
+            exporter: "torchvision", "timm", "yaml", …: the names that `normcli show --format` takes.
+            convention: the convention of mean and std; that of the file by default.
+            group: export the statistics of this group.
+            digits: significant digits; all of a float64 by default.
+
+        Raises:
+            UsageError: an unknown name, a convention or group that is not in the statistics, or a channel with
+                std 0, by which the tool would divide.
+        """
+        from normcli.summary import views
+
+        return views.export(self, exporter, convention, group, digits)
+
+    def report(self, path: "str | os.PathLike[str]", *, title: str = "") -> None:
+        """Write a self-contained HTML page, completely or not at all.
+
+        Args:
+            path: the file to write.
+            title: heading of the page, such as the name of the dataset.
+
+        Raises:
+            MissingExtraError: jinja2 is not installed.
+            OutputError: the page cannot be written.
+        """
+        from normcli.summary import views
+
+        views.report(self, path, title)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the histograms of all channels with Matplotlib.
+
+        Args:
+            ax: Matplotlib axes to draw on; a new figure by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            MissingExtraError: Matplotlib is not installed.
+        """
+        from normcli.summary import views
+
+        return views.plot(self, ax)
+
+    def __repr__(self) -> str:
+        from normcli.summary import views
+
+        return views.one_line(self)
+
+    def _repr_html_(self) -> str:
+        from normcli.summary import views
+
+        return views.html_table(self)
+
+    def __add__(self, other: "Summary") -> "Summary":
+        from normcli.summary.sums import merge
+
+        return merge(self, other) if isinstance(other, Summary) else NotImplemented
+
+    def __radd__(self, other: int) -> "Summary":
+        return self if other == 0 else NotImplemented  # sum([a, b]) starts at 0
+
+    def __sub__(self, other: "Summary") -> "Summary":
+        from normcli.summary.sums import merge
+
+        return merge(self, minus=[other]) if isinstance(other, Summary) else NotImplemented
+
+
+def load(path: "str | os.PathLike[str]") -> Summary:
+    """Read a statistics file, a pipe, or stdin as "-".
+
+    Returns:
+        The summary.
+
+    Raises:
+        StatisticsFileError: missing, not a statistics file, damaged, or of another schema.
+
+    >>> import normcli
+    >>> summary = normcli.load("stats.json")  # doctest: +SKIP
+    >>> summary.mean  # doctest: +SKIP
+    [0.485, 0.456, 0.406]
+    """
+    return Summary.load(path)
+
+
+def as_summary(source: SummarySource) -> Summary:
+    """Return a summary as it is, and load it where a path is given.
+
+    Raises:
+        StatisticsFileError: as `load`.
+    """
+    return source if isinstance(source, Summary) else Summary.load(source)
+
+
+def _reasons(tally: "Tally") -> str:
+    reasons = [f"{count} {reason}" for reason, count in sorted((tally.failed + tally.skipped).items())]
+    return f" ({', '.join(reasons)})" if reasons else ""

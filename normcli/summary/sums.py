@@ -1,0 +1,119 @@
+"""Sums and differences of summaries: the statistics of one pass over the same images."""
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from normcli.errors import StatisticsFileError, UsageError
+from normcli.summary.settings_diff import describe_differences, differing_settings
+from normcli.summary.shards import merge_shards
+from normcli.summary.summary import Summary, SummarySource, as_summary
+
+_NO_DIGEST = "0" * 32
+
+
+def merge(*sources: SummarySource, minus: SummarySource | Iterable[SummarySource] = (), force: bool = False) -> Summary:
+    """Add statistics without loss, and subtract others.
+
+    The result is bit for bit that of one pass over the same images. It is incomplete (`complete` is False) where
+    inputs failed, shards are missing, or anything was forced; `shards` and `forced` say which.
+
+    Args:
+        sources: summaries or paths of statistics files to add.
+        minus: a summary or path, or several, to subtract; their images must be part of the sum.
+        force: merge although settings differ (those of the first source are used), or a shard or the same images
+            come twice. What was forced is recorded in `forced`.
+
+    Returns:
+        The summary of the sum.
+
+    Raises:
+        UsageError: settings differ, a shard or the same images come twice, the images subtracted are not part of the
+            sum, or there is nothing to merge.
+        NoInputError: no image is left.
+        StatisticsFileError: a file that is missing or damaged.
+
+    >>> import numpy as np
+    >>> from normcli.tally import Tally
+    >>> def summary_of(value):
+    ...     tally = Tally()
+    ...     _ = tally.count(np.full((2, 2, 1), value, np.uint8))
+    ...     return Summary.of(tally, {"color": "auto", "alpha": "drop", "max_value": None}, {})
+    >>> both = merge(summary_of(0), summary_of(255))
+    >>> both.images, both.mean
+    (2, [0.5])
+    """
+    from normcli.tally import Tally
+
+    if not sources:
+        raise UsageError("nothing to merge")
+    if isinstance(minus, Summary | str | os.PathLike):
+        minus = [minus]
+    subtrahends = list(minus)
+    added, subtracted = [as_summary(source) for source in sources], [as_summary(source) for source in subtrahends]
+    conflicts = _conflicts(added, subtracted, [*map(_name, sources, range(1, len(sources) + 1))])
+    if conflicts and not force:
+        raise UsageError(next(iter(conflicts.values())))
+    forced = {*conflicts}.union(*(summary.forced for summary in (*added, *subtracted)))
+    shards = None if "shards" in conflicts else merge_shards(_shards(added), _shards(subtracted))
+    total = Tally()
+    for summary in added:
+        total.add(_verified_tally(summary))
+    for summary in subtracted:
+        total.add(_verified_tally(summary), -1)
+        if not total.is_valid():
+            raise UsageError("cannot subtract: these images are not part of the sum")
+    provenance = _merge_provenance([*added, *subtracted])
+    return Summary.of(total, added[0].settings, provenance, shards=shards, forced=sorted(forced))
+
+
+def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: Sequence[str]) -> dict[str, str]:
+    """Return everything that stands against a merge, as the entry of `forced` and the error message."""
+    conflicts: dict[str, str] = {}
+    for other in (*added[1:], *subtracted):
+        differences = differing_settings(added[0].settings, other.settings)
+        message = f"settings differ: {describe_differences(differences)} (force merges them anyway)"
+        conflicts |= {f"settings.{key}": message for key in differences if f"settings.{key}" not in conflicts}
+    try:
+        merge_shards(_shards(added), _shards(subtracted))
+    except UsageError as error:
+        conflicts["shards"] = str(error)
+    seen: dict[str, str] = {}
+    for summary, name in zip(added, names, strict=True):
+        digest = str(summary.state.get("digest", _NO_DIGEST))
+        if digest != _NO_DIGEST and digest in seen:
+            conflicts["images"] = (
+                f"{seen[digest]} and {name} are of the same images, which would count double (force adds them anyway)"
+            )
+        seen[digest] = name
+    return conflicts
+
+
+def _shards(summaries: Sequence[Summary]) -> list[dict[str, Any] | None]:
+    return [summary.shards for summary in summaries]
+
+
+def _name(source: SummarySource, position: int) -> str:
+    return f"statistics {position}" if isinstance(source, Summary) else os.fspath(source)
+
+
+def _verified_tally(summary: Summary) -> Any:
+    """Return the tally of a summary, once its numbers agree with it."""
+    tally = summary.tally
+    try:
+        again = Summary.of(tally, summary.settings, {})
+    except (ValueError, ArithmeticError, LookupError, TypeError, MemoryError) as error:
+        raise StatisticsFileError(f"damaged statistics: {error}") from None
+    if (again.mean, again.std, again.images) != (summary.mean, summary.std, summary.images):
+        raise StatisticsFileError("damaged statistics: the numbers do not follow from the state")
+    return tally
+
+
+def _merge_provenance(summaries: Sequence[Summary]) -> dict[str, Any]:
+    """Return the versions of all summaries, once each; stamps and digests belong to single runs."""
+    versions: dict[str, set[str]] = {}
+    for summary in summaries:
+        for key, value in summary.provenance.items():
+            if key not in ("digest", "stamp"):
+                versions.setdefault(key, set()).update(str(value).split(", "))
+    return {key: ", ".join(sorted(values)) for key, values in versions.items()}
