@@ -100,7 +100,7 @@ def test_a_worker_that_dies_before_a_batch_is_handed_over(dies_at: int, monkeypa
                 raise BrokenExecutor("a worker died")
             return super().submit(*arguments, **options)
 
-    monkeypatch.setattr(engine, "_process_pool", Pool)
+    monkeypatch.setattr("normcli.engine.worker_processes.pool", Pool)
     found = list(engine.run(double, numbers(20), engine="processes", workers=2))
     assert found == [2 * i for i in range(20)]
 
@@ -126,3 +126,9 @@ def test_files_go_by_column() -> None:
     """An item of its own takes 1.5 us to pickle, 15 ms of 10,000 small images."""
     many = [Item(f"a/{i}.png", FileBytes(f"a/{i}.png"), "a") for i in range(100)]
     assert b"Item" not in pickle.dumps(Items(many))
+
+
+@pytest.mark.parametrize("engine_", ["dask:", "threads:127.0.0.1:8786"])
+def test_an_address_is_of_a_cluster(engine_: str) -> None:
+    with pytest.raises(UsageError):
+        list(engine.run(double, numbers(1), engine=engine_))

@@ -1,30 +1,26 @@
 """Who runs it: one function over many batches, by threads, processes, or one after the other.
 
-Every engine has one signature and gives results in the order of the batches, whatever order they end in, with
-a bounded number of batches under way. So the same bits come from each.
+Every engine has one signature and yields results in the order of the batches, whatever order they end in, with
+a bounded number of batches in flight. So the same bits come from each.
 """
 
-import gc
-import logging
-import os
-import signal
-import threading
-import time
-import warnings
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from itertools import islice
 from typing import Any, TypeVar
 
 from normcli.cpus import usable_cpus
-from normcli.errors import NormcliError, UsageError, unknown
-
-log = logging.getLogger("normcli.engine")
+from normcli.engine import local
+from normcli.errors import UsageError, unknown
 
 Batch = TypeVar("Batch", bound=Sized)
 Result = TypeVar("Result")
+
+ENGINES: dict[str, local.Engine] = {
+    "auto": local.run_auto,
+    "serial": local.run_serial,
+    "threads": local.run_threads,
+    "processes": local.run_processes,
+}
+NAMES = (*ENGINES, "dask")
 
 
 def run(
@@ -40,173 +36,36 @@ def run(
     """Yield `function(batch)` for every batch, in order.
 
     Args:
-        function: picklable for "processes".
+        function: picklable for "processes" and "dask".
         batches: taken lazily, at most three per worker ahead.
-        engine: "auto" (measures, then chooses), "serial", "threads", "processes" or "dask".
+        engine: "auto" (measures, then chooses), "serial", "threads", "processes", "dask" (starts a cluster here) or
+            "dask:ADDRESS" of a running cluster.
         workers: number of workers; 0 is one per usable processor.
-        scheduler: address of a running Dask cluster; only for "dask", which otherwise starts one here.
+        scheduler: address of a running cluster, as in "dask:ADDRESS".
         merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
         weigh: bytes that a batch holds before it is worked on; fewer heavy ones are taken ahead.
 
     Raises:
-        UsageError: no such engine, or a negative number of workers.
+        UsageError: no such engine, an address for another one than "dask", or a negative number of workers.
         NormcliError: a worker process died twice over the same batches.
         RemoteError: no cluster answers.
     """
-    if engine not in NAMES:
-        raise unknown("engine", engine, NAMES)
-    if scheduler is not None and engine != "dask":
-        raise UsageError(f"a scheduler goes with --engine dask, not {engine}")
+    name, colon, address = engine.partition(":")
+    if name not in NAMES:
+        raise unknown("engine", name, NAMES)
+    if (colon or scheduler is not None) and name != "dask":
+        raise UsageError(f"a scheduler goes with --engine dask, not {name}")
+    if colon and not address:
+        raise UsageError("engine: dask: requires an address, such as dask:tcp://127.0.0.1:8786")
     if workers < 0:
         raise UsageError(f"workers must be 0 (one per processor) or more, not {workers}")
-    if engine == "dask":
-        from normcli.engine import cluster
+    workers = workers or usable_cpus()
+    if name == "dask":
+        from normcli.engine import dask
 
-        return cluster.run(function, batches, workers or usable_cpus(), scheduler, merge)
-    return ENGINES[engine](function, batches, workers or usable_cpus(), weigh or _weightless)
-
-
-Weigh = Callable[[Any], int]
-_ROOM = 64 << 20  # bytes held by batches under way; one that is heavier goes alone
+        return dask.run(function, batches, workers, address or scheduler, merge)
+    return ENGINES[name](function, batches, workers, weigh or _weightless)
 
 
 def _weightless(batch: Any) -> int:
     return 0
-
-
-def _serial(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
-    yield from map(function, batches)
-
-
-def _threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
-    with _abandoned_on_error(ThreadPoolExecutor(workers, "normcli")) as executor:
-        waiting: deque[tuple[Future[Any], int]] = deque()
-        held = 0
-        for batch in batches:
-            waiting.append((executor.submit(function, batch), weigh(batch)))
-            held += waiting[-1][1]
-            batch = None  # or its bytes stay until the next one is there
-            while waiting and (len(waiting) >= 3 * workers or held > _ROOM):
-                done, weight = waiting.popleft()
-                held -= weight
-                yield done.result()
-        while waiting:
-            yield waiting.popleft()[0].result()
-
-
-def _processes(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
-    """As threads; a batch whose worker was killed is run once more, in a new pool."""
-    source = iter(batches)
-    held: deque[Any] = deque()  # batches taken from the source, until their result is there
-    exhausted = False
-    deaths = 0
-    while True:
-        with _abandoned_on_error(_process_pool(workers)) as executor:
-            try:
-                waiting = deque(executor.submit(function, batch) for batch in held)
-                while held or not exhausted:
-                    while not exhausted and len(held) < 3 * workers and sum(map(weigh, held)) <= _ROOM:
-                        try:
-                            held.append(next(source))
-                        except StopIteration:
-                            exhausted = True
-                            break
-                        waiting.append(executor.submit(function, held[-1]))  # raises where a worker just died
-                    if held:
-                        result = waiting[0].result()
-                        waiting.popleft()
-                        held.popleft()
-                        deaths = 0
-                        yield result
-                return
-            except BrokenExecutor:
-                deaths += 1
-                log.warning("a worker process died; its images are done again")
-                if deaths == 2:
-                    raise NormcliError(
-                        "a worker process died twice over the same images (out of memory?); "
-                        "try fewer --workers or --engine threads"
-                    ) from None
-
-
-def _process_pool(workers: int) -> Executor:
-    """Processes that end with this one.
-
-    Forking takes 10 ms where spawning takes 250, but a fork copies locks that other threads hold: it is done
-    only while there are none.
-    """
-    import multiprocessing  # with the pool, 10 ms that most runs do not need
-    from concurrent.futures import ProcessPoolExecutor
-
-    alone = threading.active_count() == 1 and "fork" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("fork" if alone else "spawn")
-    return ProcessPoolExecutor(workers, context, initializer=_follow_the_parent)
-
-
-def _follow_the_parent() -> None:
-    import multiprocessing
-
-    gc.freeze()  # what was forked is not looked through again, which would copy its pages
-    warnings.simplefilter("ignore")  # damage is counted; Pillow's words on it are not ours
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets it too, and ends this process
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is not None:  # a worker whose parent was killed would wait for work for ever
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    from multiprocessing.connection import wait
-
-    wait([sentinel])
-    os._exit(1)
-
-
-def _auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
-    """Begin here, and go on with processes where an item takes so little that threads would only queue.
-
-    With 32x32 JPEGs (60 us each) two threads took 1.7 s over 10,000, twice as long as one: the interpreter
-    lock changes hands five times an image. Photographs (1.5 ms) release it for most of their time.
-    """
-    source = iter(batches)
-    for batch in islice(source, 1):  # pays for first uses: not measured
-        yield function(batch)
-    started, items = time.perf_counter(), 0
-    for batch in source:
-        yield function(batch)
-        items += len(batch)
-        spent = time.perf_counter() - started
-        if spent > _TRIAL or spent > _DEAR * items:
-            break
-    else:
-        return
-    chosen = "processes" if spent < _DEAR * items and workers > 1 else "threads"
-    log.info("engine: %d %s (%.0f us an item in a trial of %d)", workers, chosen, 1e6 * spent / items, items)
-    yield from ENGINES[chosen](function, source, workers, weigh)
-
-
-_TRIAL = 0.015  # seconds in which one processor stands idle; forking pays back after about as many
-_DEAR = 5e-4  # seconds an item from which threads do well
-
-
-@contextmanager
-def _abandoned_on_error(executor: Executor) -> Iterator[Executor]:
-    """Wait for the workers at the end of a run, but leave at once when it is broken off."""
-    try:
-        yield executor
-    except BaseException:
-        processes = list((getattr(executor, "_processes", None) or {}).values())  # shutdown forgets them
-        executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        raise
-    executor.shutdown()
-
-
-ENGINES: dict[str, Callable[[Callable[[Any], Any], Iterable[Any], int, Weigh], Iterator[Any]]] = {
-    "auto": _auto,
-    "serial": _serial,
-    "threads": _threads,
-    "processes": _processes,
-}
-NAMES = (*ENGINES, "dask")

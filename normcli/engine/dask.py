@@ -1,7 +1,6 @@
 """A Dask cluster: the same function over the same batches, results merged on the workers in threes and eights.
 
-A worker that dies takes nothing with it: its batches are run again elsewhere, and counts are exact, so the
-result has the same bits.
+The batches of a worker that dies are run again by another one, and counts are exact, so the result has the same bits.
 """
 
 import asyncio
@@ -19,7 +18,7 @@ from typing import Any
 from normcli.errors import MissingExtraError, NormcliError, RemoteError
 
 FAN_IN = 8  # results that one merge on a worker takes
-_PATIENCE = 6  # seconds for a scheduler to answer, to show a worker, and for what was called off to come to its end
+_PATIENCE = 6  # seconds for a scheduler to answer, for it to have a worker, and for cancelled tasks to end
 
 Merge = Callable[[list[Any]], Any]
 
@@ -28,7 +27,7 @@ def run(
     function: Callable[[Any], Any],
     batches: Iterable[Any],
     workers: int,
-    scheduler: str | None,
+    address: str | None,
     merge: Merge | None,
 ) -> Iterator[Any]:
     """Yield results in order: of single batches, or merged ones where `merge` is given.
@@ -37,7 +36,7 @@ def run(
         function: picklable; the workers must be able to import it.
         batches: taken lazily.
         workers: of a local cluster.
-        scheduler: address of a running cluster; None starts a local one.
+        address: of the scheduler of a running cluster; None starts a local one.
         merge: adds up consecutive results, on a worker.
 
     Raises:
@@ -50,27 +49,27 @@ def run(
     except ImportError:
         raise MissingExtraError("--engine dask", "distributed", "dask") from None
     with ExitStack() as stack:
-        client = _client(distributed, stack, workers, scheduler)
+        client = _client(distributed, stack, workers, address)
         threads = max(1, sum(client.nthreads().values()))
-        group = FAN_IN if merge is not None else 1
-        window = math.ceil(3 * threads / group) + 1
+        size = FAN_IN if merge is not None else 1
+        window = math.ceil(3 * threads / size) + 1
         waiting: deque[Any] = deque()
         source = iter(batches)
         name, number = f"normcli-{uuid.uuid4().hex}", count()
         stack.callback(_cancel, client, waiting, name)
 
-        def submitted(some: list[Any]) -> Any:
-            futures = [client.submit(function, batch, key=(name, next(number))) for batch in some]
+        def submit(group: list[Any]) -> Any:
+            futures = [client.submit(function, batch, key=(name, next(number))) for batch in group]
             return client.submit(merge, futures, key=(name, next(number))) if merge is not None else futures[0]
 
         try:
             while True:
-                while len(waiting) < window and (some := list(islice(source, group))):
-                    waiting.append(submitted(some))
+                while len(waiting) < window and (group := list(islice(source, size))):
+                    waiting.append(submit(group))
                 if not waiting:
                     return
                 result = waiting[0].result()
-                waiting.popleft()  # not before it is there: what is broken off is called off, and waited for
+                waiting.popleft()  # not before its result is there: an error cancels what is still in it, and waits
                 yield result
         except distributed.KilledWorker as error:
             raise NormcliError(f"workers died again and again over the same images (out of memory?): {error}") from None
@@ -80,10 +79,15 @@ def run(
             raise RemoteError(f"the connection to the Dask scheduler was lost: {error}") from None
 
 
-def _client(distributed: Any, stack: ExitStack, workers: int, scheduler: str | None) -> Any:
-    address: Any = scheduler
-    if scheduler is None:
-        address = stack.enter_context(
+def _client(distributed: Any, stack: ExitStack, workers: int, address: str | None) -> Any:
+    """Return a client of the cluster at `address`, or of one started here.
+
+    Raises:
+        RemoteError: nothing answers, or the cluster has no workers.
+    """
+    cluster: Any = address
+    if address is None:
+        cluster = stack.enter_context(
             distributed.LocalCluster(
                 n_workers=workers,
                 threads_per_worker=1,
@@ -92,25 +96,24 @@ def _client(distributed: Any, stack: ExitStack, workers: int, scheduler: str | N
                 silence_logs=logging.CRITICAL,
             )
         )
-    quiet = logging.getLogger("distributed")
-    quiet.setLevel(logging.CRITICAL)  # what matters comes as an exception
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors come as exceptions
     try:
-        if scheduler is not None:
-            asyncio.run(asyncio.wait_for(_answers(distributed, scheduler), _PATIENCE))
-        client = stack.enter_context(distributed.Client(address, timeout=_PATIENCE, set_as_default=False))
+        if address is not None:
+            asyncio.run(asyncio.wait_for(_identify(distributed, address), _PATIENCE))
+        client = stack.enter_context(distributed.Client(cluster, timeout=_PATIENCE, set_as_default=False))
     except (OSError, ValueError, TimeoutError) as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise RemoteError(f"no Dask scheduler answers at {scheduler}: {text[:200]}") from None
-    if scheduler is not None:
+        raise RemoteError(f"no Dask scheduler answers at {address}: {text[:200]}") from None
+    if address is not None:
         try:
             client.wait_for_workers(1, timeout=_PATIENCE)
         except TimeoutError:
-            raise RemoteError(f"the Dask cluster at {scheduler} has no workers") from None
+            raise RemoteError(f"the Dask cluster at {address} has no workers") from None
     return client
 
 
-async def _answers(distributed: Any, address: str) -> None:
-    """Ask who is there: a Client waits for ever where something accepts and says nothing."""
+async def _identify(distributed: Any, address: str) -> None:
+    """Ask a scheduler for its identity: a Client waits for ever where something accepts and never answers."""
     comm = await distributed.comm.connect(distributed.comm.normalize_address(address), timeout=_PATIENCE)
     await comm.write({"op": "identity", "reply": True})
     await comm.read()
@@ -118,20 +121,20 @@ async def _answers(distributed: Any, address: str) -> None:
 
 
 def _cancel(client: Any, waiting: Iterable[Any], name: str) -> None:
-    """Call off what waits, and let what runs come to its end: a task cannot be stopped, and it writes files."""
+    """Cancel waiting tasks, and let running ones end: a task cannot be stopped, and it writes files."""
     if not waiting:
         return
 
-    def settle() -> None:
-        with suppress(Exception):  # the cluster may be gone, and is closed beneath this in the end
+    def cancel() -> None:
+        with suppress(Exception):  # the cluster may be gone, or be closed meanwhile
             client.cancel(list(waiting))
-            while any(client.run(_has, name).values()):
+            while any(client.run(_has_tasks, name).values()):
                 time.sleep(0.05)
 
-    thread = threading.Thread(target=settle, daemon=True)  # a worker that answers nothing is waited for no longer
+    thread = threading.Thread(target=cancel, daemon=True)  # do not wait longer for a worker that does not answer
     thread.start()
     thread.join(_PATIENCE)
 
 
-def _has(name: str, dask_worker: Any) -> bool:
+def _has_tasks(name: str, dask_worker: Any) -> bool:
     return any(isinstance(key, tuple) and key[0] == name for key in dask_worker.state.tasks)
