@@ -12,7 +12,7 @@ import typer
 from typer._completion_shared import get_completion_script
 
 from normcli import __version__
-from normcli.cli import app
+from normcli.cli.main import app
 
 HERE = Path(__file__).parent
 SHELLS = {"bash": "normcli.bash", "zsh": "_normcli", "fish": "normcli.fish"}

@@ -12,52 +12,60 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from normcli.api import apply as apply
+    from normcli.api import restore as restore
+    from normcli.api import stats as stats
+    from normcli.api import transform as transform
+    from normcli.api import verify as verify
     from normcli.constants.compare import diff as diff
     from normcli.constants.identify import check as check
-    from normcli.runs.apply import apply as apply
-    from normcli.runs.build_transform import transform as transform
-    from normcli.runs.restore import restore as restore
-    from normcli.runs.stats import stats as stats
-    from normcli.runs.verify import verify as verify
+    from normcli.errors import InputError as InputError
+    from normcli.errors import MissingExtraError as MissingExtraError
+    from normcli.errors import NoInputError as NoInputError
+    from normcli.errors import NormcliError as NormcliError
+    from normcli.errors import OutputError as OutputError
+    from normcli.errors import RemoteError as RemoteError
+    from normcli.errors import StatisticsFileError as StatisticsFileError
+    from normcli.errors import TensorError as TensorError
+    from normcli.errors import UsageError as UsageError
     from normcli.summary import Summary as Summary
     from normcli.summary import load as load
     from normcli.summary import merge as merge
 
-_HOME = {
-    "apply": "normcli.runs.apply",
-    "restore": "normcli.runs.restore",
-    "verify": "normcli.runs.verify",
-    "transform": "normcli.runs.build_transform",
-    "stats": "normcli.runs.stats",
-    "Summary": "normcli.summary",
-    "merge": "normcli.summary",
-    "load": "normcli.summary",
-    "check": "normcli.constants.identify",
-    "diff": "normcli.constants.compare",
+_MODULES = {
+    "normcli.api": ("apply", "restore", "stats", "transform", "verify"),
+    "normcli.constants.compare": ("diff",),
+    "normcli.constants.identify": ("check",),
+    "normcli.errors": (
+        "InputError",
+        "MissingExtraError",
+        "NoInputError",
+        "NormcliError",
+        "OutputError",
+        "RemoteError",
+        "StatisticsFileError",
+        "TensorError",
+        "UsageError",
+    ),
+    "normcli.summary": ("Summary", "load", "merge"),
 }
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "Summary",
     "__version__",
-    "apply",
-    "check",
-    "diff",
-    "load",
-    "merge",
-    "restore",
-    "stats",
-    "transform",
-    "verify",
+    *_HOME,
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Load a public name from the module where it lives."""
-    if name not in _HOME:
-        raise AttributeError(f"module 'normcli' has no attribute {name!r}")
+    """Return a public name from the module that defines it."""
     import importlib
 
-    return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    if name in ("errors", "options", "tensor"):  # public packages
+        return importlib.import_module(f"normcli.{name}")
+    raise AttributeError(f"module 'normcli' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -23,7 +23,7 @@ def main() -> None:
     sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
     gc.set_threshold(20_000)  # at the usual 700, looking through all that NumPy and typer made takes 5% of a run
     try:
-        from normcli.cli import run
+        from normcli.cli.main import run
     except KeyboardInterrupt:
         sys.exit(130)
     except (OSError, ImportError, MemoryError) as error:  # no descriptor or no memory for the first modules

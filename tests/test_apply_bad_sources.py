@@ -157,7 +157,7 @@ def test_nothing_outside_the_output(kind: str, to: str, tmp_path: Path) -> None:
         out = place / "deep" / "out"
         before = everything(place, out)
         try:
-            head = normcli.apply(source, out=out, scheme="unit", to=to)
+            head = normcli.apply([source, out], scheme="unit", to=to)
             assert head["images"] + sum(head["failed"].values()) >= 1, what
             found = normcli.verify(out)
             assert found.images == head["images"] and not found.problems, (what, found.problems)
@@ -196,7 +196,7 @@ def test_too_long_a_name_costs_that_image_only(run: Run, tmp_path: Path) -> None
     ).read_bytes()
     done = run("apply", source, "-o", "shards", "-s", "unit", "--to", "tar")
     assert done.returncode == 0, done.stderr
-    back = run("apply", "shards", "--inverse", "-o", "back")
+    back = run("restore", "shards", "-o", "back")
     assert back.returncode == 3 and b"restored 1 images" in back.stderr and b"2 name-too-long" in back.stderr
 
 

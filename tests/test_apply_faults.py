@@ -46,7 +46,7 @@ def test_killed_and_resumed_is_byte_identical(options: list[str], photos: Path, 
 @pytest.mark.parametrize("options", SHAPES, ids=" ".join)
 def test_a_hundred_kills(options: list[str], tmp_path: Path, shared_data: Path) -> None:
     arguments = [str(shared_data / "imagenet-300"), *options, "--resize", "128", "--center-crop", "128"]
-    arguments += ["--color", "rgb", "--max-file-bytes", "400000"]  # a few are refused: exit 3
+    arguments += ["--color", "rgb", "--max-file-size", "400000"]  # a few are refused: exit 3
     plain = [*APPLY, *arguments, "-o", str(tmp_path / "plain")]
     assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
     out = tmp_path / "out"
@@ -90,14 +90,14 @@ def test_an_error_at_every_kth_write(name: str, to: str, tmp_path: Path, monkeyp
         "engine": "serial",
         **({"shard_size": "2"} if to in ("tar", "parquet") else {}),
     }
-    normcli.apply(tmp_path / "in", out=tmp_path / "plain", **settings)
+    normcli.apply(tmp_path / "in", tmp_path / "plain", **settings)
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"
     for k in range(1, 200):
         with monkeypatch.context() as patch:
             disk = Disk(patch, name, k)
             try:
-                normcli.apply(tmp_path / "in", out=out, resume=True, **settings)
+                normcli.apply(tmp_path / "in", out, resume=True, **settings)
             except OutputError as error:
                 assert error.exit_code == 5 and "no space left" in str(error)
             except NormcliError as error:
@@ -148,7 +148,7 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
     told = subprocess.run([*APPLY, *arguments], env=ENVIRONMENT, capture_output=True, check=False)
     assert told.returncode == 2 and b"holds an interrupted run: --resume completes it" in told.stderr
     assert subprocess.run([*APPLY, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
-    normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit")
+    normcli.apply(tmp_path / "many", tmp_path / "plain", scheme="unit")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")
 
 
@@ -159,12 +159,12 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, photos: Path) -> No
     with (work / "lock").open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(NormcliError, match="another normcli is writing"):
-            normcli.apply(photos, out=tmp_path / "out", scheme="unit", resume=True)
-    assert normcli.apply(photos, out=tmp_path / "out", scheme="unit", resume=True)["images"] == 40
+            normcli.apply(photos, tmp_path / "out", scheme="unit", resume=True)
+    assert normcli.apply(photos, tmp_path / "out", scheme="unit", resume=True)["images"] == 40
 
 
 def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path) -> None:
-    normcli.apply(photos, out=tmp_path / "plain", scheme="unit")
+    normcli.apply(photos, tmp_path / "plain", scheme="unit")
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
@@ -175,7 +175,7 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
 
         patch.setattr(ApplyCheckpoint, "finish", die)
         with pytest.raises(KeyboardInterrupt):
-            normcli.apply(photos, out=out, scheme="unit")
+            normcli.apply(photos, out, scheme="unit")
     journal = out / WORK / "journal-0"
     whole = journal.read_bytes()
     for cut in range(0, len(whole), 997):
@@ -184,7 +184,7 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
                 old.unlink()
             journal.parent.mkdir(exist_ok=True)
             journal.write_bytes(damaged)
-            normcli.apply(photos, out=out, scheme="unit", resume=True)
+            normcli.apply(photos, out, scheme="unit", resume=True)
             assert tree(out) == undisturbed
             (out / "normcli.json").unlink()
             journal.parent.mkdir(exist_ok=True)
@@ -205,9 +205,9 @@ def test_killed_while_the_statistics_are_written(tmp_path: Path, photos: Path) -
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(os, "replace", die)
         patch.setattr(os, "unlink", lambda *_: None)
-        normcli.apply(photos, out=out)
+        normcli.apply(photos, out)
     assert [Path(path).parent.name for path in seen] == [WORK]
     assert Path(seen[0]).exists() and finals(out) == {}
-    normcli.apply(photos, out=out, resume=True)
-    normcli.apply(photos, out=tmp_path / "plain")
+    normcli.apply(photos, out, resume=True)
+    normcli.apply(photos, tmp_path / "plain")
     assert tree(out) == tree(tmp_path / "plain")

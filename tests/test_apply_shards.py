@@ -18,7 +18,7 @@ import pytest
 import normcli
 from normcli import images
 from normcli.errors import NormcliError, UsageError
-from normcli.images import Reading
+from normcli.options.images import DecodeOptions
 from normcli.runs import manifest
 from normcli.runs.names import WORK
 from normcli.sinks.shards import ShardSize, class_numbers
@@ -41,7 +41,7 @@ def right(photos: Path) -> dict[str, np.ndarray[Any, Any]]:
     found = {}
     for path in sorted(photos.rglob("*.png")):
         if path.name != "05b.png":
-            pixels = images.decode(path.read_bytes(), Reading()).pixels.copy()
+            pixels = images.decode(path.read_bytes(), DecodeOptions()).pixels.copy()
             found[str(path.relative_to(photos))] = made(pixels)
     return found
 
@@ -77,13 +77,17 @@ def test_tarfile_and_stats_read_the_shards(run: Run, photos: Path, tmp_path: Pat
                     assert member.name == f"{key}.cls"
                     assert data.read().decode() == str(head["classes"].index(name.partition("/")[0]))
     assert len(members) == 40
-    arrays = run("stats", *sorted((tmp_path / "out").glob("*.tar")), "--include", "*.npy", "--layout", "chw", "--json")
+    arrays = run("stats", *sorted((tmp_path / "out").glob("*.tar")), "--include", "*.npy", "-O", "layout=chw", "--json")
     assert arrays.returncode == 0, arrays.stderr
     found = json.loads(arrays.stdout)
     pixels = np.concatenate([np.repeat(a, 3 // len(a), axis=0).reshape(3, -1) for a in expected.values()], axis=1)
     assert found["images"] == 20 and np.allclose(found["mean"], pixels.mean(axis=1, dtype=float), rtol=1e-6)
     grouped = normcli.stats(
-        *sorted((tmp_path / "out").glob("*.tar")), include=["*.npy"], layout="chw", by="folder", color="rgb"
+        sorted((tmp_path / "out").glob("*.tar")),
+        include=["*.npy"],
+        open_options={"layout": "chw"},
+        group_by="folder",
+        color="rgb",
     )
     assert sorted(grouped.groups or {}) == ["0", "1", "2", "3"], "the classes come from the .cls members"
 
@@ -91,7 +95,7 @@ def test_tarfile_and_stats_read_the_shards(run: Run, photos: Path, tmp_path: Pat
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its files to the collector
 def test_webdataset_reads_the_shards(photos: Path, tmp_path: Path) -> None:
     wds = needs.module("webdataset")
-    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="tar", shard_size="30KB")
+    normcli.apply(photos, tmp_path / "out", scheme="unit", to="tar", shard_size="30KB")
     expected = right(photos)
     shards = sorted(map(str, (tmp_path / "out").glob("*.tar")))
     assert len(shards) > 3
@@ -109,8 +113,8 @@ def test_webdataset_reads_the_shards(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16", "float64", "uint8"])
 def test_pyarrow_reads_the_tables(dtype: str, photos: Path, tmp_path: Path) -> None:
     parquet = needs.module("pyarrow.parquet")
-    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet", dtype=dtype, shard_size="8")
-    normcli.apply(photos, out=tmp_path / "files", scheme="unit", dtype=dtype)
+    normcli.apply(photos, tmp_path / "out", scheme="unit", to="parquet", dtype=dtype, shard_size="8")
+    normcli.apply(photos, tmp_path / "files", scheme="unit", dtype=dtype)
     rows = []
     for path in sorted((tmp_path / "out").glob("*.parquet")):
         table = parquet.read_table(path)
@@ -134,7 +138,7 @@ def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch
         path = tmp_path / f"in/{number}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(encoded(photograph(10, 20, seed=number)))
-    normcli.apply(tmp_path / "in", out=tmp_path / "out", scheme="signed", to="parquet")
+    normcli.apply(tmp_path / "in", tmp_path / "out", scheme="signed", to="parquet")
     found = parquet.ParquetFile(tmp_path / "out/shard-000000.parquet").metadata
     assert [found.row_group(i).num_rows for i in range(found.num_row_groups)] == [3, 3, 3]
     assert normcli.verify(tmp_path / "out").images == 9
@@ -144,7 +148,7 @@ def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_the_way_back_and_the_check(sink: str, dtype: str, photos: Path, tmp_path: Path) -> None:
     for to in (sink, "npy"):
-        normcli.apply(photos, out=tmp_path / to, to=to, dtype=dtype)
+        normcli.apply(photos, tmp_path / to, to=to, dtype=dtype)
         found = normcli.verify(tmp_path / to)
         assert found.images == 20 and not found.problems and found.sound
         normcli.restore(tmp_path / to, tmp_path / f"back-{to}")
@@ -152,23 +156,23 @@ def test_the_way_back_and_the_check(sink: str, dtype: str, photos: Path, tmp_pat
 
 
 def test_verify_sees_damage(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
-    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink, shard_size="6")
+    normcli.apply(photos, tmp_path / "out", scheme="unit", to=sink, shard_size="6")
     path = tmp_path / f"out/shard-000001.{sink}"
     whole = path.read_bytes()
     for damage in (whole[:-1], whole + b"x", b"no", whole[: len(whole) // 2], bytes(len(whole))):
         path.write_bytes(damage)
-        done = run("apply", "out", "--verify")
+        done = run("verify", "out")
         assert done.returncode == 1 and f"shard-000001.{sink}".encode() in done.stderr, done.stderr
         assert b"Traceback" not in done.stderr and b"6 files are not as they were written" in done.stderr
     path.unlink()
-    assert run("apply", "out", "--verify").returncode == 1
-    back = run("apply", "out", "--inverse", "-o", "back")
+    assert run("verify", "out").returncode == 1
+    back = run("restore", "out", "-o", "back")
     assert back.returncode == 3 and b"restored 14 images" in back.stderr and b"6 missing" in back.stderr
 
 
 def test_mutated_shards_end_in_words(sink: str, photos: Path, tmp_path: Path) -> None:
     """In a process of its own: what pyarrow does on damaged tables must not end this one."""
-    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink)
+    normcli.apply(photos, tmp_path / "out", scheme="unit", to=sink)
     code = f"""
 import random, sys
 from pathlib import Path
@@ -193,8 +197,8 @@ assert seen > 20, seen
 
 
 def test_a_shard_of_another_run_is_not_taken_for_ours(photos: Path, tmp_path: Path) -> None:
-    normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="tar", shard_size="6")
-    normcli.apply(photos / "ant", out=tmp_path / "other", scheme="unit", to="tar", shard_size="6")
+    normcli.apply(photos, tmp_path / "out", scheme="unit", to="tar", shard_size="6")
+    normcli.apply(photos / "ant", tmp_path / "other", scheme="unit", to="tar", shard_size="6")
     shutil.copy(tmp_path / "other/shard-000000.tar", tmp_path / "out/shard-000000.tar")
     assert normcli.verify(tmp_path / "out").problems
 
@@ -204,8 +208,8 @@ def test_neither_engine_nor_workers_change_a_byte(
     sink: str, options: dict[str, Any], photos: Path, tmp_path: Path
 ) -> None:
     settings: dict[str, Any] = {"to": sink, "shard_size": "40KB"}
-    normcli.apply(photos, out=tmp_path / "one", workers=1, **settings)
-    normcli.apply(photos, out=tmp_path / "other", **settings, **options)
+    normcli.apply(photos, tmp_path / "one", workers=1, **settings)
+    normcli.apply(photos, tmp_path / "other", **settings, **options)
     assert tree(tmp_path / "one") == tree(tmp_path / "other")
     assert len(tree(tmp_path / "one")) > 5
 
@@ -218,7 +222,7 @@ def test_batches_of_skipped_files_between_images(sink: str, tmp_path: Path) -> N
         (tmp_path / f"in/{number:02d}.x.png").write_bytes(encoded(photograph(8, 9, seed=number)))
         (tmp_path / f"in/{number:02d}.y.txt").write_text("no image")
     for engine in ("serial", "processes"):
-        normcli.apply(tmp_path / "in", out=tmp_path / engine, scheme="unit", to=sink, engine=engine, workers=4)
+        normcli.apply(tmp_path / "in", tmp_path / engine, scheme="unit", to=sink, engine=engine, workers=4)
     assert tree(tmp_path / "serial") == tree(tmp_path / "processes")
 
 
@@ -232,15 +236,15 @@ def test_a_piece_is_called_by_its_first_image() -> None:
 
 
 def test_shards_by_bytes_stay_below_them(sink: str, photos: Path, tmp_path: Path) -> None:
-    head = normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink, shard_size="40KB")
+    head = normcli.apply(photos, tmp_path / "out", scheme="unit", to=sink, shard_size="40KB")
     assert len(head["shards"]) > 3 and sum(shard["images"] for shard in head["shards"]) == 20
     for shard in head["shards"]:
         assert shard["bytes"] <= 40_000 + (3000 if sink == "parquet" else 0), "arrays count, and not the footer"
-    alone = normcli.apply(photos, out=tmp_path / "alone", scheme="unit", to=sink, shard_size="1B")
+    alone = normcli.apply(photos, tmp_path / "alone", scheme="unit", to=sink, shard_size="1B")
     assert [shard["images"] for shard in alone["shards"]] == [1] * 20
-    by_number = normcli.apply(photos, out=tmp_path / "eight", scheme="unit", to=sink, shard_size=8)
+    by_number = normcli.apply(photos, tmp_path / "eight", scheme="unit", to=sink, shard_size=8)
     assert [shard["images"] for shard in by_number["shards"]] == [8, 8, 4]
-    one = normcli.apply(photos, out=tmp_path / "default", scheme="unit", to=sink)
+    one = normcli.apply(photos, tmp_path / "default", scheme="unit", to=sink)
     assert len(one["shards"]) == 1 and one["settings"]["shard_size"] == "1000000000B"
 
 
@@ -280,7 +284,7 @@ def test_more_refusals(run: Run, photos: Path, tmp_path: Path, monkeypatch: pyte
     assert done.returncode == 2 and b"lies inside the output folder" in done.stderr
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(NormcliError, match=r"normcli\[parquet\]"):
-        normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet")
+        normcli.apply(photos, tmp_path / "out", scheme="unit", to="parquet")
     assert not (tmp_path / "out").exists()
 
 
@@ -300,7 +304,7 @@ def test_classes_are_numbers_already(tmp_path: Path) -> None:
     path = tmp_path / "in/7/a.png"
     path.parent.mkdir(parents=True)
     path.write_bytes(encoded(photograph(8, 9)))
-    head = normcli.apply(tmp_path / "in", out=tmp_path / "out", scheme="unit", to="tar")
+    head = normcli.apply(tmp_path / "in", tmp_path / "out", scheme="unit", to="tar")
     assert "classes" not in head
     with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
         label = archive.extractfile("7/a_png.cls")
@@ -320,7 +324,7 @@ def test_names_of_any_bytes_and_any_length(sink: str, run: Run, tmp_path: Path) 
         with tarfile.open(tmp_path / "out/shard-000000.tar") as archive:
             found = {os.fsencode(n).removesuffix(b".npy") for n in archive.getnames() if n.endswith(".npy")}
         assert found == {n.replace(b".", b"_").replace(b"d_e/", b"d.e/") for n in raw}
-    back = run("apply", "out", "--inverse", "-o", "back")
+    back = run("restore", "out", "-o", "back")
     assert back.returncode == 0 and b"7 bit for bit" in back.stderr
     assert {os.fsencode(n) for n in tree(tmp_path / "back")} == {name + b".png" for name in raw}
     again = run("apply", folder, "-o", "out", "-s", "zscore", "--to", sink, "--resume")
@@ -330,7 +334,7 @@ def test_names_of_any_bytes_and_any_length(sink: str, run: Run, tmp_path: Path) 
 def test_dry_run_tells_the_bytes_of_the_arrays(sink: str, run: Run, photos: Path, tmp_path: Path) -> None:
     done = run("apply", photos, "-n", "-s", "unit", "--to", sink)
     assert done.returncode == 3 and not (tmp_path / WORK).exists()
-    head = normcli.apply(photos, out=tmp_path / "out", scheme="unit", to=sink)
+    head = normcli.apply(photos, tmp_path / "out", scheme="unit", to=sink)
     assert done.stdout.decode() == f"20 images, {head['bytes']} bytes\n"
 
 

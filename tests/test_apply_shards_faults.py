@@ -41,7 +41,7 @@ def test_killed_and_resumed_is_byte_identical(sink: str, photos: Path, tmp_path:
 @pytest.mark.parametrize("engine", ["threads", "processes"])
 def test_a_hundred_kills(sink: str, engine: str, tmp_path: Path, shared_data: Path) -> None:
     arguments = [str(shared_data / "imagenet-300"), "--to", sink, "--shard-size", "4MB", "--resize", "128"]
-    arguments += ["--max-file-bytes", "400000", "--engine", engine]  # a few are refused: exit 3
+    arguments += ["--max-file-size", "400000", "--engine", engine]  # a few are refused: exit 3
     plain = [*APPLY, *arguments, "-o", str(tmp_path / "plain")]
     assert subprocess.run(plain, env=ENVIRONMENT, capture_output=True, check=False).returncode == 3
     out = tmp_path / "out"
@@ -69,20 +69,20 @@ def stopped_after(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_stopped_after_every_line_of_the_journal(sink: str, photos: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
-    normcli.apply(photos, out=tmp_path / "plain", **settings)
+    normcli.apply(photos, tmp_path / "plain", **settings)
     undisturbed = tree(tmp_path / "plain")
     for records in range(1, 27):
         out = tmp_path / "out"
         shutil.rmtree(out, ignore_errors=True)
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             stopped_after(records, patch)
-            normcli.apply(photos, out=out, **settings)
+            normcli.apply(photos, out, **settings)
         assert all(data == undisturbed[name] for name, data in finals(out).items())
         with pytest.MonkeyPatch.context() as patch, suppress(Killed):  # a second time, in what is resumed
             stopped_after(12, patch)
-            normcli.apply(photos, out=out, resume=True, **settings)
+            normcli.apply(photos, out, resume=True, **settings)
         assert all(data == undisturbed[name] for name, data in finals(out).items())
-        normcli.apply(photos, out=out, resume=True, **settings)
+        normcli.apply(photos, out, resume=True, **settings)
         assert tree(out) == undisturbed, records
 
 
@@ -90,10 +90,10 @@ def test_finished_shards_are_not_made_again(sink: str, photos: Path, tmp_path: P
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         stopped_after(20, patch)
-        normcli.apply(photos, out=tmp_path / "out", **settings)
+        normcli.apply(photos, tmp_path / "out", **settings)
     stand = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("shard-*")}
     assert len(stand) == 2
-    head = normcli.apply(photos, out=tmp_path / "out", resume=True, **settings)
+    head = normcli.apply(photos, tmp_path / "out", resume=True, **settings)
     assert head["reused"] == 12 and {p: p.stat().st_mtime_ns for p in stand} == stand
 
 
@@ -115,9 +115,9 @@ def test_resume_takes_up_what_has_changed(
     if interrupted:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             stopped_after(20, patch)
-            normcli.apply(photos, out=out, **settings)
+            normcli.apply(photos, out, **settings)
     else:
-        normcli.apply(photos, out=out, **settings)
+        normcli.apply(photos, out, **settings)
     shard = out / f"shard-000000.{sink}"
     if change == "more at the end":
         (photos / "dog/99.png").write_bytes(encoded(photograph(9, 9)))
@@ -133,8 +133,8 @@ def test_resume_takes_up_what_has_changed(
     elif change == "mended":
         (photos / "bee/05b.png").write_bytes(encoded(photograph(9, 9)))
         later(photos / "bee/05b.png", shard)
-    head = normcli.apply(photos, out=out, resume=True, **settings)
-    normcli.apply(photos, out=tmp_path / "fresh", **settings)
+    head = normcli.apply(photos, out, resume=True, **settings)
+    normcli.apply(photos, tmp_path / "fresh", **settings)
     assert tree(out) == tree(tmp_path / "fresh")
     kept = {"more at the end": 18, "nothing": 20}.get(change)
     if kept is not None and not interrupted:
@@ -148,15 +148,15 @@ def test_a_second_kill_after_a_change_believes_nothing_stale(photos: Path, tmp_p
     settings: dict[str, Any] = {"scheme": "unit", "to": "tar", "shard_size": "6", "engine": "serial"}
     out = tmp_path / "out"
     for change in range(1, 4):
-        normcli.apply(photos, out=out, resume=change > 1, **settings)
+        normcli.apply(photos, out, resume=change > 1, **settings)
         (photos / f"ant/00.v1{change}.png").write_bytes(encoded(photograph(8, 9, seed=77 + change)))
         for lines in (3, 11, 17, 23):
             with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
                 stopped_after(lines, patch)
-                normcli.apply(photos, out=out, resume=True, **settings)
-        normcli.apply(photos, out=out, resume=True, **settings)
+                normcli.apply(photos, out, resume=True, **settings)
+        normcli.apply(photos, out, resume=True, **settings)
         shutil.rmtree(tmp_path / "fresh", ignore_errors=True)
-        normcli.apply(photos, out=tmp_path / "fresh", **settings)
+        normcli.apply(photos, tmp_path / "fresh", **settings)
         assert tree(out) == tree(tmp_path / "fresh")
 
 
@@ -165,7 +165,7 @@ def test_fewer_shards_leave_none_of_the_old(sink: str, run: Run, photos: Path, t
     (tmp_path / "out/shard-of-mine.tar").write_bytes(b"mine")
     done = run("apply", photos, "-o", "out", "-s", "unit", "--to", sink, "--shard-size", "8", "--force")
     assert done.returncode == 3
-    normcli.apply(photos, out=tmp_path / "fresh", scheme="unit", to=sink, shard_size="8")
+    normcli.apply(photos, tmp_path / "fresh", scheme="unit", to=sink, shard_size="8")
     assert tree(tmp_path / "out") == {**tree(tmp_path / "fresh"), "shard-of-mine.tar": b"mine"}
 
 
@@ -214,7 +214,7 @@ def test_a_table_whose_disk_is_full_says_so(photos: Path, tmp_path: Path, monkey
 
     monkeypatch.setattr("builtins.open", opened)
     with pytest.raises(OutputError, match="no space left"):
-        normcli.apply(photos, out=tmp_path / "out", scheme="unit", to="parquet")
+        normcli.apply(photos, tmp_path / "out", scheme="unit", to="parquet")
     assert finals(tmp_path / "out") == {}
 
 
@@ -225,7 +225,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
     from normcli.storage import byte_sources
 
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
-    normcli.apply(photos, out=tmp_path / "plain", **settings)
+    normcli.apply(photos, tmp_path / "plain", **settings)
     out = tmp_path / "out"
     true = byte_sources.FileBytes.__call__
 
@@ -237,11 +237,11 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
     with monkeypatch.context() as patch:
         patch.setattr(byte_sources.FileBytes, "__call__", silent)
         with pytest.raises(RemoteError, match="--resume goes on") as raised:
-            normcli.apply(photos, out=out, **settings)
+            normcli.apply(photos, out, **settings)
         assert raised.value.exit_code == 6
     undisturbed = tree(tmp_path / "plain")
     assert finals(out) and all(data == undisturbed[name] for name, data in finals(out).items())
-    assert normcli.apply(photos, out=out, resume=True, **settings)["reused"] == 6
+    assert normcli.apply(photos, out, resume=True, **settings)["reused"] == 6
     assert tree(out) == undisturbed
 
 
@@ -256,5 +256,5 @@ def test_interrupted_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and b"--resume goes on in" in said
     assert subprocess.run([*APPLY, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
-    normcli.apply(tmp_path / "many", out=tmp_path / "plain", scheme="unit", to="tar", shard_size="5")
+    normcli.apply(tmp_path / "many", tmp_path / "plain", scheme="unit", to="tar", shard_size="5")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")

@@ -34,6 +34,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("sources", "sinks", "images", "engine", "tally", "schemes", "summary", "constants", "report"),
     },
     "tensor": {*GROUND},
+    # the Python API; a notebook's progress bar is the command line's
+    "api": {*GROUND, "runs", "sinks", "summary", "cli"},
     "cli": {
         "runs",
         "tensor",
@@ -46,6 +48,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "storage",
         "options",
         "errors",
+        "cpus",
+        "kernels",
     },
 }
 

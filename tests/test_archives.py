@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 import normcli
-from normcli.sources import Item, Listing, Skipped, read
+from normcli.options.images import InputOptions
+from normcli.sources import Item, Skipped, read
 from normcli.summary import Summary
 from tests.support import needs, packing
 from tests.support.images import encoded, photograph
@@ -39,7 +40,7 @@ def a_tar(path: Path, *names: str, **options: Any) -> Path:
 
 
 def found(source: Path, **options: Any) -> list[Item | Skipped]:
-    return list(read([str(source)], Listing(**options)))
+    return list(read([str(source)], InputOptions(**options)))
 
 
 class TestTar:
@@ -341,8 +342,8 @@ def test_every_container_gives_the_folders_state(row: str, folder: Path, tmp_pat
     out = tmp_path / "packed"
     out.mkdir()
     sources = pack(folder, out)
-    plain = normcli.stats(folder, by="folder")
-    packed = normcli.stats(*sources, by="folder")
+    plain = normcli.stats(folder, group_by="folder")
+    packed = normcli.stats(sources, group_by="folder")
     assert packed.to_json() == plain.to_json()
     assert isinstance(plain, Summary)
 

@@ -11,7 +11,8 @@ import pytest
 
 import normcli
 from normcli.errors import UsageError
-from normcli.sources import Item, Listing, read
+from normcli.options.images import InputOptions
+from normcli.sources import Item, read
 from tests.support.outcomes import outcome
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 9, 11, 3), dtype=np.uint8)
@@ -41,19 +42,19 @@ def test_npy_in_both_layouts_and_byte_orders(tmp_path: Path, dtype: str) -> None
     native = images.astype(images.dtype.newbyteorder("="))
     assert close(numbers(tmp_path / "a.npy"), expected(native))
     assert close(numbers(tmp_path / "b.npy"), expected(native))
-    assert close(numbers(tmp_path / "b.npy", layout="nchw"), expected(native))
+    assert close(numbers(tmp_path / "b.npy", open_options={"layout": "nchw"}), expected(native))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz_takes_its_arrays_of_images_and_their_labels(tmp_path: Path, save: Any) -> None:
     save(tmp_path / "a.npz", x_train=IMAGES, y_train=np.arange(7), x_test=IMAGES[:2], y_test=np.array([5, 6]))
-    items = [i for i in read([str(tmp_path / "a.npz")], Listing()) if isinstance(i, Item)]
+    items = [i for i in read([str(tmp_path / "a.npz")], InputOptions()) if isinstance(i, Item)]
     assert [item.label for item in items] == ["0", "1", "2", "3", "4", "5", "6", "5", "6"]
     assert [np.array_equal(item.load(), IMAGES[i % 7]) for i, item in enumerate(items)] == [True] * 9
     assert items[0].key.endswith("a.npz/x_train/0")
-    assert close(numbers(tmp_path / "a.npz", column="x_test"), expected(IMAGES[:2]))
+    assert close(numbers(tmp_path / "a.npz", open_options={"column": "x_test"}), expected(IMAGES[:2]))
     with pytest.raises(UsageError, match="no array 'z'"):
-        normcli.stats(tmp_path / "a.npz", column="z")
+        normcli.stats(tmp_path / "a.npz", open_options={"column": "z"})
 
 
 def idx(array: np.ndarray[Any, Any], code: int = 8) -> bytes:
@@ -67,7 +68,7 @@ def test_idx_is_read_plain_and_gzipped_with_its_labels(tmp_path: Path) -> None:
         (tmp_path / f"t10k-labels-idx1-ubyte{suffix}").write_bytes(pack(idx(np.arange(7, dtype=np.uint8))))
         source = tmp_path / f"t10k-images-idx3-ubyte{suffix}"
         assert close(numbers(source), expected(images[..., None]))
-        items = [i for i in read([str(source)], Listing()) if isinstance(i, Item)]
+        items = [i for i in read([str(source)], InputOptions()) if isinstance(i, Item)]
         assert [item.label for item in items] == list("0123456")
 
 
@@ -101,6 +102,6 @@ def test_an_unclear_layout_is_asked_for(tmp_path: Path) -> None:
     np.save(tmp_path / "b.npy", np.zeros((3, 8, 8), np.uint8))
     with pytest.raises(UsageError, match="may be nhw, hwc or chw"):
         normcli.stats(tmp_path / "b.npy")
-    assert normcli.stats(tmp_path / "b.npy", layout="chw").channels == ["R", "G", "B"]
-    with pytest.raises(UsageError, match="choose from"):
-        normcli.stats(tmp_path / "b.npy", layout="xyz")
+    assert normcli.stats(tmp_path / "b.npy", open_options={"layout": "chw"}).channels == ["R", "G", "B"]
+    with pytest.raises(UsageError, match="must be one of"):
+        normcli.stats(tmp_path / "b.npy", open_options={"layout": "xyz"})

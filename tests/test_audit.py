@@ -64,7 +64,7 @@ def hook(event, arguments):
                    "socket.connect", "socket.getaddrinfo", "socket.bind", "urllib.Request", "webbrowser.open"):
         wrong.append((event, str(arguments)[:200]))
 
-from normcli.cli import run
+from normcli.cli.main import run
 sys.addaudithook(hook)
 codes = []
 for command in json.loads(sys.argv[3]):
@@ -142,7 +142,7 @@ def test_nothing_is_opened_or_run_that_was_not_named(tmp_path: Path) -> None:
     tempting(source, marker)
     out.mkdir()
     for name in ("foreign", "foreign2"):
-        normcli.apply(source / "good.jpg", out=tmp_path / name, scheme="unit", engine="serial")
+        normcli.apply([source / "good.jpg", tmp_path / name], scheme="unit", engine="serial")
         hostile_manifest(tmp_path / name)
     every = [str(source / name) for name in ("a.tar", "a.zip", "objects.npy", "objects.npz", "pickle.npy")]
     statistics = str(out / "s.json")
@@ -181,7 +181,7 @@ def test_nothing_is_opened_or_run_that_was_not_named(tmp_path: Path) -> None:
 def test_the_hook_sees_what_it_is_there_for(tmp_path: Path) -> None:
     """Evil that is run is seen: the same hook around an open, a process and an unpickling."""
     code = CODE.replace(
-        "from normcli.cli import run",
+        "from normcli.cli.main import run",
         "import pickle\ndef run(word):\n    open('/etc/hostname').close()\n    os.system('true')\n"
         "    pickle.loads(pickle.dumps(OSError))\n    exec(compile('1', '/etc/x', 'exec'))",
     )

@@ -10,7 +10,8 @@ import pytest
 
 import normcli
 from normcli.errors import InputError
-from normcli.images import Reading, decode
+from normcli.images import decode
+from normcli.options.images import DecodeOptions
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
@@ -107,7 +108,7 @@ def test_mutations_end_in_pixels_or_a_reason(name: str) -> None:
     data = originals()[name]
     for _ in range(60):
         try:
-            image = decode(mutated(data, rng), Reading(max_pixels=1_000_000))
+            image = decode(mutated(data, rng), DecodeOptions(max_pixels=1_000_000))
         except InputError as error:
             assert error.reason and "\n" not in error.message
         else:
@@ -117,10 +118,10 @@ def test_mutations_end_in_pixels_or_a_reason(name: str) -> None:
 @pytest.mark.parametrize("name", [n for n in sorted(originals()) if n not in ("a.gif", "a.tga", "a.webp", "a.avif")])
 def test_a_plain_cut_is_never_used_silently(name: str) -> None:
     data = originals()[name]
-    whole = decode(data, Reading()).pixels.copy()
+    whole = decode(data, DecodeOptions()).pixels.copy()
     for step in range(1, 40):
         try:
-            image = decode(data[: len(data) * step // 40], Reading())
+            image = decode(data[: len(data) * step // 40], DecodeOptions())
         except InputError:
             continue
         assert "damaged" in image.notes or np.array_equal(image.pixels, whole)

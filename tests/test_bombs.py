@@ -32,7 +32,7 @@ SLACK = 100  # MB
 CODE = """
 import re, sys
 from pathlib import Path
-from normcli.cli import run
+from normcli.cli.main import run
 code = run(sys.argv[1:])
 sys.stdout.flush()
 # not ru_maxrss: after exec that still holds the peak of the process that started this one

@@ -229,13 +229,13 @@ def test_a_config_is_read(saved: Path, run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], b"what to check?"),
+        ([], b"the constants to check"),
         (["--preset", "imagnet"], b"did you mean 'imagenet'"),
         (["--preset", "mnist"], b"1 value of mean for 3"),
-        (["--std", "1"], b"--std without --mean"),
+        (["--std", "1"], b"--std requires --mean"),
         (["--mean", "a"], b"not a number"),
         (["--config", "absent.py"], b"no such file"),
-        (["--config", "stats.json", "--preset", "clip"], b"what to check?"),
+        (["--config", "stats.json", "--preset", "clip"], b"the constants to check"),
         (["--preset", "clip", "--tolerance", "-1"], b"tolerance"),
     ],
 )

@@ -42,14 +42,14 @@ def test_the_same_state_as_without_it(row: str, cluster: Any, folder: Path, tmp_
     if row != "folder":
         (tmp_path / "packed").mkdir()
         sources = packing.ROWS[row][1](folder, tmp_path / "packed")
-    found = normcli.stats(*sources, engine="dask", scheduler=cluster.scheduler_address, by="folder")
-    assert found.to_json() == normcli.stats(folder, by="folder").to_json()
+    found = normcli.stats(sources, engine=f"dask:{cluster.scheduler_address}", group_by="folder")
+    assert found.to_json() == normcli.stats(folder, group_by="folder").to_json()
 
 
 def test_failures_come_in_order(cluster: Any, many: Path) -> None:
     (many / "0000.png").write_bytes(b"")
     found: list[Any] = []
-    normcli.stats(many, engine="dask", scheduler=cluster.scheduler_address, on_failure=found.append)
+    normcli.stats(many, engine=f"dask:{cluster.scheduler_address}", on_failure=found.append)
     assert [Path(failure.key).name for failure in found] == ["0000.png", "broken.png"]
 
 
@@ -61,7 +61,7 @@ def test_a_worker_killed_half_way_changes_nothing(cluster: Any, many: Path) -> N
             killed.append(next(iter(cluster.workers.values())).pid)
             os.kill(killed[0], signal.SIGKILL)
 
-    found = normcli.stats(many, engine="dask", scheduler=cluster.scheduler_address, on_progress=kill_one)
+    found = normcli.stats(many, engine=f"dask:{cluster.scheduler_address}", on_progress=kill_one)
     assert killed
     assert found.to_json() == normcli.stats(many).to_json()
 
@@ -120,9 +120,9 @@ def test_a_worker_that_answers_nothing_is_not_waited_for(tmp_path: Path) -> None
 def test_a_sample_and_a_journal_on_the_cluster(cluster: Any, many: Path, tmp_path: Path) -> None:
     address = cluster.scheduler_address
     for options in ({"tolerance": 0.1}, {"sample": "30"}):
-        there = normcli.stats(many, engine="dask", scheduler=address, **options)  # type: ignore[arg-type]
+        there = normcli.stats(many, engine=f"dask:{address}", **options)  # type: ignore[arg-type]
         assert there.to_json() == normcli.stats(many, **options).to_json()  # type: ignore[arg-type]
-    kept = normcli.stats(many, engine="dask", scheduler=address, resume=tmp_path / "j")
+    kept = normcli.stats(many, engine=f"dask:{address}", resume=tmp_path / "j")
     assert kept.to_json() == normcli.stats(many, resume=tmp_path / "j").to_json()
 
 
@@ -145,9 +145,9 @@ def test_an_address_that_answers_nothing(folder: Path, run: Run, tmp_path: Path)
 
 def test_what_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="goes with --engine dask"):
-        normcli.stats(folder, scheduler="127.0.0.1:1", engine="threads")
+        normcli.stats(folder, engine="dask:127.0.0.1:1")
     with pytest.raises(NormcliError, match="no Dask scheduler"):
-        normcli.stats(folder, scheduler="nonsense://x", engine="dask")
+        normcli.stats(folder, engine="dask:nonsense://x")
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)
     with pytest.raises(MissingExtraError, match=r"normcli\[dask\]"):
         normcli.stats(folder, engine="dask")

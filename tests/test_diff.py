@@ -25,7 +25,7 @@ def pair(tmp_path: Path) -> tuple[Summary, Summary]:
             folder = tmp_path / name / ("even" if seed % 2 else "odd")
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(folder / f"{seed}.png")
-    return stats(tmp_path / "a", by="folder"), stats(tmp_path / "b", by="folder")
+    return stats(tmp_path / "a", group_by="folder"), stats(tmp_path / "b", group_by="folder")
 
 
 def test_a_set_against_itself_is_zero(pair: tuple[Summary, Summary]) -> None:

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("files_of_long_ago")
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "by folder": {"by": "folder"},
-    "by name": {"by": r"([a-z]+)\d*\.\w+$"},
+    "by folder": {"group_by": "folder"},
+    "by name": {"group_by": r"([a-z]+)\d*\.\w+$"},
     "images weigh the same": {"weight": "image"},
     "groups weigh the same": {"weight": "group", "by": "folder"},
     "alpha weighs": {"alpha": "weight"},

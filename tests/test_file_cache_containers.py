@@ -27,7 +27,7 @@ def test_a_container_that_did_not_change_is_not_opened(
     (mixed / "empty.png").unlink()  # a row of parquet without bytes names a file, which changes on its own
     sources = [str(path) for path in packing.ROWS[row][1](mixed, out)]
     told: list[Changes] = []
-    first_run = normcli.stats(*sources, ledger=beside(place), by="folder")
+    first_run = normcli.stats(sources, ledger=beside(place), group_by="folder")
     first_run.save(place)
     with monkeypatch.context() as patched:
 
@@ -35,18 +35,18 @@ def test_a_container_that_did_not_change_is_not_opened(
             raise AssertionError("a container was opened")
 
         patched.setattr("normcli.storage.reader.Reader.__init__", unopened)
-        again = normcli.stats(*sources, update=place, on_update=told.append, by="folder")
+        again = normcli.stats(sources, update=place, on_update=told.append, group_by="folder")
     assert told == [Changes(len(sources), 0, 0, 0, 0)]
     assert again.to_json() == first_run.to_json()
     (mixed / "cat" / "0.jpg").unlink()
     packing.ROWS[row][1](mixed, out)
-    again = normcli.stats(*sources, update=place, on_update=told.append, by="folder")
+    again = normcli.stats(sources, update=place, on_update=told.append, group_by="folder")
     assert told[1].changed == len(sources) and told[1].kept == 0
-    assert again.to_json() == normcli.stats(*sources, by="folder").to_json()
+    assert again.to_json() == normcli.stats(sources, group_by="folder").to_json()
     with monkeypatch.context() as patched:  # which members are taken is part of it
-        other = normcli.stats(*sources, update=place, exclude="*.png", on_update=told.append, by="folder")
+        other = normcli.stats(sources, update=place, exclude="*.png", on_update=told.append, group_by="folder")
     assert told[2].kept == 0
-    assert other.to_json() == normcli.stats(*sources, exclude="*.png", by="folder").to_json()
+    assert other.to_json() == normcli.stats(sources, exclude="*.png", group_by="folder").to_json()
 
 
 def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
@@ -56,13 +56,13 @@ def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
     np.save(out / "stack.npy", np.stack([photograph(seed=seed) for seed in range(5)]))
     (out / "none.tar").write_bytes(bytes(10240))
     sources = [str(mixed / "dog"), str(archive), str(out / "stack.npy"), str(out / "none.tar")]
-    summary = normcli.stats(*sources, ledger=beside(place))
+    summary = normcli.stats(sources, ledger=beside(place))
     summary.save(place)
     told: list[Changes] = []
     for change in (lambda: None, archive.unlink, lambda: (out / "none.tar").unlink()):
         change()
-        again = normcli.stats(*sources, update=place, on_update=told.append)
-        assert again.to_json() == normcli.stats(*sources).to_json()
+        again = normcli.stats(sources, update=place, on_update=told.append)
+        assert again.to_json() == normcli.stats(sources).to_json()
     assert [changes.kept for changes in told] == [11, 10, 9]
 
 

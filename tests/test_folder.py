@@ -9,12 +9,13 @@ import pytest
 
 from normcli import sources as formats
 from normcli.errors import InputError
-from normcli.sources import Item, Listing, Skipped
+from normcli.options.images import InputOptions
+from normcli.sources import Item, Skipped
 
 
 def listed(*sources: Path, **settings: Any) -> tuple[list[str], dict[str, str]]:
     """Keys of items, and reasons of skips by key."""
-    entries = list(formats.read(map(str, sources), Listing(**settings)))
+    entries = list(formats.read(map(str, sources), InputOptions(**settings)))
     items = [e.key for e in entries if isinstance(e, Item)]
     return items, {e.key: e.reason for e in entries if isinstance(e, Skipped)}
 
@@ -51,7 +52,7 @@ def test_a_named_file_is_tried_whatever_its_suffix(tree: Path) -> None:
 
 
 def test_labels_are_class_folders(tree: Path) -> None:
-    entries = formats.read([str(tree)], Listing())
+    entries = formats.read([str(tree)], InputOptions())
     labels = {Path(e.key).name: e.label for e in entries if isinstance(e, Item)}
     assert labels["1.jpg"] == "b" and labels["deep.webp"] == "a/x" and labels["top.tiff"] == tree.name
 
@@ -74,7 +75,7 @@ def test_odd_files_fail_when_loaded(tree: Path) -> None:
     os.mkfifo(tree / "pipe.png")
     (tree / "gone.png").symlink_to("nowhere")
     reasons = set()
-    for entry in formats.read([str(tree), str(tree / "missing.png")], Listing()):
+    for entry in formats.read([str(tree), str(tree / "missing.png")], InputOptions()):
         if isinstance(entry, Item):
             try:
                 entry.load()
@@ -84,7 +85,7 @@ def test_odd_files_fail_when_loaded(tree: Path) -> None:
 
 
 def test_files_over_the_limit_are_not_read(tree: Path) -> None:
-    for entry in formats.read([str(tree)], Listing(max_file_bytes=3)):
+    for entry in formats.read([str(tree)], InputOptions(max_file_bytes=3)):
         if isinstance(entry, Item):
             with pytest.raises(InputError, match="limit of 3"):
                 entry.load()

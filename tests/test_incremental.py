@@ -213,7 +213,7 @@ def lasting(function):
         return result
     return call
 Path.replace, os.fsync = lasting(Path.replace), lasting(os.fsync)
-from normcli.cli import run
+from normcli.cli.main import run
 sys.exit(run(sys.argv[2:]))
 """
 
@@ -318,7 +318,7 @@ def test_two_runs_never_write_one_ledger(folder: Path, tmp_path: Path) -> None:
 def test_a_run_that_fails_leaves_no_ledger(folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").write_bytes(b"x")
     with pytest.raises(NormcliError):
-        normcli.stats(folder, ledger=tmp_path / "a.ledger", on_error="fail")
+        normcli.stats(folder, ledger=tmp_path / "a.ledger", max_failures=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["images"]
 
 

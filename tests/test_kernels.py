@@ -252,7 +252,7 @@ def test_pixels_at_an_odd_address(dtype: str, monkeypatch: pytest.MonkeyPatch) -
         tally.count(each, moments=True)
     assert json.dumps(tallies[0].state()) == json.dumps(tallies[1].state())
     for to in ("float32", "float16"):
-        change = normcli.transform("unit", dtype=to, range=None if dtype != "float32" else 255)
+        change = normcli.transform("unit", dtype=to, max_value=None if dtype != "float32" else 255)
         assert np.array_equal(change(image), change(odd))
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from normcli.cli import COMMANDS
+from normcli.cli.main import COMMANDS
 from tests.support.command import ROOT, Run
 
 

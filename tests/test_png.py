@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from normcli.errors import InputError
-from normcli.images import Reading, decode, pillow, png
+from normcli.images import decode, pillow, png
+from normcli.options.images import DecodeOptions
 from tests.support import needs
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 
 needs.module("imagecodecs")
-READING = Reading()
+READING = DecodeOptions()
 
 
 @pytest.fixture(autouse=True)
@@ -121,15 +122,15 @@ def test_plain_files_are_taken_and_others_left() -> None:
 
 def test_too_large_by_the_header() -> None:
     with pytest.raises(InputError, match="over the limit"):
-        png.decode(encoded(photograph(20, 30)), Reading(max_pixels=599))
+        png.decode(encoded(photograph(20, 30)), DecodeOptions(max_pixels=599))
 
 
 def test_few_images_do_not_wait_for_the_import() -> None:
     program = (
-        "import sys; from normcli.images import Reading, decode; data = sys.stdin.buffer.read()\n"
-        "for _ in range(100): decode(data, Reading())\n"
+        "import sys; from normcli.images import DecodeOptions, decode; data = sys.stdin.buffer.read()\n"
+        "for _ in range(100): decode(data, DecodeOptions())\n"
         "assert 'imagecodecs' not in sys.modules\n"
-        "for _ in range(200): decode(data, Reading())\n"
+        "for _ in range(200): decode(data, DecodeOptions())\n"
         "assert 'imagecodecs' in sys.modules\n"
     )
     digit = encoded(photograph(28, 28, 1))

@@ -26,7 +26,7 @@ REMOTE = ["tar", "tar.gz", "webdataset", "zip", "parquet"]
 
 @pytest.mark.parametrize("row", ["folder", *REMOTE])
 def test_s3_gives_the_folders_state(row: str, bucket: Any, folder: Path, tmp_path: Path) -> None:
-    plain = normcli.stats(folder, by="folder")
+    plain = normcli.stats(folder, group_by="folder")
     if row == "folder":
         upload(bucket, folder, "folder")
         sources = ["s3://photos/folder"]
@@ -36,7 +36,7 @@ def test_s3_gives_the_folders_state(row: str, bucket: Any, folder: Path, tmp_pat
         sources = [f"s3://photos/{row}/{path.name}" for path in packing.ROWS[row][1](folder, out)]
         upload(bucket, out, row)
     for engine in ("serial", "threads"):
-        assert normcli.stats(*sources, by="folder", engine=engine).to_json() == plain.to_json()
+        assert normcli.stats(sources, group_by="folder", engine=engine).to_json() == plain.to_json()
 
 
 @pytest.mark.campaign
@@ -52,7 +52,7 @@ def test_300_photographs_have_one_state(row: str, bucket: Any, shared_data: Path
     else:
         sources = [str(path) for path in packing.ROWS[row][1](photographs, tmp_path / "packed")]
     for engine in ("serial", "threads", "processes", "dask"):
-        assert normcli.stats(*sources, engine=engine, workers=2).to_json() == plain, engine
+        assert normcli.stats(sources, engine=engine, workers=2).to_json() == plain, engine
 
 
 def test_s3_with_a_journal_reads_nothing_again(
@@ -84,7 +84,7 @@ def test_http_gives_the_folders_state(row: str, server: Any, folder: Path, tmp_p
         out = tmp_path / "packed"
         out.mkdir()
         sources = [f"{url}/packed/{path.name}" for path in packing.ROWS[row][1](folder, out)]
-    assert normcli.stats(*sources).to_json() == plain.to_json()
+    assert normcli.stats(sources).to_json() == plain.to_json()
 
 
 def test_a_manifest_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None:
@@ -156,20 +156,20 @@ def test_an_update_from_s3_reads_what_changed(
     bucket.upload_file(str(archive), "photos", "ledger.tar")
     sources = ["s3://photos/ledger", "s3://photos/ledger.tar"]
     place = tmp_path / "s.json"
-    normcli.stats(*sources, ledger=f"{place}.ledger").save(place)
+    normcli.stats(sources, ledger=f"{place}.ledger").save(place)
     reads: list[str] = []
     read = remote.read
     monkeypatch.setattr(remote, "read", lambda path, limit: reads.append(path) or read(path, limit))
     told: list[Any] = []
-    normcli.stats(*sources, update=place, on_update=told.append)
+    normcli.stats(sources, update=place, on_update=told.append)
     assert (reads, told[0].kept) == ([], 13)
     (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
     upload(bucket, folder, "ledger")  # what has the same bytes has the same ETag
     bucket.delete_object(Bucket="photos", Key="ledger/dog/2.jpg")
-    updated = normcli.stats(*sources, update=place, on_update=told.append)
+    updated = normcli.stats(sources, update=place, on_update=told.append)
     assert reads == ["s3://photos/ledger/cat/0.jpg"]
     assert told[1][:4] == (11, 0, 1, 1)
-    assert updated.to_json() == normcli.stats(*sources).to_json()
+    assert updated.to_json() == normcli.stats(sources).to_json()
 
 
 @pytest.mark.parametrize("header", ["ETag", "Last-Modified"])

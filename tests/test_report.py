@@ -70,7 +70,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_it_is_whole_escaped_and_alone(folder: Path, run: Run, tmp_path: Path) -> None:
-    done = run("stats", folder, "--by", "folder", "--report", "page.html", "-o", "s.json")
+    done = run("stats", folder, "--group-by", "folder", "--report", "page.html", "-o", "s.json")
     assert done.returncode == 3  # the broken file
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
@@ -231,7 +231,7 @@ FLAGS = [
 def test_a_browser_opens_it(width: int, dark: bool, folder: Path, run: Run, tmp_path: Path) -> None:
     """No console error, no request besides the page itself, nothing wider than the window."""
     chromium = browser()
-    run("stats", folder, "--by", "folder", "--report", "page.html")
+    run("stats", folder, "--group-by", "folder", "--report", "page.html")
     text = (tmp_path / "page.html").read_text()
     asked: list[str] = []
 

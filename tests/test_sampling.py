@@ -32,7 +32,7 @@ def pictures(tmp_path: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("options", [{"sample": "40"}, {"sample": "25%"}, {"tolerance": 0.2}])
+@pytest.mark.parametrize("options", [{"sample": "40"}, {"sample": "25%"}, {"margin": 0.2}])
 def test_the_same_sample_from_every_engine(pictures: Path, options: dict[str, Any]) -> None:
     texts = {
         normcli.stats(pictures, engine=engine, workers=workers, seed=4, **options).to_json()
@@ -54,7 +54,7 @@ def test_a_number_and_a_share_are_kept_to(pictures: Path) -> None:
 
 
 def test_all_that_was_read_is_no_estimate(pictures: Path) -> None:
-    every = normcli.stats(pictures, tolerance=1e-6)
+    every = normcli.stats(pictures, margin=1e-6)
     assert every.state == normcli.stats(pictures).state
     assert every.convention_text == "pooled population, range 0-1, RGB"
     assert every.settings == normcli.stats(pictures).settings
@@ -66,15 +66,15 @@ def test_what_is_wrong_in_listing_is_told_whatever_is_sampled(pictures: Path, tm
         archive.add(pictures, "pictures")
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
-    for options in ({"sample": "3"}, {"tolerance": 0.3}):
+    for options in ({"sample": "3"}, {"margin": 0.3}):
         summary = normcli.stats(tmp_path / "a.tar", **options)  # type: ignore[arg-type]
         assert summary.failures.get("truncated", 0) >= 1
 
 
 def test_small_passes_over_the_listing_give_the_same_order(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    once = normcli.stats(pictures, tolerance=0.15, seed=3).to_json()
+    once = normcli.stats(pictures, margin=0.15, seed=3).to_json()
     monkeypatch.setattr("normcli.runs.sample._PASS", 7)
-    assert normcli.stats(pictures, tolerance=0.15, seed=3).to_json() == once
+    assert normcli.stats(pictures, margin=0.15, seed=3).to_json() == once
 
 
 @pytest.mark.parametrize(
@@ -85,9 +85,9 @@ def test_small_passes_over_the_listing_give_the_same_order(pictures: Path, monke
         {"sample": "x"},
         {"sample": "0%"},
         {"sample": "101%"},
-        {"tolerance": 0},
-        {"tolerance": -1.0},
-        {"sample": "3", "tolerance": 0.1},
+        {"margin": 0},
+        {"margin": -1.0},
+        {"sample": "3", "margin": 0.1},
         {"sample": "3", "confidence": 1.0},
         {"sample": "3", "confidence": 99.0},
     ],
@@ -105,7 +105,7 @@ def test_a_merge_of_samples_says_that_it_is_an_estimate(pictures: Path) -> None:
 
 
 def test_the_command_says_how_many_it_read(pictures: Path, run: Run) -> None:
-    done = run("stats", pictures, "--tolerance", "0.2")
+    done = run("stats", pictures, "--margin", "0.2")
     assert done.returncode in (0, 3)
     assert b"estimate from" in done.stdout
     assert b"x fewer: an estimate, mean +- " in done.stderr
@@ -142,7 +142,7 @@ class _All:
 def one_run(rows: Rows, tolerance: float, rng: np.random.Generator) -> tuple[bool, int]:
     """Read in random order until it is enough: whether the intervals hold the full values, and how many it took."""
     order = rng.permutation(len(rows))
-    stopping = StoppingRule(_All(SamplePlan(tolerance=tolerance), len(rows)))  # type: ignore[arg-type]
+    stopping = StoppingRule(_All(SamplePlan(margin=tolerance), len(rows)))  # type: ignore[arg-type]
     read = 0
     for look in checkpoints():
         upto = min(look, len(rows))

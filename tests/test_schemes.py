@@ -10,8 +10,8 @@ import pytest
 import normcli
 from normcli import images, schemes
 from normcli.errors import InputError, UsageError
-from normcli.images import Reading
 from normcli.kernels.kernel import Kernel
+from normcli.options.images import DecodeOptions
 from normcli.runs.build_transform import transform
 from normcli.runs.transform import MappedImage, Transform
 from tests.support.images import photograph
@@ -131,7 +131,7 @@ def test_formula_on_photographs(scheme: str, numbers: Any, formula: Any, shared_
     for path in sorted((shared_data / "imagenet-300").iterdir())[
         :: 1 if scheme in ("unit", "signed", "contrast") else 15
     ]:
-        pixels = images.decode(path.read_bytes(), Reading()).pixels
+        pixels = images.decode(path.read_bytes(), DecodeOptions()).pixels
         right = formula(chw(np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels), 255)
         assert ulps(ours(pixels), right) <= 1, path
 
@@ -230,7 +230,7 @@ def test_exact_tells_whether_the_inverse_is() -> None:
 
 def test_float_images_need_a_range_for_unit() -> None:
     pixels = np.linspace(0, 4, 12, dtype=np.float32).reshape(3, 4, 1)
-    with pytest.raises(InputError, match="--range"):
+    with pytest.raises(InputError, match="--max-value"):
         transform("unit")(pixels)
     assert transform("unit", range=4)(pixels).max() == 1
     with pytest.raises(InputError, match="NaN"):

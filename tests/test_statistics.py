@@ -194,8 +194,11 @@ class TestMerging:
 
     def test_groups_merge_and_vanish(self, folder: Path) -> None:
         (folder / "dog/one-more.png").write_bytes(encoded(photograph(seed=99)))  # else both are of the same images
-        both = normcli.stats(folder, by="folder")
-        cats, dogs = normcli.stats(folder / "cat", by="(cat|dog)/"), normcli.stats(folder / "dog", by="(cat|dog)/")
+        both = normcli.stats(folder, group_by="folder")
+        cats, dogs = (
+            normcli.stats(folder / "cat", group_by="(cat|dog)/"),
+            normcli.stats(folder / "dog", group_by="(cat|dog)/"),
+        )
         assert set(both.groups) == {"cat", "dog"}
         merged = cats + dogs
         assert set(merged.groups) == {"cat", "dog"}

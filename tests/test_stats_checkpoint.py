@@ -29,7 +29,7 @@ def told(self, line):
     sys.stderr.write("line\\n")
     sys.stderr.flush()
 stats_checkpoint.StatsCheckpoint._append = told
-from normcli.cli import run
+from normcli.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
 

@@ -79,16 +79,16 @@ class TestResult:
         assert found == expected
 
     def test_stamp_is_recorded_only_when_asked(self, run: Run, folder: Path) -> None:
-        stamp = json.loads(run("stats", folder, "--json", "--stamp").stdout)["provenance"]["stamp"]
+        stamp = json.loads(run("stats", folder, "--json", "--provenance").stdout)["provenance"]["stamp"]
         assert set(stamp) == {"time", "host", "command"} and stamp["command"].startswith("normcli stats")
         assert "stamp" not in json.loads(run("stats", folder, "--json").stdout)["provenance"]
 
     def test_groups(self, run: Run, folder: Path) -> None:
-        by_folder = json.loads(run("stats", folder, "--by", "folder", "--json").stdout)["groups"]
+        by_folder = json.loads(run("stats", folder, "--group-by", "folder", "--json").stdout)["groups"]
         assert {name: group["images"] for name, group in by_folder.items()} == {"cat": 6, "dog": 6}
-        by_suffix = json.loads(run("stats", folder, "--by", r"\.(\w+)$", "--json").stdout)["groups"]
+        by_suffix = json.loads(run("stats", folder, "--group-by", r"\.(\w+)$", "--json").stdout)["groups"]
         assert {name: group["images"] for name, group in by_suffix.items()} == {"jpg": 8, "png": 4}
-        assert b"cat" in run("stats", folder, "--by", "folder").stdout
+        assert b"cat" in run("stats", folder, "--group-by", "folder").stdout
 
     def test_per_image_records_come_in_order(self, run: Run, folder: Path, tmp_path: Path) -> None:
         assert run("stats", folder, "--per-image", "i.jsonl", "-j", "3").returncode == 0
@@ -171,12 +171,12 @@ class TestBadInput:
     def test_on_error_fail_and_max_errors(self, run: Run, folder: Path) -> None:
         for i in range(3):
             (folder / f"bad{i}.png").write_text("x")
-        done = run("stats", folder, "--on-error", "fail")
+        done = run("stats", folder, "--max-failures", "0")
         assert done.returncode == 1 and b"bad0.png" in done.stderr and done.stderr.count(b"\n") == 1
-        assert run("stats", folder, "--max-errors", "2").returncode == 1
-        assert run("stats", folder, "--max-errors", "3").returncode == 3
-        assert run("stats", folder, "--max-errors", "19%").returncode == 1
-        assert run("stats", folder, "--max-errors", "20%").returncode == 3
+        assert run("stats", folder, "--max-failures", "2").returncode == 1
+        assert run("stats", folder, "--max-failures", "3").returncode == 3
+        assert run("stats", folder, "--max-failures", "19%").returncode == 1
+        assert run("stats", folder, "--max-failures", "20%").returncode == 3
 
     @pytest.mark.parametrize(
         ("arguments", "word"),
@@ -185,9 +185,9 @@ class TestBadInput:
             (["stats", ".", "--color", "pink"], b"auto, rgb, gray, native"),
             (["stats", ".", "--engine", "thraeds"], b"did you mean 'threads'"),
             (["stats", ".", "--no-such"], b"--no-such"),
-            (["stats", ".", "--range", "x"], b"range"),
-            (["stats", ".", "--by", "("], b"regular expression"),
-            (["stats", ".", "--max-errors", "-1"], b"max-errors"),
+            (["stats", ".", "--max-value", "x"], b"range"),
+            (["stats", ".", "--group-by", "("], b"regular expression"),
+            (["stats", ".", "--max-failures", "-1"], b"max-errors"),
             (["stats", ".", "-j", "-1"], b"workers"),
             (["stats", ".", "-o", "no/such/s.json"], b"no folder"),
             (["stats", "--files-from", "nowhere"], b"files-from"),
@@ -231,7 +231,7 @@ class TestBadInput:
     def test_names_that_the_terminal_cannot_write(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "é\x1b[31m").mkdir()
         (tmp_path / "é\x1b[31m" / "ü.png").write_text("x")
-        done = run("stats", ".", "--on-error", "fail", env={"PYTHONIOENCODING": "ascii"})
+        done = run("stats", ".", "--max-failures", "0", env={"PYTHONIOENCODING": "ascii"})
         assert done.returncode == 1 and b"\x1b" not in done.stderr and b"Traceback" not in done.stderr
 
     def test_a_damaged_statistics_file_is_one_line_and_2(self, run: Run, folder: Path, tmp_path: Path) -> None:
@@ -381,14 +381,14 @@ def test_a_small_image_costs_few_calls(tmp_path: Path) -> None:
     import cProfile
     import pstats
 
-    from normcli.images import Reading
+    from normcli.options.images import DecodeOptions, InputOptions
     from normcli.runs.stats import WorkerOptions, count_batch
-    from normcli.sources import Listing, read
+    from normcli.sources import read
 
     for i in range(40):
         (tmp_path / f"{i:02}.jpg").write_bytes(encoded(photograph(32, 32, seed=i), "JPEG"))
-    items = list(read([str(tmp_path)], Listing()))
-    counting = WorkerOptions(reading=Reading())
+    items = list(read([str(tmp_path)], InputOptions()))
+    counting = WorkerOptions(reading=DecodeOptions())
     count_batch(counting, items)  # first uses
     profile = cProfile.Profile()
     profile.runcall(count_batch, counting, items)

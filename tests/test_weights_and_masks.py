@@ -32,7 +32,7 @@ def by_equal(parts: list[np.ndarray[Any, Any]]) -> tuple[Any, Any]:
 def test_every_image_or_group_weighs_the_same(sizes: Any) -> None:
     folder, pictures = sizes
     of_images = normcli.stats(folder, weight="image")
-    of_groups = normcli.stats(folder, weight="group", by="folder")
+    of_groups = normcli.stats(folder, weight="group", group_by="folder")
     assert np.allclose([of_images.mean, of_images.std], by_equal(pictures["a"] + pictures["b"]), atol=1e-12)
     groups = [np.concatenate([p.reshape(-1, 3) for p in group]) for group in pictures.values()]
     assert np.allclose([of_groups.mean, of_groups.std], by_equal(groups), atol=1e-12)
@@ -89,7 +89,7 @@ def test_an_ignored_value_in_every_depth(tmp_path: Path, dtype: Any) -> None:
     images = np.random.default_rng(1).integers(1, 9, (4, 6, 7, 3)).astype(dtype)
     images[:, :2] = 200
     np.save(tmp_path / "a.npy", images)
-    found = normcli.stats(tmp_path / "a.npy", ignore_value=200, range=255 if dtype != np.float32 else None)
+    found = normcli.stats(tmp_path / "a.npy", ignore_value=200, max_value=255 if dtype != np.float32 else None)
     right = images[:, 2:].reshape(-1, 3).astype(float) / (1 if dtype == np.float32 else 255)
     assert found.pixels == len(right)
     assert np.allclose([found.mean, found.std], [right.mean(0), right.std(0)], atol=1e-9)

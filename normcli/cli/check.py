@@ -1,13 +1,12 @@
-"""normcli check: what are these constants?"""
+"""normcli check: which convention do these constants follow?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
-
-import typer
+from typing import TYPE_CHECKING
 
 from normcli.cli import numbers
-from normcli.cli import options as o
+from normcli.cli.build import NumberRows, StatisticsFile, command
 from normcli.errors import UsageError, unknown
+from normcli.options.printing import CheckOptions, JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,48 +15,14 @@ if TYPE_CHECKING:
     from normcli.constants.parse_config import Number
 
 
-def _presets(incomplete: str) -> list[str]:
-    from normcli.constants.presets import PRESETS
-
-    return [name for name in PRESETS if name.startswith(incomplete)]
-
-
-app = typer.Typer(add_completion=False)
-
-
-@app.command(cls=numbers.Rows)
 def check(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")],
-    mean: Annotated[str | None, typer.Option(metavar="N...", help="The means, one a channel.")] = None,
-    std: Annotated[str | None, typer.Option(metavar="N...", help="The stds, one a channel.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            autocompletion=_presets,
-            help="Published constants: imagenet, clip, cifar10, cifar100, mnist, caffe, inception, …",
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Read the constants from a config: preprocessor_config.json, an mm* config, a .py with "
-            "Normalize(...), YAML. Parsed, never executed.",
-        ),
-    ] = None,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            metavar="X", help="Largest distance that still counts as close, in standard deviations; 0: to the digits."
-        ),
-    ] = 0.1,
-    json: o.ReportJson = False,
-    verbose: o.Verbose = 0,
-    log_file: o.LogFile = None,
-    debug: o.Debug = False,
+    file: StatisticsFile,
+    *,
+    options: CheckOptions,
+    printing: JsonOptions,
+    terminal: TerminalOptions,
 ) -> int:
-    """Which convention, range and channel order do these constants match?
+    """Find the convention, range and channel order that constants match.
 
     Exit 0 when they fit these images, 1 when they do not or something is in the wrong place.
 
@@ -67,28 +32,25 @@ def check(
 
     normcli check stats.json --config preprocessor_config.json
     """
-    from normcli.cli import tables
-    from normcli.constants.identify import check as recognize
+    from normcli.cli.messages import document, write
+    from normcli.constants.identify import check as identify
     from normcli.summary import Summary
 
-    if not tolerance >= 0:
-        raise UsageError(f"tolerance {tolerance}: give a number from 0 up, such as 0.1")
-    means, stds, name = _given(mean, std, preset, config)
+    means, stds, name = _constants(options)
     summary = Summary.load(file)
-    found = recognize(summary, means, stds, preset=name, tolerance=tolerance)
-    if json:
-        tables.document(found.to_dict())
+    result = identify(summary, means, stds, preset=name, tolerance=options.tolerance)
+    if printing.json:
+        document(result.to_dict())
     else:
-        tables.write("".join(line + "\n" for line in _lines(found, means, stds, tolerance)))
-    return 0 if found.fits else 1
+        write("".join(line + "\n" for line in _lines(result, means, stds, options.tolerance)))
+    return 0 if result.fits else 1
 
 
-def _given(
-    mean: str | None, std: str | None, preset: str | None, config: Path | None
-) -> tuple["Sequence[Number]", "Sequence[Number] | None", str]:
-    """The constants to check, from the one place that was named."""
+def _constants(options: CheckOptions) -> tuple["Sequence[Number]", "Sequence[Number] | None", str]:
+    """Return the constants to check, from the one option that names them."""
+    mean, std, preset, config = options.mean, options.std, options.preset, options.config
     if (mean is not None or std is not None) + (preset is not None) + (config is not None) != 1:
-        raise UsageError("what to check? give one of --mean with --std, --preset, --config")
+        raise UsageError("one of `mean` with `std`, `preset` and `config` is required: the constants to check")
     if preset is not None:
         from normcli.constants.presets import PRESETS
 
@@ -99,7 +61,7 @@ def _given(
     if config is not None:
         return *_from_config(config), ""
     if mean is None:
-        raise UsageError("--std without --mean: give both")
+        raise UsageError("`std` requires `mean`")
     return numbers.parse("mean", mean), None if std is None else numbers.parse("std", std), ""
 
 
@@ -110,7 +72,7 @@ def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":
 
 
 def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None]":
-    from normcli.cli import tables
+    from normcli.cli.messages import say
     from normcli.constants.parse_config import read_constants
 
     try:
@@ -119,7 +81,7 @@ def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None
         raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     found = read_constants(text, str(path))
     if len(found) > 1:
-        tables.say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].location}")
+        say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].location}")
     return found[0].mean, found[0].std
 
 
@@ -177,3 +139,6 @@ def _six(value: float) -> str:
 
 def _four(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}".replace("-0.0000", "0.0000")
+
+
+app = command(check, cls=NumberRows)

@@ -1,25 +1,23 @@
-"""normcli diff: compare two statistics files."""
+"""normcli diff: what changed between two statistics files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normcli.cli import options as o
+from normcli.cli.build import command
 from normcli.errors import UsageError
+from normcli.options.printing import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from normcli.constants.compare import Difference
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="A statistics file; - is stdin.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help="Statistics file; - is stdin.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Statistics file to compare with A.")],
     max_shift: Annotated[
         float | None,
         typer.Option(
@@ -28,10 +26,9 @@ def diff(
             "than that share (0.01 is 1%).",
         ),
     ] = None,
-    json: o.ReportJson = False,
-    verbose: o.Verbose = 0,
-    log_file: o.LogFile = None,
-    debug: o.Debug = False,
+    *,
+    printing: JsonOptions,
+    terminal: TerminalOptions,
 ) -> int:
     """Compare two statistics files: the changes from A to B.
 
@@ -41,22 +38,22 @@ def diff(
 
     normcli diff july.json august.json --max-shift 0.01 && train.sh
     """
-    from normcli.cli import tables
+    from normcli.cli import messages
     from normcli.constants.compare import diff as compare
 
     if max_shift is not None and not max_shift >= 0:
-        raise UsageError(f"max-shift {max_shift}: give a number from 0 up, such as 0.01")
+        raise UsageError(f"`max_shift`: must be 0 or more, such as 0.01, not {max_shift}")
     if str(a) == str(b) == "-":
         raise UsageError("only one of A and B can be stdin")
     difference = compare(a, b)
-    if json:
+    if printing.json:
         gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
-        tables.document({**difference.to_dict(), **gate})
+        messages.document({**difference.to_dict(), **gate})
     else:
-        tables.write("".join(line + "\n" for line in _lines(difference)))
+        messages.write("".join(line + "\n" for line in _lines(difference)))
     if max_shift is not None and difference.exceeds(max_shift):
         moved = "from a constant channel" if difference.distance is None else f"by {difference.distance:.4g}"
-        tables.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
+        messages.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
         return 1
     return 0
 
@@ -89,12 +86,12 @@ def _lines(difference: "Difference") -> "Iterator[str]":
 
 
 def _group_rows(difference: "Difference") -> "Iterator[list[str]]":
-    from normcli.cli import tables
+    from normcli.cli import messages
 
     for name, group in difference.groups.items():
         shift = " ".join(map(_signed, group.shift or ())) or "-"
         ratio = " ".join(map(_ratio, group.ratio or ())) or "-"
-        yield [tables.printable(name), *(f"{n:,}" for n in group.images), shift, ratio]
+        yield [messages.printable(name), *(f"{n:,}" for n in group.images), shift, ratio]
 
 
 def _signed(value: float | None) -> str:
@@ -107,3 +104,6 @@ def _ratio(value: float | None) -> str:
 
 def _cell(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+app = command(diff)

@@ -1,17 +1,31 @@
-"""What `-v` and `--log-file` show: the records that the parts of the house leave with `logging`."""
+"""Logging of the command line: `--verbose`, `--log-file` and `--debug`."""
 
 import logging
 import sys
 from pathlib import Path
 
+from normcli.errors import OutputError
+from normcli.options.printing import TerminalOptions
+
 _LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
 _LOGGER = logging.getLogger("normcli")
 
 
-def show(verbosity: int) -> None:
-    """Write records to stderr: warnings always, with -v what was chosen, with -vv every detail.
+def configure(terminal: TerminalOptions) -> None:
+    """Send log records where the options ask for.
 
-    That kernels are being compiled, seconds of silence once a machine, is said on any terminal.
+    Raises:
+        OutputError: the log file cannot be opened.
+    """
+    _log_to_stderr(terminal.verbose)
+    if terminal.log_file is not None:
+        _log_to_file(terminal.log_file)
+
+
+def _log_to_stderr(verbosity: int) -> None:
+    """Write warnings always, settings and timings with -v, details with -vv.
+
+    Compiling kernels takes seconds, once a machine: a terminal shows that record in any case.
     """
     _LOGGER.setLevel(logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
@@ -27,15 +41,9 @@ def show(verbosity: int) -> None:
     _LOGGER.handlers[:] = [handler]
 
 
-def keep(path: Path) -> None:
-    """Append every record to a file, one line each with UTC time and level.
-
-    Raises:
-        OutputError: it cannot be opened.
-    """
+def _log_to_file(path: Path) -> None:
+    """Append every record to a file, one line each with UTC time and level."""
     import time
-
-    from normcli.errors import OutputError
 
     try:
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")

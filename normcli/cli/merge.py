@@ -1,36 +1,20 @@
-"""normcli merge: add statistics files without loss, or subtract some."""
+"""normcli merge: add statistics files without loss, or take one away."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from normcli.cli import options as o
+from normcli.cli.build import command
+from normcli.cli.inputs import check_outputs
+from normcli.options.printing import MergeOptions, TerminalOptions
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def merge(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Statistics files to add.")],
-    minus: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE", help="Subtract this statistics file; its images must be part of the sum."),
-    ] = None,
-    output: o.Output = None,
-    json: o.Json = False,
-    force: Annotated[
-        bool,
-        typer.Option(
-            "-f",
-            "--force",
-            help="Overwrite FILE; merge although settings differ or the same images come twice, and record that.",
-        ),
-    ] = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = 0,
-    log_file: o.LogFile = None,
-    debug: o.Debug = False,
+    *,
+    options: MergeOptions,
+    terminal: TerminalOptions,
 ) -> int:
     """Add statistics files without loss.
 
@@ -41,17 +25,21 @@ def merge(
 
     normcli merge all.json --minus broken.json -o rest.json
     """
-    from normcli.cli import tables
+    from normcli.cli import messages, tables
     from normcli.summary import merge as add
 
-    o.refuse_outputs(output, force=force)
-    summary = add(*files, minus=minus or (), force=force)
+    output = options.output
+    check_outputs(output, force=options.force)
+    summary = add(*files, minus=options.minus, force=options.force)
     if output is not None and str(output) != "-":
         summary.save(output)
-    if json or str(output) == "-":
-        tables.write(summary.to_json())
-    elif output is None or not quiet:
+    if options.json or str(output) == "-":
+        messages.write(summary.to_json())
+    elif output is None or not terminal.quiet:
         tables.table(summary)
-    if not quiet:
-        tables.warn(summary)
+    if not terminal.quiet:
+        messages.warn(summary)
     return 0 if summary.complete else 3
+
+
+app = command(merge)

@@ -1,10 +1,7 @@
-"""Numbers on the command line: rows of them behind --mean and --std, and levels."""
+"""Numbers on the command line: rows of them after --mean and --std, pairs after --clip."""
 
 import re
 from typing import TYPE_CHECKING
-
-from typer import _click as click
-from typer.core import TyperCommand
 
 from normcli.errors import UsageError
 
@@ -16,15 +13,8 @@ _NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?")
 _ROWS = ("--mean", "--std")
 
 
-class Rows(TyperCommand):
-    """A command whose --mean and --std take as many numbers as follow them: .5 .5 .5 as well as .5,.5,.5."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, joined(args))
-
-
 def joined(arguments: list[str]) -> list[str]:
-    """Make one argument of the numbers that follow --mean and --std; a list with commas is one by itself.
+    """Return arguments with the numbers after --mean and --std made one; a list with commas is one by itself.
 
     >>> joined(["s.json", "--mean", ".4", "-.1", "--std", ".2,.3", "2024"])
     ['s.json', '--mean=.4 -.1', '--std=.2,.3', '2024']
@@ -53,28 +43,35 @@ def _row(row: list[str]) -> list[str]:
 
 
 def parse(option: str, text: str) -> "tuple[Number, ...]":
-    """Read --mean or --std.
+    """Return the numbers of --mean or --std, with the digits they were written in.
 
     Raises:
-        UsageError: something in it is no number.
+        UsageError: something that is not a number.
     """
     from normcli.constants import parse_config
 
     try:
         return parse_config.numbers([text])
     except UsageError as error:
-        raise UsageError(f"--{option}: {error}; give numbers, as in .485,.456,.406 or .485 .456 .406") from None
+        raise UsageError(f"`{option}`: {error}; must be numbers, as in .485,.456,.406 or .485 .456 .406") from None
 
 
-def white(text: str) -> int | None:
-    """Read `--range`.
+def parse_values(option: str, text: str) -> tuple[float, ...]:
+    """Return the numbers of --mean or --std.
 
     Raises:
-        UsageError: neither "auto" nor a whole number.
+        UsageError: something that is not a number.
     """
-    if text == "auto":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise UsageError(f"range {text!r}: give auto, 255, 4095, 65535 or another whole number") from None
+    return tuple(number.value for number in parse(option, text))
+
+
+def parse_pair(option: str, text: str) -> tuple[float, float]:
+    """Return the two numbers of LO,HI.
+
+    Raises:
+        UsageError: not two numbers.
+    """
+    values = parse_values(option, text)
+    if len(values) != 2:
+        raise UsageError(f"`{option}`: must be LO,HI, as in 0,1, not {text!r}")
+    return values[0], values[1]

@@ -5,30 +5,30 @@ from typing import Annotated
 
 import typer
 
-from normcli.cli import options as o
+from normcli.cli.build import command
+from normcli.cli.inputs import check_outputs
 from normcli.errors import UsageError
+from normcli.options.printing import SummaryOptions, TerminalOptions
 
-app = typer.Typer(add_completion=False)
 
-
-@app.command()
 def show(
-    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="A statistics file; - is stdin.")] = None,
-    json: o.Json = False,
-    format_: o.Format = None,
-    convention: o.Convention = None,
-    plot: o.Plot = False,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Print the JSON Schema of the statistics file instead.")
+    file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Statistics file; - is stdin.")] = None,
+    plot: Annotated[
+        bool,
+        typer.Option("--plot", help="Draw each channel's histogram in the terminal.", rich_help_panel="Output"),
     ] = False,
-    report: o.Report = None,
-    force: o.Force = False,
-    quiet: o.Quiet = False,
-    verbose: o.Verbose = 0,
-    log_file: o.LogFile = None,
-    debug: o.Debug = False,
+    schema: Annotated[
+        bool,
+        typer.Option("--schema", help="Print the JSON Schema of the statistics file.", rich_help_panel="Output"),
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("-f", "--force", help="Overwrite an existing report.", rich_help_panel="Output")
+    ] = False,
+    *,
+    printing: SummaryOptions,
+    terminal: TerminalOptions,
 ) -> int:
-    """Print a statistics file, or export its mean and std to another tool.
+    """Print a statistics file, or mean and std as code or config for another tool.
 
     normcli show stats.json
 
@@ -36,29 +36,31 @@ def show(
 
     normcli stats photos/ --json | normcli show - --plot
     """
-    from normcli.cli import tables
+    from normcli.cli import messages, tables
     from normcli.summary import SCHEMA_FILE, Summary
     from normcli.summary.remarks import incomplete_merge
 
     if schema:
-        tables.write(SCHEMA_FILE.read_text(encoding="utf-8"))
+        messages.write(SCHEMA_FILE.read_text(encoding="utf-8"))
         return 0
     if file is None:
-        raise UsageError("FILE is required (or --schema)")
-    tables.check_form(json, format_, convention)
-    o.refuse_outputs(report, force=force)
-    o.one_on_stdout(report, json, format_)
+        raise UsageError("FILE is required (or `schema`)")
+    tables.check_printing(printing)
+    check_outputs(printing.report, force=force)
     summary = Summary.load(file)
-    if report is not None:
-        tables.page(report, summary, "stdin" if str(file) == "-" else file.name)
-        if not json and format_ is None and not plot:
+    if printing.report is not None:
+        tables.page(printing.report, summary, "stdin" if str(file) == "-" else file.name)
+        if not printing.json and printing.format is None and not plot:
             return 0
-    tables.result(summary, json=json, form=format_, convention=convention, plot=plot)
-    if quiet:
+    tables.show_summary(summary, printing, plot=plot)
+    if terminal.quiet:
         return 0
-    if not json and format_ in (None, "table"):
-        tables.warn(summary)
+    if not printing.json and printing.format in (None, "table"):
+        messages.warn(summary)
     else:
         for remark in incomplete_merge(summary):
-            tables.say(f"note: {remark}")
+            messages.say(f"note: {remark}")
     return 0
+
+
+app = command(show)

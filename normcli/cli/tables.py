@@ -2,15 +2,15 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from normcli.cli.messages import printable, say, write
 from normcli.errors import UsageError, unknown
+from normcli.options.printing import SummaryOptions
 from normcli.summary import Summary
-from normcli.summary.remarks import CONVENTIONS, remarks
+from normcli.summary.remarks import CONVENTIONS
 
 if TYPE_CHECKING:
     from normcli.report import Gallery
@@ -31,15 +31,6 @@ def colorful(stream: IO[str]) -> bool:
     return stream.isatty() and os.environ.get("TERM") != "dumb"
 
 
-def printable(text: str) -> str:
-    r"""Make a name safe to print: control characters and bytes that are no text are escaped.
-
-    >>> print(printable("a\tb"), printable("caf\udce9"))
-    a\tb caf\udce9
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def number(value: float | None) -> str:
     """A statistic in four decimals, or four digits where that would hide it; "-" where there is none.
 
@@ -53,31 +44,25 @@ def number(value: float | None) -> str:
     return f"{value:.4f}"
 
 
-def result(
-    summary: Summary, *, json: bool, form: str | None = None, convention: str | None = None, plot: bool = False
-) -> None:
-    """Print a summary as asked for: a table, the statistics file, or in another tool's words.
+def show_summary(summary: Summary, printing: SummaryOptions, *, json: bool = False, plot: bool = False) -> None:
+    """Print a summary as the options ask: a table, the statistics file, or code or config for another tool.
 
     Raises:
         UsageError: unknown names, or options that contradict each other.
     """
-    if json or form == "json":
-        if form not in (None, "json"):
-            raise UsageError("--json is --format json: give one of them")
-        if convention not in (None, "pooled_population", "pooled-population"):
-            raise UsageError('the statistics file holds every convention under "conventions": drop --convention')
+    if json or printing.json or printing.format == "json":
+        if printing.convention not in (None, "pooled_population"):
+            raise UsageError("`convention` cannot be combined with `json`: the statistics file holds every convention")
         write(summary.to_json())
-    elif form in (None, "table"):
-        if convention is not None:
-            summary = in_convention(summary, convention)
-        table(summary)
+    elif printing.format in (None, "table"):
+        table(summary if printing.convention is None else in_convention(summary, printing.convention))
         if plot:
             write("\n" + "".join(line + "\n" for line in plotted(summary)))
     else:
         from normcli.constants import exporters
 
-        write(exporters.export(summary, form, convention))
-        if (note := exporters.format_note(summary, form, convention)) is not None:
+        write(exporters.export(summary, printing.format, printing.convention))
+        if (note := exporters.format_note(summary, printing.format, printing.convention)) is not None:
             say(f"note: {note}")
 
 
@@ -103,21 +88,22 @@ def page(
         storage.write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
-def check_form(json: bool, form: str | None, convention: str | None) -> None:
-    """Refuse unknown names of `--format` and `--convention` before the work.
+def check_printing(printing: SummaryOptions, output: Path | None = None) -> None:
+    """Check names and combinations before the work.
 
     Raises:
-        UsageError: unknown names.
+        UsageError: unknown names, or two results for one stdout.
     """
-    if form is not None:
+    if printing.format is not None:
         from normcli.constants.exporters import FORMAT_CHOICES
 
-        if form not in FORMAT_CHOICES:
-            raise unknown("format", form, FORMAT_CHOICES)
-    if convention is not None and convention.replace("-", "_") not in CONVENTIONS:
-        raise unknown("convention", convention, CONVENTIONS)
-    if json and form not in (None, "json"):
-        raise UsageError("--json is --format json: give one of them")
+        if printing.format not in FORMAT_CHOICES:
+            raise unknown("format", printing.format, FORMAT_CHOICES)
+    if printing.convention is not None and printing.convention not in CONVENTIONS:
+        raise unknown("convention", printing.convention, CONVENTIONS)
+    if (printing.json or str(output) == "-") and printing.format not in (None, "json"):
+        raise UsageError("`json` cannot be combined with `format`")
+    printing.check(output)
 
 
 def in_convention(summary: Summary, convention: str) -> Summary:
@@ -305,88 +291,3 @@ def columns(header: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         made.add_row(*(Text(printable(cell)) for cell in row))
     Console(file=sys.stdout).print(made)
-
-
-def warn(summary: Summary) -> None:
-    """Write every warning and remark to stderr, one line each."""
-    for line in remarks(summary):
-        say(f"note: {line}")
-
-
-def say(line: str) -> None:
-    """Write one line to stderr, whatever bytes a file name in it holds."""
-    encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(printable(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
-
-
-Step = Callable[[int, int], None]
-
-
-@contextmanager
-def progress(
-    setting: str, quiet: bool, noun: str = "img", total: Callable[[], int | None] = lambda: None
-) -> Iterator[Step | None]:
-    """Give a function that takes inputs and bytes done: a bar on a terminal, a plain line every 30 s off it.
-
-    Args:
-        setting: "auto", "always" or "never".
-        quiet: with "auto", show nothing.
-        noun: what is counted.
-        total: how many inputs there are, or None; asked only for a bar, which then tells the time that is left.
-    """
-    if setting not in ("auto", "always", "never"):
-        raise UsageError(f"progress {setting!r}: choose from auto, always, never")
-    if setting == "never" or (quiet and setting == "auto"):
-        yield None
-    elif setting == "always" or sys.stderr.isatty():
-        with _bar(noun, total()) as step:
-            yield step
-    else:
-        yield _every_30_seconds(noun)
-
-
-@contextmanager
-def _bar(noun: str, total: int | None) -> Iterator[Step]:
-    from tqdm import tqdm
-
-    tqdm.monitor_interval = 0  # its watching thread would keep engines from forking
-    megabytes = 0.0
-    look: dict[str, Any] = {"mininterval": 0.5, "leave": False, "dynamic_ncols": True, "smoothing": 0.1}
-    with tqdm(total=total, unit=f" {noun}", **look) as bar:
-
-        def step(inputs: int, size: int) -> None:
-            nonlocal megabytes
-            megabytes += size / 1e6
-            elapsed = bar.format_dict["elapsed"] or 1e-9
-            bar.set_postfix_str(f"{megabytes / elapsed:.0f} MB/s", refresh=False)
-            bar.update(inputs)
-
-        yield step
-
-
-def _every_30_seconds(noun: str) -> Step:
-    started = last = time.monotonic()
-    total = 0
-
-    def step(inputs: int, size: int) -> None:
-        nonlocal last, total
-        total += inputs
-        now = time.monotonic()
-        if now - last >= 30:
-            last = now
-            say(f"{total:,} {noun} done, {total / (now - started):.0f}/s")
-
-    return step
-
-
-def document(keys: dict[str, Any]) -> None:
-    """Write a JSON object to stdout, one line a key."""
-    import json
-
-    lines = (f"{json.dumps(key)}: {json.dumps(value, allow_nan=False)}" for key, value in keys.items())
-    write("{\n" + ",\n".join(lines) + "\n}\n")
-
-
-def write(text: str) -> None:
-    """Write data to stdout."""
-    sys.stdout.write(text)

@@ -12,12 +12,13 @@ import PIL
 
 from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png
-from normcli.images.convert import Decoded, Reading
+from normcli.images.convert import Decoded
+from normcli.options.images import DecodeOptions
 
-__all__ = ["Decoded", "Reading", "decode", "decoders"]
+__all__ = ["Decoded", "decode", "decoders"]
 
 
-def decode(data: bytes | np.ndarray[Any, Any], reading: Reading) -> Decoded:
+def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     """Decode one image and shape it as `reading` says.
 
     Args:
@@ -57,7 +58,7 @@ def decoders() -> dict[str, str]:
     return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
 
 
-def _from_array(array: np.ndarray[Any, Any], reading: Reading) -> Decoded:
+def _from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:

@@ -4,54 +4,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import Image
 
-from normcli.errors import InputError, UsageError
-
-COLORS = ("auto", "rgb", "gray", "native")
-ALPHAS = ("drop", "composite:COLOR", "weight", "keep")
-INTEGRITIES = ("basic", "strict")
-MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """How images are read; part of the statistics file, and equal wherever two of them are merged.
-
-    Attributes:
-        color: "auto" and "native" leave channels as stored (palettes expanded), "rgb" refuses other than
-            gray and RGB, "gray" converts by ITU-R 601-2: (19595 R + 38470 G + 7471 B + 32768) >> 16.
-        alpha: "drop", "composite:COLOR", "weight" (pixels count by their alpha) or "keep" (one channel more,
-            opaque in images that have no alpha).
-        integrity: "basic" uses damaged images that still decode and counts them, "strict" refuses them.
-        max_pixels: larger images are refused before memory is taken.
-        max_file_bytes: larger files are refused before they are read.
-        resize: length of the shorter side after a bilinear, antialiased resize (torchvision's Resize).
-        center_crop: side of the square cut from the middle (torchvision's CenterCrop).
-        cmyk: "rgb" converts CMYK images as Pillow does, "skip" refuses them.
-    """
-
-    color: str = "auto"
-    alpha: str = "drop"
-    integrity: str = "basic"
-    max_pixels: int = MAX_PIXELS
-    max_file_bytes: int | None = None
-    resize: int | None = None
-    center_crop: int | None = None
-    cmyk: str = "rgb"
-
-    def __post_init__(self) -> None:
-        for name, known in (("color", COLORS), ("integrity", INTEGRITIES), ("cmyk", ("rgb", "skip"))):
-            if getattr(self, name) not in known:
-                raise UsageError(f"{name} {getattr(self, name)!r}: choose from {', '.join(known)}")
-        if self.alpha.startswith("composite:"):
-            _background(self.alpha)
-        elif self.alpha not in ALPHAS:
-            raise UsageError(f"alpha {self.alpha!r}: choose from {', '.join(ALPHAS)}")
-        for name in ("max_pixels", "max_file_bytes", "resize", "center_crop"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name.replace('_', '-')} must be at least 1, not {value}")
+from normcli.errors import InputError
+from normcli.options.images import DecodeOptions
 
 
 @dataclass(slots=True)
@@ -79,7 +35,7 @@ class Decoded:
     orientation: int = 1
 
 
-def check_size(width: int, height: int, reading: Reading) -> None:
+def check_size(width: int, height: int, reading: DecodeOptions) -> None:
     """Refuse an image by its header.
 
     Raises:
@@ -111,10 +67,10 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def shape(image: Decoded, reading: Reading) -> Decoded:
+def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     """Apply what `reading` says to a decoded image: damage, alpha, colour, geometry."""
-    if reading.integrity == "strict" and "damaged" in image.notes:
-        raise InputError("damaged", "decodes, but the decoder warns of damage (--integrity basic uses it)")
+    if reading.strict and "damaged" in image.notes:
+        raise InputError("damaged", "decodes, but the decoder warns of damage (without --strict it is used)")
     if image.alpha is not None:
         _settle_alpha(image, reading)
     elif reading.alpha == "keep":
@@ -139,7 +95,7 @@ def shape(image: Decoded, reading: Reading) -> Decoded:
     return image
 
 
-def _settle_alpha(image: Decoded, reading: Reading) -> None:
+def _settle_alpha(image: Decoded, reading: DecodeOptions) -> None:
     alpha = image.alpha
     assert alpha is not None
     image.alpha = None
@@ -154,15 +110,7 @@ def _settle_alpha(image: Decoded, reading: Reading) -> None:
             raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
         image.weights = np.ascontiguousarray(alpha)
     elif reading.alpha.startswith("composite:"):
-        image.pixels = _composite(image.pixels, alpha, _background(reading.alpha))
-
-
-def _background(setting: str) -> tuple[int, int, int]:
-    try:
-        color = ImageColor.getrgb(setting.partition(":")[2])
-    except ValueError:
-        raise UsageError(f"alpha {setting!r}: not a colour; try composite:white or composite:#808080") from None
-    return color[0], color[1], color[2]
+        image.pixels = _composite(image.pixels, alpha, reading.background())
 
 
 def _composite(
@@ -196,7 +144,7 @@ def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(gray)
 
 
-def _geometry(pixels: np.ndarray[Any, Any], reading: Reading) -> np.ndarray[Any, Any]:
+def _geometry(pixels: np.ndarray[Any, Any], reading: DecodeOptions) -> np.ndarray[Any, Any]:
     """Resize and crop as torchvision's transforms do on a PIL image."""
     if reading.resize is not None:
         pixels = _resize(pixels, reading.resize, reading)
@@ -214,7 +162,7 @@ def _geometry(pixels: np.ndarray[Any, Any], reading: Reading) -> np.ndarray[Any,
     return pixels
 
 
-def _resize(pixels: np.ndarray[Any, Any], shorter: int, reading: Reading) -> np.ndarray[Any, Any]:
+def _resize(pixels: np.ndarray[Any, Any], shorter: int, reading: DecodeOptions) -> np.ndarray[Any, Any]:
     height, width, channels = pixels.shape
     longer = int(shorter * max(width, height) / min(width, height))
     size = (shorter, longer) if width <= height else (longer, shorter)

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.images.convert import Decoded, Reading, check_size, to_supported_dtype
+from normcli.images.convert import Decoded, check_size, to_supported_dtype
+from normcli.options.images import DecodeOptions
 
 _TAGS = {256: "width", 257: "height", 258: "bits", 262: "photometric", 277: "samples", 339: "format"}
 
@@ -89,7 +90,7 @@ def first_directory(data: bytes, names: dict[int, str] = _TAGS) -> dict[str, tup
     return found
 
 
-def decode(data: bytes, need: str, reading: Reading) -> Decoded:
+def decode(data: bytes, need: str, reading: DecodeOptions) -> Decoded:
     """Decode a deep PNG or TIFF exactly.
 
     Raises:
@@ -134,7 +135,7 @@ def decode(data: bytes, need: str, reading: Reading) -> Decoded:
         return _from_page(array, page, notes)
 
 
-def _check_bands(page: Any, size: int, reading: Reading) -> None:
+def _check_bands(page: Any, size: int, reading: DecodeOptions) -> None:
     """Refuse what 65,535 claimed bands would take: 210 bytes can ask for 17 GB."""
     values = page.imagewidth * page.imagelength * page.samplesperpixel
     if page.compression == 1 and values * page.bitspersample > 8 * size:
@@ -143,7 +144,7 @@ def _check_bands(page: Any, size: int, reading: Reading) -> None:
         raise InputError("bomb", f"{values} values in {page.samplesperpixel} bands, over four times --max-pixels")
 
 
-def _jpeg2000(decode_: Any, data: bytes, reading: Reading) -> Decoded:
+def _jpeg2000(decode_: Any, data: bytes, reading: DecodeOptions) -> Decoded:
     at = data.find(b"\xff\x4f\xff\x51")
     right, bottom, left, top = struct.unpack_from(">IIII", data, at + 8)
     check_size(right - left, bottom - top, reading)

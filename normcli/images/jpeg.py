@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.images import pillow
-from normcli.images.convert import Decoded, Reading, check_size
+from normcli.images.convert import Decoded, check_size
+from normcli.options.images import DecodeOptions
 
 try:
     import simplejpeg
@@ -96,7 +97,7 @@ def _orientation(tiff: bytes) -> int:
     return 1
 
 
-def decode(data: bytes, reading: Reading) -> Decoded | None:
+def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     """Decode a gray or three-component 8-bit JPEG strictly, leniently where that fails.
 
     Returns:

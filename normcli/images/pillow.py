@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
-from normcli.images.convert import MAX_PIXELS, Decoded, Reading, check_size, to_supported_dtype
+from normcli.images.convert import Decoded, check_size, to_supported_dtype
+from normcli.options.images import MAX_PIXELS, DecodeOptions
 
 # Content decides, never the name; without this list an EPS named .jpg would start Ghostscript.
 # "MPO" must not be in it (it turns every unknown file into a KeyError); the JPEG factory opens MPO anyway.
@@ -22,7 +23,7 @@ _AT_ONCE = 1 << 22  # pixels
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_FORMAT = 262, 277, 339
 
 
-def decode(data: bytes, reading: Reading) -> Decoded:
+def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     """Decode with Pillow.
 
     Raises:
@@ -44,8 +45,6 @@ def decode(data: bytes, reading: Reading) -> Decoded:
         mode, name = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
         if mode == "CMYK":
             notes.append("cmyk")
-            if reading.cmyk == "skip":
-                raise InputError("cmyk", "a CMYK image (--cmyk rgb converts it as Pillow does)")
         pixels, alpha = _pixels(image, reading)
         orientation = _orientation(image)
         if orientation != 1:
@@ -63,7 +62,7 @@ def _formats() -> list[str]:
     return [*FORMATS, "HEIF"]
 
 
-def _restrain(reading: Reading) -> None:
+def _restrain(reading: DecodeOptions) -> None:
     """Pillow's two process-wide switches: both can make a file be read otherwise than it should."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     limit = max(MAX_PIXELS, reading.max_pixels)
@@ -144,7 +143,7 @@ def _depth(image: Image.Image) -> int:
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
-def _pixels(image: Image.Image, reading: Reading) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def _pixels(image: Image.Image, reading: DecodeOptions) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Pixels (H,W,C) and alpha (H,W) of a loaded image, by its mode."""
     mode = image.mode
     key = image.info.get("transparency")  # a gray level that counts as transparent; bytes for palettes
@@ -191,7 +190,7 @@ def _array(image: Image.Image) -> np.ndarray[Any, Any]:
     return array[:, :, 0] if image.mode == "L" else array
 
 
-def _expand_palette(image: Image.Image, transparent: bool, reading: Reading) -> Image.Image:
+def _expand_palette(image: Image.Image, transparent: bool, reading: DecodeOptions) -> Image.Image:
     """To RGB, or to gray where every used entry is gray; with alpha where an entry is transparent."""
     expanded = image.convert("RGBA" if transparent else "RGB")
     if reading.color == "native":

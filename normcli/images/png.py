@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from normcli import platforms
-from normcli.images.convert import Decoded, Reading, check_size
+from normcli.images.convert import Decoded, check_size
+from normcli.options.images import DecodeOptions
 
 log = logging.getLogger("normcli.images")
 
@@ -46,7 +47,7 @@ _waiting = 0
 _lock = threading.Lock()
 
 
-def decode(data: bytes, reading: Reading) -> Decoded | None:
+def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     """Decode a plain 8-bit gray or RGB PNG.
 
     Returns:

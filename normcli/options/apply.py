@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, option, python_only
-from normcli.options.images import DecodeOptions, InputOptions, PathOptions, ValueOptions
+from normcli.options.images import Color, DecodeOptions, InputOptions, PathOptions, ValueOptions
 from normcli.options.running import EngineOptions, FailureOptions
 
 StrPath = str | os.PathLike[str]
@@ -73,7 +73,7 @@ class TransformOptions(ConstantsOptions, ValueOptions):
     channel_order: Literal["rgb", "bgr"] | None = option(
         "Channel order of the result (default: rgb; bgr for scheme caffe)."
     )
-    color: Literal["auto", "rgb", "gray", "native"] = option(
+    color: Color = option(
         "Color mode. rgb: repeat gray into three channels; gray: convert color to gray; auto, native: as given.", "auto"
     )
 

@@ -3,11 +3,9 @@
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from normcli.errors import UsageError
-
-T = TypeVar("T")
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -98,7 +96,8 @@ def parse_pairs(values: Mapping[str, str] | Iterable[Any]) -> tuple[tuple[str, s
     Raises:
         UsageError: a text without "=", or a key given twice.
     """
-    items: Iterable[Any] = values.items() if isinstance(values, Mapping) else as_tuple(values)
+    items: Iterable[Any] = values.items() if isinstance(values, Mapping) else values
+    items = (items,) if isinstance(items, str) else items
     pairs: dict[str, str] = {}
     for item in items:
         key, equals, value = item.partition("=") if isinstance(item, str) else (item[0], "=", str(item[1]))
@@ -111,10 +110,10 @@ def parse_pairs(values: Mapping[str, str] | Iterable[Any]) -> tuple[tuple[str, s
     return tuple(sorted(pairs.items()))
 
 
-def as_tuple(values: Iterable[T] | T) -> tuple[T, ...]:
+def as_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
     """Return one text as a tuple of one value, not of its letters.
 
     >>> as_tuple("*.png"), as_tuple(["*.png", "*.jpg"])
     (('*.png',), ('*.png', '*.jpg'))
     """
-    return (values,) if isinstance(values, str) else tuple(cast("Iterable[T]", values))
+    return (values,) if isinstance(values, str) else tuple(values)

@@ -58,6 +58,11 @@ class SummaryOptions(Options):
     )
     report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.convention is not None:
+            self._set("convention", self.convention.replace("-", "_"))
+
     def check(self, output: object = None) -> None:
         """Check the combination with each other and with an output.
 
@@ -75,7 +80,6 @@ class PerImageOptions(Options):
     panel = "Output"
 
     per_image: Path | None = option("Write every image's own statistics to FILE, as JSON lines.", metavar="FILE")
-    provenance: bool = option("Also record time, host and command line in the statistics file.", False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,3 +108,53 @@ class TerminalOptions(Options):
     )
     log_file: Path | None = option("Append the log to FILE.", metavar="FILE", hidden=True)
     debug: bool = option("Print the traceback of an error.", False, hidden=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergeOptions(Options):
+    """What `merge` subtracts and writes."""
+
+    panel = "Output"
+
+    minus: tuple[Path, ...] = option(
+        "Subtract FILE, which must be contained in the sum. Repeatable.", (), metavar="FILE"
+    )
+    output: Path | None = option("Write the statistics file; - is stdout.", metavar="FILE", flags=("-o", "--output"))
+    json: bool = option("Print the statistics file instead of a table.", False)
+    force: bool = option(
+        "Overwrite existing output; merge although settings differ or the same images come twice, and record that.",
+        False,
+        flags=("-f", "--force"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._set("minus", tuple(Path(path) for path in self.minus))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """The constants that `check` looks at."""
+
+    panel = "Constants"
+
+    mean: str | None = option("Mean per channel; requires --std where there is one.", metavar="N...")
+    std: str | None = option("Standard deviation per channel; requires --mean.", metavar="N...")
+    preset: str | None = option(
+        "Check published constants, such as imagenet; `normcli list presets` prints them.",
+        metavar="NAME",
+        complete="presets",
+    )
+    config: Path | None = option(
+        "Read the constants from a config: preprocessor_config.json, an mm* config, a .py file with Normalize(...), "
+        "YAML. It is parsed, never executed.",
+        metavar="FILE",
+    )
+    tolerance: float = option(
+        "Largest distance that still counts as close, in standard deviations; 0 compares all digits.", 0.1, metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tolerance >= 0:
+            raise UsageError(f"`tolerance`: must be 0 or more, such as 0.1, not {self.tolerance}")

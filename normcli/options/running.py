@@ -39,6 +39,12 @@ class EngineOptions(Options):
         if colon and (name != "dask" or not address):
             raise UsageError(f"`engine`: must be {name}, without {self.engine.removeprefix(name)!r}")
 
+    @property
+    def runner(self) -> dict[str, Any]:
+        """The keywords of `engine.run`."""
+        name, _, address = self.engine.partition(":")
+        return {"engine": name, "workers": self.workers, "scheduler": address or None}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FailureOptions(Options):

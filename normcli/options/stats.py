@@ -52,6 +52,11 @@ class CountOptions(Options):
         if self.weight == "group" and self.group_by is None:
             raise UsageError("`weight` group requires `group_by`")
 
+    @property
+    def part_of(self) -> tuple[int, int] | None:
+        """`shard` as (I, N)."""
+        return parse_shard(self.shard)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(Options):
@@ -139,6 +144,7 @@ class StatsOptions(
     output: StrPath | None = option(
         "Write the statistics file; - is stdout.", metavar="FILE", flags=("-o", "--output"), panel="Output"
     )
+    provenance: bool = option("Also record time, host and command line in the statistics file.", False, panel="Output")
     force: bool = option("Overwrite existing output.", False, flags=("-f", "--force"), panel="Output")
     on_image: Callable[[dict[str, Any]], None] | None = python_only(
         "Called with a dictionary of every image's own statistics, in order."

@@ -3,14 +3,18 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from normcli import storage
 from normcli.errors import NormcliError, UsageError
-from normcli.images import Reading
+from normcli.options.apply import ApplyOptions
+from normcli.options.field import Options
+from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
+from normcli.options.parse import as_tuple
+from normcli.options.stats import StatsOptions
 from normcli.runs import apply_settings, build_transform, manifest
 from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
@@ -20,8 +24,6 @@ from normcli.runs.finished_shards import count_finished_shards
 from normcli.runs.map_batch import MapJob
 from normcli.runs.measure_stack import measure_stack
 from normcli.runs.names import InputLister
-from normcli.runs.stats import Failure
-from normcli.runs.stats_settings import limit_of
 from normcli.runs.tasks import gated, run_batches, tasks
 from normcli.runs.totals import Totals
 from normcli.schemes import OF_DATASET
@@ -30,223 +32,95 @@ from normcli.sinks.shards import ShardSize, class_numbers
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import ARRAY, Stack
 from normcli.sinks.tar import sample_key
-from normcli.sources import Listing
 from normcli.summary import Summary
 
 log = logging.getLogger("normcli.apply")
 
 
-def apply(
-    *sources: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    scheme: str = "contrast",
-    stats: str | os.PathLike[str] | Summary | None = None,
-    mean: tuple[float, ...] | list[float] | None = None,
-    std: tuple[float, ...] | list[float] | None = None,
-    preset: str | None = None,
-    convention: str = "pooled_population",
-    zero_std: str = "error",
-    clip: tuple[float, float] | None = None,
-    to: str = "npy",
-    shard_size: str | int | None = None,
-    dtype: str | None = None,
-    layout: str | None = None,
-    order: str | None = None,
-    names: str = "full",
-    orientation: str = "apply",
-    files: Iterable[str] | None = None,
-    include: Iterable[str] = (),
-    exclude: Iterable[str] = (),
-    follow_symlinks: bool = False,
-    column: str | None = None,
-    source_layout: str = "auto",
-    color: str = "auto",
-    alpha: str = "drop",
-    cmyk: str = "rgb",
-    integrity: str = "basic",
-    max_pixels: int = Reading.max_pixels,
-    max_file_bytes: int | None = None,
-    resize: int | None = None,
-    center_crop: int | None = None,
-    range: int | None = None,
-    nan: str = "error",
-    resume: bool = False,
-    force: bool = False,
-    skip_existing: bool = False,
-    dry_run: bool = False,
-    engine: str = "auto",
-    scheduler: str | None = None,
-    workers: int = 0,
-    on_error: str = "skip",
-    max_errors: str | None = None,
-    on_failure: Callable[[Failure], None] | None = None,
-    on_progress: Callable[[Any], None] | None = None,
-    on_statistics: Callable[[Summary], None] | None = None,
-) -> Record:
-    """Map every image of the sources and write the results into a folder.
-
-    Args:
-        sources: folders, images, archives, tables and arrays, local or remote.
-        out: the output folder.
-        scheme: name, or name:settings.
-        stats: statistics file or `Summary`; where contrast is given no numbers, statistics are computed first.
-        mean: per channel, range 0-1; with `std`.
-        std: per channel, range 0-1; with `mean`.
-        preset: name of published constants.
-        convention: which of the statistics' conventions.
-        zero_std: what a constant channel does: "error", "one" or "eps:X".
-        clip: bounds for the result; clipped values are counted.
-        to: "npy", "npz", "stack", "safetensors", "tar", "parquet", "png", "png16" or "tiff".
-        shard_size: of tar and parquet: so many images, or bytes with a unit; "1GB" by default.
-        dtype: "float32", "float16", "float64", or "uint8" for quantized.
-        layout: "chw" or "hwc".
-        order: "rgb" or "bgr".
-        names: "full" keeps the suffix of the input, "stem" drops it.
-        orientation: "apply" turns images as their EXIF says, "ignore" leaves them as stored.
-        files: further paths; their folders are kept.
-        include: glob patterns that decide instead of the usual suffixes.
-        exclude: glob patterns to leave out.
-        follow_symlinks: walk into linked folders, each once.
-        column: column of a table, or array of an npz, that holds the images; None finds it.
-        source_layout: axes of npy and npz sources: "nhwc", "nchw", …; "auto" where the shape says it.
-        color: "auto", "rgb" (gray repeated), "gray" or "native".
-        alpha: "drop", "composite:COLOR", "weight" (in the statistics; dropped here) or "keep".
-        cmyk: "rgb" or "skip".
-        integrity: "basic" or "strict".
-        max_pixels: refuse larger images by their header.
-        max_file_bytes: refuse larger files before reading them.
-        resize: shorter side after a bilinear, antialiased resize.
-        center_crop: side of the square cut from the middle.
-        range: level of full intensity of 16-bit and float images.
-        nan: "error" refuses images with NaN or infinity, "skip" lets them through.
-        resume: go on where an interrupted run ended.
-        force: write into a folder that holds something.
-        skip_existing: write only what is missing.
-        dry_run: map, but write nothing.
-        engine: "auto" (threads), "serial", "threads", "processes" or "dask"; none changes a bit.
-        scheduler: address of a running Dask cluster, for engine "dask"; None starts one here.
-        workers: how many; 0 is one per usable processor.
-        on_error: "skip", or "fail" at the first input that fails.
-        max_errors: "N" or "N%": give up when more inputs fail.
-        on_failure: called with every input not used, in order.
-        on_progress: called after every batch.
-        on_statistics: called with the statistics, where they were computed first.
-
-    Returns:
-        The manifest, without the files' records; "reused" counts images that earlier runs wrote, "changed" tells
-        of images that are not those which mean and std were computed of.
-
-    Raises:
-        UsageError: settings that cannot be, names that collide, statistics that do not fit.
-        NoInputError: no usable image.
-        OutputError: something cannot be written; no file stands incomplete under its name.
-        RemoteError: a server that did not answer; what is done is kept.
-        NormcliError: too many failures.
-    """
-    reading = Reading(
-        color=color,
-        alpha=alpha,
-        cmyk=cmyk,
-        integrity=integrity,
-        max_pixels=max_pixels,
-        max_file_bytes=max_file_bytes,
-        resize=resize,
-        center_crop=center_crop,
-    )
-    apply_settings.check(orientation, on_error, resume + force + skip_existing)
-    size = apply_settings.shard_size(to, shard_size, skip_existing)
-    mapped: dict[str, Any] = {
-        "scheme": scheme,
-        "zero_std": zero_std,
-        "clip": clip,
-        "color": color,
-        "range": range,
-        "nan": nan,
-    }
-    transform = apply_settings.transform_for(to, dtype=dtype, layout=layout, order=order, **mapped)
-    listing = Listing(
-        include=tuple(include),
-        exclude=tuple(exclude),
-        follow_symlinks=follow_symlinks,
-        max_file_bytes=max_file_bytes,
-        column=column,
-        layout=source_layout,
-    )
-    limit = limit_of(max_errors)
-    given = [os.fsdecode(source) for source in sources]
-    named = None if files is None else list(files)
-    folder = os.fsdecode(out)
-    if engine == "dask":  # the workers run elsewhere, and must see the same folder
-        folder = os.path.abspath(folder)  # noqa: PTH100
-    if not dry_run:
-        naming.check_overlap(folder, given)
-        apply_settings.refuse_occupied(folder, resume or force or skip_existing)
-    suffix = None if to == "stack" or size is not None else OUTPUT_KINDS[to].suffix
-    listed = naming.make_lister(given, named, listing, names, suffix)
-    labels: set[str] | None = set() if to == "tar" else None
+def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
+    """Map every image of the sources and write the results into a folder; see `normcli.apply`."""
+    reading = options.part(DecodeOptions)
+    listing = options.part(InputOptions)
+    size = apply_settings.shard_size(options)
+    transform = apply_settings.transform_for(options)
+    named = None if options.files is None else list(as_tuple(options.files))
+    if options.engine.startswith("dask"):  # the workers run elsewhere, and must see the same folder
+        output = os.path.abspath(output)  # noqa: PTH100
+    if not options.dry_run:
+        naming.check_overlap(output, sources)
+        apply_settings.refuse_occupied(output, options.resume or options.force or options.skip_existing)
+    suffix = None if options.to == "stack" or size is not None else OUTPUT_KINDS[options.to].suffix
+    listed = naming.make_lister(sources, named, listing, options.no_suffix, suffix)
+    labels: set[str] | None = set() if options.to == "tar" else None
     count = naming.check_collisions(
         listed,
-        out=None if dry_run else folder,
-        written=sample_key if to == "tar" else lambda name: name + (suffix or ""),
+        out=None if options.dry_run else output,
+        written=sample_key if options.to == "tar" else lambda name: name + (suffix or ""),
         files=suffix is not None,
         labels=labels,
     )
-    constants = build_transform.resolve_constants(
-        transform, stats=stats, mean=mean, std=std, preset=preset, convention=convention, reading=reading
-    )
+    constants = build_transform.resolve_constants(transform, options, reading)
     computed: Summary | None = None
     if constants is None and build_transform.needs_statistics(transform):
-        computed = apply_settings.kept_statistics(folder, reading, range) if resume or skip_existing else None
-        computed = computed or counting.stats(
-            *given,
-            files=named,
-            include=include,
-            exclude=exclude,
-            follow_symlinks=follow_symlinks,
-            column=column,
-            layout=source_layout,
-            range=range,
-            nan=nan,
-            engine=engine,
-            scheduler=scheduler,
-            workers=workers,
-            on_progress=on_progress,
-            **asdict(reading),
-        )
+        computed = _compute_statistics(sources, named, output, options)
         percents = build_transform.percents_of(transform)
-        constants = numbers.of_summary(computed, convention, origin="computed", percents=percents)
-        if on_statistics is not None:
-            on_statistics(computed)
+        constants = numbers.of_summary(computed, options.convention, origin="computed", percents=percents)
+        if options.on_statistics is not None:
+            options.on_statistics(computed)
     transform = replace(transform, constants=constants)
     apply_settings.refuse_constant(transform)
-    if engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
-        engine = "threads"
-    partial = os.path.join(folder, naming.WORK)  # noqa: PTH118
+    runner = options.runner
+    if runner["engine"] == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
+        runner["engine"] = "threads"
+    partial = os.path.join(output, naming.WORK)  # noqa: PTH118
     work = MapJob(
         transform=transform,
         reading=reading,
-        orientation=orientation,
-        to=to,
-        out=folder,
+        orientation=options.orientation,
+        to=options.to,
+        out=output,
         folder=partial,
-        writer=open_writer(to, out=folder, partial=partial, alpha=reading.alpha),
+        writer=open_writer(options.to, out=output, partial=partial, alpha=reading.alpha),
         classes=class_numbers(labels),
-        spill=size is not None and engine in ("processes", "dask") and not dry_run,
-        writing=not dry_run,
-        stop=threading.Event() if engine == "threads" else None,
+        spill=size is not None and runner["engine"] in ("processes", "dask") and not options.dry_run,
+        writing=not options.dry_run,
+        stop=threading.Event() if runner["engine"] == "threads" else None,
     )
     run = Run(
-        work=gated(work, engine, workers),
+        work=gated(work, runner["engine"], options.workers),
         listed=listed,
         count=count,
-        head=apply_settings.head(work, names, size),
+        head=apply_settings.head(work, options.no_suffix, size),
         computed=computed,
-        totals=Totals(limit, on_error, on_failure, on_progress),
+        totals=Totals(options, options.on_progress),
         size=size,
-        runner={"engine": engine, "workers": workers, "scheduler": scheduler},
+        runner=runner,
     )
-    log.info("%d inputs to map by %s, %s", count, scheme, "as they are" if constants is None else constants.origin)
-    return run.dry() if dry_run else run.write(again=resume or skip_existing, skip_existing=skip_existing)
+    origin = "none" if constants is None else constants.origin
+    log.info("%d inputs to map by %s, constants: %s", count, options.scheme, origin)
+    if options.dry_run:
+        return run.dry()
+    return run.write(again=options.resume or options.skip_existing, skip_existing=options.skip_existing)
+
+
+def _compute_statistics(sources: Sequence[str], named: list[str] | None, output: str, options: ApplyOptions) -> Summary:
+    """Return the statistics of the sources, or those that the interrupted run had computed."""
+    if options.resume or options.skip_existing:
+        summary = apply_settings.kept_statistics(output, options)
+        if summary is not None:
+            return summary
+    groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
+    shared = {f.name: getattr(options, f.name) for group in groups for f in fields(group)}
+    return counting.stats(
+        sources,
+        StatsOptions(
+            files=named,
+            engine=options.engine,
+            workers=options.workers,
+            on_progress=options.on_progress,
+            **shared,
+        ),
+    )
 
 
 @dataclass

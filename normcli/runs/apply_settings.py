@@ -1,11 +1,11 @@
 """What is settled before the first image is mapped: settings that go together, and what they are called."""
 
 import os
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import asdict, fields, replace
 
 from normcli.errors import UsageError
-from normcli.images import Reading
+from normcli.options.apply import ApplyOptions, ConstantsOptions, TransformOptions
+from normcli.options.images import DecodeOptions, ValueOptions
 from normcli.runs import build_transform, manifest
 from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
@@ -17,51 +17,43 @@ from normcli.sinks.sink import Record
 from normcli.sources.parquet import parquet_modules
 from normcli.summary import Summary
 
-
-def check(orientation: str, on_error: str, again: int) -> None:
-    """Refuse settings that cannot be.
-
-    Raises:
-        UsageError: one of them cannot be.
-    """
-    if orientation not in ("apply", "ignore"):
-        raise UsageError(f"orientation {orientation!r}: choose from apply, ignore")
-    if again > 1:
-        raise UsageError("resume, force and skip-existing exclude each other")
-    if on_error not in ("skip", "fail"):
-        raise UsageError(f"on-error {on_error!r}: choose from skip, fail")
+_TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan")
 
 
-def shard_size(to: str, asked: str | int | None, skip_existing: bool) -> ShardSize | None:
-    """The size of shards; None where none are written.
+def shard_size(options: ApplyOptions) -> ShardSize | None:
+    """Return the size of shards; None where none are written.
 
     Raises:
-        UsageError: not such a size, or an option that does not go with what is written.
-        MissingExtraError: --to parquet without pyarrow.
+        UsageError: not such a size, or an option that this kind of output does not know.
+        MissingExtraError: `to` is "parquet", and pyarrow is not installed.
     """
-    if not output_kind(to).shard:
-        if asked is not None:
-            raise UsageError(f"--shard-size goes with --to tar and --to parquet, not {to}")
+    if not output_kind(options.to).shard:
+        if options.shard_size is not None:
+            raise UsageError(f"`shard_size` requires `to` tar or parquet, not {options.to}")
         return None
-    if skip_existing:
-        raise UsageError(f"--skip-existing goes with one file for each image, and --to {to} is resumed: --resume")
-    if to == "parquet":
+    if options.skip_existing:
+        raise UsageError(f"`skip_existing` cannot be combined with `to` {options.to}; use `resume`")
+    if options.to == "parquet":
         parquet_modules()
-    return ShardSize.of(DEFAULT if asked is None else asked)
+    return ShardSize.of(DEFAULT if options.shard_size is None else options.shard_size)
 
 
-def transform_for(
-    to: str, *, scheme: str, dtype: str | None, layout: str | None, order: str | None, **settings: Any
-) -> Transform:
-    """The transform that a kind of output asks for, without constants yet.
+def transform_for(options: ApplyOptions) -> Transform:
+    """Return the transform that a kind of output asks for, without constants yet.
 
     Raises:
-        UsageError: settings that cannot be.
+        UsageError: options that contradict each other.
     """
-    dtype, layout, order = resolve_output(to, dtype, layout, order)
-    kept = "uint8" if dtype == "uint16" else dtype
-    made = build_transform.build_transform(scheme, dtype=kept, layout=layout, order=order, **settings)
-    return replace(made, dtype=dtype)
+    dtype, layout, order = resolve_output(options.to, options.dtype, options.output_layout, options.channel_order)
+    known = {f.name: getattr(options, f.name) for group in (ConstantsOptions, ValueOptions) for f in fields(group)}
+    transform_options = TransformOptions(
+        **known,
+        dtype="uint8" if dtype == "uint16" else dtype,  # type: ignore[arg-type]
+        output_layout=layout,  # type: ignore[arg-type]
+        channel_order=order,  # type: ignore[arg-type]
+        color=options.color,
+    )
+    return replace(build_transform.build_transform(options.scheme, transform_options), dtype=dtype)
 
 
 def refuse_occupied(folder: str, allowed: bool) -> None:
@@ -97,7 +89,7 @@ def refuse_constant(transform: Transform) -> None:
             )
 
 
-def kept_statistics(folder: str, reading: Reading, range: int | None) -> Summary | None:
+def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
     """The statistics that the run which is resumed had computed; None where it had none.
 
     Raises:
@@ -107,22 +99,23 @@ def kept_statistics(folder: str, reading: Reading, range: int | None) -> Summary
     if not os.path.exists(path):  # noqa: PTH110
         return None
     found = Summary.load(path)
-    numbers.check_contract(found, {**asdict(reading), "max_value": range}, path)
+    settings = {**asdict(options.part(DecodeOptions)), "max_value": options.white_level}
+    numbers.check_contract(found, settings, path)
     return found
 
 
-def head(work: MapJob, names: str, size: ShardSize | None) -> Record:
+def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
     """What must be the same for a run to be resumed: settings and numbers."""
     transform, reading = work.transform, work.reading
     settings = {
         "scheme": transform.scheme,
         **dict(transform.settings),
-        **{key: getattr(transform, key) for key in ("zero_std", "dtype", "layout", "order", "range", "nan")},
+        **{key: getattr(transform, key) for key in _TRANSFORM_SETTINGS},
         "clip": None if transform.clip is None else list(transform.clip),
         "to": work.to,
-        "names": names,
+        "no_suffix": no_suffix,
         "orientation": work.orientation,
-        **{key: getattr(reading, key) for key in ("color", "alpha", "cmyk", "integrity", "resize", "center_crop")},
+        **{key: getattr(reading, key) for key in ("color", "alpha", "strict", "resize", "center_crop")},
         **({} if size is None else {"shard_size": str(size)}),
     }
     constants = transform.constants

@@ -11,7 +11,7 @@ import numpy as np
 
 from normcli import images, tally
 from normcli.errors import InputError
-from normcli.images import Reading
+from normcli.options.images import DecodeOptions
 from normcli.runs.batches import Alone, Batch
 from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import Failure, FileResult, PartialResult, row
@@ -32,10 +32,10 @@ class WorkerOptions:
         per_image, extremes, rows, ledger: what is wanted of single images besides the sum.
     """
 
-    reading: Reading
+    reading: DecodeOptions
     nan: str = "error"
-    range: int | None = None
-    by: str | None = None
+    max_value: int | None = None
+    group_by: str | None = None
     per_image: bool = False
     extremes: bool = False
     rows: bool = False
@@ -49,7 +49,7 @@ def count_batch(counting: WorkerOptions, batch: Batch) -> PartialResult:
         return batch.result()
     started = time.perf_counter()
     done = PartialResult(inputs=len(batch))
-    group = _grouping(counting.by)
+    group = _grouping(counting.group_by)
     for item in batch:
         if isinstance(item, Skipped):
             done.tally.skipped[item.reason] += 1
@@ -116,7 +116,7 @@ def _count(
     )
     if moments is None:
         return
-    full = white_level(tally.bucket_dtype(image.pixels), counting.range)
+    full = white_level(tally.bucket_dtype(image.pixels), counting.max_value)
     scale = full or 1
     if counting.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
@@ -148,7 +148,7 @@ def _count(
 def _grouping(by: str | None) -> Callable[[Item], str] | None:
     if by is None:
         return None
-    if by == "folder":
+    if by in ("folder", "label"):
         return lambda item: item.label or "."
     pattern = re.compile(by)
 

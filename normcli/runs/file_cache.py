@@ -1,4 +1,4 @@
-"""The ledger beside a statistics file: what every file added to it, so that `--update` reads only what changed.
+"""The ledger beside a statistics file: what every file added to it, so that an incremental run reads only what changed.
 
 What is kept. For every file its name, its version and its own exact counts: of an image the histogram (see
 `tally.single`), from which the sums follow, with its digest, notes and group; of float images also the sums and
@@ -30,10 +30,11 @@ from typing import Any, NamedTuple
 from normcli import sources as formats
 from normcli import storage
 from normcli.errors import UsageError
+from normcli.options.images import InputOptions
 from normcli.runs.file_cache_format import KEPT, REPLACED, CacheEntry, CacheReader, CacheWriter, deflated
 from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import Barrier, Failure, PartialResult
-from normcli.sources import Item, Listing, Skipped
+from normcli.sources import Item, Skipped
 from normcli.storage.byte_sources import FileBytes
 from normcli.summary import Summary
 from normcli.tally import Tally
@@ -99,7 +100,7 @@ class FileCache:
         path: str | os.PathLike[str] | None,
         update: str | os.PathLike[str] | None,
         settings: Mapping[str, Any],
-        listing: Listing,
+        listing: InputOptions,
         mask: PixelMask | None,
     ) -> None:
         depends = {**settings, **{name: _version_of(name) for name in _LIBRARIES}}
@@ -298,9 +299,7 @@ def _version(path: str, known: str | None) -> str:
         return storage.version(path)
     found = known if known and not known.endswith(":") else storage.fingerprint(path)
     if found.endswith(":"):
-        raise UsageError(
-            f"{path}: its server tells no version of it (ETag, Last-Modified), so --ledger cannot know when it changes"
-        )
+        raise UsageError(f"{path}: its server sends no version (ETag, Last-Modified), which --incremental requires")
     return found
 
 

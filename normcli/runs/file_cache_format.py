@@ -131,7 +131,7 @@ def tie(summary: Summary) -> str:
 def beside(statistics: str | Path) -> Path:
     """The ledger of a statistics file."""
     path = Path(statistics)
-    return path.with_name(path.name + ".ledger")
+    return path.with_name(path.name + ".cache")
 
 
 def upcoming(statistics: str | Path) -> Path:
@@ -243,7 +243,7 @@ class CacheReader:
 
     def __init__(self, statistics: str | Path, settings: Mapping[str, Any]) -> None:
         if str(statistics) == "-":
-            raise UsageError("--update needs the path of a statistics file, with its ledger beside it")
+            raise UsageError("`incremental` requires a statistics file with its cache next to it")
         self.summary = Summary.load(statistics)
         self._file, self._name = _opened(Path(statistics), tie(self.summary))
         try:
@@ -290,11 +290,11 @@ class CacheReader:
             if settings.get(key) != theirs.get(key):
                 raise UsageError(
                     f"{statistics} was made with other settings: {key} was {theirs.get(key)!r}, "
-                    f"now {settings.get(key)!r}; count all of it again with --ledger"
+                    f"now {settings.get(key)!r}; --force counts everything again"
                 )
 
     def _damaged(self) -> StatisticsFileError:
-        return StatisticsFileError(f"{self._name} is damaged or cut short; count all of it again with --ledger")
+        return StatisticsFileError(f"{self._name} is damaged or cut short; --force counts everything again")
 
     def _parsed(self, line: bytes) -> CacheEntry:
         try:
@@ -356,7 +356,7 @@ def _opened(statistics: Path, wanted: str) -> tuple[IO[bytes], str]:
     Raises:
         StatisticsFileError: there is none.
     """
-    problem = f"{beside(statistics)}: no such file; `normcli stats … -o FILE --ledger` makes it beside FILE"
+    problem = f"{beside(statistics)}: no such file; `normcli stats ... -o FILE --incremental` makes it"
     found = False
     for path in (beside(statistics), upcoming(statistics)):
         try:
@@ -379,7 +379,7 @@ def _opened(statistics: Path, wanted: str) -> tuple[IO[bytes], str]:
         elif not found:
             problem = f"{path} is not the ledger of {statistics}: one of them was written without the other"
         found = True
-    raise StatisticsFileError(f"{problem}; count all of it again with --ledger" if found else problem)
+    raise StatisticsFileError(f"{problem}; --force counts everything again" if found else problem)
 
 
 def _object(line: bytes) -> dict[str, Any]:

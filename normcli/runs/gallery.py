@@ -9,8 +9,8 @@ import numpy as np
 
 from normcli import images
 from normcli.errors import InputError
-from normcli.images import Reading
 from normcli.images.thumbnail import SIDE, thumbnail
+from normcli.options.images import DecodeOptions
 from normcli.report.figures import within_unit
 from normcli.report.pictures import Gallery, MappedPicture, Picture
 from normcli.sources import Item
@@ -78,7 +78,7 @@ class ExtremeImages:
         self._far = heapq.nsmallest(_POOL, self._far, key=lambda s: (-distance(s), s.item.key))
         self._near = heapq.nsmallest(_POOL, self._near, key=lambda s: (distance(s), s.item.key))
 
-    def gallery(self, summary: Summary, reading: Reading) -> Gallery:
+    def gallery(self, summary: Summary, reading: DecodeOptions) -> Gallery:
         """Read the extremes again and draw them.
 
         Args:
@@ -144,7 +144,7 @@ def _shown_range(summary: Summary) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _pixels(item: Item, reading: Reading, summary: Summary) -> tuple[np.ndarray[Any, Any] | None, int]:
+def _pixels(item: Item, reading: DecodeOptions, summary: Summary) -> tuple[np.ndarray[Any, Any] | None, int]:
     """One image again, in the range of the summary; None where it cannot be read any more."""
     try:
         image = images.decode(item.load(), reading)
@@ -161,7 +161,7 @@ def _picture(key: str, unit: np.ndarray[Any, Any], orientation: int, caption: st
     return Picture(key=key, data=data, kind=kind, width=width, height=height, caption=caption)
 
 
-def _strip(item: Item, reading: Reading, summary: Summary) -> dict[str, Any]:
+def _strip(item: Item, reading: DecodeOptions, summary: Summary) -> dict[str, Any]:
     """The most typical image as stored, and after unit, signed and contrast on one common scale."""
     pixels, orientation = _pixels(item, reading, summary)
     if pixels is None or not within_unit(summary) or not all(summary.std) or pixels.shape[2] > len(summary.mean):

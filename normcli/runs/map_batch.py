@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from normcli import images
 from normcli.errors import InputError
-from normcli.images import Reading
 from normcli.images.orientation import upright
+from normcli.options.images import DecodeOptions
 from normcli.runs.names import NamedItem
 from normcli.runs.stats import Failure
 from normcli.runs.transform import Buffer, MappedImage, Transform
@@ -43,7 +43,7 @@ class MapJob:
     """
 
     transform: Transform
-    reading: Reading
+    reading: DecodeOptions
     orientation: str
     to: str
     out: str

@@ -13,7 +13,7 @@ from normcli.summary.channels import channel_names
 # what must be the same where statistics are made and used
 _CONTRACT = ("color", "alpha", "resize", "center_crop", "max_value")
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
-_PLAIN = {*_CONTRACT, "integrity", "cmyk", "nan", "group_by"}
+_PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class MapConstants:
     """Mean and std per channel, and where they come from.
 
     Attributes:
-        mean, std: per channel, RGB; range 0-1, raw units for float images without --range.
+        mean, std: per channel, RGB; range 0-1, raw units for float images without `max_value`.
         channels: their names.
         origin: "statistics", "computed", "given" or "preset NAME".
         convention: what kind of mean and std.

@@ -9,10 +9,11 @@ import numpy as np
 
 from normcli import images, storage
 from normcli.errors import InputError, UsageError
-from normcli.images import Decoded, Reading
+from normcli.images import Decoded
+from normcli.options.images import DecodeOptions
 
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
-_READING = Reading(color="native")
+_READING = DecodeOptions(color="native")
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,17 @@ class PixelMask:
     value: float | None = None
 
     @classmethod
-    def of(cls, folder: Any, value: float | None, sources: Iterable[str], reading: Reading) -> "PixelMask | None":
+    def of(cls, folder: Any, value: float | None, sources: Iterable[str]) -> "PixelMask | None":
         """Read the settings; None where every pixel counts.
 
         Raises:
-            UsageError: no such folder, or together with --resize or --center-crop.
+            UsageError: the folder does not exist.
         """
         if folder is None and value is None:
             return None
-        if reading.resize is not None or reading.center_crop is not None:
-            raise UsageError("masks and --ignore-value do not go with --resize or --center-crop, which move pixels")
         path = None if folder is None else os.fsdecode(folder)
         if path is not None and not os.path.isdir(path):  # noqa: PTH112
-            raise UsageError(f"mask-dir {path}: no such folder")
+            raise UsageError(f"`mask_dir`: {path} does not exist")
         roots = sorted((os.path.normpath(s) for s in sources if os.path.isdir(s)), key=len, reverse=True)  # noqa: PTH112
         return cls(path, tuple(roots), value)
 

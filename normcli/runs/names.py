@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import NamedTuple
 
 from normcli import sources as formats
 from normcli.errors import InputError, RemoteError, UsageError
-from normcli.sources import FailingSource, Item, Listing, Skipped
+from normcli.options.images import InputOptions
+from normcli.sources import FailingSource, Item, Skipped
 from normcli.storage import is_remote
 
 WORK = ".normcli-partial"  # the folder in OUT for what is not finished
@@ -28,7 +29,7 @@ _LONGEST_PATH = 3500  # of 4096, for the output folder is part of it
 
 
 def make_lister(
-    sources: list[str], files: list[str] | None, listing: Listing, names: str, suffix: str | None = None
+    sources: Sequence[str], files: list[str] | None, listing: InputOptions, no_suffix: bool, suffix: str | None = None
 ) -> InputLister:
     """Make what lists every input with the name of its output, as often as it is called.
 
@@ -40,14 +41,12 @@ def make_lister(
         sources: folders and files.
         files: further paths.
         listing: what is taken of them.
-        names: "full" keeps the suffix of the input (a.jpg -> a.jpg.npy), "stem" drops it.
+        no_suffix: drop the suffix of the input (a.jpg -> a.npy instead of a.jpg.npy).
         suffix: of the file that each image becomes; None where they become no files.
 
     Raises:
         UsageError: see `names`; while listing, a name that leads out of OUT.
     """
-    if names not in ("full", "stem"):
-        raise UsageError(f"names {names!r}: choose from full, stem")
     named = [path for source in sources for path in formats.expand(source)]
     several = len(named) + (files is not None) > 1
 
@@ -63,9 +62,9 @@ def make_lister(
                     inner = os.path.basename(found.key.rstrip("/"))  # noqa: PTH119
                 elif root:
                     inner = f"{root}/{inner}"
-                yield _inside(inner, found, names, suffix)
+                yield _inside(inner, found, no_suffix, suffix)
         for found in formats.read(files or (), listing):
-            yield found if isinstance(found, Skipped) else _inside(found.key, found, names, suffix)
+            yield found if isinstance(found, Skipped) else _inside(found.key, found, no_suffix, suffix)
 
     return listed
 
@@ -78,7 +77,7 @@ def _below(source: str, key: str) -> str:
     return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
 
 
-def _inside(name: str, item: Item, names: str, suffix: str | None) -> NamedItem:
+def _inside(name: str, item: Item, no_suffix: bool, suffix: str | None) -> NamedItem:
     if isinstance(item.load, FailingSource):  # fails, and is never written
         return NamedItem(item, name)
     key = item.key
@@ -92,7 +91,7 @@ def _inside(name: str, item: Item, names: str, suffix: str | None) -> NamedItem:
         raise UsageError(f"{key}: {WORK} is the name of normcli's own folder; --exclude it")
     if suffix is not None and parts[0] in (MANIFEST, STATISTICS) and len(parts) > 1:
         raise UsageError(f"{key}: {parts[0]} is the name of normcli's own file in OUT; --exclude it")
-    if names == "stem" and "." in parts[-1].lstrip("."):
+    if no_suffix and "." in parts[-1].lstrip("."):
         parts[-1] = parts[-1].rpartition(".")[0]
     name = "/".join(parts)
     try:
@@ -203,7 +202,7 @@ class _Taken:
                 raise UsageError(f"{second.item.key} is given twice: its output would be written twice")
             raise UsageError(
                 f"{first.item.key} and {second.item.key} would both be written as {name} "
-                "(--names full keeps suffixes; several folders keep their names)"
+                "(without --no-suffix, suffixes are kept; several folders keep their names)"
             )
         # two names with one hash: not a collision
 

@@ -38,7 +38,7 @@ def load(out: str, settings: Record, record: Record) -> Array:
         raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
     to = settings["to"]
     array = read_array(to, out, record, settings["alpha"])
-    shape = output_shape(record, settings["layout"])
+    shape = output_shape(record, settings["output_layout"])
     same_type = OUTPUT_KINDS[to].image or array.dtype == settings["dtype"]
     if array.shape != shape or not same_type:
         raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {shape} was written")
@@ -76,7 +76,7 @@ def interleaved(array: Array, layout: str) -> Array:
 
 def pixels_of(written: Array, record: Record, settings: Record) -> Array:
     """Pixels (H,W,C) as they were mapped, in their own dtype: integers exactly, where the record says so."""
-    written = interleaved(written, settings["layout"])
+    written = interleaved(written, settings["output_layout"])
     found = record["map"]
     restore = dequantize_affine(found)
     height, width = written.shape[:2]

@@ -3,16 +3,16 @@
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from normcli import engine as engines
 from normcli import storage
 from normcli.errors import InputError, NoInputError, UsageError
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
+from normcli.options.apply import RestoreOptions
 from normcli.runs import manifest, names
 from normcli.runs.read_output import batches, load, pixels_of
 from normcli.runs.stats import Failure
@@ -38,64 +38,31 @@ class RestoreResult:
     failed: Counter[str] = field(default_factory=Counter)
 
 
-def restore(
-    out: str | os.PathLike[str],
-    back: str | os.PathLike[str],
-    *,
-    to: str | None = None,
-    force: bool = False,
-    engine: str = "auto",
-    scheduler: str | None = None,
-    workers: int = 0,
-    on_failure: Callable[[Failure], None] | None = None,
-    on_progress: Callable[[Any], None] | None = None,
-) -> RestoreResult:
-    """Restore the original files' pixels from the output of `apply`, as PNG or TIFF.
-
-    The pixels are those that were mapped: after --resize and --center-crop, without a dropped alpha channel;
-    turned back as they were stored, with the EXIF orientation noted in the file.
-
-    Args:
-        out: what `apply` wrote.
-        back: folder for the images.
-        to: "png" or "tiff"; None is PNG, and TIFF for what PNG cannot hold.
-        force: write into a folder that holds something.
-        engine: "auto", "serial", "threads", "processes" or "dask".
-        scheduler: address of a running Dask cluster, for engine "dask".
-        workers: how many; 0 is one per usable processor.
-        on_failure: called with every file that cannot be restored.
-        on_progress: called after every batch.
-
-    Raises:
-        UsageError: not such a folder, or settings that cannot be.
-        NoInputError: nothing could be restored.
-        OutputError: something cannot be written.
-    """
-    source, target = os.fsdecode(out), os.fsdecode(back)
-    if to not in (None, "png", "tiff"):
-        raise UsageError(f"{to} cannot hold restored images: choose png or tiff")
+def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
+    """Restore the images that `apply` read from what it wrote; see `normcli.restore`."""
+    source, target = folder, output
     head, records = manifest.read(source)
     names.check_overlap(target, [source])
-    if manifest.find_content(target) is not None and not force:
-        raise UsageError(f"{target} is not empty (--force writes into it)")
+    if manifest.find_content(target) is not None and not options.force:
+        raise UsageError(f"{target} is not empty (`force` writes into it)")
     work = os.path.join(target, names.WORK)  # noqa: PTH118
     try:
         os.makedirs(work, exist_ok=True)  # noqa: PTH103
     except OSError as error:
         storage.raise_output_error(target, error)
     total = RestoreResult()
-    one = partial(_restore_batch, source, head["settings"], target, work, to)
+    one = partial(_restore_batch, source, head["settings"], target, work, options.to)
     try:
-        for done in engines.run(one, batches(records), engine=engine, workers=workers, scheduler=scheduler):
+        for done in engines.run(one, batches(records), **options.runner):
             total.images += done.images
             total.exact += done.exact
             total.why_not.update(done.why_not)
             for failure in done.failures:
                 total.failed[failure.reason] += 1
-                if on_failure is not None:
-                    on_failure(failure)
-            if on_progress is not None:
-                on_progress(done)
+                if options.on_failure is not None:
+                    options.on_failure(failure)
+            if options.on_progress is not None:
+                options.on_progress(done)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     if not total.images:

@@ -1,4 +1,4 @@
-"""Reading only some of the images, and saying how far off that may be.
+"""DecodeOptions only some of the images, and saying how far off that may be.
 
 Which images: those whose names hash lowest, so the choice depends on the seed and the names alone. How far off:
 images are the units that were drawn, never pixels, so pixels that resemble each other within an image are
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.errors import UsageError
+from normcli.options.stats import SampleOptions
 from normcli.runs.partial_result import IntervalRow
 from normcli.sources import FailingSource, Item, Skipped
 from normcli.summary import Summary
@@ -31,53 +31,33 @@ Source = Callable[[], Iterator[Item | Skipped]]
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """How many images are read: a number, a share, or as many as a tolerance takes.
+    """How many images are read: a number, a share, or as many as a margin takes.
 
     Attributes:
         number: images to read.
         share: or the share of all images.
-        tolerance: or until the intervals of every channel's mean and std are within it.
+        margin: or until the intervals of every channel's mean and std are within it.
         confidence: of the intervals, all of them together.
         seed: of the random choice.
     """
 
     number: int | None = None
     share: float | None = None
-    tolerance: float | None = None
+    margin: float | None = None
     confidence: float = 0.99
     seed: int = 0
 
     @classmethod
-    def of(cls, sample: str | None, tolerance: float | None, confidence: float, seed: int) -> "SamplePlan | None":
-        """Read the settings; None where everything is to be read.
-
-        Raises:
-            UsageError: settings that cannot be.
-        """
-        if not 0.5 <= confidence < 1:
-            raise UsageError(f"confidence must be at least 0.5 and below 1, such as 0.99, not {confidence}")
-        if sample is not None and tolerance is not None:
-            raise UsageError("--sample says how many, --tolerance finds out: give one of them")
-        if tolerance is not None:
-            if not 0 < tolerance < 1:
-                raise UsageError(f"tolerance must be between 0 and 1 (full intensity), not {tolerance}")
-            return cls(tolerance=tolerance, confidence=confidence, seed=seed)
-        if sample is None:
+    def of(cls, options: SampleOptions) -> "SamplePlan | None":
+        """Return the plan that the options ask for; None where every image is read."""
+        if not options.is_estimate:
             return None
-        try:
-            if sample.endswith("%"):
-                share = float(sample[:-1]) / 100
-                if 0 < share <= 1:
-                    return cls(share=share, confidence=confidence, seed=seed)
-            elif int(sample) > 0:
-                return cls(number=int(sample), confidence=confidence, seed=seed)
-        except ValueError:
-            pass
-        raise UsageError(f"sample {sample!r}: give a number of images, or a share such as 10%")
+        number, share = (None, None) if options.sample is None else options.sample_size()
+        return cls(number, share, options.margin, options.confidence, options.seed)
 
     def settings(self) -> dict[str, Any]:
         """What the statistics file keeps of it."""
-        asked = {"number": self.number, "share": self.share, "tolerance": self.tolerance}
+        asked = {"number": self.number, "share": self.share, "margin": self.margin}
         return {**{k: v for k, v in asked.items() if v is not None}, "seed": self.seed}
 
 
@@ -103,7 +83,7 @@ class Sample:
 
     def items(self) -> Iterator[Item | Skipped]:
         """Yield the chosen items; what is skipped or refused in listing is told in any case."""
-        return self._shuffled() if self.plan.tolerance is not None else self._chosen()
+        return self._shuffled() if self.plan.margin is not None else self._chosen()
 
     def _chosen(self) -> Iterator[Item | Skipped]:
         """The lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
@@ -183,14 +163,14 @@ class StoppingRule:
             self._intervals.add(*one)
 
     def should_stop(self, found: int, images: int, channels: int) -> bool:
-        """Say, after `found` inputs, whether every interval is within the tolerance."""
-        tolerance = self._sample.plan.tolerance
-        if tolerance is None or found < self._next:
+        """Say, after `found` inputs, whether every interval is within the margin."""
+        margin = self._sample.plan.margin
+        if margin is None or found < self._next:
             return False
         while self._next <= found:
             self._next = next(self._checkpoints)
         widths = self._intervals.widths(images, self._sample.of, channels)
-        return widths is not None and max(widths[0] + widths[1]) <= tolerance
+        return widths is not None and max(widths[0] + widths[1]) <= margin
 
     def report(self, summary: Summary, read: int) -> None:
         """Put into a summary what was read and how far off the numbers may be."""

@@ -69,7 +69,7 @@ def tasks(
 def _holds(known: Record, row: int, path: str, source: str, work: MapJob) -> bool:
     """Whether what an earlier run wrote of an image is there, and is what this run would write."""
     if isinstance(work.writer, Stack):
-        same_shape = output_shape(known, work.transform.layout) == work.writer.shape
+        same_shape = output_shape(known, work.transform.output_layout) == work.writer.shape
         return known["row"] == row and same_shape
     if known.get("found"):
         return os.path.exists(path)  # noqa: PTH110

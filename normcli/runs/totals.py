@@ -5,8 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 from normcli.errors import NoInputError, NormcliError, RemoteError
+from normcli.options.running import FailureOptions
 from normcli.runs.map_batch import BatchResult
 from normcli.runs.stats import Failure, provenance
+from normcli.runs.stats_settings import failure_limit
 from normcli.sinks.sink import Record
 from normcli.tally import DIGEST_MODULUS
 
@@ -14,15 +16,9 @@ from normcli.tally import DIGEST_MODULUS
 class Totals:
     """What a run adds up."""
 
-    def __init__(
-        self,
-        limit: Callable[[int, int, bool], None] | None,
-        on_error: str,
-        on_failure: Callable[[Failure], None] | None,
-        on_progress: Callable[[Any], None] | None,
-    ) -> None:
-        self.limit, self.on_error = limit, on_error
-        self.on_failure, self.on_progress = on_failure, on_progress
+    def __init__(self, options: FailureOptions, on_progress: Callable[[Any], None] | None) -> None:
+        self.limit, self.stop_at_first = failure_limit(options.max_failures), options.max_failures == "0"
+        self.on_failure, self.on_progress = options.on_failure, on_progress
         self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
         self.digest = 0
         self.failed: Counter[str] = Counter()
@@ -45,7 +41,7 @@ class Totals:
                 self.first_failure = self.first_failure or failure
                 if failure.reason == "remote":
                     self.first_remote = self.first_remote or failure
-                if self.on_error == "fail":
+                if self.stop_at_first:
                     raise NormcliError(f"{failure.key}: {failure.message}")
         self.skipped.update(done.skipped)
         self.reused += done.reused

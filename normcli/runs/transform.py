@@ -8,8 +8,8 @@ import numpy as np
 
 from normcli import images, schemes
 from normcli.errors import InputError
-from normcli.images import Reading
 from normcli.kernels.kernel import as_words, contiguous
+from normcli.options.images import Color, DecodeOptions
 from normcli.runs.map_constants import MapConstants
 from normcli.schemes import Affine
 from normcli.summary.channels import channel_names, source_channels
@@ -76,10 +76,10 @@ class Transform:
         zero_std: what a constant channel does: "error", "one" or "eps:X".
         clip: bounds for y, or None.
         dtype: of the result; "uint8" and "uint16" are quantized.
-        layout: "chw" or "hwc".
-        order: "rgb" or "bgr".
+        output_layout: "chw" or "hwc".
+        channel_order: "rgb" or "bgr".
         color: "rgb" repeats gray into three channels, "gray" converts colour.
-        range: level of full intensity of 16-bit and float images; None is 65535 and raw units.
+        max_value: value that maps to 1.0 in 16-bit and float images; None is 65535 and raw units.
         nan: "error" refuses images with NaN or infinity, "skip" lets them through.
         channels: number of channels that gray is repeated to, or None.
     """
@@ -90,10 +90,10 @@ class Transform:
     zero_std: str = "error"
     clip: tuple[float, float] | None = None
     dtype: str = "float32"
-    layout: str = "chw"
-    order: str = "rgb"
-    color: str = "auto"
-    range: int | None = None
+    output_layout: str = "chw"
+    channel_order: str = "rgb"
+    color: Color = "auto"
+    max_value: int | None = None
     nan: str = "error"
     channels: int | None = None
 
@@ -109,7 +109,7 @@ class Transform:
         mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
         if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
             raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
-        pixels = images.decode(np.asarray(image), Reading(color=self.color)).pixels
+        pixels = images.decode(np.asarray(image), DecodeOptions(color=self.color)).pixels
         return self.map(pixels).array
 
     def map(self, pixels: Array, buffer: "Buffer | None" = None) -> MappedImage:
@@ -129,7 +129,7 @@ class Transform:
         affine, low, high = self._affine(pixels, source)
         wide = len(source)
         names = self.constants.channels if self.constants else channel_names(wide)
-        if self.order == "bgr" and wide in (3, 4):
+        if self.channel_order == "bgr" and wide in (3, 4):
             turned = (2, 1, 0, 3)[:wide]
             affine = affine.take(turned)
             names, source = tuple(names[c] for c in turned), tuple(source[c] for c in turned)
@@ -139,7 +139,7 @@ class Transform:
             step = (high - low) / np.iinfo(self.dtype).max or 1.0
             finish = finish._replace(restore=Affine((step,), (low,)))
         height, width = pixels.shape[:2]
-        planar = self.layout == "chw"
+        planar = self.output_layout == "chw"
         shape = (wide, height, width) if planar else (height, width, wide)
         out = np.empty(shape, self.dtype) if buffer is None else buffer(shape, self.dtype)
         clipped = _fill(pixels, source, affine, finish, out, planar)
@@ -164,7 +164,7 @@ class Transform:
     def _affine(self, pixels: Array, source: tuple[int, ...]) -> tuple[Affine, float, float]:
         """The affine in RGB order, and the range of y that a quantized result stands for."""
         count = pixels.shape[2]
-        white_level = _white_level(pixels.dtype, self.range)
+        white_level = _white_level(pixels.dtype, self.max_value)
         settings = dict(self.settings)
         if schemes.divides(self.scheme):
             settings["zero_std"] = self.zero_std

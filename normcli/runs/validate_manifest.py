@@ -26,7 +26,7 @@ def find_invalid_head_key(head: Record) -> str | None:
     checks: dict[str, Callable[[Any], bool]] = {
         "to": lambda v: isinstance(v, str) and v in OUTPUT_KINDS,
         "dtype": lambda v: v in (*DTYPES, "uint16"),
-        "layout": lambda v: v in ("chw", "hwc"),
+        "output_layout": lambda v: v in ("chw", "hwc"),
         "alpha": lambda v: isinstance(v, str),
         "nan": lambda v: isinstance(v, str),
         "scheme": lambda v: isinstance(v, str),

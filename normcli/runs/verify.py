@@ -1,8 +1,6 @@
 """The check of what apply wrote: everything read again, mean and std per channel over all pixels."""
 
 import math
-import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,6 +9,7 @@ import numpy as np
 
 from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
+from normcli.options.apply import VerifyOptions
 from normcli.runs import manifest
 from normcli.runs.read_output import batches, check_size, dequantize_affine, interleaved, load
 from normcli.sinks.record import decode_name
@@ -54,40 +53,22 @@ class VerifyResult:
         return not self.problems and (near or not self.expected)
 
 
-def verify(
-    out: str | os.PathLike[str],
-    *,
-    engine: str = "auto",
-    scheduler: str | None = None,
-    workers: int = 0,
-    on_progress: Callable[[Any], None] | None = None,
-) -> VerifyResult:
-    """Read everything again that `apply` wrote; give mean and std per channel over all pixels.
-
-    Args:
-        out: what `apply` wrote.
-        engine: "auto", "serial", "threads", "processes" or "dask".
-        scheduler: address of a running Dask cluster, for engine "dask".
-        workers: how many; 0 is one per usable processor.
-        on_progress: called after every batch.
-
-    Raises:
-        UsageError: not such a folder.
-    """
-    source = os.fsdecode(out)
+def verify(folder: str, options: VerifyOptions) -> VerifyResult:
+    """Read everything that `apply` wrote and compute mean and std; see `normcli.verify`."""
+    source = folder
     head, records = manifest.read(source)
     settings = head["settings"]
     sums: dict[tuple[str, ...], list[list[Any]]] = {}
     problems: list[tuple[str, str]] = []
     images = 0
     one = partial(_verify_batch, source, settings, head.get("shards", []))
-    for done in engines.run(one, batches(records), engine=engine, workers=workers, scheduler=scheduler):
+    for done in engines.run(one, batches(records), **options.runner):
         images += done.images
         problems += done.problems
         for names, rows in done.sums:
             sums.setdefault(names, []).append(rows)
-        if on_progress is not None:
-            on_progress(done)
+        if options.on_progress is not None:
+            options.on_progress(done)
     channels = [
         _channel(name, [rows[j] for rows in all_rows])
         for names, all_rows in sums.items()
@@ -124,7 +105,7 @@ def _verify_batch(source: str, settings: Record, shards: list[Record], records: 
             continue
         size += written.nbytes
         restore = dequantize_affine(record["map"])
-        planes = interleaved(written, settings["layout"])
+        planes = interleaved(written, settings["output_layout"])
         rows = []
         for j in range(planes.shape[2]):
             y = planes[:, :, j].astype(np.float64)

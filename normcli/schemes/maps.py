@@ -40,7 +40,7 @@ class Image:
             InputError: a float image has none.
         """
         if self.white_level is None:
-            raise InputError("no-range", "a float image has no level of full intensity: give one with --range")
+            raise InputError("no-range", "a float image has no level of full intensity: give one with --max-value")
         return float(self.white_level)
 
     def columns(self, per: str) -> list[tuple[Array, Array]]:
@@ -75,7 +75,7 @@ def signed(image: Image) -> Affine:
 def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error") -> Affine:
     """(x/255 - mean) / std, by the dataset's mean and std per channel.
 
-    Float images without --range are not divided: their mean and std are in raw units. Mean and std come from
+    Float images without --max-value are not divided: their mean and std are in raw units. Mean and std come from
     --stats, --mean and --std, --preset, or are computed first.
     """
     white = float(image.white_level or 1)

@@ -17,9 +17,9 @@ import numpy as np
 
 from normcli import images, storage
 from normcli.errors import InputError
-from normcli.images import Reading
 from normcli.images.encode import png, tiff
 from normcli.kernels.affine import Affine
+from normcli.options.images import DecodeOptions
 from normcli.sinks.record import decode_name
 from normcli.sinks.sink import (
     OUTPUT_KINDS,
@@ -153,7 +153,7 @@ def read_file(to: str, path: str | Path, alpha: str) -> Array:
     """
     if OUTPUT_KINDS[to].image:
         keep = "keep" if alpha == "keep" and to != "tiff" else "drop"
-        return images.decode(storage.read(path), Reading(alpha=keep)).pixels
+        return images.decode(storage.read(path), DecodeOptions(alpha=keep)).pixels
     try:
         if to == "safetensors":
             array = _read_safetensors(path)

@@ -76,9 +76,9 @@ def resolve_output(to: str, dtype: str | None, layout: str | None, order: str | 
             raise unknown("dtype", dtype, DTYPES)
         raise UsageError(f"{to} holds {', '.join(kind.dtypes)}, not {dtype}")
     if kind.image and layout == "chw":
-        raise UsageError(f"{to} files have no layout: leave --layout out")
+        raise UsageError(f"`output_layout` cannot be combined with `to` {to}: image files are interleaved")
     if kind.image and order == "bgr":
-        raise UsageError(f"{to} files hold RGB: leave --order out")
+        raise UsageError(f"`channel_order` cannot be combined with `to` {to}: image files hold RGB")
     return dtype or kind.dtypes[0], layout or ("hwc" if kind.image else "chw"), "rgb" if kind.image else order
 
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 from normcli.errors import InputError, UsageError
+from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter
-from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.sources.item import Item, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import FileBytes
 from normcli.storage.reader import Reader
@@ -19,7 +20,7 @@ LABELS = ("label", "labels", "class", "cls", "category", "target")
 _LONGEST_LINE = 1 << 20
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield the file of every row; relative paths start at the table's folder.
 
     Raises:
@@ -48,7 +49,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
             if wanted.excluded(path):
                 yield Skipped(path, "excluded", "matches --exclude")
             else:
-                yield Item(path, FileBytes(path, listing.max_file_bytes), None if label in (None, "") else str(label))
+                yield Item(path, FileBytes(path, listing.file_limit), None if label in (None, "") else str(label))
 
 
 def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
@@ -58,7 +59,7 @@ def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
     if found is None:
         columns = ", ".join(map(str, row)) or "none"
         what = f"no column {asked!r}" if asked else "no column of paths"
-        raise UsageError(f"{source}: {what}; its columns are {columns[:200]} (--column NAME)")
+        raise UsageError(f"{source}: {what}; its columns are {columns[:200]} (-O column=NAME)")
     return found
 
 

@@ -4,7 +4,8 @@ import re
 from collections.abc import Callable
 from fnmatch import translate
 
-from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.options.images import InputOptions
+from normcli.sources.item import Item, Skipped, failed_item
 
 SUFFIXES = frozenset(
     {
@@ -19,9 +20,9 @@ _SUSPECT = re.compile(r"[\\:\0]")
 class PathFilter:
     """Which paths are wanted: by suffix or `include`, and not by `exclude`."""
 
-    def __init__(self, listing: Listing) -> None:
-        self._include = _compiled(listing.include)
-        self._exclude = _compiled(listing.exclude)
+    def __init__(self, listing: InputOptions) -> None:
+        self._include = _compiled(listing.include_patterns)
+        self._exclude = _compiled(listing.exclude_patterns)
 
     def excluded(self, path: str) -> bool:
         """Say whether `exclude` names it."""

@@ -9,21 +9,22 @@ from collections.abc import Iterator
 
 from normcli import storage
 from normcli.errors import InputError
+from normcli.options.images import InputOptions
 from normcli.sources.containers import container
 from normcli.sources.filter import PathFilter
-from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.sources.item import Item, Skipped, failed_item
 from normcli.storage.byte_sources import FileBytes
 from normcli.storage.temp_files import PARTIAL
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield a file itself, or the images in and below a folder.
 
     A file that is named is always tried; in folders the suffix or `include` decides. Hidden files and folders
     count like all others.
     """
     wanted = PathFilter(listing)
-    limit = listing.max_file_bytes
+    limit = listing.file_limit
     if storage.is_remote(source):
         yield from _read_remote(source, wanted, limit)
         return

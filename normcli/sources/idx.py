@@ -6,7 +6,8 @@ from math import prod
 from typing import Any
 
 from normcli.errors import InputError
-from normcli.sources.item import Item, Listing, Skipped
+from normcli.options.images import InputOptions
+from normcli.sources.item import Item, Skipped
 from normcli.sources.npy import LARGEST_HELD, resolve_layout, slice_images
 from normcli.storage import is_remote
 from normcli.storage.npy_format import ArrayHeader
@@ -15,7 +16,7 @@ from normcli.storage.reader import Reader, Stream
 _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield the images of an IDX file; classes come from the labels file beside it, where there is one.
 
     Raises:
@@ -41,7 +42,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
             return data
 
         labels = _labels(source, array.shape[0])
-        limit = listing.max_file_bytes or (LARGEST_HELD if stream else None)
+        limit = listing.file_limit or (LARGEST_HELD if stream else None)
         yield from slice_images(source, array, layout, read_bytes, reader.stamp, labels, limit)
 
 

@@ -1,4 +1,4 @@
-"""Listing sources: their items in order, the part of one job, brace ranges spelled out."""
+"""InputOptions sources: their items in order, the part of one job, brace ranges spelled out."""
 
 import importlib
 import itertools
@@ -7,27 +7,35 @@ import re
 from collections.abc import Iterable, Iterator
 
 from normcli.errors import InputError, UsageError
+from normcli.options.images import InputOptions
 from normcli.sources.containers import container, kind_of
-from normcli.sources.item import Items, Listing, failed_item
+from normcli.sources.item import Items, failed_item
 from normcli.storage import is_remote
 
 _LARGEST_RANGE = 1_000_000
 
 
-def read(sources: Iterable[str], listing: Listing, files: Iterable[str] = ()) -> Items:
+def read(
+    sources: Iterable[str],
+    listing: InputOptions,
+    files: Iterable[str] = (),
+    *,
+    shard: tuple[int, int] | None = None,
+) -> Items:
     """Yield the items of every source, in the order of the sources, each folder sorted by name.
 
     Args:
         sources: folders, files, containers; a brace range is one container after the other.
         listing: what is taken from them.
         files: further paths, taken as given, one at a time.
+        shard: (I, N) takes the I-th of N parts, I from 1.
     """
-    if listing.shard is None:
+    if shard is None:
         for source in each(sources, files):
             yield from read_one(source, listing)
         return
     named = [path for source in sources for path in expand(source)]
-    mine, of = listing.shard[0] - 1, listing.shard[1]
+    mine, of = shard[0] - 1, shard[1]
     shards = [source for source in named if container(source)]
     # enough containers for all: each is read by one job only. Otherwise every job lists them all
     owner = {source: i % of for i, source in enumerate(dict.fromkeys(shards))} if len(shards) >= of else {}
@@ -46,7 +54,7 @@ def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
     yield from itertools.chain(named, files)
 
 
-def read_one(source: str, listing: Listing) -> Items:
+def read_one(source: str, listing: InputOptions) -> Items:
     """Yield the items of one source; what makes all of it unusable is an item that fails."""
     kind = kind_of(source)
     try:

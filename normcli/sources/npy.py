@@ -10,7 +10,8 @@ from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
-from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.options.images import InputOptions
+from normcli.sources.item import Item, Skipped, failed_item
 from normcli.sources.zip import ZipEntry, walk_directory
 from normcli.storage.byte_sources import read_at
 from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
@@ -96,7 +97,7 @@ class ArrayMember(NamedTuple):
         return str(self.load.fingerprint())
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield the images of an .npy or .npz.
 
     Raises:
@@ -113,7 +114,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
         if array.start + whole > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {whole} bytes: the array is cut short")
         yield from slice_images(
-            source, array, layout, lambda offset, size: None, reader.stamp, None, listing.max_file_bytes
+            source, array, layout, lambda offset, size: None, reader.stamp, None, listing.file_limit
         )
 
 
@@ -138,7 +139,7 @@ def slice_images(
         return
     if limit is not None and size > limit:  # one word for all: a stream of a few bytes may claim 2^48 of them
         what = f"{size} bytes" if alone else f"{count} images of {size} bytes"
-        yield failed_item(source, "too-large", f"{what}, more than the limit of {limit} (--max-file-bytes)")
+        yield failed_item(source, "too-large", f"{what}, more than the limit of {limit} (--max-file-size)")
         return
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
@@ -164,7 +165,7 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str) -> str:
     if layout == "auto":
         layout = _layout(source, shape)
     if len(shape) != _AXES[layout]:
-        raise UsageError(f"{source}: an array of shape {shape} is not {layout} (--layout)")
+        raise UsageError(f"{source}: an array of shape {shape} is not {layout} (-O layout=nchw)")
     if array.fortran and len([n for n in shape if n > 1]) > 1:
         raise InputError("unsupported", "in Fortran order its images lie scattered; save np.ascontiguousarray(it)")
     return layout
@@ -175,18 +176,18 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
         last, second = shape[3] in _FEW, shape[1] in _FEW
         if last != second:
             return "nhwc" if last else "nchw"
-        raise UsageError(f"{source}: shape {shape} may be nhwc or nchw: say which (--layout)")
+        raise UsageError(f"{source}: shape {shape} may be nhwc or nchw: say which (-O layout=nchw)")
     if len(shape) == 3:
         last, first = shape[2] in _FEW, shape[0] in _FEW
         if not last and not first:
             return "nhw"
-        raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw: say which (--layout)")
+        raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw: say which (-O layout=nchw)")
     if len(shape) == 2:
         return "hw"
     raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
 
 
-def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skipped]:
+def _archive(reader: Reader, listing: InputOptions) -> Iterator[Item | Skipped]:
     """The arrays of an .npz that look like images, or the one asked for."""
     source = reader.path
     found: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
@@ -202,18 +203,20 @@ def _archive(reader: Reader, listing: Listing) -> Iterator[Item | Skipped]:
             raise InputError("unsupported", "more than 10,000 arrays")
     asked = listing.column
     if asked is not None and asked not in found:
-        raise UsageError(f"{source}: no array {asked!r}; it holds {', '.join(found) or 'none'} (--column)")
+        raise UsageError(f"{source}: no array {asked!r}; it holds {', '.join(found) or 'none'} (-O column=NAME)")
     stacks = [name for name, (_, array) in found.items() if len(array.shape) in (3, 4)]
     names = [asked] if asked is not None else stacks
     if not names:
-        raise InputError("no-image-column", f"no array of images; it holds {', '.join(found) or 'none'} (--column)")
+        raise InputError(
+            "no-image-column", f"no array of images; it holds {', '.join(found) or 'none'} (-O column=NAME)"
+        )
     for name in names:
         entry, array = found[name]
         try:
             layout = resolve_layout(f"{source}/{name}", array, listing.layout)
             stream = _Inflating(reader, entry)
             labels = _labels(reader, name, found)
-            limit = listing.max_file_bytes or LARGEST_HELD
+            limit = listing.file_limit or LARGEST_HELD
             yield from slice_images(f"{source}/{name}", array, layout, stream.exactly, None, labels, limit)
         except InputError as error:
             yield failed_item(f"{source}/{name}", error.reason, error.message)

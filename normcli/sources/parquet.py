@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from normcli.errors import InputError, MissingExtraError, UsageError
+from normcli.options.images import InputOptions
 from normcli.sources.filter import hostile
-from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.sources.item import Item, Skipped, failed_item
 from normcli.storage.byte_sources import FileBytes, InMemory
 from normcli.storage.reader import Reader
 
@@ -19,7 +20,7 @@ _BUFFER = 1 << 20
 _SMALL_FILE = 64 << 20
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield the image of every row; a row that only names a file is read beside the table.
 
     Raises:
@@ -55,14 +56,12 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
             raise InputError("damaged", f"not a parquet file, or damaged after {number} rows: {text[:200]}") from None
 
 
-def _item(key: str, source: str, value: Any, listing: Listing) -> Item:
+def _item(key: str, source: str, value: Any, listing: InputOptions) -> Item:
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    limit = listing.max_file_bytes
+    limit = listing.file_limit
     if data:
         if limit is not None and len(data) > limit:
-            return failed_item(
-                key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)"
-            )
+            return failed_item(key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-size)")
         return Item(key, InMemory(data))
     if isinstance(path, str) and path:
         if hostile(path):
@@ -94,7 +93,7 @@ def _column(source: str, schema: Any, asked: str | None) -> str:
         raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}")
     named = [name for name in fitting if name in ("image", "img", "jpg", "png")]
     if len(fitting) > 1 and len(named) != 1:
-        raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which (--column NAME)")
+        raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which (-O column=NAME)")
     return str((named or fitting)[0])
 
 

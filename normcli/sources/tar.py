@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from normcli.errors import InputError
+from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter, folder_of
-from normcli.sources.item import FailingSource, Item, Listing, Skipped, failed_item
+from normcli.sources.item import FailingSource, Item, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import ByteRange, InMemory
 from normcli.storage.reader import Reader, Stream
@@ -20,7 +21,7 @@ BLOCK = 512
 END = bytes(BLOCK)  # of an archive: two of these
 _LONGEST_NAME = 1 << 16
 _LARGEST_PAX = 1 << 20
-_LARGEST_MEMBER = 1 << 30  # of a stream, whose members are held; --max-file-bytes sets another
+_LARGEST_MEMBER = 1 << 30  # of a stream, whose members are held; --max-file-size sets another
 _LARGEST_LABEL = 1 << 20
 _MOST_OF_A_SAMPLE = 64
 _SMALL_WINDOW, _WINDOW = 1 << 11, 1 << 16
@@ -41,7 +42,7 @@ class TarMember(NamedTuple):
     size: int
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield the images in a tar; members of one WebDataset sample give each other the label.
 
     Raises:
@@ -54,7 +55,7 @@ def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
 
 
 def _samples(
-    source: str, blocks: "Stream | _Windows", reader: Reader | None, listing: Listing
+    source: str, blocks: "Stream | _Windows", reader: Reader | None, listing: InputOptions
 ) -> Iterator[Item | Skipped]:
     """The items, each sample's held until its label is known: `dir/0007.jpg`, `dir/0007.cls`."""
     wanted = PathFilter(listing)
@@ -99,7 +100,7 @@ def _item(
     blocks: "Stream | _Windows",
     reader: Reader | None,
     wanted: PathFilter,
-    listing: Listing,
+    listing: InputOptions,
 ) -> Item | Skipped | None:
     if member.kind == b"5":
         return None
@@ -112,9 +113,9 @@ def _item(
         what = _KINDS.get(member.kind, "a sparse file or of an unknown type")
         return failed_item(key, "not-a-file", f"{what}, not a regular file")
     label = folder_of(member.name)
-    limit = listing.max_file_bytes
+    limit = listing.file_limit
     if limit is not None and member.size > limit:
-        return failed_item(key, "too-large", f"{member.size} bytes, more than the limit of {limit} (--max-file-bytes)")
+        return failed_item(key, "too-large", f"{member.size} bytes, more than the limit of {limit} (--max-file-size)")
     if reader is not None:
         if member.offset + member.size > reader.size:
             return failed_item(
@@ -122,7 +123,7 @@ def _item(
             )
         return Item(key, ByteRange(source, member.offset, member.size, reader.stamp), label)
     if limit is None and member.size > _LARGEST_MEMBER:
-        return failed_item(key, "too-large", f"{member.size} bytes in a stream, more than 1 GiB (--max-file-bytes)")
+        return failed_item(key, "too-large", f"{member.size} bytes in a stream, more than 1 GiB (--max-file-size)")
     if member.size == 0:
         return failed_item(key, "empty", "empty file")
     try:

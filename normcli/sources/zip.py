@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from normcli.errors import InputError
+from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter, folder_of
-from normcli.sources.item import Item, Listing, Skipped, failed_item
+from normcli.sources.item import Item, Skipped, failed_item
 from normcli.storage.byte_sources import read_at
 from normcli.storage.reader import BOMB_RATIO, Reader
 from normcli.storage.versions import FileStamp
 
 _END, _END64, _LOCATOR64, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
-_LARGEST_MEMBER = 1 << 30  # --max-file-bytes sets another
+_LARGEST_MEMBER = 1 << 30  # --max-file-size sets another
 _HARMLESS = 1 << 20  # below this no ratio is a bomb: a flat mask as BMP shrinks 500 times
 _WINDOW = 1 << 18
 
@@ -81,21 +82,21 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
         raise InputError("damaged", f"the compressed data is damaged: {error}") from None
     if len(out) > allowed:
         if allowed == limit:
-            raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-bytes)")
+            raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-size)")
         raise InputError("bomb", f"{len(data)} bytes expand to more than {BOMB_RATIO} times as many")
     if not inflater.eof and len(out) <= claimed:
         raise InputError("truncated", "the compressed data ends early")
     return out
 
 
-def read(source: str, listing: Listing) -> Iterator[Item | Skipped]:
+def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield the images in a zip.
 
     Raises:
         InputError: the archive cannot be read, is no zip, or its directory is cut short.
     """
     wanted = PathFilter(listing)
-    limit = listing.max_file_bytes or _LARGEST_MEMBER
+    limit = listing.file_limit or _LARGEST_MEMBER
     with Reader(source) as reader:
         start, size, count, shift = _directory(reader)
         overlapping = _Overlaps(reader, start, size, shift)
@@ -138,7 +139,7 @@ def _unreadable(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] 
     if entry.method == 0 and entry.packed != entry.size:
         return "damaged", "stored, but with two different sizes"
     if entry.size > limit or entry.packed > limit:
-        return "too-large", f"{max(entry.size, entry.packed)} bytes, more than the limit of {limit} (--max-file-bytes)"
+        return "too-large", f"{max(entry.size, entry.packed)} bytes, more than the limit of {limit} (--max-file-size)"
     if entry.size > _HARMLESS and entry.size > BOMB_RATIO * entry.packed:
         return "bomb", f"{entry.packed} bytes claim to expand to {entry.size}, more than {BOMB_RATIO} times as many"
     return None

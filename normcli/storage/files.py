@@ -31,7 +31,7 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     handle, (size, modified) = open_regular(path)
     try:
         if limit is not None and size > limit:
-            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
+            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
         data = os.read(handle, size + 1)  # one more than promised: end of file shows in the same call
         if len(data) != size:
             data = _read_rest(handle, data, size, limit)
@@ -101,7 +101,7 @@ def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes
         parts.append(part)
         total += len(part)
         if limit is not None and total > limit:
-            raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-bytes)")
+            raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-size)")
     if size and total != size:
         raise InputError("changed", f"{total} bytes read of a file of {size}: it changed while it was read")
     return b"".join(parts)

@@ -134,12 +134,12 @@ def read(path: str, limit: int | None) -> bytes:
     if limit is not None:
         size = retried(path, lambda: system.info(name).get("size"))
         if size is not None and size > limit:
-            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-bytes)")
+            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
     data: bytes = retried(path, lambda: system.cat_file(name))
     if not data:
         raise InputError("empty", "empty file")
     if limit is not None and len(data) > limit:
-        raise InputError("too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-bytes)")
+        raise InputError("too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-size)")
     return data
 
 

@@ -36,7 +36,7 @@ def _warnings(summary: Summary) -> list[str]:
     if summary.failed:
         out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
     if composition.get("damaged"):
-        out.append(f"{_images(composition['damaged'])} damaged but decodable, used (--integrity strict fails them)")
+        out.append(f"{_images(composition['damaged'])} damaged but decodable, used (--strict fails them)")
     if composition.get("depth_reduced"):
         out.append(f"{_images(composition['depth_reduced'])} of 10 or 12 bits read as 8")
     if composition.get("transparent") and summary.settings.get("alpha") == "drop":
@@ -48,9 +48,9 @@ def _warnings(summary: Summary) -> list[str]:
         out.append(f"{composition['not_finite_pixels']} pixels with NaN or infinity ignored")
     largest = max((v for v in summary.max if v is not None), default=0.0)
     if summary.max_value == 65535 and "16" in composition["depth"] and 0 < largest <= 4095 / 65535:
-        out.append("16-bit images that never exceed 4095: is this 12-bit data? (--range 4095)")
+        out.append("16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)")
     if summary.max_value is None and summary.range == "0-1" and largest > 1:
-        out.append(f"float images up to {largest:.4g} among integer images scaled to 0-1 (--range scales them too)")
+        out.append(f"float images up to {largest:.4g} among integer images scaled to 0-1 (--max-value scales them too)")
     if summary.max_value is not None and largest > 1:
         out.append(f"values above the range of {summary.settings.get('max_value')}: the largest is {largest:.4g}")
     constant = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]

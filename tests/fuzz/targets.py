@@ -69,9 +69,10 @@ def _picture() -> bytes:
 def _items(path: Path, *, load: bool = True, **listing: Any) -> None:
     """List a source and load what it lists, never a file that it names."""
     from normcli.errors import InputError
-    from normcli.sources import Item, Listing, read
+    from normcli.options.images import InputOptions
+    from normcli.sources import Item, read
 
-    found = read([str(path)], Listing(**listing))
+    found = read([str(path)], InputOptions(**listing))
     for number, item in enumerate(found):
         assert number < _MOST_ITEMS, "a listing that does not end"
         if load and isinstance(item, Item):
@@ -179,10 +180,11 @@ def _parquets() -> list[bytes]:
 
 
 def _parquet(data: bytes, path: Path) -> None:
-    from normcli.sources import Item, Listing, read
+    from normcli.options.images import InputOptions
+    from normcli.sources import Item, read
     from normcli.storage.byte_sources import InMemory
 
-    for number, item in enumerate(read([str(path)], Listing())):
+    for number, item in enumerate(read([str(path)], InputOptions())):
         assert number < _MOST_ITEMS, "a listing that does not end"
         if isinstance(item, Item) and isinstance(item.load, InMemory):
             item.load()
@@ -247,9 +249,10 @@ def _pts() -> list[bytes]:
 
 
 def _image(data: bytes, path: Path) -> None:
-    from normcli.images import Reading, decode
+    from normcli.images import decode
+    from normcli.options.images import DecodeOptions
 
-    decode(data, Reading(max_pixels=1 << 20))
+    decode(data, DecodeOptions(max_pixels=1 << 20))
 
 
 def _jpeg(data: bytes, path: Path) -> None:
@@ -277,11 +280,12 @@ def _jpegs() -> list[bytes]:
 
 
 def _deep(data: bytes, path: Path) -> None:
-    from normcli.images import Reading, high_bit_depth
+    from normcli.images import high_bit_depth
+    from normcli.options.images import DecodeOptions
 
     if (need := high_bit_depth.needed(data)) is not None:
         try:
-            high_bit_depth.decode(data, need, Reading(max_pixels=1 << 20))
+            high_bit_depth.decode(data, need, DecodeOptions(max_pixels=1 << 20))
         except Exception as error:  # tifffile and imagecodecs raise what they like; images.decode says "damaged"
             if isinstance(error, MemoryError):
                 raise
@@ -335,8 +339,10 @@ def _statistics_seeds() -> tuple[bytes, ...]:
         (Path(folder) / "cat").mkdir()
         (Path(folder) / "cat/a.jpg").write_bytes(_picture())
         np.save(Path(folder) / "f.npy", np.linspace(-1, 1, 48, dtype=np.float32).reshape(4, 4, 3))
-        out.append(normcli.stats(Path(folder) / "cat", by="folder", engine="serial").to_json().encode())
-        out.append(normcli.stats(Path(folder) / "f.npy", layout="hwc", engine="serial").to_json().encode())
+        out.append(normcli.stats(Path(folder) / "cat", group_by="folder", engine="serial").to_json().encode())
+        out.append(
+            normcli.stats(Path(folder) / "f.npy", open_options={"layout": "hwc"}, engine="serial").to_json().encode()
+        )
     return tuple(out)
 
 
@@ -373,13 +379,13 @@ def _journal_seeds() -> tuple[bytes, ...]:
         path = Path(folder) / "a.jpg"
         path.write_bytes(_picture())
         kept = Path(folder) / "journal"
-        from normcli.images import Reading
-        from normcli.sources import Listing, read
+        from normcli.options.images import DecodeOptions, InputOptions
+        from normcli.sources import read
 
-        items = list(read([str(path)], Listing()))
+        items = list(read([str(path)], InputOptions()))
         with StatsCheckpoint(kept, {"color": "auto"}) as one:
             one.starts(items)
-            list(one.keep(iter([count_batch(WorkerOptions(reading=Reading()), items)])))
+            list(one.keep(iter([count_batch(WorkerOptions(reading=DecodeOptions()), items)])))
         return (kept.read_bytes(),)
 
 
@@ -402,7 +408,7 @@ def _applied() -> tuple[bytes, bytes, bytes]:
         for name in ("a", "b"):
             (Path(folder) / f"in/{name}.jpg").write_bytes(_picture())
         (Path(folder) / "in/c.jpg").write_bytes(b"\xff\xd8\xffnothing")
-        normcli.apply(Path(folder) / "in", out=Path(folder) / "out", scheme="unit", engine="serial")
+        normcli.apply([Path(folder) / "in", Path(folder) / "out"], scheme="unit", engine="serial")
         manifest = (Path(folder) / "out/normcli.json").read_bytes()
         document = json.loads(manifest)
         head = {key: document[key] for key in ("schema", "settings", "constants")}
@@ -421,13 +427,13 @@ def _applied() -> tuple[bytes, bytes, bytes]:
 
 
 def _manifest(data: bytes, path: Path) -> None:
-    from normcli.runs import restore, verify
+    import normcli
 
     folder = path.parent / "out"
     folder.mkdir(exist_ok=True)
     (folder / "normcli.json").write_bytes(data)
-    restore.restore(folder, path.parent / "back", engine="serial", force=True)
-    verify.verify(folder, engine="serial")
+    normcli.restore(folder, path.parent / "back", engine="serial", force=True)
+    normcli.verify(folder, engine="serial")
 
 
 def _resumed(data: bytes, path: Path) -> None:

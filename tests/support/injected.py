@@ -60,7 +60,7 @@ def main() -> None:
     sys.argv[1:] = sys.argv[5:]
     sys.argv[0] = "normcli"
     from normcli.__main__ import _leave
-    from normcli.cli import run
+    from normcli.cli.main import run
 
     if fault == "files":
         # what an interpreter needs to start is open; beyond it there are K more

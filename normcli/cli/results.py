@@ -1,16 +1,16 @@
-"""What is said of a run of apply, of a check and of a way back."""
+"""Results of apply, restore and verify: a line of what was done, notes, and tables."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli.cli import tables
+from normcli.cli.messages import say, write
 
 if TYPE_CHECKING:
     from normcli.runs.restore import RestoreResult
     from normcli.runs.verify import VerifyResult
 
 
-def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
+def show_apply(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
     """What was done, and everything about it that deserves a word."""
     from normcli.runs.map_constants import suspicious_numbers
     from normcli.summary.remarks import reasons
@@ -18,32 +18,30 @@ def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
     settings, constants = result["settings"], result["constants"]
     if constants is not None:
         mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
-        tables.say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
+        say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
         if (wrong := suspicious_numbers(constants)) is not None:
-            tables.say(f"note: {wrong}")
+            say(f"note: {wrong}")
     verb = "would write" if dry_run else "wrote"
     before = result.get("reused", 0)
     shape = f" {tuple(result['stack'])}" if "stack" in result else ""
     if "shards" in result:
         shape = f" in {len(result['shards']):,} shard{'s' * (len(result['shards']) != 1)}"
     where = "" if dry_run else f" to {output}"
-    tables.say(
+    say(
         f"{verb} {_images(result['images'] - before)}{where}{f', {before:,} were done before' if before else ''}: "
         f"{settings['to']} {settings['dtype']}{shape}, {result['bytes'] / 1e6:,.1f} MB"
     )
     if result["failed"]:
-        tables.say(
-            f"note: {sum(result['failed'].values())} failed: {reasons(result['failed'])} (--failures FILE lists them)"
-        )
+        say(f"note: {sum(result['failed'].values())} failed: {reasons(result['failed'])} (--failures FILE lists them)")
     if result["skipped"]:
-        tables.say(f"note: {sum(result['skipped'].values())} skipped: {reasons(result['skipped'])}")
+        say(f"note: {sum(result['skipped'].values())} skipped: {reasons(result['skipped'])}")
     if result["clipped"]:
         share = 100 * result["clipped"] / result["values"]
-        tables.say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
+        say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
     if result.get("changed"):
-        tables.say("note: images changed after mean and std were computed of them; run it again")
+        say("note: images changed after mean and std were computed of them; run it again")
     if result["looks_normalized"]:
-        tables.say(
+        say(
             f"note: {result['looks_normalized']} float images lie within [-5,5] with both signs: "
             "were they normalized before?"
         )
@@ -53,27 +51,27 @@ def done(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
         widths[wide] = widths.get(wide, 0) + count
     if len(widths) > 1:
         kinds = ", ".join(f"{count} of {wide}" for wide, count in widths.items())
-        tables.say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
+        say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
     if result["found"]:
-        tables.say(f"note: {result['found']} were there before and are not described in the manifest")
+        say(f"note: {result['found']} were there before and are not described in the manifest")
 
 
 def _images(count: int) -> str:
     return f"{count:,} image{'s' * (count != 1)}"
 
 
-def restored(found: "RestoreResult", output: Path) -> None:
+def show_restored(found: "RestoreResult", output: Path) -> None:
     """How many images came back, and why some did not exactly."""
     from normcli.summary.remarks import reasons
 
-    tables.say(f"restored {found.images:,} images to {output}, {found.exact:,} bit for bit")
+    say(f"restored {found.images:,} images to {output}, {found.exact:,} bit for bit")
     for why, count in found.why_not.items():
-        tables.say(f"note: {count} not exact: {why}")
+        say(f"note: {count} not exact: {why}")
     if found.failed:
-        tables.say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
+        say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
 
 
-def verified(found: "VerifyResult") -> None:
+def show_verified(found: "VerifyResult") -> None:
     """Mean and std per channel, and whether they are what was expected."""
     rows = [["channel", "mean", "std", "min", "max"]]
     for c in found.channels:
@@ -81,48 +79,15 @@ def verified(found: "VerifyResult") -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     for row in rows:
         cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        tables.write("  ".join(cells).rstrip() + "\n")
+        write("  ".join(cells).rstrip() + "\n")
     said = ""
     if found.expected and not found.problems:
         said = f", mean 0 and std 1 within {found.tolerance:g}: {'yes' if found.sound else 'NO'}"
-    tables.write(f"{found.images} images read again{said}\n")
+    write(f"{found.images} images read again{said}\n")
 
 
 def _six(*values: float) -> list[str]:
     return [f"{value:.6f}" for value in values]
-
-
-def catalogue() -> None:
-    """Print schemes with their settings, presets with their sources, outputs."""
-    from normcli.runs.build_transform import catalog
-    from normcli.sinks import OUTPUT_KINDS
-
-    schemes, presets = catalog()
-
-    lines = ["schemes (--scheme NAME:SETTINGS, settings as key=value or in order)"]
-    for name, defaults, said in schemes:
-        settings = ",".join(f"{key}={_shown(value)}" for key, value in defaults.items())
-        lines += [f"  {name}{':' + settings if settings else ''}", f"      {said}"]
-    lines += ["", "presets (--preset NAME, range 0-1, RGB)"]
-    for name, found in presets.items():
-        mean, std = (" ".join(map(repr, values)) for values in (found.mean, found.std or ()))
-        lines.append(f"  {name:<20} mean {mean}  std {std}")
-        lines.append(f"  {'':<20} {found.convention.replace('_', ' ')}; {found.source}")
-        if found.seen:
-            lines.append(f"  {'':<20} often copied, and wrong: {found.seen}")
-    lines += ["", "outputs (--to NAME)"]
-    lines += [f"  {name:<12} {kind.help}" for name, kind in OUTPUT_KINDS.items()]
-    tables.write("\n".join(lines) + "\n")
-
-
-def _shown(value: Any) -> str:
-    return (
-        ",".join(f"{v:g}" for v in value)
-        if isinstance(value, tuple)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
 
 
 def as_json(value: Any) -> str:

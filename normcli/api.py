@@ -1,0 +1,233 @@
+"""The Python API: the twins of the commands, with the same options as keywords.
+
+Every keyword is a field of the command's options (`normcli.options`), so a type checker knows its choices; the
+"Args" sections are built from the options' help.
+"""
+
+import inspect
+import os
+import re
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from normcli.options import field
+from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions
+from normcli.options.stats import StatsOptions
+from normcli.runs import restore as restoring
+from normcli.runs import verify as verifying
+from normcli.runs.restore import RestoreResult
+from normcli.runs.transform import Transform
+from normcli.runs.verify import VerifyResult
+from normcli.sinks.sink import Record
+from normcli.summary import Summary
+
+StrPath = str | os.PathLike[str]
+Sources = StrPath | Iterable[StrPath]
+
+P = ParamSpec("P")
+A = TypeVar("A")
+B = TypeVar("B")
+O = TypeVar("O", bound=field.Options)  # noqa: E741
+R = TypeVar("R")
+
+
+def _one_argument(kind: Callable[P, O]) -> Callable[[Callable[[A, O], R]], Callable[Concatenate[A, P], R]]:
+    """Turn function(a, options) into function(a, **keywords), with the keywords of an options class."""
+
+    def decorate(function: Callable[[A, O], R]) -> Callable[Concatenate[A, P], R]:
+        @wraps(function)
+        def call(first: A, /, *args: P.args, **keywords: P.kwargs) -> R:
+            return function(first, _options(kind, function, keywords))
+
+        _describe(call, function, kind)
+        return call
+
+    return decorate
+
+
+def _two_arguments(kind: Callable[P, O]) -> Callable[[Callable[[A, B, O], R]], Callable[Concatenate[A, B, P], R]]:
+    """Turn function(a, b, options) into function(a, b, **keywords), with the keywords of an options class."""
+
+    def decorate(function: Callable[[A, B, O], R]) -> Callable[Concatenate[A, B, P], R]:
+        @wraps(function)
+        def call(first: A, second: B, /, *args: P.args, **keywords: P.kwargs) -> R:
+            return function(first, second, _options(kind, function, keywords))
+
+        _describe(call, function, kind)
+        return call
+
+    return decorate
+
+
+def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dict[str, Any]) -> O:
+    options = field.make(kind, function.__name__, keywords)  # type: ignore[arg-type]
+    if getattr(options, "on_progress", False) is None and (step := _notebook_progress()) is not None:
+        object.__setattr__(options, "on_progress", step)
+    return options
+
+
+def _describe(call: Any, function: Callable[..., Any], kind: Any) -> None:
+    """Give a function the signature of its keywords, and their help in its docstring."""
+    positional = [
+        p.replace(kind=inspect.Parameter.POSITIONAL_ONLY)
+        for name, p in inspect.signature(function).parameters.items()
+        if name != "options"
+    ]
+    returned = inspect.signature(function).return_annotation
+    call.__signature__ = inspect.Signature([*positional, *field.parameters_of(kind)], return_annotation=returned)
+    text = re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", field.document(kind))
+    call.__doc__ = (function.__doc__ or "").replace(
+        "        options: all keywords.\n", re.sub("^", "    ", text, flags=re.M).rstrip(" ")
+    )
+
+
+def _notebook_progress() -> Callable[[Any], None] | None:
+    """Return what draws a progress bar in a notebook; None elsewhere."""
+    import sys
+
+    shell = sys.modules.get("IPython")
+    if shell is None or "IPKernelApp" not in getattr(shell.get_ipython(), "config", {}):
+        return None
+    from normcli.cli.progress import notebook_bar
+
+    return notebook_bar()
+
+
+def _paths(sources: Sources) -> list[str]:
+    if isinstance(sources, str | os.PathLike):
+        return [os.fsdecode(sources)]
+    return [os.fsdecode(source) for source in sources]
+
+
+@_one_argument(StatsOptions)
+def stats(sources: Sources, options: StatsOptions) -> Summary:
+    """Compute exact per-channel statistics of an image dataset in one streaming pass.
+
+    Args:
+        sources: a folder, image, archive, table or array, local or remote, or an iterable of them.
+        options: all keywords.
+
+    Returns:
+        The statistics: mean, std, min, max and percentiles per channel (on the 0-1 scale where pixels are
+        integers), by every convention, with everything that was noticed about the files.
+
+    Raises:
+        UsageError: options that contradict each other, or images that have no channels in common.
+        StatisticsFileError: the statistics file or cache of an incremental run is damaged.
+        NoInputError: no usable image.
+        OutputError: `output` cannot be written.
+        RemoteError: a server did not answer, and no image could be read.
+        NormcliError: more than `max_failures` inputs failed.
+
+    Example:
+        >>> import normcli
+        >>> summary = normcli.stats("photos/", resize=256, center_crop=224)  # doctest: +SKIP
+        >>> summary.mean, summary.std  # doctest: +SKIP
+    """
+    from normcli.runs.stats import stats as run
+
+    return run(_paths(sources), options)
+
+
+@_two_arguments(ApplyOptions)
+def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Record:
+    """Normalize every image of the sources and write the results into a folder.
+
+    Args:
+        sources: a folder, image, archive, table or array, local or remote, or an iterable of them.
+        output: the output folder; None only with `dry_run`.
+        options: all keywords.
+
+    Returns:
+        The manifest without the files' records: numbers of images, failures, bytes and clipped values, settings
+        and constants; "reused" counts images that earlier runs wrote, "changed" is true where images changed
+        after mean and std were computed.
+
+    Raises:
+        UsageError: options that contradict each other, names that collide, statistics that do not fit.
+        NoInputError: no usable image.
+        OutputError: something cannot be written; no incomplete file has its final name.
+        RemoteError: a server did not answer; finished outputs are kept for `resume`.
+        NormcliError: more than `max_failures` inputs failed.
+
+    Example:
+        >>> import normcli
+        >>> result = normcli.apply("photos/", "arrays", scheme="signed")  # doctest: +SKIP
+    """
+    from normcli.errors import UsageError
+    from normcli.runs.apply import apply as run
+
+    if output is None and not options.dry_run:
+        raise UsageError("`output` is required: the folder to write")
+    return run(_paths(sources), os.fsdecode(output or "."), options)
+
+
+@_one_argument(TransformOptions)
+def transform(scheme: str, options: TransformOptions) -> Transform:
+    """Return a picklable callable, array -> array, with the same bits as `normcli apply`.
+
+    It takes arrays (H,W) or (H,W,C) of uint8, uint16 or float, or a gray or RGB Pillow image, and returns (C,H,W)
+    of `dtype`: for a torch Dataset, `map`, or any loader.
+
+    Args:
+        scheme: name, or name:settings, as for the command.
+        options: all keywords.
+
+    Returns:
+        The callable.
+
+    Raises:
+        UsageError: options that contradict each other.
+        StatisticsFileError: `stats` is not a statistics file.
+
+    Example:
+        >>> import numpy as np
+        >>> import normcli
+        >>> to_signed = normcli.transform("signed")
+        >>> to_signed(np.array([[[0, 255, 51]]], np.uint8)).ravel().tolist()
+        [-1.0, 1.0, -0.6000000238418579]
+    """
+    from normcli.runs.build_transform import transform as build
+
+    return build(scheme, options)
+
+
+@_two_arguments(RestoreOptions)
+def restore(folder: StrPath, output: StrPath, options: RestoreOptions) -> RestoreResult:
+    """Restore the original images, as PNG or TIFF, from a folder that `apply` wrote.
+
+    The pixels are those that were mapped: after `resize` and `center_crop`, without a dropped alpha channel; as they
+    were stored, with the EXIF orientation recorded in the file.
+
+    Args:
+        folder: what `apply` wrote.
+        output: folder for the images.
+        options: all keywords.
+
+    Returns:
+        Numbers of images restored, of those equal to the originals bit for bit, and the reasons for the others.
+
+    Raises:
+        UsageError: not a folder that `apply` wrote, or an output folder that is not empty.
+        NoInputError: nothing could be restored.
+        OutputError: something cannot be written.
+    """
+    return restoring.restore(os.fsdecode(folder), os.fsdecode(output), options)
+
+
+@_one_argument(VerifyOptions)
+def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
+    """Read everything that `apply` wrote and compute mean and std per channel over all pixels.
+
+    Args:
+        folder: what `apply` wrote.
+        options: all keywords.
+
+    Returns:
+        Numbers per channel, what is missing or damaged, and whether mean and std are what the scheme promises.
+
+    Raises:
+        UsageError: not a folder that `apply` wrote.
+    """
+    return verifying.verify(os.fsdecode(folder), options)

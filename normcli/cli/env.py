@@ -1,0 +1,101 @@
+"""normcli env: versions, extras, folders, and the settings in force with their origin."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from typing import Any
+
+from normcli.cli.build import command
+from normcli.options.printing import JsonOptions, TerminalOptions
+
+_CORE = ("typer", "rich", "tqdm", "pillow", "numpy", "numba", "llvmlite", "simplejpeg")
+_EXTRAS = {
+    "tiff": ("tifffile", "imagecodecs"),
+    "parquet": ("pyarrow",),
+    "remote": ("fsspec", "aiohttp"),
+    "s3": ("s3fs",),
+    "safetensors": ("safetensors", "ml_dtypes"),
+    "torch": ("torch",),
+    "dask": ("distributed",),
+    "heif": ("pillow-heif",),
+    "zst": ("zstandard",),
+    "report": ("jinja2",),
+}
+
+
+def env(*, printing: JsonOptions, terminal: TerminalOptions) -> int:
+    """Print versions, extras, the kernel cache, and where each setting comes from.
+
+    normcli env
+    """
+    from normcli.cli.messages import document, write
+
+    sections = {"versions": _versions(), "extras": _extras(), "folders": _folders()}
+    settings = list(_settings())
+    if printing.json:
+        document({**sections, "settings": settings})
+        return 0
+    for name, rows in sections.items():
+        width = max(map(len, rows))
+        write(f"{name}\n" + "".join(f"  {key:<{width}}  {value}\n" for key, value in rows.items()) + "\n")
+    write("settings (command line > environment > configuration file > default)\n")
+    if not settings:
+        write("  all defaults\n")
+    for row in settings:
+        write(f"  {row['command']} --{row['option'].replace('_', '-')} {row['value']}  ({row['origin']})\n")
+    return 0
+
+
+def _versions() -> dict[str, str]:
+    from normcli import __version__
+
+    here = {"normcli": __version__, "python": f"{platform.python_version()} ({sys.executable})"}
+    return {**here, "platform": platform.platform(), **{name: _version(name) or "not installed" for name in _CORE}}
+
+
+def _extras() -> dict[str, str]:
+    return {extra: ", ".join(_described(name) for name in names) for extra, names in _EXTRAS.items()}
+
+
+def _described(name: str) -> str:
+    version = _version(name)
+    return f"{name} {version}" if version else f"{name} not installed"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _folders() -> dict[str, str]:
+    from normcli.cli import config
+    from normcli.cpus import usable_cpus
+    from normcli.kernels import code_cache
+
+    path = config.find()
+    return {
+        "kernel cache": str(code_cache.folder()),
+        "configuration": "none" if path is None else str(path),
+        "usable CPUs": str(usable_cpus()),
+    }
+
+
+def _settings() -> Iterator[dict[str, Any]]:
+    """Yield every setting that the environment or the configuration file changes."""
+    from normcli.cli import main
+
+    config = main.configuration()
+    for name in main.COMMANDS:
+        for option in main.options_of(name):
+            variable = next((v for v in main.variables(name, option) if v in os.environ), None)
+            if variable is not None:
+                yield {"command": name, "option": option, "value": os.environ[variable], "origin": variable}
+            elif option in config.of(name):
+                yield {"command": name, "option": option, "value": config.of(name)[option], "origin": str(config.path)}
+
+
+app = command(env)

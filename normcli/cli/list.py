@@ -1,0 +1,122 @@
+"""normcli list: the names that options take."""
+
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import typer
+
+from normcli.cli.build import command
+from normcli.errors import unknown
+from normcli.options.printing import JsonOptions, TerminalOptions
+
+Row = dict[str, Any]
+
+
+def list_(
+    table: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TABLE",
+            help="Table to print: schemes, normalizers, presets, formats, outputs or exporters (default: all).",
+            autocompletion=lambda incomplete: [name for name in TABLES if name.startswith(incomplete)],
+            show_default=False,
+        ),
+    ] = None,
+    *,
+    printing: JsonOptions,
+    terminal: TerminalOptions,
+) -> int:
+    """List schemes, normalizers, presets, input formats, output formats and exporters.
+
+    normcli list schemes
+
+    normcli list formats --json
+    """
+    from normcli.cli.messages import document, write
+
+    if table is not None and table.lower() not in TABLES:
+        raise unknown("table", table, TABLES)
+    names = list(TABLES) if table is None else [table.lower()]
+    if printing.json:
+        document({name: list(TABLES[name][1]()) for name in names})
+        return 0
+    for number, name in enumerate(names):
+        heading, rows = TABLES[name]
+        write("\n" * (number > 0) + f"{heading}\n" + "".join(f"{line}\n" for line in _lines(list(rows()))))
+    return 0
+
+
+def _lines(rows: list[Row]) -> Iterator[str]:
+    width = max(len(row["name"]) for row in rows)
+    for row in rows:
+        first, *rest = [f"{value}" for key, value in row.items() if key != "name" and value]
+        yield f"  {row['name']:<{width}}  {first}"
+        yield from (f"  {'':<{width}}  {line}" for line in rest)
+
+
+def _schemes() -> Iterator[Row]:
+    from normcli.runs.build_transform import catalog
+
+    for name, defaults, summary in catalog()[0]:
+        settings = ",".join(f"{key}={_shown(value)}" for key, value in defaults.items())
+        yield {"name": name, "summary": summary, "settings": f"{name}:{settings}" if settings else ""}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _normalizers() -> Iterator[Row]:
+    from normcli.tensor import catalog
+
+    for name in catalog.names():
+        yield {"name": name.replace("_", "-"), "summary": catalog.entry(name).summary}
+
+
+def _presets() -> Iterator[Row]:
+    from normcli.runs.build_transform import catalog
+
+    for name, preset in catalog()[1].items():
+        mean, std = (" ".join(map(repr, values)) for values in (preset.mean, preset.std or ()))
+        yield {
+            "name": name,
+            "constants": f"mean {mean}" + (f"  std {std}" if std else ""),
+            "source": f"{preset.convention.replace('_', ' ')}; {preset.source}",
+            "warning": f"often copied, and wrong: {preset.seen}" if preset.seen else "",
+        }
+
+
+def _formats() -> Iterator[Row]:
+    from normcli.sources.containers import CONTAINERS
+
+    yield {"name": "folder", "files": "image files, below folders or named one by one"}
+    for name, pattern in CONTAINERS.items():
+        yield {"name": name.replace("_", " "), "files": f"names that match {pattern}"}
+
+
+def _outputs() -> Iterator[Row]:
+    from normcli.sinks import OUTPUT_KINDS
+
+    for name, kind in OUTPUT_KINDS.items():
+        yield {"name": name, "summary": kind.help}
+
+
+def _exporters() -> Iterator[Row]:
+    from normcli.constants.exporters import EXPORTERS
+
+    for name, exporter in EXPORTERS.items():
+        yield {"name": name, "summary": (exporter.__doc__ or "").splitlines()[0]}
+
+
+TABLES: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {
+    "schemes": ("Schemes (apply --scheme NAME:SETTINGS; settings as key=value, or in order)", _schemes),
+    "normalizers": ("Normalizers (tensor NAME)", _normalizers),
+    "presets": ("Presets (apply and check --preset NAME; on the 0-1 scale, RGB)", _presets),
+    "formats": ("Input formats", _formats),
+    "outputs": ("Output formats (apply --to NAME)", _outputs),
+    "exporters": ("Exporters (show and stats --format NAME)", _exporters),
+}
+
+app = command(list_)

@@ -1,0 +1,313 @@
+"""The top command: finds commands on demand, and turns every way out of one into a line and an exit code."""
+
+import errno
+import importlib
+import io
+import os
+import re
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import fields
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, Literal, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from normcli.cli import click, config
+from normcli.cli.build import flags_of, variables_of
+from normcli.errors import NormcliError, UsageError, unknown
+from normcli.options.field import choices_of, info_of, nearest
+from normcli.options.printing import TerminalOptions
+
+# name -> module with an `app`; the order is the order of the help
+COMMANDS = {
+    "stats": "normcli.cli.stats",
+    "apply": "normcli.cli.apply",
+    "restore": "normcli.cli.restore",
+    "verify": "normcli.cli.verify",
+    "merge": "normcli.cli.merge",
+    "show": "normcli.cli.show",
+    "tensor": "normcli.cli.tensor",
+    "check": "normcli.cli.check",
+    "diff": "normcli.cli.diff",
+    "list": "normcli.cli.list",
+    "env": "normcli.cli.env",
+}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: stop as for Ctrl-C, but exit 143."""
+
+
+class _Commands(TyperGroup):
+    """The top command: finds its subcommands by importing them on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        module = COMMANDS.get(cmd_name)
+        if module is None:
+            return None
+        if cmd_name not in self.commands:
+            command = typer.main.get_command(importlib.import_module(module).app)
+            command.name = cmd_name
+            self.commands[cmd_name] = command
+        if not ctx.resilient_parsing:
+            ctx.default_map = {cmd_name: _configured(cmd_name, self.commands[cmd_name])}
+        return self.commands[cmd_name]
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            raise unknown("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except BrokenPipeError:  # before typer turns it into exit 1
+            _forget_stdout()
+            return 141
+        except _Terminated:
+            return 143
+        except KeyboardInterrupt:
+            return 130
+
+
+def configuration() -> config.Config:
+    """Return the configuration file's settings.
+
+    Raises:
+        UsageError: not TOML, or a table that is not a command.
+    """
+    return config.load(COMMANDS)
+
+
+def options_of(name: str) -> list[str]:
+    """Return the names of a command's options; of the groups of commands, none."""
+    command = typer.main.get_command(importlib.import_module(COMMANDS[name]).app)
+    return [str(p.name) for p in command.params if p.param_type_name == "option" and p.name != "help"]
+
+
+def variables(command: str, option: str) -> list[str]:
+    """Return the environment variables that set an option, the more specific one first."""
+    return variables_of(command, option)
+
+
+def _configured(name: str, command: click.Command) -> dict[str, Any]:
+    """Return the settings of the configuration file that a command knows.
+
+    Raises:
+        UsageError: a key that is not an option of the command, or of any command.
+    """
+    settings = configuration()
+    if settings.path is None:
+        return {}
+    known = {str(p.name) for p in command.params if p.param_type_name == "option"}
+    unknown_key = next((key for key in settings.commands.get(name, {}) if key not in known), None)
+    if unknown_key is not None:
+        raise UsageError(f"{settings.path}: {unknown_key} is not an option of {name}{nearest(unknown_key, known)}")
+    for key in settings.shared:
+        if key not in known and not any(key in options_of(other) for other in COMMANDS):
+            raise UsageError(f"{settings.path}: {key} is not an option of any command")
+    return {key: value for key, value in settings.of(name).items() if key in known}
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="normcli",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from normcli import __version__
+
+        sys.stdout.write(f"normcli {__version__}\n")
+        raise typer.Exit
+
+
+def _terminal_option(name: str) -> Any:
+    """Return a Typer option of `TerminalOptions`; every command takes it after its name as well."""
+    described = next(f for f in fields(TerminalOptions) if f.name == name)
+    info = info_of(described)
+    choices = choices_of(TerminalOptions).get(name)
+    return typer.Option(
+        *flags_of(described),
+        help=info.help,
+        metavar="|".join(choices) if choices else "" if name == "verbose" else info.metavar,
+        envvar=f"NORMCLI_{name.upper()}",
+        show_envvar=False,
+        show_default=bool(choices),
+        rich_help_panel="Every command",
+        count=name == "verbose",
+    )
+
+
+@app.callback()
+def _top(
+    context: typer.Context,
+    quiet: Annotated[bool, _terminal_option("quiet")] = False,
+    verbose: Annotated[int, _terminal_option("verbose")] = 0,
+    progress: Annotated[Literal["auto", "always", "never"], _terminal_option("progress")] = "auto",
+    log_file: Annotated[Path | None, _terminal_option("log_file")] = None,
+    debug: Annotated[bool, _terminal_option("debug")] = False,
+    version: bool = typer.Option(
+        False, "-V", "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+    ),
+) -> None:
+    """Compute exact dataset mean and std, and normalize images and tensors.
+
+    normcli stats photos/ -o stats.json
+
+    normcli show stats.json
+    """
+    context.obj = {"quiet": quiet, "verbose": verbose, "progress": progress, "log_file": log_file, "debug": debug}
+
+
+def _forget_stdout() -> None:
+    """Point stdout at nothing, so that the interpreter's last flush does not complain of the closed pipe."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _stand_in_for_closed_streams() -> None:
+    """Python gives None for a stream that was closed (`>&-`): then stdin is empty and writing to stdout fails."""
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # block characters on an ASCII stdout
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull)  # noqa: PTH123, SIM115 - for reading, so that a result cannot vanish
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115
+
+
+def _on_sigterm(signum: int, frame: FrameType | None) -> NoReturn:
+    _leave_at_the_next()
+    raise _Terminated
+
+
+def _on_sigint(signum: int, frame: FrameType | None) -> NoReturn:
+    _leave_at_the_next()
+    raise KeyboardInterrupt
+
+
+def _leave_at_the_next() -> None:
+    """A second signal, while the first is being answered, ends the process at once."""
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
+
+def _debugging(arguments: Sequence[str]) -> bool:
+    return "--debug" in arguments
+
+
+_SPARE = [bytearray(4 << 20)]  # address space for the words that say there is none left
+
+
+def _unraisable(found: "sys.UnraisableHookArgs") -> None:
+    """Say nothing of memory that gives out while something is tidied up: the error that led there has its line."""
+    if found.exc_type is not MemoryError:
+        sys.__unraisablehook__(found)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code; errors become one line on stderr."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in a shell's background it is ignored
+        signal.signal(signal.SIGINT, _on_sigint)
+    _stand_in_for_closed_streams()
+    sys.unraisablehook = _unraisable
+    try:
+        code = app(arguments, prog_name="normcli", standalone_mode=False)
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context else "normcli"
+        _complain(f"{path}: {_one_line(error.format_message())} (see: {path} --help)")
+        return 2
+    except NormcliError as error:
+        if _debugging(arguments):
+            traceback.print_exc()
+        short = shortage(error.__cause__) if error.__cause__ is not None and error.exit_code == 1 else None
+        _complain(f"normcli: {short or on_command_line(_one_line(str(error)))}")
+        return error.exit_code
+    except (BrokenPipeError, KeyboardInterrupt) as error:
+        _forget_stdout()
+        return 141 if isinstance(error, BrokenPipeError) else 143 if isinstance(error, _Terminated) else 130
+    except OSError as error:  # what the commands did not foresee: closed or full stdout
+        if _debugging(arguments):
+            traceback.print_exc()
+        if (short := shortage(error)) is not None:
+            _complain(f"normcli: {short}")
+            return 1
+        _complain(f"normcli: cannot write: {_one_line(str(error))}")
+        _forget_stdout()
+        return 5
+    except Exception as error:
+        _SPARE.clear()
+        if _debugging(arguments):
+            traceback.print_exc()
+        if (short := shortage(error)) is not None:
+            _complain(f"normcli: {short}")
+            return 1
+        _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
+        return 1
+    if code in (130, 143):
+        # readers may still be inside a decoder or a slow file system: leave without waiting for them
+        os._exit(code)
+    return int(code or 0)
+
+
+def shortage(error: BaseException) -> str | None:
+    """Say what the machine ran out of, where that is what an error means.
+
+    >>> shortage(RuntimeError("can't start new thread"))
+    'no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers'
+    """
+    text = str(error)
+    if isinstance(error, RuntimeError) and "start new thread" in text:
+        return "no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers"
+    if isinstance(error, OSError) and error.errno in (errno.ENFILE, errno.EMFILE):
+        return "too many open files (ulimit -n)"
+    # a library that does not find room shows as an ImportError, and NumPy's has 20 lines
+    words = "failed to map|allocate memory|C-extensions failed|shared object file"
+    unloaded = isinstance(error, ImportError | OSError) and re.search(words, text)
+    if isinstance(error, MemoryError) or unloaded or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return "not enough memory (ulimit -v, a container's limit): give more, or fewer --workers"
+    return None
+
+
+def on_command_line(text: str) -> str:
+    """Return an error with its parameters named as on the command line.
+
+    >>> on_command_line("`max_value`: must be positive; `weight` group requires `group_by`")
+    '--max-value: must be positive; --weight group requires --group-by'
+    """
+    return re.sub(r"`([a-z][a-z_]*)`", lambda name: f"--{name[1].replace('_', '-')}", text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _complain(line: str) -> None:
+    try:
+        from normcli.cli.messages import say
+    except (OSError, ImportError, MemoryError, SystemError):  # nothing is left, not even for a module of ours
+        with suppress(OSError):
+            os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))
+        return
+    say(line)
