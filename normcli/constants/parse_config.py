@@ -1,4 +1,4 @@
-"""Constants in other people's words, read back: files found in the wild, parsed and never executed."""
+"""Parser of constants in other tools' files: JSON, Python, YAML, TOML; parsed, never executed."""
 
 import ast
 import json
@@ -15,7 +15,7 @@ class Number(NamedTuple):
 
     Attributes:
         value: as float64.
-        unit: 0.001 for "0.485"; what rounding may have hidden is half of it.
+        unit: 0.001 for "0.485"; rounding may have changed the value by half of it.
     """
 
     value: float
@@ -23,7 +23,7 @@ class Number(NamedTuple):
 
 
 class ConfigConstants(NamedTuple):
-    """Mean and std found in a file.
+    """Mean and std in a file.
 
     Attributes:
         mean: per channel.
@@ -37,7 +37,7 @@ class ConfigConstants(NamedTuple):
 
 
 def number(text: str) -> Number:
-    """Read a decimal number with the unit of its last digit.
+    """Parse a decimal number with the unit of its last digit.
 
     >>> number(".485"), number("124"), number("1e-2")
     (Number(value=0.485, unit=0.001), Number(value=124.0, unit=1.0), Number(value=0.01, unit=0.01))
@@ -55,7 +55,7 @@ def number(text: str) -> Number:
 
 
 def numbers(texts: Sequence[str]) -> tuple[Number, ...]:
-    """Read numbers given apart by spaces or commas.
+    """Parse numbers separated by spaces or commas.
 
     >>> [n.value for n in numbers([".485,.456", ".406"])]
     [0.485, 0.456, 0.406]
@@ -73,16 +73,16 @@ def read_constants(text: str, name: str) -> list[ConfigConstants]:
         UsageError: no such pair.
     """
     try:
-        found = list(_in_json(json.loads(text, parse_float=_Token, parse_int=_Token), ""))
+        pairs = list(_in_json(json.loads(text, parse_float=_Token, parse_int=_Token), ""))
     except (ValueError, RecursionError):
         try:
-            found = list(_in_python(ast.parse(text), text))
+            pairs = list(_in_python(ast.parse(text), text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            found = []
-        found = found or list(_in_text(text))
-    if not found:
+            pairs = []
+        pairs = pairs or list(_in_text(text))
+    if not pairs:
         raise UsageError(f"{name}: no mean and std found (JSON, Python, YAML or TOML with lists of numbers)")
-    unique = {(one.mean, one.std): one for one in reversed(found)}
+    unique = {(pair.mean, pair.std): pair for pair in reversed(pairs)}
     return list(reversed(unique.values()))
 
 
@@ -90,7 +90,7 @@ class _Token(str):
     """A JSON number, as written."""
 
 
-# keys of mean -> its std: Hugging Face, timm and the rest, mm*, ours
+# key of a mean -> key of its std: Hugging Face; timm, normcli and most others; mm*
 _MEAN_KEYS = {"image_mean": "image_std", "mean": "std", "pixel_mean": "pixel_std"}
 
 
@@ -128,11 +128,11 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[ConfigConstants]:
     for node in ast.walk(tree):
         pair: tuple[ast.expr | None, ast.expr | None] = (None, None)
         if isinstance(node, ast.Call):
-            given = {word.arg: word.value for word in node.keywords if word.arg}
-            pair = _pair(given)
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
+            pair = _pair(keywords)
             if (
                 pair[0] is None
-                and _called(node) in ("Normalize", "from_stats", "Normalization")
+                and _function_name(node) in ("Normalize", "from_stats", "Normalization")
                 and len(node.args) >= 2
             ):
                 pair = node.args[0], node.args[1]
@@ -145,30 +145,30 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[ConfigConstants]:
             yield ConfigConstants(mean, std, f"line {getattr(node, 'lineno', 0)}")
     for name, row in names.items():
         std = names.get(name.replace("mean", "std").replace("MEAN", "STD"))
-        if _MEAN_NAME.search(name) and std is not None:  # `mean = 0` alone says nothing of images
+        if _MEAN_NAME.search(name) and std is not None:  # `mean = 0` alone need not be of images
             yield ConfigConstants(row, std, f"line {lines[name]}")
 
 
 _ARRAYS = {"array", "asarray", "tensor", "as_tensor", "Tensor", "FloatTensor", "tuple", "list"}
 
 
-def _called(node: ast.Call) -> str:
+def _function_name(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def _pair(given: dict[Any, ast.expr]) -> tuple[ast.expr | None, ast.expr | None]:
+def _pair(entries: dict[Any, ast.expr]) -> tuple[ast.expr | None, ast.expr | None]:
     for mean_key, std_key in _MEAN_KEYS.items():
-        if mean_key in given:
-            return given[mean_key], given.get(std_key)
+        if mean_key in entries:
+            return entries[mean_key], entries.get(std_key)
     return None, None
 
 
 def _evaluate(node: ast.expr, source: str, names: dict[str, tuple[Number, ...]]) -> tuple[Number, ...] | None:
-    """The numbers of a list, tuple, name, tensor(...) or array(...) of them; None for anything else."""
+    """Return the numbers of a list, tuple, name, tensor(...) or array(...); None for anything else."""
     if isinstance(node, ast.Name):
         return names.get(node.id)
     if isinstance(node, ast.Call):
-        if len(node.args) != 1 or _called(node) not in _ARRAYS:
+        if len(node.args) != 1 or _function_name(node) not in _ARRAYS:
             return None
         return _evaluate(node.args[0], source, names)
     if isinstance(node, ast.ListComp | ast.GeneratorExp) and len(node.generators) == 1:
@@ -186,8 +186,8 @@ def _evaluate(node: ast.expr, source: str, names: dict[str, tuple[Number, ...]])
     else:
         cells = node.elts if isinstance(node, ast.List | ast.Tuple) else [node]
         row = [_arithmetic(cell, source, {}) for cell in cells]
-    known = tuple(value for value in row if value is not None)
-    return known if known and len(known) == len(row) else None
+    numbers_ = tuple(value for value in row if value is not None)
+    return numbers_ if numbers_ and len(numbers_) == len(row) else None
 
 
 def _arithmetic(node: ast.expr, source: str, names: dict[str, Number]) -> Number | None:
@@ -223,7 +223,7 @@ _LIST = rf"\s*[\"']?\s*[:=]\s*[\[(\"']?\s*({_NUMBER}(?:[\s,]+{_NUMBER})*)"
 
 
 def _in_text(text: str) -> Iterator[ConfigConstants]:
-    """Lines such as `mean: [0.485, 0.456, 0.406]`, each with the next std."""
+    """Yield pairs from lines such as `mean: [0.485, 0.456, 0.406]`, each with the next std."""
     flow = re.sub(r"\n\s*-\s+", " ", text)  # a YAML list with one number a line
     for match in re.finditer(rf"(?i)mean{_LIST}", flow):
         std = re.search(rf"(?i)std{_LIST}", flow[match.end() :])

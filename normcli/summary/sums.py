@@ -81,7 +81,9 @@ def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: S
     seen: dict[str, str] = {}
     for summary, name in zip(added, names, strict=True):
         digest = str(summary.state.get("digest", _NO_DIGEST))
-        if digest != _NO_DIGEST and digest in seen:
+        if summary.shards is not None or digest == _NO_DIGEST:  # two shards may well hold copies of one image
+            continue
+        if digest in seen:
             conflicts["images"] = (
                 f"{seen[digest]} and {name} are of the same images, which would count double (force adds them anyway)"
             )

@@ -21,7 +21,7 @@ INSTALL = {
     **dict.fromkeys(("safetensors", "ml_dtypes"), 'pip install "normcli[safetensors]"'),
     **dict.fromkeys(("fsspec", "aiohttp"), 'pip install "normcli[remote]"'),
     **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
-    **dict.fromkeys(("albumentations", "torchvision", "cv2", "kornia"), "pip install albumentations"),
+    **dict.fromkeys(("albumentations", "torchvision", "cv2", "kornia", "keras", "timm"), "pip install albumentations"),
     "pyarrow": 'pip install "normcli[parquet]"',
     "distributed": 'pip install "normcli[dask]"',
     "zstandard": 'pip install "normcli[zst]"',

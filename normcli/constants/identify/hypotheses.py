@@ -1,4 +1,4 @@
-"""The ways to read constants: what each would be in every convention, range and order, rightly or by mistake."""
+"""Hypotheses of what constants are: their values in every convention, range and order, rightly or by mistake."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,22 +6,24 @@ from dataclasses import dataclass
 
 from normcli.constants.parse_config import Number
 from normcli.summary import Summary
+from normcli.summary.channels import channel_order
 from normcli.summary.remarks import CONVENTIONS
 
-_COARSEST = 0.01  # fewer than two decimals say nothing
+_COARSEST = 0.01  # in 0-1: fewer than two decimals cannot identify anything
+_FLOAT32 = 1e-6  # relative: numbers that went through float32
 
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One way to read constants: what they would be if this way were right.
+    """One explanation of constants: what they would be if it were right.
 
     Attributes:
         convention: "pooled_population", …
         range, factor: "0-255" and 255.
-        order: the channel that stands at each place.
-        mean, std: what the constants would be.
-        own: the right mean and std of these channels, in the range of `mean`.
-        mistake: what is wrong when they are that, in words; "" where nothing is.
+        order: the channel at each position.
+        mean, std: the constants that it predicts.
+        own: the correct mean and std of these channels, in the range of `mean`.
+        mistake: what is wrong with constants that are these; "" if nothing is.
     """
 
     convention: str
@@ -50,22 +52,23 @@ def _ranges(summary: Summary) -> dict[str, float]:
 
 
 def available_conventions(summary: Summary, with_std: bool) -> Iterator[tuple[str, list[float], list[float]]]:
-    """Each convention that these statistics hold: name, mean, std."""
+    """Yield each convention that these statistics contain: name, mean, std."""
     for name in CONVENTIONS:
-        found = summary.conventions.get(name) or ({"mean": summary.mean, "std": summary.std} if "_pop" in name else {})
-        mean, std = found.get("mean"), found.get("std")
+        pooled = {"mean": summary.mean, "std": summary.std} if name == summary.convention else {}
+        numbers = summary.conventions.get(name) or pooled
+        mean, std = numbers.get("mean"), numbers.get("std")
         if mean is not None and (std is not None or not with_std):
             yield name, mean, std or summary.std
 
 
 def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
-    """Every way to read constants; in each range and order the right one first."""
+    """Yield every hypothesis; in each range and order the correct one first."""
     orders = _orders(summary)
     for convention, mean, std in available_conventions(summary, with_std):
-        for words, f in _ranges(summary).items():
+        for range_, f in _ranges(summary).items():
             for order in orders:
                 m, s = [f * mean[c] for c in order], [f * std[c] for c in order]
-                where = (convention, words, f, order)
+                where = (convention, range_, f, order)
                 yield Hypothesis(*where, m, s, (m, s))
                 if not with_std:
                     continue
@@ -85,7 +88,7 @@ def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
 
 
 def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
-    """How far rounding may have moved each value, also where it was rounded in 0-1 and then multiplied."""
+    """Return how far rounding may have moved each value, also if it was rounded in 0-1 and then multiplied."""
     coarse = _COARSEST * factor / 2
     units = [v.unit for v in values]
     if factor > 1:
@@ -93,48 +96,47 @@ def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
             if all(abs(round(v.value / factor, digits) - v.value / factor) <= v.unit / 2 / factor for v in values):
                 units = [max(u, factor * 10.0**-digits) for u in units]
                 break
-    # 1e-6: numbers that went through float32
-    return [min(max(u / 2, 1e-6 * abs(v.value)) * (1 + 1e-6), coarse) for u, v in zip(units, values, strict=True)]
+    return [min(max(u / 2, _FLOAT32 * abs(v.value)) * (1 + 1e-6), coarse) for u, v in zip(units, values, strict=True)]
 
 
-def matches_digits(reading: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
-    """Say whether constants are what a reading predicts, within the rounding of their digits."""
+def matches_digits(hypothesis: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
+    """Return True if constants are what a hypothesis predicts, within the rounding of their digits."""
 
     def fits(values: Sequence[Number], truth: list[float]) -> bool:
-        allowed = _tolerances(values, reading.factor)
+        allowed = _tolerances(values, hypothesis.factor)
         return all(abs(v.value - t) <= a for v, t, a in zip(values, truth, allowed, strict=True))
 
-    return fits(mean, reading.mean) and (std is None or fits(std, reading.std))
+    return fits(mean, hypothesis.mean) and (std is None or fits(std, hypothesis.std))
 
 
-def mean_distance(reading: Hypothesis, mean: Sequence[Number]) -> float:
-    """The largest shift of a mean, in standard deviations."""
-    rows = zip(mean, reading.mean, reading.own[1], strict=True)
+def mean_distance(hypothesis: Hypothesis, mean: Sequence[Number]) -> float:
+    """Return the largest shift of a mean, in standard deviations."""
+    rows = zip(mean, hypothesis.mean, hypothesis.own[1], strict=True)
     return max((abs(v.value - m) / s if s else 0.0 if v.value == m else math.inf) for v, m, s in rows)
 
 
-def std_distance(reading: Hypothesis, std: Sequence[Number] | None) -> float:
-    """The largest |log(std given / std)|; 0 where none was given."""
+def std_distance(hypothesis: Hypothesis, std: Sequence[Number] | None) -> float:
+    """Return the largest |log(std / predicted std)|; 0 without std."""
     if std is None:
         return 0.0
     return max(
-        abs(math.log(v.value / s)) if 0 < s < math.inf else math.inf for v, s in zip(std, reading.std, strict=True)
+        abs(math.log(v.value / s)) if 0 < s < math.inf else math.inf for v, s in zip(std, hypothesis.std, strict=True)
     )
 
 
-def distance_of(reading: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
-    """How far constants are from a reading: the larger of both distances."""
-    return max(mean_distance(reading, mean), std_distance(reading, std))
+def distance_of(hypothesis: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
+    """Return how far constants are from a hypothesis: the larger of both distances."""
+    return max(mean_distance(hypothesis, mean), std_distance(hypothesis, std))
 
 
 def find_misplaced(clean: list[Hypothesis], mean: Sequence[Number], std: Sequence[Number] | None) -> list[Hypothesis]:
-    """Every number is one of this dataset's, at least half in their place, the rest elsewhere: say which."""
-    for reading in clean:
-        given = [("mean", mean), *([("std", std)] if std is not None else [])]
-        truth = {"mean": reading.mean, "std": reading.std}
+    """Return a hypothesis of misplaced numbers: all are this dataset's, at least half in place."""
+    for hypothesis in clean:
+        rows = [("mean", mean), *([("std", std)] if std is not None else [])]
+        truth = {"mean": hypothesis.mean, "std": hypothesis.std}
         wrong, right = [], 0
-        for row, values in given:
-            allowed = _tolerances(values, reading.factor)
+        for row, values in rows:
+            allowed = _tolerances(values, hypothesis.factor)
             for c, (value, slack) in enumerate(zip(values, allowed, strict=True)):
                 if abs(value.value - truth[row][c]) <= slack:
                     right += 1
@@ -147,12 +149,11 @@ def find_misplaced(clean: list[Hypothesis], mean: Sequence[Number], std: Sequenc
                 ]
                 wrong.append(f"the {row} of channel {c + 1} holds {homes[0]}" if homes else "")
         if wrong and all(wrong) and right >= len(wrong):
-            parts = (reading.convention, reading.range, reading.factor, reading.order)
-            return [Hypothesis(*parts, reading.mean, reading.std, reading.own, "; ".join(wrong))]
+            parts = (hypothesis.convention, hypothesis.range, hypothesis.factor, hypothesis.order)
+            return [Hypothesis(*parts, hypothesis.mean, hypothesis.std, hypothesis.own, "; ".join(wrong))]
     return []
 
 
 def order_name(summary: Summary, order: Sequence[int]) -> str:
-    """An order of channels in words: "RGB", "BGR", "5 bands"."""
-    names = [summary.channels[c] for c in order]
-    return "".join(names) if len(names) < 5 else f"{len(names)} bands"
+    """Return an order of channels as text: "RGB", "BGR", "5 bands"."""
+    return channel_order([summary.channels[c] for c in order])

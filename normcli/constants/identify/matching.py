@@ -1,0 +1,246 @@
+"""`check`: compare constants with every hypothesis, and say which explains them."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from normcli.constants.identify.hypotheses import (
+    Hypothesis,
+    available_conventions,
+    distance_of,
+    find_misplaced,
+    hypotheses,
+    matches_digits,
+    mean_distance,
+    order_name,
+    std_distance,
+)
+from normcli.constants.identify.publications import describe_preset, find_preset, suspect_typo
+from normcli.constants.identify.result import CheckResult
+from normcli.constants.parse_config import Number, number
+from normcli.constants.presets import PRESETS
+from normcli.errors import UsageError
+from normcli.summary import Summary, SummarySource
+from normcli.summary.remarks import CONVENTIONS
+from normcli.summary.summary import as_summary
+
+TOLERANCE = 0.1  # largest distance that is "close", in standard deviations
+
+# thresholds of the judgment between hypotheses within the tolerance
+_ORDER_FACTOR = 2.0  # another channel order at most this much farther: the order is uncertain
+_DOCUMENTED_FACTOR = 1.5  # the stds of another convention nearer by this factor: a remark beside the documented one
+_RIVAL_FACTOR, _RIVAL_MARGIN = 2.0, 0.005  # stds of another family within best * factor + margin rival the best
+_RIVAL_ERRORS = 3.0  # or within this many standard errors of the mean of image stds
+_MISTAKE_SHARE = 0.5  # of the tolerance: a mistake must explain the constants better than a clean hypothesis
+
+FAMILIES = {
+    "pooled_population": "pooled",
+    "pooled_sample": "pooled",
+    "mean_of_image_stds": "mean of per-image stds",
+    "mean_of_image_sample_stds": "mean of per-image stds",
+    "root_mean_image_variance": "root of the mean per-image variance",
+}
+
+
+class _Constants(NamedTuple):
+    """The constants to identify, with the dataset: what every step below needs."""
+
+    summary: Summary
+    mean: Sequence[Number]
+    std: Sequence[Number] | None
+    preset: str  # name of published constants with these values, or ""
+
+    def distance(self, hypothesis: Hypothesis) -> float:
+        return distance_of(hypothesis, self.mean, self.std)
+
+
+def check(
+    summary: SummarySource,
+    mean: Sequence[Number | float],
+    std: Sequence[Number | float] | None = None,
+    *,
+    preset: str = "",
+    tolerance: float = TOLERANCE,
+) -> CheckResult:
+    """Identify constants: the convention, range and channel order that they match.
+
+    Args:
+        summary: the dataset's statistics, or the path of their file.
+        mean: per channel, as written; a float stands for its shortest decimal.
+        std: per channel, or None to compare only the means.
+        preset: name of the published constants, if they were chosen by name.
+        tolerance: distance within which constants are "close", in standard deviations.
+
+    Returns:
+        The verdict, what was identified, and remarks.
+
+    Raises:
+        UsageError: a wrong number of values, or a std that is not positive.
+        StatisticsFileError: a file that is missing or damaged.
+
+    >>> import normcli
+    >>> normcli.check("stats.json", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).verdict  # doctest: +SKIP
+    'close'
+    """
+    summary = as_summary(summary)
+    means, stds = _as_written(mean), None if std is None else _as_written(std)
+    _check_values(summary, means, stds)
+    constants = _Constants(summary, means, stds, preset or find_preset(means, stds))
+    candidates = list(hypotheses(summary, stds is not None))
+    clean = [h for h in candidates if not h.mistake]
+    remarks = _missing_conventions(summary)
+    exact = [h for h in clean if matches_digits(h, means, stds)]
+    if exact:
+        return _result(constants, "match", exact, remarks)
+    near = sorted((h for h in clean if constants.distance(h) <= tolerance), key=constants.distance)
+    if near:
+        return _judge_near(constants, near, remarks)
+    mistakes = [h for h in candidates if h.mistake]
+    wrong = [h for h in mistakes if matches_digits(h, means, stds)][:1]
+    wrong = wrong or find_misplaced(clean, means, stds)
+    wrong = wrong or [h for h in mistakes if constants.distance(h) <= tolerance * _MISTAKE_SHARE][:1]
+    if wrong:
+        return _result(constants, "mistake", wrong, remarks)
+    nearest = sorted(clean, key=constants.distance)[:1]
+    typo = [] if constants.preset else suspect_typo(means, stds)
+    return _result(constants, "none", nearest, [*remarks, *typo])
+
+
+def _as_written(values: Sequence[Number | float]) -> list[Number]:
+    return [v if isinstance(v, Number) else number(repr(float(v))) for v in values]
+
+
+def _check_values(summary: Summary, mean: Sequence[Number], std: Sequence[Number] | None) -> None:
+    count, names = len(summary.channels), " ".join(summary.channels)
+    for what, row in (("mean", mean), ("std", std)):
+        if row is not None and len(row) != count:
+            raise UsageError(f"{what}: {len(row)} value{'s' * (len(row) != 1)} for {count} ({names}) (give {count})")
+    for name, value in zip(summary.channels, std or (), strict=False):
+        if not value.value > 0:
+            raise UsageError(f"std: must be above 0 to divide by, not {value.value:g} ({name})")
+
+
+def _judge_near(constants: _Constants, near: list[Hypothesis], remarks: list[str]) -> CheckResult:
+    """Choose among hypotheses within the tolerance, or state that the data cannot decide."""
+    documented = PRESETS[constants.preset].convention if constants.preset else ""
+    of_publication = [h for h in near if h.convention == documented]
+    best = (of_publication or near)[0]
+    same = [h for h in near if h.order == best.order and h.range == best.range]
+    reordered = [h for h in near if h.order != best.order][:1]
+    if reordered and constants.distance(reordered[0]) > _ORDER_FACTOR * constants.distance(best):
+        reordered = []
+    if of_publication and documented in CONVENTIONS:
+        return _judge_documented(constants, best, same, reordered, remarks)
+    std = constants.std
+    same.sort(key=lambda h: std_distance(h, std))
+    best = same[0]
+    family = FAMILIES[best.convention]
+    limit = max(
+        _RIVAL_FACTOR * std_distance(best, std) + _RIVAL_MARGIN, _RIVAL_ERRORS * sampling_error(constants.summary)
+    )
+    rivals = [h for h in same if FAMILIES[h.convention] != family and std_distance(h, std) <= limit]
+    named = [h for h in same if FAMILIES[h.convention] == family]
+    if std is None:  # the mean alone: every convention with this mean, which for images of one size are all
+        nearest = mean_distance(near[0], constants.mean)
+        named, rivals = [h for h in same if mean_distance(h, constants.mean) <= nearest + 1e-9], []
+    if rivals:
+        remarks = [*remarks, *_describe_error(constants.summary)]
+    verdict = "uncertain" if rivals or reordered else "close"
+    return _result(constants, verdict, named + rivals, remarks, reordered)
+
+
+def _judge_documented(
+    constants: _Constants, best: Hypothesis, same: list[Hypothesis], reordered: list[Hypothesis], remarks: list[str]
+) -> CheckResult:
+    """Name the convention that the publication documents; remark if the data speak for another one."""
+    family = FAMILIES[best.convention]
+    named = [h for h in same if FAMILIES[h.convention] == family]
+    named.sort(key=lambda h: h.convention != best.convention)
+    std = constants.std
+    better = [h for h in same if std_distance(h, std) < std_distance(best, std) / _DOCUMENTED_FACTOR]
+    if better:
+        nearer = better[0].convention.replace("_", " ")
+        remarks = [
+            *remarks,
+            f"named by its publication; by the stds alone, {nearer} of these images is nearer",
+            *_describe_error(constants.summary),
+        ]
+    return _result(constants, "uncertain" if reordered else "close", named, remarks, reordered)
+
+
+def sampling_error(summary: Summary) -> float:
+    """Return the relative standard error of the mean of image stds over another sample of as many images."""
+    conventions = summary.conventions
+    roots = (conventions.get("root_mean_image_variance") or {}).get("std")
+    means = (conventions.get("mean_of_image_stds") or {}).get("std")
+    if not roots or not means or summary.images < 1:
+        return 0.0
+    pairs = [(r, m) for r, m in zip(roots, means, strict=True) if m > 0]
+    return max((math.sqrt(max(0.0, r * r - m * m) / summary.images) / m for r, m in pairs), default=0.0)
+
+
+def _describe_error(summary: Summary) -> list[str]:
+    error = sampling_error(summary)
+    if not error:
+        return []
+    return [f"another {summary.images:,} images would move the mean of image stds by about {error:.1%}"]
+
+
+def _missing_conventions(summary: Summary) -> list[str]:
+    available = {name for name, _, _ in available_conventions(summary, True)}
+    missing = [name.replace("_", " ") for name in CONVENTIONS if name not in available]
+    return [f"these statistics contain no {', '.join(missing)}: not compared"] if missing else []
+
+
+def _result(
+    constants: _Constants,
+    verdict: str,
+    chosen: list[Hypothesis],
+    remarks: list[str],
+    reordered: Sequence[Hypothesis] = (),
+) -> CheckResult:
+    summary, mean, std = constants.summary, constants.mean, constants.std
+    first = chosen[0]
+    orders = list(dict.fromkeys(order_name(summary, h.order) for h in [*chosen, *reordered]))
+    of_range = [h for h in chosen if h.range == first.range]
+    distance = constants.distance(first)
+    own_mean, own_std = first.own
+    if verdict == "none":
+        where = f"{first.convention.replace('_', ' ')}, {first.range}, {orders[0]}"
+        remarks = [f"nearest, and shown above: {where}", *remarks]
+    return CheckResult(
+        verdict=verdict,
+        conventions=[] if verdict == "none" else list(dict.fromkeys(h.convention for h in of_range)),
+        range="" if verdict == "none" else first.range,
+        order=" or ".join(orders),
+        preset=constants.preset,
+        mistake=first.mistake,
+        distance=distance if math.isfinite(distance) else None,
+        shift=[(v.value - m) / s if s else 0.0 for v, m, s in zip(mean, own_mean, own_std, strict=True)],
+        ratio=None if std is None else [v.value / s if s else 0.0 for v, s in zip(std, own_std, strict=True)],
+        mean=own_mean,
+        std=own_std,
+        normalized=_normalized(constants, first),
+        remarks=[*remarks, *describe_preset(constants.preset, verdict)],
+    )
+
+
+def _normalized(constants: _Constants, hypothesis: Hypothesis) -> dict[str, list[float | None]]:
+    """Return pooled mean and std, and the extremes, of this dataset once normalized by the constants."""
+    summary, mean, std = constants.summary, constants.mean, constants.std
+
+    def normalize(values: Sequence[float | None], shifted: bool = True) -> list[float | None]:
+        out: list[float | None] = []
+        for position, channel in enumerate(hypothesis.order):
+            value = values[channel]
+            divisor = std[position].value if std is not None else 1.0
+            offset = mean[position].value if shifted else 0.0
+            out.append(None if value is None else (value * hypothesis.factor - offset) / divisor)
+        return out
+
+    return {
+        "mean": normalize(summary.mean),
+        "std": normalize(summary.std, shifted=False),
+        "min": normalize(summary.min),
+        "max": normalize(summary.max),
+    }

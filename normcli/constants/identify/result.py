@@ -1,0 +1,48 @@
+"""The result of `check`: what constants were identified as."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckResult:
+    """What constants were identified as.
+
+    Attributes:
+        verdict: "match", "close", "uncertain", "mistake" or "none".
+        conventions: the conventions that fit; several where neither digits nor data distinguish them.
+        range: "0-1", "0-255", "0-65535" or "raw units".
+        order: "RGB", "BGR", …; "RGB or BGR" where they are too alike to distinguish.
+        preset: name of the published constants with these values, or "".
+        mistake: what is in the wrong place, or "".
+        distance: distance from the first convention named; None without any hypothesis.
+        shift: per channel in the order of the constants, (mean - predicted mean) / predicted std.
+        ratio: per channel, std / predicted std; None where no std was given.
+        mean, std: this dataset's own in that convention, range and order.
+        normalized: pooled mean and std, and the range, of this dataset's pixels once normalized by the constants: per
+            channel in the order of the constants.
+        remarks: sentences.
+    """
+
+    verdict: str
+    conventions: list[str] = field(default_factory=list)
+    range: str = ""
+    order: str = ""
+    preset: str = ""
+    mistake: str = ""
+    distance: float | None = None
+    shift: list[float] = field(default_factory=list)
+    ratio: list[float] | None = None
+    mean: list[float] = field(default_factory=list)
+    std: list[float] = field(default_factory=list)
+    normalized: dict[str, list[float | None]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool:
+        """Return True if the constants are this dataset's, in some convention, and not mistaken."""
+        return self.verdict in ("match", "close", "uncertain")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values."""
+        return {"schema": "normcli/check/1", **asdict(self)}

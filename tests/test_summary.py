@@ -1,0 +1,152 @@
+"""`Summary` in Python: how it shows itself, its groups and histograms, and paths accepted in its place."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from normcli.constants.compare import GroupDifference
+from normcli.errors import MissingExtraError, StatisticsFileError, UsageError
+from normcli.summary import GroupSummary, Summary
+from normcli.tally import Tally
+from tests.support.images import encoded, photograph
+
+SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "max_value": None}
+
+
+@pytest.fixture
+def summary(folder: Path) -> Summary:
+    (folder / "dog/one-more.png").write_bytes(encoded(photograph(seed=99)))
+    return normcli.stats(folder, by="folder")
+
+
+def summary_of(*images: np.ndarray[Any, Any], group: str | None = None) -> Summary:
+    tally = Tally()
+    for image in images:
+        tally.count(image, group=group)
+    return Summary.of(tally, SETTINGS, {})
+
+
+def test_repr_is_one_short_line() -> None:
+    summary = summary_of(photograph(), photograph(seed=1))
+    numbers = r"(\.\d{3} ?){3}"
+    assert re.fullmatch(rf"<Summary 2 images, RGB, mean {numbers}, std {numbers}>", repr(summary))
+    assert "incomplete" in repr(replace(summary, complete=False))
+    many = summary_of(np.full((2, 2, 9), 40000, np.uint16))
+    assert repr(many) == "<Summary 1 image, 9 bands, mean .610 .610 .610 .610 …, std .000 .000 .000 .000 …>"
+    assert "mean 1.5e+04" in repr(summary_of(np.full((2, 2, 1), 15000, np.float32)))
+
+
+def test_html_is_a_small_escaped_table(summary: Summary) -> None:
+    text = replace(summary, channels=["<b>", "G", "B"])._repr_html_()
+    assert text.count("<tr>") == 4 and "&lt;b&gt;" in text and "<b>" not in text
+    assert f"{summary.mean[1]:.4g}" in text and len(text) < 1200
+    unknown = replace(summary, min=[None] * 3)
+    assert unknown._repr_html_().count("<td>–</td>") == 3
+
+
+def test_format_is_what_show_prints(summary: Summary) -> None:
+    text = summary.format("torchvision")
+    assert str(summary.mean) in text
+    short = summary.format("torchvision", digits=4)
+    assert f"mean={[float(f'{m:.4g}') for m in summary.mean]}" in short
+    assert "mean of image stds" in summary.format("yaml", convention="mean_of_image_stds")
+    with pytest.raises(UsageError, match="did you mean 'torchvision'"):
+        summary.format("torchvison")
+    with pytest.raises(UsageError, match="digits: must be at least 1"):
+        summary.format("yaml", digits=0)
+
+
+@pytest.mark.parametrize("exporter", ["keras", "onnx", "opencv", "mmcv", "kaldi", "csv", "env", "huggingface"])
+def test_digits_hold_for_every_number(summary: Summary, exporter: str) -> None:
+    text = summary.format(exporter, digits=3)
+    text = "\n".join(line for line in text.splitlines() if "rescale" not in line and not line.startswith("#"))
+    for number in re.findall(r"\d+\.\d+", text):
+        assert len(number.replace(".", "").strip("0")) <= 3, number
+
+
+def test_a_group_has_statistics_and_exports(summary: Summary, folder: Path) -> None:
+    cats = summary.group("cat")
+    alone = normcli.stats(folder / "cat")
+    assert isinstance(cats, GroupSummary)
+    assert (cats.images, cats.mean, cats.std) == (alone.images, alone.mean, alone.std)
+    text = summary.format("torchvision", group="cat")
+    assert str(cats.mean) in text and f"over {cats.images} images (group 'cat')" in text
+    with pytest.raises(UsageError, match="did you mean 'cat'"):
+        summary.group("cats")
+    with pytest.raises(UsageError, match="no groups"):
+        alone.group("cat")
+    with pytest.raises(UsageError, match="pooled statistics only"):
+        summary.format("yaml", group="cat", convention="mean_of_image_stds")
+
+
+def test_histograms_count_every_pixel() -> None:
+    image = photograph()
+    summary = summary_of(image, photograph(channels=1, seed=2))
+    for c, name in enumerate("RGB"):
+        counts, edges = summary.histogram(name)
+        expected = np.bincount(image[:, :, c].ravel(), minlength=256)
+        expected += np.bincount(photograph(channels=1, seed=2).ravel(), minlength=256)
+        assert np.array_equal(counts, expected)
+        assert np.allclose(edges, np.arange(257) / 255)
+        assert np.array_equal(summary.histogram(c)[0], counts)
+    assert summary.histogram(0, 16)[0].sum() == summary.pixels
+    raw = summary_of(np.linspace(-3, 5, 64, dtype=np.float32).reshape(8, 8, 1))
+    counts, edges = raw.histogram(0, 8)
+    assert counts.sum() == 64 and (edges[0], edges[-1]) == (-3, 5)
+    for channel, bins in (("X", 4), (3, 4), (-1, 4), (0, 0)):
+        with pytest.raises(UsageError):
+            summary.histogram(channel, bins)  # type: ignore[arg-type]
+
+
+class Axes:
+    """What `plot` needs of Matplotlib's axes."""
+
+    def __init__(self) -> None:
+        self.drawn: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments, **options: self.drawn.append(name)
+
+
+def test_plot_draws_every_channel(summary: Summary, monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = Axes()
+    assert summary.plot(axes) is axes
+    assert axes.drawn.count("stairs") == axes.drawn.count("axvline") == 3
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"normcli\[plot\]"):
+        summary.plot()
+
+
+def test_report_writes_the_page(summary: Summary, tmp_path: Path) -> None:
+    pytest.importorskip("jinja2", reason="jinja2 is not installed here")
+    summary.report(tmp_path / "page.html", title="cats & dogs")
+    text = (tmp_path / "page.html").read_text()
+    assert "cats &amp; dogs" in text and text.startswith("<!doctype html>")
+
+
+def test_paths_are_accepted_wherever_a_summary_is(folder: Path, summary: Summary, tmp_path: Path) -> None:
+    cats, dogs = normcli.stats(folder / "cat"), normcli.stats(folder / "dog")
+    a, b = tmp_path / "a.json", str(tmp_path / "b.json")
+    cats.save(a)
+    dogs.save(b)
+    both = cats + dogs
+    assert normcli.load(a) == cats == Summary.load(str(a))
+    assert normcli.merge(a, b).to_json() == normcli.merge(a, dogs).to_json() == both.to_json()
+    assert normcli.merge(both, minus=b).to_json() == normcli.merge(both, minus=[dogs]).to_json() == cats.to_json()
+    assert normcli.diff(a, b) == normcli.diff(cats, dogs)
+    assert normcli.check(a, cats.mean, cats.std) == normcli.check(cats, cats.mean, cats.std)
+    with pytest.raises(StatisticsFileError, match="no such file"):
+        normcli.merge(a, tmp_path / "absent.json")
+
+
+def test_differences_of_groups_are_typed(summary: Summary) -> None:
+    other = replace(summary, groups={"cat": replace(summary.groups["cat"], images=1), "owl": summary.groups["dog"]})
+    found = normcli.diff(summary, other).groups
+    assert found["owl"] == GroupDifference(images=(0, summary.groups["dog"].images))
+    assert found["cat"].shift == [0.0] * 3 and found["cat"].images == (6, 1)
+    assert normcli.diff(summary, other).to_dict()["groups"]["owl"]["shift"] is None
