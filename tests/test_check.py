@@ -155,10 +155,10 @@ def test_statistics_without_per_image_sums_say_so(summary: Summary) -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
-        ([0.1], [0.1], "mean: 1 value for 3"),
-        ([0.1, 0.2, 0.3], [0.1, 0.2], "std: 2 values for 3"),
-        ([0.1, 0.2, 0.3], [0.1, 0.0, 0.2], r"std: must be above 0 .* 0 \(G\)"),
-        ([0.1, 0.2, 0.3], [0.1, 0.2, -1.0], r"std: must be above 0 .* -1 \(B\)"),
+        ([0.1], [0.1], "`mean`: 1 value for 3"),
+        ([0.1, 0.2, 0.3], [0.1, 0.2], "`std`: 2 values for 3"),
+        ([0.1, 0.2, 0.3], [0.1, 0.0, 0.2], r"`std`: must be above 0 .* 0 \(G\)"),
+        ([0.1, 0.2, 0.3], [0.1, 0.2, -1.0], r"`std`: must be above 0 .* -1 \(B\)"),
     ],
 )
 def test_what_cannot_be_is_refused(mean: list[float], std: list[float], words: str, summary: Summary) -> None:
@@ -231,7 +231,7 @@ def test_a_config_is_read(saved: Path, run: Run) -> None:
     [
         ([], b"the constants to check"),
         (["--preset", "imagnet"], b"did you mean 'imagenet'"),
-        (["--preset", "mnist"], b"mean: 1 value for 3"),
+        (["--preset", "mnist"], b"--mean: 1 value for 3"),
         (["--std", "1"], b"--std requires --mean"),
         (["--mean", "a"], b"not a number"),
         (["--config", "absent.py"], b"no such file"),

@@ -56,11 +56,11 @@ class TestSchema:
         cats, dogs = normcli.stats(several / "cat"), normcli.stats(several / "dog")
         files = {
             "plain": normcli.stats(several),
-            "groups": normcli.stats(several, by="folder"),
+            "groups": normcli.stats(several, group_by="folder"),
             "weights": normcli.stats(several, weight="image"),
-            "equal groups": normcli.stats(several, weight="group", by="folder"),
+            "equal groups": normcli.stats(several, weight="group", group_by="folder"),
             "sample": normcli.stats(several, sample="6"),
-            "too small a sample": normcli.stats(several, sample="1"),
+            "too small a sample": normcli.stats(several / "cat", sample="1"),
             "gray": normcli.stats(several, color="gray"),
             "shard": shards[0],
             "shards": normcli.merge(*shards[:3]),

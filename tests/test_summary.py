@@ -21,7 +21,7 @@ SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "max_value": None}
 @pytest.fixture
 def summary(folder: Path) -> Summary:
     (folder / "dog/one-more.png").write_bytes(encoded(photograph(seed=99)))
-    return normcli.stats(folder, by="folder")
+    return normcli.stats(folder, group_by="folder")
 
 
 def summary_of(*images: np.ndarray[Any, Any], group: str | None = None) -> Summary:
@@ -57,7 +57,7 @@ def test_format_is_what_show_prints(summary: Summary) -> None:
     assert "mean of image stds" in summary.format("yaml", convention="mean_of_image_stds")
     with pytest.raises(UsageError, match="did you mean 'torchvision'"):
         summary.format("torchvison")
-    with pytest.raises(UsageError, match="digits: must be at least 1"):
+    with pytest.raises(UsageError, match="`digits`: must be at least 1"):
         summary.format("yaml", digits=0)
 
 

@@ -1,7 +1,7 @@
-"""How pixels are mapped: every scheme is one function that returns an `Affine`, y = x*scale + shift per channel.
+"""Every scheme is one function that returns an `Affine`: y = x*scale + shift per channel.
 
-x are levels as stored: 0-255, 0-65535, or raw units for float images. One kernel serves all schemes, the
-inverse is free, and so is folding the map into a network's first convolution.
+x are levels as stored: 0-255, 0-65535, or raw units for float images. So one kernel is enough for all schemes, and
+the inverse is free, as is folding the map into a network's first convolution.
 """
 
 import math
@@ -19,11 +19,11 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Image:
-    """What a scheme may know of one image.
+    """Facts about one image that a scheme may use.
 
     Attributes:
         names: of the channels.
-        white_level: level of full intensity: 255, 65535, the range given; None for floats in raw units.
+        white_level: level of full intensity: 255, 65535 or the setting; None for floats in raw units.
         histogram: (C, bins) counts of an integer image; None for floats.
         pixels: finite values (N, C) of a float image; None for integers.
     """
@@ -34,28 +34,28 @@ class Image:
     pixels: Array | None = None
 
     def full(self) -> float:
-        """Level of full intensity.
+        """Return the level of full intensity.
 
         Raises:
             InputError: a float image has none.
         """
         if self.white_level is None:
-            raise InputError("no-range", "a float image has no level of full intensity: give one with --max-value")
+            raise InputError("no-range", "a float image has no level of full intensity (--max-value sets one)")
         return float(self.white_level)
 
     def columns(self, per: str) -> list[tuple[Array, Array]]:
-        """Sorted values and their counts: of each channel, or with per="image" of all channels together."""
+        """Return sorted values and their counts: of each channel, or with per="image" of all channels together."""
         if per not in ("channel", "image"):
-            raise UsageError(f"per {per!r}: choose from channel, image")
+            raise UsageError(f"per {per!r}: must be one of channel, image")
         count = len(self.names)
         if self.histogram is not None:
             rows = self.histogram if per == "channel" else self.histogram.sum(axis=0, keepdims=True)
-            found = [(np.flatnonzero(row), row[np.flatnonzero(row)]) for row in rows]
+            columns = [(np.flatnonzero(row), row[np.flatnonzero(row)]) for row in rows]
         else:
             assert self.pixels is not None
             groups = self.pixels.T if per == "channel" else self.pixels.reshape(1, -1)
-            found = [(np.sort(values), np.ones(values.size, np.int64)) for values in groups]
-        return found if per == "channel" else found * count
+            columns = [(np.sort(values), np.ones(values.size, np.int64)) for values in groups]
+        return columns if per == "channel" else columns * count
 
 
 def unit(image: Image) -> Affine:
@@ -104,7 +104,7 @@ def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
         image: its levels.
         per: "channel", or "image" for one mean and std over all channels.
         eps: added to the std, in levels as stored; albumentations adds 1e-4.
-        zero_std: what a constant channel does.
+        zero_std: treatment of a constant channel.
     """
     mean, std = _moments(image, per)
     return Affine.centered(mean, _divisors([s + eps for s in std], image.names, zero_std, "std"))
@@ -133,7 +133,7 @@ def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
         image: its levels.
         per: "channel", or "image" for one range over all channels.
         eps: added to the range, in levels as stored; albumentations adds 1e-4.
-        zero_std: what a constant channel does.
+        zero_std: treatment of a constant channel.
     """
     columns = image.columns(per)
     low = [float(values[0]) for values, _ in columns]
@@ -154,7 +154,7 @@ def percentile(
 ) -> Affine:
     """(x - p_lo) / (p_hi - p_lo), percentiles of each image or of the dataset.
 
-    What lies outside 0-1 stays, unless --clip 0,1 cuts it.
+    Values outside 0-1 stay, unless `clip` limits them.
 
     Args:
         image: its levels.
@@ -167,7 +167,7 @@ def percentile(
         zero_std: what equal percentiles do.
     """
     if not 0 <= lo < hi <= 100:
-        raise UsageError(f"percentile {lo:g},{hi:g}: give 0 <= LO < HI <= 100")
+        raise UsageError(f"percentile {lo:g},{hi:g}: requires 0 <= LO < HI <= 100")
     if over == "dataset":
         assert low is not None and high is not None
         white = float(image.white_level or 1)
@@ -205,7 +205,7 @@ def robust(
 
 
 def _moments(image: Image, per: str) -> tuple[list[float], list[float]]:
-    """Mean and population std; of integers from exact sums."""
+    """Return mean and population std; of integers from exact sums."""
     mean, std = [], []
     for values, counts in image.columns(per):
         if image.histogram is not None:
@@ -222,7 +222,7 @@ def _moments(image: Image, per: str) -> tuple[list[float], list[float]]:
 
 
 def _quantile(values: Array, counts: Array, percent: float) -> float:
-    """Percentile of sorted values with counts, linear between neighbours in rank, as numpy.percentile's default."""
+    """Return a percentile of sorted values with counts, linear between neighbors in rank, as numpy.percentile does."""
     until = np.cumsum(counts)
     last = int(until[-1]) - 1
     rank = percent / 100 * last
@@ -248,7 +248,7 @@ def _divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what
 
 
 def least_std(setting: str) -> str | float | None:
-    """Read `--zero-std`: None for "error", "one", or the X of "eps:X".
+    """Parse `zero_std`: None for "error", "one", or the X of "eps:X".
 
     Raises:
         UsageError: none of these.
@@ -264,7 +264,7 @@ def least_std(setting: str) -> str | float | None:
             value = 0.0
         if 0 < value < math.inf:
             return value
-    raise UsageError(f"zero-std {setting!r}: choose error, one, or eps:X with X > 0")
+    raise UsageError(f"`zero_std`: must be error, one, or eps:X with X > 0, not {setting!r}")
 
 
 def _positive(name: str, value: float) -> float:

@@ -78,10 +78,10 @@ def _are_compatible(counts: list[int], settings: Mapping[str, Any], bands: bool)
 
 def _advice(counts: list[int]) -> str:
     if counts in ([1, 3], [2, 4]):
-        hint = "--color rgb repeats gray, --color gray turns color into luma"
+        hint = "`color` rgb repeats gray, `color` gray turns color into luma"
     else:
-        hint = "--color rgb or --color gray fails what is neither, or --include one kind"
-    return f"have no mean and std in common ({hint})"
+        hint = "`color` rgb or gray fails what is neither; or `include` one kind"
+    return f"have no common mean and std ({hint})"
 
 
 def white_level(dtype: str, setting: int | None) -> int | None:

@@ -29,10 +29,10 @@ def merge_shards(added: Iterable[Shards], subtracted: Iterable[Shards] = ()) -> 
     parts: set[int] = set()
     for shards in added:
         if shards is None and len(added) > 1:
-            raise UsageError(f"cannot merge a shard of {of} with statistics of a complete dataset (force adds them)")
+            raise UsageError(f"cannot merge a shard of {of} with statistics of a complete dataset (`force` adds them)")
         for number in range(1, of + 1) if shards is None else shards["parts"]:
             if number in parts:
-                raise UsageError(f"part {number} of {of} comes twice: its images would count double (force adds it)")
+                raise UsageError(f"part {number} of {of} comes twice: its images would count double (`force` adds it)")
             parts.add(number)
     for shards in subtracted:
         parts -= set(shards["parts"] if shards else ())

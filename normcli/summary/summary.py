@@ -242,7 +242,7 @@ class Summary:
             UsageError: no such group, or no groups were counted.
         """
         if not self.groups:
-            raise UsageError("group: these statistics have no groups (count them again with group_by)")
+            raise UsageError("these statistics have no groups (count the images again with `group_by`)")
         if name not in self.groups:
             raise unknown("group", name, self.groups)
         return self.groups[name]

@@ -72,7 +72,7 @@ def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: S
     conflicts: dict[str, str] = {}
     for other in (*added[1:], *subtracted):
         differences = differing_settings(added[0].settings, other.settings)
-        message = f"settings differ: {describe_differences(differences)} (force merges them anyway)"
+        message = f"settings differ: {describe_differences(differences)} (`force` merges them anyway)"
         conflicts |= {f"settings.{key}": message for key in differences if f"settings.{key}" not in conflicts}
     try:
         merge_shards(_shards(added), _shards(subtracted))
@@ -85,7 +85,7 @@ def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: S
             continue
         if digest in seen:
             conflicts["images"] = (
-                f"{seen[digest]} and {name} are of the same images, which would count double (force adds them anyway)"
+                f"{seen[digest]} and {name} are of the same images, which would count double (`force` adds them anyway)"
             )
         seen[digest] = name
     return conflicts

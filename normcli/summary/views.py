@@ -73,13 +73,13 @@ def histogram(summary: "Summary", channel: str | int, bins: int) -> "tuple[NDArr
     from normcli.summary.distribution import columns, value_range
 
     if bins < 1:
-        raise UsageError(f"bins: must be at least 1, not {bins}")
+        raise UsageError(f"`bins`: must be at least 1, not {bins}")
     if isinstance(channel, str):
         if channel not in summary.channels:
             raise unknown("channel", channel, summary.channels)
         channel = summary.channels.index(channel)
     if not 0 <= channel < len(summary.channels):
-        raise UsageError(f"channel: must be below {len(summary.channels)}, not {channel}")
+        raise UsageError(f"`channel`: must be below {len(summary.channels)}, not {channel}")
     low, high = value_range(summary)
     counts = np.array(columns(summary, bins, low, high)[channel])
     return counts, np.linspace(low, high, bins + 1)

@@ -47,7 +47,7 @@ class DatasetConstants:
             UsageError: unknown convention or group, or one that these statistics do not contain.
         """
         if digits is not None and digits < 1:
-            raise UsageError(f"digits: must be at least 1, not {digits}")
+            raise UsageError(f"`digits`: must be at least 1, not {digits}")
         name, mean, std = mean_and_std(summary, convention)
         subset = [describe_shards(summary.shards)] if summary.shards is not None else []
         constants = cls(
@@ -66,7 +66,7 @@ class DatasetConstants:
         if group is None:
             return constants
         if name not in (summary.convention, "pooled_population"):
-            raise UsageError(f"group: groups have pooled statistics only, not {name.replace('_', ' ')}")
+            raise UsageError(f"`group`: groups have pooled statistics only, not {name.replace('_', ' ')}")
         one = summary.group(group)
         return replace(
             constants,
@@ -167,5 +167,5 @@ def mean_and_std(summary: Summary, convention: str | None = None) -> tuple[str, 
     numbers = summary.conventions.get(name) or {}
     mean, std = numbers.get("mean"), numbers.get("std")
     if mean is None or std is None:
-        raise UsageError(f"convention: these statistics contain no {name.replace('_', ' ')} (count the images again)")
+        raise UsageError(f"`convention`: these statistics contain no {name.replace('_', ' ')} (count the images again)")
     return name, mean, std

@@ -114,10 +114,10 @@ def _check_values(summary: Summary, mean: Sequence[Number], std: Sequence[Number
     count, names = len(summary.channels), " ".join(summary.channels)
     for what, row in (("mean", mean), ("std", std)):
         if row is not None and len(row) != count:
-            raise UsageError(f"{what}: {len(row)} value{'s' * (len(row) != 1)} for {count} ({names}) (give {count})")
+            raise UsageError(f"`{what}`: {len(row)} value{'s' * (len(row) != 1)} for {count} ({names}) (give {count})")
     for name, value in zip(summary.channels, std or (), strict=False):
         if not value.value > 0:
-            raise UsageError(f"std: must be above 0 to divide by, not {value.value:g} ({name})")
+            raise UsageError(f"`std`: must be above 0 to divide by, not {value.value:g} ({name})")
 
 
 def _judge_near(constants: _Constants, near: list[Hypothesis], remarks: list[str]) -> CheckResult:
