@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.tensor.job import Job
-from normcli.tensor.job import run as run_job
+from normcli.tensor.job import Job, run_job
 from normcli.tensor.normalizers import NORMALIZERS
 from tests.support.command import ROOT
 from tests.support.faults import COMMANDS, Case, filled

@@ -22,4 +22,4 @@ def test_images_and_tensors_use_the_processors_of_the_quota(monkeypatch, quota, 
     monkeypatch.setitem(engine.ENGINES, "threads", serial)
     list(engine.run(len, [], engine="threads", workers=0))
     with blocks.resources(threads=None):
-        assert [blocks.current().threads, *workers] == [expected, expected]
+        assert [blocks.current_resources().threads, *workers] == [expected, expected]

@@ -279,7 +279,7 @@ def test_an_archive_that_changes(change: Any, tmp_path: Path, monkeypatch: pytes
 def test_a_tensor_that_changes(change: Any, suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Mean and variance are taken in one pass and used in another: both see the same tensor, or none is written."""
     from normcli.tensor import safetensors
-    from normcli.tensor.job import Job, run
+    from normcli.tensor.job import Job, run_job
 
     path, out = tmp_path / f"x{suffix}", tmp_path / "y.npy"
     tensor = np.random.default_rng(0).normal(size=(6, 4, 5, 3)).astype(np.float32)
@@ -288,12 +288,12 @@ def test_a_tensor_that_changes(change: Any, suffix: str, tmp_path: Path, monkeyp
     else:
         safetensors.write(path, {"x": tensor})
     job = Job(normalizer="batch_norm", inputs=[str(path)], output=str(out), settings={"layout": "NCHW"}, force=True)
-    run(job)
+    run_job(job)
     expected = out.read_bytes()
     out.unlink()
     changing = Changing(monkeypatch, "preadv", path, change, True)
     try:
-        run(job)
+        run_job(job)
     except TensorError as error:
         assert "changed" in str(error) or "shorter" in str(error)
         assert not out.exists() and list(tmp_path.iterdir()) in ([path], [])

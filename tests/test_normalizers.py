@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import normcli.tensor.normalizers as nn
 from normcli.tensor.normalizers import NORMALIZERS, resources
-from normcli.tensor.normalizers.describe import describe
+from normcli.tensor.normalizers.registry import describe
 from tests.support import needs
 from tests.support import reference as ref
 

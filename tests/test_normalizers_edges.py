@@ -15,7 +15,7 @@ STATE = {"running_mean": np.zeros(4), "running_var": np.ones(4)}
 
 REFUSED = [
     (lambda: nn.batch_norm(X, layout="NCL"), TensorError, r"layout NCL needs rank 3.*\(2, 4, 2, 3\)"),
-    (lambda: nn.batch_norm(X), UsageError, "can be NCHW or NHWC: say which"),
+    (lambda: nn.batch_norm(X), UsageError, "can be NCHW or NHWC: choose one"),
     (lambda: nn.batch_norm(X[:, 0]), UsageError, "can be NCL or NLC or NTC"),
     (lambda: nn.batch_norm(X[0, 0, 0]), TensorError, "rank 1"),
     (lambda: nn.batch_norm(X, layout="NCWH"), UsageError, "did you mean 'NCHW'"),
@@ -89,6 +89,24 @@ def test_bad_input_is_refused_in_one_line(call, error, text):
     assert isinstance(caught.value, NormcliError)
     assert re.search(text, str(caught.value)), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", sorted(NORMALIZERS))
+def test_every_error_names_its_normalizer(name):
+    one = NORMALIZERS[name]
+    tensors = [X, *([X[0, 0]] * (len(one.tensors) - 1))] if name == "cosine_norm" else [X] * len(one.tensors)
+    settings = settings_for(one) | (L if "layout" in one.settings else {})
+    with pytest.raises(UsageError, match=f"^{name}: unknown dtype 'float23'"):
+        one.function(*tensors, **settings, dtype="float23")
+    if one.vjp is not None:
+        accepted = nn.Normalizer(name, one.vjp).settings
+        with pytest.raises(TensorError, match=f"^{name}: dy must have "):
+            one.vjp(*tensors, X[:, :1], **{key: value for key, value in settings.items() if key in accepted})
+
+
+def test_a_layout_is_accepted_in_either_case():
+    np.testing.assert_array_equal(nn.group_norm(X, layout="nchw", groups=2), nn.group_norm(X, layout="NCHW", groups=2))
+    np.testing.assert_array_equal(nn.layer_norm(X[0], layout="ntc"), nn.layer_norm(X[0], layout="NTC"))
 
 
 def settings_for(one):

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 
 import normcli.tensor.normalizers as nn
-from normcli import cli
+from normcli.cli import main as cli
 from normcli.errors import OutputError, TensorError
 from normcli.tensor import catalog, safetensors
 from normcli.tensor import files as tensor_files
 from normcli.tensor import npy as arrays
-from normcli.tensor.job import Job
-from normcli.tensor.job import run as run_job
+from normcli.tensor.job import Job, run_job
 from normcli.tensor.normalizers import NORMALIZERS
 from tests.support import needs
 from tests.support.command import ROOT
@@ -67,8 +66,8 @@ def test_every_normalizer_is_a_command_and_is_listed(run):
     from normcli.cli.tensor import app
 
     group = get_command(app)
-    listed = [line.split()[0] for line in run("tensor", "--list").stdout.decode().splitlines()]
-    assert listed == [name.replace("_", "-") for name in sorted(NORMALIZERS)]
+    listed = [row["name"] for row in json.loads(run("list", "normalizers", "--json").stdout)["normalizers"]]
+    assert sorted(listed) == [name.replace("_", "-") for name in sorted(NORMALIZERS)]
     for name in listed:
         command = group.get_command(None, name)
         options = {option for parameter in command.params for option in parameter.opts}
@@ -77,6 +76,31 @@ def test_every_normalizer_is_a_command_and_is_listed(run):
         assert wanted <= options
         assert ("--grad" in options) == (one.vjp is not None)
         assert ("--save-state" in options) == bool(one.state)
+
+
+def test_commands_are_grouped_by_family(run):
+    rows = catalog.rows()
+    assert {name.replace("-", "_") for name, _, _ in rows} == set(NORMALIZERS)
+    assert {family for _, family, _ in rows} == set(catalog.FAMILIES)
+    text = run("tensor", "--help", env={"COLUMNS": "100"}).stdout.decode()
+    headings = [text.index(f" {heading} ") for heading in catalog.FAMILIES.values()]
+    assert headings == sorted(headings)
+    for heading, name in zip(headings, ("batch-renorm", "group-norm", "weight-norm", "evo-norm"), strict=True):
+        assert text.index(f" {name} ", heading) < min([h for h in headings if h > heading], default=len(text))
+
+
+def test_a_layout_is_accepted_in_either_case(run, here):
+    for layout in ("NCHW", "nchw"):
+        for name in (
+            ("group-norm", "--groups", 2),
+            ("batch-norm", "--recompute-state", "--save-state", f"{layout}.npz"),
+        ):
+            done = run("tensor", name[0], "b0.npy", "--layout", layout, *name[1:], "-o", f"{layout}-{name[0]}.npy")
+            assert done.returncode == 0, done.stderr
+    for pair in (("NCHW-group-norm.npy", "nchw-group-norm.npy"), ("NCHW.npz", "nchw.npz")):
+        assert (here / pair[0]).read_bytes() == (here / pair[1]).read_bytes()
+    upper, lower = (run("tensor", "compare", "b0.npy", "--layout", layout) for layout in ("NHWC", "nhwc"))
+    assert (upper.returncode, upper.stdout) == (0, lower.stdout)
 
 
 def test_help_shows_formula_paper_and_defaults(run):
@@ -243,7 +267,7 @@ def test_containers_keep_their_keys(run, here):
     with tensors["b"] as stored:
         np.testing.assert_array_equal(stored[0:6], nn.batch_norm(activations(1), layout="NCHW").y)
     refused(run("tensor", "batch-norm", "in.npz:c", *NCHW, "-o", "c.npy"), 1, "no key 'c'; it has a, b")
-    refused(run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "c.npy"), 2, "takes one tensor, here are a, b")
+    refused(run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "c.npy"), 2, "takes one tensor, got a, b")
 
 
 def test_safetensors_are_the_librarys(run, here):
@@ -285,7 +309,7 @@ def test_torch_files(run, here):
 BAD = [
     (("group-norm", "b0.npy", *NCHW, "--groups", 3, "-o", "y.npy"), 1, "C = 4, groups = 3"),
     (("group-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "group_norm needs --groups"),
-    (("batch-norm", "b0.npy", "-o", "y.npy"), 2, "NCHW or NHWC: say which with --layout"),
+    (("batch-norm", "b0.npy", "-o", "y.npy"), 2, "NCHW or NHWC: choose one with --layout"),
     (("batch-norm", "b0.npy", "--layout", "NCL", "-o", "y.npy"), 1, "b0.npy: batch_norm: layout NCL needs rank 3"),
     (("batch-norm", "b0.npy", *NCHW, "--mode", "eval", "-o", "y.npy"), 1, "eval mode needs running statistics"),
     (("batch-norm", "b0.npy", *NCHW, "--momentum", "0.1", "-o", "y.npy"), 2, "momentum has two senses"),
@@ -310,7 +334,7 @@ BAD = [
     (("batch-norm", "b0.npy", *NCHW, "--recompute-state", "-o", "y.npy"), 2, "has no effect here"),
     (("adaptive-instance-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "needs --style FILE"),
     (("grup-norm", "b0.npy"), 2, "did you mean 'group_norm'"),
-    (("batch-norm", "b0.npy", *NCHW, "--memory-limit", "lots", "-o", "y.npy"), 2, "500M or 2G"),
+    (("batch-norm", "b0.npy", *NCHW, "--memory-limit", "lots", "-o", "y.npy"), 2, "such as 500MB or 2GiB"),
     (("rms-norm", "b0.npy", "--axes=-1", "--memory-limit", "100", "-o", "y.npy"), 1, "raise --memory-limit"),
     (("compare", "b0.npy", *NCHW, "--with", "batch_nrm"), 2, "did you mean 'batch_norm'"),
     (("compare", "b0.npy", *NCHW, "--with", "group_norm:size=3"), 2, "not a setting of group_norm"),

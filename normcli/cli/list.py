@@ -71,8 +71,8 @@ def _shown(value: Any) -> str:
 def _normalizers() -> Iterator[Row]:
     from normcli.tensor import catalog
 
-    for name in catalog.names():
-        yield {"name": name.replace("_", "-"), "summary": catalog.entry(name).summary}
+    for name, _, summary in catalog.rows():
+        yield {"name": name, "summary": summary}
 
 
 def _presets() -> Iterator[Row]:
@@ -89,16 +89,11 @@ def _presets() -> Iterator[Row]:
 
 
 def _formats() -> Iterator[Row]:
-    from normcli.sources import describe_formats
+    from normcli.sources.containers import CONTAINERS
 
-    for row in describe_formats():
-        yield {
-            "name": row.name,
-            "summary": row.help,
-            "files": " ".join(row.suffixes),
-            **({"requires": f'{row.extra_for}: pip install "normcli[{row.extra}]"'} if row.extra else {}),
-            **{f"-O {o.name}": f"-O {o.name}={'|'.join(o.choices) or 'NAME'}: {o.help}" for o in row.options},
-        }
+    yield {"name": "folder", "files": "image files, below folders or named one by one"}
+    for name, pattern in CONTAINERS.items():
+        yield {"name": name.replace("_", " "), "files": f"names that match {pattern}"}
 
 
 def _outputs() -> Iterator[Row]:

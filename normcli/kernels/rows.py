@@ -74,10 +74,19 @@ def row_moments(x, mean, low, m2):  # type: ignore[no-untyped-def]
 
 
 @kernel({"contract"})
-def affine_rows(x, y, mean, scale, shift):  # type: ignore[no-untyped-def]
-    """Y = (x - mean) * scale + shift, each row of x (R, L) with its own three numbers, rounded once."""
+def affine_rows(x, y, first, mean, scale, shift):  # type: ignore[no-untyped-def]
+    """Compute y = (x - mean) * scale + shift, rounded once.
+
+    Args:
+        x: rows to read, (R, L).
+        y: rows to write, of the shape of x.
+        first: number of row 0 in the complete tensor.
+        mean: one number for every row of the complete tensor, float64; so scale and shift.
+        scale: as mean.
+        shift: as mean.
+    """
     for r in range(x.shape[0]):
-        m, a, b = mean[r], scale[r], shift[r]
+        m, a, b = mean[first + r], scale[first + r], shift[first + r]
         for i in range(x.shape[1]):
             y[r, i] = (np.float64(x[r, i]) - m) * a + b
 

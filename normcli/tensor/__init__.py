@@ -1,1 +1,1 @@
-"""The path of tensors: a file through a normalizer to a file."""
+"""Saved tensors and the normalizers of neural networks: file -> normalizer -> file."""

@@ -1,110 +1,38 @@
-"""The normalizers as a list of commands: names, settings and texts, read from signatures and docstrings."""
+"""Lists of all normalizers: rows for the command line, and docs/normalizers.md."""
 
-import inspect
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from pathlib import Path
 
-from normcli.tensor.normalizers import NORMALIZERS, Normalizer, find
-from normcli.tensor.normalizers.axes import Axes
-from normcli.tensor.normalizers.describe import Description, describe, shown_default
+from normcli.tensor.normalizers import NORMALIZERS, Normalizer
+from normcli.tensor.normalizers.registry import Description, Setting, describe, format_default
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One setting as an option of the command line.
-
-    Attributes:
-        name: as in the function.
-        kind: int, float, bool or str; or "file" where the function takes an array.
-        default: what the function takes if nothing is said.
-        required: it has no default, not even from a preset.
-        choices: the words that it may be.
-        help: one line.
-    """
-
-    name: str
-    kind: Any
-    default: Any
-    required: bool
-    choices: tuple[str, ...]
-    help: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One normalizer as a command."""
-
-    name: str
-    summary: str
-    sections: dict[str, str]
-    settings: tuple[Setting, ...]
-    presets: tuple[str, ...]
-    stateful: bool
-    recomputable: bool
-    differentiable: bool
+# family -> heading of its commands in the help
+FAMILIES = {
+    "batch": "Statistics of a batch",
+    "layer": "Statistics of a sample or token",
+    "weight": "Weights",
+    "other": "Other",
+}
 
 
 def names() -> list[str]:
-    """Name all normalizers, in alphabetical order."""
+    """Return the names of all normalizers, in alphabetical order."""
     return sorted(NORMALIZERS)
 
 
-def entry(name: str) -> Entry:
-    """Give a normalizer as a command.
+def rows() -> list[tuple[str, str, str]]:
+    """Return command, family and summary of every normalizer, by family and name.
 
-    >>> [setting.name for setting in entry("scale-norm").settings]
-    ['layout', 'scale', 'eps', 'dtype']
-
-    Raises:
-        UsageError: no such normalizer.
+    >>> rows()[0]
+    ('batch-instance-norm', 'batch', 'Mix batch and instance normalization, each channel by its own share.')
     """
-    one = find(name)
-    text = describe(one)
-    parameters = inspect.signature(one.function).parameters
-    wanted = [n for n in parameters if n not in ("state", one.tensors[0])]
-    return Entry(
-        name=one.name,
-        summary=text.summary,
-        sections=text.sections,
-        settings=tuple(_setting(parameters[n], text, one) for n in wanted),
-        presets=tuple(one.presets),
-        stateful=bool(one.state),
-        recomputable=one.exact is not None,
-        differentiable=one.vjp is not None,
-    )
-
-
-def _setting(parameter: inspect.Parameter, text: Description, one: Normalizer) -> Setting:
-    kind, choices = _kind(parameter.annotation)
-    empty = parameter.default is parameter.empty
-    return Setting(
-        name=parameter.name,
-        kind="file" if parameter.name in one.tensors else kind,
-        default=None if empty else parameter.default,
-        required=empty,
-        choices=choices,
-        help=text.settings[parameter.name],
-    )
-
-
-def _kind(annotation: Any) -> tuple[Any, tuple[str, ...]]:
-    if annotation in (Axes, Axes | None):
-        return str, ()
-    members = (
-        [a for a in get_args(annotation) if a is not type(None)]
-        if get_origin(annotation) in (Union, UnionType)
-        else [annotation]
-    )
-    only = members[0]
-    if get_origin(only) is Literal:
-        return str, get_args(only)
-    return (only, ()) if only in (int, float, bool, str) else ("file", ())
+    ordered = sorted(NORMALIZERS.values(), key=lambda one: (list(FAMILIES).index(one.family), one.name))
+    return [(one.name.replace("_", "-"), one.family, describe(one).summary) for one in ordered]
 
 
 def document() -> str:
-    """Write docs/normalizers.md: every normalizer with formula, paper, axes, state, presets and settings."""
+    """Return docs/normalizers.md: every normalizer with formula, paper, axes, state, presets and settings."""
     lines = [
         "# Normalizers",
         "",
@@ -117,21 +45,21 @@ def document() -> str:
         "| name | what it does | state | gradient |",
         "|---|---|---|---|",
     ]
-    entries = [entry(name) for name in names()]
-    for one in entries:
-        marks = ("yes" if one.stateful else "", "yes" if one.differentiable else "")
-        lines.append(f"| [{one.name}](#{one.name}) | {one.summary} | {marks[0]} | {marks[1]} |")
-    for one in entries:
-        lines += ["", f"## {one.name}", "", one.summary, "", "| | |", "|---|---|"]
+    entries = [(NORMALIZERS[name], describe(NORMALIZERS[name])) for name in names()]
+    for one, text in entries:
+        marks = ("yes" if one.state else "", "yes" if one.vjp else "")
+        lines.append(f"| [{one.name}](#{one.name}) | {text.summary} | {marks[0]} | {marks[1]} |")
+    for one, text in entries:
+        lines += ["", f"## {one.name}", "", text.summary, "", "| | |", "|---|---|"]
         lines += [
-            f"| {key} | {_cell(value, code=key in ('Formula', 'Torch'))} |" for key, value in one.sections.items()
+            f"| {key} | {_cell(value, code=key in ('Formula', 'Torch'))} |" for key, value in text.sections.items()
         ]
-        if "Torch" not in one.sections:
+        if "Torch" not in text.sections:
             lines.append("| Torch | no single call |")
-        lines.append(f"| Presets | {_presets(find(one.name)) or 'none'} |")
-        lines.append(f"| Command | `{_example(one)}` |")
+        lines.append(f"| Presets | {_presets(one) or 'none'} |")
+        lines.append(f"| Command | `{_example(one, text)}` |")
         lines += ["", "| setting | default | meaning |", "|---|---|---|"]
-        lines += [f"| `{s.name}` | {_default(s)} | {_cell(_meaning(s))} |" for s in one.settings]
+        lines += [f"| `{s.name}` | {_default(s)} | {_cell(_meaning(s))} |" for s in text.settings]
     return "\n".join(lines) + "\n"
 
 
@@ -143,7 +71,7 @@ def _cell(text: str, *, code: bool = False) -> str:
 def _default(setting: Setting) -> str:
     if setting.required:
         return "required"
-    return "" if setting.default is None else f"`{shown_default(setting.default)}`"
+    return "" if setting.default is None else f"`{format_default(setting.default)}`"
 
 
 def _meaning(setting: Setting) -> str:
@@ -151,28 +79,28 @@ def _meaning(setting: Setting) -> str:
 
 
 def _presets(one: Normalizer) -> str:
-    told = []
+    texts = []
     for name, values in one.presets.items():
-        said = ", ".join(f"{k} {shown_default(v)}" for k, v in values.items()) or "the defaults"
-        told.append(f"{name}: {said}")
-    return "; ".join(told)
+        changes = ", ".join(f"{key} {format_default(value)}" for key, value in values.items())
+        texts.append(f"{name}: {changes or 'the defaults'}")
+    return "; ".join(texts)
 
 
-def _example(one: Entry) -> str:
-    words = [f"normcli tensor {one.name.replace('_', '-')} x.npy"]
-    if any(s.name == "layout" for s in one.settings):
-        words.append("--layout NCHW")
-    words += [f"--{s.name.replace('_', '-')} {'w.npy' if s.kind == 'file' else 8}" for s in one.settings if s.required]
-    if any(s.name == "axes" for s in one.settings) and one.name in ("layer_norm", "rms_norm"):
-        words.append("--axes image")
-    return " ".join([*words, "-o y.npy"])
+def _example(one: Normalizer, text: Description) -> str:
+    settings = {s.name: s for s in text.settings}
+    parts = [f"normcli tensor {one.name.replace('_', '-')} x.npy"]
+    if "layout" in settings:
+        parts.append("--layout NCHW")
+    for setting in settings.values():
+        if setting.required:
+            parts.append(f"--{setting.name.replace('_', '-')} {'w.npy' if setting.kind == 'file' else 8}")
+    if one.name in ("layer_norm", "rms_norm"):
+        parts.append("--axes image")
+    return " ".join([*parts, "-o y.npy"])
 
 
 def main(arguments: Sequence[str]) -> None:
     """Write the document to a file, or to stdout."""
-    import sys
-    from pathlib import Path
-
     if arguments:
         Path(arguments[0]).write_text(document(), encoding="utf-8")
     else:
@@ -180,6 +108,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     main(sys.argv[1:])

@@ -1,4 +1,4 @@
-"""What each normalizer does to the same activations: one row of numbers for each."""
+"""Several normalizers applied to the same activations, one row of statistics for each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor import files as files
+from normcli.tensor import files
 from normcli.tensor.files import Array
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
+from normcli.tensor.normalizers.registry import LABELS, naming_errors
 from normcli.tensor.normalizers.views import channel_axis
 
 BINS = 16
 
 
 @dataclass(frozen=True)
-class Row:
-    """Numbers of one tensor; `gap` compares train and eval mode where a running state allows both.
+class ComparisonRow:
+    """Statistics of one tensor; `gap` compares train and eval mode where a running state allows both.
 
     Attributes:
         name: normalizer, its mode and settings; or `input`.
@@ -37,34 +38,32 @@ class Row:
     histogram: list[int]
     gap: tuple[float, float] | None = None
 
-    def record(self) -> dict[str, Any]:
-        """Give the row as plain data."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the row as plain data."""
         return asdict(self)
 
 
 def compare(
-    given: str,
+    name: str,
     requests: Sequence[str],
     *,
     layout: str | None,
     state: str | None,
     memory_limit: int | None = None,
     threads: int | None = None,
-) -> list[Row]:
+) -> list[ComparisonRow]:
     """Apply several normalizers to one tensor; the first row is the input.
 
     Args:
-        given: name of the tensor.
+        name: of the tensor, FILE or FILE:KEY.
         requests: `NAME` or `NAME:setting=value:…`.
         layout: of the tensor.
         state: file of a batch_norm or batch_renorm state; both then appear in train and eval mode.
-        memory_limit: most bytes to hold.
-        threads: how many compute.
+        memory_limit: most bytes of tensors in memory.
+        threads: number of threads; None is one for each usable processor.
     """
-    found = files.open_tensors(given, limit=memory_limit)
-    if len(found) != 1:
-        raise UsageError(f"{given}: holds {len(found)} tensors ({', '.join(found)}): name one, {given}:KEY")
-    x = files.load(next(iter(found.values())))
+    x = files.read_one(name, memory_limit)
+    layout = None if layout is None else layout.upper()
     statistics = None if state is None else files.read_state(state)
     rows = [_row("input", x)]
     with resources(threads=threads, memory=memory_limit):
@@ -73,30 +72,32 @@ def compare(
     return rows
 
 
-def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None) -> list[Row]:
-    one, settings = _request(request)
+def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None) -> list[ComparisonRow]:
+    one, settings = _parse_request(request)
     if len(one.tensors) > 1:
         raise UsageError(f"compare: {one.name} needs a second tensor; run it alone")
-    said = "".join(f" {key}={value}" for key, value in settings.items())
+    shown = "".join(f" {key}={value}" for key, value in settings.items())
     label = one.name
     if "layout" in one.settings:
         settings["layout"] = layout
-        label += _complete(one, settings, x, layout)
+        added = _default_settings(one, settings, x, layout)
+        settings |= added
+        label += "".join(f" {key}={value}" for key, value in added.items())
     if one.name == "batch_renorm" and state is not None and not {"step", "rmax", "dmax"} & set(settings):
         # where the paper's schedule ends; at its start batch_renorm is batch_norm
         settings |= {"rmax": 3.0, "dmax": 5.0}
         label += " rmax=3 dmax=5"
-    fitting = None if state is None else _fitting(one, state, settings)
-    if fitting is None:
-        return [_row(label + said, _apply(one, x, settings))]
-    train = _apply(one, x, {**settings, "state": fitting})
-    evaluated = _apply(one, x, {**settings, "state": fitting, "mode": "eval"})
-    apart = train.astype(np.float64) - evaluated.astype(np.float64)
-    gap = (float(np.sqrt(np.mean(apart * apart))), float(np.abs(apart).max())) if apart.size else (0.0, 0.0)
-    return [_row(f"{label} train{said}", train), _row(f"{label} eval{said}", evaluated, gap)]
+    converted = None if state is None else _convert_state(one, state, settings)
+    if converted is None:
+        return [_row(label + shown, _apply(one, x, settings))]
+    train = _apply(one, x, {**settings, "state": converted})
+    evaluated = _apply(one, x, {**settings, "state": converted, "mode": "eval"})
+    difference = train.astype(np.float64) - evaluated.astype(np.float64)
+    gap = (float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())) if difference.size else (0.0, 0.0)
+    return [_row(f"{label} train{shown}", train), _row(f"{label} eval{shown}", evaluated, gap)]
 
 
-def _request(text: str) -> tuple[Normalizer, dict[str, Any]]:
+def _parse_request(text: str) -> tuple[Normalizer, dict[str, Any]]:
     name, *pairs = text.split(":")
     one = find(name)
     settings: dict[str, Any] = {}
@@ -106,11 +107,11 @@ def _request(text: str) -> tuple[Normalizer, dict[str, Any]]:
         parameter = one.settings.get(key)
         if not equals or parameter is None:
             raise UsageError(f"compare: {pair!r} is not a setting of {one.name}: give {one.name}:NAME=VALUE")
-        settings[key] = value if isinstance(parameter.default, str) or key == "axes" else _number(key, value)
+        settings[key] = value if isinstance(parameter.default, str) or key == "axes" else _parse_value(value)
     return one, settings
 
 
-def _number(key: str, text: str) -> Any:
+def _parse_value(text: str) -> bool | float | str:
     if text.lower() in ("true", "on", "false", "off"):
         return text.lower() in ("true", "on")
     for kind in (int, float):
@@ -121,48 +122,49 @@ def _number(key: str, text: str) -> Any:
     return text
 
 
-def _complete(one: Normalizer, settings: dict[str, Any], x: Array, layout: str | None) -> str:
-    """Choose what has no default, so that a bare name works; give it as text for the row."""
-    added = ""
-    channels = x.shape[channel_axis(one.name, x, layout)]
-    if one.name in ("layer_norm", "rms_norm") and "axes" not in settings and layout not in (None, "NC", "NTC"):
-        settings["axes"] = "image" if one.name == "layer_norm" else "token"
-        added += f" axes={settings['axes']}"
-    needs_groups = one.name == "group_norm" or (one.name == "evo_norm" and settings.get("variant", "S0") == "S0")
-    if needs_groups and "groups" not in settings:
-        settings["groups"] = max(g for g in range(1, min(channels, 32) + 1) if channels % g == 0) if channels else 1
-        added += f" groups={settings['groups']}"
-    if one.name == "ghost_batch_norm" and "batch" not in settings:
-        settings["batch"] = max(b for b in range(1, max(len(x) // 2, 1) + 1) if len(x) % b == 0) if len(x) else 1
-        added += f" batch={settings['batch']}"
-    if "seed" in one.settings and "seed" not in settings:
-        settings["seed"] = 0
-        added += " seed=0"
-    return added
+def _default_settings(one: Normalizer, settings: Mapping[str, Any], x: Array, layout: str | None) -> dict[str, Any]:
+    """Choose settings that have no default, so that a bare name works."""
+    added: dict[str, Any] = {}
+    with naming_errors(one.name):
+        channels = x.shape[channel_axis(x, layout)]
+    if one.name in ("layer_norm", "rms_norm") and layout not in (None, "NC", "NTC"):
+        added["axes"] = "image" if one.name == "layer_norm" else "token"
+    if one.name == "group_norm" or (one.name == "evo_norm" and settings.get("variant", "S0") == "S0"):
+        added["groups"] = _largest_divisor(channels, 32)
+    if one.name == "ghost_batch_norm":
+        added["batch"] = _largest_divisor(len(x), max(len(x) // 2, 1))
+    if "seed" in one.settings:
+        added["seed"] = 0
+    return {key: value for key, value in added.items() if key not in settings}
 
 
-def _fitting(one: Normalizer, state: Mapping[str, Array], settings: Mapping[str, Any]) -> dict[str, Array] | None:
-    """Say a batch_norm or batch_renorm state in the words of the other, or give None."""
-    keys = {key: value for key, value in state.items() if key not in ("normalizer", "preset")}
-    if one.name == "batch_renorm" and "running_var" in keys:
-        eps = settings.get("eps", one.settings["eps"].default)
-        keys["running_std"] = np.sqrt(keys.pop("running_var") + eps)
-    elif one.name == "batch_norm" and "running_std" in keys:
-        eps = settings.get("eps", one.settings["eps"].default)
-        keys["running_var"] = np.maximum(keys.pop("running_std") ** 2 - eps, 0.0)
-    return keys if one.name in ("batch_norm", "batch_renorm") else None
+def _largest_divisor(number: int, limit: int) -> int:
+    return max((d for d in range(1, min(number, limit) + 1) if number % d == 0), default=1)
+
+
+def _convert_state(one: Normalizer, state: Mapping[str, Array], settings: Mapping[str, Any]) -> dict[str, Array] | None:
+    """Convert a batch_norm or batch_renorm state for either of the two; return None for other normalizers."""
+    if one.name not in ("batch_norm", "batch_renorm"):
+        return None
+    converted = {key: value for key, value in state.items() if key not in LABELS}
+    eps = settings.get("eps", one.settings["eps"].default)
+    if one.name == "batch_renorm" and "running_var" in converted:
+        converted["running_std"] = np.sqrt(converted.pop("running_var") + eps)
+    elif one.name == "batch_norm" and "running_std" in converted:
+        converted["running_var"] = np.maximum(converted.pop("running_std") ** 2 - eps, 0.0)
+    return converted
 
 
 def _apply(one: Normalizer, x: Array, settings: Mapping[str, Any]) -> Array:
-    made = one.function(x, **settings)
-    return np.asarray(made.y if isinstance(made, Normalized) else made)
+    result = one.function(x, **settings)
+    return np.asarray(result.y if isinstance(result, Normalized) else result)
 
 
-def _row(name: str, y: Array, gap: tuple[float, float] | None = None) -> Row:
+def _row(name: str, y: Array, gap: tuple[float, float] | None = None) -> ComparisonRow:
     values = y.astype(np.float64).ravel()
     finite = values[np.isfinite(values)]
     if not finite.size:
-        return Row(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, gap)
+        return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, gap)
     low, high = float(finite.min()), float(finite.max())
     counts = np.histogram(finite, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))[0]
-    return Row(name, float(finite.mean()), float(finite.std()), low, high, counts.tolist(), gap)
+    return ComparisonRow(name, float(finite.mean()), float(finite.std()), low, high, counts.tolist(), gap)

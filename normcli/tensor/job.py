@@ -1,24 +1,24 @@
-"""The path of a tensor: file -> normalizer -> file, running statistics carried along."""
+"""One run of a normalizer over files: tensors in, results out, running statistics carried from one to the next."""
 
+import functools
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from normcli.errors import NormcliError, TensorError, UsageError
-from normcli.tensor import files as files
-from normcli.tensor.files import Array
+from normcli.errors import TensorError, UsageError
+from normcli.tensor import files
+from normcli.tensor.files import Array, TensorOutput
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.moments import Moments, channel_moments
-from normcli.tensor.normalizers.registry import State
-from normcli.tensor.normalizers.running import COUNTER, LABELS, require_two_values
+from normcli.tensor.normalizers.registry import LABELS, State, naming_errors
+from normcli.tensor.normalizers.running import COUNTER, require_two_values
 from normcli.tensor.normalizers.views import channels
-from normcli.tensor.raw import StoredTensor
 
 log = logging.getLogger("normcli.tensors")
 
@@ -31,18 +31,18 @@ class Job:
         normalizer: its name.
         inputs: names of tensors, a sequence of batches in training.
         output: a file, a folder, `-`, or None to write only a state.
-        settings: what was said of the normalizer's settings, numbers and words.
+        settings: the normalizer's settings that were given, numbers and text.
         parameters: setting or second tensor -> file.
-        preset: a framework, for the settings that were not said.
+        preset: a framework, for the settings that were not given.
         state: running statistics to start from.
-        save_state: where the statistics go after the last batch.
+        save_state: file for the statistics after the last batch.
         recompute_state: exact statistics over all batches in place of the moving ones.
         grad: cotangents, one for each input; the output is then the gradients.
-        memory_limit: most bytes to hold.
-        threads: how many compute.
+        memory_limit: most bytes of tensors in memory.
+        threads: number of threads; None is one for each usable processor.
         force: overwrite outputs.
-        stdin: what `-` reads.
-        stdout: what `-` writes.
+        stdin: stream that `-` reads.
+        stdout: stream that `-` writes.
     """
 
     normalizer: str
@@ -62,8 +62,25 @@ class Job:
     stdout: IO[bytes] | None = None
 
 
-def run(job: Job) -> list[str]:
-    """Do a job; give one line for each file written.
+@dataclass(frozen=True)
+class _Call:
+    """A normalizer with its settings: those given, over those of a preset.
+
+    Attributes:
+        one: the normalizer.
+        settings: numbers, text and arrays.
+        others: further tensors that it takes by position.
+        preset: the framework whose defaults it has.
+    """
+
+    one: Normalizer
+    settings: dict[str, Any]
+    others: list[Array]
+    preset: str | None
+
+
+def run_job(job: Job) -> list[str]:
+    """Run a job; return one line for each file written.
 
     Raises:
         UsageError: settings or files that contradict each other.
@@ -71,219 +88,193 @@ def run(job: Job) -> list[str]:
         OutputError: an output that cannot be written.
     """
     one = find(job.normalizer)
-    _check(job, one)
-    state, settings, preset = _settled(job, one)
-    outputs = [] if job.output is None else files.output_paths(list(job.inputs), job.output, job.force)
+    _validate(job, one)
+    state: State | None = None if job.state is None else files.read_state(job.state)
+    preset, settings = _resolve_settings(job, one, state)
+    paths = [] if job.output is None else files.output_paths(list(job.inputs), job.output, job.force)
     if job.save_state is not None:
         files.output_paths([job.inputs[0]], job.save_state, job.force)
-        if files.suffix(job.save_state) == ".npy":
-            raise UsageError(f"{job.save_state}: a state has several tensors: give .npz, .safetensors or .pt")
-    arguments = {key: files.read_one(name) for key, name in job.parameters.items()}
-    settings |= {key: arguments.pop(key) for key in list(arguments) if key in one.settings}
-    others = [arguments[name] for name in one.tensors[1:] if name in arguments]
-    with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as written:
-        exact = _exact_state(job, one, settings) if job.recompute_state else None
+        files.check_state_path(job.save_state)
+    arrays = {name: files.read_one(file) for name, file in job.parameters.items()}
+    settings |= {name: array for name, array in arrays.items() if name in one.settings}
+    call = _Call(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
+    with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as outputs:
+        exact = _exact_state(job, call) if job.recompute_state else None
         if exact is not None and settings.get("mode") == "eval":
             state = exact
-        for i, given in enumerate(job.inputs):
-            target = _target(written, outputs[i] if outputs else None, job, given)
+        for i, name in enumerate(job.inputs):
+            output = _open_output(outputs, paths[i] if paths else None, job)
             if job.grad:
-                _gradients(job, one, given, job.grad[i], others, settings, state, target)
+                _write_gradients(job, call, name, job.grad[i], state, output)
             else:
-                state = _forward(job, one, given, others, settings, state, target)
-    lines = [f"wrote {path}" for path in outputs if path != "-"]
+                state = _normalize_input(job, call, name, state, output)
+    lines = [f"wrote {path}" for path in paths if path != "-"]
     if job.save_state is not None:
-        labels = {"normalizer": one.name} | ({"preset": preset} if preset else {})
-        final = state if exact is None else exact
-        assert final is not None
-        files.write_state(Path(job.save_state), {k: v for k, v in final.items() if k not in LABELS}, labels)
-        lines.append(f"wrote {job.save_state} ({int(final[COUNTER])} batches)")
+        lines.append(_save_state(job.save_state, call, state if exact is None else exact))
     return lines
 
 
-def _check(job: Job, one: Normalizer) -> None:
-    """Refuse what contradicts itself, before anything is read."""
+def _validate(job: Job, one: Normalizer) -> None:
+    """Reject contradictions, before anything is read."""
     eval_mode = job.settings.get("mode") == "eval"
     reads = [*job.inputs, *job.parameters.values(), *job.grad, *([job.state] if job.state else [])]
     if reads.count("-") > 1 or "-" in [*job.parameters.values(), *job.grad, job.state]:
         raise UsageError("- (stdin) stands for one tensor only, and for an input")
     if job.output is None and job.save_state is None:
         raise UsageError("nothing to write: give -o OUT, or --save-state FILE")
-    for said, option in ((job.state, "--state"), (job.save_state, "--save-state")):
-        if said and not one.state:
-            raise UsageError(f"{option}: {one.name} keeps no running statistics")
+    for value, option in ((job.state, "--state"), (job.save_state, "--save-state")):
+        if value and not one.state:
+            raise UsageError(f"{option}: {one.name} has no running statistics")
     if job.save_state and (eval_mode or job.grad) and not job.recompute_state:
         raise UsageError(f"--save-state: {'a gradient' if job.grad else 'eval mode'} changes no state")
     if job.save_state == "-":
-        raise UsageError("--save-state needs a file, not stdout")
+        raise UsageError("--save-state requires a file, not stdout")
     if job.grad and one.vjp is None:
         raise UsageError(f"--grad: no gradient of {one.name} is known")
     if job.grad and len(job.grad) != len(job.inputs):
         raise UsageError(f"--grad: {len(job.grad)} for {len(job.inputs)} inputs: give one for each")
     if job.recompute_state:
-        if one.exact is None:
-            raise UsageError(f"--recompute-state: {one.name} has no statistics that can be recomputed")
-        if job.grad or "-" in job.inputs:
-            raise UsageError(f"--recompute-state does not go with {'--grad' if job.grad else 'stdin'}")
-        if not (eval_mode or job.save_state):
-            raise UsageError("--recompute-state has no effect here: give --save-state, or --mode eval")
-        if eval_mode and job.state:
-            raise UsageError("--recompute-state in eval mode takes the place of --state: give one of them")
+        _validate_recompute(job, one, eval_mode)
     missing = [name for name in one.tensors[1:] if name not in job.parameters]
     if missing:
         raise UsageError(f"{one.name} needs --{missing[0].replace('_', '-')} FILE")
 
 
-def _settled(job: Job, one: Normalizer) -> tuple[State | None, dict[str, Any], str | None]:
-    """Join preset and settings; the state may name the preset it was made with."""
-    state = None if job.state is None else files.read_state(job.state)
+def _validate_recompute(job: Job, one: Normalizer, eval_mode: bool) -> None:
+    if one.exact is None:
+        raise UsageError(f"--recompute-state: {one.name} has no statistics that can be recomputed")
+    if job.grad or "-" in job.inputs:
+        raise UsageError(f"--recompute-state cannot be combined with {'--grad' if job.grad else 'stdin'}")
+    if not (eval_mode or job.save_state):
+        raise UsageError("--recompute-state has no effect here: give --save-state, or --mode eval")
+    if eval_mode and job.state:
+        raise UsageError("--recompute-state in eval mode replaces --state: give one of them")
+
+
+def _resolve_settings(job: Job, one: Normalizer, state: State | None) -> tuple[str | None, dict[str, Any]]:
+    """Return the preset, and its settings under those given; a state may name the preset it was made with."""
     made_with = str(state["preset"]) if state and "preset" in state else None
     if made_with and job.preset and job.preset != made_with:
         raise UsageError(f"{job.state} was made with --preset {made_with}, not {job.preset}")
-    # whose defaults they are: a preset that changes nothing, torch's in most
+    # the framework whose defaults the function has: a preset that changes nothing, torch's in most
     unchanged = next((name for name, values in one.presets.items() if not values), None)
     preset = job.preset or made_with or unchanged
     settings = (one.preset(preset) if preset else {}) | dict(job.settings)
-    absent = [
-        n for n, p in one.settings.items() if p.default is p.empty and n not in settings and n not in job.parameters
-    ]
+    if isinstance(settings.get("layout"), str):
+        settings["layout"] = settings["layout"].upper()
+    required = (name for name, parameter in one.settings.items() if parameter.default is parameter.empty)
+    absent = next((name for name in required if name not in settings and name not in job.parameters), None)
     if absent:
-        raise UsageError(f"{one.name} needs --{absent[0].replace('_', '-')}")
-    return state, settings, preset
+        raise UsageError(f"{one.name} needs --{absent.replace('_', '-')}")
+    return preset, settings
 
 
-@contextmanager
-def _reading(job: Job, given: str) -> Iterator[dict[str, Any]]:
-    """Open the tensors of an input, and close their files."""
-    found = files.open_tensors(given, stdin=job.stdin, limit=job.memory_limit)
-    try:
-        yield found
-    finally:
-        for tensor in found.values():
-            if isinstance(tensor, StoredTensor):
-                tensor.close()
-
-
-def _target(written: ExitStack, path: str | None, job: Job, given: str) -> Any:
+def _open_output(outputs: ExitStack, path: str | None, job: Job) -> TensorOutput:
     if path is None:
-        return None
+        return files.NoOutput()
     if path == "-":
         assert job.stdout is not None
         return files.StdoutOutput(job.stdout)
     Path(path).parent.mkdir(exist_ok=True)
-    return written.enter_context(files.open_output(Path(path)))
+    return outputs.enter_context(files.open_output(Path(path)))
 
 
-def _call(one: Normalizer, function: Any, tensors: Sequence[Any], settings: Mapping[str, Any], where: str) -> Any:
-    """Call a normalizer with the settings it has; its complaints name the file."""
-    rank = len(tensors[0].shape)
-    settings = {
-        key: rank - 1 if isinstance(value, str) and value == "last" else value for key, value in settings.items()
-    }
-    try:
-        return function(*tensors, **settings)
-    except NormcliError as error:
-        if isinstance(error, TensorError):
-            raise TensorError(f"{where}: {error}") from None
-        raise
-
-
-def _forward(
-    job: Job,
-    one: Normalizer,
-    given: str,
-    others: Sequence[Array],
-    settings: Mapping[str, Any],
-    state: State | None,
-    target: Any,
-) -> State | None:
-    """Normalize all tensors of one input; give the state after them."""
+def _normalize_input(job: Job, call: _Call, name: str, state: State | None, output: TensorOutput) -> State | None:
+    """Normalize all tensors of one input; return the state after them."""
     results: dict[str, Any] = {}
-    with _reading(job, given) as found:
-        if not found:
-            raise TensorError(f"{given}: holds no tensors")
-        if target is not None:
-            target.expect(found)
-        for key, tensor in found.items():
-            where = f"{given}:{key}" if key and not given.endswith(f":{key}") else given
+    allocate = functools.partial(_allocate, output, job.memory_limit)
+    with (
+        files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors,
+        resources(threads=job.threads, memory=job.memory_limit, allocate=allocate),
+    ):
+        output.expect(tensors)
+        for key, tensor in tensors.items():
+            where = f"{name}:{key}" if key and not name.endswith(f":{key}") else name
             started = time.perf_counter()
-            allocate = _bounded(target.allocate if target else np.empty, job.memory_limit)
-            with resources(threads=job.threads, memory=job.memory_limit, allocate=allocate):
-                carried = {"state": state} if one.state else {}
-                made = _call(one, one.function, [tensor, *others], {**settings, **carried}, where)
-            if isinstance(made, Normalized):
-                results[key], state = made.y, made.state or None
-            else:
-                results[key] = made
-            elapsed = time.perf_counter() - started
-            log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, elapsed)
-        if target is not None:
-            target.finish(results)
+            settings = call.settings | ({"state": state} if call.one.state else {})
+            result = _call_normalizer(call.one.function, [tensor, *call.others], settings, where)
+            if isinstance(result, Normalized):
+                result, state = result.y, result.state or None
+            results[key] = result
+            log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, time.perf_counter() - started)
+        output.finish(results)
     if job.save_state and state is None:
-        raise UsageError(f"--save-state: {one.name} with these settings keeps no running statistics")
+        raise UsageError(f"--save-state: {call.one.name} with these settings has no running statistics")
     return state
 
 
-def _bounded(allocate: Any, limit: int | None) -> Any:
-    """Refuse results that are held in memory beyond the limit."""
-
-    def make(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        made = allocate(shape, dtype)  # np.empty takes no memory before it is written
-        if isinstance(made, np.ndarray) and limit is not None and made.nbytes > limit:
-            raise TensorError(
-                f"this output holds its result in memory, {made.nbytes} bytes: raise --memory-limit, or write .npy"
-            )
-        return made
-
-    return make
+def _allocate(output: TensorOutput, limit: int | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """Make room for a result, in its file or in memory up to the limit."""
+    room = output.allocate(shape, dtype)  # np.empty takes no memory before it is written
+    if isinstance(room, np.ndarray) and limit is not None and room.nbytes > limit:
+        raise TensorError(
+            f"this output keeps its result in memory, {room.nbytes} bytes: raise --memory-limit, or write .npy"
+        )
+    return room
 
 
-def _gradients(
-    job: Job,
-    one: Normalizer,
-    given: str,
-    cotangent: str,
-    others: Sequence[Array],
-    settings: Mapping[str, Any],
-    state: State | None,
-    target: Any,
+def _call_normalizer(
+    function: Callable[..., Any], tensors: Sequence[Any], settings: Mapping[str, Any], where: str
+) -> Any:
+    """Call a normalizer; errors about its tensors name the file."""
+    last = len(tensors[0].shape) - 1
+    numbered = {key: last if isinstance(value, str) and value == "last" else value for key, value in settings.items()}
+    try:
+        return function(*tensors, **numbered)
+    except TensorError as error:
+        raise TensorError(f"{where}: {error}") from None
+
+
+def _write_gradients(
+    job: Job, call: _Call, name: str, cotangent: str, state: State | None, output: TensorOutput
 ) -> None:
     """Write the vjp of one input."""
+    one = call.one
     assert one.vjp is not None
     accepted = Normalizer(one.name, one.vjp).settings
-    foreign = [key for key in job.settings if key not in accepted]
+    foreign = [key for key in job.settings if key not in accepted] + (
+        ["state"] if state is not None and "state" not in accepted else []
+    )
     if foreign:
         raise UsageError(f"--grad does not use --{foreign[0].replace('_', '-')}: no gradient of {one.name} needs it")
-    used = {key: value for key, value in settings.items() if key in accepted}
+    settings = {key: value for key, value in call.settings.items() if key in accepted}
     if "state" in accepted:
-        used["state"] = state
-    elif state is not None:
-        raise UsageError(f"--grad does not use --state: no gradient of {one.name} needs it")
-    with _reading(job, given) as found:
-        if len(found) != 1:
-            raise TensorError(f"{given}: --grad takes one tensor, here are {', '.join(found)}: name one, {given}:KEY")
+        settings["state"] = state
+    with files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors:
+        if len(tensors) != 1:
+            raise TensorError(f"{name}: --grad takes one tensor, got {', '.join(tensors)}: name one, {name}:KEY")
         dy = files.read_one(cotangent)
-        made = _call(one, one.vjp, [next(iter(found.values())), *others, dy], used, given)
-    target.expect(made)
-    target.finish(made)
+        gradients = _call_normalizer(one.vjp, [next(iter(tensors.values())), *call.others, dy], settings, name)
+    output.expect(gradients)
+    output.finish(gradients)
 
 
-def _exact_state(job: Job, one: Normalizer, settings: Mapping[str, Any]) -> dict[str, Array]:
-    """Take the statistics of all batches together, as if they were one."""
+def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
+    """Return the statistics of all batches together, as if they were one."""
+    one = call.one
     assert one.exact is not None
     total: Moments | None = None
     batches = 0
-    for given in job.inputs:
-        with _reading(job, given) as found:
-            for tensor in found.values():
-                view = channels(one.name, tensor, settings.get("layout"))
-                moments = channel_moments(view).over(0)
+    for name in job.inputs:
+        with files.open_tensors(name, limit=job.memory_limit) as tensors:
+            for tensor in tensors.values():
+                with naming_errors(one.name):
+                    moments = channel_moments(channels(tensor, call.settings.get("layout"))).over(0)
                 if total is not None and moments.mean.size != total.mean.size:
-                    raise TensorError(f"{given}: C = {moments.mean.size}, the batches before have {total.mean.size}")
+                    raise TensorError(f"{name}: C = {moments.mean.size}, the batches before have {total.mean.size}")
                 if moments.count:
                     total = moments if total is None else total + moments
                 batches += 1
-    require_two_values(one.name, total.count if total else 0)
-    assert total is not None
-    known = {key: value for key, value in settings.items() if key in ("running_var", "eps", "groups")}
-    return {**one.exact(total, **known), COUNTER: np.array(batches, np.int64)}
+    settings = {key: value for key, value in call.settings.items() if key in ("running_var", "eps", "groups")}
+    with naming_errors(one.name):
+        require_two_values(total.count if total else 0)
+        assert total is not None
+        return {**one.exact(total, **settings), COUNTER: np.array(batches, np.int64)}
+
+
+def _save_state(path: str, call: _Call, state: State | None) -> str:
+    """Write the statistics after the last batch; return the line that reports it."""
+    assert state is not None
+    labels = {"normalizer": call.one.name} | ({"preset": call.preset} if call.preset else {})
+    files.write_state(Path(path), {key: value for key, value in state.items() if key not in LABELS}, labels)
+    return f"wrote {path} ({int(state[COUNTER])} batches)"

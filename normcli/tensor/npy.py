@@ -48,7 +48,7 @@ def read_npy(path: Path) -> StoredTensor | NDArray[Any]:
         shape, fortran, dtype = _read_header(file, path)
         offset = file.tell()
         stamp = stamp_of(file.fileno())
-    claimed, present = math.prod(shape) * dtype.itemsize, stamp[1] - offset
+    claimed, present = math.prod(shape) * dtype.itemsize, stamp.size - offset
     if claimed != present:
         raise TensorError(
             f"{path}: the header claims {claimed} bytes for shape {shape} {dtype}, the file has {present}"

@@ -1,4 +1,4 @@
-"""Tensors that lie in a file as plain bytes: read and written by slices of samples, never mapped.
+"""Tensors stored in a file as plain bytes: read and written by slices of samples, never mapped.
 
 A mapped output dies by SIGBUS on a full disk and mapped inputs count as resident memory; `pread` and
 `pwrite` on a file whose space is reserved first do neither, and threads may share the file.
@@ -9,7 +9,7 @@ import os
 import threading
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,25 @@ from normcli.storage.npy_format import bytes_of
 CHUNK = 1 << 30  # Linux moves at most 2 GiB in one call
 
 
-Stamp = tuple[int, int, int]
+class FileStamp(NamedTuple):
+    """The attributes that change when a file is written or replaced."""
+
+    inode: int
+    size: int
+    mtime_ns: int
 
 
-def stamp_of(handle: int) -> Stamp:
-    """What a file that was changed or replaced does not keep: inode, size and modification time in ns."""
-    found = os.fstat(handle)
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def stamp_of(handle: int) -> FileStamp:
+    """Return the stamp of an open file."""
+    status = os.fstat(handle)
+    return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
 class StoredTensor:
     """A tensor in a file: shape, dtype, and samples read when a slice asks for them."""
 
     def __init__(
-        self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], stamp: Stamp | None = None
+        self, path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], stamp: FileStamp | None = None
     ) -> None:
         self.path, self.offset, self.shape, self.dtype, self.stamp = path, offset, shape, dtype, stamp
         self._file: IO[bytes] | None = None
@@ -51,25 +56,29 @@ class StoredTensor:
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         out = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
         view = bytes_of(out)
-        at, done = self.offset + start * per_sample, 0
+        offset, done = self.offset + start * per_sample, 0
         while done < len(view):
-            got = platforms.pread_into(self._handle(), view[done : done + CHUNK], at + done)
-            if not got:
-                raise TensorError(f"{self.path}: it became shorter while it was read")
-            done += got
+            count = platforms.pread_into(self._handle(), view[done : done + CHUNK], offset + done)
+            if not count:
+                raise TensorError("the file became shorter while it was read")
+            done += count
         if self.stamp is not None and stamp_of(self._handle()) != self.stamp:
-            raise TensorError(f"{self.path}: it changed while it was read")  # two passes must see the same tensor
+            raise TensorError("the file changed while it was read")  # two passes must see the same tensor
         return out
 
     def read_all(self) -> NDArray[Any]:
-        """Read all of it."""
-        if self.shape:
-            return self[0 : self.shape[0]]
-        return StoredTensor(self.path, self.offset, (1,), self.dtype, self.stamp)._only().reshape(())
+        """Read the complete tensor.
 
-    def _only(self) -> NDArray[Any]:
-        with self:
-            return self[0:1]
+        Raises:
+            TensorError: the file changed while it was read.
+        """
+        try:
+            if self.shape:
+                return self[0 : self.shape[0]]
+            with StoredTensor(self.path, self.offset, (1,), self.dtype, self.stamp) as tensor:
+                return tensor[0:1].reshape(())
+        except TensorError as error:
+            raise TensorError(f"{self.path}: {error}") from None
 
     def close(self) -> None:
         """Close the file."""
@@ -110,9 +119,9 @@ class ReservedTensor:
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         data = np.ascontiguousarray(block, self.dtype)
         view = bytes_of(data)
-        at, done = self._head + start * per_sample, 0
+        offset, done = self._head + start * per_sample, 0
         while done < len(view):
-            done += platforms.pwrite(self._file.fileno(), view[done : done + CHUNK], at + done)
+            done += platforms.pwrite(self._file.fileno(), view[done : done + CHUNK], offset + done)
 
     def close(self) -> None:
         """Close the file."""

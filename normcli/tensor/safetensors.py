@@ -24,7 +24,7 @@ def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:
     with path.open("rb") as file:
         stamp = stamp_of(file.fileno())
         try:
-            entries, metadata = read_safetensors_header(file, stamp[1])
+            entries, metadata = read_safetensors_header(file, stamp.size)
         except InputError as error:
             raise TensorError(f"{path}: {error.message}") from None
     tensors = {}

@@ -218,8 +218,9 @@ def _names(data: bytes, path: Path) -> None:
 def _tensors(data: bytes, path: Path) -> None:
     from normcli.tensor import files
 
-    for tensor in files.open_tensors(str(path), limit=1 << 26).values():
-        files.load(tensor)
+    with files.open_tensors(str(path), limit=1 << 26) as tensors:
+        for tensor in tensors.values():
+            files.read_array(tensor)
 
 
 def _safetensors() -> list[bytes]:

@@ -2,7 +2,7 @@
 
 Every function takes arrays and keyword settings and changes none of them. Results have the type of the input
 (float32 for integers) or `dtype`; statistics are float64, and a result is rounded once, at its end. Functions
-with running statistics give `Normalized(y, state)`, the others give y; `NAME_vjp` pulls a cotangent back.
+with running statistics return `Normalized(y, state)`, the others y; `NAME_vjp` pulls a cotangent back.
 
 >>> import numpy as np
 >>> from normcli.tensor.normalizers import group_norm
@@ -50,56 +50,13 @@ from normcli.tensor.normalizers.vector import (
 from normcli.tensor.normalizers.weight import centred_weight_norm, weight_norm, weight_norm_vjp, weight_standardization
 from normcli.tensor.normalizers.whitening import iter_norm, zca_whitening
 
-__all__ = [
-    "NORMALIZERS",
-    "Normalized",
-    "Normalizer",
-    "adaptive_instance_norm",
-    "batch_instance_norm",
-    "batch_norm",
-    "batch_norm_vjp",
-    "batch_renorm",
-    "batch_renorm_vjp",
-    "centred_weight_norm",
-    "cosine_norm",
-    "cosine_norm_vjp",
-    "divisive_norm",
-    "dynamic_tanh",
-    "dynamic_tanh_vjp",
-    "evo_norm",
-    "filter_response_norm",
-    "find",
-    "ghost_batch_norm",
-    "global_response_norm",
-    "global_response_norm_vjp",
-    "group_norm",
-    "group_norm_vjp",
-    "instance_norm",
-    "instance_norm_vjp",
-    "iter_norm",
-    "layer_norm",
-    "layer_norm_vjp",
-    "local_response_norm",
-    "local_response_norm_vjp",
-    "lp_batch_norm",
-    "lp_batch_norm_vjp",
-    "lp_normalize",
-    "lp_normalize_vjp",
-    "mean_variance_norm",
-    "noisy_batch_norm",
-    "noisy_batch_norm_vjp",
-    "pixel_norm",
-    "power_norm",
-    "resources",
-    "rms_norm",
-    "rms_norm_vjp",
-    "scale_norm",
-    "spectral_norm",
-    "spectral_norm_vjp",
-    "switchable_norm",
-    "tensor_norm",
-    "weight_norm",
-    "weight_norm_vjp",
-    "weight_standardization",
-    "zca_whitening",
-]
+__all__ = ["NORMALIZERS", "Normalized", "Normalizer", "find", "resources"]
+__all__ += ["batch_norm", "batch_norm_vjp", "batch_renorm", "batch_renorm_vjp", "ghost_batch_norm"]
+__all__ += ["lp_batch_norm", "lp_batch_norm_vjp", "noisy_batch_norm", "noisy_batch_norm_vjp", "power_norm"]
+__all__ += ["batch_instance_norm", "iter_norm", "mean_variance_norm", "switchable_norm", "zca_whitening"]
+__all__ += ["group_norm", "group_norm_vjp", "instance_norm", "instance_norm_vjp", "layer_norm", "layer_norm_vjp"]
+__all__ += ["adaptive_instance_norm", "lp_normalize", "lp_normalize_vjp", "rms_norm", "rms_norm_vjp"]
+__all__ += ["centred_weight_norm", "pixel_norm", "scale_norm", "tensor_norm", "weight_norm", "weight_norm_vjp"]
+__all__ += ["cosine_norm", "cosine_norm_vjp", "spectral_norm", "spectral_norm_vjp", "weight_standardization"]
+__all__ += ["evo_norm", "filter_response_norm", "global_response_norm", "global_response_norm_vjp"]
+__all__ += ["divisive_norm", "dynamic_tanh", "dynamic_tanh_vjp", "local_response_norm", "local_response_norm_vjp"]

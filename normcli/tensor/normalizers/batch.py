@@ -13,21 +13,21 @@ from normcli.tensor.normalizers.gradients import (
     standard_vjp,
     to_input_layout,
 )
-from normcli.tensor.normalizers.moments import Moments, affine, channel_moments, check_eps, per_channel
+from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
+    InitialState,
     Mode,
     load_state,
     prepare,
     require_two_values,
-    unchanged,
     update_running_stats,
 )
 from normcli.tensor.normalizers.views import Dtype, Layout
 
 RunningVar = Literal["unbiased", "biased"]
 
-STARTS: dict[str, float | Array] = {"running_mean": 0.0, "running_var": 1.0}
+INITIAL: InitialState = {"running_mean": 0.0, "running_var": 1.0}
 
 PRESETS: dict[str, dict[str, Any]] = {
     "torch": {},
@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def batch_statistics(moments: Moments, running_var: str) -> dict[str, Array]:
-    """Name the statistics of a batch as the running state does."""
+    """Return the statistics of a batch under the names of the running state."""
     if running_var not in ("unbiased", "biased"):
         raise UsageError(f"running_var is unbiased or biased, got {running_var!r}")
     return {
@@ -49,11 +49,11 @@ def batch_statistics(moments: Moments, running_var: str) -> dict[str, Array]:
 
 
 def exact_state(moments: Moments, *, running_var: str = "unbiased", **others: Any) -> dict[str, Array]:
-    """Give the state that precise statistics over all batches have."""
+    """Return the state of precise statistics over all batches."""
     return batch_statistics(moments, running_var)
 
 
-@normalizer(state=tuple(STARTS), presets=PRESETS, exact=exact_state)
+@normalizer(family="batch", state=INITIAL, presets=PRESETS, exact=exact_state)
 def batch_norm(
     x: Tensor,
     *,
@@ -93,22 +93,16 @@ def batch_norm(
     >>> y.round(4).tolist(), state["running_mean"].tolist(), state["running_var"].tolist()
     ([[-0.8944, 0.0], [0.8944, 0.0]], [0.2, 1.0], [1.1, 0.9])
     """
-    name = "batch_norm"
-    view, old, batches, scale, shift = prepare(
-        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
-    )
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
+    mean: Moments | Array
     if mode == "eval":
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scale = scale / np.sqrt(old["running_var"] + eps)
-        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), unchanged(old, batches))
-    require_two_values(name, view.samples * view.length)
-    moments = channel_moments(view).over(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = scale / np.sqrt(moments.var + eps)
-    y = affine(view, moments, scale, shift, dtype)
-    return Normalized(
-        y, update_running_stats(old, batch_statistics(moments, running_var), batches, update_rate, cumulative)
-    )
+        mean, var = running["running_mean"], running["running_var"]
+    else:
+        require_two_values(view.samples * view.length)
+        mean = channel_moments(view).over(0)
+        var = mean.var
+        running = update_running_stats(running, batch_statistics(mean, running_var), update_rate, cumulative)
+    return Normalized(affine(view, mean, scale / np.sqrt(var + eps), shift, dtype), running.state)
 
 
 @gradient("batch_norm")
@@ -124,18 +118,14 @@ def batch_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull the cotangent dy of a batch_norm back to dx, dweight and dbias."""
-    name = "batch_norm"
-    check_eps(name, eps)
-    view, block, g = prepare_vjp(name, x, dy, layout)
-    old, _ = load_state(name, state, mode, STARTS, view.rows)
-    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
-    per_channel(name, "bias", bias, view, 0.0)
+    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    running = load_state(state, mode, INITIAL, view.rows)
     if mode == "eval":
-        scale = 1.0 / np.sqrt(broadcast_channels(old["running_var"]) + eps)
-        normal = (block - broadcast_channels(old["running_mean"])) * scale
+        scale = 1.0 / np.sqrt(broadcast_channels(running["running_var"]) + eps)
+        normal = (block - broadcast_channels(running["running_mean"])) * scale
         dx = g * gamma * scale
     else:
-        require_two_values(name, view.samples * view.length)
+        require_two_values(view.samples * view.length)
         moments = channel_moments(view).over(0)
         scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
         normal = (block - broadcast_channels(moments.mean)) * scale
@@ -143,7 +133,7 @@ def batch_norm_vjp(
     return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
 
 
-@normalizer(state=tuple(STARTS), presets={k: v for k, v in PRESETS.items() if k != "onnx"}, exact=exact_state)
+@normalizer(family="batch", state=INITIAL, presets={k: v for k, v in PRESETS.items() if k != "onnx"}, exact=exact_state)
 def ghost_batch_norm(
     x: Tensor,
     *,
@@ -186,37 +176,30 @@ def ghost_batch_norm(
     >>> ghost_batch_norm(x, batch=2, eps=0.0).y.ravel().tolist()
     [-1.0, 1.0, -1.0, 1.0]
     """
-    name = "ghost_batch_norm"
-    view, old, batches, scale, shift = prepare(
-        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
-    )
+    if ghosts not in ("contiguous", "interleaved"):
+        raise UsageError(f"ghosts are contiguous or interleaved, got {ghosts!r}")
+    if update not in ("each", "mean"):
+        raise UsageError(f"update is each or mean, got {update!r}")
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
     if mode == "eval":
-        scale = scale / np.sqrt(old["running_var"] + eps)
-        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), unchanged(old, batches))
+        scale = scale / np.sqrt(running["running_var"] + eps)
+        return Normalized(affine(view, running["running_mean"], scale, shift, dtype), running.state)
     if batch < 1 or view.samples % batch or not view.samples:
-        raise TensorError(f"{name}: N must be a multiple of batch, got N = {view.samples}, batch = {batch}")
-    require_two_values(name, batch * view.length)
+        raise TensorError(f"N must be a multiple of batch, got N = {view.samples}, batch = {batch}")
+    require_two_values(batch * view.length)
     count = view.samples // batch
-    table = channel_moments(view)
-    each = np.arange(view.samples).reshape(count, batch)
-    if ghosts == "interleaved":
-        each = np.arange(view.samples).reshape(batch, count).T
-    elif ghosts != "contiguous":
-        raise UsageError(f"{name}: ghosts are contiguous or interleaved, got {ghosts!r}")
-    moments = table.each(lambda t: t[each]).over(1)
+    samples = np.arange(view.samples)
+    members = samples.reshape(count, batch) if ghosts == "contiguous" else samples.reshape(batch, count).T
+    moments = channel_moments(view).rearrange(lambda table: table[members]).over(1)
     ghost = np.empty(view.samples, np.intp)
-    ghost[each] = np.arange(count)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        y = affine(view, moments.each(lambda t: t[ghost]), scale / np.sqrt(moments.var[ghost] + eps), shift, dtype)
-    new = batch_statistics(moments, running_var)
+    ghost[members] = np.arange(count)[:, None]
+    mean = moments.rearrange(lambda table: table[ghost])
+    y = affine(view, mean, scale / np.sqrt(mean.var + eps), shift, dtype)
+    statistics = batch_statistics(moments, running_var)
     if update == "mean":
-        new = {key: value.mean(axis=0) for key, value in new.items()}
-        return Normalized(y, update_running_stats(old, new, batches, update_rate, cumulative))
-    if update != "each":
-        raise UsageError(f"{name}: update is each or mean, got {update!r}")
+        means = {key: values.mean(axis=0) for key, values in statistics.items()}
+        return Normalized(y, update_running_stats(running, means, update_rate, cumulative).state)
     for i in range(count):
-        moved = update_running_stats(
-            old, {key: value[i] for key, value in new.items()}, batches + i, update_rate, cumulative
-        )
-        old = {key: moved[key] for key in old}
-    return Normalized(y, unchanged(old, batches + count))
+        one = {key: values[i] for key, values in statistics.items()}
+        running = update_running_stats(running, one, update_rate, cumulative)
+    return Normalized(y, running.state)

@@ -1,4 +1,4 @@
-"""Walking a tensor in blocks of samples, on threads, within a memory limit.
+"""Blocks of samples computed in parallel, within limits on threads and memory.
 
 The size of a block follows from the shape alone, never from the threads or the memory, and every block is
 computed by one thread: so results are the same bits on any machine that runs the same kernels.
@@ -26,15 +26,15 @@ Array = NDArray[Any]
 # 1 MB stays in the L2 cache between two readings; with 25 MB in 25 blocks, two threads end together
 BLOCK_BYTES = 1 << 20
 
-_LINES = 64  # bytes of a cache line
+_LINE_BYTES = 64  # of a cache line
 
-# what one block costs at most while a formula in NumPy works on it, as a multiple of its bytes: the block,
+# the most that one block costs while a formula in NumPy works on it, as a multiple of its bytes: the block,
 # its float64 copy (twice as large) and about five temporaries of that size
 WORKING_COPIES = 14
 
 
 class Tensor(Protocol):
-    """What is read: a NumPy array, or a file whose samples are read when they are asked for."""
+    """A tensor to read: a NumPy array, or a file whose samples are read when a slice asks for them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -45,34 +45,34 @@ class Tensor(Protocol):
         """The type of the elements."""
 
     def __getitem__(self, samples: slice, /) -> Array:
-        """Give the samples of a slice of the first axis."""
+        """Return the samples of a slice of the first axis."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a call may use: threads, bytes, and the place where results are put."""
+    """Limits of a call: threads, bytes, and the function that makes room for results."""
 
     threads: int
     memory: int | None
     allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any]
 
 
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """As `np.empty`, at the start of a cache line: vectors that are stored across two lines cost 4%."""
+def allocate_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """Return an uninitialized array at the start of a cache line: vectors stored across two lines cost 4%."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < _LINES * 1024:
+    if size < _LINE_BYTES * 1024:
         return np.empty(shape, dtype)
-    held = np.empty(size + _LINES, np.uint8)
-    start = -held.ctypes.data % _LINES
-    return held[start : start + size].view(dtype).reshape(shape)
+    buffer = np.empty(size + _LINE_BYTES, np.uint8)
+    start = -buffer.ctypes.data % _LINE_BYTES
+    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 _resources: ContextVar[Resources | None] = ContextVar("resources", default=None)
 
 
-def current() -> Resources:
-    """Give the resources of this call."""
-    return _resources.get() or Resources(usable_cpus(), None, aligned)
+def current_resources() -> Resources:
+    """Return the limits of this call."""
+    return _resources.get() or Resources(usable_cpus(), None, allocate_aligned)
 
 
 @contextmanager
@@ -80,13 +80,13 @@ def resources(
     *,
     threads: int | None = None,
     memory: int | None = None,
-    allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any] = aligned,
+    allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any] = allocate_aligned,
 ) -> Iterator[None]:
-    """Bound what the normalizers called inside may use; no setting changes a bit of any result.
+    """Bound what the normalizers called inside may use; results are identical for all settings.
 
     Args:
-        threads: how many threads compute; by default one for each processor.
-        memory: the most bytes to hold at a time; a call that cannot do with them is refused.
+        threads: number of threads; by default one for each usable processor.
+        memory: the most bytes of tensors in memory at a time; a call that needs more raises TensorError.
         allocate: makes the array for a result from its shape and dtype, as `np.empty` does; a file that
             takes slices of samples serves for results larger than memory.
 
@@ -107,56 +107,61 @@ class WorkerThreads:
     """Threads that stay: starting one takes 80-270 us, waking one 15-90; a batch of 25 MB takes 2,000."""
 
     def __init__(self) -> None:
-        self._asked: queue.SimpleQueue[tuple[Callable[[], None], threading.Semaphore]] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], None], threading.Semaphore]] = queue.SimpleQueue()
         self._count = 0
-        self._hiring = threading.Lock()
+        self._starting = threading.Lock()
 
-    def ask(self, count: int, run: Callable[[], None]) -> list[threading.Semaphore]:
-        """Have `count` helpers call run; each semaphore given is released when one has."""
-        with self._hiring:
+    def submit(self, count: int, function: Callable[[], None]) -> list[threading.Semaphore]:
+        """Call a function on `count` threads; each semaphore returned is released when one call has ended."""
+        with self._starting:
             for _ in range(self._count, count):
                 self._count += 1
-                threading.Thread(target=self._serve, name="normcli-helper", daemon=True).start()
-        asked = [threading.Semaphore(0) for _ in range(count)]
-        for done in asked:
-            self._asked.put((run, done))
-        return asked
+                threading.Thread(target=self._serve, name="normcli-worker", daemon=True).start()
+        done = [threading.Semaphore(0) for _ in range(count)]
+        for semaphore in done:
+            self._calls.put((function, semaphore))
+        return done
 
     def _serve(self) -> None:
         while True:
-            run, done = self._asked.get()
-            run()
+            function, done = self._calls.get()
+            function()
             done.release()
-            del run, done  # or the arrays of the last call live until the next
+            del function, done  # or the arrays of the last call live until the next
 
 
-_helpers = WorkerThreads()
+_workers = WorkerThreads()
 
 
-def _after_fork() -> None:
-    global _helpers
-    _helpers = WorkerThreads()  # the parent's threads do not exist in the child
+def _replace_workers() -> None:
+    global _workers
+    _workers = WorkerThreads()  # the parent's threads do not exist in the child
 
 
-platforms.run_at_fork(after_in_child=_after_fork)
+platforms.run_at_fork(after_in_child=_replace_workers)
 
 
 def parallel_blocks(
-    samples: int, sample_bytes: int, work: Callable[[int, int], None], *, copies: int = 4, in_place_ok: bool = False
+    samples: int,
+    sample_bytes: int,
+    compute: Callable[[int, int], None],
+    *,
+    copies: int = 4,
+    in_place_ok: bool = False,
 ) -> None:
-    """Call work(start, stop) for blocks that cover `samples`, on as many threads as memory allows.
+    """Call compute(start, stop) for blocks that cover `samples`, on as many threads as memory allows.
 
     Args:
-        samples: how many there are.
-        sample_bytes: how large one is.
-        work: computes the samples from start to stop.
-        copies: how many times a block is in memory while it is worked on.
-        in_place_ok: a kernel works on rows alone, in place: the cut cannot change a bit and costs no memory.
+        samples: number of samples.
+        sample_bytes: size of one.
+        compute: computes the samples from start to stop.
+        copies: number of copies of a block in memory while it is computed.
+        in_place_ok: blocks need no copy, and results do not depend on the block size.
 
     Raises:
         TensorError: one sample does not fit into the memory allowed.
     """
-    limits = current()
+    limits = current_resources()
     step = max(1, BLOCK_BYTES // max(sample_bytes, 1))
     if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
         step, copies = max(step, -(-samples // (4 * limits.threads))), 0
@@ -166,44 +171,44 @@ def parallel_blocks(
         need = min(step, samples) * sample_bytes * copies
         if need > limits.memory:
             raise TensorError(
-                f"one block of samples needs {_size(need)} at work, the memory limit is "
-                f"{_size(limits.memory)}: raise --memory-limit"
+                f"one block of samples needs {_format_size(need)} to compute, the memory limit is "
+                f"{_format_size(limits.memory)}: raise --memory-limit"
             )
         threads = max(1, min(threads, limits.memory // max(need, 1)))
     turns, failures = itertools.count(), list[BaseException]()
 
-    def run() -> None:
+    def compute_blocks() -> None:
         try:
             while not failures and (turn := next(turns)) < len(starts):
-                work(starts[turn], min(starts[turn] + step, samples))
+                compute(starts[turn], min(starts[turn] + step, samples))
         except BaseException as error:
             failures.append(error)
 
-    waiting = _helpers.ask(threads - 1, run)
-    run()
-    for helper in waiting:
-        helper.acquire()
+    pending = _workers.submit(threads - 1, compute_blocks)
+    compute_blocks()
+    for semaphore in pending:
+        semaphore.acquire()
     if failures:
         raise failures[0]
 
 
-def read_all(x: Tensor, name: str) -> Array:
+def read_all(x: Tensor) -> Array:
     """Read all samples at once, for a formula that needs them together.
 
     Raises:
         TensorError: they do not fit into the memory allowed.
     """
-    limit = current().memory
+    limit = current_resources().memory
     need = int(np.prod(x.shape, dtype=object)) * x.dtype.itemsize * WORKING_COPIES
     if limit is not None and need > limit:
         raise TensorError(
-            f"{name} works on the whole tensor at once and needs {_size(need)} for shape {tuple(x.shape)}, "
-            f"the memory limit is {_size(limit)}: raise --memory-limit"
+            f"all samples are needed at once, {_format_size(need)} for shape {tuple(x.shape)}, the memory limit is "
+            f"{_format_size(limit)}: raise --memory-limit"
         )
     return np.asarray(x[0 : x.shape[0]] if x.shape else x)
 
 
-def _size(count: int) -> str:
+def _format_size(count: int) -> str:
     for unit, scale in (("GB", 10**9), ("MB", 10**6)):
         if count >= scale:
             return f"{count / scale:.1f} {unit}"

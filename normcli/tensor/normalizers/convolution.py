@@ -4,25 +4,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
-from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, numbers, per_channel
+from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp, to_input_layout
+from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
+    InitialState,
     Mode,
-    check_rate,
     load_state,
     require_two_values,
-    unchanged,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout, channels
-
-
-def _entries(parameter: Array, start: int, block: Array) -> Array:
-    """Give the part of a parameter (C) or (N, C) that belongs to a block, with the axes of (n, C, S)."""
-    return parameter[start : start + len(block), :, None] if parameter.ndim == 2 else parameter[None, :, None]
+from normcli.tensor.normalizers.views import Dtype, Layout, channels, check_groups, check_parameter, per_channel
 
 
 @normalizer()
@@ -53,27 +47,24 @@ def filter_response_norm(
     >>> filter_response_norm(np.array([[[3.0, -4.0]]]), layout="NCL", eps=0.0).round(4).ravel().tolist()
     [0.8485, 0.0]
     """
-    name = "filter_response_norm"
-    check_eps(name, eps)
-    view = channels(name, x, layout)
-    w = per_channel(name, "weight", weight, view, 1.0)
-    b = per_channel(name, "bias", bias, view, 0.0)
-    low = per_channel(name, "tau", tau, view, 0.0)
-    more = numbers(name, "learned_eps", learned_eps, (view.rows,))
-    total = eps + (np.zeros(view.rows) if more is None else np.abs(more))
+    view = channels(x, layout)
+    w = per_channel(view, "weight", weight, 1.0)
+    b = per_channel(view, "bias", bias, 0.0)
+    low = per_channel(view, "tau", tau, 0.0)
+    learned = check_parameter("learned_eps", learned_eps, (view.rows,))
+    added = eps + (np.zeros(view.rows) if learned is None else np.abs(learned))
 
-    def compute(block: Array, start: int) -> Array:
-        square = (block * block).mean(axis=2, keepdims=True)
-        y = _entries(w, start, block) * (block / np.sqrt(square + total[:, None])) + _entries(b, start, block)
-        return np.asarray(np.maximum(y, _entries(low, start, block)))
+    def formula(x: Array, w: Array, b: Array, low: Array, added: Array) -> Array:
+        square = (x * x).mean(axis=2, keepdims=True)
+        return np.asarray(np.maximum(w * (x / np.sqrt(square + added)) + b, low))
 
-    return view.map_numpy(dtype, compute)
+    return view.map_numpy(formula, w, b, low, added, dtype=dtype)
 
 
-EVO_STARTS: dict[str, float | Array] = {"running_var": 1.0}
+EVO_INITIAL: InitialState = {"running_var": 1.0}
 
 
-@normalizer(state=tuple(EVO_STARTS))
+@normalizer(state=EVO_INITIAL)
 def evo_norm(
     x: Tensor,
     *,
@@ -114,46 +105,38 @@ def evo_norm(
     >>> evo_norm(x, layout="NCL", groups=1, v=np.zeros(1), eps=0.0).y.ravel().tolist()
     [-0.5, 0.5]
     """
-    name = "evo_norm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    w = per_channel(name, "weight", weight, view, 1.0)
-    b = per_channel(name, "bias", bias, view, 0.0)
-    slope = per_channel(name, "v", v, view, 1.0)
-    one = channel_moments(view)
+    if variant not in ("S0", "B0"):
+        raise UsageError(f"variant is S0 or B0, got {variant!r}")
+    if variant == "B0" and groups is not None:
+        raise UsageError("groups belong to S0, B0 has none")
+    if variant == "S0" and (state is not None or mode == "eval"):
+        raise UsageError("S0 has no running statistics; state and eval mode belong to B0")
+    view = channels(x, layout)
+    w = per_channel(view, "weight", weight, 1.0)
+    b = per_channel(view, "bias", bias, 0.0)
+    slope = per_channel(view, "v", v, 1.0)
+    instance = channel_moments(view)
     if variant == "S0":
-        if state is not None or mode == "eval":
-            raise UsageError(f"{name}: S0 has no running statistics; state and eval mode belong to B0")
-        count = 32 if groups is None else groups
-        if count < 1 or view.rows % count:
-            raise TensorError(f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {count}")
-        var = np.repeat(one.groups(count).var, view.rows // count, axis=1)
-        after: dict[str, Array] = {}
-    elif variant == "B0":
-        if groups is not None:
-            raise UsageError(f"{name}: groups belong to S0, B0 has none")
-        old, batches = load_state(name, state, mode, EVO_STARTS, view.rows)
-        if mode == "eval":
-            var, after = old["running_var"], unchanged(old, batches)
-        else:
-            require_two_values(name, view.samples * view.length)
-            batch = one.over(0)
-            var, after = batch.var, update_running_stats(old, {"running_var": batch.unbiased}, batches, update_rate)
-    else:
-        raise UsageError(f"{name}: variant is S0 or B0, got {variant!r}")
-    shared = np.sqrt(var + eps)
-    own = np.sqrt(one.var + eps) if view.length else one.mean
+        groups = 32 if groups is None else groups
+        check_groups(view.rows, groups)
+        root = np.sqrt(np.repeat(instance.groups(groups).var, view.rows // groups, axis=1) + eps)
 
-    def compute(block: Array, start: int) -> Array:
-        vx, root = _entries(slope, start, block) * block, _entries(shared, start, block)
-        if variant == "S0":
-            normal = block / (1.0 + np.exp(-vx)) / root
-        else:
-            normal = block / np.maximum(root, vx + _entries(own, start, block))
-        return np.asarray(_entries(w, start, block) * normal + _entries(b, start, block))
+        def swish(x: Array, w: Array, b: Array, v: Array, root: Array) -> Array:
+            return np.asarray(w * (x / (1.0 + np.exp(-(v * x))) / root) + b)
 
-    return Normalized(view.map_numpy(dtype, compute), after)
+        return Normalized(view.map_numpy(swish, w, b, slope, root, dtype=dtype), {})
+    running = load_state(state, mode, EVO_INITIAL, view.rows)
+    var = running["running_var"]
+    if mode == "train":
+        require_two_values(view.samples * view.length)
+        batch = instance.over(0)
+        var, running = batch.var, update_running_stats(running, {"running_var": batch.unbiased}, update_rate)
+    own = np.sqrt(instance.var + eps) if view.length else instance.mean
+
+    def largest(x: Array, w: Array, b: Array, v: Array, root: Array, own: Array) -> Array:
+        return np.asarray(w * (x / np.maximum(root, v * x + own)) + b)
+
+    return Normalized(view.map_numpy(largest, w, b, slope, np.sqrt(var + eps), own, dtype=dtype), running.state)
 
 
 @normalizer()
@@ -183,14 +166,11 @@ def global_response_norm(
     >>> global_response_norm(x, layout="NCL", weight=np.ones(2), eps=0.0).ravel().tolist()
     [7.5, 1.5]
     """
-    name = "global_response_norm"
-    check_eps(name, eps)
-    view = channels(name, x, layout)
-    w = per_channel(name, "weight", weight, view, 0.0)
-    b = per_channel(name, "bias", bias, view, 0.0)
+    view = channels(x, layout)
+    w = per_channel(view, "weight", weight, 0.0)
+    b = per_channel(view, "bias", bias, 0.0)
     norm = np.sqrt(channel_moments(view).square * view.length) if view.length else np.zeros(view.rows)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = norm / (norm.mean(axis=-1, keepdims=True) + eps)
+    ratio = norm / (norm.mean(axis=-1, keepdims=True) + eps)
     return affine(view, 0.0, 1.0 + w * ratio, b, dtype)
 
 
@@ -205,11 +185,7 @@ def global_response_norm_vjp(
     eps: float = 1e-6,
 ) -> dict[str, Array]:
     """Pull dy back through global_response_norm: dx, dweight, dbias."""
-    name = "global_response_norm"
-    check_eps(name, eps)
-    view, block, g = prepare_vjp(name, x, dy, layout)
-    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 0.0))
-    per_channel(name, "bias", bias, view, 0.0)
+    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias, default=0.0)
     norm = np.sqrt((block * block).sum(axis=2, keepdims=True))
     mean = norm.mean(axis=1, keepdims=True) + eps
     ratio = norm / mean

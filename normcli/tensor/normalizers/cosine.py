@@ -5,16 +5,15 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.blocks import Array, Tensor, current, read_all
-from normcli.tensor.normalizers.moments import check_eps, float64, round_to_dtype
+from normcli.tensor.normalizers.blocks import Array, Tensor, current_resources, read_all
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, View, cast, result_dtype
+from normcli.tensor.normalizers.views import Dtype, View, cast, read_float64, result_dtype, round_to_dtype
 
 
-def _weight(name: str, weight: Any, features: int, centred: bool) -> Array:
-    w = float64(weight, name)
+def _weight(weight: Any, features: int, centred: bool) -> Array:
+    w = read_float64(weight)
     if w.ndim != 2 or w.shape[1] != features:
-        raise TensorError(f"{name}: weight must have shape (K, {features}), the features of x, got {w.shape}")
+        raise TensorError(f"weight must have shape (K, {features}), the features of x, got {w.shape}")
     return w - w.mean(axis=1, keepdims=True) if centred else w
 
 
@@ -54,15 +53,13 @@ def cosine_norm(
     >>> cosine_norm(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
     [[0.6, 0.8]]
     """
-    name = "cosine_norm"
-    check_eps(name, eps)
     if len(x.shape) < 2:
-        raise TensorError(f"{name}: x must be (N, ..., F), got shape {tuple(x.shape)}")
-    w, _ = _units(_weight(name, weight, x.shape[-1], centred), eps)
+        raise TensorError(f"x must be (N, ..., F), got shape {tuple(x.shape)}")
+    w, _ = _units(_weight(weight, x.shape[-1], centred), eps)
     out_dtype = result_dtype(x, dtype)
-    rows = read_all(x, name)
-    view = View(name, rows, range(rows.ndim), int(np.prod(rows.shape[1:-1], dtype=int)))
-    out = current().allocate((*rows.shape[:-1], len(w)), out_dtype)
+    rows = read_all(x)
+    view = View(rows, range(rows.ndim), int(np.prod(rows.shape[1:-1], dtype=int)))
+    out = current_resources().allocate((*rows.shape[:-1], len(w)), out_dtype)
     if not view.size:
         return out
     block = view.block(0, view.samples).astype(np.float64)
@@ -78,13 +75,11 @@ def cosine_norm_vjp(
     x: Tensor, weight: Array, dy: Tensor, *, centred: bool = False, eps: float = 1e-8
 ) -> dict[str, Array]:
     """Pull dy (N, ..., K) back through cosine_norm: dx and dweight; 0 at rows of zeros."""
-    name = "cosine_norm"
-    check_eps(name, eps)
-    w = _weight(name, weight, x.shape[-1], centred)
+    w = _weight(weight, x.shape[-1], centred)
     if tuple(dy.shape) != (*x.shape[:-1], len(w)):
-        raise TensorError(f"{name}: dy must have shape {(*x.shape[:-1], len(w))}, got {tuple(dy.shape)}")
-    rows = float64(x, name).reshape(-1, x.shape[-1])
-    g = float64(dy, name).reshape(-1, len(w))
+        raise TensorError(f"dy must have shape {(*x.shape[:-1], len(w))}, got {tuple(dy.shape)}")
+    rows = read_float64(x).reshape(-1, x.shape[-1])
+    g = read_float64(dy).reshape(-1, len(w))
     if centred:
         rows = rows - rows.mean(axis=1, keepdims=True)
     (xh, x_norm), (wh, w_norm) = _units(rows, eps), _units(w, eps)

@@ -5,31 +5,24 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.axes import Axes, parameters, reduce_to_parameter, reduced
+from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import (
-    broadcast_channels,
-    cotangent,
     parameter_gradients,
+    prepare_rows_vjp,
     prepare_vjp,
+    row_parameter_gradients,
     standard_vjp,
     to_input_layout,
 )
-from normcli.tensor.normalizers.mixed import spatial
-from normcli.tensor.normalizers.moments import (
-    affine,
-    channel_moments,
-    check_eps,
-    float64,
-    normalize,
-    per_channel,
-    round_to_dtype,
-)
+from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, View, channels, tokens
+from normcli.tensor.normalizers.running import require_spatial
+from normcli.tensor.normalizers.views import Dtype, Layout, View, channels, check_groups, normalize, per_channel, tokens
 
 
 @normalizer(
+    family="layer",
     presets={"torch": {}, "keras": {"eps": 1e-3}, "flax": {"eps": 1e-6}, "onnx": {}, "paper": {}},
 )
 def layer_norm(
@@ -62,13 +55,10 @@ def layer_norm(
     >>> layer_norm(np.array([[1.0, 2.0, 3.0]]), eps=0.0).round(4).tolist()
     [[-1.2247, 0.0, 1.2247]]
     """
-    name = "layer_norm"
-    check_eps(name, eps)
-    over = reduced(name, x, layout, axes)
-    view = tokens(name, x, over)
-    w = parameters(name, "weight", weight, x, over, axes)
-    b = parameters(name, "bias", bias, x, over, axes)
-    return normalize(view, groups=view.rows, weight=w, bias=b, eps=eps, dtype=dtype)
+    over = reduced_axes(x, layout, axes)
+    w = axes_parameter("weight", weight, x, over, axes)
+    b = axes_parameter("bias", bias, x, over, axes)
+    return normalize(tokens(x, over), w, b, eps, dtype)
 
 
 @gradient("layer_norm")
@@ -83,35 +73,27 @@ def layer_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through layer_norm: dx, and dweight and dbias in the shape of weight."""
-    name = "layer_norm"
-    check_eps(name, eps)
-    cotangent(name, x, dy)
-    over = reduced(name, x, layout, axes)
-    w = parameters(name, "weight", weight, x, over, axes)
-    parameters(name, "bias", bias, x, over, axes)
-    view = tokens(name, float64(x, name), over)
-    block = view.block(0, view.samples)
-    other = tokens(name, float64(dy, name), over)
-    g = other.block(0, other.samples)
+    over = reduced_axes(x, layout, axes)
+    w = axes_parameter("weight", weight, x, over, axes)
+    axes_parameter("bias", bias, x, over, axes)
+    view, block, g = prepare_rows_vjp(x, dy, over)
     mean = block.mean(axis=2, keepdims=True)
     scale = 1.0 / np.sqrt(((block - mean) ** 2).mean(axis=2, keepdims=True) + eps)
     normal = (block - mean) * scale
     factor = 1.0 if w is None else np.repeat(w.ravel(), view.length // w.size)
     dx = standard_vjp(g * factor, normal, scale, (2,))
-    made = {"dx": to_input_layout(view, x, dx)}
-    for key, values in (("dweight", g * normal), ("dbias", g)):
-        made[key] = round_to_dtype(
-            x, reduce_to_parameter(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight))
-        )
-    return made
+    return {"dx": to_input_layout(view, x, dx), **row_parameter_gradients(x, g * normal, g, over, weight)}
 
 
-def _table(name: str, what: str, given: Array | None, view: View, groups: int) -> Array | None:
-    """Give a parameter (C) or (N, C) as rows of one group each."""
-    return None if given is None else per_channel(name, what, given, view, 0.0).reshape(-1, view.rows // groups)
+def _rows_of_groups(view: View, groups: int, what: str, value: Array | None) -> Array | None:
+    """Return a parameter (C) or (N, C) as rows of one group each."""
+    return None if value is None else per_channel(view, what, value, 0.0).reshape(-1, view.rows // groups)
 
 
-@normalizer(presets={"torch": {}, "keras": {"eps": 1e-3}, "flax": {"eps": 1e-6}, "onnx": {}, "paper": {}})
+@normalizer(
+    family="layer",
+    presets={"torch": {}, "keras": {"eps": 1e-3}, "flax": {"eps": 1e-6}, "onnx": {}, "paper": {}},
+)
 def instance_norm(
     x: Tensor,
     *,
@@ -139,38 +121,15 @@ def instance_norm(
     >>> instance_norm(np.array([[[1.0, 3.0], [10.0, 50.0]]]), layout="NCL", eps=0.0).tolist()
     [[[-1.0, 1.0], [-1.0, 1.0]]]
     """
-    return _grouped("instance_norm", x, layout, None, weight, bias, eps, dtype)
-
-
-def _groups(name: str, channels: int, groups: int) -> int:
-    if groups < 1 or channels % groups:
-        raise TensorError(f"{name}: C must be a multiple of groups, got C = {channels}, groups = {groups}")
-    return groups
-
-
-def _grouped(
-    name: str,
-    x: Tensor,
-    layout: str | None,
-    groups: int | None,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    dtype: str | None,
-) -> Any:
-    check_eps(name, eps)
-    view = channels(name, x, layout)
-    if groups is None:
-        groups = view.rows
-        spatial(name, view.length)
-    _groups(name, view.rows, groups)
-    if view.rows // groups * view.length < 2:
-        raise TensorError(f"{name}: needs 2 or more values per sample and group, got 1")
-    w, b = (_table(name, what, p, view, groups) for what, p in (("weight", weight), ("bias", bias)))
-    return normalize(view, groups=groups, weight=w, bias=b, eps=eps, dtype=dtype)
+    view = channels(x, layout)
+    require_spatial(view.length)
+    w = _rows_of_groups(view, view.rows, "weight", weight)
+    b = _rows_of_groups(view, view.rows, "bias", bias)
+    return normalize(view, w, b, eps, dtype)
 
 
 @normalizer(
+    family="layer",
     presets={
         "torch": {},
         "keras": {"groups": 32, "eps": 1e-3},
@@ -208,7 +167,13 @@ def group_norm(
     >>> group_norm(np.array([[1.0, 3.0, 10.0, 50.0]]), groups=2, eps=0.0).tolist()
     [[-1.0, 1.0, -1.0, 1.0]]
     """
-    return _grouped("group_norm", x, layout, groups, weight, bias, eps, dtype)
+    view = channels(x, layout)
+    rows = view.regroup(groups)
+    if rows.length < 2:
+        raise TensorError(f"needs 2 or more values per sample and group, got {rows.length}")
+    w = _rows_of_groups(view, groups, "weight", weight)
+    b = _rows_of_groups(view, groups, "bias", bias)
+    return normalize(rows, w, b, eps, dtype)
 
 
 @gradient("instance_norm")
@@ -222,7 +187,7 @@ def instance_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through instance_norm: dx, dweight, dbias."""
-    return _grouped_vjp("instance_norm", x, dy, layout, None, weight, bias, eps)
+    return _group_norm_vjp(x, dy, layout, None, weight, bias, eps)
 
 
 @gradient("group_norm")
@@ -237,11 +202,10 @@ def group_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through group_norm: dx, dweight, dbias."""
-    return _grouped_vjp("group_norm", x, dy, layout, groups, weight, bias, eps)
+    return _group_norm_vjp(x, dy, layout, groups, weight, bias, eps)
 
 
-def _grouped_vjp(
-    name: str,
+def _group_norm_vjp(
     x: Tensor,
     dy: Tensor,
     layout: str | None,
@@ -250,23 +214,20 @@ def _grouped_vjp(
     bias: Array | None,
     eps: float,
 ) -> dict[str, Array]:
-    check_eps(name, eps)
-    view, block, g = prepare_vjp(name, x, dy, layout)
-    groups = _groups(name, view.rows, view.rows if groups is None else groups)
-    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
-    per_channel(name, "bias", bias, view, 0.0)
+    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    groups = view.rows if groups is None else groups
+    check_groups(view.rows, groups)
     moments = channel_moments(view).groups(groups)
-    mean = np.repeat(moments.mean, view.rows // groups, axis=1)[..., None]
-    scale = 1.0 / np.sqrt(np.repeat(moments.var, view.rows // groups, axis=1)[..., None] + eps)
+    mean, var = (np.repeat(t, view.rows // groups, axis=1)[..., None] for t in (moments.mean, moments.var))
+    scale = 1.0 / np.sqrt(var + eps)
     normal = (block - mean) * scale
     shape = (view.samples, groups, -1)
-    flat = (np.reshape(t, shape) for t in (g * gamma, normal, np.broadcast_to(scale, block.shape)))
-    pulled, flat_normal, flat_scale = flat
-    dx = standard_vjp(pulled, flat_normal, flat_scale, (2,)).reshape(block.shape)
+    pulled, rows, scales = (t.reshape(shape) for t in (g * gamma, normal, np.broadcast_to(scale, block.shape)))
+    dx = standard_vjp(pulled, rows, scales, (2,)).reshape(block.shape)
     return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
 
 
-@normalizer()
+@normalizer(family="layer")
 def adaptive_instance_norm(
     x: Tensor,
     style: Tensor,
@@ -293,16 +254,13 @@ def adaptive_instance_norm(
     >>> adaptive_instance_norm(content, style, layout="NCL", eps=0.0).round(4).ravel().tolist()
     [12.9289, 27.0711]
     """
-    name = "adaptive_instance_norm"
-    check_eps(name, eps)
-    view, other = channels(name, x, layout), channels(name, style, layout)
+    view, other = channels(x, layout), channels(style, layout)
     if (view.samples, view.rows) != (other.samples, other.rows):
         raise TensorError(
-            f"{name}: x and style must share N and C, got {(view.samples, view.rows)} and {(other.samples, other.rows)}"
+            f"x and style must share N and C, got {(view.samples, view.rows)} and {(other.samples, other.rows)}"
         )
-    spatial(name, view.length)
-    spatial(name, other.length)
-    content, wanted = channel_moments(view), channel_moments(other)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.sqrt(wanted.unbiased + eps) / np.sqrt(content.unbiased + eps)
-    return affine(view, content, scale, wanted.mean, dtype)
+    require_spatial(view.length)
+    require_spatial(other.length)
+    content, target = channel_moments(view), channel_moments(other)
+    scale = np.sqrt(target.unbiased + eps) / np.sqrt(content.unbiased + eps)
+    return affine(view, content, scale, target.mean, dtype)

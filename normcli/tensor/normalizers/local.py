@@ -7,15 +7,14 @@ import numpy as np
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import prepare_vjp, to_input_layout
-from normcli.tensor.normalizers.moments import check_eps, per_channel
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels
+from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, per_channel
 
 Window = Literal["torch", "onnx", "tf"]
 
 
 def _window(window: str, size: int, alpha: float) -> tuple[int, int, float]:
-    """Give how far the window reaches below and above a channel, and the factor of its sum."""
+    """Return how far the window reaches below and above a channel, and the factor of its sum."""
     if window == "torch":
         reach = size // 2, (size - 1) // 2, alpha / max(size, 1)
     elif window == "onnx":
@@ -23,9 +22,9 @@ def _window(window: str, size: int, alpha: float) -> tuple[int, int, float]:
     elif window == "tf":
         reach = size, size, alpha
     else:
-        raise UsageError(f"local_response_norm: window is torch, onnx or tf, got {window!r}")
+        raise UsageError(f"window is torch, onnx or tf, got {window!r}")
     if size < (0 if window == "tf" else 1):
-        raise UsageError(f"local_response_norm: size must be 1 or more, got {size}")
+        raise UsageError(f"size must be 1 or more, got {size}")
     return reach
 
 
@@ -81,12 +80,11 @@ def local_response_norm(
     [[1.0, 1.0]]
     """
     below, above, factor = _window(window, size, alpha)
-    view = channels("local_response_norm", x, layout)
 
-    def compute(block: Array, start: int) -> Array:
-        return np.asarray(block * (k + factor * _window_sum(block * block, below, above)) ** -beta)
+    def formula(x: Array) -> Array:
+        return np.asarray(x * (k + factor * _window_sum(x * x, below, above)) ** -beta)
 
-    return view.map_numpy(dtype, compute)
+    return channels(x, layout).map_numpy(formula, dtype=dtype)
 
 
 @gradient("local_response_norm")
@@ -103,7 +101,7 @@ def local_response_norm_vjp(
 ) -> dict[str, Array]:
     """Pull dy back through local_response_norm: dx."""
     below, above, factor = _window(window, size, alpha)
-    view, block, g = prepare_vjp("local_response_norm", x, dy, layout)
+    view, block, g, _ = prepare_vjp(x, dy, layout)
     divisor = k + factor * _window_sum(block * block, below, above)
     mirrored = _window_sum(g * block * divisor ** (-beta - 1.0), above, below)
     dx = g * divisor**-beta - 2.0 * factor * beta * block * mirrored
@@ -159,27 +157,24 @@ def divisive_norm(
     >>> divisive_norm(x, layout="NCL", sum_size=1, suppression_size=1, eps=0.0).tolist()[0][0]
     [-1.0, nan]
     """
-    name = "divisive_norm"
-    check_eps(name, eps)
     for side in (sum_size, suppression_size):
         if side < 1 or side % 2 == 0:
-            raise UsageError(f"{name}: the side of a box must be odd, got {side}")
-    view = channels(name, x, layout)
-    w = np.broadcast_to(per_channel(name, "weight", weight, view, 1.0), (view.samples, view.rows))
-    b = np.broadcast_to(per_channel(name, "bias", bias, view, 0.0), (view.samples, view.rows))
-    flat = len(x.shape) == 2
-    channel = channel_axis(name, x, layout)
-    space = () if flat else tuple(n for a, n in enumerate(x.shape) if a not in (0, channel))
-    if flat and not view.rows:
-        raise TensorError(f"{name}: C must be 1 or more, got 0")
+            raise UsageError(f"the side of a box must be odd, got {side}")
+    view = channels(x, layout)
+    w = per_channel(view, "weight", weight, 1.0)
+    b = per_channel(view, "bias", bias, 0.0)
+    channel = channel_axis(x, layout)
+    image = (view.rows, *(n for a, n in enumerate(x.shape) if a not in (0, channel)))
+    if len(x.shape) == 2:
+        image = (1, view.rows)
+        if not view.rows:
+            raise TensorError("C must be 1 or more, got 0")
+    axes = tuple(range(2, len(image) + 1))
 
-    def compute(block: Array, start: int) -> Array:
-        n = len(block)
-        image = block.reshape(n, 1, view.rows) if flat else block.reshape(n, view.rows, *space)
-        axes = tuple(range(2, image.ndim))
-        centred = image - _box_mean(image.mean(axis=1, keepdims=True), sum_size, axes)
-        square = _box_mean((centred * centred).mean(axis=1, keepdims=True), suppression_size, axes)
-        y = (centred / np.sqrt(square + eps)).reshape(block.shape)
-        return np.asarray(w[start : start + n, :, None] * y + b[start : start + n, :, None])
+    def formula(x: Array, w: Array, b: Array) -> Array:
+        z = x.reshape(-1, *image)
+        z = z - _box_mean(z.mean(axis=1, keepdims=True), sum_size, axes)
+        square = _box_mean((z * z).mean(axis=1, keepdims=True), suppression_size, axes)
+        return np.asarray(w * (z / np.sqrt(square + eps)).reshape(x.shape) + b)
 
-    return view.map_numpy(dtype, compute)
+    return view.map_numpy(formula, w, b, dtype=dtype)

@@ -9,27 +9,20 @@ import numpy as np
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
-from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, per_channel
+from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import (
-    Mode,
-    check_rate,
-    load_state,
-    require_two_values,
-    unchanged,
-    update_running_stats,
-)
-from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
+from normcli.tensor.normalizers.running import InitialState, Mode, prepare, require_two_values, update_running_stats
+from normcli.tensor.normalizers.views import Dtype, Layout, View
 
 LpFormula = Literal["lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk"]
 FORMULAS = ("lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk")
 MAXIMAL = ("linf-hoffer", "linf-exact", "topk")  # norms of the largest deviations: p is infinite
 
-STARTS: dict[str, float | Array] = {"running_mean": 0.0, "running_scale": 1.0}
+INITIAL: InitialState = {"running_mean": 0.0, "running_scale": 1.0}
 
 
 def gauss_constant(p: float) -> float:
-    """Give c_p: c_p * (mean |z|^p)^(1/p) is the std of a Gaussian z.
+    """Return c_p: c_p * (mean |z|^p)^(1/p) is the std of a Gaussian z.
 
     >>> round(gauss_constant(1), 6), round(gauss_constant(3), 6)
     (1.253314, 0.855743)
@@ -40,7 +33,7 @@ def gauss_constant(p: float) -> float:
 
 @lru_cache(maxsize=64)
 def expected_maximum(count: int) -> float:
-    """Give E_n, the expected largest |z| of n Gaussians: the integral of 1 - erf(t / sqrt 2)^n.
+    """Return E_n, the expected largest |z| of n Gaussians: the integral of 1 - erf(t / sqrt 2)^n.
 
     >>> round(expected_maximum(128), 4)
     2.8276
@@ -55,24 +48,24 @@ def expected_maximum(count: int) -> float:
 
 
 def hoffer_constant(count: int) -> float:
-    """Give C(n) of norm_matters, by which the largest deviation is multiplied."""
+    """Return C(n) of norm_matters, by which the largest deviation is multiplied."""
     return (1.0 + math.sqrt(math.pi * math.log(4.0))) / math.sqrt(8.0 * math.log(count))
 
 
 def _check(formula: str, p: float | None, k: int) -> float:
-    """Settle p: 2 unless said, infinity for the norms of the largest deviations."""
+    """Return p: by default 2, or infinity for the norms of the largest deviations."""
     if formula not in FORMULAS:
         raise unknown("formula of lp_batch_norm", formula, FORMULAS)
     if p is None:
         p = math.inf if formula in MAXIMAL else 2.0
     if not p > 0:
-        raise UsageError(f"lp_batch_norm: p must be more than 0, got {p}")
+        raise UsageError(f"p must be more than 0, got {p}")
     if formula in MAXIMAL and p != math.inf:
-        raise UsageError(f"lp_batch_norm: formula {formula} has p = inf, got p = {p}")
+        raise UsageError(f"formula {formula} has p = inf, got p = {p}")
     if formula == "lp-gauss" and p == math.inf:
-        raise UsageError("lp_batch_norm: lp-gauss has no constant for p = inf: use linf-exact, linf-hoffer or lp")
+        raise UsageError("lp-gauss has no constant for p = inf: use linf-exact, linf-hoffer or lp")
     if k < 1:
-        raise UsageError(f"lp_batch_norm: k must be 1 or more, got {k}")
+        raise UsageError(f"k must be 1 or more, got {k}")
     return p
 
 
@@ -85,26 +78,26 @@ def _constant(formula: str, p: float, count: int) -> float:
 
 
 def _norm(view: View, centre: Array, p: float, k: int) -> Array:
-    """Give (mean |x - centre|^p)^(1/p) per channel; for p = inf the mean of the k largest."""
+    """Return (mean |x - centre|^p)^(1/p) per channel; for p = inf the mean of the k largest."""
     k = min(k, view.samples * view.length)
     keep = min(k, view.length)
     table = np.empty((view.samples, view.rows, keep))
 
-    def run(start: int, stop: int) -> None:
+    def compute_block(start: int, stop: int) -> None:
         z = np.abs(view.block(start, stop).astype(np.float64) - centre[None, :, None])
         if p == math.inf:
             table[start:stop] = np.partition(z, view.length - keep, axis=2)[:, :, view.length - keep :]
         else:
             table[start:stop, :, 0] = (z**p).mean(axis=2)
 
-    parallel_blocks(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
+    parallel_blocks(view.samples, view.sample_bytes, compute_block, copies=WORKING_COPIES)
     if p != math.inf:
         return np.asarray(table[:, :, 0].mean(axis=0) ** (1.0 / p))
     largest = np.sort(table.transpose(1, 0, 2).reshape(view.rows, -1), axis=1)[:, -k:]
     return np.asarray(largest.mean(axis=1))
 
 
-@normalizer(state=tuple(STARTS))
+@normalizer(family="batch", state=INITIAL)
 def lp_batch_norm(
     x: Tensor,
     *,
@@ -146,27 +139,18 @@ def lp_batch_norm(
     >>> lp_batch_norm(x, formula="lp", p=float("inf"), eps=0.0).y.ravel().tolist()
     [-1.0, 0.0, 1.0]
     """
-    name = "lp_batch_norm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
     p = _check(formula, p, k)
-    view = channels(name, x, layout)
-    old, batches = load_state(name, state, mode, STARTS, view.rows)
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if mode == "eval":
-            y = affine(view, old["running_mean"], scale / (old["running_scale"] + eps), shift, dtype)
-            return Normalized(y, unchanged(old, batches))
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
+    if mode == "eval":
+        mean, divisor = running["running_mean"], running["running_scale"]
+    else:
         count = view.samples * view.length
-        require_two_values(name, count)
+        require_two_values(count)
         mean = channel_moments(view).over(0).mean
         centre = np.zeros(view.rows) if formula == "santurkar" else mean
         divisor = _constant(formula, p, count) * _norm(view, centre, p, k if formula == "topk" else 1)
-        y = affine(view, mean, scale / (divisor + eps), shift, dtype)
-    return Normalized(
-        y, update_running_stats(old, {"running_mean": mean, "running_scale": divisor}, batches, update_rate)
-    )
+        running = update_running_stats(running, {"running_mean": mean, "running_scale": divisor}, update_rate)
+    return Normalized(affine(view, mean, scale / (divisor + eps), shift, dtype), running.state)
 
 
 @gradient("lp_batch_norm")
@@ -186,16 +170,12 @@ def lp_batch_norm_vjp(
     Raises:
         TensorError: formula topk, or santurkar with p other than 1: no gradient is published.
     """
-    name = "lp_batch_norm"
-    check_eps(name, eps)
     p = _check(formula, p, 1)
     if formula == "topk" or (formula == "santurkar" and p != 1):
-        raise TensorError(f"{name}: the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
-    view, block, g = prepare_vjp(name, x, dy, layout)
+        raise TensorError(f"the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
+    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
     count = view.samples * view.length
-    require_two_values(name, count)
-    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
-    per_channel(name, "bias", bias, view, 0.0)
+    require_two_values(count)
     z = block - broadcast_channels(channel_moments(view).over(0).mean)
     deviation = block if formula == "santurkar" else z
     size = np.abs(deviation)
@@ -208,8 +188,7 @@ def lp_batch_norm_vjp(
         slope = np.sign(deviation) * top / top.sum(axis=axes, keepdims=True) * count
     else:
         q = (size**p).mean(axis=axes, keepdims=True) ** (1.0 / p)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where(size > 0, np.sign(deviation) * size ** (p - 1.0) * q ** (1.0 - p), 0.0)
+        slope = np.where(size > 0, np.sign(deviation) * size ** (p - 1.0) * q ** (1.0 - p), 0.0)
     s = c * q + eps
     pulled = along * c / s**2 * slope
     if formula == "santurkar":

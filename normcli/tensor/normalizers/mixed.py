@@ -5,23 +5,22 @@ from typing import Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.batch import STARTS, RunningVar, batch_statistics, exact_state
+from normcli.tensor.normalizers.batch import INITIAL, RunningVar, batch_statistics, exact_state
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, numbers, per_channel
+from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
 from normcli.tensor.normalizers.running import (
+    InitialState,
     Mode,
-    check_rate,
-    load_state,
     prepare,
+    require_spatial,
     require_two_values,
-    unchanged,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout, channels
+from normcli.tensor.normalizers.views import Dtype, Layout, check_parameter
 
 
-@normalizer(state=tuple(STARTS), exact=exact_state)
+@normalizer(family="batch", state=INITIAL, exact=exact_state)
 def batch_instance_norm(
     x: Tensor,
     *,
@@ -57,51 +56,44 @@ def batch_instance_norm(
     >>> batch_instance_norm(x, layout="NCL", rho=np.zeros(1), eps=0.0).y.ravel().tolist()
     [-1.0, 1.0, -1.0, 1.0]
     """
-    name = "batch_instance_norm"
-    view, old, batches, scale, shift = prepare(
-        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
-    )
-    share = numbers(name, "rho", rho, (view.rows,))
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
+    share = check_parameter("rho", rho, (view.rows,))
     share = np.ones(view.rows) if share is None else share
     if not ((share >= 0) & (share <= 1)).all():
-        raise TensorError(f"{name}: rho must be 0 to 1, got {share.min():g} to {share.max():g}")
-    spatial(name, view.length)
-    one = channel_moments(view)
+        raise TensorError(f"rho must be 0 to 1, got {share.min():g} to {share.max():g}")
+    require_spatial(view.length)
+    instance = channel_moments(view)
     if mode == "eval":
-        mean, var, after = old["running_mean"], old["running_var"], unchanged(old, batches)
+        mean, var = running["running_mean"], running["running_var"]
     else:
-        require_two_values(name, view.samples * view.length)
-        batch = one.over(0)
+        require_two_values(view.samples * view.length)
+        batch = instance.over(0)
         mean, var = batch.mean, batch.var
-        after = update_running_stats(old, batch_statistics(batch, running_var), batches, update_rate)
+        running = update_running_stats(running, batch_statistics(batch, running_var), update_rate)
     # around the instance's mean both parts are affine: BN(x) = (x - mean_in) * r_bn + (mean_in - mean) * r_bn
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bn = share / np.sqrt(var + eps)
-        instance = (1.0 - share) / np.sqrt(one.var + eps)
-        y = affine(view, one, scale * (bn + instance), scale * bn * (one.mean - mean) + shift, dtype)
-    return Normalized(y, after)
+    r_bn = share / np.sqrt(var + eps)
+    r_in = (1.0 - share) / np.sqrt(instance.var + eps)
+    y = affine(view, instance, scale * (r_bn + r_in), scale * r_bn * (instance.mean - mean) + shift, dtype)
+    return Normalized(y, running.state)
 
 
-def spatial(name: str, count: int) -> None:
-    """Refuse instance statistics of a single value.
-
-    Raises:
-        TensorError: fewer than 2 values per sample and channel.
-    """
-    if count < 2:
-        raise TensorError(f"{name}: needs 2 or more values per sample and channel, got {count}")
+def _merge(mean: Array, var: Array, axis: int) -> tuple[Array, Array]:
+    """Return mean and biased variance of a table (N, C) merged along an axis, which stays with length 1."""
+    merged = mean.mean(axis=axis, keepdims=True)
+    return merged, (var + (mean - merged) ** 2).mean(axis=axis, keepdims=True)
 
 
-def _shares(name: str, what: str, logits: Array | None) -> Array:
-    given = numbers(name, what, logits, (3,))
-    powers = np.exp((np.ones(3) if given is None else given) - (1.0 if given is None else given.max()))
+def _softmax(what: str, logits: Array | None) -> Array:
+    values = check_parameter(what, logits, (3,))
+    values = np.ones(3) if values is None else values
+    powers = np.exp(values - values.max())
     return np.asarray(powers / powers.sum())
 
 
-SWITCHABLE_STARTS: dict[str, float | Array] = {"running_mean": 0.0, "running_var": 0.0}
+SWITCHABLE_INITIAL: InitialState = {"running_mean": 0.0, "running_var": 0.0}
 
 
-@normalizer(state=tuple(SWITCHABLE_STARTS))
+@normalizer(family="batch", state=SWITCHABLE_INITIAL)
 def switchable_norm(
     x: Tensor,
     *,
@@ -143,33 +135,20 @@ def switchable_norm(
     >>> y.ravel().round(6).tolist()
     [-1.0, 1.0, -1.0, 1.0]
     """
-    name = "switchable_norm"
-    check_eps(name, eps)
-    check_rate(name, update_rate)
     if variance not in ("biased", "unbiased"):
-        raise UsageError(f"{name}: variance is biased or unbiased, got {variance!r}")
-    view = channels(name, x, layout)
-    old, batches = load_state(name, state, mode, SWITCHABLE_STARTS, view.rows)
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
-    w, v = _shares(name, "mean_weight", mean_weight), _shares(name, "var_weight", var_weight)
-    spatial(name, view.length)
-    one = channel_moments(view)
-    var_in = one.var if variance == "biased" else one.unbiased
-
-    def merged(axis: int) -> tuple[Array, Array]:
-        mean = one.mean.mean(axis=axis, keepdims=True)
-        return mean, (var_in + (one.mean - mean) ** 2).mean(axis=axis, keepdims=True)
-
-    mean_ln, var_ln = merged(1)
+        raise UsageError(f"variance is biased or unbiased, got {variance!r}")
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, SWITCHABLE_INITIAL)
+    w, v = _softmax("mean_weight", mean_weight), _softmax("var_weight", var_weight)
+    require_spatial(view.length)
+    instance = channel_moments(view)
+    var_in = instance.var if variance == "biased" else instance.unbiased
+    mean_ln, var_ln = _merge(instance.mean, var_in, 1)
     if mode == "eval":
-        mean_bn, var_bn, after = old["running_mean"], old["running_var"], unchanged(old, batches)
+        mean_bn, var_bn = running["running_mean"], running["running_var"]
     else:
-        require_two_values(name, view.samples * view.length)
-        mean_bn, var_bn = merged(0)
-        new = {"running_mean": mean_bn[0], "running_var": var_bn[0]}
-        after = update_running_stats(old, new, batches, update_rate)
-    mean = w[0] * one.mean + w[1] * mean_ln + w[2] * mean_bn
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = scale / np.sqrt(v[0] * var_in + v[1] * var_ln + v[2] * var_bn + eps)
-    return Normalized(affine(view, mean, r, shift, dtype), after)
+        require_two_values(view.samples * view.length)
+        mean_bn, var_bn = _merge(instance.mean, var_in, 0)
+        running = update_running_stats(running, {"running_mean": mean_bn[0], "running_var": var_bn[0]}, update_rate)
+    mean = w[0] * instance.mean + w[1] * mean_ln + w[2] * mean_bn
+    var = v[0] * var_in + v[1] * var_ln + v[2] * var_bn
+    return Normalized(affine(view, mean, scale / np.sqrt(var + eps), shift, dtype), running.state)

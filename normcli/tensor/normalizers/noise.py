@@ -3,7 +3,7 @@
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.batch import PRESETS, STARTS, RunningVar, batch_statistics, exact_state
+from normcli.tensor.normalizers.batch import INITIAL, PRESETS, RunningVar, batch_statistics, exact_state
 from normcli.tensor.normalizers.blocks import Array, Tensor, read_all
 from normcli.tensor.normalizers.gradients import (
     broadcast_channels,
@@ -12,16 +12,9 @@ from normcli.tensor.normalizers.gradients import (
     standard_vjp,
     to_input_layout,
 )
-from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, per_channel
+from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import (
-    Mode,
-    load_state,
-    prepare,
-    require_two_values,
-    unchanged,
-    update_running_stats,
-)
+from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
 
 
@@ -30,9 +23,9 @@ def _noise(
 ) -> tuple[Array, Array]:
     """Draw the shift m and the factor s of every element, (N, C, S)."""
     if min(n_mu, r_mu, r_sigma) < 0 or n_sigma < 1:
-        raise UsageError("noisy_batch_norm: n_mu, r_mu and r_sigma must be 0 or more, n_sigma 1 or more")
+        raise UsageError("n_mu, r_mu and r_sigma must be 0 or more, n_sigma 1 or more")
     if seed < 0:
-        raise UsageError(f"noisy_batch_norm: seed must be 0 or more, got {seed}")
+        raise UsageError(f"seed must be 0 or more, got {seed}")
     draw = np.random.Generator(np.random.PCG64([seed, step]))
     mu = draw.uniform(-n_mu, n_mu, view.rows)[None, :, None]
     sigma = draw.uniform(1.0, n_sigma, view.rows)[None, :, None]
@@ -41,7 +34,7 @@ def _noise(
     return m, draw.normal(np.broadcast_to(sigma, shape), r_sigma)
 
 
-@normalizer(state=tuple(STARTS), presets=PRESETS, exact=exact_state)
+@normalizer(family="batch", state=INITIAL, presets=PRESETS, exact=exact_state)
 def noisy_batch_norm(
     x: Tensor,
     *,
@@ -89,25 +82,20 @@ def noisy_batch_norm(
     >>> noisy_batch_norm(x, seed=1).y.ravel().round(3).tolist()
     [-1.387, 1.384]
     """
-    name = "noisy_batch_norm"
-    view, old, batches, scale, shift = prepare(
-        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
-    )
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
     if mode == "eval":
-        scale = scale / np.sqrt(old["running_var"] + eps)
-        return Normalized(affine(view, old["running_mean"], scale, shift, dtype), unchanged(old, batches))
-    require_two_values(name, view.samples * view.length)
-    block = channels(name, read_all(x, name), layout).block(0, view.samples).astype(np.float64)
+        scale = scale / np.sqrt(running["running_var"] + eps)
+        return Normalized(affine(view, running["running_mean"], scale, shift, dtype), running.state)
+    require_two_values(view.samples * view.length)
+    block = channels(read_all(x), layout).block(0, view.samples).astype(np.float64)
     moments = channel_moments(view).over(0)
-    m, s = _noise(view, seed, batches, n_mu, n_sigma, r_mu, r_sigma)
-    calm = (block - broadcast_channels(moments.mean)) * broadcast_channels(
-        scale / np.sqrt(moments.var + eps)
-    ) + broadcast_channels(shift)
-    out = view.result(dtype)
-    view.put(out, 0, view.samples, s * calm + m)
-    return Normalized(
-        out, update_running_stats(old, batch_statistics(moments, running_var), batches, update_rate, cumulative)
-    )
+    m, s = _noise(view, seed, running.batches, n_mu, n_sigma, r_mu, r_sigma)
+    r = broadcast_channels(scale / np.sqrt(moments.var + eps))
+    y = s * ((block - broadcast_channels(moments.mean)) * r + broadcast_channels(shift)) + m
+    out = view.allocate(dtype)
+    view.put(out, 0, view.samples, y)
+    running = update_running_stats(running, batch_statistics(moments, running_var), update_rate, cumulative)
+    return Normalized(out, running.state)
 
 
 @gradient("noisy_batch_norm")
@@ -127,13 +115,9 @@ def noisy_batch_norm_vjp(
     r_sigma: float = 0.1,
 ) -> dict[str, Array]:
     """Pull dy back through noisy_batch_norm in training, with the noise of the same seed and step."""
-    name = "noisy_batch_norm"
-    check_eps(name, eps)
-    view, block, g = prepare_vjp(name, x, dy, layout)
-    _, step = load_state(name, state, "train", STARTS, view.rows)
-    require_two_values(name, view.samples * view.length)
-    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
-    per_channel(name, "bias", bias, view, 0.0)
+    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    step = load_state(state, "train", INITIAL, view.rows).batches
+    require_two_values(view.samples * view.length)
     _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)
     moments = channel_moments(view).over(0)
     scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)

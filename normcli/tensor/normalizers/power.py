@@ -6,13 +6,13 @@ from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.moments import Moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
-from normcli.tensor.normalizers.running import COUNTER, Mode, prepare, unchanged
-from normcli.tensor.normalizers.views import Dtype, Layout, View
+from normcli.tensor.normalizers.running import InitialState, Mode, RunningStats, prepare, update_running_stats
+from normcli.tensor.normalizers.views import Dtype, Layout, View, check_groups
 
-STARTS: dict[str, float | Array] = {"running_phi": 1.0}
+INITIAL: InitialState = {"running_phi": 1.0}
 
 
-def _scaled(view: View, x: Array, groups: int, eps: float) -> Array:
+def _scale_groups(view: View, x: Array, groups: int, eps: float) -> Array:
     """Divide every group of channels at every place by its root mean square (GroupScaling)."""
     if not groups:
         return x
@@ -20,18 +20,36 @@ def _scaled(view: View, x: Array, groups: int, eps: float) -> Array:
     return np.asarray(parts / np.sqrt((parts * parts).mean(axis=2, keepdims=True) + eps)).reshape(x.shape)
 
 
-def exact_state(moments: Moments, *, groups: int = 1, **others: object) -> dict[str, Array]:
-    """Give the state that precise statistics over all batches have.
+def _mean_square(view: View, groups: int, eps: float) -> Array:
+    """Return the mean square of each channel over the batch, after group scaling.
 
     Raises:
-        UsageError: with group scaling the moments of the input say nothing of the scaled tensor's.
+        TensorError: an empty batch.
+    """
+    if not view.samples * view.length:
+        raise TensorError("training needs 1 or more values per channel, got 0")
+    table = np.empty((view.samples, view.rows))
+
+    def compute_block(start: int, stop: int) -> None:
+        block = _scale_groups(view, view.block(start, stop).astype(np.float64), groups, eps)
+        table[start:stop] = (block * block).mean(axis=2)
+
+    parallel_blocks(view.samples, view.sample_bytes, compute_block, copies=WORKING_COPIES)
+    return np.asarray(table.mean(axis=0))
+
+
+def exact_state(moments: Moments, *, groups: int = 1, **others: object) -> dict[str, Array]:
+    """Return the state of precise statistics over all batches.
+
+    Raises:
+        UsageError: with group scaling, whose moments cannot be computed from those of the input.
     """
     if groups:
-        raise UsageError("power_norm: exact statistics need groups = 0: the scaling comes before the mean square")
+        raise UsageError("exact statistics need groups = 0: the scaling comes before the mean square")
     return {"running_phi": moments.square}
 
 
-@normalizer(state=tuple(STARTS), exact=exact_state)
+@normalizer(family="batch", state=INITIAL, exact=exact_state)
 def power_norm(
     x: Tensor,
     *,
@@ -68,38 +86,21 @@ def power_norm(
     >>> power_norm(np.array([[3.0], [4.0]]), groups=0, eps=0.0).y.round(4).ravel().tolist()
     [0.8485, 1.1314]
     """
-    name = "power_norm"
-    view, old, batches, scale, shift = prepare(
-        name, x, layout, mode, STARTS, state, weight, bias, eps=eps, update_rate=update_rate
-    )
-    if groups < 0 or (groups and view.rows % groups):
-        raise TensorError(f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {groups}")
+    view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
+    if groups:
+        check_groups(view.rows, groups)
     if warmup < 0:
-        raise UsageError(f"{name}: warmup must be 0 or more, got {warmup}")
-    q, after = old["running_phi"], unchanged(old, batches)
+        raise UsageError(f"warmup must be 0 or more, got {warmup}")
+    q = running["running_phi"]
     if mode == "train":
-        if not view.samples * view.length:
-            raise TensorError(f"{name}: training needs 1 or more values per channel, got 0")
-        table = np.empty((view.samples, view.rows))
-
-        def square(start: int, stop: int) -> None:
-            block = _scaled(view, view.block(start, stop).astype(np.float64), groups, eps)
-            table[start:stop] = (block * block).mean(axis=2)
-
-        parallel_blocks(view.samples, view.sample_bytes, square, copies=WORKING_COPIES)
-        new, step, phi = table.mean(axis=0), batches + 1, q
+        batch, step = _mean_square(view, groups, eps), running.batches + 1
         if step <= warmup:
-            phi, q = phi * (step - 1) / step + new / step, new
-        after = {
-            "running_phi": (1.0 - update_rate) * phi + update_rate * new,
-            COUNTER: np.array(step, np.int64),
-        }
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = np.broadcast_to(scale / np.sqrt(q + eps), (view.samples, view.rows))
-    shifts = np.broadcast_to(shift, r.shape)
+            running = RunningStats({"running_phi": q * (step - 1) / step + batch / step}, running.batches)
+            q = batch
+        running = update_running_stats(running, {"running_phi": batch}, update_rate)
+    r = scale / np.sqrt(q + eps)
 
-    def compute(x: Array, start: int) -> Array:
-        rows = slice(start, start + len(x))
-        return np.asarray(_scaled(view, x, groups, eps) * r[rows, :, None] + shifts[rows, :, None])
+    def formula(x: Array, r: Array, shift: Array) -> Array:
+        return np.asarray(_scale_groups(view, x, groups, eps) * r + shift)
 
-    return Normalized(view.map_numpy(dtype, compute), after)
+    return Normalized(view.map_numpy(formula, r, shift, dtype=dtype), running.state)

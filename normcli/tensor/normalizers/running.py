@@ -1,154 +1,136 @@
-"""Running statistics: checked on the way in, moved towards a batch's on the way out."""
+"""Running statistics: checked when they come in, moved towards a batch's when they go out."""
 
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import TensorError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.moments import check_eps, per_channel
-from normcli.tensor.normalizers.registry import State
-from normcli.tensor.normalizers.views import View, channels
+from normcli.tensor.normalizers.registry import LABELS, State
+from normcli.tensor.normalizers.views import View, channels, per_channel
 
 Mode = Literal["train", "eval"]
 
 COUNTER = "num_batches_tracked"
 
-# what a state file says of itself, beside the statistics
-LABELS = ("normalizer", "preset")
+# name of a statistic -> its initial value: a number for every channel, an array, or a function of C
+InitialState = Mapping[str, float | Array | Callable[[int], Array]]
 
 
-def load_state(
-    name: str, state: State | None, mode: str, starts: Mapping[str, float | Array], channels: int
-) -> tuple[dict[str, Array], int]:
-    """Give the statistics to start from, as float64 copies, and the number of batches behind them.
+@dataclass(frozen=True)
+class RunningStats:
+    """Running statistics as float64 copies, and the number of batches behind them."""
+
+    values: dict[str, Array]
+    batches: int
+
+    def __getitem__(self, name: str) -> Array:
+        return self.values[name]
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """The state to return and to save."""
+        return {**self.values, COUNTER: np.array(self.batches, np.int64)}
+
+
+def load_state(state: State | None, mode: str, initial: InitialState, channels: int) -> RunningStats:
+    """Return the statistics to start from.
 
     Args:
-        name: the normalizer.
-        state: running statistics given, or None.
+        state: running statistics of earlier batches, or None.
         mode: train or eval.
-        starts: name of each statistic -> its start, a number for every channel or an array.
+        initial: the statistics before the first batch.
         channels: C of the tensor.
 
     Raises:
-        UsageError: a mode that is neither train nor eval.
-        TensorError: no state in eval mode, one of another normalizer, or of other channels.
+        TensorError: no state in eval mode, or one with other keys or other channels.
     """
-    if mode not in ("train", "eval"):
-        raise UsageError(f"{name}: mode is train or eval, got {mode!r}")
-    fresh = {k: np.full(channels, s) if isinstance(s, float) else np.array(s) for k, s in starts.items()}
     if state is None:
         if mode == "eval":
-            raise TensorError(f"{name}: eval mode needs running statistics ({', '.join(starts)}): give a state")
-        return fresh, 0
-    check(name, state, starts)
-    found = {}
-    for key, start in fresh.items():
-        value = np.asarray(state[key], np.float64)
-        if value.shape != start.shape:
-            raise TensorError(f"{name}: state {key} has shape {value.shape}, but C = {channels} needs {start.shape}")
-        found[key] = value.copy()
-    return found, int(np.asarray(state.get(COUNTER, 0)))
+            raise TensorError(f"eval mode needs running statistics ({', '.join(initial)}): give a state")
+        return RunningStats({name: _initial_value(value, channels) for name, value in initial.items()}, 0)
+    missing = [name for name in initial if name not in state]
+    unknown = [name for name in state if name not in (*initial, COUNTER, *LABELS)]
+    if missing or unknown:
+        problem = f"lacks {', '.join(missing)}" if missing else f"has an unknown key {unknown[0]!r}"
+        raise TensorError(f"the state {problem}; it must have {', '.join((*initial, COUNTER))}")
+    values = {}
+    for name, value in initial.items():
+        values[name] = np.array(state[name], np.float64)
+        expected = _initial_value(value, channels).shape
+        if values[name].shape != expected:
+            raise TensorError(f"state {name} has shape {values[name].shape}, but C = {channels} needs {expected}")
+    return RunningStats(values, int(np.asarray(state.get(COUNTER, 0))))
+
+
+def _initial_value(value: float | Array | Callable[[int], Array], channels: int) -> Array:
+    if callable(value):
+        return value(channels)
+    return np.full(channels, value) if isinstance(value, float) else np.array(value)
 
 
 class Prepared(NamedTuple):
-    """What a normalizer with running statistics begins with.
+    """The arguments that all normalizers with running statistics share, checked and read.
 
     Attributes:
         view: the tensor as (N, C, S).
-        old: the statistics before this batch.
-        batches: how many batches are behind them.
+        running: the statistics before this batch.
         scale: weight, (C) or (N, C).
         shift: bias, (C) or (N, C).
     """
 
     view: View
-    old: dict[str, Array]
-    batches: int
+    running: RunningStats
     scale: Array
     shift: Array
 
 
 def prepare(
-    name: str,
     x: Tensor,
     layout: str | None,
-    mode: str,
-    starts: Mapping[str, float | Array],
-    state: State | None,
     weight: Array | None,
     bias: Array | None,
-    *,
-    eps: float,
-    update_rate: float,
+    state: State | None,
+    mode: str,
+    initial: InitialState,
 ) -> Prepared:
-    """Check what all normalizers with running statistics are given, and read it.
+    """Check and read the arguments of a normalizer with running statistics.
 
     Raises:
-        UsageError: eps, update_rate or mode cannot be.
-        TensorError: the layout, the state or a weight does not fit the tensor.
+        UsageError: the layout is unknown or ambiguous.
+        TensorError: the layout, the state or a parameter does not fit the tensor.
     """
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    old, batches = load_state(name, state, mode, starts, view.rows)
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    return Prepared(view, old, batches, scale, per_channel(name, "bias", bias, view, 0.0))
-
-
-def check(name: str, state: Mapping[str, Any], keys: Mapping[str, Any]) -> None:
-    """Refuse a state that is another normalizer's.
-
-    Raises:
-        TensorError: the state names another normalizer, lacks a statistic, or has one that is not known.
-    """
-    owner = str(state["normalizer"]) if "normalizer" in state else name
-    if owner != name:
-        raise TensorError(f"{name}: the state is one of {owner}")
-    missing = [key for key in keys if key not in state]
-    unknown = [key for key in state if key not in (*keys, COUNTER, *LABELS)]
-    if missing or unknown:
-        wrong = f"lacks {', '.join(missing)}" if missing else f"has an unknown key {unknown[0]!r}"
-        raise TensorError(f"{name}: the state {wrong}; it must hold {', '.join((*keys, COUNTER))}")
+    view = channels(x, layout)
+    running = load_state(state, mode, initial, view.rows)
+    return Prepared(view, running, per_channel(view, "weight", weight, 1.0), per_channel(view, "bias", bias, 0.0))
 
 
 def update_running_stats(
-    old: Mapping[str, Array],
-    new: Mapping[str, Array],
-    batches: int,
-    update_rate: float,
-    cumulative: bool = False,
-) -> dict[str, Array]:
-    """Move every statistic: old + update_rate * (new - old), or the plain mean over batches."""
-    rate = 1.0 / (batches + 1) if cumulative else update_rate
-    moved: dict[str, Array] = {key: (1.0 - rate) * old[key] + rate * new[key] for key in old}
-    moved[COUNTER] = np.array(batches + 1, np.int64)
-    return moved
+    running: RunningStats, batch: Mapping[str, Array], update_rate: float, cumulative: bool = False
+) -> RunningStats:
+    """Return the statistics after a batch: old + update_rate * (batch - old), or the plain mean over batches."""
+    rate = 1.0 / (running.batches + 1) if cumulative else update_rate
+    values: dict[str, Array] = {key: (1.0 - rate) * old + rate * batch[key] for key, old in running.values.items()}
+    return RunningStats(values, running.batches + 1)
 
 
-def unchanged(old: Mapping[str, Array], batches: int) -> dict[str, Array]:
-    """Give the state back unchanged, as eval mode does."""
-    return {**old, COUNTER: np.array(batches, np.int64)}
-
-
-def check_rate(name: str, update_rate: float) -> None:
-    """Refuse an update rate that is not a share.
-
-    Raises:
-        UsageError: outside of 0 to 1.
-    """
-    if not 0.0 <= update_rate <= 1.0:
-        raise UsageError(f"{name}: update_rate is the weight of the new value, 0 to 1, got {update_rate}")
-
-
-def require_two_values(name: str, count: int) -> None:
-    """Refuse a batch whose variance says nothing.
+def require_two_values(count: int) -> None:
+    """Reject a batch with no variance.
 
     Raises:
         TensorError: fewer than 2 values per channel.
     """
     if count < 2:
-        raise TensorError(
-            f"{name}: training needs 2 or more values per channel, got {count}: more samples, or eval mode"
-        )
+        raise TensorError(f"training needs 2 or more values per channel, got {count}: more samples, or eval mode")
+
+
+def require_spatial(count: int) -> None:
+    """Reject instance statistics of a single value.
+
+    Raises:
+        TensorError: fewer than 2 values per sample and channel.
+    """
+    if count < 2:
+        raise TensorError(f"needs 2 or more values per sample and channel, got {count}")

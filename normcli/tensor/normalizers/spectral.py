@@ -6,32 +6,31 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import cotangent
-from normcli.tensor.normalizers.moments import check_eps, float64, round_to_dtype
+from normcli.tensor.normalizers.gradients import check_cotangent
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import COUNTER, Mode, load_state
-from normcli.tensor.normalizers.views import Dtype
+from normcli.tensor.normalizers.views import Dtype, read_float64, round_to_dtype
 
 Method = Literal["exact", "torch", "keras"]
 
 WARM_UP = 15  # torch's iterations when the layer is made
 
 
-def _matrix(name: str, x: Tensor, dim: int) -> tuple[Array, tuple[int, ...]]:
-    w = float64(x, name)
+def _matrix(x: Tensor, dim: int) -> tuple[Array, tuple[int, ...]]:
+    w = read_float64(x)
     if w.ndim < 2:
-        raise TensorError(f"{name}: needs a weight of rank 2 or more, got shape {w.shape}")
+        raise TensorError(f"needs a weight of rank 2 or more, got shape {w.shape}")
     if not 0 <= dim < w.ndim:
-        raise UsageError(f"{name}: dim must be 0 to {w.ndim - 1}, got {dim}")
+        raise UsageError(f"dim must be 0 to {w.ndim - 1}, got {dim}")
     moved = np.moveaxis(w, dim, 0)
     if not moved.size:
-        raise TensorError(f"{name}: the weight is empty, shape {w.shape}")
+        raise TensorError(f"the weight is empty, shape {w.shape}")
     if not np.isfinite(moved).all():
-        raise TensorError(f"{name}: the weight holds NaN or infinity")
+        raise TensorError("the weight has NaN or infinity")
     return moved.reshape(moved.shape[0], -1), moved.shape
 
 
-def _back(y: Array, shape: tuple[int, ...], dim: int) -> Array:
+def _restore_axes(y: Array, shape: tuple[int, ...], dim: int) -> Array:
     return np.moveaxis(y.reshape(shape), 0, dim)
 
 
@@ -39,37 +38,45 @@ def _unit(vector: Array, eps: float) -> Array:
     return np.asarray(vector / max(float(np.sqrt(vector @ vector)), eps))
 
 
+def _sigma(u: Array, w: Array, v: Array) -> float:
+    sigma = float(u @ w @ v)
+    if sigma == 0:
+        raise TensorError("the largest singular value is 0: nothing to divide by")
+    return sigma
+
+
 def _vectors(
-    name: str, w: Array, method: str, state: State | None, mode: str, iterations: int, eps: float, seed: int
+    w: Array, method: str, state: State | None, mode: str, iterations: int, eps: float, seed: int
 ) -> tuple[Array, Array, int]:
-    """Give the left and right vector that sigma is taken with, and the number of calls."""
+    """Return the left and right singular vector, and the number of calls behind them."""
     if method not in ("exact", "torch", "keras"):
-        raise UsageError(f"{name}: method is exact, torch or keras, got {method!r}")
+        raise UsageError(f"method is exact, torch or keras, got {method!r}")
     if method == "exact":
         if state is not None or mode == "eval":
-            raise UsageError(f"{name}: exact has no state; state and eval mode belong to the power iteration")
+            raise UsageError("exact has no state; state and eval mode belong to the power iteration")
         left, _, right = np.linalg.svd(w, full_matrices=False)
         return left[:, 0], right[0], 0
     if iterations < 1:
-        raise UsageError(f"{name}: iterations must be 1 or more, got {iterations}")
+        raise UsageError(f"iterations must be 1 or more, got {iterations}")
     if seed < 0:
-        raise UsageError(f"{name}: seed must be 0 or more, got {seed}")
+        raise UsageError(f"seed must be 0 or more, got {seed}")
     draw = np.random.Generator(np.random.PCG64(seed))
     u, v = (_unit(np.asarray(draw.standard_normal(n)), eps) for n in w.shape)
-    old, calls = load_state(name, state, mode, {"u": u, "v": v}, 0)
-    u, v = old["u"], old["v"]
-    turns = (iterations + (WARM_UP if state is None and method == "torch" else 0)) if mode == "train" else 0
-    for _ in range(turns):
+    running = load_state(state, mode, {"u": u, "v": v}, 0)
+    u, v = running["u"], running["v"]
+    steps = (iterations + (WARM_UP if state is None and method == "torch" else 0)) if mode == "train" else 0
+    for _ in range(steps):
         if method == "torch":
             u = _unit(w @ v, eps)
             v = _unit(w.T @ u, eps)
         else:
             v = _unit(w.T @ u, eps)
             u = _unit(w @ v, eps)
-    return u, v, calls
+    return u, v, running.batches
 
 
 @normalizer(
+    family="weight",
     state=("u", "v"),
     presets={"torch": {"method": "torch"}, "keras": {"method": "keras", "dim": "last"}, "paper": {}},
 )
@@ -111,14 +118,9 @@ def spectral_norm(
     >>> spectral_norm(np.diag([4.0, 2.0])).y.tolist()
     [[1.0, 0.0], [0.0, 0.5]]
     """
-    name = "spectral_norm"
-    check_eps(name, eps)
-    w, shape = _matrix(name, x, dim)
-    u, v, calls = _vectors(name, w, method, state, mode, iterations, eps, seed)
-    sigma = float(u @ w @ v)
-    if sigma == 0:
-        raise TensorError(f"{name}: the largest singular value is 0: nothing to divide by")
-    y = round_to_dtype(x, _back(w / sigma, shape, dim), dtype)
+    w, shape = _matrix(x, dim)
+    u, v, calls = _vectors(w, method, state, mode, iterations, eps, seed)
+    y = round_to_dtype(x, _restore_axes(w / _sigma(u, w, v), shape, dim), dtype)
     if method == "exact":
         return Normalized(y, {})
     calls += mode == "train"
@@ -139,14 +141,10 @@ def spectral_norm_vjp(
     seed: int = 0,
 ) -> dict[str, Array]:
     """Pull dy back through spectral_norm with u and v fixed: dx."""
-    name = "spectral_norm"
-    check_eps(name, eps)
-    cotangent(name, x, dy)
-    w, shape = _matrix(name, x, dim)
-    g, _ = _matrix(name, dy, dim)
-    u, v, _ = _vectors(name, w, method, state, mode, iterations, eps, seed)
-    sigma = float(u @ w @ v)
-    if sigma == 0:
-        raise TensorError(f"{name}: the largest singular value is 0: nothing to divide by")
+    check_cotangent(x, dy)
+    w, shape = _matrix(x, dim)
+    g, _ = _matrix(dy, dim)
+    u, v, _ = _vectors(w, method, state, mode, iterations, eps, seed)
+    sigma = _sigma(u, w, v)
     dw = (g - (g * w).sum() / sigma * np.outer(u, v)) / sigma
-    return {"dx": round_to_dtype(x, _back(dw, shape, dim))}
+    return {"dx": round_to_dtype(x, _restore_axes(dw, shape, dim))}

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
-from normcli.tensor.normalizers.moments import per_channel, round_to_dtype
+from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp, to_input_layout
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, channels
+from normcli.tensor.normalizers.views import Dtype, Layout, channels, per_channel, round_to_dtype
 
 
 @normalizer()
@@ -38,17 +37,10 @@ def dynamic_tanh(
     >>> dynamic_tanh(np.array([[-9.0, 0.0, 9.0]]), alpha=2.0).round(4).tolist()
     [[-1.0, 0.0, 1.0]]
     """
-    name = "dynamic_tanh"
-    view = channels(name, x, layout)
-    w = per_channel(name, "weight", weight, view, 1.0)
-    b = per_channel(name, "bias", bias, view, 0.0)
-    rows = [np.broadcast_to(t, (view.samples, view.rows)) for t in (w, b)]
-
-    def compute(block: Array, start: int) -> Array:
-        w, b = (t[start : start + len(block), :, None] for t in rows)
-        return np.asarray(w * np.tanh(alpha * block) + b)
-
-    return view.map_numpy(dtype, compute)
+    view = channels(x, layout)
+    w = per_channel(view, "weight", weight, 1.0)
+    b = per_channel(view, "bias", bias, 0.0)
+    return view.map_numpy(lambda x, w, b: w * np.tanh(alpha * x) + b, w, b, dtype=dtype)
 
 
 @gradient("dynamic_tanh")
@@ -62,11 +54,11 @@ def dynamic_tanh_vjp(
     bias: Array | None = None,
 ) -> dict[str, Array]:
     """Pull dy back through dynamic_tanh: dx, dalpha, dweight, dbias."""
-    name = "dynamic_tanh"
-    view, block, g = prepare_vjp(name, x, dy, layout)
-    gamma = broadcast_channels(per_channel(name, "weight", weight, view, 1.0))
-    per_channel(name, "bias", bias, view, 0.0)
+    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
     t = np.tanh(alpha * block)
     slope = g * gamma * (1.0 - t * t)
-    made = {"dx": to_input_layout(view, x, slope * alpha), "dalpha": round_to_dtype(x, (slope * block).sum())}
-    return {**made, **parameter_gradients(x, g, t, weight, bias)}
+    return {
+        "dx": to_input_layout(view, x, slope * alpha),
+        "dalpha": round_to_dtype(x, (slope * block).sum()),
+        **parameter_gradients(x, g, t, weight, bias),
+    }

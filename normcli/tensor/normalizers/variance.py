@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 
-from normcli.tensor.normalizers.axes import Axes, numbered
+from normcli.tensor.normalizers.axes import Axes, axis_numbers
 from normcli.tensor.normalizers.blocks import Tensor
-from normcli.tensor.normalizers.moments import affine, channel_moments, check_eps, normalize
+from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import normalizer
 from normcli.tensor.normalizers.running import require_two_values
-from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, tokens
+from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, normalize, tokens
 
 
-@normalizer(presets={"onnx": {}})
+@normalizer(family="batch", presets={"onnx": {}})
 def mean_variance_norm(
     x: Tensor,
     *,
@@ -39,15 +39,11 @@ def mean_variance_norm(
     >>> mean_variance_norm(np.array([[1.0, 10.0], [3.0, 50.0]])).round(4).tolist()
     [[-1.0, -1.0], [1.0, 1.0]]
     """
-    name = "mean_variance_norm"
-    check_eps(name, eps)
     if axes is None:
-        view = channels(name, x, layout)
-        require_two_values(name, view.samples * view.length)
+        view = channels(x, layout)
+        require_two_values(view.samples * view.length)
         moments = channel_moments(view).over(0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return affine(view, moments, 1.0 / (np.sqrt(moments.var) + eps), 0.0, dtype)
+        return affine(view, moments, 1.0 / (np.sqrt(moments.var) + eps), 0.0, dtype)
     if layout is not None:
-        channel_axis(name, x, layout)
-    view = tokens(name, x, numbered(name, axes, len(x.shape)))
-    return normalize(view, groups=view.rows, weight=None, bias=None, eps=eps, dtype=dtype, outside=True)
+        channel_axis(x, layout)
+    return normalize(tokens(x, axis_numbers(axes, len(x.shape))), None, None, eps, dtype, eps_outside=True)

@@ -6,33 +6,32 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.axes import Axes, parameters, reduce_to_parameter, reduced
+from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import cotangent, to_input_layout
-from normcli.tensor.normalizers.moments import check_eps, float64, normalize, round_to_dtype
+from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, to_input_layout
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, cast, result_dtype, tokens
+from normcli.tensor.normalizers.views import Dtype, Layout, View, cast, normalize, result_dtype, tokens
 
 RmsVariant = Literal["torch", "original", "llama", "gemma"]
 
 
 def _rms_settings(variant: str, eps: float | None, fraction: float, length: int, x: Tensor) -> tuple[float, int]:
-    """Settle eps and the number of elements that the mean square is taken from."""
+    """Return eps and the number of elements that the mean square is taken from."""
     if variant not in ("torch", "original", "llama", "gemma"):
         raise unknown("variant of rms_norm", variant, ("torch", "original", "llama", "gemma"))
     if not 0.0 < fraction <= 1.0:
-        raise UsageError(f"rms_norm: fraction must be more than 0 and at most 1, got {fraction}")
+        raise UsageError(f"fraction must be more than 0 and at most 1, got {fraction}")
     if eps is None:
         wide = np.float64 if result_dtype(x) == np.float64 else np.float32
         eps = {"original": 1e-8, "llama": 1e-6, "gemma": 1e-6}.get(variant, float(np.finfo(wide).eps))
-    check_eps("rms_norm", eps)
     head = int(fraction * length)
     if length and not head:
-        raise UsageError(f"rms_norm: fraction {fraction} of {length} elements is none")
+        raise UsageError(f"fraction {fraction} of {length} elements is none")
     return eps, head
 
 
 @normalizer(
+    family="layer",
     presets={
         "torch": {},
         "keras": {"eps": 1e-6},
@@ -79,36 +78,23 @@ def rms_norm(
     >>> rms_norm(np.array([[3.0, 4.0]])).round(4).tolist()
     [[0.8485, 1.1314]]
     """
-    name = "rms_norm"
-    over = reduced(name, x, layout, axes)
-    view = tokens(name, x, over)
+    over = reduced_axes(x, layout, axes)
+    view = tokens(x, over)
     eps, head = _rms_settings(variant, eps, fraction, view.length, x)
-    w = parameters(name, "weight", weight, x, over, axes)
-    b = parameters(name, "bias", bias, x, over, axes)
-    if variant == "gemma" and w is not None:
-        w = 1.0 + w
+    w = axes_parameter("weight", weight, x, over, axes)
+    b = axes_parameter("bias", bias, x, over, axes)
     if variant == "llama" and w is not None:
-        kind, run = view.dtype, view.length // w.size
-        row = np.repeat(w.ravel(), run)
+        row = np.repeat(w.ravel(), view.length // w.size)
         shift = 0.0 if b is None else np.repeat(b.ravel(), view.length // b.size)
 
-        def compute(block: Array, start: int) -> Array:
-            normal = block / np.sqrt((block[..., :head] ** 2).mean(axis=2, keepdims=True) + eps)
-            return np.asarray(cast(normal, kind).astype(np.float64) * row + shift)
+        def formula(x: Array) -> Array:
+            normal = x / np.sqrt((x[..., :head] ** 2).mean(axis=2, keepdims=True) + eps)
+            return np.asarray(cast(normal, view.dtype).astype(np.float64) * row + shift)
 
-        return view.map_numpy(dtype, compute)
-    outside = variant == "original"
-    return normalize(
-        view,
-        groups=view.rows,
-        weight=w,
-        bias=b,
-        eps=eps,
-        dtype=dtype,
-        centred=False,
-        outside=outside,
-        head=head,
-    )
+        return view.map_numpy(formula, dtype=dtype)
+    if variant == "gemma" and w is not None:
+        w = 1.0 + w
+    return normalize(view, w, b, eps, dtype, centred=False, eps_outside=variant == "original", head=head)
 
 
 @gradient("rms_norm")
@@ -125,15 +111,11 @@ def rms_norm_vjp(
     eps: float | None = None,
 ) -> dict[str, Array]:
     """Pull dy back through rms_norm: dx, dweight, dbias."""
-    name = "rms_norm"
-    cotangent(name, x, dy)
-    over = reduced(name, x, layout, axes)
-    view = tokens(name, float64(x, name), over)
-    other = tokens(name, float64(dy, name), over)
+    over = reduced_axes(x, layout, axes)
+    view, block, g = prepare_rows_vjp(x, dy, over)
     eps, head = _rms_settings(variant, eps, fraction, view.length, x)
-    w = parameters(name, "weight", weight, x, over, axes)
-    parameters(name, "bias", bias, x, over, axes)
-    block, g = view.block(0, view.samples), other.block(0, other.samples)
+    w = axes_parameter("weight", weight, x, over, axes)
+    axes_parameter("bias", bias, x, over, axes)
     factor = np.ones(1) if w is None else np.repeat(w.ravel(), view.length // w.size)
     pulled = g * (1.0 + factor if variant == "gemma" and w is not None else factor)
     square = (block[..., :head] ** 2).mean(axis=2, keepdims=True)
@@ -142,28 +124,21 @@ def rms_norm_vjp(
     if variant == "original":
         root = np.sqrt(square)
         s = root + eps
-        with np.errstate(divide="ignore", invalid="ignore"):
-            slope = np.where(root > 0, along / (root * s * s), 0.0)
+        slope = np.where(root > 0, along / (root * s * s), 0.0)
     else:
         s = np.sqrt(square + eps)
         slope = along / s**3
     dx = pulled / s - inside * block * slope
-    made = {"dx": to_input_layout(view, x, dx)}
-    for key, values in (("dweight", g * block / s), ("dbias", g)):
-        made[key] = round_to_dtype(
-            x, reduce_to_parameter(values.sum(axis=(0, 1)), x, over, 0 if weight is None else np.ndim(weight))
-        )
-    return made
+    return {"dx": to_input_layout(view, x, dx), **row_parameter_gradients(x, g * block / s, g, over, weight)}
 
 
-def _order(name: str, p: float) -> float:
+def _check_order(p: float) -> None:
     if not p > 0:
-        raise UsageError(f"{name}: p must be more than 0, got {p}")
-    return p
+        raise UsageError(f"p must be more than 0, got {p}")
 
 
 def p_norm(x: Array, p: float, axis: int | tuple[int, ...]) -> Array:
-    """Give (sum |x|^p)^(1/p) along axes, kept; scaled by the largest, so that nothing overflows."""
+    """Return (sum |x|^p)^(1/p) along axes that stay with length 1; scaled by the largest, so that nothing overflows."""
     size = np.abs(x)
     top = size.max(axis=axis, keepdims=True, initial=0.0)
     if p == math.inf:
@@ -173,7 +148,17 @@ def p_norm(x: Array, p: float, axis: int | tuple[int, ...]) -> Array:
     return np.asarray(top * total ** (1.0 / p))
 
 
-@normalizer(presets={"torch": {}, "keras": {"axes": "-1"}, "onnx": {"axes": "-1", "eps": 0.0}})
+def _divide_by_norm(view: View, p: float, eps: float, dtype: str | None, factor: float | None = None) -> Any:
+    """Return factor * x / max(||x||_p, eps) for each row of a view; a row of zeros stays."""
+
+    def formula(x: Array) -> Array:
+        norm = np.maximum(p_norm(x, p, 2), eps)
+        return np.asarray((x if factor is None else factor * x) / np.where(norm == 0, 1.0, norm))
+
+    return view.map_numpy(formula, dtype=dtype)
+
+
+@normalizer(family="layer", presets={"torch": {}, "keras": {"axes": "-1"}, "onnx": {"axes": "-1", "eps": 0.0}})
 def lp_normalize(
     x: Tensor,
     *,
@@ -202,16 +187,8 @@ def lp_normalize(
     >>> lp_normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
     """
-    name = "lp_normalize"
-    check_eps(name, eps)
-    _order(name, p)
-    view = tokens(name, x, reduced(name, x, layout, axes, "token"))
-
-    def compute(block: Array, start: int) -> Array:
-        norm = np.maximum(p_norm(block, p, 2), eps)
-        return np.asarray(block / np.where(norm == 0, 1.0, norm))
-
-    return view.map_numpy(dtype, compute)
+    _check_order(p)
+    return _divide_by_norm(tokens(x, reduced_axes(x, layout, axes, "token")), p, eps, dtype)
 
 
 @gradient("lp_normalize")
@@ -229,14 +206,10 @@ def lp_normalize_vjp(
     Raises:
         TensorError: p is not 2.
     """
-    name = "lp_normalize"
-    check_eps(name, eps)
+    _check_order(p)
     if p != 2:
-        raise TensorError(f"{name}: the gradient is known for p = 2, got p = {p:g}")
-    cotangent(name, x, dy)
-    over = reduced(name, x, layout, axes, "token")
-    view, other = (tokens(name, float64(t, name), over) for t in (x, dy))
-    block, g = view.block(0, view.samples), other.block(0, other.samples)
+        raise TensorError(f"the gradient is known for p = 2, got p = {p:g}")
+    view, block, g = prepare_rows_vjp(x, dy, reduced_axes(x, layout, axes, "token"))
     norm = p_norm(block, 2.0, 2)
     unit = block / np.where(norm > 0, norm, 1.0)
     clamped = norm <= eps  # there the divisor is the constant eps
@@ -246,7 +219,7 @@ def lp_normalize_vjp(
     return {"dx": to_input_layout(view, x, dx)}
 
 
-@normalizer()
+@normalizer(family="layer")
 def pixel_norm(
     x: Tensor,
     *,
@@ -269,13 +242,10 @@ def pixel_norm(
     >>> pixel_norm(np.array([[3.0, 4.0]]), eps=0.0).round(4).tolist()
     [[0.8485, 1.1314]]
     """
-    name = "pixel_norm"
-    check_eps(name, eps)
-    view = tokens(name, x, reduced(name, x, layout, "token"))
-    return normalize(view, groups=view.rows, weight=None, bias=None, eps=eps, dtype=dtype, centred=False)
+    return normalize(tokens(x, reduced_axes(x, layout, "token")), None, None, eps, dtype, centred=False)
 
 
-@normalizer()
+@normalizer(family="layer")
 def scale_norm(
     x: Tensor,
     *,
@@ -302,19 +272,11 @@ def scale_norm(
     >>> scale_norm(np.array([[3.0, 4.0]]), scale=10.0).tolist()
     [[6.0, 8.0]]
     """
-    name = "scale_norm"
-    check_eps(name, eps)
-    view = tokens(name, x, reduced(name, x, layout, "token"))
-    g = math.sqrt(view.length) if scale is None else scale
-
-    def compute(block: Array, start: int) -> Array:
-        norm = np.maximum(p_norm(block, 2.0, 2), eps)
-        return np.asarray(g * block / np.where(norm == 0, 1.0, norm))
-
-    return view.map_numpy(dtype, compute)
+    view = tokens(x, reduced_axes(x, layout, "token"))
+    return _divide_by_norm(view, 2.0, eps, dtype, math.sqrt(view.length) if scale is None else scale)
 
 
-@normalizer()
+@normalizer(family="layer")
 def tensor_norm(
     x: Tensor,
     *,
@@ -338,15 +300,8 @@ def tensor_norm(
     >>> tensor_norm(np.array([1.0, 3.0]), eps=0.0).tolist(), tensor_norm(np.array([3.0, 4.0]), p=2).tolist()
     ([-1.0, 1.0], [0.6, 0.8])
     """
-    name = "tensor_norm"
-    check_eps(name, eps)
-    view = tokens(name, x, range(len(x.shape)))
+    view = tokens(x, range(len(x.shape)))
     if p is None:
-        return normalize(view, groups=1, weight=None, bias=None, eps=eps, dtype=dtype)
-    _order(name, p)
-
-    def compute(block: Array, start: int) -> Array:
-        norm = np.maximum(p_norm(block, p, 2), eps)
-        return np.asarray(block / np.where(norm == 0, 1.0, norm))
-
-    return view.map_numpy(dtype, compute)
+        return normalize(view, None, None, eps, dtype)
+    _check_order(p)
+    return _divide_by_norm(view, p, eps, dtype)

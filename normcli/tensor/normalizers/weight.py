@@ -7,14 +7,13 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import cotangent
-from normcli.tensor.normalizers.moments import check_eps, float64, numbers, round_to_dtype
+from normcli.tensor.normalizers.gradients import check_cotangent
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype
+from normcli.tensor.normalizers.views import Dtype, check_parameter, read_float64, round_to_dtype
 
 
-def out_axis(name: str, rank: int, dim: int) -> int | None:
-    """Find the axis of the output units; None is the whole tensor, dim = -1 as in torch.
+def out_axis(rank: int, dim: int) -> int | None:
+    """Return the axis of the output units; None is the complete tensor, dim = -1 as in torch.
 
     Raises:
         UsageError: not an axis of the tensor.
@@ -22,7 +21,7 @@ def out_axis(name: str, rank: int, dim: int) -> int | None:
     if dim == -1:
         return None
     if not 0 <= dim < rank:
-        raise UsageError(f"{name}: dim must be -1 (the whole tensor) or 0 to {rank - 1}, got {dim}")
+        raise UsageError(f"dim must be -1 (the whole tensor) or 0 to {rank - 1}, got {dim}")
     return dim
 
 
@@ -30,25 +29,21 @@ def _rest(axis: int | None, rank: int) -> tuple[int, ...]:
     return tuple(a for a in range(rank) if a != axis)
 
 
-def _kept(shape: tuple[int, ...], axis: int | None) -> tuple[int, ...]:
-    return tuple(n if a == axis else 1 for a, n in enumerate(shape))
+def _factor(what: str, value: Array | None, shape: tuple[int, ...], axis: int | None) -> Array:
+    """Return a factor per output unit with the axes of the weight."""
+    units = tuple(n if a == axis else 1 for a, n in enumerate(shape))
+    factor = check_parameter(what, value, (math.prod(units),), units, *([()] if axis is None else []))
+    return np.ones(units) if factor is None else factor.reshape(units)
 
 
-def _factor(name: str, what: str, given: Array | None, shape: tuple[int, ...], axis: int | None) -> Array:
-    """Give a factor per output unit with the axes of the weight."""
-    kept = _kept(shape, axis)
-    found = numbers(name, what, given, (math.prod(kept),), kept, *([()] if axis is None else []))
-    return np.ones(kept) if found is None else found.reshape(kept)
-
-
-def _no_zero_row(name: str, norm: Array) -> None:
+def _reject_zero_rows(norm: Array) -> None:
     zero = np.flatnonzero(norm == 0)
     if zero.size:
         where = f"row {zero[0]}" if norm.size > 1 else "the tensor"
-        raise TensorError(f"{name}: {where} has norm 0 and no direction ({zero.size} of {norm.size} such)")
+        raise TensorError(f"{where} has norm 0 and no direction ({zero.size} of {norm.size} such)")
 
 
-@normalizer(presets={"torch": {}, "flax": {"dim": "last"}, "paper": {}})
+@normalizer(family="weight", presets={"torch": {}, "flax": {"dim": "last"}, "paper": {}})
 def weight_norm(
     x: Tensor,
     *,
@@ -77,23 +72,21 @@ def weight_norm(
     >>> weight_norm(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
     [[0.6, 0.8], [0.0, 1.0]]
     """
-    name = "weight_norm"
-    v = float64(x, name)
-    axis = out_axis(name, v.ndim, dim)
-    length = _factor(name, "g", g, v.shape, axis)
+    v = read_float64(x)
+    axis = out_axis(v.ndim, dim)
+    length = _factor("g", g, v.shape, axis)
     norm = np.sqrt((v * v).sum(axis=_rest(axis, v.ndim), keepdims=True))
-    _no_zero_row(name, norm)
+    _reject_zero_rows(norm)
     return round_to_dtype(x, length * v / norm, dtype)
 
 
 @gradient("weight_norm")
 def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = None) -> dict[str, Array]:
     """Pull dw back through weight_norm: dx (of v) and dg; 0 at a row of norm 0."""
-    name = "weight_norm"
-    cotangent(name, x, dy)
-    v, dw = float64(x, name), float64(dy, name)
-    axis = out_axis(name, v.ndim, dim)
-    length = _factor(name, "g", g, v.shape, axis)
+    check_cotangent(x, dy)
+    v, dw = read_float64(x), read_float64(dy)
+    axis = out_axis(v.ndim, dim)
+    length = _factor("g", g, v.shape, axis)
     rest = _rest(axis, v.ndim)
     norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
     safe = np.where(norm > 0, norm, 1.0)
@@ -103,7 +96,7 @@ def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = No
     return {"dx": round_to_dtype(x, dv), "dg": round_to_dtype(x, dg if g is None else dg.reshape(np.shape(g)))}
 
 
-@normalizer(presets={"torch": {}, "paper": {}})
+@normalizer(family="weight", presets={"torch": {}, "paper": {}})
 def centred_weight_norm(
     x: Tensor,
     *,
@@ -131,18 +124,17 @@ def centred_weight_norm(
     >>> centred_weight_norm(np.array([[1.0, 3.0]])).round(4).tolist()
     [[-0.7071, 0.7071]]
     """
-    name = "centred_weight_norm"
-    v = float64(x, name)
-    axis = out_axis(name, v.ndim, dim)
-    length = _factor(name, "g", g, v.shape, axis)
+    v = read_float64(x)
+    axis = out_axis(v.ndim, dim)
+    length = _factor("g", g, v.shape, axis)
     rest = _rest(axis, v.ndim)
     z = v - v.mean(axis=rest, keepdims=True)
     norm = np.sqrt((z * z).sum(axis=rest, keepdims=True))
-    _no_zero_row(name, norm)
+    _reject_zero_rows(norm)
     if divisor == "std":
         norm = norm / math.sqrt(max(v.size // max(norm.size, 1) - 1, 1))
     elif divisor != "norm":
-        raise UsageError(f"{name}: divisor is norm or std, got {divisor!r}")
+        raise UsageError(f"divisor is norm or std, got {divisor!r}")
     return round_to_dtype(x, length * z / norm, dtype)
 
 
@@ -156,7 +148,7 @@ STANDARDS: dict[str, tuple[bool, str, float]] = {
 }
 
 
-@normalizer()
+@normalizer(family="weight")
 def weight_standardization(
     x: Tensor,
     *,
@@ -192,32 +184,29 @@ def weight_standardization(
     >>> weight_standardization(np.array([[1.0, 3.0]]), variant="tf", eps=0.0).tolist()
     [[-1.0, 1.0]]
     """
-    name = "weight_standardization"
     if variant not in STANDARDS:
-        raise unknown(f"variant of {name}", variant, STANDARDS)
+        raise unknown("variant of weight_standardization", variant, STANDARDS)
     unbiased, form, default = STANDARDS[variant]
     if gain is not None and not variant.startswith("scaled"):
-        raise UsageError(f"{name}: gain belongs to the scaled variants, not to {variant}")
+        raise UsageError(f"gain belongs to the scaled variants, not to {variant}")
     if gamma is not None and variant != "scaled-timm":
-        raise UsageError(f"{name}: gamma belongs to scaled-timm, not to {variant}")
+        raise UsageError(f"gamma belongs to scaled-timm, not to {variant}")
     eps = default if eps is None else eps
-    check_eps(name, eps)
-    w = float64(x, name)
-    axis = out_axis(name, w.ndim, dim)
-    factor = _factor(name, "gain", gain, w.shape, axis)
+    w = read_float64(x)
+    axis = out_axis(w.ndim, dim)
+    factor = _factor("gain", gain, w.shape, axis)
     rest = _rest(axis, w.ndim)
     fan_in = math.prod(w.shape[a] for a in rest)
     if fan_in < 2:
-        raise TensorError(f"{name}: needs 2 or more weights per output unit, got {fan_in}")
+        raise TensorError(f"needs 2 or more weights per output unit, got {fan_in}")
     z = w - w.mean(axis=rest, keepdims=True)
     var = (z * z).sum(axis=rest, keepdims=True) / (fan_in - 1 if unbiased else fan_in)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if form == "E2":
-            y = z / (np.sqrt(var) + eps)
-        elif form == "E4":
-            y = factor * z / np.sqrt(np.maximum(var * fan_in, eps))
-        else:
-            y = z / np.sqrt(var + eps)
+    if form == "E2":
+        y = z / (np.sqrt(var) + eps)
+    elif form == "E4":
+        y = factor * z / np.sqrt(np.maximum(var * fan_in, eps))
+    else:
+        y = z / np.sqrt(var + eps)
     if variant == "scaled-timm":
         y = factor * (1.0 if gamma is None else gamma) / math.sqrt(fan_in) * y
     return round_to_dtype(x, y, dtype)

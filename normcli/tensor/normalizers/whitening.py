@@ -6,39 +6,41 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
-from normcli.tensor.normalizers.moments import channel_moments, check_eps, per_channel
+from normcli.tensor.normalizers.moments import channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
 from normcli.tensor.normalizers.running import (
+    InitialState,
     Mode,
-    check_rate,
-    load_state,
+    Prepared,
+    prepare,
     require_two_values,
-    unchanged,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
+from normcli.tensor.normalizers.views import Dtype, Layout, View, check_groups
 
 
 def _covariance(view: View, mean: Array, groups: int, eps: float) -> Array:
-    """Give (G, D, D): the biased covariance of each group's D channels, with eps on the diagonal."""
+    """Return (G, D, D): the biased covariance of each group's D channels, with eps on the diagonal."""
     size = view.rows // groups
     parts: dict[int, Array] = {}
 
-    def run(start: int, stop: int) -> None:
+    def compute_block(start: int, stop: int) -> None:
         z = (view.block(start, stop).astype(np.float64) - mean[:, None]).reshape(-1, groups, size, view.length)
         parts[start] = np.matmul(z, z.transpose(0, 1, 3, 2)).sum(axis=0)
 
-    parallel_blocks(view.samples, view.sample_bytes, run, copies=WORKING_COPIES)
+    parallel_blocks(view.samples, view.sample_bytes, compute_block, copies=WORKING_COPIES)
     total = np.zeros((groups, size, size))
     for start in sorted(parts):  # in the order of the samples, whichever thread was first
         total += parts[start]
-    return total / (view.samples * view.length) + eps * np.eye(size)
+    sigma = total / (view.samples * view.length) + eps * np.eye(size)
+    if not np.isfinite(sigma).all():
+        raise TensorError("the covariance is not finite: the tensor has NaN or infinity")
+    return np.asarray(sigma)
 
 
 def _zca(sigma: Array) -> Array:
     values, vectors = np.linalg.eigh(sigma)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((vectors / np.sqrt(values)[:, None, :]) @ vectors.transpose(0, 2, 1))
+    return np.asarray((vectors / np.sqrt(values)[:, None, :]) @ vectors.transpose(0, 2, 1))
 
 
 def _newton(sigma: Array, iterations: int) -> Array:
@@ -49,52 +51,44 @@ def _newton(sigma: Array, iterations: int) -> Array:
     return np.asarray(p / np.sqrt(trace))
 
 
+def _initial(groups: int) -> InitialState:
+    """Return the statistics before the first batch: means of 0, and an identity matrix for each group."""
+
+    def identities(channels: int) -> Array:
+        check_groups(channels, groups)
+        size = channels // groups
+        return np.broadcast_to(np.eye(size), (groups, size, size))
+
+    return {"running_mean": 0.0, "running_w": identities}
+
+
 def _whiten(
-    name: str,
-    x: Tensor,
-    layout: str | None,
+    prepared: Prepared,
     groups: int,
     mode: str,
-    state: State | None,
-    weight: Array | None,
-    bias: Array | None,
     eps: float,
     update_rate: float,
     dtype: str | None,
-    matrix: Callable[[Array], Array],
+    inverse_root: Callable[[Array], Array],
 ) -> Normalized:
-    check_eps(name, eps)
-    check_rate(name, update_rate)
-    view = channels(name, x, layout)
-    if groups < 1 or view.rows % groups:
-        raise TensorError(f"{name}: C must be a multiple of groups, got C = {view.rows}, groups = {groups}")
-    size = view.rows // groups
-    start_w = np.broadcast_to(np.eye(size), (groups, size, size))
-    starts: dict[str, float | Array] = {"running_mean": 0.0, "running_w": start_w}
-    old, batches = load_state(name, state, mode, starts, view.rows)
-    scale = per_channel(name, "weight", weight, view, 1.0)
-    shift = per_channel(name, "bias", bias, view, 0.0)
-    scale, shift = (np.broadcast_to(t, (view.samples, view.rows)) for t in (scale, shift))
+    """Multiply the centred channels of each group by the inverse root of their covariance."""
+    view, running, scale, shift = prepared
     if mode == "eval":
-        mean, w, after = old["running_mean"], old["running_w"], unchanged(old, batches)
+        mean, w = running["running_mean"], running["running_w"]
     else:
-        require_two_values(name, view.samples * view.length)
+        require_two_values(view.samples * view.length)
         mean = channel_moments(view).over(0).mean
-        sigma = _covariance(view, mean, groups, eps)
-        if not np.isfinite(sigma).all():
-            raise TensorError(f"{name}: the covariance is not finite: the tensor holds NaN or infinity")
-        w = matrix(sigma)
-        after = update_running_stats(old, {"running_mean": mean, "running_w": w}, batches, update_rate)
+        w = inverse_root(_covariance(view, mean, groups, eps))
+        running = update_running_stats(running, {"running_mean": mean, "running_w": w}, update_rate)
+    shape = (-1, groups, view.rows // groups, view.length)
 
-    def compute(block: Array, start: int) -> Array:
-        n = len(block)
-        y = np.matmul(w, (block - mean[:, None]).reshape(n, groups, size, view.length)).reshape(block.shape)
-        return np.asarray(scale[start : start + n, :, None] * y + shift[start : start + n, :, None])
+    def formula(x: Array, scale: Array, shift: Array) -> Array:
+        return np.asarray(scale * np.matmul(w, (x - mean[:, None]).reshape(shape)).reshape(x.shape) + shift)
 
-    return Normalized(view.map_numpy(dtype, compute), after)
+    return Normalized(view.map_numpy(formula, scale, shift, dtype=dtype), running.state)
 
 
-@normalizer(state=("running_mean", "running_w"))
+@normalizer(family="batch", state=("running_mean", "running_w"))
 def zca_whitening(
     x: Tensor,
     *,
@@ -129,10 +123,11 @@ def zca_whitening(
     >>> np.allclose(y.T @ y / 4, np.eye(2), atol=1e-4)
     True
     """
-    return _whiten("zca_whitening", x, layout, groups, mode, state, weight, bias, eps, update_rate, dtype, _zca)
+    prepared = prepare(x, layout, weight, bias, state, mode, _initial(groups))
+    return _whiten(prepared, groups, mode, eps, update_rate, dtype, _zca)
 
 
-@normalizer(state=("running_mean", "running_w"))
+@normalizer(family="batch", state=("running_mean", "running_w"))
 def iter_norm(
     x: Tensor,
     *,
@@ -171,18 +166,6 @@ def iter_norm(
     True
     """
     if iterations < 1:
-        raise UsageError(f"iter_norm: iterations must be 1 or more, got {iterations}")
-    return _whiten(
-        "iter_norm",
-        x,
-        layout,
-        groups,
-        mode,
-        state,
-        weight,
-        bias,
-        eps,
-        update_rate,
-        dtype,
-        lambda sigma: _newton(sigma, iterations),
-    )
+        raise UsageError(f"iterations must be 1 or more, got {iterations}")
+    prepared = prepare(x, layout, weight, bias, state, mode, _initial(groups))
+    return _whiten(prepared, groups, mode, eps, update_rate, dtype, lambda sigma: _newton(sigma, iterations))
