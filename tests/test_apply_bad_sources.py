@@ -78,6 +78,7 @@ def in_zip(names: list[bytes], folder: Path) -> Path:
 
 def in_manifest(names: list[bytes], folder: Path) -> Path:
     """Paths of a table: what they name outside of it is read, as asked; what is written lies in OUT."""
+    needs.module("fsspec")  # one of them is on a server
     (folder / "below").mkdir()
     (folder / "x.png").write_bytes(image(1))
     (folder / "below/good.png").write_bytes(image(99))

@@ -109,6 +109,7 @@ def test_a_server_that_falls_silent(to: str, server: Any, folder: Path, tmp_path
 
 @pytest.mark.parametrize("to", ["npy", "stack", "tar"])
 def test_a_server_that_does_not_answer_exits_6_and_leaves_nothing(to: str, run: Run, tmp_path: Path) -> None:
+    needs.module("aiohttp")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
+from tests.support import needs
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 
@@ -192,4 +192,4 @@ def test_the_hook_sees_what_it_is_there_for(tmp_path: Path) -> None:
 
 
 if not hasattr(os, "posix_fallocate"):
-    pytest.skip("paths of this test are Linux's", allow_module_level=True)
+    needs.skip("Linux: the paths of this test are its own")

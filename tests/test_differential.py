@@ -25,9 +25,9 @@ from tests.support.images import encoded, photograph
 
 imagecodecs = needs.module("imagecodecs")
 
-CONVERT = shutil.which("magick") or shutil.which("convert-im6") or shutil.which("convert")
-needs_vips = pytest.mark.skipif(shutil.which("vips") is None, reason="vips is not installed (libvips-tools)")
-needs_magick = pytest.mark.skipif(CONVERT is None, reason="ImageMagick is not installed")
+CONVERT = needs.imagemagick()
+needs_vips = pytest.mark.skipif(shutil.which("vips") is None, reason=needs.PROGRAMS)
+needs_magick = pytest.mark.skipif(CONVERT is None, reason=needs.PROGRAMS)
 
 
 def drawn() -> dict[str, bytes]:

@@ -272,13 +272,12 @@ def test_a_convention_that_is_not_held_is_one_line(dataset: tuple[Summary, Array
         exporters.export(summary, "toml", "mean_of_image_stds")
 
 
+@pytest.mark.parametrize("dataset", ["RGB", "L"], indirect=True)
 @pytest.mark.parametrize("library", ["cv2", "albumentations", "torchvision", "keras", "timm"])
 def test_the_real_library_agrees(library: str, dataset: tuple[Summary, Array]) -> None:
     """Where a library happens to be installed, it runs the snippet itself."""
     module = needs.module(library)
     summary, image = dataset
-    if image.dtype != np.uint8:
-        pytest.skip("8-bit images")
     want = (unit(image) - np.array(summary.mean)) / np.array(summary.std)
     names: dict[str, Any] = {}
     said = {"cv2": "opencv", "timm": "timm"}.get(library, library)

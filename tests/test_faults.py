@@ -19,7 +19,7 @@ import pytest
 
 import normcli
 from normcli.errors import NoInputError, TensorError
-from tests.support import injected
+from tests.support import injected, needs
 from tests.support.faults import COMMANDS, Case, filled
 from tests.support.images import encoded, photograph
 
@@ -116,7 +116,7 @@ def test_an_output_folder_that_takes_no_files(case: Case, name: str, expected: d
     probe = [sys.executable, "-c", "open('made/probe', 'w')"]
     drop = without_override if os.geteuid() == 0 else None
     if not subprocess.run(probe, cwd=case.folder, preexec_fn=drop, stderr=subprocess.DEVNULL).returncode:
-        pytest.skip(reason="permissions do not hold for this user")
+        needs.skip(needs.USER)
     done = case.run(preexec_fn=drop)
     (case.folder / "made").chmod(0o755)
     assert done.returncode == 5 and case.results() == {}
@@ -159,9 +159,8 @@ def test_few_file_descriptors(free: int, case: Case, name: str, expected: dict[s
     assert free or not case.results()
 
 
-def test_a_worker_process_that_is_killed_loses_nothing(case: Case, name: str, expected: dict[str, bytes]) -> None:
-    if name == "tensor":
-        pytest.skip(reason="tensors are computed by threads")
+@pytest.mark.parametrize("name", ["stats", "apply"])
+def test_a_worker_process_that_is_killed_loses_nothing(case: Case, expected: dict[str, bytes]) -> None:
     more = ["--engine", "processes", "-j", "2"]
     done = case.run("died", "open", "1", "in/3.png", more=more)
     assert done.returncode == 0 and (case.folder / "marker").exists(), done.stderr

@@ -14,7 +14,7 @@ import normcli
 from normcli.runs.file_cache import Changes
 from normcli.runs.file_cache_format import beside
 from normcli.storage import files, versions
-from tests.support import packing
+from tests.support import needs, packing
 from tests.support.images import encoded, photograph
 from tests.support.incremental import first, updated
 
@@ -153,8 +153,8 @@ def test_what_failed_and_is_good_now_and_the_other_way(mixed: Path, tmp_path: Pa
     assert updated(mixed, place)[0].failed == 1
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads what nobody may")
 def test_a_permission_that_came_or_went_is_seen(folder: Path, tmp_path: Path) -> None:
+    needs.not_root()
     place, path = tmp_path / "s.json", folder / "cat" / "1.jpg"
     path.chmod(0)
     first(folder, place)

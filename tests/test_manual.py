@@ -1,7 +1,6 @@
 """The man page and the completion scripts are those of the commands' present help, and completion is light."""
 
 import importlib.util
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from types import ModuleType
 import pytest
 
 from normcli.cli.main import COMMANDS
+from tests.support import needs
 from tests.support.command import ROOT, Run
 
 
@@ -35,8 +35,7 @@ def test_every_command_and_its_options_are_in_the_page(manual: ModuleType) -> No
 
 
 def test_man_reads_the_page_without_a_warning() -> None:
-    if shutil.which("groff") is None:
-        pytest.skip("no groff here")
+    needs.program("groff")
     done = subprocess.run(
         ["groff", "-man", "-ww", "-Tutf8", "-z", str(ROOT / "docs" / "normcli.1")], capture_output=True, text=True
     )
@@ -61,11 +60,12 @@ def test_completion(words: str, expected: list[str], run: Run) -> None:
 def test_completing_and_showing_load_nothing_heavy(tmp_path: Path) -> None:
     heavy = "numpy", "numba", "PIL", "jinja2", "tqdm"
     code = f"""
-import sys, normcli.cli
+import sys
+from normcli.cli.main import run
 file = {str(ROOT / "sample_data" / "expected.json")!r}
 for words in (["show", file], ["show", file, "--plot"], ["show", file, "--format", "toml"],
               ["check", file, "--preset", "clip"], ["diff", file, file]):
-    normcli.cli.run(words)
+    run(words)
     print([m for m in {heavy} if m in sys.modules], file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

@@ -3,7 +3,6 @@
 import http.server
 import json
 import re
-import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -18,6 +17,7 @@ from normcli import report, stats
 from normcli.report.pictures import Gallery, Picture
 from normcli.runs.gallery import SHOWN
 from normcli.summary import Summary
+from tests.support import needs
 from tests.support.command import ROOT, Run
 from tests.support.images import photograph
 
@@ -205,10 +205,7 @@ def bands(folder: Path) -> Summary:
 
 
 def browser() -> str:
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no chromium here (Debian package chromium)")
-    return found
+    return needs.program("chromium", "chromium-browser", "google-chrome")
 
 
 FLAGS = [

@@ -1,6 +1,6 @@
 """Our own parsers: every input that once broke one, and a light search by mutation in the fuzzer's own harness.
 
-The long search is guided by coverage: `python -m tests.fuzz NAME --minutes 10` (extra [fuzz]).
+The long search is guided by coverage: `python -m tests.fuzz NAME --minutes 10` (dependency group `fuzz`).
 """
 
 import random
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.targets import TARGETS, Target
+from tests.support import needs
 
 CRASHES = sorted((Path(__file__).parent / "crashes").rglob("*.bin"))
 WORDS = [b"\0", b"\xff" * 4, b"\xff" * 8, b"\x7f\xff\xff\xff", b"{", b"[" * 200, b'"', b"1e999", b"-1", b"null", b"\n"]
@@ -19,7 +20,7 @@ def seeds_of(name: str) -> tuple[Target, list[bytes]]:
     try:
         return target, target.seeds()
     except ImportError as error:
-        pytest.skip(reason=f"needs {error.name}")
+        needs.skip(needs.INSTALL[str(error.name)])
 
 
 def mutated(seed: bytes, other: bytes, rng: random.Random) -> bytes:
@@ -111,4 +112,4 @@ def test_a_sound_file_under_another_ones_name(suffix: str, tmp_path: Path) -> No
             try:
                 reader.run(seed, tmp_path / f"input{suffix}")
             except ImportError as error:
-                pytest.skip(reason=f"needs {error.name}")
+                needs.skip(needs.INSTALL[str(error.name)])

@@ -23,7 +23,7 @@ def place(arguments: tuple[Any, ...]) -> str:
 
 
 def inject(fault: str, name: str, k: int, word: str) -> None:
-    from normcli import cli
+    from normcli.cli import main as cli
 
     true, parent, calls = getattr(os, name), os.getpid(), 0
 

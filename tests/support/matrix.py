@@ -63,6 +63,7 @@ class Edition:
     """A checkout of normcli whose commands are run."""
 
     def __init__(self, root: Path) -> None:
+        self.root = root
         own = root / ".venv/bin/python"
         self.python = str(own) if own.exists() else sys.executable
         self.environment = {**os.environ, "PYTHONPATH": str(root), "COLUMNS": "200", "LC_ALL": "C.UTF-8"}
@@ -70,7 +71,11 @@ class Edition:
 
     def _help(self, name: str) -> str:
         done = subprocess.run(
-            [self.python, "-m", "normcli", name, "--help"], env=self.environment, capture_output=True, text=True
+            [self.python, "-m", "normcli", name, "--help"],
+            cwd=self.root,  # which `-m` looks into first
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
         return done.stdout if done.returncode == 0 else ""
 

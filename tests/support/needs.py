@@ -15,13 +15,16 @@ import pytest
 
 from tests.support.command import ROOT
 
+PEERS = ("cv2", "albumentations", "torchvision", "keras", "timm")
 # top-level module -> what installs it
 INSTALL = {
     **dict.fromkeys(("tifffile", "imagecodecs"), 'pip install "normcli[tiff]"'),
-    **dict.fromkeys(("safetensors", "ml_dtypes"), 'pip install "normcli[safetensors]"'),
+    "safetensors": "pip install safetensors",
+    "ml_dtypes": 'pip install "normcli[safetensors]"',
+    "matplotlib": 'pip install "normcli[plot]"',
     **dict.fromkeys(("fsspec", "aiohttp"), 'pip install "normcli[remote]"'),
     **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
-    **dict.fromkeys(("albumentations", "torchvision", "cv2", "kornia", "keras", "timm"), "pip install albumentations"),
+    **dict.fromkeys(PEERS, "pip install opencv-python-headless albumentations torchvision keras timm"),
     "pyarrow": 'pip install "normcli[parquet]"',
     "distributed": 'pip install "normcli[dask]"',
     "zstandard": 'pip install "normcli[zst]"',
