@@ -130,6 +130,29 @@ def sync_folder(folder: str | Path) -> None:
             os.close(handle)
 
 
+def replace_open(file: IO[bytes], path: Path, final: Path) -> None:
+    """Rename a file that is open and locked, then close it; Windows renames no open file: there close it first.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    if IS_WINDOWS:
+        file.close()
+    path.replace(final)
+    file.close()
+
+
+def remove_open(file: IO[bytes], path: Path) -> None:
+    """Remove a file that is open and locked, then close it; on Windows the other way round."""
+    if IS_WINDOWS:
+        with suppress(OSError):
+            file.close()
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+    with suppress(OSError):  # a full disk: what was buffered cannot be written
+        file.close()
+
+
 def lock_file(file: IO[bytes]) -> bool:
     """Lock a file for this process until it is closed, without waiting.
 

@@ -214,19 +214,15 @@ class CacheWriter:
             self._file.write(json.dumps(last).encode() + b"\n")
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._partial.replace(self._path)
+            platforms.replace_open(self._file, self._partial, self._path)
         except OSError as error:
             raise_output_error(self._path, error)
-        self._file.close()
         sync_folders({str(self._path.parent)})
 
     def abandon(self) -> None:
         """Leave nothing behind, unless it was sealed."""
         if not self._file.closed:
-            with suppress(OSError):
-                self._partial.unlink(missing_ok=True)
-            with suppress(OSError):  # a full disk: the rest cannot be flushed either
-                self._file.close()
+            platforms.remove_open(self._file, self._partial)
 
 
 class CacheReader:
