@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from normcli.errors import StatisticsFileError as StatisticsFileError
     from normcli.errors import TensorError as TensorError
     from normcli.errors import UsageError as UsageError
+    from normcli.sources.open_options import source as source
     from normcli.summary import Summary as Summary
     from normcli.summary import load as load
     from normcli.summary import merge as merge
@@ -47,6 +48,7 @@ _MODULES = {
         "TensorError",
         "UsageError",
     ),
+    "normcli.sources.open_options": ("source",),
     "normcli.summary": ("Summary", "load", "merge"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

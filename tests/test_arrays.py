@@ -1,6 +1,7 @@
 """Arrays of images: npy, npz, idx; the same pixels in every layout, nothing unpickled, nothing trusted."""
 
 import gzip
+import pickle
 import struct
 from collections import Counter
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 import normcli
 from normcli.errors import UsageError
 from normcli.options.images import InputOptions
-from normcli.sources import Item, read
+from normcli.sources import CONTAINERS, Item, container, describe_formats, expand, read, source
 from tests.support.outcomes import outcome
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 9, 11, 3), dtype=np.uint8)
@@ -105,3 +106,42 @@ def test_an_unclear_layout_is_asked_for(tmp_path: Path) -> None:
     assert normcli.stats(tmp_path / "b.npy", open_options={"layout": "chw"}).channels == ["R", "G", "B"]
     with pytest.raises(UsageError, match="must be one of"):
         normcli.stats(tmp_path / "b.npy", open_options={"layout": "xyz"})
+
+
+def test_an_open_option_is_checked_before_anything_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4, 3), np.uint8))
+    with pytest.raises(UsageError, match=r"no container has this option .did you mean 'layout'"):
+        source(str(tmp_path / "a.npz"), lyout="nhwc")
+    with pytest.raises(UsageError, match=r"layout=nwhc: must be one of .*did you mean 'nchw'|did you mean 'nhwc'"):
+        source(str(tmp_path / "a.npz"), layout="nwhc")
+    with pytest.raises(UsageError, match="column=x: no source here has this option; it belongs to parquet, npy, file"):
+        source(str(tmp_path / "a.zip"), column="x")
+
+
+def test_a_source_has_open_options_of_its_own(tmp_path: Path) -> None:
+    one, two = np.full((2, 8, 8, 3), 10, np.uint8), np.full((2, 8, 8, 3), 30, np.uint8)
+    np.savez(tmp_path / "a.npz", one=one, two=two)
+    path = tmp_path / "a.npz"
+    second = source(str(path), column="two")
+    assert repr(second) == f"source({str(path)!r}, column='two')"
+    assert normcli.stats(second).images == 2
+    assert normcli.stats(second).mean == normcli.stats(path, open_options={"column": "two"}).mean
+    kept = pickle.loads(pickle.dumps(second))
+    assert (kept, kept.open_options) == (second, {"column": "two"})
+    braces = source(str(tmp_path / "{a,b}.npz"), column="one")
+    assert [getattr(path, "open_options", None) for path in expand(braces)] == [{"column": "one"}] * 2
+
+
+def test_every_container_describes_its_open_options() -> None:
+    rows = {row.name: row for row in describe_formats()}
+    assert set(rows) == {"image", *CONTAINERS}
+    assert {name: [o.name for o in row.options] for name, row in rows.items() if row.options} == {
+        "tar": ["layout"],
+        "npy": ["layout", "column"],
+        "idx": ["layout"],
+        "parquet": ["column"],
+        "file_list": ["column"],
+    }
+    assert all(o.help.endswith(".") or o.help.endswith(").") for row in rows.values() for o in row.options)
+    del rows["image"]
+    assert all(container(f"a{suffix}") == name for name, row in rows.items() for suffix in row.suffixes)

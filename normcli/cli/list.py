@@ -89,11 +89,16 @@ def _presets() -> Iterator[Row]:
 
 
 def _formats() -> Iterator[Row]:
-    from normcli.sources.containers import CONTAINERS
+    from normcli.sources import describe_formats
 
-    yield {"name": "folder", "files": "image files, below folders or named one by one"}
-    for name, pattern in CONTAINERS.items():
-        yield {"name": name.replace("_", " "), "files": f"names that match {pattern}"}
+    for row in describe_formats():
+        yield {
+            "name": row.name,
+            "summary": row.help,
+            "files": " ".join(row.suffixes),
+            **({"requires": f'{row.extra_for}: pip install "normcli[{row.extra}]"'} if row.extra else {}),
+            **{f"-O {o.name}": f"-O {o.name}={'|'.join(o.choices) or 'NAME'}: {o.help}" for o in row.options},
+        }
 
 
 def _outputs() -> Iterator[Row]:

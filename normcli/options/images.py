@@ -8,7 +8,6 @@ from normcli.errors import UsageError
 from normcli.options.field import Options, option, python_only
 from normcli.options.parse import as_tuple, parse_level, parse_pairs, parse_size
 
-LAYOUTS = ("auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw")
 Color = Literal["auto", "rgb", "gray", "native"]
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
 
@@ -43,7 +42,6 @@ class InputOptions(Options):
         self._set("exclude", as_tuple(self.exclude))
         self._set("max_file_size", parse_size("max_file_size", self.max_file_size))
         self._set("open_options", parse_pairs(self.open_options))
-        _ = self.layout
 
     @property
     def file_limit(self) -> int | None:
@@ -59,23 +57,6 @@ class InputOptions(Options):
     def exclude_patterns(self) -> tuple[str, ...]:
         """`exclude` as a tuple."""
         return as_tuple(self.exclude)
-
-    def open_option(self, key: str) -> str | None:
-        """Return the value of an open option; None where it is not given."""
-        return dict(parse_pairs(self.open_options)).get(key)
-
-    @property
-    def column(self) -> str | None:
-        """Column of a table, or array of an npz, that holds the images."""
-        return self.open_option("column")
-
-    @property
-    def layout(self) -> str:
-        """Axis order of npy and npz arrays."""
-        layout = (self.open_option("layout") or "auto").lower()
-        if layout not in LAYOUTS:
-            raise UsageError(f"-O layout={layout}: must be one of {', '.join(LAYOUTS)}")
-        return layout
 
 
 @dataclass(frozen=True, kw_only=True)

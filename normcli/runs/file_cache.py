@@ -201,7 +201,8 @@ class FileCache:
         taken = self._listing
         if not all(versions):
             return None
-        return [*versions, list(taken.include), list(taken.exclude), taken.column, taken.layout]
+        options = sorted(map(list, formats.effective_options(source, taken.open_options).items()))
+        return [*versions, list(taken.include), list(taken.exclude), options]
 
     def starts(self, batch: "list[Item | Skipped] | Any") -> None:
         """Note that a batch is under way; results come in the same order."""

@@ -48,12 +48,13 @@ def make_lister(
         UsageError: see `names`; while listing, a name that leads out of OUT.
     """
     named = [path for source in sources for path in formats.expand(source)]
+    formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, named))
     several = len(named) + (files is not None) > 1
 
     def listed() -> Iterator[NamedItem | Skipped]:
         for source in named:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
-            for found in formats.read([source], listing):
+            for found in formats.read_one(source, listing):
                 if isinstance(found, Skipped):
                     yield found
                     continue

@@ -1,4 +1,4 @@
-"""DecodeOptions images from folders and containers: one module per container, each with a `read()` that yields items.
+"""Reading images from folders and containers: one module per container, each with a `read()` that yields items.
 
 An item is a name and a loader of its bytes, called in the worker: items are picklable and cheap. A container is
 never extracted: its members are read at their offsets, or as they come by in a stream.
@@ -7,6 +7,7 @@ never extracted: its members are read at their offsets, or as they come by in a 
 from normcli.sources.containers import CONTAINERS, container, kind_of
 from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, failed_item
 from normcli.sources.listing import each, expand, read, read_one
+from normcli.sources.open_options import Source, check_open_options, describe_formats, effective_options, source
 
 __all__ = [
     "CONTAINERS",
@@ -15,11 +16,16 @@ __all__ = [
     "Items",
     "Load",
     "Skipped",
+    "Source",
+    "check_open_options",
     "container",
+    "describe_formats",
     "each",
+    "effective_options",
     "expand",
     "failed_item",
     "kind_of",
     "read",
     "read_one",
+    "source",
 ]

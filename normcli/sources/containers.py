@@ -2,17 +2,49 @@
 
 import os
 import re
+from typing import NamedTuple
 
 from normcli.storage import is_remote
 
-# container -> the names of its files; one module each, with a `read(source, listing)`
+
+class Container(NamedTuple):
+    """One kind of file that holds many images.
+
+    Attributes:
+        pattern: regular expression that the names of its files match.
+        suffixes: of its files, for people.
+        help: a sentence.
+        extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
+        extra_for: the files that need it.
+    """
+
+    pattern: str
+    suffixes: tuple[str, ...]
+    help: str
+    extra: str = ""
+    extra_for: str = ""
+
+
+# one module each: `read(source, listing)`, and its open options as a third argument where it has OPEN_OPTIONS
 CONTAINERS = {
-    "tar": r"\.(tar|tar\.(gz|zst|bz2|xz)|tgz|tzst|tbz2?|txz)$",
-    "zip": r"\.zip$",
-    "parquet": r"\.(parquet|pq)$",
-    "npy": r"\.np[yz]$",
-    "idx": r"([.-]idx\d?(-ubyte)?)(\.gz)?$",
-    "file_list": r"\.(csv|tsv|jsonl)$",
+    "tar": Container(
+        r"\.(tar|tar\.(gz|zst|bz2|xz)|tgz|tzst|tbz2?|txz)$",
+        (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz", ".tar.xz", ".txz"),
+        "Tar archives and WebDataset shards; labels from .cls and .json members, else from folders.",
+        "zst",
+        ".tar.zst",
+    ),
+    "zip": Container(r"\.zip$", (".zip",), "Zip archives; labels from folders."),
+    "parquet": Container(
+        r"\.(parquet|pq)$", (".parquet", ".pq"), "Tables with a column of encoded images or of paths.", "parquet", "all"
+    ),
+    "npy": Container(r"\.np[yz]$", (".npy", ".npz"), "One array of images, or one image; .npz holds several arrays."),
+    "idx": Container(
+        r"([.-]idx\d?(-ubyte)?)(\.gz)?$", (".idx", "-idx3-ubyte", "-idx3-ubyte.gz"), "The array format of MNIST."
+    ),
+    "file_list": Container(
+        r"\.(csv|tsv|jsonl)$", (".csv", ".tsv", ".jsonl"), "Tables with a column of image paths and one of labels."
+    ),
 }
 
 
@@ -23,7 +55,7 @@ def container(path: str) -> str | None:
     ('tar', None, 'idx')
     """
     name = path.rsplit("/", 1)[-1].lower()
-    return next((kind for kind, pattern in CONTAINERS.items() if re.search(pattern, name)), None)
+    return next((kind for kind, entry in CONTAINERS.items() if re.search(entry.pattern, name)), None)
 
 
 def kind_of(source: str) -> str:

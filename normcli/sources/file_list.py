@@ -5,12 +5,14 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import IO, Any
 
 from normcli.errors import InputError, UsageError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter
-from normcli.sources.item import Item, Skipped, failed_item
+from normcli.sources.item import Item, Items, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import FileBytes
 from normcli.storage.reader import Reader
@@ -20,7 +22,17 @@ LABELS = ("label", "labels", "class", "cls", "category", "target")
 _LONGEST_LINE = 1 << 20
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class FileListOptions(Options):
+    """Open options of tables of files."""
+
+    column: str | None = option("Column that holds the paths (default: path, file, image, url, ...).")
+
+
+OPEN_OPTIONS = FileListOptions
+
+
+def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
     """Yield the file of every row; relative paths start at the table's folder.
 
     Raises:
@@ -38,7 +50,7 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
                 yield failed_item(f"{source}:{number}", "bad-row", row)
                 continue
             if path_of is None or path_of not in row:
-                path_of = _column(source, row, listing.column)
+                path_of = _column(source, row, options.column)
                 label_of = next((name for name in LABELS if name in row), None)
             path, label = row[path_of], row.get(label_of) if label_of else None
             if not isinstance(path, str) or not path or "\0" in path:

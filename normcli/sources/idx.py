@@ -1,13 +1,14 @@
 """IDX, the format of MNIST: a big-endian array behind a short header, plain or gzipped."""
 
 import os
-from collections.abc import Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from normcli.errors import InputError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
-from normcli.sources.item import Item, Skipped
+from normcli.sources.item import ArrayLayout, Items
 from normcli.sources.npy import LARGEST_HELD, resolve_layout, slice_images
 from normcli.storage import is_remote
 from normcli.storage.npy_format import ArrayHeader
@@ -16,7 +17,17 @@ from normcli.storage.reader import Reader, Stream
 _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class IdxOptions(Options):
+    """Open options of IDX files."""
+
+    layout: ArrayLayout = option("Axes of the array; auto: three axes are nhw, four tell by their sizes.", "auto")
+
+
+OPEN_OPTIONS = IdxOptions
+
+
+def read(source: str, listing: InputOptions, options: IdxOptions) -> Items:
     """Yield the images of an IDX file; classes come from the labels file beside it, where there is one.
 
     Raises:
@@ -27,7 +38,7 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
         stream = Stream(reader) if reader.compression() else None
         array = _header(stream or reader)
         layout = resolve_layout(
-            source, array, "nhw" if listing.layout == "auto" and len(array.shape) == 3 else listing.layout
+            source, array, "nhw" if options.layout == "auto" and len(array.shape) == 3 else options.layout
         )
         size = prod(array.shape) * int(array.dtype[2:])
         if stream is None and array.start + size > reader.size:

@@ -1,9 +1,11 @@
 """Items: the name of one image and a loader of its bytes, which is called in the worker."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 from normcli.errors import InputError
+
+ArrayLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw"]
 
 
 class Load(Protocol):

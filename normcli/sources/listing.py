@@ -1,4 +1,4 @@
-"""InputOptions sources: their items in order, the part of one job, brace ranges spelled out."""
+"""Listing of sources: their items in order, the part of one job, brace ranges spelled out."""
 
 import importlib
 import itertools
@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator
 
 from normcli.errors import InputError, UsageError
 from normcli.options.images import InputOptions
-from normcli.sources.containers import container, kind_of
+from normcli.sources.containers import CONTAINERS, container, kind_of
 from normcli.sources.item import Items, failed_item
+from normcli.sources.open_options import Source, check_open_options, effective_options, open_options
 from normcli.storage import is_remote
 
 _LARGEST_RANGE = 1_000_000
@@ -22,19 +23,28 @@ def read(
     *,
     shard: tuple[int, int] | None = None,
 ) -> Items:
-    """Yield the items of every source, in the order of the sources, each folder sorted by name.
+    """Return the items of every source, in the order of the sources, each folder sorted by name.
 
     Args:
         sources: folders, files, containers; a brace range is one container after the other.
         listing: what is taken from them.
         files: further paths, taken as given, one at a time.
         shard: (I, N) takes the I-th of N parts, I from 1.
+
+    Raises:
+        UsageError: a brace range of too many paths, or an open option that no source has.
     """
+    named = [path for source in sources for path in expand(source)]
+    later = not isinstance(files, tuple | list) or bool(files)
+    check_open_options(listing.open_options, CONTAINERS if later or not named else map(kind_of, named))
+    return _read(named, listing, files, shard)
+
+
+def _read(named: list[str], listing: InputOptions, files: Iterable[str], shard: tuple[int, int] | None) -> Items:
     if shard is None:
-        for source in each(sources, files):
+        for source in itertools.chain(named, files):
             yield from read_one(source, listing)
         return
-    named = [path for source in sources for path in expand(source)]
     mine, of = shard[0] - 1, shard[1]
     shards = [source for source in named if container(source)]
     # enough containers for all: each is read by one job only. Otherwise every job lists them all
@@ -58,7 +68,12 @@ def read_one(source: str, listing: InputOptions) -> Items:
     """Yield the items of one source; what makes all of it unusable is an item that fails."""
     kind = kind_of(source)
     try:
-        yield from importlib.import_module(f"normcli.sources.{kind}").read(source, listing)
+        module = importlib.import_module(f"normcli.sources.{kind}")
+        if hasattr(module, "OPEN_OPTIONS"):
+            options = open_options(kind, effective_options(source, listing.open_options))
+            yield from module.read(str(source), listing, options)
+        else:
+            yield from module.read(str(source), listing)
     except InputError as error:
         yield failed_item(source, error.reason, error.message)
 
@@ -74,6 +89,9 @@ def expand(source: str) -> Iterator[str]:
     """
     if "{" not in source or (not is_remote(source) and os.path.lexists(source)):
         yield source
+        return
+    if isinstance(source, Source):
+        yield from (source.with_path(path) for path in expand(str(source)))
         return
     parts = re.split(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}", source)
     choices: list[list[str]] = []

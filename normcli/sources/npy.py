@@ -6,12 +6,14 @@ One image of a plain .npy is a span of the file, read in the worker; a compresse
 import struct
 import zlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
-from normcli.sources.item import Item, Skipped, failed_item
+from normcli.sources.item import ArrayLayout, Item, Items, failed_item
 from normcli.sources.zip import ZipEntry, walk_directory
 from normcli.storage.byte_sources import read_at
 from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
@@ -97,7 +99,20 @@ class ArrayMember(NamedTuple):
         return str(self.load.fingerprint())
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class NpyOptions(Options):
+    """Open options of .npy and .npz files."""
+
+    layout: ArrayLayout = option(
+        "Axes of the array: n images, h rows, w columns, c channels; auto: as the sizes tell.", "auto"
+    )
+    column: str | None = option("Array of an .npz that holds the images (default: all of 3 or 4 axes).")
+
+
+OPEN_OPTIONS = NpyOptions
+
+
+def read(source: str, listing: InputOptions, options: NpyOptions) -> Items:
     """Yield the images of an .npy or .npz.
 
     Raises:
@@ -106,10 +121,10 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """
     with Reader(source) as reader:
         if reader.at(0, 4) == b"PK\3\4":
-            yield from _archive(reader, listing)
+            yield from _archive(reader, listing, options)
             return
         array = parse_npy_header(reader.at(0, MAX_HEADER))
-        layout = resolve_layout(source, array, listing.layout)
+        layout = resolve_layout(source, array, options.layout)
         whole = prod(array.shape) * _itemsize(array.dtype)
         if array.start + whole > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {whole} bytes: the array is cut short")
@@ -187,7 +202,7 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
     raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
 
 
-def _archive(reader: Reader, listing: InputOptions) -> Iterator[Item | Skipped]:
+def _archive(reader: Reader, listing: InputOptions, options: NpyOptions) -> Items:
     """The arrays of an .npz that look like images, or the one asked for."""
     source = reader.path
     found: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
@@ -197,11 +212,11 @@ def _archive(reader: Reader, listing: InputOptions) -> Iterator[Item | Skipped]:
             try:
                 found[name] = entry, parse_npy_header(_Inflating(reader, entry).at(0, MAX_HEADER))
             except InputError as error:
-                if listing.column in (None, name):
+                if options.column in (None, name):
                     yield failed_item(f"{source}/{name}", error.reason, error.message)
         if len(found) > 10_000:
             raise InputError("unsupported", "more than 10,000 arrays")
-    asked = listing.column
+    asked = options.column
     if asked is not None and asked not in found:
         raise UsageError(f"{source}: no array {asked!r}; it holds {', '.join(found) or 'none'} (-O column=NAME)")
     stacks = [name for name, (_, array) in found.items() if len(array.shape) in (3, 4)]
@@ -213,7 +228,7 @@ def _archive(reader: Reader, listing: InputOptions) -> Iterator[Item | Skipped]:
     for name in names:
         entry, array = found[name]
         try:
-            layout = resolve_layout(f"{source}/{name}", array, listing.layout)
+            layout = resolve_layout(f"{source}/{name}", array, options.layout)
             stream = _Inflating(reader, entry)
             labels = _labels(reader, name, found)
             limit = listing.file_limit or LARGEST_HELD

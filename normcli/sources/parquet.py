@@ -4,13 +4,14 @@ Pages come by in a stream: only the rows that are being processed are in memory.
 """
 
 import json
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from normcli.errors import InputError, MissingExtraError, UsageError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.filter import hostile
-from normcli.sources.item import Item, Skipped, failed_item
+from normcli.sources.item import Item, Items, failed_item
 from normcli.storage.byte_sources import FileBytes, InMemory
 from normcli.storage.reader import Reader
 
@@ -20,7 +21,17 @@ _BUFFER = 1 << 20
 _SMALL_FILE = 64 << 20
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class ParquetOptions(Options):
+    """Open options of parquet tables."""
+
+    column: str | None = option("Column that holds the images (default: the only one of bytes, or image, img, ...).")
+
+
+OPEN_OPTIONS = ParquetOptions
+
+
+def read(source: str, listing: InputOptions, options: ParquetOptions) -> Items:
     """Yield the image of every row; a row that only names a file is read beside the table.
 
     Raises:
@@ -36,7 +47,7 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
             # claims 2 GiB and takes them, which a small file cannot need.
             buffer = _BUFFER if reader.size > _SMALL_FILE else 0
             table = parquet.ParquetFile(reader.file(), buffer_size=buffer, pre_buffer=False)
-            column = _column(source, table.schema_arrow, listing.column)
+            column = _column(source, table.schema_arrow, options.column)
             label = next((name for name in _LABELS if name in table.schema_arrow.names), None)
             names = _class_names(table.schema_arrow.metadata, label)
             width = len(str(max(0, table.metadata.num_rows - 1)))

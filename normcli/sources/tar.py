@@ -7,12 +7,14 @@ unpacks nothing faster (40 us a member against 6), and follows what an archive a
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli.errors import InputError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter, folder_of
-from normcli.sources.item import FailingSource, Item, Skipped, failed_item
+from normcli.sources.item import ArrayLayout, FailingSource, Item, Items, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import ByteRange, InMemory
 from normcli.storage.reader import Reader, Stream
@@ -42,7 +44,19 @@ class TarMember(NamedTuple):
     size: int
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class TarOptions(Options):
+    """Open options of tar archives."""
+
+    layout: ArrayLayout = option(
+        "Axes of the .npy members that --include asks for, one image each; auto: as the sizes tell.", "auto"
+    )
+
+
+OPEN_OPTIONS = TarOptions
+
+
+def read(source: str, listing: InputOptions, options: TarOptions) -> Items:
     """Yield the images in a tar; members of one WebDataset sample give each other the label.
 
     Raises:
@@ -51,12 +65,12 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     with Reader(source) as reader:
         streamed = is_remote(source) or reader.compression() is not None
         blocks = Stream(reader) if streamed else _Windows(reader)
-        yield from _samples(source, blocks, None if streamed else reader, listing)
+        yield from _samples(source, blocks, None if streamed else reader, listing, options.layout)
 
 
 def _samples(
-    source: str, blocks: "Stream | _Windows", reader: Reader | None, listing: InputOptions
-) -> Iterator[Item | Skipped]:
+    source: str, blocks: "Stream | _Windows", reader: Reader | None, listing: InputOptions, layout: ArrayLayout
+) -> Items:
     """The items, each sample's held until its label is known: `dir/0007.jpg`, `dir/0007.cls`."""
     wanted = PathFilter(listing)
     stem, held, described, label = "", list[Item](), list[Skipped](), None
@@ -79,7 +93,7 @@ def _samples(
                 if name.endswith(".npy") and not isinstance(found.load, FailingSource):  # asked for by --include
                     from normcli.sources import npy  # 5 ms that photographs do not need
 
-                    found = found._replace(load=npy.ArrayMember(found.load, found.key, listing.layout))
+                    found = found._replace(load=npy.ArrayMember(found.load, found.key, layout))
                 held.append(found)
             elif isinstance(found, Skipped):
                 suffix = name[name.rfind(".") :] if "." in name else ""

@@ -1,0 +1,189 @@
+"""Open options: what only one container knows, given as `-O KEY=VALUE` or by `normcli.source()`.
+
+A container's module declares its own as a dataclass `OPEN_OPTIONS`, whose fields carry their help and choices.
+"""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from normcli.errors import UsageError
+from normcli.options.field import Options, choices_of, info_of, nearest
+from normcli.options.parse import parse_pairs
+from normcli.sources.containers import CONTAINERS, Container, kind_of
+
+_DEEP = "color of 16 or 32 bits, multi-band TIFF, HEIC"
+Pairs = Mapping[str, str] | Iterable[Any]
+
+
+class Source(str):
+    """A path with open options of its own, which are used instead of those of the run.
+
+    >>> source("x.npz", column="images").open_options
+    {'column': 'images'}
+    """
+
+    open_options: Mapping[str, str]
+
+    def with_path(self, path: str) -> Self:
+        """Return another path with the same options."""
+        other = type(self)(path)
+        other.open_options = self.open_options
+        return other
+
+    def __repr__(self) -> str:
+        options = "".join(f", {key}={value!r}" for key, value in self.open_options.items())
+        return f"source({str(self)!r}{options})"
+
+
+def source(path: str, **open_options: str) -> Source:
+    """Return a path with open options, accepted wherever a source is.
+
+    Args:
+        path: of a container, local or remote.
+        open_options: of this container; `normcli list formats` prints them.
+
+    Raises:
+        UsageError: the container has no such option, or not this value.
+    """
+    result = Source(path)
+    result.open_options = dict(parse_pairs(open_options))
+    check_open_options(result.open_options, [kind_of(path)])
+    return result
+
+
+def options_class(kind: str) -> type[Options]:
+    """Return the dataclass of a container's open options; an empty one for a container that has none."""
+    module = importlib.import_module(f"normcli.sources.{kind}")
+    found: type[Options] = getattr(module, "OPEN_OPTIONS", Options)
+    return found
+
+
+def open_options(kind: str, pairs: Pairs) -> Options:
+    """Return the open options of a container, out of all that are given for a run.
+
+    Args:
+        kind: of container.
+        pairs: keys and values; those that only other containers know are left out.
+
+    Raises:
+        UsageError: a key that no container knows, or a value that is not one of the choices.
+    """
+    options = options_class(kind)
+    names = {f.name for f in fields(options)}
+    values = dict(parse_pairs(pairs))
+    _refuse_unknown(key for key in values if key not in names)
+    for key, choices in choices_of(options).items():
+        if key in values and values[key].lower() in choices:
+            values[key] = values[key].lower()
+        elif key in values:
+            raise UsageError(
+                f"-O {key}={values[key]}: must be one of {', '.join(choices)}{nearest(values[key], choices)}"
+            )
+    return options(**{key: value for key, value in values.items() if key in names})
+
+
+def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
+    """Validate open options before a source is read.
+
+    Args:
+        pairs: keys and values.
+        kinds: containers of the run; each key must be known by one of them.
+
+    Raises:
+        UsageError: an unknown key or value, or a key that no source of the run takes.
+    """
+    values = dict(parse_pairs(pairs))
+    if not values:
+        return
+    kinds = set(kinds)
+    known: set[str] = set()
+    for kind in sorted(kinds):
+        open_options(kind, values)
+        known |= {f.name for f in fields(options_class(kind))}
+    _refuse_unknown(values)
+    for key, value in values.items():
+        if key not in known:
+            takers = ", ".join(name for name, keys in _keys().items() if key in keys)
+            raise UsageError(f"-O {key}={value}: no source here has this option; it belongs to {takers}")
+
+
+def effective_options(source: str, pairs: Pairs) -> dict[str, str]:
+    """Return the open options of one source: the run's, with its own instead where it has some."""
+    own = source.open_options if isinstance(source, Source) else {}
+    return {**dict(parse_pairs(pairs)), **own}
+
+
+def _keys() -> dict[str, set[str]]:
+    return {kind: {f.name for f in fields(options_class(kind))} for kind in CONTAINERS}
+
+
+def _refuse_unknown(keys: Iterable[str]) -> None:
+    keys = list(keys)
+    if not keys:
+        return
+    known = sorted(set().union(*_keys().values()))
+    for key in keys:
+        if key not in known:
+            raise UsageError(
+                f"-O {key}: no container has this option{nearest(key, known) or '; they are ' + ', '.join(known)}"
+            )
+
+
+@dataclass(frozen=True)
+class OpenOptionRow:
+    """One open option of a container.
+
+    Attributes:
+        name: as in `-O NAME=VALUE`.
+        help: a sentence.
+        choices: values it can have; () for any text.
+        default: None where the container finds the value itself.
+    """
+
+    name: str
+    help: str
+    choices: tuple[str, ...]
+    default: str | None
+
+
+@dataclass(frozen=True)
+class FormatRow:
+    """One format that sources may have.
+
+    Attributes:
+        name: of the container.
+        suffixes: of its files.
+        help: a sentence.
+        extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
+        extra_for: the files that need it.
+        options: its open options.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    help: str
+    extra: str
+    extra_for: str
+    options: tuple[OpenOptionRow, ...]
+
+
+def _text(default: object) -> str | None:
+    return default if isinstance(default, str) else None
+
+
+def describe_formats() -> list[FormatRow]:
+    """Return one row for image files and one for every container, with its open options."""
+    from normcli.sources.filter import SUFFIXES
+
+    image = Container("", tuple(sorted(SUFFIXES)), "Image files, alone or in and below a folder.", "tiff,heif", _DEEP)
+    rows = []
+    for kind, entry in {"image": image, **CONTAINERS}.items():
+        options = Options if kind == "image" else options_class(kind)
+        choices = choices_of(options)
+        described = tuple(
+            OpenOptionRow(f.name, info_of(f).help, choices.get(f.name, ()), _text(f.default)) for f in fields(options)
+        )
+        rows.append(FormatRow(kind, entry.suffixes, entry.help, entry.extra, entry.extra_for, described))
+    return rows
