@@ -12,7 +12,7 @@ import numpy as np
 from normcli import platforms
 from normcli.errors import InputError
 from normcli.sinks.sink import Array
-from normcli.sources.tar import BLOCK, END, parse_header
+from normcli.sources.tar_headers import BLOCK, END, parse_header
 from normcli.storage import write_all
 from normcli.storage.byte_sources import read_at
 from normcli.storage.npy_format import parse_npy_header

@@ -4,7 +4,7 @@ An item is a name and a loader of its bytes, called in the worker: items are pic
 never extracted: its members are read at their offsets, or as they come by in a stream.
 """
 
-from normcli.sources.containers import CONTAINERS, container, kind_of
+from normcli.sources.containers import CONTAINERS, container, is_stream, kind_of
 from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, failed_item
 from normcli.sources.listing import each, expand, read, read_one
 from normcli.sources.open_options import Source, check_open_options, describe_formats, effective_options, source
@@ -24,6 +24,7 @@ __all__ = [
     "effective_options",
     "expand",
     "failed_item",
+    "is_stream",
     "kind_of",
     "read",
     "read_one",

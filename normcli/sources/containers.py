@@ -16,6 +16,7 @@ class Container(NamedTuple):
         help: a sentence.
         extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
         extra_for: the files that need it.
+        names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
     """
 
     pattern: str
@@ -23,6 +24,7 @@ class Container(NamedTuple):
     help: str
     extra: str = ""
     extra_for: str = ""
+    names_only: bool = False
 
 
 # one module each: `read(source, listing)`, and its open options as a third argument where it has OPEN_OPTIONS
@@ -36,11 +38,24 @@ CONTAINERS = {
     ),
     "zip": Container(r"\.zip$", (".zip",), "Zip archives; labels from folders."),
     "parquet": Container(
-        r"\.(parquet|pq)$", (".parquet", ".pq"), "Tables with a column of encoded images or of paths.", "parquet", "all"
+        r"\.(parquet|pq)$",
+        (".parquet", ".pq"),
+        "Tables with a column of encoded images or of paths.",
+        "parquet",
+        "all",
+        True,
     ),
-    "npy": Container(r"\.np[yz]$", (".npy", ".npz"), "One array of images, or one image; .npz holds several arrays."),
+    "npy": Container(
+        r"\.np[yz]$",
+        (".npy", ".npz"),
+        "One array of images, or one image; .npz holds several arrays.",
+        names_only=True,
+    ),
     "idx": Container(
-        r"([.-]idx\d?(-ubyte)?)(\.gz)?$", (".idx", "-idx3-ubyte", "-idx3-ubyte.gz"), "The array format of MNIST."
+        r"([.-]idx\d?(-ubyte)?)(\.gz)?$",
+        (".idx", "-idx3-ubyte", "-idx3-ubyte.gz"),
+        "The array format of MNIST.",
+        names_only=True,
     ),
     "file_list": Container(
         r"\.(csv|tsv|jsonl)$", (".csv", ".tsv", ".jsonl"), "Tables with a column of image paths and one of labels."
@@ -62,3 +77,16 @@ def kind_of(source: str) -> str:
     """Return the name of the module that reads a source: a container, or "folder", which a single file is as well."""
     kind = container(source)
     return "folder" if kind is None or (not is_remote(source) and os.path.isdir(source)) else kind  # noqa: PTH112
+
+
+def is_stream(source: str) -> bool:
+    """Return whether listing a source reads all of it: its members come by in a compressed or remote stream.
+
+    >>> [is_stream(name) for name in ("a.tar", "a.tar.gz", "s3://bucket/a.tar", "a.parquet", "a.npz", "photos")]
+    [False, True, True, True, True, False]
+    """
+    kind = kind_of(source)
+    if kind == "tar" and is_remote(source):
+        return True
+    plain = source.lower().endswith((".tar", ".npy", ".idx", "-ubyte"))
+    return kind == "parquet" or (kind in ("tar", "npy", "idx") and not plain)

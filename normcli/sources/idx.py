@@ -27,7 +27,7 @@ class IdxOptions(Options):
 OPEN_OPTIONS = IdxOptions
 
 
-def read(source: str, listing: InputOptions, options: IdxOptions) -> Items:
+def read(source: str, listing: InputOptions, options: IdxOptions, *, names_only: bool = False) -> Items:
     """Yield the images of an IDX file; classes come from the labels file beside it, where there is one.
 
     Raises:
@@ -45,7 +45,7 @@ def read(source: str, listing: InputOptions, options: IdxOptions) -> Items:
             raise InputError("truncated", f"{reader.size - array.start} of {size} bytes: the file is cut short")
 
         def read_bytes(offset: int, size: int) -> bytes | None:
-            if stream is None:
+            if stream is None or names_only:
                 return None
             data = stream.at(offset, size)
             if len(data) < size:

@@ -64,14 +64,22 @@ def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
     yield from itertools.chain(named, files)
 
 
-def read_one(source: str, listing: InputOptions) -> Items:
-    """Yield the items of one source; what makes all of it unusable is an item that fails."""
+def read_one(source: str, listing: InputOptions, *, names_only: bool = False) -> Items:
+    """Yield the items of one source; what makes all of it unusable is an item that fails.
+
+    Args:
+        source: folder, file or container.
+        listing: options of reading.
+        names_only: the items are not to be loaded: containers with a header read nothing else. Rows that would fail
+            are then items like all others, without a label.
+    """
     kind = kind_of(source)
     try:
         module = importlib.import_module(f"normcli.sources.{kind}")
         if hasattr(module, "OPEN_OPTIONS"):
             options = open_options(kind, effective_options(source, listing.open_options))
-            yield from module.read(str(source), listing, options)
+            extra = {"names_only": True} if names_only and CONTAINERS[kind].names_only else {}
+            yield from module.read(str(source), listing, options, **extra)
         else:
             yield from module.read(str(source), listing)
     except InputError as error:

@@ -1,9 +1,8 @@
-"""Images stacked in one array: .npy, or the arrays of an .npz. Nothing is unpickled.
+"""Images stacked in one array, .npy. Nothing is unpickled.
 
-One image of a plain .npy is a span of the file, read in the worker; a compressed .npz is read as it inflates.
+One image of a plain .npy is a span of the file, read in the worker; `npz` reads archives of arrays.
 """
 
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.item import ArrayLayout, Item, Items, failed_item
-from normcli.sources.zip import ZipEntry, walk_directory
 from normcli.storage.byte_sources import read_at
 from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
@@ -75,7 +73,7 @@ class ArrayMember(NamedTuple):
             raise InputError("layout", str(error)) from None
         if layout.startswith("n"):
             raise InputError("layout", f"an array of shape {array.shape}: a member holds one image, not a stack")
-        size = prod(array.shape) * _itemsize(array.dtype)
+        size = prod(array.shape) * itemsize(array.dtype)
         held = data[array.start : array.start + size]
         if len(held) < size:
             raise InputError("truncated", f"{len(held)} of {size} bytes: the array is cut short")
@@ -112,7 +110,7 @@ class NpyOptions(Options):
 OPEN_OPTIONS = NpyOptions
 
 
-def read(source: str, listing: InputOptions, options: NpyOptions) -> Items:
+def read(source: str, listing: InputOptions, options: NpyOptions, *, names_only: bool = False) -> Items:
     """Yield the images of an .npy or .npz.
 
     Raises:
@@ -121,16 +119,20 @@ def read(source: str, listing: InputOptions, options: NpyOptions) -> Items:
     """
     with Reader(source) as reader:
         if reader.at(0, 4) == b"PK\3\4":
-            yield from _archive(reader, listing, options)
+            from normcli.sources import npz
+
+            yield from npz.read_archive(reader, listing, options, names_only)
             return
         array = parse_npy_header(reader.at(0, MAX_HEADER))
         layout = resolve_layout(source, array, options.layout)
-        whole = prod(array.shape) * _itemsize(array.dtype)
+        whole = prod(array.shape) * itemsize(array.dtype)
         if array.start + whole > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {whole} bytes: the array is cut short")
-        yield from slice_images(
-            source, array, layout, lambda offset, size: None, reader.stamp, None, listing.file_limit
-        )
+        yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, listing.file_limit)
+
+
+def no_bytes(offset: int, size: int) -> None:
+    """Leave the reading to the worker."""
 
 
 def slice_images(
@@ -146,7 +148,7 @@ def slice_images(
     alone = not layout.startswith("n")
     shape = array.shape if alone else array.shape[1:]
     count = 1 if alone else array.shape[0]
-    size = prod(shape) * _itemsize(array.dtype)
+    size = prod(shape) * itemsize(array.dtype)
     first = layout.endswith("chw")
     width = len(str(max(0, count - 1)))
     if 0 in shape:
@@ -202,118 +204,8 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
     raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
 
 
-def _archive(reader: Reader, listing: InputOptions, options: NpyOptions) -> Items:
-    """The arrays of an .npz that look like images, or the one asked for."""
-    source = reader.path
-    found: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
-    for entry in walk_directory(reader):
-        if entry.name.endswith(".npy") and entry.method in (0, 8):
-            name = entry.name.removesuffix(".npy")
-            try:
-                found[name] = entry, parse_npy_header(_Inflating(reader, entry).at(0, MAX_HEADER))
-            except InputError as error:
-                if options.column in (None, name):
-                    yield failed_item(f"{source}/{name}", error.reason, error.message)
-        if len(found) > 10_000:
-            raise InputError("unsupported", "more than 10,000 arrays")
-    asked = options.column
-    if asked is not None and asked not in found:
-        raise UsageError(f"{source}: no array {asked!r}; it holds {', '.join(found) or 'none'} (-O column=NAME)")
-    stacks = [name for name, (_, array) in found.items() if len(array.shape) in (3, 4)]
-    names = [asked] if asked is not None else stacks
-    if not names:
-        raise InputError(
-            "no-image-column", f"no array of images; it holds {', '.join(found) or 'none'} (-O column=NAME)"
-        )
-    for name in names:
-        entry, array = found[name]
-        try:
-            layout = resolve_layout(f"{source}/{name}", array, options.layout)
-            stream = _Inflating(reader, entry)
-            labels = _labels(reader, name, found)
-            limit = listing.file_limit or LARGEST_HELD
-            yield from slice_images(f"{source}/{name}", array, layout, stream.exactly, None, labels, limit)
-        except InputError as error:
-            yield failed_item(f"{source}/{name}", error.reason, error.message)
-
-
-def _labels(reader: Reader, name: str, found: dict[str, tuple[ZipEntry, ArrayHeader]]) -> Any:
-    """The array that holds the classes of `name`: y_train for x_train, labels for images."""
-    count = found[name][1].shape[0]
-    for other in (name.replace("x", "y", 1), name.replace("images", "labels"), "y", "label", "labels", "target"):
-        if other != name and other in found and found[other][1].shape in ((count,), (count, 1)):
-            import numpy as np
-
-            entry, array = found[other]
-            size = count * _itemsize(array.dtype)
-            if np.dtype(array.dtype).kind in "ui" and size <= LARGEST_HELD:
-                return np.frombuffer(_Inflating(reader, entry).exactly(array.start, size), array.dtype)
-    return None
-
-
-def _itemsize(dtype: str) -> int:
+def itemsize(dtype: str) -> int:
+    """Return the bytes of one value."""
     import numpy as np
 
     return np.dtype(dtype).itemsize
-
-
-class _Inflating:
-    """A member of the archive as a stream that inflates; offsets only grow."""
-
-    def __init__(self, reader: Reader, entry: ZipEntry) -> None:
-        head = reader.at(entry.at, 30)
-        if head[:4] != b"PK\3\4" or len(head) < 30:
-            raise InputError("damaged", "the archive's directory and the member's own header disagree")
-        name, extra = struct.unpack_from("<HH", head, 26)
-        self._reader, self._entry = reader, entry
-        self._next = entry.at + 30 + name + extra
-        self._end = self._next + entry.packed
-        self._inflater = zlib.decompressobj(-15) if entry.method == 8 else None
-        self._at, self._pending = 0, b""
-
-    def at(self, offset: int, size: int) -> bytearray:
-        """Up to `size` bytes at `offset`."""
-        assert offset >= self._at, "a stream is read forwards"
-        while self._at < offset:
-            if not self._take(min(offset - self._at, 1 << 20)):
-                return bytearray()
-        out = bytearray()  # grows with what comes, whatever is claimed, and is never joined: half the memory
-        while len(out) < size and (part := self._take(min(size - len(out), 1 << 20))):
-            out += part
-        return out
-
-    def exactly(self, offset: int, size: int) -> bytearray:
-        """As `at`, all of it.
-
-        Raises:
-            InputError: it ends early.
-        """
-        data = self.at(offset, size)
-        if len(data) < size:
-            raise InputError("truncated", "the array is cut short")
-        return data
-
-    def _take(self, size: int) -> bytes:
-        if self._inflater is None:
-            data = self._reader.at(self._next, min(size, self._end - self._next))
-            self._next += len(data)
-        else:
-            try:
-                data = self._inflated(size)
-            except zlib.error as error:
-                raise InputError("damaged", f"the compressed data is damaged: {error}") from None
-        self._at += len(data)
-        return data
-
-    def _inflated(self, size: int) -> bytes:
-        assert self._inflater is not None
-        while True:
-            if not self._pending and self._next < self._end:
-                self._pending = self._reader.at(self._next, min(1 << 16, self._end - self._next))
-                if not self._pending:  # the directory claims more than the file has
-                    raise InputError("truncated", "the archive ends inside the array")
-                self._next += len(self._pending)
-            data = self._inflater.decompress(self._pending, size)
-            self._pending = self._inflater.unconsumed_tail
-            if data or self._inflater.eof or not (self._pending or self._next < self._end):
-                return data

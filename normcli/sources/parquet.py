@@ -31,7 +31,7 @@ class ParquetOptions(Options):
 OPEN_OPTIONS = ParquetOptions
 
 
-def read(source: str, listing: InputOptions, options: ParquetOptions) -> Items:
+def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_only: bool = False) -> Items:
     """Yield the image of every row; a row that only names a file is read beside the table.
 
     Raises:
@@ -51,6 +51,10 @@ def read(source: str, listing: InputOptions, options: ParquetOptions) -> Items:
             label = next((name for name in _LABELS if name in table.schema_arrow.names), None)
             names = _class_names(table.schema_arrow.metadata, label)
             width = len(str(max(0, table.metadata.num_rows - 1)))
+            if names_only and table.metadata.num_rows <= reader.size:  # a footer may claim any number of rows
+                for i in range(table.metadata.num_rows):
+                    yield Item(f"{source}/{i:0{width}d}", InMemory(b""))
+                return
             wanted = [column] if label is None else [column, label]
             for batch in table.iter_batches(_ROWS, columns=wanted, use_threads=False):
                 images = batch.column(column)

@@ -1,0 +1,133 @@
+"""Archives of arrays, .npz: the arrays that look like images, read as they inflate. Nothing is unpickled."""
+
+import struct
+import zlib
+from typing import Any
+
+from normcli.errors import InputError, UsageError
+from normcli.options.images import InputOptions
+from normcli.sources.item import Items, failed_item
+from normcli.sources.npy import (
+    LARGEST_HELD,
+    NpyOptions,
+    ReadBytes,
+    itemsize,
+    no_bytes,
+    resolve_layout,
+    slice_images,
+)
+from normcli.sources.zip import ZipEntry, walk_directory
+from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
+from normcli.storage.reader import Reader
+
+
+def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, names_only: bool) -> Items:
+    """Yield the images of the arrays of an .npz that look like images, or of the one that is asked for."""
+    source = reader.path
+    arrays: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
+    for entry in walk_directory(reader):
+        if entry.name.endswith(".npy") and entry.method in (0, 8):
+            name = entry.name.removesuffix(".npy")
+            try:
+                arrays[name] = entry, parse_npy_header(_Inflating(reader, entry).at(0, MAX_HEADER))
+            except InputError as error:
+                if options.column in (None, name):
+                    yield failed_item(f"{source}/{name}", error.reason, error.message)
+        if len(arrays) > 10_000:
+            raise InputError("unsupported", "more than 10,000 arrays")
+    asked = options.column
+    if asked is not None and asked not in arrays:
+        raise UsageError(f"{source}: no array {asked!r}; it holds {', '.join(arrays) or 'none'} (-O column=NAME)")
+    stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in (3, 4)]
+    names = [asked] if asked is not None else stacks
+    if not names:
+        raise InputError(
+            "no-image-column", f"no array of images; it holds {', '.join(arrays) or 'none'} (-O column=NAME)"
+        )
+    for name in names:
+        entry, array = arrays[name]
+        try:
+            layout = resolve_layout(f"{source}/{name}", array, options.layout)
+            stream = _Inflating(reader, entry)
+            labels = _labels(reader, name, arrays)
+            limit = listing.file_limit or LARGEST_HELD
+            read_bytes: ReadBytes = no_bytes if names_only else stream.exactly
+            yield from slice_images(f"{source}/{name}", array, layout, read_bytes, None, labels, limit)
+        except InputError as error:
+            yield failed_item(f"{source}/{name}", error.reason, error.message)
+
+
+def _labels(reader: Reader, name: str, arrays: dict[str, tuple[ZipEntry, ArrayHeader]]) -> Any:
+    """Return the array that holds the classes of `name`: y_train for x_train, labels for images."""
+    count = arrays[name][1].shape[0]
+    for other in (name.replace("x", "y", 1), name.replace("images", "labels"), "y", "label", "labels", "target"):
+        if other != name and other in arrays and arrays[other][1].shape in ((count,), (count, 1)):
+            import numpy as np
+
+            entry, array = arrays[other]
+            size = count * itemsize(array.dtype)
+            if np.dtype(array.dtype).kind in "ui" and size <= LARGEST_HELD:
+                return np.frombuffer(_Inflating(reader, entry).exactly(array.start, size), array.dtype)
+    return None
+
+
+class _Inflating:
+    """A member of the archive as a stream that is inflated; offsets only grow."""
+
+    def __init__(self, reader: Reader, entry: ZipEntry) -> None:
+        head = reader.at(entry.at, 30)
+        if head[:4] != b"PK\3\4" or len(head) < 30:
+            raise InputError("damaged", "the archive's directory and the member's own header disagree")
+        name, extra = struct.unpack_from("<HH", head, 26)
+        self._reader, self._entry = reader, entry
+        self._next = entry.at + 30 + name + extra
+        self._end = self._next + entry.packed
+        self._inflater = zlib.decompressobj(-15) if entry.method == 8 else None
+        self._at, self._pending = 0, b""
+
+    def at(self, offset: int, size: int) -> bytearray:
+        """Return up to `size` bytes at `offset`."""
+        assert offset >= self._at, "a stream is read forwards"
+        while self._at < offset:
+            if not self._take(min(offset - self._at, 1 << 20)):
+                return bytearray()
+        out = bytearray()  # grows with what comes, whatever is claimed, and is never joined: half the memory
+        while len(out) < size and (part := self._take(min(size - len(out), 1 << 20))):
+            out += part
+        return out
+
+    def exactly(self, offset: int, size: int) -> bytearray:
+        """Return `size` bytes at `offset`.
+
+        Raises:
+            InputError: it ends early.
+        """
+        data = self.at(offset, size)
+        if len(data) < size:
+            raise InputError("truncated", "the array is cut short")
+        return data
+
+    def _take(self, size: int) -> bytes:
+        if self._inflater is None:
+            data = self._reader.at(self._next, min(size, self._end - self._next))
+            self._next += len(data)
+        else:
+            try:
+                data = self._inflated(size)
+            except zlib.error as error:
+                raise InputError("damaged", f"the compressed data is damaged: {error}") from None
+        self._at += len(data)
+        return data
+
+    def _inflated(self, size: int) -> bytes:
+        assert self._inflater is not None
+        while True:
+            if not self._pending and self._next < self._end:
+                self._pending = self._reader.at(self._next, min(1 << 16, self._end - self._next))
+                if not self._pending:  # the directory claims more than the file has
+                    raise InputError("truncated", "the archive ends inside the array")
+                self._next += len(self._pending)
+            data = self._inflater.decompress(self._pending, size)
+            self._pending = self._inflater.unconsumed_tail
+            if data or self._inflater.eof or not (self._pending or self._next < self._end):
+                return data
