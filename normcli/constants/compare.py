@@ -96,9 +96,15 @@ def diff(a: SummarySource, b: SummarySource) -> Difference:
         UsageError: different channels, or raw units in one and range 0-1 in the other.
         StatisticsFileError: a file that is missing or damaged.
 
-    >>> import normcli
-    >>> normcli.diff("july.json", "august.json").exceeds(0.01)  # doctest: +SKIP
-    False
+    >>> import numpy as np
+    >>> from normcli.summary import Summary
+    >>> from normcli.tally import Tally
+    >>> tally = Tally()
+    >>> _ = tally.count(np.array([[[0], [255]]], np.uint8))
+    >>> summary = Summary.of(tally, {"color": "auto", "alpha": "drop", "max_value": None}, {})
+    >>> difference = diff(summary, summary)
+    >>> difference.identical, difference.shift, difference.exceeds(0.01)
+    (True, [0.0], False)
     """
     a, b = as_summary(a), as_summary(b)
     if a.channels != b.channels:

@@ -64,7 +64,7 @@ def numbers(texts: Sequence[str]) -> tuple[Number, ...]:
 
 
 def read_constants(text: str, name: str) -> list[ConfigConstants]:
-    """Find every pair of mean and std in a config file: JSON, Python, YAML or TOML.
+    """Return every pair of mean and std in a config file: JSON, Python, YAML or TOML.
 
     Python is parsed with `ast` and never run: calls and dicts with mean= and std=, Normalize([..], [..]),
     assignments to names such as MEAN and IMAGENET_STD, with arithmetic such as `[0.485 * 255, ...]`.

@@ -1,7 +1,7 @@
 """Published constants, each with the convention it follows and where that is known from.
 
-"Measured" means recomputed from the images with big integers. Constants that are often seen but belong to
-another convention or split than users believe are here too, flagged, so that `check` can name them.
+"Measured" means recomputed from the images with big integers. Constants in wide use that belong to another
+convention or split than their users assume are included and flagged, so that `check` can name them.
 """
 
 from dataclasses import dataclass

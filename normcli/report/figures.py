@@ -1,7 +1,7 @@
-"""The numbers behind the page's figures: what the templates draw, as positions in percent.
+"""Numbers of the page's figures, as positions in percent.
 
-Shapes are drawn in a box of 100 x 100 that the page stretches to any width; words stand outside of it as
-text, so they stay readable on a narrow screen.
+Shapes are drawn in a box of 100 x 100 that the page stretches to any width; labels are text outside of it, so that
+they stay readable on a narrow screen.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class Histogram:
 
 
 def histogram(summary: Summary) -> Histogram:
-    """Histograms in 128 columns, two 8-bit levels each; columns that stand out too far are cut and named."""
+    """Return histograms in 128 columns, two 8-bit levels each; columns that are far too high are cut off and named."""
     low, high = bounds(summary)
     end = 256 / 255 if within_unit(summary) else high
     shares = [[n / sum(row) for n in row] for row in columns(summary, COLUMNS, low, end)]
@@ -71,7 +71,7 @@ def histogram(summary: Summary) -> Histogram:
 
 
 def within_unit(summary: Summary) -> bool:
-    """Say whether 0 is black and 1 white: integer images, or floats that stay between."""
+    """Return True if 0 is black and 1 white: integer images, or floats within these bounds."""
     if summary.max_value is not None:
         return True
     known = [v for v in (*summary.min, *summary.max) if v is not None]
@@ -79,7 +79,7 @@ def within_unit(summary: Summary) -> bool:
 
 
 def bounds(summary: Summary) -> tuple[float, float]:
-    """Both ends of the axis of values: 0 and 1, or the range of raw units."""
+    """Return both ends of the axis of values: 0 and 1, or the range of raw units."""
     if within_unit(summary):
         return 0.0, 1.0
     levels = distribution(summary)
@@ -88,16 +88,16 @@ def bounds(summary: Summary) -> tuple[float, float]:
 
 
 def conventions(summary: Summary) -> list[dict[str, Any]]:
-    """One row a convention: name, explanation, stds, and where they lie on an axis common to all rows."""
-    held = {k: v for k, v in summary.conventions.items() if v.get("std") is not None}
-    stds = [s for v in held.values() for s in (v["std"] or ())]
+    """Return one row per convention: name, explanation, stds and their positions on an axis common to all rows."""
+    available = {k: v for k, v in summary.conventions.items() if v.get("std") is not None}
+    stds = [s for v in available.values() for s in (v["std"] or ())]
     if not stds:
         return []
     low, high = min(stds), max(stds)
     margin = 0.12 * (high - low) or 0.1 * high or 0.1
     low, high = low - margin, high + margin
     rows = []
-    for name, numbers in held.items():
+    for name, numbers in available.items():
         std = numbers["std"] or []
         rows.append(
             {
@@ -113,7 +113,7 @@ def conventions(summary: Summary) -> list[dict[str, Any]]:
 
 
 def groups(summary: Summary) -> list[dict[str, Any]]:
-    """One row a group, from dark to bright, with mean and one std to both sides as positions."""
+    """Return one row per group, from dark to bright, with mean and one std to both sides as positions."""
     low, high = bounds(summary)
 
     def at(value: float) -> float:
@@ -128,26 +128,26 @@ def groups(summary: Summary) -> list[dict[str, Any]]:
 
 
 def groups_drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The groups that fit a figure: all, or the darkest and the brightest twenty."""
+    """Return the groups that fit a figure: all, or the darkest and the brightest twenty."""
     if len(rows) <= _GROUPS_DRAWN:
         return rows
     return rows[: _GROUPS_DRAWN // 2] + rows[-_GROUPS_DRAWN // 2 :]
 
 
 def composition(summary: Summary) -> dict[str, list[tuple[str, int, float]]]:
-    """Counts of formats, modes and depths, each as label, count and percent; the most frequent first."""
+    """Return formats, modes and depths, each as label, count and percent; the most frequent first."""
     out = {}
     for kind in ("format", "mode", "depth"):
-        found: dict[str, int] = summary.composition.get(kind) or {}
-        total = sum(found.values()) or 1
-        ranked = sorted(found.items(), key=lambda entry: (-entry[1], entry[0]))
+        counts: dict[str, int] = summary.composition.get(kind) or {}
+        total = sum(counts.values()) or 1
+        ranked = sorted(counts.items(), key=lambda entry: (-entry[1], entry[0]))
         label = "{}-bit" if kind == "depth" else "{}"
         out[kind] = [(label.format(name), count, 100 * count / total) for name, count in ranked]
     return out
 
 
 def mapped(summary: Summary, scale: list[float], shift: list[float], limit: float) -> list[dict[str, float]]:
-    """Where a scheme puts the dataset's mean, mean ± std and range, on an axis from -limit to limit."""
+    """Return the dataset's mean, mean ± std and range after a scheme, as positions on an axis from -limit to limit."""
 
     def at(value: float) -> float:
         return _clamp(50 + 50 * value / limit)

@@ -1,4 +1,4 @@
-"""What a page shows of the images themselves; filled by the pipeline, which can decode them."""
+"""Pictures of a page; filled by `runs`, which can decode images."""
 
 from dataclasses import dataclass, field
 
@@ -9,10 +9,10 @@ class Picture:
 
     Attributes:
         key: its path, or container and member.
-        data: a PNG or JPEG file, or None where it could not be read again.
+        data: a PNG or JPEG file, or None if the image could not be read again.
         kind: "image/png" or "image/jpeg".
         width, height: of the thumbnail.
-        caption: what it is an extreme of, as a number in words.
+        caption: the value that makes it extreme, as text.
     """
 
     key: str

@@ -233,13 +233,13 @@ def _quantile(values: Array, counts: Array, percent: float) -> float:
 
 
 def _divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what: str) -> list[float]:
-    """What to divide by: where a spread is 0, an error that names the channel, 1, or no less than eps."""
+    """Return divisors; where a spread is 0, raise an error that names the channel, or use 1, or at least eps."""
     least = least_std(zero_std)
     if least is None:
-        flat = [name for name, s in zip(names, spread, strict=True) if not s > 0]
-        if flat:
+        constant = [name for name, s in zip(names, spread, strict=True) if not s > 0]
+        if constant:
             raise InputError(
-                "constant", f"channel {', '.join(flat)} is constant ({what} 0): --zero-std one or eps:X maps it"
+                "constant", f"channel {', '.join(constant)} is constant ({what} 0): --zero-std one or eps:X maps it"
             )
         return list(spread)
     if least == "one":

@@ -15,12 +15,12 @@ CONVENTIONS = {
 
 
 def remarks(summary: Summary) -> list[str]:
-    """Return warnings first, then what is worth knowing."""
+    """Return warnings first, then notes."""
     return [*incomplete_merge(summary), *_warnings(summary), *_notes(summary)]
 
 
 def incomplete_merge(summary: Summary) -> list[str]:
-    """Return what keeps a summary from being that of one pass over a complete dataset, failed inputs apart."""
+    """Return a sentence for missing shards and one for forced conflicts."""
     out = []
     if summary.shards is not None:
         missing = missing_shards(summary.shards)

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from normcli import storage
-from normcli.errors import NoInputError, StatisticsFileError, UsageError, unknown
-from normcli.summary.channels import channel_order
+from normcli.errors import StatisticsFileError, UsageError, unknown
 from normcli.summary.file import SCHEMA, parse_document, read_document, to_text
 
 if TYPE_CHECKING:
@@ -17,13 +16,6 @@ if TYPE_CHECKING:
     from normcli.tally import Tally
 
 SummarySource: TypeAlias = Union["Summary", str, "os.PathLike[str]"]
-
-# settings["weight"] -> the convention of `mean` and `std`
-_CONVENTION_OF_WEIGHT = {
-    "pixel": "pooled_population",
-    "image": "equal_image_weights",
-    "group": "equal_group_weights",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +62,21 @@ class Summary:
         groups: statistics by group.
         sample: of an estimate: images read, of how many, and the intervals of mean and std; else None.
         state: the exact counts, as JSON values.
+
+    >>> import numpy as np
+    >>> from normcli.tally import Tally
+    >>> tally = Tally()
+    >>> _ = tally.count(np.array([[[0], [255]]], np.uint8), group="a")
+    >>> summary = Summary.of(tally, {"color": "auto", "alpha": "drop", "max_value": None}, {"normcli": "0.1.0"})
+    >>> summary
+    <Summary 1 image, L, mean .500, std .500>
+    >>> summary.group("a").std, summary.histogram("L", bins=2)[0].tolist()
+    ([0.5], [1.0, 1.0])
+    >>> print(summary.format("env", digits=4))
+    # pooled population over 1 image; range 0-1, L
+    DATASET_MEAN='0.5'
+    DATASET_STD='0.5'
+    DATASET_CHANNELS='L'
     """
 
     complete: bool
@@ -123,45 +130,9 @@ class Summary:
             NoInputError: no image was counted.
             UsageError: the images have no channels in common.
         """
-        from normcli.summary.composition import composition_of
-        from normcli.summary.conventions import describe, describe_group, equal_groups, equal_images, shared_channels
+        from normcli.summary.build import build_summary
 
-        if not tally.buckets:
-            raise NoInputError("no usable image" + _reasons(tally))
-        settings = dict(settings)
-        shards = settings.pop("shard", None) or shards
-        names = shared_channels(tally, settings)
-        numbers = describe(tally, settings, names)
-        groups = {name: describe_group(tally.groups[name], settings, names) for name in sorted(tally.groups)}
-        weight = settings.get("weight", "pixel")
-        if weight == "image":
-            mean, std = equal_images(tally, settings, names)
-            numbers = numbers._replace(mean=mean, std=std)
-        elif weight == "group":
-            mean, std = equal_groups([(group.mean, group.std) for group in groups.values()], len(names))
-            numbers = numbers._replace(mean=mean, std=std)
-        raw = settings["max_value"] is None and all(bucket.dtype == "float" for bucket in tally.buckets.values())
-        state, forced = tally.state(), list(forced)
-        return cls(
-            complete=not tally.failed and shards is None and not forced,
-            images=tally.images,
-            failed=tally.failed.total(),
-            skipped=tally.skipped.total(),
-            channels=names,
-            convention=_CONVENTION_OF_WEIGHT[weight],
-            range="raw" if raw else "0-1",
-            channel_order=channel_order(names),
-            composition=composition_of(tally.composition, tally.buckets.values()),
-            failures=state["failed"],
-            skips=state["skipped"],
-            shards=shards,
-            forced=forced,
-            settings=settings,
-            provenance={**provenance, "digest": state["digest"]},
-            groups=groups,
-            state=state,
-            **numbers._asdict(),
-        )
+        return build_summary(tally, settings, provenance, shards, list(forced))
 
     @classmethod
     def load(cls, path: "str | os.PathLike[str]") -> "Summary":
@@ -352,10 +323,9 @@ def load(path: "str | os.PathLike[str]") -> Summary:
     Raises:
         StatisticsFileError: missing, not a statistics file, damaged, or of another schema.
 
-    >>> import normcli
-    >>> summary = normcli.load("stats.json")  # doctest: +SKIP
-    >>> summary.mean  # doctest: +SKIP
-    [0.485, 0.456, 0.406]
+    >>> load("nowhere.json")
+    Traceback (most recent call last):
+    normcli.errors.StatisticsFileError: nowhere.json: no such file
     """
     return Summary.load(path)
 
@@ -367,8 +337,3 @@ def as_summary(source: SummarySource) -> Summary:
         StatisticsFileError: as `load`.
     """
     return source if isinstance(source, Summary) else Summary.load(source)
-
-
-def _reasons(tally: "Tally") -> str:
-    reasons = [f"{count} {reason}" for reason, count in sorted((tally.failed + tally.skipped).items())]
-    return f" ({', '.join(reasons)})" if reasons else ""

@@ -63,7 +63,7 @@ class Integers:
         return self._histogram
 
     def count_histogram(self, histogram: Array) -> tuple[int, Array]:
-        """Add one image by its histogram (C,bins); return what `count` returns for its pixels."""
+        """Add one image by its histogram (C,bins); return its weight and sums (C,2), as `count` does."""
         self._histogram += histogram
         weight, sums = int(histogram[0].sum()), np.array([sums_of(row) for row in histogram], dtype=object)
         self._rows.append((np.array([weight]), sums[None]))

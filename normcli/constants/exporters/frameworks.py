@@ -6,7 +6,7 @@ from normcli.constants.exporters.values import DatasetConstants
 
 
 def torchvision(constants: DatasetConstants) -> str:
-    """`transforms.Normalize` on what ToTensor gives: 0-1, RGB."""
+    """`transforms.Normalize` after ToTensor: 0-1, RGB."""
     constants.require_nonzero_std("torchvision")
     return f"""\
 # {constants.description}
@@ -153,7 +153,7 @@ def opencv(constants: DatasetConstants) -> str:
 # {constants.description}
 # OpenCV: pixels as cv2.imread gives them, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays
 # cv2.dnn.blobFromImageWithParams(image, cv2.dnn.Image2BlobParams(scalefactor=scalefactor, mean=mean))
-# (blobFromImage takes one scalefactor for all channels and cannot say a std per channel)
+# (blobFromImage takes one scalefactor for all channels and has no std per channel)
 mean = {_tuple(mean)}
 scalefactor = {_tuple(scale)}
 """

@@ -15,7 +15,7 @@ _FLOAT32 = 1e-6  # relative: numbers that went through float32
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """One explanation of constants: what they would be if it were right.
+    """One explanation of constants, with the values that it predicts.
 
     Attributes:
         convention: "pooled_population", …
@@ -100,7 +100,7 @@ def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
 
 
 def matches_digits(hypothesis: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> bool:
-    """Return True if constants are what a hypothesis predicts, within the rounding of their digits."""
+    """Return True if constants equal the prediction of a hypothesis, within the rounding of their digits."""
 
     def fits(values: Sequence[Number], truth: list[float]) -> bool:
         allowed = _tolerances(values, hypothesis.factor)

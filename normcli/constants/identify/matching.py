@@ -1,4 +1,4 @@
-"""`check`: compare constants with every hypothesis, and say which explains them."""
+"""`check`: compare constants with every hypothesis, and name those that explain them."""
 
 import math
 from collections.abc import Sequence
@@ -43,7 +43,7 @@ FAMILIES = {
 
 
 class _Constants(NamedTuple):
-    """The constants to identify, with the dataset: what every step below needs."""
+    """The constants to identify, with the dataset."""
 
     summary: Summary
     mean: Sequence[Number]
@@ -78,9 +78,14 @@ def check(
         UsageError: a wrong number of values, or a std that is not positive.
         StatisticsFileError: a file that is missing or damaged.
 
-    >>> import normcli
-    >>> normcli.check("stats.json", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)).verdict  # doctest: +SKIP
-    'close'
+    >>> import numpy as np
+    >>> from normcli.summary import Summary
+    >>> from normcli.tally import Tally
+    >>> tally = Tally()
+    >>> _ = tally.count(np.array([[[0], [255]]], np.uint8))
+    >>> summary = Summary.of(tally, {"color": "auto", "alpha": "drop", "max_value": None}, {})
+    >>> check(summary, [127.5], [127.5]).range, check(summary, [0.5], [0.25]).mistake
+    ('0-255', 'std holds the variance: take its root')
     """
     summary = as_summary(summary)
     means, stds = _as_written(mean), None if std is None else _as_written(std)

@@ -22,7 +22,7 @@ def find_preset(mean: Sequence[Number], std: Sequence[Number] | None) -> str:
 
 
 def describe_preset(name: str, verdict: str) -> list[str]:
-    """Return what is known of published constants; nothing for an empty name."""
+    """Return remarks on published constants: convention and source; none for an empty name."""
     if not name:
         return []
     preset = PRESETS[name]

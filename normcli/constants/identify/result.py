@@ -1,4 +1,4 @@
-"""The result of `check`: what constants were identified as."""
+"""The result of `check`."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class CheckResult:
-    """What constants were identified as.
+    """Identification of constants: verdict, conventions, range, order and distances.
 
     Attributes:
         verdict: "match", "close", "uncertain", "mistake" or "none".
