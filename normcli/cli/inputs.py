@@ -39,6 +39,8 @@ def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None)
         UsageError: a file exists, its folder does not, or two outputs are one file.
         OutputError: a file cannot be written.
     """
+    if all(path is None or str(path) == "-" for path in paths):
+        return  # nothing to check: `show` does not load NumPy, which costs 60 ms, for that
     from normcli.runs.commit import check_output
 
     seen = set() if besides is None or str(besides) == "-" else {besides.resolve()}
