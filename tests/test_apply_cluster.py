@@ -54,7 +54,7 @@ def test_a_worker_killed_half_way_changes_nothing(
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")
     found = normcli.verify(tmp_path / "out", engine=f"dask:{cluster.scheduler_address}")
     assert vars(found) == vars(normcli.verify(tmp_path / "plain"))
-    back = normcli.restore(tmp_path / "out", tmp_path / "back", engine="dask", scheduler=cluster.scheduler_address)
+    back = normcli.restore(tmp_path / "out", tmp_path / "back", engine=f"dask:{cluster.scheduler_address}")
     assert back.images == 150
 
 
@@ -79,7 +79,7 @@ def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp
         if seen > 70:
             raise KeyboardInterrupt
 
-    there = {"engine": "dask", "scheduler": cluster.scheduler_address}
+    there = {"engine": f"dask:{cluster.scheduler_address}"}
     with pytest.raises(KeyboardInterrupt):
         normcli.apply([many, tmp_path / "out"], on_progress=stop, **there, **settings)
     shutil.copytree(tmp_path / "out", tmp_path / "twin")
@@ -100,6 +100,6 @@ def test_an_address_that_answers_nothing_leaves_nothing(folder: Path, run: Run, 
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         address = f"127.0.0.1:{silent.getsockname()[1]}"
-        done = run("apply", folder, "-o", "out", "-s", "unit", "--engine", "dask", "--scheduler", address)
+        done = run("apply", folder, "-o", "out", "-s", "unit", "--engine", f"dask:{address}")
     assert done.returncode == 6 and done.stderr.count(b"\n") == 1, done.stderr
     assert b"no Dask scheduler answers" in done.stderr and not (tmp_path / "out").exists()

@@ -260,7 +260,7 @@ REFUSED = [
     (["--to", "tar", "--skip-existing"], "--skip-existing goes with one file for each image"),
     (["--to", "tar", "--shard-size", "5 apples"], "give a number of images"),
     (["--to", "tar", "--dtype", "int8"], "unknown dtype"),
-    (["--scheduler", "127.0.0.1:1"], "goes with --engine dask"),
+    (["--engine", "threads:127.0.0.1:1"], "without ':127.0.0.1:1'"),
     (["--source-layout", "cwh"], "layout 'cwh'"),
 ]
 

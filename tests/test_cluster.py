@@ -21,17 +21,17 @@ distributed = needs.module("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of distributed's own sockets at the end
 
 
-def test_a_ledger_and_an_update(cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incremental_run(cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("normcli.storage.versions.RECENT", 0)
     place = tmp_path / "s.json"
-    on = {"engine": "dask", "scheduler": cluster.scheduler_address}
-    normcli.stats(many, ledger=f"{place}.ledger", **on).save(place)
-    normcli.stats(many, ledger=tmp_path / "local", engine="serial")
-    assert (tmp_path / "local").read_bytes() == Path(f"{place}.ledger").read_bytes()
+    on = {"engine": f"dask:{cluster.scheduler_address}"}
+    normcli.stats(many, output=place, incremental=True, **on)
+    normcli.stats(many, output=tmp_path / "local.json", incremental=True, engine="serial")
+    assert (tmp_path / "local.json.cache").read_bytes() == (tmp_path / "s.json.cache").read_bytes()
     (many / "000.png").unlink()
     (many / "new.png").write_bytes(encoded(photograph(seed=3)))
     told: list[Any] = []
-    updated = normcli.stats(many, update=place, on_update=told.append, **on)
+    updated = normcli.stats(many, output=place, incremental=True, force=True, on_update=told.append, **on)
     assert told[0][:4] == (150, 1, 0, 1)
     assert updated.to_json() == normcli.stats(many).to_json()
 
@@ -73,7 +73,7 @@ def test_nothing_runs_on_once_it_is_called_off(cluster: Any, tmp_path: Path) -> 
         return batch
 
     batches = ([n] for n in range(100))
-    results = engine.run(slow, batches, engine="dask", scheduler=cluster.scheduler_address)
+    results = engine.run(slow, batches, engine=f"dask:{cluster.scheduler_address}")
     assert next(results) == [0]
     results.close()  # type: ignore[attr-defined]
     left = set(tmp_path.iterdir())
@@ -95,7 +95,7 @@ def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path) -> None:
 
     main = threading.main_thread().ident
     assert main is not None
-    results = engine.run(slow, iter([[1]]), engine="dask", scheduler=cluster.scheduler_address)
+    results = engine.run(slow, iter([[1]]), engine=f"dask:{cluster.scheduler_address}")
     with pytest.raises(KeyboardInterrupt):
         threading.Thread(target=interrupt).start()
         next(results)
@@ -106,7 +106,7 @@ def test_a_worker_that_answers_nothing_is_not_waited_for(tmp_path: Path) -> None
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=50
     ) as cluster:
-        results = engine.run(list, ([n] for n in range(9)), engine="dask", scheduler=cluster.scheduler_address)
+        results = engine.run(list, ([n] for n in range(9)), engine=f"dask:{cluster.scheduler_address}")
         assert next(results) == [0]
         pid = next(iter(cluster.workers.values())).pid
         os.kill(pid, signal.SIGSTOP)
@@ -119,11 +119,11 @@ def test_a_worker_that_answers_nothing_is_not_waited_for(tmp_path: Path) -> None
 
 def test_a_sample_and_a_journal_on_the_cluster(cluster: Any, many: Path, tmp_path: Path) -> None:
     address = cluster.scheduler_address
-    for options in ({"tolerance": 0.1}, {"sample": "30"}):
+    for options in ({"margin": 0.1}, {"sample": "30"}):
         there = normcli.stats(many, engine=f"dask:{address}", **options)  # type: ignore[arg-type]
         assert there.to_json() == normcli.stats(many, **options).to_json()  # type: ignore[arg-type]
-    kept = normcli.stats(many, engine=f"dask:{address}", resume=tmp_path / "j")
-    assert kept.to_json() == normcli.stats(many, resume=tmp_path / "j").to_json()
+    checkpointed = normcli.stats(many, engine=f"dask:{address}", resume=True, output=tmp_path / "a.json")
+    assert checkpointed.to_json() == normcli.stats(many, resume=True, output=tmp_path / "b.json").to_json()
 
 
 def test_a_local_cluster_from_the_command(folder: Path, run: Run) -> None:
@@ -137,15 +137,15 @@ def test_an_address_that_answers_nothing(folder: Path, run: Run, tmp_path: Path)
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         for port in (silent.getsockname()[1], 9):  # accepts and says nothing; refuses
-            done = run("stats", folder, "--engine", "dask", "--scheduler", f"127.0.0.1:{port}", "-o", "a.json")
+            done = run("stats", folder, "--engine", f"dask:127.0.0.1:{port}", "-o", "a.json")
             assert (done.returncode, done.stdout) == (6, b"")
             assert done.stderr.count(b"\n") == 1 and b"no Dask scheduler answers at 127.0.0.1" in done.stderr
     assert not (tmp_path / "a.json").exists()
 
 
 def test_what_cannot_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="goes with --engine dask"):
-        normcli.stats(folder, engine="dask:127.0.0.1:1")
+    with pytest.raises(UsageError, match=r"without ':127\.0\.0\.1:1'"):
+        normcli.stats(folder, engine="threads:127.0.0.1:1")
     with pytest.raises(NormcliError, match="no Dask scheduler"):
         normcli.stats(folder, engine="dask:nonsense://x")
     monkeypatch.setitem(__import__("sys").modules, "distributed", None)

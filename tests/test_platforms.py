@@ -24,20 +24,20 @@ stats photos -o threads.json -j 2 --engine threads -q
 stats photos -o processes.json -j 2 --engine processes -q
 stats photos -o resumed.json --resume -q
 stats photos -o resumed.json --resume -f -q
-stats photos -o ledger.json --ledger -q
-stats photos --update ledger.json -o updated.json --ledger -q
+stats photos -o cached.json --incremental -q
+stats photos -o cached.json --incremental -f -q
 stats a.tar -o tar.json -q
 stats a.zip -o zip.json -q
 stats images.npy -o npy.json -q
 stats nowhere -o nowhere.json -q
 apply photos -o arrays --stats threads.json -j 2 --engine threads -q
 apply photos -o arrays --stats threads.json --resume -q
-apply arrays --verify -q
-apply arrays --inverse -o restored -q
+verify arrays -q
+restore arrays -o restored -q
 apply photos -o stack --scheme signed --to stack --resize 32 --center-crop 32 -q
 apply photos -o shards --stats threads.json --to tar --shard-size 5 -j 2 --engine processes -q
 apply a.tar -o mapped --scheme unit --dtype float16 -q
-apply shards --inverse -o unpacked -q
+restore shards -o unpacked -q
 tensor layer-norm x.npy --layout NCHW --axes token -o layer.npy -j 2 -q
 tensor group-norm x.npy --layout NCHW --groups 2 -o group.safetensors -j 2 -q
 show threads.json

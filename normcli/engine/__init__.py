@@ -29,7 +29,6 @@ def run(
     *,
     engine: str = "auto",
     workers: int = 0,
-    scheduler: str | None = None,
     merge: Callable[[list[Result]], Result] | None = None,
     weigh: Callable[[Batch], int] | None = None,
 ) -> Iterator[Result]:
@@ -41,7 +40,6 @@ def run(
         engine: "auto" (measures, then chooses), "serial", "threads", "processes", "dask" (starts a cluster here) or
             "dask:ADDRESS" of a running cluster.
         workers: number of workers; 0 is one per usable processor.
-        scheduler: address of a running cluster, as in "dask:ADDRESS".
         merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
         weigh: bytes that a batch holds before it is worked on; fewer heavy ones are taken ahead.
 
@@ -53,17 +51,15 @@ def run(
     name, colon, address = engine.partition(":")
     if name not in NAMES:
         raise unknown("engine", name, NAMES)
-    if (colon or scheduler is not None) and name != "dask":
-        raise UsageError(f"a scheduler goes with --engine dask, not {name}")
-    if colon and not address:
-        raise UsageError("engine: dask: requires an address, such as dask:tcp://127.0.0.1:8786")
+    if colon and (name != "dask" or not address):
+        raise UsageError(f"`engine`: {engine} is not an engine (an address requires dask:ADDRESS)")
     if workers < 0:
-        raise UsageError(f"workers must be 0 (one per processor) or more, not {workers}")
+        raise UsageError(f"`workers`: must be 0 (one per CPU) or more, not {workers}")
     workers = workers or usable_cpus()
     if name == "dask":
         from normcli.engine import dask
 
-        return dask.run(function, batches, workers, address or scheduler, merge)
+        return dask.run(function, batches, workers, address or None, merge)
     return ENGINES[name](function, batches, workers, weigh or _weightless)
 
 

@@ -1,4 +1,4 @@
-"""A Dask cluster: the same function over the same batches, results merged on the workers in threes and eights.
+"""A Dask cluster: the same function over the same batches, results merged on the workers eight at a time.
 
 The batches of a worker that dies are run again by another one, and counts are exact, so the result has the same bits.
 """

@@ -1,4 +1,4 @@
-"""Kernels: loops over arrays, compiled when first used, and the choice between a kernel and a way around it."""
+"""Kernels: loops over arrays, compiled when first used, and the choice between a kernel and its fallback."""
 
 import logging
 import os
@@ -122,7 +122,7 @@ class Kernel:
             self(*arguments)
         except KernelUnavailable as error:
             self._failed = True
-            log.info("Numba is not usable here (%s); going on without it", error)
+            log.info("Numba is not usable here (%s): NumPy computes the same", error)
             return False
         return True
 

@@ -4,6 +4,13 @@ The products and sums are float64 and rounded once when stored; without fast-mat
 the bits are those of NumPy's float64 path. For float32 output the arithmetic is vectorized and takes
 0.17 ns a value where a look-up in a table of 256 takes 0.25 and one of 65,536 takes 0.7; tables serve the
 dtypes that have no arithmetic here: float16 and quantized integers.
+
+Arguments of both maps:
+    pixels: (H*W*channels), interleaved.
+    channels: number of channels of `pixels`.
+    source: int64 (J): the channel of `pixels` that each channel of `out` is made from.
+    out: (H*W*J).
+    planar: one plane after the other, or interleaved.
 """
 
 import numpy as np
@@ -13,17 +20,7 @@ from normcli.kernels.kernel import device_function, kernel
 
 @kernel()
 def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore[no-untyped-def]
-    """Map an image.
-
-    Args:
-        pixels: (H*W*channels), interleaved; uint8, uint16, float32 or float64.
-        channels: of `pixels`.
-        source: int64 (J): the channel of `pixels` that each channel of `out` is made from.
-        scale: float64 (J).
-        shift: float64 (J).
-        out: float32 or float64 (H*W*J).
-        planar: one plane after the other, or interleaved.
-    """
+    """Map an image by arithmetic, from integers or floats to float32 or float64; scale and shift are float64 (J)."""
     count = pixels.size // channels
     wide = source.size
     if planar and channels == 3 and wide == 3:
@@ -63,7 +60,10 @@ def affine(pixels, channels, source, scale, shift, out, planar):  # type: ignore
 
 @device_function()
 def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
-    """Four pixels of three bytes at a time, loaded as three words: loads bound a look-up, 5 are left of 8."""
+    """Look up pixels of three bytes: same result as the loop of `look_up` over them, 0.25 ns a value, not 0.42.
+
+    Four pixels at a time, loaded as three words: loads bound a look-up, 5 are left of 8.
+    """
     byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
     for k in range(words.size // 3):
         i = 4 * k
@@ -84,16 +84,10 @@ def _look_up_fours(words, ta, tb, tc, x, y, z):  # type: ignore[no-untyped-def]
 
 @kernel()
 def look_up(pixels, words, channels, source, tables, out, planar):  # type: ignore[no-untyped-def]
-    """Map an image of integers through tables.
+    """Map an image of uint8 or uint16 through tables (J, 256) or (J, 65536) of out's dtype.
 
-    Args:
-        pixels: uint8 or uint16 (H*W*channels), interleaved.
-        words: uint32, the same bytes again where they are of three channels: `jit.as_words(pixels)`; else empty.
-        channels: of `pixels`.
-        source: int64 (J): the channel of `pixels` that each channel of `out` is made from.
-        tables: (J, 256) or (J, 65536) of out's dtype.
-        out: (H*W*J); float16 is passed as a view of uint16.
-        planar: one plane after the other, or interleaved.
+    `words` are the same bytes again as uint32 where they are of three channels: `as_words(pixels)`; else empty.
+    For float16 `tables` and `out` are views of uint16.
     """
     count = pixels.size // channels
     wide = source.size

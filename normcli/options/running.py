@@ -42,8 +42,7 @@ class EngineOptions(Options):
     @property
     def runner(self) -> dict[str, Any]:
         """The keywords of `engine.run`."""
-        name, _, address = self.engine.partition(":")
-        return {"engine": name, "workers": self.workers, "scheduler": address or None}
+        return {"engine": self.engine, "workers": self.workers}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -82,7 +82,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
         folder=partial,
         writer=open_writer(options.to, out=output, partial=partial, alpha=reading.alpha),
         classes=class_numbers(labels),
-        spill=size is not None and runner["engine"] in ("processes", "dask") and not options.dry_run,
+        spill=size is not None and runner["engine"].startswith(("processes", "dask")) and not options.dry_run,
         writing=not options.dry_run,
         stop=threading.Event() if runner["engine"] == "threads" else None,
     )
@@ -135,7 +135,7 @@ class Run:
         computed: statistics that this run has made.
         outcome: adds up what is done.
         size: of shards; None where none are written.
-        runner: engine, workers, scheduler.
+        runner: engine and workers.
     """
 
     work: MapJob

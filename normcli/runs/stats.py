@@ -166,7 +166,7 @@ def _run(
     """Count items in batches, in order; a journal or ledger is told of every batch and passes results on."""
     marks = checkpoints() if counting.rows else iter(())
     # the workers of a cluster read for themselves
-    reader = iter if runner["engine"] == "dask" else prefetch
+    reader = iter if runner["engine"].startswith("dask") else prefetch
     batches = Batches(reader(items), None if keeper is None else keeper.starts, marks)
     # what is looked at or written down batch by batch is not merged on the way
     merging = merge if keeper is None and not counting.rows else None

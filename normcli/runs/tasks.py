@@ -76,13 +76,11 @@ def _holds(known: Record, row: int, path: str, source: str, work: MapJob) -> boo
     return is_up_to_date(path, known["bytes"], source)
 
 
-def run_batches(
-    work: MapJob, waiting: Iterator[Task], *, engine: str, workers: int, scheduler: str | None
-) -> Iterator[BatchResult]:
+def run_batches(work: MapJob, waiting: Iterator[Task], *, engine: str, workers: int) -> Iterator[BatchResult]:
     """Map in batches that take about as long as each other, whatever the images' size."""
     sharded = bool(work.writer.packs)
     size = 2
-    if engine != "dask":  # the workers of a cluster read for themselves
+    if not engine.startswith("dask"):  # the workers of a cluster read for themselves
         waiting = prefetch(waiting, _unread, _read)
 
     def batches() -> Iterator[list[Task]]:
@@ -107,7 +105,6 @@ def run_batches(
             batches(),
             engine=engine,
             workers=workers if workers < 0 else count,
-            scheduler=scheduler,
         )
         for done in results:
             if done.seconds > 0:

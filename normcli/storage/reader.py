@@ -1,6 +1,6 @@
-"""A file open for reading: at any place, or as a stream, decompressed on the way.
+"""A file open for reading: at any place, or as a stream that is decompressed.
 
-What a container's reader stands on: it never sees whether the file is local or remote.
+Readers of containers use it, so that they need not know whether a file is local or remote.
 """
 
 import io
@@ -26,7 +26,7 @@ class Reader:
     Attributes:
         path: its name.
         size: its length in bytes.
-        stamp: what a changed file does not keep; None for remote files.
+        stamp: its size and time; None for remote files.
 
     Raises:
         InputError: missing, unreadable, not a regular file.
@@ -57,12 +57,12 @@ class Reader:
             os.close(self._handle)
 
     def at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at `offset`: fewer only where the file ends.
+        """Read `size` bytes at `offset`; fewer only where the file ends.
 
         Raises:
             InputError: unreadable.
         """
-        size = min(size, self.size - offset)  # an archive may claim 2^87: never ask for what cannot be there
+        size = min(size, self.size - offset)  # a damaged archive may claim 2^87: never ask for it
         if size <= 0:
             return b""
         try:
@@ -80,16 +80,16 @@ class Reader:
         return self._remote.read(size)
 
     def file(self) -> IO[bytes]:
-        """The same as a seekable Python file, for libraries that want one."""
-        return io.BufferedReader(_Raw(self), 1 << 16)
+        """Return a seekable Python file of the same bytes, for libraries that need one."""
+        return io.BufferedReader(_RawReader(self), 1 << 16)
 
     def compression(self) -> str | None:
-        """Say "gz", "zst", "bz2" or "xz" by the first bytes, never by the name; None for anything else."""
+        """Return "gz", "zst", "bz2" or "xz" by the first bytes, never by the name; None for anything else."""
         head = self.at(0, 6)
         return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-class _Raw(io.RawIOBase):
+class _RawReader(io.RawIOBase):
     """A Reader as a raw file."""
 
     def __init__(self, reader: Reader) -> None:
@@ -124,14 +124,14 @@ class Stream:
 
     def __init__(self, reader: Reader) -> None:
         self.path = reader.path
-        self._raw = _Raw(reader)
+        self._raw = _RawReader(reader)
         # 1 MiB: what a request to a server should at least ask for
         self._file = _decompressed(io.BufferedReader(self._raw, 1 << 20), reader.compression())
         self._at = 0
         self._checked = (0, 0)
 
     def at(self, offset: int, size: int) -> bytes:
-        """Up to `size` bytes at `offset`, which must not lie behind what was read.
+        """Read `size` bytes at `offset`, which must not be before what was read already.
 
         Raises:
             InputError: the compressed data is damaged or ends early, or expands like a bomb.

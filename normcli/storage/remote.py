@@ -1,6 +1,6 @@
 """Bytes on servers: any scheme of fsspec, retried with growing pauses.
 
-Credentials come from where each service's own tools look for them; normcli has no options for them.
+Credentials are read where each service's own tools look for them; normcli has no options for them.
 """
 
 import os
@@ -14,14 +14,14 @@ from normcli.errors import InputError, MissingExtraError, NormcliError
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.5  # seconds before the first retry, twice as long before each further one
-_GIVE_UP_AFTER = 3  # reads in a row that failed after all retries: the server is gone, do not wait for it again
+_GIVE_UP_AFTER = 3  # reads in a row that failed after all retries: from then on a server is asked once
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "remote"), "https": ("aiohttp", "remote")}
 _failed_in_a_row: dict[str, int] = {}
 _lock = threading.Lock()
 
 
-class Entry(NamedTuple):
-    """One name in a remote folder."""
+class RemoteEntry(NamedTuple):
+    """A file or folder in a remote folder."""
 
     path: str
     folder: bool
@@ -29,7 +29,7 @@ class Entry(NamedTuple):
 
 
 def _filesystem(path: str) -> tuple[Any, str]:
-    """The fsspec file system of a path, and the path as it wants it.
+    """Return the fsspec file system of a path, and the path in its form.
 
     Raises:
         MissingExtraError: fsspec, or what the scheme needs, is not installed.
@@ -56,10 +56,10 @@ def _server(path: str) -> str:
 
 
 def retried(path: str, action: Callable[[], T]) -> T:
-    """Do something that talks to a server; again, after a pause, where trying again may help.
+    """Return the result of an action that asks a server; repeat it after a pause where that may help.
 
     Raises:
-        InputError: "missing", "unreadable" (refused by the server), or "remote" (no answer after retries).
+        InputError: "missing", "unreadable" (rejected by the server), or "remote" (no answer after retries).
     """
     server = _server(path)
     given_up = _failed_in_a_row.get(server, 0) >= _GIVE_UP_AFTER
@@ -70,22 +70,22 @@ def retried(path: str, action: Callable[[], T]) -> T:
         except (InputError, MissingExtraError):
             raise
         except PermissionError as error:
-            raise InputError("unreadable", f"the server refuses it: {_line(error)}") from None
+            raise InputError("unreadable", f"the server rejects it: {_line(error)}") from None
         except Exception as raised:
-            happened = _cause(raised)
-            if isinstance(happened, FileNotFoundError):
+            cause = _cause(raised)
+            if isinstance(cause, FileNotFoundError):
                 raise InputError("missing", "no such file on the server") from None
-            status = getattr(happened, "status", None) or _status(happened)
+            status = getattr(cause, "status", None) or _status(cause)
             if status is not None and 400 <= status < 500 and status not in (408, 425, 429):
-                raise InputError("unreadable", f"the server refuses it ({status}): {_line(happened)}") from None
-            if isinstance(happened, TypeError | AttributeError | ImportError):
+                raise InputError("unreadable", f"the server rejects it ({status}): {_line(cause)}") from None
+            if isinstance(cause, TypeError | AttributeError | ImportError):
                 raise
-            if type(happened).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
-                raise InputError("unreadable", f"no credentials: {_line(happened)}") from None
+            if type(cause).__name__ in ("NoCredentialsError", "PartialCredentialsError", "DefaultCredentialsError"):
+                raise InputError("unreadable", f"no credentials: {_line(cause)}") from None
             if pause is None:
                 with _lock:
                     _failed_in_a_row[server] = _failed_in_a_row.get(server, 0) + 1
-                raise InputError("remote", f"{server} does not answer: {_line(happened)}") from None
+                raise InputError("remote", f"{server} does not answer: {_line(cause)}") from None
             time.sleep(pause)
         else:
             _failed_in_a_row.pop(server, None)
@@ -99,7 +99,7 @@ def _retries() -> int:
 
 
 def _cause(error: Exception) -> Exception:
-    """What happened: fsspec's HTTP calls every failure to ask for a size a missing file."""
+    """Return the true cause of an error: fsspec's HTTP calls every failure to ask for a size a missing file."""
     cause = error.__cause__
     if not isinstance(error, FileNotFoundError) or not isinstance(cause, Exception):
         return error
@@ -109,7 +109,7 @@ def _cause(error: Exception) -> Exception:
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status in a botocore error, or in the cause that s3fs keeps of one."""
+    """Return the HTTP status in a botocore error, or in the cause that s3fs attaches to one."""
     for cause in (error, error.__cause__):
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
@@ -125,10 +125,10 @@ def _line(error: Exception) -> str:
 
 
 def read(path: str, limit: int | None) -> bytes:
-    """Read a whole remote file.
+    """Read a complete remote file.
 
     Raises:
-        InputError: missing, refused, empty, over the limit, or no answer after retries.
+        InputError: missing, rejected, empty, over the limit, or no answer after retries.
     """
     system, name = _filesystem(path)
     if limit is not None:
@@ -144,7 +144,7 @@ def read(path: str, limit: int | None) -> bytes:
 
 
 def read_at(path: str, offset: int, size: int) -> bytes:
-    """Read a span of a remote file by one request.
+    """Read a range of a remote file by one request.
 
     Raises:
         InputError: as `read`.
@@ -155,7 +155,7 @@ def read_at(path: str, offset: int, size: int) -> bytes:
 
 
 def open_file(path: str) -> tuple[IO[bytes], int]:
-    """Open a remote file for reading at any place; give it and its size.
+    """Open a remote file for reading at any place; return it and its size.
 
     Raises:
         InputError: as `read`.
@@ -165,12 +165,12 @@ def open_file(path: str) -> tuple[IO[bytes], int]:
     size = getattr(file, "size", None)
     if size is None:
         file.close()
-        raise InputError("unreadable", "the server does not tell its size, or reads no ranges")
+        raise InputError("unreadable", "the server returns no size, or no ranges")
     return file, size
 
 
 def fingerprint(path: str) -> str:
-    """What the server calls the version of a file; "" where it cannot be had."""
+    """Return the version that the server gives a file; "" where there is none."""
     system, name = _filesystem(path)
     system.invalidate_cache()  # of an earlier run in this process
     try:
@@ -187,7 +187,7 @@ def _fingerprint(info: dict[str, Any]) -> str:
 
 
 def is_folder(path: str) -> bool:
-    """Say whether a remote path is a folder, or a prefix with something below it.
+    """Return whether a remote path is a folder, or a prefix with something below it.
 
     Raises:
         InputError: no answer after retries.
@@ -201,14 +201,14 @@ def is_folder(path: str) -> bool:
     return bool(retried(path, lambda: system.isdir(name)))
 
 
-def entries(path: str) -> Iterator[Entry]:
-    """What lies in a remote folder, sorted by name.
+def entries(path: str) -> Iterator[RemoteEntry]:
+    """Yield the entries of a remote folder, sorted by name.
 
     Raises:
         InputError: as `read`.
     """
     system, name = _filesystem(path)
-    found = retried(path, lambda: system.ls(name, detail=True))
-    for info in sorted(found, key=lambda info: str(info["name"])):
+    listing = retried(path, lambda: system.ls(name, detail=True))
+    for info in sorted(listing, key=lambda info: str(info["name"])):
         if info["name"].rstrip("/") != name.rstrip("/"):
-            yield Entry(system.unstrip_protocol(info["name"]), info["type"] == "directory", _fingerprint(info))
+            yield RemoteEntry(system.unstrip_protocol(info["name"]), info["type"] == "directory", _fingerprint(info))

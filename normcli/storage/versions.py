@@ -1,4 +1,4 @@
-"""What tells a file that changed from one that did not: size, times, or what a server calls its version."""
+"""Marks that change when a file does: size, times, or the version that a server gives it."""
 
 import os
 import time
@@ -30,7 +30,7 @@ def fingerprint(path: str) -> str:
 
 
 def version(path: str) -> str:
-    """Return what every later write to a local file changes; "" where no such thing can be told yet.
+    """Return a mark that every later write to a local file changes; "" if the file is too recent to be trusted.
 
     Size, time of the content, and time of the inode, which also tells of files that were swapped, or written and
     dated back. A file written just now can be written again within the same tick of its clock, and then has the

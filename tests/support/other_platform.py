@@ -127,7 +127,7 @@ become(sys.argv[1])
 
 
 def main() -> None:
-    from normcli.cli import run
+    from normcli.cli.main import run
 
     codes = []
     for command in json.load(sys.stdin):
