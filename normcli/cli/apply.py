@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from normcli.cli.build import NumberRows, Sources, check_stdout, command
+from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs, paths_from
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions
@@ -53,7 +54,9 @@ def apply(
     from normcli.cli.progress import progress
     from normcli.runs import apply as run
     from normcli.runs.records import jsonl
+    from normcli.runs.stats import expected
 
+    watch = Stopwatch()
     files = paths_from(paths)
     if not sources and files is None:
         raise UsageError("SOURCE or `files_from` is required")
@@ -63,7 +66,8 @@ def apply(
     check_outputs(lists.failures, force=options.force)
     if str(output) == "-" or sources == ["-"]:
         return _one(sources or [], files is not None, output, options)
-    with _interruption(output, terminal), progress(terminal) as step, jsonl(lists.failures) as fail:
+    bar = progress(terminal, total=lambda: None if files else expected(sources or ()))
+    with _interruption(output, terminal), bar as step, jsonl(lists.failures) as fail:
         result = run.apply(
             sources or [],
             str(output or "."),
@@ -78,8 +82,10 @@ def apply(
         write(results.as_json(result))
     elif options.dry_run:
         write(f"{result['images']} images, {result['bytes']} bytes\n")
-    if not terminal.quiet:
-        results.show_apply(result, output, options.dry_run)
+    if terminal.quiet:
+        results.warn_failed(result["failed"])
+    else:
+        results.show_apply(result, output, options.dry_run, watch)
     return 6 if result["failed"].get("remote") else 3 if result["failed"] else 0
 
 

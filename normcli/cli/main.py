@@ -123,7 +123,7 @@ def _configured(name: str, command: click.Command) -> dict[str, Any]:
 app = typer.Typer(
     cls=_Commands,
     name="normcli",
-    no_args_is_help=True,
+    invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -174,6 +174,9 @@ def _top(
 
     normcli show stats.json
     """
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help())  # "" where Rich has printed it already
+        raise typer.Exit
     context.obj = {"quiet": quiet, "verbose": verbose, "progress": progress, "log_file": log_file, "debug": debug}
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from normcli.cli.build import command
+from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs
 from normcli.options.printing import MergeOptions, TerminalOptions
 
@@ -28,6 +29,7 @@ def merge(
     from normcli.cli import messages, tables
     from normcli.summary import merge as add
 
+    watch = Stopwatch()
     output = options.output
     check_outputs(output, force=options.force)
     summary = add(*files, minus=options.minus, force=options.force)
@@ -36,9 +38,11 @@ def merge(
     if options.json or str(output) == "-":
         messages.write(summary.to_json())
     elif output is None or not terminal.quiet:
-        tables.table(summary)
+        tables.print_summary(summary)
     if not terminal.quiet:
         messages.warn(summary)
+        if output is not None and str(output) != "-":
+            watch.closing(f"wrote {output}", summary.images)
     return 0 if summary.complete else 3
 
 

@@ -24,6 +24,14 @@ def warn(summary: "Summary") -> None:
         say(f"note: {line}")
 
 
+def warn_failures(summary: "Summary") -> None:
+    """Write to stderr how many inputs failed and why; nothing where none did."""
+    if summary.failed:
+        from normcli.summary.remarks import reasons
+
+        say(f"{summary.failed:,} input{'s' * (summary.failed != 1)} failed: {reasons(summary.failures)}")
+
+
 def say(line: str) -> None:
     """Write one line to stderr, whatever bytes a file name in it holds."""
     encoding = sys.stderr.encoding or "utf-8"

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from normcli.cli.build import check_stdout, command
+from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs
 from normcli.errors import UsageError
 from normcli.options.apply import RestoreOptions
@@ -34,6 +35,7 @@ def restore(
     from normcli.runs import restore as run
     from normcli.runs.records import jsonl
 
+    watch = Stopwatch()
     if output is None or str(output) == "-":
         raise UsageError("`output` is required: -o DIR")
     check_stdout(failures=lists.failures)
@@ -50,8 +52,10 @@ def restore(
         )
     if printing.json:
         write(results.as_json(vars(result)))
-    if not terminal.quiet:
-        results.show_restored(result, output)
+    if terminal.quiet:
+        results.warn_failed(dict(result.failed))
+    else:
+        results.show_restored(result, output, watch)
     return 3 if result.failed else 0
 
 

@@ -1,89 +1,99 @@
 """Results of apply, restore and verify: a line of what was done, notes, and tables."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normcli.cli.closing import Stopwatch
 from normcli.cli.messages import say, write
+from normcli.cli.table import Table, print_table
 
 if TYPE_CHECKING:
     from normcli.runs.restore import RestoreResult
     from normcli.runs.verify import VerifyResult
 
 
-def show_apply(result: dict[str, Any], output: Path | None, dry_run: bool) -> None:
-    """What was done, and everything about it that deserves a word."""
+def show_apply(result: dict[str, Any], output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
+    """Print the constants, notes, and the closing line of a run of apply."""
     from normcli.runs.map_constants import suspicious_numbers
-    from normcli.summary.remarks import reasons
 
-    settings, constants = result["settings"], result["constants"]
+    constants = result["constants"]
     if constants is not None:
         mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
         say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
         if (wrong := suspicious_numbers(constants)) is not None:
             say(f"note: {wrong}")
-    verb = "would write" if dry_run else "wrote"
-    before = result.get("reused", 0)
-    shape = f" {tuple(result['stack'])}" if "stack" in result else ""
+    for note in _notes(result):
+        say(f"note: {note}")
+    reused = result.get("reused", 0)
+    settings = result["settings"]
+    details = [f"{settings['to']} {settings['dtype']}"]
+    if "stack" in result:
+        details[0] += f" {tuple(result['stack'])}"
     if "shards" in result:
-        shape = f" in {len(result['shards']):,} shard{'s' * (len(result['shards']) != 1)}"
-    where = "" if dry_run else f" to {output}"
-    say(
-        f"{verb} {_images(result['images'] - before)}{where}{f', {before:,} were done before' if before else ''}: "
-        f"{settings['to']} {settings['dtype']}{shape}, {result['bytes'] / 1e6:,.1f} MB"
-    )
+        details.append(f"{len(result['shards']):,} shard{'s' * (len(result['shards']) != 1)}")
+    if reused:
+        details.insert(0, f"{reused:,} more done before")
+    details.append(f"{result['bytes'] / 1e6:,.1f} MB")
+    watch.closing("would write" if dry_run else f"wrote {output}", result["images"] - reused, *details)
+
+
+def warn_failed(failed: dict[str, int]) -> None:
+    """Print how many inputs failed and why; nothing where none did."""
+    if failed:
+        from normcli.summary.remarks import reasons
+
+        say(f"{sum(failed.values()):,} failed: {reasons(failed)}")
+
+
+def _notes(result: dict[str, Any]) -> Iterator[str]:
+    """Yield what deserves attention about a run of apply."""
+    from normcli.summary.remarks import reasons
+
     if result["failed"]:
-        say(f"note: {sum(result['failed'].values())} failed: {reasons(result['failed'])} (--failures FILE lists them)")
+        yield f"{sum(result['failed'].values()):,} failed: {reasons(result['failed'])} (--failures FILE lists them)"
     if result["skipped"]:
-        say(f"note: {sum(result['skipped'].values())} skipped: {reasons(result['skipped'])}")
+        yield f"{sum(result['skipped'].values()):,} skipped: {reasons(result['skipped'])}"
     if result["clipped"]:
         share = 100 * result["clipped"] / result["values"]
-        say(f"note: {result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)")
+        yield f"{result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)"
     if result.get("changed"):
-        say("note: images changed after mean and std were computed of them; run it again")
+        yield "images changed after mean and std were computed; run it again"
     if result["looks_normalized"]:
-        say(
-            f"note: {result['looks_normalized']} float images lie within [-5,5] with both signs: "
+        yield (
+            f"{result['looks_normalized']:,} float images have values of both signs within [-5,5]: "
             "were they normalized before?"
         )
     widths: dict[str, int] = {}
     for kind, count in result["kinds"].items():
-        wide = kind.split(" x ")[0]
-        widths[wide] = widths.get(wide, 0) + count
+        width = kind.split(" x ")[0]
+        widths[width] = widths.get(width, 0) + count
     if len(widths) > 1:
-        kinds = ", ".join(f"{count} of {wide}" for wide, count in widths.items())
-        say(f"note: arrays of different numbers of channels: {kinds} (--color rgb or gray makes them one)")
+        kinds = ", ".join(f"{count:,} with {width}" for width, count in widths.items())
+        yield f"arrays have different numbers of channels: {kinds} (--color rgb or gray makes them equal)"
     if result["found"]:
-        say(f"note: {result['found']} were there before and are not described in the manifest")
+        yield f"{result['found']:,} existed before this run and are not described in the manifest"
 
 
-def _images(count: int) -> str:
-    return f"{count:,} image{'s' * (count != 1)}"
+def show_restored(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
+    """Print why some images are not exact, and the closing line of a run of restore."""
+    for reason, count in result.why_not.items():
+        say(f"note: {count:,} not exact: {reason}")
+    warn_failed(dict(result.failed))
+    watch.closing(f"wrote {output}", result.images, f"{result.exact:,} bit for bit")
 
 
-def show_restored(found: "RestoreResult", output: Path) -> None:
-    """How many images came back, and why some did not exactly."""
-    from normcli.summary.remarks import reasons
-
-    say(f"restored {found.images:,} images to {output}, {found.exact:,} bit for bit")
-    for why, count in found.why_not.items():
-        say(f"note: {count} not exact: {why}")
-    if found.failed:
-        say(f"note: {sum(found.failed.values())} failed: {reasons(dict(found.failed))}")
-
-
-def show_verified(found: "VerifyResult") -> None:
-    """Mean and std per channel, and whether they are what was expected."""
-    rows = [["channel", "mean", "std", "min", "max"]]
-    for c in found.channels:
-        rows.append([c.name, f"{c.mean:.3e}" if found.expected else f"{c.mean:.6f}", *_six(c.std, c.min, c.max)])
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    for row in rows:
-        cells = [row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))]
-        write("  ".join(cells).rstrip() + "\n")
-    said = ""
-    if found.expected and not found.problems:
-        said = f", mean 0 and std 1 within {found.tolerance:g}: {'yes' if found.sound else 'NO'}"
-    write(f"{found.images} images read again{said}\n")
+def show_verified(result: "VerifyResult") -> None:
+    """Print mean and std per channel, and whether they are what the scheme promises."""
+    rows = [
+        [c.name, f"{c.mean:.3e}" if result.expected else f"{c.mean:.6f}", *_six(c.std, c.min, c.max)]
+        for c in result.channels
+    ]
+    print_table(Table.of(["channel", "mean", "std", "min", "max"], rows))
+    verdict = ""
+    if result.expected and not result.problems:
+        verdict = f", mean 0 and std 1 within {result.tolerance:g}: {'yes' if result.sound else 'NO'}"
+    write(f"{result.images:,} images read again{verdict}\n")
 
 
 def _six(*values: float) -> list[str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.build import Sources, check_stdout, command
+from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs, paths_from
 from normcli.errors import UsageError
 from normcli.options.printing import (
@@ -42,11 +43,12 @@ def stats(
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
     from normcli.cli import tables
-    from normcli.cli.messages import warn
+    from normcli.cli.messages import warn, warn_failures
     from normcli.cli.progress import progress
     from normcli.runs import stats as run
     from normcli.runs.records import jsonl
 
+    watch = Stopwatch()
     files = paths_from(paths)
     if not sources and files is None:
         raise UsageError("SOURCE or `files_from` is required")
@@ -77,10 +79,14 @@ def stats(
     printed = to_stdout or printing.format is not None or not (terminal.quiet and (output or printing.report))
     if str(printing.report) != "-" and printed:
         tables.show_summary(summary, printing, json=to_stdout)
-    if not terminal.quiet:
+    if terminal.quiet:
+        warn_failures(summary)
+    else:
         for changes in updates:
             _report_changes(changes)
         warn(summary)
+        written = [str(path) for path in (output, printing.report) if path is not None and str(path) != "-"]
+        watch.closing(f"wrote {' and '.join(written)}" if written else "", summary.images)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0

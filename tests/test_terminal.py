@@ -1,0 +1,102 @@
+"""Tables in a terminal: numbers are never cut off, at any width, with color and without."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from normcli.cli.table import Column, Table, lines_of
+
+WIDTHS = (60, 80, 100, 120, 200)
+
+
+@pytest.fixture(scope="module")
+def statistics(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A statistics file of a few images, and its mean as the table shows it."""
+    import normcli
+
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(4):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    path = folder.parent / "stats.json"
+    normcli.stats(folder, output=path, group_by="folder", force=True)
+    return path
+
+
+def shown_numbers(statistics: Path) -> list[str]:
+    import normcli
+
+    summary = normcli.Summary.load(statistics)
+    return [f"{value:.4f}" for value in (*summary.mean, *summary.std)]
+
+
+@pytest.fixture
+def terminal() -> Iterator[list[str]]:
+    """A tmux server of its own: the beginning of its command lines."""
+    if shutil.which("tmux") is None:
+        pytest.skip("tmux is not installed (apt-get install tmux)")
+    server = ["tmux", "-L", f"normcli-{os.getpid()}"]
+    yield server
+    subprocess.run([*server, "kill-server"], capture_output=True)
+
+
+def screen(tmux: list[str], width: int, command: str) -> str:
+    """Return what a terminal of some width shows after a command."""
+    signal = f"{' '.join(tmux)} wait-for -S done"
+    size = ["-x", str(width), "-y", "100"]
+    subprocess.run([*tmux, "new-session", "-d", *size, f"{command}; {signal}; sleep 60"], check=True)
+    subprocess.run([*tmux, "wait-for", "done"], check=True, timeout=60)
+    shown = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True)
+    subprocess.run([*tmux, "kill-session"], check=True)
+    return shown.stdout
+
+
+@pytest.mark.parametrize("color", ["", "NO_COLOR=1 ", "TERM=dumb ", "LC_ALL=C PYTHONIOENCODING=ascii "])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_every_number_is_whole_at_every_width(terminal: list[str], statistics: Path, width: int, color: str) -> None:
+    shown = screen(terminal, width, f"{color}{sys.executable} -m normcli show {statistics}")
+    assert "…" not in shown
+    for number in shown_numbers(statistics):
+        assert re.search(rf"\b{re.escape(number)}\b", shown), (number, shown)
+
+
+def test_forced_color_in_a_file_is_not_cut(statistics: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "normcli", "show", str(statistics)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"FORCE_COLOR": "1", "PATH": ""},
+    )
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    assert "\x1b[" in done.stdout and all(number in plain for number in shown_numbers(statistics))
+
+
+def test_a_narrow_table_drops_columns_and_then_stacks() -> None:
+    table = Table(
+        [
+            Column("channel", ["R", "G"], left=True),
+            Column("mean", ["0.4870", "0.4602"]),
+            Column("max", ["1", "1"], drop=1),
+        ]
+    )
+    assert list(lines_of(table)) == ["channel    mean  max", "R        0.4870    1", "G        0.4602    1"]
+    assert list(lines_of(table, 16)) == ["channel    mean", "R        0.4870", "G        0.4602"]
+    assert list(lines_of(table, 10)) == ["channel R", "  mean  0.4870", "channel G", "  mean  0.4602"]
+
+
+def test_16_bit_values_show_their_digits(tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 4), 400, np.uint16)).save(tmp_path / "a.png")
+    Image.fromarray(np.full((4, 4), 100, np.uint16)).save(tmp_path / "b.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "normcli", "stats", str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert f"{250 / 65535:.6f}" in done.stdout and f"{150 / 65535:.6f}" in done.stdout
