@@ -68,7 +68,7 @@ def test_the_tree_is_mirrored(run: Run, photos: Path, tmp_path: Path) -> None:
     array = np.load(tmp_path / "out/a/1.png.npy")
     right = photograph(31, 40, seed=1).transpose(2, 0, 1) / 255
     assert array.dtype == np.float32 and np.array_equal(array, right.astype(np.float32))
-    assert "arrays of different numbers of channels: 1 of 1, 4 of 3" in line(done)
+    assert "arrays have different numbers of channels: 1 with 1, 4 with 3" in line(done)
 
 
 def test_contrast_computes_its_statistics_first_and_keeps_them(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -438,7 +438,7 @@ def test_clipping_is_reported(run: Run, photos: Path, tmp_path: Path) -> None:
 def test_normalized_input_is_told_of(run: Run, photos: Path, tmp_path: Path) -> None:
     normcli.apply(photos, tmp_path / "out", to="tiff", color="gray")
     done = run("apply", "out", "-o", "again", "--scheme", "zscore")
-    assert "5 float images lie within [-5,5]" in line(done)
+    assert "5 float images have values of both signs within [-5,5]" in line(done)
     wrong = run("apply", photos, "-o", "wrong", "--mean", "123.7,116.3,103.5", "--std", "58.4,57.1,57.4")
     assert wrong.returncode == 0 and "look like range 0-255" in line(wrong)
 
@@ -486,7 +486,7 @@ def test_existing_output(run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("apply", photos, "-o", "out", "-s", "unit", option).returncode == 0
         assert tree(tmp_path / "out") == whole
     again = run("apply", photos, "-o", "out", "-s", "unit", "--resume")
-    assert "wrote 0 images to out, 5 were done before" in line(again)
+    assert "wrote out: 0 images, 5 more done before" in line(again)
     assert run("apply", photos, "-o", "out", "-s", "signed", "--force").returncode == 0
     assert tree(tmp_path / "out") != whole
 
@@ -508,7 +508,7 @@ def test_skip_existing_leaves_what_others_wrote(run: Run, photos: Path, tmp_path
     (tmp_path / "out/a").mkdir(parents=True)
     (tmp_path / "out/a/1.png.npy").write_bytes(b"mine")
     done = run("apply", photos, "-o", "out", "-s", "unit", "--skip-existing")
-    assert done.returncode == 0 and "1 were there before" in line(done)
+    assert done.returncode == 0 and "1 existed before this run" in line(done)
     assert (tmp_path / "out/a/1.png.npy").read_bytes() == b"mine"
     back = run("restore", "out", "-o", "back")
     assert back.returncode == 3 and "1 failed: 1 not-recorded" in line(back)

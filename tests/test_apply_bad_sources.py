@@ -198,7 +198,7 @@ def test_too_long_a_name_costs_that_image_only(run: Run, tmp_path: Path) -> None
     done = run("apply", source, "-o", "shards", "-s", "unit", "--to", "tar")
     assert done.returncode == 0, done.stderr
     back = run("restore", "shards", "-o", "back")
-    assert back.returncode == 3 and b"restored 1 images" in back.stderr and b"2 name-too-long" in back.stderr
+    assert back.returncode == 3 and b"wrote back: 1 image," in back.stderr and b"2 name-too-long" in back.stderr
 
 
 def test_a_file_where_others_need_a_folder_is_told_of_before_anything_is_written(run: Run, tmp_path: Path) -> None:

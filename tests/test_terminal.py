@@ -1,5 +1,6 @@
 """Tables in a terminal: numbers are never cut off, at any width, with color and without."""
 
+import itertools
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ from PIL import Image
 
 from normcli.cli.table import Column, Table, lines_of
 
+_NUMBERS = itertools.count()
 WIDTHS = (60, 80, 100, 120, 200)
 
 
@@ -43,7 +45,7 @@ def terminal() -> Iterator[list[str]]:
     """A tmux server of its own: the beginning of its command lines."""
     if shutil.which("tmux") is None:
         pytest.skip("tmux is not installed (apt-get install tmux)")
-    server = ["tmux", "-L", f"normcli-{os.getpid()}"]
+    server = ["tmux", "-L", f"normcli-{os.getpid()}-{next(_NUMBERS)}"]
     yield server
     subprocess.run([*server, "kill-server"], capture_output=True)
 
@@ -55,7 +57,6 @@ def screen(tmux: list[str], width: int, command: str) -> str:
     subprocess.run([*tmux, "new-session", "-d", *size, f"{command}; {signal}; sleep 60"], check=True)
     subprocess.run([*tmux, "wait-for", "done"], check=True, timeout=60)
     shown = subprocess.run([*tmux, "capture-pane", "-p"], capture_output=True, text=True, check=True)
-    subprocess.run([*tmux, "kill-session"], check=True)
     return shown.stdout
 
 

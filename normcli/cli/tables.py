@@ -101,7 +101,7 @@ def in_convention(summary: Summary, convention: str) -> Summary:
 
 def print_summary(summary: Summary, *, groups: bool = True) -> None:
     """Print a summary to stdout: channels, conventions, groups, and what the images are."""
-    separator = " · " if is_unicode(sys.stdout) else "; "
+    separator = " · " if is_colorful(sys.stdout) and is_unicode(sys.stdout) else "; "
     _print_line(separator.join(_headline(summary)), "bold")
     print_table(_channels(summary))
     write("\n")
