@@ -1,5 +1,7 @@
 """Promises 1 to 3: exact, mergeable and subtractable, in every convention; none depends on how it was run."""
 
+import contextlib
+import io
 import json
 import math
 import random
@@ -57,7 +59,9 @@ def render_text(summary: Summary) -> list[str]:
     from normcli.cli import tables
     from normcli.summary.remarks import remarks
 
-    return [*tables._plain_lines(summary, True), *remarks(summary)]
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        tables.print_summary(summary)
+    return [*shown.getvalue().splitlines(), *remarks(summary)]
 
 
 class TestExact:
