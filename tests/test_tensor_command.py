@@ -303,7 +303,7 @@ def test_torch_files(run, here):
     torch.save({"a": Path("x")}, here / "evil.pt")
     refused(run("tensor", "instance-norm", "evil.pt", *NCHW, "-o", "e.npy"), 1, "only weights are read, never objects")
     (here / "cut.pt").write_bytes((here / "x.pt").read_bytes()[:300])
-    refused(run("tensor", "instance-norm", "cut.pt", *NCHW, "-o", "e.npy"), 1, "not a sound .pt file")
+    refused(run("tensor", "instance-norm", "cut.pt", *NCHW, "-o", "e.npy"), 1, "not a valid .pt file")
 
 
 BAD = [

@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 from normcli.cli import click
 from normcli.cli.build import command
 from normcli.errors import UsageError
-from normcli.options.parse import parse_size
 from normcli.options.printing import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
@@ -80,10 +79,10 @@ def _command(one: "Normalizer") -> click.Command:
     run.__doc__ = _help(text)
     run.__signature__ = inspect.Signature([*parameters, _TERMINAL])  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*parameters, _TERMINAL)}
-    made = typer.main.get_command(command(run))
-    made.name = one.name.replace("_", "-")
-    made.rich_help_panel = FAMILIES[one.family]  # type: ignore[attr-defined]
-    return made
+    group_command = typer.main.get_command(command(run))
+    group_command.name = one.name.replace("_", "-")
+    group_command.rich_help_panel = FAMILIES[one.family]  # type: ignore[attr-defined]
+    return group_command
 
 
 def _help(text: "Description") -> str:
@@ -191,21 +190,21 @@ def _run_command(one: "Normalizer", text: "Description", values: dict[str, Any],
         raise UsageError("stdout is a terminal: give -o FILE, or a pipe")
     if values["threads"] < 0:
         raise UsageError(f"--threads must be 0 or more, got {values['threads']}")
-    given = {s.name: values[s.name] for s in text.settings if values[s.name] is not None}
+    settings = {s.name: values[s.name] for s in text.settings if values[s.name] is not None}
     arrays = {s.name for s in text.settings if s.kind == "file"}
     lines = run_job(
         Job(
             normalizer=one.name,
             inputs=values["inputs"],
             output=values["output"],
-            settings={name: value for name, value in given.items() if name not in arrays},
-            parameters={name: value for name, value in given.items() if name in arrays},
+            settings={name: value for name, value in settings.items() if name not in arrays},
+            parameters={name: value for name, value in settings.items() if name in arrays},
             preset=values.get("preset"),
             state=values.get("state"),
             save_state=values.get("save_state"),
             recompute_state=values.get("recompute_state", False),
             grad=values.get("grad") or (),
-            memory_limit=parse_size("memory_limit", values["memory_limit"]),
+            memory_limit=_parse_limit(values["memory_limit"]),
             threads=values["threads"] or None,
             force=values["force"],
             stdin=sys.stdin.buffer,
@@ -215,6 +214,14 @@ def _run_command(one: "Normalizer", text: "Description", values: dict[str, Any],
     if not terminal.quiet:
         sys.stderr.write("".join(f"{line}\n" for line in lines))
     return 0
+
+
+def _parse_limit(size: str | None) -> int | None:
+    if size is None:
+        return None
+    from normcli.options.parse import parse_size
+
+    return parse_size("memory_limit", size)
 
 
 def compare(
@@ -255,8 +262,7 @@ def compare(
     names = [request.strip() for request in requests.split(",") if request.strip()]
     if not names:
         raise UsageError("--with requires a normalizer")
-    limit = parse_size("memory_limit", memory_limit)
-    rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=limit)
+    rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
     if printing.json:
         record = {"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]}
         sys.stdout.write(jsons.dumps(record) + "\n")

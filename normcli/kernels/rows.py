@@ -68,7 +68,7 @@ def _moments(x):  # type: ignore[no-untyped-def]
 
 @kernel()
 def row_moments(x, mean, low, m2):  # type: ignore[no-untyped-def]
-    """Put mean, its cut-off rest and sum of squared deviations of every row of x (R, L) into three arrays (R)."""
+    """Write mean, its cut-off rest and sum of squared deviations of every row of x (R, L) into three arrays (R)."""
     for r in range(x.shape[0]):
         mean[r], low[r], m2[r] = _moments(x[r])
 
@@ -96,15 +96,15 @@ def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):  # t
     """Normalize every row of x (R, L) by its own statistics, while it is still in the cache.
 
     Args:
-        x: what is read.
-        y: what is written, of the shape of x.
-        first: number of row 0 in the whole tensor; weight and bias repeat after weight.shape[0] rows.
-        weight: (P, M), float64 or float32; each number serves L / M neighbours of a row.
+        x: rows to read, (R, L).
+        y: rows to write, of the shape of x.
+        first: number of row 0 in the complete tensor; weight and bias repeat after weight.shape[0] rows.
+        weight: (P, M), float64 or float32; each number applies to L / M neighbors of a row.
         bias: as weight.
         eps: added to the mean square, or to its root.
         centred: subtract the mean.
         outside: eps is added to the root (E2) and not under it (E1).
-        head: how many first elements the statistic is taken from.
+        head: number of first elements that the statistic is taken from.
     """
     period, parts = weight.shape
     length = x.shape[1]

@@ -76,7 +76,7 @@ def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array]
     one, settings = _parse_request(request)
     if len(one.tensors) > 1:
         raise UsageError(f"compare: {one.name} needs a second tensor; run it alone")
-    shown = "".join(f" {key}={value}" for key, value in settings.items())
+    requested = "".join(f" {key}={value}" for key, value in settings.items())
     label = one.name
     if "layout" in one.settings:
         settings["layout"] = layout
@@ -89,12 +89,12 @@ def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array]
         label += " rmax=3 dmax=5"
     converted = None if state is None else _convert_state(one, state, settings)
     if converted is None:
-        return [_row(label + shown, _apply(one, x, settings))]
+        return [_row(label + requested, _apply(one, x, settings))]
     train = _apply(one, x, {**settings, "state": converted})
     evaluated = _apply(one, x, {**settings, "state": converted, "mode": "eval"})
     difference = train.astype(np.float64) - evaluated.astype(np.float64)
     gap = (float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())) if difference.size else (0.0, 0.0)
-    return [_row(f"{label} train{shown}", train), _row(f"{label} eval{shown}", evaluated, gap)]
+    return [_row(f"{label} train{requested}", train), _row(f"{label} eval{requested}", evaluated, gap)]
 
 
 def _parse_request(text: str) -> tuple[Normalizer, dict[str, Any]]:

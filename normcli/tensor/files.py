@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from normcli import storage
 from normcli.errors import TensorError, UsageError
 from normcli.tensor import npy, safetensors, torch
-from normcli.tensor.raw import ReservedTensor, StoredTensor
+from normcli.tensor.npy import ReservedTensor, StoredTensor
 
 Array = NDArray[Any]
 
@@ -157,7 +157,7 @@ class TensorOutput(Protocol):
     """The destination of the results of one input."""
 
     def expect(self, keys: Collection[str]) -> None:
-        """Take the keys of the results, before they are computed."""
+        """Record the keys of the results, before they are computed."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Make the array, or the file, that takes a result."""
@@ -187,7 +187,7 @@ class StdoutOutput:
         self._stream = stream
 
     def expect(self, keys: Collection[str]) -> None:
-        """Take the keys of the results, before they are computed.
+        """Record the keys of the results, before they are computed.
 
         Raises:
             UsageError: several tensors.
@@ -215,7 +215,7 @@ class FileOutput:
         self._reserved: ReservedTensor | None = None
 
     def expect(self, keys: Collection[str]) -> None:
-        """Take the keys of the results, before they are computed.
+        """Record the keys of the results, before they are computed.
 
         Raises:
             UsageError: several tensors for a file that takes one.

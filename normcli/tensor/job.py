@@ -119,7 +119,7 @@ def _validate(job: Job, one: Normalizer) -> None:
     eval_mode = job.settings.get("mode") == "eval"
     reads = [*job.inputs, *job.parameters.values(), *job.grad, *([job.state] if job.state else [])]
     if reads.count("-") > 1 or "-" in [*job.parameters.values(), *job.grad, job.state]:
-        raise UsageError("- (stdin) stands for one tensor only, and for an input")
+        raise UsageError("- (stdin) can be given once, and only as an input")
     if job.output is None and job.save_state is None:
         raise UsageError("nothing to write: give -o OUT, or --save-state FILE")
     for value, option in ((job.state, "--state"), (job.save_state, "--save-state")):

@@ -12,7 +12,7 @@ from normcli import platforms
 from normcli.errors import InputError, TensorError
 from normcli.storage.npy_format import bytes_of
 from normcli.storage.safetensors_format import bfloat16, read_safetensors_header, safetensors_header
-from normcli.tensor.raw import ReservedTensor, StoredTensor, stamp_of
+from normcli.tensor.npy import ReservedTensor, StoredTensor, stamp_of
 
 
 def read(path: Path) -> tuple[dict[str, StoredTensor], dict[str, str]]:

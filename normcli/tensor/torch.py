@@ -31,22 +31,22 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
 
     Raises:
         MissingExtraError: torch is not installed.
-        TensorError: a damaged file, or one that holds anything but tensors.
+        TensorError: a damaged file, or one with anything but tensors.
     """
     torch = _library()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise TensorError(f"{path}: holds more than tensors; only weights are read, never objects") from None
-    except Exception as error:  # damaged files raise whatever the unpickler or the zip reader stumble on
-        raise TensorError(f"{path}: not a sound .pt file ({type(error).__name__})") from None
-    found = {"": loaded} if isinstance(loaded, torch.Tensor) else loaded
-    if not isinstance(found, Mapping):
-        raise TensorError(f"{path}: holds a {type(loaded).__name__}, not a tensor or a dictionary of tensors")
-    for key, value in found.items():
+        raise TensorError(f"{path}: other objects than tensors in it; only weights are read, never objects") from None
+    except Exception as error:  # the unpickler and the zip reader raise many types on damaged files
+        raise TensorError(f"{path}: not a valid .pt file ({type(error).__name__})") from None
+    tensors = {"": loaded} if isinstance(loaded, torch.Tensor) else loaded
+    if not isinstance(tensors, Mapping):
+        raise TensorError(f"{path}: a {type(loaded).__name__}, not a tensor or a dictionary of tensors")
+    for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise TensorError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
-    return {key: _array(torch, value) for key, value in found.items()}
+    return {key: _array(torch, value) for key, value in tensors.items()}
 
 
 def _array(torch: Any, tensor: Any) -> NDArray[Any]:
@@ -56,7 +56,7 @@ def _array(torch: Any, tensor: Any) -> NDArray[Any]:
     try:
         return np.asarray(plain.numpy())
     except (TypeError, RuntimeError) as error:
-        raise TensorError(f"a tensor of {tensor.dtype}, {tensor.layout} has no NumPy equal: {error}") from None
+        raise TensorError(f"a tensor of {tensor.dtype}, {tensor.layout} has no equivalent in NumPy: {error}") from None
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -1,4 +1,4 @@
-"""How activations are normalized: one pure function for each normalizer, found by its own name.
+"""Normalizers of neural networks: one pure function each, found by its own name.
 
 Every function takes arrays and keyword settings and changes none of them. Results have the type of the input
 (float32 for integers) or `dtype`; statistics are float64, and a result is rounded once, at its end. Functions

@@ -6,13 +6,7 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import (
-    broadcast_channels,
-    parameter_gradients,
-    prepare_vjp,
-    standard_vjp,
-    to_input_layout,
-)
+from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp, standard_vjp
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -83,7 +77,6 @@ def batch_norm(
         F.batch_norm(x, running_mean, running_var, weight, bias, training=True, momentum=update_rate, eps=eps)
     Settings:
         cumulative: keep the plain mean over all batches, as torch's momentum=None; update_rate is not used
-        running_var: what enters the running variance: divided by m - 1 (torch) or by m (Keras, flax, ONNX)
 
     Raises:
         TensorError: fewer than 2 values per channel in training; no state in eval mode.
@@ -130,7 +123,7 @@ def batch_norm_vjp(
         scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
         normal = (block - broadcast_channels(moments.mean)) * scale
         dx = standard_vjp(g * gamma, normal, scale, (0, 2))
-    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    return channel_gradients(view, x, dx, g, normal, weight, bias)
 
 
 @normalizer(family="batch", state=INITIAL, presets={k: v for k, v in PRESETS.items() if k != "onnx"}, exact=exact_state)

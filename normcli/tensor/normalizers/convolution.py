@@ -1,4 +1,4 @@
-"""Normalizers made for convolutional networks that need no batch, or not only one."""
+"""Normalizers of convolutional networks that need no batch, or more than a batch."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp, to_input_layout
+from normcli.tensor.normalizers.gradients import channel_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -193,4 +193,4 @@ def global_response_norm_vjp(
     pulled = a / mean - (a * norm).sum(axis=1, keepdims=True) / (view.rows * mean**2)
     unit = block / np.where(norm > 0, norm, 1.0)
     dx = g * (1.0 + gamma * ratio) + pulled * unit
-    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, block * ratio, weight, bias)}
+    return channel_gradients(view, x, dx, g, block * ratio, weight, bias)

@@ -90,6 +90,23 @@ def parameter_gradients(
     return gradients
 
 
+def channel_gradients(
+    view: View, x: Tensor, dx: Array, g: Array, normal: Array, weight: Array | None, bias: Array | None
+) -> dict[str, Array]:
+    """Return dx in the layout of x, and the gradients of weight and bias.
+
+    Args:
+        view: of x, as (N, C, S).
+        x: the tensor.
+        dx: its gradient, (N, C, S).
+        g: the cotangent, (N, C, S).
+        normal: the factor of the weight, (N, C, S).
+        weight: as given.
+        bias: as given.
+    """
+    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+
+
 def row_parameter_gradients(
     x: Tensor, dweight: Array, dbias: Array, over: tuple[int, ...], weight: Array | None
 ) -> dict[str, Array]:

@@ -8,7 +8,7 @@ from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import (
-    parameter_gradients,
+    channel_gradients,
     prepare_rows_vjp,
     prepare_vjp,
     row_parameter_gradients,
@@ -20,11 +20,16 @@ from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.running import require_spatial
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels, check_groups, normalize, per_channel, tokens
 
+PRESETS: dict[str, dict[str, Any]] = {
+    "torch": {},
+    "keras": {"eps": 1e-3},
+    "flax": {"eps": 1e-6},
+    "onnx": {},
+    "paper": {},
+}
 
-@normalizer(
-    family="layer",
-    presets={"torch": {}, "keras": {"eps": 1e-3}, "flax": {"eps": 1e-6}, "onnx": {}, "paper": {}},
-)
+
+@normalizer(family="layer", presets=PRESETS)
 def layer_norm(
     x: Tensor,
     *,
@@ -47,7 +52,7 @@ def layer_norm(
     Torch:
         F.layer_norm(x, x.shape[-k:], weight, bias, eps) for the last k axes
     Settings:
-        axes: token, image, or axis numbers; token for NC and NTC, to be said for images
+        axes: token, image, or axis numbers; default token for NC and NTC, required for images
     Raises:
         UsageError: axes not given for an image layout.
 
@@ -90,10 +95,7 @@ def _rows_of_groups(view: View, groups: int, what: str, value: Array | None) -> 
     return None if value is None else per_channel(view, what, value, 0.0).reshape(-1, view.rows // groups)
 
 
-@normalizer(
-    family="layer",
-    presets={"torch": {}, "keras": {"eps": 1e-3}, "flax": {"eps": 1e-6}, "onnx": {}, "paper": {}},
-)
+@normalizer(family="layer", presets=PRESETS)
 def instance_norm(
     x: Tensor,
     *,
@@ -224,7 +226,7 @@ def _group_norm_vjp(
     shape = (view.samples, groups, -1)
     pulled, rows, scales = (t.reshape(shape) for t in (g * gamma, normal, np.broadcast_to(scale, block.shape)))
     dx = standard_vjp(pulled, rows, scales, (2,)).reshape(block.shape)
-    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    return channel_gradients(view, x, dx, g, normal, weight, bias)
 
 
 @normalizer(family="layer")

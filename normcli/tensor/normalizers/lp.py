@@ -8,7 +8,7 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
-from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp, to_input_layout
+from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import InitialState, Mode, prepare, require_two_values, update_running_stats
@@ -196,4 +196,4 @@ def lp_batch_norm_vjp(
     else:
         t = t / s - pulled
         t = t - t.mean(axis=axes, keepdims=True)
-    return {"dx": to_input_layout(view, x, t), **parameter_gradients(x, g, z / s, weight, bias)}
+    return channel_gradients(view, x, t, g, z / s, weight, bias)

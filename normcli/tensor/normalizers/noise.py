@@ -5,13 +5,7 @@ import numpy as np
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.batch import INITIAL, PRESETS, RunningVar, batch_statistics, exact_state
 from normcli.tensor.normalizers.blocks import Array, Tensor, read_all
-from normcli.tensor.normalizers.gradients import (
-    broadcast_channels,
-    parameter_gradients,
-    prepare_vjp,
-    standard_vjp,
-    to_input_layout,
-)
+from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp, standard_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
@@ -124,4 +118,4 @@ def noisy_batch_norm_vjp(
     normal = (block - broadcast_channels(moments.mean)) * scale
     g = g * s
     dx = standard_vjp(g * gamma, normal, scale, (0, 2))
-    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    return channel_gradients(view, x, dx, g, normal, weight, bias)

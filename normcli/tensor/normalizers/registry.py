@@ -21,7 +21,7 @@ R = TypeVar("R")
 State = Mapping[str, Array]
 Family = Literal["batch", "layer", "weight", "other"]
 
-# keys of a state file that describe it, beside the statistics
+# keys of a state file that describe it, besides the statistics
 LABELS = ("normalizer", "preset")
 
 
@@ -188,13 +188,13 @@ SECTIONS = ("Formula", "Paper", "Axes", "State", "Torch", "Settings", "Raises")
 # settings that mean the same wherever they occur; a docstring describes only what differs
 SHARED_SETTINGS = {
     "layout": "order of the axes, required from rank 3 on: N samples, C channels, T tokens, L/D/H/W space",
-    "mode": "train: statistics of the batch, the running ones move; eval: the running ones, unchanged",
+    "mode": "train: use the statistics of the batch and update the running ones; eval: use the running ones, unchanged",
     "state": "running statistics to start from",
     "weight": "scale per channel (gamma), (C) or (N, C)",
     "bias": "shift per channel (beta), (C) or (N, C)",
     "eps": "added where the formula shows it",
     "update_rate": "weight of the new value in the running statistics (torch's momentum, 1 - Keras's)",
-    "running_var": "what enters the running variance: divided by m - 1 (torch) or by m (Keras, flax, ONNX)",
+    "running_var": "running variance: unbiased, divided by m - 1 (torch), or biased, by m (Keras, flax, ONNX)",
     "cumulative": "keep the plain mean over all batches; update_rate is not used",
     "dtype": "type of the result: float16, bfloat16, float32 or float64 [default: the input's]",
 }

@@ -6,13 +6,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import (
-    broadcast_channels,
-    parameter_gradients,
-    prepare_vjp,
-    standard_vjp,
-    to_input_layout,
-)
+from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp, standard_vjp
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -145,4 +139,4 @@ def batch_renorm_vjp(
     std, r, d = (broadcast_channels(t) for t in _correction(moments, running, eps, *limits))
     normal = (block - broadcast_channels(moments.mean)) / std
     dx = standard_vjp(g * gamma * r, normal, 1.0 / std, (0, 2))
-    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal * r + d, weight, bias)}
+    return channel_gradients(view, x, dx, g, normal * r + d, weight, bias)

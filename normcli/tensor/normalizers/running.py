@@ -1,4 +1,4 @@
-"""Running statistics: checked when they come in, moved towards a batch's when they go out."""
+"""Running statistics: a state checked on input, and updated by a batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

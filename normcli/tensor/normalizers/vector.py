@@ -66,7 +66,7 @@ def rms_norm(
     Torch:
         F.rms_norm(x, x.shape[-k:], weight, eps) for the last k axes
     Settings:
-        axes: token, image, or axis numbers; token for NC and NTC, to be said for images
+        axes: token, image, or axis numbers; default token for NC and NTC, required for images
         variant: whose rms_norm
         fraction: share of the first elements that the mean square is taken from (pRMSNorm)
         eps: added to the mean square [default: 1.2e-07, float64 2.2e-16; original 1e-08; llama, gemma 1e-06]

@@ -1,4 +1,4 @@
-"""Normalizers of weights: the tensor that comes in is a kernel or a matrix, not activations."""
+"""Normalizers of weights: the input is a kernel or a matrix, not activations."""
 
 import math
 from typing import Any, Literal
