@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions
@@ -30,34 +30,63 @@ A = TypeVar("A")
 B = TypeVar("B")
 O = TypeVar("O", bound=field.Options)  # noqa: E741
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 def _one_argument(kind: Callable[P, O]) -> Callable[[Callable[[A, O], R]], Callable[Concatenate[A, P], R]]:
     """Turn function(a, options) into function(a, **keywords), with the keywords of an options class."""
-
-    def decorate(function: Callable[[A, O], R]) -> Callable[Concatenate[A, P], R]:
-        @wraps(function)
-        def call(first: A, /, *args: P.args, **keywords: P.kwargs) -> R:
-            return function(first, _options(kind, function, keywords))
-
-        _describe(call, function, kind)
-        return call
-
-    return decorate
+    return lambda function: _with_keywords(function, kind)
 
 
 def _two_arguments(kind: Callable[P, O]) -> Callable[[Callable[[A, B, O], R]], Callable[Concatenate[A, B, P], R]]:
     """Turn function(a, b, options) into function(a, b, **keywords), with the keywords of an options class."""
+    return lambda function: _with_keywords(function, kind)
 
-    def decorate(function: Callable[[A, B, O], R]) -> Callable[Concatenate[A, B, P], R]:
-        @wraps(function)
-        def call(first: A, second: B, /, *args: P.args, **keywords: P.kwargs) -> R:
-            return function(first, second, _options(kind, function, keywords))
 
-        _describe(call, function, kind)
-        return call
+class _WithScheme(Protocol[P, R_co]):
+    """A function whose first argument is a scheme, contrast by default."""
 
-    return decorate
+    @overload
+    def __call__(self, scheme: str, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+
+
+def _scheme_argument(kind: Callable[P, O]) -> Callable[[Callable[[str, O], R]], _WithScheme[P, R]]:
+    """Turn function(scheme, options) into function(scheme="contrast", **keywords)."""
+    return lambda function: _with_keywords(function, kind, scheme="contrast")
+
+
+def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> Any:
+    """Return a function that makes the last argument, the options, from keywords.
+
+    It has the signature of its keywords, and their help in its docstring.
+    """
+    signature = inspect.signature(function)
+    named = [
+        p.replace(default=defaults.get(name, p.default))
+        for name, p in signature.parameters.items()
+        if name != "options"
+    ]
+    positional = inspect.Signature(named)
+
+    @wraps(function)
+    def call(*args: Any, **keywords: Any) -> R:
+        by_name = {p.name: keywords.pop(p.name) for p in named if p.name in keywords}
+        options = _options(kind, function, keywords)
+        try:
+            bound = positional.bind(*args, **by_name)
+        except TypeError as error:
+            raise TypeError(f"{function.__name__}() {error}") from None
+        bound.apply_defaults()
+        return function(*bound.args, options)
+
+    call.__signature__ = signature.replace(parameters=[*named, *field.parameters_of(kind)])  # type: ignore[attr-defined]
+    text = re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", field.document(kind))
+    call.__doc__ = (function.__doc__ or "").replace(
+        "        options: all keywords.\n", re.sub("^", "    ", text, flags=re.M).rstrip(" ")
+    )
+    return call
 
 
 def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dict[str, Any]) -> O:
@@ -65,21 +94,6 @@ def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dic
     if getattr(options, "on_progress", False) is None and (step := _notebook_progress()) is not None:
         object.__setattr__(options, "on_progress", step)
     return options
-
-
-def _describe(call: Any, function: Callable[..., Any], kind: Any) -> None:
-    """Give a function the signature of its keywords, and their help in its docstring."""
-    positional = [
-        p.replace(kind=inspect.Parameter.POSITIONAL_ONLY)
-        for name, p in inspect.signature(function).parameters.items()
-        if name != "options"
-    ]
-    returned = inspect.signature(function).return_annotation
-    call.__signature__ = inspect.Signature([*positional, *field.parameters_of(kind)], return_annotation=returned)
-    text = re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", field.document(kind))
-    call.__doc__ = (function.__doc__ or "").replace(
-        "        options: all keywords.\n", re.sub("^", "    ", text, flags=re.M).rstrip(" ")
-    )
 
 
 def _notebook_progress() -> Callable[[Any], None] | None:
@@ -163,7 +177,7 @@ def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Re
     return run(_paths(sources), os.fsdecode(output or "."), options)
 
 
-@_one_argument(TransformOptions)
+@_scheme_argument(TransformOptions)
 def transform(scheme: str, options: TransformOptions) -> Transform:
     """Return a picklable callable, array -> array, with the same bits as `normcli apply`.
 

@@ -158,7 +158,7 @@ def test_nothing_outside_the_output(kind: str, to: str, tmp_path: Path) -> None:
         out = place / "deep" / "out"
         before = everything(place, out)
         try:
-            head = normcli.apply([source, out], scheme="unit", to=to)
+            head = normcli.apply(source, out, scheme="unit", to=to)
             assert head["images"] + sum(head["failed"].values()) >= 1, what
             found = normcli.verify(out)
             assert found.images == head["images"] and not found.problems, (what, found.problems)

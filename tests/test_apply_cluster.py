@@ -35,7 +35,7 @@ def test_a_worker_killed_half_way_changes_nothing(
 ) -> None:
     settings = settings_of(to)
     statistics = normcli.stats(many)
-    normcli.apply([many, tmp_path / "plain"], stats=statistics, engine="serial", **settings)
+    normcli.apply(many, tmp_path / "plain", stats=statistics, engine="serial", **settings)
     killed: list[int] = []
 
     def kill_one(done: Any) -> None:
@@ -62,15 +62,15 @@ def test_a_worker_killed_half_way_changes_nothing(
 def test_from_containers(row: str, cluster: Any, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     sources = packing.ROWS[row][1](folder, tmp_path / "packed")
-    normcli.apply([sources, tmp_path / "plain"], engine="serial")
-    normcli.apply([sources, tmp_path / "out"], engine=f"dask:{cluster.scheduler_address}")
+    normcli.apply(sources, tmp_path / "plain", engine="serial")
+    normcli.apply(sources, tmp_path / "out", engine=f"dask:{cluster.scheduler_address}")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")
 
 
 @pytest.mark.parametrize("to", ["npy", "tar"])
 def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp_path: Path) -> None:
     settings = settings_of(to) | {"scheme": "unit"}
-    normcli.apply([many, tmp_path / "plain"], engine="serial", **settings)
+    normcli.apply(many, tmp_path / "plain", engine="serial", **settings)
     seen = 0
 
     def stop(done: Any) -> None:
@@ -81,10 +81,10 @@ def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp
 
     there = {"engine": f"dask:{cluster.scheduler_address}"}
     with pytest.raises(KeyboardInterrupt):
-        normcli.apply([many, tmp_path / "out"], on_progress=stop, **there, **settings)
+        normcli.apply(many, tmp_path / "out", on_progress=stop, **there, **settings)
     shutil.copytree(tmp_path / "out", tmp_path / "twin")
-    assert normcli.apply([many, tmp_path / "out"], resume=True, **there, **settings)["reused"] > 20
-    assert normcli.apply([many, tmp_path / "twin"], resume=True, engine="threads", **settings)["reused"] > 20
+    assert normcli.apply(many, tmp_path / "out", resume=True, **there, **settings)["reused"] > 20
+    assert normcli.apply(many, tmp_path / "twin", resume=True, engine="threads", **settings)["reused"] > 20
     assert tree(tmp_path / "out") == tree(tmp_path / "twin") == tree(tmp_path / "plain")
 
 

@@ -42,12 +42,12 @@ def same_from_s3(row: str, client: Any, folder: Path, tmp_path: Path) -> None:
     root, below = packed(row, folder, tmp_path)
     upload(client, root, f"{tmp_path.name}")
     sources = [f"s3://photos/{tmp_path.name}/{name}" for name in below]
-    normcli.apply([folder, tmp_path / "plain"])
-    head = normcli.apply([sources, tmp_path / "out"])
+    normcli.apply(folder, tmp_path / "plain")
+    head = normcli.apply(sources, tmp_path / "out")
     assert hashes(tmp_path / "out") == hashes(tmp_path / "plain")
     if row == "folder":
         assert names(tmp_path / "out") == names(tmp_path / "plain")
-    again = normcli.apply([sources, tmp_path / "out"], resume=True)
+    again = normcli.apply(sources, tmp_path / "out", resume=True)
     assert again["reused"] == head["images"]
 
 
@@ -61,14 +61,14 @@ def test_reads_overlap(server: Any, folder: Path, tmp_path: Path) -> None:
         return 0
 
     handler.fail = staticmethod(wait)
-    head = normcli.apply([f"{url}/images/", tmp_path / "out"], scheme="unit", engine="serial", include=["*.jpg"])
+    head = normcli.apply(f"{url}/images/", tmp_path / "out", scheme="unit", engine="serial", include=["*.jpg"])
     assert head["images"] == 8
 
 
 def test_a_table_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None:
     url, _ = server
     (tmp_path / "list.csv").write_text(f"url,label\n{url}/images/cat/0.jpg,x\n")
-    normcli.apply([tmp_path / "list.csv", tmp_path / "out"], scheme="unit")
+    normcli.apply(tmp_path / "list.csv", tmp_path / "out", scheme="unit")
     assert names(tmp_path / "out") == [f"{url.partition('://')[2]}/images/cat/0.jpg.npy"]
 
 

@@ -245,7 +245,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
     assert tree(out) == undisturbed
 
 
-def test_interrupted_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
+def test_interrupted_says_how_to_continue(photos: Path, tmp_path: Path) -> None:
     for copy in range(30):
         shutil.copytree(photos, tmp_path / f"many/{copy}")
     arguments = [str(tmp_path / "many"), "-o", str(tmp_path / "out"), "-s", "unit", "--to", "tar", "--shard-size", "5"]
@@ -254,7 +254,7 @@ def test_interrupted_says_how_to_go_on(photos: Path, tmp_path: Path) -> None:
         assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and b"--resume goes on in" in said
+    assert process.returncode == 130 and b"with --resume to continue in" in said
     assert subprocess.run([*APPLY, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
     normcli.apply(tmp_path / "many", tmp_path / "plain", scheme="unit", to="tar", shard_size="5")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")

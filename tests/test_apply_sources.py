@@ -21,11 +21,11 @@ def same_arrays(row: str, folder: Path, tmp_path: Path) -> None:
     kind, pack = packing.ROWS[row]
     (tmp_path / "packed").mkdir()
     sources = pack(folder, tmp_path / "packed")
-    normcli.apply([folder, tmp_path / "plain"])
-    head = normcli.apply([sources, tmp_path / "out"])
+    normcli.apply(folder, tmp_path / "plain")
+    head = normcli.apply(sources, tmp_path / "out")
     plain = hashes(tmp_path / "plain")
     assert plain.total() == len(packing.files_of(folder)) and hashes(tmp_path / "out") == plain
-    assert normcli.verify(tmp_path / "out").sound and normcli.apply([sources, tmp_path / "out"], resume=True) == {
+    assert normcli.verify(tmp_path / "out").sound and normcli.apply(sources, tmp_path / "out", resume=True) == {
         **head,
         "reused": head["images"],
     }
@@ -60,22 +60,22 @@ def test_from_container_to_container(row: str, to: str, folder: Path, tmp_path: 
     (tmp_path / "packed").mkdir()
     sources = packing.ROWS[row][1](folder, tmp_path / "packed")
     settings: dict[str, Any] = {"scheme": "unit", "to": to, "color": "rgb"}
-    head = normcli.apply([sources, tmp_path / "out"], **settings)
+    head = normcli.apply(sources, tmp_path / "out", **settings)
     assert head["images"] == 12
     found = normcli.verify(tmp_path / "out")
-    normcli.apply([folder, tmp_path / "plain"], **settings)
+    normcli.apply(folder, tmp_path / "plain", **settings)
     assert vars(found) == vars(normcli.verify(tmp_path / "plain"))
 
 
 def test_names_say_where_an_image_came_from(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "packed").mkdir()
     shards = packing.webdataset(folder, tmp_path / "packed")
-    normcli.apply([shards, tmp_path / "shards"], scheme="unit")
+    normcli.apply(shards, tmp_path / "shards", scheme="unit")
     assert names(tmp_path / "shards")[:2] == ["shard-000.tar/000000.jpg.npy", "shard-000.tar/000003.jpg.npy"]
     braces = tmp_path / "packed/shard-{000..002}.tar"
-    normcli.apply([braces, tmp_path / "braces"], scheme="unit")
+    normcli.apply(braces, tmp_path / "braces", scheme="unit")
     assert names(tmp_path / "braces") == names(tmp_path / "shards")
-    normcli.apply([shards[0], tmp_path / "one"], scheme="unit")
+    normcli.apply(shards[0], tmp_path / "one", scheme="unit")
     assert names(tmp_path / "one")[0] == "000000.jpg.npy"
 
 
@@ -143,8 +143,8 @@ def test_npz_and_idx(tmp_path: Path) -> None:
     (tmp_path / "t10k-labels-idx1-ubyte.gz").write_bytes(
         gzip.compress(struct.pack(">II", 0x801, 5) + bytes([3, 1, 4, 1, 5]))
     )
-    normcli.apply([tmp_path / "digits.npz", tmp_path / "npz"], open_options={"column": "x_train"})
-    head = normcli.apply([tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "idx"], to="tar")
+    normcli.apply(tmp_path / "digits.npz", tmp_path / "npz", open_options={"column": "x_train"})
+    head = normcli.apply(tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "idx", to="tar")
     assert head["images"] == 5 and "classes" not in head
     found = [np.load(path) for path in sorted((tmp_path / "npz").rglob("*.npy"))]
     assert len(found) == 5 and normcli.verify(tmp_path / "npz").sound and normcli.verify(tmp_path / "idx").sound
@@ -166,5 +166,5 @@ def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatc
         return true(work, batch)
 
     monkeypatch.setattr(tasks, "map_batch", counted)
-    normcli.apply([packing.tar(folder, tmp_path / "packed", "w:gz"), tmp_path / "out"], scheme="unit")
+    normcli.apply(packing.tar(folder, tmp_path / "packed", "w:gz"), tmp_path / "out", scheme="unit")
     assert set(sizes) == {1}

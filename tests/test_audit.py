@@ -142,15 +142,15 @@ def test_nothing_is_opened_or_run_that_was_not_named(tmp_path: Path) -> None:
     tempting(source, marker)
     out.mkdir()
     for name in ("foreign", "foreign2"):
-        normcli.apply([source / "good.jpg", tmp_path / name], scheme="unit", engine="serial")
+        normcli.apply(source / "good.jpg", tmp_path / name, scheme="unit", engine="serial")
         hostile_manifest(tmp_path / name)
     every = [str(source / name) for name in ("a.tar", "a.zip", "objects.npy", "objects.npz", "pickle.npy")]
     statistics = str(out / "s.json")
     commands: list[list[str]] = [
         ["stats", str(source), *every, "-o", statistics, "-q", "--include", "*", "--engine", "threads"],
         ["apply", str(source), "-o", str(out / "applied"), "-s", "unit", "-q", "--include", "*"],
-        ["apply", "--inverse", str(tmp_path / "foreign"), "-o", str(out / "back"), "-q"],
-        ["apply", "--verify", str(tmp_path / "foreign2")],
+        ["restore", str(tmp_path / "foreign"), "-o", str(out / "back"), "-q"],
+        ["verify", str(tmp_path / "foreign2")],
         *(
             ["tensor", "batch-norm", str(source / n), "--layout", "NC", "-o", str(out / "y.npy"), "-q"]
             for n in ("objects.npy", "objects.npz", "pickle.npy", "pickle.pt", "pickle.pth")

@@ -110,7 +110,7 @@ def test_any_number_of_workers_counts_and_maps_the_same_bits(engine: str, tmp_pa
         (folder / f"{i}.png").write_bytes(encoded(photograph(20, 30, channels=1 if i % 7 == 0 else 3, seed=i)))
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(9, 8, 3)).astype(np.float32))
     expected = normcli.stats([folder, folder / "x.npy"], open_options={"layout": "hwc"}, engine="serial").to_json()
-    normcli.apply([folder, tmp_path / "serial"], color="rgb", engine="serial")
+    normcli.apply(folder, tmp_path / "serial", color="rgb", engine="serial")
     written = {p.name: p.read_bytes() for p in (tmp_path / "serial").iterdir()}
     for workers in THREADS:
         found = normcli.stats(
@@ -118,7 +118,7 @@ def test_any_number_of_workers_counts_and_maps_the_same_bits(engine: str, tmp_pa
         )
         assert found.to_json() == expected, workers
         out = tmp_path / str(workers)
-        normcli.apply([folder, out], color="rgb", engine=engine, workers=workers)
+        normcli.apply(folder, out, color="rgb", engine=engine, workers=workers)
         assert {p.name: p.read_bytes() for p in out.iterdir()} == written, workers
 
 

@@ -215,7 +215,7 @@ def test_its_arithmetic_is_ours(name: str, convention: str, dataset: tuple[Summa
     want = (unit(image) - np.array(said["mean"])) / np.array(said["std"])
     got = EVALUATED[name](exporters.export(summary, name, convention), image)
     assert_one_rounding(got, want)
-    applied = transform("contrast", stats=summary, convention=convention, layout="hwc", color="auto")(image)
+    applied = transform("contrast", stats=summary, convention=convention, output_layout="hwc", color="auto")(image)
     assert_one_rounding(got, applied)  # `apply --scheme contrast`
 
 

@@ -85,7 +85,7 @@ def test_odd_files_fail_when_loaded(tree: Path) -> None:
 
 
 def test_files_over_the_limit_are_not_read(tree: Path) -> None:
-    for entry in formats.read([str(tree)], InputOptions(max_file_bytes=3)):
+    for entry in formats.read([str(tree)], InputOptions(max_file_size=3)):
         if isinstance(entry, Item):
             with pytest.raises(InputError, match="limit of 3"):
                 entry.load()

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import normcli
-from normcli import images, schemes
+from normcli import images, schemes, transform
 from normcli.errors import InputError, UsageError
 from normcli.kernels.kernel import Kernel
 from normcli.options.images import DecodeOptions
-from normcli.runs.build_transform import transform
 from normcli.runs.transform import MappedImage, Transform
 from tests.support.images import photograph
 
@@ -144,7 +142,7 @@ def test_kernel_and_numpy_give_the_same_bits(
     dtype: str, layout: str, kind: str, channels: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pixels = (np.random.default_rng(0).random((17, 23, channels)) * 250).astype(kind)
-    made = transform("zscore", dtype=dtype, layout=layout)
+    made = transform("zscore", dtype=dtype, output_layout=layout)
     with monkeypatch.context() as without:
         without.setattr(Kernel, "try_call", lambda *_: False)
         slow = made(pixels)
@@ -179,7 +177,7 @@ def test_gray_goes_into_the_channels_of_the_constants() -> None:
 
 def test_bgr_turns_the_channels_and_their_constants() -> None:
     pixels = photograph()
-    assert np.array_equal(transform(preset="clip", order="bgr")(pixels), transform(preset="clip")(pixels)[::-1])
+    assert np.array_equal(transform(preset="clip", channel_order="bgr")(pixels), transform(preset="clip")(pixels)[::-1])
 
 
 FLAT = np.dstack([photograph(6, 6, 1), np.full((6, 6, 1), 9, np.uint8), photograph(6, 6, 1)])
@@ -232,10 +230,10 @@ def test_float_images_need_a_range_for_unit() -> None:
     pixels = np.linspace(0, 4, 12, dtype=np.float32).reshape(3, 4, 1)
     with pytest.raises(InputError, match="--max-value"):
         transform("unit")(pixels)
-    assert transform("unit", range=4)(pixels).max() == 1
+    assert transform("unit", max_value=4)(pixels).max() == 1
     with pytest.raises(InputError, match="NaN"):
-        transform("unit", range=4)(np.full((2, 2), np.nan, np.float32))
-    assert np.isnan(transform("unit", range=4, nan="skip")(np.full((2, 2), np.nan, np.float32))).all()
+        transform("unit", max_value=4)(np.full((2, 2), np.nan, np.float32))
+    assert np.isnan(transform("unit", max_value=4, nan="skip")(np.full((2, 2), np.nan, np.float32))).all()
 
 
 def test_values_beyond_float16_are_refused() -> None:
@@ -266,14 +264,14 @@ WRONG = [
     ({"scheme": "unit", "preset": "clip"}, "takes no preset"),
     ({"preset": "clip", "convention": "pooled_sample"}, "chooses among a statistics file's"),
     ({"scheme": "unit", "dtype": "float8"}, "unknown dtype"),
-    ({"scheme": "unit", "layout": "whc"}, "chw, hwc"),
-    ({"scheme": "unit", "order": "gbr"}, "rgb, bgr"),
+    ({"scheme": "unit", "output_layout": "whc"}, "chw, hwc"),
+    ({"scheme": "unit", "channel_order": "gbr"}, "rgb, bgr"),
     ({"scheme": "unit", "clip": (1, 0)}, "LO < HI"),
     ({"scheme": "unit", "zero_std": "two"}, "eps:X"),
     ({"scheme": "unit", "zero_std": "eps:-1"}, "eps:X"),
     ({"scheme": "unit", "nan": "drop"}, "error, skip"),
     ({"scheme": "unit", "color": "green"}, "auto, rgb"),
-    ({"scheme": "unit", "range": 0}, "positive"),
+    ({"scheme": "unit", "max_value": 0}, "positive"),
 ]
 
 
@@ -288,7 +286,7 @@ def test_a_transform_is_picklable_and_maps_pillow_images() -> None:
 
     from PIL import Image
 
-    made = normcli.transform("contrast", preset="imagenet")
+    made = transform("contrast", preset="imagenet")
     again: Transform = pickle.loads(pickle.dumps(made))
     pixels = photograph()
     assert again == made

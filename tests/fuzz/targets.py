@@ -409,7 +409,7 @@ def _applied() -> tuple[bytes, bytes, bytes]:
         for name in ("a", "b"):
             (Path(folder) / f"in/{name}.jpg").write_bytes(_picture())
         (Path(folder) / "in/c.jpg").write_bytes(b"\xff\xd8\xffnothing")
-        normcli.apply([Path(folder) / "in", Path(folder) / "out"], scheme="unit", engine="serial")
+        normcli.apply(Path(folder) / "in", Path(folder) / "out", scheme="unit", engine="serial")
         manifest = (Path(folder) / "out/normcli.json").read_bytes()
         document = json.loads(manifest)
         head = {key: document[key] for key in ("schema", "settings", "constants")}
