@@ -313,7 +313,7 @@ def test_show_and_stats_print_it(run: Run, tmp_path: Path) -> None:
         (["--format", "pytorch"], b"unknown format 'pytorch'"),
         (["--format", "toml", "--json"], b"--json"),
         (["--convention", "poled_population"], b"did you mean 'pooled_population'"),
-        (["--format", "json", "--convention", "pooled_sample"], b"conventions"),
+        (["--format", "json", "--convention", "pooled_sample"], b"--convention"),
     ],
 )
 def test_wrong_names_are_one_line(arguments: list[str], words: bytes, run: Run) -> None:

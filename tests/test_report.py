@@ -152,7 +152,7 @@ def test_only_the_page_goes_to_stdout(run: Run) -> None:
 
 def test_a_path_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
     done = run("stats", ROOT / "sample_data" / "digits", "--report", "absent/page.html")
-    assert done.returncode == 2 and b"no folder absent" in done.stderr
+    assert done.returncode == 2 and b"folder absent does not exist" in done.stderr
     done = run("show", ROOT / "sample_data" / "expected.json", "--report", "/dev/full", "-f")
     assert done.returncode == 5 and done.stderr.count(b"\n") == 1
 
