@@ -1,10 +1,12 @@
-"""Build the man page and the completion scripts from the commands' own help.
+"""Build the man page, the completion scripts and the reference of options from the commands' own help.
 
-`python docs/manual.py` writes docs/normcli.1 and docs/completion/; a test holds them up to date.
+`python docs/manual.py` writes docs/normcli.1, docs/completion/ and docs/options.md; a test checks that they are up to
+date.
 """
 
 import re
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,19 @@ import typer
 from typer._completion_shared import get_completion_script
 
 from normcli import __version__
+from normcli.cli.build import PANELS, flags_of, panel_of
 from normcli.cli.main import app
+from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
+from normcli.options.field import Options, choices_of, info_of
+from normcli.options.stats import StatsOptions
 
 HERE = Path(__file__).parent
+COMMANDS: dict[str, type[Options]] = {
+    "stats": StatsOptions,
+    "apply": ApplyOptions,
+    "restore": RestoreOptions,
+    "verify": VerifyOptions,
+}
 SHELLS = {"bash": "normcli.bash", "zsh": "_normcli", "fish": "normcli.fish"}
 EXIT_CODES = {
     0: "complete; for check and diff: they fit, nothing moved too far",
@@ -28,9 +40,25 @@ EXIT_CODES = {
 }
 
 
+ENVIRONMENT = {
+    "NORMCLI_OPTION": "default of an option for every command, such as NORMCLI_WORKERS=4",
+    "NORMCLI_COMMAND_OPTION": "default of an option for one command, such as NORMCLI_STATS_WORKERS=4",
+    "NORMCLI_CONFIG": "configuration file to read instead of the nearest one; empty: none",
+    "NORMCLI_AOT": "0 runs kernels through Numba alone, without machine code kept on disk",
+    "NO_COLOR, FORCE_COLOR": "no color, or color also off the terminal",
+}
+FILES = {
+    "normcli.toml, pyproject.toml": "defaults of options, at the top or below [tool.normcli]; tables such as "
+    "[stats] or [tool.normcli.stats] hold those of one command; the nearest file above the current folder is read, "
+    "and `normcli env` prints it with the settings in force",
+    "OUTPUT.checkpoint": "progress of `stats --resume`, removed when the run completes",
+    "OUTPUT.cache": "per-file results of `stats --incremental`",
+}
+
+
 def build() -> dict[str, str]:
-    """Path, relative to docs, and text of every file."""
-    files = {"normcli.1": "\n".join(_page()) + "\n"}
+    """Return the text of every generated file by its path, relative to docs."""
+    files = {"normcli.1": "\n".join(_page()) + "\n", "options.md": "\n".join(_options()) + "\n"}
     for shell, name in SHELLS.items():
         script = get_completion_script(prog_name="normcli", complete_var="_NORMCLI_COMPLETE", shell=shell)
         files[f"completion/{name}"] = script.rstrip("\n") + "\n"
@@ -61,7 +89,34 @@ def _page() -> Iterator[str]:
     for code, words in EXIT_CODES.items():
         yield f".TP\n.B {code}\n{_roff(words)}"
     yield ".SH ENVIRONMENT"
-    yield ".TP\n.B NO_COLOR, FORCE_COLOR\nno colour, or colour also off the terminal"
+    for name, text in ENVIRONMENT.items():
+        yield f".TP\n.B {name}\n{_roff(text)}"
+    yield ".SH FILES"
+    for name, text in FILES.items():
+        yield f".TP\n.B {_roff(name)}\n{_roff(text)}"
+
+
+def _options() -> Iterator[str]:
+    """Yield the lines of the reference of options."""
+    yield "# Options"
+    yield ""
+    yield "Made by `python docs/manual.py` from `normcli.options`; do not edit by hand."
+    yield ""
+    yield "The Python keyword is the name with underscores: `--group-by` is `group_by=`. The environment variable is"
+    yield "`NORMCLI_GROUP_BY`, or `NORMCLI_STATS_GROUP_BY` for one command; the key in `[tool.normcli]` is `group_by`."
+    for command, group in COMMANDS.items():
+        yield f"\n## normcli {command}"
+        yield ""
+        yield "| option | value | default | meaning |"
+        yield "|---|---|---|---|"
+        for f in sorted(fields(group), key=lambda f: PANELS.index(panel_of(group, f))):
+            info = info_of(f)
+            if info.cli:
+                choices = choices_of(group).get(f.name)
+                value = "\\|".join(choices) if choices else (info.metavar or "").replace("|", "\\|")
+                default = "" if f.default in (None, False, (), "") else f"`{f.default}`"
+                flags = " ".join(f"`{flag}`" for flag in flags_of(f))
+                yield f"| {flags} | {value} | {default} | {info.help.replace('|', chr(92) + '|')} |"
 
 
 def _paragraphs(text: str | None) -> list[str]:

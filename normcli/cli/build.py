@@ -28,7 +28,7 @@ Sources = Annotated[
 ]
 StatisticsFile = Annotated[Path, typer.Argument(metavar="FILE", help="Statistics file; - is stdin.")]
 
-_PANELS = (
+PANELS = (
     *("Constants", "Input", "Decoding", "Counting", "Estimates", "Normalization", "Output files", "Run", "Output"),
 )
 # option -> how its text becomes the value that its class takes
@@ -58,7 +58,7 @@ def command(function: Callable[..., int], *, cls: type[TyperCommand] | None = No
     signature = inspect.signature(function)
     plain = [p.replace(annotation=hints[n]) for n, p in signature.parameters.items() if n not in groups]
     found = [pair for group in groups.values() for pair in _parameters(function.__name__, group)]
-    options = [parameter for _, parameter in sorted(found, key=lambda pair: _PANELS.index(pair[0]))]
+    options = [parameter for _, parameter in sorted(found, key=lambda pair: PANELS.index(pair[0]))]
 
     def run(**values: Any) -> int:
         made = {name: _make(group, values) for name, group in groups.items()}
