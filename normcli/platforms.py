@@ -258,6 +258,26 @@ def _absolute(path: str) -> Path | None:
     return Path(path) if os.path.isabs(path) else None  # noqa: PTH117
 
 
+def expand_globs(paths: list[str] | None) -> list[str] | None:
+    """Return paths with their wildcards expanded where the shell leaves that to programs, as those of Windows do.
+
+    A path that exists, or that matches nothing, stays as it is.
+    """
+    if not IS_WINDOWS or paths is None:
+        return paths
+    from glob import glob, has_magic
+
+    literal = [not has_magic(path) or os.path.exists(path) for path in paths]  # noqa: PTH110
+    matches = [[] if plain else sorted(glob(path)) for path, plain in zip(paths, literal, strict=True)]  # noqa: PTH207
+    return [name for path, names in zip(paths, matches, strict=True) for name in names or [path]]
+
+
+def make_readable(handle: int) -> None:
+    """Let everybody read an open file, and only its owner write it; on Windows its folder decides that."""
+    if hasattr(os, "fchmod"):
+        os.fchmod(handle, 0o644)
+
+
 def replacement_hint(error: OSError) -> str:
     """Return what may be behind a file that could not be replaced, for the end of a message; "" if nothing is known."""
     if IS_WINDOWS and isinstance(error, PermissionError):

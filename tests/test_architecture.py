@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "options",
         "errors",
         "cpus",
+        "platforms",
         "kernels",
     },
 }

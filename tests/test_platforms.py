@@ -1,5 +1,6 @@
 """The commands do the same on Linux, macOS and Windows: run here without the system calls that those lack."""
 
+import ast
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 from normcli import platforms, storage
 from normcli.errors import OutputError
 from normcli.storage import temp_files
-from tests.support import needs, packing
+from tests.support import needs, other_platform, packing
 from tests.support.command import ENVIRONMENT, ROOT
 from tests.support.images import encoded, photograph
 
@@ -121,8 +122,8 @@ def test_everything_runs_but_what_has_to_fail(here: Outcome) -> None:
 HOLD = """
 import sys
 sys.path[:0] = {paths}
-sys.argv[1:] = ["windows"]
 import other_platform
+other_platform.become("windows")
 from normcli import platforms
 file = open("log", "ab")
 print(platforms.lock_file(file), flush=True)
@@ -188,6 +189,36 @@ def test_stale_files_are_removed_by_age_where_processes_cannot_be_asked(
     assert {path.name for path in tmp_path.iterdir()} == {young.name}
 
 
+@pytest.mark.parametrize("system", ["linux", "windows"])
+def test_wildcards_are_expanded_where_the_shell_does_not(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(platforms, "IS_WINDOWS", system == "windows")
+    for name in ("b.json", "a.json", "[x].json"):
+        (tmp_path / name).touch()
+    paths = ["?.json", "[x].json", "none-*.json", "a.json"]
+    expanded = ["a.json", "b.json", "[x].json", "none-*.json", "a.json"]
+    assert platforms.expand_globs(paths) == (expanded if system == "windows" else paths)
+
+
+PATHS = sorted((ROOT / "normcli").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_what_a_platform_lacks_is_used_by_one_module(path: Path) -> None:
+    """`platforms`; and `cpus`, for processors."""
+    if path.name in ("platforms.py", "cpus.py"):
+        return
+    lacks = {name for names in (*other_platform.LACKS.values(), other_platform.LACKS_SIGNALS) for name in names.split()}
+    modules = {"fcntl", "msvcrt", *other_platform.LACKS_MODULES["windows"]}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("os", "signal"):
+            assert node.attr not in lacks, f"line {node.lineno}"
+        if isinstance(node, ast.Import):
+            assert not modules & {alias.name for alias in node.names}, f"line {node.lineno}"
+
+
 def test_the_workflow_tries_every_platform() -> None:
     yaml = needs.module("yaml")
     workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
@@ -199,7 +230,8 @@ def test_the_workflow_tries_every_platform() -> None:
     assert workflow["permissions"] == {"contents": "read"} and workflow["concurrency"]["cancel-in-progress"]
     uses = [step["uses"] for step in job["steps"] if "uses" in step]
     assert len(uses) == 2 and all(re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}", name) for name in uses)
-    assert any("pytest" in step.get("run", "") for step in job["steps"])
+    commands = [step["run"] for step in job["steps"] if "run" in step]
+    assert commands[0].endswith('install -e ".[test]"') and commands[-1].startswith("python -m pytest")
     versions = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["classifiers"]
     for version in job["strategy"]["matrix"]["python"]:
         assert f"Programming Language :: Python :: {version}" in versions

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import typer
 from typer.core import TyperCommand
 
+from normcli import platforms
 from normcli.cli import click, logs, numbers
 from normcli.errors import UsageError
 from normcli.options.field import Options, choices_of, info_of
@@ -23,7 +24,10 @@ from normcli.options.printing import TerminalOptions
 Sources = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="SOURCE...", help="Folders, images, archives, tables, arrays; local or URL.", show_default=False
+        metavar="SOURCE...",
+        help="Folders, images, archives, tables, arrays; local or URL.",
+        show_default=False,
+        callback=platforms.expand_globs,
     ),
 ]
 StatisticsFile = Annotated[Path, typer.Argument(metavar="FILE", help="Statistics file; - is stdin.")]

@@ -1,10 +1,10 @@
 """normcli merge: add statistics files without loss, or take one away."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from normcli import platforms
 from normcli.cli.build import command
 from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs
@@ -12,7 +12,10 @@ from normcli.options.printing import MergeOptions, TerminalOptions
 
 
 def merge(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Statistics files to add.")],
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILE...", help="Statistics files to add.", callback=platforms.expand_globs),
+    ],
     *,
     options: MergeOptions,
     terminal: TerminalOptions,

@@ -97,8 +97,7 @@ def write(path: Path, code: bytes) -> None:
         handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
         with os.fdopen(handle, "wb") as file:
             file.write(_checksum(path, code) + code)
-            if hasattr(os, "fchmod"):  # root's may be read by all
-                os.fchmod(handle, 0o644)
+            platforms.make_readable(handle)  # root's serves every user
         os.replace(temporary, path)  # noqa: PTH105
         temporary = None
     except OSError as error:

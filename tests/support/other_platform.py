@@ -55,11 +55,11 @@ def become(platform: str) -> None:
         if hasattr(os, name):
             delattr(os, name)
     for name in LACKS_MODULES.get(platform, ()):
-        sys.modules[name] = None  # type: ignore[assignment] - importing it raises ImportError
+        sys.modules[name] = None  # type: ignore[assignment]
     if platform == "windows":
         for name in LACKS_SIGNALS.split():
             delattr(signal, name)
-    multiprocessing.get_all_start_methods = lambda: ["spawn"]  # type: ignore[method-assign]
+    multiprocessing.get_all_start_methods = lambda: ["spawn"]
     multiprocessing.context._concrete_contexts.pop("fork")  # type: ignore[attr-defined]
     if platform == "macos":
         sys.platform = "darwin"
@@ -123,7 +123,8 @@ def become_strict() -> None:
     sys.modules["msvcrt"] = msvcrt
 
 
-become(sys.argv[1])
+if __name__ in ("__main__", "__mp_main__"):  # the second in a worker
+    become(sys.argv[1])
 
 
 def main() -> None:
