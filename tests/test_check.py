@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import tarfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -262,3 +263,26 @@ def test_mnist(shared_data: Path, run: Run, tmp_path: Path) -> None:
     done = run("check", "s.json", "--mean", "0.1307", "--std", "0.3081")
     assert done.returncode == 0
     assert done.stdout.startswith(b"close: pooled, 0-1, L") and b"but not exactly these images" in done.stdout
+
+
+def test_the_advice_says_whether_to_use_them(summary: Summary) -> None:
+    pooled = written(summary.mean, 6), written(summary.std, 6)
+    assert check(summary, *pooled).advice == "use them"
+    per_image = summary.conventions["mean_of_image_stds"]
+    assert "only with weights that were trained with them" in check(summary, per_image["mean"], per_image["std"]).advice
+    assert check(summary, pooled[1], pooled[0]).advice.startswith("correct them; for a new model use mean ")
+    other = check(summary, [0.9] * 3, [0.5] * 3)
+    assert other.verdict == "none" and f"{summary.mean[0]:.4g}" in other.advice
+
+
+def test_a_folder_or_a_container_is_counted_first(folder: Path, run: Run, tmp_path: Path) -> None:
+    summary = stats(folder)
+    with tarfile.open(tmp_path / "images.tar", "w") as archive:
+        archive.add(folder, "images")
+    numbers = [f"{v:.6f}" for v in (*summary.mean, *summary.std)]
+    for source in ("images", "images.tar"):
+        done = run("check", source, "--mean", *numbers[:3], "--std", *numbers[3:])
+        assert (done.returncode, done.stderr) == (0, f"counted {source} with the default options: 12 images\n".encode())
+        assert done.stdout.startswith(b"match: pooled") and done.stdout.endswith(b"advice: use them\n")
+    (tmp_path / "empty").mkdir()
+    assert run("check", "empty", "--preset", "imagenet").returncode == 4

@@ -1,10 +1,12 @@
 """normcli check: which convention do these constants follow?"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from normcli.cli import numbers
-from normcli.cli.build import NumberRows, StatisticsFile, command
+from normcli.cli.build import NumberRows, command
 from normcli.errors import UsageError, unknown
 from normcli.options.printing import CheckOptions, JsonOptions, TerminalOptions
 
@@ -16,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def check(
-    file: StatisticsFile,
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE|SOURCE",
+            help="Statistics file, - for stdin; or a folder or container, whose images are counted first.",
+        ),
+    ],
     *,
     options: CheckOptions,
     printing: JsonOptions,
@@ -28,17 +36,16 @@ def check(
 
     normcli check stats.json --mean .485 .456 .406 --std .229 .224 .225
 
-    normcli check stats.json --preset imagenet
+    normcli check photos/ --preset imagenet
 
     normcli check stats.json --config preprocessor_config.json
     """
+    from normcli.cli.inputs import statistics_of
     from normcli.cli.messages import document, write
     from normcli.constants.identify import check as identify
-    from normcli.summary import Summary
 
     means, stds, name = _constants(options)
-    summary = Summary.load(file)
-    result = identify(summary, means, stds, preset=name, tolerance=options.tolerance)
+    result = identify(statistics_of(file), means, stds, preset=name, tolerance=options.tolerance)
     if printing.json:
         document(result.to_dict())
     else:
@@ -56,8 +63,9 @@ def _constants(options: CheckOptions) -> tuple["Sequence[Number]", "Sequence[Num
 
         if preset not in PRESETS:
             raise unknown("preset", preset, PRESETS)
-        found = PRESETS[preset]
-        return _numbers(found.mean), None if found.std is None else _numbers(found.std), preset
+        published = PRESETS[preset]
+        std_ = None if published.std is None else _numbers(published.std)
+        return _numbers(published.mean), std_, preset
     if config is not None:
         return *_from_config(config), ""
     if mean is None:
@@ -79,56 +87,59 @@ def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    found = read_constants(text, str(path))
-    if len(found) > 1:
-        say(f"note: {path} holds {len(found)} different pairs; checking the one at {found[0].location}")
-    return found[0].mean, found[0].std
+    pairs = read_constants(text, str(path))
+    if len(pairs) > 1:
+        say(f"note: {path} contains {len(pairs)} different pairs; checking the one at {pairs[0].location}")
+    return pairs[0].mean, pairs[0].std
 
 
 def _lines(
-    found: "CheckResult", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
+    result: "CheckResult", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
 ) -> "Iterator[str]":
     from normcli.cli import tables
 
-    yield _verdict(found, tolerance)
+    yield _verdict(result, tolerance)
     rows = [["channel", "given mean", "here", "shift/std", *(["given std", "here", "ratio"] if std else [])]]
-    letters = found.order.split(" or ")[0]
+    letters = result.order.split(" or ")[0]
     names = list(letters) if len(letters) == len(mean) else [str(c + 1) for c in range(len(mean))]
     for c, value in enumerate(mean):
         row = [
             names[c],
             f"{value.value:.6g}",
-            _six(found.mean[c]),
-            f"{found.shift[c]:+.4f}".replace("-0.0000", "+0.0000"),
+            _six(result.mean[c]),
+            f"{result.shift[c]:+.4f}".replace("-0.0000", "+0.0000"),
         ]
-        if std and found.ratio:
-            row += [f"{std[c].value:.6g}", _six(found.std[c]), f"{found.ratio[c]:.4f}"]
+        if std and result.ratio:
+            row += [f"{std[c].value:.6g}", _six(result.std[c]), f"{result.ratio[c]:.4f}"]
         rows.append(row)
     yield from tables.aligned(rows)
     yield "these pixels, once normalized by the constants given:"
-    yield from tables.aligned([["", *names]] + [[key, *map(_four, values)] for key, values in found.normalized.items()])
-    for line in found.remarks:
-        yield f"note: {line}"
+    yield from tables.aligned(
+        [["", *names]] + [[key, *map(_four, values)] for key, values in result.normalized.items()]
+    )
+    for remark in result.remarks:
+        yield f"note: {remark}"
+    yield f"advice: {result.advice}"
 
 
-def _verdict(found: "CheckResult", tolerance: float) -> str:
+def _verdict(result: "CheckResult", tolerance: float) -> str:
     from normcli.constants.identify import FAMILIES
 
-    off = "" if found.distance is None else f"distance {found.distance:.4f}"
-    if found.verdict == "none":
-        nearest = f"; the nearest reading is at {off}" if off else ""
+    off = "" if result.distance is None else f"distance {result.distance:.4f}"
+    if result.verdict == "none":
+        nearest = f"; the nearest hypothesis is at {off}" if off else ""
         return f"no match: no convention, range or order of these images gives these constants{nearest}"
-    families = list(dict.fromkeys(FAMILIES[name] for name in found.conventions))
-    one = [name.replace("_", " ") for name in found.conventions]
+    families = list(dict.fromkeys(FAMILIES[name] for name in result.conventions))
+    one = [name.replace("_", " ") for name in result.conventions]
     detail = f" ({' or '.join(one)})" if len(families) == 1 else ""
-    what = f"{' or '.join(families)}, {found.range}, {found.order}{detail}"
-    if found.ratio is None:
-        what = f"the mean (no std given), {found.range}, {found.order}"
-    if found.verdict == "mistake":
-        return f"mistake: {found.mistake}; otherwise {what}"
-    if found.verdict == "match":
+    what = f"{' or '.join(families)}, {result.range}, {result.order}{detail}"
+    if result.ratio is None:
+        what = f"the mean (no std given), {result.range}, {result.order}"
+    if result.verdict == "mistake":
+        return f"mistake: {result.mistake}; otherwise {what}"
+    if result.verdict == "match":
         return f"match: {what}; equal to the digits given"
-    if found.verdict == "uncertain":
+    if result.verdict == "uncertain":
         return f"close, but which is uncertain: {what}; {off}"
     return f"close: {what}, but not exactly these images; {off} (tolerance {tolerance:g})"
 

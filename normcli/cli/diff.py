@@ -1,4 +1,4 @@
-"""normcli diff: what changed between two statistics files."""
+"""normcli diff: compare two statistics files."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any

@@ -4,9 +4,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from normcli.errors import UsageError
 from normcli.options.printing import ListOptions
+
+if TYPE_CHECKING:
+    from normcli.summary import Summary
 
 
 def paths_from(options: ListOptions) -> Iterator[str] | None:
@@ -52,3 +56,24 @@ def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None)
         check_output(path, overwrite=force)
         if not path.exists() or path.is_file():
             seen.add(path.resolve())
+
+
+def statistics_of(path: Path) -> "Summary":
+    """Load a statistics file; count the images of a folder or container with the default options.
+
+    Raises:
+        StatisticsFileError: not a statistics file, or damaged.
+        NoInputError: no image in the folder or container.
+    """
+    from normcli.sources.containers import container
+    from normcli.summary import Summary
+
+    if not path.is_dir() and container(str(path)) is None:
+        return Summary.load(path)
+    from normcli.cli.messages import say
+    from normcli.options.stats import StatsOptions
+    from normcli.runs.stats import stats
+
+    summary = stats([str(path)], StatsOptions())
+    say(f"counted {path} with the default options: {summary.images:,} images")
+    return summary

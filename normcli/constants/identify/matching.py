@@ -227,7 +227,21 @@ def _result(
         std=own_std,
         normalized=_normalized(constants, first),
         remarks=[*remarks, *describe_preset(constants.preset, verdict)],
+        advice=_advice(constants, verdict, first),
     )
+
+
+def _advice(constants: _Constants, verdict: str, hypothesis: Hypothesis) -> str:
+    """Return whether to use the constants, and what to use where not."""
+    summary = constants.summary
+    mean, std = (" ".join(f"{v:.4g}" for v in row) for row in (summary.mean, summary.std))
+    own = f"mean {mean}, std {std}"
+    if verdict == "mistake":
+        return f"correct them; for a new model use {own}"
+    pooled = FAMILIES.get(hypothesis.convention) == "pooled" and hypothesis.order == tuple(range(len(summary.channels)))
+    if verdict in ("match", "close") and pooled:
+        return f"use them; exactly these images have {own}" if verdict == "close" else "use them"
+    return f"use them only with weights that were trained with them; for a new model use {own}"
 
 
 def _normalized(constants: _Constants, hypothesis: Hypothesis) -> dict[str, list[float | None]]:

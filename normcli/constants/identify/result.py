@@ -22,6 +22,7 @@ class CheckResult:
         normalized: pooled mean and std, and the range, of this dataset's pixels once normalized by the constants: per
             channel in the order of the constants.
         remarks: sentences.
+        advice: whether to use the constants, and the pooled ones where not.
     """
 
     verdict: str
@@ -37,6 +38,7 @@ class CheckResult:
     std: list[float] = field(default_factory=list)
     normalized: dict[str, list[float | None]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    advice: str = ""
 
     @property
     def fits(self) -> bool:
