@@ -1,7 +1,7 @@
-"""What bytes hold: an encoded image in, an array and what is worth saying about it out.
+"""Decoding: an encoded image in, an array and notes about it out.
 
-`decode` is the only door. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
-colour, multi-band, 32-bit and float colour) to tifffile and imagecodecs, everything else to Pillow; which decoder
+`decode` is the only entry. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
+color, multi-band, 32-bit and float color) to tifffile and imagecodecs, everything else to Pillow; which decoder
 worked never changes a bit of the result.
 """
 
@@ -19,18 +19,18 @@ __all__ = ["Decoded", "decode", "decoders"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
-    """Decode one image and shape it as `reading` says.
+    """Decode one image and convert it by the options.
 
     Args:
-        data: an encoded image, or an array (H,W) or (H,W,C) that a container already held.
-        reading: colour, alpha, geometry, limits.
+        data: an encoded image, or an array (H,W) or (H,W,C) from a container.
+        reading: color, alpha, geometry, limits.
 
     Returns:
         Pixels (H,W,C): uint8 or uint16 as stored, float32 or float64 in raw units for everything else. The
         array may lie in a buffer of this thread, which the next call overwrites.
 
     Raises:
-        InputError: whatever is wrong with this image; no other exception leaves.
+        InputError: the image cannot be decoded; no other exception is raised.
     """
     try:
         if isinstance(data, np.ndarray):
@@ -47,14 +47,14 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
     except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        if "out of memory" in str(error).lower():  # Pillow says it by an OSError
+        if "out of memory" in str(error).lower():  # Pillow raises OSError
             raise InputError("memory", "not enough memory to decode it") from None
-        reason = "truncated" if _tells_of_an_early_end(error) else "damaged"
+        reason = "truncated" if _is_early_end(error) else "damaged"
         raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
 
 
 def decoders() -> dict[str, str]:
-    """Versions of the decoders that every image passes through."""
+    """Return versions of the decoders that can change a result."""
     return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
 
 
@@ -69,7 +69,7 @@ def _from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     return Decoded(convert.to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
 
 
-def _tells_of_an_early_end(error: Exception) -> bool:
+def _is_early_end(error: Exception) -> bool:
     text = str(error).lower()
     return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
 

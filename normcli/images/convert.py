@@ -1,4 +1,4 @@
-"""What every decoder's result goes through: limits, colour, alpha, geometry."""
+"""The conversion of every decoder's result: limits, color, alpha, geometry."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +36,7 @@ class Decoded:
 
 
 def check_size(width: int, height: int, reading: DecodeOptions) -> None:
-    """Refuse an image by its header.
+    """Reject an image by its header.
 
     Raises:
         InputError: no pixels, or more than `reading.max_pixels`.
@@ -51,7 +51,7 @@ def check_size(width: int, height: int, reading: DecodeOptions) -> None:
 
 
 def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Bring an array to one of the dtypes that are counted, without changing a value.
+    """Convert an array to one of the dtypes that are counted, without changing a value.
 
     uint8, uint16, float32, float64 stay; float16 becomes float32; other integers become float64 in raw units.
     """
@@ -68,11 +68,11 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
-    """Apply what `reading` says to a decoded image: damage, alpha, colour, geometry."""
+    """Apply the options to a decoded image: damage, alpha, color, geometry."""
     if reading.strict and "damaged" in image.notes:
         raise InputError("damaged", "decodes, but the decoder warns of damage (without --strict it is used)")
     if image.alpha is not None:
-        _settle_alpha(image, reading)
+        _apply_alpha(image, reading)
     elif reading.alpha == "keep":
         opaque = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
         alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
@@ -95,7 +95,7 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     return image
 
 
-def _settle_alpha(image: Decoded, reading: DecodeOptions) -> None:
+def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
     alpha = image.alpha
     assert alpha is not None
     image.alpha = None
@@ -116,7 +116,7 @@ def _settle_alpha(image: Decoded, reading: DecodeOptions) -> None:
 def _composite(
     pixels: np.ndarray[Any, Any], alpha: np.ndarray[Any, Any], color: tuple[int, int, int]
 ) -> np.ndarray[Any, Any]:
-    """Blend over a colour: (v*a + b*(white-a)) / white, rounded to nearest for integers."""
+    """Blend over a color: (v*a + b*(white-a)) / white, rounded to nearest for integers."""
     if pixels.shape[2] == 1:
         if len(set(color)) > 1:
             pixels = np.repeat(pixels, 3, axis=2)
@@ -175,7 +175,7 @@ def _resize(pixels: np.ndarray[Any, Any], shorter: int, reading: DecodeOptions) 
         return np.ascontiguousarray(resized.reshape(size[1], size[0], channels))
     if pixels.dtype == np.float64:
         return _resize_exactly(pixels, size)
-    # Pillow resizes no 16-bit colour: band by band in float32, which holds 16 bits, rounded at the end
+    # Pillow resizes no 16-bit color: band by band in float32, which holds 16 bits, rounded at the end
     bands = [
         Image.fromarray(np.ascontiguousarray(pixels[:, :, c], dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
         for c in range(channels)
@@ -187,7 +187,7 @@ def _resize(pixels: np.ndarray[Any, Any], shorter: int, reading: DecodeOptions) 
 
 
 def _resize_exactly(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """The same filter in float64, for 32-bit integers and float64, which Pillow would round to float32."""
+    """Resize with the same filter in float64: 32-bit integers and float64, which Pillow would round to float32."""
     across, down = _triangles(pixels.shape[1], size[0]), _triangles(pixels.shape[0], size[1])
     rows = np.stack([np.einsum("k,kwc->wc", weights, pixels[start : start + len(weights)]) for start, weights in down])
     columns = [np.einsum("k,hkc->hc", weights, rows[:, start : start + len(weights)]) for start, weights in across]
@@ -195,7 +195,7 @@ def _resize_exactly(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.n
 
 
 def _triangles(before: int, after: int) -> list[tuple[int, np.ndarray[Any, Any]]]:
-    """First input and normalized weights of every output of a triangle filter, as Pillow takes them."""
+    """Return first input and normalized weights of every output of a triangle filter, as Pillow takes them."""
     scale = before / after
     support = max(scale, 1.0)
     out = []

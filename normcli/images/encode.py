@@ -21,11 +21,11 @@ def png(pixels: Array, orientation: int = 1) -> bytes:
         orientation: EXIF orientation to note in the file.
 
     Raises:
-        MissingExtraError: 16-bit colour needs the [tiff] extra.
+        MissingExtraError: 16-bit color needs the [tiff] extra.
     """
     channels = pixels.shape[2]
     if pixels.dtype == np.uint16 and channels > 1:
-        imagecodecs = _codecs("16-bit colour PNG")[0]
+        imagecodecs = _codecs("16-bit color PNG")[0]
         data = bytes(imagecodecs.png_encode(np.ascontiguousarray(pixels), level=1))
     else:
         buffer = io.BytesIO()
@@ -37,7 +37,7 @@ def png(pixels: Array, orientation: int = 1) -> bytes:
 
 
 def _with_orientation(data: bytes, orientation: int) -> bytes:
-    """Put an eXIf chunk after the header: a TIFF with one tag."""
+    """Insert an eXIf chunk after the header: a TIFF with one tag."""
     exif = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 274, 3, 1, orientation, 0, 0)
     body = b"eXIf" + exif
     chunk = struct.pack(">I", len(exif)) + body + struct.pack(">I", zlib.crc32(body))

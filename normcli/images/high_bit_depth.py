@@ -1,6 +1,6 @@
-"""What Pillow would silently damage: 16-bit colour, multi-band, 32-bit and float colour.
+"""Images that Pillow would silently damage: 16-bit color, multi-band, 32-bit and float color.
 
-Read exactly by tifffile and imagecodecs (the `[tiff]` extra); without them such a file is refused, never
+Read exactly by tifffile and imagecodecs (the `[tiff]` extra); without them such a file fails, and is never
 read wrongly.
 """
 
@@ -24,7 +24,7 @@ _owed: list[None] = []
 
 
 def needed(data: bytes) -> str | None:
-    """Say "PNG", "TIFF" or "JPEG 2000" when only this module reads the image exactly, else None."""
+    """Return "PNG", "TIFF" or "JPEG 2000" when only this module reads the image exactly, else None."""
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         deep = len(data) > 25 and data[24] == 16 and data[25] in (2, 4, 6)  # RGB, LA, RGBA
         return "PNG" if deep else None
@@ -38,7 +38,7 @@ def needed(data: bytes) -> str | None:
 
 
 def _jpeg2000_is_deep(data: bytes) -> bool:
-    """Whether a codestream holds colour of more than 8 bits: its SIZ marker; Pillow keeps gray of 16."""
+    """Return whether a codestream has color of more than 8 bits, by its SIZ marker; Pillow keeps gray of 16."""
     at = data.find(b"\xff\x4f\xff\x51", 0, 1 << 16)
     if at < 0 or len(data) < at + 44:
         return False
@@ -70,12 +70,12 @@ def _has_alpha(data: bytes) -> bool:
 
 
 def first_directory(data: bytes, names: dict[int, str] = _TAGS) -> dict[str, tuple[int, ...]] | None:
-    """Short and long tags of a classic TIFF's first directory; None where it is damaged."""
+    """Return short and long tags of a classic TIFF's first directory; None where it is damaged."""
     order = "<" if data[:2] == b"II" else ">"
     try:
         (start,) = struct.unpack_from(order + "I", data, 4)
         (count,) = struct.unpack_from(order + "H", data, start)
-        found: dict[str, tuple[int, ...]] = {}
+        values: dict[str, tuple[int, ...]] = {}
         for entry in range(start + 2, start + 2 + 12 * count, 12):
             tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
             if tag not in names or kind not in (3, 4) or not 1 <= number <= 4096:
@@ -84,10 +84,10 @@ def first_directory(data: bytes, names: dict[int, str] = _TAGS) -> dict[str, tup
             at = entry + 8
             if number * size > 4:
                 (at,) = struct.unpack_from(order + "I", data, at)
-            found[names[tag]] = struct.unpack_from(f"{order}{number}{letter}", data, at)
+            values[names[tag]] = struct.unpack_from(f"{order}{number}{letter}", data, at)
     except struct.error:
         return None
-    return found
+    return values
 
 
 def decode(data: bytes, need: str, reading: DecodeOptions) -> Decoded:
@@ -100,11 +100,9 @@ def decode(data: bytes, need: str, reading: DecodeOptions) -> Decoded:
         import imagecodecs
         import tifffile
 
-        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong is said by our own errors
+        logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are reported by this module
     except ImportError:
-        what = (
-            f"{need} of 16-bit colour" if need != "TIFF" else "this TIFF (16-bit colour, multi-band, 32-bit or float)"
-        )
+        what = f"{need} of 16-bit color" if need != "TIFF" else "this TIFF (16-bit color, multi-band, 32-bit or float)"
         raise InputError("unsupported", f'{what} needs tifffile: pip install "normcli[tiff]"') from None
     if need == "PNG":
         width, height = struct.unpack(">II", data[16:24])
@@ -136,7 +134,7 @@ def decode(data: bytes, need: str, reading: DecodeOptions) -> Decoded:
 
 
 def _check_bands(page: Any, size: int, reading: DecodeOptions) -> None:
-    """Refuse what 65,535 claimed bands would take: 210 bytes can ask for 17 GB."""
+    """Reject more bands than the limit of pixels allows: 210 bytes can claim 17 GB."""
     values = page.imagewidth * page.imagelength * page.samplesperpixel
     if page.compression == 1 and values * page.bitspersample > 8 * size:
         raise InputError("truncated", f"truncated: {size} bytes for {values} values of {page.bitspersample} bits")

@@ -23,7 +23,7 @@ _mine = threading.local()
 
 
 class Header(NamedTuple):
-    """What the markers before the first scan say."""
+    """The contents of the markers before the first scan."""
 
     width: int
     height: int
@@ -36,12 +36,12 @@ class Header(NamedTuple):
 
 
 def version() -> str:
-    """Version of simplejpeg, or "absent"."""
+    """Return the version of simplejpeg, or "absent"."""
     return "absent" if simplejpeg is None else str(simplejpeg.__version__)
 
 
 def header(data: bytes) -> Header | None:
-    """Walk the markers up to the frame header; None where that is not possible.
+    """Parse the markers up to the frame header; None where that is not possible.
 
     Markers after the frame header are not looked at: APPn segments stand before it in practice.
     """
@@ -84,7 +84,7 @@ def header(data: bytes) -> Header | None:
 
 
 def _orientation(tiff: bytes) -> int:
-    """Tag 274 of the first directory of an EXIF block; 1 where it is absent or damaged."""
+    """Return tag 274 of the first directory of an EXIF block; 1 where it is absent or damaged."""
     order: Any = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None or len(tiff) < 14:
         return 1
@@ -98,7 +98,7 @@ def _orientation(tiff: bytes) -> int:
 
 
 def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
-    """Decode a gray or three-component 8-bit JPEG strictly, leniently where that fails.
+    """Decode a gray or three-component 8-bit JPEG strictly, or leniently where that fails.
 
     Returns:
         None for what Pillow should open: CMYK, 12-bit, no readable header, no simplejpeg here.

@@ -1,4 +1,4 @@
-"""Everything that Pillow reads exactly, and the modes that need care.
+"""Decoding by Pillow of everything that it reads exactly, and of the modes that need care.
 
 `convert("RGB")`, everybody's loader, clips or cuts 16-bit and I-mode images: it is never called on them.
 """
@@ -63,7 +63,7 @@ def _formats() -> list[str]:
 
 
 def _restrain(reading: DecodeOptions) -> None:
-    """Pillow's two process-wide switches: both can make a file be read otherwise than it should."""
+    """Set Pillow's two process-wide switches, which can change how a file is read."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     limit = max(MAX_PIXELS, reading.max_pixels)
     if Image.MAX_IMAGE_PIXELS is None or limit > Image.MAX_IMAGE_PIXELS:
@@ -80,13 +80,13 @@ def _unidentified(data: bytes) -> InputError:
 
 
 def _refuse_what_is_damaged(image: Image.Image) -> None:
-    """Refuse what Pillow would read otherwise than it is stored."""
+    """Reject images that Pillow would not read as they are stored."""
     if (tags := _tiff_tags(image)) is not None:
         samples = tags.get(_TIFF_SAMPLES, 1)
         if image.mode != "P" and samples > len(image.getbands()) and image.mode != "RGBX":
             raise InputError("unsupported", f'{samples} bands need tifffile: pip install "normcli[tiff]"')
     if image.format == "PPM" and image.mode == "RGB" and _ppm_maximum(image) > 255:
-        raise InputError("unsupported", "a 16-bit colour PPM; convert it to PNG or TIFF")
+        raise InputError("unsupported", "a 16-bit color PPM; convert it to PNG or TIFF")
 
 
 def _ppm_maximum(image: Image.Image) -> int:
@@ -117,7 +117,7 @@ def _notes(image: Image.Image) -> list[str]:
 
 
 def _avif_is_deep(image: Image.Image) -> bool:
-    """Whether an AVIF holds 10 or 12 bits, which libavif gives as 8: a bit of its av1C box."""
+    """Return whether an AVIF has 10 or 12 bits, which libavif returns as 8, by a bit of its av1C box."""
     file: Any = getattr(image, "fp", None)
     if file is None:
         return False
@@ -144,7 +144,7 @@ def _depth(image: Image.Image) -> int:
 
 
 def _pixels(image: Image.Image, reading: DecodeOptions) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-    """Pixels (H,W,C) and alpha (H,W) of a loaded image, by its mode."""
+    """Return pixels (H,W,C) and alpha (H,W) of a loaded image, by its mode."""
     mode = image.mode
     key = image.info.get("transparency")  # a gray level that counts as transparent; bytes for palettes
     if mode.startswith("I;16"):
@@ -178,7 +178,7 @@ def _pixels(image: Image.Image, reading: DecodeOptions) -> tuple[np.ndarray[Any,
 
 
 def _array(image: Image.Image) -> np.ndarray[Any, Any]:
-    """As `np.asarray`, which holds an image twice on its way: here no more than some rows of it."""
+    """Return `np.asarray(image)`, without a second copy of more than some rows on the way."""
     width, height = image.size
     if width * height <= _AT_ONCE:
         return np.asarray(image)
@@ -191,7 +191,7 @@ def _array(image: Image.Image) -> np.ndarray[Any, Any]:
 
 
 def _expand_palette(image: Image.Image, transparent: bool, reading: DecodeOptions) -> Image.Image:
-    """To RGB, or to gray where every used entry is gray; with alpha where an entry is transparent."""
+    """Expand to RGB, or to gray where every used entry is gray; with alpha where an entry is transparent."""
     expanded = image.convert("RGBA" if transparent else "RGB")
     if reading.color == "native":
         return expanded
@@ -203,7 +203,7 @@ def _expand_palette(image: Image.Image, transparent: bool, reading: DecodeOption
 
 
 def _tiff_tags(image: Image.Image) -> Any:
-    """Tags of a TIFF, None of all others; by name, since importing Pillow's class for it takes 5 ms."""
+    """Return the tags of a TIFF, None for all others; by name, since importing Pillow's class takes 5 ms."""
     return getattr(image, "tag_v2", None) if image.format == "TIFF" else None
 
 
@@ -215,7 +215,7 @@ def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
 
 
 def _integers(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Mode I: 16-bit PGM and PNG as uint16, signed TIFF in raw units."""
+    """Convert mode I: 16-bit PGM and PNG to uint16, signed TIFF to raw units."""
     array = np.asarray(image)[:, :, None]
     if (tags := _tiff_tags(image)) is not None:
         formats: Any = tags.get(_TIFF_FORMAT, (1,))

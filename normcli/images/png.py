@@ -22,12 +22,12 @@ from normcli.options.images import DecodeOptions
 log = logging.getLogger("normcli.images")
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-# signature and name of IHDR; width, height, depth, colour, three methods; checksum
+# signature and name of IHDR; width, height, depth, color, three methods; checksum
 _OPENING = struct.Struct(">16sIIBBBBBI")
 _HEADER = _OPENING.size  # signature and IHDR; the other chunks follow
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _CHUNK, _CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
-_CHANNELS = {0: 1, 2: 3}  # by colour type
+_CHANNELS = {0: 1, 2: 3}  # by color type
 # chunks that change neither pixels nor notes, with the lengths at which decoders agree on them
 _HARMLESS = {
     b"gAMA": (4,),
@@ -77,7 +77,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
 
 
 def plain(data: bytes) -> tuple[int, int, int] | None:
-    """Width, height and channels of a PNG that every decoder reads alike; None for all others.
+    """Return width, height and channels of a PNG that every decoder reads alike; None for all others.
 
     The checksums of the image data are left to the decoder.
     """
@@ -114,18 +114,18 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
 
 @lru_cache(maxsize=256)  # images of one size open with the same bytes
 def _opened(opening: bytes) -> tuple[int, int, int] | None:
-    """Width, height and channels, by the signature and the header, where they are sound and of a plain kind."""
+    """Return width, height and channels from a valid header of a plain kind, else None."""
     if len(opening) < _HEADER:
         return None
-    start, width, height, depth, colour, *rest, checksum = _OPENING.unpack(opening)
-    channels = _CHANNELS.get(colour)
+    start, width, height, depth, color, *rest, checksum = _OPENING.unpack(opening)
+    channels = _CHANNELS.get(color)
     if start != SIGNATURE + b"\0\0\0\rIHDR" or depth != 8 or any(rest) or not (channels and width and height):
         return None
     return (width, height, channels) if zlib.crc32(opening[12:29]) == checksum else None
 
 
 def _load(size: int) -> Callable[[bytes], Any] | None:
-    """Import imagecodecs once the images that wait for it have made up for the import."""
+    """Import imagecodecs once the number of images is worth the import."""
     global _decode, _tried, _waiting
     with _lock:
         _waiting += max(size, 10_000)
@@ -142,7 +142,7 @@ def _load(size: int) -> Callable[[bytes], Any] | None:
 
 
 def _before_fork() -> None:
-    """Load it once here, not once in every worker that is about to be made."""
+    """Import imagecodecs once here, not once in every worker that is started."""
     if _waiting and not _tried:
         _load(_PAYS)
 

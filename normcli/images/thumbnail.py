@@ -1,4 +1,4 @@
-"""Small pictures of decoded images, for a page to look at."""
+"""Thumbnails of decoded images, for the report."""
 
 import io
 from typing import Any
@@ -21,7 +21,7 @@ _UPRIGHT = {
 
 
 def thumbnail(unit: np.ndarray[Any, Any], orientation: int = 1) -> tuple[bytes, str, int, int]:
-    """Draw an image small.
+    """Draw a thumbnail.
 
     Args:
         unit: (H,W,C) floats; 0 is black, 1 white, what lies outside is clipped. Bands after the third are left out.

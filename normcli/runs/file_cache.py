@@ -56,7 +56,7 @@ _OF_THE_BYTES = frozenset(
             "not-an-image",
             "unsupported",
         ),
-        *("transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link", "hostile-name"),
+        *("transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link", "unsafe-name"),
         *("trailing-data", "not-an-archive", "not-an-array", "no-image-column"),
     }
 )

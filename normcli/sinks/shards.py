@@ -36,7 +36,7 @@ _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 
 
 @dataclass(frozen=True)
 class ShardSize:
-    """How much a shard holds: so many images, or so many bytes; at least one image.
+    """The size of a shard: a number of images, or of bytes; at least one image.
 
     >>> ShardSize.of("1000"), str(ShardSize.of("1.5GB"))
     (ShardSize(images=1000, bytes=None), '1500000000B')

@@ -39,7 +39,7 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
         InputError: the table cannot be read.
         UsageError: it has no column of paths.
     """
-    wanted = PathFilter(listing)
+    paths = PathFilter(listing)
     home = source.rpartition("/")[0]
     with Reader(source) as reader:
         text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -58,7 +58,7 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
                 continue
             if not is_remote(path) and not os.path.isabs(path):  # noqa: PTH117
                 path = f"{home}/{path}" if home else path
-            if wanted.excluded(path):
+            if paths.excluded(path):
                 yield Skipped(path, "excluded", "matches --exclude")
             else:
                 yield Item(path, FileBytes(path, listing.file_limit), None if label in (None, "") else str(label))
@@ -67,16 +67,16 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
 def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
     if asked is not None and asked in row:
         return asked
-    found = next((name for name in PATHS if name in row), None) if asked is None else None
-    if found is None:
+    column = next((name for name in PATHS if name in row), None) if asked is None else None
+    if column is None:
         columns = ", ".join(map(str, row)) or "none"
         what = f"no column {asked!r}" if asked else "no column of paths"
         raise UsageError(f"{source}: {what}; its columns are {columns[:200]} (-O column=NAME)")
-    return found
+    return column
 
 
 def _records(source: str, text: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """The rows of a CSV or TSV with a header, and their line numbers; a bad row as what is wrong with it."""
+    """Yield line numbers and rows of a CSV or TSV with a header; the message for a bad row."""
     rows = csv.reader(text, delimiter="\t" if source.lower().endswith(".tsv") else ",")
     header: list[str] | None = None
     while True:

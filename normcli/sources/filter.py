@@ -1,4 +1,4 @@
-"""Names inside sources: which are wanted, which are hostile."""
+"""Names inside sources: which are selected, and which are unsafe."""
 
 import re
 from collections.abc import Callable
@@ -18,18 +18,18 @@ _SUSPECT = re.compile(r"[\\:\0]")
 
 
 class PathFilter:
-    """Which paths are wanted: by suffix or `include`, and not by `exclude`."""
+    """Selects paths: by suffix or `include`, and not by `exclude`."""
 
     def __init__(self, listing: InputOptions) -> None:
         self._include = _compiled(listing.include_patterns)
         self._exclude = _compiled(listing.exclude_patterns)
 
     def excluded(self, path: str) -> bool:
-        """Say whether `exclude` names it."""
+        """Return whether `exclude` matches a path."""
         return self._exclude is not None and self._exclude(path) is not None
 
     def reject_reason(self, path: str, name: str) -> tuple[str, str] | None:
-        """Reason and message for a path that is not wanted."""
+        """Return reason and message for a path that is not selected; None for one that is."""
         if self._include is None:
             if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
                 return "not-an-image-name", "its suffix is not an image's (--include takes it)"
@@ -40,22 +40,22 @@ class PathFilter:
         return None
 
     def member(self, archive: str, name: str) -> Item | Skipped | str:
-        """What a member of an archive is to be: its key where it is wanted, else what to report of it."""
+        """Return the key of an archive's member that is selected, else the failed or skipped input to report."""
         if name.startswith("__MACOSX/") or "/__MACOSX/" in name:
-            return Skipped(f"{archive}/{name}", "macos-metadata", "what macOS adds to archives, not an image")
-        if hostile(name):
-            return failed_item(f"{archive}/{name}", "hostile-name", "its name leads out of the archive")
+            return Skipped(f"{archive}/{name}", "macos-metadata", "metadata that macOS adds to archives, not an image")
+        if is_unsafe(name):
+            return failed_item(f"{archive}/{name}", "unsafe-name", "its name leads out of the archive")
         while name.startswith("./"):
             name = name[2:]
         key = f"{archive}/{name}"
-        why_not = self.reject_reason(key, name[name.rfind("/") + 1 :])
-        return key if why_not is None else Skipped(key, *why_not)
+        rejected = self.reject_reason(key, name[name.rfind("/") + 1 :])
+        return key if rejected is None else Skipped(key, *rejected)
 
 
-def hostile(name: str) -> bool:
-    r"""Say whether a member's name is absolute, climbs out, or is none: nothing honest is called that.
+def is_unsafe(name: str) -> bool:
+    r"""Return whether a member's name is absolute, leads out of its archive, or is empty.
 
-    >>> [hostile(n) for n in ("a/b.jpg", "./a..b/c.jpg", "/etc/passwd", "a/../../b.png", "C:\\x.png", "a\0.png", "")]
+    >>> [is_unsafe(n) for n in ("a/b.jpg", "./a..b/c.jpg", "/etc/passwd", "a/../../b.png", "C:\\x.png", "a\0.png", "")]
     [False, False, True, True, True, True, True]
     """
     if name[:1] not in ("", "/") and ".." not in name and _SUSPECT.search(name) is None:
@@ -65,7 +65,7 @@ def hostile(name: str) -> bool:
 
 
 def folder_of(name: str) -> str | None:
-    """The folder that a member lies in, which is its class; None at the top.
+    """Return the folder of a member, which is its class; None at the top.
 
     >>> folder_of("./train/cat/1.jpg"), folder_of("1.jpg")
     ('train/cat', None)
@@ -76,7 +76,7 @@ def folder_of(name: str) -> str | None:
 
 
 def _compiled(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None] | None:
-    """One regular expression for globs: a pattern without / meets the name alone, ** any folders."""
+    """Return one regular expression for globs: a pattern without / matches the name alone, ** any folders."""
     if not patterns:
         return None
     alternatives = []

@@ -1,7 +1,7 @@
 """A folder of image files, local or remote, walked in sorted order; or one file.
 
 100,000 names took `os.scandir` 0.09 s where `Path.rglob` took 1.7 s and 70 MB. Only the names of one folder
-are held at a time.
+are in memory at a time.
 """
 
 import os
@@ -20,16 +20,16 @@ from normcli.storage.temp_files import PARTIAL
 def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     """Yield a file itself, or the images in and below a folder.
 
-    A file that is named is always tried; in folders the suffix or `include` decides. Hidden files and folders
-    count like all others.
+    A file that is given by name is always read; in folders the suffix or `include` decides. Hidden files and folders
+    are treated like all others.
     """
-    wanted = PathFilter(listing)
+    paths = PathFilter(listing)
     limit = listing.file_limit
     if storage.is_remote(source):
-        yield from _read_remote(source, wanted, limit)
+        yield from _read_remote(source, paths, limit)
         return
     if not os.path.isdir(source):  # noqa: PTH112
-        if wanted.excluded(source):
+        if paths.excluded(source):
             yield Skipped(source, "excluded", "matches --exclude")
         else:
             yield Item(source, FileBytes(source, limit), os.path.basename(os.path.dirname(source)) or None)  # noqa: PTH119, PTH120
@@ -41,11 +41,11 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     while stack:
         folder, label = stack.pop()
         if listing.follow_symlinks:
-            found = os.stat(folder)  # noqa: PTH116
-            if (found.st_dev, found.st_ino) in seen:
+            status = os.stat(folder)  # noqa: PTH116
+            if (status.st_dev, status.st_ino) in seen:
                 yield Skipped(folder, "link-loop", "the same folder was reached before")
                 continue
-            seen.add((found.st_dev, found.st_ino))
+            seen.add((status.st_dev, status.st_ino))
         try:
             files, folders, others = _names(folder, listing.follow_symlinks)
         except OSError as error:
@@ -54,17 +54,17 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
         above = os.path.join(folder, "")  # noqa: PTH118
         for file in files:
             path = above + file
-            why_not = _refused(wanted, path, file)
-            if why_not:
-                yield Skipped(path, *why_not)
+            rejected = _reject_reason(paths, path, file)
+            if rejected:
+                yield Skipped(path, *rejected)
             else:
                 yield Item(path, FileBytes(path, limit), label)
         for other, reason, message in others:
             path = os.path.join(folder, other)  # noqa: PTH118
             if reason == "folder-link":
                 yield Skipped(path, reason, message)
-            elif why_not := wanted.reject_reason(path, other):
-                yield Skipped(path, *why_not)
+            elif rejected := paths.reject_reason(path, other):
+                yield Skipped(path, *rejected)
             else:
                 yield failed_item(path, reason, message)
         for inner in reversed(folders):
@@ -73,13 +73,13 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
 
 
 def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[str, str, str]]]:
-    """Sorted names of files, of folders to walk, and of what is neither."""
+    """Return sorted names of files, of folders to walk, and of everything else."""
     files, folders, others = [], [], []
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             if name.endswith(PARTIAL):
-                continue  # an output of ours under way, or left by a run that was killed
+                continue  # an unfinished output of normcli, or left by a run that was killed
             kind = _kind(entry, follow)
             if kind is None:
                 files.append(name)
@@ -90,15 +90,15 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     return sorted(files), sorted(folders), sorted(others)
 
 
-def _refused(wanted: PathFilter, path: str, name: str) -> tuple[str, str] | None:
-    why_not = wanted.reject_reason(path, name)
-    if why_not and why_not[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet"):
+def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] | None:
+    rejected = paths.reject_reason(path, name)
+    if rejected and rejected[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet"):
         return "container", "an archive or table in a folder: name it as a SOURCE to read its members"
-    return why_not
+    return rejected
 
 
 def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
-    """None for a file, "folder" for a folder to walk, else why it is neither."""
+    """Return None for a file, "folder" for a folder to walk, else reason and message."""
     try:
         if entry.is_file():
             return None
@@ -113,12 +113,12 @@ def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
         return "unreadable", (error.strerror or str(error)).lower()
 
 
-def _read_remote(source: str, wanted: PathFilter, limit: int | None) -> Iterator[Item | Skipped]:
-    """As `read`, on a server. A folder's names are held while it is walked."""
+def _read_remote(source: str, paths: PathFilter, limit: int | None) -> Iterator[Item | Skipped]:
+    """Yield the items of a folder on a server, whose names are in memory while it is walked."""
     from normcli.storage import remote
 
     if not remote.is_folder(source):
-        if wanted.excluded(source):
+        if paths.excluded(source):
             yield Skipped(source, "excluded", "matches --exclude")
         else:
             yield Item(source, FileBytes(source, limit), source.rsplit("/", 2)[-2] or None)
@@ -133,8 +133,8 @@ def _read_remote(source: str, wanted: PathFilter, limit: int | None) -> Iterator
                 name = entry.path.rstrip("/").rpartition("/")[2]
                 if entry.folder:
                     inner.append((entry.path, name if folder == source else f"{label}/{name}"))
-                elif why_not := _refused(wanted, entry.path, name):
-                    yield Skipped(entry.path, *why_not)
+                elif rejected := _reject_reason(paths, entry.path, name):
+                    yield Skipped(entry.path, *rejected)
                 else:
                     yield Item(entry.path, FileBytes(entry.path, limit, entry.fingerprint), label)
         except InputError as error:
@@ -143,7 +143,7 @@ def _read_remote(source: str, wanted: PathFilter, limit: int | None) -> Iterator
 
 
 def size(source: str) -> int | None:
-    """Number of files in and below a folder, of any kind; None for what is no local folder.
+    """Return the number of files in and below a folder, of any kind; None for anything but a local folder.
 
     100,000 names take 0.1 s.
     """

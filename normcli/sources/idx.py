@@ -28,7 +28,7 @@ OPEN_OPTIONS = IdxOptions
 
 
 def read(source: str, listing: InputOptions, options: IdxOptions, *, names_only: bool = False) -> Items:
-    """Yield the images of an IDX file; classes come from the labels file beside it, where there is one.
+    """Yield the images of an IDX file; classes come from the labels file next to it, where there is one.
 
     Raises:
         InputError: not an IDX file, cut short, or not of images.
@@ -69,7 +69,7 @@ def _header(file: Reader | Stream) -> ArrayHeader:
 
 
 def labels_beside(source: str) -> str | None:
-    """The file of the classes: train-labels-idx1-ubyte beside train-images-idx3-ubyte; None where there is none."""
+    """Return the file of the classes, train-labels-idx1-ubyte for train-images-idx3-ubyte; None where there is none."""
     folder, slash, name = source.rpartition("/")
     other = name.replace("images", "labels").replace("idx3", "idx1")
     path = folder + slash + other
@@ -77,7 +77,7 @@ def labels_beside(source: str) -> str | None:
 
 
 def _labels(source: str, count: int) -> Any:
-    """The classes, where there are as many as images."""
+    """Return the classes, where there are as many as images."""
     path = labels_beside(source)
     if path is None:
         return None
@@ -86,5 +86,5 @@ def _labels(source: str, count: int) -> Any:
         array = _header(labels)
         if array.shape != (count,) or array.dtype not in ("|u1", "|i1"):
             return None
-        found = labels.at(array.start, count)
-    return found if len(found) == count else None
+        classes = labels.at(array.start, count)
+    return classes if len(classes) == count else None

@@ -27,7 +27,7 @@ _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
 
 
 class ArraySlice(NamedTuple):
-    """The recipe for one image of a stack: read its values, put channels last."""
+    """The loader of one image of a stack: reads its values, and puts channels last."""
 
     path: str
     offset: int
@@ -49,16 +49,16 @@ class ArraySlice(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the recipe itself takes."""
+        """Return how much memory the loader itself takes."""
         return 0 if self.held is None else len(self.held)
 
     def fingerprint(self) -> str:
-        """What changes with the image: the file's stamp and the place in it, or a checksum of what is held."""
+        """Return what changes with the image: the file's stamp and the offset, or a checksum of the bytes."""
         return f"{self.stamp}:{self.offset}" if self.held is None else str(zlib.crc32(self.held))
 
 
 class ArrayMember(NamedTuple):
-    """The recipe for one image that an archive holds as an .npy: read by `load`, put channels last."""
+    """The loader of one image that is an .npy in an archive: `load` reads it; channels are put last."""
 
     load: Any
     key: str
@@ -82,18 +82,18 @@ class ArrayMember(NamedTuple):
         return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, held)()
 
     def _axes(self, shape: tuple[int, ...]) -> str:
-        """A member holds one image, so three axes leave less to guess than those of a file."""
+        """Return the layout: a member holds one image, so three axes leave less to guess than those of a file."""
         if self.layout == "auto" and len(shape) == 3 and (shape[2] in _FEW) != (shape[0] in _FEW):
             return "hwc" if shape[2] in _FEW else "chw"
         return self.layout
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the recipe itself takes."""
+        """Return how much memory the loader itself takes."""
         return int(getattr(self.load, "memory_bytes", 0))
 
     def fingerprint(self) -> str:
-        """What changes with the image: that of its bytes."""
+        """Return what changes with the image: the fingerprint of its bytes."""
         return str(self.load.fingerprint())
 
 
@@ -144,7 +144,7 @@ def slice_images(
     labels: Any = None,
     limit: int | None = None,
 ) -> Iterator[Item]:
-    """One item for every image of an array; `read_bytes` gives the bytes where only the reader has them."""
+    """Yield one item for every image of an array; `read_bytes` returns the bytes where only the reader has them."""
     alone = not layout.startswith("n")
     shape = array.shape if alone else array.shape[1:]
     count = 1 if alone else array.shape[0]
@@ -167,7 +167,7 @@ def slice_images(
 
 
 def resolve_layout(source: str, array: ArrayHeader, layout: str) -> str:
-    """Settle the layout of an array.
+    """Return the layout of an array.
 
     Raises:
         InputError: of text or complex numbers, in Fortran order, or of too few axes.

@@ -10,7 +10,7 @@ from typing import Any
 from normcli.errors import InputError, MissingExtraError, UsageError
 from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
-from normcli.sources.filter import hostile
+from normcli.sources.filter import is_unsafe
 from normcli.sources.item import Item, Items, failed_item
 from normcli.storage.byte_sources import FileBytes, InMemory
 from normcli.storage.reader import Reader
@@ -32,7 +32,7 @@ OPEN_OPTIONS = ParquetOptions
 
 
 def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_only: bool = False) -> Items:
-    """Yield the image of every row; a row that only names a file is read beside the table.
+    """Yield the image of every row; a row that only names a file stands for that file, next to the table.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -43,8 +43,8 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
     number = 0
     with Reader(source) as reader:
         try:
-            # Without a buffer size pyarrow holds whole row groups: 500 MB on the Hub. With one it believes a page that
-            # claims 2 GiB and takes them, which a small file cannot need.
+            # Without a buffer size pyarrow holds whole row groups: 500 MB on the Hub. With one it allocates the
+            # 2 GiB that a page may claim, which a small file cannot need.
             buffer = _BUFFER if reader.size > _SMALL_FILE else 0
             table = parquet.ParquetFile(reader.file(), buffer_size=buffer, pre_buffer=False)
             column = _column(source, table.schema_arrow, options.column)
@@ -55,8 +55,8 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
                 for i in range(table.metadata.num_rows):
                     yield Item(f"{source}/{i:0{width}d}", InMemory(b""))
                 return
-            wanted = [column] if label is None else [column, label]
-            for batch in table.iter_batches(_ROWS, columns=wanted, use_threads=False):
+            columns = [column] if label is None else [column, label]
+            for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
                 images = batch.column(column)
                 labels = None if label is None else batch.column(label)
                 for i in range(len(batch)):
@@ -79,8 +79,8 @@ def _item(key: str, source: str, value: Any, listing: InputOptions) -> Item:
             return failed_item(key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-size)")
         return Item(key, InMemory(data))
     if isinstance(path, str) and path:
-        if hostile(path):
-            return failed_item(key, "hostile-name", "it names a file outside the table's folder")
+        if is_unsafe(path):
+            return failed_item(key, "unsafe-name", "it names a file outside the table's folder")
         return Item(key, FileBytes(f"{source.rpartition('/')[0] or '.'}/{path}", limit))
     return failed_item(key, "empty", "neither bytes nor a path in this row")
 
@@ -113,7 +113,7 @@ def _column(source: str, schema: Any, asked: str | None) -> str:
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str] | None:
-    """Names of the classes, from what the datasets library writes beside the schema."""
+    """Return the names of the classes, from the metadata that the datasets library writes."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         names = features[label]["names"]
@@ -131,7 +131,7 @@ def _named(value: Any, names: list[str] | None) -> str | None:
 
 
 def parquet_modules() -> tuple[Any, Any]:
-    """Give pyarrow and pyarrow.parquet.
+    """Import pyarrow and pyarrow.parquet.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

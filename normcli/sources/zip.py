@@ -1,7 +1,7 @@
 """Zip archives: the central directory is walked, each member is read and inflated in the worker.
 
-`zipfile` holds 500 bytes for every member and believes the sizes that are claimed; here 46-odd bytes of the
-directory are looked at one after the other, and what is counted is what comes out.
+`zipfile` takes 500 bytes of memory for every member and trusts the sizes that are claimed; here the entries of the
+directory are read one after the other, and the limits apply to the bytes that come out.
 """
 
 import struct
@@ -39,7 +39,7 @@ class ZipEntry(NamedTuple):
 
 
 class ZipMember(NamedTuple):
-    """The recipe for one member: read it, inflate it with a bound, check it."""
+    """The loader of one member: reads it, inflates it within a limit, verifies it."""
 
     path: str
     at: int
@@ -68,12 +68,12 @@ class ZipMember(NamedTuple):
         return out
 
     def fingerprint(self) -> str:
-        """What changes with the member: size and checksum."""
+        """Return what changes with the member: size and checksum."""
         return f"{self.size}:{self.checksum}"
 
 
 def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
-    """Inflate at most what is allowed, whatever is claimed: the claim is checked, never trusted."""
+    """Inflate at most the allowed size; the claimed size is verified, never trusted."""
     allowed = min(limit, max(_HARMLESS, BOMB_RATIO * len(data)))
     inflater = zlib.decompressobj(-15)
     try:
@@ -95,28 +95,28 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     Raises:
         InputError: the archive cannot be read, is no zip, or its directory is cut short.
     """
-    wanted = PathFilter(listing)
+    paths = PathFilter(listing)
     limit = listing.file_limit or _LARGEST_MEMBER
     with Reader(source) as reader:
         start, size, count, shift = _directory(reader)
         overlapping = _Overlaps(reader, start, size, shift)
-        found = 0
+        listed = 0
         for entry in _walk_directory(reader, start, size, shift):
-            found += 1
+            listed += 1
             overlaps = overlapping(entry)
             if entry.name.endswith("/"):
                 continue
-            key = wanted.member(source, entry.name)
+            key = paths.member(source, entry.name)
             if not isinstance(key, str):
                 yield key
-            elif why_not := _unreadable(entry, limit, overlaps):
-                yield failed_item(key, *why_not)
+            elif problem := _problem(entry, limit, overlaps):
+                yield failed_item(key, *problem)
             else:
                 sizes = entry.packed, entry.size, entry.checksum
                 load = ZipMember(source, entry.at, entry.method, *sizes, entry.raw, limit, reader.stamp)
                 yield Item(key, load, folder_of(entry.name))
-        if found != count:
-            raise InputError("damaged", f"the archive says {count} members and lists {found}")
+        if listed != count:
+            raise InputError("damaged", f"the archive says {count} members and lists {listed}")
 
 
 def walk_directory(reader: Reader) -> Iterator[ZipEntry]:
@@ -129,9 +129,9 @@ def walk_directory(reader: Reader) -> Iterator[ZipEntry]:
     yield from _walk_directory(reader, start, size, shift)
 
 
-def _unreadable(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] | None:
+def _problem(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] | None:
     if overlaps:
-        return "damaged", "it lies where another member lies: a damaged archive, or a bomb"
+        return "damaged", "it overlaps another member: a damaged archive, or a bomb"
     if entry.flags & 0x2041:
         return "unsupported", "encrypted"
     if entry.method not in (0, 8):
@@ -146,7 +146,7 @@ def _unreadable(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] 
 
 
 def _directory(reader: Reader) -> tuple[int, int, int, int]:
-    """Offset, size and count of the central directory, and what lies before the archive (a program, say)."""
+    """Return offset, size and count of the central directory, and the bytes before the archive (of a program, say)."""
     tail_size = min(reader.size, 22 + 65535)
     tail = reader.at(reader.size - tail_size, tail_size)
     at = tail.rfind(_END)
@@ -199,7 +199,7 @@ def _walk_directory(reader: Reader, start: int, size: int, shift: int) -> Iterat
 
 
 def _wide(extra: bytes, *values: int) -> tuple[int, int, int]:
-    """Size, packed size and offset, from the zip64 field where they do not fit 32 bits."""
+    """Return size, packed size and offset, from the zip64 field where they do not fit 32 bits."""
     wide = list(values)
     at = 0
     while at + 4 <= len(extra):
@@ -216,9 +216,9 @@ def _wide(extra: bytes, *values: int) -> tuple[int, int, int]:
 
 
 class _Overlaps:
-    """Tells members that lie over another: one compressed heap seen through a thousand windows is a bomb.
+    """Finds members that overlap others: one compressed block that a thousand members share is a bomb.
 
-    Archives list their members in the order they lie in; only where one does not are all places gathered,
+    Archives list their members in the order of their offsets; only where one does not are all offsets collected,
     16 bytes a member.
     """
 

@@ -204,12 +204,12 @@ def _lines() -> list[bytes]:
 def _names(data: bytes, path: Path) -> None:
     """A source as the command line gives it, up to where files would be opened."""
     from normcli.sources import container, expand
-    from normcli.sources.filter import folder_of, hostile
+    from normcli.sources.filter import folder_of, is_unsafe
     from normcli.storage import path_fields
 
     text = data.decode("utf-8", "surrogateescape")
     for name in islice(expand(text.replace("\0", "")), 100):
-        container(name), hostile(name), folder_of(name), path_fields(name)
+        container(name), is_unsafe(name), folder_of(name), path_fields(name)
 
 
 # tensors
