@@ -109,14 +109,15 @@ def _options() -> Iterator[str]:
         yield ""
         yield "| option | value | default | meaning |"
         yield "|---|---|---|---|"
-        for f in sorted(fields(group), key=lambda f: PANELS.index(panel_of(group, f))):
+        shown = [f for f in fields(group) if info_of(f).cli]
+        for f in sorted(shown, key=lambda f: PANELS.index(panel_of(group, f))):
             info = info_of(f)
-            if info.cli:
-                choices = choices_of(group).get(f.name)
-                value = "\\|".join(choices) if choices else (info.metavar or "").replace("|", "\\|")
-                default = "" if f.default in (None, False, (), "") else f"`{f.default}`"
-                flags = " ".join(f"`{flag}`" for flag in flags_of(f))
-                yield f"| {flags} | {value} | {default} | {info.help.replace('|', chr(92) + '|')} |"
+            choices = choices_of(group).get(f.name)
+            value = "|".join(choices) if choices else info.metavar or ""
+            default = "" if f.default in (None, False, ()) else f"`{f.default}`"
+            flags = " ".join(f"`{flag}`" for flag in flags_of(f))
+            cells = [flags, *(cell.replace("|", "\\|") for cell in (value, default, info.help))]
+            yield f"| {' | '.join(cells)} |"
 
 
 def _paragraphs(text: str | None) -> list[str]:

@@ -66,9 +66,9 @@ class DecodeOptions(Options):
     panel = "Decoding"
 
     color: Color = option(
-        "Convert images to a color mode. auto: keep the channels of each file, with palettes expanded and gray counted "
-        "as R = G = B next to RGB; rgb: gray and RGB as three channels, fail others; gray: one channel by "
-        "ITU-R 601-2; native: channels as stored, palettes as indices.",
+        "Convert images to a color mode. auto: keep the channels of each file, with palettes expanded, and count gray "
+        "as R = G = B where there are RGB images; rgb: gray and RGB as three channels, fail others; gray: one channel "
+        "(ITU-R 601-2); native: as auto, but fail a mix of gray and RGB.",
         "auto",
     )
     alpha: str = option(
