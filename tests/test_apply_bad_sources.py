@@ -27,7 +27,7 @@ NAMES = {
     "twice by dots": [b"a.png", b"./a.png", b"a//b.png", b"a/./b.png"],
     "the manifest": [b"normcli.json", b"normcli.json.png", b"stats.json.png", b"index.csv.png"],
     "our folder": [WORK.encode() + b"/x.png"],
-    "our folder by dots": [b"./" + WORK.encode() + b"/journal-0.png"],
+    "our folder by dots": [b"./" + WORK.encode() + b"/checkpoint-0.png"],
     "a shard": [b"shard-000000.tar.png", b"shard-000000.tar/x.png"],
     "the stack": [b"stack.npy.png", b"stack.npy/x.png"],
     "long": [b"y" * 300 + b".png", b"z" * 300 + b"/a.png"],

@@ -163,7 +163,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, photos: Path) -> No
     assert normcli.apply(photos, tmp_path / "out", scheme="unit", resume=True)["images"] == 40
 
 
-def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path) -> None:
+def test_a_torn_checkpoint_is_believed_up_to_the_tear(tmp_path: Path, photos: Path) -> None:
     normcli.apply(photos, tmp_path / "plain", scheme="unit")
     undisturbed = tree(tmp_path / "plain")
     out = tmp_path / "out"
@@ -176,18 +176,18 @@ def test_a_torn_journal_is_believed_up_to_the_tear(tmp_path: Path, photos: Path)
         patch.setattr(ApplyCheckpoint, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             normcli.apply(photos, out, scheme="unit")
-    journal = out / WORK / "journal-0"
-    whole = journal.read_bytes()
+    log = out / WORK / "checkpoint-0"
+    whole = log.read_bytes()
     for cut in range(0, len(whole), 997):
         for damaged in (whole[:cut], whole[:cut] + b"#" + whole[cut + 1 :]):
-            for old in (out / WORK).glob("journal-*"):
+            for old in (out / WORK).glob("checkpoint-*"):
                 old.unlink()
-            journal.parent.mkdir(exist_ok=True)
-            journal.write_bytes(damaged)
+            log.parent.mkdir(exist_ok=True)
+            log.write_bytes(damaged)
             normcli.apply(photos, out, scheme="unit", resume=True)
             assert tree(out) == undisturbed
             (out / "normcli.json").unlink()
-            journal.parent.mkdir(exist_ok=True)
+            log.parent.mkdir(exist_ok=True)
 
 
 def test_killed_while_the_statistics_are_written(tmp_path: Path, photos: Path) -> None:

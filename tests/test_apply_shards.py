@@ -228,11 +228,11 @@ def test_batches_of_skipped_files_between_images(sink: str, tmp_path: Path) -> N
 
 def test_a_piece_is_called_by_its_first_image() -> None:
     from normcli.runs.map_batch import Task, piece_name
-    from normcli.runs.names import NamedItem
-    from normcli.sources import Item, Skipped
+    from normcli.sources import Skipped
 
-    skip, image = Task(Skipped("a", "b", "c")), NamedItem(Item("k", lambda: b""), "n")
-    assert piece_name([skip, Task(image, 7), Task(image, 8), skip]) == "file-piece-7"
+    skip = Skipped("a", "b", "c")
+    seven, eight = (Task("k", lambda: b"", None, "n", row) for row in (7, 8))
+    assert piece_name([skip, seven, eight, skip]) == "file-piece-7"
 
 
 def test_shards_by_bytes_stay_below_them(sink: str, photos: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import normcli
 from normcli.errors import OutputError, RemoteError
-from normcli.runs.apply_checkpoint import ApplyCheckpoint
+from normcli.runs.checkpoint import CheckpointLog
 from tests.support import needs
 from tests.support.command import APPLY, ENVIRONMENT, Run
 from tests.support.images import encoded, photograph
@@ -53,21 +53,21 @@ class Killed(BaseException):
 
 
 def stopped_after(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run die once so many lines are in its journal; in this process, so that the moment is exact."""
-    written = ApplyCheckpoint._write
+    """Let a run die once so many lines are in its checkpoint; in this process, so that the moment is exact."""
+    written = CheckpointLog.append
     count = 0
 
-    def write(self: ApplyCheckpoint, record: dict[str, Any]) -> None:
+    def write(self: CheckpointLog, record: dict[str, Any]) -> None:
         nonlocal count
         count += 1
         if count > records:
             raise Killed
         written(self, record)
 
-    monkeypatch.setattr(ApplyCheckpoint, "_write", write)
+    monkeypatch.setattr(CheckpointLog, "append", write)
 
 
-def test_stopped_after_every_line_of_the_journal(sink: str, photos: Path, tmp_path: Path) -> None:
+def test_stopped_after_every_line_of_the_checkpoint(sink: str, photos: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
     normcli.apply(photos, tmp_path / "plain", **settings)
     undisturbed = tree(tmp_path / "plain")

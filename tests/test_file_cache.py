@@ -1,4 +1,4 @@
-"""An update by the ledger gives what a fresh run gives, bit for bit, whatever happened to the files in between."""
+"""An incremental run gives what a fresh run gives, bit for bit, whatever happened to the files in between."""
 
 import os
 import random
@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from normcli.runs.stats_output import cache_path
 from PIL import Image
 
 import normcli
 from normcli.runs.file_cache import Changes
-from normcli.runs.file_cache_format import beside
 from normcli.storage import files, versions
 from tests.support import needs, packing
 from tests.support.images import encoded, photograph
-from tests.support.incremental import first, updated
+from tests.support.incremental import content, first, updated
 
 pytestmark = pytest.mark.usefixtures("files_of_long_ago")
 
@@ -41,7 +41,7 @@ def test_an_update_is_a_fresh_run(name: str, mixed: Path, tmp_path: Path) -> Non
     options = SETTINGS[name]
     place = tmp_path / "s.json"
     plain = normcli.stats(mixed, **options)
-    assert first(mixed, place, **options).to_json() == plain.to_json(), "a ledger changes no bit"
+    assert first(mixed, place, **options).to_json() == plain.to_json(), "a cache changes no bit"
     _, changes = updated(mixed, place, **options)
     assert changes == Changes(18, 0, 0, 0, 0)
     (mixed / "cat" / "0.jpg").unlink()
@@ -83,7 +83,7 @@ def test_random_changes_many_times_over(mixed: Path, tmp_path: Path) -> None:
         updated(mixed, place, by="folder")
 
 
-def test_extremes_that_vanish_come_back_from_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extremes_that_vanish_come_back_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("normcli.tally.floats._KEPT_EXTREMES", 4)
     root = tmp_path / "floats"
     root.mkdir()
@@ -96,7 +96,7 @@ def test_extremes_that_vanish_come_back_from_the_ledger(tmp_path: Path, monkeypa
         summary, changes = updated(root, place)
         assert changes.gone == 1
     assert (summary.min, summary.max) == ([-3.0], [3.0])
-    # merge --minus has no ledger to look in: there the range is not known any more
+    # merge --minus has no cache to look in: there the range is not known any more
     assert (normcli.stats(root) + normcli.stats(root / "03.tif") - normcli.stats(root)).images == 1
 
 
@@ -133,7 +133,7 @@ def test_a_file_too_young_to_tell_is_read_again(folder: Path, tmp_path: Path, mo
     first(folder, place)
     assert updated(folder, place)[1] == Changes(0, 0, 0, 0, 12)
     monkeypatch.setattr(versions, "RECENT", 0)
-    assert updated(folder, place)[1].again == 12, "what the ledger could not tell then it cannot tell now"
+    assert updated(folder, place)[1].again == 12, "what the cache could not tell then it cannot tell now"
     assert updated(folder, place)[1].kept == 12
     os.utime(folder / "cat" / "0.jpg", ns=(4 * 10**18, 4 * 10**18))  # dated in the future
     updated(folder, place)
@@ -237,10 +237,10 @@ def test_everything_gone_is_no_input(folder: Path, tmp_path: Path) -> None:
     first(folder, place)
     for path in packing.files_of(folder):
         path.unlink()
-    before = beside(place).read_bytes()
+    before = content(cache_path(place))
     with pytest.raises(normcli.errors.NoInputError):
-        normcli.stats(folder, update=place, ledger=beside(place))
-    assert beside(place).read_bytes() == before
+        normcli.stats(folder, output=place, incremental=True)
+    assert content(cache_path(place)) == before
 
 
 def test_ten_thousand_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,8 +256,8 @@ def test_ten_thousand_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     reads: list[str] = []
     read = files.read
     monkeypatch.setattr(files, "read", lambda path, **o: reads.append(str(path)) or read(path, **o))
-    told: list[Changes] = []
-    summary = normcli.stats(root, update=place, on_update=told.append)
-    assert told == [Changes(9980, 0, 0, 20, 0)]
+    changes: list[Changes] = []
+    summary = normcli.stats(root, output=place, incremental=True, on_update=changes.append)
+    assert changes == [Changes(9980, 0, 0, 20, 0)]
     assert [path for path in reads if path.endswith(".png")] == [], "nothing changed: no image is read"
     assert summary.to_json() == normcli.stats(root).to_json()

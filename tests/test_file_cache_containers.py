@@ -1,4 +1,4 @@
-"""A container is one unit of a ledger: not opened while it is unchanged, rescanned whole when it changed."""
+"""A container is one entry of a file cache: not opened while it is unchanged, rescanned whole when it changed."""
 
 import os
 import tarfile
@@ -10,7 +10,6 @@ import pytest
 
 import normcli
 from normcli.runs.file_cache import Changes
-from normcli.runs.file_cache_format import beside
 from tests.support import needs, packing
 from tests.support.images import encoded, photograph
 from tests.support.incremental import first, updated
@@ -26,26 +25,27 @@ def test_a_container_that_did_not_change_is_not_opened(
     out.mkdir()
     (mixed / "empty.png").unlink()  # a row of parquet without bytes names a file, which changes on its own
     sources = [str(path) for path in packing.ROWS[row][1](mixed, out)]
-    told: list[Changes] = []
-    first_run = normcli.stats(sources, ledger=beside(place), group_by="folder")
-    first_run.save(place)
+    found: list[Changes] = []
+    first_run = normcli.stats(sources, output=place, incremental=True, group_by="folder")
     with monkeypatch.context() as patched:
 
         def unopened(*_: Any) -> None:
             raise AssertionError("a container was opened")
 
         patched.setattr("normcli.storage.reader.Reader.__init__", unopened)
-        again = normcli.stats(sources, update=place, on_update=told.append, group_by="folder")
-    assert told == [Changes(len(sources), 0, 0, 0, 0)]
+        again = normcli.stats(sources, output=place, incremental=True, on_update=found.append, group_by="folder")
+    assert found == [Changes(len(sources), 0, 0, 0, 0)]
     assert again.to_json() == first_run.to_json()
     (mixed / "cat" / "0.jpg").unlink()
     packing.ROWS[row][1](mixed, out)
-    again = normcli.stats(sources, update=place, on_update=told.append, group_by="folder")
-    assert told[1].changed == len(sources) and told[1].kept == 0
+    again = normcli.stats(sources, output=place, incremental=True, on_update=found.append, group_by="folder")
+    assert found[1].changed == len(sources) and found[1].kept == 0
     assert again.to_json() == normcli.stats(sources, group_by="folder").to_json()
     with monkeypatch.context() as patched:  # which members are taken is part of it
-        other = normcli.stats(sources, update=place, exclude="*.png", on_update=told.append, group_by="folder")
-    assert told[2].kept == 0
+        other = normcli.stats(
+            sources, output=place, incremental=True, exclude="*.png", on_update=found.append, group_by="folder"
+        )
+    assert found[2].kept == 0
     assert other.to_json() == normcli.stats(sources, exclude="*.png", group_by="folder").to_json()
 
 
@@ -56,14 +56,13 @@ def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
     np.save(out / "stack.npy", np.stack([photograph(seed=seed) for seed in range(5)]))
     (out / "none.tar").write_bytes(bytes(10240))
     sources = [str(mixed / "dog"), str(archive), str(out / "stack.npy"), str(out / "none.tar")]
-    summary = normcli.stats(sources, ledger=beside(place))
-    summary.save(place)
-    told: list[Changes] = []
+    normcli.stats(sources, output=place, incremental=True)
+    found: list[Changes] = []
     for change in (lambda: None, archive.unlink, lambda: (out / "none.tar").unlink()):
         change()
-        again = normcli.stats(sources, update=place, on_update=told.append)
+        again = normcli.stats(sources, output=place, incremental=True, on_update=found.append)
         assert again.to_json() == normcli.stats(sources).to_json()
-    assert [changes.kept for changes in told] == [11, 10, 9]
+    assert [changes.kept for changes in found] == [11, 10, 9]
 
 
 def test_a_table_that_names_files_does_not_hide_their_changes(folder: Path, tmp_path: Path) -> None:
@@ -84,10 +83,10 @@ def test_labels_beside_an_idx_file_belong_to_it(tmp_path: Path) -> None:
     images, labels = tmp_path / "t-images-idx3-ubyte", tmp_path / "t-labels-idx1-ubyte"
     images.write_bytes(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (6, 4, 4)) + bytes(range(96)))
     labels.write_bytes(bytes([0, 0, 8, 1]) + (6).to_bytes(4, "big") + bytes([1, 2, 1, 2, 1, 2]))
-    first(images, place, by="folder")
-    assert updated(images, place, by="folder")[1].kept == 1
+    first(images, place, group_by="folder")
+    assert updated(images, place, group_by="folder")[1].kept == 1
     labels.write_bytes(labels.read_bytes()[:-1] + bytes([7]))
-    assert "7" in updated(images, place, by="folder")[0].groups
+    assert "7" in updated(images, place, group_by="folder")[0].groups
 
 
 def test_tar_members_renamed_inside(folder: Path, tmp_path: Path) -> None:

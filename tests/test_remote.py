@@ -9,6 +9,7 @@ import pytest
 
 import normcli
 from normcli.errors import MissingExtraError, NormcliError, RemoteError, UsageError
+from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.storage import remote
 from tests.support import needs, packing
 from tests.support.command import Run
@@ -55,17 +56,19 @@ def test_300_photographs_have_one_state(row: str, bucket: Any, shared_data: Path
         assert normcli.stats(sources, engine=engine, workers=2).to_json() == plain, engine
 
 
-def test_s3_with_a_journal_reads_nothing_again(
+def test_s3_with_a_checkpoint_reads_nothing_again(
     bucket: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(bucket, folder, "journal")
-    first = normcli.stats("s3://photos/journal", resume=tmp_path / "j")
+    upload(bucket, folder, "checkpoint")
+    monkeypatch.setattr(StatsCheckpoint, "remove", StatsCheckpoint.close)
+    options: dict[str, Any] = {"output": tmp_path / "s.json", "resume": True, "force": True}
+    first = normcli.stats("s3://photos/checkpoint", **options)
 
     def unread(*_: Any) -> bytes:
         raise AssertionError("an object was read again")
 
     monkeypatch.setattr(remote, "read", unread)
-    assert normcli.stats("s3://photos/journal", resume=tmp_path / "j").to_json() == first.to_json()
+    assert normcli.stats("s3://photos/checkpoint", **options).to_json() == first.to_json()
 
 
 def test_a_bucket_that_is_not_there_is_one_line(bucket: Any, run: Run) -> None:
@@ -151,23 +154,23 @@ def test_errors_before_any_reading(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_update_from_s3_reads_what_changed(
     bucket: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    upload(bucket, folder, "ledger")
+    upload(bucket, folder, "cached")
     (archive,) = packing.tar(folder / "cat", tmp_path)
-    bucket.upload_file(str(archive), "photos", "ledger.tar")
-    sources = ["s3://photos/ledger", "s3://photos/ledger.tar"]
+    bucket.upload_file(str(archive), "photos", "cached.tar")
+    sources = ["s3://photos/cached", "s3://photos/cached.tar"]
     place = tmp_path / "s.json"
-    normcli.stats(sources, ledger=f"{place}.ledger").save(place)
+    normcli.stats(sources, output=place, incremental=True)
     reads: list[str] = []
     read = remote.read
     monkeypatch.setattr(remote, "read", lambda path, limit: reads.append(path) or read(path, limit))
     told: list[Any] = []
-    normcli.stats(sources, update=place, on_update=told.append)
+    normcli.stats(sources, output=place, incremental=True, on_update=told.append)
     assert (reads, told[0].kept) == ([], 13)
     (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
-    upload(bucket, folder, "ledger")  # what has the same bytes has the same ETag
-    bucket.delete_object(Bucket="photos", Key="ledger/dog/2.jpg")
-    updated = normcli.stats(sources, update=place, on_update=told.append)
-    assert reads == ["s3://photos/ledger/cat/0.jpg"]
+    upload(bucket, folder, "cached")  # what has the same bytes has the same ETag
+    bucket.delete_object(Bucket="photos", Key="cached/dog/2.jpg")
+    updated = normcli.stats(sources, output=place, incremental=True, on_update=told.append)
+    assert reads == ["s3://photos/cached/cat/0.jpg"]
     assert told[1][:4] == (11, 0, 1, 1)
     assert updated.to_json() == normcli.stats(sources).to_json()
 
@@ -179,16 +182,16 @@ def test_an_update_over_http_goes_by_what_the_server_tells(
     url, handler = server
     handler.tells = header
     place = tmp_path / "s.json"
-    normcli.stats(f"{url}/images/", ledger=f"{place}.ledger").save(place)
+    normcli.stats(f"{url}/images/", output=place, incremental=True)
     (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
     told: list[Any] = []
-    updated = normcli.stats(f"{url}/images/", update=place, on_update=told.append)
+    updated = normcli.stats(f"{url}/images/", output=place, incremental=True, on_update=told.append)
     assert told[0][:4] == (11, 0, 1, 0)
     assert updated.to_json() == normcli.stats(folder).to_json()
 
 
-def test_a_server_that_tells_no_version_cannot_have_a_ledger(server: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_server_that_gives_no_version_cannot_be_cached(server: Any, folder: Path, tmp_path: Path) -> None:
     url, _ = server
-    with pytest.raises(UsageError, match="tells no version of it"):
-        normcli.stats(f"{url}/images/", ledger=tmp_path / "l")
-    assert not (tmp_path / "l").exists()
+    with pytest.raises(UsageError, match="sends no version"):
+        normcli.stats(f"{url}/images/", output=tmp_path / "s.json", incremental=True)
+    assert not (tmp_path / "s.json.cache").exists()

@@ -1,4 +1,4 @@
-"""A killed run goes on: whatever the moment, whatever is left of the journal, the same bytes come out."""
+"""A killed run resumes: whatever the moment, whatever is left of the checkpoint, the same bytes come out."""
 
 import json
 import os
@@ -13,31 +13,45 @@ import pytest
 import normcli
 from normcli.errors import NormcliError, UsageError
 from normcli.runs import stats_checkpoint
+from normcli.runs.batches import Batching
+from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.storage import files
 from tests.support import packing
 from tests.support.command import ROOT, Run
 from tests.support.images import encoded, photograph
 
-# the command, with a line in the journal every 20 ms of work in place of every second, each told on stderr
-COMMAND = """
+# a run with a line in the checkpoint every 20 ms of work in place of every second, each told on stderr
+PREPARED = """
 import sys
 from normcli.runs import stats_checkpoint
+from normcli.runs.batches import Batching
+from normcli.runs.stats_checkpoint import StatsCheckpoint
+from normcli.runs.checkpoint import CheckpointLog
 stats_checkpoint._SECONDS = 0.02
-append = stats_checkpoint.StatsCheckpoint._append
-def told(self, line):
+append = CheckpointLog.append
+def append_and_tell(self, line):
     append(self, line)
     sys.stderr.write("line\\n")
     sys.stderr.flush()
-stats_checkpoint.StatsCheckpoint._append = told
+CheckpointLog.append = append_and_tell
+"""
+COMMAND = f"""{PREPARED}
 from normcli.cli.main import run
-sys.exit(run(sys.argv[1:]))
+sys.exit(run(["stats", sys.argv[1], "-o", sys.argv[2], "--resume", "-q", "--engine", "threads", "-j", "1"]))
+"""
+PYTHON = f"""{PREPARED}
+import normcli
+summary = normcli.stats(sys.argv[1], output=sys.argv[2], resume=True, engine="threads", workers=1)
+sys.exit(3 if summary.failed else 0)
 """
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line for every batch of two images; and the checkpoint stays when the run is complete."""
     monkeypatch.setattr(stats_checkpoint, "_SECONDS", 0.0)
-    monkeypatch.setattr("normcli.runs.batches._LARGEST", 2)
+    monkeypatch.setattr("normcli.runs.stats.BATCHING", Batching(seconds=0.02, most_items=2))
+    monkeypatch.setattr(StatsCheckpoint, "remove", StatsCheckpoint.close)
 
 
 @pytest.fixture
@@ -55,6 +69,14 @@ def counted(source: Path, **options: Any) -> tuple[str, list[Any]]:
     failures: list[Any] = []
     summary = normcli.stats(source, on_failure=failures.append, **options)
     return summary.to_json(), failures
+
+
+def resumed(source: Path, checkpoint: Path) -> tuple[str, list[Any]]:
+    """A run that takes up a checkpoint."""
+    output = checkpoint.with_suffix("")
+    result = counted(source, output=output, resume=True, force=True, engine="serial")
+    assert output.read_text() == result[0]
+    return result
 
 
 class Reads:
@@ -78,16 +100,15 @@ class Reads:
         files.read = self._read
 
 
-def covered(journal_bytes: bytes) -> int:
-    """How many inputs the whole lines of a journal stand for."""
-    lines = [line for line in journal_bytes.splitlines(keepends=True)[1:] if line.endswith(b"\n")]
+def covered(data: bytes) -> int:
+    """How many inputs the whole lines of a checkpoint are of."""
+    lines = [line for line in data.splitlines(keepends=True)[1:] if line.endswith(b"\n")]
     return sum(json.loads(line.partition(b" ")[2])["inputs"] for line in lines)
 
 
-def kill_and_resume(source: Path, out: Path, kills: int, rng: random.Random, expected: str) -> int:
+def kill_and_resume(program: str, source: Path, out: Path, kills: int, rng: random.Random, expected: str) -> int:
     """Start again and again, kill -9 some time after a line was written; then finish. Gives the lines written."""
-    command = [sys.executable, "-c", COMMAND, "stats", str(source), "-o", str(out), "--resume", "-q"]
-    command += ["--engine", "threads", "-j", "1"]
+    command = [sys.executable, "-c", program, str(source), str(out)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     written = 0
     for _ in range(kills):
@@ -105,54 +126,59 @@ def kill_and_resume(source: Path, out: Path, kills: int, rng: random.Random, exp
             out.unlink()
     done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
     assert done.returncode == 3, done.stderr
-    assert not out.with_name(out.name + ".journal").exists()
+    assert not out.with_name(out.name + ".checkpoint").exists()
     assert out.read_text() == expected
     return written
 
 
-def test_killed_runs_end_with_the_undisturbed_result(photographs: Path, tmp_path: Path) -> None:
+PROGRAMS = pytest.mark.parametrize("program", [COMMAND, PYTHON], ids=["command", "Python"])
+
+
+@PROGRAMS
+def test_killed_runs_end_with_the_undisturbed_result(program: str, photographs: Path, tmp_path: Path) -> None:
     expected, _ = counted(photographs)
-    assert kill_and_resume(photographs, tmp_path / "a.json", 3, random.Random(1), expected) >= 3
+    assert kill_and_resume(program, photographs, tmp_path / "a.json", 3, random.Random(1), expected) >= 3
 
 
 @pytest.mark.campaign
-def test_a_hundred_kills(photographs: Path, tmp_path: Path) -> None:
+@PROGRAMS
+def test_a_hundred_kills(program: str, photographs: Path, tmp_path: Path) -> None:
     rng = random.Random(2)
     expected, _ = counted(photographs)
-    lines = sum(kill_and_resume(photographs, tmp_path / f"{n}.json", 2, rng, expected) for n in range(50))
+    lines = sum(kill_and_resume(program, photographs, tmp_path / f"{n}.json", 2, rng, expected) for n in range(50))
     print(f"100 kills, {lines} lines written before them, 50 of 50 results identical")
     assert lines >= 100
 
 
 def cut_everywhere(folder: Path, tmp_path: Path, step: int) -> int:
-    kept = tmp_path / "a.journal"
-    expected = counted(folder, resume=kept, engine="serial")
+    kept = tmp_path / "a.checkpoint"
+    expected = resumed(folder, kept)
     whole = kept.read_bytes()
     assert whole.count(b"\n") > 3
-    cut = tmp_path / "cut.journal"
+    cut = tmp_path / "cut.checkpoint"
     places = range(max(0, len(whole) - 4096), len(whole) + 1, step)
     images = len(packing.files_of(folder))
     assert covered(whole) == images
     for place in places:
         cut.write_bytes(whole[:place])
         with Reads(folder) as reads:
-            assert counted(folder, resume=cut, engine="serial") == expected, place
+            assert resumed(folder, cut) == expected, place
         assert reads.files == images - covered(whole[:place]), "every whole line spares its images"
     return len(places)
 
 
-def test_a_journal_cut_anywhere_is_used_as_far_as_it_goes(quick: None, folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_cut_anywhere_is_used_as_far_as_it_goes(quick: None, folder: Path, tmp_path: Path) -> None:
     cut_everywhere(folder, tmp_path, 97)
 
 
 @pytest.mark.campaign
-def test_a_journal_cut_at_every_byte_of_its_last_4_kib(quick: None, folder: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_cut_at_every_byte_of_its_last_4_kib(quick: None, folder: Path, tmp_path: Path) -> None:
     print(f"{cut_everywhere(folder, tmp_path, 1)} cuts, all identical")
 
 
 def test_damage_in_the_middle_costs_that_line_only(quick: None, folder: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "a.journal"
-    expected = counted(folder, resume=kept, engine="serial")
+    kept = tmp_path / "a.checkpoint"
+    expected = resumed(folder, kept)
     whole = kept.read_bytes()
     rng = random.Random(3)
     for _ in range(40):
@@ -160,57 +186,76 @@ def test_damage_in_the_middle_costs_that_line_only(quick: None, folder: Path, tm
         damaged[rng.randrange(whole.index(b"\n") + 1, len(whole))] ^= 1 << rng.randrange(8)
         kept.write_bytes(damaged)
         with Reads(folder) as reads:
-            assert counted(folder, resume=kept, engine="serial") == expected
+            assert resumed(folder, kept) == expected
         assert 1 <= reads.files <= 4, "a line has two images; without its end it takes the next with it"
 
 
-def test_a_finished_journal_spares_all_reading(
+def test_a_complete_checkpoint_spares_all_reading(
     quick: None, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = tmp_path / "a.journal"
-    expected = counted(folder, resume=kept, engine="serial")
+    kept = tmp_path / "a.checkpoint"
+    expected = resumed(folder, kept)
 
     def unread(*_: Any, **__: Any) -> bytes:
         raise AssertionError("a file was read again")
 
     monkeypatch.setattr("normcli.storage.files.read", unread)
-    assert counted(folder, resume=kept, engine="serial") == expected
+    assert resumed(folder, kept) == expected
 
 
 def test_files_that_came_changed_or_went_are_seen(quick: None, folder: Path, tmp_path: Path) -> None:
-    kept = tmp_path / "a.journal"
-    before = counted(folder, resume=kept, engine="serial")
+    kept = tmp_path / "a.checkpoint"
+    before = resumed(folder, kept)
     (folder / "cat" / "0.jpg").unlink()
     (folder / "cat" / "00.png").write_bytes(encoded(photograph(seed=9)))
     (folder / "dog" / "3.jpg").write_bytes(encoded(photograph(seed=11), "JPEG"))
     with Reads(folder) as reads:
-        resumed = counted(folder, resume=kept, engine="serial")
-    assert resumed == counted(folder)
-    assert resumed != before
+        after = resumed(folder, kept)
+    assert after == counted(folder)
+    assert after != before
     assert 2 <= reads.files < 12, "the lines of what did not change are used"
 
 
-def test_a_journal_of_other_settings_is_refused(folder: Path, tmp_path: Path, run: Run) -> None:
-    normcli.stats(folder, resume=tmp_path / "a.json.journal")
+def test_a_checkpoint_of_other_settings_is_rejected(
+    folder: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "a.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(StatsCheckpoint, "remove", StatsCheckpoint.close)
+        normcli.stats(folder, output=output, resume=True)
     with pytest.raises(UsageError, match="other settings: color was 'auto', now 'gray'"):
-        normcli.stats(folder, resume=tmp_path / "a.json.journal", color="gray")
+        normcli.stats(folder, output=output, resume=True, color="gray")
     done = run("stats", folder, "-o", "a.json", "--resume", "--color", "gray")
     assert (done.returncode, done.stdout) == (2, b"")
     assert done.stderr.count(b"\n") == 1
-    (tmp_path / "b.json.journal").write_bytes(b"something else\n")
+    (tmp_path / "b.json.checkpoint").write_bytes(b"something else\n")
     assert run("stats", folder, "-o", "b.json", "--resume").returncode == 2  # somebody's file: not overwritten
-    assert (tmp_path / "b.json.journal").read_bytes() == b"something else\n"
+    assert (tmp_path / "b.json.checkpoint").read_bytes() == b"something else\n"
 
 
-def test_two_runs_never_write_one_journal(folder: Path, tmp_path: Path) -> None:
-    with (
-        stats_checkpoint.StatsCheckpoint(tmp_path / "a.journal", {}),
-        pytest.raises(NormcliError, match="another run"),
-    ):
-        stats_checkpoint.StatsCheckpoint(tmp_path / "a.journal", {})
+def test_two_runs_never_write_one_checkpoint(folder: Path, tmp_path: Path) -> None:
+    checkpoint = StatsCheckpoint(tmp_path / "a.checkpoint", {})
+    with pytest.raises(NormcliError, match="another run"):
+        StatsCheckpoint(tmp_path / "a.checkpoint", {})
+    checkpoint.close()
+    StatsCheckpoint(tmp_path / "a.checkpoint", {}).close()
+
+
+def test_an_existing_output_is_not_overwritten_from_python(folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "a.json"
+    output.write_text("somebody's")
+    for options in ({}, {"resume": True}, {"incremental": True}):
+        with pytest.raises(UsageError, match="exists"):
+            normcli.stats(folder, output=output, **options)
+        assert output.read_text() == "somebody's"
+        assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["a.json"]
+    summary = normcli.stats(folder, output=output, force=True)
+    assert output.read_text() == summary.to_json()
 
 
 def test_resume_needs_an_output(folder: Path, run: Run) -> None:
     done = run("stats", folder, "--resume")
     assert done.returncode == 2
-    assert b"give -o FILE" in done.stderr
+    assert b"requires" in done.stderr
+    with pytest.raises(UsageError, match="requires"):
+        normcli.stats(folder, resume=True)

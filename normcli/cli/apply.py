@@ -128,7 +128,7 @@ def _interruption(output: Path | None, terminal: TerminalOptions) -> Iterator[No
     try:
         yield
     except KeyboardInterrupt:
-        if output is not None and not terminal.quiet and any(output.glob(".normcli-partial/journal-*")):
+        if output is not None and not terminal.quiet and any(output.glob(".normcli-partial/checkpoint-*")):
             from normcli.cli.messages import say
 
             say(f"interrupted: run the same command with --resume to continue in {output}")

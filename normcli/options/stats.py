@@ -122,7 +122,7 @@ class CheckpointOptions(Options):
     )
     incremental: bool = option(
         "Reread only files that are new or changed since the run that wrote OUTPUT; requires -o, and keeps per-file "
-        "results in OUTPUT.cache.",
+        "results in OUTPUT.cache, also those of an interrupted run.",
         False,
     )
 
@@ -180,8 +180,6 @@ class StatsOptions(
             raise UsageError("`incremental` cannot be combined with `sample` or `margin`")
         if self.shard is not None:
             raise UsageError("`incremental` cannot be combined with `shard`")
-        if self.resume:
-            raise UsageError("`incremental` cannot be combined with `resume`")
         if self.on_image is not None:
             raise UsageError("`incremental` cannot be combined with `per_image`, which needs every image")
         if self.on_gallery is not None:

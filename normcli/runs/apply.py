@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
-from typing import Any
 
 from normcli import storage
 from normcli.errors import NormcliError, UsageError
@@ -14,6 +13,7 @@ from normcli.options.apply import ApplyOptions
 from normcli.options.field import Options
 from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
 from normcli.options.parse import as_tuple
+from normcli.options.running import EngineOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs import apply_settings, build_transform, manifest
 from normcli.runs import map_constants as numbers
@@ -21,10 +21,11 @@ from normcli.runs import names as naming
 from normcli.runs import stats as counting
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
 from normcli.runs.finished_shards import count_finished_shards
-from normcli.runs.map_batch import MapJob
+from normcli.runs.loop import FailurePolicy
+from normcli.runs.map_batch import BatchResult, MapJob
 from normcli.runs.measure_stack import measure_stack
 from normcli.runs.names import InputLister
-from normcli.runs.tasks import gated, run_batches, tasks
+from normcli.runs.tasks import map_loop, tasks, with_gate
 from normcli.runs.totals import Totals
 from normcli.schemes import OF_DATASET
 from normcli.sinks import OUTPUT_KINDS, open_sink, open_writer
@@ -69,11 +70,11 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
             options.on_statistics(computed)
     transform = replace(transform, constants=constants)
     apply_settings.refuse_constant(transform)
-    runner = options.runner
-    if runner["engine"] == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
-        runner["engine"] = "threads"
+    engine = options.part(EngineOptions)
+    if engine.engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
+        engine = replace(engine, engine="threads")
     partial = os.path.join(output, naming.WORK)  # noqa: PTH118
-    work = MapJob(
+    job = MapJob(
         transform=transform,
         reading=reading,
         orientation=options.orientation,
@@ -82,19 +83,19 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
         folder=partial,
         writer=open_writer(options.to, out=output, partial=partial, alpha=reading.alpha),
         classes=class_numbers(labels),
-        spill=size is not None and runner["engine"].startswith(("processes", "dask")) and not options.dry_run,
+        spill=size is not None and engine.engine.startswith(("processes", "dask")) and not options.dry_run,
         writing=not options.dry_run,
-        stop=threading.Event() if runner["engine"] == "threads" else None,
+        stop=threading.Event() if engine.engine == "threads" else None,
     )
     run = Run(
-        work=gated(work, runner["engine"], options.workers),
+        job=with_gate(job, engine),
         listed=listed,
         count=count,
-        head=apply_settings.head(work, options.no_suffix, size),
+        head=apply_settings.head(job, options.no_suffix, size),
         computed=computed,
-        totals=Totals(options, options.on_progress),
+        totals=Totals(FailurePolicy(options)),
         size=size,
-        runner=runner,
+        engine=engine,
     )
     origin = "none" if constants is None else constants.origin
     log.info("%d inputs to map by %s, constants: %s", count, options.scheme, origin)
@@ -128,88 +129,88 @@ class Run:
     """A run that is planned: every input is named, the numbers are known.
 
     Attributes:
-        work: how a batch is mapped and written.
-        listed: gives every input with the name of its output.
-        count: how many inputs there are.
+        job: how a batch is mapped and written.
+        listed: returns every input with the name of its output.
+        count: number of inputs.
         head: of the manifest, as far as it is known before.
         computed: statistics that this run has made.
-        outcome: adds up what is done.
+        totals: of what is done.
         size: of shards; None where none are written.
-        runner: engine and workers.
+        engine: who maps.
     """
 
-    work: MapJob
+    job: MapJob
     listed: InputLister
     count: int
     head: Record
     computed: Summary | None
     totals: Totals
     size: ShardSize | None
-    runner: dict[str, Any]
+    engine: EngineOptions
 
     def dry(self) -> Record:
         """Map everything and write nothing."""
-        work = self.work
-        if work.to == "stack":
-            work = measure_stack(work, self.listed, self.count)
-        for done in run_batches(work, tasks(self.listed, None, work), **self.runner):
-            self.totals.add(done)
-        stack = work.writer
+        job = self.job
+        if job.to == "stack":
+            job = measure_stack(job, self.listed, self.count)
+        map_loop(job, self.engine, self.totals.failures, self.totals.add).run(tasks(self.listed, None, job))
+        stack = job.writer
         shape = {"stack": [self.totals.images, *stack.shape]} if isinstance(stack, Stack) else {}
         return self.totals.head(self.head, self.count, shape)
 
     def write(self, *, again: bool, skip_existing: bool) -> Record:
         """Map everything and write it; on any error, leave what can be resumed, or nothing."""
-        folder = self.work.out
+        folder = self.job.out
         fresh = manifest.find_content(folder) is None
-        journal = ApplyCheckpoint(folder, self.head)
-        journal.open(resume=again)
+        checkpoint = ApplyCheckpoint(folder, self.head)
+        checkpoint.open(resume=again)
         try:
             if self.computed is not None:
                 # by way of the folder that vanishes: a kill leaves no temporary file among the outputs
                 path = os.path.join(folder, naming.STATISTICS)  # noqa: PTH118
-                storage.atomic_write_buffers(
-                    f"{journal.work}/file-statistics", path, [self.computed.to_json().encode()]
-                )
-            complete = self._map(journal, skip_existing)
+                text = self.computed.to_json().encode()
+                storage.atomic_write_buffers(f"{checkpoint.folder}/file-statistics", path, [text])
+            complete = self._map(checkpoint, skip_existing)
         except BaseException as error:
-            if self.work.stop is not None:
-                self.work.stop.set()
-            nothing = not self.totals.images or (self.work.to == "stack" and isinstance(error, UsageError))
+            if self.job.stop is not None:
+                self.job.stop.set()
+            nothing = not self.totals.images or (self.job.to == "stack" and isinstance(error, UsageError))
             untouched = fresh and nothing and isinstance(error, NormcliError)
             if untouched and self.computed is not None:
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, naming.STATISTICS))  # noqa: PTH108, PTH118
-            journal.close(forget=untouched)
+            checkpoint.close(forget=untouched)
             raise
         # as many images and others: somebody wrote to the source between the two passes
         before, totals = self.computed, self.totals
         same = before is None or before.images != totals.images or before.provenance["digest"] == complete["digest"]
         return {**complete, "reused": totals.reused, "changed": not same and not totals.found}
 
-    def _map(self, journal: ApplyCheckpoint, skip_existing: bool) -> Record:
-        work = self.work
-        if work.to == "stack":
-            work = measure_stack(work, self.listed, self.count)
-            assert isinstance(work.writer, Stack)
-            work.writer.allocate(os.path.join(work.out, ARRAY))  # noqa: PTH118
-        sink = open_sink(work.writer, out=work.out, partial=work.folder, dtype=work.transform.dtype, size=self.size)
-        kept = count_finished_shards(self.listed, journal, work) if work.writer.packs else 0
-        journal.add(sink.resume(journal.shards, kept))
-        inputs = tasks(self.listed, journal, work, skip_existing=skip_existing, kept=kept)
+    def _map(self, checkpoint: ApplyCheckpoint, skip_existing: bool) -> Record:
+        job, totals = self.job, self.totals
+        if job.to == "stack":
+            job = measure_stack(job, self.listed, self.count)
+            assert isinstance(job.writer, Stack)
+            job.writer.allocate(os.path.join(job.out, ARRAY))  # noqa: PTH118
+        sink = open_sink(job.writer, out=job.out, partial=job.folder, dtype=job.transform.dtype, size=self.size)
+        shards = count_finished_shards(self.listed, checkpoint, job) if job.writer.packs else 0
+        checkpoint.add(sink.resume(checkpoint.shards, shards))
+
+        def consume(result: BatchResult) -> None:
+            totals.add(result)
+            checkpoint.add(sink.add(result))
+            if job.writer.packs:
+                totals.require_servers()
+
         try:
-            for done in run_batches(work, inputs, **self.runner):
-                self.totals.add(done)
-                journal.add(sink.add(done))
-                if work.writer.packs:
-                    self.totals.refuse_remote()
+            loop = map_loop(job, self.engine, totals.failures, consume)
+            loop.run(tasks(self.listed, checkpoint, job, skip_existing=skip_existing, shards=shards))
             if sink.needs_every_input:
-                self.totals.refuse_remote()
-            complete = self.totals.head(self.head, self.count, sink.summary(self.totals.images))
-            records = sink.finish(journal)
+                totals.require_servers()
+            complete = totals.head(self.head, self.count, sink.summary(totals.images))
+            records = sink.finish(checkpoint)
         finally:
             sink.abandon()
-        journal.finish(
-            complete, records, fold=work.transform.scheme in OF_DATASET or work.transform.constants is not None
-        )
+        fold = job.transform.scheme in OF_DATASET or job.transform.constants is not None
+        checkpoint.finish(complete, records, fold=fold)
         return complete

@@ -1,19 +1,20 @@
-"""The record of a run under way: after a kill, what is whole in it is believed.
+"""The checkpoint of an apply: which outputs are complete, so that a killed run resumes where it was.
 
-Its lines carry a checksum. The folder it lies in vanishes when the run is complete.
+Every run appends to a log of its own; their folder, which also holds unfinished files, is removed when a run
+completes.
 """
 
 import json
 import os
 import shutil
-import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 from normcli import platforms, storage
-from normcli.errors import UsageError
+from normcli.errors import OutputError, UsageError
+from normcli.runs.checkpoint import CheckpointLog
 from normcli.runs.manifest import FILES, NAME, check_same_settings, read
 from normcli.runs.names import WORK
 from normcli.runs.validate_manifest import find_invalid_key, find_invalid_shard_key
@@ -21,29 +22,33 @@ from normcli.sinks.record import decode_name
 from normcli.sinks.sink import FinishedShard, Record
 from normcli.sinks.stack import ARRAY
 
+_LOG = "checkpoint-"
+
 
 class ApplyCheckpoint:
-    """The record of a run under way, in a folder that vanishes when the run is complete.
+    """What earlier runs have written into an output folder, and the log of this one.
 
     Args:
         out: the output folder.
         head: what must be the same for the run to be resumed.
 
     Attributes:
-        work: the folder for unfinished files; on the same file system as what they become.
+        folder: of unfinished files; on the same file system as what they become.
         shards: those that earlier runs have finished, by number.
     """
 
     def __init__(self, out: str, head: Record) -> None:
         self.out, self.head = out, head
-        self.work = os.path.join(out, WORK)  # noqa: PTH118
-        self._done: dict[str, tuple[str, int, int]] = {}  # file, place in it, shard
+        self.folder = os.path.join(out, WORK)  # noqa: PTH118
         self.shards: dict[int, FinishedShard] = {}
+        self._done: dict[str, tuple[CheckpointLog, int, int]] = {}  # log, offset in it, shard
+        self._of_manifest: dict[str, Record] = {}
         self._sharded = "shard_size" in head["settings"]
-        self._begun: int | None = None  # shards from this number were made anew since the manifest was written
-        self._held: dict[str, IO[bytes]] = {}
-        self._kept: dict[str, Record] = {}
-        self._file: IO[bytes] | None = None
+        self._first_rewritten: int | None = (
+            None  # shards from this number were made anew since the manifest was written
+        )
+        self._earlier: list[CheckpointLog] = []
+        self._log: CheckpointLog | None = None
         self._lock: IO[bytes] | None = None
 
     def open(self, *, resume: bool) -> None:
@@ -53,13 +58,13 @@ class ApplyCheckpoint:
             UsageError: another run is writing here, or what is resumed had other settings.
             OutputError: the folder cannot be made.
         """
-        fresh = not os.path.exists(self.work)  # noqa: PTH110
+        fresh = not os.path.exists(self.folder)  # noqa: PTH110
         try:
             self._open(resume)
         except BaseException as error:
             self.close()
             if fresh:
-                shutil.rmtree(self.work, ignore_errors=True)
+                shutil.rmtree(self.folder, ignore_errors=True)
                 with suppress(OSError):
                     os.rmdir(self.out)  # noqa: PTH106
             if isinstance(error, OSError):
@@ -67,136 +72,121 @@ class ApplyCheckpoint:
             raise
 
     def _open(self, resume: bool) -> None:
-        os.makedirs(self.work, exist_ok=True)  # noqa: PTH103
-        self._lock = open(os.path.join(self.work, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
+        os.makedirs(self.folder, exist_ok=True)  # noqa: PTH103
+        self._lock = open(os.path.join(self.folder, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
         if not platforms.lock_file(self._lock):
             raise UsageError(f"another normcli is writing to {self.out}")
-        numbers = sorted(int(name[8:]) for name in self._names() if name.startswith("journal-"))
+        numbers = sorted(int(name.removeprefix(_LOG)) for name in self._names() if name.startswith(_LOG))
         if resume:
             for number in numbers:
-                self._recall(self._name(number))
+                self._read_log(self._path_of(number))
             if self.head["settings"]["to"] != "stack":
-                self._recall_manifest()
+                self._read_manifest()
             elif ARRAY not in self._names():
-                # the rows that the journals tell of are gone: were these kept, a second kill would leave them
-                # beside a stack that has been begun anew
+                # the rows that the logs tell of are gone: were these kept, a second kill would leave them next to a
+                # stack that has been begun anew
                 self._done.clear()
+                self._close_earlier()
                 for number in numbers:
-                    os.unlink(self._name(number))  # noqa: PTH108
+                    os.unlink(self._path_of(number))  # noqa: PTH108
         for name in self._names():
             if name.startswith("file-") or (not resume and name != "lock"):
-                os.unlink(os.path.join(self.work, name))  # noqa: PTH108, PTH118
+                os.unlink(os.path.join(self.folder, name))  # noqa: PTH108, PTH118
         if not resume:  # it would describe files that are written anew
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.out, NAME))  # noqa: PTH108, PTH118
-        self._file = open(self._name(numbers[-1] + 1 if resume and numbers else 0), "wb")  # noqa: PTH123, SIM115
-        self._write(self.head)
+        self._log = CheckpointLog(self._path_of(numbers[-1] + 1 if resume and numbers else 0))
+        self._log.begin(self.head)
 
     def _names(self) -> list[str]:
-        return [path.name for path in Path(self.work).iterdir()]
+        return [path.name for path in Path(self.folder).iterdir()]
 
-    def _name(self, number: int) -> str:
-        return os.path.join(self.work, f"journal-{number}")  # noqa: PTH118
+    def _path_of(self, number: int) -> str:
+        return os.path.join(self.folder, f"{_LOG}{number}")  # noqa: PTH118
 
-    def _recall(self, path: str) -> None:
-        file = self._held[path] = open(path, "rb")  # noqa: PTH123, SIM115
-        at = 0
+    def _read_log(self, path: str) -> None:
+        log = CheckpointLog(path)
+        self._earlier.append(log)
         waiting: list[tuple[str, int]] = []  # of a shard that is not finished
-        for number, line in enumerate(file):
-            record = _checked(line)
-            if record is None:  # torn by the kill
+        for number, (offset, record) in enumerate(log.entries()):
+            if record is None:  # what follows a damaged line may be of a shard that it began
                 break
             if number == 0:
                 check_same_settings(self.out, record, self.head)
-            elif self._flaw(record) is not None:  # of no run of ours
+            elif self._find_invalid_key(record) is not None:  # of no run of ours
                 break
             elif "restart_from" in record:
-                self._forget(record["restart_from"])
+                self._forget_from(record["restart_from"])
             elif "finished_shard" in record:
-                number = record["finished_shard"]
-                self._done.update({name: (path, place, number) for name, place in waiting})
-                self.shards[number] = FinishedShard(len(waiting), record["bytes"], record["last"])
+                shard = record["finished_shard"]
+                self._done.update({name: (log, place, shard) for name, place in waiting})
+                self.shards[shard] = FinishedShard(len(waiting), record["bytes"], record["last"])
                 waiting.clear()
             elif self._sharded:
-                waiting.append((decode_name(record, "name"), at))
+                waiting.append((decode_name(record, "name"), offset))
             elif "error" not in record:
-                self._done[decode_name(record, "name")] = (path, at, 0)
-            at += len(line)
+                self._done[decode_name(record, "name")] = (log, offset, 0)
 
-    def _flaw(self, record: Record) -> str | None:
+    def _find_invalid_key(self, record: Record) -> str | None:
         if "restart_from" in record or "finished_shard" in record:
             return find_invalid_shard_key(record)
         return find_invalid_key(record, self.head["settings"])
 
-    def _forget(self, first: int) -> None:
-        """Shards from this one on were begun anew: what was known of them is true no longer."""
+    def _forget_from(self, first: int) -> None:
+        """Drop what is known of shards from this one on: they were begun anew."""
         self._done = {name: place for name, place in self._done.items() if place[2] < first}
-        self.shards = {number: found for number, found in self.shards.items() if number < first}
-        self._begun = first if self._begun is None else min(first, self._begun)
+        self.shards = {number: shard for number, shard in self.shards.items() if number < first}
+        self._first_rewritten = first if self._first_rewritten is None else min(first, self._first_rewritten)
 
-    def _recall_manifest(self) -> None:
+    def _read_manifest(self) -> None:
         path = os.path.join(self.out, NAME)  # noqa: PTH118
         if not os.path.exists(path):  # noqa: PTH110
             return
         head, records = read(self.out)
         check_same_settings(self.out, head, self.head)
         if self._sharded:
-            self._recall_shards(head, records)
+            self._read_shards(head, records)
             return
         for record in records:
             if "error" not in record:
-                self._kept[decode_name(record, "name")] = record
+                self._of_manifest[decode_name(record, "name")] = record
 
-    def _recall_shards(self, head: Record, records: Iterator[Record]) -> None:
+    def _read_shards(self, head: Record, records: Iterator[Record]) -> None:
         sizes = [shard["bytes"] for shard in head.get("shards", ())]
-        known = sizes if self._begun is None else sizes[: self._begun]
+        known = sizes if self._first_rewritten is None else sizes[: self._first_rewritten]
         counts = [0] * len(known)
         for record in records:
             if (number := record["shard"]) < len(known):
-                self._kept[decode_name(record, "name")] = record
+                self._of_manifest[decode_name(record, "name")] = record
                 counts[number] += 1
         for number, size in enumerate(known):
             found = FinishedShard(counts[number], size, number == len(sizes) - 1)
             self.shards.setdefault(number, found)
 
     def done(self, name: str) -> Record | None:
-        """What an earlier run recorded for an output that it wrote."""
-        if (found := self._done.get(name)) is not None:
-            path, at, _ = found
-            file = self._held[path]
-            file.seek(at)
-            return _checked(file.readline())
-        return self._kept.get(name)
+        """Return what an earlier run recorded of an output that it wrote; None where it wrote none."""
+        if (place := self._done.get(name)) is not None:
+            log, offset, _ = place
+            return log.read(offset)
+        return self._of_manifest.get(name)
 
     def add(self, records: Iterable[Record]) -> None:
-        """Note what is done; it is believed after a kill.
+        """Note what is done; it need not be done again after a kill.
 
         Raises:
             OutputError: it cannot be written.
         """
-        try:
-            for record in records:
-                self._write(record)
-            assert self._file is not None
-            self._file.flush()
-        except OSError as error:
-            storage.raise_output_error(self.out, error)
-
-    def _write(self, record: Record) -> None:
-        assert self._file is not None
-        text = json.dumps(record).encode()
-        self._file.write(b"%08x %s\n" % (zlib.crc32(text), text))
+        assert self._log is not None
+        for record in records:
+            self._log.append(record)
+        self._log.flush()
 
     def records(self) -> Iterator[Record]:
-        """Every input's record of this run, in order."""
-        assert self._file is not None
-        self._file.flush()
-        with open(self._file.name, "rb") as file:  # noqa: PTH123
-            next(file)
-            for line in file:
-                record = json.loads(line[9:-1])
-                if "name" in record:  # the others tell of shards
-                    yield record
+        """Yield every input's record of this run, in order."""
+        assert self._log is not None
+        for number, (_, record) in enumerate(self._log.entries()):
+            if number and record is not None and "name" in record:  # the others are of shards
+                yield record
 
     def finish(self, head: Record, records: Iterator[Record], *, fold: bool) -> None:
         """Write the manifest and remove the folder of unfinished files.
@@ -210,7 +200,7 @@ class ApplyCheckpoint:
             OutputError: it cannot be written.
         """
         path = os.path.join(self.out, NAME)  # noqa: PTH118
-        body, temporary = (os.path.join(self.work, f"file-{part}") for part in ("records", "manifest"))  # noqa: PTH118
+        body, temporary = (os.path.join(self.folder, f"file-{part}") for part in ("records", "manifest"))  # noqa: PTH118
         maps: dict[str, int] = {}
         try:
             with open(body, "wb") as file:  # noqa: PTH123
@@ -235,28 +225,25 @@ class ApplyCheckpoint:
             storage.raise_output_error(path, error)
         storage.sync_folders({self.out})
         self.close()
-        shutil.rmtree(self.work, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def close(self, *, forget: bool = False) -> None:
-        """Let the folder go; with `forget`, leave nothing of this run behind."""
-        for file in (self._file, self._lock, *self._held.values()):
+        """Unlock the folder; with `forget`, leave nothing of this run behind."""
+        self._close_earlier()
+        for file in (self._log, self._lock):
             if file is not None:
-                with suppress(OSError):
+                with suppress(OSError, OutputError):
                     file.close()
         if forget:
-            shutil.rmtree(self.work, ignore_errors=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
             with suppress(OSError):  # not empty: it was not ours alone
                 os.rmdir(self.out)  # noqa: PTH106
 
-
-def _checked(line: bytes) -> Record | None:
-    text = line[9:-1]
-    try:
-        sound = line.endswith(b"\n") and int(line[:8], 16) == zlib.crc32(text)
-        found = json.loads(text) if sound else None
-    except (ValueError, RecursionError):
-        return None
-    return found if isinstance(found, dict) else None
+    def _close_earlier(self) -> None:
+        for log in self._earlier:
+            with suppress(OSError):
+                log.close()
+        self._earlier.clear()
 
 
 def is_up_to_date(path: str, size: int, source: str) -> bool:

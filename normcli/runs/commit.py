@@ -1,70 +1,144 @@
-"""The commit protocol of `stats`: statistics, file cache and checkpoint change together, whatever ends the run."""
+"""The commit protocol of `stats`, for the command and for Python alike.
+
+Next to the statistics file is the checkpoint of an interrupted run, or the file cache of incremental ones. The
+statistics file is written first, then the file cache is committed, and the checkpoint is removed last. A kill between
+two of them leaves what the next run takes up: the checkpoint spares it the reading, and a cache that lags behind knows
+the files that were counted.
+"""
 
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from normcli import storage
+from normcli import sources as containers
 from normcli.errors import UsageError
+from normcli.options.images import InputOptions
 from normcli.options.stats import StatsOptions
-from normcli.runs.file_cache_format import beside, settle, upcoming
+from normcli.runs.batches import Replay
+from normcli.runs.masks import PixelMask
+from normcli.runs.partial_result import PartialResult
+from normcli.runs.stats_checkpoint import StatsCheckpoint
+from normcli.sources import Item, Skipped
+from normcli.storage import require_writable
 from normcli.summary import Summary
 
+if TYPE_CHECKING:  # SQLite is loaded only for incremental runs
+    from normcli.runs.file_cache import FileCache
 
-@dataclass(frozen=True)
-class Target:
-    """Where a run of `stats` writes.
+Steps = Iterator[Item | Skipped | Replay[PartialResult]]
 
-    Attributes:
-        output: the statistics file; None where they are only returned.
-        checkpoint: log of the run, removed when it completes; None without `resume`.
-        cache: per-file results that belong to the output; None without `incremental`.
-        next_cache: where a new cache waits until the statistics are written.
-        previous: statistics file of the run that is brought up to date; None where everything is counted.
+
+def checkpoint_path(output: str | os.PathLike[str]) -> Path:
+    """Return the path of the checkpoint of an output.
+
+    >>> checkpoint_path("a/stats.json").name
+    'stats.json.checkpoint'
+    """
+    return _next_to(output, ".checkpoint")
+
+
+def cache_path(output: str | os.PathLike[str]) -> Path:
+    """Return the path of the file cache of an output.
+
+    >>> cache_path("a/stats.json").name
+    'stats.json.cache'
+    """
+    return _next_to(output, ".cache")
+
+
+def _next_to(output: str | os.PathLike[str], suffix: str) -> Path:
+    path = Path(os.fsdecode(output))
+    return path.with_name(path.name + suffix)
+
+
+class StatsTarget:
+    """The files that a run writes; use as a context manager.
+
+    Args:
+        options: of the run. With `incremental` the file cache is also the checkpoint, with `resume` or without.
+
+    Raises:
+        UsageError: the output exists and is not that of the run which is taken up, or its folder does not exist.
+        OutputError: it cannot be written.
     """
 
-    output: Path | None = None
-    checkpoint: Path | None = None
-    cache: Path | None = None
-    next_cache: Path | None = None
-    previous: Path | None = None
+    def __init__(self, options: StatsOptions) -> None:
+        self._options = options
+        self._path: Path | None = None
+        self._checkpoint: StatsCheckpoint | None = None
+        self._cache: FileCache | None = None
+        if options.output is not None and os.fsdecode(options.output) != "-":
+            self._path = Path(os.fsdecode(options.output))
+            check_output(self._path, overwrite=options.force or self._is_taken_up(self._path))
 
-    @classmethod
-    def of(cls, options: StatsOptions) -> "Target":
-        """Return the files of a run, checked before any work.
+    def _is_taken_up(self, path: Path) -> bool:
+        """Return whether an existing output is that of the run which is taken up."""
+        if self._options.incremental:
+            return cache_path(path).exists()
+        return self._options.resume and checkpoint_path(path).exists()
+
+    def __enter__(self) -> "StatsTarget":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for opened in (self._checkpoint, self._cache):
+            if opened is not None:
+                opened.close()
+
+    def open(self, settings: Mapping[str, Any], listing: InputOptions, mask: PixelMask | None) -> None:
+        """Open the checkpoint or the cache.
+
+        Args:
+            settings: everything that the counts depend on.
+            listing: what is taken from the sources.
+            mask: which pixels are left out.
 
         Raises:
-            UsageError: the output exists, or its folder does not.
-            OutputError: it cannot be written.
+            UsageError: it is of a run with other settings.
+            StatisticsFileError: the cache is damaged.
+            NormcliError: another run is writing it.
         """
-        if options.output is None or str(options.output) == "-":
-            return cls()
-        output = Path(os.fsdecode(options.output))
-        checkpoint = output.with_name(output.name + ".checkpoint") if options.resume else None
-        resumed = checkpoint is not None and checkpoint.exists()
-        updated = options.incremental and output.exists() and not options.force
-        check_output(output, overwrite=options.force or resumed or updated)
-        if not options.incremental:
-            return cls(output, checkpoint)
-        if not updated:
-            check_output(beside(output), overwrite=options.force)
-        return cls(output, None, beside(output), upcoming(output), output if updated else None)
+        if self._path is None:
+            return
+        if self._options.incremental:
+            from normcli.runs.file_cache import FileCache
+
+            path = cache_path(self._path)
+            self._cache = FileCache(path, settings, listing, mask, start_over=self._options.force)
+        elif self._options.resume:
+            self._checkpoint = StatsCheckpoint(checkpoint_path(self._path), settings)
+
+    @property
+    def checkpoint(self) -> "StatsCheckpoint | FileCache | None":
+        """What is told of every batch."""
+        return self._checkpoint or self._cache
+
+    @property
+    def cache(self) -> "FileCache | None":
+        """The file cache of an incremental run."""
+        return self._cache
+
+    def skip_done(self, items: Iterator[Item | Skipped], sources: list[str], files: Iterable[str]) -> Steps:
+        """Return the items of the sources, with replays in the place of what earlier runs counted."""
+        if self._cache is not None:
+            return self._cache.skip_unchanged(containers.each(sources, files))
+        return items if self._checkpoint is None else self._checkpoint.skip_done(items)
 
     def commit(self, summary: Summary) -> None:
-        """Write the statistics, then give the new cache its name, then remove the checkpoint.
+        """Write the statistics file, then commit the cache, then remove the checkpoint.
 
         Raises:
-            OutputError: something cannot be written; the former files still fit each other.
+            OutputError: one of them cannot be written.
         """
-        if self.output is None:
+        if self._path is None:
             return
-        summary.save(self.output)
-        if self.cache is not None and self.next_cache is not None:
-            settle(self.next_cache, self.cache)
-        if self.checkpoint is not None:
-            self.checkpoint.unlink(missing_ok=True)
+        summary.save(self._path)
+        if self._cache is not None:
+            self._cache.commit()
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
 
 
 def check_output(path: Path, *, overwrite: bool) -> None:
@@ -78,7 +152,7 @@ def check_output(path: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{path}: exists (`force` overwrites it)")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: folder {path.parent} does not exist")
-    storage.require_writable(path)
+    require_writable(path)
 
 
 def stamp() -> dict[str, Any]:

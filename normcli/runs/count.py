@@ -12,7 +12,6 @@ import numpy as np
 from normcli import images, tally
 from normcli.errors import InputError
 from normcli.options.images import DecodeOptions
-from normcli.runs.batches import Alone, Batch
 from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import Failure, FileResult, PartialResult, row
 from normcli.sources import Item, Skipped
@@ -29,7 +28,7 @@ class WorkerOptions:
     """How one batch is counted: picklable, the same in every worker.
 
     Attributes:
-        per_image, extremes, rows, ledger: what is wanted of single images besides the sum.
+        per_image, extremes, rows, file_results: what is wanted of single images besides the sum.
     """
 
     reading: DecodeOptions
@@ -40,43 +39,41 @@ class WorkerOptions:
     extremes: bool = False
     rows: bool = False
     mask: PixelMask | None = None
-    ledger: bool = False
+    file_results: bool = False
 
 
-def count_batch(counting: WorkerOptions, batch: Batch) -> PartialResult:
+def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialResult:
     """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
-    if isinstance(batch, Alone):
-        return batch.result()
     started = time.perf_counter()
-    done = PartialResult(inputs=len(batch))
-    group = _grouping(counting.group_by)
+    result = PartialResult(inputs=len(batch))
+    group = _grouping(options.group_by)
     for item in batch:
         if isinstance(item, Skipped):
-            done.tally.skipped[item.reason] += 1
-            done.failures.append(Failure(item.key, "skip", item.reason, item.message))
-            done.entries += [None] if counting.ledger else []
+            result.tally.skipped[item.reason] += 1
+            result.failures.append(Failure(item.key, "skip", item.reason, item.message))
+            result.file_results += [None] if options.file_results else []
             continue
         stage, left_out = "load", 0
         try:
             data = item.load()
-            done.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
+            result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
             stage = "decode"
-            image = images.decode(data, counting.reading)
+            image = images.decode(data, options.reading)
             stage = "count"
             shape = image.pixels.shape
-            if counting.mask is not None:
-                left_out = counting.mask.select(item.key, image)
+            if options.mask is not None:
+                left_out = options.mask.select(item.key, image)
             # members of containers are kept together, except a file that a table names, which looks like any file
-            apart = counting.ledger and isinstance(getattr(item.load, "recipe", item.load), FileBytes)
-            into = tally.Tally() if apart else done.tally
-            _count(done, into, item, data, image, shape, counting, group)
+            apart = options.file_results and isinstance(getattr(item.load, "loader", item.load), FileBytes)
+            into = tally.Tally() if apart else result.tally
+            _count(result, into, item, data, image, shape, options, group)
             if left_out:
                 into.composition["ignored-pixels"] += left_out
-            done.kinds.setdefault(image.pixels.shape[2], item.key)
+            result.kinds.setdefault(image.pixels.shape[2], item.key)
             entry: FileResult = None
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
-                done.tally.add(into)
+                result.tally.add(into)
             del image, data  # not beside the next
         except Exception as error:
             if isinstance(error, MemoryError):
@@ -84,23 +81,23 @@ def count_batch(counting: WorkerOptions, batch: Batch) -> PartialResult:
             elif not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
                 error = InputError("unexpected", f"{type(error).__name__}: {error}")
-            done.tally.failed[error.reason] += 1
+            result.tally.failed[error.reason] += 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
-            done.failures.append(entry)
-        done.entries += [entry] if counting.ledger else []
-    _ = done.tally.images  # per-image values of the whole batch at once, here in the worker
-    done.seconds = time.perf_counter() - started
-    return done
+            result.failures.append(entry)
+        result.file_results += [entry] if options.file_results else []
+    _ = result.tally.images  # per-image values of the whole batch at once, here in the worker
+    result.seconds = time.perf_counter() - started
+    return result
 
 
 def _count(
-    done: PartialResult,
+    result: PartialResult,
     into: tally.Tally,
     item: Item,
     data: Any,
     image: images.Decoded,
     shape: tuple[int, ...],
-    counting: WorkerOptions,
+    options: WorkerOptions,
     group: Callable[[Item], str] | None,
 ) -> None:
     notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
@@ -108,25 +105,25 @@ def _count(
     moments = into.count(
         image.pixels,
         image.weights,
-        nan=counting.nan,
+        nan=options.nan,
         notes=notes,
         data=encoded,
         group=None if group is None else group(item),
-        moments=counting.per_image or counting.rows or counting.extremes,
+        moments=options.per_image or options.rows or options.extremes,
     )
     if moments is None:
         return
-    full = white_level(tally.bucket_dtype(image.pixels), counting.max_value)
+    full = white_level(tally.bucket_dtype(image.pixels), options.max_value)
     scale = full or 1
-    if counting.rows:
+    if options.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
-        done.rows.append(row(moments, unit, full))
-    if counting.extremes:
+        result.rows.append(row(moments, unit, full))
+    if options.extremes:
         from normcli.runs.gallery import SeenImage
 
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
-        done.seen.append(SeenImage(item, moments.weight, *scaled))
-    if counting.per_image:
+        result.seen.append(SeenImage(item, moments.weight, *scaled))
+    if options.per_image:
         height, width, channels = shape  # before pixels were left out
         record = {
             **path_fields(item.key),
@@ -142,7 +139,7 @@ def _count(
             "max": [v / scale for v in moments.high],
             "notes": image.notes,
         }
-        done.records.append(record)
+        result.records.append(record)
 
 
 def _grouping(by: str | None) -> Callable[[Item], str] | None:

@@ -1,75 +1,68 @@
-"""The ledger beside a statistics file: what every file added to it, so that an incremental run reads only what changed.
+"""The file cache of incremental runs: what every file added to the statistics, so that only changes are read.
 
-What is kept. For every file its name, its version and its own exact counts: of an image the histogram (see
-`tally.single`), from which the sums follow, with its digest, notes and group; of float images also the sums and
+What is stored. For every file its name, its version and its own exact counts: of an image the histogram (see
+`tally.serialize`), from which the sums follow, with its digest, notes and group; of float images also the sums and
 extremes. That is 1.3 KB for a photograph of 8 bits, and for 16-bit and float images up to a fifth of the file.
-Keeping the counts of several files together would be smaller, but when one of them goes, the others would have to be
-read again: with one file in a hundred changed and 32 together, a quarter of the dataset. A container (tar, zip,
-parquet, npy, npz, IDX) is kept as a whole, because it is rescanned as a whole. The version is size, time of content
-and time of inode of a local file (`storage.version`, which has none for a file too young to tell), of a remote one
-what the server calls its version; with it the class label and the version of the mask.
+Counts of several files together would be smaller, but when one of them goes, the others would have to be read again:
+with one file in a hundred changed and 32 together, a quarter of the dataset. A container (tar, zip, parquet, npy,
+npz, IDX) is one entry, because it is rescanned as a whole. The version is size, time of content and time of inode of
+a local file (`storage.version`, which has none for a file too young to tell), of a remote one what the server calls
+its version; with it the class label and the version of the mask.
 
-What happens. The listing is walked as always. What stands in the ledger with the same version is not read: its line
-goes into the new ledger, its failures are told again. Everything else is counted. At the end, whatever was not kept
-is taken from the old sum and the new counts are added: integers, so the state is that of a fresh run, bit for bit.
-One thing cannot be subtracted: of float images the old sum knows 1,024 extremes. Where there were more images, what
-was kept is added up anew from the ledger instead, still without reading an image. Failures are kept only where they
-follow from the file's own bytes; what a permission, a server or a missing library did is tried again.
+What happens. The listing is walked as always. What is in the cache with the same version is not read: its failures
+are reported again. Everything else is counted. At the end, whatever was not found again is subtracted from the sum of
+the run before and the new counts are added: integers, so the state is that of a run over everything, bit for bit.
+One thing cannot be subtracted: of float images the sum knows 1,024 extremes. Where there were more images, the
+entries are added up anew instead, still without reading an image. Failures are kept only where they follow from the
+file's own bytes; what a permission, a server or a missing library did is tried again.
 
-The file is written in the order of the listing and holds no time of its own: the same for the same files. Its last
-line ties it to the statistics by a digest of settings and state.
+The cache holds the sum itself and needs no other file: the statistics file is written first, the cache is then
+committed, and a kill between the two costs nothing.
 """
 
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from normcli import sources as formats
+from normcli import sources as containers
 from normcli import storage
 from normcli.errors import UsageError
 from normcli.options.images import InputOptions
-from normcli.runs.file_cache_format import KEPT, REPLACED, CacheEntry, CacheReader, CacheWriter, deflated
+from normcli.options.parse import parse_pairs
+from normcli.runs.batches import Replay
+from normcli.runs.cache_database import CacheDatabase, CacheEntry, StoredEntry, deflate
 from normcli.runs.masks import PixelMask
-from normcli.runs.partial_result import Barrier, Failure, PartialResult
+from normcli.runs.partial_result import Failure, PartialResult
 from normcli.sources import Item, Skipped
 from normcli.storage.byte_sources import FileBytes
-from normcli.summary import Summary
-from normcli.tally import Tally
+from normcli.tally import Floats, Tally
 
-_TOGETHER = 256  # kept records behind one mark
-_WHOLE = ("tar", "zip", "parquet", "npy", "idx")  # read as one: their members have no versions of their own
-_LIBRARIES = ("tifffile", "imagecodecs", "pillow-heif", "zstandard", "pyarrow")  # what they refuse or give may change
+_KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
+_MOST_REPLAYED = 256  # entries in one replay
+_READ_AS_ONE = ("tar", "zip", "parquet", "npy", "idx")  # their members have no versions of their own
+_LIBRARIES = ("tifffile", "imagecodecs", "pillow-heif", "zstandard", "pyarrow")  # what they decode or reject may change
 # what another try cannot mend, as long as bytes and settings are the same
 _OF_THE_BYTES = frozenset(
     {
-        *(
-            "truncated",
-            "damaged",
-            "empty",
-            "bomb",
-            "too-large",
-            "too-small",
-            "not-finite",
-            "not-an-image",
-            "unsupported",
-        ),
-        *("transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link", "unsafe-name"),
-        *("trailing-data", "not-an-archive", "not-an-array", "no-image-column"),
+        *("truncated", "damaged", "empty", "bomb", "too-large", "too-small", "not-finite", "not-an-image"),
+        *("unsupported", "transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link"),
+        *("unsafe-name", "trailing-data", "not-an-archive", "not-an-array", "no-image-column"),
     }
 )
 
 
 class Changes(NamedTuple):
-    """How many files and containers an update found.
+    """How many files and containers an incremental run found.
 
     Attributes:
         kept: not read.
-        new: not in the ledger.
-        changed: in the ledger with another version.
-        gone: in the ledger, and not among the sources.
+        new: not in the cache.
+        changed: in the cache with another version.
+        gone: in the cache, and not among the sources.
         again: unchanged for all that is known, but too young to tell, or failed for a reason that may have passed.
     """
 
@@ -80,120 +73,153 @@ class Changes(NamedTuple):
     again: int
 
 
+@dataclass(eq=False)
+class _Container:
+    """A container that is being counted.
+
+    Attributes:
+        entry: its entry, without counts.
+        result: of its inputs so far.
+        inputs: how many it has; None until it is listed to its end.
+    """
+
+    entry: CacheEntry
+    result: PartialResult = field(default_factory=PartialResult)
+    inputs: int | None = None
+
+
+Unit = CacheEntry | _Container | None  # what an item belongs to; None for what is in no cache
+
+
 class FileCache:
-    """Writes a ledger, reads that of an earlier run, or both; use as a context manager.
+    """Replays what earlier runs counted and stores what this one counts.
 
     Args:
-        path: where to write one, or None.
-        update: statistics file of the earlier run, or None.
+        path: of the cache; made where it is missing.
         settings: everything that the counts depend on.
         listing: what is taken from the sources.
-        masking: which pixels are left out.
+        mask: which pixels are left out.
+        start_over: forget what is in it.
 
     Raises:
-        StatisticsFileError, UsageError: see `CacheReader`.
-        OutputError, NormcliError: see `CacheWriter`.
+        StatisticsFileError, UsageError, OutputError, NormcliError: see `CacheDatabase`.
     """
 
     def __init__(
         self,
-        path: str | os.PathLike[str] | None,
-        update: str | os.PathLike[str] | None,
+        path: str | os.PathLike[str],
         settings: Mapping[str, Any],
         listing: InputOptions,
         mask: PixelMask | None,
+        *,
+        start_over: bool = False,
     ) -> None:
-        depends = {**settings, **{name: _version_of(name) for name in _LIBRARIES}}
-        self._listing, self._masking = listing, mask
-        self._old = None if update is None else CacheReader(os.fsdecode(update), depends)
-        self._writer = None if path is None else CacheWriter(Path(os.fsdecode(path)), depends)
-        self._units: deque[CacheEntry | None] = deque()  # of the items listed and not yet under way
-        self._marked: deque[list[bytes] | CacheEntry | None] = deque()  # of the marks
-        self._under_way: deque[list[CacheEntry | None] | list[bytes] | CacheEntry | None] = deque()
-        self._new = self._changed = self._again = 0
+        depends = {**settings, **{name: _version_of_library(name) for name in _LIBRARIES}}
+        self._listing, self._mask = listing, mask
+        self._database = CacheDatabase(os.fsdecode(path), depends, start_over=start_over)
+        self._states = bytearray(self._database.last + 1)
+        self._groups: deque[Unit] = deque()  # of the items listed and not yet in a batch
+        self._units: deque[Unit] = deque()  # of the items listed and not yet under way
+        self._new = self._changed = self._again = self._gone = 0
+        self._dropped: list[int] = []
+        self._total: Tally | None = None
 
-    def __enter__(self) -> "FileCache":
-        return self
+    def close(self) -> None:
+        """Close the cache; what was counted stays in it."""
+        self._database.close()
 
-    def __exit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._writer.abandon()
-        if self._old is not None:
-            self._old.close()
-
-    def items(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Barrier]:
-        """Walk the sources; what the ledger has unchanged becomes a mark.
+    def skip_unchanged(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Replay[PartialResult]]:
+        """List the sources; what the cache has unchanged becomes a replay.
 
         Raises:
-            UsageError: a server that tells no versions.
+            UsageError: a server that gives no versions.
         """
-        kept: list[bytes] = []
+        kept: list[StoredEntry] = []
         for source in sources:
-            if formats.kind_of(source) in _WHOLE:
-                unit = CacheEntry(source, self._version_of_container(source))
-                if self._keep(unit, kept):
-                    continue
-                yield from self._marks(kept)
-                self._marked.append(unit)
-                yield Barrier("begin")
-                for found in formats.read_one(source, self._listing):
-                    self._units.append(None)
-                    if isinstance(found, Item) and isinstance(found.load, FileBytes):
-                        unit = unit._replace(version=None)  # a table that names files: it does not change with them
-                    yield found
-                self._marked.append(unit)
-                yield Barrier("end")
+            if containers.kind_of(source) not in _READ_AS_ONE:
+                yield from self._files(source, kept)
                 continue
-            for found in formats.read_one(source, self._listing):
-                listed = None
-                if isinstance(found, Item):
-                    listed = CacheEntry(found.key, self._version_of_file(found))
-                    if self._keep(listed, kept):
-                        if len(kept) >= _TOGETHER:
-                            yield from self._marks(kept)
-                        continue
-                yield from self._marks(kept)
-                self._units.append(listed)
-                yield found
-        yield from self._marks(kept)
+            entry = CacheEntry(source, self._version_of_container(source))
+            if self._is_kept(entry, kept):
+                continue
+            yield from self._replays(kept)
+            yield from self._members(source, _Container(entry))
+        yield from self._replays(kept)
 
-    def _marks(self, kept: list[bytes]) -> Iterator[Barrier]:
+    def _files(self, source: str, kept: list[StoredEntry]) -> Iterator[Item | Skipped | Replay[PartialResult]]:
+        for item in containers.read_one(source, self._listing):
+            entry = None
+            if isinstance(item, Item):
+                entry = CacheEntry(item.key, self._version_of_file(item))
+                if self._is_kept(entry, kept):
+                    if len(kept) >= _MOST_REPLAYED:
+                        yield from self._replays(kept)
+                    continue
+            yield from self._replays(kept)
+            self._groups.append(None)
+            self._units.append(entry)
+            yield item
+
+    def _members(self, source: str, container: _Container) -> Iterator[Item | Skipped]:
+        count = 0
+        for item in containers.read_one(source, self._listing):
+            count += 1
+            if isinstance(item, Item) and isinstance(item.load, FileBytes):  # a table that names files
+                container.entry = container.entry._replace(version=None)  # it does not change with them
+            self._groups.append(container)
+            self._units.append(container)
+            yield item
+        container.inputs = count
+        self._store_complete(container)
+
+    def _replays(self, kept: list[StoredEntry]) -> Iterator[Replay[PartialResult]]:
         if kept:
-            self._marked.append(kept.copy())
+            yield Replay(partial(self._replay, kept.copy()))
             kept.clear()
-            yield Barrier("kept")
 
-    def _keep(self, unit: CacheEntry, kept: list[bytes]) -> bool:
-        """Say whether the ledger has it unchanged; then its line is put to what was kept."""
-        if self._old is None:
-            return False
-        number, same = -1, False
-        for number, record in self._old.find(unit.key):
-            if record.version is not None and record.version == unit.version:
-                self._old.states[number] = KEPT
-                kept.append(self._old.line(number))
+    def _replay(self, kept: list[StoredEntry]) -> PartialResult:
+        result = PartialResult()
+        for stored in kept:
+            result.add(stored.entry.replay())
+            if stored.run > self._database.run and stored.is_counted:  # of a run that was killed: in no sum yet
+                tally = self._database.tally(stored)
+                tally.failed.clear()  # in the replay already
+                tally.skipped.clear()
+                result.tally.add(tally)
+        return result
+
+    def _is_kept(self, unit: CacheEntry, kept: list[StoredEntry]) -> bool:
+        """Return whether the cache has a file unchanged; its entry is then added to those kept."""
+        number, is_same = 0, False
+        for stored in self._database.find(unit.key):
+            if self._states[stored.number]:
+                continue
+            number, version = stored.number, stored.entry.version
+            if version is not None and version == unit.version:
+                self._states[number] = _KEPT
+                kept.append(stored)
                 return True
-            same = None in (record.version, unit.version)
-        if number < 0:
+            is_same = None in (version, unit.version)
+        if number == 0:
             self._new += 1
         else:
-            self._old.states[number] = REPLACED
-            self._again += same
-            self._changed += not same
+            self._states[number] = _REPLACED
+            self._again += is_same
+            self._changed += not is_same
         return False
 
     def _version_of_file(self, item: Item) -> list[Any] | None:
-        if not isinstance(item.load, FileBytes):  # refused in listing
+        if not isinstance(item.load, FileBytes):  # unusable, as the listing found
             return None
         version = _version(item.load.path, item.load.version)
-        mask = "none" if self._masking is None else self._masking.version(item.key)
+        mask = "none" if self._mask is None else self._mask.version(item.key)
         return [version, mask, item.label] if version and mask else None
 
     def _version_of_container(self, source: str) -> list[Any] | None:
-        if self._masking is not None and self._masking.folder is not None:
-            return None  # which masks belong to it, only its members say
+        if self._mask is not None and self._mask.folder is not None:
+            return None  # which masks belong to it, only its members tell
         paths = [source]
-        if formats.kind_of(source) == "idx":
+        if containers.kind_of(source) == "idx":
             from normcli.sources import idx
 
             paths.append(idx.labels_beside(source) or source)
@@ -201,111 +227,134 @@ class FileCache:
         taken = self._listing
         if not all(versions):
             return None
-        options = sorted(map(list, formats.effective_options(source, taken.open_options).items()))
+        options = sorted(map(list, containers.effective_options(source, taken.open_options).items()))
         return [*versions, list(taken.include), list(taken.exclude), options]
 
-    def starts(self, batch: "list[Item | Skipped] | Any") -> None:
-        """Note that a batch is under way; results come in the same order."""
-        if isinstance(batch, Barrier):
-            self._under_way.append(self._marked.popleft())
-        else:
-            self._under_way.append([self._units.popleft() for _ in batch])
+    def group_of(self, item: Item | Skipped) -> object:
+        """Return the container that the next item belongs to, for `Batching.group_of`; None for a file."""
+        return self._groups.popleft()
 
-    def keep(self, results: Iterator[PartialResult]) -> Iterator[PartialResult]:
-        """Pass results on, writing down what each file gave."""
-        whole: PartialResult | None = None
-        for done in results:
-            what = self._under_way.popleft()
-            if isinstance(what, CacheEntry):
-                if whole is None:
-                    whole = PartialResult()  # of a container that begins
-                else:
-                    self._write(_of_container(what, whole))
-                    whole = None
-            elif what and isinstance(what[0], bytes):
-                for line in what:
-                    assert isinstance(line, bytes)
-                    done.add(CacheEntry.of(line).replay())
-                    if self._writer is not None:
-                        self._writer.add(line)
-            elif whole is not None:
-                whole.tally.add(done.tally)
-                whole.failures += done.failures
-                whole.inputs += done.inputs
-                whole.kinds = {**done.kinds, **whole.kinds}
-            elif self._writer is not None:
-                for unit, entry in zip(what or [], done.entries, strict=True):
-                    if isinstance(unit, CacheEntry):
-                        # a file that is in the sum and not in the ledger would be counted twice by an update
-                        assert entry is not None, unit.key
-                        self._write(_of_file(unit, entry))
-            done.entries = []
-            yield done
+    def on_submit(self, batch: list[Item | Skipped]) -> list[Unit]:
+        """Return what the items of a batch belong to."""
+        return [self._units.popleft() for _ in batch]
 
-    def _write(self, record: CacheEntry) -> None:
-        if self._writer is not None:
-            self._writer.add(record.line())
+    def record(self, token: list[Unit] | None, result: PartialResult) -> None:
+        """Store what a batch gave, file by file; of a container when it is complete."""
+        file_results, result.file_results = result.file_results, []
+        if not token:
+            return
+        if isinstance(container := token[0], _Container):
+            container.result.tally.add(result.tally)
+            container.result.failures += result.failures
+            container.result.inputs += result.inputs
+            container.result.kinds = {**result.kinds, **container.result.kinds}
+            self._store_complete(container)
+            return
+        for unit, file_result in zip(token, file_results, strict=True):
+            if isinstance(unit, CacheEntry):
+                # a file that is in the sum and not in the cache would be counted twice by the next run
+                assert file_result is not None, unit.key
+                self._database.add(_entry_of_file(unit, file_result))
+
+    def _store_complete(self, container: _Container) -> None:
+        if container.inputs == container.result.inputs:
+            self._database.add(_entry_of_container(container.entry, container.result))
+
+    def flush(self) -> None:
+        """Make durable what was counted so far."""
+        self._database.commit()
 
     def complete(self, total: Tally) -> None:
-        """Add to the new counts what was kept.
+        """Add to the new counts those of entries that were kept.
 
         Raises:
-            StatisticsFileError: the ledger does not fit its statistics.
+            StatisticsFileError: the entries do not fit their sum.
         """
-        if self._old is not None:
-            total.add(self._old.subtract_stale())
+        stale: list[int] = []
+        for number, is_summed in self._database.rows():
+            if self._states[number] != _KEPT:
+                self._dropped.append(number)
+                self._gone += self._states[number] == 0
+                if is_summed:
+                    stale.append(number)
+        total.add(self._subtract_stale(stale))
+        self._total = total
 
-    def changes(self) -> Changes | None:
-        """Say what an update found."""
-        if self._old is None:
-            return None
-        states = self._old.states
-        return Changes(states.count(KEPT), self._new, self._changed, states.count(0), self._again)
+    def _subtract_stale(self, stale: list[int]) -> Tally:
+        """Return the sum of the run before without the entries that were replaced or are gone."""
+        database = self._database
+        total = database.total()
+        try:
+            if not stale or not _is_bounded(total):
+                for number in stale:
+                    total.add(database.tally(database.row(number)), -1)
+            else:  # beyond a bound nothing is known of the extremes: they are put together anew
+                total = Tally()
+                for number, is_summed in database.rows():
+                    if is_summed and self._states[number] == _KEPT:
+                        total.add(database.tally(database.row(number)))
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError):
+            raise database.damaged() from None
+        total.failed.clear()  # reported again by what was kept, tried or listed
+        total.skipped.clear()
+        if not total.is_valid():
+            raise database.damaged()
+        return total
 
-    def seal(self, summary: Summary) -> None:
-        """Finish the ledger that is written.
+    def changes(self) -> Changes:
+        """Return what was found."""
+        return Changes(self._states.count(_KEPT), self._new, self._changed, self._gone, self._again)
+
+    def commit(self) -> None:
+        """Make the entries of this run, and those kept, the cache of the next.
 
         Raises:
             OutputError: it cannot be written.
         """
-        if self._writer is not None:
-            self._writer.seal(summary)
+        assert self._total is not None
+        self._database.finish(self._total, self._dropped)
 
 
-def _of_file(unit: CacheEntry, entry: tuple[int, bytes] | Failure) -> CacheEntry:
-    if isinstance(entry, Failure):
-        version = unit.version if entry.reason in _OF_THE_BYTES else None
-        return unit._replace(version=version, failures=[entry])
-    return unit._replace(channels=entry[0], counts=entry[1])
+def _entry_of_file(unit: CacheEntry, result: tuple[int, bytes] | Failure) -> CacheEntry:
+    if isinstance(result, Failure):
+        version = unit.version if result.reason in _OF_THE_BYTES else None
+        return unit._replace(version=version, failures=[result])
+    return unit._replace(channels=result[0], counts=result[1])
 
 
-def _of_container(unit: CacheEntry, whole: PartialResult) -> CacheEntry:
-    lasting = all(failure.stage == "skip" or failure.reason in _OF_THE_BYTES for failure in whole.failures)
+def _entry_of_container(unit: CacheEntry, result: PartialResult) -> CacheEntry:
+    lasting = all(failure.stage == "skip" or failure.reason in _OF_THE_BYTES for failure in result.failures)
     return unit._replace(
         version=unit.version if lasting else None,
-        counts=deflated(whole.tally),
-        inputs=whole.inputs,
-        failures=whole.failures,
-        kinds=whole.kinds,
+        counts=deflate(result.tally),
+        inputs=result.inputs,
+        failures=result.failures,
+        kinds=result.kinds,
     )
 
 
+def _is_bounded(tally: Tally) -> bool:
+    """Return whether more extremes were seen than a tally keeps."""
+    floats = [bucket for bucket in tally.buckets.values() if isinstance(bucket, Floats)]
+    return any(kept.bound is not None for bucket in floats for kept in (*bucket.lowest, *bucket.highest))
+
+
 def _version(path: str, known: str | None) -> str:
-    """What changes with a file; "" where that cannot be told, or it is not there.
+    """Return what changes with a file; "" where that cannot be told, or it is not there.
 
     Raises:
-        UsageError: a server that tells no versions.
+        UsageError: a server that gives no versions.
     """
     if not storage.is_remote(path):
         return storage.version(path)
-    found = known if known and not known.endswith(":") else storage.fingerprint(path)
-    if found.endswith(":"):
+    version = known if known and not known.endswith(":") else storage.fingerprint(path)
+    if version.endswith(":"):
         raise UsageError(f"{path}: its server sends no version (ETag, Last-Modified), which --incremental requires")
-    return found
+    return version
 
 
-def _version_of(library: str) -> str | None:
+def _version_of_library(name: str) -> str | None:
     try:
-        return metadata.version(library)
+        return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None

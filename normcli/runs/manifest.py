@@ -95,7 +95,7 @@ def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
         UsageError: naming the settings that differ.
     """
     if not isinstance(theirs.get("settings"), dict):
-        raise UsageError(f"{out} holds a damaged journal: --force starts anew")
+        raise UsageError(f"{out} holds a damaged checkpoint: --force starts anew")
     differing = [
         f"{key.replace('_', '-')} {_said(theirs['settings'].get(key))} there and {_said(value)} here"
         for key, value in ours["settings"].items()

@@ -11,13 +11,12 @@ from normcli import images
 from normcli.errors import InputError
 from normcli.images.orientation import upright
 from normcli.options.images import DecodeOptions
-from normcli.runs.names import NamedItem
-from normcli.runs.stats import Failure
+from normcli.runs.partial_result import Failure
 from normcli.runs.transform import Buffer, MappedImage, Transform
 from normcli.sinks.record import name_fields
 from normcli.sinks.shards import spill
 from normcli.sinks.sink import ImageWriter, PackedImage, Record
-from normcli.sources import Skipped
+from normcli.sources import Load, Skipped
 from normcli.tally import digest
 
 _mine = threading.local()
@@ -57,11 +56,19 @@ class MapJob:
 
 
 class Task(NamedTuple):
-    """One input on its way: where its result goes, and what is known of it already."""
+    """One input on its way to a worker.
 
-    named_item: NamedItem | Skipped
-    row: int = -1
-    known: Record | None = None
+    Attributes:
+        key, load, label: of the item.
+        name: of its output, without a suffix.
+        row: its number among all inputs.
+    """
+
+    key: str
+    load: Load
+    label: str | None
+    name: str
+    row: int
 
 
 @dataclass
@@ -83,92 +90,80 @@ class BatchResult:
     sizes: list[list[int]] = field(default_factory=list)
 
 
-def map_batch(work: MapJob, batch: list[Task]) -> BatchResult:
+def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
     """Load, decode, map and write one batch, in a worker; an input that fails is recorded and left out."""
     started = time.perf_counter()
-    done = BatchResult([], [], Counter(), len(batch))
+    result = BatchResult([], [], Counter(), len(batch))
     for task in batch:
-        if work.stop is not None and work.stop.is_set():
+        if job.stop is not None and job.stop.is_set():
             break
-        if isinstance(task.named_item, Skipped):
-            done.skipped[task.named_item.reason] += 1
-            done.failures.append(Failure(task.named_item.key, "skip", task.named_item.reason, task.named_item.message))
-        elif task.known is not None:
-            _take_over(task.known, task.named_item.item.key, done)
+        if isinstance(task, Skipped):
+            result.skipped[task.reason] += 1
+            result.failures.append(Failure(task.key, "skip", task.reason, task.message))
         else:
-            _map_one(work, task, task.named_item, done)
-    if work.spill and done.packed:
-        done.piece = piece_name(batch)
-        done.packed, done.sizes = spill(done.packed, work.folder, done.piece)
-    done.seconds = time.perf_counter() - started
-    return done
+            _map_one(job, task, result)
+    if job.spill and result.packed:
+        result.piece = piece_name(batch)
+        result.packed, result.sizes = spill(result.packed, job.folder, result.piece)
+    result.seconds = time.perf_counter() - started
+    return result
 
 
-def _take_over(known: Record, key: str, done: BatchResult) -> None:
-    """What an earlier run did with an input, its failure too: that has its place among a shard's images."""
-    done.records.append(known)
-    if "error" in known:
-        done.failures.append(Failure(key, known["stage"], known["error"], known["message"]))
-    else:
-        done.reused += not known.get("found")
+def piece_name(batch: list[Task | Skipped]) -> str:
+    """Return the name of what a batch leaves to be packed: by its first image, which is in no other batch."""
+    return f"file-piece-{next(task.row for task in batch if isinstance(task, Task))}"
 
 
-def piece_name(batch: list[Task]) -> str:
-    """The name of what a batch leaves to be packed: by its first image, which is in no other batch."""
-    return f"file-piece-{next(task.row for task in batch if task.row >= 0)}"
-
-
-def _map_one(work: MapJob, task: Task, named_item: NamedItem, done: BatchResult) -> None:
-    item, name = named_item
-    names = {**name_fields("name", name), **name_fields("source", item.key)}
+def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
+    names = {**name_fields("name", task.name), **name_fields("source", task.key)}
     record: Record = dict(names)
-    if item.label is not None:
-        record |= name_fields("label", item.label)
+    if task.label is not None:
+        record |= name_fields("label", task.label)
     stage = "load"
     try:
         with ExitStack() as decoding:
-            decoding.enter_context(work.gate or nullcontext())
-            data = item.load()
-            done.bytes += len(data) if isinstance(data, bytes) else data.nbytes
-            label = _class(work, item.label)
+            decoding.enter_context(job.gate or nullcontext())
+            data = task.load()
+            result.bytes += len(data) if isinstance(data, bytes) else data.nbytes
+            label = _class(job, task.label)
             stage = "decode"
-            image = images.decode(data, work.reading)
+            image = images.decode(data, job.reading)
             stage = "map"
             pixels = image.pixels
             record["shape"] = list(pixels.shape)
             record["dtype"] = pixels.dtype.name
-            if work.orientation == "apply" and image.orientation != 1:
+            if job.orientation == "apply" and image.orientation != 1:
                 pixels = upright(pixels, image.orientation)
                 record["orientation"] = image.orientation
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = work.transform.map(pixels, None if work.writer.packs else _mine.buffer)
-            _describe(record, work.transform, pixels, mapped)
-            parts = work.writer.encode(mapped, item.key)
+            mapped = job.transform.map(pixels, None if job.writer.packs else _mine.buffer)
+            _describe(record, job.transform, pixels, mapped)
+            parts = job.writer.encode(mapped, task.key)
             record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
             if record["bytes"] <= Buffer.LARGEST_KEPT:
                 decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
-            if work.writing and work.writer.packs:
-                done.packed.append(work.writer.pack(parts, name, label, mapped.array.shape))
-            elif work.writing:
-                record |= work.writer.write(parts, name, task.row)
+            if job.writing and job.writer.packs:
+                result.packed.append(job.writer.pack(parts, task.name, label, mapped.array.shape))
+            elif job.writing:
+                record |= job.writer.write(parts, task.name, task.row)
     except (InputError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")
-        done.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
-        done.failures.append(Failure(item.key, stage, error.reason, error.message))
+        result.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
+        result.failures.append(Failure(task.key, stage, error.reason, error.message))
         return
-    done.records.append(record)
+    result.records.append(record)
 
 
-def _class(work: MapJob, label: str | None) -> str | None:
+def _class(job: MapJob, label: str | None) -> str | None:
     """A class as its number, where the output wants numbers."""
-    if label is None or work.classes is None:
+    if label is None or job.classes is None:
         return label
-    if label not in work.classes:
+    if label not in job.classes:
         raise InputError("changed", f"of the class {label!r}, which was not there when the inputs were counted")
-    return str(work.classes[label])
+    return str(job.classes[label])
 
 
 def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedImage) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from normcli.storage import path_fields
 from normcli.tally import ImageMoments, Tally
@@ -37,20 +37,6 @@ class Failure:
 FileResult = tuple[int, bytes] | Failure | None  # of one item: its channels and packed counts, or why there are none
 
 
-class Barrier(NamedTuple):
-    """Stands between images where nothing is counted; its place among the results is what matters.
-
-    Attributes:
-        what: "kept", "begin" or "end", for who reads a log.
-    """
-
-    what: str
-
-    def result(self) -> "PartialResult":
-        """Give nothing."""
-        return PartialResult()
-
-
 @dataclass
 class PartialResult:
     """What some batches gave, in order.
@@ -65,7 +51,7 @@ class PartialResult:
         bytes: how many bytes were read.
         seconds: how long a worker took.
         kinds: the first image of each number of channels.
-        entries: of every item, what a ledger keeps of it.
+        file_results: of every item, what the file cache stores of it; empty where there is none.
     """
 
     tally: Tally = field(default_factory=Tally)
@@ -77,7 +63,7 @@ class PartialResult:
     bytes: int = 0
     seconds: float = 0.0
     kinds: dict[int, str] = field(default_factory=dict)
-    entries: list[FileResult] = field(default_factory=list)
+    file_results: list[FileResult] = field(default_factory=list)
 
     def add(self, other: "PartialResult") -> None:
         """Add what the next batch gave."""
@@ -90,7 +76,7 @@ class PartialResult:
         self.bytes += other.bytes
         self.seconds += other.seconds
         self.kinds = {**other.kinds, **self.kinds}
-        self.entries += other.entries
+        self.file_results += other.file_results
 
     def state(self) -> dict[str, Any]:
         """Give everything but the time as JSON values."""
@@ -122,8 +108,8 @@ def row(moments: ImageMoments, unit: int, white: int | None) -> IntervalRow:
 
 
 def merge(parts: list[PartialResult]) -> PartialResult:
-    """Add up what consecutive batches gave."""
-    whole = PartialResult()
+    """Return the sum of consecutive results."""
+    total = PartialResult()
     for part in parts:
-        whole.add(part)
-    return whole
+        total.add(part)
+    return total

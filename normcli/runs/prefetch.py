@@ -1,24 +1,22 @@
 """Reads from servers overlap with decoding: a server takes 20-100 ms to answer, an image 2 ms to decode."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from normcli.errors import InputError
-from normcli.sources import FailingSource, Item, Load
+from normcli.sources import FailingSource, Load
 from normcli.storage import is_remote
 
-T = TypeVar("T")
-
 _READERS = 16
-_AHEAD = 32  # reads under way or done and not yet used
+_MOST_READS = 32  # under way, or done and not yet used
 
 
 class Prefetched(NamedTuple):
-    """What a recipe gave, held until it is used."""
+    """A loader that has been called: its bytes are in memory until they are used."""
 
-    recipe: Any
+    loader: Any
     data: Any
 
     def __call__(self) -> Any:
@@ -26,53 +24,39 @@ class Prefetched(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """How much memory the recipe itself takes."""
+        """Number of bytes that the loader holds."""
         return int(getattr(self.data, "nbytes", 0)) or len(self.data)
 
     def fingerprint(self) -> str:
-        """That of the recipe: what the server says of the version, not what was read."""
-        return str(self.recipe.fingerprint())
+        """Return that of the loader: the server's version, not a digest of what was read."""
+        return str(self.loader.fingerprint())
 
 
-def _load_of(thing: Any) -> Load | None:
-    return thing.load if isinstance(thing, Item) else None
-
-
-def _with_load(thing: Any, load: Load) -> Any:
-    return thing._replace(load=load)
-
-
-def prefetch(
-    things: Iterator[T],
-    load_of: Callable[[T], Load | None] = _load_of,
-    with_load: Callable[[T, Load], T] = _with_load,
-) -> Iterator[T]:
-    """Pass things on in order, those of servers with their bytes already read; local ones untouched.
+def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
+    """Yield steps in order; those whose loader is remote with their bytes already read, others unchanged.
 
     Args:
-        things: items, or what holds them.
-        load_of: the recipe that would have to be run; None where there is none.
-        with_load: the same thing with another recipe.
+        steps: items, named tuples with a loader as `load`; anything else is passed on.
     """
-    waiting: deque[tuple[T, Future[Load] | None]] = deque()
+    waiting: deque[tuple[Any, Future[Load] | None]] = deque()
     pool: ThreadPoolExecutor | None = None
 
-    def first() -> T:
-        thing, future = waiting.popleft()
-        return thing if future is None else with_load(thing, future.result())
+    def first() -> Any:
+        step, future = waiting.popleft()
+        return step if future is None else step._replace(load=future.result())
 
     try:
-        for thing in things:
+        for step in steps:
             future = None
-            load = load_of(thing)
+            load = getattr(step, "load", None)
             if load is not None and is_remote(getattr(load, "path", "")):
                 pool = pool or ThreadPoolExecutor(_READERS, "normcli reader")
                 future = pool.submit(_fetch, load)
             elif not waiting:
-                yield thing
+                yield step
                 continue
-            waiting.append((thing, future))
-            while waiting and (waiting[0][1] is None or len(waiting) > _AHEAD):
+            waiting.append((step, future))
+            while waiting and (waiting[0][1] is None or len(waiting) > _MOST_READS):
                 yield first()
         while waiting:
             yield first()

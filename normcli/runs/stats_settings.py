@@ -1,12 +1,9 @@
-"""What a statistics file records of the options, and the limit of failures."""
+"""What a statistics file records of the options."""
 
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from normcli.errors import NormcliError
 from normcli.options.images import DecodeOptions
-from normcli.options.parse import parse_limit
 from normcli.options.stats import StatsOptions
 
 if TYPE_CHECKING:
@@ -38,23 +35,3 @@ def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMa
     if options.weight != "pixel":
         settings["weight"] = options.weight
     return settings
-
-
-def failure_limit(setting: str | int | None) -> Callable[[int, int, bool], None] | None:
-    """Return the check of `max_failures`: a number at any time, a share at the end; None without a limit.
-
-    Raises:
-        UsageError: neither a number nor a share.
-    """
-    text = parse_limit(setting)
-    if text is None:
-        return None
-    is_share = text.endswith("%")
-    allowed = float(text.removesuffix("%"))
-
-    def check(failed: int, inputs: int, at_end: bool) -> None:
-        too_many = (at_end and failed * 100 > allowed * inputs) if is_share else failed > allowed
-        if too_many:
-            raise NormcliError(f"{failed} of {inputs} inputs failed, more than `max_failures` {text}")
-
-    return check

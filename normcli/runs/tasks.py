@@ -1,124 +1,123 @@
-"""The inputs on their way to the workers: what earlier runs know of each, in batches that take equally long."""
+"""The inputs on their way to the workers: what earlier runs wrote of each becomes a replay."""
 
 import os
 import threading
-import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
-from normcli import engine as engines
 from normcli.cpus import usable_cpus
+from normcli.options.running import EngineOptions
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
+from normcli.runs.batches import Batching, Replay
+from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.map_batch import BatchResult, MapJob, Task, map_batch
-from normcli.runs.names import InputLister
-from normcli.runs.prefetch import prefetch
+from normcli.runs.names import InputLister, NamedItem
+from normcli.runs.partial_result import Failure
 from normcli.sinks import OUTPUT_KINDS
 from normcli.sinks.record import name_fields, output_shape
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import Stack
-from normcli.sources import Load, Skipped
+from normcli.sources import Skipped
 
-_BATCH_SECONDS = 0.05  # long enough that handing a batch over costs nothing, short enough to stop soon
-_LARGEST_BATCH = 64
 _WRITERS = 2  # threads per worker beyond the first: while some wait for the disk, others decode
-_LARGEST_HELD = 16 << 20  # bytes of a batch that came by in a stream
-_LARGEST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batches a worker may wait for that
+_MOST_REPLAYED = 64  # records in one replay
+_MOST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batches a worker may wait for that
+# a batch is long enough that handing it over costs nothing, and short enough to stop soon
+BATCHING = Batching(seconds=0.05, most_items=64)
 
 
-def gated(work: MapJob, engine: str, workers: int) -> MapJob:
+def with_gate(job: MapJob, engine: EngineOptions) -> MapJob:
     """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
-    if engine != "threads" or work.writer.packs:
-        return work
-    return replace(work, gate=threading.Semaphore(workers or usable_cpus()))
+    if engine.engine != "threads" or job.writer.packs:
+        return job
+    return replace(job, gate=threading.Semaphore(engine.workers or usable_cpus()))
+
+
+def map_loop(
+    job: MapJob, engine: EngineOptions, failures: FailurePolicy, consume: Callable[[BatchResult], None]
+) -> Loop[Task | Skipped, BatchResult]:
+    """Return the loop that maps inputs and writes them."""
+    packs = job.writer.packs
+    threads = (engine.workers or usable_cpus()) * (1 if job.gate is None else 1 + _WRITERS)
+    return Loop(
+        worker=partial(map_batch, job),
+        consume=consume,
+        engine=engine,
+        batching=replace(BATCHING, most_result_bytes=_MOST_PACKED) if packs else BATCHING,
+        failures=failures,
+        result_bytes=lambda result: sum(record.get("bytes", 0) for record in result.records) if packs else 0,
+        max_threads=threads,
+    )
 
 
 def tasks(
-    listed: InputLister, journal: ApplyCheckpoint | None, work: MapJob, *, skip_existing: bool = False, kept: int = 0
-) -> Iterator[Task]:
-    """Every input, with what earlier runs know of it.
+    listed: InputLister,
+    checkpoint: ApplyCheckpoint | None,
+    job: MapJob,
+    *,
+    skip_existing: bool = False,
+    shards: int = 0,
+) -> Iterator[Task | Skipped | Replay[BatchResult]]:
+    """Yield every input, or a replay of what earlier runs did with it.
 
     Args:
         listed: the inputs.
-        journal: what earlier runs have done; None where it does not matter.
-        work: what is written, and where.
+        checkpoint: what earlier runs have done; None where it does not matter.
+        job: what is written, and where.
         skip_existing: outputs of unknown origin count as done.
-        kept: so many shards stand.
+        shards: number of shards that are kept.
     """
     row = -1
-    for named_item in listed():
-        if isinstance(named_item, Skipped):
-            yield Task(named_item)
-            continue
-        row += 1
-        known = None if journal is None else journal.done(named_item.name)
-        path = os.path.join(work.out, named_item.name) + OUTPUT_KINDS[work.to].suffix  # noqa: PTH118
-        if work.writer.packs:
-            known = known if known is not None and known["shard"] < kept else None
-        elif known is not None and not _holds(known, row, path, named_item.item.key, work):
-            known = None
-        elif known is None and skip_existing and not isinstance(work.writer, Stack) and os.path.exists(path):  # noqa: PTH110
-            known = {
-                **name_fields("name", named_item.name),
-                **name_fields("source", named_item.item.key),
-                "found": True,
-            }
-        yield Task(named_item, row, known)
+    done: list[tuple[str, Record]] = []
+    for item in listed():
+        known = None
+        if isinstance(item, NamedItem):
+            row += 1
+            known = None if checkpoint is None else _find_record(checkpoint, job, item, row, skip_existing, shards)
+        if known is not None and isinstance(item, NamedItem):
+            done.append((item.item.key, known))
+        if done and (known is None or len(done) == _MOST_REPLAYED):
+            yield Replay(partial(_replay, done))
+            done = []
+        if known is None:
+            yield item if isinstance(item, Skipped) else Task(*item.item, item.name, row)
+    if done:
+        yield Replay(partial(_replay, done))
 
 
-def _holds(known: Record, row: int, path: str, source: str, work: MapJob) -> bool:
-    """Whether what an earlier run wrote of an image is there, and is what this run would write."""
-    if isinstance(work.writer, Stack):
-        same_shape = output_shape(known, work.transform.output_layout) == work.writer.shape
+def _find_record(
+    checkpoint: ApplyCheckpoint, job: MapJob, item: NamedItem, row: int, skip_existing: bool, shards: int
+) -> Record | None:
+    """Return what an earlier run recorded of an input, where that is still what this run would write."""
+    known = checkpoint.done(item.name)
+    if job.writer.packs:
+        return known if known is not None and known["shard"] < shards else None
+    path = os.path.join(job.out, item.name) + OUTPUT_KINDS[job.to].suffix  # noqa: PTH118
+    if known is not None:
+        return known if _is_written(known, row, path, item.item.key, job) else None
+    if skip_existing and not isinstance(job.writer, Stack) and os.path.exists(path):  # noqa: PTH110
+        return {**name_fields("name", item.name), **name_fields("source", item.item.key), "found": True}
+    return None
+
+
+def _is_written(known: Record, row: int, path: str, source: str, job: MapJob) -> bool:
+    if isinstance(job.writer, Stack):
+        same_shape = output_shape(known, job.transform.output_layout) == job.writer.shape
         return known["row"] == row and same_shape
     if known.get("found"):
         return os.path.exists(path)  # noqa: PTH110
     return is_up_to_date(path, known["bytes"], source)
 
 
-def run_batches(work: MapJob, waiting: Iterator[Task], *, engine: str, workers: int) -> Iterator[BatchResult]:
-    """Map in batches that take about as long as each other, whatever the images' size."""
-    sharded = bool(work.writer.packs)
-    size = 2
-    if not engine.startswith("dask"):  # the workers of a cluster read for themselves
-        waiting = prefetch(waiting, _unread, _read)
-
-    def batches() -> Iterator[list[Task]]:
-        batch: list[Task] = []
-        held = 0
-        for task in waiting:
-            batch.append(task)
-            held += 0 if isinstance(task.named_item, Skipped) else getattr(task.named_item.item.load, "memory_bytes", 0)
-            if len(batch) >= size or held >= _LARGEST_HELD:
-                yield batch
-                batch, held = [], 0
-        if batch:
-            yield batch
-
-    count = workers or usable_cpus()
-    if work.gate is not None and workers >= 0:
-        count *= 1 + _WRITERS
-    with warnings.catch_warnings():  # once for all threads: Pillow warns of damage that is counted anyway
-        warnings.simplefilter("ignore")
-        results = engines.run(
-            partial(map_batch, work),
-            batches(),
-            engine=engine,
-            workers=workers if workers < 0 else count,
-        )
-        for done in results:
-            if done.seconds > 0:
-                size = max(1, min(int(done.inputs * _BATCH_SECONDS / done.seconds), 2 * size, _LARGEST_BATCH))
-            written = sum(record.get("bytes", 0) for record in done.records) if sharded else 0
-            if written:
-                size = max(1, min(size, _LARGEST_PACKED * done.inputs // written))
-            yield done
-
-
-def _unread(task: Task) -> Load | None:
-    return None if isinstance(task.named_item, Skipped) or task.known is not None else task.named_item.item.load
-
-
-def _read(task: Task, load: Load) -> Task:
-    assert not isinstance(task.named_item, Skipped)
-    return task._replace(named_item=task.named_item._replace(item=task.named_item.item._replace(load=load)))
+def _replay(done: list[tuple[str, Record]]) -> BatchResult:
+    """Return what earlier runs did with inputs, their failures too: those have a place among a shard's images."""
+    result = BatchResult([], [], Counter(), len(done))
+    for key, record in done:
+        result.records.append(record)
+        if "error" in record:
+            result.failures.append(Failure(key, record["stage"], record["error"], record["message"]))
+        else:
+            result.reused += not record.get("found")
+    return result

@@ -1,56 +1,37 @@
 """What a run of apply adds up to: the head of its manifest."""
 
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
-from normcli.errors import NoInputError, NormcliError, RemoteError
-from normcli.options.running import FailureOptions
+from normcli.errors import NoInputError, RemoteError
+from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import BatchResult
-from normcli.runs.stats import Failure, provenance
-from normcli.runs.stats_settings import failure_limit
+from normcli.runs.stats import provenance
 from normcli.sinks.sink import Record
 from normcli.tally import DIGEST_MODULUS
 
 
 class Totals:
-    """What a run adds up."""
+    """The sums over all results of a run.
 
-    def __init__(self, options: FailureOptions, on_progress: Callable[[Any], None] | None) -> None:
-        self.limit, self.stop_at_first = failure_limit(options.max_failures), options.max_failures == "0"
-        self.on_failure, self.on_progress = options.on_failure, on_progress
+    Args:
+        failures: of the run.
+    """
+
+    def __init__(self, failures: FailurePolicy) -> None:
+        self.failures = failures
         self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
         self.digest = 0
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.looks_normalized = 0
-        self.first_failure: Failure | None = None
-        self.first_remote: Failure | None = None
 
-    def add(self, done: BatchResult) -> None:
-        """Add what a batch gave.
-
-        Raises:
-            NormcliError: an input failed and that is to end the run, or too many did.
-        """
-        for failure in done.failures:
-            if self.on_failure is not None:
-                self.on_failure(failure)
-            if failure.stage != "skip":
-                self.first_failure = self.first_failure or failure
-                if failure.reason == "remote":
-                    self.first_remote = self.first_remote or failure
-                if self.stop_at_first:
-                    raise NormcliError(f"{failure.key}: {failure.message}")
-        self.skipped.update(done.skipped)
-        self.reused += done.reused
-        for record in done.records:
+    def add(self, result: BatchResult) -> None:
+        """Add the result of a batch."""
+        self.skipped.update(result.skipped)
+        self.reused += result.reused
+        for record in result.records:
             self._count(record)
-        if self.limit is not None:
-            self.limit(self.failed.total(), self.images + self.failed.total() + self.skipped.total(), False)
-        if self.on_progress is not None:
-            self.on_progress(done)
 
     def _count(self, record: Record) -> None:
         if "error" in record:
@@ -69,17 +50,17 @@ class Totals:
         self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
         self.looks_normalized += bool(record.get("looks_normalized"))
 
-    def refuse_remote(self) -> None:
+    def require_servers(self) -> None:
         """End a run in which every image's place depends on the others, when a server does not answer.
 
         Raises:
             RemoteError: some inputs are missing for that reason.
         """
         if count := self.failed["remote"]:
-            assert self.first_remote is not None
+            first = self.failures.first_remote
+            assert first is not None
             raise RemoteError(
-                f"{count} input{'s' * (count != 1)} could not be read (--resume goes on): "
-                f"{self.first_remote.key}: {self.first_remote.message}"
+                f"{count} input{'s' * (count != 1)} could not be read (--resume goes on): {first.key}: {first.message}"
             )
 
     def head(self, head: Record, count: int, outputs: Record) -> Record:
@@ -89,13 +70,13 @@ class Totals:
             NoInputError: nothing could be used.
             NormcliError: too many failures.
         """
-        if self.limit is not None:
-            self.limit(self.failed.total(), self.images + self.failed.total() + self.skipped.total(), True)
+        self.failures.check(at_end=True)
         if not self.images:
             because = ""
-            if self.first_failure is not None:
+            first = self.failures.first
+            if first is not None:
                 more = self.failed.total() - 1
-                because = f": {self.first_failure.key}: {self.first_failure.message}"
+                because = f": {first.key}: {first.message}"
                 because += f" (and {more} more)" if more else ""
             elif self.skipped:
                 because = f" ({', '.join(f'{n} {reason}' for reason, n in sorted(self.skipped.items()))})"

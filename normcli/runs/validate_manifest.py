@@ -1,4 +1,4 @@
-"""Whether a record of a manifest or a journal can be what apply wrote: every key that is used, of its type.
+"""Whether a record of a manifest or a checkpoint can be what apply wrote: every key that is used, of its type.
 
 A manifest comes with a dataset, from anywhere: a name in it must not lead out of its folder, and nothing in it may
 end a run otherwise than by one line.
@@ -81,7 +81,7 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
 
 
 def find_invalid_shard_key(record: Record) -> str | None:
-    """As `find_invalid_key`, for the lines of a journal that tell of shards."""
+    """As `find_invalid_key`, for the lines of a checkpoint that are of shards."""
     if "restart_from" in record:
         return None if _whole(record["restart_from"]) else "restart_from"
     wrong = next((key for key in ("finished_shard", "bytes") if not _whole(record.get(key))), None)

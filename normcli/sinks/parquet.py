@@ -47,15 +47,19 @@ class ParquetShardWriter:
         # parquet knows no integers under 32 bits: a dictionary makes a byte of them again. Pictures after a map
         # do not compress, and statistics of single values say nothing
         names = ["label", "array.list.element"] if dtype == "uint8" else ["label"]
-        self._writer = parquet.ParquetWriter(
-            self._file,
-            self._schema,
-            compression="NONE",
-            use_dictionary=names,
-            write_statistics=False,
-            write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 gives 340
-            data_page_size=4 << 20,
-        )
+        try:  # it writes the first bytes
+            self._writer = parquet.ParquetWriter(
+                self._file,
+                self._schema,
+                compression="NONE",
+                use_dictionary=names,
+                write_statistics=False,
+                write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 gives 340
+                data_page_size=4 << 20,
+            )
+        except BaseException:
+            self._file.close()
+            raise
         self._rows: list[tuple[str, str | None, Any, tuple[int, ...]]] = []
         self._held = self._groups = 0
         self.size = 0

@@ -359,34 +359,35 @@ def _statistics(data: bytes, path: Path) -> None:
     merge(summary, summary)
 
 
-def _journal(data: bytes, path: Path) -> None:
-    from normcli.runs.stats_checkpoint import ReplayedBatch, StatsCheckpoint
+def _checkpoint(data: bytes, path: Path) -> None:
+    from contextlib import closing
 
-    with StatsCheckpoint(path, {"color": "auto"}) as journal:
-        for places in journal._lines.values():
-            for _, _, place in places:
-                assert isinstance(place, ReplayedBatch)
-                place.result()
+    from normcli.runs.stats_checkpoint import StatsCheckpoint
+
+    with closing(StatsCheckpoint(path, {"color": "auto"})) as checkpoint:
+        for lines in checkpoint._lines.values():
+            for line in lines:
+                checkpoint._load(line.offset)
 
 
 @cache
-def _journal_seeds() -> tuple[bytes, ...]:
+def _checkpoint_seeds() -> tuple[bytes, ...]:
     import tempfile
 
-    from normcli.runs.stats import WorkerOptions, count_batch
+    from normcli.options.images import DecodeOptions, InputOptions
+    from normcli.runs.count import WorkerOptions, count_batch
     from normcli.runs.stats_checkpoint import StatsCheckpoint
+    from normcli.sources import read
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.jpg"
         path.write_bytes(_picture())
-        kept = Path(folder) / "journal"
-        from normcli.options.images import DecodeOptions, InputOptions
-        from normcli.sources import read
-
+        kept = Path(folder) / "checkpoint"
         items = list(read([str(path)], InputOptions()))
-        with StatsCheckpoint(kept, {"color": "auto"}) as one:
-            one.starts(items)
-            list(one.keep(iter([count_batch(WorkerOptions(reading=DecodeOptions()), items)])))
+        one = StatsCheckpoint(kept, {"color": "auto"})
+        one.record(one.on_submit(items), count_batch(WorkerOptions(reading=DecodeOptions()), items))
+        one.flush()
+        one.close()
         return (kept.read_bytes(),)
 
 
@@ -398,7 +399,7 @@ def _mended_lines(data: bytes) -> bytes:
 
 @cache
 def _applied() -> tuple[bytes, bytes, bytes]:
-    """Manifest of a small run, journal of one, and the journal of a stack."""
+    """Manifest of a small run, checkpoint of one, and the checkpoint of a stack."""
     import tempfile
 
     import normcli
@@ -419,11 +420,11 @@ def _applied() -> tuple[bytes, bytes, bytes]:
         out = []
         for to in ("npy", "stack"):
             head["settings"] = {**head["settings"], "to": to}
-            journal = ApplyCheckpoint(str(Path(folder) / to), head)
-            journal.open(resume=False)
-            journal.add([{**record, "row": i} for i, record in enumerate(document["files"])])
-            out.append((Path(journal.work) / "journal-0").read_bytes())
-            journal.close()
+            checkpoint = ApplyCheckpoint(str(Path(folder) / to), head)
+            checkpoint.open(resume=False)
+            checkpoint.add([{**record, "row": i} for i, record in enumerate(document["files"])])
+            out.append((Path(checkpoint.folder) / "checkpoint-0").read_bytes())
+            checkpoint.close()
     return manifest, out[0], out[1]
 
 
@@ -446,15 +447,15 @@ def _resumed(data: bytes, path: Path) -> None:
     folder = path.parent / "resumed"
     shutil.rmtree(folder, ignore_errors=True)
     (folder / WORK).mkdir(parents=True)
-    (folder / WORK / "journal-0").write_bytes(data)
+    (folder / WORK / "checkpoint-0").write_bytes(data)
     head = json.loads(_applied()[1].split(b"\n")[0][9:])
-    journal = ApplyCheckpoint(str(folder), head)
+    checkpoint = ApplyCheckpoint(str(folder), head)
     try:
-        journal.open(resume=True)
-        for name in list(journal._done):
-            journal.done(name)
+        checkpoint.open(resume=True)
+        for name in list(checkpoint._done):
+            checkpoint.done(name)
     finally:
-        journal.close()
+        checkpoint.close()
 
 
 def _constants(data: bytes, path: Path) -> None:
@@ -531,12 +532,12 @@ TARGETS = {
             "constants.exporters",
         ),
     ),
-    "journal": Target(
-        "journals of stats",
-        _journal,
-        lambda: list(_journal_seeds()),
-        _ours("pipeline.stats.journal", "pipeline.stats.counted", "tally"),
-        ".journal",
+    "checkpoint": Target(
+        "checkpoints of stats",
+        _checkpoint,
+        lambda: list(_checkpoint_seeds()),
+        _ours("runs.checkpoint", "runs.stats_checkpoint", "runs.partial_result", "tally"),
+        ".checkpoint",
         _mended_lines,
     ),
     "manifest": Target(
@@ -552,10 +553,10 @@ TARGETS = {
         ),
     ),
     "resumed": Target(
-        "journals of apply",
+        "checkpoints of apply",
         _resumed,
         lambda: list(_applied()[1:]),
-        _ours("pipeline.apply.journal", "pipeline.apply.manifest", "pipeline.apply.soundness"),
+        _ours("runs.checkpoint", "runs.apply_checkpoint", "runs.manifest", "runs.validate_manifest"),
         "",
         _mended_lines,
     ),

@@ -96,7 +96,7 @@ def test_the_harness_sees_what_is_no_error_of_ours(tmp_path: Path) -> None:
         Target("wrong", parse, list, ()).run(b"", tmp_path / "a")
 
 
-SUFFIXES = sorted({target.suffix for target in TARGETS.values()} - {"", ".journal"})
+SUFFIXES = sorted({target.suffix for target in TARGETS.values()} - {"", ".checkpoint"})
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

@@ -1,15 +1,19 @@
-"""What the tests of ledgers share: images of every depth, a first run, an update that is checked."""
+"""What the tests of incremental runs share: images of every depth, a first run, a second one that is checked."""
 
+import json
+import sqlite3
+import zlib
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from normcli.runs.stats_output import cache_path
 from PIL import Image
 
 import normcli
 from normcli.runs.file_cache import Changes
-from normcli.runs.file_cache_format import beside, settle
 from normcli.storage import versions
 from tests.support.images import encoded, photograph
 
@@ -35,27 +39,42 @@ def mixed(folder: Path) -> Path:
 
 
 def first(source: Any, place: Path, **options: Any) -> normcli.Summary:
-    """A run over everything that leaves the pair."""
-    summary = normcli.stats(source, ledger=beside(place), **options)
-    summary.save(place)
-    return summary
+    """A run over everything that leaves a cache."""
+    place.unlink(missing_ok=True)
+    cache_path(place).unlink(missing_ok=True)
+    return normcli.stats(source, output=place, incremental=True, **options)
+
+
+def content(cache: Path) -> list[Any]:
+    """What a cache holds, whatever the order and the numbers of its rows and runs."""
+    with closing(sqlite3.connect(cache)) as connection:
+        rows = connection.execute(
+            "SELECT key, version, facts, counts FROM entries LEFT JOIN counts ON entries.id = counts.id"
+        ).fetchall()
+        ((head,),) = connection.execute("SELECT value FROM head").fetchall()
+    length = int.from_bytes(head[:8], "little")
+    facts = json.loads(head[8 : 8 + length])
+    facts.pop("run")
+    return [sorted(rows, key=repr), facts, json.loads(zlib.decompress(head[8 + length :]))]
 
 
 def updated(source: Any, place: Path, **options: Any) -> tuple[normcli.Summary, Changes]:
-    """An update in place, as the command does it, checked against a fresh run in every byte."""
-    told: list[Changes] = []
+    """An incremental run, checked against a run over everything in every byte."""
+    changes: list[Changes] = []
     failures: list[Any] = []
-    waiting = beside(place).with_name(beside(place).name + ".next")
     options.pop("engine", None)
     summary = normcli.stats(
-        source, update=place, ledger=waiting, on_update=told.append, on_failure=failures.append, **options
+        source,
+        output=place,
+        incremental=True,
+        on_update=changes.append,
+        on_failure=failures.append,
+        **options,
     )
-    summary.save(place)
-    settle(waiting, beside(place))
     expected: list[Any] = []
-    other = place.with_name("fresh.ledger")
-    fresh = normcli.stats(source, ledger=other, on_failure=expected.append, **options)
-    assert summary.to_json() == fresh.to_json()
-    assert failures == expected, "told again, in the same order"
-    assert beside(place).read_bytes() == other.read_bytes(), "the ledger is that of a fresh run"
-    return summary, told[0]
+    other = place.with_name("fresh.json")
+    fresh = first(source, other, on_failure=expected.append, **options)
+    assert summary.to_json() == fresh.to_json() == place.read_text()
+    assert failures == expected, "reported again, in the same order"
+    assert content(cache_path(place)) == content(cache_path(other)), "the cache holds what a fresh run stores"
+    return summary, changes[0]
