@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from normcli.runs.stats_output import cache_path
 
 import normcli
 from normcli import engine
 from normcli.errors import MissingExtraError, NormcliError, UsageError
+from normcli.runs.commit import cache_path
 from normcli.runs.stats_checkpoint import StatsCheckpoint
 from tests.support import needs, packing
 from tests.support.command import Run

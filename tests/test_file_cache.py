@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from normcli.runs.stats_output import cache_path
 from PIL import Image
 
 import normcli
+from normcli.runs.commit import cache_path
 from normcli.runs.file_cache import Changes
 from normcli.storage import files, versions
 from tests.support import needs, packing
@@ -26,7 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "by folder": {"group_by": "folder"},
     "by name": {"group_by": r"([a-z]+)\d*\.\w+$"},
     "images weigh the same": {"weight": "image"},
-    "groups weigh the same": {"weight": "group", "by": "folder"},
+    "groups weigh the same": {"weight": "group", "group_by": "folder"},
     "alpha weighs": {"alpha": "weight"},
     "gray": {"color": "gray"},
     "a value left out": {"ignore_value": 128.0},
@@ -57,7 +57,7 @@ def test_an_update_is_a_fresh_run(name: str, mixed: Path, tmp_path: Path) -> Non
 def test_random_changes_many_times_over(mixed: Path, tmp_path: Path) -> None:
     rng = random.Random(5)
     place = tmp_path / "s.json"
-    first(mixed, place, by="folder")
+    first(mixed, place, group_by="folder")
     for number in range(25):
         for _ in range(rng.randint(1, 4)):
             files = packing.files_of(mixed)
@@ -80,7 +80,7 @@ def test_random_changes_many_times_over(mixed: Path, tmp_path: Path) -> None:
             else:
                 (mixed / f"new{number}").mkdir()
                 shutil.copy(one, mixed / f"new{number}" / one.name)
-        updated(mixed, place, by="folder")
+        updated(mixed, place, group_by="folder")
 
 
 def test_extremes_that_vanish_come_back_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,12 +108,12 @@ def test_swapped_files_of_one_size_and_time_are_seen(folder: Path, tmp_path: Pat
     other.write_bytes(pictures[1])
     for path in (one, other):
         os.utime(path, ns=(10**18, 10**18))
-    first(folder, place, by="folder")
+    first(folder, place, group_by="folder")
     one.rename(folder / "t")
     other.rename(one)
     (folder / "t").rename(other)
     assert one.stat().st_mtime_ns == other.stat().st_mtime_ns and one.stat().st_size == other.stat().st_size
-    _, changes = updated(folder, place, by="folder")
+    _, changes = updated(folder, place, group_by="folder")
     assert changes.changed == 2
 
 
@@ -211,11 +211,11 @@ def test_a_source_named_twice_counts_twice(folder: Path, tmp_path: Path) -> None
     twice = ["--", str(folder / "cat" / "0.jpg")]
     names = tmp_path / "names.csv"
     names.write_text("path,label\n" + "".join(f"{folder / 'cat' / '0.jpg'},{label}\n" for label in "aab"))
-    assert first(names, place, by="folder").images == 3
+    assert first(names, place, group_by="folder").images == 3
     names.write_text("path,label\n" + "".join(f"{folder / 'cat' / '0.jpg'},{label}\n" for label in "abbb"))
-    _, changes = updated(names, place, by="folder")
+    _, changes = updated(names, place, group_by="folder")
     assert changes == Changes(2, 1, 1, 0, 0), twice
-    assert updated(names, place, by="folder")[1].kept == 4
+    assert updated(names, place, group_by="folder")[1].kept == 4
 
 
 def test_masks_count_as_part_of_their_image(folder: Path, tmp_path: Path) -> None:

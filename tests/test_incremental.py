@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from normcli.runs.stats_output import cache_path
 
 import normcli
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
 from normcli.runs.cache_database import CacheDatabase, _checksum
+from normcli.runs.commit import cache_path
 from normcli.runs.file_cache import Changes
 from normcli.storage.temp_files import PARTIAL
 from normcli.tally import Tally
@@ -336,7 +336,7 @@ def test_the_command_prints_what_it_found(folder: Path, tmp_path: Path, run: Run
 USAGE = {
     "a cache of stdout": (["--incremental", "--json"], b"requires"),
     "a cache of -": (["--incremental", "-o", "-"], b"requires"),
-    "over somebody's statistics": (["--incremental", "-o", "t.json"], b"t.json exists"),
+    "over somebody's statistics": (["--incremental", "-o", "t.json"], b"t.json: exists"),
     "with a shard": (["--incremental", "-o", "s.json", "--shard", "1/2"], b"shard"),
     "with a sample": (["--incremental", "-o", "s.json", "--sample", "2"], b"sample"),
 }

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from normcli.runs.stats_output import cache_path
 from PIL import Image
 
 import normcli
+from normcli.runs.commit import cache_path
 from normcli.runs.file_cache import Changes
 from normcli.storage import versions
 from tests.support.images import encoded, photograph
