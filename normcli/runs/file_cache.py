@@ -32,7 +32,6 @@ from normcli import sources as containers
 from normcli import storage
 from normcli.errors import UsageError
 from normcli.options.images import InputOptions
-from normcli.options.parse import parse_pairs
 from normcli.runs.batches import Replay
 from normcli.runs.cache_database import CacheDatabase, CacheEntry, StoredEntry, deflate
 from normcli.runs.masks import PixelMask
