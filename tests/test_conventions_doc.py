@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "conventions.md"
+_TIMES = re.compile(r", [\d.]+ s, [\d,.]+ images/s$", re.MULTILINE)  # of the closing line
 _BLOCK = re.compile(r"```console\n(.*?)```", re.DOTALL)
 
 
@@ -37,7 +38,7 @@ def _session(block: str, folder: Path) -> str:
         command = [sys.executable, "-m", "normcli", *shlex.split(line)[2:]]
         environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "PYTHONIOENCODING": "utf-8"}
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=120)
-        printed = (done.stdout + done.stderr).rstrip("\n")
+        printed = _TIMES.sub("", done.stdout + done.stderr).rstrip("\n")
         out += f"{line}\n{printed}\n" + (f"$ echo $?\n{done.returncode}\n" if done.returncode else "")
         out = out.replace("\n\n$", "\n$")
     return out.replace(f"{folder}/", "")
