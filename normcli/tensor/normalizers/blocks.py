@@ -50,9 +50,9 @@ class Tensor(Protocol):
 
 @dataclass(frozen=True)
 class Resources:
-    """Limits of a call: threads, bytes, and the function that makes room for results."""
+    """Limits of a call: threads (None: one for each processor), bytes, and the function that makes room for results."""
 
-    threads: int
+    threads: int | None
     memory: int | None
     allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any]
 
@@ -67,12 +67,13 @@ def allocate_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     return buffer[start : start + size].view(dtype).reshape(shape)
 
 
+_DEFAULT = Resources(None, None, allocate_aligned)
 _resources: ContextVar[Resources | None] = ContextVar("resources", default=None)
 
 
 def current_resources() -> Resources:
     """Return the limits of this call."""
-    return _resources.get() or Resources(usable_cpus(), None, allocate_aligned)
+    return _resources.get() or _DEFAULT
 
 
 @contextmanager
@@ -163,10 +164,11 @@ def parallel_blocks(
     """
     limits = current_resources()
     step = max(1, BLOCK_BYTES // max(sample_bytes, 1))
+    threads = 1 if step >= samples else limits.threads or usable_cpus()  # reading the quota takes 5 us
     if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
-        step, copies = max(step, -(-samples // (4 * limits.threads))), 0
+        step, copies = max(step, -(-samples // (4 * threads))), 0
     starts = range(0, samples, step)
-    threads = min(limits.threads, len(starts))
+    threads = min(threads, len(starts))
     if limits.memory is not None and threads:
         need = min(step, samples) * sample_bytes * copies
         if need > limits.memory:
