@@ -438,7 +438,7 @@ def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path, run):
 def test_compare_shows_each_and_the_gap_of_train_and_eval(run, here):
     run("tensor", "batch-norm", "b0.npy", *NCHW, "--save-state", "s.npz")
     asked = ("compare", "b1.npy", *NCHW, "--with", "batch_norm,batch_renorm,layer_norm,group_norm:groups=2")
-    done = run("tensor", *asked, "--state", "s.npz")
+    done = run("tensor", *asked, "--state", "s.npz", env={"COLUMNS": "200"})
     assert done.returncode == 0, done.stderr
     lines = done.stdout.decode().splitlines()
     names = ["input", "batch_norm train", "batch_norm eval", "batch_renorm", "batch_renorm", "layer_norm", "group_norm"]
@@ -453,6 +453,14 @@ def test_compare_shows_each_and_the_gap_of_train_and_eval(run, here):
     other = nn.batch_norm(activations(1), layout="NCHW", mode="eval", state=stats).y.astype(np.float64)
     assert rows[2]["gap"] == pytest.approx([np.sqrt(((y - other) ** 2).mean()), np.abs(y - other).max()])
     assert rows[4]["gap"][0] < rows[2]["gap"][0]  # what batch renormalization is for
+
+
+def test_comparing_what_is_not_finite_gives_json(run, here):
+    np.save(here / "nan.npy", np.full((2, 4, 2, 2), np.nan, np.float32))
+    done = run("tensor", "compare", "nan.npy", *NCHW, "--with", "batch_norm", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["rows"]
+    assert [row["mean"] for row in rows] == [None, None]
 
 
 def test_every_normalizer_with_a_layout_can_be_compared(run, here):

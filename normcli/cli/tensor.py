@@ -4,7 +4,6 @@ The subcommands are made from the normalizers themselves: options from the signa
 """
 
 import inspect
-import json as jsons
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -179,6 +178,7 @@ def _resources() -> list[inspect.Parameter]:
 
 def _run_command(one: "Normalizer", text: "Description", values: dict[str, Any], terminal: TerminalOptions) -> int:
     """Run the command of one normalizer."""
+    from normcli.cli import messages
     from normcli.tensor.job import Job, run_job
 
     if values.pop("momentum", None) is not None:
@@ -212,7 +212,8 @@ def _run_command(one: "Normalizer", text: "Description", values: dict[str, Any],
         )
     )
     if not terminal.quiet:
-        sys.stderr.write("".join(f"{line}\n" for line in lines))
+        for line in lines:
+            messages.say(line)
     return 0
 
 
@@ -256,7 +257,7 @@ def compare(
 
     normcli tensor compare x.npy --layout NCHW --with batch_norm,batch_renorm --state bn.npz
     """
-    from normcli.cli import tables
+    from normcli.cli import messages, tables
     from normcli.tensor.compare import compare as compare_normalizers
 
     names = [request.strip() for request in requests.split(",") if request.strip()]
@@ -264,8 +265,7 @@ def compare(
         raise UsageError("--with requires a normalizer")
     rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
     if printing.json:
-        record = {"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]}
-        sys.stdout.write(jsons.dumps(record) + "\n")
+        messages.document({"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]})
         return 0
     header = ["", "mean", "std", "min", "max", "histogram"]
     cells = [

@@ -39,8 +39,8 @@ class ComparisonRow:
     gap: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain data."""
-        return asdict(self)
+        """Return the row as plain data, with None for NaN, which JSON lacks."""
+        return {key: None if value != value else value for key, value in asdict(self).items()}
 
 
 def compare(
