@@ -1,4 +1,4 @@
-"""`python -m benchmarks [NAME] [ARGUMENTS]`: run one benchmark, or all of them and print the README's table."""
+"""`python -m benchmarks [NAME] [ARGUMENTS]`: run one benchmark, or all of them and print the table of docs/speed.md."""
 
 import compileall
 import importlib

@@ -81,13 +81,14 @@ def test_the_torch_block_is_python_that_names_what_there_is() -> None:
 def test_the_readmes_blocks_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "sample_data", tmp_path / "photos")
     found = blocks(README)
-    assert [language for language, _ in found] == ["bash", "bash", "python"]
+    assert [language for language, _ in found] == ["bash", "bash", "python", "bash"]
     for language, block in found:
         if language == "bash":
             run(language, block, tmp_path)
-    assert (tmp_path / "arrays" / "normcli.json").exists() and (tmp_path / "pngs" / "normcli.json").exists()
+    for folder in ("arrays", "cropped", "pngs"):
+        assert (tmp_path / folder / "normcli.json").exists()
     needs.module("torch")
-    run(*found[-1], tmp_path)
+    run(*found[2], tmp_path)
 
 
 def test_every_scheme_and_output_has_a_line() -> None:

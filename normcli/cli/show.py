@@ -13,6 +13,10 @@ from normcli.options.printing import SummaryOptions, TerminalOptions
 
 def show(
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Statistics file; - is stdin.")] = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", metavar="NAME", help="Print one group of --group-by.", rich_help_panel="Output"),
+    ] = None,
     plot: Annotated[
         bool,
         typer.Option("--plot", help="Draw each channel's histogram in the terminal.", rich_help_panel="Output"),
@@ -52,7 +56,7 @@ def show(
         tables.page(printing.report, summary, "stdin" if str(file) == "-" else file.name)
         if not printing.json and printing.format is None and not plot:
             return 0
-    tables.show_summary(summary, printing, plot=plot)
+    tables.show_summary(summary, printing, plot=plot, group=group)
     if terminal.quiet:
         return 0
     if not printing.json and printing.format in (None, "table"):

@@ -41,6 +41,10 @@ class Column:
         """Characters of the widest cell."""
         return max(len(self.title), *map(len, self.cells), 0)
 
+    def padded(self, text: str) -> str:
+        """Return a cell's text with the spaces that align it."""
+        return text.ljust(self.width) if self.left else text.rjust(self.width)
+
 
 @dataclass(frozen=True)
 class Table:
@@ -116,10 +120,7 @@ def lines_of(table: Table, width: int | None = None) -> Iterator[str]:
     rows = [[column.title for column in fitted.columns]]
     rows += [[column.cells[i] for column in fitted.columns] for i in range(len(fitted.columns[0].cells))]
     for row in rows:
-        cells = [
-            cell.ljust(column.width) if column.left else cell.rjust(column.width)
-            for cell, column in zip(row, fitted.columns, strict=True)
-        ]
+        cells = [column.padded(cell) for cell, column in zip(row, fitted.columns, strict=True)]
         yield (" " * _GAP).join(cells).rstrip()
 
 
@@ -151,17 +152,13 @@ def _print_rich(table: Table) -> None:
         file=sys.stdout, markup=False, highlight=False, emoji=False, width=max(table.width + 4, 20), color_system="auto"
     )
     drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    # padded here: Rich does not justify text that may overflow, and numbers must never be cut
     for column in table.columns:
-        drawn.add_column(
-            Text(column.title, justify="left" if column.left else "right"),
-            justify="left" if column.left else "right",
-            no_wrap=True,
-            overflow="ignore",
-        )
+        drawn.add_column(Text(column.padded(column.title)), no_wrap=True, overflow="ignore")
     for i in range(len(table.columns[0].cells)):
         cells = []
         for column in table.columns:
-            text = Text(printable(column.cells[i]), style="bold" if column.bold else "")
+            text = Text(column.padded(printable(column.cells[i])), style="bold" if column.bold else "")
             if column.styles:
                 text.stylize(column.styles[i])
             cells.append(text)

@@ -25,13 +25,17 @@ _SPARKLINE = 32  # characters
 _NARROW = 92  # below this width, the sparkline goes
 
 
-def show_summary(summary: Summary, printing: SummaryOptions, *, json: bool = False, plot: bool = False) -> None:
+def show_summary(
+    summary: Summary, printing: SummaryOptions, *, json: bool = False, plot: bool = False, group: str | None = None
+) -> None:
     """Print a summary as the options ask: a table, the statistics file, or code or config for another tool.
 
     Raises:
         UsageError: unknown names, or options that contradict each other.
     """
-    if json or printing.json or printing.format == "json":
+    if group is not None and printing.format in (None, "table", "json"):
+        print_group(summary, group)
+    elif json or printing.json or printing.format == "json":
         if printing.convention not in (None, "pooled_population"):
             raise UsageError("`convention` cannot be combined with `json`: the statistics file holds every convention")
         write(summary.to_json())
@@ -42,7 +46,8 @@ def show_summary(summary: Summary, printing: SummaryOptions, *, json: bool = Fal
     else:
         from normcli.constants import exporters
 
-        write(exporters.export(summary, printing.format, printing.convention))
+        digits = exporters.default_digits(printing.format) if printing.digits is None else printing.digits or None
+        write(exporters.export(summary, printing.format, printing.convention, group=group, digits=digits))
         if (note := exporters.format_note(summary, printing.format, printing.convention)) is not None:
             say(f"note: {note}")
 
@@ -168,6 +173,22 @@ def _conventions(summary: Summary) -> Table:
         shown = ["-"] * len(summary.channels) if std is None else [number(v, decimals) for v in std]
         rows.append([name.replace("_", " "), *shown])
     return Table.of(["std by convention", *summary.channels], rows)
+
+
+def print_group(summary: Summary, name: str) -> None:
+    """Print the statistics of one group to stdout.
+
+    Raises:
+        UsageError: no such group.
+    """
+    group = summary.group(name)
+    decimals = decimals_for([*group.mean, *group.std])
+    _print_line(f"{printable(name)}: {group.images:,} images, {group.pixels:,} pixels", "bold")
+    rows = [
+        [channel, number(mean, decimals), number(std, decimals)]
+        for channel, mean, std in zip(summary.channels, group.mean, group.std, strict=True)
+    ]
+    print_table(Table.of(["channel", "mean", "std"], rows))
 
 
 def _groups(summary: Summary) -> Table:

@@ -56,10 +56,16 @@ class SummaryOptions(Options):
         metavar="NAME",
         complete="conventions",
     )
+    digits: int | None = option(
+        "Significant digits of --format (default: 4 in code, all in csv, yaml, toml, env, json and kaldi; 0: all).",
+        metavar="N",
+    )
     report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.digits is not None and self.digits < 0:
+            raise UsageError(f"`digits`: must be 0 (all) or more, not {self.digits}")
         if self.convention is not None:
             self._set("convention", self.convention.replace("-", "_"))
 

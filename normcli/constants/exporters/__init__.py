@@ -12,7 +12,7 @@ from normcli.constants.exporters.values import DatasetConstants, mean_and_std
 from normcli.errors import unknown
 from normcli.summary import Summary
 
-__all__ = ["EXPORTERS", "FORMAT_CHOICES", "DatasetConstants", "export", "format_note", "mean_and_std"]
+__all__ = ["EXPORTERS", "FORMAT_CHOICES", "DatasetConstants", "default_digits", "export", "format_note", "mean_and_std"]
 
 Exporter = Callable[[DatasetConstants], str]
 
@@ -68,6 +68,11 @@ def export(
     if exporter not in EXPORTERS:
         raise unknown("format", exporter, FORMAT_CHOICES)
     return EXPORTERS[exporter](DatasetConstants.of(summary, convention, group=group, digits=digits))
+
+
+def default_digits(exporter: str) -> int | None:
+    """Return the significant digits of a snippet for people, 4; None, all, for data that programs read."""
+    return None if exporter in ("csv", "yaml", "toml", "env", "kaldi") else 4
 
 
 def format_note(summary: Summary, exporter: str, convention: str | None = None) -> str | None:

@@ -146,7 +146,7 @@ def opencv(constants: DatasetConstants) -> str:
     constants.require_nonzero_std("opencv")
     is_rgb = constants.channels[:3] == ["R", "G", "B"]
     order = [2, 1, 0, *range(3, len(constants.channels))] if is_rgb else list(range(len(constants.channels)))
-    mean = constants.rounded([constants.stored(constants.mean)[c] for c in order])
+    mean = constants.rounded([constants.stored(constants.mean)[c] for c in order], extra=2)
     scale = constants.rounded([constants.affine()[0][c] for c in order])
     name = "".join(constants.channels[c] for c in order) if is_rgb else constants.channel_order
     return f"""\

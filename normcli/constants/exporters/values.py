@@ -103,9 +103,9 @@ class DatasetConstants:
         """Return the range of the stored values as text."""
         return "raw units" if self.max_value is None else f"range 0-{self.max_value}"
 
-    def rounded(self, values: Sequence[float]) -> list[float]:
-        """Return values with `digits` significant digits."""
-        return [v if self.digits is None else float(f"{v:.{self.digits}g}") for v in values]
+    def rounded(self, values: Sequence[float], extra: int = 0) -> list[float]:
+        """Return values with `digits` significant digits, and some more."""
+        return [v if self.digits is None else float(f"{v:.{self.digits + extra}g}") for v in values]
 
     @property
     def unit_mean(self) -> list[float]:
@@ -120,12 +120,12 @@ class DatasetConstants:
     @property
     def stored_mean(self) -> list[float]:
         """Return the mean in the range of the stored pixels, rounded to `digits`."""
-        return self.rounded(self.stored(self.mean))
+        return self.rounded(self.stored(self.mean), extra=2)  # 123.675 of 0-255 is as exact as 0.4850
 
     @property
     def stored_std(self) -> list[float]:
         """Return the std in the range of the stored pixels, rounded to `digits`."""
-        return self.rounded(self.stored(self.std))
+        return self.rounded(self.stored(self.std), extra=2)
 
     def stored(self, values: Sequence[float]) -> list[float]:
         """Scale values from 0-1 to the range of the stored pixels."""
