@@ -109,7 +109,8 @@ def test_every_command_does_the_same(platform: str, source: Path, here: Outcome,
     assert there.codes == here.codes
     assert there.stdout == here.stdout
     assert there.files.keys() == here.files.keys()
-    assert [name for name, data in here.files.items() if there.files[name] != data and "ledger" not in name] == []
+    differ = [name for name, data in here.files.items() if there.files[name] != data]
+    assert set(differ) <= {"cached.json.cache"}  # it has the versions of files, and what is too young has none yet
 
 
 def test_everything_runs_but_what_has_to_fail(here: Outcome) -> None:
