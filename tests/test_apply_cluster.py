@@ -44,7 +44,8 @@ def test_a_worker_killed_half_way_changes_nothing(
             os.kill(killed[0], signal.SIGKILL)
 
     normcli.apply(
-        [many, tmp_path / "out"],
+        many,
+        tmp_path / "out",
         stats=statistics,
         engine=f"dask:{cluster.scheduler_address}",
         on_progress=kill_one,
@@ -90,8 +91,9 @@ def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp
 
 def test_a_local_cluster_from_the_command(folder: Path, run: Run, tmp_path: Path) -> None:
     for engine in ("dask", "threads"):
-        done = run("apply", "images", "-o", engine, "--engine", engine, "-j", "2", "-q", "--verify")
+        done = run("apply", "images", "-o", engine, "--engine", engine, "-j", "2", "-q")
         assert done.returncode == 0 and done.stderr == b"", done.stderr
+        assert run("verify", engine, "--engine", engine, "-j", "2", "-q").returncode == 0
     assert tree(tmp_path / "dask") == tree(tmp_path / "threads")
 
 

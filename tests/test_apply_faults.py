@@ -142,7 +142,7 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
         assert process.poll() is None
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert b"--resume goes on in" in said
+    assert b"with --resume to continue in" in said
     assert process.returncode == 128 + number
     assert "normcli.json" not in finals(tmp_path / "out")
     told = subprocess.run([*APPLY, *arguments], env=ENVIRONMENT, capture_output=True, check=False)

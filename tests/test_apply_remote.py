@@ -94,7 +94,8 @@ def test_a_server_that_falls_silent(to: str, server: Any, folder: Path, tmp_path
     again = run(*arguments, "--resume")
     assert again.returncode == 0, again.stderr
     normcli.apply(
-        [folder, tmp_path / "plain"],
+        folder,
+        tmp_path / "plain",
         scheme="unit",
         to=to,
         color="rgb",

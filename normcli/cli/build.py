@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperCommand
 
 from normcli import platforms
-from normcli.cli import click, logs, numbers
+from normcli.cli import click, config, logs, numbers
 from normcli.errors import UsageError
 from normcli.options.field import Options, choices_of, info_of
 from normcli.options.printing import TerminalOptions
@@ -152,7 +152,9 @@ def panel_of(group: type[Options], f: "Field[Any]") -> str:
 
 def variables_of(function: str, name: str) -> list[str]:
     """Return the environment variables that set an option, the more specific one first."""
-    return [f"NORMCLI_{function.strip('_').upper()}_{name.upper()}", f"NORMCLI_{name.upper()}"]
+    shared = f"NORMCLI_{name.upper()}"
+    own = f"NORMCLI_{function.strip('_').upper()}_{name.upper()}"
+    return [own] if shared == config.VARIABLE else [own, shared]
 
 
 def flags_of(f: "Field[Any]") -> tuple[str, ...]:

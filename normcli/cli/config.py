@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from normcli.errors import UsageError
 from normcli.options.field import nearest
 
+VARIABLE = "NORMCLI_CONFIG"  # names the file; so it sets no option, as `config` of `check`
 _NAMES = ("normcli.toml", "pyproject.toml")
 
 
@@ -39,11 +40,11 @@ def find() -> Path | None:
     Raises:
         UsageError: NORMCLI_CONFIG names a file that does not exist.
     """
-    named = os.environ.get("NORMCLI_CONFIG")
+    named = os.environ.get(VARIABLE)
     if named is not None:
         path = Path(named)
         if named and not path.is_file():
-            raise UsageError(f"NORMCLI_CONFIG: {named} does not exist")
+            raise UsageError(f"{VARIABLE}: {named} does not exist")
         return path if named else None
     try:
         here = Path.cwd()

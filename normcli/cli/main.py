@@ -116,8 +116,18 @@ def _configured(name: str, command: click.Command) -> dict[str, Any]:
         raise UsageError(f"{settings.path}: {unknown_key} is not an option of {name}{nearest(unknown_key, known)}")
     for key in settings.shared:
         if key not in known and not any(key in options_of(other) for other in COMMANDS):
-            raise UsageError(f"{settings.path}: {key} is not an option of any command")
-    return {key: value for key, value in settings.of(name).items() if key in known}
+            every = {option for other in COMMANDS for option in options_of(other)}
+            raise UsageError(f"{settings.path}: {key} is not an option of any command{nearest(key, every)}")
+    repeatable = {str(p.name) for p in command.params if getattr(p, "multiple", False)}
+    values = {key: value for key, value in settings.of(name).items() if key in known}
+    return {key: _as_list(value) if key in repeatable else value for key, value in values.items()}
+
+
+def _as_list(value: Any) -> Any:
+    """Return the values of an option that can be repeated: one text is one value, and a table is KEY=VALUE texts."""
+    if isinstance(value, dict):
+        return [f"{key}={part}" for key, part in value.items()]
+    return [value] if isinstance(value, str) else value
 
 
 app = typer.Typer(
