@@ -24,7 +24,7 @@ OPTIONS = 40  # in the help of stats, and of apply
 # a normalizer's settings are its paper's: each is documented, and none is passed on in bulk
 NORMALIZERS = "normcli/tensor/normalizers/"
 
-LARGE_FUNCTIONS = {"normcli/runs/stats.py: _compute"}
+LARGE_FUNCTIONS: set[str] = set()
 LARGE_INITS = {"normcli/images/__init__.py"}
 SAME_NAMES: set[str] = set()
 FORWARDING = {"normcli/runs/gallery.py: Picture"}

@@ -20,11 +20,11 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from normcli.errors import NormcliError, OutputError, StatisticsFileError, UsageError
+from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate, entry_of, inflate
 from normcli.runs.checkpoint import find_difference
-from normcli.runs.partial_result import Failure, PartialResult
 from normcli.storage import raise_output_error
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes
@@ -32,7 +32,6 @@ from normcli.tally.serialize import from_bytes
 SCHEMA = "normcli/file-cache/1"
 _APPLICATION = 0x6E6F726D  # "norm", in the header of the file
 _SECONDS = 1.0  # of work between two commits: what a kill loses
-_LARGEST_STATE = 1 << 30
 _TABLES = (
     "CREATE TABLE head (value BLOB NOT NULL, checksum INTEGER NOT NULL)",
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL, version TEXT, facts TEXT NOT NULL,"
@@ -42,67 +41,6 @@ _TABLES = (
     "CREATE INDEX entries_by_key ON entries (key)",
 )
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
-
-
-class CacheEntry(NamedTuple):
-    """What is stored of a file, or of a container as a whole.
-
-    Attributes:
-        key: its name, as the listing gives it.
-        version: what changes with it; None where it has to be read again in any case.
-        counts: of one image, serialized; or the state of a container's tally, deflated; None of a file that failed.
-        channels: of one image.
-        inputs: number of inputs of a container; None for a file.
-        failures: inputs that were not used.
-        kinds: a container's first image of each number of channels.
-    """
-
-    key: str
-    version: list[Any] | None
-    counts: bytes | None = None
-    channels: int = 0
-    inputs: int | None = None
-    failures: list[Failure] = []  # noqa: RUF012
-    kinds: Mapping[int, str] = {}
-
-    def facts(self) -> str:
-        """Return everything but key, version and counts as JSON."""
-        facts: dict[str, Any] = {"counted": self.counts is not None}
-        if self.channels:
-            facts["channels"] = self.channels
-        if self.inputs is not None:
-            facts["inputs"] = self.inputs
-        if self.failures:
-            facts["failures"] = [[f.key, f.stage, f.reason, f.message] for f in self.failures]
-        if self.kinds:
-            facts["kinds"] = {str(channels): key for channels, key in sorted(self.kinds.items())}
-        return json.dumps(facts, separators=(",", ":"))
-
-    def replay(self) -> PartialResult:
-        """Return what is reported of it again: its failures, without the counts of images."""
-        result = PartialResult(failures=list(self.failures), inputs=1 if self.inputs is None else self.inputs)
-        result.kinds = {self.channels: self.key} if self.channels else dict(self.kinds)
-        for failure in self.failures:
-            (result.tally.skipped if failure.stage == "skip" else result.tally.failed)[failure.reason] += 1
-        return result
-
-
-class StoredEntry(NamedTuple):
-    """A row: its number, the number of the run that wrote it, and the entry without its counts.
-
-    Attributes:
-        is_counted: it has counts, which `CacheDatabase.tally` returns.
-    """
-
-    number: int
-    run: int
-    entry: CacheEntry
-    is_counted: bool
-
-
-def deflate(tally: Tally) -> bytes:
-    """Return the state of a tally in few bytes."""
-    return zlib.compress(json.dumps(tally.state(), separators=(",", ":")).encode(), 6)
 
 
 class CacheDatabase:
@@ -233,7 +171,7 @@ class CacheDatabase:
             if checksum != _checksum(number, key, version, text, run):
                 raise ValueError
             facts = json.loads(text)
-            return StoredEntry(number, run, _entry(key, version, facts), bool(facts["counted"]))
+            return StoredEntry(number, run, entry_of(key, version, facts), bool(facts["counted"]))
         except _DAMAGE:
             raise self.damaged() from None
 
@@ -264,23 +202,16 @@ class CacheDatabase:
         try:
             if zlib.crc32(row[0]) != row[1]:
                 raise ValueError
-            return from_bytes(row[0]) if stored.entry.inputs is None else self._inflate(row[0])
+            return from_bytes(row[0]) if stored.entry.inputs is None else inflate(row[0])
         except _DAMAGE:
             raise self.damaged() from None
 
     def total(self) -> Tally:
         """Return the sum of the rows up to `run`."""
         try:
-            return self._inflate(self._state) if self._state else Tally()
+            return inflate(self._state) if self._state else Tally()
         except _DAMAGE:
             raise self.damaged() from None
-
-    def _inflate(self, data: bytes) -> Tally:
-        inflater = zlib.decompressobj()
-        try:
-            return Tally.from_state(json.loads(inflater.decompress(data, _LARGEST_STATE)))
-        except zlib.error as error:
-            raise ValueError(str(error)) from None
 
     def rows(self) -> Iterator[tuple[int, bool]]:
         """Yield the numbers of the rows of earlier runs, and whether they are in the sum.
@@ -363,20 +294,6 @@ class CacheDatabase:
 
 def _is_busy(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorname", "").startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
-
-
-def _entry(key: str, version: str | None, facts: dict[str, Any]) -> CacheEntry:
-    failures = [Failure(*map(str, row)) for row in facts.get("failures", [])]
-    if "inputs" not in facts and facts["counted"] == bool(failures):
-        raise ValueError("a file has counts, or a reason why it has none")
-    return CacheEntry(
-        key,
-        None if version is None else json.loads(version),
-        channels=int(facts.get("channels", 0)),
-        inputs=int(facts["inputs"]) if "inputs" in facts else None,
-        failures=failures,
-        kinds={int(channels): str(first) for channels, first in facts.get("kinds", {}).items()},
-    )
 
 
 def _encode(key: str) -> bytes:

@@ -25,15 +25,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from importlib import metadata
 from typing import Any, NamedTuple
 
 from normcli import sources as containers
-from normcli import storage
-from normcli.errors import UsageError
 from normcli.options.images import InputOptions
 from normcli.runs.batches import Replay
-from normcli.runs.cache_database import CacheDatabase, CacheEntry, StoredEntry, deflate
+from normcli.runs.cache_database import CacheDatabase
+from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate
+from normcli.runs.file_versions import version_of_container, version_of_item, version_of_library
 from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import Failure, PartialResult
 from normcli.sources import Item, Skipped
@@ -113,7 +112,7 @@ class FileCache:
         *,
         start_over: bool = False,
     ) -> None:
-        depends = {**settings, **{name: _version_of_library(name) for name in _LIBRARIES}}
+        depends = {**settings, **{name: version_of_library(name) for name in _LIBRARIES}}
         self._listing, self._mask = listing, mask
         self._database = CacheDatabase(os.fsdecode(path), depends, start_over=start_over)
         self._states = bytearray(self._database.last + 1)
@@ -138,7 +137,7 @@ class FileCache:
             if containers.kind_of(source) not in _READ_AS_ONE:
                 yield from self._files(source, kept)
                 continue
-            entry = CacheEntry(source, self._version_of_container(source))
+            entry = CacheEntry(source, version_of_container(source, self._listing, self._mask))
             if self._is_kept(entry, kept):
                 continue
             yield from self._replays(kept)
@@ -149,7 +148,7 @@ class FileCache:
         for item in containers.read_one(source, self._listing):
             entry = None
             if isinstance(item, Item):
-                entry = CacheEntry(item.key, self._version_of_file(item))
+                entry = CacheEntry(item.key, version_of_item(item, self._mask))
                 if self._is_kept(entry, kept):
                     if len(kept) >= _MOST_REPLAYED:
                         yield from self._replays(kept)
@@ -206,28 +205,6 @@ class FileCache:
             self._again += is_same
             self._changed += not is_same
         return False
-
-    def _version_of_file(self, item: Item) -> list[Any] | None:
-        if not isinstance(item.load, FileBytes):  # unusable, as the listing found
-            return None
-        version = _version(item.load.path, item.load.version)
-        mask = "none" if self._mask is None else self._mask.version(item.key)
-        return [version, mask, item.label] if version and mask else None
-
-    def _version_of_container(self, source: str) -> list[Any] | None:
-        if self._mask is not None and self._mask.folder is not None:
-            return None  # which masks belong to it, only its members tell
-        paths = [source]
-        if containers.kind_of(source) == "idx":
-            from normcli.sources import idx
-
-            paths.append(idx.labels_beside(source) or source)
-        versions = [_version(path, None) for path in paths]
-        taken = self._listing
-        if not all(versions):
-            return None
-        options = sorted(map(list, containers.effective_options(source, taken.open_options).items()))
-        return [*versions, list(taken.include), list(taken.exclude), options]
 
     def group_of(self, item: Item | Skipped) -> object:
         """Return the container that the next item belongs to, for `Batching.group_of`; None for a file."""
@@ -336,24 +313,3 @@ def _is_bounded(tally: Tally) -> bool:
     """Return whether more extremes were seen than a tally keeps."""
     floats = [bucket for bucket in tally.buckets.values() if isinstance(bucket, Floats)]
     return any(kept.bound is not None for bucket in floats for kept in (*bucket.lowest, *bucket.highest))
-
-
-def _version(path: str, known: str | None) -> str:
-    """Return what changes with a file; "" where that cannot be told, or it is not there.
-
-    Raises:
-        UsageError: a server that gives no versions.
-    """
-    if not storage.is_remote(path):
-        return storage.version(path)
-    version = known if known and not known.endswith(":") else storage.fingerprint(path)
-    if version.endswith(":"):
-        raise UsageError(f"{path}: its server sends no version (ETag, Last-Modified), which --incremental requires")
-    return version
-
-
-def _version_of_library(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

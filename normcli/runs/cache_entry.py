@@ -1,0 +1,103 @@
+"""An entry of the file cache: what one file, or one container, added to the statistics."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from normcli.runs.partial_result import Failure, PartialResult
+from normcli.tally import Tally
+
+_LARGEST_STATE = 1 << 30
+
+
+class CacheEntry(NamedTuple):
+    """What is stored of a file, or of a container as a whole.
+
+    Attributes:
+        key: its name, as the listing gives it.
+        version: what changes with it; None where it has to be read again in any case.
+        counts: of one image, serialized; or the state of a container's tally, deflated; None of a file that failed.
+        channels: of one image.
+        inputs: number of inputs of a container; None for a file.
+        failures: inputs that were not used.
+        kinds: a container's first image of each number of channels.
+    """
+
+    key: str
+    version: list[Any] | None
+    counts: bytes | None = None
+    channels: int = 0
+    inputs: int | None = None
+    failures: list[Failure] = []  # noqa: RUF012
+    kinds: Mapping[int, str] = {}
+
+    def facts(self) -> str:
+        """Return everything but key, version and counts as JSON."""
+        facts: dict[str, Any] = {"counted": self.counts is not None}
+        if self.channels:
+            facts["channels"] = self.channels
+        if self.inputs is not None:
+            facts["inputs"] = self.inputs
+        if self.failures:
+            facts["failures"] = [[f.key, f.stage, f.reason, f.message] for f in self.failures]
+        if self.kinds:
+            facts["kinds"] = {str(channels): key for channels, key in sorted(self.kinds.items())}
+        return json.dumps(facts, separators=(",", ":"))
+
+    def replay(self) -> PartialResult:
+        """Return what is reported of it again: its failures, without the counts of images."""
+        result = PartialResult(failures=list(self.failures), inputs=1 if self.inputs is None else self.inputs)
+        result.kinds = {self.channels: self.key} if self.channels else dict(self.kinds)
+        for failure in self.failures:
+            (result.tally.skipped if failure.stage == "skip" else result.tally.failed)[failure.reason] += 1
+        return result
+
+
+class StoredEntry(NamedTuple):
+    """A row: its number, the number of the run that wrote it, and the entry without its counts.
+
+    Attributes:
+        is_counted: it has counts, which `CacheDatabase.tally` returns.
+    """
+
+    number: int
+    run: int
+    entry: CacheEntry
+    is_counted: bool
+
+
+def deflate(tally: Tally) -> bytes:
+    """Return the state of a tally in few bytes."""
+    return zlib.compress(json.dumps(tally.state(), separators=(",", ":")).encode(), 6)
+
+
+def inflate(data: bytes) -> Tally:
+    """Rebuild a tally from the bytes of `deflate`.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: not such bytes.
+    """
+    try:
+        return Tally.from_state(json.loads(zlib.decompressobj().decompress(data, _LARGEST_STATE)))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+
+
+def entry_of(key: str, version: str | None, facts: dict[str, Any]) -> CacheEntry:
+    """Rebuild an entry from its columns, without its counts.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: not such columns.
+    """
+    failures = [Failure(*map(str, row)) for row in facts.get("failures", [])]
+    if "inputs" not in facts and facts["counted"] == bool(failures):
+        raise ValueError("a file has counts, or a reason why it has none")
+    return CacheEntry(
+        key,
+        None if version is None else json.loads(version),
+        channels=int(facts.get("channels", 0)),
+        inputs=int(facts["inputs"]) if "inputs" in facts else None,
+        failures=failures,
+        kinds={int(channels): str(first) for channels, first in facts.get("kinds", {}).items()},
+    )

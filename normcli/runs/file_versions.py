@@ -1,0 +1,63 @@
+"""Versions of files and containers: what an incremental run compares to see whether their counts still hold."""
+
+from importlib import metadata
+from typing import Any
+
+from normcli import sources as containers
+from normcli import storage
+from normcli.errors import UsageError
+from normcli.options.images import InputOptions
+from normcli.runs.masks import PixelMask
+from normcli.sources import Item
+from normcli.storage.byte_sources import FileBytes
+
+
+def version_of_item(item: Item, mask: PixelMask | None) -> list[Any] | None:
+    """Return what changes with a file, its mask and its label; None where that cannot be told.
+
+    Raises:
+        UsageError: a server that sends no versions.
+    """
+    if not isinstance(item.load, FileBytes):  # unusable, as the listing found
+        return None
+    version = _version(item.load.path, item.load.version)
+    version_of_mask = "none" if mask is None else mask.version(item.key)
+    return [version, version_of_mask, item.label] if version and version_of_mask else None
+
+
+def version_of_container(source: str, listing: InputOptions, mask: PixelMask | None) -> list[Any] | None:
+    """Return what changes with a container and with what is taken from it; None where that cannot be told.
+
+    Raises:
+        UsageError: a server that sends no versions.
+    """
+    if mask is not None and mask.folder is not None:
+        return None  # which masks belong to it, only its members tell
+    paths = [source]
+    if containers.kind_of(source) == "idx":
+        from normcli.sources import idx
+
+        paths.append(idx.labels_beside(source) or source)
+    versions = [_version(path, None) for path in paths]
+    if not all(versions):
+        return None
+    options = sorted(map(list, containers.effective_options(source, listing.open_options).items()))
+    return [*versions, list(listing.include), list(listing.exclude), options]
+
+
+def _version(path: str, known: str | None) -> str:
+    """Return what changes with a file; "" where that cannot be told, or it is missing."""
+    if not storage.is_remote(path):
+        return storage.version(path)
+    version = known if known and not known.endswith(":") else storage.fingerprint(path)
+    if version.endswith(":"):
+        raise UsageError(f"{path}: its server sends no version (ETag, Last-Modified), which --incremental requires")
+    return version
+
+
+def version_of_library(name: str) -> str | None:
+    """Return the version of an installed library; None where it is not installed."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
