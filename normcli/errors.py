@@ -1,4 +1,4 @@
-"""What can go wrong, each with the exit code that the command line gives it."""
+"""Errors, each with its exit code on the command line."""
 
 import difflib
 from collections.abc import Iterable

@@ -61,15 +61,15 @@ def command(function: Callable[..., int], *, cls: type[TyperCommand] | None = No
     groups = {name: hint for name, hint in hints.items() if _is_group(hint)}
     signature = inspect.signature(function)
     plain = [p.replace(annotation=hints[n]) for n, p in signature.parameters.items() if n not in groups]
-    found = [pair for group in groups.values() for pair in _parameters(function.__name__, group)]
-    options = [parameter for _, parameter in sorted(found, key=lambda pair: PANELS.index(pair[0]))]
+    pairs = [pair for group in groups.values() for pair in _parameters(function.__name__, group)]
+    options = [parameter for _, parameter in sorted(pairs, key=lambda pair: PANELS.index(pair[0]))]
 
     def run(**values: Any) -> int:
-        made = {name: _make(group, values) for name, group in groups.items()}
-        for group in made.values():
+        objects = {name: _make(group, values) for name, group in groups.items()}
+        for group in objects.values():
             if isinstance(group, TerminalOptions):
                 logs.configure(group)
-        return function(**{p.name: values[p.name] for p in plain}, **made)
+        return function(**{p.name: values[p.name] for p in plain}, **objects)
 
     ordered = sorted([*plain, *options], key=lambda p: p.default is not inspect.Parameter.empty)
     run.__doc__ = function.__doc__
@@ -86,7 +86,7 @@ def _is_group(hint: Any) -> bool:
 
 def _make(group: type[Options], values: dict[str, Any]) -> Options:
     """Return the options object of the values that the command line gave."""
-    given = {}
+    keywords = {}
     hints = typing.get_type_hints(group)
     for f in fields(group):
         if f.name not in values:
@@ -96,10 +96,12 @@ def _make(group: type[Options], values: dict[str, Any]) -> Options:
             value = ()
         elif value is not None and f.name in _PARSERS and hints[f.name] != (str | None):
             value = _PARSERS[f.name](f.name, value)
-        given[f.name] = value
+        keywords[f.name] = value
     if issubclass(group, TerminalOptions):
-        given |= {name: value for name, value in _top_options().items() if given.get(name) in (None, False, 0, "auto")}
-    return group(**given)
+        keywords |= {
+            name: value for name, value in _top_options().items() if keywords.get(name) in (None, False, 0, "auto")
+        }
+    return group(**keywords)
 
 
 def _top_options() -> dict[str, Any]:
@@ -133,10 +135,10 @@ def _parameters(function: str, group: type[Options]) -> Iterator[tuple[str, insp
 
 def _shared(function: str, group: type[Options], f: "Field[Any]") -> dict[str, Any]:
     info = info_of(f)
-    shown = f.default not in (None, False, (), 0) and "default" not in info.help
+    show_default = f.default not in (None, False, (), 0) and "default" not in info.help
     return {
         "help": info.help.replace("[", "\\["),
-        "show_default": shown,
+        "show_default": show_default,
         "rich_help_panel": panel_of(group, f),
         "hidden": info.hidden,
         "envvar": variables_of(function, f.name),

@@ -52,8 +52,8 @@ def diff(
     else:
         messages.write("".join(line + "\n" for line in _lines(difference)))
     if max_shift is not None and difference.exceeds(max_shift):
-        moved = "from a constant channel" if difference.distance is None else f"by {difference.distance:.4g}"
-        messages.say(f"normcli diff: moved {moved}, more than --max-shift {max_shift:g}")
+        distance = "from a constant channel" if difference.distance is None else f"by {difference.distance:.4g}"
+        messages.say(f"normcli diff: means moved {distance}, more than --max-shift {max_shift:g}")
         return 1
     return 0
 
@@ -66,8 +66,8 @@ def _lines(difference: "Difference") -> "Iterator[str]":
     rows = [["channel", "mean A", "mean B", "shift/std", "std A", "std B", "ratio", "W1", "JS bits"]]
     for c, name in enumerate(difference.channels):
         (m, n), (s, t) = difference.mean[c], difference.std[c]
-        moved = [_signed(difference.shift[c]), tables.number(s), tables.number(t), _ratio(difference.ratio[c])]
-        rows.append([name, tables.number(m), tables.number(n), *moved])
+        cells = [_signed(difference.shift[c]), tables.number(s), tables.number(t), _ratio(difference.ratio[c])]
+        rows.append([name, tables.number(m), tables.number(n), *cells])
         rows[-1] += [tables.number(difference.w1[c]), tables.number(difference.js[c])]
     yield from tables.aligned(rows)
     changes = [

@@ -1,4 +1,4 @@
-"""What commands check before they work: lists of paths, and files that would be overwritten."""
+"""Checks of commands before they work: lists of paths, and files that would be overwritten."""
 
 import os
 import sys
@@ -47,15 +47,15 @@ def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None)
         return  # nothing to check: `show` does not load NumPy, which costs 60 ms, for that
     from normcli.runs.commit import check_output
 
-    seen = set() if besides is None or str(besides) == "-" else {besides.resolve()}
+    paths_so_far = set() if besides is None or str(besides) == "-" else {besides.resolve()}
     for path in paths:
         if path is None or str(path) == "-":
             continue
-        if path.resolve() in seen:
+        if path.resolve() in paths_so_far:
             raise UsageError(f"{path}: two outputs cannot be one file")
         check_output(path, overwrite=force)
         if not path.exists() or path.is_file():
-            seen.add(path.resolve())
+            paths_so_far.add(path.resolve())
 
 
 def statistics_of(path: Path) -> "Summary":

@@ -85,15 +85,15 @@ def stats(
         for changes in updates:
             _report_changes(changes)
         warn(summary)
-        written = [str(path) for path in (output, printing.report) if path is not None and str(path) != "-"]
-        watch.closing(f"wrote {' and '.join(written)}" if written else "", summary.images)
+        outputs = [str(path) for path in (output, printing.report) if path is not None and str(path) != "-"]
+        watch.closing(f"wrote {' and '.join(outputs)}" if outputs else "", summary.images)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0
 
 
 class _Page:
-    """What a report shows besides the summary; the failures are bounded, their counts are in the summary."""
+    """Content of a report next to the summary; failures are bounded, their counts are in the summary."""
 
     def __init__(self) -> None:
         from normcli import report

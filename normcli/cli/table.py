@@ -151,10 +151,10 @@ def _print_rich(table: Table) -> None:
     console = Console(
         file=sys.stdout, markup=False, highlight=False, emoji=False, width=max(table.width + 4, 20), color_system="auto"
     )
-    drawn = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     # padded here: Rich does not justify text that may overflow, and numbers must never be cut
     for column in table.columns:
-        drawn.add_column(Text(column.padded(column.title)), no_wrap=True, overflow="ignore")
+        rich_table.add_column(Text(column.padded(column.title)), no_wrap=True, overflow="ignore")
     for i in range(len(table.columns[0].cells)):
         cells = []
         for column in table.columns:
@@ -162,5 +162,5 @@ def _print_rich(table: Table) -> None:
             if column.styles:
                 text.stylize(column.styles[i])
             cells.append(text)
-        drawn.add_row(*cells)
-    console.print(drawn)
+        rich_table.add_row(*cells)
+    console.print(rich_table)

@@ -170,8 +170,8 @@ def _conventions(summary: Summary) -> Table:
     rows = []
     for name, values in summary.conventions.items():
         std = values["std"]
-        shown = ["-"] * len(summary.channels) if std is None else [number(v, decimals) for v in std]
-        rows.append([name.replace("_", " "), *shown])
+        cells = ["-"] * len(summary.channels) if std is None else [number(v, decimals) for v in std]
+        rows.append([name.replace("_", " "), *cells])
     return Table.of(["std by convention", *summary.channels], rows)
 
 

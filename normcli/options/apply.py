@@ -15,7 +15,7 @@ Numbers = tuple[float, ...] | list[float]
 
 
 class SummaryLike(Protocol):
-    """What stands for `normcli.Summary`, which is on a higher floor."""
+    """The part of `normcli.Summary` that options need; the class itself is on a higher floor."""
 
     def to_json(self) -> str:
         """Return the statistics file."""
@@ -23,7 +23,7 @@ class SummaryLike(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ConstantsOptions(Options):
-    """Where mean and std come from, and how they are used."""
+    """Source and use of mean and std."""
 
     panel = "Normalization"
 
@@ -85,7 +85,7 @@ class TransformOptions(ConstantsOptions, ValueOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SinkOptions(Options):
-    """What is written."""
+    """Format of the output."""
 
     panel = "Output files"
 
@@ -133,7 +133,7 @@ class ApplyOptions(
     )
     resume: bool = option("Resume an interrupted run.", False, panel="Output")
     skip_existing: bool = option("Write only outputs that do not exist yet.", False, panel="Output")
-    force: bool = option("Overwrite existing output.", False, flags=("-f", "--force"), panel="Output")
+    force: bool = option("Overwrite existing output files.", False, flags=("-f", "--force"), panel="Output")
     dry_run: bool = option(
         "Map all images but write nothing; print their number and bytes.",
         False,
@@ -146,11 +146,11 @@ class ApplyOptions(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        chosen = [name for name in ("resume", "skip_existing", "force") if getattr(self, name)]
-        if len(chosen) > 1:
-            raise UsageError(f"`{chosen[0]}` cannot be combined with `{chosen[1]}`")
-        if self.dry_run and chosen and chosen != ["force"]:
-            raise UsageError(f"`dry_run` cannot be combined with `{chosen[0]}`")
+        modes = [name for name in ("resume", "skip_existing", "force") if getattr(self, name)]
+        if len(modes) > 1:
+            raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")
+        if self.dry_run and modes and modes != ["force"]:
+            raise UsageError(f"`dry_run` cannot be combined with `{modes[0]}`")
         if self.nan == "skip" and self.dtype in ("uint8", "uint16"):
             raise UsageError(f"`nan` skip requires a float `dtype`: {self.dtype} cannot hold NaN")
 

@@ -18,7 +18,7 @@ O = TypeVar("O", bound="Options")  # noqa: E741
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """What an option is besides its name, type and default.
+    """The part of an option that its name, type and default do not say.
 
     Attributes:
         help: a full sentence: what it does, its unit, what each choice does.

@@ -14,7 +14,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
 
 @dataclass(frozen=True, kw_only=True)
 class InputOptions(Options):
-    """Which inputs of the sources are read."""
+    """Selection of inputs from the sources."""
 
     panel = "Input"
 
@@ -61,7 +61,7 @@ class InputOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeOptions(Options):
-    """How an image's bytes become pixels; recorded in statistics files, and equal wherever two are merged."""
+    """Conversion of bytes to pixels; recorded in statistics files, and equal wherever two are merged."""
 
     panel = "Decoding"
 
@@ -110,7 +110,7 @@ class DecodeOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ValueOptions(Options):
-    """What sample values mean."""
+    """Meaning of sample values."""
 
     panel = "Decoding"
 

@@ -30,7 +30,7 @@ class ListOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class FailureListOptions(Options):
-    """Where failures are listed."""
+    """File that lists failures."""
 
     panel = "Output"
 
@@ -39,7 +39,7 @@ class FailureListOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SummaryOptions(Options):
-    """How statistics are printed."""
+    """Printed form of statistics."""
 
     panel = "Output"
 
@@ -81,7 +81,7 @@ class SummaryOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class PerImageOptions(Options):
-    """What `stats` writes besides statistics."""
+    """Files that `stats` writes in addition to statistics."""
 
     panel = "Output"
 
@@ -99,7 +99,7 @@ class JsonOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class TerminalOptions(Options):
-    """How loud a command is; the same for every command."""
+    """Messages, progress and logging; the same for every command."""
 
     panel = "Output"
 
@@ -118,7 +118,7 @@ class TerminalOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class MergeOptions(Options):
-    """What `merge` subtracts and writes."""
+    """Files that `merge` subtracts and writes."""
 
     panel = "Output"
 

@@ -13,7 +13,7 @@ ENGINES = ("auto", "serial", "threads", "processes", "dask")
 
 @dataclass(frozen=True, kw_only=True)
 class EngineOptions(Options):
-    """Who does the work."""
+    """Workers and engine."""
 
     panel = "Run"
 
@@ -47,7 +47,7 @@ class EngineOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class FailureOptions(Options):
-    """What inputs that fail do to a run."""
+    """Policy for inputs that fail."""
 
     panel = "Run"
 

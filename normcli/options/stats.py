@@ -17,12 +17,12 @@ StrPath = str | os.PathLike[str]
 
 @dataclass(frozen=True, kw_only=True)
 class CountOptions(Options):
-    """Which pixels are counted, and how they are grouped and weighted."""
+    """Selection, grouping and weights of pixels."""
 
     panel = "Counting"
 
     group_by: str | None = option(
-        "Also report statistics per group. folder, label: by class folder or the label of the container; "
+        "Report statistics per group as well. folder, label: by class folder or the label of the container; "
         "REGEX: by its match, or its first group's, in the path.",
         metavar="folder|label|REGEX",
         complete=("folder", "label"),
@@ -60,7 +60,7 @@ class CountOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class SampleOptions(Options):
-    """How many images an estimate reads."""
+    """Size of the sample of an estimate."""
 
     panel = "Estimates"
 
@@ -112,7 +112,7 @@ class SampleOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointOptions(Options):
-    """What a run keeps next to its output."""
+    """Files that a run keeps next to its output."""
 
     panel = "Run"
 
@@ -144,8 +144,8 @@ class StatsOptions(
     output: StrPath | None = option(
         "Write the statistics file; - is stdout.", metavar="FILE", flags=("-o", "--output"), panel="Output"
     )
-    provenance: bool = option("Also record time, host and command line in the statistics file.", False, panel="Output")
-    force: bool = option("Overwrite existing output.", False, flags=("-f", "--force"), panel="Output")
+    provenance: bool = option("Record time, host and command line in the statistics file.", False, panel="Output")
+    force: bool = option("Overwrite existing output files.", False, flags=("-f", "--force"), panel="Output")
     on_image: Callable[[dict[str, Any]], None] | None = python_only(
         "Called with a dictionary of every image's own statistics, in order."
     )
