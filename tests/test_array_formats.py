@@ -2,6 +2,8 @@
 
 import io
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +22,7 @@ SHAPES = stn.array_shapes(min_dims=0, max_dims=5, min_side=0, max_side=9)
 
 
 @given(SHAPES, st.sampled_from(DTYPES), st.booleans())
-def test_npy_headers_are_those_of_numpy(shape, dtype, fortran):
+def test_npy_headers_are_those_of_numpy(shape: tuple[int, ...], dtype: Any, fortran: bool) -> None:
     array = np.zeros(shape, dtype, order="F" if fortran else "C")
     file = io.BytesIO()
     np.save(file, array)
@@ -36,13 +38,13 @@ def test_npy_headers_are_those_of_numpy(shape, dtype, fortran):
 
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-def test_all_versions_of_npy_are_read(version):
+def test_all_versions_of_npy_are_read(version: tuple[int, int]) -> None:
     file = io.BytesIO()
     np.lib.format.write_array(file, np.arange(6.0).reshape(2, 3), version=version)
     assert parse_npy_header(file.getvalue())[:3] == ("<f8", False, (2, 3))
 
 
-def npy(text, version=b"\x01\x00"):
+def npy(text: bytes, version: bytes = b"\x01\x00") -> bytes:
     return b"\x93NUMPY" + version + len(text).to_bytes(2, "little") + text
 
 
@@ -67,7 +69,9 @@ BAD_NPY = [
 
 
 @pytest.mark.parametrize(("data", "reason", "message"), BAD_NPY, ids=[str(i) for i in range(len(BAD_NPY))])
-def test_a_damaged_npy_header_is_rejected_for_images_and_tensors_alike(tmp_path, data, reason, message):
+def test_a_damaged_npy_header_is_rejected_for_images_and_tensors_alike(
+    tmp_path: Path, data: bytes, reason: str, message: str
+) -> None:
     with pytest.raises(InputError) as caught:
         parse_npy_header(data)
     assert caught.value.reason == reason
@@ -79,11 +83,11 @@ def test_a_damaged_npy_header_is_rejected_for_images_and_tensors_alike(tmp_path,
     assert str(refused.value) == f"{path}: {caught.value.message}"
 
 
-def test_long_integers_of_python_2_are_read():
+def test_long_integers_of_python_2_are_read() -> None:
     assert parse_npy_header(npy(VALID.replace(b"(2, 3)", b"(2L, 3L)"))).shape == (2, 3)
 
 
-def test_npz_is_what_numpy_reads_and_the_same_bytes_again(tmp_path):
+def test_npz_is_what_numpy_reads_and_the_same_bytes_again(tmp_path: Path) -> None:
     arrays = {"image": np.arange(6, dtype=np.float32).reshape(2, 3), "none": np.empty((0, 3)), "one": np.float64(3)}
     for name in ("a.npz", "b.npz"):
         write_npz(tmp_path / name, {key: np.asarray(value) for key, value in arrays.items()}, mode=0o644)
@@ -97,7 +101,7 @@ FLOATS_AND_INTEGERS = ("bool", "u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "
 
 
 @given(st.lists(st.tuples(SHAPES, st.sampled_from(FLOATS_AND_INTEGERS)), max_size=4), st.booleans())
-def test_safetensors_are_those_of_the_library(described, labelled):
+def test_safetensors_are_those_of_the_library(described: Any, labelled: bool) -> None:
     library = needs.module("safetensors.numpy")
     arrays = {f"t{i}": np.ones(shape, dtype) for i, (shape, dtype) in enumerate(described)}
     metadata = {"scale": "[0.5]"} if labelled else None
@@ -117,7 +121,7 @@ def test_safetensors_are_those_of_the_library(described, labelled):
         assert theirs[entry.start : entry.start + array.nbytes] == array.tobytes()
 
 
-def safetensors(entry, size=24, **others):
+def safetensors(entry: Any, size: int = 24, **others: Any) -> bytes:
     text = json.dumps({"x": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24], **entry}, **others}).encode()
     return len(text).to_bytes(8, "little") + text + bytes(size)
 
@@ -142,7 +146,9 @@ BAD_SAFETENSORS = [
 
 
 @pytest.mark.parametrize(("data", "message"), BAD_SAFETENSORS, ids=[str(i) for i in range(len(BAD_SAFETENSORS))])
-def test_a_damaged_safetensors_header_is_rejected_for_images_and_tensors_alike(tmp_path, data, message):
+def test_a_damaged_safetensors_header_is_rejected_for_images_and_tensors_alike(
+    tmp_path: Path, data: bytes, message: str
+) -> None:
     from normcli.sinks.files import read_file
 
     with pytest.raises(InputError) as caught:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,9 @@ def stopped(case: Case, command: list[str], function: str, word: str) -> Iterato
         process.wait()
 
 
-def test_the_second_apply_on_one_output_is_refused_at_once(tmp_path: Path, undisturbed) -> None:
+def test_the_second_apply_on_one_output_is_refused_at_once(
+    tmp_path: Path, undisturbed: dict[str, dict[str, bytes]]
+) -> None:
     case = Case(filled(tmp_path), COMMANDS["apply"])
     with stopped(case, case.command, "fsync", "made") as first:
         for more, words in (([], b"interrupted run"), (["--resume"], b"another normcli"), (["--force"], b"another")):
@@ -48,7 +51,9 @@ def test_the_second_apply_on_one_output_is_refused_at_once(tmp_path: Path, undis
     assert case.results() == undisturbed["apply"]
 
 
-def test_the_second_stats_on_one_journal_is_refused_at_once(tmp_path: Path, undisturbed) -> None:
+def test_the_second_stats_on_one_journal_is_refused_at_once(
+    tmp_path: Path, undisturbed: dict[str, dict[str, bytes]]
+) -> None:
     case = Case(filled(tmp_path), [*COMMANDS["stats"], "--resume"])
     with stopped(case, case.command, "open", "in/3.png") as first:
         done = case.run()
@@ -59,7 +64,9 @@ def test_the_second_stats_on_one_journal_is_refused_at_once(tmp_path: Path, undi
 
 
 @pytest.mark.parametrize("name", ["stats", "tensor"])
-def test_two_runs_on_one_file_leave_it_whole(name: str, tmp_path: Path, undisturbed) -> None:
+def test_two_runs_on_one_file_leave_it_whole(
+    name: str, tmp_path: Path, undisturbed: dict[str, dict[str, bytes]]
+) -> None:
     """Neither takes the other's unfinished file for a leftover; whichever ends last stands."""
     case = Case(filled(tmp_path), COMMANDS[name])
     function = {"stats": "fsync", "tensor": "pwrite"}[name]
@@ -122,7 +129,7 @@ def test_any_number_of_workers_counts_and_maps_the_same_bits(engine: str, tmp_pa
         assert {p.name: p.read_bytes() for p in out.iterdir()} == written, workers
 
 
-SETTINGS = {
+SETTINGS: dict[str, dict[str, Any]] = {
     "batch_norm": {"layout": "NCHW"},
     "group_norm": {"layout": "NCHW", "groups": 4},
     "layer_norm": {"layout": "NCHW", "axes": "image"},

@@ -1,6 +1,7 @@
 """Forward and gradient of every normalizer that torch has, in float64, against torch 2.13 on the CPU."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,17 +9,19 @@ import pytest
 import normcli.tensor.normalizers as nn
 from tests.support import needs
 
+Array = np.ndarray[Any, Any]
+
 torch = needs.module("torch")
 F = torch.nn.functional
 
-TOLERANCE = {"rtol": 1e-12, "atol": 1e-12}
+TOLERANCE: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12}
 
 
-def data(*shape, seed=0, scale=2.0, shift=1.0):
+def data(*shape: int, seed: int = 0, scale: float = 2.0, shift: float = 1.0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape) * scale + shift
 
 
-def tensor(array):
+def tensor(array: Array) -> Any:
     return torch.tensor(np.array(array), dtype=torch.float64, requires_grad=True)
 
 
@@ -26,27 +29,27 @@ X = data(4, 6, 5, 3)
 DY = data(4, 6, 5, 3, seed=1, shift=0.0)
 W, B = data(6, seed=2), data(6, seed=3)
 MEAN, VAR = data(6, seed=4), data(6, seed=5) ** 2 + 0.5
-STATE = {"running_mean": MEAN, "running_var": VAR}
-L = {"layout": "NCHW"}
+STATE: dict[str, Any] = {"running_mean": MEAN, "running_var": VAR}
+L: dict[str, Any] = {"layout": "NCHW"}
 FULL = data(6, 5, 3, seed=6)
 KERNEL, G = data(6, 3, 2, 2, seed=7), data(6, seed=8)
 ROWS, KEYS = data(7, 9, seed=9), data(5, 9, seed=10)
 
 
-def weight_norm(v, g, dim):
+def weight_norm(v: Any, g: Any, dim: int) -> Any:
     return torch._weight_norm(v, g.reshape([-1 if i == dim else 1 for i in range(v.ndim)]), dim)
 
 
-def cosine(x, weight):
+def cosine(x: Any, weight: Any) -> Any:
     return F.cosine_similarity(x[:, None], weight[None], dim=-1)
 
 
-def pearson(x, weight):
+def pearson(x: Any, weight: Any) -> Any:
     return cosine(x - x.mean(-1, keepdim=True), weight - weight.mean(-1, keepdim=True))
 
 
 # what it is -> (ours, its gradient, torch's, the tensors by torch's order: x first)
-CASES = {
+CASES: dict[str, tuple[Any, ...]] = {
     "batch_norm": (
         lambda s: nn.batch_norm(X, **L, **s).y,
         lambda s, dy: nn.batch_norm_vjp(X, dy, **L, **s),
@@ -172,7 +175,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_torch_gives_the_same(name):
+def test_torch_gives_the_same(name: str) -> None:
     forward, vjp, theirs, parameters = CASES[name]
     given = {key: value for key, value in parameters.items() if key != "x"}
     tensors = {key: tensor(value) for key, value in parameters.items()}
@@ -186,25 +189,26 @@ def test_torch_gives_the_same(name):
             np.testing.assert_allclose(found[f"d{key}"], leaf.grad.numpy(), err_msg=key, **TOLERANCE)
 
 
-def test_the_comparison_sees_a_wrong_answer():
+def test_the_comparison_sees_a_wrong_answer() -> None:
     wrong = F.batch_norm(torch.tensor(X), None, None, training=True, eps=1e-4).numpy()
     assert not np.allclose(nn.batch_norm(X, **L).y, wrong, **TOLERANCE)
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.3, None])
-def test_running_statistics_equal_torchs(momentum):
+def test_running_statistics_equal_torchs(momentum: float | None) -> None:
     layer = torch.nn.BatchNorm2d(6, momentum=momentum, affine=False, dtype=torch.float64)
-    state = None
+    state: dict[str, Any] | None = None
     for seed in range(4):
         batch = data(3, 6, 4, 2, seed=seed)
         layer(torch.tensor(batch))
-        rate = {"cumulative": True} if momentum is None else {"update_rate": momentum}
+        rate: dict[str, Any] = {"cumulative": True} if momentum is None else {"update_rate": momentum}
         state = nn.batch_norm(batch, **L, state=state, **rate).state
     for key, value in layer.state_dict().items():
+        assert state is not None
         np.testing.assert_allclose(state[key], value.numpy(), **TOLERANCE)
 
 
-def test_spectral_norm_takes_torchs_steps():
+def test_spectral_norm_takes_torchs_steps() -> None:
     layer = torch.nn.Linear(4, 6, bias=False, dtype=torch.float64)
     weight = layer.weight.detach().numpy().copy()
     layer = torch.nn.utils.parametrizations.spectral_norm(layer)
@@ -216,7 +220,7 @@ def test_spectral_norm_takes_torchs_steps():
     np.testing.assert_allclose(found.state["v"], inside._v.numpy(), **TOLERANCE)
 
 
-def test_half_precision_layer_norm_equals_the_rounded_float64_result():
+def test_half_precision_layer_norm_equals_the_rounded_float64_result() -> None:
     half = data(4, 64, shift=0.0).astype(np.float16)
     wanted = F.layer_norm(torch.tensor(half), (64,)).numpy()
     np.testing.assert_array_equal(nn.layer_norm(half), wanted)

@@ -2,6 +2,7 @@
 
 import io
 import os
+from typing import Any
 
 import pytest
 
@@ -10,12 +11,14 @@ from normcli.tensor.normalizers import blocks
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("200000 100000", 2), ("50000 100000", 1), ("max 100000", 8)])
-def test_images_and_tensors_use_the_processors_of_the_quota(monkeypatch, quota, expected):
+def test_images_and_tensors_use_the_processors_of_the_quota(
+    monkeypatch: pytest.MonkeyPatch, quota: str, expected: int
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(cpus, "open", lambda path: io.StringIO(quota), raising=False)
     workers = []
 
-    def serial(function, batches, count, weigh):
+    def serial(function: Any, batches: Any, count: Any, weigh: Any) -> Any:
         workers.append(count)
         return iter(())
 

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,8 @@ from normcli.tensor.normalizers.registry import describe
 from tests.support import needs
 from tests.support import reference as ref
 
+Array = np.ndarray[Any, Any]
+
 X = np.array(
     [
         [[1, 2, 3], [4, 0, -4], [0, 1, 5], [2, 2, -1]],
@@ -21,19 +25,19 @@ X = np.array(
     ],
     float,
 )
-NCL = {"layout": "NCL"}
+NCL: dict[str, Any] = {"layout": "NCL"}
 
 
-def values(text):
+def values(text: str) -> Array:
     return np.array([float(t) for t in text.replace(";", ",").replace(",", " ").split()])
 
 
-def shown(y):
+def shown(y: Array) -> Array:
     return np.concatenate([y[0, 0, :], y[0, 1, :]])
 
 
-STATE = {"running_mean": np.array([0.5, 1, 0, 1]), "running_var": np.array([4.0, 9, 4, 1])}
-RENORM = {"running_mean": np.array([0.5, 1, 0, 1]), "running_std": np.array([2.0, 3, 2, 1])}
+STATE: dict[str, Any] = {"running_mean": np.array([0.5, 1, 0, 1]), "running_var": np.array([4.0, 9, 4, 1])}
+RENORM: dict[str, Any] = {"running_mean": np.array([0.5, 1, 0, 1]), "running_std": np.array([2.0, 3, 2, 1])}
 
 WORKED = [
     ("BN", lambda: nn.batch_norm(X, **NCL).y, "-0.387298 0 0.387298, 0.612372 -0.612372 -1.837116"),
@@ -94,14 +98,14 @@ WORKED = [
 
 
 @pytest.mark.parametrize(("call", "text"), [w[1:] for w in WORKED], ids=[w[0] for w in WORKED])
-def test_worked_values(call, text):
+def test_worked_values(call: Callable[[], Any], text: str) -> None:
     wanted = values(text)
     found = call()
     found = found[0, 0] if wanted.size == found.shape[2] else shown(found)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=6e-7)
 
 
-def test_worked_states():
+def test_worked_states() -> None:
     state = nn.batch_norm(X, **NCL).state
     np.testing.assert_allclose(state["running_mean"], [0.2, 0.2, 0.1, 0.1], atol=1e-12)
     np.testing.assert_allclose(state["running_var"], [1.70, 2.18, 1.66, 1.38], atol=1e-12)
@@ -114,7 +118,7 @@ def test_worked_states():
     assert X[0, 0, 0] / nn.spectral_norm(X[0]).y[0, 0] == pytest.approx(7.6146, abs=5e-5)
 
 
-def tensor(shape=(4, 6, 5, 3), seed=0, scale=3.0, shift=2.0):
+def tensor(shape: tuple[int, ...] = (4, 6, 5, 3), seed: int = 0, scale: float = 3.0, shift: float = 2.0) -> Array:
     return np.random.default_rng(seed).standard_normal(shape) * scale + shift
 
 
@@ -124,10 +128,17 @@ RHO = np.linspace(0, 1, 6)
 LOGITS = np.array([0.3, -0.2, 0.9]), np.array([1.0, 0.5, -1.0])
 STYLE = tensor((4, 6, 7), 2)
 W4 = tensor((5, 3, 2, 2), 3)
-L = {"layout": "NCHW"}
+L: dict[str, Any] = {"layout": "NCHW"}
 
 # normalizer -> pairs of (what it gives, what its twin gives); a test holds that every normalizer has a row
-TWINS = {
+FORMULAS: list[tuple[Any, float]] = [
+    *[("lp", p) for p in (1, 2, 3.5, math.inf)],
+    *[("lp-gauss", p) for p in (1, 2, 4)],
+    *[("santurkar", p) for p in (1, 2, math.inf)],
+    *[(f, math.inf) for f in ("linf-hoffer", "linf-exact", "topk")],
+]
+VARIANCES: list[tuple[Any, int]] = [("biased", 0), ("unbiased", 1)]
+TWINS: dict[str, Callable[[], list[Any]]] = {
     "batch_norm": lambda: [
         (nn.batch_norm(T, **L).y, ref.batch_norm(T)),
         (nn.batch_norm(T, **L, weight=P6, bias=RHO).y, ref.batch_norm(T, ref._c(P6, T), ref._c(RHO, T))),
@@ -144,13 +155,7 @@ TWINS = {
         )
     ],
     "lp_batch_norm": lambda: [
-        (nn.lp_batch_norm(T, **L, formula=f, p=p).y, ref.lp_batch_norm(T, f, p))
-        for f, p in [
-            *[("lp", p) for p in (1, 2, 3.5, math.inf)],
-            *[("lp-gauss", p) for p in (1, 2, 4)],
-            *[("santurkar", p) for p in (1, 2, math.inf)],
-            *[(f, math.inf) for f in ("linf-hoffer", "linf-exact", "topk")],
-        ]
+        (nn.lp_batch_norm(T, **L, formula=f, p=p).y, ref.lp_batch_norm(T, f, p)) for f, p in FORMULAS
     ],
     "batch_instance_norm": lambda: [(nn.batch_instance_norm(T, **L, rho=RHO).y, ref.batch_instance_norm(T, RHO))],
     "switchable_norm": lambda: [
@@ -158,7 +163,7 @@ TWINS = {
             nn.switchable_norm(T, **L, mean_weight=LOGITS[0], var_weight=LOGITS[1], variance=v).y,
             ref.switchable_norm(T, *LOGITS, ddof=d),
         )
-        for v, d in (("biased", 0), ("unbiased", 1))
+        for v, d in VARIANCES
     ],
     "power_norm": lambda: [(nn.power_norm(T, **L, groups=g).y, ref.power_norm(T, g)) for g in (0, 1, 3)],
     "mean_variance_norm": lambda: [
@@ -258,24 +263,24 @@ TWINS = {
 }
 
 
-def _divisive_flat(x, size):
+def _divisive_flat(x: Array, size: int) -> Array:
     """Boxes along the features."""
 
-    def box(t):
+    def box(t: Array) -> Array:
         padded = np.pad(t, ((0, 0), (size // 2,) * 2))
         return np.lib.stride_tricks.sliding_window_view(padded, size, axis=1).mean(2)
 
-    v = x - box(x)
-    return v / np.sqrt(box(v**2) + 1.0)
+    v: Array = x - box(x)
+    return np.asarray(v / np.sqrt(box(v**2) + 1.0))
 
 
 @pytest.mark.parametrize("name", sorted(NORMALIZERS))
-def test_normalizer_equals_its_twin(name):
+def test_normalizer_equals_its_twin(name: str) -> None:
     for found, wanted in TWINS[name]():
         np.testing.assert_allclose(found, wanted, rtol=1e-11, atol=1e-12)
 
 
-def test_every_normalizer_has_a_twin_a_text_and_a_public_name():
+def test_every_normalizer_has_a_twin_a_text_and_a_public_name() -> None:
     assert set(TWINS) == set(NORMALIZERS)
     for name, one in NORMALIZERS.items():
         assert getattr(nn, name) is one.function
@@ -292,7 +297,7 @@ def test_every_normalizer_has_a_twin_a_text_and_a_public_name():
             )
 
 
-def test_all_lists_the_public_names():
+def test_all_lists_the_public_names() -> None:
     public = {n for n, v in vars(nn).items() if not n.startswith("_") and not inspect.ismodule(v)}
     assert public == set(nn.__all__)
 
@@ -316,7 +321,7 @@ PER_CHANNEL = {
 @pytest.mark.parametrize("name", PER_CHANNEL)
 @given(shape=SHAPES, dtype=st.sampled_from(["f2", "f4", "f8", "i2"]), seed=st.integers(0, 99))
 @settings(max_examples=12, deadline=None)
-def test_a_channel_last_tensor_gives_the_same_bits(name, shape, dtype, seed):
+def test_a_channel_last_tensor_gives_the_same_bits(name: str, shape: tuple[int, ...], dtype: Any, seed: int) -> None:
     x = (tensor(shape, seed) * 4).astype(dtype)
     first = PER_CHANNEL[name](x, "NCHW")
     last = PER_CHANNEL[name](np.ascontiguousarray(np.moveaxis(x, 1, -1)), "NHWC")
@@ -326,7 +331,7 @@ def test_a_channel_last_tensor_gives_the_same_bits(name, shape, dtype, seed):
 
 @given(shape=SHAPES, seed=st.integers(0, 99), a=st.sampled_from([-4.0, 0.5, 8.0]), b=st.floats(-9, 9))
 @settings(max_examples=25, deadline=None)
-def test_scale_and_shift_of_the_input_do_not_matter(shape, seed, a, b):
+def test_scale_and_shift_of_the_input_do_not_matter(shape: tuple[int, ...], seed: int, a: float, b: float) -> None:
     x = tensor(shape, seed)
     for call in (
         lambda t: nn.batch_norm(t, **L, eps=0).y,
@@ -349,10 +354,10 @@ def test_scale_and_shift_of_the_input_do_not_matter(shape, seed, a, b):
 
 @given(shape=SHAPES, seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_one_normalizer_is_a_case_of_another(shape, seed):
+def test_one_normalizer_is_a_case_of_another(shape: tuple[int, ...], seed: int) -> None:
     x = tensor(shape, seed)
     n, c = shape[:2]
-    close = {"rtol": 1e-11, "atol": 1e-11}
+    close: dict[str, Any] = {"rtol": 1e-11, "atol": 1e-11}
     one_hot = np.array([900.0, 0, 0])
     instance, batch = nn.instance_norm(x, **L), nn.batch_norm(x, **L).y
     np.testing.assert_array_equal(nn.group_norm(x, **L, groups=c), instance)
@@ -381,7 +386,7 @@ def test_one_normalizer_is_a_case_of_another(shape, seed):
     np.testing.assert_allclose(nn.batch_norm(x, **L, mode="eval", state=after).y, batch, **close)
 
 
-def test_whitening_whitens():
+def test_whitening_whitens() -> None:
     eps = 1e-3
     whitened = nn.zca_whitening(T, **L, eps=eps)
     y = np.moveaxis(whitened.y, 1, 0).reshape(6, -1)
@@ -390,14 +395,14 @@ def test_whitening_whitens():
     np.testing.assert_allclose(nn.iter_norm(T, **L, iterations=40, eps=eps).y, whitened.y, atol=1e-9)
 
 
-def ulps(found, exact):
+def ulps(found: Array, exact: Array) -> float:
     """How many float32 steps a float32 result is at most from a more exact one."""
     steps = np.spacing(np.abs(exact).astype(np.float32)).astype(exact.dtype)
     return float(np.max(np.abs(found.astype(exact.dtype) - exact) / steps))
 
 
 @pytest.mark.parametrize("mean", [1e2, 1e3, 1e4])
-def test_float32_results_are_within_one_ulp(mean):
+def test_float32_results_are_within_one_ulp(mean: Any) -> None:
     rng = np.random.default_rng(int(mean))
     x = (rng.standard_normal((8, 12, 33, 17)) + mean * rng.choice([-1, 1], (1, 12, 1, 1))).astype(np.float32)
     rows = (rng.standard_normal((64, 3000)) + mean).astype(np.float32)
@@ -413,14 +418,14 @@ def test_float32_results_are_within_one_ulp(mean):
         assert ulps(found, exact) <= 1
 
 
-def test_the_measure_of_accuracy_sees_a_wrong_answer():
+def test_the_measure_of_accuracy_sees_a_wrong_answer() -> None:
     exact = np.array([1.0])
     assert ulps(np.array([1.0], np.float32), exact) == 0
     assert ulps(np.nextafter(np.float32(1), np.float32(2)).reshape(1), exact) == 1
     assert ulps(np.array([1.001], np.float32), exact) > 1000
 
 
-def test_a_half_result_is_rounded_once():
+def test_a_half_result_is_rounded_once() -> None:
     ml_dtypes = needs.module("ml_dtypes")
     rng = np.random.default_rng(5)
     for kind in (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)):
@@ -434,9 +439,9 @@ def test_a_half_result_is_rounded_once():
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-def test_threads_and_memory_change_no_bit(dtype):
+def test_threads_and_memory_change_no_bit(dtype: Any) -> None:
     x = tensor((40, 6, 64, 50)).astype(dtype)  # several blocks of 1 MB
-    calls = [
+    calls: list[Callable[[], Any]] = [
         lambda: nn.batch_norm(x, **L).y,
         lambda: nn.group_norm(x, **L, groups=3),
         lambda: nn.lp_batch_norm(x, **L, p=1).y,

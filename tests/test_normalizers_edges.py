@@ -1,6 +1,8 @@
 """What normalizers do at the edges, and what they refuse in one line that says what would be right."""
 
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,9 +11,11 @@ import normcli.tensor.normalizers as nn
 from normcli.errors import NormcliError, TensorError, UsageError
 from normcli.tensor.normalizers import NORMALIZERS, resources
 
+Array = np.ndarray[Any, Any]
+
 X = np.arange(48.0).reshape(2, 4, 2, 3)
-L = {"layout": "NCHW"}
-STATE = {"running_mean": np.zeros(4), "running_var": np.ones(4)}
+L: dict[str, Any] = {"layout": "NCHW"}
+STATE: dict[str, Any] = {"running_mean": np.zeros(4), "running_var": np.ones(4)}
 
 REFUSED = [
     (lambda: nn.batch_norm(X, layout="NCL"), TensorError, r"layout NCL needs rank 3.*\(2, 4, 2, 3\)"),
@@ -83,7 +87,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("call", "error", "text"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])
-def test_bad_input_is_refused_in_one_line(call, error, text):
+def test_bad_input_is_refused_in_one_line(call: Callable[[], Any], error: type[NormcliError], text: str) -> None:
     with pytest.raises(error) as caught:
         call()
     assert isinstance(caught.value, NormcliError)
@@ -92,7 +96,7 @@ def test_bad_input_is_refused_in_one_line(call, error, text):
 
 
 @pytest.mark.parametrize("name", sorted(NORMALIZERS))
-def test_every_error_names_its_normalizer(name):
+def test_every_error_names_its_normalizer(name: str) -> None:
     one = NORMALIZERS[name]
     tensors = [X, *([X[0, 0]] * (len(one.tensors) - 1))] if name == "cosine_norm" else [X] * len(one.tensors)
     settings = settings_for(one) | (L if "layout" in one.settings else {})
@@ -104,12 +108,12 @@ def test_every_error_names_its_normalizer(name):
             one.vjp(*tensors, X[:, :1], **{key: value for key, value in settings.items() if key in accepted})
 
 
-def test_a_layout_is_accepted_in_either_case():
+def test_a_layout_is_accepted_in_either_case() -> None:
     np.testing.assert_array_equal(nn.group_norm(X, layout="nchw", groups=2), nn.group_norm(X, layout="NCHW", groups=2))
     np.testing.assert_array_equal(nn.layer_norm(X[0], layout="ntc"), nn.layer_norm(X[0], layout="NTC"))
 
 
-def settings_for(one):
+def settings_for(one: nn.Normalizer) -> dict[str, Any]:
     made = {"groups": 2, "seed": 1, "batch": 1}
     found = {
         k: made[k] for k, p in one.settings.items() if p.default is p.empty or (k == "groups" and "evo" in one.name)
@@ -125,7 +129,7 @@ WITH_LAYOUT = [
 
 
 @pytest.mark.parametrize(("name", "one"), WITH_LAYOUT)
-def test_an_empty_batch_keeps_its_shape_or_cannot_train(name, one):
+def test_an_empty_batch_keeps_its_shape_or_cannot_train(name: str, one: nn.Normalizer) -> None:
     empty = np.empty((0, 4, 2, 3), np.float32)
     try:
         made = one.function(empty, **L, **settings_for(one))
@@ -138,7 +142,7 @@ def test_an_empty_batch_keeps_its_shape_or_cannot_train(name, one):
 
 
 @pytest.mark.parametrize(("name", "one"), WITH_LAYOUT)
-def test_inputs_are_not_changed_and_types_kept(name, one):
+def test_inputs_are_not_changed_and_types_kept(name: str, one: nn.Normalizer) -> None:
     for dtype, wanted in (("f4", "f4"), ("f2", "f2"), (">f8", "f8"), ("u1", "f4"), ("i8", "f4")):
         x = (X % 7).astype(dtype)
         before = x.tobytes()
@@ -150,7 +154,7 @@ def test_inputs_are_not_changed_and_types_kept(name, one):
         assert (other.y if isinstance(other, nn.Normalized) else other).dtype == np.float64
 
 
-def test_nan_and_infinity_spoil_only_their_own_statistic():
+def test_nan_and_infinity_spoil_only_their_own_statistic() -> None:
     for bad in (np.nan, np.inf):
         x = np.random.default_rng(1).standard_normal((3, 4, 5, 60)).astype(np.float32)
         clean = {
@@ -170,7 +174,7 @@ def test_nan_and_infinity_spoil_only_their_own_statistic():
         assert np.isnan(group).sum() == group[1, 2:].size
 
 
-def test_constant_sets_give_the_bias_exactly():
+def test_constant_sets_give_the_bias_exactly() -> None:
     x = np.full((3, 4, 2, 2), 0.1, np.float32)
     beta = np.array([1.5, -2, 0, 0.1])
     wanted = np.broadcast_to(beta.astype(np.float32).reshape(1, 4, 1, 1), x.shape)
@@ -180,19 +184,19 @@ def test_constant_sets_give_the_bias_exactly():
     assert np.isnan(nn.batch_norm(x, **L, eps=0.0).y).all()
 
 
-def test_one_element_and_zero_vectors():
+def test_one_element_and_zero_vectors() -> None:
     assert nn.layer_norm(np.array([[5.0]]), bias=np.array([2.0])).item() == 2.0
     np.testing.assert_allclose(nn.rms_norm(np.array([[-5.0]])), [[-1.0]])
     assert not nn.lp_normalize(np.zeros((2, 3)), eps=0.0).any()
     assert not nn.scale_norm(np.zeros((2, 3))).any()
 
 
-def test_big_and_small_vectors_do_not_overflow():
+def test_big_and_small_vectors_do_not_overflow() -> None:
     np.testing.assert_allclose(nn.lp_normalize(np.array([[3e200, 4e200]])), [[0.6, 0.8]])
     np.testing.assert_allclose(nn.lp_normalize(np.array([[3e-200, 4e-200]]), eps=0.0), [[0.6, 0.8]])
 
 
-def test_running_statistics_move_as_said():
+def test_running_statistics_move_as_said() -> None:
     x = np.array([[1.0], [3.0]])
     first = nn.batch_norm(x, cumulative=True).state
     second = nn.batch_norm(x + 6, cumulative=True, state=first).state
@@ -211,7 +215,7 @@ def test_running_statistics_move_as_said():
     assert nn.switchable_norm(X, **L).state["running_mean"].shape == (4,)
 
 
-def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another():
+def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another() -> None:
     first = nn.noisy_batch_norm(X, **L, seed=5)
     again = nn.noisy_batch_norm(X, **L, seed=5)
     np.testing.assert_array_equal(first.y, again.y)
@@ -221,19 +225,20 @@ def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another():
     np.testing.assert_array_equal(calm, nn.batch_norm(X, **L, mode="eval", state=first.state).y)
 
 
-def test_a_memory_limit_refuses_what_cannot_fit():
+def test_a_memory_limit_refuses_what_cannot_fit() -> None:
     x = np.ones((2, 4, 100, 100), np.float32)
     with resources(memory=10_000):
-        for call in (lambda: nn.layer_norm(x, **L, axes="token"), lambda: nn.tensor_norm(x)):
+        calls: list[Callable[[], Any]] = [lambda: nn.layer_norm(x, **L, axes="token"), lambda: nn.tensor_norm(x)]
+        for call in calls:
             with pytest.raises(TensorError, match="raise --memory-limit"):
                 call()
 
 
-def test_a_failure_in_a_thread_reaches_the_caller():
+def test_a_failure_in_a_thread_reaches_the_caller() -> None:
     class Broken:
         shape, dtype = (64, 4, 200, 200), np.dtype(np.float32)
 
-        def __getitem__(self, samples):
+        def __getitem__(self, samples: Any) -> None:
             raise OSError(5, "input/output error")
 
     with pytest.raises(OSError, match="input/output error"):

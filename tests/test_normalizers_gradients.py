@@ -1,6 +1,9 @@
 """Every gradient against central differences of its own forward pass, in float64."""
 
 import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,32 +13,35 @@ from normcli.errors import TensorError
 from normcli.tensor.normalizers import NORMALIZERS
 from tests.support import reference as ref
 
+Array = np.ndarray[Any, Any]
+
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((3, 4, 2, 3)) * 2 + 0.5
 DY = RNG.standard_normal(X.shape)
 GAMMA, BETA = RNG.standard_normal(4) + 1, RNG.standard_normal(4)
-L = {"layout": "NCHW"}
-AFFINE = {"weight": GAMMA, "bias": BETA}
-STATE = {"running_mean": BETA, "running_var": GAMMA**2 + 1}
-RENORM = {"running_mean": BETA * 0.1, "running_std": GAMMA**2 + 0.5}
+L: dict[str, Any] = {"layout": "NCHW"}
+AFFINE: dict[str, Any] = {"weight": GAMMA, "bias": BETA}
+STATE: dict[str, Any] = {"running_mean": BETA, "running_var": GAMMA**2 + 1}
+RENORM: dict[str, Any] = {"running_mean": BETA * 0.1, "running_std": GAMMA**2 + 0.5}
 ROWS, DROWS = X.reshape(3, -1), DY.reshape(3, -1)
 W, DK = RNG.standard_normal((5, 24)), RNG.standard_normal((3, 5))
+DW = np.random.default_rng(12).standard_normal(W.shape)
 
 
-def frozen_renorm(x):
+def frozen_renorm(x: Array) -> Array:
     """batch_renorm with the r and d of X, constants as in the paper."""
     std = np.sqrt(X.var((0, 2, 3)) + 1e-3)
     r = np.clip(std / RENORM["running_std"], 0.5, 2)
     d = np.clip((X.mean((0, 2, 3)) - RENORM["running_mean"]) / RENORM["running_std"], -0.4, 0.4)
-    return ref.batch_norm(x, eps=1e-3) * ref._c(GAMMA * r, x) + ref._c(GAMMA * d + BETA, x)
+    return np.asarray(ref.batch_norm(x, eps=1e-3) * ref._c(GAMMA * r, x) + ref._c(GAMMA * d + BETA, x))
 
 
-def frozen_spectral(w):
+def frozen_spectral(w: Array) -> Array:
     u, _, v = np.linalg.svd(W)
-    return w / (u[:, 0] @ w @ v[0])
+    return np.asarray(w / (u[:, 0] @ w @ v[0]))
 
 
-CASES = {
+CASES: dict[str, list[Any]] = {
     "batch_norm": [
         (lambda x, s: nn.batch_norm(x, **L, **s).y, lambda s: nn.batch_norm_vjp(X, DY, **L, **s), X, DY, AFFINE),
         (
@@ -186,36 +192,40 @@ CASES = {
             lambda x, s: frozen_spectral(x),
             lambda s: nn.spectral_norm_vjp(W, DW),
             W,
-            DW := RNG.standard_normal((5, 24)),
+            DW,
             {},
         )
     ],
 }
 
 
+def _forward(function: Any, parameters: dict[str, Any], key: str | None, x: Array, t: Array) -> Array:
+    """Give the result for another x, or for another value of one parameter."""
+    return np.asarray(function(t, parameters) if key is None else function(x, {**parameters, key: t}))
+
+
 @pytest.mark.parametrize("name", sorted(CASES))
-def test_gradient_equals_central_differences(name):
+def test_gradient_equals_central_differences(name: str) -> None:
     for forward, vjp, x, dy, parameters in CASES[name]:
         found = vjp(parameters)
-        wanted = ref.numerical_vjp(lambda t, f=forward, p=parameters: f(t, p), x, dy)
+        wanted = ref.numerical_vjp(partial(_forward, forward, parameters, None, x), x, dy)
         np.testing.assert_allclose(found["dx"], wanted, rtol=2e-7, atol=2e-7)
         for key, value in parameters.items():
-            slope = ref.numerical_vjp(
-                lambda t, f=forward, p=parameters, k=key, x=x: f(x, {**p, k: t}), np.asarray(value, float), dy
-            )
+            changed = partial(_forward, forward, parameters, key, x)
+            slope = ref.numerical_vjp(changed, np.asarray(value, float), dy)
             np.testing.assert_allclose(found[f"d{key}"], slope, rtol=2e-7, atol=2e-7)
 
 
-def test_every_gradient_has_a_case():
+def test_every_gradient_has_a_case() -> None:
     assert set(CASES) == {name for name, one in NORMALIZERS.items() if one.vjp}
 
 
-def test_the_comparison_sees_a_wrong_gradient():
+def test_the_comparison_sees_a_wrong_gradient() -> None:
     wanted = ref.numerical_vjp(lambda t: nn.batch_norm(t, **L).y, X, DY)
     assert np.abs(nn.batch_norm_vjp(X, DY, **L, eps=0.5)["dx"] - wanted).max() > 1e-3
 
 
-def test_vectors_of_zeros_have_gradient_zero():
+def test_vectors_of_zeros_have_gradient_zero() -> None:
     zeros, dy = np.zeros((2, 3)), np.ones((2, 3))
     assert not nn.lp_normalize_vjp(zeros, dy)["dx"].any()
     assert not nn.weight_norm_vjp(zeros, dy)["dx"].any()
@@ -224,20 +234,21 @@ def test_vectors_of_zeros_have_gradient_zero():
     assert not made["dweight"].any()
 
 
-def test_gradients_keep_layout_and_type():
+def test_gradients_keep_layout_and_type() -> None:
     last = nn.batch_norm_vjp(np.moveaxis(X, 1, -1), np.moveaxis(DY, 1, -1), layout="NHWC", weight=GAMMA)
     np.testing.assert_array_equal(np.moveaxis(last["dx"], -1, 1), nn.batch_norm_vjp(X, DY, **L, weight=GAMMA)["dx"])
     half = nn.batch_norm_vjp(X.astype(np.float16), DY.astype(np.float16), **L)
     assert {value.dtype for value in half.values()} == {np.dtype(np.float16)}
 
 
-def test_what_has_no_known_gradient_is_refused():
-    for call in (
+def test_what_has_no_known_gradient_is_refused() -> None:
+    calls: list[Callable[[], Any]] = [
         lambda: nn.lp_batch_norm_vjp(X, DY, **L, formula="topk"),
         lambda: nn.lp_batch_norm_vjp(X, DY, **L, formula="santurkar", p=2),
         lambda: nn.lp_normalize_vjp(X, DY, **L, p=3),
         lambda: nn.batch_norm_vjp(X, DY[:2], **L),
         lambda: nn.cosine_norm_vjp(ROWS, W, DROWS),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(TensorError):
             call()

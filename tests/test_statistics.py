@@ -5,6 +5,7 @@ import io
 import json
 import math
 import random
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -149,10 +150,10 @@ class TestExact:
     def test_floats_of_small_spread_keep_their_std(self) -> None:
         picture = (1e6 + np.random.default_rng(1).uniform(-1e-3, 1e-3, (300, 300, 1))).astype(np.float32)
         big = [int(v * 2**10) for v in picture.ravel().tolist()]
-        exact = reference.root(reference.Fraction(len(big) * sum(v * v for v in big) - sum(big) ** 2, len(big) ** 2))
+        exact = reference.root(Fraction(len(big) * sum(v * v for v in big) - sum(big) ** 2, len(big) ** 2))
         assert math.isclose(summary_of([picture]).std[0], exact / 2**10, rel_tol=1e-6)
         wide = picture.astype(np.float64) + np.random.default_rng(2).uniform(-1e-3, 1e-3, picture.shape)
-        fractions = [reference.Fraction(v) for v in wide.ravel().tolist()]
+        fractions = [Fraction(v) for v in wide.ravel().tolist()]
         mean = sum(fractions) / len(fractions)
         exact = reference.root(sum((v - mean) ** 2 for v in fractions) / len(fractions))
         assert summary_of([wide]).std[0] == exact
@@ -160,7 +161,7 @@ class TestExact:
     @given(arrays.arrays(np.float64, (3, 3, 1), elements=st.floats(-1e140, 1e140)))
     @settings(max_examples=60, deadline=None)
     def test_floats_of_any_size_are_added_up_exactly(self, picture: Array) -> None:
-        fractions = [reference.Fraction(v) for v in picture.ravel().tolist()]
+        fractions = [Fraction(v) for v in picture.ravel().tolist()]
         (bucket,) = tally_of([picture]).buckets.values()
         assert bucket.sums(0) == (sum(fractions), sum(v * v for v in fractions))
 

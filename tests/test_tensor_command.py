@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,17 +22,19 @@ from normcli.tensor import npy as arrays
 from normcli.tensor.job import Job, run_job
 from normcli.tensor.normalizers import NORMALIZERS
 from tests.support import needs
-from tests.support.command import ROOT
+from tests.support.command import ROOT, Run
+
+Array = np.ndarray[Any, Any]
 
 NCHW = ("--layout", "NCHW")
 
 
-def activations(seed=0, shape=(6, 4, 5, 3), dtype=np.float32):
+def activations(seed: int = 0, shape: tuple[int, ...] = (6, 4, 5, 3), dtype: Any = np.float32) -> Array:
     return (np.random.default_rng(seed).standard_normal(shape) * 3 + 10).astype(dtype)
 
 
 @pytest.fixture
-def here(tmp_path):
+def here(tmp_path: Path) -> Path:
     """A folder with four batches, a weight and a cotangent."""
     for i in range(4):
         np.save(tmp_path / f"b{i}.npy", activations(i))
@@ -40,11 +43,11 @@ def here(tmp_path):
     return tmp_path
 
 
-def listing(folder):
+def listing(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*"))
 
 
-def refused(done, code, *words):
+def refused(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
     """One line on stderr with these words, that exit code, nothing on stdout."""
     text = done.stderr.decode()
     assert (done.returncode, done.stdout) == (code, b""), text
@@ -53,23 +56,25 @@ def refused(done, code, *words):
         assert word in text, text
 
 
-def test_a_result_is_what_the_function_gives(run, here):
+def test_a_result_is_what_the_function_gives(run: Run, here: Path) -> None:
     done = run("tensor", "group-norm", "b0.npy", *NCHW, "--groups", 2, "--weight", "w.npy", "-o", "y.npy")
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"wrote y.npy\n")
     wanted = nn.group_norm(activations(), layout="NCHW", groups=2, weight=np.load(here / "w.npy"))
     np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
 
 
-def test_every_normalizer_is_a_command_and_is_listed(run):
+def test_every_normalizer_is_a_command_and_is_listed(run: Run) -> None:
+    from typer.core import TyperGroup
     from typer.main import get_command
 
     from normcli.cli.tensor import app
 
     group = get_command(app)
+    assert isinstance(group, TyperGroup)
     listed = [row["name"] for row in json.loads(run("list", "normalizers", "--json").stdout)["normalizers"]]
     assert sorted(listed) == [name.replace("_", "-") for name in sorted(NORMALIZERS)]
     for name in listed:
-        command = group.get_command(None, name)
+        command = group.commands[name]
         options = {option for parameter in command.params for option in parameter.opts}
         one = NORMALIZERS[name.replace("-", "_")]
         wanted = {f"--{key.replace('_', '-')}" for key in (*one.settings, *one.tensors[1:])}
@@ -78,7 +83,7 @@ def test_every_normalizer_is_a_command_and_is_listed(run):
         assert ("--save-state" in options) == bool(one.state)
 
 
-def test_commands_are_grouped_by_family(run):
+def test_commands_are_grouped_by_family(run: Run) -> None:
     rows = catalog.rows()
     assert {name.replace("-", "_") for name, _, _ in rows} == set(NORMALIZERS)
     assert {family for _, family, _ in rows} == set(catalog.FAMILIES)
@@ -89,7 +94,7 @@ def test_commands_are_grouped_by_family(run):
         assert text.index(f" {name} ", heading) < min([h for h in headings if h > heading], default=len(text))
 
 
-def test_a_layout_is_accepted_in_either_case(run, here):
+def test_a_layout_is_accepted_in_either_case(run: Run, here: Path) -> None:
     for layout in ("NCHW", "nchw"):
         for name in (
             ("group-norm", "--groups", 2),
@@ -103,13 +108,13 @@ def test_a_layout_is_accepted_in_either_case(run, here):
     assert (upper.returncode, upper.stdout) == (0, lower.stdout)
 
 
-def test_help_shows_formula_paper_and_defaults(run):
+def test_help_shows_formula_paper_and_defaults(run: Run) -> None:
     text = " ".join(run("tensor", "batch-norm", "--help", env={"COLUMNS": "200"}).stdout.decode().split())
     for words in ("sqrt(var + eps)", "arXiv 1502.03167", "[default: 0.1]", "unbiased|biased", "torch|keras|flax"):
         assert words in text
 
 
-def test_building_the_commands_imports_no_numba():
+def test_building_the_commands_imports_no_numba() -> None:
     code = (
         "import sys; from normcli.cli.tensor import app; from typer.main import get_command;"
         "g = get_command(app); [g.get_command(None, n) for n in g.list_commands(None)];"
@@ -119,12 +124,12 @@ def test_building_the_commands_imports_no_numba():
     assert done.stdout.strip() == "[]"
 
 
-def test_documentation_is_up_to_date():
+def test_documentation_is_up_to_date() -> None:
     made = (ROOT / "docs" / "normalizers.md").read_text(encoding="utf-8")
     assert made == catalog.document(), "run: python -m normcli.tensor.catalog docs/normalizers.md"
 
 
-def test_two_half_sequences_equal_one_bit_for_bit(run, here):
+def test_two_half_sequences_equal_one_bit_for_bit(run: Run, here: Path) -> None:
     whole = run("tensor", "batch-norm", *(f"b{i}.npy" for i in range(4)), *NCHW, "-o", "a/", "--save-state", "a.npz")
     assert whole.returncode == 0, whole.stderr
     assert run("tensor", "batch-norm", "b0.npy", "b1.npy", *NCHW, "-o", "b", "--save-state", "h.npz").returncode == 0
@@ -140,7 +145,7 @@ def test_two_half_sequences_equal_one_bit_for_bit(run, here):
 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors", ".pt"])
-def test_a_torch_state_loads_in_torch_and_gives_the_same_eval_output(run, here, suffix):
+def test_a_torch_state_loads_in_torch_and_gives_the_same_eval_output(run: Run, here: Path, suffix: str) -> None:
     torch = needs.module("torch")
     state = f"bn{suffix}"
     made = run("tensor", "batch-norm", "b0.npy", "b1.npy", *NCHW, "--preset", "torch", "--save-state", state)
@@ -163,7 +168,7 @@ def test_a_torch_state_loads_in_torch_and_gives_the_same_eval_output(run, here, 
 
 
 @pytest.mark.parametrize("normalizer", ["batch-norm", "batch-renorm"])
-def test_recomputed_statistics_are_those_of_one_batch(run, here, normalizer):
+def test_recomputed_statistics_are_those_of_one_batch(run: Run, here: Path, normalizer: str) -> None:
     files = [f"b{i}.npy" for i in range(4)]
     done = run("tensor", normalizer, *files, *NCHW, "--recompute-state", "--save-state", "exact.npz")
     assert done.returncode == 0, done.stderr
@@ -182,7 +187,7 @@ def test_recomputed_statistics_are_those_of_one_batch(run, here, normalizer):
     np.testing.assert_allclose(y.std((0, 2, 3)), 1, rtol=2e-3)
 
 
-def test_presets_change_what_was_not_said(run, here):
+def test_presets_change_what_was_not_said(run: Run, here: Path) -> None:
     assert run("tensor", "batch-norm", "b0.npy", *NCHW, "--preset", "keras", "--save-state", "k.npz").returncode == 0
     with np.load(here / "k.npz") as state:
         x = activations().astype(np.float64)
@@ -201,7 +206,7 @@ def test_presets_change_what_was_not_said(run, here):
     np.testing.assert_array_equal(np.load(here / "w3.npy"), nn.weight_norm(activations(), dim=3))
 
 
-def test_gradients(run, here):
+def test_gradients(run: Run, here: Path) -> None:
     done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--weight", "w.npy", "--grad", "dy.npy", "-o", "g.npz")
     assert done.returncode == 0, done.stderr
     wanted = nn.batch_norm_vjp(activations(), activations(9), layout="NCHW", weight=np.load(here / "w.npy"))
@@ -218,7 +223,7 @@ def test_gradients(run, here):
     refused(cosine, 1, "w2.npy: no such file")
 
 
-def test_pipes(run, here):
+def test_pipes(run: Run, here: Path) -> None:
     first = run("tensor", "group-norm", "-", *NCHW, "--groups", 2, "-o", "-", input=(here / "b0.npy").read_bytes())
     assert (first.returncode, first.stderr) == (0, b"")
     second = run("tensor", "rms-norm", "-", "--axes=-1", "-o", "y.npy", input=first.stdout)
@@ -230,7 +235,7 @@ def test_pipes(run, here):
     assert not (here / "z.npy").exists()
 
 
-def test_binary_output_is_refused_on_a_terminal(here):
+def test_binary_output_is_refused_on_a_terminal(here: Path) -> None:
     master, slave = pty.openpty()
     command = [sys.executable, "-m", "normcli", "tensor", "rms-norm", "b0.npy", "--axes=-1", "-o", "-"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -241,7 +246,7 @@ def test_binary_output_is_refused_on_a_terminal(here):
     assert b"stdout is a terminal" in done.stderr
 
 
-def test_a_closed_or_full_stdout(run, here):
+def test_a_closed_or_full_stdout(run: Run, here: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         command = [sys.executable, "-m", "normcli", "tensor", "rms-norm", "b0.npy", "--axes=-1", "-o", "-"]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -250,7 +255,7 @@ def test_a_closed_or_full_stdout(run, here):
     assert b"Traceback" not in done.stderr
 
 
-def test_containers_keep_their_keys(run, here):
+def test_containers_keep_their_keys(run: Run, here: Path) -> None:
     np.savez(here / "in.npz", a=activations(0), b=activations(1))
     done = run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "out.npz", "--save-state", "s.npz")
     assert done.returncode == 0, done.stderr
@@ -270,7 +275,7 @@ def test_containers_keep_their_keys(run, here):
     refused(run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "c.npy"), 2, "takes one tensor, got a, b")
 
 
-def test_safetensors_are_the_librarys(run, here):
+def test_safetensors_are_the_librarys(run: Run, here: Path) -> None:
     library = needs.module("safetensors.numpy")
     library.save_file({"x": activations(0), "n": np.arange(7)}, here / "x.safetensors")
     done = run("tensor", "instance-norm", "x.safetensors:x", *NCHW, "-o", "y.safetensors")
@@ -289,7 +294,7 @@ def test_safetensors_are_the_librarys(run, here):
     assert not (here / "h.npy").exists()
 
 
-def test_torch_files(run, here):
+def test_torch_files(run: Run, here: Path) -> None:
     torch = needs.module("torch")
     torch.save(torch.tensor(activations(0)).bfloat16(), here / "x.pt")
     torch.save({"a": torch.tensor(activations(0)), "w": torch.ones(4)}, here / "d.pt")
@@ -342,7 +347,14 @@ BAD = [
 
 
 @pytest.mark.parametrize(("arguments", "code", "words"), BAD, ids=[str(i) for i in range(len(BAD))])
-def test_bad_input_is_one_line_and_nothing_is_written(here, monkeypatch, capfd, arguments, code, words):
+def test_bad_input_is_one_line_and_nothing_is_written(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[Any],
+    code: int,
+    words: str,
+) -> None:
     before = listing(here)
     monkeypatch.chdir(here)
     found = cli.run(["tensor", *map(str, arguments)])  # in this process: 30 of them would take a minute
@@ -353,13 +365,13 @@ def test_bad_input_is_one_line_and_nothing_is_written(here, monkeypatch, capfd, 
     assert listing(here) == before
 
 
-def npy(array):
+def npy(array: Array) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array)
     return buffer.getvalue()
 
 
-def damaged():
+def damaged() -> Any:
     sound = npy(activations())
     lying = sound.replace(b"(6, 4, 5, 3)", b"(9, 4, 5, 3)")
     buffer = io.BytesIO()
@@ -394,7 +406,7 @@ def damaged():
 
 
 @pytest.mark.parametrize(("name", "data"), list(damaged()), ids=lambda v: v if isinstance(v, str) else "")
-def test_damaged_files_are_refused(tmp_path, name, data):
+def test_damaged_files_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(TensorError) as caught:
@@ -404,10 +416,10 @@ def test_damaged_files_are_refused(tmp_path, name, data):
     assert listing(tmp_path) == [name]
 
 
-def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     np.save(tmp_path / "x.npy", activations())
 
-    def full(*arguments):
+    def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
@@ -417,7 +429,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     assert listing(tmp_path) == ["x.npy"]
 
 
-def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path, run):
+def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path: Path, run: Run) -> None:
     x = activations(3, (48, 8, 96, 96))  # 14 MB, 48 blocks
     np.save(tmp_path / "x.npy", x)
     for name, wanted in (
@@ -435,7 +447,7 @@ def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path, run):
     np.testing.assert_array_equal(np.load(tmp_path / "g.npy"), nn.instance_norm(x[:4], layout="NCHW"))
 
 
-def test_compare_shows_each_and_the_gap_of_train_and_eval(run, here):
+def test_compare_shows_each_and_the_gap_of_train_and_eval(run: Run, here: Path) -> None:
     run("tensor", "batch-norm", "b0.npy", *NCHW, "--save-state", "s.npz")
     asked = ("compare", "b1.npy", *NCHW, "--with", "batch_norm,batch_renorm,layer_norm,group_norm:groups=2")
     done = run("tensor", *asked, "--state", "s.npz", env={"COLUMNS": "200"})
@@ -455,7 +467,7 @@ def test_compare_shows_each_and_the_gap_of_train_and_eval(run, here):
     assert rows[4]["gap"][0] < rows[2]["gap"][0]  # what batch renormalization is for
 
 
-def test_comparing_what_is_not_finite_gives_json(run, here):
+def test_comparing_what_is_not_finite_gives_json(run: Run, here: Path) -> None:
     np.save(here / "nan.npy", np.full((2, 4, 2, 2), np.nan, np.float32))
     done = run("tensor", "compare", "nan.npy", *NCHW, "--with", "batch_norm", "--json")
     assert done.returncode == 0, done.stderr
@@ -463,14 +475,14 @@ def test_comparing_what_is_not_finite_gives_json(run, here):
     assert [row["mean"] for row in rows] == [None, None]
 
 
-def test_every_normalizer_with_a_layout_can_be_compared(run, here):
+def test_every_normalizer_with_a_layout_can_be_compared(run: Run, here: Path) -> None:
     wanted = [n for n, one in NORMALIZERS.items() if "layout" in one.settings and len(one.tensors) == 1]
     done = run("tensor", "compare", "b0.npy", *NCHW, "--with", ",".join(wanted), "--json")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["rows"]) == len(wanted) + 1
 
 
-def test_names_with_colons_and_dashes(run, here):
+def test_names_with_colons_and_dashes(run: Run, here: Path) -> None:
     (here / "a:b.npy").write_bytes((here / "b0.npy").read_bytes())
     (here / "-x.npy").write_bytes((here / "b0.npy").read_bytes())
     assert run("tensor", "rms-norm", "a:b.npy", "--axes=-1", "-o", "1.npy").returncode == 0
@@ -478,7 +490,7 @@ def test_names_with_colons_and_dashes(run, here):
     assert (here / "1.npy").read_bytes() == (here / "2.npy").read_bytes()
 
 
-def test_written_files_are_the_same_bytes_again(tmp_path):
+def test_written_files_are_the_same_bytes_again(tmp_path: Path) -> None:
     x = activations()
     for name in ("a.npz", "b.npz"):
         arrays.write_npz(tmp_path / name, {"x": x})

@@ -181,7 +181,7 @@ def _content(path: Path) -> bytes:
         import tifffile
 
         array = tifffile.imread(io.BytesIO(data))
-        return f"{array.dtype} {array.shape}".encode() + array.tobytes()
+        return f"{array.dtype} {array.shape}".encode() + bytes(array.tobytes())
     if path.suffix == ".parquet":
         import pyarrow.parquet as pq
 

@@ -32,14 +32,14 @@ def statistics(images: Iterable[Array], channels: int) -> dict[str, Any]:
         per_channel = [sums(image, min(c, image.shape[2] - 1)) for c in range(channels)]
         rows.append([(n, s, q, white) for n, s, q in per_channel])
     out: dict[str, Any] = {"pooled_population": [], "pooled_sample": []}
-    image_stds: dict[str, list[float]] = {"mean_of_image_stds": [], "mean_of_image_sample_stds": []}
+    image_stds: dict[str, list[float | None]] = {"mean_of_image_stds": [], "mean_of_image_sample_stds": []}
     image_stds["root_mean_image_variance"] = []
     means, image_means = [], []
     for c in range(channels):
         column = [row[c] for row in rows]
         number = sum(n for n, _, _, _ in column)
-        total = sum(Fraction(s, w) for _, s, _, w in column)
-        squares = sum(Fraction(q, w * w) for _, _, q, w in column)
+        total = sum((Fraction(s, w) for _, s, _, w in column), Fraction())
+        squares = sum((Fraction(q, w * w) for _, _, q, w in column), Fraction())
         spread = squares - total * total / number
         means.append(float(total / number))
         out["pooled_population"].append(root(spread / number))
@@ -49,7 +49,7 @@ def statistics(images: Iterable[Array], channels: int) -> dict[str, Any]:
         image_stds["mean_of_image_stds"].append(math.fsum(map(root, variances)) / len(column))
         sampled = [root(v * n / (n - 1)) for v, (n, _, _, _) in zip(variances, column, strict=True) if n > 1]
         image_stds["mean_of_image_sample_stds"].append(math.fsum(sampled) / len(sampled) if sampled else None)
-        image_stds["root_mean_image_variance"].append(root(sum(variances) / len(column)))
+        image_stds["root_mean_image_variance"].append(root(sum(variances, Fraction()) / len(column)))
     return {"mean": means, "image_mean": image_means, **out, **image_stds}
 
 
