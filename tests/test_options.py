@@ -144,7 +144,7 @@ class TestTextIsOneValue:
 
         np.save(tmp_path / "x.npy", np.zeros((3, 3, 3, 3), np.uint8))
         for spelling in ("layout=nchw", ["layout=nchw"], {"layout": "nchw"}):
-            assert normcli.stats(tmp_path / "x.npy", open_options=spelling).images == 3  # type: ignore[arg-type]
+            assert normcli.stats(tmp_path / "x.npy", open_options=spelling).images == 3
 
 
 def origins(run: Run, **environment: str) -> dict[tuple[str, str], tuple[Any, str]]:

@@ -64,6 +64,7 @@ def test_a_result_is_what_the_function_gives(run: Run, here: Path) -> None:
 
 
 def test_every_normalizer_is_a_command_and_is_listed(run: Run) -> None:
+    from typer import Context
     from typer.core import TyperGroup
     from typer.main import get_command
 
@@ -74,7 +75,8 @@ def test_every_normalizer_is_a_command_and_is_listed(run: Run) -> None:
     listed = [row["name"] for row in json.loads(run("list", "normalizers", "--json").stdout)["normalizers"]]
     assert sorted(listed) == [name.replace("_", "-") for name in sorted(NORMALIZERS)]
     for name in listed:
-        command = group.commands[name]
+        command = group.get_command(Context(group), name)
+        assert command is not None
         options = {option for parameter in command.params for option in parameter.opts}
         one = NORMALIZERS[name.replace("-", "_")]
         wanted = {f"--{key.replace('_', '-')}" for key in (*one.settings, *one.tensors[1:])}
