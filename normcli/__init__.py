@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from normcli.api import stats as stats
     from normcli.api import transform as transform
     from normcli.api import verify as verify
+    from normcli.api import verify_statistics as verify_statistics
     from normcli.constants.compare import diff as diff
     from normcli.constants.identify import check as check
     from normcli.errors import InputError as InputError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from normcli.summary import merge as merge
 
 _MODULES = {
-    "normcli.api": ("apply", "restore", "stats", "transform", "verify"),
+    "normcli.api": ("apply", "restore", "stats", "transform", "verify", "verify_statistics"),
     "normcli.constants.compare": ("diff",),
     "normcli.constants.identify": ("check",),
     "normcli.errors": (

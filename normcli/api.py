@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
+from normcli.constants.compare import Difference
 from normcli.options import field
-from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions
+from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs import restore as restoring
 from normcli.runs import verify as verifying
@@ -228,6 +229,28 @@ def restore(folder: StrPath, output: StrPath, options: RestoreOptions) -> Restor
         OutputError: something cannot be written.
     """
     return restoring.restore(os.fsdecode(folder), os.fsdecode(output), options)
+
+
+@_two_arguments(VerifyStatisticsOptions)
+def verify_statistics(stats: StrPath | Summary, sources: Sources, options: VerifyStatisticsOptions) -> Difference:
+    """Count sources again with the settings of a statistics file, and compare.
+
+    Args:
+        stats: a statistics file, or its `Summary`.
+        sources: a folder, image, archive, table or array, local or remote, or an iterable of them.
+        options: all keywords.
+
+    Returns:
+        The differences from the file to the sources; `identical` is true where the images are the same.
+
+    Raises:
+        UsageError: the file was made with masks or from a sample, which it does not record in full.
+        StatisticsFileError: not a statistics file.
+        NoInputError: no usable image.
+    """
+    from normcli.runs.verify_statistics import verify_statistics as run
+
+    return run(stats if isinstance(stats, Summary) else Summary.load(os.fspath(stats)), _paths(sources), options)
 
 
 @_one_argument(VerifyOptions)

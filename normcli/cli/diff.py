@@ -50,7 +50,7 @@ def diff(
         gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
         messages.document({**difference.to_dict(), **gate})
     else:
-        messages.write("".join(line + "\n" for line in _lines(difference)))
+        messages.write("".join(line + "\n" for line in lines_of(difference)))
     if max_shift is not None and difference.exceeds(max_shift):
         distance = "from a constant channel" if difference.distance is None else f"by {difference.distance:.4g}"
         messages.say(f"normcli diff: means moved {distance}, more than --max-shift {max_shift:g}")
@@ -58,7 +58,8 @@ def diff(
     return 0
 
 
-def _lines(difference: "Difference") -> "Iterator[str]":
+def lines_of(difference: "Difference") -> "Iterator[str]":
+    """Yield a difference as the lines of its tables."""
     from normcli.cli import tables
 
     if difference.identical:

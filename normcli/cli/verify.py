@@ -1,37 +1,49 @@
-"""normcli verify: what apply wrote, read again."""
+"""normcli verify: the output of apply read again, or the sources of a statistics file counted again."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from normcli.cli.build import command
-from normcli.options.apply import VerifyOptions
+from normcli.options.apply import VerifyOptions, VerifyStatisticsOptions
 from normcli.options.printing import JsonOptions, TerminalOptions
 
 _PROBLEMS_SHOWN = 20
 
 
 def verify(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Folder that `normcli apply` wrote.")],
+    target: Annotated[
+        str, typer.Argument(metavar="FOLDER|STATS", help="Folder that `normcli apply` wrote, or a statistics file.")
+    ],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SOURCE...", help="Sources of the statistics file.", show_default=False),
+    ] = None,
     *,
-    options: VerifyOptions,
+    options: VerifyStatisticsOptions,
     printing: JsonOptions,
     terminal: TerminalOptions,
 ) -> int:
-    """Read the output of `apply` again, check every file, and print mean and std per channel.
+    """Check the output of `apply`, or check that a statistics file still describes its sources.
 
-    Exit 0 when all files are as they were written and mean and std are what the scheme promises, 1 when not.
+    FOLDER: read every file again and print mean and std per channel. STATS SOURCE...: count the sources again, with the
+    settings of the file, and compare. Exit 0 when all is as it was, 1 when not.
 
     normcli verify arrays
+
+    normcli verify stats.json photos/
     """
+    if sources:
+        return _verify_statistics(target, sources, options, printing, terminal)
     from normcli.cli import results
     from normcli.cli.messages import say, write
     from normcli.cli.progress import progress
     from normcli.runs import verify as run
 
     with progress(terminal) as step:
-        result = run.verify(folder, replace(options, on_progress=step))
+        result = run.verify(target, replace(options.part(VerifyOptions), on_progress=step))
     if printing.json:
         channels = [vars(channel) for channel in result.channels]
         write(results.as_json({**vars(result), "channels": channels, "sound": result.sound}))
@@ -47,6 +59,32 @@ def verify(
             problem = f"{len(result.problems)} files are not as they were written"
         say(f"verify: failed: {problem}")
     return 0 if result.sound else 1
+
+
+def _verify_statistics(
+    target: str,
+    sources: list[str],
+    options: VerifyStatisticsOptions,
+    printing: JsonOptions,
+    terminal: TerminalOptions,
+) -> int:
+    from normcli.cli.diff import lines_of
+    from normcli.cli.messages import document, write
+    from normcli.cli.progress import progress
+    from normcli.runs.stats import expected
+    from normcli.runs.verify_statistics import verify_statistics
+    from normcli.summary import Summary
+
+    summary = Summary.load(Path(target))
+    with progress(terminal, total=lambda: expected(sources)) as step:
+        difference = verify_statistics(summary, sources, replace(options, on_progress=step))
+    if printing.json:
+        document(difference.to_dict())
+    elif difference.identical:
+        write(f"{target} describes these sources: {summary.images:,} images\n")
+    else:
+        write("".join(f"{line}\n" for line in lines_of(difference)))
+    return 0 if difference.identical else 1
 
 
 app = command(verify)

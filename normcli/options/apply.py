@@ -171,3 +171,8 @@ class RestoreOptions(EngineOptions):
 @dataclass(frozen=True, kw_only=True)
 class VerifyOptions(EngineOptions):
     """All options of `verify`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyStatisticsOptions(InputOptions, EngineOptions):
+    """All options of `verify_statistics`."""

@@ -1,0 +1,51 @@
+"""Does a statistics file still describe its sources? They are counted again, with the settings of the file."""
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from normcli.constants.compare import Difference, diff
+from normcli.errors import UsageError
+from normcli.options.apply import VerifyStatisticsOptions
+from normcli.options.field import Options
+from normcli.options.images import DecodeOptions, ValueOptions
+from normcli.options.stats import CountOptions, StatsOptions
+from normcli.runs.stats import stats
+from normcli.summary import Summary
+
+_NOT_RECORDED = {"mask": "mask_dir", "sample": "sample"}  # setting -> option whose value the file does not hold
+
+
+def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyStatisticsOptions) -> Difference:
+    """Count the sources again with the settings of a statistics file, and compare.
+
+    Args:
+        summary: the statistics file.
+        sources: as for `stats`.
+        options: input, engine and callbacks; how images are decoded and counted comes from the file.
+
+    Returns:
+        The differences from the file to the sources; `identical` where the images are the same, byte for byte.
+
+    Raises:
+        UsageError: the file was made with masks or from a sample, which it does not record whole.
+        NoInputError: no usable image.
+    """
+    for setting, option in _NOT_RECORDED.items():
+        if setting in summary.settings:
+            raise UsageError(f"a run with `{option}` cannot be verified: count again and use normcli diff")
+    keywords = {f.name: getattr(options, f.name) for f in fields(options)}
+    return diff(summary, stats(sources, StatsOptions(**keywords, **_recorded(summary))))
+
+
+def _recorded(summary: Summary) -> dict[str, Any]:
+    """Return the options that a statistics file records."""
+    groups: tuple[type[Options], ...] = (DecodeOptions, ValueOptions, CountOptions)
+    names = {f.name for group in groups for f in fields(group)}
+    recorded = {name: value for name, value in summary.settings.items() if name in names}
+    if summary.shards is not None:
+        parts = summary.shards["parts"]
+        if len(parts) != 1:
+            raise UsageError("a merge that misses parts cannot be verified: verify each part")
+        recorded["shard"] = (parts[0], summary.shards["of"])
+    return recorded
