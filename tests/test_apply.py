@@ -479,7 +479,7 @@ def test_existing_output(run: Run, photos: Path, tmp_path: Path) -> None:
     whole = tree(tmp_path / "out")
     assert run("apply", photos, "-o", "out", "-s", "unit").returncode == 2
     other = run("apply", photos, "-o", "out", "-s", "signed", "--resume")
-    assert other.returncode == 2 and "scheme unit there and signed here" in line(other)
+    assert other.returncode == 2 and "scheme was unit, now signed" in line(other)
     assert tree(tmp_path / "out") == whole and len(list((tmp_path / "out").iterdir())) == 4
     (tmp_path / "out/a/1.png.npy").unlink()
     for option in ("--resume", "--skip-existing", "--force"):

@@ -174,7 +174,7 @@ def test_other_settings_and_classes_are_not_resumed(run: Run, photos: Path, tmp_
     assert run(*arguments).returncode == 3
     before = tree(tmp_path / "out")
     other = run(*arguments[:-1], "7", "--resume")
-    assert other.returncode == 2 and b"shard-size 6 there and 7 here" in other.stderr
+    assert other.returncode == 2 and b"shard_size was 6, now 7" in other.stderr
     (photos / "aardvark").mkdir()
     (photos / "aardvark/1.png").write_bytes(encoded(photograph(9, 9)))
     other = run(*arguments, "--resume")

@@ -66,7 +66,7 @@ def test_zero_has_one_sign_in_the_state() -> None:
 def test_a_cache_of_other_settings_is_rejected(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "s.json"
     first(folder, place)
-    with pytest.raises(UsageError, match="other settings: color was 'auto', now 'gray'"):
+    with pytest.raises(UsageError, match="other settings: color was auto, now gray"):
         normcli.stats(folder, output=place, incremental=True, color="gray")
     with pytest.raises(UsageError, match="max_pixels was"):
         normcli.stats(folder, output=place, incremental=True, max_pixels=10)

@@ -223,7 +223,7 @@ def test_a_checkpoint_of_other_settings_is_rejected(
     with monkeypatch.context() as patched:
         patched.setattr(StatsCheckpoint, "remove", StatsCheckpoint.close)
         normcli.stats(folder, output=output, resume=True)
-    with pytest.raises(UsageError, match="other settings: color was 'auto', now 'gray'"):
+    with pytest.raises(UsageError, match="other settings: color was auto, now gray"):
         normcli.stats(folder, output=output, resume=True, color="gray")
     done = run("stats", folder, "-o", "a.json", "--resume", "--color", "gray")
     assert (done.returncode, done.stdout) == (2, b"")

@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 
 from normcli.errors import NormcliError, OutputError, StatisticsFileError, UsageError
 from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate, entry_of, inflate
-from normcli.runs.checkpoint import find_difference
 from normcli.storage import raise_output_error
+from normcli.summary.settings_diff import describe_differences, differing_settings
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes
 
@@ -133,13 +133,9 @@ class CacheDatabase:
             raise self.damaged() from None
         if head.get("schema") != SCHEMA:
             raise StatisticsFileError(f"{self.path}: schema {head.get('schema')}, this normcli reads {SCHEMA}")
-        difference = find_difference(head["settings"], self._settings)
-        if difference is not None:
-            key, theirs, ours = difference
-            raise UsageError(
-                f"{self.path}: counted with other settings: {key} was {theirs!r}, now {ours!r}; "
-                "--force counts everything again"
-            )
+        if differences := differing_settings(head["settings"], self._settings):
+            changes = describe_differences(differences, first="was", second="now")
+            raise UsageError(f"{self.path}: counted with other settings: {changes} (`force` counts everything again)")
 
     def _write_head(self) -> None:
         head = {"schema": SCHEMA, "settings": self._settings, "run": self.run, "rows": self._rows}

@@ -113,15 +113,3 @@ def _decode(line: bytes) -> Entry | None:
     except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None
-
-
-def find_difference(earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> tuple[str, Any, Any] | None:
-    """Return the first setting that two runs do not share, with both values; None where all are equal.
-
-    >>> find_difference({"color": "auto"}, {"color": "gray"})
-    ('color', 'auto', 'gray')
-    """
-    for key in sorted({*settings, *earlier}):
-        if settings.get(key) != earlier.get(key):
-            return key, earlier.get(key), settings.get(key)
-    return None

@@ -14,6 +14,7 @@ from normcli.errors import UsageError
 from normcli.runs.names import MANIFEST, WORK
 from normcli.runs.validate_manifest import find_invalid_head_key, find_invalid_key
 from normcli.sinks.sink import Record
+from normcli.summary.settings_diff import describe_differences, differing_settings
 
 SCHEMA = "normcli/apply/1"
 NAME = MANIFEST
@@ -96,23 +97,15 @@ def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
     """
     if not isinstance(theirs.get("settings"), dict):
         raise UsageError(f"{out} holds a damaged checkpoint: --force starts anew")
-    differing = [
-        f"{key.replace('_', '-')} {_said(theirs['settings'].get(key))} there and {_said(value)} here"
-        for key, value in ours["settings"].items()
-        if theirs["settings"].get(key) != value
-    ]
-    for key, said in (("constants", "other statistics"), ("classes", "other classes, whose numbers shift")):
-        if not differing and theirs.get(key) != ours.get(key):
-            differing = [said]
-    if differing:
+    known = {key: theirs["settings"].get(key) for key in ours["settings"]}
+    changes = describe_differences(differing_settings(known, ours["settings"]), first="was", second="now")
+    for key, change in (("constants", "other statistics"), ("classes", "other classes, whose numbers shift")):
+        if not changes and theirs.get(key) != ours.get(key):
+            changes = change
+    if changes:
         raise UsageError(
-            f"{out} was written with other settings: {'; '.join(differing)} (give the same, --force, "
-            "or another --output)"
+            f"{out} was written with other settings: {changes} (use the same, `force`, or another `output`)"
         )
-
-
-def _said(value: Any) -> str:
-    return "none" if value is None else json.dumps(value).strip('"')
 
 
 def find_content(out: str) -> str | None:

@@ -18,9 +18,10 @@ from typing import Any, NamedTuple
 
 from normcli.errors import UsageError
 from normcli.runs.batches import Replay
-from normcli.runs.checkpoint import SCHEMA, CheckpointLog, Entry, find_difference
+from normcli.runs.checkpoint import SCHEMA, CheckpointLog, Entry
 from normcli.runs.partial_result import PartialResult
 from normcli.sources import Item, Skipped
+from normcli.summary.settings_diff import describe_differences, differing_settings
 
 _SECONDS = 1.0  # of work between two lines: what a kill loses
 _PASSING = {"remote"}  # failures that another try may mend
@@ -162,9 +163,6 @@ def _check(head: Entry, settings: dict[str, Any], path: str) -> None:
     earlier = head.get("settings")
     if head.get("schema") != SCHEMA or not isinstance(earlier, dict):
         raise UsageError(f"{path}: damaged, or not a checkpoint that this normcli reads; delete it to start again")
-    if (difference := find_difference(earlier, settings)) is not None:
-        key, theirs, ours = difference
-        raise UsageError(
-            f"{path}: checkpoint of a run with other settings: {key} was {theirs!r}, now {ours!r}; "
-            "delete it to start again"
-        )
+    if differences := differing_settings(earlier, settings):
+        changes = describe_differences(differences, first="was", second="now")
+        raise UsageError(f"{path}: checkpoint of a run with other settings: {changes}; delete it to start again")
