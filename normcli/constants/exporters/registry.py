@@ -1,0 +1,78 @@
+"""The exporters by name, and the two functions that run them."""
+
+from collections.abc import Callable
+
+from normcli.constants.exporters import frameworks, plain
+from normcli.constants.exporters.values import DatasetConstants
+from normcli.errors import unknown
+from normcli.summary import Summary
+
+Exporter = Callable[[DatasetConstants], str]
+
+EXPORTERS: dict[str, Exporter] = {
+    "csv": plain.csv,
+    "yaml": plain.yaml,
+    "toml": plain.toml,
+    "env": plain.env,
+    "torchvision": frameworks.torchvision,
+    "albumentations": frameworks.albumentations,
+    "kornia": frameworks.kornia,
+    "timm": frameworks.timm,
+    "fastai": frameworks.fastai,
+    "keras": frameworks.keras,
+    "keras-rescaling": frameworks.keras_rescaling,
+    "huggingface": frameworks.huggingface,
+    "opencv": frameworks.opencv,
+    "mmcv": frameworks.mmcv,
+    "dali": frameworks.dali,
+    "onnx": frameworks.onnx,
+    "kaldi": plain.kaldi,
+}
+
+# what --format takes: the command line draws the table and prints the statistics file itself
+FORMAT_CHOICES = ["table", "json", *EXPORTERS]
+
+# formats without comments: what a reader must know, printed as a note
+NOTES = {
+    "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {description}",
+}
+
+
+def export(
+    summary: Summary,
+    exporter: str,
+    convention: str | None = None,
+    *,
+    group: str | None = None,
+    digits: int | None = None,
+) -> str:
+    """Return the mean and std of a summary as code or config for another tool.
+
+    Args:
+        summary: the statistics.
+        exporter: one of `EXPORTERS`.
+        convention: one of the conventions; that of the file by default.
+        group: export the statistics of this group.
+        digits: significant digits; all by default.
+
+    Raises:
+        UsageError: unknown exporter, convention or group; a constant channel, by which a tool would divide.
+    """
+    if exporter not in EXPORTERS:
+        raise unknown("format", exporter, FORMAT_CHOICES)
+    return EXPORTERS[exporter](DatasetConstants.of(summary, convention, group=group, digits=digits))
+
+
+def default_digits(exporter: str) -> int | None:
+    """Return the significant digits of a snippet for people, 4; None, all, for data that programs read."""
+    return None if exporter in ("csv", "yaml", "toml", "env", "kaldi") else 4
+
+
+def format_note(summary: Summary, exporter: str, convention: str | None = None) -> str | None:
+    """Return the comment of a format that cannot contain one; None for every other format."""
+    if exporter not in NOTES:
+        return None
+    constants = DatasetConstants.of(summary, convention)
+    return NOTES[exporter].format(
+        order=constants.channel_order, range=constants.range, description=constants.description
+    )
