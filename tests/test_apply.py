@@ -91,7 +91,7 @@ def test_contrast_computes_its_statistics_first_and_keeps_them(run: Run, photos:
 def test_sample_data_by_contrast_has_mean_0_and_std_1(tmp_path: Path) -> None:
     normcli.apply(SAMPLES, tmp_path / "out")
     found = normcli.verify(tmp_path / "out")
-    assert found.expected and found.sound and found.images == 44
+    assert found.expected and found.is_valid and found.images == 44
     for channel in found.channels:
         assert abs(channel.mean) < 1e-6 and abs(channel.std - 1) < 1e-6
     # and by the plainest code there is, over all pixels
@@ -165,7 +165,7 @@ def test_every_output_leads_back(to: str, dtype: str | None, scheme: str, tmp_pa
     head = normcli.apply(tmp_path / "in", tmp_path / "out", scheme=scheme, to=to, dtype=dtype, color="rgb")
     assert head["images"] == 4
     verified = normcli.verify(tmp_path / "out")
-    assert verified.sound and [c.name for c in verified.channels] == ["R", "G", "B"]
+    assert verified.is_valid and [c.name for c in verified.channels] == ["R", "G", "B"]
     back = normcli.restore(tmp_path / "out", tmp_path / "back")
     assert back.images == 4 and back.exact == head["exact"]
     for number in range(3):
@@ -432,7 +432,7 @@ def test_clipping_is_reported(run: Run, photos: Path, tmp_path: Path) -> None:
     assert done.returncode == 0 and "values clipped, " in line(done)
     assert np.abs(np.load(tmp_path / "out/a/1.png.npy")).max() == 1
     back = normcli.restore(tmp_path / "out", tmp_path / "back")
-    assert back.why_not == {"clipped values": 5}
+    assert back.inexact == {"clipped values": 5}
 
 
 def test_normalized_input_is_told_of(run: Run, photos: Path, tmp_path: Path) -> None:

@@ -1,8 +1,13 @@
 """apply from every container: the arrays that the folder gives, byte for byte; names as docs/apply.md says."""
 
 import gzip
+import io
 import json
 import struct
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +15,8 @@ import numpy as np
 import pytest
 
 import normcli
+from normcli.errors import UsageError
+from normcli.storage.reader import Reader
 from tests.support import needs, packing
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
@@ -25,7 +32,7 @@ def same_arrays(row: str, folder: Path, tmp_path: Path) -> None:
     head = normcli.apply(sources, tmp_path / "out")
     plain = hashes(tmp_path / "plain")
     assert plain.total() == len(packing.files_of(folder)) and hashes(tmp_path / "out") == plain
-    assert normcli.verify(tmp_path / "out").sound and normcli.apply(sources, tmp_path / "out", resume=True) == {
+    assert normcli.verify(tmp_path / "out").is_valid and normcli.apply(sources, tmp_path / "out", resume=True) == {
         **head,
         "reused": head["images"],
     }
@@ -147,16 +154,16 @@ def test_npz_and_idx(tmp_path: Path) -> None:
     head = normcli.apply(tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "idx", to="tar")
     assert head["images"] == 5 and "classes" not in head
     found = [np.load(path) for path in sorted((tmp_path / "npz").rglob("*.npy"))]
-    assert len(found) == 5 and normcli.verify(tmp_path / "npz").sound and normcli.verify(tmp_path / "idx").sound
+    assert len(found) == 5 and normcli.verify(tmp_path / "npz").is_valid and normcli.verify(tmp_path / "idx").is_valid
     files = json.loads((tmp_path / "idx/normcli.json").read_text())["files"]
     assert [record["label"] for record in files] == list("31415")
 
 
 def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came by in a stream is held until it is mapped: by bytes, not by the number of images."""
-    from normcli.runs import tasks
+    from normcli.runs import batches, tasks
 
-    monkeypatch.setattr(tasks, "_LARGEST_HELD", 1)
+    monkeypatch.setattr(batches, "_LARGEST_HELD", 1)
     (tmp_path / "packed").mkdir()
     sizes = []
     true = tasks.map_batch
@@ -168,3 +175,68 @@ def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatc
     monkeypatch.setattr(tasks, "map_batch", counted)
     normcli.apply(packing.tar(folder, tmp_path / "packed", "w:gz"), tmp_path / "out", scheme="unit")
     assert set(sizes) == {1}
+
+
+@pytest.mark.parametrize("to", ["npy", "tar"])
+@pytest.mark.parametrize(("kind", "scheme", "most"), [("tar.gz", "contrast", 2), ("tar.gz", "unit", 2)])
+def test_a_compressed_tar_is_read_once_per_pass(
+    kind: str, scheme: str, most: int, to: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Statistics and map; where mean and std are given, the names and the map."""
+    (tmp_path / "packed").mkdir()
+    source = packing.tar(folder, tmp_path / "packed", "w:gz")[0]
+    with reads_of(source, monkeypatch) as reads:
+        normcli.apply(source, tmp_path / "out", scheme=scheme, to=to)
+    assert reads.bytes <= most * Path(source).stat().st_size + most * 1000
+    with reads_of(source, monkeypatch) as reads:  # everything is there: names alone, then the images' names
+        normcli.apply(source, tmp_path / "out", scheme=scheme, to=to, resume=True)
+    assert reads.bytes <= most * Path(source).stat().st_size + most * 1000
+
+
+def test_the_names_of_a_table_cost_its_footer(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    needs.module("pyarrow")
+    (tmp_path / "packed").mkdir()
+    source = packing.parquet(folder, tmp_path / "packed")[0]
+    with reads_of(source, monkeypatch) as reads:
+        normcli.apply(source, tmp_path / "out", scheme="unit", engine="serial")
+    assert reads.opened == 2 and reads.bytes < 1.5 * Path(source).stat().st_size + (1 << 17)
+
+
+def test_names_that_collide_in_a_stream_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as archive:
+        for name in ("a.png", "b.png", "a.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(data := encoded(photograph(6, 6, seed=1), "PNG"))
+            archive.addfile(info, io.BytesIO(data))
+    with pytest.raises(UsageError, match=r"a\.png is given twice"):
+        normcli.apply(tmp_path / "a.tar.gz", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@dataclass
+class Reads:
+    """What was read of a file."""
+
+    opened: int = 0
+    bytes: int = 0
+
+
+@contextmanager
+def reads_of(source: str | Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reads]:
+    """Count how often a file is opened as a container, and the bytes that are read of it."""
+    reads = Reads()
+    with monkeypatch.context() as patch:
+        opened, read = Reader.__init__, Reader.at
+
+        def init(reader: Reader, path: str) -> None:
+            opened(reader, path)
+            reads.opened += path == str(source)
+
+        def at(reader: Reader, offset: int, size: int) -> bytes:
+            data = read(reader, offset, size)
+            reads.bytes += len(data) if reader.path == str(source) else 0
+            return data
+
+        patch.setattr(Reader, "__init__", init)
+        patch.setattr(Reader, "at", at)
+        yield reads

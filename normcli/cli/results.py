@@ -77,7 +77,7 @@ def _notes(result: dict[str, Any]) -> Iterator[str]:
 
 def show_restored(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
     """Print why some images are not exact, and the closing line of a run of restore."""
-    for reason, count in result.why_not.items():
+    for reason, count in result.inexact.items():
         say(f"note: {count:,} not exact: {reason}")
     warn_failed(dict(result.failed))
     watch.closing(f"wrote {output}", result.images, f"{result.exact:,} bit for bit")
@@ -92,7 +92,7 @@ def show_verified(result: "VerifyResult") -> None:
     print_table(Table.of(["channel", "mean", "std", "min", "max"], rows))
     verdict = ""
     if result.expected and not result.problems:
-        verdict = f", mean 0 and std 1 within {result.tolerance:g}: {'yes' if result.sound else 'NO'}"
+        verdict = f", mean 0 and std 1 within {result.tolerance:g}: {'yes' if result.is_valid else 'NO'}"
     write(f"{result.images:,} images read again{verdict}\n")
 
 

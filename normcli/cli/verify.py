@@ -46,19 +46,19 @@ def verify(
         result = run.verify(target, replace(options.part(VerifyOptions), on_progress=step))
     if printing.json:
         channels = [vars(channel) for channel in result.channels]
-        write(results.as_json({**vars(result), "channels": channels, "sound": result.sound}))
+        write(results.as_json({**vars(result), "channels": channels, "valid": result.is_valid}))
     else:
         results.show_verified(result)
     for name, message in result.problems[:_PROBLEMS_SHOWN]:
         say(f"{name}: {message}")
     if len(result.problems) > _PROBLEMS_SHOWN:
         say(f"and {len(result.problems) - _PROBLEMS_SHOWN} more")
-    if not terminal.quiet and not result.sound:
+    if not terminal.quiet and not result.is_valid:
         problem = f"mean and std are not 0 and 1 within {result.tolerance:g}"
         if result.problems:
             problem = f"{len(result.problems)} files are not as they were written"
         say(f"verify: failed: {problem}")
-    return 0 if result.sound else 1
+    return 0 if result.is_valid else 1
 
 
 def _verify_statistics(

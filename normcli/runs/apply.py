@@ -25,8 +25,10 @@ from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import BatchResult, MapJob
 from normcli.runs.measure_stack import measure_stack
 from normcli.runs.names import InputLister
+from normcli.runs.survey import Survey, any_stream
 from normcli.runs.tasks import map_loop, tasks, with_gate
 from normcli.runs.totals import Totals
+from normcli.runs.transform import Transform
 from normcli.schemes import OF_DATASET
 from normcli.sinks import OUTPUT_KINDS, open_sink, open_writer
 from normcli.sinks.shards import ShardSize, class_numbers
@@ -52,28 +54,55 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
         apply_settings.refuse_occupied(output, options.resume or options.force or options.skip_existing)
     suffix = None if options.to == "stack" or size is not None else OUTPUT_KINDS[options.to].suffix
     listed = naming.make_lister(sources, named, listing, options.no_suffix, suffix)
-    labels: set[str] | None = set() if options.to == "tar" else None
-    count = naming.check_collisions(
+    with Survey(
         listed,
         out=None if options.dry_run else output,
         written=sample_key if options.to == "tar" else lambda name: name + (suffix or ""),
         files=suffix is not None,
-        labels=labels,
-    )
-    constants = build_transform.resolve_constants(transform, options, reading)
-    computed: Summary | None = None
-    if constants is None and build_transform.needs_statistics(transform):
-        computed = _compute_statistics(sources, named, output, options)
-        percents = build_transform.percents_of(transform)
-        constants = numbers.of_summary(computed, options.convention, origin="computed", percents=percents)
-        if options.on_statistics is not None:
-            options.on_statistics(computed)
-    transform = replace(transform, constants=constants)
-    apply_settings.refuse_constant(transform)
+        with_labels=options.to == "tar",
+        keep_names=size is not None and options.resume,
+    ) as survey:
+        constants = build_transform.resolve_constants(transform, options, reading)
+        computed: Summary | None = None
+        if constants is not None or not build_transform.needs_statistics(transform):
+            survey.run()
+        else:
+            computed = _compute_statistics(sources, named, output, options, survey)
+            percents = build_transform.percents_of(transform)
+            constants = numbers.of_summary(computed, options.convention, origin="computed", percents=percents)
+            if options.on_statistics is not None:
+                options.on_statistics(computed)
+        transform = replace(transform, constants=constants)
+        apply_settings.refuse_constant(transform)
+        job = _job(transform, output, options, class_numbers(survey.labels))
+        run = Run(
+            job=job,
+            listed=listed,
+            survey=survey,
+            head=apply_settings.head(job, options.no_suffix, size),
+            computed=computed,
+            totals=Totals(FailurePolicy(options)),
+            size=size,
+            engine=_engine(options),
+        )
+        origin = "none" if constants is None else constants.origin
+        log.info("%d inputs to map by %s, constants: %s", survey.count, options.scheme, origin)
+        if options.dry_run:
+            return run.dry()
+        return run.write(again=options.resume or options.skip_existing, skip_existing=options.skip_existing)
+
+
+def _engine(options: ApplyOptions) -> EngineOptions:
     engine = options.part(EngineOptions)
     if engine.engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
         engine = replace(engine, engine="threads")
+    return engine
+
+
+def _job(transform: Transform, output: str, options: ApplyOptions, classes: dict[str, int] | None) -> MapJob:
+    reading, engine = options.part(DecodeOptions), _engine(options)
     partial = os.path.join(output, naming.WORK)  # noqa: PTH118
+    writer = open_writer(options.to, out=output, partial=partial, alpha=reading.alpha)
     job = MapJob(
         transform=transform,
         reading=reading,
@@ -81,35 +110,29 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
         to=options.to,
         out=output,
         folder=partial,
-        writer=open_writer(options.to, out=output, partial=partial, alpha=reading.alpha),
-        classes=class_numbers(labels),
-        spill=size is not None and engine.engine.startswith(("processes", "dask")) and not options.dry_run,
+        writer=writer,
+        classes=classes,
+        spill=writer.packs and engine.engine.startswith(("processes", "dask")) and not options.dry_run,
         writing=not options.dry_run,
         stop=threading.Event() if engine.engine == "threads" else None,
     )
-    run = Run(
-        job=with_gate(job, engine),
-        listed=listed,
-        count=count,
-        head=apply_settings.head(job, options.no_suffix, size),
-        computed=computed,
-        totals=Totals(FailurePolicy(options)),
-        size=size,
-        engine=engine,
-    )
-    origin = "none" if constants is None else constants.origin
-    log.info("%d inputs to map by %s, constants: %s", count, options.scheme, origin)
-    if options.dry_run:
-        return run.dry()
-    return run.write(again=options.resume or options.skip_existing, skip_existing=options.skip_existing)
+    return with_gate(job, engine)
 
 
-def _compute_statistics(sources: Sequence[str], named: list[str] | None, output: str, options: ApplyOptions) -> Summary:
-    """Return the statistics of the sources, or those that the interrupted run had computed."""
+def _compute_statistics(
+    sources: Sequence[str], named: list[str] | None, output: str, options: ApplyOptions, survey: Survey
+) -> Summary:
+    """Survey the sources, and return their statistics, or those that the interrupted run had computed."""
     if options.resume or options.skip_existing:
         summary = apply_settings.kept_statistics(output, options)
         if summary is not None:
+            survey.run()
             return summary
+    items = None
+    if any_stream([*sources, *(named or ())]):
+        items = survey.watch()  # one pass for both
+    else:
+        survey.run()
     groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
     shared = {f.name: getattr(options, f.name) for group in groups for f in fields(group)}
     return counting.stats(
@@ -121,6 +144,7 @@ def _compute_statistics(sources: Sequence[str], named: list[str] | None, output:
             on_progress=options.on_progress,
             **shared,
         ),
+        items,
     )
 
 
@@ -131,7 +155,7 @@ class Run:
     Attributes:
         job: how a batch is mapped and written.
         listed: returns every input with the name of its output.
-        count: number of inputs.
+        survey: of the inputs.
         head: of the manifest, as far as it is known before.
         computed: statistics that this run has made.
         totals: of what is done.
@@ -141,7 +165,7 @@ class Run:
 
     job: MapJob
     listed: InputLister
-    count: int
+    survey: Survey
     head: Record
     computed: Summary | None
     totals: Totals
@@ -152,11 +176,11 @@ class Run:
         """Map everything and write nothing."""
         job = self.job
         if job.to == "stack":
-            job = measure_stack(job, self.listed, self.count)
+            job = measure_stack(job, self.listed, self.survey.count)
         map_loop(job, self.engine, self.totals.failures, self.totals.add).run(tasks(self.listed, None, job))
         stack = job.writer
         shape = {"stack": [self.totals.images, *stack.shape]} if isinstance(stack, Stack) else {}
-        return self.totals.head(self.head, self.count, shape)
+        return self.totals.head(self.head, self.survey.count, shape)
 
     def write(self, *, again: bool, skip_existing: bool) -> Record:
         """Map everything and write it; on any error, leave what can be resumed, or nothing."""
@@ -189,11 +213,11 @@ class Run:
     def _map(self, checkpoint: ApplyCheckpoint, skip_existing: bool) -> Record:
         job, totals = self.job, self.totals
         if job.to == "stack":
-            job = measure_stack(job, self.listed, self.count)
+            job = measure_stack(job, self.listed, self.survey.count)
             assert isinstance(job.writer, Stack)
             job.writer.allocate(os.path.join(job.out, ARRAY))  # noqa: PTH118
         sink = open_sink(job.writer, out=job.out, partial=job.folder, dtype=job.transform.dtype, size=self.size)
-        shards = count_finished_shards(self.listed, checkpoint, job) if job.writer.packs else 0
+        shards = count_finished_shards(self.survey.names(), checkpoint, job) if checkpoint.shards else 0
         checkpoint.add(sink.resume(checkpoint.shards, shards))
 
         def consume(result: BatchResult) -> None:
@@ -207,7 +231,7 @@ class Run:
             loop.run(tasks(self.listed, checkpoint, job, skip_existing=skip_existing, shards=shards))
             if sink.needs_every_input:
                 totals.require_servers()
-            complete = totals.head(self.head, self.count, sink.summary(totals.images))
+            complete = totals.head(self.head, self.survey.count, sink.summary(totals.images))
             records = sink.finish(checkpoint)
         finally:
             sink.abandon()

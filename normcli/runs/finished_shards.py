@@ -1,29 +1,32 @@
 """How many shards of earlier runs a run that resumes can keep."""
 
 import os
+from collections.abc import Iterable
 
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
 from normcli.runs.map_batch import MapJob
-from normcli.runs.names import InputLister
 from normcli.sinks.shards import shard_name
-from normcli.sources import Skipped
 
 
-def count_finished_shards(listed: InputLister, journal: ApplyCheckpoint, work: MapJob) -> int:
-    """Return how many shards, from the first, are as this run would make them."""
+def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyCheckpoint, job: MapJob) -> int:
+    """Return how many shards, from the first, are as this run would make them.
+
+    Args:
+        names: the output's name and the key of every input, in order.
+        checkpoint: what earlier runs have finished.
+        job: what is written, and where.
+    """
     number = seen = 0
     last_place: tuple[int, ...] = (-1,)
-    for named_item in listed():
-        if isinstance(named_item, Skipped):
-            continue
-        shard, known = journal.shards.get(number), journal.done(named_item.name)
+    for name, key in names:
+        shard, known = checkpoint.shards.get(number), checkpoint.done(name)
         if shard is None or known is None or known.get("shard") != number:
             break
-        path = os.path.join(work.out, shard_name(work.to, number))  # noqa: PTH118
-        if not is_up_to_date(path, shard.size, named_item.item.key):
+        path = os.path.join(job.out, shard_name(job.to, number))  # noqa: PTH118
+        if not is_up_to_date(path, shard.size, key):
             break
         if "error" not in known:
-            place = tuple(known[key] for key in ("offset", "group", "row") if key in known)
+            place = tuple(known[field] for field in ("offset", "group", "row") if field in known)
             if place <= last_place:
                 break
             last_place = place
@@ -33,4 +36,4 @@ def count_finished_shards(listed: InputLister, journal: ApplyCheckpoint, work: M
     else:
         return number
     # the last shard of an earlier run had room, and there is more to come
-    return number - 1 if number and journal.shards[number - 1].last else number
+    return number - 1 if number and checkpoint.shards[number - 1].last else number

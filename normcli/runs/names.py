@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from normcli import sources as formats
-from normcli.errors import InputError, RemoteError, UsageError
+from normcli.errors import InputError, UsageError
 from normcli.options.images import InputOptions
 from normcli.sources import FailingSource, Item, Skipped
 from normcli.storage import is_remote
@@ -23,7 +23,13 @@ class NamedItem(NamedTuple):
     name: str
 
 
-InputLister = Callable[[], Iterator[NamedItem | Skipped]]
+class InputLister(Protocol):
+    """Lists every input with the name of its output, as often as it is called."""
+
+    def __call__(self, *, names_only: bool = False) -> Iterator[NamedItem | Skipped]:
+        """Yield the inputs; with `names_only`, they are not to be loaded, and may cost less to list."""
+
+
 _LONGEST = 255  # bytes of a name in a folder, on every usual file system
 _LONGEST_PATH = 3500  # of 4096, for the output folder is part of it
 
@@ -51,10 +57,10 @@ def make_lister(
     formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, named))
     several = len(named) + (files is not None) > 1
 
-    def listed() -> Iterator[NamedItem | Skipped]:
+    def listed(*, names_only: bool = False) -> Iterator[NamedItem | Skipped]:
         for source in named:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
-            for found in formats.read_one(source, listing):
+            for found in formats.read_one(source, listing, names_only=names_only):
                 if isinstance(found, Skipped):
                     yield found
                     continue
@@ -113,105 +119,6 @@ def check_name_length(name: str) -> None:
         raise InputError("name-too-long", f"its name is too long for a file (more than {_LONGEST} bytes)")
     if len(os.fsencode(name)) > _LONGEST_PATH:
         raise InputError("name-too-long", f"its path is too long for a file (more than {_LONGEST_PATH} bytes)")
-
-
-def check_collisions(
-    listed: InputLister,
-    *,
-    out: str | None = None,
-    written: Callable[[str], str] = str,
-    files: bool = True,
-    labels: set[str] | None = None,
-) -> int:
-    """Count the inputs that are to be mapped, and refuse names that collide.
-
-    Args:
-        listed: from `make_lister`.
-        out: the output folder; no input may lie in it.
-        written: what becomes of a name in the output.
-        files: every name becomes a file, and its folders folders.
-        labels: gathers the classes.
-
-    Raises:
-        UsageError: two inputs with one output, or an input inside OUT.
-        RemoteError: a source cannot be listed, because its server does not answer.
-    """
-    taken = _Taken(listed, written, files)
-    count = 0
-    checked: set[str] = set()
-    inside = None if out is None else os.path.realpath(out) + os.sep
-    for named_item in listed():
-        if isinstance(named_item, Skipped):
-            continue
-        count += 1
-        load = named_item.item.load
-        if isinstance(load, FailingSource):
-            if load.reason == "remote":  # what it holds is not known: names and places would be others next time
-                raise RemoteError(f"{named_item.item.key}: {load.message}")
-            continue
-        if labels is not None and named_item.item.label is not None:
-            labels.add(named_item.item.label)
-        taken.add(named_item)
-        folder = os.path.dirname(named_item.item.key)  # noqa: PTH120
-        if inside is not None and folder not in checked:
-            checked.add(folder)
-            if (os.path.realpath(folder) + os.sep).startswith(inside) and os.path.isdir(folder or "."):  # noqa: PTH112
-                raise UsageError(f"{named_item.item.key} lies inside the output folder {out}: choose another --output")
-    return count
-
-
-class _Taken:
-    """The names that are taken, as hashes: 65 MB for a million of them, where the names take 150."""
-
-    def __init__(self, listed: InputLister, written: Callable[[str], str], files: bool) -> None:
-        self._listed, self._written, self._files = listed, written, files
-        self._names: set[int] = set()
-        self._folders: set[int] = set()
-
-    def add(self, named_item: NamedItem) -> None:
-        """Take a name.
-
-        Raises:
-            UsageError: it is taken, or would be a file where others need a folder.
-        """
-        name = self._written(named_item.name)
-        if hash(name) in self._names:
-            self._tell_of_collision(named_item)
-        self._names.add(hash(name))
-        if not self._files:
-            return
-        if hash(name) in self._folders:
-            self._tell_of_folder(name)
-        folder = name.rpartition("/")[0]
-        while folder and hash(folder) not in self._folders:
-            self._folders.add(hash(folder))
-            if hash(folder) in self._names:
-                self._tell_of_folder(folder)
-            folder = folder.rpartition("/")[0]
-
-    def _others(self) -> Iterator[NamedItem]:
-        for named_item in self._listed():
-            if isinstance(named_item, NamedItem) and not isinstance(named_item.item.load, FailingSource):
-                yield named_item
-
-    def _tell_of_collision(self, second: NamedItem) -> None:
-        name = self._written(second.name)
-        for first in self._others():
-            if self._written(first.name) != name:
-                continue
-            if first.item.key == second.item.key:
-                raise UsageError(f"{second.item.key} is given twice: its output would be written twice")
-            raise UsageError(
-                f"{first.item.key} and {second.item.key} would both be written as {name} "
-                "(without --no-suffix, suffixes are kept; several folders keep their names)"
-            )
-        # two names with one hash: not a collision
-
-    def _tell_of_folder(self, name: str) -> None:
-        file = next((one.item.key for one in self._others() if self._written(one.name) == name), None)
-        below = next((one.item.key for one in self._others() if self._written(one.name).startswith(name + "/")), None)
-        if file is not None and below is not None:
-            raise UsageError(f"{file} would be written as the file {name}, and {below} needs a folder of that name")
 
 
 def check_overlap(out: str, sources: Iterable[str]) -> None:

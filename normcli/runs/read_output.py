@@ -1,35 +1,33 @@
-"""What apply wrote, read again: arrays by their records, and the pixels they were made of."""
+"""Read what apply wrote: arrays by their records, and the pixels that they were made of."""
 
 import os
 from collections.abc import Iterator
-from itertools import groupby, islice
-from typing import Any
 
 import numpy as np
 
 from normcli.errors import InputError
+from normcli.runs.batches import Batching
 from normcli.runs.transform import invert
 from normcli.schemes import Affine
 from normcli.sinks import OUTPUT_KINDS, read_array
 from normcli.sinks.record import decode_name, output_shape
-from normcli.sinks.sink import Record
+from normcli.sinks.sink import Array, Record
 
-Array = np.ndarray[Any, Any]
+# a row group of a table is read as one
+BATCHING = Batching(seconds=0.05, most_items=64, group_of=lambda record: _row_group(record), complete_groups=True)
 
 
-def batches(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """The records of files that were written, a few at a time; a row group of a table, which is read as one."""
-    usable = (record for record in records if "error" not in record)
-    for group, those in groupby(usable, lambda record: (record.get("shard"), record.get("group"))):
-        if group[1] is not None:
-            yield list(those)
-            continue
-        while batch := list(islice(those, 16)):
-            yield batch
+def _row_group(record: Record) -> tuple[int, int] | None:
+    return (record["shard"], record["group"]) if "group" in record else None
+
+
+def readable(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield the records of images that were written."""
+    return (record for record in records if "error" not in record)
 
 
 def load(out: str, settings: Record, record: Record) -> Array:
-    """The array of one record, as it was written.
+    """Return the array of one record, as it was written.
 
     Raises:
         InputError: missing, damaged, or of another shape than recorded.
@@ -46,7 +44,7 @@ def load(out: str, settings: Record, record: Record) -> Array:
 
 
 def check_size(out: str, settings: Record, record: Record, shards: list[Record]) -> None:
-    """Hold the size of a file against what was written.
+    """Compare the size of a file with the size that was written.
 
     Raises:
         InputError: missing, or of another size.
@@ -58,15 +56,15 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
         if record["shard"] >= len(shards):
             raise InputError("damaged", f"the manifest knows no shard {record['shard']}")
         shard = shards[record["shard"]]
-        name, size, said = shard["name"], shard["bytes"], f"{shard['name']} "
+        name, size, prefix = shard["name"], shard["bytes"], f"{shard['name']} "
     else:
-        name, size, said = decode_name(record, "name") + OUTPUT_KINDS[to].suffix, record["bytes"], ""
+        name, size, prefix = decode_name(record, "name") + OUTPUT_KINDS[to].suffix, record["bytes"], ""
     try:
-        found = os.stat(os.path.join(out, name)).st_size  # noqa: PTH116, PTH118
+        actual = os.stat(os.path.join(out, name)).st_size  # noqa: PTH116, PTH118
     except OSError as error:
-        raise InputError("missing", f"{said}{(error.strerror or str(error)).lower()}") from None
-    if found != size:
-        raise InputError("damaged", f"{said}has {found} bytes, and {size} were written")
+        raise InputError("missing", f"{prefix}{(error.strerror or str(error)).lower()}") from None
+    if actual != size:
+        raise InputError("damaged", f"{prefix}has {actual} bytes, and {size} were written")
 
 
 def interleaved(array: Array, layout: str) -> Array:
@@ -75,29 +73,29 @@ def interleaved(array: Array, layout: str) -> Array:
 
 
 def pixels_of(written: Array, record: Record, settings: Record) -> Array:
-    """Pixels (H,W,C) as they were mapped, in their own dtype: integers exactly, where the record says so."""
+    """Return the pixels (H,W,C) that were mapped, in their own dtype: integers exactly, where the record says so."""
     written = interleaved(written, settings["output_layout"])
-    found = record["map"]
-    restore = dequantize_affine(found)
+    mapping = record["map"]
+    dequantize = dequantize_affine(mapping)
     height, width = written.shape[:2]
     dtype = np.dtype(record["dtype"])
     pixels = np.empty((height, width, record["shape"][2]), dtype)
     top = 255 if dtype.itemsize == 1 else 65535
-    for j, channel in enumerate(found["source"]):
-        one = Affine((found["scale"][j],), (found["shift"][j],))
+    for j, channel in enumerate(mapping["source"]):
+        affine = Affine((mapping["scale"][j],), (mapping["shift"][j],))
         if dtype.kind == "u":
-            levels = invert(written[:, :, j], one, restore)
+            levels = invert(written[:, :, j], affine, dequantize)
             pixels[:, :, channel] = np.clip(np.nan_to_num(levels), 0, top).astype(dtype)
         else:
             y = written[:, :, j].astype(np.float64)
-            if restore is not None:
-                y = y * restore.scale[0] + restore.shift[0]
-            pixels[:, :, channel] = ((y - one.shift[0]) / one.scale[0]).astype(dtype)
+            if dequantize is not None:
+                y = y * dequantize.scale[0] + dequantize.shift[0]
+            pixels[:, :, channel] = ((y - affine.shift[0]) / affine.scale[0]).astype(dtype)
     return pixels
 
 
-def dequantize_affine(found: Record) -> Affine | None:
-    """The affine from quantized values to y, of a record's map; None where they were not quantized."""
-    if "restore" not in found:
+def dequantize_affine(mapping: Record) -> Affine | None:
+    """Return the affine from quantized values to y, of a record's map; None where they were not quantized."""
+    if "restore" not in mapping:
         return None
-    return Affine((found["restore"]["scale"],), (found["restore"]["shift"],))
+    return Affine((mapping["restore"]["scale"],), (mapping["restore"]["shift"],))

@@ -1,117 +1,150 @@
-"""The way back: from what apply wrote to the pixels of the original files."""
+"""Restore: from what apply wrote back to the pixels of the original files."""
 
 import os
 import shutil
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
-from normcli import engine as engines
 from normcli import storage
 from normcli.errors import InputError, NoInputError, UsageError
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
 from normcli.options.apply import RestoreOptions
+from normcli.options.running import FailureOptions
 from normcli.runs import manifest, names
-from normcli.runs.read_output import batches, load, pixels_of
-from normcli.runs.stats import Failure
+from normcli.runs.loop import FailurePolicy, Loop
+from normcli.runs.partial_result import Failure
+from normcli.runs.read_output import BATCHING, load, pixels_of, readable
 from normcli.sinks.files import png_holds, temporary_name
 from normcli.sinks.record import decode_name
-from normcli.sinks.sink import Record
+from normcli.sinks.sink import Array, Record
 
 
 @dataclass
 class RestoreResult:
-    """What an inverse gave.
+    """The result of a restore.
 
     Attributes:
-        images: files written.
-        exact: of them, those whose pixels are the originals' bit for bit.
-        why_not: the others, by reason.
-        failed: by reason: files that are missing or damaged.
+        images: number of files written.
+        exact: how many of them have the pixels of the originals bit for bit.
+        inexact: the others, by reason.
+        failed: files that are missing or damaged, by reason.
     """
 
     images: int = 0
     exact: int = 0
-    why_not: Counter[str] = field(default_factory=Counter)
+    inexact: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
 
 
 def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     """Restore the images that `apply` read from what it wrote; see `normcli.restore`."""
-    source, target = folder, output
-    head, records = manifest.read(source)
-    names.check_overlap(target, [source])
-    if manifest.find_content(target) is not None and not options.force:
-        raise UsageError(f"{target} is not empty (`force` writes into it)")
-    work = os.path.join(target, names.WORK)  # noqa: PTH118
+    head, records = manifest.read(folder)
+    names.check_overlap(output, [folder])
+    if manifest.find_content(output) is not None and not options.force:
+        raise UsageError(f"{output} is not empty (`force` writes into it)")
+    unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
     try:
-        os.makedirs(work, exist_ok=True)  # noqa: PTH103
+        os.makedirs(unfinished, exist_ok=True)  # noqa: PTH103
     except OSError as error:
-        storage.raise_output_error(target, error)
+        storage.raise_output_error(output, error)
     total = RestoreResult()
-    one = partial(_restore_batch, source, head["settings"], target, work, options.to)
+
+    def consume(result: RestoredBatch) -> None:
+        total.images += result.images
+        total.exact += result.exact
+        total.inexact.update(result.inexact)
+        total.failed.update(failure.reason for failure in result.failures)
+
+    loop = Loop(
+        worker=partial(_restore_batch, RestoreJob(folder, head["settings"], output, unfinished, options.to)),
+        consume=consume,
+        engine=options,
+        batching=BATCHING,
+        failures=FailurePolicy(FailureOptions(on_failure=options.on_failure)),
+    )
     try:
-        for done in engines.run(one, batches(records), **options.runner):
-            total.images += done.images
-            total.exact += done.exact
-            total.why_not.update(done.why_not)
-            for failure in done.failures:
-                total.failed[failure.reason] += 1
-                if options.on_failure is not None:
-                    options.on_failure(failure)
-            if options.on_progress is not None:
-                options.on_progress(done)
+        loop.run(readable(records))
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(unfinished, ignore_errors=True)
     if not total.images:
-        raise NoInputError(f"nothing in {source} could be restored")
+        raise NoInputError(f"nothing in {folder} could be restored")
     return total
 
 
-class _Batch(NamedTuple):
+class RestoreJob(NamedTuple):
+    """How a batch is restored; picklable.
+
+    Attributes:
+        folder: what `apply` wrote.
+        settings: of its manifest.
+        output: folder for the images.
+        unfinished: folder for files that are being written.
+        to: "png" or "tiff"; None chooses by the pixels.
+    """
+
+    folder: str
+    settings: Record
+    output: str
+    unfinished: str
+    to: str | None
+
+
+@dataclass
+class RestoredBatch:
+    """The result of a batch."""
+
     images: int
     exact: int
-    why_not: Counter[str]
+    inexact: Counter[str]
     failures: list[Failure]
     inputs: int
     bytes: int
+    seconds: float
 
 
-def _restore_batch(
-    source: str, settings: Record, target: str, work: str, to: str | None, records: list[Record]
-) -> _Batch:
+def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
+    started = time.perf_counter()
     exact, size = 0, 0
-    why_not: Counter[str] = Counter()
+    inexact: Counter[str] = Counter()
     failures = []
     for record in records:
+        name = decode_name(record, "name")
         try:
-            written = load(source, settings, record)
+            written = load(job.folder, job.settings, record)
             size += written.nbytes
-            pixels = pixels_of(written, record, settings)
-            orientation = record.get("orientation", 1)
-            if orientation != 1:
-                pixels = as_stored(pixels, orientation)
-            usual = png_holds(pixels.shape[2], settings["alpha"])
-            kind = to or ("png" if pixels.dtype.kind == "u" and usual else "tiff")
-            if kind == "png" and not (pixels.dtype.kind == "u" and usual):
-                raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
-            data = png(pixels, orientation) if kind == "png" else tiff(pixels)
-            name = decode_name(record, "name") + (".png" if kind == "png" else ".tif")
-            names.check_name_length(name)
-            storage.atomic_write_buffers(f"{work}/{temporary_name()}", os.path.join(target, name), [data])  # noqa: PTH118
+            data, suffix = _encode(pixels_of(written, record, job.settings), record.get("orientation", 1), job)
+            names.check_name_length(name + suffix)
+            path = os.path.join(job.output, name + suffix)  # noqa: PTH118
+            storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, [data])
         except InputError as error:
-            failures.append(Failure(decode_name(record, "name"), "restore", error.reason, error.message))
+            failures.append(Failure(name, "restore", error.reason, error.message))
             continue
         if record["exact"]:
             exact += 1
         else:
-            why_not[_why_not(record, settings)] += 1
-    return _Batch(len(records) - len(failures), exact, why_not, failures, len(records), size)
+            inexact[_inexact_reason(record, job.settings)] += 1
+    seconds = time.perf_counter() - started
+    return RestoredBatch(len(records) - len(failures), exact, inexact, failures, len(records), size, seconds)
 
 
-def _why_not(record: Record, settings: Record) -> str:
+def _encode(pixels: Array, orientation: int, job: RestoreJob) -> tuple[bytes, str]:
+    """Return the content of an image file, and its suffix."""
+    if orientation != 1:
+        pixels = as_stored(pixels, orientation)
+    fits_png = pixels.dtype.kind == "u" and png_holds(pixels.shape[2], job.settings["alpha"])
+    kind = job.to or ("png" if fits_png else "tiff")
+    if kind == "tiff":
+        return tiff(pixels), ".tif"
+    if not fits_png:
+        raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
+    return png(pixels, orientation), ".png"
+
+
+def _inexact_reason(record: Record, settings: Record) -> str:
     if record["dtype"].startswith("f"):
         return "float originals, restored within rounding"
     if record.get("clipped"):

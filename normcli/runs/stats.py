@@ -34,13 +34,18 @@ log = logging.getLogger("normcli.stats")
 BATCHING = Batching(seconds=0.02, most_items=512)  # the last batch may end so much after the others; one costs 0.1 ms
 
 
-def stats(sources: Sequence[str], options: StatsOptions) -> Summary:
+def stats(sources: Sequence[str], options: StatsOptions, items: Iterator[Item | Skipped] | None = None) -> Summary:
     """Compute the statistics of all images of the sources in one pass; see `normcli.stats`.
 
     Where `options.output` names a file, the statistics are written there, whole or not at all.
+
+    Args:
+        sources: folders, files and containers.
+        options: all options.
+        items: of the sources, where the caller lists them; None lists them here.
     """
     with StatsTarget(options) as target:
-        return _StatsRun(list(sources), options, target).run()
+        return _StatsRun(list(sources), options, target).run(items)
 
 
 class _StatsRun:
@@ -77,7 +82,7 @@ class _StatsRun:
         self.files = list(self.files)  # they are listed several times
         return partial(containers.read, self.sources, self.listing, self.files, shard=self.options.part_of)
 
-    def run(self) -> Summary:
+    def run(self, items: Iterator[Item | Skipped] | None) -> Summary:
         """Count everything and write the statistics."""
         target, options = self.target, self.options
         depends = {**self.settings, "max_pixels": options.max_pixels, "max_file_size": options.file_limit}
@@ -85,7 +90,7 @@ class _StatsRun:
         target.open({**depends, **provenance()}, self.listing, self.worker.mask)
         if self.sample is not None:
             items = self.sample.items()
-        else:
+        elif items is None:
             items = containers.read(self.sources, self.listing, self.files, shard=options.part_of)
         self._loop().run(target.skip_done(items, self.sources, self.files))
         if target.cache is not None:

@@ -1,24 +1,26 @@
-"""The check of what apply wrote: everything read again, mean and std per channel over all pixels."""
+"""Verify: read everything that apply wrote, and compute mean and std per channel over all pixels."""
 
 import math
+import time
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
 from normcli.options.apply import VerifyOptions
 from normcli.runs import manifest
-from normcli.runs.read_output import batches, check_size, dequantize_affine, interleaved, load
+from normcli.runs.loop import Loop
+from normcli.runs.partial_result import Failure
+from normcli.runs.read_output import BATCHING, check_size, dequantize_affine, interleaved, load, readable
 from normcli.sinks.record import decode_name
-from normcli.sinks.sink import Record
+from normcli.sinks.sink import Array, Record
 
 
 @dataclass
-class Channel:
-    """What the values of one channel say, over all images of the same channels."""
+class ChannelStatistics:
+    """Statistics of one channel's values, over all images of the same channels."""
 
     name: str
     values: int
@@ -30,104 +32,134 @@ class Channel:
 
 @dataclass
 class VerifyResult:
-    """What the check found.
+    """The result of a verification.
 
     Attributes:
-        images: files read again.
+        images: files that were read again.
         channels: for every set of channels that was written, their statistics.
-        problems: name and message of what is missing or not as it was written.
-        expected: mean and std are to be 0 and 1, within `tolerance`; None where no such thing is expected.
-        tolerance: by the dtype.
+        problems: name and message of every file that is missing or not as it was written.
+        expected: True where mean and std must be 0 and 1, within `tolerance`.
+        tolerance: depends on the dtype.
     """
 
     images: int
-    channels: list[Channel]
+    channels: list[ChannelStatistics]
     problems: list[tuple[str, str]]
     expected: bool
     tolerance: float
 
     @property
-    def sound(self) -> bool:
-        """Everything is there, and as expected."""
+    def is_valid(self) -> bool:
+        """True where every file is as it was written, and mean and std are as expected."""
         near = all(abs(c.mean) < self.tolerance and abs(c.std - 1) < self.tolerance for c in self.channels)
         return not self.problems and (near or not self.expected)
 
 
+class ChannelSums(NamedTuple):
+    """Values of one channel in one image: their number, mean, sum of squared deviations, least and greatest."""
+
+    values: int
+    mean: float
+    squares: float
+    min: float
+    max: float
+
+
+@dataclass
+class VerifiedBatch:
+    """The result of a batch; `sums` has the names of the channels and their sums, image by image."""
+
+    images: int
+    problems: list[tuple[str, str]]
+    sums: list[tuple[tuple[str, ...], list[ChannelSums]]]
+    failures: list[Failure]
+    inputs: int
+    bytes: int
+    seconds: float
+
+
 def verify(folder: str, options: VerifyOptions) -> VerifyResult:
     """Read everything that `apply` wrote and compute mean and std; see `normcli.verify`."""
-    source = folder
-    head, records = manifest.read(source)
+    head, records = manifest.read(folder)
     settings = head["settings"]
-    sums: dict[tuple[str, ...], list[list[Any]]] = {}
-    problems: list[tuple[str, str]] = []
-    images = 0
-    one = partial(_verify_batch, source, settings, head.get("shards", []))
-    for done in engines.run(one, batches(records), **options.runner):
-        images += done.images
-        problems += done.problems
-        for names, rows in done.sums:
-            sums.setdefault(names, []).append(rows)
-        if options.on_progress is not None:
-            options.on_progress(done)
-    channels = [
-        _channel(name, [rows[j] for rows in all_rows])
-        for names, all_rows in sums.items()
+    sums: dict[tuple[str, ...], list[list[ChannelSums]]] = {}
+    tolerance = 1e-3 if settings["dtype"] == "float16" else 1e-6
+    result = VerifyResult(0, [], [], _expects_standardized(head), tolerance)
+
+    def consume(batch: VerifiedBatch) -> None:
+        result.images += batch.images
+        result.problems += batch.problems
+        for names, channels in batch.sums:
+            sums.setdefault(names, []).append(channels)
+
+    worker = partial(_verify_batch, folder, settings, head.get("shards", []))
+    Loop(worker=worker, consume=consume, engine=options, batching=BATCHING).run(readable(records))
+    result.channels = [
+        _add_up(name, [channels[j] for channels in images])
+        for names, images in sums.items()
         for j, name in enumerate(names)
     ]
+    return result
+
+
+def _expects_standardized(head: Record) -> bool:
+    """Return whether mean and std must be 0 and 1: by the statistics of these very images, unclipped floats."""
     constants = head["constants"] or {}
-    expected = (
-        settings["scheme"] == "contrast"
+    return bool(
+        head["settings"]["scheme"] == "contrast"
         and constants.get("pooled", False)
         and constants.get("digest") == head.get("digest")
         and "restore" not in (head.get("maps") or [{}])[0]
         and not head.get("clipped")
     )
-    return VerifyResult(images, channels, problems, expected, 1e-3 if settings["dtype"] == "float16" else 1e-6)
 
 
-class _Checked(NamedTuple):
-    images: int
-    problems: list[tuple[str, str]]
-    sums: list[tuple[tuple[str, ...], list[Any]]]
-    inputs: int
-    bytes: int
-
-
-def _verify_batch(source: str, settings: Record, shards: list[Record], records: list[Record]) -> _Checked:
+def _verify_batch(folder: str, settings: Record, shards: list[Record], records: list[Record]) -> VerifiedBatch:
+    started = time.perf_counter()
     problems, sums, size = [], [], 0
     for record in records:
         name = decode_name(record, "name")
         try:
-            written = load(source, settings, record)
-            check_size(source, settings, record, shards)
+            written = load(folder, settings, record)
+            check_size(folder, settings, record, shards)
+            size += written.nbytes
+            sums.append((tuple(record["map"]["channels"]), _sums(written, record, settings)))
         except InputError as error:
             problems.append((name, error.message))
-            continue
-        size += written.nbytes
-        restore = dequantize_affine(record["map"])
-        planes = interleaved(written, settings["output_layout"])
-        rows = []
-        for j in range(planes.shape[2]):
-            y = planes[:, :, j].astype(np.float64)
-            if restore is not None:
-                y = y * restore.scale[0] + restore.shift[0]
-            if not np.isfinite(y).all() and settings["nan"] == "error":
-                problems.append((name, "holds NaN or infinity"))
-                break
-            y = y[np.isfinite(y)]
-            middle = float(y.mean()) if y.size else 0.0
-            spread = float(((y - middle) ** 2).sum())
-            rows.append((int(y.size), middle, spread, float(y.min(initial=math.inf)), float(y.max(initial=-math.inf))))
-        else:
-            sums.append((tuple(record["map"]["channels"]), rows))
-    return _Checked(len(records) - len(problems), problems, sums, len(records), size)
+    seconds = time.perf_counter() - started
+    return VerifiedBatch(len(records) - len(problems), problems, sums, [], len(records), size, seconds)
 
 
-def _channel(name: str, rows: list[Any]) -> Channel:
-    """One channel's mean and population std from those of the images; sums rounded once, in any order."""
-    count = sum(row[0] for row in rows)
+def _sums(written: Array, record: Record, settings: Record) -> list[ChannelSums]:
+    """Return the sums of every channel.
+
+    Raises:
+        InputError: NaN or infinity, where the run did not let it through.
+    """
+    dequantize = dequantize_affine(record["map"])
+    planes = interleaved(written, settings["output_layout"])
+    channels = []
+    for j in range(planes.shape[2]):
+        y = planes[:, :, j].astype(np.float64)
+        if dequantize is not None:
+            y = y * dequantize.scale[0] + dequantize.shift[0]
+        finite = np.isfinite(y)
+        if not finite.all() and settings["nan"] == "error":
+            raise InputError("nan", "holds NaN or infinity")
+        y = y[finite]
+        mean = float(y.mean()) if y.size else 0.0
+        squares = float(((y - mean) ** 2).sum())
+        least, greatest = float(y.min(initial=math.inf)), float(y.max(initial=-math.inf))
+        channels.append(ChannelSums(int(y.size), mean, squares, least, greatest))
+    return channels
+
+
+def _add_up(name: str, images: list[ChannelSums]) -> ChannelStatistics:
+    """Return one channel's mean and population std from those of the images; sums rounded once, in any order."""
+    count = sum(image.values for image in images)
     if not count:
         raise NormcliError(f"channel {name} holds no finite value")
-    mean = math.fsum(n * m for n, m, *_ in rows) / count
-    spread = math.fsum(s + n * (m - mean) ** 2 for n, m, s, *_ in rows) / count
-    return Channel(name, count, mean, math.sqrt(spread), min(row[3] for row in rows), max(row[4] for row in rows))
+    mean = math.fsum(image.values * image.mean for image in images) / count
+    squares = math.fsum(image.squares + image.values * (image.mean - mean) ** 2 for image in images) / count
+    least, greatest = min(image.min for image in images), max(image.max for image in images)
+    return ChannelStatistics(name, count, mean, math.sqrt(squares), least, greatest)

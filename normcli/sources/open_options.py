@@ -105,8 +105,9 @@ def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
     _refuse_unknown(values)
     for key, value in values.items():
         if key not in known:
-            takers = ", ".join(name for name, keys in _keys().items() if key in keys)
-            raise UsageError(f"-O {key}={value}: no source here has this option; it belongs to {takers}")
+            takers = [name for name, keys in _keys().items() if key in keys]
+            open_options(takers[0], {key: value})
+            raise UsageError(f"-O {key}={value}: no source here has this option; it belongs to {', '.join(takers)}")
 
 
 def effective_options(source: str, pairs: Pairs) -> dict[str, str]:
