@@ -22,12 +22,12 @@ REFUSED = [
     (lambda: nn.batch_norm(X), UsageError, "can be NCHW or NHWC: choose one"),
     (lambda: nn.batch_norm(X[:, 0]), UsageError, "can be NCL or NLC or NTC"),
     (lambda: nn.batch_norm(X[0, 0, 0]), TensorError, "rank 1"),
-    (lambda: nn.batch_norm(X, layout="NCWH"), UsageError, "did you mean 'NCHW'"),
+    (lambda: nn.batch_norm(X, layout="NCWH"), UsageError, "did you mean 'NCHW'"),  # type: ignore[arg-type]
     (lambda: nn.group_norm(X, **L, groups=3), TensorError, "C = 4, groups = 3"),
     (lambda: nn.group_norm(X, **L, groups=0), TensorError, "groups = 0"),
     (lambda: nn.group_norm(np.ones((1, 4)), groups=4), TensorError, "2 or more values per sample and group"),
     (lambda: nn.batch_norm(X, **L, mode="eval"), TensorError, "eval mode needs running statistics"),
-    (lambda: nn.batch_norm(X, **L, mode="evil"), UsageError, "train or eval"),
+    (lambda: nn.batch_norm(X, **L, mode="evil"), UsageError, "train or eval"),  # type: ignore[arg-type]
     (lambda: nn.batch_norm(X, **L, state=nn.batch_renorm(X, **L).state), TensorError, "lacks running_var"),
     (
         lambda: nn.batch_norm(X, **L, state={**STATE, "normalizer": np.array("batch_renorm")}),
@@ -46,8 +46,8 @@ REFUSED = [
     (lambda: nn.batch_norm(X, **L, eps=-1e-5), UsageError, "eps must be 0 or more, got -1e-05"),
     (lambda: nn.batch_norm(X, **L, eps=float("nan")), UsageError, "eps must be"),
     (lambda: nn.batch_norm(X, **L, update_rate=1.5), UsageError, "0 to 1, got 1.5"),
-    (lambda: nn.batch_norm(X, **L, running_var="sample"), UsageError, "unbiased or biased"),
-    (lambda: nn.batch_norm(X, **L, dtype="float23"), UsageError, "did you mean 'float32'"),
+    (lambda: nn.batch_norm(X, **L, running_var="sample"), UsageError, "unbiased or biased"),  # type: ignore[arg-type]
+    (lambda: nn.batch_norm(X, **L, dtype="float23"), UsageError, "did you mean 'float32'"),  # type: ignore[arg-type]
     (lambda: nn.batch_norm(np.array([[None, 1]])), TensorError, "dtype object"),
     (lambda: nn.batch_norm(np.ones((2, 2), complex)), TensorError, "dtype complex128"),
     (lambda: nn.batch_norm(np.ones((2, 2), bool)), TensorError, "dtype bool"),
@@ -61,7 +61,7 @@ REFUSED = [
     (lambda: nn.batch_instance_norm(X, **L, rho=np.full(4, 1.5)), TensorError, "rho must be 0 to 1"),
     (lambda: nn.batch_renorm(X, **L, rmax=0.5), UsageError, "rmax must be 1 or more"),
     (lambda: nn.batch_renorm(X, **L, step=-1), UsageError, "step must be 0 or more"),
-    (lambda: nn.lp_batch_norm(X, **L, formula="l2"), UsageError, "unknown formula"),
+    (lambda: nn.lp_batch_norm(X, **L, formula="l2"), UsageError, "unknown formula"),  # type: ignore[arg-type]
     (lambda: nn.lp_batch_norm(X, **L, p=0), UsageError, "p must be more than 0"),
     (lambda: nn.lp_batch_norm(X, **L, p=float("inf")), UsageError, "use linf-exact"),
     (lambda: nn.lp_batch_norm(X, **L, formula="topk", p=2), UsageError, "has p = inf"),
@@ -80,7 +80,7 @@ REFUSED = [
     (lambda: nn.cosine_norm(X, np.ones((2, 4))), TensorError, r"\(K, 3\)"),
     (lambda: nn.adaptive_instance_norm(X, X[:, :2], **L), TensorError, "share N and C"),
     (lambda: nn.zca_whitening(np.full((3, 2), np.nan)), TensorError, "not finite"),
-    (lambda: nn.tensor_norm(np.float64(3)), TensorError, "rank 0"),
+    (lambda: nn.tensor_norm(np.float64(3)), TensorError, "rank 0"),  # type: ignore[arg-type]
     (lambda: nn.power_norm(X, **L, groups=3), TensorError, "groups = 3"),
     (lambda: nn.find("batchnorm"), UsageError, "did you mean 'batch_norm'"),
 ]
@@ -109,8 +109,8 @@ def test_every_error_names_its_normalizer(name: str) -> None:
 
 
 def test_a_layout_is_accepted_in_either_case() -> None:
-    np.testing.assert_array_equal(nn.group_norm(X, layout="nchw", groups=2), nn.group_norm(X, layout="NCHW", groups=2))
-    np.testing.assert_array_equal(nn.layer_norm(X[0], layout="ntc"), nn.layer_norm(X[0], layout="NTC"))
+    np.testing.assert_array_equal(nn.group_norm(X, layout="nchw", groups=2), nn.group_norm(X, layout="NCHW", groups=2))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(nn.layer_norm(X[0], layout="ntc"), nn.layer_norm(X[0], layout="NTC"))  # type: ignore[arg-type]
 
 
 def settings_for(one: nn.Normalizer) -> dict[str, Any]:
@@ -238,7 +238,7 @@ def test_a_failure_in_a_thread_reaches_the_caller() -> None:
     class Broken:
         shape, dtype = (64, 4, 200, 200), np.dtype(np.float32)
 
-        def __getitem__(self, samples: Any) -> None:
+        def __getitem__(self, samples: slice) -> Any:
             raise OSError(5, "input/output error")
 
     with pytest.raises(OSError, match="input/output error"):
