@@ -1,9 +1,12 @@
 """`normcli stats` against the floor and the peers; start-up; memory; growth."""
 
 import argparse
+import shutil
+import statistics
 import sys
 import tarfile
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from benchmarks.timing import ROOT, Row, alternating, faster, peak_megabytes, se
 
 SHARED = ROOT.parent / "shared" / "data"
 PYTHON = sys.executable
-PARTS = ("photographs", "png", "small", "start", "memory", "growth")
+PARTS = ("photographs", "png", "small", "incremental", "start", "memory", "growth")
 
 
 def main(arguments: list[str]) -> list[Row]:
@@ -58,6 +61,12 @@ def rows(scratch: Path, folders: list[Path], only: tuple[str, ...], names: list[
             with tarfile.open(SHARED / "mnist-test.tar") as tar:
                 tar.extractall(scratch / "mnist", filter="data")
             yield from compare("stats, 10,000 MNIST PNGs", scratch / "mnist", some, rounds, targets)
+    if not folders and "incremental" in only:
+        folder = small_jpegs(scratch / "incremental", 10_000)
+        yield from incremental("10,000 JPEGs of 32x32", folder, scratch, rounds)
+        if real:
+            folder = copied(SHARED / "imagenet-300", scratch / "incremental-photos", 1000)
+            yield from incremental("1,000 photographs", folder, scratch, rounds, 4)
     if not folders and "start" in only:
         yield from start_up(scratch, rounds)
     if not folders and "growth" in only:
@@ -83,6 +92,35 @@ def compare(work: str, folder: Path, names: list[str], rounds: int, targets: dic
 def one_worker_to_two(folder: Path, rounds: int) -> Row:
     one, two = alternating({"1": stats_command(folder, "-j", "1"), "2": stats_command(folder)}, rounds).values()
     return faster("stats, 1,000 photographs", "1 worker, with 2", two, one, 1.8)
+
+
+def incremental(images: str, folder: Path, scratch: Path, rounds: int, at_least: float | None = None) -> Iterator[Row]:
+    """What a first run with a file cache costs more, and what a later one spares with one file in a hundred changed."""
+    files = sorted(folder.iterdir())
+    cached = stats_command(folder, "-o", str(scratch / "cached.json"), "--incremental")
+    time.sleep(2.1)  # a file younger than 2 s has no version yet
+    everything, first, later = [], [], []
+    for turn in range(rounds + 1):
+        everything.append(seconds(stats_command(folder)))
+        first.append(seconds([*cached, "--force"]))
+        for path in files[turn::100]:
+            data = path.read_bytes()
+            path.unlink()
+            path.write_bytes(data)
+        time.sleep(2.1)
+        later.append(seconds(cached))
+    plain, stored, updated = (statistics.median(times[1:]) for times in (everything, first, later))
+    yield takes(f"--incremental, {images}", "first run, with stats", stored, plain)
+    yield faster(f"--incremental, {images}", "1% changed, with stats", updated, plain, at_least)
+
+
+def copied(source: Path, target: Path, count: int) -> Path:
+    """A folder of copies of the same files, over and over."""
+    target.mkdir()
+    names = sorted(source.iterdir())
+    for i in range(count):
+        shutil.copy(names[i % len(names)], target / f"{i:06}{names[i % len(names)].suffix}")
+    return target
 
 
 def repeated(source: Path, target: Path, count: int) -> Path:
