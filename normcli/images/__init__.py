@@ -47,7 +47,8 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
     except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        if "out of memory" in str(error).lower():  # Pillow raises OSError
+        # Pillow raises OSError, and a decoder's library that does not fit ImportError
+        if any(words in str(error).lower() for words in ("out of memory", "failed to map segment")):
             raise InputError("memory", "not enough memory to decode it") from None
         reason = "truncated" if _is_early_end(error) else "damaged"
         raise InputError(reason, f"cannot be decoded: {_line(error)}") from error

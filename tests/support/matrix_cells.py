@@ -60,7 +60,7 @@ WORDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("", ("--layout", "{}")),
     ),
     "incremental": (("--incremental", ("--incremental",)), ("", ("--ledger",))),
-    "incremental-again": (("--incremental", ("--incremental", "-f")), ("", ("--ledger", "--update", "{}"))),
+    "incremental-again": (("--incremental", ("--incremental",)), ("", ("--ledger", "--update", "{}"))),
 }
 
 
