@@ -70,15 +70,15 @@ def _command(one: "Normalizer") -> click.Command:
 
     text = describe(one)
 
-    def run(*, terminal: TerminalOptions, **values: Any) -> int:
-        return _run_command(one, text, values, terminal)
+    def normalize(*, terminal: TerminalOptions, **values: Any) -> int:
+        return _normalize_files(one, text, values, terminal)
 
     parameters = [*_files(one), *map(_setting, text.settings), *_statistics(one), *_resources()]
-    run.__name__ = one.name
-    run.__doc__ = _help(text)
-    run.__signature__ = inspect.Signature([*parameters, _TERMINAL])  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in (*parameters, _TERMINAL)}
-    group_command = typer.main.get_command(command(run))
+    normalize.__name__ = one.name
+    normalize.__doc__ = _help(text)
+    normalize.__signature__ = inspect.Signature([*parameters, _TERMINAL])  # type: ignore[attr-defined]
+    normalize.__annotations__ = {p.name: p.annotation for p in (*parameters, _TERMINAL)}
+    group_command = typer.main.get_command(command(normalize))
     group_command.name = one.name.replace("_", "-")
     group_command.rich_help_panel = FAMILIES[one.family]  # type: ignore[attr-defined]
     return group_command
@@ -176,8 +176,8 @@ def _resources() -> list[inspect.Parameter]:
     return [_parameter("memory_limit", str | None, limit), _parameter("threads", int, threads, 0)]
 
 
-def _run_command(one: "Normalizer", text: "Description", values: dict[str, Any], terminal: TerminalOptions) -> int:
-    """Run the command of one normalizer."""
+def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, Any], terminal: TerminalOptions) -> int:
+    """Normalize the files of a command line."""
     from normcli.cli import messages
     from normcli.tensor.job import Job, run_job
 

@@ -8,6 +8,7 @@ from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import (
+    PreparedVjp,
     channel_gradients,
     prepare_rows_vjp,
     prepare_vjp,
@@ -189,7 +190,8 @@ def instance_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through instance_norm: dx, dweight, dbias."""
-    return _group_norm_vjp(x, dy, layout, None, weight, bias, eps)
+    prepared = prepare_vjp(x, dy, layout, weight, bias)
+    return _group_norm_vjp(x, prepared, prepared.view.rows, weight, bias, eps)
 
 
 @gradient("group_norm")
@@ -204,20 +206,13 @@ def group_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through group_norm: dx, dweight, dbias."""
-    return _group_norm_vjp(x, dy, layout, groups, weight, bias, eps)
+    return _group_norm_vjp(x, prepare_vjp(x, dy, layout, weight, bias), groups, weight, bias, eps)
 
 
 def _group_norm_vjp(
-    x: Tensor,
-    dy: Tensor,
-    layout: str | None,
-    groups: int | None,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
+    x: Tensor, prepared: PreparedVjp, groups: int, weight: Array | None, bias: Array | None, eps: float
 ) -> dict[str, Array]:
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
-    groups = view.rows if groups is None else groups
+    view, block, g, gamma = prepared
     check_groups(view.rows, groups)
     moments = channel_moments(view).groups(groups)
     mean, var = (np.repeat(t, view.rows // groups, axis=1)[..., None] for t in (moments.mean, moments.var))
