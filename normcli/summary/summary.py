@@ -249,7 +249,7 @@ class Summary:
             exporter: "torchvision", "timm", "yaml", …: the names that `normcli show --format` takes.
             convention: the convention of mean and std; that of the file by default.
             group: export the statistics of this group.
-            digits: significant digits; all of a float64 by default.
+            digits: significant digits, and two more in the range of stored pixels; all of a float64 by default.
 
         Raises:
             UsageError: an unknown name, a convention or group that is not in the statistics, or a channel with
