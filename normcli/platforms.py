@@ -20,6 +20,7 @@ IS_WINDOWS = os.name == "nt"
 _ALWAYS = getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 NONBLOCK: int = getattr(os, "O_NONBLOCK", 0)  # without it the open of a FIFO waits for a writer, for ever
 NOFOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+_HAS_PREAD, _HAS_PREADV, _HAS_PWRITE = (hasattr(os, name) for name in ("pread", "preadv", "pwrite"))
 _LOCKED_BYTE = 0x7FFF0000  # Windows locks bytes, even against reading: one that no log reaches
 _CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 _position_locks = [threading.Lock() for _ in range(64)]  # by descriptor
@@ -38,45 +39,27 @@ def open_binary(path: str | Path, flags: int) -> int:
     return os.open(path, flags | _ALWAYS, 0o666)
 
 
-if hasattr(os, "pread"):
-
-    def pread(handle: int, size: int, offset: int) -> bytes:
-        """Read at most `size` bytes at `offset`, wherever the descriptor's position is, and leave that as it is."""
+def pread(handle: int, size: int, offset: int) -> bytes:
+    """Read at most `size` bytes at `offset`, wherever the descriptor's position is, and leave that as it is."""
+    if _HAS_PREAD:
         return os.pread(handle, size, offset)
-
-else:
-
-    def pread(handle: int, size: int, offset: int) -> bytes:
-        """Read at most `size` bytes at `offset`, wherever the descriptor's position is, and leave that as it is."""
-        return _at_offset(handle, offset, lambda: os.read(handle, size))
+    return _at_offset(handle, offset, lambda: os.read(handle, size))
 
 
-if hasattr(os, "preadv"):
-
-    def pread_into(handle: int, buffer: memoryview, offset: int) -> int:
-        """Read into a buffer from `offset`; return the number of bytes, 0 at the end of the file."""
+def pread_into(handle: int, buffer: memoryview, offset: int) -> int:
+    """Read into a buffer from `offset`; return the number of bytes, 0 at the end of the file."""
+    if _HAS_PREADV:
         return os.preadv(handle, [buffer], offset)
-
-else:
-
-    def pread_into(handle: int, buffer: memoryview, offset: int) -> int:
-        """Read into a buffer from `offset`; return the number of bytes, 0 at the end of the file."""
-        data = pread(handle, min(len(buffer), 1 << 24), offset)  # a copy: 16 MiB at a time
-        buffer[: len(data)] = data
-        return len(data)
+    data = pread(handle, min(len(buffer), 1 << 24), offset)  # a copy: 16 MiB at a time
+    buffer[: len(data)] = data
+    return len(data)
 
 
-if hasattr(os, "pwrite"):
-
-    def pwrite(handle: int, data: Any, offset: int) -> int:
-        """Write at `offset`; return the number of bytes that one call took."""
+def pwrite(handle: int, data: Any, offset: int) -> int:
+    """Write at `offset`; return the number of bytes that one call took."""
+    if _HAS_PWRITE:
         return os.pwrite(handle, data, offset)
-
-else:
-
-    def pwrite(handle: int, data: Any, offset: int) -> int:
-        """Write at `offset`; return the number of bytes that one call took."""
-        return _at_offset(handle, offset, lambda: os.write(handle, data))
+    return _at_offset(handle, offset, lambda: os.write(handle, data))
 
 
 def _at_offset(handle: int, offset: int, action: Callable[[], T]) -> T:

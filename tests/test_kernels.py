@@ -189,6 +189,16 @@ def test_code_of_another_kernel_is_not_run(tmp_path: Path) -> None:
     assert code_cache.read(tmp_path / "two.o") is None
 
 
+def test_a_name_and_its_code_are_told_apart(tmp_path: Path) -> None:
+    """A checksum of their concatenation would be that of another name, whose end is the start of the code."""
+    tmp_path.chmod(0o700)
+    code_cache.write(tmp_path / "a", rb"\0b")
+    checksum = (tmp_path / "a").read_bytes()[:32]
+    (tmp_path / r"a\0").write_bytes(checksum + b"b")
+    (tmp_path / r"a\0").chmod(0o600)
+    assert code_cache.read(tmp_path / r"a\0") is None
+
+
 def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     code_cache.write(tmp_path / "one.o", b"code")
@@ -309,6 +319,11 @@ def test_a_cache_that_cannot_be_written(package: Path) -> None:
 def test_bounds_are_kept(package: Path, tmp_path: Path) -> None:
     found = count(package, NUMBA_BOUNDSCHECK="1", NUMBA_CACHE_DIR=str(tmp_path))
     assert found.startswith(EXPECTED)
+
+
+def test_numba_alone_computes_the_same(package: Path, tmp_path: Path) -> None:
+    assert count(package, NORMCLI_AOT="0", NUMBA_CACHE_DIR=str(tmp_path)) == f"{EXPECTED} False"
+    assert not list(tmp_path.rglob("*.o"))
 
 
 def test_the_kernels_are_right_as_plain_python(package: Path) -> None:

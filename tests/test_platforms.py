@@ -39,9 +39,14 @@ apply photos -o stack --scheme signed --to stack --resize 32 --center-crop 32 -q
 apply photos -o shards --stats threads.json --to tar --shard-size 5 -j 2 --engine processes -q
 apply a.tar -o mapped --scheme unit --dtype float16 -q
 restore shards -o unpacked -q
+apply photos -o pictures --scheme unit --to png16 -q
+apply photos -o zipped --scheme unit --to npz -q
+apply photos -o tensors --scheme zscore --to safetensors -q
 tensor layer-norm x.npy --layout NCHW --axes token -o layer.npy -j 2 -q
 tensor group-norm x.npy --layout NCHW --groups 2 -o group.safetensors -j 2 -q
 show threads.json
+show threads.json --plot
+list schemes
 show threads.json --format torchvision
 check threads.json --preset imagenet
 diff threads.json tar.json
