@@ -183,7 +183,7 @@ class Run:
         return self.totals.head(self.head, self.survey.count, shape)
 
     def write(self, *, again: bool, skip_existing: bool) -> Record:
-        """Map everything and write it; on any error, leave what can be resumed, or nothing."""
+        """Map and write everything; an error leaves a run that can be resumed, or nothing."""
         folder = self.job.out
         fresh = manifest.find_content(folder) is None
         checkpoint = ApplyCheckpoint(folder, self.head)

@@ -1,4 +1,4 @@
-"""The checkpoint of an apply: which outputs are complete, so that a killed run resumes where it was.
+"""The checkpoint of `apply`: records of complete outputs, by which a killed run resumes.
 
 Every run appends to a log of its own; their folder, which also holds unfinished files, is removed when a run
 completes.
@@ -26,7 +26,7 @@ _LOG = "checkpoint-"
 
 
 class ApplyCheckpoint:
-    """What earlier runs have written into an output folder, and the log of this one.
+    """The records of earlier runs on an output folder, and the log of this one.
 
     Args:
         out: the output folder.
@@ -52,7 +52,7 @@ class ApplyCheckpoint:
         self._lock: IO[bytes] | None = None
 
     def open(self, *, resume: bool) -> None:
-        """Take the output folder for this run alone; with `resume`, find what earlier runs have done.
+        """Lock the output folder; with `resume`, read the records of earlier runs.
 
         Raises:
             UsageError: another run is writing here, or what is resumed had other settings.
@@ -133,7 +133,7 @@ class ApplyCheckpoint:
         return find_invalid_key(record, self.head["settings"])
 
     def _forget_from(self, first: int) -> None:
-        """Drop what is known of shards from this one on: they were begun anew."""
+        """Drop the records of shards from this one on: they were started again."""
         self._done = {name: place for name, place in self._done.items() if place[2] < first}
         self.shards = {number: shard for number, shard in self.shards.items() if number < first}
         self._first_rewritten = first if self._first_rewritten is None else min(first, self._first_rewritten)
@@ -153,25 +153,25 @@ class ApplyCheckpoint:
 
     def _read_shards(self, head: Record, records: Iterator[Record]) -> None:
         sizes = [shard["bytes"] for shard in head.get("shards", ())]
-        known = sizes if self._first_rewritten is None else sizes[: self._first_rewritten]
-        counts = [0] * len(known)
+        valid = sizes if self._first_rewritten is None else sizes[: self._first_rewritten]
+        counts = [0] * len(valid)
         for record in records:
-            if (number := record["shard"]) < len(known):
+            if (number := record["shard"]) < len(valid):
                 self._of_manifest[decode_name(record, "name")] = record
                 counts[number] += 1
-        for number, size in enumerate(known):
-            found = FinishedShard(counts[number], size, number == len(sizes) - 1)
-            self.shards.setdefault(number, found)
+        for number, size in enumerate(valid):
+            shard = FinishedShard(counts[number], size, number == len(sizes) - 1)
+            self.shards.setdefault(number, shard)
 
     def done(self, name: str) -> Record | None:
-        """Return what an earlier run recorded of an output that it wrote; None where it wrote none."""
+        """Return an earlier run's record of an output; None if there is none."""
         if (place := self._done.get(name)) is not None:
             log, offset, _ = place
             return log.read(offset)
         return self._of_manifest.get(name)
 
     def add(self, records: Iterable[Record]) -> None:
-        """Note what is done; it need not be done again after a kill.
+        """Append records to the log.
 
         Raises:
             OutputError: it cannot be written.
@@ -247,7 +247,7 @@ class ApplyCheckpoint:
 
 
 def is_up_to_date(path: str, size: int, source: str) -> bool:
-    """Whether an output is there, of its size, and its source has not changed since.
+    """Return True if an output exists, has its size, and is newer than its source.
 
     Args:
         path: of the output.
@@ -262,7 +262,7 @@ def is_up_to_date(path: str, size: int, source: str) -> bool:
 
 
 def changed_since(source: str, time: int) -> bool:
-    """Whether the file that a key leads to is newer; not known of servers, whose files are taken as they were."""
+    """Return True if the local file of a key is newer than `time`; files on servers count as unchanged."""
     if storage.is_remote(source):
         return False
     while source:

@@ -45,9 +45,9 @@ def transform_for(options: ApplyOptions) -> Transform:
         UsageError: options that contradict each other.
     """
     dtype, layout, order = resolve_output(options.to, options.dtype, options.output_layout, options.channel_order)
-    known = {f.name: getattr(options, f.name) for group in (ConstantsOptions, ValueOptions) for f in fields(group)}
+    settings = {f.name: getattr(options, f.name) for group in (ConstantsOptions, ValueOptions) for f in fields(group)}
     transform_options = TransformOptions(
-        **known,
+        **settings,
         dtype="uint8" if dtype == "uint16" else dtype,  # type: ignore[arg-type]
         output_layout=layout,  # type: ignore[arg-type]
         channel_order=order,  # type: ignore[arg-type]
@@ -62,13 +62,13 @@ def refuse_occupied(folder: str, allowed: bool) -> None:
     Raises:
         UsageError: it does, and nothing was said of it.
     """
-    found = manifest.find_content(folder)
-    if found is None or allowed:
+    content = manifest.find_content(folder)
+    if content is None or allowed:
         return
-    if found == "an interrupted run":
+    if content == "an interrupted run":
         raise UsageError(f"{folder} holds an interrupted run: --resume completes it, --force starts anew")
     raise UsageError(
-        f"{folder} is not empty ({found}): --resume or --skip-existing write what is missing, --force overwrites"
+        f"{folder} is not empty ({content}): --resume or --skip-existing write what is missing, --force overwrites"
     )
 
 
@@ -98,10 +98,10 @@ def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
     path = os.path.join(folder, naming.STATISTICS)  # noqa: PTH118
     if not os.path.exists(path):  # noqa: PTH110
         return None
-    found = Summary.load(path)
+    summary = Summary.load(path)
     settings = {**asdict(options.part(DecodeOptions)), "max_value": options.white_level}
-    numbers.check_contract(found, settings, path)
-    return found
+    numbers.check_contract(summary, settings, path)
+    return summary
 
 
 def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:

@@ -51,7 +51,7 @@ def _memory_of_item(item: Any) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Batching:
-    """How large batches are.
+    """Limits of the size of batches.
 
     Attributes:
         seconds: time that a batch should take.
@@ -130,7 +130,7 @@ class Batcher(Generic[T, R]):
         return len(batch) >= self._size or held >= _LARGEST_HELD
 
     def learn(self, inputs: int, seconds: float, result_bytes: int = 0) -> None:
-        """Fit the size of the next batches to what one took.
+        """Adapt the size of the next batches to the time that one took.
 
         Args:
             inputs: its number of items.

@@ -1,4 +1,4 @@
-"""Transforms made of what a user says: scheme, settings, and where the numbers come from."""
+"""Transforms from options: scheme, settings, and the source of mean and std."""
 
 import os
 from dataclasses import replace
@@ -47,18 +47,18 @@ def build_transform(scheme: str, options: TransformOptions) -> Transform:
     )
 
 
-def needs_statistics(made: Transform) -> bool:
-    """Whether a transform works with numbers of the whole dataset."""
-    return made.scheme == "contrast" or dict(made.settings).get("over") == "dataset"
+def needs_statistics(target: Transform) -> bool:
+    """Return True if a transform requires statistics of the dataset."""
+    return target.scheme == "contrast" or dict(target.settings).get("over") == "dataset"
 
 
 def resolve_constants(
-    made: Transform, options: ConstantsOptions, reading: DecodeOptions | None = None
+    target: Transform, options: ConstantsOptions, reading: DecodeOptions | None = None
 ) -> MapConstants | None:
-    """Return the constants that a transform asks for, from where the options say; None where they do not.
+    """Return the constants of the options for a transform; None if the options name none.
 
     Args:
-        made: the transform.
+        target: the transform.
         options: `stats`, `mean` and `std`, or `preset`.
         reading: how this run decodes images; compared with how the statistics' images were decoded.
 
@@ -73,19 +73,19 @@ def resolve_constants(
         options.convention,
     )
     answers = [name for name, value in (("stats", stats), ("mean", mean), ("preset", preset)) if value is not None]
-    if not needs_statistics(made):
+    if not needs_statistics(target):
         if answers:
-            raise UsageError(f"{made.scheme} takes no {answers[0]}: it needs no numbers of the dataset")
+            raise UsageError(f"{target.scheme} takes no {answers[0]}: it needs no numbers of the dataset")
         if convention != "pooled_population":
-            raise UsageError(f"{made.scheme} takes no convention: it needs no numbers of the dataset")
+            raise UsageError(f"{target.scheme} takes no convention: it needs no numbers of the dataset")
         if reading is not None and reading.alpha == "weight":
             raise UsageError(
-                f"alpha weight weighs statistics, and {made.scheme} has none: choose drop, composite or keep"
+                f"alpha weight weighs statistics, and {target.scheme} has none: choose drop, composite or keep"
             )
         return None
     if len(answers) > 1:
         raise UsageError(f"{' and '.join(answers)} are two answers to one question: give one")
-    percents = percents_of(made)
+    percents = percents_of(target)
     if percents is not None and answers and answers != ["stats"]:
         raise UsageError(f"percentile:over=dataset needs stats, not {answers[0]}")
     if convention != "pooled_population" and answers and answers != ["stats"]:
@@ -93,7 +93,7 @@ def resolve_constants(
     if stats is not None:
         summary = stats if isinstance(stats, Summary) else Summary.load(os.fspath(cast("str", stats)))
         name = "statistics" if isinstance(stats, Summary) else os.fspath(cast("str", stats))
-        settings: dict[str, Any] = {"color": made.color, "max_value": made.max_value}
+        settings: dict[str, Any] = {"color": target.color, "max_value": target.max_value}
         if reading is not None:
             settings |= {"alpha": reading.alpha, "resize": reading.resize, "center_crop": reading.center_crop}
         numbers.check_contract(summary, settings, name)
@@ -112,9 +112,9 @@ def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]
     return listed, schemes.PRESETS
 
 
-def percents_of(made: Transform) -> tuple[float, float] | None:
+def percents_of(target: Transform) -> tuple[float, float] | None:
     """The two percentages whose percentiles over the dataset a transform needs."""
-    settings = {**schemes.settings(made.scheme), **dict(made.settings)}
+    settings = {**schemes.settings(target.scheme), **dict(target.settings)}
     if settings.get("over") != "dataset":
         return None
     return settings["lo"], settings["hi"]

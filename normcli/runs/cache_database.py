@@ -188,7 +188,7 @@ class CacheDatabase:
             self.commit()
 
     def tally(self, stored: StoredEntry) -> Tally:
-        """Return the counts of a row: those of its failures where it has no others."""
+        """Return the counts of a row; of a file that failed, its failure."""
         if not stored.is_counted:
             return stored.entry.replay().tally
         with self._errors():
@@ -210,7 +210,7 @@ class CacheDatabase:
             raise self.damaged() from None
 
     def rows(self) -> Iterator[tuple[int, bool]]:
-        """Yield the numbers of the rows of earlier runs, and whether they are in the sum.
+        """Yield the numbers of the rows of earlier runs, with True for those in the sum.
 
         Raises:
             StatisticsFileError: there are more or fewer of them than there were.
@@ -248,14 +248,14 @@ class CacheDatabase:
         self._is_new = False
 
     def commit(self) -> None:
-        """Make what was added durable."""
+        """Commit the added rows."""
         with self._errors():
             self._connection.execute("COMMIT")
             self._connection.execute("BEGIN EXCLUSIVE")
         self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Keep what was added and close the file; leave none behind where there was none and nothing was added."""
+        """Commit and close the file; remove it if this run created it and added no counts."""
         with suppress(sqlite3.Error):
             self._connection.execute("COMMIT")
         with suppress(sqlite3.Error):

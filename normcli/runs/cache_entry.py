@@ -1,4 +1,4 @@
-"""An entry of the file cache: what one file, or one container, added to the statistics."""
+"""Entries of the file cache: the counts of one file, or of one container."""
 
 import json
 import zlib
@@ -12,7 +12,7 @@ _LARGEST_STATE = 1 << 30
 
 
 class CacheEntry(NamedTuple):
-    """What is stored of a file, or of a container as a whole.
+    """The stored counts of a file, or of a complete container.
 
     Attributes:
         key: its name, as the listing gives it.
@@ -46,7 +46,7 @@ class CacheEntry(NamedTuple):
         return json.dumps(facts, separators=(",", ":"))
 
     def replay(self) -> PartialResult:
-        """Return what is reported of it again: its failures, without the counts of images."""
+        """Return the result to report again: failures, without the counts of images."""
         result = PartialResult(failures=list(self.failures), inputs=1 if self.inputs is None else self.inputs)
         result.kinds = {self.channels: self.key} if self.channels else dict(self.kinds)
         for failure in self.failures:

@@ -1,4 +1,4 @@
-"""The log of a run under way: what is in it need not be done again after a kill.
+"""The log of an unfinished run: a run that resumes does not repeat the work that is in it.
 
 A line is a checksum and a JSON object; the first holds the settings that the others depend on. A line that a kill
 cut short, or that was damaged, is not used.
@@ -66,7 +66,7 @@ class CheckpointLog:
         self._file.truncate()
 
     def read(self, offset: int) -> Entry | None:
-        """Return the object of the line at an offset; None where it is damaged."""
+        """Read the line at an offset; return None if it is damaged."""
         if self._reader is None:  # a position of its own: appending goes on at the end
             self._reader = open(self.path, "rb")  # noqa: SIM115, PTH123
         self._reader.seek(offset)
@@ -85,7 +85,7 @@ class CheckpointLog:
             raise_output_error(self.path, error)
 
     def flush(self, *, durable: bool = False) -> None:
-        """Hand what was added to the system; with `durable`, to the disk.
+        """Flush added lines to the system; with `durable`, to the disk.
 
         Raises:
             OutputError: it cannot be written.
@@ -105,7 +105,7 @@ class CheckpointLog:
 
 
 def _decode(line: bytes) -> Entry | None:
-    """Return the object of a line; None where the line is damaged or cut short."""
+    """Parse a line; return None if it is damaged or cut short."""
     text = line[9:-1]
     try:
         valid = line.endswith(b"\n") and line[8:9] == b" " and line[:8] == b"%08x" % zlib.crc32(text)

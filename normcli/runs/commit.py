@@ -74,7 +74,7 @@ class StatsTarget:
             check_output(self._path, overwrite=options.force or self._is_taken_up(self._path))
 
     def _is_taken_up(self, path: Path) -> bool:
-        """Return whether an existing output is that of the run which is taken up."""
+        """Return True if an existing output belongs to the run that is resumed or updated."""
         if self._options.incremental:
             return cache_path(path).exists()
         return self._options.resume and checkpoint_path(path).exists()
@@ -112,7 +112,7 @@ class StatsTarget:
 
     @property
     def checkpoint(self) -> "StatsCheckpoint | FileCache | None":
-        """What is told of every batch."""
+        """The checkpoint that records every batch; None without one."""
         return self._checkpoint or self._cache
 
     @property
@@ -121,7 +121,7 @@ class StatsTarget:
         return self._cache
 
     def skip_done(self, items: Iterator[Item | Skipped], sources: list[str], files: Iterable[str]) -> Steps:
-        """Return the items of the sources, with replays in the place of what earlier runs counted."""
+        """Return the items of the sources, with replays for those that earlier runs counted."""
         if self._cache is not None:
             return self._cache.skip_unchanged(containers.each(sources, files))
         return items if self._checkpoint is None else self._checkpoint.skip_done(items)

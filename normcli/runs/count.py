@@ -25,10 +25,10 @@ log = logging.getLogger("normcli.stats")
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions:
-    """How one batch is counted: picklable, the same in every worker.
+    """Options of the worker function: picklable, the same in every worker.
 
     Attributes:
-        per_image, extremes, rows, file_results: what is wanted of single images besides the sum.
+        per_image, extremes, rows, file_results: results of single images to return besides the sum.
     """
 
     reading: DecodeOptions
@@ -150,9 +150,9 @@ def _grouping(by: str | None) -> Callable[[Item], str] | None:
     pattern = re.compile(by)
 
     def group(item: Item) -> str:
-        found = pattern.search(item.key)
-        if found is None:
+        match = pattern.search(item.key)
+        if match is None:
             return "(no match)"
-        return found.group(1) or "" if pattern.groups else found.group()
+        return match.group(1) or "" if pattern.groups else match.group()
 
     return group

@@ -1,6 +1,6 @@
-"""The file cache of incremental runs: what every file added to the statistics, so that only changes are read.
+"""The file cache of incremental runs: counts per file, so that only changed files are read.
 
-What is stored. For every file its name, its version and its own exact counts: of an image the histogram (see
+Content. For every file its name, its version and its own exact counts: of an image the histogram (see
 `tally.serialize`), from which the sums follow, with its digest, notes and group; of float images also the sums and
 extremes. That is 1.3 KB for a photograph of 8 bits, and for 16-bit and float images up to a fifth of the file.
 Counts of several files together would be smaller, but when one of them goes, the others would have to be read again:
@@ -9,7 +9,7 @@ npz, IDX) is one entry, because it is rescanned as a whole. The version is size,
 a local file (`storage.version`, which has none for a file too young to tell), of a remote one what the server calls
 its version; with it the class label and the version of the mask.
 
-What happens. The listing is walked as always. What is in the cache with the same version is not read: its failures
+Procedure. The listing is walked as always. What is in the cache with the same version is not read: its failures
 are reported again. Everything else is counted. At the end, whatever was not found again is subtracted from the sum of
 the run before and the new counts are added: integers, so the state is that of a run over everything, bit for bit.
 One thing cannot be subtracted: of float images the sum knows 1,024 extremes. Where there were more images, the
@@ -54,7 +54,7 @@ _OF_THE_BYTES = frozenset(
 
 
 class Changes(NamedTuple):
-    """How many files and containers an incremental run found.
+    """Numbers of files and containers of an incremental run.
 
     Attributes:
         kept: not read.
@@ -90,7 +90,7 @@ Unit = CacheEntry | _Container | None  # what an item belongs to; None for what 
 
 
 class FileCache:
-    """Replays what earlier runs counted and stores what this one counts.
+    """Replays the counts of earlier runs and stores those of this one.
 
     Args:
         path: of the cache; made where it is missing.
@@ -123,11 +123,11 @@ class FileCache:
         self._total: Tally | None = None
 
     def close(self) -> None:
-        """Close the cache; what was counted stays in it."""
+        """Close the cache; counts so far stay in it."""
         self._database.close()
 
     def skip_unchanged(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Replay[PartialResult]]:
-        """List the sources; what the cache has unchanged becomes a replay.
+        """Yield the items of the sources, with replays for files that are unchanged.
 
         Raises:
             UsageError: a server that gives no versions.
@@ -187,7 +187,7 @@ class FileCache:
         return result
 
     def _is_kept(self, unit: CacheEntry, kept: list[StoredEntry]) -> bool:
-        """Return whether the cache has a file unchanged; its entry is then added to those kept."""
+        """Return True if a file is unchanged; its entry is then appended to `kept`."""
         number, is_same = 0, False
         for stored in self._database.find(unit.key):
             if self._states[stored.number]:
@@ -211,11 +211,11 @@ class FileCache:
         return self._groups.popleft()
 
     def on_submit(self, batch: list[Item | Skipped]) -> list[Unit]:
-        """Return what the items of a batch belong to."""
+        """Return the entries, or the container, of the items of a batch."""
         return [self._units.popleft() for _ in batch]
 
     def record(self, token: list[Unit] | None, result: PartialResult) -> None:
-        """Store what a batch gave, file by file; of a container when it is complete."""
+        """Store the result of a batch: per file, and per container once it is complete."""
         file_results, result.file_results = result.file_results, []
         if not token:
             return
@@ -237,11 +237,11 @@ class FileCache:
             self._database.add(_entry_of_container(container.entry, container.result))
 
     def flush(self) -> None:
-        """Make durable what was counted so far."""
+        """Commit the entries so far."""
         self._database.commit()
 
     def complete(self, total: Tally) -> None:
-        """Add to the new counts those of entries that were kept.
+        """Add the counts of unchanged files to those of this run.
 
         Raises:
             StatisticsFileError: the entries do not fit their sum.
@@ -278,7 +278,7 @@ class FileCache:
         return total
 
     def changes(self) -> Changes:
-        """Return what was found."""
+        """Return the numbers of files that were reused, new, changed and removed."""
         return Changes(self._states.count(_KEPT), self._new, self._changed, self._gone, self._again)
 
     def commit(self) -> None:
@@ -310,6 +310,6 @@ def _entry_of_container(unit: CacheEntry, result: PartialResult) -> CacheEntry:
 
 
 def _is_bounded(tally: Tally) -> bool:
-    """Return whether more extremes were seen than a tally keeps."""
+    """Return True if more extremes were seen than a tally keeps."""
     floats = [bucket for bucket in tally.buckets.values() if isinstance(bucket, Floats)]
     return any(kept.bound is not None for bucket in floats for kept in (*bucket.lowest, *bucket.highest))

@@ -1,4 +1,4 @@
-"""Versions of files and containers: what an incremental run compares to see whether their counts still hold."""
+"""Versions of files and containers, which an incremental run compares to find changes."""
 
 from importlib import metadata
 from typing import Any
@@ -13,7 +13,7 @@ from normcli.storage.byte_sources import FileBytes
 
 
 def version_of_item(item: Item, mask: PixelMask | None) -> list[Any] | None:
-    """Return what changes with a file, its mask and its label; None where that cannot be told.
+    """Return the version of a file, its mask and its label; None if it has none.
 
     Raises:
         UsageError: a server that sends no versions.
@@ -26,7 +26,7 @@ def version_of_item(item: Item, mask: PixelMask | None) -> list[Any] | None:
 
 
 def version_of_container(source: str, listing: InputOptions, mask: PixelMask | None) -> list[Any] | None:
-    """Return what changes with a container and with what is taken from it; None where that cannot be told.
+    """Return the version of a container and the options of its listing; None if it has none.
 
     Raises:
         UsageError: a server that sends no versions.
@@ -45,18 +45,18 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
     return [*versions, list(listing.include), list(listing.exclude), options]
 
 
-def _version(path: str, known: str | None) -> str:
-    """Return what changes with a file; "" where that cannot be told, or it is missing."""
+def _version(path: str, listed: str | None) -> str:
+    """Return the version of a file; "" if it has none or is missing."""
     if not storage.is_remote(path):
         return storage.version(path)
-    version = known if known and not known.endswith(":") else storage.fingerprint(path)
+    version = listed if listed and not listed.endswith(":") else storage.fingerprint(path)
     if version.endswith(":"):
         raise UsageError(f"{path}: its server sends no version (ETag, Last-Modified), which --incremental requires")
     return version
 
 
 def version_of_library(name: str) -> str | None:
-    """Return the version of an installed library; None where it is not installed."""
+    """Return the version of a library; None if it is not installed."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

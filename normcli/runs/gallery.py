@@ -26,7 +26,7 @@ _POOL = 64
 
 
 class SeenImage(NamedTuple):
-    """One image as it was counted: what is needed to rank it and to read it again.
+    """The item and the moments of one image, to rank it and to read it again.
 
     Attributes:
         item: its name and recipe.
@@ -136,7 +136,7 @@ def _caption(name: str, seen: SeenImage, summary: Summary) -> str:
 
 
 def _shown_range(summary: Summary) -> tuple[float, float]:
-    """What is drawn black and white: 0 and 1, or the dataset's own range where it leaves them."""
+    """Return the values drawn as black and white: 0 and 1, or the range of a dataset that exceeds them."""
     if within_unit(summary):
         return 0.0, 1.0
     low = min((v for v in summary.min if v is not None), default=0.0)
@@ -145,7 +145,7 @@ def _shown_range(summary: Summary) -> tuple[float, float]:
 
 
 def _pixels(item: Item, reading: DecodeOptions, summary: Summary) -> tuple[np.ndarray[Any, Any] | None, int]:
-    """One image again, in the range of the summary; None where it cannot be read any more."""
+    """Read an image again, in the range of the summary; None if it cannot be read any more."""
     try:
         image = images.decode(item.load(), reading)
     except InputError:

@@ -29,7 +29,7 @@ _MOST_REPLAYS = 32  # replays in memory that wait for a batch before them
 
 
 class Result(Protocol):
-    """What the loop reads of a batch's result."""
+    """The attributes of a batch's result that the loop reads."""
 
     inputs: int
     bytes: int
@@ -38,16 +38,16 @@ class Result(Protocol):
 
 
 class Checkpoint(Protocol[Output]):
-    """What remembers the results of batches for a later run."""
+    """A store of results for a later run."""
 
     def on_submit(self, batch: list[Any]) -> Any:
-        """Return what `record` needs to know of a batch, before any of it is read."""
+        """Return a token of the batch for `record`, before any of it is read."""
 
     def record(self, token: Any, result: Output) -> None:
         """Note the result of a batch; None as token says that it is a replay."""
 
     def flush(self) -> None:
-        """Make durable what was recorded; called when the run ends, or is interrupted."""
+        """Make recorded results durable; called when the run ends or is interrupted."""
 
 
 class FailurePolicy:
@@ -111,7 +111,7 @@ class FailurePolicy:
 
 @dataclass(frozen=True, kw_only=True)
 class Loop(Generic[T, R]):
-    """How items are run.
+    """The run loop over items.
 
     Attributes:
         worker: picklable; computes the result of a batch.

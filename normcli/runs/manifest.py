@@ -1,4 +1,4 @@
-"""What was done: the manifest `normcli.json` of a finished run.
+"""The manifest `normcli.json`: the record of a finished run.
 
 A manifest is one JSON object; every file's record stands on a line of its own, so that a million of them are
 written and read one at a time.
@@ -61,14 +61,14 @@ def _records(path: Path, at: int, head: Record) -> Iterator[Record]:
 
 
 def _unfolded(path: Path, record: Any, head: Record) -> Record:
-    """A record with its map in it: one that many share stands in the head, and the record has its number."""
+    """Return a record with its map: a map that many records share is in the head, under its number."""
     if isinstance(record, dict) and type(record.get("map")) is int:
         maps = head.get("maps", [])
         record["map"] = maps[record["map"]] if 0 <= record["map"] < len(maps) else None
-    wrong = find_invalid_key(record, head["settings"])
-    if wrong is not None:
+    invalid_key = find_invalid_key(record, head["settings"])
+    if invalid_key is not None:
         raise UsageError(
-            f"{path}: damaged manifest, {wrong!r} is missing, of the wrong type, or leads out of the folder"
+            f"{path}: damaged manifest, {invalid_key!r} is missing, of the wrong type, or leads out of the folder"
         )
     return dict(record)
 
@@ -83,22 +83,22 @@ def _head(path: Path, text: bytes) -> Record:
         raise UsageError(f"{path}: not a manifest of normcli apply, or damaged") from None
     if schema != SCHEMA:
         raise UsageError(f"{path}: schema {schema}, this normcli reads {SCHEMA}")
-    wrong = find_invalid_head_key(head)
-    if wrong is not None:
-        raise UsageError(f"{path}: damaged manifest, {wrong!r} is missing or of the wrong type")
+    invalid_key = find_invalid_head_key(head)
+    if invalid_key is not None:
+        raise UsageError(f"{path}: damaged manifest, {invalid_key!r} is missing or of the wrong type")
     return dict(head)
 
 
 def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
-    """Refuse to go on with a run that had other settings.
+    """Check that a run to be resumed had the same settings.
 
     Raises:
         UsageError: naming the settings that differ.
     """
     if not isinstance(theirs.get("settings"), dict):
         raise UsageError(f"{out} holds a damaged checkpoint: --force starts anew")
-    known = {key: theirs["settings"].get(key) for key in ours["settings"]}
-    changes = describe_differences(differing_settings(known, ours["settings"]), first="was", second="now")
+    earlier = {key: theirs["settings"].get(key) for key in ours["settings"]}
+    changes = describe_differences(differing_settings(earlier, ours["settings"]), first="was", second="now")
     for key, change in (("constants", "other statistics"), ("classes", "other classes, whose numbers shift")):
         if not changes and theirs.get(key) != ours.get(key):
             changes = change
@@ -109,7 +109,7 @@ def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
 
 
 def find_content(out: str) -> str | None:
-    """Say what stands in an output folder; None where it is empty or absent.
+    """Describe the content of an output folder; None if it is empty or missing.
 
     Raises:
         UsageError: it is no folder.

@@ -24,7 +24,7 @@ _mine = threading.local()
 
 @dataclass(frozen=True, kw_only=True)
 class MapJob:
-    """How one batch is mapped and written: the same in every worker, picklable where it must be.
+    """Options of the worker function: the same in every worker, picklable where it must be.
 
     Attributes:
         transform: what is done to the pixels.
@@ -73,7 +73,7 @@ class Task(NamedTuple):
 
 @dataclass
 class BatchResult:
-    """What a batch gave: a record for every input that was tried.
+    """The result of a batch: a record for every input that was tried.
 
     For shards also what is to be packed, image by image: as buffers, or as a file of them and their sizes.
     """
@@ -110,7 +110,7 @@ def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
 
 
 def piece_name(batch: list[Task | Skipped]) -> str:
-    """Return the name of what a batch leaves to be packed: by its first image, which is in no other batch."""
+    """Return the name of a batch's file of images to pack, by its first image, which is in no other batch."""
     return f"file-piece-{next(task.row for task in batch if isinstance(task, Task))}"
 
 
@@ -158,7 +158,7 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
 
 
 def _class(job: MapJob, label: str | None) -> str | None:
-    """A class as its number, where the output wants numbers."""
+    """Return a class as its number if the output requires numbers."""
     if label is None or job.classes is None:
         return label
     if label not in job.classes:
@@ -167,7 +167,7 @@ def _class(job: MapJob, label: str | None) -> str | None:
 
 
 def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedImage) -> None:
-    """Note what the inverse needs."""
+    """Add to a record the fields that restoring requires."""
     record["map"] = {
         "channels": list(mapped.channels),
         "source": list(mapped.source),

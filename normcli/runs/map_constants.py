@@ -1,4 +1,4 @@
-"""Where contrast gets its numbers: a statistics file, the user, or published constants; and whether they fit."""
+"""Mean and std for contrast: from a statistics file, the user, or published constants."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
 
 @dataclass(frozen=True, kw_only=True)
 class MapConstants:
-    """Mean and std per channel, and where they come from.
+    """Mean and std per channel, and their origin.
 
     Attributes:
         mean, std: per channel, RGB; range 0-1, raw units for float images without `max_value`.
@@ -45,12 +45,12 @@ class MapConstants:
     high: Values | None = None
 
     def record(self) -> dict[str, Any]:
-        """What the manifest says of them."""
-        known = {name: value for name, value in vars(self).items() if value not in (None, ())}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in known.items()}
+        """Return the object for the manifest."""
+        values = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def check(self, channels: int, dtype: str) -> None:
-        """Refuse an image that the statistics say nothing about.
+        """Check that the constants apply to an image's channels and depth.
 
         Raises:
             InputError: other channels, or another depth.
@@ -93,10 +93,10 @@ def published(name: str) -> MapConstants:
     Raises:
         UsageError: no such preset.
     """
-    found = preset(name)
-    assert found.std is not None  # those without are no constants of contrast
-    constants = given(found.mean, found.std)
-    return replace(constants, origin=f"preset {name}", convention=f"{found.convention}; {found.source}")
+    row = preset(name)
+    assert row.std is not None  # those without are no constants of contrast
+    constants = given(row.mean, row.std)
+    return replace(constants, origin=f"preset {name}", convention=f"{row.convention}; {row.source}")
 
 
 def of_summary(
@@ -120,8 +120,8 @@ def of_summary(
     name = convention.replace("-", "_")
     if name not in summary.conventions:
         raise unknown("convention", name, summary.conventions)
-    found = summary.conventions[name]
-    mean, std = found["mean"], found["std"]
+    values = summary.conventions[name]
+    mean, std = values["mean"], values["std"]
     if mean is None or std is None:
         raise UsageError(f"these statistics have no std in the convention {name}")
     low = high = None
@@ -148,7 +148,7 @@ def of_summary(
 
 
 def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> None:
-    """Refuse statistics that were made of pixels other than those they would be used on.
+    """Check that statistics were computed with the decode options they are used with.
 
     Args:
         summary: the statistics.
@@ -177,7 +177,7 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
 
 
 def suspicious_numbers(constants: Mapping[str, Any]) -> str | None:
-    """Say what looks wrong about a mean and std that the user gave; None where nothing does.
+    """Return a warning about a mean and std that the user gave; None if they look right.
 
     >>> suspicious_numbers({"origin": "given", "mean": [123.7], "std": [58.4]})
     'a mean of 123.7 and a std of 58.4 look like range 0-255; pixels are scaled to 0-1 first: divide both by 255'

@@ -1,4 +1,4 @@
-"""Pixels that are left out: by a mask image beside each image, or by a value that stands for "no data"."""
+"""Ignored pixels: by a mask image per image, or by a value that means "no data"."""
 
 import os
 from collections.abc import Iterable
@@ -18,7 +18,7 @@ _READING = DecodeOptions(color="native")
 
 @dataclass(frozen=True)
 class PixelMask:
-    """Which pixels are left out; picklable.
+    """The pixels to ignore; picklable.
 
     Attributes:
         folder: of masks, laid out as the images are; a mask's zero leaves its pixel out.
@@ -32,7 +32,7 @@ class PixelMask:
 
     @classmethod
     def of(cls, folder: Any, value: float | None, sources: Iterable[str]) -> "PixelMask | None":
-        """Read the settings; None where every pixel counts.
+        """Return the mask of the options; None if every pixel counts.
 
         Raises:
             UsageError: the folder does not exist.
@@ -46,39 +46,39 @@ class PixelMask:
         return cls(path, tuple(roots), value)
 
     def settings(self) -> dict[str, Any]:
-        """What the statistics file keeps: which pixels count, not where the masks lie."""
-        found: dict[str, Any] = {}
+        """Return the settings that the statistics file records, without the folder of the masks."""
+        settings: dict[str, Any] = {}
         if self.folder is not None:
-            found["mask"] = True
+            settings["mask"] = True
         if self.value is not None:
-            found["ignore_value"] = self.value
-        return found
+            settings["ignore_value"] = self.value
+        return settings
 
     def select(self, key: str, image: Decoded) -> int:
-        """Take the pixels that are left out from an image, which becomes one row; give their number.
+        """Remove the ignored pixels from an image, which becomes one row; return their number.
 
         Raises:
             InputError: no mask, of another size, or nothing is left.
         """
         height, width = image.pixels.shape[:2]
-        kept: np.ndarray[Any, Any] = np.ones((height, width), bool)
+        valid: np.ndarray[Any, Any] = np.ones((height, width), bool)
         if self.folder is not None:
-            kept = kept & self._mask(key, height, width)
+            valid = valid & self._mask(key, height, width)
         if self.value is not None:
-            kept = kept & (image.pixels != self.value).any(axis=2)
-        left_out = int(kept.size - np.count_nonzero(kept))
-        if left_out == kept.size:
+            valid = valid & (image.pixels != self.value).any(axis=2)
+        left_out = int(valid.size - np.count_nonzero(valid))
+        if left_out == valid.size:
             raise InputError("masked", "every pixel is left out")
         if left_out:
-            image.pixels = np.ascontiguousarray(image.pixels[kept][None])
+            image.pixels = np.ascontiguousarray(image.pixels[valid][None])
             if image.weights is not None:
-                image.weights = np.ascontiguousarray(image.weights[kept][None])
+                image.weights = np.ascontiguousarray(image.weights[valid][None])
                 if not image.weights.any():
                     raise InputError("transparent", "every pixel that is left is fully transparent")
         return left_out
 
     def version(self, key: str) -> str:
-        """What changes with the mask of an image; "" where there is none, or where that cannot be told."""
+        """Return the version of an image's mask; "" if there is none, or it has no version yet."""
         if self.folder is None:
             return "none"
         try:

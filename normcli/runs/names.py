@@ -1,4 +1,4 @@
-"""Where each output goes: a tree that mirrors the sources; no name twice, none outside OUT, OUT not in a source."""
+"""Names of outputs: a tree that mirrors the sources; no name twice, none outside OUT, OUT not in a source."""
 
 import os
 import re
@@ -37,7 +37,7 @@ _LONGEST_PATH = 3500  # of 4096, for the output folder is part of it
 def make_lister(
     sources: Sequence[str], files: list[str] | None, listing: InputOptions, no_suffix: bool, suffix: str | None = None
 ) -> InputLister:
-    """Make what lists every input with the name of its output, as often as it is called.
+    """Return a function that lists every input with the name of its output; each call lists the sources anew.
 
     The tree in a folder or an archive is mirrored, below its own name where there are several sources; a row of a
     table or an array goes by its number; a file goes by its bare name; paths in a table of files start at the
@@ -53,25 +53,25 @@ def make_lister(
     Raises:
         UsageError: see `names`; while listing, a name that leads out of OUT.
     """
-    named = [path for source in sources for path in formats.expand(source)]
-    formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, named))
-    several = len(named) + (files is not None) > 1
+    paths = [path for source in sources for path in formats.expand(source)]
+    formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, paths))
+    several = len(paths) + (files is not None) > 1
 
     def listed(*, names_only: bool = False) -> Iterator[NamedItem | Skipped]:
-        for source in named:
+        for source in paths:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
-            for found in formats.read_one(source, listing, names_only=names_only):
-                if isinstance(found, Skipped):
-                    yield found
+            for item in formats.read_one(source, listing, names_only=names_only):
+                if isinstance(item, Skipped):
+                    yield item
                     continue
-                inner = _below(source, found.key)
+                inner = _below(source, item.key)
                 if not inner:
-                    inner = os.path.basename(found.key.rstrip("/"))  # noqa: PTH119
+                    inner = os.path.basename(item.key.rstrip("/"))  # noqa: PTH119
                 elif root:
                     inner = f"{root}/{inner}"
-                yield _inside(inner, found, no_suffix, suffix)
-        for found in formats.read(files or (), listing):
-            yield found if isinstance(found, Skipped) else _inside(found.key, found, no_suffix, suffix)
+                yield _inside(inner, item, no_suffix, suffix)
+        for item in formats.read(files or (), listing):
+            yield item if isinstance(item, Skipped) else _inside(item.key, item, no_suffix, suffix)
 
     return listed
 
@@ -110,7 +110,7 @@ def _inside(name: str, item: Item, no_suffix: bool, suffix: str | None) -> Named
 
 
 def check_name_length(name: str) -> None:
-    """Refuse a name that no folder can hold.
+    """Check that a name is short enough for a file.
 
     Raises:
         InputError: "name-too-long".
@@ -122,7 +122,7 @@ def check_name_length(name: str) -> None:
 
 
 def check_overlap(out: str, sources: Iterable[str]) -> None:
-    """Refuse an output folder inside a source, a source inside the output folder, or one on a server.
+    """Check that the output folder is local, and neither in a source nor around one.
 
     Raises:
         UsageError: they overlap.

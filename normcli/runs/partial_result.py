@@ -1,4 +1,4 @@
-"""What counting gave: exact counts, and what is to be told of single inputs."""
+"""Partial results of counting: exact counts, failures and records of single inputs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ class Failure:
     message: str
 
     def record(self) -> dict[str, Any]:
-        """Give the line of `--failures`."""
+        """Return the object for a line of --failures."""
         return {**path_fields(self.key), "stage": self.stage, "reason": self.reason, "message": self.message}
 
 
@@ -39,7 +39,7 @@ FileResult = tuple[int, bytes] | Failure | None  # of one item: its channels and
 
 @dataclass
 class PartialResult:
-    """What some batches gave, in order.
+    """The accumulated results of consecutive batches.
 
     Attributes:
         tally: the exact counts.
@@ -66,7 +66,7 @@ class PartialResult:
     file_results: list[FileResult] = field(default_factory=list)
 
     def add(self, other: "PartialResult") -> None:
-        """Add what the next batch gave."""
+        """Add the result of the next batch."""
         self.tally.add(other.tally)
         self.failures += other.failures
         self.records += other.records
@@ -79,14 +79,14 @@ class PartialResult:
         self.file_results += other.file_results
 
     def state(self) -> dict[str, Any]:
-        """Give everything but the time as JSON values."""
+        """Return everything but the time as JSON values."""
         failures = [(f.key, f.stage, f.reason, f.message) for f in self.failures]
         counts = {"tally": self.tally.state(), "inputs": self.inputs, "bytes": self.bytes}
         return {**counts, "failures": failures, "records": self.records, "rows": self.rows, "kinds": self.kinds}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "PartialResult":
-        """Read what `state` gave."""
+        """Rebuild a result from its state."""
         failures = [Failure(*row) for row in state["failures"]]
         return cls(
             Tally.from_state(state["tally"]),
@@ -100,7 +100,7 @@ class PartialResult:
 
 
 def row(moments: ImageMoments, unit: int, white: int | None) -> IntervalRow:
-    """Give an image's row for the intervals, at full intensity 1."""
+    """Return an image's row for the intervals, on the scale where full intensity is 1."""
     scale = white or 1
     seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]
     means = [mean / scale for mean in moments.mean]

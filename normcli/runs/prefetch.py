@@ -28,7 +28,7 @@ class Prefetched(NamedTuple):
         return int(getattr(self.data, "nbytes", 0)) or len(self.data)
 
     def fingerprint(self) -> str:
-        """Return that of the loader: the server's version, not a digest of what was read."""
+        """Return the fingerprint of the loader: the version on the server, not a digest of the bytes."""
         return str(self.loader.fingerprint())
 
 

@@ -1,4 +1,4 @@
-"""Records beside the result: one JSON object a line."""
+"""Files of records, one JSON object per line."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -15,7 +15,7 @@ Write = Callable[[dict[str, Any]], None]
 
 @contextmanager
 def jsonl(path: str | Path | None) -> Iterator[Write | None]:
-    """Open a JSONL file that appears whole at the end, and give what writes one record; None for no path.
+    """Open a JSONL file that appears when it is complete; yield a function that writes one record, None for no path.
 
     Raises:
         OutputError: it cannot be written.

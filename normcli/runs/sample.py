@@ -1,4 +1,4 @@
-"""DecodeOptions only some of the images, and saying how far off that may be.
+"""Estimates from a random sample of the images, with confidence intervals.
 
 Which images: those whose names hash lowest, so the choice depends on the seed and the names alone. How far off:
 images are the units that were drawn, never pixels, so pixels that resemble each other within an image are
@@ -31,7 +31,7 @@ Source = Callable[[], Iterator[Item | Skipped]]
 
 @dataclass(frozen=True)
 class SamplePlan:
-    """How many images are read: a number, a share, or as many as a margin takes.
+    """The size of a sample: a number, a share, or as many images as a margin requires.
 
     Attributes:
         number: images to read.
@@ -49,16 +49,16 @@ class SamplePlan:
 
     @classmethod
     def of(cls, options: SampleOptions) -> "SamplePlan | None":
-        """Return the plan that the options ask for; None where every image is read."""
+        """Return the plan of the options; None if every image is read."""
         if not options.is_estimate:
             return None
         number, share = (None, None) if options.sample is None else options.sample_size()
         return cls(number, share, options.margin, options.confidence, options.seed)
 
     def settings(self) -> dict[str, Any]:
-        """What the statistics file keeps of it."""
-        asked = {"number": self.number, "share": self.share, "margin": self.margin}
-        return {**{k: v for k, v in asked.items() if v is not None}, "seed": self.seed}
+        """Return the settings that the statistics file records."""
+        settings = {"number": self.number, "share": self.share, "margin": self.margin}
+        return {**{k: v for k, v in settings.items() if v is not None}, "seed": self.seed}
 
 
 def rank(key: str, seed: int) -> int:
@@ -82,12 +82,12 @@ class Sample:
         self.refused = 0
 
     def items(self) -> Iterator[Item | Skipped]:
-        """Yield the chosen items; what is skipped or refused in listing is told in any case."""
+        """Yield the items of the sample, and every item that was skipped or failed in listing."""
         return self._shuffled() if self.plan.margin is not None else self._chosen()
 
     def _chosen(self) -> Iterator[Item | Skipped]:
         """The lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
-        ranks = array("Q", (rank(found.key, self.plan.seed) for found in self._source() if _is_open(found)))
+        ranks = array("Q", (rank(item.key, self.plan.seed) for item in self._source() if _is_open(item)))
         self.of = len(ranks)
         number = self.plan.number
         if number is None:
@@ -95,34 +95,34 @@ class Sample:
         highest = 1 << 64
         if number < len(ranks):
             highest = int(np.partition(np.frombuffer(ranks, np.uint64), number - 1)[number - 1])
-        for found in self._source():
-            if not _is_open(found):
-                self.refused += isinstance(found, Item)
-                yield found
-            elif rank(found.key, self.plan.seed) <= highest:
-                yield found
+        for item in self._source():
+            if not _is_open(item):
+                self.refused += isinstance(item, Item)
+                yield item
+            elif rank(item.key, self.plan.seed) <= highest:
+                yield item
 
     def _shuffled(self) -> Iterator[Item | Skipped]:
         """All items by their rank, as many in memory as one pass takes."""
         after = -1
         while True:
             heap: list[tuple[int, int, Item]] = []  # the lowest ranks above `after`, the highest of them first
-            held = count = 0
+            memory = count = 0
             dropped = False
-            for found in self._source():
-                if not isinstance(found, Item) or not _is_open(found):
+            for item in self._source():
+                if not isinstance(item, Item) or not _is_open(item):
                     if after < 0:
-                        self.refused += isinstance(found, Item)
-                        yield found
+                        self.refused += isinstance(item, Item)
+                        yield item
                     continue
                 count += 1
-                place = rank(found.key, self.plan.seed)
+                place = rank(item.key, self.plan.seed)
                 if place <= after or (dropped and place >= -heap[0][0]):
                     continue
-                heapq.heappush(heap, (-place, count, found))
-                held += getattr(found.load, "memory_bytes", 0)
-                while len(heap) > 1 and (len(heap) > _PASS or held > _PASS_HELD):
-                    held -= getattr(heapq.heappop(heap)[2].load, "memory_bytes", 0)
+                heapq.heappush(heap, (-place, count, item))
+                memory += getattr(item.load, "memory_bytes", 0)
+                while len(heap) > 1 and (len(heap) > _PASS or memory > _PASS_HELD):
+                    memory -= getattr(heapq.heappop(heap)[2].load, "memory_bytes", 0)
                     dropped = True
             self.of = count
             for _, _, item in sorted(heap, key=lambda entry: (-entry[0], entry[1])):
@@ -132,12 +132,12 @@ class Sample:
             after = -heap[0][0]
 
 
-def _is_open(found: Item | Skipped) -> bool:
-    return isinstance(found, Item) and not isinstance(found.load, FailingSource)
+def _is_open(item: Item | Skipped) -> bool:
+    return isinstance(item, Item) and not isinstance(item.load, FailingSource)
 
 
 def checkpoints() -> Iterator[int]:
-    """After how many inputs the interval is looked at; the same for every engine, so that all stop alike."""
+    """Yield the numbers of inputs after which intervals are checked, for all engines the same: they stop alike."""
     number = float(_FIRST_CHECKPOINT)
     while True:
         yield int(number)
@@ -145,7 +145,7 @@ def checkpoints() -> Iterator[int]:
 
 
 class StoppingRule:
-    """Tells when enough images were read, and what to report of it.
+    """Sequential stopping rule: ends a run when every interval is within the margin.
 
     Args:
         sample: what is read.
@@ -162,18 +162,18 @@ class StoppingRule:
         for one in rows:
             self._intervals.add(*one)
 
-    def should_stop(self, found: int, images: int, channels: int) -> bool:
-        """Say, after `found` inputs, whether every interval is within the margin."""
+    def should_stop(self, inputs: int, images: int, channels: int) -> bool:
+        """Return True if every interval is within the margin after so many inputs."""
         margin = self._sample.plan.margin
-        if margin is None or found < self._next:
+        if margin is None or inputs < self._next:
             return False
-        while self._next <= found:
+        while self._next <= inputs:
             self._next = next(self._checkpoints)
         widths = self._intervals.widths(images, self._sample.of, channels)
         return widths is not None and max(widths[0] + widths[1]) <= margin
 
     def report(self, summary: Summary, read: int) -> None:
-        """Put into a summary what was read and how far off the numbers may be."""
+        """Add the size of the sample and the intervals to a summary."""
         sample, plan = self._sample, self._sample.plan
         widths = self._intervals.widths(read, sample.of, len(summary.channels))
         report: dict[str, Any] = {"read": read, "of": sample.of, "confidence": plan.confidence}
@@ -194,7 +194,7 @@ class Intervals:
         self._low, self._high = 0.0, 1.0
 
     def add(self, weight: float, means: list[float], seconds: list[float], low: float, high: float) -> None:
-        """Add one image: how much it weighs, E[x] and E[x^2] per channel, its range."""
+        """Add one image: its weight, E[x] and E[x^2] per channel, and its range."""
         self._rows.setdefault(len(means), array("d")).extend([weight, *means, *seconds])
         self._low, self._high = min(self._low, low), max(self._high, high)
 

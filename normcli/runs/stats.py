@@ -49,7 +49,7 @@ def stats(sources: Sequence[str], options: StatsOptions, items: Iterator[Item | 
 
 
 class _StatsRun:
-    """A run: what is read, how it is counted, and the sum so far."""
+    """A run: its sources, the options of its workers, and the sum so far."""
 
     def __init__(self, sources: list[str], options: StatsOptions, target: StatsTarget) -> None:
         self.sources, self.options, self.target = sources, options, target
@@ -123,7 +123,7 @@ class _StatsRun:
         )
 
     def _add(self, result: PartialResult) -> bool:
-        """Add the next result; return whether enough was read.
+        """Add the next result; return True to end the run early.
 
         Raises:
             UsageError: images that have no channels in common.
@@ -145,7 +145,7 @@ class _StatsRun:
         return self.stopping.should_stop(self.failures.inputs, self.total.images, channels)
 
     def _summarize(self) -> Summary:
-        """Return what the counts mean.
+        """Compute the summary of the counts.
 
         Raises:
             NoInputError: no usable image.
@@ -177,13 +177,13 @@ def _extreme_images() -> "ExtremeImages":
 
 
 def expected(sources: Iterable[str]) -> int | None:
-    """Return how many inputs folders hold, for the time that is left; None where that takes opening something."""
+    """Return the number of inputs of folders, for the remaining time; None if that requires opening a container."""
     sizes = [folder.size(source) for source in sources]
     return None if not sizes or None in sizes else sum(n for n in sizes if n is not None)
 
 
 def provenance() -> dict[str, Any]:
-    """Return the versions of what the numbers depend on."""
+    """Return the versions of the libraries that results depend on."""
     return {"normcli": __version__, **images.decoders()}
 
 

@@ -1,4 +1,4 @@
-"""The checkpoint of a long count: what was counted so far, so that a killed run resumes where it was.
+"""The checkpoint of `stats --resume`: counts so far, by which a killed run resumes.
 
 One line a second or so: which items it is of, and their exact counts. A line is used again only where the listing
 has the same items, unchanged, in the same order; so files that were added, removed or changed in between are counted
@@ -28,7 +28,7 @@ _PASSING = {"remote"}  # failures that another try may mend
 
 
 class _Line(NamedTuple):
-    """A line of the log: where it is, and which items it is of."""
+    """A line of the log: its offset, the number of its items and their digest."""
 
     offset: int
     inputs: int
@@ -112,7 +112,7 @@ class StatsCheckpoint:
             ) from None
 
     def on_submit(self, batch: list[Item | Skipped]) -> list[bytes]:
-        """Return what identifies the items of a batch, before any of it is read."""
+        """Return the digests of a batch's items, before any of it is read."""
         return [_mark(item) for item in batch]
 
     def record(self, token: list[bytes] | None, result: PartialResult) -> None:
@@ -126,7 +126,7 @@ class StatsCheckpoint:
             self.flush()
 
     def flush(self) -> None:
-        """Write what is pending."""
+        """Write the pending results."""
         if self._marks:
             counts = base64.b64encode(zlib.compress(json.dumps(self._pending.state()).encode(), 1)).decode()
             first, items = self._marks[0].hex(), _digest(self._marks)
@@ -136,7 +136,7 @@ class StatsCheckpoint:
 
 
 def _mark(item: Item | Skipped) -> bytes:
-    """Return a digest of an item's name and of what would change with its bytes."""
+    """Return a digest of an item's name, version and label."""
     load = item.load if isinstance(item, Item) else None
     version = load.fingerprint() if load is not None and hasattr(load, "fingerprint") else ""
     label = item.label if isinstance(item, Item) else item.reason
@@ -149,7 +149,7 @@ def _digest(marks: list[bytes]) -> str:
 
 
 def _is_valid(entry: Entry) -> bool:
-    """Return whether an entry says which items it is of."""
+    """Return True for an entry that names its items."""
     first, inputs = entry.get("first"), entry.get("inputs")
     if not (type(inputs) is int and 0 < inputs < 1 << 32 and isinstance(entry.get("items"), str)):
         return False

@@ -1,4 +1,4 @@
-"""The inputs on their way to the workers: what earlier runs wrote of each becomes a replay."""
+"""Inputs of `apply` as tasks for the workers, or as replays of earlier runs."""
 
 import os
 import threading
@@ -60,7 +60,7 @@ def tasks(
     skip_existing: bool = False,
     shards: int = 0,
 ) -> Iterator[Task | Skipped | Replay[BatchResult]]:
-    """Yield every input, or a replay of what earlier runs did with it.
+    """Yield every input as a task, or a replay of earlier runs' records.
 
     Args:
         listed: the inputs.
@@ -90,7 +90,7 @@ def tasks(
 def _find_record(
     checkpoint: ApplyCheckpoint, job: MapJob, item: NamedItem, row: int, skip_existing: bool, shards: int
 ) -> Record | None:
-    """Return what an earlier run recorded of an input, where that is still what this run would write."""
+    """Return an earlier run's record of an input if its output is up to date; else None."""
     known = checkpoint.done(item.name)
     if job.writer.packs:
         return known if known is not None and known["shard"] < shards else None
@@ -112,7 +112,7 @@ def _is_written(known: Record, row: int, path: str, source: str, job: MapJob) ->
 
 
 def _replay(done: list[tuple[str, Record]]) -> BatchResult:
-    """Return what earlier runs did with inputs, their failures too: those have a place among a shard's images."""
+    """Return the records of earlier runs as a result; failures too, which have a place among a shard's images."""
     result = BatchResult([], [], Counter(), len(done))
     for key, record in done:
         result.records.append(record)

@@ -1,4 +1,4 @@
-"""What a run of apply adds up to: the head of its manifest."""
+"""Totals of a run of `apply`: the head of its manifest."""
 
 from collections import Counter
 

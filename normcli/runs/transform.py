@@ -41,14 +41,14 @@ class MappedImage(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """What happens to y after the affine: clip, quantize, round to the dtype."""
+    """The steps after the affine: clip, quantize, round to the dtype."""
 
     dtype: str
     clip: tuple[float, float] | None = None
     restore: Affine | None = None
 
     def __call__(self, y: Array) -> tuple[Array, int]:
-        """Finish float64 values; give them and how many were clipped."""
+        """Finish float64 values; return them and the number of clipped ones."""
         clipped = 0
         if self.clip is not None:
             low, high = self.clip
@@ -162,7 +162,7 @@ class Transform:
         return source_channels(count, want or count)
 
     def _affine(self, pixels: Array, source: tuple[int, ...]) -> tuple[Affine, float, float]:
-        """The affine in RGB order, and the range of y that a quantized result stands for."""
+        """Return the affine in RGB order, and the range of y that a quantized result covers."""
         count = pixels.shape[2]
         white_level = _white_level(pixels.dtype, self.max_value)
         settings = dict(self.settings)
@@ -213,7 +213,7 @@ class Buffer:
         self._bytes = np.empty(0, np.uint8)
 
     def __call__(self, shape: tuple[int, ...], dtype: str) -> Array:
-        """Give an array whose content is undefined; it lives until the next call."""
+        """Return an array of undefined content; it is valid until the next call."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         if size > self.LARGEST_KEPT:
             return np.empty(shape, dtype)
@@ -246,7 +246,7 @@ def _table(affine: Affine, finish: Finish, dtype: str) -> Array:
 
 @lru_cache(maxsize=256)
 def _invertible(affine: Affine, finish: Finish, dtype: str) -> bool:
-    """Whether every level (that a clip leaves alone) comes back from what is written."""
+    """Return True if every level that is not clipped is restored from the output."""
     levels = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
     low, high = finish.clip or (-np.inf, np.inf)
     if finish.clip is None and finish.restore is not None:  # made for the levels of this image
@@ -254,15 +254,15 @@ def _invertible(affine: Affine, finish: Finish, dtype: str) -> bool:
         low, high = bottom - step / 2, bottom + step * (np.iinfo(finish.dtype).max + 0.5)
     for s, t in zip(*affine, strict=True):
         y = levels * s + t
-        kept = levels[(y >= low) & (y <= high)]
-        written, _ = finish(kept * s + t)
-        if not np.array_equal(invert(written, Affine((s,), (t,)), finish.restore), kept):
+        unclipped = levels[(y >= low) & (y <= high)]
+        written, _ = finish(unclipped * s + t)
+        if not np.array_equal(invert(written, Affine((s,), (t,)), finish.restore), unclipped):
             return False
     return True
 
 
 def invert(written: Array, affine: Affine, restore: Affine | None) -> Array:
-    """Levels (float64, integers where they were) of one channel from what was written."""
+    """Restore the levels of one channel (float64, integers where they were) from an output."""
     y = written.astype(np.float64)
     if restore is not None:
         y = y * restore.scale[0] + restore.shift[0]

@@ -1,4 +1,4 @@
-"""Whether a record of a manifest or a checkpoint can be what apply wrote: every key that is used, of its type.
+"""Validation of records of a manifest or a checkpoint: every key that is used, and its type.
 
 A manifest comes with a dataset, from anywhere: a name in it must not lead out of its folder, and nothing in it may
 end a run otherwise than by one line.
@@ -19,7 +19,7 @@ _PIXELS = {"uint8", "uint16", "float32", "float64"}
 
 
 def find_invalid_head_key(head: Record) -> str | None:
-    """Name the first part of a manifest's head that is missing or wrong; None for a sound one."""
+    """Name the first part of a manifest's head that is missing or invalid_key; None for a sound one."""
     settings = head.get("settings")
     if not isinstance(settings, dict):
         return "settings"
@@ -31,9 +31,9 @@ def find_invalid_head_key(head: Record) -> str | None:
         "nan": lambda v: isinstance(v, str),
         "scheme": lambda v: isinstance(v, str),
     }
-    wrong = next((key for key, check in checks.items() if not check(settings.get(key))), None)
-    if wrong is not None:
-        return wrong
+    invalid_key = next((key for key, check in checks.items() if not check(settings.get(key))), None)
+    if invalid_key is not None:
+        return invalid_key
     if not (head.get("constants") is None or isinstance(head["constants"], dict)):
         return "constants"
     shards = head.get("shards", [])
@@ -46,7 +46,7 @@ def find_invalid_head_key(head: Record) -> str | None:
 
 
 def find_invalid_key(record: Any, settings: Record) -> str | None:
-    """Name the first key of a record that is missing or wrong; None for a sound one.
+    """Name the first key of a record that is missing or invalid_key; None for a sound one.
 
     >>> find_invalid_key({"name": "../../etc/cron.d/x", "found": True}, {})
     'name'
@@ -72,9 +72,9 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
         "bytes": _whole,
         "digest": _hexadecimal,
     }
-    wrong = next((key for key, check in checks.items() if not check(record.get(key))), None)
-    if wrong is not None:
-        return wrong
+    invalid_key = next((key for key, check in checks.items() if not check(record.get(key))), None)
+    if invalid_key is not None:
+        return invalid_key
     if not (_whole(record.get("orientation", 1)) and 1 <= record.get("orientation", 1) <= 8):
         return "orientation"
     return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
@@ -84,12 +84,12 @@ def find_invalid_shard_key(record: Record) -> str | None:
     """As `find_invalid_key`, for the lines of a checkpoint that are of shards."""
     if "restart_from" in record:
         return None if _whole(record["restart_from"]) else "restart_from"
-    wrong = next((key for key in ("finished_shard", "bytes") if not _whole(record.get(key))), None)
-    return wrong or (None if isinstance(record.get("last"), bool) else "last")
+    invalid_key = next((key for key in ("finished_shard", "bytes") if not _whole(record.get(key))), None)
+    return invalid_key or (None if isinstance(record.get("last"), bool) else "last")
 
 
 def _names(record: Record) -> list[str] | None:
-    """The name as text and, where it is not UTF-8, as bytes; None where it is neither."""
+    """Return the name as text and, if it is not UTF-8, as decoded bytes; None if it is neither."""
     text, raw = record.get("name"), record.get("name_b64")
     if not isinstance(text, str):
         return None
@@ -102,29 +102,29 @@ def _names(record: Record) -> list[str] | None:
 
 
 def _inside(name: str) -> bool:
-    """Whether a name stays in the folder it is put behind."""
+    """Return True if a name does not lead out of the folder it is appended to."""
     absolute = name.startswith("/") or os.path.isabs(name) or os.path.splitdrive(name)[0] != ""  # noqa: PTH117
     return name != "" and "\0" not in name and not absolute and ".." not in name.replace(os.sep, "/").split("/")
 
 
-def _shard(found: Any) -> bool:
-    if not (isinstance(found, dict) and isinstance(found.get("name"), str) and _inside(found["name"])):
+def _shard(shard: Any) -> bool:
+    if not (isinstance(shard, dict) and isinstance(shard.get("name"), str) and _inside(shard["name"])):
         return False
-    return _whole(found.get("images")) and _whole(found.get("bytes"))
+    return _whole(shard.get("images")) and _whole(shard.get("bytes"))
 
 
-def _map(found: Record, wide: int) -> bool:
-    channels, source = found.get("channels"), found.get("source")
+def _map(entry: Record, wide: int) -> bool:
+    channels, source = entry.get("channels"), entry.get("source")
     if not (isinstance(channels, list) and channels and all(isinstance(c, str) for c in channels)):
         return False
     if not (isinstance(source, list) and all(_whole(c) and c < wide for c in source)):
         return False
-    rows = (found.get("scale"), found.get("shift"))
+    rows = (entry.get("scale"), entry.get("shift"))
     if not all(isinstance(row, list) and all(map(_finite, row)) for row in rows):
         return False
-    if not len(channels) == len(source) == len(found["scale"]) == len(found["shift"]):
+    if not len(channels) == len(source) == len(entry["scale"]) == len(entry["shift"]):
         return False
-    restore = found.get("restore")
+    restore = entry.get("restore")
     return restore is None or (isinstance(restore, dict) and all(_finite(restore.get(k)) for k in ("scale", "shift")))
 
 
