@@ -63,7 +63,7 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     elif kind in "iu" and size <= 4:
         dtype = np.dtype("f8")
     else:
-        raise InputError("unsupported", f"samples of type {array.dtype} cannot be held exactly")
+        raise InputError("unsupported", f"samples of type {array.dtype} cannot be represented exactly")
     return np.ascontiguousarray(array, dtype=dtype)
 
 

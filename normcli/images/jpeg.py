@@ -19,7 +19,7 @@ except ImportError:  # no wheel for this machine: Pillow gives the same bits
     simplejpeg = None
 
 _LARGEST_KEPT = 64 << 20
-_mine = threading.local()
+_thread = threading.local()
 
 
 class Header(NamedTuple):
@@ -107,37 +107,37 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
         InputError: too large.
         Exception: damaged beyond what Pillow decodes too.
     """
-    found = header(data)
-    if found is None or simplejpeg is None or found.components not in (1, 3) or found.precision != 8:
+    markers = header(data)
+    if markers is None or simplejpeg is None or markers.components not in (1, 3) or markers.precision != 8:
         return None
-    check_size(found.width, found.height, reading)
+    check_size(markers.width, markers.height, reading)
     try:
         pixels = simplejpeg.decode_jpeg(
             data,
-            "GRAY" if found.components == 1 else "RGB",
-            buffer=_buffer(found.width * found.height * found.components),
+            "GRAY" if markers.components == 1 else "RGB",
+            buffer=_buffer(markers.width * markers.height * markers.components),
         )
     except ValueError:  # libjpeg warned: Pillow refuses a file that ends early and decodes other damage
         decoded = pillow.decode(data, reading)
         decoded.notes.append("damaged")
         return decoded
     notes = []
-    if found.exif:
+    if markers.exif:
         notes.append("exif")
-        if found.orientation != 1:
+        if markers.orientation != 1:
             notes.append("rotated")
-    if found.icc:
+    if markers.icc:
         notes.append("icc")
-    if found.pictures:
+    if markers.pictures:
         notes.append("multi-frame")
-    mode = "L" if found.components == 1 else "RGB"
-    return Decoded(pixels, "JPEG", mode, 8, notes=notes, orientation=found.orientation)
+    mode = "L" if markers.components == 1 else "RGB"
+    return Decoded(pixels, "JPEG", mode, 8, notes=notes, orientation=markers.orientation)
 
 
 def _buffer(size: int) -> np.ndarray[Any, Any]:
     if size > _LARGEST_KEPT:
         return np.empty(size, np.uint8)
-    mine: np.ndarray[Any, Any] | None = getattr(_mine, "buffer", None)
-    if mine is None or mine.size < size:
-        mine = _mine.buffer = np.empty(max(size, 1 << 20), np.uint8)
-    return mine
+    buffer: np.ndarray[Any, Any] | None = getattr(_thread, "buffer", None)
+    if buffer is None or buffer.size < size:
+        buffer = _thread.buffer = np.empty(max(size, 1 << 20), np.uint8)
+    return buffer

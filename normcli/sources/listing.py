@@ -45,17 +45,17 @@ def _read(named: list[str], listing: InputOptions, files: Iterable[str], shard: 
         for source in itertools.chain(named, files):
             yield from read_one(source, listing)
         return
-    mine, of = shard[0] - 1, shard[1]
+    part, of = shard[0] - 1, shard[1]
     shards = [source for source in named if container(source)]
     # enough containers for all: each is read by one job only. Otherwise every job lists them all
     owner = {source: i % of for i, source in enumerate(dict.fromkeys(shards))} if len(shards) >= of else {}
     turn = itertools.cycle(range(of))
     for source in itertools.chain(named, files):
         if source in owner:
-            if owner[source] == mine:
+            if owner[source] == part:
                 yield from read_one(source, listing)
         else:
-            yield from (item for item in read_one(source, listing) if next(turn) == mine)
+            yield from (item for item in read_one(source, listing) if next(turn) == part)
 
 
 def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:

@@ -35,13 +35,13 @@ class ArraySlice(NamedTuple):
     shape: tuple[int, ...]
     channels_first: bool
     stamp: FileStamp | None = None
-    held: bytes | bytearray | None = None
+    content: bytes | bytearray | None = None
 
     def __call__(self) -> Any:
         import numpy as np
 
         dtype = np.dtype(self.dtype)
-        data: bytes | bytearray | None = self.held
+        data: bytes | bytearray | None = self.content
         if data is None:
             data = read_at(self.path, self.offset, prod(self.shape) * dtype.itemsize, self.stamp)
         image = np.frombuffer(data, dtype).reshape(self.shape)
@@ -50,11 +50,11 @@ class ArraySlice(NamedTuple):
     @property
     def memory_bytes(self) -> int:
         """Return how much memory the loader itself takes."""
-        return 0 if self.held is None else len(self.held)
+        return 0 if self.content is None else len(self.content)
 
     def fingerprint(self) -> str:
         """Return what changes with the image: the file's stamp and the offset, or a checksum of the bytes."""
-        return f"{self.stamp}:{self.offset}" if self.held is None else str(zlib.crc32(self.held))
+        return f"{self.stamp}:{self.offset}" if self.content is None else str(zlib.crc32(self.content))
 
 
 class ArrayMember(NamedTuple):
@@ -74,12 +74,12 @@ class ArrayMember(NamedTuple):
         if layout.startswith("n"):
             raise InputError("layout", f"an array of shape {array.shape}: a member holds one image, not a stack")
         size = prod(array.shape) * itemsize(array.dtype)
-        held = data[array.start : array.start + size]
-        if len(held) < size:
-            raise InputError("truncated", f"{len(held)} of {size} bytes: the array is cut short")
+        values = data[array.start : array.start + size]
+        if len(values) < size:
+            raise InputError("truncated", f"{len(values)} of {size} bytes: the array is cut short")
         if not size:
             raise InputError("empty", f"an array of shape {array.shape} holds no pixels")
-        return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, held)()
+        return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, values)()
 
     def _axes(self, shape: tuple[int, ...]) -> str:
         """Return the layout: a member holds one image, so three axes leave less to guess than those of a file."""
@@ -125,9 +125,9 @@ def read(source: str, listing: InputOptions, options: NpyOptions, *, names_only:
             return
         array = parse_npy_header(reader.at(0, MAX_HEADER))
         layout = resolve_layout(source, array, options.layout)
-        whole = prod(array.shape) * itemsize(array.dtype)
-        if array.start + whole > reader.size:
-            raise InputError("truncated", f"{reader.size - array.start} of {whole} bytes: the array is cut short")
+        total = prod(array.shape) * itemsize(array.dtype)
+        if array.start + total > reader.size:
+            raise InputError("truncated", f"{reader.size - array.start} of {total} bytes: the array is cut short")
         yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, listing.file_limit)
 
 
@@ -161,8 +161,8 @@ def slice_images(
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
         offset = array.start + i * size
-        held = read_bytes(offset, size)
-        load = ArraySlice(source, offset, array.dtype, shape, first, stamp, held)
+        content = read_bytes(offset, size)
+        load = ArraySlice(source, offset, array.dtype, shape, first, stamp, content)
         yield Item(key, load, None if labels is None else str(labels[i]))
 
 

@@ -56,8 +56,8 @@ def source(path: str, **open_options: str) -> Source:
 def options_class(kind: str) -> type[Options]:
     """Return the dataclass of a container's open options; an empty one for a container that has none."""
     module = importlib.import_module(f"normcli.sources.{kind}")
-    found: type[Options] = getattr(module, "OPEN_OPTIONS", Options)
-    return found
+    options: type[Options] = getattr(module, "OPEN_OPTIONS", Options)
+    return options
 
 
 def open_options(kind: str, pairs: Pairs) -> Options:
