@@ -101,7 +101,7 @@ def saved(pair: tuple[Summary, Summary], tmp_path: Path) -> Path:
 def test_the_gate(saved: Path, run: Run) -> None:
     assert run("diff", "a.json", "a.json", "--max-shift", 0).returncode == 0
     done = run("diff", "a.json", "b.json", "--max-shift", 0.01)
-    assert done.returncode == 1 and b"more than --max-shift 0.01" in done.stderr
+    assert done.returncode == 1 and b"exceeds --max-shift 0.01" in done.stderr
     assert run("diff", "a.json", "b.json", "--max-shift", 0.5).returncode == 0
     done = run("diff", "a.json", "b.json", "--max-shift", 0.01, "--json")
     found = json.loads(done.stdout)

@@ -108,7 +108,7 @@ def test_the_command_says_how_many_it_read(pictures: Path, run: Run) -> None:
     done = run("stats", pictures, "--margin", "0.2")
     assert done.returncode in (0, 3)
     assert b"estimate from" in done.stdout
-    assert b"x fewer: an estimate, mean +- " in done.stderr
+    assert b"joint 99% intervals: mean +- " in done.stderr
 
 
 def populations(rng: np.random.Generator) -> dict[str, Rows]:

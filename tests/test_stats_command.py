@@ -51,7 +51,7 @@ class TestResult:
         assert done.returncode == 0
         assert done.stdout.startswith(b"12 images; ")
         assert b"\x1b" not in done.stdout + done.stderr and b"mean of image stds" in done.stdout
-        assert b"4 images in gray count as R=G=B" in done.stderr
+        assert b"4 grayscale images counted as RGB" in done.stderr
 
     def test_json_is_the_file(self, run: Run, folder: Path, tmp_path: Path) -> None:
         done = run("stats", folder, "--json", "-o", "s.json")

@@ -113,7 +113,7 @@ def _lines(
             row += [f"{std[c].value:.6g}", _six(result.std[c]), f"{result.ratio[c]:.4f}"]
         rows.append(row)
     yield from tables.aligned(rows)
-    yield "these pixels, once normalized by the constants given:"
+    yield "your images after normalizing with these constants:"
     yield from tables.aligned(
         [["", *names]] + [[key, *map(_four, values)] for key, values in result.normalized.items()]
     )
@@ -128,7 +128,7 @@ def _verdict(result: "CheckResult", tolerance: float) -> str:
     off = "" if result.distance is None else f"distance {result.distance:.4f}"
     if result.verdict == "none":
         nearest = f"; the nearest hypothesis is at {off}" if off else ""
-        return f"no match: no convention, range or order of these images gives these constants{nearest}"
+        return f"no match: not the mean and std of your images in any convention, range or order{nearest}"
     families = list(dict.fromkeys(FAMILIES[name] for name in result.conventions))
     one = [name.replace("_", " ") for name in result.conventions]
     detail = f" ({' or '.join(one)})" if len(families) == 1 else ""
@@ -140,8 +140,8 @@ def _verdict(result: "CheckResult", tolerance: float) -> str:
     if result.verdict == "match":
         return f"match: {what}; equal to the digits given"
     if result.verdict == "uncertain":
-        return f"close, but which is uncertain: {what}; {off}"
-    return f"close: {what}, but not exactly these images; {off} (tolerance {tolerance:g})"
+        return f"close to your data, but the convention is uncertain: {what}; {off}"
+    return f"close to your data ({result.distance:.3f} std off, tolerance {tolerance:g}): {what}"
 
 
 def _six(value: float) -> str:

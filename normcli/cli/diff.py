@@ -52,8 +52,8 @@ def diff(
     else:
         messages.write("".join(line + "\n" for line in lines_of(difference)))
     if max_shift is not None and difference.exceeds(max_shift):
-        distance = "from a constant channel" if difference.distance is None else f"by {difference.distance:.4g}"
-        messages.say(f"normcli diff: means moved {distance}, more than --max-shift {max_shift:g}")
+        distance = "from a constant channel" if difference.distance is None else f"{difference.distance:.4g}"
+        messages.say(f"normcli diff: drift {distance} exceeds --max-shift {max_shift:g}")
         return 1
     return 0
 

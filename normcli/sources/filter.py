@@ -32,7 +32,7 @@ class PathFilter:
         """Return reason and message for a path that is not selected; None for one that is."""
         if self._include is None:
             if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
-                return "not-an-image-name", "its suffix is not an image's (--include takes it)"
+                return "not-an-image-name", "not an image extension (use --include to read it)"
         elif self._include(path) is None:
             return "not-included", "matches no --include"
         if self.excluded(path):

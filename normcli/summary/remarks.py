@@ -45,7 +45,7 @@ def _warnings(summary: Summary) -> list[str]:
             "whose hidden color counts (--alpha weight, --alpha composite:white)"
         )
     if composition.get("not_finite_pixels"):
-        out.append(f"{composition['not_finite_pixels']} pixels with NaN or infinity ignored")
+        out.append(f"{composition['not_finite_pixels']:,} pixels with NaN or infinity ignored")
     largest = max((v for v in summary.max if v is not None), default=0.0)
     if summary.max_value == 65535 and "16" in composition["depth"] and 0 < largest <= 4095 / 65535:
         out.append("16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)")
@@ -70,33 +70,33 @@ def _notes(summary: Summary) -> list[str]:
     if summary.max_value is None:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
-        out.append(f"{_images(count('gray'))} in gray count as R=G=B")
+        out.append(f"{_images(count('gray'), 'grayscale')} counted as RGB (R = G = B)")
     if count("ignored_pixels"):
-        out.append(f"{count('ignored_pixels')} pixels ignored (--mask-dir, --ignore-value)")
+        out.append(f"{count('ignored_pixels'):,} pixels ignored (--mask-dir, --ignore-value)")
     if count("alpha") and summary.settings.get("alpha") == "drop":
         out.append(f"{_images(count('alpha'))} with an alpha channel, which is dropped")
     if count("cmyk"):
-        out.append(f"{_images(count('cmyk'))} in CMYK converted to RGB as Pillow does")
+        out.append(f"{_images(count('cmyk'), 'CMYK')} converted to RGB (Pillow's conversion)")
     if count("multi_frame"):
-        out.append(f"{_images(count('multi_frame'))} with several frames: the first is used")
+        out.append(f"{_images(count('multi_frame'), 'multi-frame')}: only the first frame used")
     if count("icc"):
         out.append(f"{_images(count('icc'))} with an ICC profile, which is ignored")
     if summary.skipped:
-        out.append(f"{_inputs(summary.skipped)} skipped: {reasons(summary.skips)}")
+        out.append(f"skipped {_inputs(summary.skipped)}: {reasons(summary.skips)}")
     return out
 
 
 def _describe_sample(sample: dict[str, Any]) -> str:
     if sample["read"] == sample["of"]:
-        return f"all {_images(sample['of'])} were read: exact, no estimate"
-    read = f"read {sample['read']} of {_images(sample['of'])}, {sample['of'] / max(1, sample['read']):.1f}x fewer"
+        return f"all {_images(sample['of'])} read: exact, not an estimate"
+    read = f"estimated from {sample['read']:,} of {_images(sample['of'])}"
     if not sample["mean_interval"]:
         return f"{read}: too few for an interval"
     widths = (
         f"{name} +- {' '.join(f'{(high - low) / 2:.2g}' for low, high in sample[f'{name}_interval'])}"
         for name in ("mean", "std")
     )
-    return f"{read}: an estimate, {', '.join(widths)}, all at once with {sample['confidence']:.4g} confidence"
+    return f"{read}; joint {100 * sample['confidence']:.4g}% intervals: {', '.join(widths)}"
 
 
 def reasons(counts: dict[str, int]) -> str:
@@ -105,12 +105,12 @@ def reasons(counts: dict[str, int]) -> str:
     >>> reasons({"truncated": 2, "empty": 1})
     '2 truncated, 1 empty'
     """
-    return ", ".join(f"{count} {reason}" for reason, count in counts.items())
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
-def _images(count: int) -> str:
-    return f"{count} image" if count == 1 else f"{count} images"
+def _images(count: int, kind: str = "") -> str:
+    return f"{count:,} {kind}{' ' * bool(kind)}image{'s' * (count != 1)}"
 
 
 def _inputs(count: int) -> str:
-    return f"{count} input" if count == 1 else f"{count} inputs"
+    return f"{count:,} input{'s' * (count != 1)}"
