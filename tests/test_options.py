@@ -14,7 +14,7 @@ import typer
 import normcli
 from normcli.cli.main import COMMANDS
 from normcli.errors import UsageError
-from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions
+from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.field import Options, choices_of, info_of
 from normcli.options.stats import StatsOptions
 from tests.support.command import Run
@@ -23,13 +23,18 @@ TWINS: dict[str, type[Options]] = {
     "stats": StatsOptions,
     "apply": ApplyOptions,
     "restore": RestoreOptions,
-    "verify": VerifyOptions,
+    "verify": VerifyStatisticsOptions,  # the command does both
 }
-IN_PYTHON = {**TWINS, "transform": TransformOptions}
+IN_PYTHON = {
+    **TWINS,
+    "verify": VerifyOptions,
+    "verify_statistics": VerifyStatisticsOptions,
+    "transform": TransformOptions,
+}
 # what only the command line has: paths, lists, printing, loudness
 ONLY_COMMANDS = {
     *("quiet", "progress", "verbose", "log_file", "debug", "help"),
-    *("files_from", "null", "failures", "per_image", "json", "format", "report", "output", "convention"),
+    *("files_from", "null", "failures", "per_image", "json", "format", "digits", "report", "output", "convention"),
 }
 
 
@@ -85,7 +90,7 @@ def test_options_stay_few(name: str) -> None:
 @pytest.mark.parametrize("name", IN_PYTHON)
 def test_choices_are_checked_in_python_too(name: str, tmp_path: Path) -> None:
     for option in choices_of(IN_PYTHON[name]):
-        arguments = [tmp_path, tmp_path][: {"apply": 2, "restore": 2}.get(name, 1)]
+        arguments = [tmp_path, tmp_path][: {"apply": 2, "restore": 2, "verify_statistics": 2}.get(name, 1)]
         with pytest.raises(UsageError, match=f"`{option}`: must be one of"):
             getattr(normcli, name)(*arguments, **{option: "nonsense"})
 
