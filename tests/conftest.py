@@ -27,7 +27,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what would have to be here for the skipped tests to run, one line each; pytest's -rs has one a place."""
     skipped = terminalreporter.stats.get("skipped", [])
     counts = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
-    for reason, count in sorted(counts.items()):
+    for reason, count in needs.merged(counts).items():
         terminalreporter.line(f"skipped {count}: {reason}")
 
 

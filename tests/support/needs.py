@@ -5,8 +5,10 @@
 
 import importlib
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ INSTALL = {
     **dict.fromkeys(("fsspec", "aiohttp"), 'pip install "normcli[remote]"'),
     **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
     **dict.fromkeys(PEERS, "pip install opencv-python-headless albumentations torchvision keras timm"),
+    "mypy": "pip install mypy",
     "pyarrow": 'pip install "normcli[parquet]"',
     "distributed": 'pip install "normcli[dask]"',
     "zstandard": 'pip install "normcli[zst]"',
@@ -35,6 +38,20 @@ INSTALL = {
 PROGRAMS = "apt install imagemagick libvips-tools groff chromium"
 DATA = "the photographs of ../shared/data beside this checkout"
 USER = "a user other than root"
+_EXTRA = r'pip install "normcli\[(\w+)\]"'
+
+
+def merged(counts: Mapping[str, int]) -> dict[str, int]:
+    """Merge what is installed by an extra of normcli into one command.
+
+    >>> merged({'pip install "normcli[zst]"': 2, "a user other than root": 1, 'pip install "normcli[dask]"': 3})
+    {'a user other than root': 1, 'pip install "normcli[dask,zst]"': 5}
+    """
+    extras = {m[1]: count for reason, count in counts.items() if (m := re.fullmatch(_EXTRA, reason))}
+    others = {reason: count for reason, count in sorted(counts.items()) if not re.fullmatch(_EXTRA, reason)}
+    if not extras:
+        return others
+    return {**others, f'pip install "normcli[{",".join(sorted(extras))}]"': sum(extras.values())}
 
 
 def skip(what: str) -> Any:
