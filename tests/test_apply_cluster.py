@@ -80,7 +80,7 @@ def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp
         if seen > 70:
             raise KeyboardInterrupt
 
-    there = {"engine": f"dask:{cluster.scheduler_address}"}
+    there: dict[str, Any] = {"engine": f"dask:{cluster.scheduler_address}"}
     with pytest.raises(KeyboardInterrupt):
         normcli.apply(many, tmp_path / "out", on_progress=stop, **there, **settings)
     shutil.copytree(tmp_path / "out", tmp_path / "twin")

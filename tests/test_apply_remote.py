@@ -73,7 +73,7 @@ def test_a_table_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("to", ["npy", "stack", "tar", "parquet"])
-def test_a_server_that_falls_silent(to: str, server: Any, folder: Path, tmp_path: Path, run: Run) -> None:
+def test_a_server_that_falls_silent(to: Any, server: Any, folder: Path, tmp_path: Path, run: Run) -> None:
     if to == "parquet":
         needs.module("pyarrow")
     url, handler = server

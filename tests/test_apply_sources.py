@@ -161,12 +161,12 @@ def test_npz_and_idx(tmp_path: Path) -> None:
 
 def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came by in a stream is held until it is mapped: by bytes, not by the number of images."""
-    from normcli.runs import batches, tasks
+    from normcli.runs import batches, map_batch, tasks
 
     monkeypatch.setattr(batches, "_LARGEST_HELD", 1)
     (tmp_path / "packed").mkdir()
     sizes = []
-    true = tasks.map_batch
+    true = map_batch.map_batch
 
     def counted(work: Any, batch: list[Any]) -> Any:
         sizes.append(len(batch))
@@ -180,7 +180,7 @@ def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("to", ["npy", "tar"])
 @pytest.mark.parametrize(("kind", "scheme", "most"), [("tar.gz", "contrast", 2), ("tar.gz", "unit", 2)])
 def test_a_compressed_tar_is_read_once_per_pass(
-    kind: str, scheme: str, most: int, to: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, scheme: str, most: int, to: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Statistics and map; where mean and std are given, the names and the map."""
     (tmp_path / "packed").mkdir()

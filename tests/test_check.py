@@ -4,9 +4,10 @@ import itertools
 import json
 import random
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_constants_of_other_images_do_not_match(summary: Summary) -> None:
         assert check(summary, written(mean, 4), written([0.05, 0.06, 0.05], 4)).verdict == "none"
 
 
-MISTAKES = {
+MISTAKES: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "exchanged": lambda m, s: (s, m),
     "variance": lambda m, s: (m, [v * v for v in s]),
     "mean is in 0-255, std in 0-1": lambda m, s: ([255 * v for v in m], s),
@@ -168,7 +169,8 @@ def test_what_cannot_be_is_refused(mean: list[float], std: list[float], words: s
 
 
 def test_a_constant_channel_does_not_break_it(summary: Summary) -> None:
-    flat = {name: {"mean": [0.5] * 3, "std": [0.0] * 3} for name in CONVENTIONS}
+    gray: dict[str, list[float] | None] = {"mean": [0.5] * 3, "std": [0.0] * 3}
+    flat = dict.fromkeys(CONVENTIONS, gray)
     still = replace(summary, mean=[0.5] * 3, std=[0.0] * 3, conventions=flat)
     assert check(still, written([0.5] * 3, 3), written([0.2] * 3, 3)).verdict == "none"
     assert check(still, written([0.4] * 3, 3)).distance is None
@@ -270,7 +272,9 @@ def test_the_advice_says_whether_to_use_them(summary: Summary) -> None:
     pooled = written(summary.mean, 6), written(summary.std, 6)
     assert check(summary, *pooled).advice == "use them"
     per_image = summary.conventions["mean_of_image_stds"]
-    assert "only with weights that were trained with them" in check(summary, per_image["mean"], per_image["std"]).advice
+    mean, std = per_image["mean"], per_image["std"]
+    assert mean is not None and std is not None
+    assert "only with weights that were trained with them" in check(summary, mean, std).advice
     assert check(summary, pooled[1], pooled[0]).advice.startswith("correct them; for a new model use mean ")
     other = check(summary, [0.9] * 3, [0.5] * 3)
     assert other.verdict == "none" and f"{summary.mean[0]:.4g}" in other.advice

@@ -94,6 +94,7 @@ def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path) -> None:
     def interrupt() -> None:
         while not (tmp_path / "begun").exists():
             time.sleep(0.01)
+        assert main is not None
         signal.pthread_kill(main, signal.SIGINT)
 
     main = threading.main_thread().ident
@@ -125,8 +126,8 @@ def test_a_sample_and_a_checkpoint_on_the_cluster(
 ) -> None:
     address = cluster.scheduler_address
     for options in ({"margin": 0.1}, {"sample": "30"}):
-        there = normcli.stats(many, engine=f"dask:{address}", **options)  # type: ignore[arg-type]
-        assert there.to_json() == normcli.stats(many, **options).to_json()  # type: ignore[arg-type]
+        there = normcli.stats(many, engine=f"dask:{address}", **options)
+        assert there.to_json() == normcli.stats(many, **options).to_json()
     monkeypatch.setattr(StatsCheckpoint, "remove", StatsCheckpoint.close)
     kept = normcli.stats(many, engine=f"dask:{address}", output=tmp_path / "s.json", resume=True)
     assert kept.to_json() == normcli.stats(many, output=tmp_path / "s.json", resume=True).to_json()

@@ -52,7 +52,8 @@ def test_wasserstein_is_the_average_move_in_rank_order() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
         p, q = (np.sort(rng.integers(0, 256, 300)) / 255 for _ in range(2))
-        levels = [[(float(v), int(n)) for v, n in zip(*np.unique(x, return_counts=True), strict=True)] for x in (p, q)]
+        counts = (zip(*np.unique(x, return_counts=True), strict=True) for x in (p, q))
+        levels = [[(float(v), float(n)) for v, n in pairs] for pairs in counts]
         assert wasserstein(*levels) == pytest.approx(np.abs(p - q).mean(), abs=1e-12)
 
 

@@ -70,7 +70,7 @@ def test_random_changes_many_times_over(mixed: Path, tmp_path: Path) -> None:
             elif what == 2:
                 one.rename(one.with_name(f"moved{number}{one.suffix}"))
             elif what == 3:
-                dtype = rng.choice([np.uint8, np.uint16])
+                dtype: Any = rng.choice([np.uint8, np.uint16])
                 grown = photograph(rng.randint(4, 40), 30, 1, seed=number).astype(dtype) * (
                     256 ** dtype().itemsize // 256
                 )
@@ -255,7 +255,12 @@ def test_ten_thousand_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (root / f"{i // 1000}" / f"{i:05d}.png").unlink()
     reads: list[str] = []
     read = files.read
-    monkeypatch.setattr(files, "read", lambda path, **o: reads.append(str(path)) or read(path, **o))
+
+    def counted(path: Any, **options: Any) -> bytes:
+        reads.append(str(path))
+        return read(path, **options)
+
+    monkeypatch.setattr(files, "read", counted)
     changes: list[Changes] = []
     summary = normcli.stats(root, output=place, incremental=True, on_update=changes.append)
     assert changes == [Changes(9980, 0, 0, 20, 0)]

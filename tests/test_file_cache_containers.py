@@ -2,6 +2,7 @@
 
 import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
     sources = [str(mixed / "dog"), str(archive), str(out / "stack.npy"), str(out / "none.tar")]
     normcli.stats(sources, output=place, incremental=True)
     found: list[Changes] = []
-    for change in (lambda: None, archive.unlink, lambda: (out / "none.tar").unlink()):
+    steps: list[Callable[[], None]] = [lambda: None, archive.unlink, (out / "none.tar").unlink]
+    for change in steps:
         change()
         again = normcli.stats(sources, output=place, incremental=True, on_update=found.append)
         assert again.to_json() == normcli.stats(sources).to_json()

@@ -140,7 +140,7 @@ class TestAlpha:
         image = read(encoded(self.rgba), alpha="weight")
         assert image.weights is not None
         np.testing.assert_array_equal(image.weights, self.alpha)
-        assert refusal(encoded(self.rgba * np.uint8([1, 1, 1, 0])), alpha="weight") == "transparent"
+        assert refusal(encoded(self.rgba * np.array([1, 1, 1, 0], np.uint8)), alpha="weight") == "transparent"
 
     def test_composite_rounds_to_nearest(self) -> None:
         pixels = read(encoded(self.rgba), alpha="composite:#102030").pixels

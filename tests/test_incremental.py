@@ -183,18 +183,6 @@ def rewrite(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
             )
 
 
-LIES: dict[str, Callable[[dict[str, Any]], None]] = {
-    "counts of another": lambda row: row.update(counts=to_bytes(_one())),
-    "no counts": lambda row: row["facts"].update(counted=False),
-    "not deflated": lambda row: row.update(counts=b"\xa7"),
-    "a bomb": lambda row: row.update(counts=_bomb()),
-    "a bomb as container": lambda row: (row.update(counts=_bomb()), row["facts"].update(inputs=3)),
-    "a list as facts": lambda row: row.update(facts="[1]"),
-    "a number as failure": lambda row: row["facts"].update(failures=[1]),
-    "kinds": lambda row: row["facts"].update(kinds=[3]),
-}
-
-
 def _one() -> Tally:
     tally = Tally()
     tally.count(photograph(200, 200, 3, seed=99), data=b"other")
@@ -204,6 +192,18 @@ def _one() -> Tally:
 @cache
 def _bomb() -> bytes:
     return zlib.compress(bytes(50_000_000))
+
+
+LIES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "counts of another": lambda row: row.update(counts=to_bytes(_one())),
+    "no counts": lambda row: row["facts"].update(counted=False),
+    "not deflated": lambda row: row.update(counts=b"\xa7"),
+    "a bomb": lambda row: row.update(counts=_bomb()),
+    "a bomb as container": lambda row: [row.update(counts=_bomb()), row["facts"].update(inputs=3)],
+    "a list as facts": lambda row: row.update(facts="[1]"),
+    "a number as failure": lambda row: row["facts"].update(failures=[1]),
+    "kinds": lambda row: row["facts"].update(kinds=[3]),
+}
 
 
 @pytest.mark.parametrize("lie", LIES)

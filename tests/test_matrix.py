@@ -3,6 +3,8 @@
 `python -m tests.support.matrix check` prints what differs; `store` is for a change on purpose, which CHANGELOG names.
 """
 
+from typing import Any
+
 import pytest
 
 from tests.support import matrix
@@ -27,7 +29,7 @@ def test_every_cell_writes_what_is_stored() -> None:
 
 
 def test_a_difference_is_reported() -> None:
-    stored = {"a": {"exit": [0], "out": "1"}, "b": {"exit": [0]}}
+    stored: dict[str, dict[str, Any]] = {"a": {"exit": [0], "out": "1"}, "b": {"exit": [0]}}
     assert matrix.differences({"a": {"exit": [0], "out": "2"}}, stored) == ["a: out: stored 1, now 2"]
     assert matrix.differences({"c": {"exit": [0]}}, stored) == ["c: exit: stored None, now [0]"]
     assert matrix.differences(stored, stored) == []

@@ -69,10 +69,10 @@ def mutated(seed: bytes, rng: random.Random) -> bytes:
             return joined([(b"IHDR", bytes(header)), *parts[1:]])
         case 3:  # one more chunk, of any length, anywhere
             kind = rng.choice([*png._HARMLESS, b"tRNS", b"PLTE", b"eXIf", b"acTL", b"IDAT", b"IEND", b"IHDR", b"abCd"])
-            content = bytes(rng.randrange(256) for _ in range(rng.choice([0, 1, 2, 3, 4, 6, 7, 9, 13, 32])))
+            data = bytes(rng.randrange(256) for _ in range(rng.choice([0, 1, 2, 3, 4, 6, 7, 9, 13, 32])))
             texts = [b"Software\0x", b"exif\0II*\0", b"transparency\0\1", b"Comment\0\xff", b"Comment"]
-            kind, content = rng.choice([(kind, content), (b"tEXt", rng.choice(texts))])
-            parts.insert(rng.randrange(len(parts) + 1), (kind, content))
+            pair: tuple[bytes, bytes] = rng.choice([(kind, data), (b"tEXt", rng.choice(texts))])
+            parts.insert(rng.randrange(len(parts) + 1), pair)
             return joined(parts)
         case 4:
             flipped = bytearray(seed)

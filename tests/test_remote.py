@@ -162,7 +162,12 @@ def test_an_update_from_s3_reads_what_changed(
     normcli.stats(sources, output=place, incremental=True)
     reads: list[str] = []
     read = remote.read
-    monkeypatch.setattr(remote, "read", lambda path, limit: reads.append(path) or read(path, limit))
+
+    def counted(path: str, limit: int | None) -> bytes:
+        reads.append(path)
+        return read(path, limit)
+
+    monkeypatch.setattr(remote, "read", counted)
     told: list[Any] = []
     normcli.stats(sources, output=place, incremental=True, on_update=told.append)
     assert (reads, told[0].kept) == ([], 13)

@@ -104,7 +104,7 @@ def test_extremes_do_not_depend_on_engine_or_batches(tmp_path: Path) -> None:
     records: list[dict[str, list[float]]] = []
     for engine, workers in (("serial", 1), ("threads", 3), ("processes", 2)):
         summary = stats(tmp_path, engine=engine, workers=workers, on_gallery=galleries.append)
-    stats(tmp_path, on_image=records.append)  # type: ignore[arg-type]
+    stats(tmp_path, on_image=records.append)
     assert galleries[0] == galleries[1] == galleries[2]
     far = {
         str(r["path"]): sum(((m - c) / s) ** 2 for m, c, s in zip(r["mean"], summary.mean, summary.std, strict=True))

@@ -67,7 +67,7 @@ def test_what_is_wrong_in_listing_is_told_whatever_is_sampled(pictures: Path, tm
     whole = (tmp_path / "a.tar").read_bytes()
     (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
     for options in ({"sample": "3"}, {"margin": 0.3}):
-        summary = normcli.stats(tmp_path / "a.tar", **options)  # type: ignore[arg-type]
+        summary = normcli.stats(tmp_path / "a.tar", **options)
         assert summary.failures.get("truncated", 0) >= 1
 
 

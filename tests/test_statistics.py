@@ -79,8 +79,9 @@ class TestExact:
             if expected[name] is None or None in expected[name]:
                 assert summary.conventions[name]["std"] is None
             else:
-                np.testing.assert_allclose(summary.conventions[name]["std"], expected[name], atol=1e-12)
-                np.testing.assert_allclose(summary.conventions[name]["mean"], expected["image_mean"], atol=1e-12)
+                std, mean = (np.array(summary.conventions[name][what]) for what in ("std", "mean"))
+                np.testing.assert_allclose(std, expected[name], atol=1e-12)
+                np.testing.assert_allclose(mean, expected["image_mean"], atol=1e-12)
 
     @given(st.lists(arrays.arrays(np.uint16, shapes), min_size=1, max_size=5))
     @settings(max_examples=40, deadline=None)
@@ -154,8 +155,8 @@ class TestExact:
         assert math.isclose(summary_of([picture]).std[0], exact / 2**10, rel_tol=1e-6)
         wide = picture.astype(np.float64) + np.random.default_rng(2).uniform(-1e-3, 1e-3, picture.shape)
         fractions = [Fraction(v) for v in wide.ravel().tolist()]
-        mean = sum(fractions) / len(fractions)
-        exact = reference.root(sum((v - mean) ** 2 for v in fractions) / len(fractions))
+        mean = sum(fractions, Fraction()) / len(fractions)
+        exact = reference.root(sum(((v - mean) ** 2 for v in fractions), Fraction()) / len(fractions))
         assert summary_of([wide]).std[0] == exact
 
     @given(arrays.arrays(np.float64, (3, 3, 1), elements=st.floats(-1e140, 1e140)))
@@ -369,8 +370,9 @@ class TestFile:
         tally.count(photograph(), group="a")
         good = Summary.of(tally, SETTINGS, {}).to_dict()
         refused = 0
+        values: tuple[Any, ...] = (None, "x", -1, 0, 70000, 1.5, [], {}, [1], "1" * 40)
         for path in places(good["state"]):
-            for value in (None, "x", -1, 0, 70000, 1.5, [], {}, [1], "1" * 40):
+            for value in values:
                 document = json.loads(json.dumps(good))
                 inside = document["state"]
                 for step in path[:-1]:

@@ -82,7 +82,7 @@ class TestSchema:
 
     def test_the_reader_accepts_nothing_that_the_schema_does_not(self) -> None:
         document = json.loads(mixed_summary().to_json())
-        values = (
+        values: tuple[Any, ...] = (
             None,
             "x",
             "",

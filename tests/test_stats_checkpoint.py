@@ -244,7 +244,8 @@ def test_two_runs_never_write_one_checkpoint(folder: Path, tmp_path: Path) -> No
 def test_an_existing_output_is_not_overwritten_from_python(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "a.json"
     output.write_text("somebody's")
-    for options in ({}, {"resume": True}, {"incremental": True}):
+    cases: list[dict[str, Any]] = [{}, {"resume": True}, {"incremental": True}]
+    for options in cases:
         with pytest.raises(UsageError, match="exists"):
             normcli.stats(folder, output=output, **options)
         assert output.read_text() == "somebody's"

@@ -311,7 +311,7 @@ class TestCitizen:
         command += ["--progress", "always", "--engine", engine]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
         assert process.stderr is not None
-        while not re.search(rb"[1-9][0-9]* img \[", process.stderr.read1()):  # some are done: it is at work
+        while not re.search(rb"[1-9][0-9]* img \[", os.read(process.stderr.fileno(), 65536)):
             pass
         workers = children(process.pid)
         assert engine == "threads" or workers
@@ -329,7 +329,7 @@ class TestCitizen:
         command += ["--progress", "always", "--engine", "processes"]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=ROOT)
         assert process.stderr is not None
-        while not re.search(rb"[1-9][0-9]* img \[", process.stderr.read1()):
+        while not re.search(rb"[1-9][0-9]* img \[", os.read(process.stderr.fileno(), 65536)):
             pass
         workers = children(process.pid)
         process.kill()

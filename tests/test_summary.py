@@ -100,7 +100,7 @@ def test_histograms_count_every_pixel() -> None:
     assert counts.sum() == 64 and (edges[0], edges[-1]) == (-3, 5)
     for channel, bins in (("X", 4), (3, 4), (-1, 4), (0, 0)):
         with pytest.raises(UsageError):
-            summary.histogram(channel, bins)  # type: ignore[arg-type]
+            summary.histogram(channel, bins)
 
 
 class Axes:

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -54,7 +54,7 @@ def merged(counts: Mapping[str, int]) -> dict[str, int]:
     return {**others, f'pip install "normcli[{",".join(sorted(extras))}]"': sum(extras.values())}
 
 
-def skip(what: str) -> Any:
+def skip(what: str) -> NoReturn:
     """Skip the test, or the module that is being imported."""
     pytest.skip(what, allow_module_level=True)
 
@@ -75,7 +75,7 @@ def modules(*names: str) -> None:
 
 def program(*names: str) -> str:
     """Return the path of the first of these programs that is here, or skip."""
-    return next(filter(None, map(shutil.which, names)), None) or str(skip(PROGRAMS))
+    return next(filter(None, map(shutil.which, names)), None) or skip(PROGRAMS)
 
 
 @cache
