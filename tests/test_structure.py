@@ -25,9 +25,9 @@ OPTIONS = 40  # in the help of stats, and of apply
 NORMALIZERS = "normcli/tensor/normalizers/"
 
 LARGE_FUNCTIONS: set[str] = set()
-LARGE_INITS = {"normcli/images/__init__.py"}
+LARGE_INITS: set[str] = set()
 SAME_NAMES: set[str] = set()
-FORWARDING = {"normcli/runs/gallery.py: Picture"}
+FORWARDING: set[str] = set()
 MANY_OPTIONS = {"apply"}
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

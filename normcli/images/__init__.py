@@ -1,8 +1,7 @@
 """Decoding: an encoded image in, an array and notes about it out.
 
 `decode` is the only entry. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
-color, multi-band, 32-bit and float color) to tifffile and imagecodecs, everything else to Pillow; which decoder
-worked never changes a bit of the result.
+color, multi-band, 32-bit and float color) to tifffile and imagecodecs, the rest to Pillow; all give the same bits.
 """
 
 from typing import Any
@@ -26,8 +25,8 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
         reading: color, alpha, geometry, limits.
 
     Returns:
-        Pixels (H,W,C): uint8 or uint16 as stored, float32 or float64 in raw units for everything else. The
-        array may lie in a buffer of this thread, which the next call overwrites.
+        Pixels (H,W,C): uint8 or uint16 as stored, else float32 or float64 in raw units. The array may be in a
+        buffer of this thread, which the next call overwrites.
 
     Raises:
         InputError: the image cannot be decoded; no other exception is raised.
@@ -47,7 +46,7 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
     except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        # Pillow raises OSError, and a decoder's library that does not fit ImportError
+        # no memory: Pillow raises OSError, a library that cannot be loaded ImportError
         if any(words in str(error).lower() for words in ("out of memory", "failed to map segment")):
             raise InputError("memory", "not enough memory to decode it") from None
         reason = "truncated" if _is_early_end(error) else "damaged"

@@ -157,8 +157,7 @@ def _pixels(item: Item, reading: DecodeOptions, summary: Summary) -> tuple[np.nd
 
 
 def _picture(key: str, unit: np.ndarray[Any, Any], orientation: int, caption: str = "") -> Picture:
-    data, kind, width, height = thumbnail(unit, orientation)
-    return Picture(key=key, data=data, kind=kind, width=width, height=height, caption=caption)
+    return Picture(key, *thumbnail(unit, orientation), caption)
 
 
 def _strip(item: Item, reading: DecodeOptions, summary: Summary) -> dict[str, Any]:
