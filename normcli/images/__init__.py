@@ -25,8 +25,8 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
         reading: color, alpha, geometry, limits.
 
     Returns:
-        Pixels (H,W,C): uint8 or uint16 as stored, else float32 or float64 in raw units. The array may be in a
-        buffer of this thread, which the next call overwrites.
+        Pixels (H,W,C): uint8 or uint16 as stored, else float32 or float64 in raw units; in a buffer that this
+        thread's next call may overwrite.
 
     Raises:
         InputError: the image cannot be decoded; no other exception is raised.
@@ -75,7 +75,6 @@ def _is_early_end(error: Exception) -> bool:
 
 
 def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    if not isinstance(error, OSError):
-        text = f"{type(error).__name__}: {text}"
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    text = kind + " ".join(str(error).split())
     return text if len(text) <= 200 else text[:199] + "…"
