@@ -17,10 +17,10 @@ from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs import restore as restoring
 from normcli.runs import verify as verifying
+from normcli.runs.apply_result import ApplyResult
 from normcli.runs.restore import RestoreResult
 from normcli.runs.transform import Transform
 from normcli.runs.verify import VerifyResult
-from normcli.sinks.sink import Record
 from normcli.summary import Summary
 
 StrPath = str | os.PathLike[str]
@@ -146,7 +146,7 @@ def stats(sources: Sources, options: StatsOptions) -> Summary:
 
 
 @_two_arguments(ApplyOptions)
-def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Record:
+def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> ApplyResult:
     """Normalize every image of the sources and write the results into a folder.
 
     Args:
@@ -155,9 +155,7 @@ def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Re
         options: all keywords.
 
     Returns:
-        The manifest without the files' records: numbers of images, failures, bytes and clipped values, settings
-        and constants; "reused" counts images that earlier runs wrote, "changed" is true where images changed
-        after mean and std were computed.
+        Numbers of images, failures, bytes and clipped values, the settings and the constants.
 
     Raises:
         UsageError: options that contradict each other, names that collide, statistics that do not fit.

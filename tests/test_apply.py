@@ -163,11 +163,11 @@ def test_every_output_leads_back(to: Any, dtype: Any, scheme: str, tmp_path: Pat
         put(tmp_path / f"in/{number}.png", photograph(20, 30, seed=number))
     put(tmp_path / "in/gray.png", photograph(20, 30, 1))
     head = normcli.apply(tmp_path / "in", tmp_path / "out", scheme=scheme, to=to, dtype=dtype, color="rgb")
-    assert head["images"] == 4
+    assert head.images == 4
     verified = normcli.verify(tmp_path / "out")
     assert verified.is_valid and [c.name for c in verified.channels] == ["R", "G", "B"]
     back = normcli.restore(tmp_path / "out", tmp_path / "back")
-    assert back.images == 4 and back.exact == head["exact"]
+    assert back.images == 4 and back.exact == head.exact
     for number in range(3):
         now = np.asarray(Image.open(tmp_path / f"back/{number}.png.png")).astype(int)
         far = np.abs(now - photograph(20, 30, seed=number)).max()

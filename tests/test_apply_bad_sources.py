@@ -160,11 +160,11 @@ def test_nothing_outside_the_output(kind: str, to: Any, tmp_path: Path) -> None:
         before = everything(place, out)
         try:
             head = normcli.apply(source, out, scheme="unit", to=to)
-            assert head["images"] + sum(head["failed"].values()) >= 1, what
+            assert head.images + sum(head.failed.values()) >= 1, what
             found = normcli.verify(out)
-            assert found.images == head["images"] and not found.problems, (what, found.problems)
+            assert found.images == head.images and not found.problems, (what, found.problems)
             back = normcli.restore(out, place / "deep" / "back")
-            assert back.images + sum(back.failed.values()) == head["images"]
+            assert back.images + sum(back.failed.values()) == head.images
         except NormcliError as error:
             refused += 1
             assert error.exit_code in (2, 4, 5) and "Errno" not in str(error), (what, error)

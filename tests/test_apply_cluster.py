@@ -84,8 +84,8 @@ def test_broken_off_and_resumed_elsewhere(to: str, cluster: Any, many: Path, tmp
     with pytest.raises(KeyboardInterrupt):
         normcli.apply(many, tmp_path / "out", on_progress=stop, **there, **settings)
     shutil.copytree(tmp_path / "out", tmp_path / "twin")
-    assert normcli.apply(many, tmp_path / "out", resume=True, **there, **settings)["reused"] > 20
-    assert normcli.apply(many, tmp_path / "twin", resume=True, engine="threads", **settings)["reused"] > 20
+    assert normcli.apply(many, tmp_path / "out", resume=True, **there, **settings).reused > 20
+    assert normcli.apply(many, tmp_path / "twin", resume=True, engine="threads", **settings).reused > 20
     assert tree(tmp_path / "out") == tree(tmp_path / "twin") == tree(tmp_path / "plain")
 
 

@@ -160,7 +160,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, photos: Path) -> No
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(NormcliError, match="another normcli is writing"):
             normcli.apply(photos, tmp_path / "out", scheme="unit", resume=True)
-    assert normcli.apply(photos, tmp_path / "out", scheme="unit", resume=True)["images"] == 40
+    assert normcli.apply(photos, tmp_path / "out", scheme="unit", resume=True).images == 40
 
 
 def test_a_torn_checkpoint_is_believed_up_to_the_tear(tmp_path: Path, photos: Path) -> None:

@@ -48,7 +48,7 @@ def same_from_s3(row: str, client: Any, folder: Path, tmp_path: Path) -> None:
     if row == "folder":
         assert names(tmp_path / "out") == names(tmp_path / "plain")
     again = normcli.apply(sources, tmp_path / "out", resume=True)
-    assert again["reused"] == head["images"]
+    assert again.reused == head.images
 
 
 def test_reads_overlap(server: Any, folder: Path, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_reads_overlap(server: Any, folder: Path, tmp_path: Path) -> None:
 
     handler.fail = staticmethod(wait)
     head = normcli.apply(f"{url}/images/", tmp_path / "out", scheme="unit", engine="serial", include=["*.jpg"])
-    assert head["images"] == 8
+    assert head.images == 8
 
 
 def test_a_table_of_addresses(server: Any, folder: Path, tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_finished_shards_are_not_made_again(sink: str, photos: Path, tmp_path: P
     stand = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("shard-*")}
     assert len(stand) == 2
     head = normcli.apply(photos, tmp_path / "out", resume=True, **settings)
-    assert head["reused"] == 12 and {p: p.stat().st_mtime_ns for p in stand} == stand
+    assert head.reused == 12 and {p: p.stat().st_mtime_ns for p in stand} == stand
 
 
 def later(path: Path, than: Path) -> None:
@@ -138,7 +138,7 @@ def test_resume_takes_up_what_has_changed(
     assert tree(out) == tree(tmp_path / "fresh")
     kept = {"more at the end": 18, "nothing": 20}.get(change)
     if kept is not None and not interrupted:
-        assert head["reused"] == kept
+        assert head.reused == kept
 
 
 def test_a_second_kill_after_a_change_believes_nothing_stale(photos: Path, tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
         assert raised.value.exit_code == 6
     undisturbed = tree(tmp_path / "plain")
     assert finals(out) and all(data == undisturbed[name] for name, data in finals(out).items())
-    assert normcli.apply(photos, out, resume=True, **settings)["reused"] == 6
+    assert normcli.apply(photos, out, resume=True, **settings).reused == 6
     assert tree(out) == undisturbed
 
 

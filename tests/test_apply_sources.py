@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +33,8 @@ def same_arrays(row: str, folder: Path, tmp_path: Path) -> None:
     head = normcli.apply(sources, tmp_path / "out")
     plain = hashes(tmp_path / "plain")
     assert plain.total() == len(packing.files_of(folder)) and hashes(tmp_path / "out") == plain
-    assert normcli.verify(tmp_path / "out").is_valid and normcli.apply(sources, tmp_path / "out", resume=True) == {
-        **head,
-        "reused": head["images"],
-    }
+    assert normcli.verify(tmp_path / "out").is_valid
+    assert normcli.apply(sources, tmp_path / "out", resume=True) == replace(head, reused=head.images)
     if row not in ("webdataset", "parquet"):
         same = names(tmp_path / "plain")
         if kind == "file_list":  # the paths in it are absolute
@@ -68,7 +67,7 @@ def test_from_container_to_container(row: str, to: str, folder: Path, tmp_path: 
     sources = packing.ROWS[row][1](folder, tmp_path / "packed")
     settings: dict[str, Any] = {"scheme": "unit", "to": to, "color": "rgb"}
     head = normcli.apply(sources, tmp_path / "out", **settings)
-    assert head["images"] == 12
+    assert head.images == 12
     found = normcli.verify(tmp_path / "out")
     normcli.apply(folder, tmp_path / "plain", **settings)
     assert vars(found) == vars(normcli.verify(tmp_path / "plain"))
@@ -152,7 +151,7 @@ def test_npz_and_idx(tmp_path: Path) -> None:
     )
     normcli.apply(tmp_path / "digits.npz", tmp_path / "npz", open_options={"column": "x_train"})
     head = normcli.apply(tmp_path / "t10k-images-idx3-ubyte.gz", tmp_path / "idx", to="tar")
-    assert head["images"] == 5 and "classes" not in head
+    assert head.images == 5 and head.classes is None
     found = [np.load(path) for path in sorted((tmp_path / "npz").rglob("*.npy"))]
     assert len(found) == 5 and normcli.verify(tmp_path / "npz").is_valid and normcli.verify(tmp_path / "idx").is_valid
     files = json.loads((tmp_path / "idx/normcli.json").read_text())["files"]

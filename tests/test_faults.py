@@ -247,9 +247,9 @@ def test_an_image_that_changes(change: Any, moment: str, tmp_path: Path, monkeyp
     changing.done = False
     path.write_bytes(encoded(photograph(24, 32, seed=3)))
     record = normcli.apply(folder, tmp_path / "made/out", scheme="unit", engine="serial")
-    assert record["images"] + sum(record["failed"].values()) == 6 and record["images"] >= 5
+    assert record.images + sum(record.failed.values()) == 6 and record.images >= 5
     written = {p.name for p in (tmp_path / "made/out").glob("*.npy")}
-    assert len(written) == record["images"]
+    assert len(written) == record.images
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
@@ -313,5 +313,5 @@ def test_images_that_change_between_the_two_passes_are_told_of(tmp_path: Path, m
         return summary
 
     monkeypatch.setattr(stats, "stats", then_changed)
-    assert normcli.apply(folder, tmp_path / "made/a", engine="serial")["changed"]
-    assert not normcli.apply(folder, tmp_path / "made/b", scheme="unit", engine="serial")["changed"]
+    assert normcli.apply(folder, tmp_path / "made/a", engine="serial").changed
+    assert not normcli.apply(folder, tmp_path / "made/b", scheme="unit", engine="serial").changed

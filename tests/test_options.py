@@ -115,30 +115,30 @@ def test_an_unknown_keyword_names_the_nearest(function: str, wrong: str, right: 
 
 def test_arguments_go_by_name_too_and_a_missing_one_is_named(folder: Path, tmp_path: Path) -> None:
     head = normcli.apply(sources=folder, output=tmp_path / "out", scheme="unit")  # type: ignore[call-arg]
-    assert head["images"] == 12
+    assert head.images == 12
     assert normcli.transform(scheme="unit") == normcli.transform("unit")  # type: ignore[call-overload]
     with pytest.raises(TypeError, match=r"^apply\(\) missing a required argument: 'output'"):
         normcli.apply(folder)  # type: ignore[call-arg]
     with pytest.raises(UsageError, match="`output` is required"):
         normcli.apply(folder, None)
-    assert normcli.apply(folder, None, scheme="unit", dry_run=True)["images"] == 12
+    assert normcli.apply(folder, None, scheme="unit", dry_run=True).images == 12
 
 
 class TestTextIsOneValue:
     """B1: a text where several are taken is one of them, and not its letters."""
 
     def test_include_and_exclude(self, folder: Path, tmp_path: Path) -> None:
-        assert normcli.apply(folder, tmp_path / "png", scheme="unit", include="*.png")["images"] == 4
+        assert normcli.apply(folder, tmp_path / "png", scheme="unit", include="*.png").images == 4
         written = [path.name for path in (tmp_path / "png").rglob("*.npy")]
         assert sorted(written) == ["deep.png.npy", "deep.png.npy", "gray.png.npy", "gray.png.npy"]
-        assert normcli.apply(folder, tmp_path / "jpg", scheme="unit", exclude="*.png")["images"] == 8
+        assert normcli.apply(folder, tmp_path / "jpg", scheme="unit", exclude="*.png").images == 8
         assert normcli.stats(folder, include="*.png").images == 4
         assert normcli.stats(folder, exclude=["*.png", "0.jpg"]).images == 6
 
     def test_files(self, folder: Path, tmp_path: Path) -> None:
         one = str(folder / "cat/0.jpg")
         assert normcli.stats([], files=one).images == 1
-        assert normcli.apply([], tmp_path / "one", scheme="unit", files=one)["images"] == 1
+        assert normcli.apply([], tmp_path / "one", scheme="unit", files=one).images == 1
         assert normcli.stats([], files=[one, str(folder / "dog/0.jpg")]).images == 2
 
     def test_sources(self, folder: Path) -> None:

@@ -79,14 +79,14 @@ def apply(
             ),
         )
     if printing.json:
-        write(results.as_json(result))
+        write(results.as_json(result.to_dict()))
     elif options.dry_run:
-        write(f"{result['images']} images, {result['bytes']} bytes\n")
+        write(f"{result.images} images, {result.bytes} bytes\n")
     if terminal.quiet:
-        results.warn_failed(result["failed"])
+        results.warn_failed(result.failed)
     else:
         results.show_apply(result, output, options.dry_run, watch)
-    return 6 if result["failed"].get("remote") else 3 if result["failed"] else 0
+    return 6 if result.failed.get("remote") else 3 if result.failed else 0
 
 
 def _one(sources: list[str], listed: bool, output: Path | None, options: ApplyOptions) -> int:

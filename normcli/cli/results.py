@@ -1,6 +1,6 @@
 """Results of apply, restore and verify: a line of what was done, notes, and tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +9,16 @@ from normcli.cli.messages import say, write
 from normcli.cli.table import Table, print_table
 
 if TYPE_CHECKING:
+    from normcli.runs.apply_result import ApplyResult
     from normcli.runs.restore import RestoreResult
     from normcli.runs.verify import VerifyResult
 
 
-def show_apply(result: dict[str, Any], output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
+def show_apply(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
     """Print the constants, notes, and the closing line of a run of apply."""
     from normcli.runs.map_constants import suspicious_numbers
 
-    constants = result["constants"]
+    constants = result.constants
     if constants is not None:
         mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
         say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
@@ -25,54 +26,54 @@ def show_apply(result: dict[str, Any], output: Path | None, dry_run: bool, watch
             say(f"note: {wrong}")
     for note in _notes(result):
         say(f"note: {note}")
-    reused = result.get("reused", 0)
-    settings = result["settings"]
+    reused = result.reused
+    settings = result.settings
     details = [f"{settings['to']} {settings['dtype']}"]
-    if "stack" in result:
-        details[0] += f" {tuple(result['stack'])}"
-    if "shards" in result:
-        details.append(f"{len(result['shards']):,} shard{'s' * (len(result['shards']) != 1)}")
+    if result.stack is not None:
+        details[0] += f" {result.stack}"
+    if result.shards is not None:
+        details.append(f"{len(result.shards):,} shard{'s' * (len(result.shards) != 1)}")
     if reused:
         details.insert(0, f"{reused:,} more done before")
-    details.append(f"{result['bytes'] / 1e6:,.1f} MB")
-    watch.closing("would write" if dry_run else f"wrote {output}", result["images"] - reused, *details)
+    details.append(f"{result.bytes / 1e6:,.1f} MB")
+    watch.closing("would write" if dry_run else f"wrote {output}", result.images - reused, *details)
 
 
-def warn_failed(failed: dict[str, int]) -> None:
+def warn_failed(failed: Mapping[str, int]) -> None:
     """Print how many inputs failed and why; nothing where none did."""
     if failed:
         from normcli.summary.remarks import reasons
 
-        say(f"{sum(failed.values()):,} failed: {reasons(failed)}")
+        say(f"{sum(failed.values()):,} failed: {reasons(dict(failed))}")
 
 
-def _notes(result: dict[str, Any]) -> Iterator[str]:
+def _notes(result: "ApplyResult") -> Iterator[str]:
     """Yield what deserves attention about a run of apply."""
     from normcli.summary.remarks import reasons
 
-    if result["failed"]:
-        yield f"{sum(result['failed'].values()):,} failed: {reasons(result['failed'])} (--failures FILE lists them)"
-    if result["skipped"]:
-        yield f"{sum(result['skipped'].values()):,} skipped: {reasons(result['skipped'])}"
-    if result["clipped"]:
-        share = 100 * result["clipped"] / result["values"]
-        yield f"{result['clipped']:,} values clipped, {share:.3g}% (they cannot be restored)"
-    if result.get("changed"):
+    if result.failed:
+        yield f"{sum(result.failed.values()):,} failed: {reasons(dict(result.failed))} (--failures FILE lists them)"
+    if result.skipped:
+        yield f"{sum(result.skipped.values()):,} skipped: {reasons(dict(result.skipped))}"
+    if result.clipped:
+        share = 100 * result.clipped / result.values
+        yield f"{result.clipped:,} values clipped, {share:.3g}% (they cannot be restored)"
+    if result.changed:
         yield "images changed after mean and std were computed; run it again"
-    if result["looks_normalized"]:
+    if result.looks_normalized:
         yield (
-            f"{result['looks_normalized']:,} float images have values of both signs within [-5,5]: "
+            f"{result.looks_normalized:,} float images have values of both signs within [-5,5]: "
             "were they normalized before?"
         )
     widths: dict[str, int] = {}
-    for kind, count in result["kinds"].items():
+    for kind, count in result.kinds.items():
         width = kind.split(" x ")[0]
         widths[width] = widths.get(width, 0) + count
     if len(widths) > 1:
         kinds = ", ".join(f"{count:,} with {width}" for width, count in widths.items())
         yield f"arrays have different numbers of channels: {kinds} (--color rgb or gray makes them equal)"
-    if result["found"]:
-        yield f"{result['found']:,} existed before this run and are not described in the manifest"
+    if result.existing:
+        yield f"{result.existing:,} existed before this run and are not described in the manifest"
 
 
 def show_restored(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:

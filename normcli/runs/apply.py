@@ -20,6 +20,7 @@ from normcli.runs import map_constants as numbers
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
+from normcli.runs.apply_result import ApplyResult
 from normcli.runs.finished_shards import count_finished_shards
 from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import BatchResult, MapJob
@@ -40,7 +41,7 @@ from normcli.summary import Summary
 log = logging.getLogger("normcli.apply")
 
 
-def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> Record:
+def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyResult:
     """Map every image of the sources and write the results into a folder; see `normcli.apply`."""
     reading = options.part(DecodeOptions)
     listing = options.part(InputOptions)
@@ -172,7 +173,7 @@ class Run:
     size: ShardSize | None
     engine: EngineOptions
 
-    def dry(self) -> Record:
+    def dry(self) -> ApplyResult:
         """Map everything and write nothing."""
         job = self.job
         if job.to == "stack":
@@ -180,9 +181,9 @@ class Run:
         map_loop(job, self.engine, self.totals.failures, self.totals.add).run(tasks(self.listed, None, job))
         stack = job.writer
         shape = {"stack": [self.totals.images, *stack.shape]} if isinstance(stack, Stack) else {}
-        return self.totals.head(self.head, self.survey.count, shape)
+        return ApplyResult.of(self.totals.head(self.head, self.survey.count, shape))
 
-    def write(self, *, again: bool, skip_existing: bool) -> Record:
+    def write(self, *, again: bool, skip_existing: bool) -> ApplyResult:
         """Map and write everything; an error leaves a run that can be resumed, or nothing."""
         folder = self.job.out
         fresh = manifest.find_content(folder) is None
@@ -208,7 +209,8 @@ class Run:
         # as many images and others: somebody wrote to the source between the two passes
         before, totals = self.computed, self.totals
         same = before is None or before.images != totals.images or before.provenance["digest"] == complete["digest"]
-        return {**complete, "reused": totals.reused, "changed": not same and not totals.found}
+        changed = not same and not totals.found
+        return ApplyResult.of({**complete, "reused": totals.reused, "changed": changed})
 
     def _map(self, checkpoint: ApplyCheckpoint, skip_existing: bool) -> Record:
         job, totals = self.job, self.totals
