@@ -31,7 +31,7 @@ def show_apply(result: "ApplyResult", output: Path | None, dry_run: bool, watch:
     details = [f"{settings['to']} {settings['dtype']}"]
     if result.stack is not None:
         details[0] += f" {result.stack}"
-    if result.shards is not None:
+    if result.shards:
         details.append(f"{len(result.shards):,} shard{'s' * (len(result.shards) != 1)}")
     if reused:
         details.insert(0, f"{reused:,} more done before")

@@ -25,7 +25,7 @@ class ApplyResult:
         settings: the options that decide about the outputs.
         constants: mean, std and their origin; None for a scheme without them.
         stack: shape (N,C,H,W) or (N,H,W,C) of the one array; None for other outputs.
-        shards: records of the shards; None for other outputs.
+        shards: records of the shards; () for other outputs.
         classes: names of the classes that .cls files number; None for other outputs.
         digest: of the encoded images, in any order.
         provenance: versions of what decoded them.
@@ -48,7 +48,7 @@ class ApplyResult:
     settings: Mapping[str, Any]
     constants: Mapping[str, Any] | None
     stack: tuple[int, ...] | None = None
-    shards: list[dict[str, Any]] | None = None
+    shards: tuple[Mapping[str, Any], ...] = ()
     classes: list[str] | None = None
     digest: str
     provenance: Mapping[str, Any]
@@ -58,10 +58,12 @@ class ApplyResult:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "ApplyResult":
         """Return the result that a manifest's head describes."""
-        names = {f.name for f in fields(cls)} - {"_record", "existing", "stack"}
+        names = {f.name for f in fields(cls)} - {"_record", "existing", "stack", "shards"}
         stack = None if record.get("stack") is None else tuple(record["stack"])
         values = {name: value for name, value in record.items() if name in names}
-        return cls(**values, stack=stack, existing=record["found"], _record=record)
+        return cls(
+            **values, stack=stack, shards=tuple(record.get("shards") or ()), existing=record["found"], _record=record
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest's head, as `apply --json` prints it."""
