@@ -66,7 +66,7 @@ def rows(scratch: Path, folders: list[Path], only: tuple[str, ...], names: list[
         yield from incremental("10,000 JPEGs of 32x32", folder, scratch, rounds)
         if real:
             folder = copied(SHARED / "imagenet-300", scratch / "incremental-photos", 1000)
-            yield from incremental("1,000 photographs", folder, scratch, rounds, 4)
+            yield from incremental("1,000 photographs", folder, scratch, rounds, 3)
     if not folders and "start" in only:
         yield from start_up(scratch, rounds)
     if not folders and "growth" in only:

@@ -94,7 +94,7 @@ def test_extremes_that_vanish_come_back_from_the_cache(tmp_path: Path, monkeypat
     for gone in (0, 1, 2, 11, 10):
         (root / f"{gone:02d}.tif").unlink()
         summary, changes = updated(root, place)
-        assert changes.gone == 1
+        assert changes.removed == 1
     assert (summary.min, summary.max) == ([-3.0], [3.0])
     # merge --minus has no cache to look in: there the range is not known any more
     assert (normcli.stats(root) + normcli.stats(root / "03.tif") - normcli.stats(root)).images == 1
@@ -133,11 +133,11 @@ def test_a_file_too_young_to_tell_is_read_again(folder: Path, tmp_path: Path, mo
     first(folder, place)
     assert updated(folder, place)[1] == Changes(0, 0, 0, 0, 12)
     monkeypatch.setattr(versions, "RECENT", 0)
-    assert updated(folder, place)[1].again == 12, "what the cache could not tell then it cannot tell now"
-    assert updated(folder, place)[1].kept == 12
+    assert updated(folder, place)[1].reread == 12, "what the cache could not tell then it cannot tell now"
+    assert updated(folder, place)[1].reused == 12
     os.utime(folder / "cat" / "0.jpg", ns=(4 * 10**18, 4 * 10**18))  # dated in the future
     updated(folder, place)
-    assert updated(folder, place)[1].again == 1
+    assert updated(folder, place)[1].reread == 1
 
 
 def test_what_failed_and_is_good_now_and_the_other_way(mixed: Path, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_what_failed_for_a_passing_reason_is_tried_again(
         patched.setattr(files, "read", refused)
         assert first(folder, place, engine="serial").failed == 2
     summary, changes = updated(folder, place)
-    assert (summary.failed, changes.again, changes.kept) == (0, 2, 10)
+    assert (summary.failed, changes.reread, changes.reused) == (0, 2, 10)
 
 
 def test_links_and_loops(folder: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_links_and_loops(folder: Path, tmp_path: Path) -> None:
     (folder / "cat" / "link.jpg").symlink_to(folder / "dog" / "0.jpg")
     for follow in (False, True):
         first(folder, place, follow_symlinks=follow)
-        assert updated(folder, place, follow_symlinks=follow)[1].gone == 0
+        assert updated(folder, place, follow_symlinks=follow)[1].removed == 0
     (folder / "cat" / "link.jpg").unlink()
     (folder / "cat" / "link.jpg").symlink_to(folder / "dog" / "1.jpg")
     assert updated(folder, place, follow_symlinks=True)[1].changed >= 1
@@ -215,7 +215,7 @@ def test_a_source_named_twice_counts_twice(folder: Path, tmp_path: Path) -> None
     names.write_text("path,label\n" + "".join(f"{folder / 'cat' / '0.jpg'},{label}\n" for label in "abbb"))
     _, changes = updated(names, place, group_by="folder")
     assert changes == Changes(2, 1, 1, 0, 0), twice
-    assert updated(names, place, group_by="folder")[1].kept == 4
+    assert updated(names, place, group_by="folder")[1].reused == 4
 
 
 def test_masks_count_as_part_of_their_image(folder: Path, tmp_path: Path) -> None:
@@ -225,11 +225,11 @@ def test_masks_count_as_part_of_their_image(folder: Path, tmp_path: Path) -> Non
         mask.parent.mkdir(parents=True, exist_ok=True)
         mask.write_bytes(encoded((photograph(channels=1, seed=7) > 90).astype(np.uint8) * 255))
     first(folder, place, mask_dir=masks)
-    assert updated(folder, place, mask_dir=masks)[1].kept == 12
+    assert updated(folder, place, mask_dir=masks)[1].reused == 12
     (masks / "cat" / "0.png").write_bytes(encoded(np.eye(48, 64, dtype=np.uint8)))
     (masks / "cat" / "1.png").unlink()
     summary, changes = updated(folder, place, mask_dir=masks)
-    assert (summary.failures, changes.kept) == ({"mask": 1}, 10)
+    assert (summary.failures, changes.reused) == ({"mask": 1}, 10)
 
 
 def test_everything_gone_is_no_input(folder: Path, tmp_path: Path) -> None:

@@ -40,13 +40,13 @@ def test_a_container_that_did_not_change_is_not_opened(
     (mixed / "cat" / "0.jpg").unlink()
     packing.ROWS[row][1](mixed, out)
     again = normcli.stats(sources, output=place, incremental=True, on_update=found.append, group_by="folder")
-    assert found[1].changed == len(sources) and found[1].kept == 0
+    assert found[1].changed == len(sources) and found[1].reused == 0
     assert again.to_json() == normcli.stats(sources, group_by="folder").to_json()
     with monkeypatch.context() as patched:  # which members are taken is part of it
         other = normcli.stats(
             sources, output=place, incremental=True, exclude="*.png", on_update=found.append, group_by="folder"
         )
-    assert found[2].kept == 0
+    assert found[2].reused == 0
     assert other.to_json() == normcli.stats(sources, exclude="*.png", group_by="folder").to_json()
 
 
@@ -64,7 +64,7 @@ def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
         change()
         again = normcli.stats(sources, output=place, incremental=True, on_update=found.append)
         assert again.to_json() == normcli.stats(sources).to_json()
-    assert [changes.kept for changes in found] == [11, 10, 9]
+    assert [changes.reused for changes in found] == [11, 10, 9]
 
 
 def test_a_table_that_names_files_does_not_hide_their_changes(folder: Path, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_labels_beside_an_idx_file_belong_to_it(tmp_path: Path) -> None:
     images.write_bytes(bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (6, 4, 4)) + bytes(range(96)))
     labels.write_bytes(bytes([0, 0, 8, 1]) + (6).to_bytes(4, "big") + bytes([1, 2, 1, 2, 1, 2]))
     first(images, place, group_by="folder")
-    assert updated(images, place, group_by="folder")[1].kept == 1
+    assert updated(images, place, group_by="folder")[1].reused == 1
     labels.write_bytes(labels.read_bytes()[:-1] + bytes([7]))
     assert "7" in updated(images, place, group_by="folder")[0].groups
 

@@ -287,7 +287,7 @@ def test_killed_at_any_step_the_next_run_is_right(program: str, folder: Path, tm
         changes: list[Changes] = []
         again = normcli.stats(folder, output=place, incremental=True, on_update=changes.append)
         assert again.to_json() == expected == place.read_text()
-        kept.add(changes[0].kept)
+        kept.add(changes[0].reused)
     assert steps > 8
     assert min(kept) >= 12, "what was counted before is never read again"
     assert max(kept) == 16, "nor what the killed run has counted"
@@ -374,7 +374,7 @@ def test_a_run_that_fails_keeps_what_it_counted(folder: Path, tmp_path: Path) ->
     changes: list[Changes] = []
     summary = normcli.stats(folder, on_update=changes.append, **options)
     assert summary.to_json() == normcli.stats(folder).to_json()
-    assert changes[0].kept > 0
+    assert changes[0].reused > 0
 
 
 def test_a_run_that_counts_nothing_leaves_no_cache(folder: Path, tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_an_update_from_s3_reads_what_changed(
     monkeypatch.setattr(remote, "read", counted)
     told: list[Any] = []
     normcli.stats(sources, output=place, incremental=True, on_update=told.append)
-    assert (reads, told[0].kept) == ([], 13)
+    assert (reads, told[0].reused) == ([], 13)
     (folder / "cat" / "0.jpg").write_bytes((folder / "dog" / "1.jpg").read_bytes())
     upload(bucket, folder, "cached")  # what has the same bytes has the same ETag
     bucket.delete_object(Bucket="photos", Key="cached/dog/2.jpg")

@@ -103,7 +103,10 @@ class StatsTarget:
         if self._path is None:
             return
         if self._options.incremental:
-            from normcli.runs.file_cache import FileCache
+            try:
+                from normcli.runs.file_cache import FileCache
+            except ImportError as error:
+                raise UsageError(f"`incremental` requires SQLite, which this Python lacks ({error})") from None
 
             path = cache_path(self._path)
             self._cache = FileCache(path, settings, listing, mask, start_over=self._options.force)

@@ -57,18 +57,18 @@ class Changes(NamedTuple):
     """Numbers of files and containers of an incremental run.
 
     Attributes:
-        kept: not read.
+        reused: not read.
         new: not in the cache.
         changed: in the cache with another version.
-        gone: in the cache, and not among the sources.
-        again: unchanged for all that is known, but too young to tell, or failed for a reason that may have passed.
+        removed: in the cache, and not among the sources.
+        reread: unchanged for all that is known, but too young to tell, or failed for a reason that may have passed.
     """
 
-    kept: int
+    reused: int
     new: int
     changed: int
-    gone: int
-    again: int
+    removed: int
+    reread: int
 
 
 @dataclass(eq=False)
@@ -118,7 +118,7 @@ class FileCache:
         self._states = bytearray(self._database.last + 1)
         self._groups: deque[Unit] = deque()  # of the items listed and not yet in a batch
         self._units: deque[Unit] = deque()  # of the items listed and not yet under way
-        self._new = self._changed = self._again = self._gone = 0
+        self._new = self._changed = self._reread = self._removed = 0
         self._dropped: list[int] = []
         self._total: Tally | None = None
 
@@ -202,7 +202,7 @@ class FileCache:
             self._new += 1
         else:
             self._states[number] = _REPLACED
-            self._again += is_same
+            self._reread += is_same
             self._changed += not is_same
         return False
 
@@ -250,7 +250,7 @@ class FileCache:
         for number, is_summed in self._database.rows():
             if self._states[number] != _KEPT:
                 self._dropped.append(number)
-                self._gone += self._states[number] == 0
+                self._removed += self._states[number] == 0
                 if is_summed:
                     stale.append(number)
         total.add(self._subtract_stale(stale))
@@ -279,7 +279,7 @@ class FileCache:
 
     def changes(self) -> Changes:
         """Return the numbers of files that were reused, new, changed and removed."""
-        return Changes(self._states.count(_KEPT), self._new, self._changed, self._gone, self._again)
+        return Changes(self._states.count(_KEPT), self._new, self._changed, self._removed, self._reread)
 
     def commit(self) -> None:
         """Make the entries of this run, and those kept, the cache of the next.
