@@ -73,7 +73,7 @@ class Kernel:
 
     @property
     def is_loaded(self) -> bool:
-        """Whether it has been loaded, for some arguments."""
+        """Return True if it has been loaded, for some arguments."""
         return bool(self._functions) or self._dispatcher is not None
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What is settled before the first image is mapped: settings that go together, and what they are called."""
+"""Checks before the first image is mapped, and the settings that a manifest records."""
 
 import os
 from dataclasses import asdict, fields, replace
@@ -105,7 +105,7 @@ def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
 
 
 def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
-    """What must be the same for a run to be resumed: settings and numbers."""
+    """Return the settings and constants that must be equal for a run to be resumed."""
     transform, reading = work.transform, work.reading
     settings = {
         "scheme": transform.scheme,

@@ -1,4 +1,4 @@
-"""How many shards of earlier runs a run that resumes can keep."""
+"""Number of shards of earlier runs that a resumed run can keep."""
 
 import os
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyChe
         checkpoint: what earlier runs have finished.
         job: what is written, and where.
     """
-    number = seen = 0
+    number = position = 0
     last_place: tuple[int, ...] = (-1,)
     for name, key in names:
         shard, known = checkpoint.shards.get(number), checkpoint.done(name)
@@ -30,9 +30,9 @@ def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyChe
             if place <= last_place:
                 break
             last_place = place
-        seen += 1
-        if seen == shard.records:
-            number, seen, last_place = number + 1, 0, (-1,)
+        position += 1
+        if position == shard.records:
+            number, position, last_place = number + 1, 0, (-1,)
     else:
         return number
     # the last shard of an earlier run had room, and there is more to come

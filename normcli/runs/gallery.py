@@ -54,13 +54,13 @@ class ExtremeImages:
     def add(self, batch: Iterable[SeenImage]) -> None:
         """Take the images of one batch."""
         batch = list(batch)
-        for seen in batch:
-            self._weight += seen.pixels
-            for c, (mean, std) in enumerate(zip(_three(seen.mean), _three(seen.std), strict=True)):
-                self._sums[c] += seen.pixels * mean
-                self._squares[c] += seen.pixels * (std * std + mean * mean)
-            self._far.append(seen)
-            self._near.append(seen)
+        for image in batch:
+            self._weight += image.pixels
+            for c, (mean, std) in enumerate(zip(_three(image.mean), _three(image.std), strict=True)):
+                self._sums[c] += image.pixels * mean
+                self._squares[c] += image.pixels * (std * std + mean * mean)
+            self._far.append(image)
+            self._near.append(image)
             if len(self._far) > 8 * _POOL:  # counted in images: the batches depend on the machine's speed
                 self._rank()
         for name, key in _ORDERS.items():
@@ -71,8 +71,8 @@ class ExtremeImages:
         pairs = zip(self._squares, center, strict=True)
         spread = [math.sqrt(max(q / self._weight - m * m, 0)) or 1.0 for q, m in pairs]
 
-        def distance(seen: SeenImage) -> float:
-            rows = zip(_three(seen.mean), center, spread, strict=True)
+        def distance(image: SeenImage) -> float:
+            rows = zip(_three(image.mean), center, spread, strict=True)
             return math.sqrt(sum(((m - c) / s) ** 2 for m, c, s in rows) / 3)
 
         self._far = heapq.nsmallest(_POOL, self._far, key=lambda s: (-distance(s), s.item.key))
@@ -90,34 +90,35 @@ class ExtremeImages:
         self._rank()
         low, high = _shown_range(summary)
 
-        def draw(seen: SeenImage, caption: str) -> Picture:
-            pixels, orientation = _pixels(seen.item, reading, summary)
+        def draw(image: SeenImage, caption: str) -> Picture:
+            pixels, orientation = _pixels(image.item, reading, summary)
             if pixels is None:
-                return Picture(key=seen.item.key, caption=caption)
-            return _picture(seen.item.key, (pixels - low) / (high - low), orientation, caption)
+                return Picture(key=image.item.key, caption=caption)
+            return _picture(image.item.key, (pixels - low) / (high - low), orientation, caption)
 
         extremes = {
-            name: [draw(seen, _caption(name, seen, summary)) for seen in kept] for name, kept in self._kept.items()
+            name: [draw(image, _caption(name, image, summary)) for image in images]
+            for name, images in self._kept.items()
         }
         extremes["farthest from the mean"] = [
-            draw(seen, _caption("farthest", seen, summary)) for seen in self._far[:SHOWN]
+            draw(image, _caption("farthest", image, summary)) for image in self._far[:SHOWN]
         ]
         return Gallery(extremes=extremes, **_strip(self._near[0].item, reading, summary))
 
 
-def _lightness(seen: SeenImage) -> float:
-    return sum(_three(seen.mean)) / 3
+def _lightness(image: SeenImage) -> float:
+    return sum(_three(image.mean)) / 3
 
 
-def _flatness(seen: SeenImage) -> float:
-    return sum(_three(seen.std)) / 3
+def _flatness(image: SeenImage) -> float:
+    return sum(_three(image.std)) / 3
 
 
 # sorting keys, each with the name at the end so that ties do not depend on the order of files
 _ORDERS: dict[str, Callable[[SeenImage], Any]] = {
-    "darkest": lambda seen: (_lightness(seen), seen.item.key),
-    "brightest": lambda seen: (-_lightness(seen), seen.item.key),
-    "flattest": lambda seen: (_flatness(seen), seen.item.key),
+    "darkest": lambda image: (_lightness(image), image.item.key),
+    "brightest": lambda image: (-_lightness(image), image.item.key),
+    "flattest": lambda image: (_flatness(image), image.item.key),
 }
 
 
@@ -126,13 +127,13 @@ def _three(values: list[float]) -> list[float]:
     return [values[c] for c in rgb_channels(len(values))]
 
 
-def _caption(name: str, seen: SeenImage, summary: Summary) -> str:
+def _caption(name: str, image: SeenImage, summary: Summary) -> str:
     if name == "flattest":
-        return f"std {_flatness(seen):.3f}"
+        return f"std {_flatness(image):.3f}"
     if name == "farthest":
-        rows = zip(_three(seen.mean), _three(summary.mean), _three(summary.std), strict=True)
+        rows = zip(_three(image.mean), _three(summary.mean), _three(summary.std), strict=True)
         return f"{math.sqrt(sum(((m - c) / s) ** 2 if s else 0.0 for m, c, s in rows) / 3):.2f} std away"
-    return f"mean {_lightness(seen):.3f}"
+    return f"mean {_lightness(image):.3f}"
 
 
 def _shown_range(summary: Summary) -> tuple[float, float]:
@@ -183,6 +184,6 @@ def _strip(item: Item, reading: DecodeOptions, summary: Summary) -> dict[str, An
     ]
     for name, (factor, shift) in schemes.items():
         mapped = pixels * np.array(factor, np.float32) + np.array(shift, np.float32)
-        drawn = _picture(item.key, (mapped + limit) / (2 * limit), orientation)
-        strip.append(MappedPicture(scheme=name, picture=drawn, scale=factor, shift=shift))
+        picture = _picture(item.key, (mapped + limit) / (2 * limit), orientation)
+        strip.append(MappedPicture(scheme=name, picture=picture, scale=factor, shift=shift))
     return {"strip": strip, "limit": limit}

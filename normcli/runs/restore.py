@@ -76,7 +76,7 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
 
 
 class RestoreJob(NamedTuple):
-    """How a batch is restored; picklable.
+    """Settings by which a worker restores a batch; picklable.
 
     Attributes:
         folder: what `apply` wrote.

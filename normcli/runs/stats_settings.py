@@ -1,4 +1,4 @@
-"""What a statistics file records of the options."""
+"""The options that a statistics file records."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any

@@ -66,25 +66,25 @@ def tasks(
         listed: the inputs.
         checkpoint: what earlier runs have done; None where it does not matter.
         job: what is written, and where.
-        skip_existing: outputs of unknown origin count as done.
+        skip_existing: outputs of unknown origin count as finished.
         shards: number of shards that are kept.
     """
     row = -1
-    done: list[tuple[str, Record]] = []
+    finished: list[tuple[str, Record]] = []
     for item in listed():
         known = None
         if isinstance(item, NamedItem):
             row += 1
             known = None if checkpoint is None else _find_record(checkpoint, job, item, row, skip_existing, shards)
         if known is not None and isinstance(item, NamedItem):
-            done.append((item.item.key, known))
-        if done and (known is None or len(done) == _MOST_REPLAYED):
-            yield Replay(partial(_replay, done))
-            done = []
+            finished.append((item.item.key, known))
+        if finished and (known is None or len(finished) == _MOST_REPLAYED):
+            yield Replay(partial(_replay, finished))
+            finished = []
         if known is None:
             yield item if isinstance(item, Skipped) else Task(*item.item, item.name, row)
-    if done:
-        yield Replay(partial(_replay, done))
+    if finished:
+        yield Replay(partial(_replay, finished))
 
 
 def _find_record(
@@ -111,10 +111,10 @@ def _is_written(known: Record, row: int, path: str, source: str, job: MapJob) ->
     return is_up_to_date(path, known["bytes"], source)
 
 
-def _replay(done: list[tuple[str, Record]]) -> BatchResult:
+def _replay(finished: list[tuple[str, Record]]) -> BatchResult:
     """Return the records of earlier runs as a result; failures too, which have a place among a shard's images."""
-    result = BatchResult([], [], Counter(), len(done))
-    for key, record in done:
+    result = BatchResult([], [], Counter(), len(finished))
+    for key, record in finished:
         result.records.append(record)
         if "error" in record:
             result.failures.append(Failure(key, record["stage"], record["error"], record["message"]))

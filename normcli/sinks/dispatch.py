@@ -1,4 +1,4 @@
-"""Which sink a kind of output has: `open_writer` makes the half that workers call, `open_sink` the half that stays."""
+"""The sink of each kind of output: `open_writer` makes the half that workers call, `open_sink` the half that stays."""
 
 import os
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Where bytes are: local paths, read by plain system calls and written atomically; servers by fsspec.
+"""Access to bytes: local paths by plain system calls, written atomically; servers by fsspec.
 
 A path with "://" in it is remote everywhere: `remote` opens it by fsspec, with retries.
 """

@@ -1,4 +1,4 @@
-"""How a `Summary` shows itself in Python: one line, a small HTML table, exports, a page, a plot.
+"""The forms of a `Summary` in Python: one line, a small HTML table, exports, a page, a plot.
 
 The only module of `summary` that reaches up to `constants` and `report`, and only when it is called.
 """
