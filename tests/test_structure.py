@@ -28,7 +28,7 @@ LARGE_FUNCTIONS: set[str] = set()
 LARGE_INITS: set[str] = set()
 SAME_NAMES: set[str] = set()
 FORWARDING: set[str] = set()
-MANY_OPTIONS = {"apply"}
+MANY_OPTIONS: set[str] = set()
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -35,6 +35,7 @@ StatisticsFile = Annotated[Path, typer.Argument(metavar="FILE", help="Statistics
 PANELS = (
     *("Constants", "Input", "Decoding", "Counting", "Estimates", "Normalization", "Output files", "Run", "Output"),
 )
+_EPILOG = "Every command also takes -q, -v, --progress, --log-file and --debug: see normcli --help."
 # option -> how its text becomes the value that its class takes
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "mean": numbers.parse_values,
@@ -76,7 +77,10 @@ def command(function: Callable[..., int], *, cls: type[TyperCommand] | None = No
     run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in ordered}
     app = typer.Typer(add_completion=False)
-    app.command(name=function.__name__.strip("_"), cls=cls or TyperCommand)(run)
+    has_terminal = TerminalOptions in groups.values()
+    app.command(name=function.__name__.strip("_"), cls=cls or TyperCommand, epilog=_EPILOG if has_terminal else None)(
+        run
+    )
     return app
 
 

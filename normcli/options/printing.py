@@ -104,7 +104,10 @@ class TerminalOptions(Options):
     panel = "Output"
 
     quiet: bool = option(
-        "Suppress progress and notes; failures and errors are still printed.", False, flags=("-q", "--quiet")
+        "Suppress progress and notes; failures and errors are still printed.",
+        False,
+        flags=("-q", "--quiet"),
+        hidden=True,
     )
     progress: Literal["auto", "always", "never"] = option(
         "Show progress on stderr: on a terminal (auto), always or never.", "auto", hidden=True
