@@ -59,6 +59,7 @@ WORDS: dict[str, tuple[tuple[str, tuple[str, ...]], ...]] = {
         ("--source-layout", ("--source-layout", "{}")),
         ("", ("--layout", "{}")),
     ),
+    "all-digits": (("--digits", ("--digits", "0")), ("", ())),
     "incremental": (("--incremental", ("--incremental",)), ("", ("--ledger",))),
     "incremental-again": (("--incremental", ("--incremental",)), ("", ("--ledger", "--update", "{}"))),
 }
@@ -301,7 +302,7 @@ EXPORTERS = (
 def _other() -> Iterator[Cell]:
     stats = Step(("stats", "../same", "-o", "s.json", "-q"))
     for name in EXPORTERS:
-        yield Cell(f"show/{name}", (stats, Step(("show", "s.json", "--format", name), stdout=True)))
+        yield Cell(f"show/{name}", (stats, Step(("show", "s.json", "--format", name, "@all-digits"), stdout=True)))
     gates = (
         Step(("check", "s.json", "--preset", "imagenet")),
         Step(("diff", "s.json", "s.json", "--max-shift", "0.001")),
