@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from normcli.cli.build import NumberRows, Sources, check_stdout, command
-from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs, paths_from
+from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions
 from normcli.options.printing import FailureListOptions, JsonOptions, ListOptions, TerminalOptions

@@ -16,7 +16,8 @@ import typer
 from typer.core import TyperCommand
 
 from normcli import platforms
-from normcli.cli import click, config, logs, numbers
+from normcli.cli import click, config, numbers
+from normcli.cli.messages import configure_log
 from normcli.errors import UsageError
 from normcli.options.field import Options, choices_of, info_of
 from normcli.options.printing import TerminalOptions
@@ -69,7 +70,7 @@ def command(function: Callable[..., int], *, cls: type[TyperCommand] | None = No
         objects = {name: _make(group, values) for name, group in groups.items()}
         for group in objects.values():
             if isinstance(group, TerminalOptions):
-                logs.configure(group)
+                configure_log(group)
         return function(**{p.name: values[p.name] for p in plain}, **objects)
 
     ordered = sorted([*plain, *options], key=lambda p: p.default is not inspect.Parameter.empty)

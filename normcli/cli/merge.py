@@ -6,8 +6,8 @@ import typer
 
 from normcli import platforms
 from normcli.cli.build import command
-from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs
+from normcli.cli.messages import Stopwatch
 from normcli.options.printing import MergeOptions, TerminalOptions
 
 

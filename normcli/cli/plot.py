@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 
-from normcli.cli.format import number
-from normcli.cli.table import is_colorful, is_unicode
+from normcli.cli.table import is_colorful, is_unicode, number
 from normcli.summary import Summary
 
 _BLOCKS = " ▁▂▃▄▅▆▇█"

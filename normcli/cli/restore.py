@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from normcli.cli.build import check_stdout, command
-from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs
+from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
 from normcli.options.apply import RestoreOptions
 from normcli.options.printing import FailureListOptions, JsonOptions, TerminalOptions

@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli.cli.closing import Stopwatch
-from normcli.cli.messages import say, write
+from normcli.cli.messages import Stopwatch, say, write
 from normcli.cli.table import Table, print_table
 
 if TYPE_CHECKING:

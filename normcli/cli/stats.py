@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.build import Sources, check_stdout, command
-from normcli.cli.closing import Stopwatch
 from normcli.cli.inputs import check_outputs, paths_from
+from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
 from normcli.options.printing import (
     FailureListOptions,

@@ -6,10 +6,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli.cli.format import decimals_for, number, numbers
 from normcli.cli.messages import printable, say, write
 from normcli.cli.plot import HUES, bars, plotted
-from normcli.cli.table import Column, Table, aligned, columns, is_colorful, is_unicode, print_table, terminal_width
+from normcli.cli.table import (
+    Column,
+    Table,
+    aligned,
+    columns,
+    decimals_for,
+    is_colorful,
+    is_unicode,
+    number,
+    numbers,
+    print_table,
+    terminal_width,
+)
 from normcli.errors import UsageError, unknown
 from normcli.options.printing import SummaryOptions
 from normcli.summary import Summary
