@@ -12,6 +12,7 @@ import pytest
 import typer
 
 import normcli
+from normcli.cli import main
 from normcli.cli.main import COMMANDS
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
@@ -368,3 +369,11 @@ def test_env_prints_for_people_and_programs(run: Run) -> None:
     assert "all defaults" in text and all(name in text for name in [*found["versions"], *found["extras"]])
     told = run("env", env={"NORMCLI_STATS_WORKERS": "2"}).stdout.decode()
     assert "stats --workers 2  (NORMCLI_STATS_WORKERS)" in told
+
+
+@pytest.mark.parametrize("name", main.COMMANDS)
+def test_the_list_of_commands_says_what_each_help_says(name: str) -> None:
+    """The list reads the modules' text instead of making every command."""
+    command = typer.main.get_command(importlib.import_module(main.COMMANDS[name]).app)
+    paragraph = (command.help or "").split("\n\n")[0]
+    assert paragraph and " ".join(main.summary_of(name).split()) == " ".join(paragraph.split())

@@ -46,11 +46,11 @@ class TensorCommands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(cls=TensorCommands, add_completion=False, no_args_is_help=True)
+app = typer.Typer(cls=TensorCommands, add_completion=False, invoke_without_command=True)
 
 
 @app.callback()
-def tensor() -> None:
+def tensor(context: typer.Context) -> None:
     """Apply a normalizer of neural networks to saved tensors.
 
     normcli list normalizers
@@ -61,6 +61,9 @@ def tensor() -> None:
 
     normcli tensor batch-norm x.npy --layout NCHW --mode eval --state bn.npz -o y.npy
     """
+    if context.invoked_subcommand is None:
+        sys.stdout.write(context.get_help())  # "" where Rich has printed it already
+        raise typer.Exit
 
 
 def _command(one: "Normalizer") -> click.Command:
