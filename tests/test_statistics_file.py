@@ -16,6 +16,7 @@ from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary import SCHEMA_FILE, Summary
 from normcli.summary.validate import REQUIRED_KEYS
 from normcli.tally import Tally
+from tests.support import needs
 from tests.support.command import ROOT, Run
 from tests.support.images import encoded, photograph
 
@@ -38,7 +39,7 @@ def several(folder: Path) -> Path:
 
 
 def invalid(document: dict[str, Any]) -> list[str]:
-    jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed here")
+    jsonschema = needs.module("jsonschema")
     errors = jsonschema.Draft202012Validator(SCHEMA).iter_errors(document)
     return [f"{error.json_path}: {error.message[:200]}" for error in errors]
 

@@ -28,6 +28,7 @@ INSTALL = {
     **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
     **dict.fromkeys(PEERS, "pip install opencv-python-headless albumentations torchvision keras timm"),
     "mypy": "pip install mypy",
+    "jsonschema": "pip install jsonschema",
     "pyarrow": 'pip install "normcli[parquet]"',
     "distributed": 'pip install "normcli[dask]"',
     "zstandard": 'pip install "normcli[zst]"',
