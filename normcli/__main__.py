@@ -13,7 +13,10 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:  # 20 ms instead of 100: nothing but the interpreter is loaded
         from normcli import __version__
 
-        sys.stdout.write(f"normcli {__version__}\n")
+        try:
+            os.write(1, f"normcli {__version__}\n".encode())
+        except OSError as error:
+            _end_of_version(error)
         return
     if not _MULTIPLYING & {word.replace("_", "-") for word in sys.argv[2:]}:
         # OpenBLAS's threads spin for 80 ms when NumPy is imported, and it asks for their memory for ever where there
@@ -35,6 +38,17 @@ def main() -> None:
         os.write(2, b"normcli: not enough memory\n")
         os._exit(1)
     _leave(code)
+
+
+def _end_of_version(error: OSError) -> NoReturn:
+    """Leave after a version that could not be written: nobody reads it, or stdout is full or closed."""
+    if isinstance(error, BrokenPipeError):
+        os._exit(141)
+    from contextlib import suppress
+
+    with suppress(OSError):
+        os.write(2, f"normcli: cannot write: {(error.strerror or str(error)).lower()}\n".encode())
+    os._exit(5)
 
 
 def _leave(code: int) -> NoReturn:

@@ -12,6 +12,7 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from normcli.constants.compare import Difference
+from normcli.errors import MissingExtraError, NormcliError, UsageError
 from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.stats import StatsOptions
@@ -74,20 +75,40 @@ def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> An
     @wraps(function)
     def call(*args: Any, **keywords: Any) -> R:
         by_name = {p.name: keywords.pop(p.name) for p in named if p.name in keywords}
-        options = _options(kind, function, keywords)
         try:
-            bound = positional.bind(*args, **by_name)
-        except TypeError as error:
-            raise TypeError(f"{function.__name__}() {error}") from None
-        bound.apply_defaults()
-        return function(*bound.args, options)
+            options = _options(kind, function, keywords)
+            try:
+                bound = positional.bind(*args, **by_name)
+            except TypeError as error:
+                raise TypeError(f"{function.__name__}() {error}") from None
+            bound.apply_defaults()
+            return function(*bound.args, options)
+        except NormcliError as error:
+            _name_parameters(error)
+            raise
 
     call.__signature__ = signature.replace(parameters=[*named, *field.parameters_of(kind)])  # type: ignore[attr-defined]
-    text = re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", field.document(kind))
+    text = in_python(field.document(kind)).replace("; - is stdout.", ".").replace("requires -o", "requires `output`")
     call.__doc__ = (function.__doc__ or "").replace(
         "        options: all keywords.\n", re.sub("^", "    ", text, flags=re.M).rstrip(" ")
     )
     return call
+
+
+def in_python(text: str) -> str:
+    """Return a text with its options named as keywords.
+
+    >>> in_python("too large (--max-file-size)")
+    'too large (`max_file_size`)'
+    """
+    return re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", text)
+
+
+def _name_parameters(error: NormcliError) -> None:
+    """Name the keywords in an error whose remedy is written for the command line as well."""
+    error.args = tuple(in_python(part) if isinstance(part, str) else part for part in error.args)
+    if isinstance(error, MissingExtraError):  # an ImportError prints its `msg`
+        error.msg = in_python(error.msg)
 
 
 def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dict[str, Any]) -> O:
@@ -112,7 +133,15 @@ def _notebook_progress() -> Callable[[Any], None] | None:
 def _paths(sources: Sources) -> list[str]:
     if isinstance(sources, str | os.PathLike):
         return [os.fsdecode(sources)]
-    return [os.fsdecode(source) for source in sources]
+    try:
+        return [os.fsdecode(source) for source in sources]
+    except TypeError:
+        raise TypeError(f"sources must be a path or an iterable of paths, not {sources!r:.60}") from None
+
+
+def _require_file(name: str, value: StrPath | None) -> None:
+    if value is not None and os.fsdecode(value) == "-":
+        raise UsageError(f"`{name}`: must be a path; - is stdout only on the command line")
 
 
 @_one_argument(StatsOptions)
@@ -142,6 +171,7 @@ def stats(sources: Sources, options: StatsOptions) -> Summary:
     """
     from normcli.runs.stats import stats as run
 
+    _require_file("output", options.output)
     return run(_paths(sources), options)
 
 
@@ -168,9 +198,9 @@ def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Ap
         >>> import normcli
         >>> result = normcli.apply("photos/", "arrays", scheme="signed")  # doctest: +SKIP
     """
-    from normcli.errors import UsageError
     from normcli.runs.apply import apply as run
 
+    _require_file("output", output)
     if output is None and not options.dry_run:
         raise UsageError("`output` is required: the folder to write")
     return run(_paths(sources), os.fsdecode(output or "."), options)

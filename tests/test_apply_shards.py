@@ -251,7 +251,7 @@ def test_shards_by_bytes_stay_below_them(sink: Any, photos: Path, tmp_path: Path
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "x", "", "10 images", "0MB", "1PBB", "١"])
 def test_sizes_that_cannot_be(text: str) -> None:
-    with pytest.raises(UsageError, match="give a number of images, or bytes with a unit"):
+    with pytest.raises(UsageError, match="must be a number of images, or bytes with a unit"):
         ShardSize.of(text)
 
 
@@ -259,9 +259,9 @@ REFUSED = [
     (["--shard-size", "5"], "--shard-size requires --to tar or parquet, not npy"),
     (["--to", "stack", "--shard-size", "5"], "--shard-size requires --to tar or parquet, not stack"),
     (["--to", "tar", "--skip-existing"], "--skip-existing cannot be combined with --to tar"),
-    (["--to", "tar", "--shard-size", "5 apples"], "give a number of images"),
+    (["--to", "tar", "--shard-size", "5 apples"], "--shard-size: must be a number of images"),
     (["--to", "tar", "--dtype", "int8"], "--dtype': 'int8' is not one of"),
-    (["--engine", "threads:127.0.0.1:1"], "--engine: must be threads, without ':127.0.0.1:1'"),
+    (["--engine", "threads:127.0.0.1:1"], "--engine: must be threads, without an address, not 'threads:127.0.0.1:1'"),
     (["-O", "layout=cwh"], "-O layout=cwh: must be one of auto, nhwc"),
 ]
 

@@ -211,8 +211,18 @@ WRONG = [
     ("[stats]\nscheme = 'unit'", b"scheme is not an option of stats"),
     ("[sats]\nworkers = 3", b"[sats] is not a command (did you mean 'stats'?)"),
     ("workers = ", b"is not valid TOML"),
-    ("color = 'pink'", b"'--color': 'pink' is not one of"),
-    ("workers = 'many'", b"--workers"),
+    ("color = 'pink'", b"normcli.toml: color: 'pink' is not one of"),
+    ("workers = 'many'", b"normcli.toml: workers: 'many' is not a valid int"),
+    ("workers = 1.5", b"normcli.toml: workers: '1.5' is not a valid int"),
+    ("workers = true", b"normcli.toml: workers: must be text or a number, not true or false"),
+    ("[stats]\nresize = [1, 2]", b"normcli.toml: resize: must be text or a number, not a list"),
+    ("resize = {a = 1}\n", b"[resize] is not a command"),
+    ("[stats]\nresize = {a = 1}", b"normcli.toml: resize: must be text or a number, not a table"),
+    ("resize = 2026-01-01", b"normcli.toml: resize: must be text or a number, not a date"),
+    ("strict = 1", b"normcli.toml: strict: must be true or false, not 1"),
+    ("strict = 'yes'", b"normcli.toml: strict: must be true or false, not 'yes'"),
+    ("include = [true]", b"normcli.toml: include: must be text or a number, not true or false"),
+    ("color = ['rgb']", b"normcli.toml: color: must be text or a number, not a list"),
 ]
 
 

@@ -65,6 +65,8 @@ def apply(
     check_stdout(failures=lists.failures)
     check_outputs(lists.failures, force=options.force)
     if str(output) == "-" or sources == ["-"]:
+        if printing.json:
+            raise UsageError("`json` cannot be combined with one image (`output` - or SOURCE -)")
         return _one(sources or [], files is not None, output, options)
     bar = progress(terminal, total=lambda: None if files else expected(sources or ()))
     with _interruption(output, terminal), bar as step, jsonl(lists.failures) as fail:

@@ -223,6 +223,25 @@ def _table(name: str) -> Iterator[str]:
         yield from FORMAT_CHOICES
 
 
+def require_with(companion: str, present: bool, *names: str) -> None:
+    """Check that no option stands on the command line that has no effect without another one.
+
+    In the environment and in configuration files it may stand: those are for many commands.
+
+    Args:
+        companion: what the options require, for the error.
+        present: whether that is there.
+        names: of the options.
+
+    Raises:
+        UsageError: an option without its companion.
+    """
+    context = click.get_current_context(silent=True)
+    for name in names:
+        if not present and context and context.get_parameter_source(name) is click.ParameterSource.COMMANDLINE:
+            raise UsageError(f"`{name}` requires {companion}")
+
+
 def check_stdout(**paths: Path | None) -> None:
     """Check that no list of records goes to stdout, which carries the result.
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from normcli.cli.click import BadParameter, Parameter
 from normcli.errors import UsageError
 from normcli.options.field import nearest
 
@@ -85,6 +86,43 @@ def load(commands: Mapping[str, Any]) -> Config:
             raise UsageError(f"{path}: [{name}] is not a command{nearest(name, commands)}")
     shared = {_key(key): value for key, value in table.items() if not isinstance(value, dict)}
     return Config(path, shared, {name: {_key(k): v for k, v in value.items()} for name, value in tables.items()})
+
+
+def as_argument(path: Path, option: Parameter, value: Any) -> Any:
+    """Return a value of the configuration as the command line would give it.
+
+    Args:
+        path: of the file, for the error.
+        option: that it sets.
+        value: as TOML has it; an option that can be repeated takes one value, several, or a table of KEY=VALUE.
+
+    Raises:
+        UsageError: a value that the option cannot have.
+    """
+    if getattr(option, "multiple", False):
+        if isinstance(value, dict):
+            return [f"{key}={_text(path, option, part)}" for key, part in value.items()]
+        return [_text(path, option, part) for part in (value if isinstance(value, list) else [value])]
+    if getattr(option, "is_flag", False):
+        if not isinstance(value, bool):
+            raise UsageError(f"{path}: {option.name}: must be true or false, not {value!r}")
+        return value
+    if isinstance(value, list) and option.name in ("mean", "std", "clip"):
+        return ",".join(_text(path, option, part) for part in value)
+    text = _text(path, option, value)
+    if getattr(option, "count", False):
+        return int(text)
+    try:
+        return option.type.convert(text, option, None)
+    except BadParameter as error:
+        raise UsageError(f"{path}: {option.name}: {error.message.removesuffix('.')}") from None
+
+
+def _text(path: Path, option: Parameter, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        kind = {bool: "true or false", list: "a list", dict: "a table"}.get(type(value), "a date")
+        raise UsageError(f"{path}: {option.name}: must be text or a number, not {kind}")
+    return str(value)
 
 
 def _key(key: str) -> str:

@@ -134,16 +134,9 @@ def _configured(name: str, command: click.Command) -> dict[str, Any]:
         if key not in known and not any(key in options_of(other) for other in COMMANDS):
             every = {option for other in COMMANDS for option in options_of(other)}
             raise UsageError(f"{settings.path}: {key} is not an option of any command{nearest(key, every)}")
-    repeatable = {str(p.name) for p in command.params if getattr(p, "multiple", False)}
+    parameters = {str(p.name): p for p in command.params}
     values = {key: value for key, value in settings.of(name).items() if key in known}
-    return {key: _as_list(value) if key in repeatable else value for key, value in values.items()}
-
-
-def _as_list(value: Any) -> Any:
-    """Return the values of an option that can be repeated: one text is one value, and a table is KEY=VALUE texts."""
-    if isinstance(value, dict):
-        return [f"{key}={part}" for key, part in value.items()]
-    return [value] if isinstance(value, str) else value
+    return {key: config.as_argument(settings.path, parameters[key], value) for key, value in values.items()}
 
 
 app = typer.Typer(
@@ -282,7 +275,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if (short := shortage(error)) is not None:
             _complain(f"normcli: {short}")
             return 1
-        _complain(f"normcli: cannot write: {_one_line(str(error))}")
+        _complain(f"normcli: cannot write: {_one_line(error.strerror or str(error)).lower()}")
         _forget_stdout()
         return 5
     except Exception as error:
@@ -325,6 +318,7 @@ def on_command_line(text: str) -> str:
     >>> on_command_line("`max_value`: must be positive; `weight` group requires `group_by`")
     '--max-value: must be positive; --weight group requires --group-by'
     """
+    text = text.replace("`open_options`", "-O")
     return re.sub(r"`([a-z][a-z_]*)`", lambda name: f"--{name[1].replace('_', '-')}", text)
 
 

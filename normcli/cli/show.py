@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from normcli.cli.build import command
+from normcli.cli.build import command, require_with
 from normcli.cli.inputs import check_outputs
 from normcli.errors import UsageError
 from normcli.options.printing import SummaryOptions, TerminalOptions
@@ -50,6 +50,8 @@ def show(
     if file is None:
         raise UsageError("FILE is required (or `schema`)")
     tables.check_printing(printing)
+    require_with("`format`", printing.format is not None, "digits")
+    require_with("`report`", printing.report is not None, "force")
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)
     if printing.report is not None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli.cli.build import Sources, check_stdout, command
+from normcli.cli.build import Sources, check_stdout, command, require_with
 from normcli.cli.inputs import check_outputs, paths_from
 from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
@@ -55,6 +55,8 @@ def stats(
     output = None if options.output is None else Path(options.output)
     to_stdout = printing.json or str(output) == "-"
     check_stdout(failures=lists.failures, per_image=images.per_image)
+    require_with("`sample` or `margin`", options.is_estimate, "seed", "confidence")
+    require_with("`format`", printing.format is not None, "digits")
     tables.check_printing(printing, output)
     check_outputs(lists.failures, images.per_image, printing.report, force=options.force, besides=output)
     page = None if printing.report is None else _Page()

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from normcli.cli.build import command
+from normcli.cli.build import command, require_with
+from normcli.errors import UsageError
 from normcli.options.apply import VerifyOptions, VerifyStatisticsOptions
 from normcli.options.printing import JsonOptions, TerminalOptions
 
@@ -36,7 +37,12 @@ def verify(
     normcli verify stats.json photos/
     """
     if sources:
+        if Path(target).is_dir():
+            raise UsageError(f"{target} is a folder: SOURCE requires a statistics file before it")
         return _verify_statistics(target, sources, options, printing, terminal)
+    if Path(target).is_file():
+        raise UsageError(f"{target}: a statistics file requires SOURCE: what it describes")
+    require_with("a SOURCE", False, "include", "exclude", "follow_symlinks", "max_file_size", "open_options")
     from normcli.cli import results
     from normcli.cli.messages import say, write
     from normcli.cli.progress import progress

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from normcli.errors import UsageError
 from normcli.options.field import Options, option, python_only
 from normcli.options.images import Color, DecodeOptions, InputOptions, PathOptions, ValueOptions
+from normcli.options.parse import parse_numbers
 from normcli.options.running import EngineOptions, FailureOptions
 
 StrPath = str | os.PathLike[str]
@@ -55,6 +56,8 @@ class ConstantsOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, count in {"mean": None, "std": None, "clip": 2}.items():
+            self._set(name, parse_numbers(name, getattr(self, name), count))
         if (self.mean is None) != (self.std is None):
             raise UsageError("`mean` requires `std`, and `std` requires `mean`")
         if self.clip is not None and not self.clip[0] < self.clip[1]:

@@ -8,6 +8,7 @@ import difflib
 import inspect
 import types
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -61,10 +62,10 @@ def python_only(help: str, default: Any = None) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Base of all groups of options; checks every field whose type is a `Literal`.
+    """Base of all groups of options; checks every field whose type is a `Literal`, one plain type, or one and None.
 
     Raises:
-        UsageError: a value that is not one of the choices.
+        UsageError: a value that is not one of the choices, or not of the type.
     """
 
     panel = "Options"
@@ -76,6 +77,10 @@ class Options:
                 raise UsageError(
                     f"`{name}`: must be one of {', '.join(choices)}, not {value!r}{nearest(value, choices)}"
                 )
+        for name, plain in plain_types_of(type(self)).items():
+            value = getattr(self, name)
+            if value is not None and type(value) is not plain:
+                self._set(name, _as_plain(name, value, plain))
 
     def part(self, kind: type[O]) -> O:
         """Return the options of one group, such as `DecodeOptions`, out of a larger set."""
@@ -117,6 +122,39 @@ def choices_of(kind: type[Options]) -> Mapping[str, tuple[str, ...]]:
         hints = get_type_hints(kind)
         _choices[kind] = {f.name: choices for f in fields(kind) if (choices := _literals(hints[f.name]))}
     return _choices[kind]
+
+
+_plain_types: dict[type, Mapping[str, type]] = {}
+_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+
+
+def plain_types_of(kind: type[Options]) -> Mapping[str, type]:
+    """Return the type of every field that is bool, int, float or str, or one of them and None, by name."""
+    if kind not in _plain_types:
+        hints = get_type_hints(kind)
+        parts = {f.name: set(get_args(hints[f.name]) or (hints[f.name],)) - {type(None)} for f in fields(kind)}
+        _plain_types[kind] = {name: one for name, (one, *more) in parts.items() if not more and one in _PLAIN}
+    return _plain_types[kind]
+
+
+def _as_plain(name: str, value: Any, plain: type) -> Any:
+    """Return a value as the plain type that stands for it, such as NumPy's integers as int.
+
+    Raises:
+        UsageError: a value of another type, which would be taken for something else or fail far from here.
+    """
+    kind = type(value)
+    numeric = kind is not bool and kind.__name__ not in ("bool", "bool_") and hasattr(kind, "__index__")
+    if plain is int and numeric:
+        return int(value.__index__())
+    if plain is float and (numeric or (hasattr(kind, "__float__") and kind.__name__ not in ("bool", "bool_"))):
+        with suppress(TypeError, ValueError):  # an array of several values
+            return float(value)
+    if plain is bool and kind.__name__ in ("bool", "bool_"):
+        return bool(value)
+    if isinstance(value, plain) and plain is str:
+        return value
+    raise UsageError(f"`{name}`: must be {_PLAIN[plain]}, not {value!r}")
 
 
 def _literals(hint: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, option, python_only
-from normcli.options.parse import as_tuple, parse_level, parse_pairs, parse_size
+from normcli.options.parse import as_tuple, parse_level, parse_pairs, parse_size, parse_texts
 
 Color = Literal["auto", "rgb", "gray", "native"]
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
@@ -38,8 +38,8 @@ class InputOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("include", as_tuple(self.include))
-        self._set("exclude", as_tuple(self.exclude))
+        self._set("include", parse_texts("include", self.include))
+        self._set("exclude", parse_texts("exclude", self.exclude))
         self._set("max_file_size", parse_size("max_file_size", self.max_file_size))
         self._set("open_options", parse_pairs(self.open_options))
 

@@ -43,7 +43,9 @@ def parse_shard(value: str | tuple[int, int] | None) -> tuple[int, int] | None:
     """
     if value is None:
         return None
-    part, slash, count = value.partition("/") if isinstance(value, str) else (str(value[0]), "/", str(value[1]))
+    part, slash, count = value.partition("/") if isinstance(value, str) else ("", "", "")
+    if isinstance(value, tuple | list) and len(value) == 2:
+        part, slash, count = str(value[0]), "/", str(value[1])
     if slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count):
         return int(part), int(count)
     raise UsageError(f"`shard`: must be I/N with I from 1 to N, such as 1/8, not {value!r}")
@@ -117,3 +119,47 @@ def as_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
     (('*.png',), ('*.png', '*.jpg'))
     """
     return (values,) if isinstance(values, str) else tuple(values)
+
+
+def parse_texts(name: str, values: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one text or several as a tuple.
+
+    Args:
+        name: of the option, for the error.
+        values: one text, or an iterable of them.
+
+    Raises:
+        UsageError: something that is no text.
+    """
+    texts = as_tuple(values) if isinstance(values, Iterable) else (values,)
+    for text in texts:
+        if not isinstance(text, str):
+            raise UsageError(f"`{name}`: must be text, not {text!r}")
+    return texts
+
+
+def parse_numbers(name: str, values: Any, count: int | None = None) -> tuple[float, ...] | None:
+    """Return numbers as a tuple: of one number, a sequence of them or an array of one axis; None for None.
+
+    >>> parse_numbers("mean", 0.5), parse_numbers("clip", [0, 1], 2)
+    ((0.5,), (0.0, 1.0))
+
+    Args:
+        name: of the option, for the error.
+        values: the numbers.
+        count: how many they must be; None for any number.
+
+    Raises:
+        UsageError: something else, or another count.
+    """
+    if values is None:
+        return None
+    try:
+        if isinstance(values, str):
+            raise TypeError
+        numbers = tuple(map(float, values)) if isinstance(values, Iterable) else (float(values),)
+    except (TypeError, ValueError):
+        raise UsageError(f"`{name}`: must be numbers, such as [0.485, 0.456, 0.406], not {values!r}") from None
+    if count is not None and len(numbers) != count:
+        raise UsageError(f"`{name}`: must be {count} numbers, not {len(numbers)}")
+    return numbers

@@ -37,7 +37,8 @@ class EngineOptions(Options):
         if name not in ENGINES:
             raise unknown("engine", name, ENGINES)
         if colon and (name != "dask" or not address):
-            raise UsageError(f"`engine`: must be {name}, without {self.engine.removeprefix(name)!r}")
+            remedy = "dask or dask:ADDRESS" if name == "dask" else f"{name}, without an address"
+            raise UsageError(f"`engine`: must be {remedy}, not {self.engine!r}")
 
     @property
     def runner(self) -> dict[str, Any]:

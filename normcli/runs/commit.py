@@ -9,6 +9,7 @@ the files that were counted.
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,8 @@ from normcli.runs.masks import PixelMask
 from normcli.runs.partial_result import PartialResult
 from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.sources import Item, Skipped
-from normcli.storage import require_writable
+from normcli.sources.filter import SUFFIXES
+from normcli.storage import is_remote, require_writable
 from normcli.summary import Summary
 
 if TYPE_CHECKING:  # SQLite is loaded only for incremental runs
@@ -156,6 +158,24 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise UsageError(f"{path}: folder {path.parent} does not exist")
     require_writable(path)
+
+
+def check_no_image(path: str | os.PathLike[str], sources: Iterable[str]) -> None:
+    """Check that an output does not overwrite what is read: a source itself, or an image in one.
+
+    Raises:
+        UsageError: it does.
+    """
+    place = os.path.realpath(os.fsdecode(path))
+    if not os.path.isfile(place):  # noqa: PTH113
+        return
+    for source in chain.from_iterable(map(containers.expand, sources)):
+        if is_remote(source):
+            continue
+        original = os.path.realpath(source)
+        inside = place.startswith(original + os.sep) and Path(place).suffix.lower() in SUFFIXES
+        if place == original or inside:
+            raise UsageError(f"{os.fsdecode(path)}: is an input of this run; choose another `output`")
 
 
 def stamp() -> dict[str, Any]:

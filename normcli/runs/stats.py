@@ -14,7 +14,7 @@ from normcli.options.images import DecodeOptions, InputOptions
 from normcli.options.parse import as_tuple
 from normcli.options.stats import StatsOptions
 from normcli.runs.batches import Batching
-from normcli.runs.commit import StatsTarget, stamp
+from normcli.runs.commit import StatsTarget, check_no_image, stamp
 from normcli.runs.count import WorkerOptions, count_batch
 from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.masks import PixelMask
@@ -44,6 +44,8 @@ def stats(sources: Sequence[str], options: StatsOptions, items: Iterator[Item | 
         options: all options.
         items: of the sources, where the caller lists them; None lists them here.
     """
+    if options.output is not None:
+        check_no_image(options.output, sources)
     with StatsTarget(options) as target:
         return _StatsRun(list(sources), options, target).run(items)
 

@@ -59,7 +59,9 @@ class ShardSize:
             return cls(images=int(match[1]))
         if match and unit and (size := int(float(match[1]) * unit)):
             return cls(bytes=size)
-        raise UsageError(f"shard-size {text!r}: give a number of images, or bytes with a unit: 1000, 500MB, 1GiB")
+        raise UsageError(
+            f"`shard_size`: must be a number of images, or bytes with a unit, such as 1000, 500MB or 1GiB, not {text!r}"
+        )
 
     def __str__(self) -> str:
         return str(self.images) if self.images is not None else f"{self.bytes}B"

@@ -4,6 +4,7 @@ A container's module declares its own as a dataclass `OPEN_OPTIONS`, whose field
 """
 
 import importlib
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self
@@ -37,7 +38,7 @@ class Source(str):
         return f"source({str(self)!r}{options})"
 
 
-def source(path: str, **open_options: str) -> Source:
+def source(path: str | os.PathLike[str], **open_options: str) -> Source:
     """Return a path with open options, accepted wherever a source is.
 
     Args:
@@ -47,9 +48,9 @@ def source(path: str, **open_options: str) -> Source:
     Raises:
         UsageError: the container has no such option, or not this value.
     """
-    result = Source(path)
+    result = Source(os.fsdecode(path))
     result.open_options = dict(parse_pairs(open_options))
-    check_open_options(result.open_options, [kind_of(path)])
+    check_open_options(result.open_options, [kind_of(result)])
     return result
 
 
@@ -78,9 +79,8 @@ def open_options(kind: str, pairs: Pairs) -> Options:
         if key in values and values[key].lower() in choices:
             values[key] = values[key].lower()
         elif key in values:
-            raise UsageError(
-                f"-O {key}={values[key]}: must be one of {', '.join(choices)}{nearest(values[key], choices)}"
-            )
+            hint = nearest(values[key], choices)
+            raise UsageError(f"`open_options` {key}={values[key]}: must be one of {', '.join(choices)}{hint}")
     return options(**{key: value for key, value in values.items() if key in names})
 
 
@@ -107,7 +107,9 @@ def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
         if key not in known:
             takers = [name for name, keys in _keys().items() if key in keys]
             open_options(takers[0], {key: value})
-            raise UsageError(f"-O {key}={value}: no source here has this option; it belongs to {', '.join(takers)}")
+            raise UsageError(
+                f"`open_options` {key}={value}: no source here has this option; it belongs to {', '.join(takers)}"
+            )
 
 
 def effective_options(source: str, pairs: Pairs) -> dict[str, str]:
@@ -128,7 +130,8 @@ def _refuse_unknown(keys: Iterable[str]) -> None:
     for key in keys:
         if key not in known:
             raise UsageError(
-                f"-O {key}: no container has this option{nearest(key, known) or '; they are ' + ', '.join(known)}"
+                f"`open_options` {key}: no container has this option"
+                f"{nearest(key, known) or '; they are ' + ', '.join(known)}"
             )
 
 

@@ -1,0 +1,132 @@
+"""Values that cannot be, and options without effect: one line that names the option, in the shell and in Python."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from normcli.errors import UsageError
+from tests.support.command import ENVIRONMENT, Run
+
+WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
+    ({"workers": "x"}, "`workers`: must be a whole number, not 'x'"),
+    ({"workers": True}, "`workers`: must be a whole number, not True"),
+    ({"resize": 224.5}, "`resize`: must be a whole number, not 224.5"),
+    ({"seed": "x"}, "`seed`: must be a whole number, not 'x'"),
+    ({"strict": "no"}, "`strict`: must be True or False, not 'no'"),
+    ({"ignore_value": "0"}, "`ignore_value`: must be a number, not '0'"),
+    ({"margin": np.ones(3)}, "`margin`: must be a number, not array"),
+    ({"alpha": 3}, "`alpha`: must be text, not 3"),
+    ({"include": 3}, "`include`: must be text, not 3"),
+    ({"exclude": [3]}, "`exclude`: must be text, not 3"),
+    ({"shard": (1, 2, 3)}, "`shard`: must be I/N"),
+    ({"engine": "dask:"}, "`engine`: must be dask or dask:ADDRESS, not 'dask:'"),
+    ({"open_options": {"layout": "x"}}, "`open_options` layout=x: must be one of"),
+    ({"output": "-"}, "`output`: must be a path; - is stdout only on the command line"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "words"), WRONG_TYPES)
+def test_a_wrong_type_is_named_in_python(keywords: dict[str, Any], words: str, folder: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        normcli.stats(folder, **keywords)
+    assert str(raised.value).startswith(words)
+
+
+def test_numbers_of_numpy_are_numbers(folder: Path, tmp_path: Path) -> None:
+    by_numpy = normcli.stats(folder, resize=np.int64(8), strict=np.bool_(False), workers=np.uint8(1))  # type: ignore[arg-type]
+    assert by_numpy.to_json() == normcli.stats(folder, resize=8).to_json()
+    half: Any = np.full(3, 0.5)
+    result = normcli.apply(folder, tmp_path / "out", mean=half, std=half)
+    assert result.constants is not None and result.constants["mean"] == [0.5] * 3
+
+
+@pytest.mark.parametrize(
+    ("keywords", "words"),
+    [
+        ({"clip": "0,1"}, "`clip`: must be numbers"),
+        ({"clip": (0, 1, 2)}, "`clip`: must be 2 numbers, not 3"),
+        ({"mean": ["a"], "std": [1]}, "`mean`: must be numbers"),
+        ({"to": "tar", "shard_size": "x"}, "`shard_size`: must be a number of images"),
+    ],
+)
+def test_wrong_numbers_are_named_in_python(keywords: dict[str, Any], words: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as raised:
+        normcli.apply(folder, tmp_path / "out", **{"scheme": "contrast", **keywords})
+    assert str(raised.value).startswith(words)
+
+
+def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:
+    normcli.apply(folder, tmp_path / "out", scheme="unit")
+    with pytest.raises(UsageError, match=r"`resume` or `skip_existing` write what is missing, `force` overwrites"):
+        normcli.apply(folder, tmp_path / "out", scheme="unit")
+    with pytest.raises(UsageError, match="`output`: must be a path"):
+        normcli.apply(folder, "-", scheme="unit")
+    assert "-o" not in (normcli.stats.__doc__ or "").replace("-of", "")
+    with pytest.raises(TypeError, match="sources must be a path or an iterable of paths, not None"):
+        normcli.stats(None)  # type: ignore[arg-type]
+    assert normcli.source(folder / "x.npz", column="x") == str(folder / "x.npz")
+
+
+WITHOUT_EFFECT = [
+    (["stats", "images", "--seed", "1"], b"--seed requires --sample or --margin"),
+    (["stats", "images", "--confidence", "0.9"], b"--confidence requires --sample or --margin"),
+    (["stats", "images", "--digits", "3"], b"--digits requires --format"),
+    (["show", "s.json", "--digits", "3"], b"--digits requires --format"),
+    (["show", "s.json", "-f"], b"--force requires --report"),
+    (["verify", "out", "--include", "*.png"], b"--include requires a SOURCE"),
+    (["verify", "out", "-O", "layout=nchw"], b"-O requires a SOURCE"),
+    (["verify", "out", "images"], b"out is a folder: SOURCE requires a statistics file before it"),
+    (["verify", "s.json"], b"s.json: a statistics file requires SOURCE: what it describes"),
+    (
+        ["apply", "images/cat/gray.png", "-o", "-", "--scheme", "unit", "--json"],
+        b"--json cannot be combined with one image",
+    ),
+    (["stats", "images", "-O", "layout"], b"-O: must be KEY=VALUE"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "words"), WITHOUT_EFFECT)
+def test_an_option_without_effect_is_refused(
+    arguments: list[str], words: bytes, run: Run, folder: Path, tmp_path: Path
+) -> None:
+    if arguments[0] in ("show", "verify"):
+        assert run("stats", folder, "-o", "s.json", "-q").returncode == 0
+        assert run("apply", folder, "-o", "out", "--scheme", "unit", "-q").returncode == 0
+    done = run(*arguments)
+    assert done.returncode == 2 and done.stderr == b"normcli: " + done.stderr[9:] and words in done.stderr, done.stderr
+    assert done.stderr.count(b"\n") == 1 and done.stdout == b""
+
+
+def test_in_the_environment_it_is_for_other_commands(run: Run, folder: Path) -> None:
+    assert run("stats", folder, "-q", env={"NORMCLI_SEED": "1", "NORMCLI_DIGITS": "3"}).returncode == 0
+
+
+@pytest.mark.parametrize("target", ["images/cat/gray.png", "copy.png"])
+def test_an_output_that_is_an_input_is_refused(target: str, run: Run, folder: Path, tmp_path: Path) -> None:
+    image = tmp_path / target
+    image.write_bytes((folder / "cat/gray.png").read_bytes())
+    before = image.read_bytes()
+    done = run("stats", folder, tmp_path / "copy.png", "-o", image, "-f")
+    assert done.returncode == 2 and b"is an input of this run; choose another --output" in done.stderr, done.stderr
+    assert image.read_bytes() == before
+
+
+def test_tensor_alone_prints_its_help(run: Run) -> None:
+    done = run("tensor")
+    assert done.returncode == 0 and b"group-norm" in done.stdout and done.stderr == b""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+@pytest.mark.parametrize("arguments", [["--version"], ["list"]])
+def test_a_full_stdout_is_one_line(arguments: list[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "normcli", *arguments], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT
+        )
+    assert (done.returncode, done.stderr) == (5, b"normcli: cannot write: no space left on device\n")
