@@ -215,6 +215,27 @@ def test_running_statistics_move_as_said() -> None:
     assert nn.switchable_norm(X, **L).state["running_mean"].shape == (4,)
 
 
+@pytest.mark.parametrize("iterations", [15, 20, 30, 40])
+def test_iter_norm_of_many_steps_stays_at_zca(iterations: int) -> None:
+    draw = np.random.default_rng(4)  # the paper's own form: 4e5 off at 15 steps, NaN at 30
+    x = draw.normal(size=(256, 8)) @ draw.normal(size=(8, 8))
+    np.testing.assert_allclose(nn.iter_norm(x, iterations=iterations).y, nn.zca_whitening(x).y, rtol=0, atol=5e-14)
+
+
+def test_power_norm_over_six_batches_is_that_of_the_authors_code() -> None:
+    draw, warmup, phi, state = np.random.default_rng(5), 2, 1.0, None
+    for t in range(1, 7):
+        x = draw.normal(size=(4, 1)) * t
+        square = sum(float(value) ** 2 for value in x.ravel()) / 4
+        expected = x / ((square if t <= warmup else phi) + 1e-5) ** 0.5
+        if t < warmup:
+            phi = phi * (t - 1) / t + square / t
+        phi = 0.9 * phi + 0.1 * square
+        y, state = nn.power_norm(x, groups=0, warmup=warmup, state=state)
+        np.testing.assert_allclose(y, expected, rtol=1e-14)
+        np.testing.assert_allclose(state["running_phi"], [phi], rtol=1e-14)
+
+
 def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another() -> None:
     first = nn.noisy_batch_norm(X, **L, seed=5)
     again = nn.noisy_batch_norm(X, **L, seed=5)

@@ -68,7 +68,7 @@ def power_norm(
 
     Formula:
         y = weight * x / sqrt(q + eps) + bias; q = mean x^2 of the batch during warm-up and running_phi after.
-        In warm-up running_phi first becomes the mean over all batches; each step then moves it on.
+        Before the last batch of it running_phi first becomes the mean over all batches; each step then moves it on.
         Before all this, x is divided by the root mean square of its channel groups (GroupScaling).
     Paper:
         Shen et al. 2020, arXiv 2003.07845
@@ -94,8 +94,9 @@ def power_norm(
     q = running["running_phi"]
     if mode == "train":
         batch, step = _mean_square(view, groups, eps), running.batches + 1
-        if step <= warmup:
+        if step < warmup:  # strictly, unlike q: as in the authors' code
             running = RunningStats({"running_phi": q * (step - 1) / step + batch / step}, running.batches)
+        if step <= warmup:
             q = batch
         running = update_running_stats(running, {"running_phi": batch}, update_rate)
     r = scale / np.sqrt(q + eps)
