@@ -254,6 +254,22 @@ def test_an_existing_output_is_not_overwritten_from_python(folder: Path, tmp_pat
     assert output.read_text() == summary.to_json()
 
 
+def test_an_interrupted_run_says_how_to_resume_and_a_resumed_one_that_it_did(
+    quick: None, photographs: Path, run: Run, tmp_path: Path
+) -> None:
+    def stop(batch: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        normcli.stats(photographs, output=tmp_path / "s.json", resume=True, engine="serial", on_progress=stop)
+    counts: list[int] = []
+    normcli.stats(photographs, output=tmp_path / "s.json", resume=True, on_resume=counts.append)
+    assert len(counts) == 1 and 0 < counts[0] < 62
+    (tmp_path / "s.json").unlink()
+    done = run("stats", photographs, "-o", "s.json", "--resume")
+    assert f"resumed: {62} inputs from s.json.checkpoint" in done.stderr.decode()
+
+
 def test_resume_needs_an_output(folder: Path, run: Run) -> None:
     done = run("stats", folder, "--resume")
     assert done.returncode == 2

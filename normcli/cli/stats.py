@@ -1,6 +1,7 @@
 """normcli stats: exact per-channel statistics of an image dataset."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +44,7 @@ def stats(
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
     from normcli.cli import tables
-    from normcli.cli.messages import warn, warn_failures
+    from normcli.cli.messages import say, warn, warn_failures
     from normcli.cli.progress import progress
     from normcli.runs import stats as run
     from normcli.runs.records import jsonl
@@ -61,8 +62,14 @@ def stats(
     check_outputs(lists.failures, images.per_image, printing.report, force=options.force, besides=output)
     page = None if printing.report is None else _Page()
     updates: list[Changes] = []
+    resumed: list[int] = []
     bar = progress(terminal, total=lambda: None if files else run.expected(sources or ()))
-    with bar as step, jsonl(lists.failures) as fail, jsonl(images.per_image) as image:
+    with (
+        _interruption(output, options, terminal),
+        bar as step,
+        jsonl(lists.failures) as fail,
+        jsonl(images.per_image) as image,
+    ):
         summary = run.stats(
             sources or [],
             replace(
@@ -72,6 +79,7 @@ def stats(
                 on_gallery=None if page is None else page.take,
                 on_image=image,
                 on_update=updates.append,
+                on_resume=resumed.append,
                 on_progress=step,
             ),
         )
@@ -86,12 +94,29 @@ def stats(
     else:
         for changes in updates:
             _report_changes(changes)
+        for inputs in resumed:
+            say(f"resumed: {inputs:,} inputs from {output}.checkpoint")
         warn(summary)
         outputs = [str(path) for path in (output, printing.report) if path is not None and str(path) != "-"]
         watch.closing(f"wrote {' and '.join(outputs)}" if outputs else "", summary.images)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0
+
+
+@contextmanager
+def _interruption(output: Path | None, options: StatsOptions, terminal: TerminalOptions) -> Iterator[None]:
+    """Print how an interrupted run is resumed."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not terminal.quiet:
+            from normcli.cli.messages import say
+
+            can_resume = options.resume or options.incremental
+            again = f": run the same command again to continue {output}" if can_resume else ""
+            say(f"interrupted{again}")
+        raise
 
 
 class _Page:

@@ -152,6 +152,9 @@ class StatsOptions(
     on_gallery: Callable[[Any], None] | None = python_only(
         "Called at the end with small pictures of the most extreme images."
     )
+    on_resume: Callable[[int], None] | None = python_only(
+        "Called at the end of a resumed run with the number of inputs that the interrupted run had read."
+    )
     on_update: Callable[[Any], None] | None = python_only(
         "Called at the end of an incremental run with the numbers of files reused, new, changed and removed."
     )

@@ -59,13 +59,14 @@ class FailurePolicy:
     Attributes:
         failed: number of inputs that failed; those skipped are not among them.
         inputs: number of inputs so far.
+        replayed: how many of them an earlier run had read.
         first: the first failure.
         first_unused: the first input that was not used: a failure, or one that was skipped.
         first_remote: the first failure that a server is the reason of.
     """
 
     def __init__(self, options: FailureOptions) -> None:
-        self.failed = self.inputs = 0
+        self.failed = self.inputs = self.replayed = 0
         self.first: Failure | None = None
         self.first_unused: Failure | None = None
         self.first_remote: Failure | None = None
@@ -206,6 +207,8 @@ class _Order(Generic[T, R]):
 
     def _replay(self, replay: Replay[R]) -> None:
         result = replay.load()
+        if self._loop.failures is not None:
+            self._loop.failures.replayed += result.inputs
         if self._loop.checkpoint is not None:
             self._loop.checkpoint.record(None, result)
         self._deliver(result)

@@ -102,6 +102,8 @@ class _StatsRun:
         if options.provenance:
             summary.provenance["stamp"] = stamp()
         target.commit(summary)
+        if options.resume and self.failures.replayed and options.on_resume is not None:
+            options.on_resume(self.failures.replayed)
         if target.cache is not None and options.on_update is not None:
             options.on_update(target.cache.changes())
         return summary
