@@ -38,7 +38,7 @@ PRESETS: dict[str, Preset] = {
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         convention="mean_of_image_stds",
-        source="after resize 256 and centre crop 224, on a lost subset of train: pytorch/vision issue 1439, PR 1965",
+        source="after resize 256 and center crop 224, on a lost subset of train: pytorch/vision issue 1439, PR 1965",
     ),
     "imagenet-255": Preset(
         mean=(123.675, 116.28, 103.53),

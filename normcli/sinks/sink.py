@@ -72,9 +72,7 @@ def resolve_output(to: str, dtype: str | None, layout: str | None, order: str | 
     """
     kind = output_kind(to)
     if dtype is not None and dtype not in kind.dtypes:
-        if dtype not in DTYPES:
-            raise unknown("dtype", dtype, DTYPES)
-        raise UsageError(f"{to} holds {', '.join(kind.dtypes)}, not {dtype}")
+        raise UsageError(f"`dtype`: {to} holds {', '.join(kind.dtypes)}, not {dtype}")
     if kind.image and layout == "chw":
         raise UsageError(f"`output_layout` cannot be combined with `to` {to}: image files are interleaved")
     if kind.image and order == "bgr":
