@@ -1,5 +1,6 @@
 """Values that cannot be, and options without effect: one line that names the option, in the shell and in Python."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.errors import UsageError
+from normcli.errors import OutputError, UsageError
+from normcli.runs.checkpoint import CheckpointLog
 from tests.support.command import ENVIRONMENT, Run
 
 WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
@@ -78,6 +80,8 @@ WITHOUT_EFFECT = [
     (["stats", "images", "--confidence", "0.9"], b"--confidence requires --sample or --margin"),
     (["stats", "images", "--digits", "3"], b"--digits requires --format"),
     (["show", "s.json", "--digits", "3"], b"--digits requires --format"),
+    (["show", "s.json", "--plot", "--json"], b"--plot cannot be combined with --json or --format"),
+    (["show", "s.json", "--plot", "--format", "csv"], b"--plot cannot be combined with --json or --format"),
     (["show", "s.json", "-f"], b"--force requires --report"),
     (["verify", "out", "--include", "*.png"], b"--include requires a SOURCE"),
     (["verify", "out", "-O", "layout=nchw"], b"-O requires a SOURCE"),
@@ -122,7 +126,10 @@ def test_tensor_alone_prints_its_help(run: Run) -> None:
     assert done.returncode == 0 and b"group-norm" in done.stdout and done.stderr == b""
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+
+
+@needs_full
 @pytest.mark.parametrize("arguments", [["--version"], ["list"]])
 def test_a_full_stdout_is_one_line(arguments: list[str]) -> None:
     with open("/dev/full", "wb") as full:  # noqa: PTH123
@@ -130,3 +137,29 @@ def test_a_full_stdout_is_one_line(arguments: list[str]) -> None:
             [sys.executable, "-m", "normcli", *arguments], stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT
         )
     assert (done.returncode, done.stderr) == (5, b"normcli: cannot write: no space left on device\n")
+
+
+@needs_full
+def test_a_log_on_a_full_disk_is_one_note(run: Run, folder: Path) -> None:
+    done = run("stats", folder, "-q", "--log-file", "/dev/full", "-j", "1", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["images"] == 12
+    assert done.stderr == b"note: cannot write --log-file /dev/full: no space left on device\n"
+
+
+@needs_full
+def test_a_checkpoint_on_a_full_disk_is_named(run: Run, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.json.checkpoint").symlink_to("/dev/full")
+    log = CheckpointLog(tmp_path / "s.json.checkpoint")
+    log.append({"a": 1})
+    with pytest.raises(OutputError, match=r"cannot write .*s\.json\.checkpoint: no space left on device"):
+        log.close()
+
+
+def test_check_of_a_folder_is_quiet_and_names_failures(run: Run, folder: Path) -> None:
+    assert run("check", folder, "--preset", "imagenet", "-q").stderr == b""
+    (folder / "bad.jpg").write_bytes(b"x")
+    done = run("check", folder, "--preset", "imagenet")
+    assert done.stderr.splitlines() == [
+        b"counted " + bytes(folder) + b" with the default options: 12 images",
+        b"1 input failed: 1 not-an-image",
+    ]

@@ -45,7 +45,8 @@ def check(
     from normcli.constants.identify import check as identify
 
     means, stds, name = _constants(options)
-    result = identify(statistics_of(file), means, stds, preset=name, tolerance=options.tolerance)
+    summary = statistics_of(file, quiet=terminal.quiet)
+    result = identify(summary, means, stds, preset=name, tolerance=options.tolerance)
     if printing.json:
         document(result.to_dict())
     else:

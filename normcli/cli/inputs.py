@@ -58,7 +58,7 @@ def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None)
             paths_so_far.add(path.resolve())
 
 
-def statistics_of(path: Path) -> "Summary":
+def statistics_of(path: Path, *, quiet: bool = False) -> "Summary":
     """Load a statistics file; count the images of a folder or container with the default options.
 
     Raises:
@@ -70,10 +70,12 @@ def statistics_of(path: Path) -> "Summary":
 
     if not path.is_dir() and container(str(path)) is None:
         return Summary.load(path)
-    from normcli.cli.messages import say
+    from normcli.cli.messages import say, warn_failures
     from normcli.options.stats import StatsOptions
     from normcli.runs.stats import stats
 
     summary = stats([str(path)], StatsOptions())
-    say(f"counted {path} with the default options: {summary.images:,} images")
+    if not quiet:
+        say(f"counted {path} with the default options: {summary.images:,} image{'s' * (summary.images != 1)}")
+    warn_failures(summary)
     return summary

@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,10 +128,21 @@ def _log_to_stderr(verbosity: int) -> None:
     _LOGGER.handlers[:] = [handler]
 
 
+class _LogFile(logging.FileHandler):
+    """A log file; where it cannot be written any more, one line says so and the run goes on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        _LOGGER.removeHandler(self)
+        with suppress(OSError):  # what is buffered cannot be written either
+            self.close()
+        error = sys.exception()
+        say(f"note: cannot write --log-file {self.baseFilename}: {str(getattr(error, 'strerror', error)).lower()}")
+
+
 def _log_to_file(path: Path) -> None:
     """Append every record to a file, one line each with UTC time and level."""
     try:
-        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"cannot write --log-file {path}: {(error.strerror or str(error)).lower()}") from None
     formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")

@@ -51,6 +51,8 @@ def show(
         raise UsageError("FILE is required (or `schema`)")
     tables.check_printing(printing)
     require_with("`format`", printing.format is not None, "digits")
+    if plot and (printing.json or printing.format not in (None, "table")):
+        raise UsageError("`plot` cannot be combined with `json` or `format`: it is drawn below the table")
     require_with("`report`", printing.report is not None, "force")
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)

@@ -98,10 +98,17 @@ class CheckpointLog:
             raise_output_error(self.path, error)
 
     def close(self) -> None:
-        """Close the file, which unlocks it."""
+        """Close the file, which unlocks it.
+
+        Raises:
+            OutputError: what was added last cannot be written.
+        """
         if self._reader is not None:
             self._reader.close()
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:
+            raise_output_error(self.path, error)
 
 
 def _decode(line: bytes) -> Entry | None:
