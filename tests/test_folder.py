@@ -43,7 +43,7 @@ def test_sorted_by_folder_and_name(tree: Path) -> None:
 def test_globs(tree: Path) -> None:
     assert [Path(p).name for p in listed(tree, include=("*.md", "no_*"))[0]] == ["no_suffix", "notes.md"]
     assert [Path(p).name for p in listed(tree, exclude=("b/*", ".hidden/*"))[0]] == ["top.tiff", "deep.webp"]
-    assert [Path(p).name for p in listed(tree, include=("x/*.webp",))[0]] == ["deep.webp"]
+    assert [Path(p).name for p in listed(tree, include=("a/x/*.webp",))[0]] == ["deep.webp"]
     assert listed(tree, exclude=("*.jpg",))[1][str(tree / "b" / "1.jpg")] == "excluded"
 
 

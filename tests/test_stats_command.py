@@ -149,7 +149,8 @@ class TestBadInput:
         os.mkfifo(folder / "pipe.png")
         name = os.fsencode(folder) + b"/caf\xe9.png"
         Path(os.fsdecode(name)).write_bytes(encoded(photograph()))
-        done = run("stats", folder, folder / "missing.png", "--failures", "f.jsonl", "--json")
+        (tmp_path / "list").write_text(str(folder / "missing.png"))
+        done = run("stats", folder, "--files-from", "list", "--failures", "f.jsonl", "--json")
         assert done.returncode == 3
         found = json.loads(done.stdout)
         assert found["images"] == 13 and not found["complete"]

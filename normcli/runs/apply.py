@@ -36,6 +36,7 @@ from normcli.sinks.shards import ShardSize, class_numbers
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import ARRAY, Stack
 from normcli.sinks.tar import sample_key
+from normcli.sources import PatternUse
 from normcli.summary import Summary
 
 log = logging.getLogger("normcli.apply")
@@ -146,6 +147,7 @@ def _compute_statistics(
             **shared,
         ),
         items,
+        PatternUse(InputOptions()),  # the survey reports them
     )
 
 

@@ -125,10 +125,16 @@ class StatsTarget:
         """The file cache of an incremental run."""
         return self._cache
 
-    def skip_done(self, items: Iterator[Item | Skipped], sources: list[str], files: Iterable[str]) -> Steps:
+    def skip_done(
+        self,
+        items: Iterator[Item | Skipped],
+        sources: list[str],
+        files: Iterable[str],
+        patterns: containers.PatternUse,
+    ) -> Steps:
         """Return the items of the sources, with replays for those that earlier runs counted."""
         if self._cache is not None:
-            return self._cache.skip_unchanged(containers.each(sources, files))
+            return self._cache.skip_unchanged(containers.each(sources, files), patterns)
         return items if self._checkpoint is None else self._checkpoint.skip_done(items)
 
     def commit(self, summary: Summary) -> None:

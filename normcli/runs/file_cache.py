@@ -126,8 +126,14 @@ class FileCache:
         """Close the cache; counts so far stay in it."""
         self._database.close()
 
-    def skip_unchanged(self, sources: Iterable[str]) -> Iterator[Item | Skipped | Replay[PartialResult]]:
+    def skip_unchanged(
+        self, sources: Iterable[str], patterns: containers.PatternUse
+    ) -> Iterator[Item | Skipped | Replay[PartialResult]]:
         """Yield the items of the sources, with replays for files that are unchanged.
+
+        Args:
+            sources: folders, files and containers.
+            patterns: of the run.
 
         Raises:
             UsageError: a server that gives no versions.
@@ -135,17 +141,21 @@ class FileCache:
         kept: list[StoredEntry] = []
         for source in sources:
             if containers.kind_of(source) not in _READ_AS_ONE:
-                yield from self._files(source, kept)
+                yield from self._files(source, kept, patterns)
                 continue
             entry = CacheEntry(source, version_of_container(source, self._listing, self._mask))
             if self._is_kept(entry, kept):
+                patterns.complete = False
                 continue
             yield from self._replays(kept)
-            yield from self._members(source, _Container(entry))
+            yield from self._members(source, _Container(entry), patterns)
         yield from self._replays(kept)
+        patterns.report()
 
-    def _files(self, source: str, kept: list[StoredEntry]) -> Iterator[Item | Skipped | Replay[PartialResult]]:
-        for item in containers.read_one(source, self._listing):
+    def _files(
+        self, source: str, kept: list[StoredEntry], patterns: containers.PatternUse
+    ) -> Iterator[Item | Skipped | Replay[PartialResult]]:
+        for item in patterns.watch(source, containers.read_one(source, self._listing)):
             entry = None
             if isinstance(item, Item):
                 entry = CacheEntry(item.key, version_of_item(item, self._mask))
@@ -158,9 +168,9 @@ class FileCache:
             self._units.append(entry)
             yield item
 
-    def _members(self, source: str, container: _Container) -> Iterator[Item | Skipped]:
+    def _members(self, source: str, container: _Container, patterns: containers.PatternUse) -> Iterator[Item | Skipped]:
         count = 0
-        for item in containers.read_one(source, self._listing):
+        for item in patterns.watch(source, containers.read_one(source, self._listing)):
             count += 1
             if isinstance(item, Item) and isinstance(item.load, FileBytes):  # a table that names files
                 container.entry = container.entry._replace(version=None)  # it does not change with them

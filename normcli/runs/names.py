@@ -53,35 +53,29 @@ def make_lister(
     Raises:
         UsageError: see `names`; while listing, a name that leads out of OUT.
     """
+    formats.check_exist(sources)
     paths = [path for source in sources for path in formats.expand(source)]
     formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, paths))
     several = len(paths) + (files is not None) > 1
+    patterns = formats.PatternUse(listing)
 
     def listed(*, names_only: bool = False) -> Iterator[NamedItem | Skipped]:
         for source in paths:
             root = "" if not several else os.path.basename(os.path.abspath(source))  # noqa: PTH100, PTH119
-            for item in formats.read_one(source, listing, names_only=names_only):
+            for item in patterns.watch(source, formats.read_one(source, listing, names_only=names_only)):
                 if isinstance(item, Skipped):
                     yield item
                     continue
-                inner = _below(source, item.key)
+                inner = formats.name_below(source, item.key)
                 if not inner:
                     inner = os.path.basename(item.key.rstrip("/"))  # noqa: PTH119
                 elif root:
                     inner = f"{root}/{inner}"
                 yield _inside(inner, item, no_suffix, suffix)
-        for item in formats.read(files or (), listing):
+        for item in formats.read(files or (), listing, patterns=patterns):
             yield item if isinstance(item, Skipped) else _inside(item.key, item, no_suffix, suffix)
 
     return listed
-
-
-def _below(source: str, key: str) -> str:
-    """The name of an item below its source; "" for the source itself."""
-    if key == source or key.startswith(source.rstrip("/") + "/"):
-        return key[len(source) :].lstrip("/")
-    home = source.rpartition("/")[0]  # a table of files: the same names wherever it lies
-    return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
 
 
 def _inside(name: str, item: Item, no_suffix: bool, suffix: str | None) -> NamedItem:

@@ -34,7 +34,12 @@ log = logging.getLogger("normcli.stats")
 BATCHING = Batching(seconds=0.02, most_items=512)  # the last batch may end so much after the others; one costs 0.1 ms
 
 
-def stats(sources: Sequence[str], options: StatsOptions, items: Iterator[Item | Skipped] | None = None) -> Summary:
+def stats(
+    sources: Sequence[str],
+    options: StatsOptions,
+    items: Iterator[Item | Skipped] | None = None,
+    patterns: containers.PatternUse | None = None,
+) -> Summary:
     """Compute the statistics of all images of the sources in one pass; see `normcli.stats`.
 
     Where `options.output` names a file, the statistics are written there, whole or not at all.
@@ -43,20 +48,29 @@ def stats(sources: Sequence[str], options: StatsOptions, items: Iterator[Item | 
         sources: folders, files and containers.
         options: all options.
         items: of the sources, where the caller lists them; None lists them here.
+        patterns: those to report if they match nothing; None takes them from the options.
     """
     if options.output is not None:
         check_no_image(options.output, sources)
     with StatsTarget(options) as target:
-        return _StatsRun(list(sources), options, target).run(items)
+        return _StatsRun(list(sources), options, target, patterns).run(items)
 
 
 class _StatsRun:
     """A run: its sources, the options of its workers, and the sum so far."""
 
-    def __init__(self, sources: list[str], options: StatsOptions, target: StatsTarget) -> None:
+    def __init__(
+        self,
+        sources: list[str],
+        options: StatsOptions,
+        target: StatsTarget,
+        patterns: containers.PatternUse | None,
+    ) -> None:
         self.sources, self.options, self.target = sources, options, target
         self.files = as_tuple(options.files) if isinstance(options.files, str) else options.files or ()
         self.listing = options.part(InputOptions)
+        containers.check_exist(sources)
+        self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
         plan = SamplePlan.of(options)
         mask = PixelMask.of(options.mask_dir, options.ignore_value, sources)
@@ -82,7 +96,11 @@ class _StatsRun:
 
     def _relisted(self) -> "partial[Iterator[Item | Skipped]]":
         self.files = list(self.files)  # they are listed several times
-        return partial(containers.read, self.sources, self.listing, self.files, shard=self.options.part_of)
+        return partial(self._listed, self.files)
+
+    def _listed(self, files: Iterable[str]) -> Iterator[Item | Skipped]:
+        shard = self.options.part_of
+        return containers.read(self.sources, self.listing, files, shard=shard, patterns=self.patterns)
 
     def run(self, items: Iterator[Item | Skipped] | None) -> Summary:
         """Count everything and write the statistics."""
@@ -93,8 +111,8 @@ class _StatsRun:
         if self.sample is not None:
             items = self.sample.items()
         elif items is None:
-            items = containers.read(self.sources, self.listing, self.files, shard=options.part_of)
-        self._loop().run(target.skip_done(items, self.sources, self.files))
+            items = self._listed(self.files)
+        self._loop().run(target.skip_done(items, self.sources, self.files, self.patterns))
         if target.cache is not None:
             target.cache.complete(self.total)
         self.failures.check(at_end=True)
@@ -156,6 +174,8 @@ class _StatsRun:
             RemoteError: no image, and a server that did not answer.
         """
         failures, total = self.failures, self.total
+        if set(total.groups) == {containers.NO_MATCH}:
+            log.warning("--group-by %r matched no image", self.options.group_by)
         spent = time.perf_counter() - self.started
         inputs = failures.inputs
         log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", inputs, spent, inputs / spent, self.bytes / spent / 1e6)

@@ -6,17 +6,21 @@ never extracted: its members are read at their offsets, or as they come by in a 
 
 from normcli.sources.containers import CONTAINERS, container, is_stream, kind_of
 from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, failed_item
-from normcli.sources.listing import each, expand, read, read_one
+from normcli.sources.listing import check_exist, each, expand, read, read_one
 from normcli.sources.open_options import Source, check_open_options, describe_formats, effective_options, source
+from normcli.sources.patterns import NO_MATCH, PatternUse, name_below
 
 __all__ = [
     "CONTAINERS",
+    "NO_MATCH",
     "FailingSource",
     "Item",
     "Items",
     "Load",
+    "PatternUse",
     "Skipped",
     "Source",
+    "check_exist",
     "check_open_options",
     "container",
     "describe_formats",
@@ -26,6 +30,7 @@ __all__ = [
     "failed_item",
     "is_stream",
     "kind_of",
+    "name_below",
     "read",
     "read_one",
     "source",

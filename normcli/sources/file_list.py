@@ -39,7 +39,7 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
         InputError: the table cannot be read.
         UsageError: it has no column of paths.
     """
-    paths = PathFilter(listing)
+    paths = PathFilter(listing, source)
     home = source.rpartition("/")[0]
     with Reader(source) as reader:
         text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")

@@ -1,11 +1,10 @@
 """Names inside sources: which are selected, and which are unsafe."""
 
 import re
-from collections.abc import Callable
-from fnmatch import translate
 
 from normcli.options.images import InputOptions
 from normcli.sources.item import Item, Skipped, failed_item
+from normcli.sources.patterns import compile_patterns, path_below
 
 SUFFIXES = frozenset(
     {
@@ -18,22 +17,23 @@ _SUSPECT = re.compile(r"[\\:\0]")
 
 
 class PathFilter:
-    """Selects paths: by suffix or `include`, and not by `exclude`."""
+    """Selects paths of a source: by suffix or `include`, and not by `exclude`."""
 
-    def __init__(self, listing: InputOptions) -> None:
-        self._include = _compiled(listing.include_patterns)
-        self._exclude = _compiled(listing.exclude_patterns)
+    def __init__(self, listing: InputOptions, source: str) -> None:
+        self._source = source
+        self._include = compile_patterns(listing.include_patterns)
+        self._exclude = compile_patterns(listing.exclude_patterns)
 
     def excluded(self, path: str) -> bool:
         """Return whether `exclude` matches a path."""
-        return self._exclude is not None and self._exclude(path) is not None
+        return self._exclude is not None and self._exclude(path_below(self._source, path)) is not None
 
     def reject_reason(self, path: str, name: str) -> tuple[str, str] | None:
         """Return reason and message for a path that is not selected; None for one that is."""
         if self._include is None:
             if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
                 return "not-an-image-name", "not an image extension (use --include to read it)"
-        elif self._include(path) is None:
+        elif self._include(path_below(self._source, path)) is None:
             return "not-included", "matches no --include"
         if self.excluded(path):
             return "excluded", "matches --exclude"
@@ -73,14 +73,3 @@ def folder_of(name: str) -> str | None:
     while name.startswith("./"):
         name = name[2:]
     return name.rpartition("/")[0] or None
-
-
-def _compiled(patterns: tuple[str, ...]) -> Callable[[str], re.Match[str] | None] | None:
-    """Return one regular expression for globs: a pattern without / matches the name alone, ** any folders."""
-    if not patterns:
-        return None
-    alternatives = []
-    for pattern in patterns:
-        glob = translate(pattern)
-        alternatives.append(glob if pattern.startswith("/") else rf"(?s:.*/)?{glob}")
-    return re.compile("|".join(alternatives)).fullmatch

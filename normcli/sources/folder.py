@@ -23,7 +23,7 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     A file that is given by name is always read; in folders the suffix or `include` decides. Hidden files and folders
     are treated like all others.
     """
-    paths = PathFilter(listing)
+    paths = PathFilter(listing, source)
     limit = listing.file_limit
     if storage.is_remote(source):
         yield from _read_remote(source, paths, limit)

@@ -11,6 +11,7 @@ from normcli.options.images import InputOptions
 from normcli.sources.containers import CONTAINERS, container, kind_of
 from normcli.sources.item import Items, failed_item
 from normcli.sources.open_options import Source, check_open_options, effective_options, open_options
+from normcli.sources.patterns import PatternUse, reporting
 from normcli.storage import is_remote
 
 _LARGEST_RANGE = 1_000_000
@@ -22,6 +23,7 @@ def read(
     files: Iterable[str] = (),
     *,
     shard: tuple[int, int] | None = None,
+    patterns: PatternUse | None = None,
 ) -> Items:
     """Return the items of every source, in the order of the sources, each folder sorted by name.
 
@@ -30,6 +32,7 @@ def read(
         listing: what is taken from them.
         files: further paths, taken as given, one at a time.
         shard: (I, N) takes the I-th of N parts, I from 1.
+        patterns: reports after the last item which patterns matched nothing; None for no report.
 
     Raises:
         UsageError: a brace range of too many paths, or an open option that no source has.
@@ -37,25 +40,45 @@ def read(
     named = [path for source in sources for path in expand(source)]
     later = not isinstance(files, tuple | list) or bool(files)
     check_open_options(listing.open_options, CONTAINERS if later or not named else map(kind_of, named))
-    return _read(named, listing, files, shard)
+    watched = PatternUse(InputOptions()) if patterns is None else patterns
+    return reporting(watched, _read(named, listing, files, shard, watched))
 
 
-def _read(named: list[str], listing: InputOptions, files: Iterable[str], shard: tuple[int, int] | None) -> Items:
+def _read(
+    named: list[str],
+    listing: InputOptions,
+    files: Iterable[str],
+    shard: tuple[int, int] | None,
+    patterns: PatternUse,
+) -> Items:
     if shard is None:
         for source in itertools.chain(named, files):
-            yield from read_one(source, listing)
+            yield from patterns.watch(source, read_one(source, listing))
         return
     part, of = shard[0] - 1, shard[1]
     shards = [source for source in named if container(source)]
     # enough containers for all: each is read by one job only. Otherwise every job lists them all
     owner = {source: i % of for i, source in enumerate(dict.fromkeys(shards))} if len(shards) >= of else {}
+    patterns.complete = not owner
     turn = itertools.cycle(range(of))
     for source in itertools.chain(named, files):
-        if source in owner:
-            if owner[source] == part:
-                yield from read_one(source, listing)
-        else:
-            yield from (item for item in read_one(source, listing) if next(turn) == part)
+        if owner.get(source, part) != part:
+            continue
+        items = patterns.watch(source, read_one(source, listing))
+        yield from items if source in owner else (item for item in items if next(turn) == part)
+
+
+def check_exist(sources: Iterable[str]) -> None:
+    """Check that every source exists, where one of them does; a lone one fails as an input.
+
+    Raises:
+        UsageError: some do not.
+    """
+    given = list(sources)
+    missing = [s for s in given if not is_remote(s) and not os.path.lexists(s) and next(expand(s)) == s]
+    if missing and len(missing) < len(given):
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        raise UsageError(f"{missing[0]}: no such file or folder{more}")
 
 
 def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:

@@ -52,7 +52,7 @@ def read(source: str, listing: InputOptions, options: TarOptions) -> Items:
 
 def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputOptions, layout: ArrayLayout) -> Items:
     """Yield the items, those of a sample after its label is known: `dir/0007.jpg`, `dir/0007.cls`."""
-    paths = PathFilter(listing)
+    paths = PathFilter(listing, source)
     key_of_sample, items, labels, label = "", list[Item](), list[Skipped](), None
 
     def sample() -> Items:

@@ -95,7 +95,7 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
     Raises:
         InputError: the archive cannot be read, is no zip, or its directory is cut short.
     """
-    paths = PathFilter(listing)
+    paths = PathFilter(listing, source)
     limit = listing.file_limit or _LARGEST_MEMBER
     with Reader(source) as reader:
         start, size, count, shift = _directory(reader)
