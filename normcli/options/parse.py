@@ -32,6 +32,19 @@ def parse_size(name: str, value: str | int | None) -> int | None:
     return int(size)
 
 
+_CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+MAX_SHARDS = 1_000_000
+
+
+def is_plain_line(text: object) -> bool:
+    r"""Return True for a string without line breaks, control characters, changes of direction and lone surrogates.
+
+    >>> is_plain_line("composite:white"), is_plain_line("224\ntouch x"), is_plain_line(224)
+    (True, False, False)
+    """
+    return isinstance(text, str) and _CONTROL.search(text) is None
+
+
 def parse_shard(value: str | tuple[int, int] | None) -> tuple[int, int] | None:
     """Return (I, N) of "I/N".
 
@@ -39,16 +52,16 @@ def parse_shard(value: str | tuple[int, int] | None) -> tuple[int, int] | None:
     (2, 8)
 
     Raises:
-        UsageError: not I/N with I from 1 to N.
+        UsageError: not I/N with I from 1 to N, or more than a million parts.
     """
     if value is None:
         return None
     part, slash, count = value.partition("/") if isinstance(value, str) else ("", "", "")
     if isinstance(value, tuple | list) and len(value) == 2:
         part, slash, count = str(value[0]), "/", str(value[1])
-    if slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count):
+    if slash and part.isdecimal() and count.isdecimal() and 1 <= int(part) <= int(count) <= MAX_SHARDS:
         return int(part), int(count)
-    raise UsageError(f"`shard`: must be I/N with I from 1 to N, such as 1/8, not {value!r}")
+    raise UsageError(f"`shard`: must be I/N with I from 1 to N <= {MAX_SHARDS:,}, such as 1/8, not {value!r}")
 
 
 def parse_limit(value: str | int | None) -> str | None:

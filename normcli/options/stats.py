@@ -9,7 +9,7 @@ from typing import Any, Literal
 from normcli.errors import UsageError
 from normcli.options.field import Options, option, python_only
 from normcli.options.images import DecodeOptions, InputOptions, PathOptions, ValueOptions
-from normcli.options.parse import parse_shard
+from normcli.options.parse import is_plain_line, parse_shard
 from normcli.options.running import EngineOptions, FailureOptions
 
 StrPath = str | os.PathLike[str]
@@ -49,6 +49,10 @@ class CountOptions(Options):
                 raise UsageError(
                     f"`group_by`: {self.group_by!r} is neither folder, label nor a regular expression ({error})"
                 ) from None
+            if not is_plain_line(self.group_by):
+                raise UsageError(
+                    f"`group_by`: {self.group_by!r} contains control characters (write them as \\n, \\x1b)"
+                )
         if self.weight == "group" and self.group_by is None:
             raise UsageError("`weight` group requires `group_by`")
 

@@ -47,7 +47,7 @@ def parse_document(text: str | bytes, name: str) -> dict[str, Any]:
             f"{name}: schema {schema} of an older normcli (recount: normcli stats SOURCE... -o FILE)"
         )
     if schema != SCHEMA:
-        raise StatisticsFileError(f"{name}: schema {schema}, this normcli reads {SCHEMA} (update normcli)")
+        raise StatisticsFileError(f"{name}: schema {schema[:40]!a}, this normcli reads {SCHEMA} (update normcli)")
     missing = [key for key in REQUIRED_KEYS if key not in document]
     if missing:
         raise StatisticsFileError(f"{name}: damaged statistics file, {', '.join(missing)} missing")

@@ -3,6 +3,7 @@
 import json
 
 from normcli.constants.exporters.values import DatasetConstants
+from normcli.summary.channels import channel_order
 
 
 def torchvision(constants: DatasetConstants) -> str:
@@ -148,7 +149,7 @@ def opencv(constants: DatasetConstants) -> str:
     order = [2, 1, 0, *range(3, len(constants.channels))] if is_rgb else list(range(len(constants.channels)))
     mean = constants.rounded([constants.stored(constants.mean)[c] for c in order], extra=2)
     scale = constants.rounded([constants.affine()[0][c] for c in order])
-    name = "".join(constants.channels[c] for c in order) if is_rgb else constants.channel_order
+    name = channel_order([constants.channels[c] for c in order])
     return f"""\
 # {constants.description}
 # OpenCV: pixels as cv2.imread gives them, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays

@@ -1,7 +1,6 @@
 """Exporters to formats of no framework, and Kaldi's matrix."""
 
-import json
-
+from normcli.constants.exporters import quote
 from normcli.constants.exporters.values import DatasetConstants
 
 
@@ -10,7 +9,7 @@ def csv(constants: DatasetConstants) -> str:
     rows = ["channel,mean,std,range,convention"]
     units = "raw" if constants.max_value is None else "0-1"
     for name, mean, std in zip(constants.channels, constants.unit_mean, constants.unit_std, strict=True):
-        rows.append(f"{name},{mean!r},{std!r},{units},{constants.convention}")
+        rows.append(f"{quote.csv_field(name)},{mean!r},{std!r},{units},{quote.csv_field(constants.convention)}")
     return "\n".join(rows) + "\n"
 
 
@@ -29,7 +28,7 @@ def env(constants: DatasetConstants) -> str:
     rows = [f"# {_comment(constants)}", f"DATASET_MEAN='{_spaced(constants.unit_mean)}'"]
     rows += [
         f"DATASET_STD='{_spaced(constants.unit_std)}'",
-        f"DATASET_CHANNELS='{' '.join(constants.channels)}'",
+        f"DATASET_CHANNELS={quote.shell(' '.join(constants.channels))}",
     ]
     return "\n".join(rows) + "\n"
 
@@ -48,14 +47,18 @@ def kaldi(constants: DatasetConstants) -> str:
 
 
 def _pairs(constants: DatasetConstants) -> list[tuple[str, str]]:
-    # a list of numbers, a list of strings and a string are written alike in JSON, YAML and TOML
+    # lists of numbers, lists of strings and strings are written alike in YAML and TOML
     return [
-        ("mean", json.dumps(constants.unit_mean)),
-        ("std", json.dumps(constants.unit_std)),
-        ("channels", json.dumps(constants.channels)),
-        ("range", json.dumps("raw" if constants.max_value is None else "0-1")),
-        ("convention", json.dumps(constants.convention)),
+        ("mean", _list([quote.real(value) for value in constants.unit_mean])),
+        ("std", _list([quote.real(value) for value in constants.unit_std])),
+        ("channels", _list([quote.double_quoted(name) for name in constants.channels])),
+        ("range", quote.double_quoted("raw" if constants.max_value is None else "0-1")),
+        ("convention", quote.double_quoted(constants.convention)),
     ]
+
+
+def _list(items: list[str]) -> str:
+    return f"[{', '.join(items)}]"
 
 
 def _comment(constants: DatasetConstants) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
 from normcli.summary.channels import channel_order
@@ -80,13 +81,13 @@ class DatasetConstants:
 
     @property
     def description(self) -> str:
-        """Return convention, number of images and geometry as text."""
+        """Return convention, number of images and geometry as one line of text."""
         steps = [f"resize {self.resize}"] if self.resize else []
         steps += [f"center crop {self.center_crop}"] if self.center_crop else []
         geometry = f" after {', '.join(steps)}" if steps else ""
         subset = f" ({self.subset})" if self.subset else ""
         images = f"{self.images} image{'s' * (self.images != 1)}"
-        return f"{self.convention.replace('_', ' ')} over {images}{subset}{geometry}"
+        return one_line(f"{self.convention.replace('_', ' ')} over {images}{subset}{geometry}")
 
     @property
     def channel_order(self) -> str:
