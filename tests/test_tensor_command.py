@@ -499,3 +499,75 @@ def test_written_files_are_the_same_bytes_again(tmp_path: Path) -> None:
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     arrays.create_npy(tmp_path / "x.npy", x.shape, x.dtype).close()
     assert np.load(tmp_path / "x.npy").shape == x.shape
+
+
+def test_what_is_not_finite_is_counted_on_stderr(run: Run, here: Path) -> None:
+    x = activations()
+    x[0, 0, 0, :2] = np.nan
+    x[3, 1, 2, 0] = -np.inf
+    np.save(here / "x.npy", x)
+    np.savez(here / "x.npz", a=x, b=activations(1))
+    line = "note: x.npy: 3 of 360 values are not finite (NaN or infinity)\n"
+    done = run("tensor", "batch-norm", "x.npy", *NCHW, "-o", "y.npy")  # reads its input twice
+    assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy\n")
+    done = run("tensor", "group-norm", "x.npz", *NCHW, "--groups", 2, "-o", "y.npz")
+    assert done.stderr.decode() == line.replace("x.npy", "x.npz:a") + "wrote y.npz\n"
+    done = run("tensor", "rms-norm", "b0.npy", "--axes=1", "--grad", "x.npy", "-o", "g.npz")
+    assert done.stderr.decode() == line + "wrote g.npz\n"
+    assert run("tensor", "batch-norm", "x.npy", *NCHW, "-o", "q.npy", "--quiet").stderr == b""
+    done = run("tensor", "compare", "x.npy", *NCHW, "--with", "rms_norm:axes=1", "--json")
+    assert done.stderr.decode().splitlines()[0] + "\n" == line
+    assert json.loads(done.stdout)["rows"][0]["nonfinite"] == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("weight-norm", ()),
+        ("power-norm", NCHW),
+        ("global-response-norm", NCHW),
+        ("spectral-norm", ()),
+        ("compare", NCHW),
+    ],
+)
+def test_numpy_says_nothing_on_the_terminal(run: Run, here: Path, name: str, settings: tuple[str, ...]) -> None:
+    np.save(here / "big.npy", activations(dtype=np.float64) * 1e300)
+    np.save(here / "none.npy", np.zeros((4, 0, 2, 2)))
+    for file in ("big.npy", "none.npy"):
+        output = () if name == "compare" else ("-o", f"y-{file}")
+        done = run("tensor", name, file, *settings, *output)
+        assert b"Warning" not in done.stderr, done.stderr
+        assert b"internal error" not in done.stderr, done.stderr
+
+
+def test_numbers_without_axes_and_empty_batches_have_no_internal_errors(run: Run, here: Path) -> None:
+    np.save(here / "scalar.npy", np.float32(3))
+    safetensors.write(here / "scalar.safetensors", {"t": np.array(2.0, np.float32)})
+    np.save(here / "empty.npy", np.zeros((0, 4, 5, 3), np.float32))
+    np.save(here / "vector.npy", np.zeros((0,), np.float32))
+    for name in ("batch-norm", "rms-norm", "tensor-norm", "weight-norm", "spectral-norm", "l2-normalize", "compare"):
+        output = () if name == "compare" else ("-o", "y.npy", "-f")
+        for file in ("scalar.npy", "scalar.safetensors", "vector.npy"):
+            done = run("tensor", name, file, *output)
+            text = done.stderr.decode()
+            assert done.returncode in (0, 1, 2), (name, file)
+            assert "internal error" not in text, (name, file, text)
+            assert "Traceback" not in text, (name, file, text)
+    for name, settings in (("instance-norm", ()), ("group-norm", ("--groups", "2"))):
+        done = run("tensor", name, "empty.npy", *NCHW, *settings, "--grad", "empty.npy", "-o", f"{name}.npz")
+        assert done.returncode == 0, done.stderr
+        with np.load(here / f"{name}.npz") as gradients:
+            assert gradients["dx"].shape == (0, 4, 5, 3)
+            np.testing.assert_array_equal(gradients["dweight"], np.zeros(4))
+    refused(run("tensor", "batch-norm", "scalar.npy", "-o", "z.npy"), 1, "scalar.npy", "rank 0")
+
+
+def test_a_sparse_tensor_is_refused_in_one_line(run: Run, here: Path) -> None:
+    torch = needs.module("torch")
+    torch.save(torch.eye(4).to_sparse(), here / "s.pt")
+    refused(run("tensor", "rms-norm", "s.pt", "-o", "y.npy"), 1, "s.pt", "sparse_coo", ".to_dense()")
+
+
+def test_compare_honors_its_memory_limit(run: Run, here: Path) -> None:
+    refused(run("tensor", "compare", "b0.npy", *NCHW, "--memory-limit", "5K"), 1, "b0.npy", "raise --memory-limit")
+    assert run("tensor", "compare", "b0.npy", *NCHW, "--memory-limit", "5M").returncode == 0

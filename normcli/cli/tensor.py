@@ -5,6 +5,9 @@ The subcommands are made from the normalizers themselves: options from the signa
 
 import inspect
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -195,29 +198,37 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
         raise UsageError(f"--threads must be 0 or more, got {values['threads']}")
     settings = {s.name: values[s.name] for s in text.settings if values[s.name] is not None}
     arrays = {s.name for s in text.settings if s.kind == "file"}
-    lines = run_job(
-        Job(
-            normalizer=one.name,
-            inputs=values["inputs"],
-            output=values["output"],
-            settings={name: value for name, value in settings.items() if name not in arrays},
-            parameters={name: value for name, value in settings.items() if name in arrays},
-            preset=values.get("preset"),
-            state=values.get("state"),
-            save_state=values.get("save_state"),
-            recompute_state=values.get("recompute_state", False),
-            grad=values.get("grad") or (),
-            memory_limit=_parse_limit(values["memory_limit"]),
-            threads=values["threads"] or None,
-            force=values["force"],
-            stdin=sys.stdin.buffer,
-            stdout=sys.stdout.buffer,
-        )
+    job = Job(
+        normalizer=one.name,
+        inputs=values["inputs"],
+        output=values["output"],
+        settings={name: value for name, value in settings.items() if name not in arrays},
+        parameters={name: value for name, value in settings.items() if name in arrays},
+        preset=values.get("preset"),
+        state=values.get("state"),
+        save_state=values.get("save_state"),
+        recompute_state=values.get("recompute_state", False),
+        grad=values.get("grad") or (),
+        memory_limit=_parse_limit(values["memory_limit"]),
+        threads=values["threads"] or None,
+        force=values["force"],
+        stdin=sys.stdin.buffer,
+        stdout=sys.stdout.buffer,
     )
+    with _without_numpy_warnings():
+        lines = run_job(job)
     if not terminal.quiet:
         for line in lines:
             messages.say(line)
     return 0
+
+
+@contextmanager
+def _without_numpy_warnings() -> Iterator[None]:
+    """Keep NumPy's remarks on overflow and empty means from the terminal: the notes say what is not finite."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        yield
 
 
 def _parse_limit(size: str | None) -> int | None:
@@ -262,11 +273,17 @@ def compare(
     """
     from normcli.cli import messages, tables
     from normcli.tensor.compare import compare as compare_normalizers
+    from normcli.tensor.nonfinite import describe_nonfinite
 
     names = [request.strip() for request in requests.split(",") if request.strip()]
     if not names:
         raise UsageError("--with requires a normalizer")
-    rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
+    with _without_numpy_warnings():
+        rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
+    for row in rows if not terminal.quiet else []:
+        if row.nonfinite:
+            subject = name if row is rows[0] else row.name
+            messages.say(describe_nonfinite(subject, row.nonfinite, sum(row.histogram) + row.nonfinite))
     if printing.json:
         messages.document({"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]})
         return 0

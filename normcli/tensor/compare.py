@@ -1,14 +1,16 @@
 """Several normalizers applied to the same activations, one row of statistics for each."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from normcli.errors import UsageError
+from normcli.errors import TensorError, UsageError
 from normcli.tensor import files
 from normcli.tensor.files import Array
+from normcli.tensor.nonfinite import count_nonfinite
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.registry import LABELS, naming_errors
 from normcli.tensor.normalizers.views import channel_axis
@@ -28,6 +30,7 @@ class ComparisonRow:
         max: largest.
         histogram: counts in equal bins from min to max.
         gap: root mean square of train minus eval, and the largest difference.
+        nonfinite: number of elements that are NaN or infinite.
     """
 
     name: str
@@ -37,10 +40,17 @@ class ComparisonRow:
     max: float
     histogram: list[int]
     gap: tuple[float, float] | None = None
+    nonfinite: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the row as plain data, with None for NaN, which JSON lacks."""
-        return {key: None if value != value else value for key, value in asdict(self).items()}
+        """Return the row as plain data, with None for NaN and infinity, which JSON lacks."""
+        plain = asdict(self)
+        if self.gap is not None:
+            plain["gap"] = [value if math.isfinite(value) else None for value in self.gap]
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in plain.items()
+        }
 
 
 def compare(
@@ -62,7 +72,7 @@ def compare(
         memory_limit: most bytes of tensors in memory.
         threads: number of threads; None is one for each usable processor.
     """
-    x = files.read_one(name, memory_limit)
+    x = _read_input(name, memory_limit, 2 if state else 1)
     layout = None if layout is None else layout.upper()
     statistics = None if state is None else files.read_state(state)
     rows = [_row("input", x)]
@@ -70,6 +80,21 @@ def compare(
         for request in requests:
             rows += _rows(request, x, layout, statistics)
     return rows
+
+
+def _read_input(name: str, limit: int | None, results: int) -> Array:
+    """Read the tensor that all normalizers get.
+
+    Raises:
+        TensorError: it, its results and their statistics do not fit into the memory allowed.
+    """
+    with files.open_tensors(name, limit=limit) as tensors:
+        for tensor in tensors.values():
+            size = math.prod(tensor.shape)
+            need = size * ((1 + results) * tensor.dtype.itemsize + 24 * results + 2)  # float64 copies of each result
+            if limit is not None and need > limit:
+                raise TensorError(f"{name}: compare needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
+    return files.read_one(name, limit)
 
 
 def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None) -> list[ComparisonRow]:
@@ -92,8 +117,11 @@ def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array]
         return [_row(label + requested, _apply(one, x, settings))]
     train = _apply(one, x, {**settings, "state": converted})
     evaluated = _apply(one, x, {**settings, "state": converted, "mode": "eval"})
-    difference = train.astype(np.float64) - evaluated.astype(np.float64)
-    gap = (float(np.sqrt(np.mean(difference**2))), float(np.abs(difference).max())) if difference.size else (0.0, 0.0)
+    with np.errstate(all="ignore"):
+        difference = train.astype(np.float64) - evaluated
+        largest = float(max(difference.max(), -difference.min())) if difference.size else 0.0
+        gap = (float(np.sqrt(np.mean(np.square(difference, out=difference)))) if difference.size else 0.0, largest)
+    del difference
     return [_row(f"{label} train{requested}", train), _row(f"{label} eval{requested}", evaluated, gap)]
 
 
@@ -161,10 +189,19 @@ def _apply(one: Normalizer, x: Array, settings: Mapping[str, Any]) -> Array:
 
 
 def _row(name: str, y: Array, gap: tuple[float, float] | None = None) -> ComparisonRow:
-    values = y.astype(np.float64).ravel()
-    finite = values[np.isfinite(values)]
+    finite = y.astype(np.float64, copy=False).ravel()
+    nonfinite = count_nonfinite(y)
+    if nonfinite:
+        finite = finite[np.isfinite(finite)]
     if not finite.size:
-        return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, gap)
+        return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, gap, nonfinite)
     low, high = float(finite.min()), float(finite.max())
-    counts = np.histogram(finite, BINS, (low, high) if high > low else (low - 0.5, low + 0.5))[0]
-    return ComparisonRow(name, float(finite.mean()), float(finite.std()), low, high, counts.tolist(), gap)
+    with np.errstate(all="ignore"):
+        mean, std = float(finite.mean()), float(finite.std())
+        width = high - low
+        scale = 1.0 if np.isfinite(width) else 0.25  # NumPy rejects a range whose width overflows
+        bounds = (low * scale, high * scale) if high > low else (low - 0.5, low + 0.5)
+        if not bounds[1] > bounds[0]:  # next to 1e16 and beyond, 0.5 is nothing
+            bounds = (low - abs(low) * 1e-9, low + abs(low) * 1e-9)
+        counts = np.histogram(finite if scale == 1.0 else finite * scale, BINS, bounds)[0]
+    return ComparisonRow(name, mean, std, low, high, counts.tolist(), gap, nonfinite)

@@ -94,8 +94,9 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
         if isinstance(error, TensorError | UsageError):
             raise
         raise TensorError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    tensors = {k: t if t.shape else read_array(t) for k, t in tensors.items()}  # a single number has no samples
     if key is None:
-        return dict(tensors)
+        return tensors
     if key not in tensors:
         keys = ", ".join(k for k in tensors if k) or "a tensor without a key"
         raise TensorError(f"{file}: no key {key!r}; it has {keys}")

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import numpy as np
 from normcli.errors import TensorError, UsageError
 from normcli.tensor import files
 from normcli.tensor.files import Array, TensorOutput
+from normcli.tensor.nonfinite import counted, describe_nonfinite, nonfinite_of
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.moments import Moments, channel_moments
 from normcli.tensor.normalizers.registry import LABELS, State, naming_errors
@@ -80,7 +82,7 @@ class _Call:
 
 
 def run_job(job: Job) -> list[str]:
-    """Run a job; return one line for each file written.
+    """Run a job; return a line for each tensor with NaN or infinity in it, and for each file written.
 
     Raises:
         UsageError: settings or files that contradict each other.
@@ -95,7 +97,10 @@ def run_job(job: Job) -> list[str]:
     if job.save_state is not None:
         files.output_paths([job.inputs[0]], job.save_state, job.force)
         files.check_state_path(job.save_state)
+    notes: list[str] = []
     arrays = {name: files.read_one(file) for name, file in job.parameters.items()}
+    for name, array in arrays.items():
+        _note_nonfinite(job.parameters[name], array, notes)
     settings |= {name: array for name, array in arrays.items() if name in one.settings}
     call = _Call(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
     with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as outputs:
@@ -105,10 +110,10 @@ def run_job(job: Job) -> list[str]:
         for i, name in enumerate(job.inputs):
             output = _open_output(outputs, paths[i] if paths else None, job)
             if job.grad:
-                _write_gradients(job, call, name, job.grad[i], state, output)
+                _write_gradients(job, call, (name, job.grad[i]), state, output, notes)
             else:
-                state = _normalize_input(job, call, name, state, output)
-    lines = [f"wrote {path}" for path in paths if path != "-"]
+                state = _normalize_input(job, call, name, state, output, notes)
+    lines = notes + [f"wrote {path}" for path in paths if path != "-"]
     if job.save_state is not None:
         lines.append(_save_state(job.save_state, call, state if exact is None else exact))
     return lines
@@ -179,8 +184,16 @@ def _open_output(outputs: ExitStack, path: str | None, job: Job) -> TensorOutput
     return outputs.enter_context(files.open_output(Path(path)))
 
 
-def _normalize_input(job: Job, call: _Call, name: str, state: State | None, output: TensorOutput) -> State | None:
-    """Normalize all tensors of one input; return the state after them."""
+def _note_nonfinite(name: str, tensor: Any, notes: list[str]) -> None:
+    """Add a line where a tensor has NaN or infinity."""
+    if count := nonfinite_of(tensor):
+        notes.append(describe_nonfinite(name, count, math.prod(tensor.shape)))
+
+
+def _normalize_input(
+    job: Job, call: _Call, name: str, state: State | None, output: TensorOutput, notes: list[str]
+) -> State | None:
+    """Normalize all tensors of one input; return the state after them, and add to the notes."""
     results: dict[str, Any] = {}
     allocate = functools.partial(_allocate, output, job.memory_limit)
     with (
@@ -188,7 +201,8 @@ def _normalize_input(job: Job, call: _Call, name: str, state: State | None, outp
         resources(threads=job.threads, memory=job.memory_limit, allocate=allocate),
     ):
         output.expect(tensors)
-        for key, tensor in tensors.items():
+        for key, stored in tensors.items():
+            tensor = counted(stored)
             where = f"{name}:{key}" if key and not name.endswith(f":{key}") else name
             started = time.perf_counter()
             settings = call.settings | ({"state": state} if call.one.state else {})
@@ -196,6 +210,7 @@ def _normalize_input(job: Job, call: _Call, name: str, state: State | None, outp
             if isinstance(result, Normalized):
                 result, state = result.y, result.state or None
             results[key] = result
+            _note_nonfinite(where, tensor, notes)
             log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, time.perf_counter() - started)
         output.finish(results)
     if job.save_state and state is None:
@@ -226,10 +241,10 @@ def _call_normalizer(
 
 
 def _write_gradients(
-    job: Job, call: _Call, name: str, cotangent: str, state: State | None, output: TensorOutput
+    job: Job, call: _Call, names: tuple[str, str], state: State | None, output: TensorOutput, notes: list[str]
 ) -> None:
-    """Write the vjp of one input."""
-    one = call.one
+    """Write the vjp of one input and its cotangent, and add to the notes."""
+    (name, cotangent), one = names, call.one
     assert one.vjp is not None
     accepted = Normalizer(one.name, one.vjp).settings
     foreign = [key for key in job.settings if key not in accepted] + (
@@ -244,7 +259,10 @@ def _write_gradients(
         if len(tensors) != 1:
             raise TensorError(f"{name}: --grad takes one tensor, got {', '.join(tensors)}: name one, {name}:KEY")
         dy = files.read_one(cotangent)
-        gradients = _call_normalizer(one.vjp, [next(iter(tensors.values())), *call.others, dy], settings, name)
+        x = counted(next(iter(tensors.values())))
+        gradients = _call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
+        _note_nonfinite(name, x, notes)
+        _note_nonfinite(cotangent, dy, notes)
     output.expect(gradients)
     output.finish(gradients)
 

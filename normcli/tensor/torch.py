@@ -46,10 +46,21 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
     for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise TensorError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
-    return {key: _array(torch, value) for key, value in tensors.items()}
+    arrays = {}
+    for key, value in tensors.items():
+        try:
+            arrays[key] = _array(torch, value)
+        except TensorError as error:
+            raise TensorError(f"{path}{key and f':{key}'}: {error}") from None
+    return arrays
 
 
 def _array(torch: Any, tensor: Any) -> NDArray[Any]:
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+        raise TensorError(
+            f"a {kind} tensor: save it dense, with .{'dequantize' if tensor.is_quantized else 'to_dense'}()"
+        )
     plain = tensor.detach().contiguous()
     if plain.dtype == torch.bfloat16:
         return np.asarray(plain.view(torch.int16).numpy().view(bfloat16()))

@@ -182,7 +182,8 @@ def parallel_blocks(
     def compute_blocks() -> None:
         try:
             while not failures and (turn := next(turns)) < len(starts):
-                compute(starts[turn], min(starts[turn] + step, samples))
+                with np.errstate(all="ignore"):  # a thread does not have the caller's
+                    compute(starts[turn], min(starts[turn] + step, samples))
         except BaseException as error:
             failures.append(error)
 

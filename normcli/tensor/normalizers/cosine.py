@@ -22,6 +22,11 @@ def _units(rows: Array, eps: float) -> tuple[Array, Array]:
     return rows / np.where(norm > 0, norm, 1.0), norm
 
 
+def _check_rank(x: Tensor) -> None:
+    if len(x.shape) < 2:
+        raise TensorError(f"x must be (N, ..., F), got shape {tuple(x.shape)}")
+
+
 @normalizer()
 def cosine_norm(
     x: Tensor,
@@ -53,8 +58,7 @@ def cosine_norm(
     >>> cosine_norm(np.array([[3.0, 4.0]]), np.array([[1.0, 0.0], [0.0, 2.0]])).tolist()
     [[0.6, 0.8]]
     """
-    if len(x.shape) < 2:
-        raise TensorError(f"x must be (N, ..., F), got shape {tuple(x.shape)}")
+    _check_rank(x)
     w, _ = _units(_weight(weight, x.shape[-1], centred), eps)
     out_dtype = result_dtype(x, dtype)
     rows = read_all(x)
@@ -75,6 +79,7 @@ def cosine_norm_vjp(
     x: Tensor, weight: Array, dy: Tensor, *, centred: bool = False, eps: float = 1e-8
 ) -> dict[str, Array]:
     """Pull dy (N, ..., K) back through cosine_norm: dx and dweight; 0 at rows of zeros."""
+    _check_rank(x)
     w = _weight(weight, x.shape[-1], centred)
     if tuple(dy.shape) != (*x.shape[:-1], len(w)):
         raise TensorError(f"dy must have shape {(*x.shape[:-1], len(w))}, got {tuple(dy.shape)}")

@@ -218,7 +218,7 @@ def _group_norm_vjp(
     mean, var = (np.repeat(t, view.rows // groups, axis=1)[..., None] for t in (moments.mean, moments.var))
     scale = 1.0 / np.sqrt(var + eps)
     normal = (block - mean) * scale
-    shape = (view.samples, groups, -1)
+    shape = (view.samples, groups, view.rows // groups * view.length)
     pulled, rows, scales = (t.reshape(shape) for t in (g * gamma, normal, np.broadcast_to(scale, block.shape)))
     dx = standard_vjp(pulled, rows, scales, (2,)).reshape(block.shape)
     return channel_gradients(view, x, dx, g, normal, weight, bias)

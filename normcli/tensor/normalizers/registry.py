@@ -125,7 +125,7 @@ def _checked(name: str, function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*tensors: P.args, **settings: P.kwargs) -> R:
-        with naming_errors(name), np.errstate(divide="ignore", invalid="ignore"):  # x / 0 is inf or nan, as in torch
+        with naming_errors(name), np.errstate(all="ignore"):  # x / 0 is inf or nan, as in torch
             _check_shared_settings(name, settings)
             return function(*tensors, **settings)
 
