@@ -75,6 +75,7 @@ def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:
     assert normcli.source(folder / "x.npz", column="x") == str(folder / "x.npz")
 
 
+ONE_IMAGE = b" cannot be combined with one image (--output - or SOURCE -)"
 WITHOUT_EFFECT = [
     (["stats", "images", "--seed", "1"], b"--seed requires --sample or --margin"),
     (["stats", "images", "--confidence", "0.9"], b"--confidence requires --sample or --margin"),
@@ -87,9 +88,9 @@ WITHOUT_EFFECT = [
     (["verify", "out", "-O", "layout=nchw"], b"-O requires a SOURCE"),
     (["verify", "out", "images"], b"out is a folder: SOURCE requires a statistics file before it"),
     (["verify", "s.json"], b"s.json: a statistics file requires SOURCE: what it describes"),
-    (
-        ["apply", "images/cat/gray.png", "-o", "-", "--scheme", "unit", "--json"],
-        b"--json cannot be combined with one image",
+    *(
+        (["apply", "images/cat/gray.png", "-o", "-", "--scheme", "unit", *words], words[0].encode() + ONE_IMAGE)
+        for words in (["--json"], ["--dry-run"], ["--failures", "f.jsonl"], ["--max-failures", "1"], ["--resume"])
     ),
     (["stats", "images", "-O", "layout"], b"-O: must be KEY=VALUE"),
 ]

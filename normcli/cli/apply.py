@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from normcli.cli.build import NumberRows, Sources, check_stdout, command
+from normcli.cli.build import NumberRows, Sources, check_stdout, command, refuse_with
 from normcli.cli.inputs import check_outputs, paths_from
 from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
@@ -65,8 +65,6 @@ def apply(
     check_stdout(failures=lists.failures)
     check_outputs(lists.failures, force=options.force)
     if str(output) == "-" or sources == ["-"]:
-        if printing.json:
-            raise UsageError("`json` cannot be combined with one image (`output` - or SOURCE -)")
         return _one(sources or [], files is not None, output, options)
     bar = progress(terminal, total=lambda: None if files else expected(sources or ()))
     with _interruption(output, terminal), bar as step, jsonl(lists.failures) as fail:
@@ -91,6 +89,13 @@ def apply(
     return 6 if result.failed.get("remote") else 3 if result.failed else 0
 
 
+# options without a meaning for one image
+_FOR_MANY = (
+    *("include", "exclude", "follow_symlinks", "open_options", "resume", "skip_existing", "dry_run", "shard_size"),
+    *("max_failures", "no_suffix", "failures", "json"),
+)
+
+
 def _one(sources: list[str], listed: bool, output: Path | None, options: ApplyOptions) -> int:
     """Map one image to stdout, or one from stdin to a file.
 
@@ -105,9 +110,7 @@ def _one(sources: list[str], listed: bool, output: Path | None, options: ApplyOp
         raise UsageError("`output` - requires one SOURCE: it writes one image")
     if output is None:
         raise UsageError("`output` is required: -o -, or -o FILE for one image from stdin")
-    for name in ("include", "exclude", "resume", "skip_existing", "shard_size", "max_failures", "no_suffix"):
-        if getattr(options, name):
-            raise UsageError(f"`{name}` cannot be combined with one image (`output` - or SOURCE -)")
+    refuse_with("one image (`output` - or SOURCE -)", *_FOR_MANY)
     if str(output) == "-" and sys.stdout.isatty():
         raise UsageError("`output` - would write binary data to the terminal; redirect it: -o - > image.npy")
     if str(output) != "-" and output.is_dir():

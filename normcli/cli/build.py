@@ -236,10 +236,29 @@ def require_with(companion: str, present: bool, *names: str) -> None:
     Raises:
         UsageError: an option without its companion.
     """
-    context = click.get_current_context(silent=True)
     for name in names:
-        if not present and context and context.get_parameter_source(name) is click.ParameterSource.COMMANDLINE:
+        if not present and _is_on_command_line(name):
             raise UsageError(f"`{name}` requires {companion}")
+
+
+def refuse_with(what: str, *names: str) -> None:
+    """Check that no option stands on the command line that would be ignored.
+
+    Args:
+        what: what the options cannot be combined with, for the error.
+        names: of the options.
+
+    Raises:
+        UsageError: one of them.
+    """
+    for name in names:
+        if _is_on_command_line(name):
+            raise UsageError(f"`{name}` cannot be combined with {what}")
+
+
+def _is_on_command_line(name: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and context.get_parameter_source(name) is click.ParameterSource.COMMANDLINE
 
 
 def check_stdout(**paths: Path | None) -> None:
