@@ -234,7 +234,7 @@ def test_a_config_is_read(saved: Path, run: Run) -> None:
     [
         ([], b"the constants to check"),
         (["--preset", "imagnet"], b"did you mean 'imagenet'"),
-        (["--preset", "mnist"], b"--mean: 1 value for 3"),
+        (["--preset", "mnist"], b"mnist: mean: 1 value for 3"),
         (["--std", "1"], b"--std requires --mean"),
         (["--mean", "a"], b"not a number"),
         (["--config", "absent.py"], b"no such file"),

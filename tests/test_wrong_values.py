@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,9 @@ WITHOUT_EFFECT = [
     (["show", "s.json", "--digits", "3"], b"--digits requires --format"),
     (["show", "s.json", "--plot", "--json"], b"--plot cannot be combined with --json or --format"),
     (["show", "s.json", "--plot", "--format", "csv"], b"--plot cannot be combined with --json or --format"),
+    (["show", "s.json", "--group", "x", "--json"], b"--group cannot be combined with --json"),
+    (["show", "s.json", "--group", "x", "--plot"], b"--group cannot be combined with --plot"),
+    (["show", "s.json", "--group", "x", "--format", "json"], b"--group cannot be combined with --json"),
     (["show", "s.json", "-f"], b"--force requires --report"),
     (["verify", "out", "--include", "*.png"], b"--include requires a SOURCE"),
     (["verify", "out", "-O", "layout=nchw"], b"-O requires a SOURCE"),
@@ -164,3 +168,12 @@ def test_check_of_a_folder_is_quiet_and_names_failures(run: Run, folder: Path) -
         b"counted " + bytes(folder) + b" with the default options: 12 images",
         b"1 input failed: 1 not-an-image",
     ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets go of a folder that is in use")
+def test_a_current_folder_that_was_removed_is_named(folder: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "normcli", "stats", "../images"]
+    script = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(words)}"
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, env=ENVIRONMENT)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert done.stderr == b"normcli: the current folder was removed: change to another one\n"

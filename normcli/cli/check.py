@@ -46,7 +46,13 @@ def check(
 
     means, stds, name = _constants(options)
     summary = statistics_of(file, quiet=terminal.quiet)
-    result = identify(summary, means, stds, preset=name, tolerance=options.tolerance)
+    try:
+        result = identify(summary, means, stds, preset=name, tolerance=options.tolerance)
+    except UsageError as error:
+        if options.mean is not None:
+            raise
+        text = str(error).partition(" (give ")[0].replace("`", "")  # they were not given as --mean and --std
+        raise UsageError(f"{options.preset or options.config}: {text}") from None
     if printing.json:
         document(result.to_dict())
     else:

@@ -275,6 +275,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if (short := shortage(error)) is not None:
             _complain(f"normcli: {short}")
             return 1
+        if isinstance(error, FileNotFoundError) and not _has_current_folder():
+            _complain("normcli: the current folder was removed: change to another one")
+            return 1
         _complain(f"normcli: cannot write: {_one_line(error.strerror or str(error)).lower()}")
         _forget_stdout()
         return 5
@@ -320,6 +323,13 @@ def on_command_line(text: str) -> str:
     """
     text = text.replace("`open_options`", "-O")
     return re.sub(r"`([a-z][a-z_]*)`", lambda name: f"--{name[1].replace('_', '-')}", text)
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(os.getcwd())  # noqa: PTH109
+    except OSError:
+        return False
 
 
 def _one_line(text: str) -> str:
