@@ -571,3 +571,83 @@ def test_a_sparse_tensor_is_refused_in_one_line(run: Run, here: Path) -> None:
 def test_compare_honors_its_memory_limit(run: Run, here: Path) -> None:
     refused(run("tensor", "compare", "b0.npy", *NCHW, "--memory-limit", "5K"), 1, "b0.npy", "raise --memory-limit")
     assert run("tensor", "compare", "b0.npy", *NCHW, "--memory-limit", "5M").returncode == 0
+
+
+def test_batches_run_in_natural_order(run: Run, here: Path) -> None:
+    names = ["b0", "b1", "b2", "b10"]
+    np.save(here / "b10.npy", activations(10))
+    (here / "b3.npy").unlink()
+    batches = {name: np.load(here / f"{name}.npy") for name in names}
+    safetensors.write(here / "in.safetensors", {name: batches[name] for name in sorted(names)})
+    np.savez(here / "in.npz", **{name: batches[name] for name in sorted(names)})
+    state = None
+    for name in names:
+        state = nn.batch_norm(batches[name], layout="NCHW", state=state).state
+    assert state is not None
+    shell = [f"{name}.npy" for name in sorted(names)]
+    for inputs in (["in.safetensors"], ["in.npz"], ["b*.npy"], shell):
+        done = run("tensor", "batch-norm", *inputs, *NCHW, "--save-state", "s.npz", "-f")
+        assert done.returncode == 0, done.stderr
+        with np.load(here / "s.npz") as stored:
+            np.testing.assert_array_equal(stored["running_mean"], state["running_mean"])
+        assert (b"natural order: b0.npy, b1.npy, b2.npy, ... b10.npy" in done.stderr) == (inputs is shell)
+    refused(run("tensor", "batch-norm", "c*.npy", *NCHW, "--save-state", "z.npz"), 2, "c*.npy: no file matches")
+
+
+@pytest.mark.parametrize(("dtype", "size"), [("F8_E4M3", 1), ("C64", 8)])
+def test_a_dtype_that_cannot_be_read_blocks_no_other_tensor(run: Run, here: Path, dtype: str, size: int) -> None:
+    x = activations()
+    entries = {
+        "scale": {"dtype": dtype, "shape": [4], "data_offsets": [0, 4 * size]},
+        "x": {"dtype": "F32", "shape": list(x.shape), "data_offsets": [4 * size, 4 * size + x.nbytes]},
+    }
+    header = json.dumps(entries).encode()
+    header += b" " * (-len(header) % 8)
+    content = len(header).to_bytes(8, "little") + header + bytes(4 * size) + x.tobytes()
+    (here / "m.safetensors").write_bytes(content)
+    done = run("tensor", "rms-norm", "m.safetensors:x", "--axes=1", "-o", "y.npy")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(here / "y.npy"), nn.rms_norm(x, axes=(1,)))
+    for name in ("m.safetensors", "m.safetensors:scale"):
+        refused(run("tensor", "rms-norm", name, "--axes=1", "-o", "z.npy"), 1, "m.safetensors:scale", dtype)
+
+
+def test_a_dtype_of_torch_blocks_no_other_tensor(run: Run, here: Path) -> None:
+    torch = needs.module("torch")
+    torch.save({"s": torch.ones(4).to(torch.float8_e4m3fn), "x": torch.tensor(activations())}, here / "m.pt")
+    assert run("tensor", "rms-norm", "m.pt:x", "--axes=1", "-o", "y.npy").returncode == 0
+    refused(run("tensor", "rms-norm", "m.pt", "--axes=1", "-o", "z.npy"), 1, "m.pt:s", "float8_e4m3fn")
+
+
+@pytest.mark.parametrize("dtype", ["i4", "u4", "i8", ">i8", "u8"])
+def test_large_integers_do_not_collapse(dtype: str) -> None:
+    x = np.array([[[2**24, 2**24 + 1, 2**24 + 2, 2**24 + 3]]], dtype)
+    y = nn.instance_norm(x, layout="NCL", eps=0.0)
+    wanted = nn.instance_norm(x.astype(np.float64), layout="NCL", eps=0.0)
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, wanted, rtol=1e-6)
+    np.testing.assert_array_equal(nn.batch_norm(x, layout="NCL").y, nn.batch_norm(x * 1.0, layout="NCL").y.astype("f4"))
+
+
+def test_a_number_is_a_parameter_too(run: Run, here: Path) -> None:
+    np.save(here / "x.npy", activations() - 10)
+    for text in ("-inf", "0.25", "-1e-3"):
+        done = run("tensor", "filter-response-norm", "x.npy", *NCHW, f"--tau={text}", "-o", "y.npy", "-f")
+        assert done.returncode == 0, done.stderr
+        wanted = nn.filter_response_norm(activations() - 10, layout="NCHW", tau=np.full(4, float(text)))
+        np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
+    assert run("tensor", "filter-response-norm", "x.npy", *NCHW, "--tau", "-inf", "-o", "z.npy").returncode == 0
+    refused(run("tensor", "filter-response-norm", "x.npy", *NCHW, "--tau", "no.npy", "-o", "q.npy"), 1, "no such file")
+
+
+@pytest.mark.parametrize("name", ["weight-norm", "spectral-norm", "centred-weight-norm", "weight-standardization"])
+def test_vectors_of_a_checkpoint_are_left_alone(run: Run, here: Path, name: str) -> None:
+    w = activations(shape=(4, 3, 2))
+    np.savez(here / "c.npz", conv=w, bias=np.arange(4.0), steps=np.int64(7))
+    done = run("tensor", name, "c.npz", "-o", "n.npz")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.decode().splitlines()[0] == "note: c.npz: left as they are, having no rows: bias, steps"
+    with np.load(here / "n.npz") as made:
+        np.testing.assert_array_equal(made["bias"], np.arange(4.0))
+        assert made["steps"] == 7
+        assert not np.array_equal(made["conv"], w)

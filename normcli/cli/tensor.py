@@ -134,7 +134,7 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
     inputs = typer.Argument(
         metavar="IN...",
         help="Tensor files: .npy, .npz, .safetensors, .pt; FILE:KEY for one tensor of several; - is stdin (.npy). "
-        "Several files are a sequence of batches.",
+        "Several files are a sequence of batches, and so are the tensors of one file, in natural order: b2 before b10.",
         show_default=False,
     )
     output = _option(

@@ -188,5 +188,7 @@ def _read_safetensors(path: str | Path) -> Array:
     with Path(path).open("rb") as file:
         tensors, _ = read_safetensors_header(file, os.fstat(file.fileno()).st_size)
         image = tensors["image"]
+        if not image.readable:
+            raise InputError("unsupported", f"safetensors of the dtype {image.dtype} are not read")
         file.seek(image.start)
         return np.fromfile(file, image.dtype, math.prod(image.shape)).reshape(image.shape)

@@ -32,6 +32,13 @@ _DTYPES = {
     "U8": "|u1",
     "BOOL": "|b1",
 }
+# types of the format that NumPy lacks or that no command computes with -> bits of an element
+_UNREAD = {
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+    "C64": 64,
+}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
@@ -39,7 +46,7 @@ class TensorEntry(NamedTuple):
     """A tensor in a file.
 
     Attributes:
-        dtype: type of the elements, as NumPy spells it, or "bfloat16".
+        dtype: type of the elements, as NumPy spells it, or "bfloat16"; one that cannot be read as the file spells it.
         shape: lengths of the axes.
         start: offset of the first element in the file.
     """
@@ -47,6 +54,11 @@ class TensorEntry(NamedTuple):
     dtype: str
     shape: tuple[int, ...]
     start: int
+
+    @property
+    def readable(self) -> bool:
+        """Whether normcli reads elements of this type."""
+        return self.dtype not in _UNREAD
 
 
 def bfloat16() -> "np.dtype[Any]":
@@ -96,7 +108,8 @@ def read_safetensors_header(file: IO[bytes], size: int) -> tuple[dict[str, Tenso
     if 8 + length + end != size:
         _reject(f"its tensors end at {8 + length + end}, the file at {size}")
     tensors = {
-        name: TensorEntry(_DTYPES[code], shape, 8 + length + start) for name, (start, _, shape, code) in spans.items()
+        name: TensorEntry(_DTYPES.get(code, code), shape, 8 + length + start)
+        for name, (start, _, shape, code) in spans.items()
     }
     return tensors, metadata
 
@@ -109,15 +122,16 @@ def _span(name: str, entry: Any) -> tuple[int, int, tuple[int, ...], str]:
         _reject(f"the entry of {name!r} is incomplete")
     if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
         _reject(f"{name!r} has the shape {shape} at {start} to {stop}")
-    if not isinstance(code, str) or code not in _DTYPES:
+    if not isinstance(code, str) or code not in (*_DTYPES, *_UNREAD):
         _reject(f"{name!r} has the dtype {code!r}")
-    if math.prod(shape) * _itemsize(code) != stop - start:
+    if math.prod(shape) * _bits(code) != (stop - start) * 8:
         _reject(f"{name!r} of shape {shape} {code} claims {stop - start} bytes")
     return start, stop, shape, code
 
 
-def _itemsize(code: str) -> int:
-    return 2 if code == "BF16" else int(_DTYPES[code][2:])
+def _bits(code: str) -> int:
+    """Return the size of an element."""
+    return _UNREAD.get(code) or (16 if code == "BF16" else int(_DTYPES[code][2:]) * 8)
 
 
 def _reject(problem: str) -> NoReturn:

@@ -1,7 +1,9 @@
 """Tensors by the name that a user gives them: `FILE`, `FILE:key`, or `-`; and the files that results go to."""
 
+import glob
 import os
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -48,6 +50,34 @@ def split_key(name: str) -> tuple[str, str | None]:
     return path, key
 
 
+def natural_key(name: str) -> tuple[list[str | int], str]:
+    """Return the key of natural order: runs of digits compare as numbers.
+
+    >>> sorted(["b10", "b2", "b1"], key=natural_key)
+    ['b1', 'b2', 'b10']
+    """
+    parts = re.split("([0-9]+)", name)  # text and digits in turn
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
+
+
+def expand_patterns(names: Sequence[str]) -> list[str]:
+    """Replace each quoted pattern by the files that match it, in natural order; other names stay.
+
+    Raises:
+        UsageError: a pattern that matches nothing.
+    """
+    expanded: list[str] = []
+    for name in names:
+        if not glob.has_magic(name) or Path(split_key(name)[0]).exists():
+            expanded.append(name)
+            continue
+        matches = sorted(glob.glob(name, recursive=True), key=natural_key)  # noqa: PTH207 - names as typed
+        if not matches:
+            raise UsageError(f"{name}: no file matches")
+        expanded += matches
+    return expanded
+
+
 @contextmanager
 def open_tensors(name: str, *, stdin: IO[bytes] | None = None, limit: int | None = None) -> Iterator[dict[str, Any]]:
     """Open the tensors of a name, one under its key, or all of a container; close their files at the end.
@@ -81,22 +111,23 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
         if not path.is_file():
             raise TensorError(f"{file}: {storage.file_kind(path.stat().st_mode) if path.exists() else 'no such file'}")
         if suffix == ".npz":
-            return {k: npy.read_npz(path, k, limit) for k in (npy.npz_keys(path) if key is None else [key])}
+            members = sorted(npy.npz_keys(path), key=natural_key) if key is None else [key]
+            return {k: npy.read_npz(path, k, limit) for k in members}
         if suffix == ".npy":
             tensors: Mapping[str, Any] = {"": npy.read_npy(path)}
         elif suffix == ".safetensors":
-            tensors = safetensors.read(path)[0]
+            tensors = safetensors.read(path, key)[0]
         elif limit is not None and path.stat().st_size > limit:
             raise TensorError(f"{file}: {path.stat().st_size} bytes exceed the memory limit of {limit}")
         else:
-            tensors = torch.read(path)
+            tensors = torch.read(path, key)
     except OSError as error:
         if isinstance(error, TensorError | UsageError):
             raise
         raise TensorError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     tensors = {k: t if t.shape else read_array(t) for k, t in tensors.items()}  # a single number has no samples
     if key is None:
-        return tensors
+        return {k: tensors[k] for k in sorted(tensors, key=natural_key)}
     if key not in tensors:
         keys = ", ".join(k for k in tensors if k) or "a tensor without a key"
         raise TensorError(f"{file}: no key {key!r}; it has {keys}")

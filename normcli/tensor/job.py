@@ -5,8 +5,8 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,6 +90,8 @@ def run_job(job: Job) -> list[str]:
         OutputError: an output that cannot be written.
     """
     one = find(job.normalizer)
+    notes: list[str] = []
+    job = _order_inputs(job, one, notes)
     _validate(job, one)
     state: State | None = None if job.state is None else files.read_state(job.state)
     preset, settings = _resolve_settings(job, one, state)
@@ -97,10 +99,10 @@ def run_job(job: Job) -> list[str]:
     if job.save_state is not None:
         files.output_paths([job.inputs[0]], job.save_state, job.force)
         files.check_state_path(job.save_state)
-    notes: list[str] = []
-    arrays = {name: files.read_one(file) for name, file in job.parameters.items()}
+    arrays = {name: _read_parameter(file, name in one.settings) for name, file in job.parameters.items()}
     for name, array in arrays.items():
-        _note_nonfinite(job.parameters[name], array, notes)
+        if array.shape:
+            _note_nonfinite(job.parameters[name], array, notes)
     settings |= {name: array for name, array in arrays.items() if name in one.settings}
     call = _Call(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
     with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as outputs:
@@ -117,6 +119,28 @@ def run_job(job: Job) -> list[str]:
     if job.save_state is not None:
         lines.append(_save_state(job.save_state, call, state if exact is None else exact))
     return lines
+
+
+def _order_inputs(job: Job, one: Normalizer, notes: list[str]) -> Job:
+    """Expand quoted patterns, and undo the order in which a shell expands one: b0, b1, b10, b2.
+
+    Only where batches move a state: the names then come sorted as text, which no one types by hand on purpose.
+    """
+    inputs = files.expand_patterns(job.inputs)
+    natural = sorted(inputs, key=files.natural_key)
+    moves = one.state and not job.grad and job.settings.get("mode") != "eval"
+    if moves and inputs == list(job.inputs) == sorted(inputs) and inputs != natural:
+        notes.append(f"note: the batches run in natural order: {', '.join(natural[:3])}, ... {natural[-1]}")
+        inputs = natural
+    return replace(job, inputs=inputs)
+
+
+def _read_parameter(text: str, number: bool) -> Array:
+    """Read a parameter from its file, or take it as one number for all where it may be one."""
+    if number and not Path(text).exists():
+        with suppress(ValueError):
+            return np.array(float(text))
+    return files.read_one(text)
 
 
 def _validate(job: Job, one: Normalizer) -> None:
@@ -195,6 +219,8 @@ def _normalize_input(
 ) -> State | None:
     """Normalize all tensors of one input; return the state after them, and add to the notes."""
     results: dict[str, Any] = {}
+    unchanged: list[str] = []
+    checkpoint = call.one.family == "weight" and files.split_key(name)[1] is None
     allocate = functools.partial(_allocate, output, job.memory_limit)
     with (
         files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors,
@@ -202,6 +228,10 @@ def _normalize_input(
     ):
         output.expect(tensors)
         for key, stored in tensors.items():
+            if checkpoint and key and len(stored.shape) < 2:
+                results[key] = files.read_array(stored)
+                unchanged.append(key)
+                continue
             tensor = counted(stored)
             where = f"{name}:{key}" if key and not name.endswith(f":{key}") else name
             started = time.perf_counter()
@@ -213,6 +243,8 @@ def _normalize_input(
             _note_nonfinite(where, tensor, notes)
             log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, time.perf_counter() - started)
         output.finish(results)
+    if unchanged:
+        notes.append(f"note: {name}: left as they are, having no rows: {', '.join(unchanged)}")
     if job.save_state and state is None:
         raise UsageError(f"--save-state: {call.one.name} with these settings has no running statistics")
     return state

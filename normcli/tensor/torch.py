@@ -26,8 +26,8 @@ def _library() -> Any:
     return torch
 
 
-def read(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a tensor, under the key "", or a flat dictionary of tensors.
+def read(path: Path, wanted: str | None = None) -> dict[str, NDArray[Any]]:
+    """Read a tensor, under the key "", or a flat dictionary of tensors; only the wanted one, where it has that.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, NDArray[Any]]:
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise TensorError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
     arrays = {}
-    for key, value in tensors.items():
+    for key, value in tensors.items() if wanted not in tensors else [(str(wanted), tensors[wanted])]:
         try:
             arrays[key] = _array(torch, value)
         except TensorError as error:

@@ -121,7 +121,8 @@ class View:
         per_sample = math.prod(self.shape if spans_batch else self.shape[1:])
         self.length = per_sample // rows if rows else 0
         self.plain = self.order == tuple(range(len(self.order)))
-        self.work_dtype = np.dtype(np.float64 if x.dtype.name in ("float64", "f8") else np.float32)
+        wide = x.dtype.name == "float64" or (x.dtype.kind in "iu" and x.dtype.itemsize > 2)  # float32 ends at 2^24
+        self.work_dtype = np.dtype(np.float64 if wide else np.float32)
         self.sample_bytes = per_sample * self.work_dtype.itemsize
         as_stored = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype == self.work_dtype
         self.in_place_ok = as_stored and self.plain and not spans_batch  # blocks are views, nothing is copied
@@ -236,6 +237,8 @@ def check_parameter(what: str, value: Any, *shapes: tuple[int, ...]) -> Array | 
         return None
     array = np.asarray(value)
     result_dtype(array)
+    if not array.ndim:  # one number for all
+        return np.full(shapes[0], array, np.float64)
     if array.shape not in shapes:
         expected = " or ".join(str(s) for s in dict.fromkeys(shapes))
         raise TensorError(f"{what} must have shape {expected}, got {array.shape}")

@@ -93,7 +93,10 @@ def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = No
     unit = v / safe
     dg = (dw * unit).sum(axis=rest, keepdims=True)
     dv = np.where(norm > 0, length / safe * (dw - dg * unit), 0.0)
-    return {"dx": round_to_dtype(x, dv), "dg": round_to_dtype(x, dg if g is None else dg.reshape(np.shape(g)))}
+    return {
+        "dx": round_to_dtype(x, dv),
+        "dg": round_to_dtype(x, dg if g is None or not np.ndim(g) else dg.reshape(np.shape(g))),
+    }
 
 
 @normalizer(family="weight", presets={"torch": {}, "paper": {}})
