@@ -177,3 +177,10 @@ def test_a_current_folder_that_was_removed_is_named(folder: Path, tmp_path: Path
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, env=ENVIRONMENT)
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"normcli: the current folder was removed: change to another one\n"
+
+
+@pytest.mark.parametrize("arguments", ["list", "stats images -q", "tensor batch-norm x.npy --layout NCHW -o y.npy -q"])
+def test_without_docstrings_only_the_help_is_missing(arguments: str, run: Run, folder: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((2, 3, 4, 4), np.float32))
+    done = run(*arguments.split(), env={"PYTHONOPTIMIZE": "2"})
+    assert (done.returncode, done.stderr) == (0, b"")

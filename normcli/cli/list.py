@@ -49,7 +49,7 @@ def list_(
 def _lines(rows: list[Row]) -> Iterator[str]:
     width = max(len(row["name"]) for row in rows)
     for row in rows:
-        first, *rest = [f"{value}" for key, value in row.items() if key != "name" and value]
+        first, *rest = [f"{value}" for key, value in row.items() if key != "name" and value] or [""]
         yield f"  {row['name']:<{width}}  {first}"
         yield from (f"  {'':<{width}}  {line}" for line in rest)
 
@@ -112,7 +112,7 @@ def _exporters() -> Iterator[Row]:
     from normcli.constants.exporters import EXPORTERS
 
     for name, exporter in EXPORTERS.items():
-        yield {"name": name, "summary": (exporter.__doc__ or "").splitlines()[0]}
+        yield {"name": name, "summary": (exporter.__doc__ or "\n").splitlines()[0]}
 
 
 TABLES: dict[str, tuple[str, Callable[[], Iterator[Row]]]] = {

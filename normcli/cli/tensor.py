@@ -115,7 +115,7 @@ def _setting(setting: "Setting") -> inspect.Parameter:
 
     kind: Any = str if setting.kind == "file" else setting.kind
     metavar = {"file": "FILE", int: "N", float: "X", str: "TEXT", bool: None}[setting.kind]
-    text = setting.help[0].upper() + setting.help[1:]
+    text = setting.help[:1].upper() + setting.help[1:]
     if setting.choices:
         choices = "|".join(setting.choices)
         metavar = choices if len(choices) <= 24 else setting.name.upper()

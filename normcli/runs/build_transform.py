@@ -106,7 +106,7 @@ def resolve_constants(
 def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]:
     """Every scheme with its settings and first line of help, and every preset."""
     listed = [
-        (name, schemes.settings(name), (function.__doc__ or "").splitlines()[0].rstrip("."))
+        (name, schemes.settings(name), (function.__doc__ or "\n").splitlines()[0].rstrip("."))
         for name, function in schemes.SCHEMES.items()
     ]
     return listed, schemes.PRESETS

@@ -238,7 +238,8 @@ def describe(one: Normalizer) -> Description:
     >>> [setting.name for setting in describe(find("scale-norm")).settings]
     ['layout', 'scale', 'eps', 'dtype']
     """
-    summary, *lines = (inspect.getdoc(one.function) or "").split(">>>")[0].splitlines()
+    # python -OO drops docstrings: then nothing but the help is missing
+    summary, *lines = (inspect.getdoc(one.function) or "\n").split(">>>")[0].splitlines()
     parts: dict[str, list[str]] = {}
     current: list[str] = []
     for line in lines:
@@ -251,7 +252,7 @@ def describe(one: Normalizer) -> Description:
     parameters = inspect.signature(one.function).parameters
     names = [name for name in parameters if name != one.tensors[0]]
     assert not set(texts) - set(names), f"{one.name}: settings that do not exist: {set(texts) - set(names)}"
-    texts = {name: texts.get(name) or SHARED_SETTINGS[name] for name in names}
+    texts = {name: texts.get(name) or (SHARED_SETTINGS[name] if summary else "") for name in names}
     settings = (_setting(parameters[name], texts[name], one) for name in names if name != "state")
     return Description(summary, {key: " ".join(value) for key, value in parts.items()}, tuple(settings))
 
