@@ -62,6 +62,7 @@ def test_containers_and_folders_together(mixed: Path, tmp_path: Path) -> None:
     steps: list[Callable[[], None]] = [lambda: None, archive.unlink, (out / "none.tar").unlink]
     for change in steps:
         change()
+        sources = [source for source in sources if Path(source).exists()]  # one that is missing ends the run
         again = normcli.stats(sources, output=place, incremental=True, on_update=found.append)
         assert again.to_json() == normcli.stats(sources).to_json()
     assert [changes.reused for changes in found] == [11, 10, 9]

@@ -26,6 +26,7 @@ from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import BatchResult, MapJob
 from normcli.runs.measure_stack import measure_stack
 from normcli.runs.names import InputLister
+from normcli.runs.suffixes import SuffixCollisions
 from normcli.runs.survey import Survey, any_stream
 from normcli.runs.tasks import map_loop, tasks, with_gate
 from normcli.runs.totals import Totals
@@ -56,6 +57,8 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
         apply_settings.refuse_occupied(output, options.resume or options.force or options.skip_existing)
     suffix = None if options.to == "stack" or size is not None else OUTPUT_KINDS[options.to].suffix
     listed = naming.make_lister(sources, named, listing, options.no_suffix, suffix)
+    shorter = suffix is not None and OUTPUT_KINDS[options.to].image and not options.no_suffix
+    collisions = SuffixCollisions() if shorter else None
     with Survey(
         listed,
         out=None if options.dry_run else output,
@@ -63,6 +66,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
         files=suffix is not None,
         with_labels=options.to == "tar",
         keep_names=size is not None and options.resume,
+        collisions=collisions,
     ) as survey:
         constants = build_transform.resolve_constants(transform, options, reading)
         computed: Summary | None = None
@@ -74,6 +78,9 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
             constants = numbers.of_summary(computed, options.convention, origin="computed", percents=percents)
             if options.on_statistics is not None:
                 options.on_statistics(computed)
+        if collisions is not None:
+            collisions.report()
+            listed = collisions.shortened(listed)
         transform = replace(transform, constants=constants)
         apply_settings.refuse_constant(transform)
         job = _job(transform, output, options, class_numbers(survey.labels))

@@ -4,6 +4,7 @@ import os
 import shutil
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from normcli.runs import manifest, names
 from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.partial_result import Failure
 from normcli.runs.read_output import BATCHING, load, pixels_of, readable
+from normcli.runs.suffixes import SuffixCollisions
 from normcli.sinks.files import png_holds, temporary_name
 from normcli.sinks.record import decode_name
 from normcli.sinks.sink import Array, Record
@@ -59,15 +61,20 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
         total.inexact.update(result.inexact)
         total.failed.update(failure.reason for failure in result.failures)
 
+    job = RestoreJob(folder, head["settings"], output, unfinished, options.to)
+    collisions = SuffixCollisions()
+    for record in readable(manifest.read(folder)[1]):
+        collisions.add(decode_name(record, "name"))
+    collisions.report()
     loop = Loop(
-        worker=partial(_restore_batch, RestoreJob(folder, head["settings"], output, unfinished, options.to)),
+        worker=partial(_restore_batch, job),
         consume=consume,
         engine=options,
         batching=BATCHING,
         failures=FailurePolicy(FailureOptions(on_failure=options.on_failure)),
     )
     try:
-        loop.run(readable(records))
+        loop.run(_renamed(readable(records), job, collisions))
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     if not total.images:
@@ -106,6 +113,14 @@ class RestoredBatch:
     seconds: float
 
 
+def _renamed(records: Iterator[Record], job: RestoreJob, collisions: SuffixCollisions) -> Iterator[Record]:
+    """Yield the records with the name of the file to restore."""
+    for record in records:
+        suffix = ".png" if _kind(record, job) == "png" else ".tif"
+        name, source = decode_name(record, "name"), str(record.get("source", ""))
+        yield {**record, "restored": collisions.restore(name, source, suffix)}
+
+
 def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
     started = time.perf_counter()
     exact, size = 0, 0
@@ -116,9 +131,9 @@ def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
         try:
             written = load(job.folder, job.settings, record)
             size += written.nbytes
-            data, suffix = _encode(pixels_of(written, record, job.settings), record.get("orientation", 1), job)
-            names.check_name_length(name + suffix)
-            path = os.path.join(job.output, name + suffix)  # noqa: PTH118
+            data = _encode(pixels_of(written, record, job.settings), record, job)
+            names.check_name_length(record["restored"])
+            path = os.path.join(job.output, record["restored"])  # noqa: PTH118
             storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, [data])
         except InputError as error:
             failures.append(Failure(name, "restore", error.reason, error.message))
@@ -131,17 +146,27 @@ def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
     return RestoredBatch(len(records) - len(failures), exact, inexact, failures, len(records), size, seconds)
 
 
-def _encode(pixels: Array, orientation: int, job: RestoreJob) -> tuple[bytes, str]:
-    """Return the content of an image file, and its suffix."""
+def _kind(record: Record, job: RestoreJob) -> str:
+    """Return the format of the image to restore: "png" where it can hold the pixels, unless `to` says otherwise."""
+    return job.to or ("png" if _fits_png(record, job) else "tiff")
+
+
+def _fits_png(record: Record, job: RestoreJob) -> bool:
+    if "shape" not in record:  # was there before (--skip-existing): fails
+        return True
+    return str(record["dtype"]).startswith("u") and png_holds(record["shape"][2], job.settings["alpha"])
+
+
+def _encode(pixels: Array, record: Record, job: RestoreJob) -> bytes:
+    """Return the content of an image file."""
+    orientation = record.get("orientation", 1)
     if orientation != 1:
         pixels = as_stored(pixels, orientation)
-    fits_png = pixels.dtype.kind == "u" and png_holds(pixels.shape[2], job.settings["alpha"])
-    kind = job.to or ("png" if fits_png else "tiff")
-    if kind == "tiff":
-        return tiff(pixels), ".tif"
-    if not fits_png:
+    if _kind(record, job) == "tiff":
+        return tiff(pixels)
+    if not _fits_png(record, job):
         raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
-    return png(pixels, orientation), ".png"
+    return png(pixels, orientation)
 
 
 def _inexact_reason(record: Record, settings: Record) -> str:

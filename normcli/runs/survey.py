@@ -15,6 +15,7 @@ from typing import Self
 
 from normcli.errors import RemoteError, UsageError
 from normcli.runs.names import InputLister, NamedItem
+from normcli.runs.suffixes import SuffixCollisions
 from normcli.sources import FailingSource, Item, Skipped, expand, is_stream
 
 
@@ -28,6 +29,7 @@ class Survey:
         files: every name becomes a file, and its folders folders.
         with_labels: collect the classes.
         keep_names: keep names and keys in a temporary file, for `names`.
+        collisions: takes the names, whose suffixes are dropped later.
 
     Attributes:
         count: inputs so far.
@@ -43,8 +45,10 @@ class Survey:
         files: bool = True,
         with_labels: bool = False,
         keep_names: bool = False,
+        collisions: SuffixCollisions | None = None,
     ) -> None:
         self._listed, self._out = listed, out
+        self._collisions = collisions
         self._names = _NameHashes(listed, written, files)
         self._folders: set[str] = set()
         self._inside = None if out is None else os.path.realpath(out) + os.sep
@@ -103,6 +107,8 @@ class Survey:
         if self.labels is not None and item.label is not None:
             self.labels.add(item.label)
         self._names.add(named_item)
+        if self._collisions is not None:
+            self._collisions.add(named_item.name)
         folder = os.path.dirname(item.key)  # noqa: PTH120
         if self._inside is None or folder in self._folders:
             return
