@@ -1,21 +1,14 @@
 """Every dialect is executed or parsed, and its arithmetic on an image is ours within one float32 rounding."""
 
-import csv as csv_module
-import io
 import json
 import math
-import shlex
-import sys
 import tomllib
-import types
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
 from normcli import stats, transform
 from normcli.constants import exporters
@@ -23,12 +16,13 @@ from normcli.constants.parse_config import read_constants
 from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary import Summary
 from normcli.summary.remarks import CONVENTIONS
+from normcli.tally import Tally
 from tests.support import needs
 from tests.support.command import ROOT, Run
 from tests.support.images import photograph
+from tests.support.snippets import EVALUATED, unit
 
 Array = np.ndarray[Any, Any]
-Evaluate = Callable[[str, Array], Array]
 
 
 @pytest.fixture(scope="module", params=["RGB", "L", "L;16"])
@@ -45,157 +39,14 @@ def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return stats(folder), picture
 
 
-def executed(text: str, **modules: dict[str, Any]) -> dict[str, Any]:
-    """Run a snippet with stand-ins for the libraries that it imports; give its names."""
-    names: dict[str, Any] = {}
-    kept = dict(sys.modules)
-    try:
-        for dotted, contents in modules.items():
-            parts = dotted.split("__")
-            for depth in range(1, len(parts) + 1):
-                name = ".".join(parts[:depth])
-                module = sys.modules[name] = types.ModuleType(name)
-                if depth > 1:
-                    setattr(sys.modules[".".join(parts[: depth - 1])], parts[depth - 1], module)
-            for key, value in contents.items():
-                setattr(module, key, value)
-        exec(compile(text, "snippet", "exec"), names)
-    finally:
-        sys.modules.clear()
-        sys.modules.update(kept)
-    return names
-
-
-def normalize(mean: Any, std: Any) -> Callable[[Array], Array]:
-    return lambda x: (x - np.array(mean)) / np.array(std)
-
-
-def unit(x: Array) -> Array:
-    return x / float(np.iinfo(x.dtype).max)
-
-
-def torchvision(text: str, x: Array) -> Array:
-    transforms = types.SimpleNamespace(Normalize=lambda mean, std: normalize(mean, std))
-    return executed(text, torchvision={"transforms": transforms})["normalize"](unit(x))
-
-
-def albumentations(text: str, x: Array) -> Array:
-    def stand_in(mean: Any, std: Any, max_pixel_value: float) -> Callable[[Array], Array]:
-        return lambda image: (image - np.array(mean) * max_pixel_value) / (np.array(std) * max_pixel_value)
-
-    return executed(text, albumentations={"Normalize": stand_in})["normalize"](x)
-
-
-def kornia(text: str, x: Array) -> Array:
-    return executed(text, kornia__augmentation={"Normalize": lambda mean, std: normalize(mean, std)})["normalize"](
-        unit(x)
-    )
-
-
-def timm(text: str, x: Array) -> Array:
-    return normalize(**executed(text)["data_config"])(unit(x))
-
-
-def fastai(text: str, x: Array) -> Array:
-    stand_in = types.SimpleNamespace(from_stats=lambda mean, std: normalize(mean, std))
-    return executed(text, fastai__vision__all={"Normalize": stand_in})["normalize"](unit(x))
-
-
-def keras(text: str, x: Array) -> Array:
-    def stand_in(axis: int, mean: Any, variance: Any) -> Callable[[Array], Array]:
-        return lambda image: (image - np.array(mean)) / np.maximum(np.sqrt(variance), 1e-7)
-
-    layers = types.SimpleNamespace(Normalization=stand_in)
-    return executed(text, keras={"layers": layers})["normalize"](x)
-
-
-def keras_rescaling(text: str, x: Array) -> Array:
-    layers = types.SimpleNamespace(
-        Rescaling=lambda scale, offset: lambda image: image * np.array(scale) + np.array(offset)
-    )
-    return executed(text, keras={"layers": layers})["normalize"](x)
-
-
-def huggingface(text: str, x: Array) -> Array:
-    config = json.loads(text)
-    assert config["do_rescale"] and config["do_normalize"]
-    return normalize(config["image_mean"], config["image_std"])(x * config["rescale_factor"])
-
-
-def opencv(text: str, x: Array) -> Array:
-    names = executed(text)
-    turned = (x[:, :, ::-1] - np.array(names["mean"])) * np.array(names["scalefactor"])
-    return turned[:, :, ::-1]
-
-
-def mmcv(text: str, x: Array) -> Array:
-    config = executed(text)["img_norm_cfg"]
-    loaded = x[:, :, ::-1]
-    return normalize(config["mean"], config["std"])(loaded[:, :, ::-1] if config["to_rgb"] else loaded)
-
-
-def dali(text: str, x: Array) -> Array:
-    return normalize(**executed(text)["normalize"])(x)
-
-
-def onnx(text: str, x: Array) -> Array:
-    names = executed(text)
-    kernel = np.random.default_rng(0).normal(size=(5, x.shape[2], 1, 1))
-    bias = np.arange(5.0)
-    weight, shifted = names["fold"](kernel, bias)
-    folded = np.einsum("hwc,oc->hwo", x.astype(float), weight[:, :, 0, 0]) + shifted
-    straight = np.einsum("hwc,oc->hwo", x * names["scale"] + names["bias"], kernel[:, :, 0, 0]) + bias
-    np.testing.assert_allclose(folded, straight, rtol=1e-12, atol=1e-12)
-    return x * names["scale"] + names["bias"]
-
-
-def kaldi(text: str, x: Array) -> Array:
-    sums, squares = (np.array(row.split(), float) for row in text.strip().strip("[]").strip().split("\n"))
-    mean = sums[:-1] / sums[-1]
-    variance = squares[:-1] / sums[-1] - mean**2
-    assert squares[-1] == 0
-    return normalize(mean, np.sqrt(variance))(unit(x))
-
-
-def csv(text: str, x: Array) -> Array:
-    rows = list(csv_module.DictReader(io.StringIO(text)))
-    return normalize([float(r["mean"]) for r in rows], [float(r["std"]) for r in rows])(unit(x))
-
-
-def mapping(read: Callable[[str], dict[str, Any]]) -> Evaluate:
-    return lambda text, x: normalize(read(text)["mean"], read(text)["std"])(unit(x))
-
-
-def env(text: str, x: Array) -> Array:
-    values = dict(word.split("=", 1) for word in shlex.split(text, comments=True))
-    return normalize(*([float(v) for v in values[f"DATASET_{k}"].split()] for k in ("MEAN", "STD")))(unit(x))
-
-
-EVALUATED: dict[str, Evaluate] = {
-    "csv": csv,
-    "yaml": mapping(yaml.safe_load),
-    "toml": mapping(tomllib.loads),
-    "env": env,
-    "torchvision": torchvision,
-    "albumentations": albumentations,
-    "kornia": kornia,
-    "timm": timm,
-    "fastai": fastai,
-    "keras": keras,
-    "keras-rescaling": keras_rescaling,
-    "huggingface": huggingface,
-    "opencv": opencv,
-    "mmcv": mmcv,
-    "dali": dali,
-    "onnx": onnx,
-    "kaldi": kaldi,
-}
-
-
 def assert_one_rounding(got: Array, want: Array) -> None:
     """Equal as float32, or neighbours: what rounding float64 once to float32 can differ by."""
     got32, want32 = got.astype(np.float32), want.astype(np.float32)
     assert (np.abs(got32.astype(float) - want32.astype(float)) <= np.spacing(np.abs(want32)).astype(float)).all()
+
+
+# their loaders convert every image to 8 bits
+EIGHT_BITS = ("timm", "fastai")
 
 
 def test_every_dialect_has_a_row() -> None:
@@ -211,9 +62,16 @@ def test_the_comparison_sees_a_wrong_answer() -> None:
 @pytest.mark.parametrize("name", exporters.EXPORTERS)
 def test_its_arithmetic_is_ours(name: str, convention: str, dataset: tuple[Summary, Array]) -> None:
     summary, image = dataset
+    if name in EIGHT_BITS and image.dtype != np.uint8:
+        with pytest.raises(UsageError, match="converts images to 8 bits"):
+            exporters.export(summary, name, convention)
+        return
     said = summary.conventions[convention]
     want = (unit(image) - np.array(said["mean"])) / np.array(said["std"])
     got = EVALUATED[name](exporters.export(summary, name, convention), image)
+    if image.dtype != np.uint8 and name == "torchvision":  # its snippet gives float32 tensors, as ToTensor does
+        np.testing.assert_allclose(got, want, rtol=0, atol=4e-6)
+        return
     assert_one_rounding(got, want)
     applied = transform("contrast", stats=summary, convention=convention, output_layout="hwc", color="auto")(image)
     assert_one_rounding(got, applied)  # `apply --scheme contrast`
@@ -221,6 +79,8 @@ def test_its_arithmetic_is_ours(name: str, convention: str, dataset: tuple[Summa
 
 @pytest.mark.parametrize("name", exporters.EXPORTERS)
 def test_it_states_the_convention(name: str, dataset: tuple[Summary, Array]) -> None:
+    if name in EIGHT_BITS and dataset[1].dtype != np.uint8:
+        return
     text = exporters.export(dataset[0], name, "root_mean_image_variance")
     text += exporters.format_note(dataset[0], name, "root_mean_image_variance") or ""
     assert "root mean image variance" in text.replace("_", " ")
@@ -233,7 +93,9 @@ NOT_READ = {"csv", "kaldi", "onnx", "keras", "keras-rescaling", "opencv"}
 @pytest.mark.parametrize("name", sorted(set(exporters.EXPORTERS) - NOT_READ))
 def test_what_is_said_is_read_again(name: str, dataset: tuple[Summary, Array]) -> None:
     """`check --config` understands what `show --format` prints."""
-    summary, _ = dataset
+    summary, image = dataset
+    if name in EIGHT_BITS and image.dtype != np.uint8:
+        return
     (found,) = read_constants(exporters.export(summary, name), name)
     factor = summary.max_value if name in ("mmcv", "dali") else 1
     assert found.std is not None and factor is not None
@@ -241,10 +103,112 @@ def test_what_is_said_is_read_again(name: str, dataset: tuple[Summary, Array]) -
     assert [n.value for n in found.std] == [s * factor for s in summary.std]
 
 
-def test_raw_units_are_said_as_stored(dataset: tuple[Summary, Array]) -> None:
-    summary = replace(dataset[0], max_value=None)
-    assert "raw units" in exporters.export(summary, "mmcv")
-    assert json.loads(exporters.export(summary, "huggingface"))["do_rescale"] is False
+def counted(*images: Array, max_value: int | None = None, **settings: Any) -> Summary:
+    tally = Tally()
+    for image in images:
+        tally.count(image)
+    return Summary.of(tally, {"color": "auto", "alpha": "drop", "max_value": max_value, **settings}, {})
+
+
+COLOR = photograph(12, 14, 3, 5)
+DEEP = COLOR.astype(np.uint16) * 257 ^ 5
+# image, `max_value`, and the stored value that maps to 1.0
+DEPTHS: dict[str, tuple[Array, int | None, int | None]] = {
+    "8-bit": (COLOR, None, 255),
+    "8-bit, of no effect": (COLOR, 4095, 255),
+    "16-bit": (DEEP, None, 65535),
+    "12-bit": (DEEP >> 4, 4095, 4095),
+    "float, raw": (COLOR.astype(np.float32) * np.float32(1.5), None, None),
+    "float": (COLOR.astype(np.float32) / 255, 1, 1),
+    "float, 400": (COLOR.astype(np.float32) * np.float32(1.5), 400, 400),
+}
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("name", exporters.EXPORTERS)
+def test_every_depth_is_scaled_or_rejected(name: str, depth: str) -> None:
+    image, max_value, divisor = DEPTHS[depth]
+    summary = counted(image, max_value=max_value)
+    if name in EIGHT_BITS and image.dtype != np.uint8:
+        with pytest.raises(UsageError, match=r"converts images to 8 bits.*use --format torchvision"):
+            exporters.export(summary, name)
+        return
+    stored = image.astype(np.float64) if image.dtype == np.float32 else image
+    want = (unit(stored, divisor) - np.array(summary.mean)) / np.array(summary.std)
+    text = exporters.export(summary, name)
+    got = EVALUATED[name](text, stored, divisor)
+    rounding = 1e-5 if "import torch\n" in text else 0  # a tensor is float32
+    np.testing.assert_allclose(got, want, rtol=1e-9, atol=rounding + 1e-9)
+    if name != "csv":
+        stated = text + (exporters.format_note(summary, name) or "")
+        known = ("range 0-1", "range 0-255") if image.dtype == np.uint8 else ("raw units",)
+        assert any(words in stated for words in (known if divisor in (None, 255) else (f"/ {divisor}", f"0-{divisor}")))
+    if image.dtype != np.uint8:
+        assert "image_dataset_from_directory" not in text and "cv2.imread gives" not in text
+
+
+MIXED = {
+    "8- and 16-bit": ((COLOR, DEEP), None, (255, 65535)),
+    "8- and 12-bit": ((COLOR, DEEP >> 4), 4095, (255, 4095)),
+    "8-bit and raw float": ((COLOR, COLOR.astype(np.float32) / 100), None, (255, 1)),
+    "16-bit and float": ((DEEP, DEEP.astype(np.float32) / 65535), None, (65535, 1)),
+}
+
+
+@pytest.mark.parametrize("depth", MIXED)
+@pytest.mark.parametrize("name", exporters.EXPORTERS)
+def test_mixed_depths_are_scaled_one_by_one_or_rejected(name: str, depth: str) -> None:
+    images, max_value, divisors = MIXED[depth]
+    summary = counted(*images, max_value=max_value)
+    if name not in ("csv", "yaml", "toml", "env", "torchvision", "kaldi"):
+        with pytest.raises(UsageError, match=r"converts images to 8 bits|have no common stored range"):
+            exporters.export(summary, name)
+        return
+    text = exporters.export(summary, name)
+    for image, divisor in zip(images, divisors, strict=True):
+        want = (unit(image, divisor) - np.array(summary.mean)) / np.array(summary.std)
+        np.testing.assert_allclose(EVALUATED[name](text, image, divisor), want, rtol=1e-9, atol=1e-5)
+    if name == "yaml":
+        assert 'range: "0-1"' in text and f"uint8 / {divisors[0]}" in text.replace("uint16", "uint8")
+
+
+def test_an_image_of_another_depth_is_an_error_of_the_snippet() -> None:
+    """Pillow opens 16-bit color as 8 bits: divided by 65535 it would be black."""
+    with pytest.raises(KeyError, match="uint8"):
+        EVALUATED["torchvision"](exporters.export(counted(DEEP), "torchvision"), COLOR)
+
+
+def test_the_16_bit_snippet_reads_a_file_of_pillow(tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(DEEP[:, :, 0]).save(tmp_path / "deep.png")
+    summary = stats(tmp_path)
+    with Image.open(tmp_path / "deep.png") as picture:
+        got = EVALUATED["torchvision"](exporters.export(summary, "torchvision"), picture)
+    want = (DEEP[:, :, :1] / 65535 - summary.mean[0]) / summary.std[0]
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
+
+
+def test_opencv_reads_16_bit_files_as_the_snippet_states(tmp_path: Path) -> None:
+    cv2 = needs.module("cv2")
+    cv2.imwrite(str(tmp_path / "deep.png"), DEEP[:, :, ::-1])
+    summary = counted(DEEP)
+    text = exporters.export(summary, "opencv")
+    names: dict[str, Any] = {}
+    exec(text, names)
+    assert "cv2.IMREAD_UNCHANGED" in text
+    image = cv2.imread(str(tmp_path / "deep.png"), cv2.IMREAD_UNCHANGED)
+    parameters = cv2.dnn.Image2BlobParams(scalefactor=names["scalefactor"], mean=names["mean"])
+    blob = cv2.dnn.blobFromImageWithParams(image.astype(np.float32), parameters)
+    want = (DEEP / 65535 - np.array(summary.mean)) / np.array(summary.std)
+    np.testing.assert_allclose(blob[0].transpose(1, 2, 0)[:, :, ::-1], want, rtol=0, atol=4e-5)
+
+
+def test_image_processors_do_not_resize_deep_images() -> None:
+    with pytest.raises(UsageError, match=r"resize 8-bit images only.*16-bit"):
+        exporters.export(counted(DEEP, resize=8), "huggingface")
+    config = json.loads(exporters.export(counted(DEEP), "huggingface"))
+    assert config["do_convert_rgb"] is False and "NumPy arrays of stored values, range 0-65535" in config["_comment"]
 
 
 def test_a_constant_channel_is_refused_where_it_would_divide(dataset: tuple[Summary, Array]) -> None:

@@ -16,7 +16,7 @@ from normcli.runs.partial_result import Failure, FileResult, PartialResult, row
 from normcli.sources import Item, Skipped
 from normcli.storage import path_fields
 from normcli.storage.byte_sources import FileBytes
-from normcli.summary.conventions import white_level
+from normcli.summary.channels import white_level
 from normcli.tally import serialize
 
 log = logging.getLogger("normcli.stats")

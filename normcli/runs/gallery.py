@@ -15,8 +15,7 @@ from normcli.report.figures import within_unit
 from normcli.report.pictures import Gallery, MappedPicture, Picture
 from normcli.sources import Item
 from normcli.summary import Summary
-from normcli.summary.channels import rgb_channels
-from normcli.summary.conventions import white_level
+from normcli.summary.channels import rgb_channels, white_level
 from normcli.tally import bucket_dtype
 
 SHOWN = 6

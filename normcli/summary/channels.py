@@ -1,4 +1,4 @@
-"""Names of channels, and the channels that gray images contribute to a set with color images."""
+"""Names of channels, the channels that gray images contribute to a set with color images, and white levels."""
 
 from collections.abc import Sequence
 
@@ -55,3 +55,10 @@ def source_channels(count: int, wanted: int) -> tuple[int, ...]:
     if (count, wanted) in ((1, 3), (2, 4)):
         return (0, 0, 0, 1)[:wanted]
     return tuple(range(count))
+
+
+def white_level(dtype: str, setting: int | None) -> int | None:
+    """Return the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units."""
+    if dtype == "uint8":
+        return 255
+    return setting if setting is not None else {"uint16": 65535}.get(dtype)

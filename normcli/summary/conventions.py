@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.summary.channels import band_names, channel_names, source_channels
+from normcli.summary.channels import band_names, channel_names, source_channels, white_level
 from normcli.summary.summary import GroupSummary
 from normcli.tally import Bucket, Floats, Tally
 from normcli.tally.exact import sqrt_fraction
@@ -82,13 +82,6 @@ def _advice(counts: list[int]) -> str:
     else:
         hint = "`color` rgb or gray fails what is neither; or `include` one kind"
     return f"have no common mean and std ({hint})"
-
-
-def white_level(dtype: str, setting: int | None) -> int | None:
-    """Return the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units."""
-    if dtype == "uint8":
-        return 255
-    return setting if setting is not None else {"uint16": 65535}.get(dtype)
 
 
 def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Numbers:

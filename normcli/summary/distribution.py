@@ -99,7 +99,7 @@ def _levels(summary: "Summary") -> list[Iterator[Level]]:
                     ((_float_value(key) if is_float else key) / scale, weight if unit == 1 else weight / unit)
                     for key, weight in rows[source]
                 ]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:
         raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
     return [iter(channel) for channel in channels]
 

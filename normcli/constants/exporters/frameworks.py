@@ -3,21 +3,52 @@
 import json
 
 from normcli.constants.exporters.values import DatasetConstants
+from normcli.errors import UsageError
 from normcli.summary.channels import channel_order
+
+# loaders that give 8 bits whatever the file holds are of no use for other depths
+_STORED = "stored, not converted to 8 bits"
 
 
 def torchvision(constants: DatasetConstants) -> str:
-    """`transforms.Normalize` after ToTensor: 0-1, RGB."""
+    """`transforms.Normalize` after ToTensor: 0-1, RGB; other depths than 8 bits have a function in its place."""
     constants.require_nonzero_std("torchvision")
-    return f"""\
-# {constants.description}
-# torchvision: after ToTensor(), {constants.range}, {constants.channel_order}
-from torchvision import transforms
-
+    normalize = f"""\
 normalize = transforms.Normalize(
     mean={constants.unit_mean},
     std={constants.unit_std},
 )
+"""
+    if constants.is_8bit or constants.is_raw:
+        return f"""\
+# {constants.description}
+# torchvision: after ToTensor(), {constants.range}, {constants.channel_order}
+from torchvision import transforms
+
+{normalize}"""
+    types = {"uint8": ("bool", "uint8"), "uint16": ("uint16",), "float": ("float16", "float32", "float64")}
+    white = {
+        t: (level or 1) if t != "bool" else 1 for name, level in constants.white_levels.items() for t in types[name]
+    }
+    items = ", ".join(f'"{name}": {level}' for name, level in white.items())
+    return f"""\
+# {constants.description}
+# torchvision: ToTensor() scales 8-bit images only; to_tensor scales {constants.depths} images to
+# {constants.range}, {constants.channel_order}. Pillow opens 16-bit color as 8 bits: read it with OpenCV or tifffile
+import numpy as np
+import torch
+from torchvision import transforms
+
+
+def to_tensor(image):
+    \"\"\"Return an image or an array (H,W) or (H,W,C) as a tensor (C,H,W); a KeyError is another depth.\"\"\"
+    pixels = np.asarray(image)
+    white = {{{items}}}[pixels.dtype.name]
+    pixels = pixels.reshape(*pixels.shape[:2], -1).transpose(2, 0, 1)
+    return torch.from_numpy((pixels / white).astype(np.float32))
+
+
+{normalize}transform = transforms.Compose([to_tensor, normalize])
 """
 
 
@@ -27,13 +58,13 @@ def albumentations(constants: DatasetConstants) -> str:
     return f"""\
 # {constants.description}
 # Albumentations: mean and std in {constants.range}, {constants.channel_order}; \
-pixels as stored, {constants.stored_range}
+pixels as stored, {constants.stored_range}{"" if constants.is_8bit else ", as float32: image.astype('float32')"}
 import albumentations as A
 
 normalize = A.Normalize(
     mean={_tuple(constants.unit_mean)},
     std={_tuple(constants.unit_std)},
-    max_pixel_value={float(constants.max_value or 1)},
+    max_pixel_value={float(constants.max_value)},
 )
 """
 
@@ -41,6 +72,17 @@ normalize = A.Normalize(
 def kornia(constants: DatasetConstants) -> str:
     """`kornia.augmentation.Normalize` on (B,C,H,W) in 0-1."""
     constants.require_nonzero_std("kornia")
+    scaled = constants.is_8bit or constants.is_raw
+    scale = (
+        ""
+        if scaled
+        else f"""
+
+def normalize_stored(images):
+    \"\"\"Scale the stored values of tensors (B,C,H,W), and normalize them.\"\"\"
+    return normalize(images.float() / {constants.max_value})
+"""
+    )
     return f"""\
 # {constants.description}
 # Kornia: tensors (B,C,H,W) in {constants.range}, {constants.channel_order}
@@ -50,12 +92,13 @@ normalize = K.Normalize(
     mean={_tuple(constants.unit_mean)},
     std={_tuple(constants.unit_std)},
 )
-"""
+{scale}"""
 
 
 def timm(constants: DatasetConstants) -> str:
     """The mean and std of a timm data config, and its scripts' options."""
     constants.require_nonzero_std("timm")
+    constants.require_8bit("timm")
     flags = " ".join(["--mean", *map(repr, constants.unit_mean), "--std", *map(repr, constants.unit_std)])
     return f"""\
 # {constants.description}
@@ -72,6 +115,7 @@ data_config = dict(
 def fastai(constants: DatasetConstants) -> str:
     """`Normalize.from_stats`, the batch transform."""
     constants.require_nonzero_std("fastai")
+    constants.require_8bit("fastai")
     return f"""\
 # {constants.description}
 # fastai: a batch transform, after IntToFloatTensor, {constants.range}, {constants.channel_order}
@@ -88,9 +132,10 @@ def keras(constants: DatasetConstants) -> str:
     """`Normalization(mean, variance)` on pixels as stored."""
     constants.require_nonzero_std("keras")
     variance = constants.rounded([std * std for std in constants.stored(constants.std)])
+    loader = "image_dataset_from_directory gives them" if constants.is_8bit else _STORED
     return f"""\
 # {constants.description}
-# Keras: pixels as image_dataset_from_directory gives them, {constants.stored_range}, {constants.channel_order};
+# Keras: pixels as {loader}, {constants.stored_range}, {constants.channel_order};
 # variance = std squared
 import keras
 
@@ -121,11 +166,17 @@ normalize = keras.layers.Rescaling(
 def huggingface(constants: DatasetConstants) -> str:
     """A preprocessor_config.json: rescale by 1/255, then image_mean and image_std in 0-1."""
     constants.require_nonzero_std("huggingface")
+    if not constants.is_8bit and constants.resize is not None:
+        raise UsageError(
+            f"huggingface: its image processors resize 8-bit images only, and these are {constants.depths} "
+            "(count without `resize`, or use --format torchvision)"
+        )
+    arrays = "" if constants.is_8bit else f"; NumPy arrays of stored values, {constants.stored_range}"
     config: dict[str, object] = {
         # JSON has no comments; the image processors keep unknown keys and do not use them
-        "_comment": f"normcli: {constants.description}; {constants.range}, {constants.channel_order}",
+        "_comment": f"normcli: {constants.description}; {constants.range}, {constants.channel_order}{arrays}",
         "image_processor_type": "CLIPImageProcessor",
-        "do_convert_rgb": constants.channels == ["R", "G", "B"],
+        "do_convert_rgb": constants.is_8bit and constants.channels == ["R", "G", "B"],
         "do_resize": constants.resize is not None,
     }
     if constants.resize is not None:
@@ -133,7 +184,7 @@ def huggingface(constants: DatasetConstants) -> str:
     config["do_center_crop"] = constants.center_crop is not None
     if constants.center_crop is not None:
         config["crop_size"] = {"height": constants.center_crop, "width": constants.center_crop}
-    config |= {"do_rescale": constants.max_value is not None, "rescale_factor": 1 / (constants.max_value or 1)}
+    config |= {"do_rescale": not constants.is_raw, "rescale_factor": 1 / constants.max_value}
     config |= {
         "do_normalize": True,
         "image_mean": constants.unit_mean,
@@ -150,10 +201,12 @@ def opencv(constants: DatasetConstants) -> str:
     mean = constants.rounded([constants.stored(constants.mean)[c] for c in order], extra=2)
     scale = constants.rounded([constants.affine()[0][c] for c in order])
     name = channel_order([constants.channels[c] for c in order])
+    loader = "cv2.imread gives them" if constants.is_8bit else "cv2.imread(path, cv2.IMREAD_UNCHANGED) gives them"
+    image = "image" if constants.is_8bit else "image.astype(np.float32)"
     return f"""\
 # {constants.description}
-# OpenCV: pixels as cv2.imread gives them, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays
-# cv2.dnn.blobFromImageWithParams(image, cv2.dnn.Image2BlobParams(scalefactor=scalefactor, mean=mean))
+# OpenCV: pixels as {loader}, {constants.stored_range}, {name}; (image - mean) * scalefactor, {name} stays
+# cv2.dnn.blobFromImageWithParams({image}, cv2.dnn.Image2BlobParams(scalefactor=scalefactor, mean=mean))
 # (blobFromImage takes one scalefactor for all channels and has no std per channel)
 mean = {_tuple(mean)}
 scalefactor = {_tuple(scale)}
@@ -164,10 +217,11 @@ def mmcv(constants: DatasetConstants) -> str:
     """`img_norm_cfg` of the OpenMMLab toolboxes: RGB order, pixels as stored."""
     constants.require_nonzero_std("mmcv")
     rgb = constants.channels == ["R", "G", "B"]
+    loader = "" if constants.is_8bit else '\n# load them with dict(type="LoadImageFromFile", color_type="unchanged")'
     return f"""\
 # {constants.description}
 # mmcv, mmpretrain: pixels as stored, {constants.stored_range}; mean and std in {constants.channel_order}\
-{"; to_rgb turns the loaded BGR round first" if rgb else ""}
+{"; to_rgb turns the loaded BGR round first" if rgb else ""}{loader}
 img_norm_cfg = dict(
     mean={constants.stored_mean},
     std={constants.stored_std},
@@ -181,9 +235,12 @@ img_norm_cfg = dict(
 def dali(constants: DatasetConstants) -> str:
     """Arguments of `fn.crop_mirror_normalize`: pixels as stored, RGB."""
     constants.require_nonzero_std("dali")
+    decoder = "decoded pixels" if constants.is_8bit else _STORED
+    if "uint16" in constants.white_levels:
+        decoder = "pixels of fn.experimental.decoders.image(..., dtype=types.UINT16)"
     return f"""\
 # {constants.description}
-# NVIDIA DALI: decoded pixels, {constants.stored_range}, {constants.channel_order}
+# NVIDIA DALI: {decoder}, {constants.stored_range}, {constants.channel_order}
 # images = fn.crop_mirror_normalize(images, dtype=types.FLOAT, output_layout="CHW", **normalize)
 normalize = dict(
     mean={constants.stored_mean},

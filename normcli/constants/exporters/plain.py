@@ -7,7 +7,7 @@ from normcli.constants.exporters.values import DatasetConstants
 def csv(constants: DatasetConstants) -> str:
     """One row a channel: channel,mean,std,range,convention."""
     rows = ["channel,mean,std,range,convention"]
-    units = "raw" if constants.max_value is None else "0-1"
+    units = "raw" if constants.is_raw else "0-1"
     for name, mean, std in zip(constants.channels, constants.unit_mean, constants.unit_std, strict=True):
         rows.append(f"{quote.csv_field(name)},{mean!r},{std!r},{units},{quote.csv_field(constants.convention)}")
     return "\n".join(rows) + "\n"
@@ -52,7 +52,7 @@ def _pairs(constants: DatasetConstants) -> list[tuple[str, str]]:
         ("mean", _list([quote.real(value) for value in constants.unit_mean])),
         ("std", _list([quote.real(value) for value in constants.unit_std])),
         ("channels", _list([quote.double_quoted(name) for name in constants.channels])),
-        ("range", quote.double_quoted("raw" if constants.max_value is None else "0-1")),
+        ("range", quote.double_quoted("raw" if constants.is_raw else "0-1")),
         ("convention", quote.double_quoted(constants.convention)),
     ]
 

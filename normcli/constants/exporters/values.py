@@ -1,24 +1,24 @@
 """Mean and std as an exporter writes them, with the facts that its comment states."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
-from normcli.summary.channels import channel_order
+from normcli.summary.channels import channel_order, white_level
 from normcli.summary.remarks import CONVENTIONS
 from normcli.summary.shards import describe_shards
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConstants:
-    """Mean and std of a dataset in one convention, in 0-1 or, without a max_value, in raw units.
+    """Mean and std of a dataset in one convention, in 0-1 or, for float images without a max_value, in raw units.
 
     Attributes:
         mean, std: per channel.
         channels: ["R", "G", "B"], ["L"], …
-        max_value: the stored value that maps to 1.0: 255, 65535; None for raw units.
+        white_levels: by type of stored values, uint8, uint16 or float, the value that maps to 1.0; None for raw units.
         convention: "pooled_population", …
         images, pixels: how many they were computed from.
         resize, center_crop: the geometry they were computed after, or None.
@@ -29,7 +29,7 @@ class DatasetConstants:
     mean: list[float]
     std: list[float]
     channels: list[str]
-    max_value: int | None
+    white_levels: Mapping[str, int | None]
     convention: str
     images: int
     pixels: float
@@ -55,7 +55,7 @@ class DatasetConstants:
             mean=mean,
             std=std,
             channels=summary.channels,
-            max_value=summary.max_value,
+            white_levels=_white_levels(summary),
             convention=name,
             images=summary.images,
             pixels=summary.pixels,
@@ -95,14 +95,56 @@ class DatasetConstants:
         return channel_order(self.channels)
 
     @property
+    def is_8bit(self) -> bool:
+        """Return True if all images are of 8 bits, for which most tools have a scaling of their own."""
+        return set(self.white_levels) == {"uint8"}
+
+    @property
+    def is_raw(self) -> bool:
+        """Return True if mean and std are in raw units."""
+        return set(self.white_levels.values()) == {None}
+
+    @property
+    def max_value(self) -> int:
+        """Return the stored value that maps to 1.0 in all images; 1 for raw units.
+
+        Raises:
+            UsageError: images of several depths have several.
+        """
+        if len({level or 1 for level in self.white_levels.values()}) > 1:
+            raise UsageError(
+                f"{self.depths} images have no common stored range: {self._divisors} "
+                "(torchvision, csv, yaml, toml and env scale each to 0-1; or count one depth alone)"
+            )
+        return next(iter(self.white_levels.values())) or 1
+
+    @property
+    def depths(self) -> str:
+        """Return the depths of the images as text: "16-bit and float"."""
+        names = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
+        return " and ".join(names[name] for name in self.white_levels)
+
+    @property
+    def _divisors(self) -> str:
+        return ", ".join(f"{name} / {level}" for name, level in self.levels.items())
+
+    @property
+    def levels(self) -> dict[str, int]:
+        """Return the divisor that scales the stored values of each type; of all types one where it is the same."""
+        levels = {name: level or 1 for name, level in self.white_levels.items()}
+        return levels if len({*levels.values()}) > 1 else {"stored values": next(iter(levels.values()))}
+
+    @property
     def range(self) -> str:
-        """Return the range of mean and std as text."""
-        return "raw units" if self.max_value is None else "range 0-1"
+        """Return the range of mean and std as text, with the divisors that a tool for 8 bits does not know."""
+        if self.is_raw:
+            return "raw units"
+        return "range 0-1" if self.is_8bit else f"range 0-1 ({self._divisors})"
 
     @property
     def stored_range(self) -> str:
         """Return the range of the stored values as text."""
-        return "raw units" if self.max_value is None else f"range 0-{self.max_value}"
+        return "raw units" if self.is_raw else f"range 0-{self.max_value}"
 
     def rounded(self, values: Sequence[float], extra: int = 0) -> list[float]:
         """Return values with `digits` significant digits, and some more."""
@@ -130,13 +172,25 @@ class DatasetConstants:
 
     def stored(self, values: Sequence[float]) -> list[float]:
         """Scale values from 0-1 to the range of the stored pixels."""
-        return [value * (self.max_value or 1) for value in values]
+        return [value * self.max_value for value in values]
 
     def affine(self) -> tuple[list[float], list[float]]:
         """Return scale and shift of stored pixels: y = x * scale + shift."""
         scale = [1 / std for std in self.stored(self.std)]
         shift = [-mean / std for mean, std in zip(self.mean, self.std, strict=True)]
         return scale, shift
+
+    def require_8bit(self, exporter: str) -> None:
+        """Raise an error where a tool reads every image as 8 bits.
+
+        Raises:
+            UsageError: images of more than 8 bits.
+        """
+        if not self.is_8bit:
+            raise UsageError(
+                f"{exporter}: its loader converts images to 8 bits, and these statistics are of {self.depths} images "
+                "(use --format torchvision or albumentations, whose code scales them)"
+            )
 
     def require_nonzero_std(self, exporter: str) -> None:
         """Raise an error before an exporter writes something that divides by zero.
@@ -150,6 +204,12 @@ class DatasetConstants:
                 f"constant channel, std 0: {', '.join(constant)}: {exporter} would divide by zero "
                 "(json, yaml, csv and env print it as it is)"
             )
+
+
+def _white_levels(summary: Summary) -> dict[str, int | None]:
+    types = {str(bucket.get("dtype")) for bucket in summary.state.get("buckets", ())} or {"float"}
+    setting = summary.settings.get("max_value")
+    return {name: white_level(name, setting) for name in ("uint8", "uint16", "float") if name in types}
 
 
 def mean_and_std(summary: Summary, convention: str | None = None) -> tuple[str, list[float], list[float]]:
