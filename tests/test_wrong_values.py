@@ -14,6 +14,7 @@ import pytest
 import normcli
 from normcli.errors import OutputError, UsageError
 from normcli.runs.checkpoint import CheckpointLog
+from tests.support import needs
 from tests.support.command import ENVIRONMENT, Run
 
 WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
@@ -184,3 +185,10 @@ def test_without_docstrings_only_the_help_is_missing(arguments: str, run: Run, f
     np.save(tmp_path / "x.npy", np.ones((2, 3, 4, 4), np.float32))
     done = run(*arguments.split(), env={"PYTHONOPTIMIZE": "2"})
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_server_that_connects_at_once_and_is_not_there(run: Run) -> None:
+    needs.module("fsspec")
+    done = run("stats", "ftp://127.0.0.1:9/images")
+    assert done.returncode == 6 and b"ftp://127.0.0.1:9 does not answer: " in done.stderr, done.stderr
+    assert done.stderr.count(b"\n") == 1

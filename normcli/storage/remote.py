@@ -34,6 +34,7 @@ def _filesystem(path: str) -> tuple[Any, str]:
     Raises:
         MissingExtraError: fsspec, or what the scheme needs, is not installed.
         NormcliError: no such scheme.
+        InputError: no answer.
     """
     scheme = path.partition(":")[0]
     try:
@@ -48,6 +49,8 @@ def _filesystem(path: str) -> tuple[Any, str]:
         raise NormcliError(f"{scheme}:// needs another library: {error}") from None
     except ValueError as error:
         raise NormcliError(f"{path}: {error}") from None
+    except OSError as error:  # of a file system that connects at once, such as ftp
+        raise InputError("remote", f"{_server(path)} does not answer: {_line(error)}") from None
 
 
 def _server(path: str) -> str:
