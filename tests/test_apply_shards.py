@@ -327,7 +327,7 @@ def test_names_of_any_bytes_and_any_length(sink: str, run: Run, tmp_path: Path) 
         assert found == {n.replace(b".", b"_").replace(b"d_e/", b"d.e/") for n in raw}
     back = run("restore", "out", "-o", "back")
     assert back.returncode == 0 and b"7 bit for bit" in back.stderr
-    assert {os.fsencode(n) for n in tree(tmp_path / "back")} == {name + b".png" for name in raw}
+    assert {os.fsencode(n) for n in tree(tmp_path / "back")} == {*raw, b".png.png"} - {b".png"}
     again = run("apply", folder, "-o", "out", "-s", "zscore", "--to", sink, "--resume")
     assert again.returncode == 0 and b"7 more done before" in again.stderr, again.stderr
 

@@ -105,7 +105,7 @@ def test_the_column_of_a_table(run: Run, tmp_path: Path) -> None:
     left, right = (encoded(photograph(8, 9, seed=seed)) for seed in (1, 2))
     pq.write_table(pa.table({"left": [left], "right": [right], "label": ["x"]}), tmp_path / "t.parquet")
     unclear = run("apply", "t.parquet", "-o", "out", "-s", "unit")
-    assert unclear.returncode == 2 and b"-O column=NAME" in unclear.stderr
+    assert unclear.returncode == 2 and b"-O column=left or -O column=right" in unclear.stderr
     done = run("apply", "t.parquet", "-o", "out", "-s", "unit", "-O", "column=right")
     assert done.returncode == 0 and names(tmp_path / "out") == ["0.npy"]
     expected = (photograph(8, 9, seed=2).transpose(2, 0, 1) / 255).astype(np.float32)

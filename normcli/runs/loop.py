@@ -61,7 +61,7 @@ class FailurePolicy:
         inputs: number of inputs so far.
         replayed: how many of them an earlier run had read.
         first: the first failure.
-        first_unused: the first input that was not used: a failure, or one that was skipped.
+        first_unused: the first input that was not used: a failure, or one that was skipped, containers before others.
         first_remote: the first failure that a server is the reason of.
     """
 
@@ -84,7 +84,10 @@ class FailurePolicy:
         for failure in failures:
             if self._on_failure is not None:
                 self._on_failure(failure)
-            self.first_unused = self.first_unused or failure
+            first = self.first_unused
+            says_little = first is not None and first.stage == "skip" and first.reason != "container"
+            if first is None or (says_little and failure.reason == "container"):
+                self.first_unused = failure  # a README beside tables of images explains nothing
             if failure.stage == "skip":
                 continue
             self.failed += 1

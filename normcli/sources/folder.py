@@ -5,6 +5,7 @@ are in memory at a time.
 """
 
 import os
+import shlex
 from collections.abc import Iterator
 
 from normcli import storage
@@ -93,8 +94,15 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
 def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] | None:
     rejected = paths.reject_reason(path, name)
     if rejected and rejected[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet"):
-        return "container", "an archive or table in a folder: name it as a SOURCE to read its members"
+        return "container", f"an archive or table in a folder: to read all of them, {_files_like(path)} is a SOURCE"
     return rejected
+
+
+def _files_like(path: str) -> str:
+    """Return the glob of the files in a folder with the suffix of one of them, quoted for the shell."""
+    folder, name = os.path.split(path)
+    suffix = name[name.find(".") :]
+    return shlex.quote(os.path.join(folder, f"*{suffix}"))  # noqa: PTH118
 
 
 def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:

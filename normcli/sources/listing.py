@@ -1,5 +1,6 @@
 """Listing of sources: their items in order, the part of one job, brace ranges spelled out."""
 
+import glob
 import importlib
 import itertools
 import os
@@ -15,6 +16,7 @@ from normcli.sources.patterns import PatternUse, reporting
 from normcli.storage import is_remote
 
 _LARGEST_RANGE = 1_000_000
+_GLOB = re.compile(r"[{*?\[]")
 
 
 def read(
@@ -110,7 +112,9 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False) ->
 
 
 def expand(source: str) -> Iterator[str]:
-    """Give the paths that a brace range stands for, as the shell would; a path without one is itself.
+    """Give the paths that a brace range or a glob stands for, as the shell would; any other path is itself.
+
+    A glob stands for files that exist, sorted; one that matches none is itself.
 
     >>> list(expand("train-{008..010}.tar")), list(expand("{a,b}/{1..2}.zip"))
     (['train-008.tar', 'train-009.tar', 'train-010.tar'], ['a/1.zip', 'a/2.zip', 'b/1.zip', 'b/2.zip'])
@@ -118,7 +122,7 @@ def expand(source: str) -> Iterator[str]:
     Raises:
         UsageError: a range of more than a million.
     """
-    if "{" not in source or (not is_remote(source) and os.path.lexists(source)):
+    if _GLOB.search(source) is None or (not is_remote(source) and os.path.lexists(source)):
         yield source
         return
     if isinstance(source, Source):
@@ -133,7 +137,14 @@ def expand(source: str) -> Iterator[str]:
         choices.append(options)
         if total > _LARGEST_RANGE:
             raise UsageError(f"{source}: more than {_LARGEST_RANGE} paths")
-    yield from ("".join(choice) for choice in itertools.product(*choices))
+    for choice in itertools.product(*choices):
+        yield from _matching("".join(choice))
+
+
+def _matching(path: str) -> list[str]:
+    if is_remote(path) or not glob.has_magic(path) or os.path.lexists(path):
+        return [path]
+    return sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207
 
 
 def _range(text: str) -> list[str]:

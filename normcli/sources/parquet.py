@@ -25,7 +25,7 @@ _SMALL_FILE = 64 << 20
 class ParquetOptions(Options):
     """Open options of parquet tables."""
 
-    column: str | None = option("Column that holds the images (default: the only one of bytes, or image, img, ...).")
+    column: str | None = option("Column that holds the images (default: the only one of bytes).")
 
 
 OPEN_OPTIONS = ParquetOptions
@@ -106,10 +106,10 @@ def _column(source: str, schema: Any, asked: str | None) -> str:
         return asked
     if not fitting:
         raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}")
-    named = [name for name in fitting if name in ("image", "img", "jpg", "png")]
-    if len(fitting) > 1 and len(named) != 1:
-        raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which (-O column=NAME)")
-    return str((named or fitting)[0])
+    if len(fitting) > 1:
+        choices = " or ".join(f"-O column={name}" for name in fitting)
+        raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which ({choices})")
+    return str(fitting[0])
 
 
 def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str] | None:
