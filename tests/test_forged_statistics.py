@@ -139,6 +139,7 @@ class TestLoad:
             (("range",), "0-255"),
             (("forced",), ["settings.a b"]),
             (("state", "buckets", 0, "dtype"), "int8"),
+            (("state", "buckets"), []),
         ],
     )
     def test_values_out_of_range_are_one_line(self, at: tuple[Any, ...], value: Any, summary: Summary) -> None:

@@ -94,3 +94,13 @@ def test_a_missing_source_next_to_others_ends_the_run_before_it_starts(run: Run,
     assert not (tree.parent / "out").exists()
     with pytest.raises(UsageError, match=re.escape("nothere")):
         normcli.stats([tree, tree.parent / "nothere"])
+
+
+def test_a_source_that_is_named_twice_is_rejected(tree: Path, run: Run) -> None:
+    done = run("stats", "ds", "ds")
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"ds: the same SOURCE twice, its images would count double" in done.stderr
+    for again in (f"{tree}/", tree / ".." / "ds"):
+        with pytest.raises(UsageError, match=r"ds and .*: the same SOURCE twice"):
+            normcli.stats([tree, again])
+    assert normcli.stats([tree / "train", tree / "val"]).images == 3

@@ -70,6 +70,7 @@ class _StatsRun:
         self.files = as_tuple(options.files) if isinstance(options.files, str) else options.files or ()
         self.listing = options.part(InputOptions)
         containers.check_exist(sources)
+        containers.check_distinct(sources)
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
         plan = SamplePlan.of(options)

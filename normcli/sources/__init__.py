@@ -6,7 +6,7 @@ never extracted: its members are read at their offsets, or as they come by in a 
 
 from normcli.sources.containers import CONTAINERS, container, is_stream, kind_of
 from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, failed_item
-from normcli.sources.listing import check_exist, each, expand, read, read_one
+from normcli.sources.listing import check_distinct, check_exist, each, expand, read, read_one
 from normcli.sources.open_options import Source, check_open_options, describe_formats, effective_options, source
 from normcli.sources.patterns import NO_MATCH, PatternUse, name_below
 
@@ -20,6 +20,7 @@ __all__ = [
     "PatternUse",
     "Skipped",
     "Source",
+    "check_distinct",
     "check_exist",
     "check_open_options",
     "container",

@@ -83,6 +83,26 @@ def check_exist(sources: Iterable[str]) -> None:
         raise UsageError(f"{missing[0]}: no such file or folder{more}")
 
 
+def check_distinct(sources: Iterable[str]) -> None:
+    """Check that no source is named twice, by whatever path: its images would count double.
+
+    Raises:
+        UsageError: one is.
+    """
+    seen: dict[tuple[str, str], str] = {}
+    for source in sources:
+        path = str(source) if is_remote(source) or source == "-" else _real_path(source)
+        place = path, repr(sorted(effective_options(source, {}).items()))  # two columns of one file are two sources
+        if place in seen:
+            names = source if seen[place] == source else f"{seen[place]} and {source}"
+            raise UsageError(f"{names}: the same SOURCE twice, its images would count double (name it once)")
+        seen[place] = source
+
+
+def _real_path(source: str) -> str:
+    return os.path.realpath(source) if os.path.lexists(source) else str(source)
+
+
 def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
     """Yield the sources one by one: brace ranges spelled out, then what was given as files."""
     named = [path for source in sources for path in expand(source)]

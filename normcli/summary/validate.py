@@ -155,7 +155,7 @@ def _provenance(value: Any) -> bool:
 
 
 def _state(value: Any) -> bool:
-    if not (isinstance(value, dict) and isinstance(value.get("buckets"), list)):
+    if not (isinstance(value, dict) and isinstance(value.get("buckets"), list) and value["buckets"]):
         return False
     return all(isinstance(bucket, dict) and bucket.get("dtype") in DTYPES for bucket in value["buckets"])
 
