@@ -168,7 +168,7 @@ def test_a_missing_extra_is_one_line_before_the_work(run: Run, tmp_path: Path) -
 # what is odd about them -> words that its page must hold, and words that it must not
 ODD: dict[str, tuple[list[str], list[str]]] = {
     "no conventions": (["mean0.5833", "1 image"], ["each image's own std", "5 conventions"]),
-    "raw units": (["max 1000", "raw units, RGB"], ["range 0-255"]),
+    "raw units": (["max 1000", "raw units, L"], ["range 0-255"]),
     "constant": (["constant channel, std 0: L", "5 conventions", "std0.0000"], ["NaN", "timm"]),
     "six bands": (["range 0-1, 6 bands", "5std0.1085"], ["RGB;", "undefined"]),
     "one image": (["1 image", "each image's own std", "5 conventions"], ["1 images", "NaN"]),
@@ -180,12 +180,13 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
     Image.fromarray(photograph(20, 20, 3, 1)).save(tmp_path / "a.png")
     if change == "constant":
         Image.fromarray(np.full((9, 9), 7, np.uint8)).save(tmp_path / "a.png")
+    if change == "raw units":
+        (tmp_path / "a.png").unlink()
+        Image.fromarray(np.linspace(0, 1000, 400, dtype=np.float32).reshape(20, 20)).save(tmp_path / "a.tif")
     found: list[Gallery] = []
     summary = stats(tmp_path, on_gallery=found.append)
     if change == "no conventions":
         summary = replace(summary, conventions={}, provenance={}, composition={"format": {}})
-    elif change == "raw units":
-        summary = replace(summary, max_value=None, max=[1000.0, 2.0, 3.0])
     elif change == "six bands":
         summary = bands(tmp_path)
     page = Page(report.render_page(summary, gallery=found[0]))
