@@ -14,7 +14,11 @@ from tests.support.images import encoded, photograph
 def cluster() -> Iterator[Any]:
     distributed = needs.module("distributed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+        n_workers=2,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",  # None takes port 8787, and two test processes may run a cluster each
+        silence_logs=50,
     ) as running:
         yield running
 
