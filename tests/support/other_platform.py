@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -84,9 +85,12 @@ def become_strict() -> None:
     def in_use(path: Any) -> bool:
         """Whether this process has a file open or mapped."""
         path = os.path.realpath(os.fsdecode(path))
-        handles = [str(entry) for entry in Path("/proc/self/fd").iterdir()]
+        files = set()
+        for handle in os.listdir("/proc/self/fd"):  # noqa: PTH208
+            with suppress(OSError):  # another thread has closed it meanwhile; os.path.realpath raises then
+                files.add(os.readlink(f"/proc/self/fd/{handle}"))  # noqa: PTH115
         maps = Path("/proc/self/maps").read_text().splitlines()
-        return path in {os.path.realpath(handle) for handle in handles} or any(line.endswith(path) for line in maps)
+        return path in files or any(line.endswith(path) for line in maps)
 
     def open_(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
         if caller().startswith(PACKAGE) and path != os.devnull:
