@@ -141,6 +141,59 @@ def test_an_empty_batch_keeps_its_shape_or_cannot_train(name: str, one: nn.Norma
         assert y.dtype == np.float32
 
 
+ORDERS: dict[str, Callable[[Array], Array]] = {
+    "fortran": np.asfortranarray,
+    "transposed": lambda a: np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1),
+    "strided": lambda a: np.repeat(a, 2, axis=-1)[..., ::2],
+    "big-endian": lambda a: a.astype(">f8"),
+}
+
+
+def results(call: Callable[..., Any], tensors: list[Array], settings: dict[str, Any]) -> dict[str, Array]:
+    """Return what a normalizer or a gradient gives by name, the state too."""
+    accepted = nn.Normalizer("", call).settings
+    made = call(*tensors, **{key: value for key, value in settings.items() if key in accepted})
+    if isinstance(made, nn.Normalized):
+        return {"y": made.y, **made.state}
+    return made if isinstance(made, dict) else {"y": made}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", sorted(NORMALIZERS))
+def test_the_order_in_memory_changes_no_bit(name: str, order: str) -> None:
+    draw, one = np.random.default_rng(3), NORMALIZERS[name]
+    x = draw.standard_normal((16, 4, 5, 7)) * 2 + 0.3
+    others = [draw.standard_normal((3, 7)) if name == "cosine_norm" else x * 0.7 + 1] * (len(one.tensors) - 1)
+    dy = draw.standard_normal((16, 4, 5, 3 if name == "cosine_norm" else 7))
+    for call, tensors in ((one.function, [x, *others]), (one.vjp, [x, *others, dy])):
+        if call is not None:
+            plain = results(call, tensors, settings_for(one) | L)
+            moved = results(call, [ORDERS[order](t) for t in tensors], settings_for(one) | L)
+            for key, value in plain.items():
+                np.testing.assert_array_equal(moved[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("size", [1e-310, 1e-200, 1e160, 1e300])
+def test_the_size_of_a_weight_does_not_matter(size: float) -> None:
+    """Squares underflow below 1e-154, where rows were taken for rows of norm 0, and overflow above 1e154."""
+    w = np.random.default_rng(6).standard_normal((4, 6))
+    calls: list[Callable[[Array], Any]] = [
+        nn.weight_norm,
+        nn.centred_weight_norm,
+        lambda t: nn.centred_weight_norm(t, divisor="std"),
+        lambda t: nn.weight_standardization(t, eps=0.0),
+        lambda t: nn.weight_standardization(t, variant="scaled", eps=0.0),
+        lambda t: nn.cosine_norm(t, w, eps=0.0),
+        lambda t: nn.cosine_norm(w, t, eps=0.0, centred=True),
+        lambda t: nn.lp_normalize(t, eps=0.0),
+        lambda t: nn.spectral_norm(t).y,
+        lambda t: nn.weight_norm_vjp(t, w)["dg"],
+    ]
+    rtol = 1e-9 if size < 1e-300 else 1e-12  # numbers of 1e-310 have 36 bits
+    for call in calls:
+        np.testing.assert_allclose(call(w * size), call(w), rtol=rtol, atol=1e-12)
+
+
 @pytest.mark.parametrize(("name", "one"), WITH_LAYOUT)
 def test_inputs_are_not_changed_and_types_kept(name: str, one: nn.Normalizer) -> None:
     for dtype, wanted in (("f4", "f4"), ("f2", "f2"), (">f8", "f8"), ("u1", "f4"), ("i8", "f4")):

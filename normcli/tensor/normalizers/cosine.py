@@ -8,6 +8,7 @@ from normcli.errors import TensorError
 from normcli.tensor.normalizers.blocks import Array, Tensor, current_resources, read_all
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, View, cast, read_float64, result_dtype, round_to_dtype
+from normcli.tensor.normalizers.weight import scale_rows
 
 
 def _weight(weight: Any, features: int, centred: bool) -> Array:
@@ -18,8 +19,12 @@ def _weight(weight: Any, features: int, centred: bool) -> Array:
 
 
 def _units(rows: Array, eps: float) -> tuple[Array, Array]:
-    norm = np.maximum(np.sqrt((rows * rows).sum(axis=-1, keepdims=True)), eps)
-    return rows / np.where(norm > 0, norm, 1.0), norm
+    """Return rows divided by their norms, and the norms, at least eps."""
+    scaled, exponent = scale_rows(rows, -1)
+    norm = np.sqrt((scaled * scaled).sum(axis=-1, keepdims=True))
+    unit = scaled / np.where(norm > 0, norm, 1.0)
+    norm = np.ldexp(norm, exponent)
+    return (np.where(norm < eps, rows / eps, unit) if eps else unit), np.maximum(norm, eps)
 
 
 def _check_rank(x: Tensor) -> None:

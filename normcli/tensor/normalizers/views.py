@@ -91,9 +91,9 @@ def cast(y: Array, dtype: np.dtype[Any]) -> Array:
 
 
 def read_float64(x: Tensor) -> Array:
-    """Read a complete tensor as float64, for the formulas of gradients and weights."""
+    """Read a complete tensor as float64 in C order, whose sums have the same bits for every order in memory."""
     result_dtype(x)
-    return read_all(x).astype(np.float64)
+    return read_all(x).astype(np.float64, order="C")
 
 
 def round_to_dtype(x: Tensor, y: Array, dtype: str | None = None) -> Array:

@@ -36,6 +36,21 @@ def _factor(what: str, value: Array | None, shape: tuple[int, ...], axis: int | 
     return np.ones(units) if factor is None else factor.reshape(units)
 
 
+def scale_rows(v: Array, axis: int | tuple[int, ...], lowest: int = -1100) -> tuple[Array, Array]:
+    """Return rows times powers of 2 that bring their largest elements to 0.5-1, and the exponents taken out.
+
+    Exponents below the lowest are raised to it.
+
+    Squares of float64 underflow below 1e-154 and overflow above 1e154; a power of 2 changes no other bit.
+
+    >>> scale_rows(np.array([[3e-200, 4e-200]]), 1)[1].tolist()
+    [[-662]]
+    """
+    top = np.abs(v).max(axis=axis, keepdims=True, initial=0.0)
+    exponent = np.maximum(np.where(np.isfinite(top), np.frexp(top)[1], 0), lowest)
+    return np.ldexp(v, -exponent), exponent
+
+
 def _reject_zero_rows(norm: Array) -> None:
     zero = np.flatnonzero(norm == 0)
     if zero.size:
@@ -75,7 +90,9 @@ def weight_norm(
     v = read_float64(x)
     axis = out_axis(v.ndim, dim)
     length = _factor("g", g, v.shape, axis)
-    norm = np.sqrt((v * v).sum(axis=_rest(axis, v.ndim), keepdims=True))
+    rest = _rest(axis, v.ndim)
+    v, _ = scale_rows(v, rest)
+    norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
     _reject_zero_rows(norm)
     return round_to_dtype(x, length * v / norm, dtype)
 
@@ -88,11 +105,12 @@ def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = No
     axis = out_axis(v.ndim, dim)
     length = _factor("g", g, v.shape, axis)
     rest = _rest(axis, v.ndim)
+    v, exponent = scale_rows(v, rest)
     norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
     safe = np.where(norm > 0, norm, 1.0)
     unit = v / safe
     dg = (dw * unit).sum(axis=rest, keepdims=True)
-    dv = np.where(norm > 0, length / safe * (dw - dg * unit), 0.0)
+    dv = np.where(norm > 0, np.ldexp(length / safe * (dw - dg * unit), -exponent), 0.0)
     return {
         "dx": round_to_dtype(x, dv),
         "dg": round_to_dtype(x, dg if g is None or not np.ndim(g) else dg.reshape(np.shape(g))),
@@ -131,7 +149,9 @@ def centred_weight_norm(
     axis = out_axis(v.ndim, dim)
     length = _factor("g", g, v.shape, axis)
     rest = _rest(axis, v.ndim)
+    v, _ = scale_rows(v, rest)
     z = v - v.mean(axis=rest, keepdims=True)
+    z, _ = scale_rows(z, rest)
     norm = np.sqrt((z * z).sum(axis=rest, keepdims=True))
     _reject_zero_rows(norm)
     if divisor == "std":
@@ -202,14 +222,16 @@ def weight_standardization(
     fan_in = math.prod(w.shape[a] for a in rest)
     if fan_in < 2:
         raise TensorError(f"needs 2 or more weights per output unit, got {fan_in}")
+    w, exponent = scale_rows(w, rest, -500 if eps else -1100)  # so that eps, scaled likewise, does not overflow
+    eps_norm, eps_var = np.ldexp(eps, -exponent), np.ldexp(eps, -2 * exponent)
     z = w - w.mean(axis=rest, keepdims=True)
     var = (z * z).sum(axis=rest, keepdims=True) / (fan_in - 1 if unbiased else fan_in)
     if form == "E2":
-        y = z / (np.sqrt(var) + eps)
+        y = z / (np.sqrt(var) + eps_norm)
     elif form == "E4":
-        y = factor * z / np.sqrt(np.maximum(var * fan_in, eps))
+        y = factor * z / np.sqrt(np.maximum(var * fan_in, eps_var))
     else:
-        y = z / np.sqrt(var + eps)
+        y = z / np.sqrt(var + eps_var)
     if variant == "scaled-timm":
         y = factor * (1.0 if gamma is None else gamma) / math.sqrt(fan_in) * y
     return round_to_dtype(x, y, dtype)
