@@ -255,6 +255,18 @@ def expand_globs(paths: list[str] | None) -> list[str] | None:
     return [name for path, names in zip(paths, matches, strict=True) for name in names or [path]]
 
 
+def is_link(path: str | Path) -> bool:
+    """Return whether a path is a symbolic link, or a junction of Windows; False where there is nothing."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    junction = getattr(stat, "IO_REPARSE_TAG_MOUNT_POINT", None)
+    return stat.S_ISLNK(status.st_mode) or (
+        junction is not None and getattr(status, "st_reparse_tag", 0) == junction and IS_WINDOWS
+    )
+
+
 def make_readable(handle: int) -> None:
     """Let everybody read an open file, and only its owner write it; on Windows its folder decides that."""
     if hasattr(os, "fchmod"):

@@ -6,6 +6,7 @@ completes.
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -23,6 +24,7 @@ from normcli.sinks.sink import FinishedShard, Record
 from normcli.sinks.stack import ARRAY
 
 _LOG = "checkpoint-"
+_LOG_NAME = re.compile(_LOG + r"(\d{1,9})", re.ASCII)
 
 
 class ApplyCheckpoint:
@@ -72,11 +74,11 @@ class ApplyCheckpoint:
             raise
 
     def _open(self, resume: bool) -> None:
-        os.makedirs(self.folder, exist_ok=True)  # noqa: PTH103
+        storage.make_work_folder(self.folder)
         self._lock = open(os.path.join(self.folder, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
         if not platforms.lock_file(self._lock):
             raise UsageError(f"another normcli is writing to {self.out}")
-        numbers = sorted(int(name.removeprefix(_LOG)) for name in self._names() if name.startswith(_LOG))
+        numbers = sorted(int(match[1]) for name in self._names() if (match := _LOG_NAME.fullmatch(name)))
         if resume:
             for number in numbers:
                 self._read_log(self._path_of(number))
@@ -90,8 +92,11 @@ class ApplyCheckpoint:
                 for number in numbers:
                     os.unlink(self._path_of(number))  # noqa: PTH108
         for name in self._names():
-            if name.startswith("file-") or (not resume and name != "lock"):
-                os.unlink(os.path.join(self.folder, name))  # noqa: PTH108, PTH118
+            path = os.path.join(self.folder, name)  # noqa: PTH118
+            if os.path.isdir(path):  # noqa: PTH112 - not of ours
+                shutil.rmtree(path)
+            elif name.startswith("file-") or (not resume and name != "lock"):
+                os.unlink(path)  # noqa: PTH108
         if not resume:  # it would describe files that are written anew
             with suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.out, NAME))  # noqa: PTH108, PTH118

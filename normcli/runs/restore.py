@@ -49,10 +49,7 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     if manifest.find_content(output) is not None and not options.force:
         raise UsageError(f"{output} is not empty (`force` writes into it)")
     unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
-    try:
-        os.makedirs(unfinished, exist_ok=True)  # noqa: PTH103
-    except OSError as error:
-        storage.raise_output_error(output, error)
+    storage.make_work_folder(unfinished)
     total = RestoreResult()
 
     def consume(result: RestoredBatch) -> None:
@@ -134,7 +131,7 @@ def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
             data = _encode(pixels_of(written, record, job.settings), record, job)
             names.check_name_length(record["restored"])
             path = os.path.join(job.output, record["restored"])  # noqa: PTH118
-            storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, [data])
+            storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, [data], job.output)
         except InputError as error:
             failures.append(Failure(name, "restore", error.reason, error.message))
             continue

@@ -83,7 +83,7 @@ class FileWriter:
             OutputError: it cannot be written.
         """
         path = os.path.join(self.out, name) + OUTPUT_KINDS[self.to].suffix  # noqa: PTH118
-        storage.atomic_write_buffers(f"{self.partial}/{temporary_name()}", path, parts)
+        storage.atomic_write_buffers(f"{self.partial}/{temporary_name()}", path, parts, self.out)
         return {}
 
     def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:

@@ -6,6 +6,7 @@ A path with "://" in it is remote everywhere: `remote` opens it by fsspec, with 
 from normcli.storage.atomic import (
     atomic_write,
     atomic_write_buffers,
+    make_work_folder,
     raise_output_error,
     require_writable,
     sync_folders,
@@ -23,6 +24,7 @@ __all__ = [
     "file_kind",
     "fingerprint",
     "is_remote",
+    "make_work_folder",
     "path_fields",
     "raise_output_error",
     "read",

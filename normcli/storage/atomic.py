@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -70,15 +71,23 @@ def _copied_at_end(path: Path) -> Iterator[Path]:
         raise_output_error(path, error)
 
 
-def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any]) -> int:
+def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any], root: str | None = None) -> int:
     """Write buffers one after the other as one file, durably, or nothing; return the number of bytes.
 
     For many files: `temporary` is on the same file system, the folder of `final` is made when it is missing,
     and the caller syncs the folders at the end, once each.
 
+    Args:
+        temporary: name of the unfinished file.
+        final: name of the finished file.
+        parts: the buffers.
+        root: folder above `final` between which and `final` no link may lead elsewhere; None checks none.
+
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: the file cannot be written, or a link leads out of `root`.
     """
+    if root is not None:
+        require_no_link(root, final)
     try:
         try:
             handle = platforms.open_binary(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -99,6 +108,43 @@ def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any]) -> in
     except OSError as error:
         raise_output_error(final, error)
     return size
+
+
+def require_no_link(root: str, path: str) -> None:
+    """Check that no folder between `root` and a file below it is a link: it would take the file elsewhere. 2 us each.
+
+    Raises:
+        OutputError: naming the link.
+    """
+    at = len(root) + 1
+    while (at := path.find("/", at)) > 0:
+        if platforms.is_link(path[:at]):
+            raise OutputError(f"cannot write {path}: {path[:at]} is a link, and outputs are written below {root} only")
+        at += 1
+
+
+def make_work_folder(path: str) -> None:
+    """Make the folder of unfinished files, or check one that an earlier run left.
+
+    Raises:
+        OutputError: it cannot be made, or it is a link or holds one: files elsewhere would be overwritten or removed.
+    """
+    try:
+        if not platforms.is_link(path):
+            os.makedirs(path, exist_ok=True)  # noqa: PTH103
+        link = path if platforms.is_link(path) else next(filter(_is_shared, (entry.path for entry in os.scandir(path))), None)
+    except OSError as error:
+        raise_output_error(path, error)
+    if link is not None:
+        raise OutputError(f"cannot write {link}: is a link; remove it, which leaves what it links to as it is")
+
+
+def _is_shared(path: str) -> bool:
+    """Return True for a link, and for a file that has another name: whoever writes it writes that too."""
+    with suppress(FileNotFoundError):  # another run has just finished with it
+        status = os.lstat(path)
+        return platforms.is_link(path) or (stat.S_ISREG(status.st_mode) and status.st_nlink > 1)
+    return False
 
 
 def write_file(path: str | Path, data: bytes) -> None:
