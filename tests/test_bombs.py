@@ -142,8 +142,26 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 }
 CRASHES = Path(__file__).parent / "fuzz/crashes"
 BOMBS["page.parquet"] = (CRASHES / "parquet/page-of-2-gib.bin").read_bytes
+
+
+def a_parquet(*, label: bool = False, **options: Any) -> bytes:
+    """Four rows of 64 MB of zeros as images, or as labels."""
+    pyarrow, parquet = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+    zeros, out = bytes(64 << 20), io.BytesIO()
+    columns = {"image": pyarrow.array([b"x"] * 4 if label else [zeros] * 4)}
+    if label:
+        columns["label"] = pyarrow.array([zeros.decode()] * 4)
+    parquet.write_table(pyarrow.table(columns), out, **options)
+    return out.getvalue()
+
+
+BOMBS["brotli.parquet"] = lambda: a_parquet(compression="brotli", use_dictionary=False, data_page_size=1 << 31)
+BOMBS["gzip.parquet"] = lambda: a_parquet(compression="gzip", use_dictionary=False)
+BOMBS["zstd.parquet"] = lambda: a_parquet(compression="zstd", use_dictionary=False)
+BOMBS["dictionary.parquet"] = lambda: a_parquet(compression="zstd")
+BOMBS["label.parquet"] = lambda: a_parquet(compression="zstd", label=True)
 BOMBS["depths.tif"] = (CRASHES / "image/depth-is-three-numbers.bin").read_bytes
-QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz", "page.parquet", "depths.tif")
+QUICK = ("profile.png", "deep.tif", "zeros.tar.gz", "claims.npz", "page.parquet", "dictionary.parquet", "depths.tif")
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,6 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
                 result.tally.add(into)
-            del image, data  # not beside the next
         except Exception as error:
             if isinstance(error, MemoryError):
                 error = InputError("memory", f"not enough memory to {stage} it")
@@ -83,6 +82,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.tally.failed[error.reason] += 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
+        image = data = None  # not beside the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
     _ = result.tally.images  # per-image values of the whole batch at once, here in the worker
     result.seconds = time.perf_counter() - started

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from normcli import images
-from normcli.errors import InputError
+from normcli.errors import InputError, NormcliError, OutputError, UsageError
 from normcli.images.orientation import upright
 from normcli.options.images import DecodeOptions
 from normcli.runs.partial_result import Failure
@@ -148,9 +148,13 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
                 result.packed.append(job.writer.pack(parts, task.name, label, mapped.array.shape))
             elif job.writing:
                 record |= job.writer.write(parts, task.name, task.row)
-    except (InputError, MemoryError) as error:
+    except (NormcliError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")
+        elif isinstance(error, OutputError | UsageError):
+            raise
+        elif not isinstance(error, InputError):  # a library that the scheme of a row needs
+            error = InputError("unsupported", str(error))
         result.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
         result.failures.append(Failure(task.key, stage, error.reason, error.message))
         return

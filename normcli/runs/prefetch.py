@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from normcli.errors import InputError
+from normcli.errors import InputError, NormcliError
 from normcli.sources import FailingSource, Load
 from normcli.storage import is_remote
 
@@ -70,3 +70,7 @@ def _fetch(load: Load) -> Load:
         return Prefetched(load, load())
     except InputError as error:
         return FailingSource(error.reason, error.message)
+    except NormcliError as error:  # a library that its scheme needs
+        return FailingSource("unsupported", str(error))
+    except Exception as error:  # of a library, for an address that it does not expect
+        return FailingSource("unexpected", f"{type(error).__name__}: {error}")

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO, Any
+from urllib.parse import urlsplit
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
-from normcli.sources.filter import PathFilter
+from normcli.sources.filter import PathFilter, is_unsafe
 from normcli.sources.item import Item, Items, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.byte_sources import FileBytes
@@ -40,7 +41,7 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
         UsageError: it has no column of paths.
     """
     paths = PathFilter(listing, source)
-    home = source.rpartition("/")[0]
+    place = RowPlaces(source)
     with Reader(source) as reader:
         text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = _objects(source, text) if source.lower().endswith(".jsonl") else _records(source, text)
@@ -56,12 +57,60 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
             if not isinstance(path, str) or not path or "\0" in path:
                 yield failed_item(f"{source}:{number}", "bad-row", f"no path in column {path_of!r}")
                 continue
-            if not is_remote(path) and not os.path.isabs(path):  # noqa: PTH117
-                path = f"{home}/{path}" if home else path
+            try:
+                path = place(path)
+            except InputError as error:
+                yield failed_item(f"{source}:{number}", error.reason, error.message)
+                continue
             if paths.excluded(path):
                 yield Skipped(path, "excluded", "matches --exclude")
             else:
                 yield Item(path, FileBytes(path, listing.file_limit), None if label in (None, "") else str(label))
+
+
+class RowPlaces:
+    """The places that the rows of a table may name: a table may come from anybody.
+
+    Args:
+        table: path of the table.
+    """
+
+    def __init__(self, table: str) -> None:
+        self._remote = bool(is_remote(table))
+        self._home = table.rpartition("/")[0]
+        self._host = urlsplit(table).hostname if self._remote else None
+
+    def __call__(self, path: str) -> str:
+        """Return the path of a row's file; a relative one starts at the table's folder.
+
+        Raises:
+            InputError: a scheme that is not supported, or a place that such a table may not name.
+        """
+        if not is_remote(path):
+            if not self._remote:
+                return path if os.path.isabs(path) or not self._home else f"{self._home}/{path}"  # noqa: PTH117
+            if is_unsafe(path):
+                raise InputError("unsafe-name", "a table on a server names a file outside its folder")
+            return f"{self._home}/{path}"
+        from normcli.storage import http, remote
+
+        remote.check_scheme(path)
+        if path.partition(":")[0].lower() == "file":
+            return self._local(path)
+        host = urlsplit(path).hostname or ""
+        if self._remote and host != self._host and http.is_internal(host):
+            raise InputError("unsafe-name", f"a table on a server names {host}, an address of this machine's network")
+        return path
+
+    def _local(self, path: str) -> str:
+        """Return the local path of a file:// address below the table's folder."""
+        from urllib.request import url2pathname  # 80 ms
+
+        name = os.path.normpath(url2pathname(urlsplit(path).path))
+        home = os.path.abspath(self._home)  # noqa: PTH100
+        if self._remote or not name.startswith(os.path.join(home, "")):  # noqa: PTH118
+            raise InputError("unsafe-name", "file:// names a file outside the table's folder")
+        return name
 
 
 def _column(source: str, row: dict[str, Any], asked: str | None) -> str:

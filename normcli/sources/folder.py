@@ -7,6 +7,7 @@ are in memory at a time.
 import os
 import shlex
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from normcli import storage
 from normcli.errors import InputError
@@ -16,6 +17,8 @@ from normcli.sources.filter import PathFilter
 from normcli.sources.item import Item, Skipped, failed_item
 from normcli.storage.byte_sources import FileBytes
 from normcli.storage.temp_files import PARTIAL
+
+_DEEPEST, _MOST_FOLDERS = 64, 100_000  # of folders on a server, which can make up new ones for ever
 
 
 def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
@@ -132,22 +135,44 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None) -> Iterator[
             yield Item(source, FileBytes(source, limit), source.rsplit("/", 2)[-2] or None)
         return
     root = source.rstrip("/")
-    stack = [(source, root.rpartition("/")[2])]
+    stack = [_RemoteFolder(source, root.rpartition("/")[2])]
+    walked = 0
     while stack:
-        folder, label = stack.pop()
+        folder = stack.pop()
+        walked += 1
         inner = []
         try:
-            for entry in remote.entries(folder):
+            if walked > _MOST_FOLDERS or folder.depth > _DEEPEST:
+                raise InputError(
+                    "link-loop", f"a folder without end: more than {_DEEPEST} deep, or {_MOST_FOLDERS} of them"
+                )
+            listed = []
+            for entry in remote.entries(folder.path):
                 name = entry.path.rstrip("/").rpartition("/")[2]
+                listed.append(name)
                 if entry.folder:
-                    inner.append((entry.path, name if folder == source else f"{label}/{name}"))
+                    label = name if folder.path == source else f"{folder.label}/{name}"
+                    inner.append(_RemoteFolder(entry.path, label, folder.depth + 1))
                 elif rejected := _reject_reason(paths, entry.path, name):
                     yield Skipped(entry.path, *rejected)
                 else:
-                    yield Item(entry.path, FileBytes(entry.path, limit, entry.fingerprint), label)
+                    yield Item(entry.path, FileBytes(entry.path, limit, entry.fingerprint), folder.label)
+            if inner and folder.above[-2:] == (listed, listed):
+                raise InputError("link-loop", "lists the same names as the two folders above it: it leads to itself")
+            stack += (below._replace(above=(*folder.above[-1:], listed)) for below in reversed(inner))
         except InputError as error:
-            yield failed_item(folder, error.reason, error.message)
-        stack += reversed(inner)
+            yield failed_item(folder.path, error.reason, error.message)
+            if walked > _MOST_FOLDERS:
+                return
+
+
+class _RemoteFolder(NamedTuple):
+    """A folder to walk: its address, its label, its depth, and the names in the two folders above it."""
+
+    path: str
+    label: str
+    depth: int = 0
+    above: tuple[list[str], ...] = ()
 
 
 def size(source: str) -> int | None:

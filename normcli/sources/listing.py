@@ -74,9 +74,16 @@ def check_exist(sources: Iterable[str]) -> None:
     """Check that every source exists, where one of them does; a lone one fails as an input.
 
     Raises:
-        UsageError: some do not.
+        UsageError: some do not, or are of a scheme that is not supported.
     """
     given = list(sources)
+    for source in filter(is_remote, given):
+        from normcli.storage import remote
+
+        try:
+            remote.check_scheme(source)
+        except InputError as error:
+            raise UsageError(f"{source}: {error}") from None
     missing = [s for s in given if not is_remote(s) and not os.path.lexists(s) and next(expand(s)) == s]
     if missing and len(missing) < len(given):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""

@@ -4,6 +4,7 @@ Pages come by in a stream: only the rows that are being processed are in memory.
 """
 
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,13 @@ from normcli.options.images import InputOptions
 from normcli.sources.filter import is_unsafe
 from normcli.sources.item import Item, Items, failed_item
 from normcli.storage.byte_sources import FileBytes, InMemory
-from normcli.storage.reader import Reader
+from normcli.storage.reader import BOMB_RATIO, Reader
 
 _LABELS = ("label", "labels", "cls", "class", "fine_label", "category", "target")
-_ROWS = 16  # at a time: photographs of 10 MB stay under 200 MB
+_ROWS = 16  # at a time, and fewer where they are large
+_BATCH = 16 << 20  # bytes of rows at a time
+_HARMLESS = 16 << 20  # bytes of a column chunk below which no ratio is a bomb
+_LONGEST_LABEL = 4096  # characters
 _BUFFER = 1 << 20
 _SMALL_FILE = 64 << 20
 
@@ -56,19 +60,84 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
                     yield Item(f"{source}/{i:0{width}d}", InMemory(b""))
                 return
             columns = [column] if label is None else [column, label]
-            for batch in table.iter_batches(_ROWS, columns=columns, use_threads=False):
+            _check_distinct(table.schema_arrow, columns)
+            for batch in _batches(table, columns):
                 images = batch.column(column)
                 labels = None if label is None else batch.column(label)
                 for i in range(len(batch)):
                     key = f"{source}/{number:0{width}d}"
                     number += 1
                     item = _item(key, source, images[i].as_py(), listing)
-                    yield item if labels is None else item._replace(label=_named(labels[i].as_py(), names))
-        except (pyarrow.ArrowException, OSError, EOFError, UnicodeDecodeError, OverflowError) as error:
+                    yield item if labels is None else _labeled(item, labels[i], names)
+        except (pyarrow.ArrowException, OSError, EOFError, ValueError, KeyError, OverflowError) as error:
+            if isinstance(error, InputError | UsageError):
+                raise
             text = " ".join(str(error).split())
             if isinstance(error, pyarrow.ArrowNotImplementedError):
                 raise InputError("unsupported", text[:200]) from None
             raise InputError("damaged", f"not a parquet file, or damaged after {number} rows: {text[:200]}") from None
+
+
+def _check_distinct(schema: Any, columns: list[str]) -> None:
+    """Check that a name stands for one column.
+
+    Raises:
+        InputError: two columns have it.
+    """
+    for name in columns:
+        if schema.names.count(name) > 1:
+            raise InputError("unsupported", f"{schema.names.count(name)} columns are named {name!r}")
+
+
+def _batches(table: Any, columns: list[str]) -> Iterator[Any]:
+    """Yield the rows of a table, row group by row group, so many at a time that they take about `_BATCH` bytes.
+
+    Raises:
+        InputError: a column expands like a bomb.
+    """
+    for number in range(table.metadata.num_row_groups):
+        group = table.metadata.row_group(number)
+        largest = 1  # of a row, in bytes
+        for i in range(group.num_columns):
+            column = group.column(i)
+            if column.path_in_schema.partition(".")[0] in columns:
+                largest = max(largest, _largest_row(column, group.num_rows))
+        rows = min(max(_BATCH // largest, 1), _ROWS)
+        yield from table.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
+
+
+def _largest_row(column: Any, rows: int) -> int:
+    """Return the bytes that a row of a column chunk may take: its mean, or the largest value of the dictionary.
+
+    Raises:
+        InputError: the chunk expands like a bomb.
+    """
+    packed, size = column.total_compressed_size, column.total_uncompressed_size
+    if size > _HARMLESS and size > BOMB_RATIO * packed:
+        raise InputError("bomb", f"{packed} bytes expand to {size}, more than {BOMB_RATIO} times as many")
+    largest = int(size // max(rows, 1))
+    if column.dictionary_page_offset is not None:
+        # pages other than the dictionary are at least as large as they are compressed; the rest may be the dictionary
+        dictionary = column.data_page_offset - column.dictionary_page_offset
+        largest = max(largest, min(size, max(size - packed, 0) + max(dictionary, 0)))
+    return largest
+
+
+def _labeled(item: Item, label: Any, names: list[str] | None) -> Item:
+    """Return an item with its label; a value that Python has no type for is taken as Arrow prints it."""
+    import pyarrow as pa
+
+    try:
+        value = label.as_py()
+    except (ValueError, TypeError, OverflowError):  # times of nanoseconds
+        try:
+            value = label.cast(pa.string()).as_py()
+        except (pa.ArrowException, UnicodeDecodeError):
+            return failed_item(item.key, "bad-row", "its label cannot be read")
+    text = _named(value, names)
+    if text is not None and len(text) > _LONGEST_LABEL:
+        return failed_item(item.key, "bad-row", f"its label has {len(text)} characters, more than {_LONGEST_LABEL}")
+    return item._replace(label=text)
 
 
 def _item(key: str, source: str, value: Any, listing: InputOptions) -> Item:
@@ -117,7 +186,7 @@ def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         names = features[label]["names"]
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         return None
     return [str(name) for name in names] if isinstance(names, list) else None
 

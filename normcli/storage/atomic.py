@@ -132,7 +132,11 @@ def make_work_folder(path: str) -> None:
     try:
         if not platforms.is_link(path):
             os.makedirs(path, exist_ok=True)  # noqa: PTH103
-        link = path if platforms.is_link(path) else next(filter(_is_shared, (entry.path for entry in os.scandir(path))), None)
+        link = (
+            path
+            if platforms.is_link(path)
+            else next(filter(_is_shared, (entry.path for entry in os.scandir(path))), None)
+        )
     except OSError as error:
         raise_output_error(path, error)
     if link is not None:

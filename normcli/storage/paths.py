@@ -4,8 +4,8 @@ import base64
 import re
 import stat
 
-# s3://bucket/key, and fsspec's chains such as simplecache::s3://bucket/key
-is_remote = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*(::|://)").match
+# s3://bucket/key, and chains such as simplecache::s3://bucket/key, which are rejected
+is_remote = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://").match
 
 
 def file_kind(mode: int) -> str:

@@ -8,14 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 from normcli.errors import InputError, MissingExtraError, NormcliError
+from normcli.storage import http
 
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.5  # seconds before the first retry, twice as long before each further one
 _GIVE_UP_AFTER = 3  # reads in a row that failed after all retries: from then on a server is asked once
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "remote"), "https": ("aiohttp", "remote")}
+_HTTP = ("http", "https")
+SCHEMES = (*_HTTP, "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "ftp", "file")
 _failed_in_a_row: dict[str, int] = {}
 _lock = threading.Lock()
 
@@ -28,29 +32,61 @@ class RemoteEntry(NamedTuple):
     fingerprint: str
 
 
+def check_scheme(path: str) -> None:
+    """Check that the scheme of a path is one that normcli reads.
+
+    fsspec knows many more, and chains of them ("tar://a.png::file:///b.tar"), by which a name in a table would reach
+    any file of this machine, or leave one on it.
+
+    Raises:
+        InputError: it is not.
+    """
+    scheme = path.partition("://")[0]
+    if scheme.lower() not in SCHEMES:
+        known = ", ".join(f"{name}://" for name in SCHEMES)
+        what = "a chain of protocols" if ":" in scheme else f"{scheme}://"
+        raise InputError("unsupported", f"{what} is not supported; those that are: {known}")
+    try:
+        address = urlsplit(path)
+        valid = bool(address.netloc and (address.hostname or not _is_http(path))) or scheme.lower() == "file"
+        valid = valid and not (_is_http(path) and address.port == 0)
+    except ValueError:  # a port or brackets that are none
+        valid = False
+    if not valid:
+        raise InputError("unreadable", "not a valid address")
+
+
 def _filesystem(path: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path, and the path in its form.
 
     Raises:
         MissingExtraError: fsspec, or what the scheme needs, is not installed.
-        NormcliError: no such scheme.
-        InputError: no answer.
+        InputError: no such scheme, or no answer.
     """
-    scheme = path.partition(":")[0]
+    check_scheme(path)
+    scheme = path.partition(":")[0].lower()
     try:
         import fsspec
     except ImportError:
         raise MissingExtraError(f"{scheme}://", "fsspec", "s3" if scheme in ("s3", "s3a") else "remote") from None
     try:
-        return fsspec.core.url_to_fs(path)  # type: ignore[no-any-return]
+        kind = fsspec.get_filesystem_class(scheme)
+        options = {"client_kwargs": http.session_options()} if scheme in _HTTP else {}
+        # by the class and not by `url_to_fs`, which takes "::" for a chain
+        system = fsspec.filesystem(scheme, **{**kind._get_kwargs_from_urls(path), **options})
+        return system, kind._strip_protocol(path)
     except ImportError as error:
         if scheme in _EXTRAS:
             raise MissingExtraError(f"{scheme}://", *_EXTRAS[scheme]) from None
         raise NormcliError(f"{scheme}:// needs another library: {error}") from None
     except ValueError as error:
-        raise NormcliError(f"{path}: {error}") from None
+        raise InputError("unreadable", _line(error)) from None
     except OSError as error:  # of a file system that connects at once, such as ftp
         raise InputError("remote", f"{_server(path)} does not answer: {_line(error)}") from None
+
+
+def _is_http(path: str) -> bool:
+    return path.partition(":")[0].lower() in _HTTP
 
 
 def _server(path: str) -> str:
@@ -134,11 +170,16 @@ def read(path: str, limit: int | None) -> bytes:
         InputError: missing, rejected, empty, over the limit, or no answer after retries.
     """
     system, name = _filesystem(path)
+    if _is_http(path):
+        data: bytes = retried(path, lambda: http.read(system, name, limit))
+        if not data:
+            raise InputError("empty", "empty file")
+        return data
     if limit is not None:
         size = retried(path, lambda: system.info(name).get("size"))
         if size is not None and size > limit:
             raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
-    data: bytes = retried(path, lambda: system.cat_file(name))
+    data = retried(path, lambda: system.cat_file(name))
     if not data:
         raise InputError("empty", "empty file")
     if limit is not None and len(data) > limit:
@@ -153,6 +194,8 @@ def read_at(path: str, offset: int, size: int) -> bytes:
         InputError: as `read`.
     """
     system, name = _filesystem(path)
+    if _is_http(path):
+        return retried(path, lambda: http.read_range(system, name, offset, size))
     data: bytes = retried(path, lambda: system.cat_file(name, start=offset, end=offset + size))
     return data
 
@@ -164,8 +207,13 @@ def open_file(path: str) -> tuple[IO[bytes], int]:
         InputError: as `read`.
     """
     system, name = _filesystem(path)
-    file = retried(path, lambda: system.open(name, "rb", block_size=1 << 22))
-    size = getattr(file, "size", None)
+    file: IO[bytes]
+    size: int | None
+    if _is_http(path):
+        file, size = retried(path, lambda: http.open_file(system, name, lambda action: retried(path, action)))
+    else:
+        file = retried(path, lambda: system.open(name, "rb", block_size=1 << 22))
+        size = getattr(file, "size", None)
     if size is None:
         file.close()
         raise InputError("unreadable", "the server returns no size, or no ranges")
@@ -177,6 +225,9 @@ def fingerprint(path: str) -> str:
     system, name = _filesystem(path)
     system.invalidate_cache()  # of an earlier run in this process
     try:
+        if _is_http(path):
+            known = retried(path, lambda: http.facts(system, name))
+            return _fingerprint({"size": known.size, **known.headers})
         return _fingerprint(retried(path, lambda: system.info(name)))
     except InputError:
         return ""
@@ -199,7 +250,7 @@ def is_folder(path: str) -> bool:
     system.invalidate_cache()  # listings of an earlier run in this process
     if path.endswith("/"):
         return True
-    if path.startswith(("http:", "https:")):
+    if _is_http(path):
         return False  # any page could be one: a folder's address ends in /
     return bool(retried(path, lambda: system.isdir(name)))
 
@@ -211,6 +262,10 @@ def entries(path: str) -> Iterator[RemoteEntry]:
         InputError: as `read`.
     """
     system, name = _filesystem(path)
+    if _is_http(path):
+        for address in retried(path, lambda: http.entries(system, name)):
+            yield RemoteEntry(address, address.endswith("/"), _fingerprint({}))
+        return
     listing = retried(path, lambda: system.ls(name, detail=True))
     for info in sorted(listing, key=lambda info: str(info["name"])):
         if info["name"].rstrip("/") != name.rstrip("/"):

@@ -1,0 +1,82 @@
+"""Parquet tables that are honest and unusual, or forged: a row or a column ends no run."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import normcli
+from tests.support import needs
+from tests.support.images import encoded, photograph
+
+pa = needs.module("pyarrow")
+parquet = needs.module("pyarrow.parquet")
+IMAGE = encoded(photograph(12, 12))
+
+
+def with_label(values: Any, kind: Any = None) -> Any:
+    return pa.table({"image": pa.array([IMAGE] * 2), "label": pa.array(values, kind)})
+
+
+def two_named(name: str) -> Any:
+    columns = [pa.array([IMAGE] * 2), pa.array([IMAGE if name == "image" else "x"] * 2)]
+    names = ["image", name]
+    if name == "label":
+        columns, names = [*columns, pa.array(["y"] * 2)], [*names, name]
+    return pa.Table.from_arrays(columns, names)
+
+
+def two_bytes() -> Any:
+    kind = pa.struct([("bytes", pa.binary()), ("bytes", pa.binary())])
+    return pa.table({"image": pa.StructArray.from_arrays([pa.array([IMAGE])] * 2, fields=list(kind))})
+
+
+def deep_metadata() -> Any:
+    deep = b'{"info": ' + b"[" * 200_000 + b"]" * 200_000 + b"}"
+    return with_label([0, 1]).replace_schema_metadata({b"huggingface": deep})
+
+
+# table -> images used and reasons of failures
+TABLES: dict[str, tuple[Callable[[], Any], int, list[str]]] = {
+    "nanoseconds": (lambda: with_label([1, 2], pa.timestamp("ns")), 2, []),
+    "time of nanoseconds": (lambda: with_label([1, 2], pa.time64("ns")), 2, []),
+    "duration": (lambda: with_label([1, 2], pa.duration("ns")), 2, []),
+    "date": (lambda: with_label([1, 2], pa.date32()), 2, []),
+    "decimal": (lambda: with_label([1, 2], pa.decimal128(10, 2)), 2, []),
+    "a list": (lambda: with_label([[1], [2]]), 2, []),
+    "a long label": (lambda: with_label(["x", "y" * 5000]), 1, ["bad-row"]),
+    "two columns label": (lambda: two_named("label"), 0, ["unsupported"]),
+    "two columns image": (lambda: two_named("image"), 0, ["unsupported"]),
+    "two fields bytes": (two_bytes, 0, ["damaged"]),
+    "deep metadata": (deep_metadata, 2, []),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_column_ends_the_run(name: str, tmp_path: Path) -> None:
+    make, images, reasons = TABLES[name]
+    parquet.write_table(make(), tmp_path / "x.parquet")
+    (tmp_path / "good.png").write_bytes(IMAGE)
+    failures: list[Any] = []
+    sources = [tmp_path / "good.png", tmp_path / "x.parquet"]
+    options: dict[str, Any] = {"open_options": {"column": "image"}} if name == "two columns image" else {}
+    summary = normcli.stats(sources, on_failure=failures.append, group_by="label", **options)
+    assert summary.images == 1 + images and [failure.reason for failure in failures] == reasons
+    normcli.apply(sources, tmp_path / "out", scheme="unit", to="tar", **options)
+
+
+def test_rows_of_a_dictionary_are_read_a_few_at_a_time() -> None:
+    """A value of 20 MB that a thousand rows share is one page of 20 MB, and would be a batch of 320 MB."""
+    from normcli.sources.parquet import _batches
+
+    large = bytes(range(256)) * 80_000
+    out = io.BytesIO()
+    table = pa.table({"image": pa.array([large] * 40), "label": pa.array(["x"] * 40)})
+    parquet.write_table(table, out, compression="none")
+    sizes = [len(batch) for batch in _batches(parquet.ParquetFile(out), ["image", "label"])]
+    assert sizes == [1] * 40
+    out = io.BytesIO()
+    parquet.write_table(pa.table({"image": pa.array([IMAGE] * 40)}), out)
+    assert [len(batch) for batch in _batches(parquet.ParquetFile(out), ["image"])] == [16, 16, 8]
