@@ -76,9 +76,10 @@ def run_processes(function: Callable[[Any], Any], batches: Iterable[Any], worker
                 deaths += 1
                 log.warning("worker process died; retrying its batch")
                 if deaths == 2:
+                    guard = ' (a script requires `if __name__ == "__main__":`)'
                     raise NormcliError(
                         "a worker process died twice over the same images (out of memory?); "
-                        "try fewer --workers or --engine threads"
+                        "try fewer --workers or --engine threads" + guard * worker_processes.runs_caller_again()
                     ) from None
 
 
@@ -86,7 +87,8 @@ def run_auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: in
     """Yield results of this thread at first, then of processes where items are so small that threads would queue.
 
     With 32x32 JPEGs (60 us each) two threads took 1.7 s over 10,000, twice as long as one: the interpreter
-    lock changes hands five times an image. Photographs (1.5 ms) release it for most of their time.
+    lock changes hands five times an image. Photographs (1.5 ms) release it for most of their time. Where processes
+    would run the caller's script again (another thread is alive, so none can be forked), it stays with threads.
     """
     source = iter(batches)
     for batch in islice(source, 1):  # pays for first uses: not measured
@@ -100,7 +102,7 @@ def run_auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: in
             break
     else:
         return
-    use_processes = spent < _DEAR * items and workers > 1
+    use_processes = spent < _DEAR * items and workers > 1 and not worker_processes.runs_caller_again()
     chosen = "processes" if use_processes else "threads"
     log.info("engine: %d %s (%.0f us an item in a trial of %d)", workers, chosen, 1e6 * spent / items, items)
     yield from (run_processes if use_processes else run_threads)(function, source, workers, weigh)
@@ -108,10 +110,13 @@ def run_auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: in
 
 @contextmanager
 def _stopped_on_error(executor: Executor) -> Iterator[Executor]:
-    """Wait for the workers at the end of a run, but leave at once when it ends by an error."""
+    """Wait for the workers at the end of a run, but leave at once when it ends by an error or a signal."""
     try:
         yield executor
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, GeneratorExit) and isinstance(executor, ThreadPoolExecutor):
+            executor.shutdown(cancel_futures=True)  # a run that had enough: its last threads would forbid a fork
+            raise
         processes = list((getattr(executor, "_processes", None) or {}).values())  # shutdown forgets them
         executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:

@@ -3,9 +3,11 @@
 import gc
 import os
 import signal
+import sys
 import threading
 import warnings
 from concurrent.futures import Executor
+from pathlib import Path
 
 from normcli import platforms
 
@@ -17,6 +19,22 @@ def pool(workers: int) -> Executor:
 
     context = multiprocessing.get_context(platforms.process_start_method())
     return ProcessPoolExecutor(workers, context, initializer=_follow_parent)
+
+
+def runs_caller_again() -> bool:
+    """Return whether a worker process would first run the script that called normcli, from its top.
+
+    So does a spawned process, unless that script is normcli's own command; a forked one does not, nor does one of a
+    notebook.
+    """
+    main = sys.modules.get("__main__")
+    if platforms.process_start_method() == "fork" or main is None:
+        return False
+    spec = getattr(main, "__spec__", None)
+    if spec is not None:
+        return str(spec.name).partition(".")[0] != "normcli"
+    file = getattr(main, "__file__", None)
+    return file is not None and Path(file).stem != "normcli"
 
 
 def _follow_parent() -> None:

@@ -46,6 +46,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     started = time.perf_counter()
     result = PartialResult(inputs=len(batch))
     group = _grouping(options.group_by)
+    data: Any
+    image: Any
     for item in batch:
         if isinstance(item, Skipped):
             result.tally.skipped[item.reason] += 1
@@ -82,7 +84,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.tally.failed[error.reason] += 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
-        image = data = None  # not beside the next, whatever became of them
+        data = image = None  # not beside the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
     _ = result.tally.images  # per-image values of the whole batch at once, here in the worker
     result.seconds = time.perf_counter() - started
