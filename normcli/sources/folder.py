@@ -146,10 +146,10 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None) -> Iterator[
                 raise InputError(
                     "link-loop", f"a folder without end: more than {_DEEPEST} deep, or {_MOST_FOLDERS} of them"
                 )
-            listed = []
+            names = []
             for entry in remote.entries(folder.path):
                 name = entry.path.rstrip("/").rpartition("/")[2]
-                listed.append(name)
+                names.append(name)
                 if entry.folder:
                     label = name if folder.path == source else f"{folder.label}/{name}"
                     inner.append(_RemoteFolder(entry.path, label, folder.depth + 1))
@@ -157,9 +157,9 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None) -> Iterator[
                     yield Skipped(entry.path, *rejected)
                 else:
                     yield Item(entry.path, FileBytes(entry.path, limit, entry.fingerprint), folder.label)
-            if inner and folder.above[-2:] == (listed, listed):
+            if inner and folder.above[-2:] == (names, names):
                 raise InputError("link-loop", "lists the same names as the two folders above it: it leads to itself")
-            stack += (below._replace(above=(*folder.above[-1:], listed)) for below in reversed(inner))
+            stack += (below._replace(above=(*folder.above[-1:], names)) for below in reversed(inner))
         except InputError as error:
             yield failed_item(folder.path, error.reason, error.message)
             if walked > _MOST_FOLDERS:

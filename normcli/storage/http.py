@@ -157,7 +157,7 @@ def links_below(url: str, page: str) -> list[str]:
     ['http://a/x/1.png', 'http://a/x/y/']
     """
     base = url.rstrip("/") + "/"
-    found = set()
+    links = set()
     for link in _HREF.findall(page):
         try:
             target = urljoin(base, html.unescape(link)).partition("#")[0]
@@ -166,8 +166,8 @@ def links_below(url: str, page: str) -> list[str]:
             continue
         below = target.startswith(base) and target[len(base) :] not in ("", "/")
         if below and ".." not in path.split("/") and not target[len(base) :].startswith("?"):
-            found.add(target)
-    return sorted(found)
+            links.add(target)
+    return sorted(links)
 
 
 def _ask(system: Any, method: str, url: str, headers: Mapping[str, str], take: Callable[[Any], Awaitable[T]]) -> T:
@@ -178,9 +178,9 @@ def _ask(system: Any, method: str, url: str, headers: Mapping[str, str], take: C
         address, session, options = url, await system.set_session(), dict(system.kwargs)
         own = options.pop("headers", {})
         for _ in range(_MOST_REDIRECTS + 1):
-            sent = {**own, "Accept-Encoding": "identity", **headers}
+            request = {**own, "Accept-Encoding": "identity", **headers}
             async with session.request(
-                method, system.encode_url(address), headers=sent, allow_redirects=False, **options
+                method, system.encode_url(address), headers=request, allow_redirects=False, **options
             ) as answer:
                 target = answer.headers.get("Location") if answer.status in _REDIRECTS else None
                 if target is None:
@@ -202,8 +202,8 @@ def session_options() -> dict[str, Any]:
     """Return the options of a session that leaves bodies as they come: 3 MB of gzip can be 3 GB."""
     from fsspec.config import conf
 
-    configured = conf.get("http", {}).get("client_kwargs", {}) if isinstance(conf.get("http", {}), dict) else {}
-    return {**configured, "auto_decompress": False}
+    options = conf.get("http", {}).get("client_kwargs", {}) if isinstance(conf.get("http", {}), dict) else {}
+    return {**options, "auto_decompress": False}
 
 
 async def _session_without_credentials() -> Any:
@@ -236,10 +236,10 @@ async def _is_internal(loop: Any, host: str) -> bool:
     if is_internal(host):
         return True
     try:
-        found = await loop.getaddrinfo(host, None)
+        addresses = await loop.getaddrinfo(host, None)
     except OSError:
         return False
-    return any(is_internal(entry[4][0]) for entry in found)
+    return any(is_internal(entry[4][0]) for entry in addresses)
 
 
 def is_internal(host: str) -> bool:
