@@ -212,9 +212,9 @@ class TestDeep:
         np.testing.assert_array_equal(pixels, array.astype(pixels.dtype))
         assert pixels.dtype.kind == "f"
 
-    def test_16_bit_colour_ppm_is_refused_not_cut(self) -> None:
+    def test_16_bit_colour_ppm_is_exact(self) -> None:
         data = b"P6 64 48 65535\n" + DEEP_RGB.astype(">u2").tobytes()
-        assert refusal(data) == "unsupported"
+        np.testing.assert_array_equal(read(data).pixels, DEEP_RGB)
 
     def test_without_the_extra_deep_images_are_refused_not_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "tifffile", None)

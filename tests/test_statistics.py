@@ -251,7 +251,7 @@ class TestMeaning:
         assert scaled.max_value == 4095
         assert math.isclose(scaled.mean[0], float(twelve.mean()) / 4095)
         floats = summary_of([twelve.astype(np.float32)], max_value=4095)
-        assert floats.max_value is None and math.isclose(floats.mean[0], scaled.mean[0])
+        assert floats.max_value == 4095 and math.isclose(floats.mean[0], scaled.mean[0])
 
     def test_weighted_pixels_count_by_their_alpha(self) -> None:
         picture, alpha = photograph(), photograph(channels=1, seed=4)[:, :, 0]

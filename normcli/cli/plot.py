@@ -27,7 +27,7 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     """Yield each channel's histogram as `lines` lines of block characters, over its range."""
     from normcli.summary.distribution import ceiling, columns
 
-    raw = summary.max_value is None
+    raw = summary.max_value is None or any(v is not None and v < 0 for v in summary.min)
     known = [v for v in (*summary.min, *summary.max) if v is not None]
     low, high = (min(known), max(known)) if raw and known else (0.0, None)
     width = 64

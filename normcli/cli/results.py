@@ -64,6 +64,13 @@ def _notes(result: "ApplyResult") -> Iterator[str]:
             f"{result.looks_normalized:,} float images have values of both signs within [-5,5]: "
             "were they normalized before?"
         )
+    if count := result.remarks.get("above-range"):
+        yield (
+            f"{count:,} float images have values far above the range 0-1 of the constants: "
+            "are they of range 0-255? (--max-value 255)"
+        )
+    if count := result.remarks.get("nodata"):
+        yield f"{count:,} images with pixels of the GDAL nodata value, which were mapped like all others"
     widths: dict[str, int] = {}
     for kind, count in result.kinds.items():
         width = kind.split(" x ")[0]

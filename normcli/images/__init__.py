@@ -1,7 +1,8 @@
 """Decoding: an encoded image in, an array and notes about it out.
 
 `decode` is the only entry. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
-color, multi-band, 32-bit and float color) to tifffile and imagecodecs, the rest to Pillow; all give the same bits.
+color, multi-band, 32-bit and float color, unusual numbers of bits) to tifffile and imagecodecs, PNM to our own decoder,
+the rest to Pillow; all give the same bits.
 """
 
 from typing import Any
@@ -10,11 +11,11 @@ import numpy as np
 import PIL
 
 from normcli.errors import InputError
-from normcli.images import convert, high_bit_depth, jpeg, pillow, png
-from normcli.images.convert import Decoded
+from normcli.images import convert, high_bit_depth, jpeg, pillow, png, pnm
+from normcli.images.convert import Decoded, check_full_scale, no_data_notes
 from normcli.options.images import DecodeOptions
 
-__all__ = ["Decoded", "decode", "decoders"]
+__all__ = ["Decoded", "check_full_scale", "decode", "decoders", "no_data_notes"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
@@ -33,11 +34,13 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
     """
     try:
         if isinstance(data, np.ndarray):
-            return convert.shape(_from_array(data, reading), reading)
+            return convert.shape(convert.from_array(data, reading), reading)
         if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
             return convert.shape(decoded, reading)
         if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
             return convert.shape(decoded, reading)
+        if pnm.is_pnm(data):
+            return convert.shape(pnm.decode(data, reading), reading)
         if (need := high_bit_depth.needed(data)) is not None:
             return convert.shape(high_bit_depth.decode(data, need, reading), reading)
         return convert.shape(pillow.decode(data, reading), reading)
@@ -49,29 +52,13 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
         # no memory: Pillow raises OSError, a library that cannot be loaded ImportError
         if any(words in str(error).lower() for words in ("out of memory", "failed to map segment")):
             raise InputError("memory", "not enough memory to decode it") from None
-        reason = "truncated" if _is_early_end(error) else "damaged"
+        reason = "truncated" if convert.is_early_end(error) else "damaged"
         raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
 
 
 def decoders() -> dict[str, str]:
     """Return versions of the decoders that can change a result."""
     return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
-
-
-def _from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
-    if array.ndim == 2:
-        array = array[:, :, None]
-    if array.ndim != 3 or 0 in array.shape:
-        raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
-    convert.check_size(array.shape[1], array.shape[0], reading)
-    if array.dtype == np.bool_:
-        array = array.astype(np.uint8) * np.uint8(255)
-    return Decoded(convert.to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
-
-
-def _is_early_end(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
 
 
 def _line(error: Exception) -> str:

@@ -9,6 +9,8 @@ from PIL import Image
 from normcli.errors import InputError
 from normcli.options.images import DecodeOptions
 
+_EXACT = 1 << 53  # float64 represents every integer up to here
+
 
 @dataclass(slots=True)
 class Decoded:
@@ -23,6 +25,9 @@ class Decoded:
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
         orientation: the EXIF orientation, 1 to 8.
+        full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
+            pixels have a scale only where the user gives one.
+        no_data: the value of the file's GDAL tag; pixels with it are counted like all others.
     """
 
     pixels: np.ndarray[Any, Any]
@@ -33,6 +38,49 @@ class Decoded:
     weights: np.ndarray[Any, Any] | None = None
     notes: list[str] = field(default_factory=list)
     orientation: int = 1
+    full_scale: int | None = None
+    no_data: float | None = None
+
+
+def from_levels(levels: np.ndarray[Any, Any], white: int) -> tuple[np.ndarray[Any, Any], int | None]:
+    """Return levels of 0 to `white` as pixels, and their full scale if that is not the dtype's.
+
+    A white that divides 255 is scaled to 8 bits without rounding; all others stay as stored, in 16 bits.
+
+    >>> from_levels(np.array([1, 3], np.uint8), 3)[0].tolist(), from_levels(np.array([100], np.uint8), 100)
+    ([85, 255], (array([100], dtype=uint16), 100))
+    """
+    if 255 % white == 0:
+        levels = levels.astype(np.uint8, copy=False)
+        return np.ascontiguousarray(levels if white == 255 else levels * np.uint8(255 // white)), None
+    return np.ascontiguousarray(levels, dtype=np.uint16), None if white == 65535 else white
+
+
+def check_full_scale(image: Decoded, max_value: int | None) -> None:
+    """Reject an image whose white level is neither 255, 65535 nor given.
+
+    Raises:
+        InputError: naming the option and the value.
+    """
+    if image.full_scale is not None and max_value is None:
+        raise InputError(
+            "max-value",
+            f"samples of 0 to {image.full_scale}, neither of 8 nor of 16 bits: --max-value {image.full_scale} maps "
+            "them to 0-1",
+        )
+
+
+def no_data_notes(pixels: np.ndarray[Any, Any], value: float) -> list[str]:
+    """Return a note if any sample has the value that the file calls "no data", else nothing.
+
+    >>> no_data_notes(np.array([[[-9999.0]]]), -9999), no_data_notes(np.array([[[0]]], np.uint8), -9999)
+    (['nodata:-9999'], [])
+    """
+    if pixels.dtype.kind == "u" and not (0 <= value <= np.iinfo(pixels.dtype).max and value == int(value)):
+        return []
+    with np.errstate(over="ignore"):
+        same = pixels == np.asarray(value).astype(pixels.dtype)
+    return [f"nodata:{value:.10g}"] if same.any() else []
 
 
 def check_size(width: int, height: int, reading: DecodeOptions) -> None:
@@ -54,17 +102,49 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Convert an array to one of the dtypes that are counted, without changing a value.
 
     uint8, uint16, float32, float64 stay; float16 becomes float32; other integers become float64 in raw units.
+
+    Raises:
+        InputError: 64-bit integers beyond 2^53, complex numbers, other types.
     """
     kind, size = array.dtype.kind, array.dtype.itemsize
     if kind == "u" and size <= 2:
         dtype = np.dtype(f"u{size}")
     elif kind == "f" and size <= 8:
         dtype = np.dtype("f4" if size <= 4 else "f8")
-    elif kind in "iu" and size <= 4:
+    elif kind in "iu":
         dtype = np.dtype("f8")
+        if size == 8 and array.size and max(-int(array.min()), int(array.max())) > _EXACT:
+            raise InputError(
+                "unsupported",
+                f"{array.dtype} values beyond 2^53, which float64 cannot represent (save them as int32 or float64)",
+            )
     else:
-        raise InputError("unsupported", f"samples of type {array.dtype} cannot be represented exactly")
+        raise InputError(
+            "unsupported", f"samples of type {array.dtype} (convert them to uint8, uint16, int32, float32 or float64)"
+        )
     return np.ascontiguousarray(array, dtype=dtype)
+
+
+def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
+    """Return an array (H,W) or (H,W,C) from a container as a decoded image.
+
+    Raises:
+        InputError: of another shape or type, or too large.
+    """
+    if array.ndim == 2:
+        array = array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape:
+        raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
+    check_size(array.shape[1], array.shape[0], reading)
+    if array.dtype == np.bool_:
+        array = array.astype(np.uint8) * np.uint8(255)
+    return Decoded(to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
+
+
+def is_early_end(error: Exception) -> bool:
+    """Return whether a decoder's error means that the file is cut short."""
+    text = str(error).lower()
+    return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
 
 
 def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
@@ -74,14 +154,18 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     if image.alpha is not None:
         _apply_alpha(image, reading)
     elif reading.alpha == "keep":
-        opaque = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
+        largest = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
+        opaque = image.full_scale or largest
         alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
         image.pixels = np.concatenate([image.pixels, alpha], axis=2)
     channels = image.pixels.shape[2]
     if image.mode.startswith("bands"):
-        image.notes.append("bands")
-        if reading.color in ("gray", "rgb"):
-            raise InputError("unsupported", f"{channels} bands are neither gray nor RGB (--color native)")
+        colors = channels - (reading.alpha == "keep")
+        if reading.color == "gray" or (reading.color == "rgb" and colors != 3):
+            as_rgb = "; --color rgb takes three bands as RGB" if colors == 3 else ""
+            raise InputError("unsupported", f"{colors} bands are neither gray nor RGB (--color native{as_rgb})")
+        if reading.color != "rgb":
+            image.notes.append("bands")
     if reading.color == "gray" and channels >= 3:
         image.pixels = _gray(image.pixels)
     elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
@@ -108,9 +192,16 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
     elif reading.alpha == "weight":
         if alpha.dtype.kind != "u":
             raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
+        _check_alpha_scale(image)
         image.weights = np.ascontiguousarray(alpha)
     elif reading.alpha.startswith("composite:"):
+        _check_alpha_scale(image)
         image.pixels = _composite(image.pixels, alpha, reading.background())
+
+
+def _check_alpha_scale(image: Decoded) -> None:
+    if image.full_scale is not None:
+        raise InputError("unsupported", f"an alpha channel of 0 to {image.full_scale} (--alpha drop or keep)")
 
 
 def _composite(

@@ -33,6 +33,7 @@ class Header(NamedTuple):
     exif: bool
     icc: bool
     pictures: bool  # an MPO: further pictures follow
+    lossless: bool
 
 
 def version() -> str:
@@ -70,10 +71,11 @@ def header(data: bytes) -> Header | None:
                 exif=exif,
                 icc=icc,
                 pictures=pictures,
+                lossless=marker == 0xC3,
             )
         if marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
             exif = True
-            orientation = _orientation(data[at + 10 : at + 2 + length])
+            orientation = parse_orientation(data[at + 10 : at + 2 + length])
         elif marker == 0xE2:
             icc |= data[at + 4 : at + 16] == b"ICC_PROFILE\0"
             pictures |= data[at + 4 : at + 8] == b"MPF\0"
@@ -83,7 +85,7 @@ def header(data: bytes) -> Header | None:
     return None
 
 
-def _orientation(tiff: bytes) -> int:
+def parse_orientation(tiff: bytes) -> int:
     """Return tag 274 of the first directory of an EXIF block; 1 where it is absent or damaged."""
     order: Any = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None or len(tiff) < 14:

@@ -4,6 +4,7 @@
 """
 
 import io
+import logging
 from functools import cache
 from typing import Any
 
@@ -11,8 +12,11 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
-from normcli.images.convert import Decoded, check_size, to_supported_dtype
+from normcli.images import tiff, unread
+from normcli.images.convert import Decoded, check_size, is_early_end, to_supported_dtype
 from normcli.options.images import MAX_PIXELS, DecodeOptions
+
+log = logging.getLogger("normcli.images")
 
 # Content decides, never the name; without this list an EPS named .jpg would start Ghostscript.
 # "MPO" must not be in it (it turns every unknown file into a KeyError); the JPEG factory opens MPO anyway.
@@ -20,36 +24,118 @@ FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "T
 
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 _AT_ONCE = 1 << 22  # pixels
-_TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_FORMAT = 262, 277, 339
+_BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
+_TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_COLORS, _TIFF_FORMAT, _TIFF_NO_DATA = 262, 277, 320, 339, 42113
 
 
 def decode(data: bytes, reading: DecodeOptions) -> Decoded:
-    """Decode with Pillow.
+    """Decode with Pillow, and with tifffile a TIFF that Pillow does not know.
 
     Raises:
         InputError: not an image, too large, truncated, or of a kind that Pillow would damage.
         Exception: whatever else Pillow raises on damaged files.
     """
-    _restrain(reading)
     try:
-        image = Image.open(io.BytesIO(data), formats=_formats())
-    except UnidentifiedImageError:
-        raise _unidentified(data) from None
+        return _decode(data, reading)
+    except (InputError, OSError, SyntaxError, ValueError, TypeError) as error:
+        final = isinstance(error, InputError) and error.reason != "not-an-image"
+        if final or not tiff.is_tiff(data) or is_early_end(error):
+            raise
+        try:
+            return tiff.decode(data, reading)
+        except InputError as other:
+            if other.reason == "unsupported":
+                raise
+        except Exception as other:
+            log.debug("tifffile: %s", other)
+        raise
+
+
+def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
+    _restrain(reading)
+    data = _with_palette_of_two(data)
+    try:
+        try:
+            image = Image.open(io.BytesIO(data), formats=_formats())
+        except UnidentifiedImageError:
+            if not _is_tga_of_15_bits(data):
+                raise unread.explain(data) from None
+            image = Image.open(io.BytesIO(data[:16] + b"\x10" + data[17:]), formats=["TGA"])
     except Image.DecompressionBombError as error:
         raise InputError("bomb", f"{error} (--max-pixels)".replace("Image size ", "")) from None
     with image:
         check_size(image.width, image.height, reading)
         notes = _notes(image)
         _refuse_what_is_damaged(image)
+        frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
         image.load()
+        _widen_colors(image)
         mode, name = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
         if mode == "CMYK":
             notes.append("cmyk")
-        pixels, alpha = _pixels(image, reading)
+        pixels, alpha = _pixels(image, reading, _stored_bits(data, image))
+        if image.format == "TGA" and data[16] in (15, 16) and not data[17] & 15:
+            alpha = None  # the sixteenth bit is no attribute
+        if frame is not None and frame != (0, 0, *image.size):
+            alpha = _outside(frame, alpha, image.size)
         orientation = _orientation(image)
         if orientation != 1:
             notes.append("rotated")
-        return Decoded(pixels, name, mode, _depth(image), alpha=alpha, notes=notes, orientation=orientation)
+        decoded = Decoded(pixels, name, mode, _depth(image), alpha=alpha, notes=notes, orientation=orientation)
+        if (tags := _tiff_tags(image)) is not None:
+            decoded.no_data = tiff.parse_no_data(tags.get(_TIFF_NO_DATA))
+        return decoded
+
+
+def _with_palette_of_two(data: bytes) -> bytes:
+    """Return a BMP of 4 or 8 bits whose palette is black and white with another black.
+
+    Pillow takes such a palette for one bit a pixel whatever the depth, and reads the indices as bits; palettes of
+    other colors it reads right, and 1 in 255 of blue is taken back below.
+    """
+    if data[:2] != b"BM" or len(data) < 62:
+        return data
+    core = int.from_bytes(data[14:18], "little") == 12
+    bits = int.from_bytes(data[24:26] if core else data[28:30], "little")
+    used = 0 if core else int.from_bytes(data[46:50], "little")
+    at = 14 + int.from_bytes(data[14:18], "little")
+    if bits not in (4, 8) or used != 2 or data[at : at + 3] + data[at + 4 : at + 7] != _BLACK_AND_WHITE:
+        return data
+    return data[:at] + _MARKED_BLACK + data[at + 3 :]
+
+
+def _is_tga_of_15_bits(data: bytes) -> bool:
+    """Return whether a file looks like a TGA of 5-5-5 bits, which Pillow knows as 16 bits only."""
+    return len(data) > 18 and data[1] == 0 and data[2] in (2, 10) and data[16] == 15 and not data[17] & 0xC0
+
+
+def _widen_colors(image: Image.Image) -> None:
+    """Correct the palette of a TIFF whose colors are 0-255 instead of 0-65535, and of `_with_palette_of_two`."""
+    if image.mode != "P":
+        return
+    palette = image.getpalette() or []
+    if image.format in ("BMP", "DIB") and palette[:6] == [0, 0, 1, 255, 255, 255]:
+        image.putpalette([0, 0, 0, 255, 255, 255])
+    if (tags := _tiff_tags(image)) is not None:
+        colors: Any = tags.get(_TIFF_COLORS, ())
+        if colors and 0 < max(colors) < 256:
+            count = len(colors) // 3
+            image.putpalette([colors[i + c * count] for i in range(count) for c in range(3)])
+
+
+def _stored_bits(data: bytes, image: Image.Image) -> int:
+    """Return the bits of a PNG's samples, which its transparent level counts in; 8 for all others."""
+    return data[24] if image.format == "PNG" and data[:8] == b"\x89PNG\r\n\x1a\n" and len(data) > 24 else 8
+
+
+def _outside(
+    frame: tuple[int, int, int, int], alpha: np.ndarray[Any, Any] | None, size: tuple[int, int]
+) -> np.ndarray[Any, Any]:
+    """Return the alpha of a picture whose first frame leaves a part of the canvas empty: transparent there."""
+    left, top, right, bottom = frame
+    inside = np.zeros((size[1], size[0]), np.uint8)
+    inside[top:bottom, left:right] = 255 if alpha is None else alpha[top:bottom, left:right]
+    return inside
 
 
 @cache  # a failed import is looked for anew each time: 150 us
@@ -70,32 +156,12 @@ def _restrain(reading: DecodeOptions) -> None:
         Image.MAX_IMAGE_PIXELS = limit  # Pillow warns from here; the limit itself is check_size's
 
 
-def _unidentified(data: bytes) -> InputError:
-    head = data[:16]
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"hevc"):
-        return InputError("unsupported", 'HEIC needs pillow-heif: pip install "normcli[heif]"')
-    if head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
-        return InputError("unsupported", "JPEG XL is not read")
-    return InputError("not-an-image", "not an image that normcli reads, or its header is damaged")
-
-
 def _refuse_what_is_damaged(image: Image.Image) -> None:
     """Reject images that Pillow would not read as they are stored."""
     if (tags := _tiff_tags(image)) is not None:
         samples = tags.get(_TIFF_SAMPLES, 1)
         if image.mode != "P" and samples > len(image.getbands()) and image.mode != "RGBX":
             raise InputError("unsupported", f'{samples} bands need tifffile: pip install "normcli[tiff]"')
-    if image.format == "PPM" and image.mode == "RGB" and _ppm_maximum(image) > 255:
-        raise InputError("unsupported", "a 16-bit color PPM; convert it to PNG or TIFF")
-
-
-def _ppm_maximum(image: Image.Image) -> int:
-    tile: Any = getattr(image, "tile", None)
-    arguments: Any = tile[0].args if tile else ()
-    for argument in arguments if isinstance(arguments, tuple) else ():
-        if isinstance(argument, int) and not isinstance(argument, bool):
-            return argument
-    return 255
 
 
 def _notes(image: Image.Image) -> list[str]:
@@ -143,7 +209,9 @@ def _depth(image: Image.Image) -> int:
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
-def _pixels(image: Image.Image, reading: DecodeOptions) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
+def _pixels(
+    image: Image.Image, reading: DecodeOptions, bits: int
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
     """Return pixels (H,W,C) and alpha (H,W) of a loaded image, by its mode."""
     mode = image.mode
     key = image.info.get("transparency")  # a gray level that counts as transparent; bytes for palettes
@@ -165,8 +233,12 @@ def _pixels(image: Image.Image, reading: DecodeOptions) -> tuple[np.ndarray[Any,
         return plane[:, :, None], alpha
     elif mode in _TO_RGB:
         image = image.convert("RGB")
-    elif keyed and mode in ("RGB", "L"):
-        image = image.convert("RGBA" if mode == "RGB" else "LA")
+    elif key is not None and mode == "L":
+        plane = _array(image)
+        level = np.uint8(key * (255 // ((1 << bits) - 1)) & 255) if bits < 8 else np.uint8(key)
+        return plane[:, :, None], np.where(plane == level, np.uint8(0), np.uint8(255))
+    elif keyed and mode == "RGB":
+        image = image.convert("RGBA")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError("unsupported", f"images of Pillow's mode {mode} are not read")
     array = _array(image)

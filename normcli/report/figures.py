@@ -72,9 +72,9 @@ def histogram(summary: Summary) -> Histogram:
 
 def within_unit(summary: Summary) -> bool:
     """Return True if 0 is black and 1 white: integer images, or floats within these bounds."""
-    if summary.max_value is not None:
-        return True
     known = [v for v in (*summary.min, *summary.max) if v is not None]
+    if summary.max_value is not None:
+        return min(known, default=0.0) >= 0
     return bool(known) and min(known) >= 0 and max(known) <= 1
 
 

@@ -43,6 +43,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
                 raise UsageError(f"{source} is a folder, and -o - writes one image: give -o DIR")
             data = storage.read(source, limit=options.file_limit)
         image = images.decode(data, reading)
+        images.check_full_scale(image, options.white_level)
         pixels = upright(image.pixels, image.orientation if options.orientation == "apply" else 1)
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image
             tally = Tally()

@@ -20,6 +20,8 @@ class ApplyResult:
         exact: images that `restore` returns bit for bit.
         existing: files that existed before (`skip_existing`) and are not described in the manifest.
         looks_normalized: float images with values of both signs within [-5,5].
+        remarks: numbers of images by what is unusual: "nodata" has pixels of the GDAL nodata value, which were mapped
+            like all others; "above-range" is float beyond the range of the constants.
         kinds: numbers of images by "CHANNELS x DTYPE" of the source.
         changed: True where images changed after mean and std were computed.
         settings: the options that decide about the outputs.
@@ -43,6 +45,7 @@ class ApplyResult:
     exact: int
     existing: int
     looks_normalized: int
+    remarks: Mapping[str, int] = field(default_factory=dict)
     kinds: Mapping[str, int]
     changed: bool = False
     settings: Mapping[str, Any]

@@ -60,10 +60,13 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
             stage = "decode"
             image = images.decode(data, options.reading)
+            images.check_full_scale(image, options.max_value)
             stage = "count"
             shape = image.pixels.shape
             if options.mask is not None:
                 left_out = options.mask.select(item.key, image)
+            if image.no_data is not None and (options.mask is None or options.mask.value != image.no_data):
+                image.notes += images.no_data_notes(image.pixels, image.no_data)
             # members of containers are kept together, except a file that a table names, which looks like any file
             apart = options.file_results and isinstance(getattr(item.load, "loader", item.load), FileBytes)
             into = tally.Tally() if apart else result.tally

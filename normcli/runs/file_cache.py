@@ -48,7 +48,7 @@ _OF_THE_BYTES = frozenset(
     {
         *("truncated", "damaged", "empty", "bomb", "too-large", "too-small", "not-finite", "not-an-image"),
         *("unsupported", "transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link"),
-        *("unsafe-name", "trailing-data", "not-an-archive", "not-an-array", "no-image-column"),
+        *("unsafe-name", "trailing-data", "not-an-archive", "not-an-array", "no-image-column", "max-value", "git-lfs"),
     }
 )
 

@@ -7,6 +7,8 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from normcli import images
 from normcli.errors import InputError, NormcliError, OutputError, UsageError
 from normcli.images.orientation import upright
@@ -19,6 +21,7 @@ from normcli.sinks.sink import ImageWriter, PackedImage, Record
 from normcli.sources import Load, Skipped
 from normcli.tally import digest
 
+REMARKS = ("above-range", "nodata")  # what a record may note
 _mine = threading.local()
 
 
@@ -128,6 +131,7 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
             label = _class(job, task.label)
             stage = "decode"
             image = images.decode(data, job.reading)
+            images.check_full_scale(image, job.transform.max_value)
             stage = "map"
             pixels = image.pixels
             record["shape"] = list(pixels.shape)
@@ -139,6 +143,8 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
                 _mine.buffer = Buffer()
             mapped = job.transform.map(pixels, None if job.writer.packs else _mine.buffer)
             _describe(record, job.transform, pixels, mapped)
+            if remarks := _remarks(job.transform, pixels, image.no_data):
+                record["remarks"] = remarks
             parts = job.writer.encode(mapped, task.key)
             record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
@@ -159,6 +165,21 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
         result.failures.append(Failure(task.key, stage, error.reason, error.message))
         return
     result.records.append(record)
+
+
+def _remarks(transform: Transform, pixels: Any, no_data: float | None) -> list[str]:
+    """Return what a user should know of one image: "nodata" and "above-range"."""
+    remarks = []
+    if no_data is not None and images.no_data_notes(pixels, no_data):
+        remarks.append("nodata")
+    constants = transform.constants
+    of_unit_range = constants is not None and constants.origin.startswith(("given", "preset"))
+    if pixels.dtype.kind == "f" and transform.max_value is None and constants is not None and of_unit_range:
+        # constants of 0-1, or within some spreads of it; pixels of 0-255 end hundreds of spreads away
+        within = max(abs(m) + 20 * s for m, s in zip(constants.mean, constants.std, strict=True))
+        if float(np.nanmax(pixels)) > max(within, 2.0):
+            remarks.append("above-range")
+    return remarks
 
 
 def _class(job: MapJob, label: str | None) -> str | None:

@@ -10,8 +10,10 @@ import numpy as np
 from normcli import images, storage
 from normcli.errors import InputError, UsageError
 from normcli.images import Decoded
+from normcli.images.orientation import as_stored, upright
 from normcli.options.images import DecodeOptions
 
+_LOSSY = ("JPEG", "WEBP", "AVIF")
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 _READING = DecodeOptions(color="native")
 
@@ -60,10 +62,9 @@ class PixelMask:
         Raises:
             InputError: no mask, of another size, or nothing is left.
         """
-        height, width = image.pixels.shape[:2]
-        valid: np.ndarray[Any, Any] = np.ones((height, width), bool)
+        valid: np.ndarray[Any, Any] = np.ones(image.pixels.shape[:2], bool)
         if self.folder is not None:
-            valid = valid & self._mask(key, height, width)
+            valid = valid & self._mask(key, image)
         if self.value is not None:
             valid = valid & (image.pixels != self.value).any(axis=2)
         left_out = int(valid.size - np.count_nonzero(valid))
@@ -88,15 +89,23 @@ class PixelMask:
         version = storage.version(path)
         return f"{path}:{version}" if version else ""
 
-    def _mask(self, key: str, height: int, width: int) -> np.ndarray[Any, Any]:
+    def _mask(self, key: str, image: Decoded) -> np.ndarray[Any, Any]:
+        """Return the pixels (H,W) of an image that its mask keeps; notes what was assumed of the mask."""
         path = self._path(key)
         try:
-            mask = images.decode(storage.read(path), _READING).pixels
+            mask = images.decode(storage.read(path), _READING)
         except InputError as error:
             raise InputError("mask", f"its mask {path}: {error}") from None
-        if mask.shape[:2] != (height, width):
-            raise InputError("mask", f"its mask {path} is {mask.shape[1]} x {mask.shape[0]}, not {width} x {height}")
-        return np.asarray(mask.any(axis=2))
+        plane = _valid(mask, path, image.notes)[:, :, None]
+        height, width = image.pixels.shape[:2]
+        if image.orientation != mask.orientation:  # drawn on the picture as it is seen, as far as the sizes allow
+            turned = as_stored(upright(plane, mask.orientation), image.orientation)
+            if turned.shape[:2] == (height, width):
+                image.notes.append("turned-mask")
+                plane = turned
+        if plane.shape[:2] != (height, width):
+            raise InputError("mask", f"its mask {path} is {plane.shape[1]} x {plane.shape[0]}, not {width} x {height}")
+        return np.asarray(plane[:, :, 0])
 
     def _path(self, key: str) -> str:
         """The mask of an image: the same path in the mask folder, with any usual suffix.
@@ -114,3 +123,21 @@ class PixelMask:
             if os.path.isfile(stem + suffix):  # noqa: PTH113
                 return stem + suffix
         raise InputError("mask", f"no mask {stem}.png")
+
+
+def _valid(mask: Decoded, path: str, notes: list[str]) -> np.ndarray[Any, Any]:
+    """Return where a mask (H,W) is not zero; in a format whose compression changes values, where it is half white.
+
+    Raises:
+        InputError: a lossy mask without a bright pixel.
+    """
+    pixels = mask.pixels
+    if mask.format not in _LOSSY or not ((pixels > 0) & (pixels < 255)).any():
+        return np.asarray(pixels.any(axis=2))
+    notes.append("lossy-mask")
+    bright = np.asarray((pixels >= 128).any(axis=2))
+    if not bright.any():
+        raise InputError(
+            "mask", f"its mask {path} is a {mask.format} of values up to {int(pixels.max())}: save masks as PNG"
+        )
+    return bright

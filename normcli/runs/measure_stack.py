@@ -33,6 +33,7 @@ def _first_image(work: MapJob, listed: InputLister) -> MappedImage:
             continue
         try:
             image = images.decode(named_item.item.load(), work.reading)
+            images.check_full_scale(image, work.transform.max_value)
             pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
             return work.transform.map(pixels)
         except InputError as error:

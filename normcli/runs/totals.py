@@ -4,7 +4,7 @@ from collections import Counter
 
 from normcli.errors import NoInputError, RemoteError
 from normcli.runs.loop import FailurePolicy
-from normcli.runs.map_batch import BatchResult
+from normcli.runs.map_batch import REMARKS, BatchResult
 from normcli.runs.stats import provenance
 from normcli.sinks.sink import Record
 from normcli.tally import DIGEST_MODULUS
@@ -25,6 +25,7 @@ class Totals:
         self.skipped: Counter[str] = Counter()
         self.kinds: Counter[str] = Counter()
         self.looks_normalized = 0
+        self.remarks: Counter[str] = Counter()
 
     def add(self, result: BatchResult) -> None:
         """Add the result of a batch."""
@@ -49,6 +50,8 @@ class Totals:
         self.digest = (self.digest + int(record["digest"], 16)) % DIGEST_MODULUS
         self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
         self.looks_normalized += bool(record.get("looks_normalized"))
+        remarks = record.get("remarks", [])
+        self.remarks.update(name for name in REMARKS if isinstance(remarks, list) and name in remarks)
 
     def require_servers(self) -> None:
         """End a run in which every image's place depends on the others, when a server does not answer.
@@ -95,6 +98,7 @@ class Totals:
             "exact": self.exact,
             "found": self.found,
             "looks_normalized": self.looks_normalized,
+            **({"remarks": dict(sorted(self.remarks.items()))} if self.remarks else {}),
             "kinds": dict(sorted(self.kinds.items())),
             "digest": f"{self.digest:032x}",
             "provenance": provenance(),

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 _ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
+_SOMETIMES = ("ignored-pixels", "lossy-mask", "turned-mask", "bands")
 
 
 def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
@@ -23,7 +24,8 @@ def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str
     buckets = list(buckets)
     nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
     nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
-    if notes.get("ignored-pixels"):
-        nested["ignored_pixels"] = notes["ignored-pixels"]
+    for note in _SOMETIMES:
+        if notes.get(note):
+            nested[note.replace("-", "_")] = notes[note]
     nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
     return nested

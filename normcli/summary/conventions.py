@@ -42,11 +42,12 @@ def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
     """
     counts = sorted({bucket.channels for bucket in tally.buckets.values()})
     bands = tally.composition["bands"] > 0
+    mixed = 0 < tally.composition["bands"] < tally.images  # some images say that they are RGB
     if len(counts) == 1:
         count = counts[0]
         if settings["color"] == "rgb":
             count = {1: 3, 2: 4}.get(count, count)
-        named = (count in (1, 3) or settings["alpha"] == "keep") and not bands
+        named = (count in (1, 3) or settings["alpha"] == "keep") and (not bands or (mixed and count == 3))
         return list(channel_names(count) if named else band_names(count))
     if not _are_compatible(counts, settings, bands):
         raise UsageError(f"images of {' and '.join(map(str, counts))} channels {_advice(counts)}")
@@ -96,12 +97,12 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Num
     count = range(len(names))
     number = sum((part.pixels for part in parts), Fraction(0))
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in count]
-    floats = any(isinstance(part.bucket, Floats) for part in parts)
+    levels = [part.white_level for part in parts]
     ranges = [_range(parts, c) for c in count]
     mean, std = [m for m, _, _ in pooled], [s for _, s, _ in pooled]
     return Numbers(
         pixels=_integer_if_possible(number),
-        max_value=None if floats else max(part.white_level or 0 for part in parts),
+        max_value=None if None in levels else max(level or 0 for level in levels),
         mean=mean,
         std=std,
         min=[None if r is None else r[0] for r in ranges],

@@ -63,7 +63,8 @@ def bin_levels(levels: Iterable[Level], count: int, low: float, high: float) -> 
 
 def value_range(summary: "Summary") -> tuple[float, float]:
     """Return both ends of an axis for `columns`: 0 and just above 1, or the extremes of raw values."""
-    if summary.max_value is not None:
+    lowest = min((v for v in summary.min if v is not None), default=0.0)
+    if summary.max_value is not None and lowest >= 0:
         return 0.0, _UNIT_END
     known = [v for v in (*summary.min, *summary.max) if v is not None]
     if not known:

@@ -53,6 +53,24 @@ def _warnings(summary: Summary) -> list[str]:
         out.append(f"float images up to {largest:.4g} among integer images scaled to 0-1 (--max-value scales them too)")
     if summary.max_value is not None and largest > 1:
         out.append(f"values above the range of {summary.settings.get('max_value')}: the largest is {largest:.4g}")
+    if no_data := composition.get("nodata"):
+        values = " and ".join(no_data)
+        out.append(
+            f"{_images(sum(no_data.values()))} with pixels of the GDAL nodata value, {values}, which count "
+            "(--ignore-value V ignores pixels whose channels are all V)"
+        )
+    if composition.get("lossy_mask"):
+        out.append(
+            f"{_images(composition['lossy_mask'])} with a mask in a lossy format such as JPEG, whose values of 128 and "
+            "more keep a pixel (PNG keeps masks exact)"
+        )
+    if composition.get("turned_mask"):
+        out.append(
+            f"{_images(composition['turned_mask'])} turned by EXIF orientation, with a mask taken as drawn on the "
+            "upright picture"
+        )
+    if composition.get("bands") and summary.channels == ["R", "G", "B"]:
+        out.append(f"{_images(composition['bands'])} of three bands that are not marked as RGB, counted as R, G, B")
     constant = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
     if constant:
         out.append(f"constant channel, std 0: {', '.join(constant)}")

@@ -262,7 +262,7 @@ def _jpeg(data: bytes, path: Path) -> None:
 
     found = jpeg.header(data)
     turned = found.orientation if found is not None else 1
-    for orientation in (turned, jpeg._orientation(data)):
+    for orientation in (turned, jpeg.parse_orientation(data)):
         upright(np.zeros((2, 3, 1), np.uint8), orientation)
 
 

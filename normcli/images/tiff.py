@@ -1,0 +1,316 @@
+"""TIFF: which files Pillow reads exactly, and tifffile (the `[tiff]` extra) for all others.
+
+Pillow swaps the bytes of compressed big-endian signed and float samples twice, cuts 16-bit color to 8 bits, and drops
+bands; such files go to tifffile, or fail where it is not installed, and are never read wrongly.
+"""
+
+import io
+import json
+import logging
+import re
+import struct
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.images.convert import Decoded, check_size, from_levels, to_supported_dtype
+from normcli.options.images import DecodeOptions
+
+_CLASSIC = (b"II*\0", b"MM\0*")
+_BIG = (b"II+\0", b"MM\0+")
+_NUMBERS = {
+    258: "bits",
+    259: "compression",
+    262: "photometric",
+    266: "fill_order",
+    277: "samples",
+    284: "planar",
+    317: "predictor",
+    338: "extra",
+    339: "format",
+    32997: "slices",
+}
+_DESCRIPTION, _NO_DATA = 270, 42113
+_ORIENTATION = 274
+# of which libtiff and tifffile undo a predictor
+_WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
+_LONGEST_TEXT = 1 << 16
+_MOST_BANDS_AS_PAGES = 16
+_PHOTOMETRIC = {
+    3: "a palette",
+    4: "a transparency mask",
+    5: "CMYK",
+    6: "YCbCr",
+    8: "CIELAB",
+    9: "ICCLAB",
+    10: "ITULAB",
+    32803: "a color filter array",
+    32844: "LogL",
+    32845: "LogLuv",
+    34892: "linear raw",
+}
+
+
+class _Directory(NamedTuple):
+    """The first directory of a classic TIFF: numbers by name, its description, and whether more pages follow."""
+
+    numbers: dict[str, tuple[int, ...]]
+    description: bytes
+    more: bool
+
+    def get(self, name: str, default: int = 1) -> int:
+        return self.numbers.get(name, (default,))[0]
+
+
+def is_tiff(data: bytes) -> bool:
+    """Return whether a file opens as a TIFF or BigTIFF."""
+    return data[:4] in _CLASSIC or data[:4] in _BIG
+
+
+def needs_tifffile(data: bytes) -> bool:
+    """Return whether Pillow would not read a TIFF as it is stored."""
+    if data[:4] in _BIG:  # which Pillow reads only in part
+        return True
+    directory = first_directory(data)
+    if directory is None:
+        return False
+    bits = directory.numbers.get("bits", (1,))
+    samples, kind, photometric = directory.get("samples"), directory.get("format"), directory.get("photometric")
+    compression = directory.get("compression")
+    if directory.get("slices") > 1:
+        return True
+    if directory.more and bands_as_pages(directory.description) is not None:
+        return True
+    if directory.get("predictor") != 1 and compression not in _WITH_PREDICTOR:
+        return True
+    if max(bits) > 8 and directory.get("fill_order") == 2:
+        return True
+    if samples == 1:
+        return _gray_needs_tifffile(bits[0], kind, photometric, compression, data[:2] == b"MM")
+    if max(bits) > 8 or min(bits) < 8 or kind != 1:
+        return True
+    usual = {2: (3, 4), 5: (4,), 6: (3,), 8: (3,)}
+    gray_alpha = samples == 2 and photometric in (0, 1) and directory.get("extra", 0) == 2
+    no_alpha = photometric == 2 and samples == 4 and directory.get("extra", 0) not in (1, 2)
+    return no_alpha or not (gray_alpha or samples in usual.get(photometric, ()))
+
+
+def _gray_needs_tifffile(bits: int, kind: int, photometric: int, compression: int, big_endian: bool) -> bool:
+    if photometric == 3:
+        return bits not in (1, 2, 4, 8) or kind != 1
+    if kind == 1 and bits in (1, 2, 4, 8):
+        return False
+    if photometric == 0 and (kind != 1 or big_endian):
+        return True
+    if kind == 1 and bits == 16:
+        return False
+    # libtiff has turned the bytes already; Pillow's raw mode turns them again
+    swapped = big_endian and compression != 1
+    return swapped or not ((kind == 2 and bits in (16, 32)) or (kind == 3 and bits == 32))
+
+
+def first_directory(data: bytes) -> _Directory | None:
+    """Return the tags of a classic TIFF's first directory that decide how it is read; None where it is damaged."""
+    order = "<" if data[:2] == b"II" else ">"
+    try:
+        (start,) = struct.unpack_from(order + "I", data, 4)
+        (count,) = struct.unpack_from(order + "H", data, start)
+        numbers: dict[str, tuple[int, ...]] = {}
+        description = b""
+        for entry in range(start + 2, start + 2 + 12 * count, 12):
+            tag, kind, number = struct.unpack_from(order + "HHI", data, entry)
+            if tag == _DESCRIPTION and kind == 2:
+                at = entry + 8 if number <= 4 else struct.unpack_from(order + "I", data, entry + 8)[0]
+                description = data[at : at + min(number, _LONGEST_TEXT)]
+            if tag not in _NUMBERS or kind not in (3, 4) or not 1 <= number <= 4096:
+                continue
+            letter, size = ("H", 2) if kind == 3 else ("I", 4)
+            at = entry + 8
+            if number * size > 4:
+                (at,) = struct.unpack_from(order + "I", data, at)
+            numbers[_NUMBERS[tag]] = struct.unpack_from(f"{order}{number}{letter}", data, at)
+        after = data[start + 2 + 12 * count : start + 6 + 12 * count]
+    except struct.error:
+        return None
+    return _Directory(numbers, description, any(after))
+
+
+def bands_as_pages(description: bytes) -> str | None:
+    r"""Return how the pages of a file are one image, by the description that its writer left; None where they are not.
+
+    >>> bands_as_pages(b'{"shape": [20, 24, 5]}'), bands_as_pages(b'{"shape": [5, 20, 24]}')
+    ('an array of shape (20, 24, 5)', None)
+    >>> bands_as_pages(b"ImageJ=1.54\nimages=4\nchannels=4\n")
+    '4 channels'
+    """
+    if description.startswith(b'{"shape"'):
+        try:
+            shape = json.loads(description.rstrip(b"\0").decode("latin-1"))["shape"]
+            last = shape[-1] if len(shape) == 3 else 0
+            return f"an array of shape {tuple(shape)}" if 0 < last <= _MOST_BANDS_AS_PAGES else None
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return None
+    if description.startswith(b"ImageJ="):
+        channels = re.search(rb"\nchannels=(\d+)", description)
+        return f"{int(channels[1])} channels" if channels and len(channels[1]) < 6 and int(channels[1]) > 1 else None
+    if b"<OME" in description[:2048]:
+        sizes = re.search(rb'SizeC="(\d{1,5})"', description)
+        return f"{int(sizes[1])} channels" if sizes and int(sizes[1]) > 1 else None
+    return None
+
+
+def libraries() -> tuple[Any, Any]:
+    """Import tifffile and imagecodecs.
+
+    Raises:
+        ImportError: they are not installed.
+    """
+    import imagecodecs
+    import tifffile
+
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are reported by this module
+    return tifffile, imagecodecs
+
+
+def decode(data: bytes, reading: DecodeOptions) -> Decoded:
+    """Decode the first image of a TIFF with tifffile.
+
+    Raises:
+        ImportError: the extra is not installed.
+        InputError: too large, or of a kind that is not read.
+        Exception: whatever tifffile raises on damaged files.
+    """
+    tifffile, _ = libraries()
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        page: Any = tiff.pages[0]
+        _check_page(page, len(data), reading)
+        pages = len(tiff.pages)
+        array, bands = (None, 0) if pages == 1 else _channels_of_pages(tiff, page, pages, reading)
+        if array is None:
+            array = page.asarray()
+            if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
+                array = np.moveaxis(array, 0, -1)
+        decoded = _from_page(array, page, ["multi-frame"] if pages > max(bands, 1) else [])
+    decoded.orientation = _orientation(page)
+    decoded.no_data = parse_no_data(getattr(page.tags.get(_NO_DATA), "value", None))
+    if decoded.orientation != 1:
+        decoded.notes.append("rotated")
+    return decoded
+
+
+def _check_page(page: Any, size: int, reading: DecodeOptions) -> None:
+    for name in ("imagewidth", "imagelength", "imagedepth", "samplesperpixel"):
+        value = getattr(page, name)
+        if not isinstance(value, int):  # several values: a tuple times a million would fill the memory
+            raise InputError("unsupported", f"a TIFF whose {name} is {str(value)[:40]}")
+    check_size(page.imagewidth, page.imagelength, reading)
+    if page.imagedepth > 1:
+        raise InputError("unsupported", "a volume, not an image")
+    bits = page.bitspersample
+    if isinstance(bits, tuple) and (page.samplesperpixel != 3 or bits != (5, 6, 5) or page.photometric != 2):
+        raise InputError("unsupported", f"a TIFF whose bitspersample is {str(bits)[:40]}")
+    if page.dtype is None:
+        kind = "complex integers" if page.sampleformat == 5 else f"{bits}-bit samples of format {page.sampleformat}"
+        raise InputError("unsupported", f"a TIFF of {kind}")
+    # 210 bytes can claim 17 GB of bands
+    values = page.imagewidth * page.imagelength * page.samplesperpixel
+    width = sum(bits) / 3 if isinstance(bits, tuple) else bits
+    if page.compression == 1 and values * width > 8 * size:
+        raise InputError("truncated", f"truncated: {size} bytes for {values} values of {bits} bits")
+    if values > 4 * reading.max_pixels:  # as many as RGBA of the largest image
+        raise InputError("bomb", f"{values} values in {page.samplesperpixel} bands, over four times --max-pixels")
+
+
+def _channels_of_pages(tiff: Any, page: Any, pages: int, reading: DecodeOptions) -> tuple[Any, int]:
+    """Return the channels that a writer put into pages as bands (H,W,C), and their number; None for other pages.
+
+    Raises:
+        InputError: pages that are rows of an image with bands.
+    """
+    what = bands_as_pages((page.description or "").encode("latin-1", "replace"))
+    if what is None:
+        return None, 0
+    series = tiff.series[0]
+    axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1)
+    shape = [size for size in series.shape if size > 1]
+    if axes != "CYX" or shape[1:] != [page.imagelength, page.imagewidth] or shape[0] > pages:
+        raise InputError(
+            "unsupported",
+            f"{pages} pages that are parts of {what}: save it with its bands in one page "
+            '(tifffile: photometric="minisblack", planarconfig="contig")',
+        )
+    if shape[0] * page.imagewidth * page.imagelength > 4 * reading.max_pixels:
+        raise InputError("bomb", f"{shape[0]} channels, over four times --max-pixels")
+    array = series.asarray().reshape(shape)
+    return np.moveaxis(array, 0, -1), shape[0]
+
+
+def _orientation(page: Any) -> int:
+    value = getattr(page.tags.get(_ORIENTATION), "value", 1)
+    return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def parse_no_data(text: Any) -> float | None:
+    """Return the value of the tag GDAL_NODATA; None where there is none.
+
+    >>> parse_no_data("-9999"), parse_no_data("nan "), parse_no_data("none")
+    (-9999.0, nan, None)
+    """
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    try:
+        return float(str(text).strip("\0 \r\n")) if text is not None else None
+    except ValueError:
+        return None
+
+
+def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decoded:
+    if array.ndim == 2:
+        array = array[:, :, None]
+    photometric = int(page.photometric)
+    if photometric not in (0, 1, 2):
+        what = _PHOTOMETRIC.get(photometric, f"photometric interpretation {photometric}")
+        raise InputError("unsupported", f"a TIFF of {what} in {array.dtype} samples: save it as gray or RGB")
+    samples = array.shape[2]
+    bits = page.bitspersample if isinstance(page.bitspersample, int) else 8  # 5, 6 and 5 bits expand to 8
+    white = (1 << bits) - 1
+    if photometric == 0:  # white is zero
+        if array.dtype.kind != "u":
+            raise InputError("unsupported", f"white-is-zero with samples of {array.dtype}")
+        array = array.dtype.type(white) - array
+    alpha = bool(page.extrasamples) and page.extrasamples[-1] in (1, 2) and samples in (2, 4)
+    colors = samples - alpha
+    mode = {1: "L", 3: "RGB"}.get(colors, f"bands{colors}") + ("A" if alpha else "")
+    if alpha and page.extrasamples[-1] == 1:
+        if array.dtype != np.uint8 or bits != 8:
+            raise InputError("unsupported", "premultiplied alpha at this depth")
+        array = _unpremultiplied(array)
+    if colors == 3 and photometric != 2:
+        mode = "bands3"
+    full_scale = None
+    if array.dtype.kind == "u" and bits <= 16:
+        array, full_scale = from_levels(array, white)
+    decoded = split_alpha(array, f"{mode};{array.dtype}", "TIFF", alpha, notes)
+    decoded.full_scale = full_scale
+    if full_scale is not None or bits < 8:
+        decoded.depth = bits
+    return decoded
+
+
+def _unpremultiplied(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Divide 8-bit colors by their alpha, with Pillow's rounding; nothing divides where alpha is 0."""
+    alpha = array[:, :, -1:].astype(np.int32)
+    divided = np.minimum(array[:, :, :-1].astype(np.int32) * 255 // np.maximum(alpha, 1), 255)
+    colors = np.where(alpha == 0, array[:, :, :-1], divided).astype(np.uint8)
+    return np.concatenate([colors, array[:, :, -1:]], axis=2)
+
+
+def split_alpha(array: np.ndarray[Any, Any], mode: str, name: str, alpha: bool, notes: list[str]) -> Decoded:
+    """Return an array (H,W,C) of one of the dtypes that are counted, its last channel as alpha or not."""
+    depth = array.dtype.itemsize * 8
+    array = to_supported_dtype(array)
+    if not alpha:
+        return Decoded(array, name, mode, depth, notes=notes)
+    pixels, last = np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])
+    return Decoded(pixels, name, mode, depth, alpha=last, notes=notes)

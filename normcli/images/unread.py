@@ -1,0 +1,175 @@
+"""What a file is that no decoder here opens: formats by their signatures, text, pointers; damage last."""
+
+from normcli.errors import InputError
+
+# signature at an offset -> name; what libraries at hand read and normcli does not
+_SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\xff\x0a", "JPEG XL"),
+    (0, b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (0, b"II\xbc", "JPEG XR"),
+    (0, b"Lerc2 ", "LERC"),
+    (0, b"CntZImage ", "LERC"),
+    (0, b"\xff\x10\xff\x50", "JPEG XS"),
+    (0, b"\x0aBRU\xce\xb2\xce", "Brunsli JPEG"),
+    (0, b"\x0a\x04B\xd2\xd5N", "Brunsli JPEG"),
+    (0, b"qoif", "QOI"),
+    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
+    (0, b"#?RADIANCE", "Radiance HDR"),
+    (0, b"#?RGBE", "Radiance HDR"),
+    (0, b"8BPS", "Photoshop"),
+    (0, b"8BPB", "Photoshop"),
+    (0, b"DDS ", "DirectDraw Surface"),
+    (0, b"\0\0\1\0", "icon"),
+    (0, b"\0\0\2\0", "cursor"),
+    (0, b"icns", "Apple icon"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),
+    (0, b"%PDF", "PDF"),
+    (0, b"SIMPLE  =", "FITS"),
+    (0, b"\x59\xa6\x6a\x95", "Sun raster"),
+    (0, b"\x01\xda", "SGI"),
+    (0, b"\x0a\x05\x01", "PCX"),
+    (0, b"\x0a\x03\x01", "PCX"),
+    (0, b"\x0a\x02\x01", "PCX"),
+    (0, b"\x0a\x00\x01", "PCX"),
+    (0, b"\xb1\x68\xde\x3a", "DCX"),
+    (0, b"Image type:", "IFUNC Image Memory"),
+    (0, b"DanM", "Windows Paint"),
+    (0, b"LinS", "Windows Paint"),
+    (0, b"FTC\0", "FTEX texture"),
+    (0, b"FTU\0", "FTEX texture"),
+    (0, b"BLP1", "Blizzard texture"),
+    (0, b"BLP2", "Blizzard texture"),
+    (0, b"GRIB", "GRIB"),
+    (0, b"BUFR", "BUFR"),
+    (0, b"\x89HDF\r\n\x1a\n", "HDF5"),
+    (0, b"CDF\1", "NetCDF"),
+    (0, b"CDF\2", "NetCDF"),
+    (0, b"\xd7\xcd\xc6\x9a", "Windows Metafile"),
+    (0, b"gimp xcf", "GIMP"),
+    (0, b"AT&TFORM", "DjVu"),
+    (0, b"FLIF", "FLIF"),
+    (0, b"BPG\xfb", "BPG"),
+    (0, b"farbfeld", "farbfeld"),
+    (0, b"\xabKTX ", "KTX texture"),
+    (0, b"DICM", "DICOM"),
+    (0, b"\x93NUMPY", "NumPy array"),
+    (0, b"\x1f\x8b", "gzip-compressed"),
+    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed"),
+    (0, b"BZh", "bzip2-compressed"),
+    (0, b"\xfd7zXZ\0", "xz-compressed"),
+    (0, b"PK\3\4", "zip"),
+    (0, b"PAR1", "Parquet"),
+    (0, b"ARROW1", "Arrow"),
+    (0, b"Rar!", "RAR"),
+    (0, b"7z\xbc\xaf", "7-Zip"),
+    (0, b"\x1aE\xdf\xa3", "Matroska video"),
+    (4, b"ftypavis", "AVIF sequence"),
+    (4, b"ftypqt", "QuickTime video"),
+    (4, b"ftypisom", "MP4 video"),
+    (4, b"ftypmp4", "MP4 video"),
+    (4, b"ftypcrx", "Canon raw"),
+    (4, b"\x11\xaf", "FLI animation"),
+    (4, b"\x12\xaf", "FLC animation"),
+    (8, b"AVI ", "AVI video"),
+    (20, b"\0\0\0\1GIMP", "GIMP brush"),
+    (20, b"\0\0\0\2GIMP", "GIMP brush"),
+    (128, b"DICM", "DICOM"),
+    (257, b"ustar", "tar"),
+    (344, b"n+1\0", "NIfTI"),
+    (2048, b"PCD_", "Photo CD"),
+)
+_HEIC = (b"heic", b"heix", b"mif1", b"hevc", b"heim", b"heis", b"msf1")
+_CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array"}
+_DOCUMENTS = {"PostScript", "PDF", "DjVu"}
+_PEEK = 1024
+
+
+def explain(data: bytes) -> InputError:
+    r"""Return the error for bytes that no decoder here opens.
+
+    >>> str(explain(b"qoif" + bytes(20)))
+    'in the format QOI, which is not read: convert it to PNG or TIFF'
+    >>> str(explain(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"))
+    'a Git LFS pointer, not the image itself (git lfs pull)'
+    """
+    head = data[:16]
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
+        return InputError("unsupported", 'HEIC needs pillow-heif: pip install "normcli[heif]"')
+    if data.startswith(b"version https://git-lfs.github.com/"):
+        return InputError("git-lfs", "a Git LFS pointer, not the image itself (git lfs pull)")
+    name = next((name for at, signature, name in _SIGNATURES if data.startswith(signature, at)), None)
+    if name is None and data[:3] == b"\xff\xd8\xff":
+        name = _kind_of_jpeg(data)
+    if name in _CONTAINERS:
+        return InputError("not-an-image", f"in the format {name} under the name of an image: rename it to use it")
+    if name is not None and name.endswith("-compressed"):
+        return InputError("unsupported", f"{name} data, not an image: decompress it first")
+    if name is not None:
+        reason = "not-an-image" if name in _DOCUMENTS else "unsupported"
+        return InputError(reason, f"in the format {name}, which is not read: convert it to PNG or TIFF")
+    if (text := _text(data)) is not None:
+        return InputError("not-an-image", text)
+    if (other := _other_format(data)) is not None:
+        return InputError("unsupported", f"in the format {other}, which is not read: convert it to PNG or TIFF")
+    return InputError("not-an-image", "not an image that normcli reads, or its header is damaged")
+
+
+def _kind_of_jpeg(data: bytes) -> str | None:
+    """Return the name of a JPEG whose coding no decoder here knows, by the marker of its frame."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xF7:
+            return "JPEG-LS"
+        if marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
+            return "hierarchical JPEG"
+        if marker == 0xDA or (0xC0 <= marker <= 0xCB and marker not in (0xC4, 0xC8)):
+            return None
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
+    return None
+
+
+def _text(data: bytes) -> str | None:
+    """Return what a text file is; None for other bytes."""
+    head = data[:_PEEK]
+    if not head.strip() or b"\0" in head:
+        return None
+    try:
+        text = head.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return None
+        text = head[: error.start].decode("utf-8-sig")
+    if any(ord(c) < 32 and c not in "\t\n\r\f\v\x1b" for c in text):
+        return None
+    start = text.lstrip()[:200].lower()
+    if "<svg" in text.lower():
+        return "an SVG drawing, which is not read: convert it to PNG"
+    if start.startswith(("<!doctype html", "<html", "<head", "<body")):
+        return "an HTML page, not an image: its download failed?"
+    if start.startswith("<"):
+        return "XML text, not an image"
+    if start.startswith(("#define", "/* xpm */")) or "static char" in start or "static unsigned char" in text:
+        return "an X bitmap or pixmap, which is not read: convert it to PNG"
+    return "text, not an image (a list of paths is read by --files-from)"
+
+
+def _other_format(data: bytes) -> str | None:
+    """Return the name of the format by which Pillow knows an image that normcli does not read."""
+    import io
+
+    from PIL import Image
+
+    Image.init()
+    # by their signatures alone: none of these decodes, starts another program or follows a path while it opens
+    for name in ("MSP", "SPIDER", "XVTHUMB", "MCIDAS", "IPTC", "IMT", "PIXAR", "ICO", "CUR", "GBR", "FLI", "PSD"):
+        factory, accept = Image.OPEN.get(name, (None, None))
+        if factory is None or (accept is not None and accept(data[:16]) in (False, None)):
+            continue
+        try:
+            with factory(io.BytesIO(data), "") as image:
+                return str(image.format)
+        except Exception:
+            continue
+    return None

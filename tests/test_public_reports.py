@@ -1,0 +1,665 @@
+"""Public bug reports made small, and siblings of each kind: a right number, or words that fit; never silence.
+
+The right values come from NumPy.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import normcli
+from tests.support import needs
+from tests.support.command import Outcome, run_here
+from tests.support.images import encoded
+from tests.support.sweeps import png, png_chunk, pnm
+
+imagecodecs = needs.module("imagecodecs")
+tifffile = needs.module("tifffile")
+
+Array = np.ndarray[Any, Any]
+UNFIT = r"header is damaged|not-an-image\b|unknown raw mode|decoder error|\d+ damaged\b|internal error"
+
+
+def stats(*arguments: Any) -> Outcome:
+    return run_here("stats", *arguments, "--json", "--progress", "never", "-j", 1)
+
+
+def mean_of(done: Outcome) -> Array:
+    assert done.statistics is not None, str(done)
+    return np.array(done.statistics["mean"])
+
+
+def right(done: Outcome, mean: Any, rel: float = 1e-9) -> None:
+    wanted = np.atleast_1d(np.asarray(mean, float))
+    found = mean_of(done)
+    assert found.shape == wanted.shape and np.allclose(found, wanted, rtol=rel, atol=1e-12), f"{found} {wanted} {done}"
+
+
+def right_or_rejected(done: Outcome, mean: Any, words: str = "", rel: float = 1e-9) -> None:
+    if done.statistics is not None:
+        right(done, mean, rel)
+        return
+    assert done.code in (2, 4) and not re.search(UNFIT, done.err) and re.search(words, done.err), str(done)
+
+
+def right_or_said(done: Outcome, mean: Any, words: str, rel: float = 1e-9) -> None:
+    if done.statistics is not None:
+        found, wanted = mean_of(done), np.atleast_1d(np.asarray(mean, float))
+        if found.shape == wanted.shape and np.allclose(found, wanted, rtol=rel):
+            return
+    assert re.search(words, done.err, re.IGNORECASE), str(done)
+
+
+def rng(seed: int = 20261125) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def tiff(path: Path, array: Array, **how: Any) -> Path:
+    tifffile.imwrite(path, array, **how)
+    return path
+
+
+def file(path: Path, data: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def flat(value: int, shape: tuple[int, ...] = (8, 10, 3)) -> Array:
+    return np.full(shape, value, np.uint8)
+
+
+def exif(orientation: int) -> Image.Exif:
+    block = Image.Exif()
+    block[274] = orientation
+    return block
+
+
+class TestBigEndianTiff:
+    """Its libtiff turns the bytes, Pillow's raw mode turned them again."""
+
+    @pytest.mark.parametrize(
+        ("dtype", "how"),
+        [
+            ("i2", {"compression": "lzw"}),
+            ("f4", {"compression": "deflate", "tile": (16, 16)}),
+            ("i4", {"compression": "zstd"}),
+            ("f4", {"compression": "deflate", "predictor": True}),
+            ("u2", {"compression": "packbits", "predictor": True}),
+            ("i2", {"compression": "packbits", "bigtiff": True}),
+        ],
+    )
+    def test_one_band(self, dtype: str, how: dict[str, Any], tmp_path: Path) -> None:
+        array = (np.arange(40 * 48).reshape(40, 48) % 1999 - 300 * (dtype != "u2")).astype(dtype)
+        path = tiff(tmp_path / "a.tif", array, byteorder=">", photometric="minisblack", **how)
+        right(stats(path), array.astype("f8").mean() / (65535 if dtype == "u2" else 1), 1e-6)
+
+
+class TestOtherDepths:
+    """Neither 8 nor 16 bits: as stored, and --max-value says what is white."""
+
+    @pytest.mark.parametrize(
+        ("bits", "white", "container"), [(15, 10000, "jp2"), (12, 4095, "jp2"), (9, 511, "jp2"), (10, 1023, "j2k")]
+    )
+    def test_jpeg_2000(self, bits: int, white: int, container: str, tmp_path: Path) -> None:
+        array = rng().integers(0, min(1 << bits, 3000), (40, 60)).astype("u2")
+        data = imagecodecs.jpeg2k_encode(array, level=0, reversible=True, bitspersample=bits, codecformat=container)
+        path = file(tmp_path / "a.jp2", data)
+        right(stats(path, "--max-value", white), array.mean() / white)
+        asked = stats(path)
+        assert asked.code == 4 and f"--max-value {(1 << bits) - 1}" in asked.err
+
+    def test_signed_jpeg_2000_is_in_raw_units(self, tmp_path: Path) -> None:
+        array = rng().integers(-300, 200, (40, 60)).astype("i2")
+        path = file(tmp_path / "a.jp2", imagecodecs.jpeg2k_encode(array, level=0, reversible=True))
+        right(stats(path), array.mean())
+
+    def test_color_of_12_bits_and_its_alpha(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 4096, (20, 30, 4)).astype("u2")
+        data = imagecodecs.jpeg2k_encode(array, level=0, reversible=True, bitspersample=12, mct=False)
+        path = file(tmp_path / "a.jp2", data)
+        mean = array.reshape(-1, 4).mean(0) / 4095
+        right(stats(path, "--max-value", 4095), mean[:3])
+        right(stats(path, "--max-value", 4095, "--alpha", "keep"), mean)
+        rejected = stats(path, "--max-value", 4095, "--alpha", "weight")
+        assert rejected.code == 4 and "an alpha channel of 0 to 4095" in rejected.err
+
+    @pytest.mark.parametrize(("magic", "maxval"), [(5, 4095), (6, 1023), (2, 300), (7, 4095)])
+    def test_pnm_of_more_than_8_bits(self, magic: int, maxval: int, tmp_path: Path) -> None:
+        array = rng().integers(0, maxval + 1, (20, 30, 3 if magic in (6, 7) else 1))
+        path = file(tmp_path / "a.pgm", pnm(magic, array, maxval))
+        right(stats(path, "--max-value", maxval), array.reshape(600, -1).mean(0) / maxval)
+        assert f"--max-value {maxval}" in stats(path).err
+
+    @pytest.mark.parametrize(("magic", "maxval"), [(5, 11), (2, 100), (3, 200), (5, 254), (5, 15), (6, 3)])
+    def test_pnm_of_a_small_maxval(self, magic: int, maxval: int, tmp_path: Path) -> None:
+        array = rng().integers(0, maxval + 1, (7, 15, 3 if magic in (3, 6) else 1))
+        path = file(tmp_path / "a.pgm", pnm(magic, array, maxval))
+        mean = array.reshape(105, -1).mean(0) / maxval
+        right(stats(path, "--max-value", maxval), mean)
+        right_or_rejected(stats(path), mean, f"--max-value {maxval}")
+        assert (stats(path).code == 0) == (255 % maxval == 0)
+
+    def test_a_pnm_is_restored_to_its_levels(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 4096, (20, 30, 1))
+        file(tmp_path / "in/a.pgm", pnm(5, array, 4095))
+        normcli.apply(tmp_path / "in", tmp_path / "out", scheme="unit", max_value=4095, dtype="float64")
+        assert np.allclose(np.load(next((tmp_path / "out").rglob("*.npy"))) * 4095, array[None, :, :, 0])
+        normcli.restore(tmp_path / "out", tmp_path / "back")
+        assert np.array_equal(np.asarray(Image.open(next((tmp_path / "back").rglob("a*")))), array[:, :, 0])
+
+    @pytest.mark.parametrize("command", ["apply", "apply to stdout", "apply to a stack"])
+    def test_apply_asks_for_the_white_level_too(self, command: str, tmp_path: Path) -> None:
+        path = file(tmp_path / "a.pgm", pnm(5, np.full((4, 5, 1), 9), 4095))
+        out = "-" if "stdout" in command else tmp_path / "out"
+        to = ["--to", "stack"] if "stack" in command else []
+        done = run_here("apply", path, "-o", out, "--scheme", "unit", *to)
+        assert done.code in (1, 4) and ("--max-value 4095" in done.err or "stack" in command), str(done)
+
+    @pytest.mark.parametrize("bits", [10, 12, 14])
+    def test_tiff(self, bits: int, tmp_path: Path) -> None:
+        array = rng().integers(0, 1 << bits, (20, 30)).astype("u2")
+        path = tiff(tmp_path / "a.tif", array, photometric="minisblack", bitspersample=bits)
+        right(stats(path, "--max-value", (1 << bits) - 1), array.mean() / ((1 << bits) - 1))
+        right_or_rejected(stats(path), array.mean() / ((1 << bits) - 1), "--max-value")
+
+    @pytest.mark.parametrize(("bits", "samples"), [(2, 3), (4, 3), (2, 1), (4, 1)])
+    def test_tiff_of_2_and_4_bits_fills_8(self, bits: int, samples: int, tmp_path: Path) -> None:
+        array = rng().integers(0, 1 << bits, (20, 32, samples)).astype("u1")
+        how = {"photometric": "rgb" if samples == 3 else "minisblack", "bitspersample": bits}
+        path = tiff(tmp_path / "a.tif", array if samples == 3 else array[:, :, 0], **how)
+        right(stats(path), array.reshape(-1, samples).mean(0) / ((1 << bits) - 1))
+
+    @pytest.mark.parametrize(("bits", "lossless"), [(12, False), (12, True), (10, True), (16, True)])
+    def test_jpeg(self, bits: int, lossless: bool, tmp_path: Path) -> None:
+        array = np.kron(rng().integers(0, 1 << bits, (6, 7)), np.ones((8, 8))).astype("u2")
+        data = imagecodecs.jpeg_encode(array, bitspersample=bits, lossless=lossless)
+        path, mean = file(tmp_path / "a.jpg", data), imagecodecs.jpeg_decode(data).mean() / ((1 << bits) - 1)
+        right(stats(path, "--max-value", (1 << bits) - 1), mean)
+        right_or_rejected(stats(path), mean, "--max-value")
+
+
+class TestTransparentLevel:
+    """A gray PNG of 2 or 4 bits: its level counts in stored units."""
+
+    @pytest.mark.parametrize(("depth", "level"), [(4, 3), (2, 1), (1, 0), (8, 77), (16, 300)])
+    def test_weighted(self, depth: int, level: int, tmp_path: Path) -> None:
+        array = rng().integers(0, 1 << depth, (20, 30, 1))
+        array[:10] = level
+        path = file(tmp_path / "a.png", png(array, depth, 0, png_chunk(b"tRNS", struct.pack(">H", level))))
+        right(stats(path, "--alpha", "weight"), (array[array != level] / ((1 << depth) - 1)).mean())
+        found = stats(path).statistics
+        assert found is not None and found["composition"]["transparent"] == 1
+
+    @pytest.mark.parametrize("depth", [8, 16])
+    def test_color(self, depth: int, tmp_path: Path) -> None:
+        array = rng().integers(0, 1 << depth, (20, 30, 3))
+        array[:10] = (1, 2, 3)
+        path = file(tmp_path / "a.png", png(array, depth, 2, png_chunk(b"tRNS", struct.pack(">3H", 1, 2, 3))))
+        right(stats(path, "--alpha", "weight"), array[10:].reshape(-1, 3).mean(0) / ((1 << depth) - 1))
+
+
+class TestOrientation:
+    """Of what tifffile and imagecodecs decode."""
+
+    @staticmethod
+    def upright(path: Path, picture: Array) -> None:
+        out = path.parent / "out"
+        white = 1 if picture.max() > 1 else None
+        normcli.apply(path, out, scheme="unit", output_layout="hwc", dtype="float64", max_value=white)
+        assert np.allclose(np.load(next(out.rglob("*.npy"))), np.rot90(picture, -1))
+
+    @pytest.mark.parametrize("how", [{}, {"bigtiff": True}, {"byteorder": ">", "compression": "lzw"}])
+    @pytest.mark.parametrize("dtype", ["u2", "f4", "u1"])
+    def test_tiff(self, dtype: str, how: dict[str, Any], tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (4, 6, 3)).astype(dtype)
+        path = tiff(tmp_path / "a.tif", array, photometric="rgb", extratags=[(274, 3, 1, 6, True)], **how)
+        self.upright(path, array / {"u1": 255, "u2": 65535}.get(dtype, 1))
+
+    def test_png_of_16_bit_color(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 65536, (4, 6, 3))
+        block = exif(6).tobytes().removeprefix(b"Exif\0\0")
+        self.upright(file(tmp_path / "a.png", png(array, 16, 2, png_chunk(b"eXIf", block))), array / 65535)
+
+    def test_jpeg_of_12_bits(self, tmp_path: Path) -> None:
+        data = imagecodecs.jpeg_encode(
+            np.kron(np.arange(6).reshape(2, 3), np.ones((8, 8))).astype("u2"), bitspersample=12
+        )
+        block = b"Exif\0\0" + exif(6).tobytes().removeprefix(b"Exif\0\0")
+        app1 = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+        path = file(tmp_path / "a.jpg", data[:2] + app1 + data[2:])
+        normcli.apply(path, tmp_path / "out", scheme="unit", output_layout="hwc", max_value=4095)
+        assert np.load(next((tmp_path / "out").rglob("*.npy"))).shape == (24, 16, 1)
+
+
+class TestFloatsWithMaxValue:
+    """Statistics of float or signed images made with --max-value are of 0-1, and are read as such."""
+
+    @staticmethod
+    def saved(folder: Path, array: Array, white: int) -> Path:
+        file(folder / "8/a.png", encoded((array * (255 // white)).astype("u1") if white < 255 else array.astype("u1")))
+        assert run_here("stats", folder / "8", "-o", folder / "8.json", "-q").code == 0
+        return folder / "8.json"
+
+    @pytest.mark.parametrize(("dtype", "white"), [("f4", 255), ("f8", 255), ("i2", 255), ("f4", 1)])
+    def test_the_same_pixels_do_not_differ(self, dtype: str, white: int, tmp_path: Path) -> None:
+        array = (np.arange(192) % 251).reshape(8, 8, 3) if white == 255 else np.arange(192).reshape(8, 8, 3) % 2
+        eight = self.saved(tmp_path, array, white)
+        path = tiff(tmp_path / "a.tif", array.astype(dtype), photometric="rgb")
+        run_here("stats", path, "--max-value", white, "-q", "-o", tmp_path / "a.json")
+        done = run_here("diff", eight, tmp_path / "a.json", "--max-shift", "1e-6")
+        assert done.code == 0, str(done)
+
+    @pytest.mark.parametrize("form", ["opencv", "torchvision", "timm", "albumentations"])
+    def test_exporters_know_the_range(self, form: str, tmp_path: Path) -> None:
+        planes = [np.full((8, 8), v, "f4") for v in (50, 100, 200)]
+        path = tiff(tmp_path / "a.tif", np.stack(planes, 2) + np.eye(8, dtype="f4")[..., None], photometric="rgb")
+        done = run_here("stats", path, "--max-value", 255, "--format", form)
+        assert "raw units" not in done.out and done.code in (0, 2), str(done)
+        assert done.code == 2 or "200.1" in done.out or "0.7848" in done.out.replace("0.78480", "0.7848"), done.out
+
+    def test_check_reads_0_to_255(self, tmp_path: Path) -> None:
+        path = tiff(tmp_path / "a.tif", np.arange(192, dtype="f4").reshape(8, 8, 3), photometric="rgb")
+        run_here("stats", path, "--max-value", 255, "-q", "-o", tmp_path / "a.json")
+        mean, std = np.arange(192.0).reshape(-1, 3).mean(0), np.arange(192.0).reshape(-1, 3).std(0)
+        numbers = [",".join(f"{v:.4f}" for v in row) for row in (mean, std)]
+        done = run_here("check", tmp_path / "a.json", "--mean", numbers[0], "--std", numbers[1])
+        assert done.code == 0 and "0-255" in done.out, str(done) + done.out
+
+
+class TestMasks:
+    """Masks of pictures that EXIF turns, and masks in formats that change values."""
+
+    @staticmethod
+    def folders(folder: Path, orientation: int, shape: tuple[int, int] = (8, 8), kind: str = "JPEG") -> list[Any]:
+        image = np.full((*shape, 3), 50, np.uint8)
+        image[: shape[0] // 2] = 200
+        turned = {6: np.rot90(image, -1), 3: np.rot90(image, 2), 8: np.rot90(image), 1: image}[orientation]
+        block = exif(orientation)
+        file(folder / f"i/a.{kind.lower()}", encoded(image, kind, exif=block))
+        file(folder / "m/a.png", encoded(np.ascontiguousarray((turned[:, :, 0] > 99) * np.uint8(255))))
+        return [folder / "i", "--mask-dir", folder / "m"]
+
+    @pytest.mark.parametrize(("orientation", "shape"), [(6, (8, 8)), (3, (8, 12)), (8, (8, 12)), (1, (8, 12))])
+    def test_drawn_on_the_upright_picture(self, orientation: int, shape: tuple[int, int], tmp_path: Path) -> None:
+        done = stats(*self.folders(tmp_path, orientation, shape, "PNG"))
+        right(done, [200 / 255] * 3)
+        assert ("upright picture" in done.err) == (orientation != 1)
+
+    def test_of_the_stored_size_is_laid_on_the_stored_pixels(self, tmp_path: Path) -> None:
+        arguments = self.folders(tmp_path, 6, (8, 12), "PNG")
+        stored = np.zeros((8, 12), np.uint8)
+        stored[:4] = 255
+        file(tmp_path / "m/a.png", encoded(stored))
+        right(stats(*arguments), [200 / 255] * 3)
+
+    @pytest.mark.parametrize(("suffix", "how"), [("jpg", {"quality": 75}), ("webp", {"quality": 60}), ("jpg", {})])
+    def test_a_lossy_mask_counts_from_half(self, suffix: str, how: dict[str, Any], tmp_path: Path) -> None:
+        y, x = np.mgrid[:64, :64]
+        inside = (y - 31) ** 2 + (x - 33) ** 2 < 400
+        file(tmp_path / "i/0.png", encoded(np.where(inside, 200, 50).astype("u1")))
+        kind = {"jpg": "JPEG", "webp": "WEBP"}[suffix]
+        file(tmp_path / f"m/0.{suffix}", encoded(inside.astype("u1") * np.uint8(255), kind, **how))
+        done = stats(tmp_path / "i", "--mask-dir", tmp_path / "m")
+        right(done, 200 / 255, 0.03)
+        assert "lossy format" in done.err
+
+    def test_a_lossy_mask_of_class_numbers_is_rejected(self, tmp_path: Path) -> None:
+        file(tmp_path / "i/0.png", encoded(flat(9, (16, 16))))
+        file(tmp_path / "m/0.jpg", encoded(np.tile(np.arange(8, dtype="u1"), (16, 2)), "JPEG"))
+        done = stats(tmp_path / "i", "--mask-dir", tmp_path / "m")
+        assert done.code == 4 and "save masks as PNG" in done.err
+
+
+class TestNoData:
+    """The tag GDAL_NODATA is never silent."""
+
+    @pytest.mark.parametrize(
+        ("dtype", "value", "how"),
+        [
+            ("i2", -9999, {}),
+            ("f4", -3.4028234663852886e38, {"compression": "deflate"}),
+            ("u1", 255, {}),
+            ("u2", 0, {"bigtiff": True}),
+        ],
+    )
+    def test_is_said(self, dtype: str, value: float, how: dict[str, Any], tmp_path: Path) -> None:
+        array = np.full((8, 8), 100, dtype)
+        array[:2] = value
+        tag = [(42113, 2, 0, repr(value), True)]
+        path = tiff(tmp_path / "a.tif", array, photometric="minisblack", extratags=tag, **how)
+        assert "GDAL nodata value" in stats(path).err
+        white = {"u1": 255, "u2": 65535}.get(dtype, 1)
+        right(stats(path, "--ignore-value", value), 100 / white)
+        assert "GDAL" not in stats(path, "--ignore-value", value).err
+        scale = [] if dtype.startswith("u") else ["--max-value", 1000]
+        done = run_here("apply", path, "-o", tmp_path / "out", "--scheme", "unit", *scale)
+        assert done.code == 0 and "GDAL nodata value" in done.err
+
+    def test_one_band_alone_is_said_beside_ignore_value(self, tmp_path: Path) -> None:
+        array = np.full((8, 8, 2), 100, "i2")
+        array[:2, :, 0] = -9999
+        tag = [(42113, 2, 0, "-9999", True)]
+        path = tiff(tmp_path / "a.tif", array, photometric="minisblack", planarconfig="contig", extratags=tag)
+        assert "GDAL nodata value, -9999" in stats(path).err
+
+    def test_a_value_that_no_pixel_has_is_not_said(self, tmp_path: Path) -> None:
+        tag = [(42113, 2, 0, "-9999", True)]
+        path = tiff(tmp_path / "a.tif", flat(9, (8, 8)), photometric="minisblack", extratags=tag)
+        assert "GDAL" not in stats(path).err
+
+
+class TestHealthyFiles:
+    """Files that a well-known library opens are read, or what they are is said."""
+
+    @pytest.mark.parametrize("kind", ["Pf", "PF"])
+    @pytest.mark.parametrize("order", "<>")
+    def test_pfm(self, kind: str, order: str, tmp_path: Path) -> None:
+        array = rng().random((5, 7, 3 if kind == "PF" else 1)).astype(order + "f4")
+        scale = "-1.0" if order == "<" else "1.0"
+        path = file(tmp_path / "a.pfm", f"{kind}\n7 5\n{scale}\n".encode() + array[::-1].tobytes())
+        right(stats(path), array.astype("f8").reshape(35, -1).mean(0), 1e-6)
+        done = run_here(
+            "apply", path, "-o", tmp_path / "out", "--scheme", "unit", "--max-value", 1, "--output-layout", "hwc"
+        )
+        assert done.code == 0 and np.array_equal(np.load(next((tmp_path / "out").rglob("*.npy"))), array), str(done)
+
+    def test_color_of_16_bits_in_a_ppm(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 65536, (5, 7, 3))
+        right(stats(file(tmp_path / "a.ppm", pnm(6, array, 65535))), array.reshape(-1, 3).mean(0) / 65535)
+
+    @pytest.mark.parametrize(("samples", "maxval"), [(1, 255), (2, 255), (3, 65535), (4, 65535)])
+    def test_pam(self, samples: int, maxval: int, tmp_path: Path) -> None:
+        array = rng().integers(0, maxval + 1, (5, 7, samples))
+        path = file(tmp_path / "a.pam.pnm", pnm(7, array, maxval))
+        colors = samples - (samples in (2, 4))
+        right(stats(path), array[:, :, :colors].reshape(35, -1).mean(0) / maxval)
+
+    @pytest.mark.parametrize(("order", "compression"), [(">", "lzw"), ("<", "lzw"), (">", None), (">", "deflate")])
+    def test_white_is_zero(self, order: str, compression: str | None, tmp_path: Path) -> None:
+        array = rng().integers(0, 65536, (20, 30)).astype("u2")
+        how: dict[str, Any] = {"compression": compression, "byteorder": order}
+        path = tiff(tmp_path / "a.tif", array, photometric="miniswhite", **how)
+        right(stats(path), (65535 - array.astype("f8")).mean() / 65535)
+
+    def test_white_is_zero_of_floats_is_rejected(self, tmp_path: Path) -> None:
+        path = tiff(tmp_path / "a.tif", np.ones((8, 8), "f4"), photometric="miniswhite")
+        assert "white-is-zero with samples of float32" in stats(path).err
+
+    @pytest.mark.parametrize(("bits", "attribute_bits"), [(15, 0), (16, 1), (16, 0)])
+    def test_tga_of_15_bits(self, bits: int, attribute_bits: int, tmp_path: Path) -> None:
+        levels = rng().integers(0, 32, (6, 9, 3))
+        words = (levels[:, :, 0] << 10 | levels[:, :, 1] << 5 | levels[:, :, 2]).astype("<u2")
+        head = struct.pack("<BBBHHBHHHHBB", 0, 0, 2, 0, 0, 0, 0, 0, 9, 6, bits, 0x20 | attribute_bits)
+        done = stats(file(tmp_path / "a.tga", head + words.tobytes()))
+        assert np.abs(mean_of(done) - levels.reshape(-1, 3).mean(0) / 31).max() < 1 / 255
+
+    def test_tiff_of_5_6_5_bits(self, tmp_path: Path) -> None:
+        levels = rng().integers(0, (32, 64, 32), (6, 8, 3))
+        words = (levels[:, :, 0] << 11 | levels[:, :, 1] << 5 | levels[:, :, 2]).astype("<u2")
+        path = tiff(tmp_path / "a.tif", flat(0, (6, 8, 3)), photometric="rgb", byteorder="<", rowsperstrip=6)
+        with tifffile.TiffFile(path, mode="r+b") as opened:
+            page = opened.pages[0]
+            page.tags["BitsPerSample"].overwrite((5, 6, 5))
+            page.tags["StripByteCounts"].overwrite(96)
+            start = page.dataoffsets[0]
+        data = path.read_bytes()
+        file(path, data[:start] + words.tobytes() + data[start + 96 :])
+        done = stats(path)
+        if done.statistics is None:
+            right_or_rejected(done, 0, "bitspersample")
+        else:
+            assert np.abs(mean_of(done) - (levels / (31, 63, 31)).reshape(-1, 3).mean(0)).max() < 1 / 255
+
+    @pytest.mark.parametrize(("colors", "extra"), [(1, "ASSOCALPHA"), (3, "ASSOCALPHA")])
+    def test_premultiplied_alpha(self, colors: int, extra: str, tmp_path: Path) -> None:
+        alpha = rng().integers(1, 256, (20, 30, 1))
+        straight = rng(1).integers(0, 256, (20, 30, colors))
+        stored = np.concatenate([straight * alpha // 255, alpha], axis=2).astype("u1")
+        how = {"photometric": "rgb" if colors == 3 else "minisblack", "planarconfig": "contig"}
+        path = tiff(tmp_path / "a.tif", stored, extrasamples=[extra], **how)
+        wanted = np.minimum(stored[:, :, :-1].astype("i8") * 255 // alpha, 255)
+        right(stats(path), wanted.reshape(600, -1).mean(0) / 255)
+
+    @pytest.mark.parametrize(("bits", "swapped"), [(8, False), (4, False), (8, True), (4, True)])
+    def test_bmp_of_two_colors(self, bits: int, swapped: bool, tmp_path: Path) -> None:
+        indices = rng().integers(0, 2, (6, 16)).astype("u1")
+        colors = [b"\0\0\0\0", b"\xff\xff\xff\0"][:: -1 if swapped else 1]
+        rows = indices[::-1]
+        packed = rows.tobytes() if bits == 8 else (rows[:, ::2] << 4 | rows[:, 1::2]).tobytes()
+        info = struct.pack("<IiiHHIIiiII", 40, 16, 6, 1, bits, 0, len(packed), 0, 0, 2, 2)
+        head = b"BM" + struct.pack("<IHHI", 62 + len(packed), 0, 0, 62)
+        path = file(tmp_path / "a.bmp", head + info + b"".join(colors) + packed)
+        right(stats(path), np.abs(indices.astype("i8") - swapped).mean())
+
+    def test_a_palette_of_0_to_255(self, tmp_path: Path) -> None:
+        array, colors = rng().integers(0, 256, (8, 8)).astype("u1"), rng(1).integers(0, 256, (3, 256)).astype("u2")
+        path = tiff(tmp_path / "a.tif", array, photometric="palette", colormap=colors)
+        right(stats(path), colors[:, array].reshape(3, -1).mean(1) / 255)
+
+    def test_a_gif_that_leaves_its_canvas_empty(self, tmp_path: Path) -> None:
+        data = bytearray(encoded(flat(200, (8, 10)), "GIF"))
+        data[6:10] = struct.pack("<HH", 20, 16)
+        found = stats(file(tmp_path / "a.gif", bytes(data))).statistics
+        assert found is not None and found["composition"]["transparent"] == 1
+        right(stats(tmp_path / "a.gif", "--alpha", "weight"), 200 / 255)
+
+    def test_a_volume_is_rejected(self, tmp_path: Path) -> None:
+        volume = np.zeros((16, 32, 48), "u1")
+        path = tiff(tmp_path / "a.tif", volume, photometric="minisblack", volumetric=True, tile=(16, 16, 16))
+        assert "a volume, not an image" in stats(path).err
+
+    def test_a_jpeg_2000_palette_is_expanded(self, tmp_path: Path) -> None:
+        indices = rng().integers(0, 4, (16, 16)).astype("u1")
+        colors = np.array([[0, 0, 0], [255, 255, 0], [255, 255, 0], [255, 0, 255]], "u1")
+        code = imagecodecs.jpeg2k_encode(indices, level=0, reversible=True, codecformat="j2k", bitspersample=8)
+
+        def box(kind: bytes, data: bytes) -> bytes:
+            return struct.pack(">I", 8 + len(data)) + kind + data
+
+        palette = struct.pack(">HB3B", 4, 3, 7, 7, 7) + colors.tobytes()
+        mapping = b"".join(struct.pack(">HBB", 0, 1, i) for i in range(3))
+        boxes = box(b"ihdr", struct.pack(">IIHBBBB", 16, 16, 1, 7, 7, 0, 0))
+        boxes += box(b"colr", struct.pack(">BBBI", 1, 0, 0, 16)) + box(b"pclr", palette) + box(b"cmap", mapping)
+        start = b"\0\0\0\x0cjP  \r\n\x87\n" + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
+        path = file(tmp_path / "a.jp2", start + box(b"jp2h", boxes) + box(b"jp2c", code))
+        right_or_rejected(stats(path), colors[indices].reshape(-1, 3).mean(0) / 255, "palette")
+
+
+class TestPages:
+    """One image in many pages."""
+
+    def test_bands_last_by_tifffiles_default(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (20, 24, 5)).astype("u1")
+        done = stats(tiff(tmp_path / "a.tif", array))
+        assert done.code == 4 and "20 pages that are parts of an array of shape (20, 24, 5)" in done.err
+
+    @pytest.mark.parametrize("how", [{"ome": True}, {"imagej": True}])
+    def test_channels_of_a_microscope_are_all_read(self, how: dict[str, Any], tmp_path: Path) -> None:
+        array = rng().integers(0, 65536, (4, 20, 24)).astype("u2")
+        path = tiff(tmp_path / "a.tif", array, metadata={"axes": "CYX"}, photometric="minisblack", **how)
+        right(stats(path), array.reshape(4, -1).mean(1) / 65535)
+
+    def test_frames_are_still_frames(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (4, 20, 24)).astype("u1")
+        done = stats(tiff(tmp_path / "a.tif", array, photometric="minisblack"))
+        right(done, array[0].mean() / 255)
+        assert "only the first frame used" in done.err
+
+
+class TestBandsAsColor:
+    """Three bands that say that black is zero."""
+
+    def test_asked_to_be_rgb(self, tmp_path: Path) -> None:
+        for dtype, white in (("u2", 65535), ("u1", 255), ("f4", 1)):
+            array = rng().integers(0, 256, (8, 8, 3)).astype(dtype)
+            path = tiff(tmp_path / f"{dtype}.tif", array, photometric="minisblack", planarconfig="contig")
+            done = stats(path, "--color", "rgb")
+            right(done, array.reshape(-1, 3).mean(0) / white, 1e-6)
+            assert done.statistics is not None and done.statistics["channels"] == ["R", "G", "B"]
+
+    def test_one_of_them_among_rgb(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (8, 8, 3)).astype("u1")
+        (tmp_path / "d").mkdir()
+        tiff(tmp_path / "d/a.tif", array, photometric="minisblack", planarconfig="contig")
+        tiff(tmp_path / "d/b.tif", array, photometric="rgb")
+        done = stats(tmp_path / "d")
+        assert done.statistics is not None and done.statistics["channels"] == ["R", "G", "B"]
+        assert "not marked as RGB" in done.err
+
+    def test_alone_they_are_bands(self, tmp_path: Path) -> None:
+        path = tiff(tmp_path / "a.tif", flat(9), photometric="minisblack", planarconfig="contig")
+        found = stats(path).statistics
+        assert found is not None and found["channels"] == ["0", "1", "2"]
+        assert "--color rgb takes three bands" in stats(path, "--color", "gray").err
+
+
+class TestWideIntegers:
+    """64-bit integers: exact up to 2^53, else what to do."""
+
+    @pytest.mark.parametrize("dtype", ["i8", "u8"])
+    def test_small_ones_are_raw_units(self, dtype: str, tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (5, 8, 8, 3)).astype(dtype)
+        np.save(tmp_path / "a.npy", array)
+        right(stats(tmp_path / "a.npy"), array.mean((0, 1, 2)))
+        right(stats(tmp_path / "a.npy", "--max-value", 255), array.mean((0, 1, 2)) / 255)
+        path = tiff(tmp_path / "a.tif", array[0], photometric="rgb")
+        right(stats(path), array[0].mean((0, 1)))
+
+    @pytest.mark.parametrize(("dtype", "value"), [("i8", -(1 << 60)), ("u8", (1 << 53) + 1)])
+    def test_large_ones_say_what_to_do(self, dtype: str, value: int, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.full((8, 8), value, dtype))
+        done = stats(tmp_path / "a.npy")
+        assert done.code == 4 and "save them as int32 or float64" in done.err
+
+
+class TestText:
+    """Text in place of an image."""
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("a.png\nb.png\n", "--files-from"),
+            ("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "git lfs pull"),
+            ("<!DOCTYPE html>\n<html><body>404</body></html>\n", "an HTML page"),
+            ('<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>\n', "an SVG drawing"),
+            ("#define a_width 8\nstatic char a_bits[] = {0};\n", "X bitmap"),
+        ],
+    )
+    @pytest.mark.parametrize("name", ["a.txt", "a.png", "a.jpg"])
+    def test_is_called_text(self, text: str, words: str, name: str, tmp_path: Path) -> None:
+        done = stats(file(tmp_path / name, text.encode()))
+        assert done.code == 4 and words in done.err and "damaged" not in done.err
+
+
+class TestFloatsWithoutRange:
+    """Float images from 0 to 255 meet constants of 0 to 1."""
+
+    @pytest.mark.parametrize("constants", [["--preset", "imagenet"], ["--mean", "0.5", "--std", "0.2"]])
+    def test_apply_says_so(self, constants: list[str], tmp_path: Path) -> None:
+        channels = 1 if "--mean" in constants else 3
+        array = rng().integers(0, 256, (40, 40, channels)).astype("f4")
+        path = tiff(
+            tmp_path / "a.tif",
+            array if channels == 3 else array[:, :, 0],
+            photometric="rgb" if channels == 3 else "minisblack",
+        )
+        done = run_here("apply", path, "-o", tmp_path / "out", *constants)
+        assert done.code == 0 and "--max-value 255" in done.err
+
+    def test_floats_of_0_to_1_are_not_told(self, tmp_path: Path) -> None:
+        path = tiff(tmp_path / "a.tif", rng().random((40, 40, 3)).astype("f4"), photometric="rgb")
+        done = run_here("apply", path, "-o", tmp_path / "out", "--preset", "imagenet")
+        assert "--max-value 255" not in done.err
+
+
+def _saved_by_pillow() -> list[tuple[str, bytes]]:
+    """A file by every plugin of Pillow that writes."""
+    Image.init()
+    picture = Image.fromarray(rng().integers(0, 256, (32, 48, 3)).astype("u1"))
+    out = []
+    for name in sorted(Image.SAVE):
+        for mode in ("RGB", "L", "1", "F"):
+            buffer = io.BytesIO()
+            try:
+                picture.convert(mode).save(buffer, name)
+                Image.open(io.BytesIO(buffer.getvalue()))
+            except Exception:
+                continue
+            out.append((f"Pillow {name} {mode}", buffer.getvalue()))
+    return out
+
+
+def _saved_by_imagecodecs() -> list[tuple[str, bytes]]:
+    """A file by every image codec."""
+    color = rng().integers(0, 256, (32, 48, 3)).astype("u1")
+    out = []
+    for name in (
+        "jpegxl",
+        "jpegxr",
+        "jpegls",
+        "avif",
+        "webp",
+        "qoi",
+        "rgbe",
+        "bmp",
+        "gif",
+        "apng",
+        "png",
+        "htj2k",
+        "jpeg2k",
+        "jpeg8",
+        "ljpeg",
+        "tiff",
+        "lerc",
+        "jpegxs",
+        "heif",
+        "brunsli",
+    ):
+        for array in (color, color[:, :, 0].copy(), color.astype("f4") / 255, color[:, :, 0].astype("u2")):
+            try:
+                data = bytes(getattr(imagecodecs, f"{name}_encode")(array))
+                getattr(imagecodecs, f"{name}_decode")(data)
+            except Exception:
+                continue
+            out.append((f"imagecodecs {name} {array.dtype} {array.shape}", data))
+    return out
+
+
+def _saved_by_opencv() -> list[tuple[str, bytes]]:
+    """A file by every writer of OpenCV, where it is installed."""
+    try:
+        import cv2
+    except ImportError:
+        return []
+    color = rng().integers(0, 256, (32, 48, 3)).astype("u1")
+    out = []
+    for suffix in ("bmp", "jpg", "jp2", "png", "webp", "avif", "pbm", "pgm", "ppm", "pam", "pfm", "ras", "tiff", "hdr"):
+        for array in (color, color[:, :, 0], color.astype("f4") / 255, color.astype("u2") * 257):
+            try:
+                fine, data = cv2.imencode(f".{suffix}", array)
+            except cv2.error:
+                continue
+            if fine:
+                out.append((f"OpenCV {suffix} {array.dtype} {array.shape}", data.tobytes()))
+    return out
+
+
+@pytest.mark.parametrize("written", [_saved_by_pillow, _saved_by_imagecodecs, _saved_by_opencv])
+def test_no_file_that_a_library_writes_is_called_damaged(written: Callable[[], list[tuple[str, bytes]]]) -> None:
+    from normcli.errors import InputError
+    from normcli.images import decode
+    from normcli.options.images import DecodeOptions
+
+    for name, data in written():
+        try:
+            decode(data, DecodeOptions())
+        except InputError as error:
+            assert "damaged" not in error.message and error.reason != "damaged", (name, error.message)
