@@ -68,6 +68,10 @@ class TensorError(NormcliError, ValueError):
     """A tensor, state or weight that does not fit the normalizer: rule, what came, what is right."""
 
 
+class UnsupportedTensorError(TensorError):
+    """A tensor of a type that cannot be normalized, whatever the settings; others of its file can be."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Make the error for an unknown name, with the nearest known one.
 

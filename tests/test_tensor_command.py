@@ -271,7 +271,9 @@ def test_containers_keep_their_keys(run: Run, here: Path) -> None:
     one = run("tensor", "batch-norm", "in.npz:b", *NCHW, "-o", "b.safetensors")
     assert one.returncode == 0, one.stderr
     tensors, _ = safetensors.read(here / "b.safetensors")
-    with tensors["b"] as stored:
+    stored = tensors["b"]
+    assert isinstance(stored, arrays.StoredTensor)
+    with stored:
         np.testing.assert_array_equal(stored[0:6], nn.batch_norm(activations(1), layout="NCHW").y)
     refused(run("tensor", "batch-norm", "in.npz:c", *NCHW, "-o", "c.npy"), 1, "no key 'c'; it has a, b")
     refused(run("tensor", "batch-norm", "in.npz", *NCHW, "-o", "c.npy"), 2, "takes one tensor, got a, b")
@@ -290,7 +292,9 @@ def test_safetensors_are_the_librarys(run: Run, here: Path) -> None:
     again = run("tensor", "instance-norm", "h.safetensors", *NCHW, "-o", "h2.safetensors")
     assert again.returncode == 0, again.stderr
     tensors, _ = safetensors.read(here / "h2.safetensors")
-    with tensors["y"] as stored:
+    stored = tensors["y"]
+    assert isinstance(stored, arrays.StoredTensor)
+    with stored:
         assert stored.dtype.name == "bfloat16"
     refused(run("tensor", "instance-norm", "h.safetensors", *NCHW, "-o", "h.npy"), 1, "no bfloat16")
     assert not (here / "h.npy").exists()
@@ -608,15 +612,109 @@ def test_a_dtype_that_cannot_be_read_blocks_no_other_tensor(run: Run, here: Path
     done = run("tensor", "rms-norm", "m.safetensors:x", "--axes=1", "-o", "y.npy")
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(here / "y.npy"), nn.rms_norm(x, axes=(1,)))
-    for name in ("m.safetensors", "m.safetensors:scale"):
-        refused(run("tensor", "rms-norm", name, "--axes=1", "-o", "z.npy"), 1, "m.safetensors:scale", dtype)
+    refused(run("tensor", "rms-norm", "m.safetensors:scale", "--axes=1", "-o", "z.npy"), 1, ":scale", dtype)
+    done = run("tensor", "rms-norm", "m.safetensors", "--axes=1", "-o", "z.npz", "--quiet")
+    wanted = f"warning: m.safetensors:scale: dtype {dtype} cannot be read: left out of the result\n"
+    assert (done.returncode, done.stderr.decode()) == (3, wanted)
+    with np.load(here / "z.npz") as made:
+        assert made.files == ["x"]
+        np.testing.assert_array_equal(made["x"], nn.rms_norm(x, axes=(1,)))
 
 
 def test_a_dtype_of_torch_blocks_no_other_tensor(run: Run, here: Path) -> None:
     torch = needs.module("torch")
     torch.save({"s": torch.ones(4).to(torch.float8_e4m3fn), "x": torch.tensor(activations())}, here / "m.pt")
     assert run("tensor", "rms-norm", "m.pt:x", "--axes=1", "-o", "y.npy").returncode == 0
-    refused(run("tensor", "rms-norm", "m.pt", "--axes=1", "-o", "z.npy"), 1, "m.pt:s", "float8_e4m3fn")
+    refused(run("tensor", "rms-norm", "m.pt:s", "--axes=1", "-o", "z.npy"), 1, "m.pt:s", "float8_e4m3fn")
+    torch.save({"s": torch.eye(4).to_sparse(), "x": torch.tensor(activations())}, here / "m.pt")
+    done = run("tensor", "rms-norm", "m.pt", "--axes=1", "-o", "z.pt")
+    assert (done.returncode, done.stderr.count(b"\n")) == (3, 2)
+    assert b"warning: m.pt:s: a sparse_coo tensor" in done.stderr
+    assert list(torch.load(here / "z.pt", weights_only=True)) == ["x"]
+
+
+def test_complex_text_and_objects_block_no_other_tensor(run: Run, here: Path) -> None:
+    x = activations()
+    np.savez(here / "m.npz", a=x, b=x * 1j, c=np.array(["text"]), d=np.array([None]), e=x > 10, f=activations(1))
+    for name, options in (
+        ("group-norm", ("--groups", 2)),
+        ("batch-norm", ("--recompute-state", "--save-state", "s.npz")),
+    ):
+        done = run("tensor", name, "m.npz", *NCHW, *options, "-o", f"{name}.npz")
+        lines = done.stderr.decode().splitlines()
+        assert done.returncode == 3, lines
+        assert [line[:15] for line in lines[:4]] == [f"warning: m.npz:{key}"[:15] for key in "bcde"], lines
+        with np.load(here / f"{name}.npz") as made:
+            assert made.files == ["a", "f"]
+    with np.load(here / "s.npz") as state:
+        assert state["num_batches_tracked"] == 2
+    np.savez(here / "n.npz", b=x * 1j, c=np.array(["text"]))
+    refused(run("tensor", "rms-norm", "n.npz", "--axes=1", "-o", "z.npz"), 1, "n.npz:b", "complex64")
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros((6, 4), "V2"), "2 bytes without a type, as NumPy writes bfloat16"),
+        (np.zeros((6, 4), "V3"), "3 bytes without a type"),
+        (np.zeros((6, 4), "U3"), "dtype <U3 cannot"),
+        (np.zeros((6, 4), "M8[s]"), "dtype datetime64[s] cannot"),
+        (np.zeros((6, 4), np.complex64), "dtype complex64 cannot"),
+        (np.zeros((6, 4), bool), "dtype bool cannot"),
+    ],
+    ids=str,
+)
+def test_elements_that_are_no_numbers_are_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], array: Array, words: str
+) -> None:
+    np.save(here / "x.npy", array)
+    monkeypatch.chdir(here)
+    for command in (
+        ["rms-norm", "x.npy", "-o", "y.npy"],
+        ["compare", "x.npy"],
+        ["weight-norm", "x.npy", "-o", "y.npy"],
+    ):
+        assert cli.run(["tensor", *command]) == 1
+        text = capfd.readouterr().err
+        assert text.startswith("normcli: x.npy: ") and words in text and text.count("\n") == 1, text
+
+
+def test_a_state_of_another_normalizer_is_named_as_one(run: Run, here: Path) -> None:
+    done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--preset", "keras", "--save-state", "k.npz")
+    assert done.stderr == b"wrote k.npz (1 batch)\n"
+    for name in ("power-norm", "batch-renorm", "lp-batch-norm", "noisy-batch-norm"):
+        seed = ("--seed", 1) if name == "noisy-batch-norm" else ()
+        words = f"k.npz: the state is one of batch_norm, not of {name.replace('-', '_')}"
+        refused(run("tensor", name, "b0.npy", *NCHW, *seed, "--state", "k.npz", "-o", "y.npy"), 1, words)
+
+
+def test_a_state_that_is_not_finite_is_counted(run: Run, here: Path) -> None:
+    np.savez(here / "s.npz", running_mean=np.array([0, np.nan, 0, 0]), running_var=np.full(4, np.inf))
+    done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--mode", "eval", "--state", "s.npz", "-o", "y.npy")
+    assert done.returncode == 0
+    lines = [f"note: s.npz:running_{key} of 4 values" for key in ("mean: 1", "var: 4")]
+    assert [line.partition(" values")[0] + " values" for line in done.stderr.decode().splitlines()[:2]] == lines
+
+
+def test_values_that_float64_cannot_hold_are_counted(run: Run, here: Path) -> None:
+    whole = (2**60 + np.arange(24)).reshape(6, 4)
+    whole[0] = 2**53
+    np.save(here / "i.npy", whole)
+    np.save(here / "u.npy", whole.astype("u8"))
+    np.save(here / "n.npy", -whole)
+    for name in ("i.npy", "u.npy", "n.npy"):
+        done = run("tensor", "batch-norm", name, "-o", "y.npy", "-f")
+        line = f"note: {name}: 20 of 24 integers are beyond 2^53 and rounded to float64\n"
+        assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy\n")
+    large = activations(dtype=np.float64)
+    large[0, 0, 0, 0] = 1e200
+    np.save(here / "l.npy", large)
+    line = "note: l.npy: 1 of 360 values is beyond 6.7e153: a statistic of squares overflows\n"
+    done = run("tensor", "rms-norm", "l.npy", "--axes=1", "-o", "y.npy", "-f")
+    assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy\n")
+    done = run("tensor", "compare", "l.npy", *NCHW, "--with", "lp_normalize", "--json")
+    assert done.stderr.decode() == line
+    assert json.loads(done.stdout)["rows"][0]["max"] == 1e200
 
 
 @pytest.mark.parametrize("dtype", ["i4", "u4", "i8", ">i8", "u8"])

@@ -216,11 +216,11 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
         stdout=sys.stdout.buffer,
     )
     with _without_numpy_warnings():
-        lines = run_job(job)
-    if not terminal.quiet:
-        for line in lines:
+        report = run_job(job)
+    for line in report.lines:
+        if not terminal.quiet or line.startswith("warning: "):
             messages.say(line)
-    return 0
+    return 0 if report.complete else 3
 
 
 @contextmanager
@@ -273,7 +273,7 @@ def compare(
     """
     from normcli.cli import messages, tables
     from normcli.tensor.compare import compare as compare_normalizers
-    from normcli.tensor.nonfinite import describe_nonfinite
+    from normcli.tensor.nonfinite import describe_values
 
     names = [request.strip() for request in requests.split(",") if request.strip()]
     if not names:
@@ -281,9 +281,9 @@ def compare(
     with _without_numpy_warnings():
         rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
     for row in rows if not terminal.quiet else []:
-        if row.nonfinite:
-            subject = name if row is rows[0] else row.name
-            messages.say(describe_nonfinite(subject, row.nonfinite, sum(row.histogram) + row.nonfinite))
+        subject = name if row is rows[0] else row.name
+        for text in describe_values(subject, row.counts, row.size):
+            messages.say(f"note: {text}")
     if printing.json:
         messages.document({"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]})
         return 0

@@ -10,10 +10,10 @@ import numpy as np
 from normcli.errors import TensorError, UsageError
 from normcli.tensor import files
 from normcli.tensor.files import Array
-from normcli.tensor.nonfinite import count_nonfinite
+from normcli.tensor.nonfinite import NO_COUNTS, ValueCounts, count_values
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.registry import LABELS, naming_errors
-from normcli.tensor.normalizers.views import channel_axis
+from normcli.tensor.normalizers.views import channel_axis, result_dtype
 
 BINS = 16
 
@@ -31,6 +31,8 @@ class ComparisonRow:
         histogram: counts in equal bins from min to max.
         gap: root mean square of train minus eval, and the largest difference.
         nonfinite: number of elements that are NaN or infinite.
+        counts: of the elements that a result cannot be right for.
+        size: number of elements.
     """
 
     name: str
@@ -41,10 +43,12 @@ class ComparisonRow:
     histogram: list[int]
     gap: tuple[float, float] | None = None
     nonfinite: int = 0
+    counts: ValueCounts = NO_COUNTS
+    size: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain data, with None for NaN and infinity, which JSON lacks."""
-        plain = asdict(self)
+        plain = {key: value for key, value in asdict(self).items() if key not in ("counts", "size")}
         if self.gap is not None:
             plain["gap"] = [value if math.isfinite(value) else None for value in self.gap]
         return {
@@ -75,8 +79,12 @@ def compare(
     x = _read_input(name, memory_limit, 2 if state else 1)
     layout = None if layout is None else layout.upper()
     statistics = None if state is None else files.read_state(state)
-    rows = [_row("input", x)]
     with resources(threads=threads, memory=memory_limit):
+        try:
+            result_dtype(x)
+        except TensorError as error:
+            raise type(error)(f"{name}: {error}") from None
+        rows = [_row("input", x)]
         for request in requests:
             rows += _rows(request, x, layout, statistics)
     return rows
@@ -190,11 +198,12 @@ def _apply(one: Normalizer, x: Array, settings: Mapping[str, Any]) -> Array:
 
 def _row(name: str, y: Array, gap: tuple[float, float] | None = None) -> ComparisonRow:
     finite = y.astype(np.float64, copy=False).ravel()
-    nonfinite = count_nonfinite(y)
-    if nonfinite:
+    counts = count_values(y)
+    last = (gap, counts.nonfinite, counts, y.size)
+    if counts.nonfinite:
         finite = finite[np.isfinite(finite)]
     if not finite.size:
-        return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, gap, nonfinite)
+        return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, *last)
     low, high = float(finite.min()), float(finite.max())
     with np.errstate(all="ignore"):
         mean, std = float(finite.mean()), float(finite.std())
@@ -203,5 +212,5 @@ def _row(name: str, y: Array, gap: tuple[float, float] | None = None) -> Compari
         bounds = (low * scale, high * scale) if high > low else (low - 0.5, low + 0.5)
         if not bounds[1] > bounds[0]:  # next to 1e16 and beyond, 0.5 is nothing
             bounds = (low - abs(low) * 1e-9, low + abs(low) * 1e-9)
-        counts = np.histogram(finite if scale == 1.0 else finite * scale, BINS, bounds)[0]
-    return ComparisonRow(name, mean, std, low, high, counts.tolist(), gap, nonfinite)
+        histogram = np.histogram(finite if scale == 1.0 else finite * scale, BINS, bounds)[0]
+    return ComparisonRow(name, mean, std, low, high, histogram.tolist(), *last)

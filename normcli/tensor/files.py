@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli import storage
-from normcli.errors import TensorError, UsageError
+from normcli.errors import TensorError, UnsupportedTensorError, UsageError
 from normcli.tensor import npy, safetensors, torch
-from normcli.tensor.npy import ReservedTensor, StoredTensor
+from normcli.tensor.npy import ReservedTensor, StoredTensor, UnreadableTensor
 
 Array = NDArray[Any]
 
@@ -111,31 +111,48 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
         if not path.is_file():
             raise TensorError(f"{file}: {storage.file_kind(path.stat().st_mode) if path.exists() else 'no such file'}")
         if suffix == ".npz":
-            members = sorted(npy.npz_keys(path), key=natural_key) if key is None else [key]
-            return {k: npy.read_npz(path, k, limit) for k in members}
+            if key is not None:
+                return {key: npy.read_npz(path, key, limit)}
+            return {k: _read_member(path, k, limit) for k in sorted(npy.npz_keys(path), key=natural_key)}
         if suffix == ".npy":
             tensors: Mapping[str, Any] = {"": npy.read_npy(path)}
         elif suffix == ".safetensors":
-            tensors = safetensors.read(path, key)[0]
+            tensors = safetensors.read(path)[0]
         elif limit is not None and path.stat().st_size > limit:
             raise TensorError(f"{file}: {path.stat().st_size} bytes exceed the memory limit of {limit}")
         else:
-            tensors = torch.read(path, key)
+            tensors = torch.read(path)
     except OSError as error:
         if isinstance(error, TensorError | UsageError):
             raise
         raise TensorError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    tensors = {k: t if t.shape else read_array(t) for k, t in tensors.items()}  # a single number has no samples
+    # a single number has no samples to slice
+    tensors = {k: read_array(t) if isinstance(t, StoredTensor) and not t.shape else t for k, t in tensors.items()}
     if key is None:
         return {k: tensors[k] for k in sorted(tensors, key=natural_key)}
     if key not in tensors:
         keys = ", ".join(k for k in tensors if k) or "a tensor without a key"
         raise TensorError(f"{file}: no key {key!r}; it has {keys}")
+    if isinstance(tensors[key], UnreadableTensor):
+        raise tensors[key].error
     return {key: tensors[key]}
 
 
-def read_array(tensor: StoredTensor | Array) -> Array:
-    """Read a complete tensor."""
+def _read_member(path: Path, key: str, limit: int | None) -> Array | UnreadableTensor:
+    try:
+        return npy.read_npz(path, key, limit)
+    except UnsupportedTensorError as error:
+        return UnreadableTensor((), error)
+
+
+def read_array(tensor: StoredTensor | UnreadableTensor | Array) -> Array:
+    """Read a complete tensor.
+
+    Raises:
+        UnsupportedTensorError: elements of a type that cannot be read.
+    """
+    if isinstance(tensor, UnreadableTensor):
+        raise tensor.error
     return tensor.read_all() if isinstance(tensor, StoredTensor) else np.asarray(tensor)
 
 

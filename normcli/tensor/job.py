@@ -8,19 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import TensorError, UnsupportedTensorError, UsageError
 from normcli.tensor import files
 from normcli.tensor.files import Array, TensorOutput
-from normcli.tensor.nonfinite import counted, describe_nonfinite, nonfinite_of
+from normcli.tensor.nonfinite import counted, counts_of, describe_values
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.moments import Moments, channel_moments
 from normcli.tensor.normalizers.registry import LABELS, State, naming_errors
 from normcli.tensor.normalizers.running import COUNTER, require_two_values
-from normcli.tensor.normalizers.views import channels
+from normcli.tensor.normalizers.views import channels, result_dtype
+from normcli.tensor.npy import UnreadableTensor
 
 log = logging.getLogger("normcli.tensors")
 
@@ -81,8 +82,39 @@ class _Call:
     preset: str | None
 
 
-def run_job(job: Job) -> list[str]:
-    """Run a job; return a line for each tensor with NaN or infinity in it, and for each file written.
+class JobReport(NamedTuple):
+    """What a run did.
+
+    Attributes:
+        lines: notes on values and tensors, and the files written.
+        complete: no tensor was left out.
+    """
+
+    lines: list[str]
+    complete: bool
+
+
+@dataclass
+class _Remarks:
+    """Notes of a run, and whether a tensor was left out of its result."""
+
+    lines: list[str] = field(default_factory=list)
+    complete: bool = True
+
+    def note(self, text: str) -> None:
+        self.lines.append(f"note: {text}")
+
+    def values(self, name: str, tensor: Any) -> None:
+        """Note the values of a tensor that are not finite, or that float64 does not represent."""
+        self.lines += [f"note: {line}" for line in describe_values(name, counts_of(tensor), math.prod(tensor.shape))]
+
+    def left_out(self, error: UnsupportedTensorError) -> None:
+        self.lines.append(f"warning: {error}: left out of the result")
+        self.complete = False
+
+
+def run_job(job: Job) -> JobReport:
+    """Run a job.
 
     Raises:
         UsageError: settings or files that contradict each other.
@@ -90,8 +122,8 @@ def run_job(job: Job) -> list[str]:
         OutputError: an output that cannot be written.
     """
     one = find(job.normalizer)
-    notes: list[str] = []
-    job = _order_inputs(job, one, notes)
+    remarks = _Remarks()
+    job = _order_inputs(job, one, remarks)
     _validate(job, one)
     state: State | None = None if job.state is None else files.read_state(job.state)
     preset, settings = _resolve_settings(job, one, state)
@@ -102,7 +134,10 @@ def run_job(job: Job) -> list[str]:
     arrays = {name: _read_parameter(file, name in one.settings) for name, file in job.parameters.items()}
     for name, array in arrays.items():
         if array.shape:
-            _note_nonfinite(job.parameters[name], array, notes)
+            remarks.values(job.parameters[name], array)
+    for key, array in (state or {}).items():
+        if key not in LABELS:
+            remarks.values(f"{job.state}:{key}", array)
     settings |= {name: array for name, array in arrays.items() if name in one.settings}
     call = _Call(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
     with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as outputs:
@@ -112,16 +147,16 @@ def run_job(job: Job) -> list[str]:
         for i, name in enumerate(job.inputs):
             output = _open_output(outputs, paths[i] if paths else None, job)
             if job.grad:
-                _write_gradients(job, call, (name, job.grad[i]), state, output, notes)
+                _write_gradients(job, call, (name, job.grad[i]), state, output, remarks)
             else:
-                state = _normalize_input(job, call, name, state, output, notes)
-    lines = notes + [f"wrote {path}" for path in paths if path != "-"]
+                state = _normalize_input(job, call, name, state, output, remarks)
+    lines = remarks.lines + [f"wrote {path}" for path in paths if path != "-"]
     if job.save_state is not None:
         lines.append(_save_state(job.save_state, call, state if exact is None else exact))
-    return lines
+    return JobReport(lines, remarks.complete)
 
 
-def _order_inputs(job: Job, one: Normalizer, notes: list[str]) -> Job:
+def _order_inputs(job: Job, one: Normalizer, remarks: _Remarks) -> Job:
     """Expand quoted patterns, and undo the order in which a shell expands one: b0, b1, b10, b2.
 
     Only where batches move a state: the names then come sorted as text, which no one types by hand on purpose.
@@ -130,7 +165,7 @@ def _order_inputs(job: Job, one: Normalizer, notes: list[str]) -> Job:
     natural = sorted(inputs, key=files.natural_key)
     moves = one.state and not job.grad and job.settings.get("mode") != "eval"
     if moves and inputs == list(job.inputs) == sorted(inputs) and inputs != natural:
-        notes.append(f"note: the batches run in natural order: {', '.join(natural[:3])}, ... {natural[-1]}")
+        remarks.note(f"the batches run in natural order: {', '.join(natural[:3])}, ... {natural[-1]}")
         inputs = natural
     return replace(job, inputs=inputs)
 
@@ -182,6 +217,9 @@ def _validate_recompute(job: Job, one: Normalizer, eval_mode: bool) -> None:
 
 def _resolve_settings(job: Job, one: Normalizer, state: State | None) -> tuple[str | None, dict[str, Any]]:
     """Return the preset, and its settings under those given; a state may name the preset it was made with."""
+    owner = str(state["normalizer"]) if state and "normalizer" in state else one.name
+    if owner != one.name:
+        raise TensorError(f"{job.state}: the state is one of {owner}, not of {one.name}")
     made_with = str(state["preset"]) if state and "preset" in state else None
     if made_with and job.preset and job.preset != made_with:
         raise UsageError(f"{job.state} was made with --preset {made_with}, not {job.preset}")
@@ -208,18 +246,17 @@ def _open_output(outputs: ExitStack, path: str | None, job: Job) -> TensorOutput
     return outputs.enter_context(files.open_output(Path(path)))
 
 
-def _note_nonfinite(name: str, tensor: Any, notes: list[str]) -> None:
-    """Add a line where a tensor has NaN or infinity."""
-    if count := nonfinite_of(tensor):
-        notes.append(describe_nonfinite(name, count, math.prod(tensor.shape)))
-
-
 def _normalize_input(
-    job: Job, call: _Call, name: str, state: State | None, output: TensorOutput, notes: list[str]
+    job: Job, call: _Call, name: str, state: State | None, output: TensorOutput, remarks: _Remarks
 ) -> State | None:
-    """Normalize all tensors of one input; return the state after them, and add to the notes."""
+    """Normalize all tensors of one input; return the state after them.
+
+    Raises:
+        UnsupportedTensorError: the input has one tensor, or all of them are of types that cannot be normalized.
+    """
     results: dict[str, Any] = {}
     unchanged: list[str] = []
+    unsupported: list[UnsupportedTensorError] = []
     checkpoint = call.one.family == "weight" and files.split_key(name)[1] is None
     allocate = functools.partial(_allocate, output, job.memory_limit)
     with (
@@ -232,19 +269,31 @@ def _normalize_input(
                 results[key] = files.read_array(stored)
                 unchanged.append(key)
                 continue
-            tensor = counted(stored)
             where = f"{name}:{key}" if key and not name.endswith(f":{key}") else name
             started = time.perf_counter()
             settings = call.settings | ({"state": state} if call.one.state else {})
-            result = _call_normalizer(call.one.function, [tensor, *call.others], settings, where)
+            try:
+                if isinstance(stored, UnreadableTensor):
+                    raise stored.error
+                tensor = counted(stored)
+                result = _call_normalizer(call.one.function, [tensor, *call.others], settings, where)
+            except UnsupportedTensorError as error:
+                if len(tensors) == 1:
+                    raise
+                unsupported.append(error)
+                continue
             if isinstance(result, Normalized):
                 result, state = result.y, result.state or None
             results[key] = result
-            _note_nonfinite(where, tensor, notes)
+            remarks.values(where, tensor)
             log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, time.perf_counter() - started)
+        if len(unsupported) == len(tensors):
+            raise unsupported[0]
         output.finish(results)
+    for problem in unsupported:
+        remarks.left_out(problem)
     if unchanged:
-        notes.append(f"note: {name}: left as they are, having no rows: {', '.join(unchanged)}")
+        remarks.note(f"{name}: left as they are, having no rows: {', '.join(unchanged)}")
     if job.save_state and state is None:
         raise UsageError(f"--save-state: {call.one.name} with these settings has no running statistics")
     return state
@@ -267,15 +316,16 @@ def _call_normalizer(
     last = len(tensors[0].shape) - 1
     numbered = {key: last if isinstance(value, str) and value == "last" else value for key, value in settings.items()}
     try:
+        result_dtype(tensors[0])  # before its rank, which is of no interest then
         return function(*tensors, **numbered)
     except TensorError as error:
-        raise TensorError(f"{where}: {error}") from None
+        raise type(error)(f"{where}: {error}") from None
 
 
 def _write_gradients(
-    job: Job, call: _Call, names: tuple[str, str], state: State | None, output: TensorOutput, notes: list[str]
+    job: Job, call: _Call, names: tuple[str, str], state: State | None, output: TensorOutput, remarks: _Remarks
 ) -> None:
-    """Write the vjp of one input and its cotangent, and add to the notes."""
+    """Write the vjp of one input and its cotangent."""
     (name, cotangent), one = names, call.one
     assert one.vjp is not None
     accepted = Normalizer(one.name, one.vjp).settings
@@ -293,8 +343,8 @@ def _write_gradients(
         dy = files.read_one(cotangent)
         x = counted(next(iter(tensors.values())))
         gradients = _call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
-        _note_nonfinite(name, x, notes)
-        _note_nonfinite(cotangent, dy, notes)
+        remarks.values(name, x)
+        remarks.values(cotangent, dy)
     output.expect(gradients)
     output.finish(gradients)
 
@@ -308,6 +358,8 @@ def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
     for name in job.inputs:
         with files.open_tensors(name, limit=job.memory_limit) as tensors:
             for tensor in tensors.values():
+                if len(tensors) > 1 and _is_unsupported(tensor):
+                    continue  # it is left out of the results, too
                 with naming_errors(one.name):
                     moments = channel_moments(channels(tensor, call.settings.get("layout"))).over(0)
                 if total is not None and moments.mean.size != total.mean.size:
@@ -322,9 +374,20 @@ def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
         return {**one.exact(total, **settings), COUNTER: np.array(batches, np.int64)}
 
 
+def _is_unsupported(tensor: Any) -> bool:
+    if isinstance(tensor, UnreadableTensor):
+        return True
+    try:
+        result_dtype(tensor)
+    except UnsupportedTensorError:
+        return True
+    return False
+
+
 def _save_state(path: str, call: _Call, state: State | None) -> str:
     """Write the statistics after the last batch; return the line that reports it."""
     assert state is not None
     labels = {"normalizer": call.one.name} | ({"preset": call.preset} if call.preset else {})
     files.write_state(Path(path), {key: value for key, value in state.items() if key not in LABELS}, labels)
-    return f"wrote {path} ({int(state[COUNTER])} batches)"
+    batches = int(state[COUNTER])
+    return f"wrote {path} ({batches:,} batch{'es' * (batches != 1)})"

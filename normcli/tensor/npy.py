@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli import platforms
-from normcli.errors import InputError, TensorError
+from normcli.errors import InputError, TensorError, UnsupportedTensorError
 from normcli.storage import npy_format
 from normcli.storage.npy_format import bytes_of, npy_header, read_npy_header
 
@@ -99,6 +99,18 @@ class StoredTensor:
         self.close()
 
 
+class UnreadableTensor:
+    """A tensor of a type that cannot be read; the others of its file can.
+
+    Attributes:
+        shape: lengths of its axes.
+        error: the reason.
+    """
+
+    def __init__(self, shape: tuple[int, ...], error: UnsupportedTensorError) -> None:
+        self.shape, self.error = shape, error
+
+
 class ReservedTensor:
     """A tensor in a new file: its space is reserved, and slices of samples are written into it."""
 
@@ -148,10 +160,11 @@ def _read_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, 
     try:
         header = read_npy_header(file)
     except InputError as error:
-        raise TensorError(f"{path}: {error.message}") from None
+        kind = UnsupportedTensorError if error.reason == "unsupported" else TensorError
+        raise kind(f"{path}: {error.message}") from None
     dtype = np.dtype(header.dtype)
     if dtype.names is not None or dtype.subdtype is not None:
-        raise TensorError(f"{path}: elements are records, not numbers: {dtype}")
+        raise UnsupportedTensorError(f"{path}: elements are records, not numbers: {dtype}")
     return header.shape, header.fortran, dtype
 
 

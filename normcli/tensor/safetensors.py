@@ -9,21 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli import platforms
-from normcli.errors import InputError, TensorError
+from normcli.errors import InputError, TensorError, UnsupportedTensorError
 from normcli.storage.npy_format import bytes_of
 from normcli.storage.safetensors_format import bfloat16, read_safetensors_header, safetensors_header
-from normcli.tensor.npy import ReservedTensor, StoredTensor, stamp_of
+from normcli.tensor.npy import ReservedTensor, StoredTensor, UnreadableTensor, stamp_of
 
 
-def read(path: Path, key: str | None = None) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+def read(path: Path) -> tuple[dict[str, StoredTensor | UnreadableTensor], dict[str, str]]:
     """Open the tensors of a file, and return its metadata.
 
-    Args:
-        path: the file.
-        key: the tensor that is of interest; then another of a type that cannot be read does no harm.
-
     Raises:
-        TensorError: the header is damaged, its sizes are not those of the file, or a dtype that cannot be read.
+        TensorError: the header is damaged, or its sizes are not those of the file.
     """
     with path.open("rb") as file:
         stamp = stamp_of(file.fileno())
@@ -31,13 +27,12 @@ def read(path: Path, key: str | None = None) -> tuple[dict[str, StoredTensor], d
             entries, metadata = read_safetensors_header(file, stamp.size)
         except InputError as error:
             raise TensorError(f"{path}: {error.message}") from None
-    tensors = {}
+    tensors: dict[str, StoredTensor | UnreadableTensor] = {}
     for name, entry in entries.items():
-        if key is not None and name != key and key in entries:
-            continue
         if not entry.readable:
-            remedy = "" if name == key else f" (name the tensors that are wanted, {path}:KEY)"
-            raise TensorError(f"{path}:{name}: dtype {entry.dtype} cannot be read{remedy}")
+            problem = UnsupportedTensorError(f"{path}:{name}: dtype {entry.dtype} cannot be read")
+            tensors[name] = UnreadableTensor(entry.shape, problem)
+            continue
         dtype = bfloat16() if entry.dtype == "bfloat16" else np.dtype(entry.dtype)
         tensors[name] = StoredTensor(path, entry.start, entry.shape, dtype, stamp)
     return tensors, metadata

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from normcli.errors import MissingExtraError, TensorError
+from normcli.errors import MissingExtraError, TensorError, UnsupportedTensorError
 from normcli.storage.safetensors_format import bfloat16
+from normcli.tensor.npy import UnreadableTensor
 
 
 def _library() -> Any:
@@ -26,8 +27,8 @@ def _library() -> Any:
     return torch
 
 
-def read(path: Path, wanted: str | None = None) -> dict[str, NDArray[Any]]:
-    """Read a tensor, under the key "", or a flat dictionary of tensors; only the wanted one, where it has that.
+def read(path: Path) -> dict[str, NDArray[Any] | UnreadableTensor]:
+    """Read a tensor, under the key "", or a flat dictionary of tensors.
 
     Raises:
         MissingExtraError: torch is not installed.
@@ -46,19 +47,20 @@ def read(path: Path, wanted: str | None = None) -> dict[str, NDArray[Any]]:
     for key, value in tensors.items():
         if not isinstance(key, str) or not isinstance(value, torch.Tensor):
             raise TensorError(f"{path}: {key!r} is a {type(value).__name__}, not a tensor")
-    arrays = {}
-    for key, value in tensors.items() if wanted not in tensors else [(str(wanted), tensors[wanted])]:
+    arrays: dict[str, NDArray[Any] | UnreadableTensor] = {}
+    for key, value in tensors.items():
         try:
             arrays[key] = _array(torch, value)
-        except TensorError as error:
-            raise TensorError(f"{path}{key and f':{key}'}: {error}") from None
+        except UnsupportedTensorError as error:
+            error.args = (f"{path}{key and f':{key}'}: {error}",)
+            arrays[key] = UnreadableTensor(tuple(value.shape), error)
     return arrays
 
 
 def _array(torch: Any, tensor: Any) -> NDArray[Any]:
     if tensor.layout != torch.strided or tensor.is_quantized:
         kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
-        raise TensorError(
+        raise UnsupportedTensorError(
             f"a {kind} tensor: save it dense, with .{'dequantize' if tensor.is_quantized else 'to_dense'}()"
         )
     plain = tensor.detach().contiguous()
@@ -67,7 +69,7 @@ def _array(torch: Any, tensor: Any) -> NDArray[Any]:
     try:
         return np.asarray(plain.numpy())
     except (TypeError, RuntimeError) as error:
-        raise TensorError(f"a tensor of {tensor.dtype}, {tensor.layout} has no equivalent in NumPy: {error}") from None
+        raise UnsupportedTensorError(f"a tensor of {tensor.dtype} has no equivalent in NumPy: {error}") from None
 
 
 def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError, unknown
+from normcli.errors import TensorError, UnsupportedTensorError, UsageError, unknown
 from normcli.kernels.kernel import Kernel, contiguous
 from normcli.kernels.rows import normalize_rows
 from normcli.storage.safetensors_format import bfloat16
@@ -57,7 +57,7 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
     """Return the type of a result: the input's, float32 for integers, or the requested one.
 
     Raises:
-        TensorError: elements that are not real numbers.
+        UnsupportedTensorError: elements that are not real numbers.
         UsageError: an unknown dtype.
     """
     if dtype is not None:
@@ -72,7 +72,10 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
         return np.dtype(np.float32)
     if kind.name == "bfloat16":
         return kind
-    raise TensorError(f"dtype {kind} cannot be normalized: give float16/32/64, bfloat16 or integers")
+    if kind.kind == "V":
+        origin = ", as NumPy writes bfloat16: save it as .safetensors or .pt" * (kind.itemsize == 2)
+        raise UnsupportedTensorError(f"elements of {kind.itemsize} bytes without a type{origin}")
+    raise UnsupportedTensorError(f"dtype {kind} cannot be normalized: give float16/32/64, bfloat16 or integers")
 
 
 def cast(y: Array, dtype: np.dtype[Any]) -> Array:
