@@ -17,7 +17,6 @@ from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary import Summary
 from normcli.summary.remarks import CONVENTIONS
 from normcli.tally import Tally
-from tests.support import needs
 from tests.support.command import ROOT, Run
 from tests.support.images import photograph
 from tests.support.snippets import EVALUATED, unit
@@ -189,21 +188,6 @@ def test_the_16_bit_snippet_reads_a_file_of_pillow(tmp_path: Path) -> None:
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5)
 
 
-def test_opencv_reads_16_bit_files_as_the_snippet_states(tmp_path: Path) -> None:
-    cv2 = needs.module("cv2")
-    cv2.imwrite(str(tmp_path / "deep.png"), DEEP[:, :, ::-1])
-    summary = counted(DEEP)
-    text = exporters.export(summary, "opencv")
-    names: dict[str, Any] = {}
-    exec(text, names)
-    assert "cv2.IMREAD_UNCHANGED" in text
-    image = cv2.imread(str(tmp_path / "deep.png"), cv2.IMREAD_UNCHANGED)
-    parameters = cv2.dnn.Image2BlobParams(scalefactor=names["scalefactor"], mean=names["mean"])
-    blob = cv2.dnn.blobFromImageWithParams(image.astype(np.float32), parameters)
-    want = (DEEP / 65535 - np.array(summary.mean)) / np.array(summary.std)
-    np.testing.assert_allclose(blob[0].transpose(1, 2, 0)[:, :, ::-1], want, rtol=0, atol=4e-5)
-
-
 def test_image_processors_do_not_resize_deep_images() -> None:
     with pytest.raises(UsageError, match=r"resize 8-bit images only.*16-bit"):
         exporters.export(counted(DEEP, resize=8), "huggingface")
@@ -234,32 +218,6 @@ def test_a_convention_that_is_not_held_is_one_line(dataset: tuple[Summary, Array
     assert exporters.export(summary, "toml")
     with pytest.raises(UsageError, match="contain no mean of image stds"):
         exporters.export(summary, "toml", "mean_of_image_stds")
-
-
-@pytest.mark.parametrize("dataset", ["RGB", "L"], indirect=True)
-@pytest.mark.parametrize("library", ["cv2", "albumentations", "torchvision", "keras", "timm"])
-def test_the_real_library_agrees(library: str, dataset: tuple[Summary, Array]) -> None:
-    """Where a library happens to be installed, it runs the snippet itself."""
-    module = needs.module(library)
-    summary, image = dataset
-    want = (unit(image) - np.array(summary.mean)) / np.array(summary.std)
-    names: dict[str, Any] = {}
-    said = {"cv2": "opencv", "timm": "timm"}.get(library, library)
-    exec(exporters.export(summary, said), names)
-    if library == "cv2":
-        parameters = module.dnn.Image2BlobParams(scalefactor=names["scalefactor"], mean=names["mean"])
-        blob = module.dnn.blobFromImageWithParams(np.ascontiguousarray(image[:, :, ::-1]), parameters)
-        got = blob[0].transpose(1, 2, 0)[:, :, ::-1]
-    elif library == "albumentations":
-        got = names["normalize"](image=image)["image"].reshape(image.shape)
-    elif library == "keras":
-        got = np.asarray(names["normalize"](image[None].astype(np.float32)))[0]
-    else:
-        transforms = needs.module("torchvision.transforms")
-
-        normalize = names.get("normalize") or transforms.Normalize(**names["data_config"])
-        got = normalize(transforms.ToTensor()(image)).numpy().transpose(1, 2, 0)
-    np.testing.assert_allclose(got, want, rtol=0, atol=4e-6)  # they calculate in float32
 
 
 def test_show_and_stats_print_it(run: Run, tmp_path: Path) -> None:

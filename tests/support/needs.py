@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,9 @@ import pytest
 
 from tests.support.command import ROOT
 
-PEERS = ("cv2", "albumentations", "torchvision", "keras", "timm")
+# libraries that the snippets of exporters are for; those of group `conformance`, and those too heavy for it
+LIGHT = ("cv2", "albumentations", "torchvision", "keras", "timm", "kornia")
+HEAVY = ("transformers", "onnx", "fastai", "mmcv")
 # top-level module -> what installs it
 INSTALL = {
     **dict.fromkeys(("tifffile", "imagecodecs"), 'pip install "normcli[tiff]"'),
@@ -26,7 +29,8 @@ INSTALL = {
     "matplotlib": 'pip install "normcli[plot]"',
     **dict.fromkeys(("fsspec", "aiohttp"), 'pip install "normcli[remote]"'),
     **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
-    **dict.fromkeys(PEERS, "pip install opencv-python-headless albumentations torchvision keras timm"),
+    **dict.fromkeys(LIGHT, "pip install --group conformance"),
+    **dict.fromkeys(HEAVY, f"pip install {' '.join(HEAVY)}"),
     "mypy": "pip install mypy",
     "jsonschema": "pip install jsonschema",
     "pyarrow": 'pip install "normcli[parquet]"',
@@ -66,6 +70,28 @@ def module(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError:
         skip(INSTALL[name.partition(".")[0]])
+
+
+@cache
+def torchvision() -> Any:
+    """Import `torchvision.transforms`, or skip.
+
+    The wheels of PyPI are built for CUDA. Beside a torch for the CPU their compiled part does not load, and the import
+    then fails at the registration of two operators that the compiled part would have defined.
+    """
+    try:
+        return module("torchvision.transforms")
+    except RuntimeError:  # operator torchvision::nms does not exist
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+    operators = module("torch").library.Library("torchvision", "FRAGMENT")
+    for name in ("nms", "qnms"):
+        operators.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(operators)
+    return module("torchvision.transforms")
+
+
+_kept: list[Any] = []  # torch forgets operators with their object
 
 
 def modules(*names: str) -> None:
