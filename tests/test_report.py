@@ -1,8 +1,11 @@
-"""The page: whole, escaped, self-contained, and opened in a real browser without error or request."""
+"""The pages: complete, escaped, self-contained, and opened in a real browser without error or request."""
 
+import base64
+import hashlib
 import http.server
 import json
 import re
+import sqlite3
 import subprocess
 import threading
 from dataclasses import replace
@@ -27,7 +30,7 @@ HOSTILE = '<img src=x onerror="document.title=1">&\'".png'
 class Page(HTMLParser):
     """Tags opened and closed in order, sources, and the text."""
 
-    VOID = frozenset({"meta", "link", "img", "br", "line"})
+    VOID = frozenset({"meta", "link", "img", "br", "line", "wbr"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -74,20 +77,31 @@ def test_it_is_whole_escaped_and_alone(folder: Path, run: Run, tmp_path: Path) -
     assert done.returncode == 3  # the broken file
     text = (tmp_path / "page.html").read_text()
     page = Page(text)
-    assert "script" not in page.tags and "iframe" not in page.tags
-    assert page.sources and all(source.startswith("data:") for source in page.sources)
-    assert not re.search(r"https?://|@import|url\(", text)
+    assert_alone(text)
     assert "<img src=x" not in text and "&lt;img src=x" in text
-    for words in ("How bright", "5 conventions", "What normalizing does", "extreme images", "3 groups", "1 failed"):
+    for words in ("Pixel values", "ImageNet's constants", "5 conventions", "Normalization schemes", "Extreme images"):
         assert words in page.text, words
-    assert "not an image" in page.text
+    for words in ("Image sizes", "3 groups", "Duplicates", "1 failed", "not an image", "normcli stats", " UTC"):
+        assert words in page.text, words
+
+
+def assert_alone(text: str) -> None:
+    """Assert that a page loads nothing and runs only the script that its policy names."""
+    page = Page(text)
+    assert page.tags.count("script") == 1 and "iframe" not in page.tags
+    assert page.sources and all(source.startswith(("data:", "#")) for source in page.sources)
+    assert not re.search(r"https?://|@import|url\(", text)
+    script = re.search("<script>(.*?)</script>", text, re.S)
+    assert script is not None
+    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
 
 
 def test_the_extremes_are_the_extremes(folder: Path) -> None:
     found: list[Gallery] = []
     stats(folder, on_gallery=found.append)
     kinds = found[0].extremes
-    assert list(kinds) == ["darkest", "brightest", "flattest", "farthest from the mean"]
+    assert list(kinds) == ["darkest", "brightest", "flattest", "strongest color cast"]
     assert all(len(pictures) == SHOWN for pictures in kinds.values())
     assert Path(kinds["darkest"][0].key).name == "dark.png"
     assert Path(kinds["brightest"][0].key).name == HOSTILE
@@ -106,18 +120,20 @@ def test_extremes_do_not_depend_on_engine_or_batches(tmp_path: Path) -> None:
         summary = stats(tmp_path, engine=engine, workers=workers, on_gallery=galleries.append)
     stats(tmp_path, on_image=records.append)
     assert galleries[0] == galleries[1] == galleries[2]
+    casts = {str(r["path"]): max(r["mean"]) - min(r["mean"]) for r in records}
+    strongest = sorted(casts, key=lambda path: (-casts[path], path))[:SHOWN]
+    assert [p.key for p in galleries[0].extremes["strongest color cast"]] == strongest
     far = {
         str(r["path"]): sum(((m - c) / s) ** 2 for m, c, s in zip(r["mean"], summary.mean, summary.std, strict=True))
         for r in records
     }
-    farthest = sorted(far, key=lambda path: (-far[path], path))[:SHOWN]
-    assert [p.key for p in galleries[0].extremes["farthest from the mean"]] == farthest
+    assert galleries[0].strip[0].picture.key == min(far, key=lambda path: (far[path], path))
 
 
 def test_an_image_that_is_gone_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     summary = stats(folder)
     text = report.render_page(summary, gallery=Gallery(extremes={"darkest": [Picture(key="x.png")]}))
-    assert "gone" in Page(text).text
+    assert "cannot be read any more" in Page(text).text
 
 
 def test_upright_and_sixteen_bits(tmp_path: Path) -> None:
@@ -127,19 +143,22 @@ def test_upright_and_sixteen_bits(tmp_path: Path) -> None:
     Image.fromarray(photograph(80, 120, 1, 2)[:, :, 0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     found: list[Gallery] = []
     stats(tmp_path, on_gallery=found.append)
-    sizes = {Path(p.key).name: (p.width, p.height) for p in found[0].extremes["darkest"]}
+    sizes = {Path(p.key).name: (p.width, p.height) for p in found[0].extremes["from dark to bright"]}
     assert sizes == {"lying.jpg": (80, 120), "deep.png": (120, 80)}
 
 
-def test_show_makes_it_without_images(run: Run, tmp_path: Path) -> None:
+def test_show_makes_it_without_images(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
     done = run("show", ROOT / "sample_data" / "expected.json", "--report", "page.html")
     assert done.returncode == 0 and done.stdout == b""
     page = Page((tmp_path / "page.html").read_text())
-    assert "extreme images" not in page.text and "How bright" in page.text
+    assert "xtreme images" not in page.text and "Pixel values" in page.text
+    assert "pictures, sizes and duplicates need the images" in page.text
     again = run("show", ROOT / "sample_data" / "expected.json", "--report", "page.html")
     assert again.returncode == 2 and b"--force" in again.stderr
     out = run("show", ROOT / "sample_data" / "expected.json", "--report", "-")
-    assert out.stdout.decode() == (tmp_path / "page.html").read_text()
+    assert out.stdout.decode().replace("--report -", "--report page.html") == (tmp_path / "page.html").read_text()
+    assert "14 November 2023, 22:13 UTC" in page.text
 
 
 def test_only_the_page_goes_to_stdout(run: Run) -> None:
@@ -170,7 +189,7 @@ ODD: dict[str, tuple[list[str], list[str]]] = {
     "no conventions": (["mean0.5833", "1 image"], ["each image's own std", "5 conventions"]),
     "raw units": (["max 1000", "raw units, L"], ["range 0-255"]),
     "constant": (["constant channel, std 0: L", "5 conventions", "std0.0000"], ["NaN", "timm"]),
-    "six bands": (["range 0-1, 6 bands", "5std0.1085"], ["RGB;", "undefined"]),
+    "six bands": (["range 0-1, 6 bands", "Channel 5", "0.1085"], ["RGB;", "undefined", "ImageNet"]),
     "one image": (["1 image", "each image's own std", "5 conventions"], ["1 images", "NaN"]),
 }
 
@@ -264,6 +283,7 @@ def test_a_browser_opens_it(width: int, dark: bool, folder: Path, run: Run, tmp_
     assert found["wide"] <= width and found["title"].endswith("normcli")
     assert found["background"] == ("rgb(19, 20, 23)" if dark else "rgb(251, 250, 248)")
     assert found["broken"] == 0 and found["images"] > 20
+    assert found["buttons"] > 3  # the policy lets the script run
 
 
 OUTER = """<!doctype html><title>{}</title><link rel="icon" href="data:,"><body style="margin:0">
@@ -273,7 +293,100 @@ document.getElementById("f").onload = (event) => {
   document.title = JSON.stringify({
     wide: page.documentElement.scrollWidth, title: page.title, images: images.length,
     broken: images.filter((image) => !image.naturalWidth).length,
+    buttons: page.querySelectorAll(".copy button").length,
     background: getComputedStyle(page.body).backgroundColor,
   });
 };
 </script>"""
+
+
+def test_a_report_changes_no_statistic(folder: Path) -> None:
+    for options in ({}, {"group_by": "folder"}, {"resize": 32, "center_crop": 24}):
+        plain = stats(folder, **options).to_json()
+        assert stats(folder, on_gallery=lambda _: None, **options).to_json() == plain
+
+
+def test_sizes_classes_and_copies_are_those_of_the_files(folder: Path) -> None:
+    (folder / "class 1" / "copy.png").write_bytes((folder / "class 0" / "0.png").read_bytes())
+    (folder / "class 1" / "again.png").write_bytes((folder / "class 1" / "1.png").read_bytes())
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(photograph(80, 120, 3, 1)).save(folder / "lying.jpg", exif=exif)
+    found: list[Gallery] = []
+    for engine in ("serial", "processes"):
+        stats(folder, on_gallery=found.append, engine=engine, workers=2, resize=32)
+    facts = found[0].facts
+    assert facts is not None and facts == found[1].facts
+    assert (facts.images, facts.distinct_sizes) == (14, 3)
+    assert facts.sizes == [(90, 60, 10), (40, 40, 3), (80, 120, 1)]  # upright, and before --resize
+    assert (facts.widths, facts.heights) == ((40, 90, 90), (40, 60, 120))
+    assert sum(facts.grid.values()) == sum(facts.areas.values()) == sum(facts.file_sizes.values()) == 14
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("broken")]
+    assert facts.bytes == sum(path.stat().st_size for path in files)
+    assert {Path(label).name: count for label, count in facts.labels} == {"class 1": 6, "class 0": 4, "set": 4}
+    assert (facts.copies.sets, facts.copies.repeated, facts.copies.conflicts) == (2, 2, 1)
+    first, second = facts.copies.largest
+    assert [Path(key).name for key in first.keys] == ["0.png", "copy.png"]
+    assert set(first.labels) == {"class 0", "class 1"} and second.labels == ["class 1"]
+    text = Page(report.render_page(stats(folder), gallery=found[0])).text
+    assert "1 set with different classes" in text and "2 images repeat another one" in text
+
+
+def test_without_room_for_the_table_the_run_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(sqlite3.Connection):
+        def executemany(self, *_: object) -> sqlite3.Cursor:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    connect = sqlite3.connect
+    monkeypatch.setattr("sqlite3.connect", lambda *a, **k: connect(*a, **k, factory=Full))
+    found: list[Gallery] = []
+    summary = stats(folder, on_gallery=found.append)
+    assert summary.images == 11 and found[0].facts is None and found[0].extremes
+    assert "left out of the report" in caplog.text and "disk is full" in caplog.text
+
+
+def test_names_of_channels_groups_and_settings_are_escaped(tmp_path: Path) -> None:
+    Image.fromarray(photograph(20, 20, 3, 1)).save(tmp_path / "a.png")
+    summary = stats(tmp_path, group_by="folder")
+    group = next(iter(summary.groups.values()))
+    hostile = replace(
+        summary,
+        channels=[HOSTILE, "</script><script>alert(1)</script>", '"><b>'],
+        groups={HOSTILE: group},
+        settings={**summary.settings, HOSTILE: HOSTILE},
+        provenance={HOSTILE: HOSTILE, "digest": HOSTILE, "stamp": {HOSTILE: HOSTILE}},
+        composition={**summary.composition, "format": {HOSTILE: 1, "</style>": 2}},
+        failures={HOSTILE: 1},
+        failed=1,
+    )
+    origin = report.Origin(created=HOSTILE, command=HOSTILE, statistics=HOSTILE)
+    text = report.render_page(hostile, title=HOSTILE, origin=origin)
+    assert_alone(text)
+    assert "<img src=x" not in text and "alert(1)</script>" not in text
+
+
+def test_colors_have_contrast() -> None:
+    """Text has a contrast of 4.5 and figures of 3 on every ground, in light and in dark (WCAG 2.2, 1.4.3, 1.4.11)."""
+    css = (ROOT / "normcli" / "report" / "templates" / "style.css").read_text()
+    for block in re.findall(r":root \{(.*?)\}", css, re.S):
+        colors = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", block))
+        if "ink" not in colors or len(colors) < 15:
+            continue
+        texts = ("ink", "soft", "accent", "good", "bad", "R", "G", "B", "L", "A", "c0", "c1", "c2", "c3")
+        for ground in ("ground", "card", "warn"):
+            low = {name for name in texts if contrast(colors[name], colors[ground]) < 4.5}
+            assert not low, (ground, low)
+        assert contrast(colors["bar"], colors["card"]) >= 3 and contrast(colors["warn-line"], colors["card"]) >= 3
+
+
+def contrast(first: str, second: str) -> float:
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(color: str) -> float:
+    values = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -40,7 +40,7 @@ def show(
 
     normcli stats photos/ --json | normcli show - --plot
     """
-    from normcli.cli import messages, tables
+    from normcli.cli import messages, pages, tables
     from normcli.summary import SCHEMA_FILE, Summary
     from normcli.summary.remarks import incomplete_merge
 
@@ -60,7 +60,8 @@ def show(
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)
     if printing.report is not None:
-        tables.page(printing.report, summary, "stdin" if str(file) == "-" else file.name)
+        title = "stdin" if str(file) == "-" else file.name
+        pages.write_summary_page(printing.report, summary, title, pages.origin_of(statistics=file))
         if not printing.json and printing.format is None and not plot:
             return 0
     tables.show_summary(summary, printing, plot=plot, group=group)

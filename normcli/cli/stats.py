@@ -43,7 +43,7 @@ def stats(
 
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
-    from normcli.cli import tables
+    from normcli.cli import pages, tables
     from normcli.cli.messages import say, warn, warn_failures
     from normcli.cli.progress import progress
     from normcli.runs import stats as run
@@ -84,8 +84,9 @@ def stats(
             ),
         )
     if page is not None and printing.report is not None:
-        title = ", ".join(Path(source).name or source for source in sources or ("images",))
-        tables.page(printing.report, summary, title, page.gallery, page.failures)
+        title = ", ".join(_name_of(source) for source in sources or ("images",))
+        origin = pages.origin_of(sources or (), output)
+        pages.write_summary_page(printing.report, summary, title, origin, page.gallery, page.failures)
     printed = to_stdout or printing.format is not None or not (terminal.quiet and (output or printing.report))
     if str(printing.report) != "-" and printed:
         tables.show_summary(summary, printing, json=to_stdout)
@@ -102,6 +103,13 @@ def stats(
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0
+
+
+def _name_of(source: str) -> str:
+    """Return the last part of a path, for a heading."""
+    from normcli.cli.pages import without_secrets
+
+    return Path(without_secrets(source)).name or Path(source).resolve().name or source
 
 
 @contextmanager

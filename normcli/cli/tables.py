@@ -4,7 +4,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from normcli.cli.messages import printable, say, write
 from normcli.cli.plot import HUES, bars, plotted
@@ -26,10 +25,7 @@ from normcli.options.printing import SummaryOptions
 from normcli.summary import Summary
 from normcli.summary.remarks import CONVENTIONS
 
-if TYPE_CHECKING:
-    from normcli.report import Gallery
-
-__all__ = ["aligned", "bars", "check_printing", "columns", "number", "page", "print_summary", "show_summary"]
+__all__ = ["aligned", "bars", "check_printing", "columns", "number", "print_summary", "show_summary"]
 
 _SHOWN_PERCENTILES = ("1", "50", "99")
 _SPARKLINE = 32  # characters
@@ -61,28 +57,6 @@ def show_summary(
         write(exporters.export(summary, printing.format, printing.convention, group=group, digits=digits))
         if (note := exporters.format_note(summary, printing.format, printing.convention)) is not None:
             say(f"note: {note}")
-
-
-def page(
-    path: Path,
-    summary: Summary,
-    title: str,
-    gallery: "Gallery | None" = None,
-    failures: Sequence[dict[str, Any]] = (),
-) -> None:
-    """Write the page of `--report`, whole or not at all; "-" is stdout.
-
-    Raises:
-        MissingExtraError: jinja2 is not installed.
-        OutputError: it cannot be written.
-    """
-    from normcli import report, storage
-
-    text = report.render_page(summary, title=title, gallery=gallery, failures=failures)
-    if str(path) == "-":
-        write(text)
-    else:
-        storage.write_file(path, text.encode("utf-8", "backslashreplace"))
 
 
 def check_printing(printing: SummaryOptions, output: Path | None = None) -> None:

@@ -28,6 +28,7 @@ class Decoded:
         full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
             pixels have a scale only where the user gives one.
         no_data: the value of the file's GDAL tag; pixels with it are counted like all others.
+        stored_size: width and height as stored, before the geometry of the options.
     """
 
     pixels: np.ndarray[Any, Any]
@@ -40,6 +41,7 @@ class Decoded:
     orientation: int = 1
     full_scale: int | None = None
     no_data: float | None = None
+    stored_size: tuple[int, int] = (0, 0)
 
 
 def from_levels(levels: np.ndarray[Any, Any], white: int) -> tuple[np.ndarray[Any, Any], int | None]:
@@ -149,6 +151,7 @@ def is_early_end(error: Exception) -> bool:
 
 def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     """Apply the options to a decoded image: damage, alpha, color, geometry."""
+    image.stored_size = (image.pixels.shape[1], image.pixels.shape[0])
     if reading.strict and "damaged" in image.notes:
         raise InputError("damaged", "decodes, but the decoder warns of damage (without --strict it is used)")
     if image.alpha is not None:

@@ -154,7 +154,7 @@ class StatsOptions(
         "Called with a dictionary of every image's own statistics, in order."
     )
     on_gallery: Callable[[Any], None] | None = python_only(
-        "Called at the end with small pictures of the most extreme images."
+        "Called at the end with the pictures, sizes, classes and copies that a report shows."
     )
     on_resume: Callable[[int], None] | None = python_only(
         "Called at the end of a resumed run with the number of inputs that the interrupted run had read."

@@ -1,10 +1,12 @@
-"""One self-contained page about a set of images: no network, no scripts, light and dark, narrow and wide.
+"""Self-contained pages about sets of images and tensors: no network, light and dark, narrow and wide.
 
-The page shows a summary, as the exporters do; it is apart from them because it needs a library (jinja2) and files of
-its own. Every text is escaped: a file name may contain markup.
+A page shows results that the command line also prints; the pages are apart from it because they need a library
+(jinja2) and files of their own. Every text is escaped: a file name may contain markup. The only script adds buttons
+that copy; without it, everything can be read.
 """
 
-from normcli.report.page import FAILURES_SHOWN, render_page, require_jinja2
+from normcli.report.environment import Origin, require_jinja2
+from normcli.report.page import FAILURES_SHOWN, render_page
 from normcli.report.pictures import Gallery
 
-__all__ = ["FAILURES_SHOWN", "Gallery", "render_page", "require_jinja2"]
+__all__ = ["FAILURES_SHOWN", "Gallery", "Origin", "render_page", "require_jinja2"]

@@ -1,18 +1,43 @@
-"""Numbers of the page's figures, as positions in percent.
+"""Numbers of the pages' figures, as positions in percent.
 
 Shapes are drawn in a box of 100 x 100 that the page stretches to any width; labels are text outside of it, so that
 they stay readable on a narrow screen.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from normcli.summary import Summary
-from normcli.summary.distribution import ceiling, columns, distribution
+from normcli.summary.distribution import Level, ceiling, columns, distribution
 from normcli.summary.remarks import CONVENTIONS
 
 COLUMNS = 128
 _GROUPS_DRAWN = 40
+_OVERLAID = 4  # more channels than these get a small histogram each
+_CUTS_NAMED = 6
+_OUTLYING = 4.0  # an axis ends before values that are so many times farther away than 98% of all
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """The scale of pixel values.
+
+    Attributes:
+        low, high: values at both ends.
+        is_open: (left, right): values beyond an end count in the outermost column.
+        ticks: label -> position.
+    """
+
+    low: float
+    high: float
+    is_open: tuple[bool, bool] = (False, False)
+    ticks: dict[str, float]
+
+    def at(self, value: float) -> float:
+        """Return the position of a value, within the box."""
+        return _clamp(100 * (value - self.low) / (self.high - self.low))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,53 +46,186 @@ class Shape:
 
     Attributes:
         name: the channel.
-        area: corners (x, y) of the steps, y downwards; the last two close the area at the bottom.
+        hue: name of its color in the style sheet.
+        line: corners (x, y) of the steps, y downwards; from the left end of the axis to the right.
         mean, low, high: positions of the mean and of one std to both sides.
+        dataset: number of the dataset in a comparison, from 0.
     """
 
     name: str
-    area: list[tuple[float, float]]
+    hue: str
+    line: list[tuple[float, float]]
     mean: float
     low: float
     high: float
+    dataset: int = 0
+
+    @property
+    def area(self) -> list[tuple[float, float]]:
+        """Return the corners of the closed shape below the line."""
+        return [*self.line, (100.0, 100.0), (0.0, 100.0)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram:
-    """All channels' histograms on one scale.
+    """Histograms on one scale.
 
     Attributes:
-        shapes: one a channel.
-        ticks: label -> position on the axis of values.
-        cut: columns higher than the box, by channel: the value they begin at and their share of pixels.
+        shapes: one a channel, or one a dataset.
+        axis: of values.
+        shares: labels of the y axis -> position from the top.
+        cuts: columns higher than the box: position, and their true height as text; empty text where there is no room.
+        text: the cuts in words.
     """
 
     shapes: list[Shape]
-    ticks: dict[str, float]
-    cut: dict[str, list[tuple[str, float]]]
+    axis: Axis
+    shares: dict[str, float]
+    cuts: list[tuple[float, str]] = field(default_factory=list)
+    text: str = ""
 
 
-def histogram(summary: Summary) -> Histogram:
-    """Return histograms in 128 columns, two 8-bit levels each; columns that are far too high are cut off and named."""
-    low, high = bounds(summary)
-    end = 256 / 255 if within_unit(summary) else high
-    shares = [[n / sum(row) for n in row] for row in columns(summary, COLUMNS, low, end)]
-    top = ceiling(shares)
-    span, shapes = end - low, []
-    cut: dict[str, list[tuple[str, float]]] = {}
-    for c, (name, row) in enumerate(zip(summary.channels, shares, strict=True)):
-        points = [(0.0, 100.0)]
-        for at, share in enumerate(row):
+def histograms(summary: Summary) -> list[Histogram]:
+    """Return one figure with all channels, or one a channel where these are many.
+
+    Integer images of 8 bits have 128 columns of two levels each. Columns that are far higher than all others are cut.
+    """
+    axis = value_axis([summary])
+    rows = _shares(summary, axis)
+    channels = list(range(len(rows)))
+    figures = [channels] if len(rows) <= _OVERLAID else [[c] for c in channels]
+    return [
+        _figure(axis, [_shape(summary, axis, c, rows[c]) for c in figure], [rows[c] for c in figure])
+        for figure in figures
+    ]
+
+
+def pairs_of_histograms(first: Summary, second: Summary) -> list[Histogram]:
+    """Return one figure a channel with both datasets on one scale."""
+    axis = value_axis([first, second])
+    datasets = [(summary, _shares(summary, axis)) for summary in (first, second)]
+    out = []
+    for c in range(len(first.channels)):
+        rows = [shares[c] for _, shares in datasets]
+        shapes = [_shape(summary, axis, c, shares[c], i) for i, (summary, shares) in enumerate(datasets)]
+        out.append(_figure(axis, shapes, rows))
+    return out
+
+
+def _shares(summary: Summary, axis: Axis) -> list[list[float]]:
+    """Return per channel the share of pixels in each column."""
+    buckets = summary.state["buckets"]
+    if all(bucket["dtype"] == "uint8" for bucket in buckets):
+        rows = columns(summary, COLUMNS, axis.low, axis.high)
+    else:
+        is_float = any(bucket["dtype"] == "float" for bucket in buckets)
+        width = None if is_float else 1 / (summary.max_value or 65535)
+        rows = [_spread(levels, axis, width) for levels in distribution(summary)]
+    return [[n / (sum(row) or 1) for n in row] for row in rows]
+
+
+def _spread(levels: list[Level], axis: Axis, width: float | None) -> list[float]:
+    """Return the weight of levels in each column, every level spread over the values that it stands for.
+
+    Counted at their lower ends, 1,638 levels in 128 columns make a comb: 12 levels in one column, 13 in the next.
+
+    Args:
+        levels: values and weights.
+        axis: the scale.
+        width: of a level; None for floats, which are known to 8 significant bits.
+    """
+    out = [0.0] * COLUMNS
+    column = (axis.high - axis.low) / COLUMNS
+    for value, weight in levels:
+        extent = width if width is not None else math.ldexp(1.0, math.frexp(value)[1] - 8) if value else 0.0
+        start = (value - (extent if value < 0 else 0.0) - axis.low) / column
+        first = _column(start)
+        last = _column(start + extent / column - 1e-9)
+        if first == last:
+            out[first] += weight
+            continue
+        for at in range(first, last + 1):
+            left = start if at == first else at
+            right = start + extent / column if at == last else at + 1
+            out[at] += weight * (right - left) * column / extent
+    return out
+
+
+def _column(position: float) -> int:
+    return int(max(0.0, min(position + 1e-9, COLUMNS - 1)))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of shares that waits for the height of its figure."""
+
+    shape: Shape
+    shares: list[float]
+
+
+def _shape(summary: Summary, axis: Axis, channel: int, shares: list[float], dataset: int = 0) -> _Row:
+    mean, std, name = summary.mean[channel], summary.std[channel], summary.channels[channel]
+    marks = {"mean": axis.at(mean), "low": axis.at(mean - std), "high": axis.at(mean + std)}
+    hue = hue_of(name, channel, len(summary.channels))
+    return _Row(Shape(name=name, hue=hue, line=[], dataset=dataset, **marks), shares)
+
+
+def _figure(axis: Axis, rows: list[_Row], shares: list[list[float]]) -> Histogram:
+    top = ceiling(shares) or 1.0
+    shapes: list[Shape] = []
+    cuts: dict[int, float] = {}
+    words: list[str] = []
+    for row in rows:
+        line: list[tuple[float, float]] = []
+        named: list[str] = []
+        for at, share in enumerate(row.shares):
             y = 100 - 100 * min(share / top, 1)
-            points += [(100 * at / COLUMNS, y), (100 * (at + 1) / COLUMNS, y)]
+            line += [(100 * at / COLUMNS, y), (100 * (at + 1) / COLUMNS, y)]
             if share > top:
-                cut.setdefault(name, []).append((f"{low + span * at / COLUMNS:.3g}", share))
-        mean, std = summary.mean[c], summary.std[c]
-        marks = (_clamp(100 * (v - low) / span) for v in (mean, mean - std, mean + std))
-        middle, left, right = marks
-        shapes.append(Shape(name=name, area=[*points, (100.0, 100.0)], mean=middle, low=left, high=right))
-    ticks = {f"{low + (high - low) * i / 4:.4g}": 100 * (high - low) * i / 4 / span for i in range(5)}
-    return Histogram(shapes=shapes, ticks=ticks, cut=cut)
+                cuts[at] = max(cuts.get(at, 0.0), share)
+                value = axis.low + (axis.high - axis.low) * at / COLUMNS
+                named.append(f"{percent(share)} at {value:.3g}")
+        if named:
+            words.append(f"{row.shape.name}: {', '.join(named[:_CUTS_NAMED])}")
+        shapes.append(_with_line(row.shape, line))
+    return Histogram(
+        shapes=shapes,
+        axis=axis,
+        shares={percent(tick): 100 - 100 * tick / top for tick in nice_ticks(0.0, top, 4)},
+        cuts=list(_labeled_cuts(cuts)),
+        text="; ".join(words),
+    )
+
+
+def _with_line(shape: Shape, line: list[tuple[float, float]]) -> Shape:
+    return Shape(**{**vars(shape), "line": line})
+
+
+def _labeled_cuts(cuts: dict[int, float]) -> Iterable[tuple[float, str]]:
+    """Yield one mark for each run of neighboring columns that are cut, labeled with the highest of them."""
+    last_label = -100.0
+    runs: list[list[int]] = []
+    for at in sorted(cuts):
+        if runs and at - runs[-1][-1] <= 2:
+            runs[-1].append(at)
+        else:
+            runs.append([at])
+    for run in runs:
+        position = 100 * (run[0] + run[-1] + 1) / 2 / COLUMNS
+        has_room = position - last_label > 12
+        yield position, percent(max(cuts[at] for at in run)) if has_room else ""
+        last_label = position if has_room else last_label
+
+
+def hue_of(name: str, channel: int, count: int) -> str:
+    """Return the name of a channel's color in the style sheet; it never contains text of a file.
+
+    >>> hue_of("R", 0, 3), hue_of("nir", 1, 2), hue_of("B8", 8, 13)
+    ('R', 'c1', 'L')
+    """
+    if name in ("R", "G", "B", "A", "L"):
+        return name
+    return f"c{channel}" if count <= _OVERLAID else "L"
 
 
 def within_unit(summary: Summary) -> bool:
@@ -78,13 +236,93 @@ def within_unit(summary: Summary) -> bool:
     return bool(known) and min(known) >= 0 and max(known) <= 1
 
 
-def bounds(summary: Summary) -> tuple[float, float]:
-    """Return both ends of the axis of values: 0 and 1, or the range of raw units."""
-    if within_unit(summary):
-        return 0.0, 1.0
-    levels = distribution(summary)
-    low, high = min(row[0][0] for row in levels), max(row[-1][0] for row in levels)
+def value_axis(summaries: Sequence[Summary]) -> Axis:
+    """Return the scale of values: 0 to 1, or what nearly all pixels occupy where that is much less or is not known."""
+    low, high = _extent(summaries)
+    is_open = (False, False)
+    inner = _bulk(summaries)
+    if inner is not None:
+        left, right = inner
+        spread = right - left
+        if spread > 0 and high - right > _OUTLYING * spread:
+            high, is_open = _nice_end(right + 0.25 * spread), (is_open[0], _extent(summaries, exact=True)[1] > right)
+        if spread > 0 and left - low > _OUTLYING * spread:
+            low, is_open = -_nice_end(-(left - 0.25 * spread)), (True, is_open[1])
+    return Axis(low=low, high=high, is_open=is_open, ticks=_ticks(low, high, is_open))
+
+
+def _ticks(low: float, high: float, is_open: tuple[bool, bool]) -> dict[str, float]:
+    """Return labels and their positions; at an open end the label is the end of the axis."""
+    ticks = {f"{tick:.4g}": 100 * (tick - low) / (high - low) for tick in nice_ticks(low, high, 5)}
+    if is_open[0]:
+        ticks = {f"≤ {low:.4g}": 0.0, **{label: at for label, at in ticks.items() if at > 15}}
+    if is_open[1]:
+        ticks = {**{label: at for label, at in ticks.items() if at < 85}, f"≥ {high:.4g}": 100.0}
+    return ticks
+
+
+def _extent(summaries: Sequence[Summary], *, exact: bool = False) -> tuple[float, float]:
+    """Return 0 and just above 1, so that columns are 8-bit levels; or both ends of the values in raw units."""
+    if not exact and all(within_unit(s) for s in summaries):
+        return 0.0, 256 / 255
+    known = [v for s in summaries for v in (*s.min, *s.max) if v is not None]
+    if not known:
+        known = [value for s in summaries for row in distribution(s) for value, _ in (row[0], row[-1])]
+    low, high = min(known), max(known)
     return low, high if high > low else low + 1
+
+
+def _bulk(summaries: Sequence[Summary]) -> tuple[float, float] | None:
+    """Return values that 98% of each channel's pixels are between; None for 8 bits, whose range is their scale."""
+    if all(s.max_value == 255 for s in summaries):
+        return None
+    rows = [s.percentiles.get(p) for s in summaries for p in ("1", "99")]
+    values = [v for row in rows for v in row or ()]
+    return (min(values), max(values)) if values else None
+
+
+def _nice_end(value: float) -> float:
+    """Return a round number at or above a value.
+
+    >>> _nice_end(0.057), _nice_end(180.0), _nice_end(-3.3)
+    (0.06, 200.0, -3.0)
+    """
+    if value == 0:
+        return 0.0
+    step = 10.0 ** (math.floor(math.log10(abs(value))))
+    for fraction in (1.0, 0.5, 0.2, 0.1):
+        end = math.ceil(value / (step * fraction) - 1e-9) * step * fraction
+        if end <= value + 0.12 * abs(value):
+            return float(f"{end:.6g}") + 0.0
+    return value
+
+
+def nice_ticks(low: float, high: float, count: int) -> list[float]:
+    """Return round numbers from low to high, about `count` of them.
+
+    >>> nice_ticks(0, 1, 5), nice_ticks(0, 0.023, 4)
+    ([0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.0, 0.01, 0.02])
+    """
+    if not high > low or not math.isfinite(high - low):
+        return [low]
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next((m * power for m in (1, 2, 2.5, 5) if m * power >= rough * 0.999), 10 * power)
+    first = math.ceil(low / step - 1e-9)
+    ticks = []
+    while (tick := float(f"{first * step:.10g}")) <= high + 1e-9 * (high - low):
+        ticks.append(tick + 0.0)
+        first += 1
+    return ticks
+
+
+def percent(share: float) -> str:
+    """Return a share as text.
+
+    >>> percent(0.0), percent(0.025), percent(0.5), percent(0.00031)
+    ('0%', '2.5%', '50%', '0.031%')
+    """
+    return f"{100 * share:.2g}%" if share < 0.1 else f"{100 * share:.3g}%"
 
 
 def conventions(summary: Summary) -> list[dict[str, Any]]:
@@ -103,7 +341,8 @@ def conventions(summary: Summary) -> list[dict[str, Any]]:
             {
                 "name": name.replace("_", " "),
                 "key": name,
-                "words": CONVENTIONS.get(name, ""),
+                "is_given": False,
+                "explanation": CONVENTIONS.get(name, ""),
                 "mean": numbers["mean"],
                 "std": std,
                 "dots": [100 * (s - low) / (high - low) for s in std],
@@ -114,17 +353,20 @@ def conventions(summary: Summary) -> list[dict[str, Any]]:
 
 def groups(summary: Summary) -> list[dict[str, Any]]:
     """Return one row per group, from dark to bright, with mean and one std to both sides as positions."""
-    low, high = bounds(summary)
-
-    def at(value: float) -> float:
-        return _clamp(100 * (value - low) / (high - low))
-
+    axis = value_axis([summary])
+    largest = max((group.images for group in summary.groups.values()), default=1) or 1
     rows = []
     for name, group in summary.groups.items():
         pairs = list(zip(group.mean, group.std, strict=True))
-        marks = [{"mean": at(m), "low": at(m - s), "high": at(m + s)} for m, s in pairs]
-        rows.append({"name": name, **vars(group), "marks": marks, "lightness": sum(group.mean) / len(pairs)})
+        marks = [mark(axis, m, s) for m, s in pairs]
+        share = 100 * group.images / largest
+        rows.append({"name": name, **vars(group), "marks": marks, "lightness": sum(group.mean), "share": share})
     return sorted(rows, key=lambda row: (row["lightness"], row["name"]))
+
+
+def mark(axis: Axis, mean: float, std: float) -> dict[str, float]:
+    """Return a mean and one std to both sides as positions."""
+    return {"mean": axis.at(mean), "low": axis.at(mean - std), "high": axis.at(mean + std)}
 
 
 def groups_drawn(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,31 +1,22 @@
-"""The HTML page of a summary, rendered by jinja2 from the templates of this folder."""
+"""The page of a dataset's statistics."""
 
-import base64
 from collections.abc import Sequence
 from typing import Any
 
 from normcli.constants import exporters
-from normcli.errors import MissingExtraError, UsageError
+from normcli.errors import UsageError
 from normcli.report import figures
-from normcli.report.pictures import Gallery, Picture
+from normcli.report.environment import Origin, render
+from normcli.report.pictures import Gallery
+from normcli.report.published import beside_imagenet
+from normcli.report.sizes import size_figures
 from normcli.summary import Summary
 from normcli.summary.channels import rgb_channels
 from normcli.summary.remarks import remarks
 
 FAILURES_SHOWN = 200
 _SNIPPETS = ("torchvision", "albumentations", "keras", "huggingface", "opencv", "timm", "mmcv", "onnx")
-
-
-def require_jinja2() -> None:
-    """Raise an error before the work if a page cannot be rendered.
-
-    Raises:
-        MissingExtraError: jinja2 is not installed.
-    """
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("--report", "jinja2", "report") from None
+_CHANNELS_NAMED = {"R": "Red", "G": "Green", "B": "Blue", "L": "Gray", "A": "Alpha"}
 
 
 def render_page(
@@ -34,93 +25,86 @@ def render_page(
     title: str = "",
     gallery: Gallery | None = None,
     failures: Sequence[dict[str, Any]] = (),
+    origin: Origin | None = None,
 ) -> str:
     """Return the page as HTML.
 
     Args:
         summary: the statistics to show.
         title: the heading: a folder, a file.
-        gallery: small pictures, if the images are available.
+        gallery: pictures, sizes and copies, if the images are available.
         failures: records of inputs not used, the first of them.
+        origin: date and command.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    require_jinja2()
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("normcli.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": _number,
-        "picture": _picture,
-        "printable": _printable,
-        "points": _points,
-        "fixed": _fixed,
-    }
     rows = figures.groups(summary)
-    return environment.get_template("page.html.jinja").render(
-        s=summary,
+    facts = gallery.facts if gallery is not None else None
+    return render(
+        "dataset",
         title=title or "Dataset statistics",
+        origin=origin,
+        s=summary,
+        channel_names=_CHANNELS_NAMED,
+        hues=hues(summary),
         remarks=remarks(summary),
-        histogram=figures.histogram(summary),
+        histograms=figures.histograms(summary),
         conventions=figures.conventions(summary),
+        beside=beside_imagenet(summary),
         composition=figures.composition(summary),
         groups=rows,
         drawn=figures.groups_drawn(rows),
-        snippets=_snippets(summary),
+        constants=constants_text(summary),
+        snippets=snippets(summary),
         gallery=gallery or Gallery(),
+        has_images=gallery is not None,
+        facts=facts,
+        sizes=None if facts is None else size_figures(facts),
         mapped=figures.mapped,
         failures=failures[:FAILURES_SHOWN],
         not_used=summary.failed + summary.skipped,
-        swatch=_swatch(summary),
+        swatch=swatch(summary),
     )
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    if value is None:
-        return "–"
-    if value != 0 and (abs(value) < 10.0**-digits / 2 or abs(value) >= 1e6):
-        return f"{value:.4g}"
-    return f"{value:.{digits}f}"
+def hues(summary: Summary) -> list[str]:
+    """Return the name of each channel's color in the style sheet."""
+    count = len(summary.channels)
+    return [figures.hue_of(name, c, count) for c, name in enumerate(summary.channels)]
 
 
-def _fixed(value: float) -> str:
-    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+def constants_text(summary: Summary) -> str:
+    """Return mean and std with four digits, to paste."""
+    rows = (", ".join(four_digits(v) for v in values) for values in (summary.mean, summary.std))
+    return "mean = [{}]\nstd = [{}]".format(*rows)
 
 
-def _picture(picture: Picture) -> str:
-    data = base64.b64encode(picture.data or b"").decode()
-    return f"data:{picture.kind};base64,{data}"
+def four_digits(value: float) -> str:
+    """Return a constant with four decimals, or four significant digits where it is small or large.
+
+    >>> four_digits(0.48700304644613485), four_digits(0.0061234), four_digits(812.345678)
+    ('0.4870', '0.006123', '812.3')
+    """
+    if value == 0 or 0.1 <= abs(value) < 10:
+        return f"{value:.4f}"
+    return f"{value:.4g}"
 
 
-def _printable(text: str) -> str:
-    """Escape control characters and bytes that are not text; Jinja escapes markup."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _points(pairs: list[tuple[float, float]]) -> str:
-    return " ".join(f"{x:.2f},{y:.2f}" for x, y in pairs)
-
-
-def _swatch(summary: Summary) -> str:
-    """Return the dataset's mean color as #rrggbb; empty for values outside of 0-1."""
-    if not figures.within_unit(summary):
+def swatch(summary: Summary) -> str:
+    """Return the dataset's mean color as #rrggbb; empty for values outside of 0-1 and for bands that are no colors."""
+    if not figures.within_unit(summary) or len(summary.mean) > 4:
         return ""
     rgb = [summary.mean[c] for c in rgb_channels(len(summary.mean))]
     return "#" + "".join(f"{max(0, min(255, round(255 * v))):02x}" for v in rgb)
 
 
-def _snippets(summary: Summary) -> dict[str, str]:
+def snippets(summary: Summary) -> dict[str, str]:
+    """Return mean and std for other tools, with four digits as `--format` prints them."""
     out = {}
     for name in _SNIPPETS:
         try:
-            out[name] = exporters.export(summary, name)
-        except UsageError:  # a constant channel: nothing can be divided by its std
+            out[name] = exporters.export(summary, name, digits=exporters.default_digits(name))
+        except UsageError:  # a constant channel, by whose std nothing can be divided; units that the tool cannot take
             continue
     return out

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from normcli.report.facts import ImageFacts
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -47,8 +49,12 @@ class Gallery:
         extremes: title -> pictures, most extreme first.
         strip: the typical image as stored and after each scheme.
         limit: the value that is drawn white in the strip.
+        scale: a sentence about how values become gray levels and bands colors; "" where pictures look as stored.
+        facts: sizes, classes and copies, if every image was seen.
     """
 
     extremes: dict[str, list[Picture]] = field(default_factory=dict)
     strip: list[MappedPicture] = field(default_factory=list)
     limit: float = 1.0
+    scale: str = ""
+    facts: ImageFacts | None = None

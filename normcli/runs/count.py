@@ -106,6 +106,7 @@ def _count(
 ) -> None:
     notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
     encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+    digest = into.digest
     moments = into.count(
         image.pixels,
         image.weights,
@@ -124,9 +125,13 @@ def _count(
         result.rows.append(row(moments, unit, full))
     if options.extremes:
         from normcli.runs.gallery import SeenImage
+        from normcli.runs.image_table import ImageRow
 
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
-        result.seen.append(SeenImage(item, moments.weight, *scaled))
+        size = image.stored_size if image.orientation < 5 else image.stored_size[::-1]  # 5 to 8 lie on their side
+        own = (into.digest - digest) % tally.DIGEST_MODULUS
+        row_of_image = ImageRow(item.key, item.label, *size, len(encoded), own)
+        result.seen.append(SeenImage(item, moments.weight, *scaled, row_of_image))
     if options.per_image:
         height, width, channels = shape  # before pixels were left out
         record = {

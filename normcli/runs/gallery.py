@@ -1,4 +1,4 @@
-"""The most extreme images of a set, kept in bounded memory while it is counted and drawn at the end."""
+"""The pictures of a report: the most extreme images of a set, known in bounded memory and drawn at the end."""
 
 import heapq
 import math
@@ -11,8 +11,9 @@ from normcli import images
 from normcli.errors import InputError
 from normcli.images.thumbnail import SIDE, thumbnail
 from normcli.options.images import DecodeOptions
-from normcli.report.figures import within_unit
+from normcli.report.figures import value_axis, within_unit
 from normcli.report.pictures import Gallery, MappedPicture, Picture
+from normcli.runs.image_table import ImageRow, ImageTable
 from normcli.sources import Item
 from normcli.summary import Summary
 from normcli.summary.channels import rgb_channels, white_level
@@ -20,7 +21,7 @@ from normcli.tally import bucket_dtype
 
 SHOWN = 6
 # Distance from the dataset mean is known only at the end. A pool of 64 by the mean so far, ranked again as it
-# moves, holds the final 6 unless 58 others were farther at some time and nearer at the end.
+# moves, holds the nearest image unless 64 others were nearer at some time and farther at the end.
 _POOL = 64
 
 
@@ -31,39 +32,44 @@ class SeenImage(NamedTuple):
         item: its name and recipe.
         pixels: how many it has.
         mean, std: per channel of the image, in 0-1 or raw units.
+        row: its name, size and digest.
     """
 
     item: Item
     pixels: int
     mean: list[float]
     std: list[float]
+    row: ImageRow
 
 
-class ExtremeImages:
-    """Darkest, brightest, flattest and farthest images so far; memory does not grow with the set."""
+class GalleryCollector:
+    """Darkest, brightest, flattest and most tinted images so far, with the table of all; memory stays bounded."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, list[SeenImage]] = {"darkest": [], "brightest": [], "flattest": []}
-        self._far: list[SeenImage] = []
+        self._extremes: dict[str, list[SeenImage]] = {name: [] for name in _ORDERS}
         self._near: list[SeenImage] = []
         self._weight = 0
+        self._images = 0
         self._sums = [0.0, 0.0, 0.0]
         self._squares = [0.0, 0.0, 0.0]
+        self._table = ImageTable()
 
     def add(self, batch: Iterable[SeenImage]) -> None:
         """Take the images of one batch."""
         batch = list(batch)
+        self._images += len(batch)
+        self._table.add(image.row for image in batch)
         for image in batch:
             self._weight += image.pixels
             for c, (mean, std) in enumerate(zip(_three(image.mean), _three(image.std), strict=True)):
                 self._sums[c] += image.pixels * mean
                 self._squares[c] += image.pixels * (std * std + mean * mean)
-            self._far.append(image)
             self._near.append(image)
-            if len(self._far) > 8 * _POOL:  # counted in images: the batches depend on the machine's speed
+            if len(self._near) > 8 * _POOL:  # counted in images: the batches depend on the machine's speed
                 self._rank()
         for name, key in _ORDERS.items():
-            self._kept[name] = heapq.nsmallest(SHOWN, [*self._kept[name], *batch], key=key)
+            candidates = batch if name != _TINT else [image for image in batch if _is_tinted(image)]
+            self._extremes[name] = heapq.nsmallest(SHOWN, [*self._extremes[name], *candidates], key=key)
 
     def _rank(self) -> None:
         center = [s / self._weight for s in self._sums]
@@ -74,16 +80,21 @@ class ExtremeImages:
             rows = zip(_three(image.mean), center, spread, strict=True)
             return math.sqrt(sum(((m - c) / s) ** 2 for m, c, s in rows) / 3)
 
-        self._far = heapq.nsmallest(_POOL, self._far, key=lambda s: (-distance(s), s.item.key))
         self._near = heapq.nsmallest(_POOL, self._near, key=lambda s: (distance(s), s.item.key))
 
+    def close(self) -> None:
+        """Remove the table of a run that failed."""
+        self._table.close()
+
     def gallery(self, summary: Summary, reading: DecodeOptions) -> Gallery:
-        """Read the extremes again and draw them.
+        """Read the extremes again and draw them, and sum up the table.
 
         Args:
             summary: of all the images.
             reading: as they were read.
         """
+        facts = self._table.facts()
+        self._table.close()
         if not self._weight:
             return Gallery()
         self._rank()
@@ -95,29 +106,48 @@ class ExtremeImages:
                 return Picture(key=image.item.key, caption=caption)
             return _picture(image.item.key, (pixels - low) / (high - low), orientation, caption)
 
+        selection = self._extremes
+        if self._images <= SHOWN:
+            selection = {"from dark to bright": self._extremes["darkest"]}
         extremes = {
-            name: [draw(image, _caption(name, image, summary)) for image in images]
-            for name, images in self._kept.items()
+            name: [draw(image, _caption(name, image)) for image in images]
+            for name, images in selection.items()
+            if images
         }
-        extremes["farthest from the mean"] = [
-            draw(image, _caption("farthest", image, summary)) for image in self._far[:SHOWN]
-        ]
-        return Gallery(extremes=extremes, **_strip(self._near[0].item, reading, summary))
+        strip = _strip(self._near[0].item, reading, summary)
+        return Gallery(extremes=extremes, **strip, scale=_describe_scale(summary, low, high), facts=facts)
 
 
 def _lightness(image: SeenImage) -> float:
-    return sum(_three(image.mean)) / 3
+    return _average(image.mean)
 
 
 def _flatness(image: SeenImage) -> float:
-    return sum(_three(image.std)) / 3
+    return _average(image.std)
 
 
+def _average(values: list[float]) -> float:
+    """Return the mean over the channels that are seen: alpha is none, and of many bands every one counts."""
+    colors = _three(values) if len(values) <= 4 else values
+    return sum(colors) / len(colors)
+
+
+def _tint(image: SeenImage) -> float:
+    """Return how far apart the means of red, green and blue are."""
+    return max(_three(image.mean)) - min(_three(image.mean))
+
+
+def _is_tinted(image: SeenImage) -> bool:
+    return len(image.mean) in (3, 4) and _tint(image) > 0
+
+
+_TINT = "strongest color cast"
 # sorting keys, each with the name at the end so that ties do not depend on the order of files
 _ORDERS: dict[str, Callable[[SeenImage], Any]] = {
     "darkest": lambda image: (_lightness(image), image.item.key),
     "brightest": lambda image: (-_lightness(image), image.item.key),
     "flattest": lambda image: (_flatness(image), image.item.key),
+    _TINT: lambda image: (-_tint(image), image.item.key),
 }
 
 
@@ -126,22 +156,39 @@ def _three(values: list[float]) -> list[float]:
     return [values[c] for c in rgb_channels(len(values))]
 
 
-def _caption(name: str, image: SeenImage, summary: Summary) -> str:
+def _caption(name: str, image: SeenImage) -> str:
     if name == "flattest":
-        return f"std {_flatness(image):.3f}"
-    if name == "farthest":
-        rows = zip(_three(image.mean), _three(summary.mean), _three(summary.std), strict=True)
-        return f"{math.sqrt(sum(((m - c) / s) ** 2 if s else 0.0 for m, c, s in rows) / 3):.2f} std away"
-    return f"mean {_lightness(image):.3f}"
+        return f"std {_significant(_flatness(image))}"
+    if name == _TINT:
+        means = dict(zip("RGB", _three(image.mean), strict=True))
+        high, low = max(means, key=lambda c: means[c]), min(means, key=lambda c: means[c])
+        return f"{high} − {low} = {_significant(_tint(image))}"
+    return f"mean {_significant(_lightness(image))}"
+
+
+def _significant(value: float) -> str:
+    """Return a value with three decimals, or three digits where these would hide it."""
+    return f"{value:.3f}" if value == 0 or 0.01 <= abs(value) < 10 else f"{value:.3g}"
 
 
 def _shown_range(summary: Summary) -> tuple[float, float]:
-    """Return the values drawn as black and white: 0 and 1, or the range of a dataset that exceeds them."""
-    if within_unit(summary):
-        return 0.0, 1.0
-    low = min((v for v in summary.min if v is not None), default=0.0)
-    high = max((v for v in summary.max if v is not None), default=1.0)
-    return low, high if high > low else low + 1
+    """Return the values drawn as black and white: the ends of the histograms, so that no picture is all black."""
+    axis = value_axis([summary])
+    return axis.low, 1.0 if _is_unit(summary) else axis.high
+
+
+def _is_unit(summary: Summary) -> bool:
+    axis = value_axis([summary])
+    return within_unit(summary) and not any(axis.is_open) and axis.low == 0.0
+
+
+def _describe_scale(summary: Summary, low: float, high: float) -> str:
+    sentences = []
+    if not _is_unit(summary):
+        sentences.append(f"Drawn from {low:.4g} (black) to {high:.4g} (white).")
+    if len(summary.channels) > 4:
+        sentences.append("Bands 0, 1 and 2 are drawn as red, green and blue.")
+    return " ".join(sentences)
 
 
 def _pixels(item: Item, reading: DecodeOptions, summary: Summary) -> tuple[np.ndarray[Any, Any] | None, int]:
@@ -163,7 +210,7 @@ def _picture(key: str, unit: np.ndarray[Any, Any], orientation: int, caption: st
 def _strip(item: Item, reading: DecodeOptions, summary: Summary) -> dict[str, Any]:
     """The most typical image as stored, and after unit, signed and contrast on one common scale."""
     pixels, orientation = _pixels(item, reading, summary)
-    if pixels is None or not within_unit(summary) or not all(summary.std) or pixels.shape[2] > len(summary.mean):
+    if pixels is None or not _is_unit(summary) or not all(summary.std) or pixels.shape[2] > len(summary.mean):
         return {}
     if pixels.shape[2] < len(summary.mean):
         pixels = np.repeat(pixels[:, :, :1], len(summary.mean), axis=2)

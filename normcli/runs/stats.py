@@ -27,7 +27,7 @@ from normcli.summary.conventions import check_shared_channels
 from normcli.tally import Tally
 
 if TYPE_CHECKING:
-    from normcli.runs.gallery import ExtremeImages
+    from normcli.runs.gallery import GalleryCollector
 
 log = logging.getLogger("normcli.stats")
 
@@ -53,7 +53,12 @@ def stats(
     if options.output is not None:
         check_no_image(options.output, sources)
     with StatsTarget(options) as target:
-        return _StatsRun(list(sources), options, target, patterns).run(items)
+        run = _StatsRun(list(sources), options, target, patterns)
+        try:
+            return run.run(items)
+        finally:
+            if run.gallery is not None:
+                run.gallery.close()
 
 
 class _StatsRun:
@@ -89,7 +94,7 @@ class _StatsRun:
         self.settings = settings_of(options, plan, mask)
         self.sample = None if plan is None else Sample(plan, self._relisted())
         self.stopping = None if self.sample is None else StoppingRule(self.sample)
-        self.extremes = None if options.on_gallery is None else _extreme_images()
+        self.gallery = None if options.on_gallery is None else _gallery_collector()
         self.total = Tally()
         self.bytes = 0
         self.kinds: dict[int, str] = {}  # the first image of each number of channels
@@ -154,8 +159,8 @@ class _StatsRun:
         if self.options.on_image is not None:
             for record in result.records:
                 self.options.on_image(record)
-        if self.extremes is not None:
-            self.extremes.add(result.seen)
+        if self.gallery is not None:
+            self.gallery.add(result.seen)
         self.total.add(result.tally)
         self.bytes += result.bytes
         self.kinds = {**result.kinds, **self.kinds}
@@ -190,15 +195,15 @@ class _StatsRun:
             raise NoInputError(f"{error}{reason}") from None
         if self.sample is not None and self.stopping is not None:
             self.stopping.report(summary, total.images + total.failed.total() - self.sample.refused)
-        if self.extremes is not None and self.options.on_gallery is not None:
-            self.options.on_gallery(self.extremes.gallery(summary, self.worker.reading))
+        if self.gallery is not None and self.options.on_gallery is not None:
+            self.options.on_gallery(self.gallery.gallery(summary, self.worker.reading))
         return summary
 
 
-def _extreme_images() -> "ExtremeImages":
-    from normcli.runs.gallery import ExtremeImages  # 25 ms that only a report needs
+def _gallery_collector() -> "GalleryCollector":
+    from normcli.runs.gallery import GalleryCollector  # 25 ms that only a report needs
 
-    return ExtremeImages()
+    return GalleryCollector()
 
 
 def expected(sources: Iterable[str]) -> int | None:

@@ -61,9 +61,13 @@ def export(summary: "Summary", exporter: str, convention: str | None, group: str
 
 def report(summary: "Summary", path: "str | os.PathLike[str]", title: str) -> None:
     """Write a self-contained HTML page."""
-    from normcli.report import render_page
+    from datetime import UTC, datetime
 
-    storage.write_file(Path(path), render_page(summary, title=title).encode("utf-8", "backslashreplace"))
+    from normcli.report import Origin, render_page
+
+    now = datetime.now(UTC)
+    text = render_page(summary, title=title, origin=Origin(created=f"{now.day} {now:%B %Y, %H:%M} UTC"))
+    storage.write_file(Path(path), text.encode("utf-8", "backslashreplace"))
 
 
 def histogram(summary: "Summary", channel: str | int, bins: int) -> "tuple[NDArray[Any], NDArray[Any]]":
