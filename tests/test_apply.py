@@ -24,7 +24,7 @@ from tests.support.command import ROOT, Run
 from tests.support.images import encoded, photograph
 
 Array = np.ndarray[Any, Any]
-SAMPLES = ROOT / "sample_data"
+SAMPLES = ROOT / "sample_data" / "odd"
 SCHEMES = ["unit", "signed", "contrast", "zscore", "minmax", "percentile", "robust", "gcn", "caffe"]
 # sample images whose median absolute deviation is 0: mostly background
 FLAT = {"robust"}

@@ -1,5 +1,6 @@
 """README.md and docs/apply.md run as written, block after block, beside a folder called photos."""
 
+import doctest
 import os
 import re
 import shutil
@@ -44,7 +45,7 @@ def run(language: str, block: str, folder: Path) -> bytes:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("docs")
-    shutil.copytree(ROOT / "sample_data", place / "photos")
+    shutil.copytree(ROOT / "sample_data" / "odd", place / "photos")
     for block in (block for language, block in BLOCKS if language == "bash"):
         run("bash", block, place)
     return place
@@ -79,16 +80,36 @@ def test_the_torch_block_is_python_that_names_what_there_is() -> None:
 
 
 def test_the_readmes_blocks_run(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "sample_data", tmp_path / "photos")
+    shutil.copytree(ROOT / "sample_data" / "scenes", tmp_path / "photos")
     found = blocks(README)
     assert [language for language, _ in found] == ["bash", "bash", "python", "bash"]
     for language, block in found:
         if language == "bash":
             run(language, block, tmp_path)
-    for folder in ("arrays", "cropped", "pngs"):
+    for folder in ("arrays", "cropped", "listed"):
         assert (tmp_path / folder / "normcli.json").exists()
     needs.module("torch")
     run(*found[2], tmp_path)
+
+
+def test_the_readme_shows_what_the_commands_print(tmp_path: Path) -> None:
+    """Of the sample scenes; `...` on a line of its own stands for any lines, as in a doctest."""
+    shutil.copytree(ROOT / "sample_data" / "scenes", tmp_path / "photos")
+    run("bash", "normcli stats photos -q -o stats.json", tmp_path)
+    shown = re.findall(r"^```\n\$ (normcli [^\n]*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert [command.split()[1] for command, _ in shown] == ["show", "check"]
+    for command, output in shown:
+        printed = run("bash", command, tmp_path).decode()
+        assert doctest.OutputChecker().check_output(output, printed, doctest.ELLIPSIS), printed
+        assert not doctest.OutputChecker().check_output(output, printed.replace("0.4562", "0.4563"), doctest.ELLIPSIS)
+
+
+def test_the_picture_shows_the_sample_scenes() -> None:
+    summary = normcli.load(ROOT / "sample_data" / "expected.json")
+    text = (ROOT / "docs/stats.svg").read_text().replace("&#160;", " ")
+    assert "normcli stats sample_data/scenes" in text and f"{summary.images} images" in text
+    for values in (summary.mean, summary.std, summary.conventions["mean_of_image_stds"]["std"]):
+        assert [value for value in values if f"{value:.4f}" not in text] == []
 
 
 def test_every_scheme_and_output_has_a_line() -> None:

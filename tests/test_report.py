@@ -162,15 +162,15 @@ def test_show_makes_it_without_images(run: Run, tmp_path: Path, monkeypatch: pyt
 
 
 def test_only_the_page_goes_to_stdout(run: Run) -> None:
-    done = run("stats", ROOT / "sample_data" / "digits", "--report", "-")
+    done = run("stats", ROOT / "sample_data" / "odd" / "digits", "--report", "-")
     Page(done.stdout.decode())
     assert done.stdout.rstrip().endswith(b"</html>")
-    done = run("stats", ROOT / "sample_data" / "digits", "--report", "-", "--json")
+    done = run("stats", ROOT / "sample_data" / "odd" / "digits", "--report", "-", "--json")
     assert done.returncode == 2 and done.stdout == b""
 
 
 def test_a_path_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> None:
-    done = run("stats", ROOT / "sample_data" / "digits", "--report", "absent/page.html")
+    done = run("stats", ROOT / "sample_data" / "odd" / "digits", "--report", "absent/page.html")
     assert done.returncode == 2 and b"folder absent does not exist" in done.stderr
     done = run("show", ROOT / "sample_data" / "expected.json", "--report", "/dev/full", "-f")
     assert done.returncode == 5 and done.stderr.count(b"\n") == 1
@@ -179,7 +179,7 @@ def test_a_path_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> 
 def test_a_missing_extra_is_one_line_before_the_work(run: Run, tmp_path: Path) -> None:
     (tmp_path / "jinja2.py").write_text("raise ImportError")
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    done = run("stats", ROOT / "sample_data" / "digits", "--report", "page.html", env=environment)
+    done = run("stats", ROOT / "sample_data" / "odd" / "digits", "--report", "page.html", env=environment)
     assert done.returncode != 0 and done.stdout == b""
     assert done.stderr == b'normcli: --report needs jinja2: pip install "normcli[report]"\n'
 

@@ -72,6 +72,7 @@ class TestSchema:
             "one pixel": Summary.of(_tally(np.zeros((1, 1, 1), np.uint8)), SETTINGS, {}),
             "bands": Summary.of(_tally(np.zeros((2, 2, 6), np.uint16)), SETTINGS, {}),
             "frozen": normcli.load(ROOT / "sample_data" / "expected.json"),
+            "odd": normcli.load(ROOT / "sample_data" / "expected-odd.json"),
         }
         wrong = {name: invalid(json.loads(summary.to_json())) for name, summary in files.items()}
         assert wrong == {name: [] for name in files}

@@ -69,11 +69,15 @@ class TestResult:
         assert found["images"] == 10000 and done.returncode == 0
         assert f"{found['mean'][0]:.4f} {found['std'][0]:.4f}" == "0.1325 0.3105"
 
-    def test_sample_data_gives_the_frozen_file(self) -> None:
+    @pytest.mark.parametrize(
+        ("folder", "file", "settings"),
+        [("scenes", "expected.json", {"group_by": "folder"}), ("odd", "expected-odd.json", {})],
+    )
+    def test_sample_data_gives_the_frozen_file(self, folder: str, file: str, settings: dict[str, Any]) -> None:
         import normcli
 
-        found = json.loads(normcli.stats(ROOT / "sample_data").to_json())
-        expected = json.loads((ROOT / "sample_data" / "expected.json").read_text())
+        found = json.loads(normcli.stats(ROOT / "sample_data" / folder, **settings).to_json())
+        expected = json.loads((ROOT / "sample_data" / file).read_text())
         for document in (found, expected):  # decoders may be newer than the file
             document["provenance"] = document["provenance"]["digest"]
         assert found == expected

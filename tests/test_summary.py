@@ -64,7 +64,7 @@ def test_format_is_what_show_prints(summary: Summary) -> None:
 
 @pytest.mark.parametrize("exporter", ["keras", "onnx", "opencv", "mmcv", "kaldi", "csv", "env", "huggingface"])
 def test_digits_hold_for_every_number(exporter: str) -> None:
-    photographs = normcli.stats(ROOT / "sample_data" / "fruit", include="*.jpg")  # of 8 bits, which every tool reads
+    photographs = normcli.stats(ROOT / "sample_data" / "scenes" / "val")  # 8-bit RGB, which every tool reads
     text = photographs.format(exporter, digits=3)
     text = "\n".join(line for line in text.splitlines() if "rescale" not in line and not line.startswith("#"))
     for number in re.findall(r"\d+\.\d+", text):

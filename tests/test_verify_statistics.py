@@ -20,7 +20,7 @@ SETTINGS = [
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "sample_data" / "fruit", tmp_path / "photos")
+    shutil.copytree(ROOT / "sample_data" / "odd" / "fruit", tmp_path / "photos")
     return tmp_path / "photos"
 
 

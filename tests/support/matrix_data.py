@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-SAMPLES = Path(__file__).parents[2] / "sample_data"
+SAMPLES = Path(__file__).parents[2] / "sample_data" / "odd"
 LONG_AGO = 1_600_000_000  # so old that the version of a file is certain
 
 

@@ -1,0 +1,1 @@
+"""Drawing of the sample images; `sample_data/draw.py` writes them."""
