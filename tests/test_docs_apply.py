@@ -108,7 +108,7 @@ def test_the_picture_shows_the_sample_scenes() -> None:
     summary = normcli.load(ROOT / "sample_data" / "expected.json")
     text = (ROOT / "docs/stats.svg").read_text().replace("&#160;", " ")
     assert "normcli stats sample_data/scenes" in text and f"{summary.images} images" in text
-    for values in (summary.mean, summary.std, summary.conventions["mean_of_image_stds"]["std"]):
+    for values in (summary.mean, summary.std, summary.conventions["mean_of_image_stds"]["std"] or []):
         assert [value for value in values if f"{value:.4f}" not in text] == []
 
 
