@@ -227,4 +227,6 @@ class TestExporters:
 
 def _summary() -> Summary:
     summary = normcli.load(ROOT / "sample_data" / "expected.json")
-    return replace(summary, groups={"a": GroupSummary(images=1, pixels=1, mean=summary.mean, std=summary.std)})
+    rows = {"percentiles": summary.percentiles, "conventions": summary.conventions}
+    group = GroupSummary(images=1, pixels=1, mean=summary.mean, std=summary.std, **rows)
+    return replace(summary, groups={"a": group})

@@ -1,5 +1,6 @@
 """`Summary` in Python: how it shows itself, its groups and histograms, and paths accepted in its place."""
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -51,15 +52,15 @@ def test_html_is_a_small_escaped_table(summary: Summary) -> None:
 
 
 def test_format_is_what_show_prints(summary: Summary) -> None:
-    text = summary.format("torchvision")
-    assert str(summary.mean) in text
-    short = summary.format("torchvision", digits=4)
+    assert str(summary.mean) in summary.format("torchvision", digits=0)
+    short = summary.format("torchvision")
     assert f"mean={[float(f'{m:.4g}') for m in summary.mean]}" in short
+    assert str(summary.mean[0]) in summary.format("csv")
     assert "mean of image stds" in summary.format("yaml", convention="mean_of_image_stds")
     with pytest.raises(UsageError, match="did you mean 'torchvision'"):
         summary.format("torchvison")
-    with pytest.raises(UsageError, match="`digits`: must be at least 1"):
-        summary.format("yaml", digits=0)
+    with pytest.raises(UsageError, match=r"`digits`: must be 0 \(all\) or more"):
+        summary.format("yaml", digits=-1)
 
 
 @pytest.mark.parametrize("exporter", ["keras", "onnx", "opencv", "mmcv", "kaldi", "csv", "env", "huggingface"])
@@ -76,14 +77,48 @@ def test_a_group_has_statistics_and_exports(summary: Summary, folder: Path) -> N
     alone = normcli.stats(folder / "cat")
     assert isinstance(cats, GroupSummary)
     assert (cats.images, cats.mean, cats.std) == (alone.images, alone.mean, alone.std)
-    text = summary.format("torchvision", group="cat")
+    assert cats.conventions == alone.conventions
+    text = summary.format("torchvision", group="cat", digits=0)
     assert str(cats.mean) in text and f"over {cats.images} images (group 'cat')" in text
     with pytest.raises(UsageError, match="did you mean 'cat'"):
         summary.group("cats")
     with pytest.raises(UsageError, match="no groups"):
         alone.group("cat")
-    with pytest.raises(UsageError, match="pooled statistics only"):
-        summary.format("yaml", group="cat", convention="mean_of_image_stds")
+    text = summary.format("yaml", group="cat", convention="mean_of_image_stds")
+    assert str(alone.conventions["mean_of_image_stds"]["std"]) in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "scale", "digits"),
+    [(np.uint8, 255, 1e-12), (np.uint16, 65535, 2**-7), (np.float32, 1, 2**-7)],
+    ids=["uint8", "uint16", "float"],
+)
+def test_percentiles_of_a_group(kind: type[np.generic], scale: int, digits: float) -> None:
+    draw = np.random.default_rng(5)
+    levels = {np.uint8: 255, np.uint16: 60000, np.float32: 1000}[kind]
+    images = [draw.gamma(2.0, levels / 9, (9, 11, 3)).clip(0, levels).astype(kind) for _ in range(4)]
+    group = summary_of(*images, group="a").groups["a"]
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]) / scale
+    for percent, row in group.percentiles.items():
+        assert row == pytest.approx(np.percentile(pixels, int(percent), axis=0), rel=digits)
+    one = summary_of(*images).conventions
+    assert group.conventions == one
+
+
+def test_groups_of_several_depths_add_and_subtract() -> None:
+    draw = np.random.default_rng(6)
+    images = [draw.integers(0, 250, (5, 7, 3)).astype(kind) for kind in (np.uint8, np.uint16, np.float64)]
+    one, other = Tally(), Tally()
+    for image in images:
+        one.count(image, group="a")
+        other.count(image[::-1] // 2, group="a")
+    assert ((one + other) - other).state() == one.state()
+    assert Tally.from_state(json.loads(json.dumps((one + other).state()))).state() == (one + other).state()
+    weighted = Tally()
+    weighted.count(images[0], np.full((5, 7), 51, np.uint8), group="a")
+    summary = Summary.of(weighted, SETTINGS, {})
+    assert summary.groups["a"].percentiles == summary.percentiles
+    assert summary.groups["a"].conventions == summary.conventions
 
 
 def test_histograms_count_every_pixel() -> None:

@@ -53,9 +53,10 @@ def show(
     require_with("`format`", printing.format is not None, "digits")
     if plot and (printing.json or printing.format not in (None, "table")):
         raise UsageError("`plot` cannot be combined with `json` or `format`: it is drawn below the table")
-    if group is not None and (printing.json or printing.format == "json" or plot):
-        what = "`plot`" if plot else "`json`"
-        raise UsageError(f"`group` cannot be combined with {what}: the statistics file holds every group")
+    if group is not None and plot:
+        raise UsageError("`group` cannot be combined with `plot`, which draws the complete dataset")
+    if group is not None and printing.report is not None:
+        raise UsageError("`group` cannot be combined with `report`, which shows every group")
     require_with("`report`", printing.report is not None, "force")
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from normcli.cli.messages import printable, say, write
+from normcli.cli.messages import document, printable, say, write
 from normcli.cli.plot import HUES, bars, plotted
 from normcli.cli.table import (
     Column,
@@ -22,7 +22,7 @@ from normcli.cli.table import (
 )
 from normcli.errors import UsageError, unknown
 from normcli.options.printing import SummaryOptions
-from normcli.summary import Summary
+from normcli.summary import GroupSummary, Summary
 from normcli.summary.remarks import CONVENTIONS
 
 __all__ = ["aligned", "bars", "check_printing", "columns", "number", "print_summary", "show_summary"]
@@ -40,8 +40,10 @@ def show_summary(
     Raises:
         UsageError: unknown names, or options that contradict each other.
     """
-    if group is not None and printing.format in (None, "table", "json"):
-        print_group(summary, group)
+    if group is not None and (printing.json or printing.format == "json"):
+        document({"group": group, **vars(summary.group(group))})
+    elif group is not None and printing.format in (None, "table"):
+        print_group(summary, group, printing.convention)
     elif json or printing.json or printing.format == "json":
         if printing.convention not in (None, "pooled_population"):
             raise UsageError("`convention` cannot be combined with `json`: the statistics file holds every convention")
@@ -53,9 +55,9 @@ def show_summary(
     else:
         from normcli.constants import exporters
 
-        digits = exporters.default_digits(printing.format) if printing.digits is None else printing.digits or None
+        digits = exporters.digits_of(printing.format, printing.digits)
         write(exporters.export(summary, printing.format, printing.convention, group=group, digits=digits))
-        if (note := exporters.format_note(summary, printing.format, printing.convention)) is not None:
+        if (note := exporters.format_note(summary, printing.format, printing.convention, group=group)) is not None:
             say(f"note: {note}")
 
 
@@ -95,7 +97,7 @@ def print_summary(summary: Summary, *, groups: bool = True) -> None:
     _print_line(separator.join(_headline(summary)), "bold")
     print_table(_channels(summary))
     write("\n")
-    print_table(_conventions(summary))
+    print_table(_conventions(summary, summary.channels))
     if groups and summary.groups:
         write("\n")
         print_table(_groups(summary))
@@ -149,31 +151,36 @@ def _sparklines(summary: Summary) -> Iterator[Column]:
     yield Column(f"0{'1'.rjust(_SPARKLINE - 1)}", [bars(shape) for shape in shapes], left=True, drop=3, styles=styles)
 
 
-def _conventions(summary: Summary) -> Table:
+def _conventions(summary: Summary | GroupSummary, channels: Sequence[str]) -> Table:
     known = [v["std"] for v in summary.conventions.values() if v["std"] is not None]
     decimals = decimals_for([value for row in known for value in row])
     rows = []
     for name, values in summary.conventions.items():
         std = values["std"]
-        cells = ["-"] * len(summary.channels) if std is None else [number(v, decimals) for v in std]
+        cells = ["-"] * len(channels) if std is None else [number(v, decimals) for v in std]
         rows.append([name.replace("_", " "), *cells])
-    return Table.of(["std by convention", *summary.channels], rows)
+    return Table.of(["std by convention", *channels], rows)
 
 
-def print_group(summary: Summary, name: str) -> None:
-    """Print the statistics of one group to stdout.
+def print_group(summary: Summary, name: str, convention: str | None = None) -> None:
+    """Print the statistics of one group to stdout: channels and conventions.
 
     Raises:
-        UsageError: no such group.
+        UsageError: no such group or convention.
     """
+    from normcli.constants.exporters.values import mean_and_std
+
     group = summary.group(name)
-    decimals = decimals_for([*group.mean, *group.std])
-    _print_line(f"{printable(name)}: {group.images:,} images, {group.pixels:,} pixels", "bold")
-    rows = [
-        [channel, number(mean, decimals), number(std, decimals)]
-        for channel, mean, std in zip(summary.channels, group.mean, group.std, strict=True)
-    ]
-    print_table(Table.of(["channel", "mean", "std"], rows))
+    named, mean, std = mean_and_std(summary, convention, group=name)
+    decimals = decimals_for([*mean, *std])
+    images = f"{group.images:,} image{'s' * (group.images != 1)}"
+    described = f"{named.replace('_', ' ')}, {'raw units' if summary.range == 'raw' else 'range 0-1'}"
+    _print_line(f"{printable(name)}: {images}, {group.pixels:,} pixels; {described}", "bold")
+    rows = [("mean", mean, 0), ("std", std, 0), *((f"{p}%", group.percentiles[p], 2) for p in _SHOWN_PERCENTILES)]
+    columns = [Column(title, [number(v, decimals) for v in row], drop=drop) for title, row, drop in rows]
+    print_table(Table([Column("channel", summary.channels, left=True), *columns]))
+    write("\n")
+    print_table(_conventions(group, summary.channels))
 
 
 def _groups(summary: Summary) -> Table:

@@ -13,7 +13,7 @@ from normcli.summary.summary import GroupSummary
 from normcli.tally import Bucket, Floats, Tally
 from normcli.tally.exact import sqrt_fraction
 from normcli.tally.floats import bin_values
-from normcli.tally.groups import Group, Sums
+from normcli.tally.groups import Group, Sums, levels_of
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
 WEIGHTS = ("pixel", "image", "group")
@@ -99,26 +99,22 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Num
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in count]
     levels = [part.white_level for part in parts]
     ranges = [_range(parts, c) for c in count]
-    mean, std = [m for m, _, _ in pooled], [s for _, s, _ in pooled]
     return Numbers(
         pixels=_integer_if_possible(number),
         max_value=None if None in levels else max(level or 0 for level in levels),
-        mean=mean,
-        std=std,
+        mean=[m for m, _, _ in pooled],
+        std=[s for _, s, _ in pooled],
         min=[None if r is None else r[0] for r in ranges],
         max=[None if r is None else r[1] for r in ranges],
         percentiles=_percentiles(parts, len(names)),
-        conventions={
-            "pooled_population": {"mean": mean, "std": std},
-            "pooled_sample": {"mean": mean, "std": _all_or_none([s for _, _, s in pooled])},
-            **_image_conventions(parts, len(names)),
-        },
+        conventions=_every_convention(pooled, parts),
     )
 
 
 def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> GroupSummary:
-    """Compute the pooled statistics of a group."""
-    parts = [_Scaled(sums, white_level(sums.dtype, settings["max_value"]), names) for sums in group.parts.values()]
+    """Compute the statistics of a group: pooled, by convention, and percentiles to 8 significant bits."""
+    setting = settings["max_value"]
+    parts = [_Part(sums, white_level(sums.dtype, setting), names) for sums in group.parts.values()]
     number = sum((part.pixels for part in parts), Fraction(0))
     pooled = [_pooled([part.sums(c) for part in parts], number) for c in range(len(names))]
     return GroupSummary(
@@ -126,42 +122,47 @@ def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) 
         pixels=_integer_if_possible(number),
         mean=[m for m, _, _ in pooled],
         std=[s for _, s, _ in pooled],
+        percentiles=_percentiles(parts, len(names)),
+        conventions=_every_convention(pooled, parts),
     )
+
+
+def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "list[_Part]") -> dict[str, Convention]:
+    mean = [m for m, _, _ in pooled]
+    return {
+        "pooled_population": {"mean": mean, "std": [s for _, s, _ in pooled]},
+        "pooled_sample": {"mean": mean, "std": _all_or_none([s for _, _, s in pooled])},
+        **_image_conventions(parts, len(pooled)),
+    }
 
 
 def _integer_if_possible(number: Fraction) -> int | float:
     return int(number) if number.denominator == 1 else float(number)
 
 
-class _Scaled:
-    """Sums of a bucket by the channels that all images share, scaled so that full intensity is 1."""
+class _Part:
+    """The counts of one bucket by the channels that all images share, scaled so that the white level is 1."""
 
     def __init__(self, bucket: Bucket | Sums, white_level: int | None, names: list[str]) -> None:
-        self.counted, self.white_level, self.scale = bucket, white_level, white_level or 1
+        self.bucket, self.white_level, self.scale = bucket, white_level, white_level or 1
         self.pixels = Fraction(bucket.weight, bucket.unit)
         self.source = source_channels(bucket.channels, len(names))
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
-        total, squares = self.counted.sums(self.source[channel])
-        unit = self.counted.unit
+        total, squares = self.bucket.sums(self.source[channel])
+        unit = self.bucket.unit
         return Fraction(total) / (unit * self.scale), Fraction(squares) / (unit * self.scale**2)
-
-
-class _Part(_Scaled):
-    """One bucket with its histogram and per-image sums."""
-
-    def __init__(self, bucket: Bucket, white_level: int | None, names: list[str]) -> None:
-        super().__init__(bucket, white_level, names)
-        self.bucket = bucket
 
     def values(self, bins: Any, channel: int, scale: int | None) -> Any:
         """Return the values of bins of the histogram: integers in units of 1/scale, or floats without a scale."""
-        if scale is not None:
-            return bins * (scale // self.scale)
-        if not isinstance(self.bucket, Floats):
-            return bins / self.scale
-        extremes = self.bucket.range(self.source[channel]) or (None, None)
-        return np.clip(bin_values()[bins], *extremes) / self.scale
+        if isinstance(self.bucket, Sums):
+            levels = levels_of(self.bucket.dtype)[bins]
+        elif isinstance(self.bucket, Floats):
+            low, high = self.bucket.range(self.source[channel]) or (-math.inf, math.inf)
+            levels = np.clip(bin_values()[bins], low, high)
+        else:
+            levels = bins
+        return levels / self.scale if scale is None else levels * (scale // self.scale)
 
     def per_image(self, name: str, channel: int, power: int = 1) -> Fraction:
         sums = getattr(self.bucket.per_image, name)
@@ -245,14 +246,15 @@ def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PER
 
     Exact for integer images; to 8 significant bits for float images, which are counted so.
     """
-    floats = any(isinstance(part.bucket, Floats) for part in parts)
+    floats = any(part.bucket.dtype == "float" for part in parts)
     scale = None if floats else math.lcm(*(part.scale for part in parts))
     unit = math.lcm(*(part.bucket.unit for part in parts))
+    histograms = {part: part.bucket.histogram for part in parts}
     columns = []
     for c in range(count):
         values, counts = [], []
         for part in parts:
-            row = part.bucket.histogram[part.source[c]]
+            row = histograms[part][part.source[c]]
             bins = np.flatnonzero(row)
             values.append(part.values(bins, c, scale))
             counts.append(row[bins] * (unit // part.bucket.unit))

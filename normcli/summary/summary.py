@@ -20,18 +20,22 @@ SummarySource: TypeAlias = Union["Summary", str, "os.PathLike[str]"]
 
 @dataclass(frozen=True, kw_only=True)
 class GroupSummary:
-    """Pooled statistics of one group of images.
+    """Statistics of one group of images, in the units of the summary.
 
     Attributes:
         images: number of images.
         pixels: number of pixels, or the sum of their weights.
-        mean, std: per channel, in the units of the summary.
+        mean, std: pooled, per channel.
+        percentiles: by percentage, per channel; of 16-bit and float images to 8 significant bits.
+        conventions: mean and std per channel in every convention.
     """
 
     images: int
     pixels: int | float
     mean: list[float]
     std: list[float]
+    percentiles: dict[str, list[float]]
+    conventions: dict[str, dict[str, list[float] | None]]
 
 
 @dataclass(kw_only=True, repr=False)
@@ -249,7 +253,8 @@ class Summary:
             exporter: "torchvision", "timm", "yaml", …: the names that `normcli show --format` takes.
             convention: the convention of mean and std; that of the file by default.
             group: export the statistics of this group.
-            digits: significant digits, and two more in the range of stored pixels; all of a float64 by default.
+            digits: significant digits, and two more in the range of stored pixels; 0 is all of a float64. By default 4
+                in code, and all in csv, yaml, toml, env and kaldi, as on the command line.
 
         Raises:
             UsageError: an unknown name, a convention or group that is not in the statistics, or a channel with

@@ -47,7 +47,7 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
         "convention": lambda v: v in CONVENTIONS_OF_MEAN,
         "range": lambda v: v in ("0-1", "raw"),
         "channel_order": lambda v: v == channel_order(channels),
-        "percentiles": lambda v: _rows(v, count) and {"1", "50", "99"} <= set(v),
+        "percentiles": lambda v: _percentiles(v, count),
         "conventions": lambda v: _conventions(v, count),
         "composition": _composition,
         "failures": _counts,
@@ -173,7 +173,12 @@ def _group(value: Any, length: int) -> bool:
     if not isinstance(value, dict):
         return False
     rows = all(_row(value.get(key), length) for key in ("mean", "std"))
-    return rows and _count(value.get("images")) and _number(value.get("pixels"))
+    parts = _percentiles(value.get("percentiles"), length) and _conventions(value.get("conventions"), length)
+    return rows and parts and _count(value.get("images")) and _number(value.get("pixels"))
+
+
+def _percentiles(value: Any, length: int) -> bool:
+    return _rows(value, length) and {"1", "50", "99"} <= set(value)
 
 
 def _sample(value: Any, length: int) -> bool:

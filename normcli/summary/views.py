@@ -56,7 +56,7 @@ def export(summary: "Summary", exporter: str, convention: str | None, group: str
     """Return mean and std as code or config for another tool."""
     from normcli.constants import exporters
 
-    return exporters.export(summary, exporter, convention, group=group, digits=digits)
+    return exporters.export(summary, exporter, convention, group=group, digits=exporters.digits_of(exporter, digits))
 
 
 def report(summary: "Summary", path: "str | os.PathLike[str]", title: str) -> None:

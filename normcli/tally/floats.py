@@ -12,7 +12,7 @@ import numpy as np
 from normcli.errors import InputError
 from normcli.kernels.kernel import contiguous
 from normcli.tally.exact import FLOAT_BITS, run_length_decode, run_length_encode, sqrt_fraction, to_fixed_point
-from normcli.tally.per_image import ImageMoments, PerImage
+from normcli.tally.per_image import CountedImage, ImageMoments, PerImage
 
 Array = np.ndarray[Any, Any]
 
@@ -42,8 +42,8 @@ class Floats:
         self.highest = [ExtremeValues() for _ in range(channels)]  # of negated values: one order serves both
         self.per_image = PerImage(channels, FLOAT_BITS)
 
-    def count(self, pixels: Array, nan: str) -> tuple[ImageMoments, list[int], list[int]]:
-        """Add one image (H,W,C); return its moments, and its sums of values and of squares in the units above.
+    def count(self, pixels: Array, nan: str) -> CountedImage:
+        """Add one image (H,W,C); return its counts in the units above, with its moments.
 
         Raises:
             InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
@@ -57,12 +57,12 @@ class Floats:
             raise InputError("not-finite", "no pixel is finite")
         if np.abs(extremes).max() > 1e150:
             raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
-        return self.count_sums(weight, ignored, own, total, squares, extremes), total, squares
+        return self.count_sums(weight, ignored, own, total, squares, extremes)
 
     def count_sums(
         self, weight: int, ignored: int, own: Array, total: list[int], squares: list[int], extremes: Array
-    ) -> ImageMoments:
-        """Add one image by its sums, histogram (C,65536) and extremes (C,2); return its moments."""
+    ) -> CountedImage:
+        """Add one image by its sums, histogram (C,65536) and extremes (C,2); return its counts."""
         self.weight += weight
         self.not_finite += ignored
         self.histogram += own
@@ -81,7 +81,7 @@ class Floats:
             one.square[c] = to_fixed_point(moments.mean[c] * moments.mean[c])
             one.sample_std[c] = to_fixed_point(moments.sample_std[c]) if moments.sample_std else 0
         self.per_image.add(one)
-        return moments
+        return CountedImage(weight, np.array([total, squares], dtype=object).T, own, one, moments)
 
     def add(self, other: "Floats", sign: int = 1) -> None:
         """Add the sums of other images, or subtract them with sign -1."""

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
 
 class ImageMoments(NamedTuple):
     """Statistics of one image, per channel, in levels as stored.
@@ -23,6 +27,24 @@ class ImageMoments(NamedTuple):
     sample_std: list[float] | None
     low: list[float]
     high: list[float]
+
+
+class CountedImage(NamedTuple):
+    """One image as its bucket counted it: what its group counts as well.
+
+    Attributes:
+        weight: number of pixels, or the sum of their weights.
+        sums: (C,2) sums of values and of squares, in the bucket's units.
+        histogram: (C,bins) of the bucket; None where no group needs it.
+        values: per-image values of float images; those of integer images follow from the sums.
+        moments: mean, std and range, where they were asked for.
+    """
+
+    weight: int
+    sums: Array
+    histogram: Array | None
+    values: "PerImage | None" = None
+    moments: ImageMoments | None = None
 
 
 @dataclass

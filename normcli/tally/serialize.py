@@ -13,6 +13,7 @@ import numpy as np
 
 from normcli.tally.floats import Floats
 from normcli.tally.integers import Integers
+from normcli.tally.per_image import CountedImage
 from normcli.tally.tally import Tally
 
 Array = np.ndarray[Any, Any]
@@ -83,22 +84,21 @@ def from_bytes(data: bytes) -> Tally:
     if dtype == "float":
         floats = tally.buckets[key] = Floats(channels)
         total, squares = ([int(v, 16) for v in head[name]] for name in ("total", "squares"))
-        by_channel: list[Any] = [total, squares]
         extremes = np.array(head["extremes"], np.float64)
         if extremes.shape != (channels, 2) or not np.isfinite(extremes).all():
             raise ValueError("extremes of the wrong shape, or not finite")
-        if any(len(row) != channels for row in by_channel):
+        if any(len(row) != channels for row in (total, squares)):
             raise ValueError("sums of another number of channels")
         weight = int(weights[0])
         if any(weight * q < t * t for t, q in zip(total, squares, strict=True)):
             raise ValueError("inconsistent sums")
-        floats.count_sums(weight, int(head["left_out"]), histogram, total, squares, extremes)
+        image = floats.count_sums(weight, int(head["left_out"]), histogram, total, squares, extremes)
     else:
         integers = tally.buckets[key] = Integers(*key)
         weight, sums = integers.count_histogram(histogram)
-        by_channel = [sums[:, 0], sums[:, 1]]
+        image = CountedImage(weight, sums, histogram)
     if "group" in head:
-        tally.count_in_group(str(head["group"]), key, weight, by_channel)
+        tally.count_in_group(str(head["group"]), key, image)
     tally.composition.update({str(word): int(count) for word, count in head["composition"].items()})
     tally.digest = int(head["digest"], 16)
     return tally

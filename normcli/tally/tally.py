@@ -10,7 +10,7 @@ import numpy as np
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import Integers
-from normcli.tally.per_image import ImageMoments
+from normcli.tally.per_image import CountedImage, ImageMoments
 from normcli.tally.small_images import SmallImageBuffer
 
 Array = np.ndarray[Any, Any]
@@ -90,29 +90,27 @@ class Tally:
         bucket = self.buckets.get(key)
         if bucket is None:
             bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
-        own: ImageMoments | None = None
-        by_channel: list[Any]
+        image: CountedImage | None = None
         if isinstance(bucket, Floats):
-            own, *by_channel = bucket.count(pixels, nan)
-            weight = own.weight
+            image = bucket.count(pixels, nan)
         elif group is None and not moments and weights is None and SmallImageBuffer.accepts(pixels):
             bucket.count_later(pixels)
         else:
-            weight, sums = bucket.count(pixels, weights)
-            by_channel = [sums[:, 0], sums[:, 1]]
-            own = bucket.moments(weight, sums, pixels, weights) if moments else None
+            own = None if group is None else bucket.bins()
+            weight, sums = bucket.count(pixels, weights, own)
+            values = bucket.moments(weight, sums, pixels, weights) if moments else None
+            image = CountedImage(weight, sums, own, moments=values)
         self.buckets[key] = bucket
-        if group is not None:
-            self.count_in_group(group, key, weight, by_channel)
+        if group is not None and image is not None:
+            self.count_in_group(group, key, image)
         self._noted[notes] += 1
         if data is not None:
             self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
-        return own
+        return None if image is None else image.moments
 
-    def count_in_group(self, group: str, key: tuple[int, str, int], weight: int, by_channel: list[Any]) -> None:
-        """Add one image to a group: its weight, and per channel its sums of values and of squares."""
-        total, squares = ([int(v) for v in row] for row in by_channel)
-        self.groups.setdefault(group, Group()).count(key, weight, total, squares)
+    def count_in_group(self, group: str, key: tuple[int, str, int], image: CountedImage) -> None:
+        """Add one image to a group, which its bucket has counted."""
+        self.groups.setdefault(group, Group()).count(key, image)
 
     def __add__(self, other: "Tally") -> "Tally":
         union = Tally()

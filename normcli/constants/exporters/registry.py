@@ -63,16 +63,28 @@ def export(
     return EXPORTERS[exporter](DatasetConstants.of(summary, convention, group=group, digits=digits))
 
 
-def default_digits(exporter: str) -> int | None:
-    """Return the significant digits of a snippet for people, 4; None, all, for data that programs read."""
+def digits_of(exporter: str, digits: int | None = None) -> int | None:
+    """Return the significant digits that an exporter writes; None is all of them.
+
+    Args:
+        exporter: a name.
+        digits: as `--digits`: 0 is all; None is 4 in code for people, and all in data that programs read.
+
+    >>> digits_of("torchvision"), digits_of("csv"), digits_of("csv", 3), digits_of("timm", 0)
+    (4, None, 3, None)
+    """
+    if digits is not None:
+        return digits or None
     return None if exporter in ("csv", "yaml", "toml", "env", "kaldi") else 4
 
 
-def format_note(summary: Summary, exporter: str, convention: str | None = None) -> str | None:
+def format_note(
+    summary: Summary, exporter: str, convention: str | None = None, *, group: str | None = None
+) -> str | None:
     """Return the comment of a format that cannot contain one; None for every other format."""
     if exporter not in NOTES:
         return None
-    constants = DatasetConstants.of(summary, convention)
+    constants = DatasetConstants.of(summary, convention, group=group)
     return NOTES[exporter].format(
         order=constants.channel_order, range=constants.range, description=constants.description
     )

@@ -1,7 +1,7 @@
 """Mean and std as an exporter writes them, with the facts that its comment states."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
@@ -48,35 +48,23 @@ class DatasetConstants:
             UsageError: unknown convention or group, or one that these statistics do not contain.
         """
         if digits is not None and digits < 1:
-            raise UsageError(f"`digits`: must be at least 1, not {digits}")
-        name, mean, std = mean_and_std(summary, convention)
-        subset = [describe_shards(summary.shards)] if summary.shards is not None else []
-        constants = cls(
+            raise UsageError(f"`digits`: must be 0 (all) or more, not {digits}")
+        one = summary if group is None else summary.group(group)
+        name, mean, std = mean_and_std(summary, convention, group=group)
+        subset = [] if group is None else [f"group {group!a}"]
+        subset += [describe_shards(summary.shards)] if summary.shards is not None else []
+        return cls(
             mean=mean,
             std=std,
             channels=summary.channels,
-            white_levels=_white_levels(summary),
+            white_levels=_white_levels(summary, group),
             convention=name,
-            images=summary.images,
-            pixels=summary.pixels,
+            images=one.images,
+            pixels=one.pixels,
             resize=summary.settings.get("resize"),
             center_crop=summary.settings.get("center_crop"),
             subset=", ".join(subset),
             digits=digits,
-        )
-        if group is None:
-            return constants
-        if name not in (summary.convention, "pooled_population"):
-            raise UsageError(f"`group`: groups have pooled statistics only, not {name.replace('_', ' ')}")
-        one = summary.group(group)
-        return replace(
-            constants,
-            mean=one.mean,
-            std=one.std,
-            convention="pooled_population",
-            images=one.images,
-            pixels=one.pixels,
-            subset=", ".join([f"group {group!a}", *subset]),
         )
 
     @property
@@ -206,26 +194,36 @@ class DatasetConstants:
             )
 
 
-def _white_levels(summary: Summary) -> dict[str, int | None]:
-    types = {str(bucket.get("dtype")) for bucket in summary.state.get("buckets", ())} or {"float"}
+def _white_levels(summary: Summary, group: str | None) -> dict[str, int | None]:
+    every = summary.state.get("buckets", ())
+    buckets = every if group is None else (summary.state.get("groups") or {}).get(group, every)
+    types = {str(bucket.get("dtype")) for bucket in buckets} or {"float"}
     setting = summary.settings.get("max_value")
     return {name: white_level(name, setting) for name in ("uint8", "uint16", "float") if name in types}
 
 
-def mean_and_std(summary: Summary, convention: str | None = None) -> tuple[str, list[float], list[float]]:
-    """Return the name, mean and std of one convention of a summary; None is that of its `mean` and `std`.
+def mean_and_std(
+    summary: Summary, convention: str | None = None, *, group: str | None = None
+) -> tuple[str, list[float], list[float]]:
+    """Return the name, mean and std of one convention of a summary or of a group.
 
-    Dashes and underscores in the name are alike.
+    Args:
+        summary: the statistics.
+        convention: name, in which dashes and underscores are alike; None is that of the `mean` and `std`, which are
+            pooled in groups.
+        group: name of a group.
 
     Raises:
-        UsageError: unknown convention, or one that these statistics do not contain.
+        UsageError: unknown convention or group, or one that these statistics do not contain.
     """
-    name = summary.convention if convention is None else convention.replace("-", "_")
-    if name == summary.convention:
-        return name, summary.mean, summary.std
+    one = summary if group is None else summary.group(group)
+    own = summary.convention if group is None else "pooled_population"
+    name = own if convention is None else convention.replace("-", "_")
+    if name == own:
+        return name, one.mean, one.std
     if name not in CONVENTIONS:
         raise unknown("convention", name, CONVENTIONS)
-    numbers = summary.conventions.get(name) or {}
+    numbers = one.conventions.get(name) or {}
     mean, std = numbers.get("mean"), numbers.get("std")
     if mean is None or std is None:
         raise UsageError(f"`convention`: these statistics contain no {name.replace('_', ' ')} (count the images again)")
