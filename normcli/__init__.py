@@ -13,13 +13,13 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from normcli.api import apply as apply
+    from normcli.api import check as check
+    from normcli.api import diff as diff
     from normcli.api import restore as restore
     from normcli.api import stats as stats
     from normcli.api import transform as transform
     from normcli.api import verify as verify
     from normcli.api import verify_statistics as verify_statistics
-    from normcli.constants.compare import diff as diff
-    from normcli.constants.identify import check as check
     from normcli.errors import InputError as InputError
     from normcli.errors import MissingExtraError as MissingExtraError
     from normcli.errors import NoInputError as NoInputError
@@ -35,9 +35,7 @@ if TYPE_CHECKING:
     from normcli.summary import merge as merge
 
 _MODULES = {
-    "normcli.api": ("apply", "restore", "stats", "transform", "verify", "verify_statistics"),
-    "normcli.constants.compare": ("diff",),
-    "normcli.constants.identify": ("check",),
+    "normcli.api": ("apply", "check", "diff", "restore", "stats", "transform", "verify", "verify_statistics"),
     "normcli.errors": (
         "InputError",
         "MissingExtraError",

@@ -12,13 +12,17 @@ from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from normcli.constants.compare import Difference
+from normcli.constants.identify import CheckResult
 from normcli.errors import MissingExtraError, NormcliError, UsageError
 from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
+from normcli.options.compare import CheckOptions, DiffOptions
 from normcli.options.stats import StatsOptions
+from normcli.runs import compare as comparing
 from normcli.runs import restore as restoring
 from normcli.runs import verify as verifying
 from normcli.runs.apply_result import ApplyResult
+from normcli.runs.compare import Counted
 from normcli.runs.restore import RestoreResult
 from normcli.runs.transform import Transform
 from normcli.runs.verify import VerifyResult
@@ -59,6 +63,22 @@ def _scheme_argument(kind: Callable[P, O]) -> Callable[[Callable[[str, O], R]], 
     return lambda function: _with_keywords(function, kind, scheme="contrast")
 
 
+class _WithConstants(Protocol[P, R_co]):
+    """A function of statistics and of constants, which may be keywords as well."""
+
+    @overload
+    def __call__(self, given: Counted, mean: Any, std: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, given: Counted, mean: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(self, given: Counted, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+
+
+def _constants_arguments(kind: Callable[P, O]) -> Callable[[Callable[..., R]], _WithConstants[P, R]]:
+    """Turn function(given, mean, std, options) into function(given, mean=None, std=None, **keywords)."""
+    return lambda function: _with_keywords(function, kind, mean=None, std=None)
+
+
 def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> Any:
     """Return a function that makes the last argument, the options, from keywords.
 
@@ -71,23 +91,26 @@ def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> An
         if name != "options"
     ]
     positional = inspect.Signature(named)
+    names_of_options = {p.name for p in field.parameters_of(kind)}
 
     @wraps(function)
     def call(*args: Any, **keywords: Any) -> R:
         by_name = {p.name: keywords.pop(p.name) for p in named if p.name in keywords}
         try:
-            options = _options(kind, function, keywords)
             try:
                 bound = positional.bind(*args, **by_name)
             except TypeError as error:
+                _options(kind, function, keywords)  # a misspelled keyword is the first thing to name
                 raise TypeError(f"{function.__name__}() {error}") from None
             bound.apply_defaults()
-            return function(*bound.args, options)
+            shared = {name: value for name, value in bound.arguments.items() if name in names_of_options}
+            return function(*bound.args, _options(kind, function, keywords | shared))
         except NormcliError as error:
             _name_parameters(error)
             raise
 
-    call.__signature__ = signature.replace(parameters=[*named, *field.parameters_of(kind)])  # type: ignore[attr-defined]
+    only_keywords = [p for p in field.parameters_of(kind) if p.name not in positional.parameters]
+    call.__signature__ = signature.replace(parameters=[*named, *only_keywords])  # type: ignore[attr-defined]
     text = in_python(field.document(kind)).replace("; - is stdout.", ".").replace("requires -o", "requires `output`")
     call.__doc__ = (function.__doc__ or "").replace(
         "        options: all keywords.\n", re.sub("^", "    ", text, flags=re.M).rstrip(" ")
@@ -296,3 +319,54 @@ def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
         UsageError: not a folder that `apply` wrote.
     """
     return verifying.verify(os.fsdecode(folder), options)
+
+
+@_constants_arguments(CheckOptions)
+def check(given: Counted, mean: Any, std: Any, options: CheckOptions) -> CheckResult:
+    """Identify constants: the convention, range and channel order that they match, and whether to use them.
+
+    Args:
+        given: a `Summary`, the path of a statistics file, or sources, which are counted: a path or an iterable of them.
+        mean: per channel; text such as ".485 .456 .406" has its digits compared, a float stands for its shortest
+            decimal.
+        std: per channel, or None to compare only the means.
+        options: all keywords.
+
+    Returns:
+        The verdict, what was identified, remarks and advice.
+
+    Raises:
+        UsageError: a wrong number of values, a std that is not positive, an unknown preset, a config without constants.
+        StatisticsFileError: a file that is missing or damaged.
+        NoInputError: no usable image in the sources.
+
+    Example:
+        >>> import normcli
+        >>> normcli.check("photos/", preset="imagenet", resize=256).advice  # doctest: +SKIP
+    """
+    return comparing.check(given, options)
+
+
+@_two_arguments(DiffOptions)
+def diff(a: Counted, b: Counted, options: DiffOptions) -> Difference:
+    """Compare two sets of statistics, channel by channel.
+
+    Args:
+        a: a `Summary`, the path of a statistics file, or sources, which are counted: a path or an iterable of them.
+        b: statistics or sources to compare with `a`; sources on one side alone are counted with the settings of the
+            other.
+        options: all keywords.
+
+    Returns:
+        The differences, from `a` to `b`.
+
+    Raises:
+        UsageError: different channels, or raw units in one and range 0-1 in the other.
+        StatisticsFileError: a file that is missing or damaged.
+        NoInputError: no usable image in the sources.
+
+    Example:
+        >>> import normcli
+        >>> normcli.diff("july.json", "photos/").exceeds(0.01)  # doctest: +SKIP
+    """
+    return comparing.diff(a, b, options)

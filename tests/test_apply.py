@@ -371,7 +371,10 @@ REFUSED = [
     (["photos/gray.png", "-o", "-", "--resume"], "--resume cannot be combined with one image"),
     (["photos", "-n", "--resume"], "--dry-run cannot be combined with --resume"),
     (["photos", "-o", "out", "-s", "unit", "--zero-std", "one"], "divides by no std"),
-    (["photos", "-o", "out", "-s", "unit", "--convention", "pooled_sample"], "takes no convention"),
+    (
+        ["photos", "-o", "out", "-s", "unit", "--convention", "pooled_sample"],
+        "--convention cannot be combined with",
+    ),
     (["photos", "-o", "out", "-s", "unit", "--alpha", "weight"], "weighs statistics"),
     (["twins", "-o", "out", "--files-from", "list"], "outside OUT"),
 ]

@@ -3,6 +3,7 @@
 import itertools
 import json
 import random
+import re
 import tarfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import normcli
 from normcli import stats
 from normcli.cli.numbers import joined
 from normcli.constants.identify import FAMILIES, CheckResult, check, sampling_error
@@ -287,7 +289,46 @@ def test_a_folder_or_a_container_is_counted_first(folder: Path, run: Run, tmp_pa
     numbers = [f"{v:.6f}" for v in (*summary.mean, *summary.std)]
     for source in ("images", "images.tar"):
         done = run("check", source, "--mean", *numbers[:3], "--std", *numbers[3:])
-        assert (done.returncode, done.stderr) == (0, f"counted {source} with the default options: 12 images\n".encode())
+        assert done.returncode == 0
+        assert re.fullmatch(rf"counted {source}: 12 images, [\d.]+ s, [\d,.]+ images/s\n", done.stderr.decode())
         assert done.stdout.startswith(b"match: pooled") and done.stdout.endswith(b"advice: use them\n")
+    by_glob = run("check", "images/cat/*.jpg", "images/dog", "-q", "--preset", "imagenet", "--json")
+    both = stats([*sorted((folder / "cat").glob("*.jpg")), folder / "dog"])
+    assert " ".join(f"{v:.4g}" for v in both.mean) in json.loads(by_glob.stdout)["advice"]
+    assert by_glob.stderr == b""
     (tmp_path / "empty").mkdir()
     assert run("check", "empty", "--preset", "imagenet").returncode == 4
+
+
+def test_the_python_twin_takes_presets_configs_and_sources(folder: Path, tmp_path: Path) -> None:
+    summary = stats(folder)
+    row, spread = [f"{v:.4f}" for v in summary.mean], [f"{v:.4f}" for v in summary.std]
+    by_text = normcli.check(folder, " ".join(row), ",".join(spread))
+    assert (by_text.verdict, by_text.advice) == ("match", "use them")
+    assert normcli.check([folder], mean=np.array([float(v) for v in row]), std=" ".join(spread)) == by_text
+    assert normcli.check(summary, preset="imagenet").preset == "imagenet"
+    (tmp_path / "config.json").write_text(
+        json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "a": {"mean": 1}})
+    )
+    found = normcli.check(summary, config=tmp_path / "config.json")
+    assert found.verdict == "none" and any("2 different pairs" in remark for remark in found.remarks)
+    assert normcli.check(folder, summary.mean, summary.std, include="*.*", workers=1).fits
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "one of `mean` with `std`, `preset` and `config` is required"),
+        ({"mean": [0.5] * 3, "preset": "imagenet"}, "one of `mean`"),
+        ({"std": [0.5] * 3}, "`std` requires `mean`"),
+        ({"preset": "imagnet"}, "did you mean 'imagenet'"),
+        ({"mean": "x"}, "`mean`: 'x' is not a number"),
+        ({"mean": [None]}, "`mean`: must be numbers"),
+        ({"mean": 0.5}, "`mean`: 1 value for 3"),
+        ({"config": "absent.json"}, "`config`: cannot read absent.json"),
+        ({"preset": "mnist"}, "mnist: mean: 1 value for 3"),
+    ],
+)
+def test_wrong_arguments_of_the_twin(arguments: dict[str, Any], message: str, summary: Summary) -> None:
+    with pytest.raises(UsageError, match=message):
+        normcli.check(summary, **arguments)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import normcli
 from normcli import stats
 from normcli.constants.compare import diff, jensen_shannon, wasserstein
 from normcli.errors import UsageError
@@ -117,6 +118,26 @@ def test_the_table(saved: Path, run: Run) -> None:
     assert done.returncode in (0, 2)  # floats among the sample images: raw units
 
 
+def test_sources_are_counted_with_the_settings_of_the_file(tmp_path: Path, pair: tuple[Summary, Summary]) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    small = stats(a, resize=8, color="gray", group_by="folder")
+    small.save(tmp_path / "a.json")
+    other = stats(b, resize=8, color="gray", group_by="folder")
+    assert normcli.diff(tmp_path / "a.json", b) == normcli.diff(small, other)
+    assert normcli.diff(b, small) == normcli.diff(other, small)
+    assert normcli.diff(a, [b / "even", b / "odd"], resize=8, color="gray").channels == ["L"]
+    assert set(normcli.diff(small, b, resize=9).settings) == {"resize"}
+    seen: list[Summary] = []
+    assert normcli.diff(a, a, on_statistics=seen.append).identical and [s.images for s in seen] == [6, 6]
+
+
+def test_sources_on_the_command_line(pair: tuple[Summary, Summary], run: Run) -> None:
+    done = run("diff", "a", "b", "--include", "*.png", "-j", "1", "--max-shift", "1")
+    assert done.returncode == 0 and done.stdout.startswith(b"channel")
+    assert done.stderr.startswith(b"counted a: 6 images, ") and done.stderr.count(b"\n") == 2
+    assert run("diff", "a", "a", "-q").stderr == b""
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -124,7 +145,8 @@ def test_the_table(saved: Path, run: Run) -> None:
         (["a.json", "b.json", "--max-shift", "-1"], b"max-shift"),
         (["a.json", "b.json", "--max-shift", "nan"], b"max-shift"),
         (["-", "-"], b"only one"),
-        (["a.json", "a"], b"a: "),
+        (["a.json", "nowhere"], b"nowhere: no such file"),
+        (["a.json", "b.json", "--resize", "8"], b"--resize requires a SOURCE"),
     ],
 )
 def test_wrong_usage_is_one_line(arguments: list[str], words: bytes, saved: Path, run: Run) -> None:

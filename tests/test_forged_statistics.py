@@ -227,6 +227,12 @@ class TestExporters:
 
 def _summary() -> Summary:
     summary = normcli.load(ROOT / "sample_data" / "expected.json")
-    rows = {"percentiles": summary.percentiles, "conventions": summary.conventions}
-    group = GroupSummary(images=1, pixels=1, mean=summary.mean, std=summary.std, **rows)
+    group = GroupSummary(
+        images=1,
+        pixels=1,
+        mean=summary.mean,
+        std=summary.std,
+        percentiles=summary.percentiles,
+        conventions=summary.conventions,
+    )
     return replace(summary, groups={"a": group})

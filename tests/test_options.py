@@ -180,7 +180,7 @@ class TestEnvironment:
         told = origins(run, NORMCLI_WORKERS="3", NORMCLI_STATS_WORKERS="2")
         assert told == {
             ("stats", "workers"): ("2", "NORMCLI_STATS_WORKERS"),
-            **{(name, "workers"): ("3", "NORMCLI_WORKERS") for name in ("apply", "restore", "verify")},
+            **{(name, "workers"): ("3", "NORMCLI_WORKERS") for name in ("apply", "restore", "verify", "check", "diff")},
         }
         shared, own = {"NORMCLI_WORKERS": "-1"}, {"NORMCLI_STATS_WORKERS": "-1"}  # a number that is refused
         assert run("stats", folder, env=shared).returncode == run("stats", folder, env=own).returncode == 2
@@ -235,6 +235,8 @@ class TestConfiguration:
         assert origins(run) == {
             ("stats", "color"): ("gray", str(place)),
             ("apply", "color"): ("gray", str(place)),
+            ("check", "color"): ("gray", str(place)),
+            ("diff", "color"): ("gray", str(place)),
         }
         place.write_text(form.format('color = "gray"', 'color = "rgb"'))
         assert color(run) == "rgb", "the command's table beats the shared settings"

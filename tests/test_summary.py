@@ -187,3 +187,16 @@ def test_differences_of_groups_are_typed(summary: Summary) -> None:
     assert found["owl"] == GroupDifference(images=(0, summary.groups["dog"].images))
     assert found["cat"].shift == [0.0] * 3 and found["cat"].images == (6, 1)
     assert normcli.diff(summary, other).to_dict()["groups"]["owl"]["shift"] is None
+
+
+def test_what_is_no_statistics_has_an_error_of_its_own(summary: Summary, tmp_path: Path) -> None:
+    summary.save(tmp_path / "s.json")
+    merged = normcli.merge([summary, tmp_path / "s.json"], force=True)
+    assert merged.images == 2 * summary.images and merged == normcli.merge(summary, summary, force=True)
+    wrong: list[Any] = [5, None]
+    for value in wrong:
+        for call in (normcli.merge, lambda v: normcli.check(v, [0.5], [0.5]), lambda v: normcli.diff(v, summary)):
+            with pytest.raises(UsageError, match="statistics must be"):
+                call(value)
+    with pytest.raises(UsageError, match="`scheme`: must be a name such as contrast"):
+        normcli.transform(summary)  # type: ignore[call-overload]

@@ -99,7 +99,7 @@ def _make(group: type[Options], values: dict[str, Any]) -> Options:
         value = values[f.name]
         if value is None and _is_tuple(f):
             value = ()
-        elif value is not None and f.name in _PARSERS and hints[f.name] != (str | None):
+        elif value is not None and f.name in _PARSERS and str not in get_args(hints[f.name]):
             value = _PARSERS[f.name](f.name, value)
         keywords[f.name] = value
     if issubclass(group, TerminalOptions):

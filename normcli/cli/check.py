@@ -1,14 +1,13 @@
 """normcli check: which convention do these constants follow?"""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normcli.cli import numbers
+from normcli import platforms
 from normcli.cli.build import NumberRows, command
-from normcli.errors import UsageError, unknown
-from normcli.options.printing import CheckOptions, JsonOptions, TerminalOptions
+from normcli.options.compare import CheckOptions
+from normcli.options.printing import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,11 +17,12 @@ if TYPE_CHECKING:
 
 
 def check(
-    file: Annotated[
-        Path,
+    sources: Annotated[
+        list[str],
         typer.Argument(
-            metavar="FILE|SOURCE",
-            help="Statistics file, - for stdin; or a folder or container, whose images are counted first.",
+            metavar="FILE|SOURCE...",
+            help="Statistics file, - for stdin; or folders, images, archives, tables and arrays, which are counted.",
+            callback=platforms.expand_globs,
         ),
     ],
     *,
@@ -30,74 +30,30 @@ def check(
     printing: JsonOptions,
     terminal: TerminalOptions,
 ) -> int:
-    """Find the convention, range and channel order that constants match.
+    """Find the convention, range and channel order that constants match, and whether to use them.
 
     Exit 0 when they fit these images, 1 when they do not or something is in the wrong place.
 
     normcli check stats.json --mean .485 .456 .406 --std .229 .224 .225
 
-    normcli check photos/ --preset imagenet
+    normcli check photos/ --preset imagenet --resize 256 --center-crop 224
 
     normcli check stats.json --config preprocessor_config.json
     """
-    from normcli.cli.inputs import statistics_of
+    from normcli.cli.inputs import counting
     from normcli.cli.messages import document, write
-    from normcli.constants.identify import check as identify
+    from normcli.runs.compare import check as identify
+    from normcli.runs.compare import constants_of
 
-    means, stds, name = _constants(options)
-    summary = statistics_of(file, quiet=terminal.quiet)
-    try:
-        result = identify(summary, means, stds, preset=name, tolerance=options.tolerance)
-    except UsageError as error:
-        if options.mean is not None:
-            raise
-        text = str(error).partition(" (give ")[0].replace("`", "")  # they were not given as --mean and --std
-        raise UsageError(f"{options.preset or options.config}: {text}") from None
+    mean, std, _ = constants_of(options)
+    paths = sources[0] if len(sources) == 1 else sources
+    with counting(options, terminal, paths) as options:
+        result = identify(paths, options)
     if printing.json:
         document(result.to_dict())
     else:
-        write("".join(line + "\n" for line in _lines(result, means, stds, options.tolerance)))
+        write("".join(line + "\n" for line in _lines(result, mean, std, options.tolerance)))
     return 0 if result.fits else 1
-
-
-def _constants(options: CheckOptions) -> tuple["Sequence[Number]", "Sequence[Number] | None", str]:
-    """Return the constants to check, from the one option that names them."""
-    mean, std, preset, config = options.mean, options.std, options.preset, options.config
-    if (mean is not None or std is not None) + (preset is not None) + (config is not None) != 1:
-        raise UsageError("one of `mean` with `std`, `preset` and `config` is required: the constants to check")
-    if preset is not None:
-        from normcli.constants.presets import PRESETS
-
-        if preset not in PRESETS:
-            raise unknown("preset", preset, PRESETS)
-        published = PRESETS[preset]
-        std_ = None if published.std is None else _numbers(published.std)
-        return _numbers(published.mean), std_, preset
-    if config is not None:
-        return *_from_config(config), ""
-    if mean is None:
-        raise UsageError("`std` requires `mean`")
-    return numbers.parse("mean", mean), None if std is None else numbers.parse("std", std), ""
-
-
-def _numbers(values: "Sequence[float]") -> "tuple[Number, ...]":
-    from normcli.constants.parse_config import number
-
-    return tuple(number(repr(value)) for value in values)
-
-
-def _from_config(path: Path) -> "tuple[Sequence[Number], Sequence[Number] | None]":
-    from normcli.cli.messages import say
-    from normcli.constants.parse_config import read_constants
-
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
-    pairs = read_constants(text, str(path))
-    if len(pairs) > 1:
-        say(f"note: {path} contains {len(pairs)} different pairs; checking the one at {pairs[0].location}")
-    return pairs[0].mean, pairs[0].std
 
 
 def _lines(

@@ -1,12 +1,12 @@
-"""normcli diff: compare two statistics files."""
+"""normcli diff: compare two statistics files, or the images of sources."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from normcli.cli.build import command
 from normcli.errors import UsageError
+from normcli.options.compare import DiffOptions
 from normcli.options.printing import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help="Statistics file; - is stdin.")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Statistics file to compare with A.")],
+    a: Annotated[
+        str, typer.Argument(metavar="A", help="Statistics file, - for stdin; or a SOURCE of `stats`, which is counted.")
+    ],
+    b: Annotated[str, typer.Argument(metavar="B", help="Statistics file or SOURCE to compare with A.")],
     max_shift: Annotated[
         float | None,
         typer.Option(
@@ -27,25 +29,31 @@ def diff(
         ),
     ] = None,
     *,
+    options: DiffOptions,
     printing: JsonOptions,
     terminal: TerminalOptions,
 ) -> int:
-    """Compare two statistics files: the changes from A to B.
+    """Compare two statistics files or sources: the changes from A to B.
 
     Per channel: how far the mean moved in standard deviations of A, the ratio of the stds, how far a pixel moves
     on average (Wasserstein-1, in the units of the mean), and how much the histograms differ (Jensen-Shannon, in
-    bits: 0 alike, 1 disjoint). Then what the images are: formats, modes, groups, settings.
+    bits: 0 alike, 1 disjoint). Then what the images are: formats, modes, groups, settings. A SOURCE is counted with
+    the settings of the file on the other side.
 
     normcli diff july.json august.json --max-shift 0.01 && train.sh
+
+    normcli diff train/ val/
     """
     from normcli.cli import messages
-    from normcli.constants.compare import diff as compare
+    from normcli.cli.inputs import counting
+    from normcli.runs.compare import diff as compare
 
     if max_shift is not None and not max_shift >= 0:
         raise UsageError(f"`max_shift`: must be 0 or more, such as 0.01, not {max_shift}")
-    if str(a) == str(b) == "-":
+    if a == b == "-":
         raise UsageError("only one of A and B can be stdin")
-    difference = compare(a, b)
+    with counting(options, terminal, a, b) as options:
+        difference = compare(a, b, options)
     if printing.json:
         gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
         messages.document({**difference.to_dict(), **gate})

@@ -3,14 +3,22 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from normcli.cli.build import require_with
+from normcli.cli.messages import Stopwatch, say, warn_failures
 from normcli.errors import UsageError
-from normcli.options.printing import ListOptions
+from normcli.options.compare import CountedOptions
+from normcli.options.field import info_of
+from normcli.options.printing import ListOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from normcli.summary import Summary
+
+O = TypeVar("O", bound=CountedOptions)  # noqa: E741
 
 
 def paths_from(options: ListOptions) -> Iterator[str] | None:
@@ -58,24 +66,40 @@ def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None)
             paths_so_far.add(path.resolve())
 
 
-def statistics_of(path: Path, *, quiet: bool = False) -> "Summary":
-    """Load a statistics file; count the images of a folder or container with the default options.
+@contextmanager
+def counting(options: O, terminal: TerminalOptions, *given: str | list[str]) -> Iterator[O]:
+    """Yield the options with which `check` and `diff` count sources: with a bar, and a line for each at the end.
+
+    Args:
+        options: for counting.
+        terminal: progress and notes.
+        given: every path, or list of sources.
 
     Raises:
-        StatisticsFileError: not a statistics file, or damaged.
-        NoInputError: no image in the folder or container.
+        UsageError: an option for counting on the command line, with statistics files alone.
     """
-    from normcli.sources.containers import container
-    from normcli.summary import Summary
+    from normcli.runs.compare import is_source
 
-    if not path.is_dir() and container(str(path)) is None:
-        return Summary.load(path)
-    from normcli.cli.messages import say, warn_failures
-    from normcli.options.stats import StatsOptions
-    from normcli.runs.stats import stats
+    counted = [one for one in given if not isinstance(one, str) or is_source(one)]
+    names = [f.name for f in fields(CountedOptions) if info_of(f).cli]
+    require_with("a SOURCE: a statistics file is counted already", bool(counted), *names)
+    if not counted:
+        yield options
+        return
+    from normcli.cli.progress import progress
+    from normcli.runs.stats import expected
 
-    summary = stats([str(path)], StatsOptions())
-    if not quiet:
-        say(f"counted {path} with the default options: {summary.images:,} image{'s' * (summary.images != 1)}")
-    warn_failures(summary)
-    return summary
+    sources = [source for one in counted for source in ([one] if isinstance(one, str) else one)]
+    names_left = iter(one if isinstance(one, str) else f"{len(one)} sources" for one in counted)
+    watches, lines = [Stopwatch()], []
+
+    def take(summary: "Summary") -> None:
+        lines.append((watches[-1].line(f"counted {next(names_left)}", summary.images), summary))
+        watches.append(Stopwatch())
+
+    with progress(terminal, total=lambda: expected(sources)) as step:
+        yield replace(options, on_progress=step, on_statistics=take)
+    for line, summary in lines:
+        warn_failures(summary)
+        if not terminal.quiet:
+            say(line)

@@ -68,7 +68,11 @@ class Stopwatch:
         self._started = time.perf_counter()
 
     def closing(self, written: str, count: int, *details: str, noun: str = "image") -> None:
-        """Write the closing line to stderr.
+        """Write the closing line to stderr; the arguments are those of `line`."""
+        say(self.line(written, count, *details, noun=noun))
+
+    def line(self, written: str, count: int, *details: str, noun: str = "image") -> str:
+        """Return the closing line.
 
         Args:
             written: what was written, such as "wrote stats.json"; "" where the result went to stdout.
@@ -81,7 +85,7 @@ class Stopwatch:
         rate = count / seconds
         speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
         parts = [things, *details, duration(seconds), f"{speed} {noun}s/s"]
-        say(f"{written}{': ' * bool(written)}{', '.join(parts)}")
+        return f"{written}{': ' * bool(written)}{', '.join(parts)}"
 
 
 def duration(seconds: float) -> str:

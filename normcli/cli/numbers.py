@@ -1,12 +1,8 @@
 """Numbers on the command line: rows of them after --mean and --std, pairs after --clip."""
 
 import re
-from typing import TYPE_CHECKING
 
 from normcli.errors import UsageError
-
-if TYPE_CHECKING:
-    from normcli.constants.parse_config import Number
 
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
 _NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?")
@@ -42,27 +38,15 @@ def _row(row: list[str]) -> list[str]:
     return [f"{row[0]}={' '.join(row[1:])}"] if len(row) > 1 else row
 
 
-def parse(option: str, text: str) -> "tuple[Number, ...]":
-    """Return the numbers of --mean or --std, with the digits they were written in.
-
-    Raises:
-        UsageError: something that is not a number.
-    """
-    from normcli.constants import parse_config
-
-    try:
-        return parse_config.numbers([text])
-    except UsageError as error:
-        raise UsageError(f"`{option}`: {error}; must be numbers, as in .485,.456,.406 or .485 .456 .406") from None
-
-
 def parse_values(option: str, text: str) -> tuple[float, ...]:
     """Return the numbers of --mean or --std.
 
     Raises:
         UsageError: something that is not a number.
     """
-    return tuple(number.value for number in parse(option, text))
+    from normcli.constants.parse_config import as_written
+
+    return tuple(number.value for number in as_written(option, text))
 
 
 def parse_pair(option: str, text: str) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
 
@@ -61,6 +61,32 @@ def numbers(texts: Sequence[str]) -> tuple[Number, ...]:
     [0.485, 0.456, 0.406]
     """
     return tuple(number(word) for text in texts for word in re.split(r"[\s,]+", text.strip("[]() ")) if word)
+
+
+def as_written(name: str, values: Any) -> tuple[Number, ...]:
+    """Return numbers with the unit of their last digit: of text as written, of a float as its shortest decimal.
+
+    >>> [n.unit for n in as_written("mean", ".50,.4")], as_written("mean", 0.5)
+    ([0.01, 0.1], (Number(value=0.5, unit=0.1),))
+
+    Args:
+        name: of the parameter, for the error.
+        values: text, a number, or several.
+
+    Raises:
+        UsageError: something that is not a number.
+    """
+    if isinstance(values, str):
+        try:
+            return numbers([values])
+        except UsageError as error:
+            raise UsageError(f"`{name}`: {error}; must be numbers, as in .485,.456,.406 or .485 .456 .406") from None
+    several = list(values) if isinstance(values, Iterable) and not isinstance(values, Number) else [values]
+    try:
+        texts = [v if isinstance(v, Number | str) else repr(float(v)) for v in several]
+        return tuple(number(v) if isinstance(v, str) else v for v in texts)
+    except (TypeError, ValueError):
+        raise UsageError(f"`{name}`: must be numbers, such as [0.485, 0.456, 0.406], not {values!r:.60}") from None
 
 
 def read_constants(text: str, name: str) -> list[ConfigConstants]:

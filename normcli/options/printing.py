@@ -139,31 +139,3 @@ class MergeOptions(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._set("minus", tuple(Path(path) for path in self.minus))
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckOptions(Options):
-    """The constants that `check` looks at."""
-
-    panel = "Constants"
-
-    mean: str | None = option("Mean per channel; requires --std where there is one.", metavar="N...")
-    std: str | None = option("Standard deviation per channel; requires --mean.", metavar="N...")
-    preset: str | None = option(
-        "Check published constants, such as imagenet; `normcli list presets` prints them.",
-        metavar="NAME",
-        complete="presets",
-    )
-    config: Path | None = option(
-        "Read the constants from a config: preprocessor_config.json, an mm* config, a .py file with Normalize(...), "
-        "YAML. It is parsed, never executed.",
-        metavar="FILE",
-    )
-    tolerance: float = option(
-        "Largest distance that still counts as close, in standard deviations; 0 compares all digits.", 0.1, metavar="X"
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not self.tolerance >= 0:
-            raise UsageError(f"`tolerance`: must be 0 or more, such as 0.1, not {self.tolerance}")

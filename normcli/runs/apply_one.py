@@ -40,7 +40,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
     try:
         if data is None:
             if os.path.isdir(source):  # noqa: PTH112
-                raise UsageError(f"{source} is a folder, and -o - writes one image: give -o DIR")
+                raise UsageError(f"{source}: is a folder, and `output` - writes one image (use a folder as `output`)")
             data = storage.read(source, limit=options.file_limit)
         image = images.decode(data, reading)
         images.check_full_scale(image, options.white_level)

@@ -66,9 +66,9 @@ def refuse_occupied(folder: str, allowed: bool) -> None:
     if content is None or allowed:
         return
     if content == "an interrupted run":
-        raise UsageError(f"{folder} holds an interrupted run: --resume completes it, --force starts anew")
+        raise UsageError(f"{folder}: contains an interrupted run (`resume` completes it, `force` starts anew)")
     raise UsageError(
-        f"{folder} is not empty ({content}): --resume or --skip-existing write what is missing, --force overwrites"
+        f"{folder}: is not empty: {content} (`resume` or `skip_existing` write what is missing, `force` overwrites)"
     )
 
 
@@ -84,8 +84,7 @@ def refuse_constant(transform: Transform) -> None:
         flat = [c for c, s in zip(transform.constants.channels, transform.constants.std, strict=True) if s == 0]
         if flat:
             raise UsageError(
-                f"channel {', '.join(flat)} has std 0 over the whole dataset: "
-                "--zero-std one or eps:X maps it all the same"
+                f"channel {', '.join(flat)} has std 0 over the complete dataset (`zero_std` one or eps:X maps it)"
             )
 
 

@@ -20,7 +20,7 @@ def transform(scheme: str, options: TransformOptions) -> Transform:
     built = build_transform(scheme, options)
     constants = resolve_constants(built, options)
     if constants is None and needs_statistics(built):
-        raise UsageError(f"{scheme} requires `stats`, `mean` and `std`, or `preset`")
+        raise UsageError(f"`scheme` {scheme} requires `stats`, `mean` and `std`, or `preset`")
     return replace(built, constants=constants)
 
 
@@ -32,7 +32,7 @@ def build_transform(scheme: str, options: TransformOptions) -> Transform:
     """
     name, settings = schemes.parse(scheme)
     if schemes.least_std(options.zero_std) is not None and not schemes.divides(name):
-        raise UsageError(f"scheme {name} divides by no std: `zero_std` cannot be set")
+        raise UsageError(f"`zero_std` cannot be combined with `scheme` {name}, which divides by no std")
     return Transform(
         scheme=name,
         settings=tuple(sorted(settings.items())),
@@ -74,22 +74,19 @@ def resolve_constants(
     )
     answers = [name for name, value in (("stats", stats), ("mean", mean), ("preset", preset)) if value is not None]
     if not needs_statistics(target):
-        if answers:
-            raise UsageError(f"{target.scheme} takes no {answers[0]}: it needs no numbers of the dataset")
-        if convention != "pooled_population":
-            raise UsageError(f"{target.scheme} takes no convention: it needs no numbers of the dataset")
-        if reading is not None and reading.alpha == "weight":
-            raise UsageError(
-                f"alpha weight weighs statistics, and {target.scheme} has none: choose drop, composite or keep"
-            )
+        useless = [f"`{name}`" for name in answers]
+        useless += ["`convention`"] if convention != "pooled_population" else []
+        useless += ["`alpha` weight"] if reading is not None and reading.alpha == "weight" else []
+        if useless:
+            raise UsageError(f"{useless[0]} cannot be combined with `scheme` {target.scheme}, which uses no statistics")
         return None
     if len(answers) > 1:
-        raise UsageError(f"{' and '.join(answers)} are two answers to one question: give one")
+        raise UsageError(f"`{answers[0]}` cannot be combined with `{answers[1]}`: both set mean and std")
     percents = percents_of(target)
     if percents is not None and answers and answers != ["stats"]:
-        raise UsageError(f"percentile:over=dataset needs stats, not {answers[0]}")
+        raise UsageError(f"`scheme` percentile:over=dataset requires `stats`, not `{answers[0]}`")
     if convention != "pooled_population" and answers and answers != ["stats"]:
-        raise UsageError(f"convention {convention} chooses among a statistics file's, not {answers[0]}")
+        raise UsageError(f"`convention` {convention} requires `stats`, not `{answers[0]}`")
     if stats is not None:
         summary = stats if isinstance(stats, Summary) else Summary.load(os.fspath(cast("str", stats)))
         name = "statistics" if isinstance(stats, Summary) else os.fspath(cast("str", stats))

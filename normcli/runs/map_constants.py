@@ -78,11 +78,11 @@ def given(mean: Sequence[float], std: Sequence[float]) -> MapConstants:
         UsageError: lengths that differ, or numbers that cannot be.
     """
     if len(mean) != len(std) or not mean:
-        raise UsageError(f"{len(mean)} values in mean and {len(std)} in std: give one of each per channel")
+        raise UsageError(f"`mean` has {len(mean)} values and `std` {len(std)}: both must have one per channel")
     if not all(map(math.isfinite, [*mean, *std])):
-        raise UsageError("mean and std must be finite numbers")
+        raise UsageError("`mean` and `std`: must be finite numbers")
     if any(s < 0 for s in std):
-        raise UsageError(f"std must not be negative: {', '.join(f'{s:g}' for s in std)}")
+        raise UsageError(f"`std`: must not be negative, not {', '.join(f'{s:g}' for s in std)}")
     names = channel_names(len(mean))
     return MapConstants(mean=tuple(mean), std=tuple(std), channels=names, origin="given", convention="as given")
 
@@ -123,7 +123,7 @@ def of_summary(
     values = summary.conventions[name]
     mean, std = values["mean"], values["std"]
     if mean is None or std is None:
-        raise UsageError(f"these statistics have no std in the convention {name}")
+        raise UsageError(f"`convention`: these statistics have no std in {name}")
     low = high = None
     if percents is not None:
         from normcli.summary.conventions import percentiles
@@ -171,8 +171,7 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
         made = ", ".join(f"{key} {_said(theirs)}" for key, theirs, _ in differing)
         here = ", ".join(f"{key} {_said(ours)}" for key, _, ours in differing)
         raise UsageError(
-            f"{name}: statistics made with {made}, used with {here}: give the same options, "
-            "or the bare numbers by --mean and --std"
+            f"{name}: statistics were made with {made}, not with {here} (use the same options, or `mean` and `std`)"
         )
 
 

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any
 
 from normcli.constants.compare import Difference, diff
 from normcli.errors import UsageError
 from normcli.options.apply import VerifyStatisticsOptions
-from normcli.options.field import Options
-from normcli.options.images import DecodeOptions, ValueOptions
-from normcli.options.stats import CountOptions, StatsOptions
+from normcli.options.stats import StatsOptions
+from normcli.runs.compare import recorded_options
 from normcli.runs.stats import stats
 from normcli.summary import Summary
 
@@ -35,17 +33,10 @@ def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyS
         if setting in summary.settings:
             raise UsageError(f"a run with `{option}` cannot be verified: count again and use normcli diff")
     keywords = {f.name: getattr(options, f.name) for f in fields(options)}
-    return diff(summary, stats(sources, StatsOptions(**keywords, **_recorded(summary))))
-
-
-def _recorded(summary: Summary) -> dict[str, Any]:
-    """Return the options that a statistics file records."""
-    groups: tuple[type[Options], ...] = (DecodeOptions, ValueOptions, CountOptions)
-    names = {f.name for group in groups for f in fields(group)}
-    recorded = {name: value for name, value in summary.settings.items() if name in names}
+    keywords |= recorded_options(summary)
     if summary.shards is not None:
         parts = summary.shards["parts"]
         if len(parts) != 1:
             raise UsageError("a merge that misses parts cannot be verified: verify each part")
-        recorded["shard"] = (parts[0], summary.shards["of"])
-    return recorded
+        keywords["shard"] = (parts[0], summary.shards["of"])
+    return diff(summary, stats(sources, StatsOptions(**keywords)))

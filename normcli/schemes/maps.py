@@ -46,7 +46,7 @@ class Image:
     def columns(self, per: str) -> list[tuple[Array, Array]]:
         """Return sorted values and their counts: of each channel, or with per="image" of all channels together."""
         if per not in ("channel", "image"):
-            raise UsageError(f"per {per!r}: must be one of channel, image")
+            raise UsageError(f"`scheme`: per must be one of channel, image, not {per!r}")
         count = len(self.names)
         if self.histogram is not None:
             rows = self.histogram if per == "channel" else self.histogram.sum(axis=0, keepdims=True)
@@ -167,7 +167,7 @@ def percentile(
         zero_std: what equal percentiles do.
     """
     if not 0 <= lo < hi <= 100:
-        raise UsageError(f"percentile {lo:g},{hi:g}: requires 0 <= LO < HI <= 100")
+        raise UsageError(f"`scheme`: percentile requires 0 <= LO < HI <= 100, not {lo:g},{hi:g}")
     if over == "dataset":
         assert low is not None and high is not None
         white = float(image.white_level or 1)
@@ -269,5 +269,5 @@ def least_std(setting: str) -> str | float | None:
 
 def _positive(name: str, value: float) -> float:
     if not 0 < value < math.inf:
-        raise UsageError(f"{name} must be a positive number, not {value:g}")
+        raise UsageError(f"`scheme`: {name} must be a positive number, not {value:g}")
     return value

@@ -55,6 +55,8 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UsageError: no such scheme or setting, or a value of the wrong kind.
     """
+    if not isinstance(text, str):
+        raise UsageError(f"`scheme`: must be a name such as contrast, not {text!r:.60}")
     name, colon, rest = text.partition(":")
     name = ALIASES.get(name, name)
     defaults = settings(name)
@@ -66,16 +68,24 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
         key, equals, value = part.partition("=")
         if not equals:
             if position >= len(defaults):
-                raise UsageError(f"scheme {text!r}: {name} takes {', '.join(defaults) or 'no settings'}")
+                raise UsageError(f"`scheme`: {name} has {_count_of(defaults)}, not {len(parts)}: {text!r}")
             key, value = list(defaults)[position], part
         key = key.strip().replace("-", "_")
         if key not in defaults:
-            raise unknown(f"setting of {name}", key, defaults) if defaults else UsageError(f"{name} takes no settings")
+            if not defaults:
+                raise UsageError(f"`scheme`: {name} has no settings")
+            raise unknown(f"setting of {name}", key, defaults)
         values[key] = _value(name, key, value, defaults[key])
     for key, choices in (("over", ("image", "dataset")), ("per", ("channel", "image"))):
         if values.get(key, choices[0]) not in choices:
-            raise UsageError(f"{key} {values[key]!r}: must be one of {', '.join(choices)}")
+            raise UsageError(f"`scheme`: {key} of {name} must be one of {', '.join(choices)}, not {values[key]!r}")
     return name, values
+
+
+def _count_of(settings: dict[str, Any]) -> str:
+    if not settings:
+        return "no settings"
+    return f"{len(settings)} setting{'s' * (len(settings) > 1)} ({', '.join(settings)})"
 
 
 def _value(name: str, key: str, text: str, default: Any) -> Any:
@@ -86,10 +96,10 @@ def _value(name: str, key: str, text: str, default: Any) -> Any:
     except ValueError:
         values = (math.nan,)
     if not all(map(math.isfinite, values)):
-        raise UsageError(f"{name}: {key} must be a number, not {text!r}")
+        raise UsageError(f"`scheme`: {key} of {name} must be a number, not {text!r}")
     if isinstance(default, tuple):
         if len(values) != len(default):
-            raise UsageError(f"{name}: {key} must be {len(default)} numbers, not {len(values)}")
+            raise UsageError(f"`scheme`: {key} of {name} must be {len(default)} numbers, not {len(values)}")
         return values
     return values[0]
 

@@ -340,5 +340,10 @@ def as_summary(source: SummarySource) -> Summary:
 
     Raises:
         StatisticsFileError: as `load`.
+        UsageError: neither a summary nor a path.
     """
-    return source if isinstance(source, Summary) else Summary.load(source)
+    if isinstance(source, Summary):
+        return source
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(f"statistics must be a Summary or the path of a statistics file, not {source!r:.60}")
+    return Summary.load(source)

@@ -12,14 +12,18 @@ from normcli.summary.summary import Summary, SummarySource, as_summary
 _NO_DIGEST = "0" * 32
 
 
-def merge(*sources: SummarySource, minus: SummarySource | Iterable[SummarySource] = (), force: bool = False) -> Summary:
+def merge(
+    *statistics: SummarySource | Iterable[SummarySource],
+    minus: SummarySource | Iterable[SummarySource] = (),
+    force: bool = False,
+) -> Summary:
     """Add statistics without loss, and subtract others.
 
     The result is bit for bit that of one pass over the same images. It is incomplete (`complete` is False) where
     inputs failed, shards are missing, or anything was forced; `shards` and `forced` say which.
 
     Args:
-        sources: summaries or paths of statistics files to add.
+        statistics: summaries or paths of statistics files to add, one by one or as an iterable.
         minus: a summary or path, or several, to subtract; their images must be part of the sum.
         force: merge although settings differ (those of the first source are used), or a shard or the same images
             come twice. What was forced is recorded in `forced`.
@@ -45,11 +49,10 @@ def merge(*sources: SummarySource, minus: SummarySource | Iterable[SummarySource
     """
     from normcli.tally import Tally
 
+    sources = [one for given in statistics for one in _each(given)]
     if not sources:
         raise UsageError("nothing to merge")
-    if isinstance(minus, Summary | str | os.PathLike):
-        minus = [minus]
-    subtrahends = list(minus)
+    subtrahends = _each(minus)
     added, subtracted = [as_summary(source) for source in sources], [as_summary(source) for source in subtrahends]
     conflicts = _conflicts(added, subtracted, [*map(_name, sources, range(1, len(sources) + 1))])
     if conflicts and not force:
@@ -65,6 +68,12 @@ def merge(*sources: SummarySource, minus: SummarySource | Iterable[SummarySource
             raise UsageError("cannot subtract: these images are not part of the sum")
     provenance = _merge_provenance([*added, *subtracted])
     return Summary.of(total, added[0].settings, provenance, shards=shards, forced=sorted(forced))
+
+
+def _each(given: SummarySource | Iterable[SummarySource]) -> list[SummarySource]:
+    """Return one summary or path, or several, as a list."""
+    one = isinstance(given, Summary | str | os.PathLike) or not isinstance(given, Iterable)
+    return [given] if one else list(given)  # type: ignore[list-item, arg-type]
 
 
 def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: Sequence[str]) -> dict[str, str]:
@@ -96,7 +105,7 @@ def _shards(summaries: Sequence[Summary]) -> list[dict[str, Any] | None]:
 
 
 def _name(source: SummarySource, position: int) -> str:
-    return f"statistics {position}" if isinstance(source, Summary) else os.fspath(source)
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else f"statistics {position}"
 
 
 def _verified_tally(summary: Summary) -> Any:

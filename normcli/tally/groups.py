@@ -32,7 +32,7 @@ def levels_of(dtype: str) -> Array:
     return np.concatenate([np.arange(256), *octaves])
 
 
-class Histogram:
+class GroupHistogram:
     """Pixels by their 8 significant bits (C,bins), of which only the pages in use are stored."""
 
     def __init__(self, channels: int, dtype: str) -> None:
@@ -44,7 +44,7 @@ class Histogram:
         short = np.add.reduceat(own, levels_of("uint16"), axis=1) if self.dtype == "uint16" else own
         self._add_rows(short)
 
-    def add(self, other: "Histogram", sign: int) -> None:
+    def add(self, other: "GroupHistogram", sign: int) -> None:
         """Add the histogram of other images, or subtract it with sign -1; pages left empty are dropped."""
         for page, counts in other.pages.items():
             own = self._page(page)
@@ -112,7 +112,7 @@ class Sums:
         self.weight = 0
         self.total = [0] * channels
         self.squares = [0] * channels
-        self.counts = Histogram(channels, dtype)
+        self.counts = GroupHistogram(channels, dtype)
         self._images = ImageRows(channels, FLOAT_BITS if dtype == "float" else IMAGE_BITS, unit)
 
     def count(self, image: CountedImage) -> None:
@@ -156,6 +156,9 @@ class Sums:
         """Return sum and sum of squares of a channel's values, weighted."""
         bits = FLOAT_BITS if self.dtype == "float" else 0
         return Fraction(self.total[channel], 1 << bits), Fraction(self.squares[channel], 1 << 2 * bits)
+
+    def range(self, channel: int) -> None:
+        """Return None: the extremes of groups are not counted."""
 
     def is_empty(self) -> bool:
         """Return True if no image is left after subtraction."""

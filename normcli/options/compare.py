@@ -1,0 +1,59 @@
+"""Options of `check` and `diff`, which count sources on the way."""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from normcli.errors import UsageError
+from normcli.options.field import option, python_only
+from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
+from normcli.options.running import EngineOptions
+
+StrPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountedOptions(InputOptions, DecodeOptions, ValueOptions, EngineOptions):
+    """Options for sources that are counted; a statistics file takes none of them."""
+
+    on_statistics: Callable[[Any], None] | None = python_only(
+        "Called with the `Summary` of every source that was counted."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffOptions(CountedOptions):
+    """All options of `diff`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(CountedOptions):
+    """All options of `check`."""
+
+    panel = "Constants"
+
+    mean: str | Iterable[Any] | None = option("Mean per channel; requires --std where there is one.", metavar="N...")
+    std: str | Iterable[Any] | None = option("Standard deviation per channel; requires --mean.", metavar="N...")
+    preset: str | None = option(
+        "Check published constants, such as imagenet; `normcli list presets` prints them.",
+        metavar="NAME",
+        complete="presets",
+    )
+    config: StrPath | None = option(
+        "Read the constants from a config: preprocessor_config.json, an mm* config, a .py file with Normalize(...), "
+        "YAML. It is parsed, never executed.",
+        metavar="FILE",
+    )
+    tolerance: float = option(
+        "Largest distance that still counts as close, in standard deviations; 0 compares all digits.", 0.1, metavar="X"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.tolerance >= 0:
+            raise UsageError(f"`tolerance`: must be 0 or more, such as 0.1, not {self.tolerance}")
+        if (self.mean is not None or self.std is not None) + (self.preset is not None) + (self.config is not None) != 1:
+            raise UsageError("one of `mean` with `std`, `preset` and `config` is required: the constants to check")
+        if self.mean is None and self.std is not None:
+            raise UsageError("`std` requires `mean`")

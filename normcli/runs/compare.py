@@ -1,0 +1,165 @@
+"""Constants checked against statistics, and statistics compared: of files as they are, of sources counted first."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from normcli.constants import compare, identify
+from normcli.constants.parse_config import Number, as_written, read_constants
+from normcli.constants.presets import PRESETS
+from normcli.errors import UsageError, unknown
+from normcli.options.compare import CheckOptions, CountedOptions
+from normcli.options.field import Options
+from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
+from normcli.options.running import EngineOptions
+from normcli.options.stats import CountOptions
+from normcli.sources.containers import container
+from normcli.sources.filter import SUFFIXES
+from normcli.sources.listing import expand
+from normcli.storage import is_remote
+from normcli.summary import Summary
+from normcli.summary.summary import as_summary
+
+if TYPE_CHECKING:
+    from normcli.constants.compare import Difference
+    from normcli.constants.identify import CheckResult
+
+StrPath: TypeAlias = "str | os.PathLike[str]"
+Counted: TypeAlias = "Summary | StrPath | Iterable[StrPath]"
+
+
+def is_source(path: str) -> bool:
+    """Return True for the path of images, False for that of a statistics file.
+
+    >>> [is_source(path) for path in (".", "s3://bucket/train", "a.tar", "a.png", "stats.json", "-")]
+    [True, True, True, True, False, False]
+    """
+    if path == "-" or path.lower().endswith(".json"):
+        return Path(path).is_dir()
+    if is_remote(path) or Path(path).is_dir() or container(path) is not None:
+        return True
+    return Path(path).suffix.lower() in SUFFIXES or next(expand(path)) != path
+
+
+def summary_of(given: Counted, options: CountedOptions, like: Summary | None = None) -> Summary:
+    """Return statistics: those given, those of a file, or those of sources, which are counted.
+
+    Args:
+        given: a summary, the path of a statistics file, a source, or several sources.
+        options: for counting.
+        like: statistics to compare with: their recorded settings apply where the options have their default.
+
+    Raises:
+        UsageError: several paths, of which one is a statistics file, or what is no path at all.
+        StatisticsFileError: not a statistics file, or damaged.
+        NoInputError: no usable image.
+    """
+    if isinstance(given, Summary):
+        return given
+    if isinstance(given, str | os.PathLike):
+        if not is_source(os.fspath(given)):
+            return as_summary(given)
+        given = [given]
+    sources = _paths(given)
+    from normcli.options.stats import StatsOptions
+    from normcli.runs.stats import stats
+
+    for path in sources:
+        if not is_source(path) and (path == "-" or path.lower().endswith(".json")):
+            raise UsageError(f"{path}: a statistics file cannot be combined with other sources")
+    summary = stats(sources, StatsOptions(**_counting(options, like)))
+    if options.on_statistics is not None:
+        options.on_statistics(summary)
+    return summary
+
+
+def _paths(given: Any) -> list[str]:
+    try:
+        return [os.fspath(path) for path in given]
+    except TypeError:
+        what = "a Summary, the path of a statistics file, or sources"
+        raise UsageError(f"statistics must be {what}, not {given!r:.60}") from None
+
+
+def _counting(options: CountedOptions, like: Summary | None) -> dict[str, Any]:
+    """Return the options of `stats`: recorded settings, and over them what differs from its default."""
+    kinds: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions, EngineOptions)
+    named = {f.name: f.default for kind in kinds for f in fields(kind)}
+    values = {name: getattr(options, name) for name in named}
+    if like is None:
+        return values
+    return {**values, **recorded_options(like), **{name: v for name, v in values.items() if v != named[name]}}
+
+
+def recorded_options(summary: Summary) -> dict[str, Any]:
+    """Return the options of `stats` that a statistics file records."""
+    groups: tuple[type[Options], ...] = (DecodeOptions, ValueOptions, CountOptions)
+    names = {f.name for group in groups for f in fields(group)}
+    return {name: value for name, value in summary.settings.items() if name in names}
+
+
+def check(given: Counted, options: CheckOptions) -> "CheckResult":
+    """Identify the constants of the options by the statistics given; see `normcli.check`."""
+    mean, std, remarks = constants_of(options)
+    summary = summary_of(given, options)
+    try:
+        result = identify.check(summary, mean, std, preset=options.preset or "", tolerance=options.tolerance)
+    except UsageError as error:
+        if options.mean is not None:
+            raise
+        text = str(error).partition(" (give ")[0].replace("`", "")  # they were not given as `mean` and `std`
+        raise UsageError(f"{options.preset or options.config}: {text}") from None
+    return replace(result, remarks=[*result.remarks, *remarks])
+
+
+def constants_of(options: CheckOptions) -> tuple[tuple[Number, ...], tuple[Number, ...] | None, list[str]]:
+    """Return the mean and std to check, from the one option that names them, and remarks on where they are from.
+
+    Raises:
+        UsageError: an unknown preset, a config without constants, or what is no number.
+    """
+    if options.preset is not None:
+        if options.preset not in PRESETS:
+            raise unknown("preset", options.preset, PRESETS)
+        published = PRESETS[options.preset]
+        std = None if published.std is None else as_written("std", published.std)
+        return as_written("mean", published.mean), std, []
+    if options.config is not None:
+        return _from_config(Path(options.config))
+    assert options.mean is not None, "the options have checked that"
+    return as_written("mean", options.mean), None if options.std is None else as_written("std", options.std), []
+
+
+def _from_config(path: Path) -> tuple[tuple[Number, ...], tuple[Number, ...] | None, list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"`config`: cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+    pairs = read_constants(text, str(path))
+    first = pairs[0]
+    several = f"{path} contains {len(pairs)} different pairs; checked the one at {first.location}"
+    return first.mean, first.std, [several] if len(pairs) > 1 else []
+
+
+def diff(a: Counted, b: Counted, options: CountedOptions) -> "Difference":
+    """Compare two sets of statistics; see `normcli.diff`."""
+    first, second = compared(a, b, options)
+    return compare.diff(first, second)
+
+
+def compared(a: Counted, b: Counted, options: CountedOptions) -> tuple[Summary, Summary]:
+    """Return the statistics of both sides; sources are counted with the settings of a file on the other side."""
+    if _is_counted(a):
+        second = None if _is_counted(b) else summary_of(b, options)
+        first = summary_of(a, options, like=second)
+        return first, summary_of(b, options) if second is None else second
+    first = summary_of(a, options)
+    return first, summary_of(b, options, like=first)
+
+
+def _is_counted(given: Counted) -> bool:
+    if isinstance(given, str | os.PathLike):
+        return is_source(os.fspath(given))
+    return not isinstance(given, Summary)
