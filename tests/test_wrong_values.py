@@ -164,10 +164,9 @@ def test_check_of_a_folder_is_quiet_and_names_failures(run: Run, folder: Path) -
     assert run("check", folder, "--preset", "imagenet", "-q").stderr == b""
     (folder / "bad.jpg").write_bytes(b"x")
     done = run("check", folder, "--preset", "imagenet")
-    assert done.stderr.splitlines() == [
-        b"counted " + bytes(folder) + b" with the default options: 12 images",
-        b"1 input failed: 1 not-an-image",
-    ]
+    counted, failures = done.stderr.splitlines()
+    assert counted.startswith(b"counted " + bytes(folder) + b": 12 images, ")
+    assert failures == b"1 input failed: 1 not-an-image"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets go of a folder that is in use")

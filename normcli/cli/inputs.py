@@ -100,6 +100,6 @@ def counting(options: O, terminal: TerminalOptions, *given: str | list[str]) -> 
     with progress(terminal, total=lambda: expected(sources)) as step:
         yield replace(options, on_progress=step, on_statistics=take)
     for line, summary in lines:
-        warn_failures(summary)
         if not terminal.quiet:
             say(line)
+        warn_failures(summary)
