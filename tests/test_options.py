@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 
@@ -389,3 +390,62 @@ def test_the_list_of_commands_says_what_each_help_says(name: str) -> None:
     command = typer.main.get_command(importlib.import_module(main.COMMANDS[name]).app)
     paragraph = (command.help or "").split("\n\n")[0]
     assert paragraph and " ".join(main.summary_of(name).split()) == " ".join(paragraph.split())
+
+
+class TestTensorDefaults:
+    @pytest.fixture
+    def saved(self, tmp_path: Path) -> Path:
+        np.save(tmp_path / "x.npy", np.arange(48, dtype=np.float32).reshape(2, 4, 2, 3))
+        return tmp_path
+
+    def test_tables_of_tensor_and_of_one_normalizer(self, saved: Path, run: Run) -> None:
+        (saved / "normcli.toml").write_text("[tensor]\nlayout = 'NCHW'\n[tensor.group-norm]\ngroups = 2\n")
+        for name, options in (("group-norm", ["--groups", "2"]), ("instance-norm", [])):
+            assert run("tensor", name, "x.npy", "-o", "a.npy", "-f", "-q").returncode == 0
+            plain = {"NORMCLI_CONFIG": ""}
+            same = run("tensor", name, "x.npy", "--layout", "NCHW", *options, "-o", "b.npy", "-f", "-q", env=plain)
+            assert same.returncode == 0
+            assert (saved / "a.npy").read_bytes() == (saved / "b.npy").read_bytes()
+        rows = origins(run, NORMCLI_TENSOR_THREADS="1")
+        assert rows["tensor", "layout"] == ("NCHW", str(saved / "normcli.toml"))
+        assert rows["tensor group-norm", "groups"] == (2, str(saved / "normcli.toml"))
+        assert rows["tensor", "threads"] == ("1", "NORMCLI_TENSOR_THREADS")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("[tensor]\nlayuot = 'NCHW'", b"layuot is not an option of tensor (did you mean 'layout'?)"),
+            (
+                "[tensor.group-norms]\ngroups = 2",
+                b"[tensor.group-norms] is not a normalizer (did you mean 'group-norm'?)",
+            ),
+            (
+                "[tensor.group-norm]\ngruops = 2",
+                b"gruops is not an option of tensor group-norm (did you mean 'groups'?)",
+            ),
+            ("[tensor.group_norm]\ngroups = 'x'", b"normcli.toml: groups: 'x' is not a valid"),
+        ],
+    )
+    def test_a_wrong_key_is_named(self, text: str, message: bytes, saved: Path, run: Run) -> None:
+        (saved / "normcli.toml").write_text(text)
+        done = run("tensor", "group-norm", "x.npy", "--layout", "NCHW", "-o", "a.npy")
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count(b"\n") == 1
+
+    def test_variables_set_options_of_tensor(self, saved: Path, run: Run) -> None:
+        environment = {"NORMCLI_TENSOR_LAYOUT": "NCHW", "NORMCLI_TENSOR_GROUPS": "2", "NORMCLI_QUIET": "1"}
+        done = run("tensor", "group-norm", "x.npy", "-o", "a.npy", env=environment)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_a_variable_that_sets_nothing_is_named_in_one_line(run: Run, folder: Path) -> None:
+    known = {"NORMCLI_DIFF_MAX_SHIFT": "1", "NORMCLI_RETRIES": "1", "NORMCLI_TENSOR_GROUPS": "2", "NORMCLI_PLOT": "0"}
+    assert run("list", "schemes", env=known).stderr == b""
+    done = run("list", "schemes", env={**known, "NORMCLI_WOKERS": "3"})
+    assert (done.returncode, done.stderr) == (0, b"note: NORMCLI_WOKERS sets nothing (did you mean NORMCLI_WORKERS?)\n")
+    assert run("list", "schemes", "-q", env={"NORMCLI_WOKERS": "3", "NORMCLI_QUIET": "1"}).stderr == b""
+
+
+def test_the_environment_sets_what_a_command_declares_itself(run: Run, folder: Path) -> None:
+    assert run("stats", folder, "-o", "s.json", "-q").returncode == 0
+    plain = run("show", "s.json").stdout
+    assert len(run("show", "s.json", env={"NORMCLI_SHOW_PLOT": "1"}).stdout) > len(plain) + 100

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
 from typer.core import TyperCommand
+from typer.models import OptionInfo
 
 from normcli import platforms
 from normcli.cli import click, config, numbers
@@ -37,6 +38,7 @@ PANELS = (
     *("Constants", "Input", "Decoding", "Counting", "Estimates", "Normalization", "Output files", "Run", "Output"),
 )
 _EPILOG = "Every command also takes -q, -v, --progress, --log-file and --debug: see normcli --help."
+TERMINAL_NAMES = frozenset(f.name for f in fields(TerminalOptions))
 # option -> how its text becomes the value that its class takes
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "mean": numbers.parse_values,
@@ -52,18 +54,24 @@ class NumberRows(TyperCommand):
         return super().parse_args(ctx, numbers.joined(args))
 
 
-def command(function: Callable[..., int], *, cls: type[TyperCommand] | None = None) -> typer.Typer:
+def command(
+    function: Callable[..., int], *, cls: type[TyperCommand] | None = None, name: str | None = None
+) -> typer.Typer:
     """Return an app of one command that a function describes.
 
     Args:
         function: takes Typer's annotated arguments and groups of options; its docstring is the help.
         cls: class of the command.
+        name: command by which environment variables are named; by default the function's name.
     """
+    name = name or function.__name__
     hints = typing.get_type_hints(function, include_extras=True)
     groups = {name: hint for name, hint in hints.items() if _is_group(hint)}
     signature = inspect.signature(function)
     plain = [p.replace(annotation=hints[n]) for n, p in signature.parameters.items() if n not in groups]
-    pairs = [pair for group in groups.values() for pair in _parameters(function.__name__, group)]
+    for parameter in plain:
+        _name_variables(name, parameter)
+    pairs = [pair for group in groups.values() for pair in _parameters(name, group)]
     options = [parameter for _, parameter in sorted(pairs, key=lambda pair: PANELS.index(pair[0]))]
 
     def run(**values: Any) -> int:
@@ -157,11 +165,25 @@ def panel_of(group: type[Options], f: "Field[Any]") -> str:
     return info_of(f).panel or str(getattr(owner, "panel", Options.panel))
 
 
-def variables_of(function: str, name: str) -> list[str]:
-    """Return the environment variables that set an option, the more specific one first."""
+def _name_variables(command: str, parameter: inspect.Parameter) -> None:
+    """Let the environment set an option that a function declares by itself."""
+    for declared in getattr(parameter.annotation, "__metadata__", ()):
+        if isinstance(declared, OptionInfo) and declared.envvar is None:
+            declared.envvar = variables_of(command, parameter.name)
+            declared.show_envvar = False
+
+
+def variables_of(command: str, name: str) -> list[str]:
+    """Return the environment variables that set an option, the more specific one first.
+
+    >>> variables_of("stats", "workers"), variables_of("tensor", "seed")
+    (['NORMCLI_STATS_WORKERS', 'NORMCLI_WORKERS'], ['NORMCLI_TENSOR_SEED'])
+    """
     shared = f"NORMCLI_{name.upper()}"
-    own = f"NORMCLI_{function.strip('_').upper()}_{name.upper()}"
-    return [own] if shared == config.VARIABLE else [own, shared]
+    own = f"NORMCLI_{command.strip('_').upper()}_{name.upper()}"
+    # a setting of a normalizer is not that of images, though they share names such as `preset`
+    of_tensor = command == "tensor" and name not in TERMINAL_NAMES
+    return [own] if shared == config.VARIABLE or of_tensor else [own, shared]
 
 
 def flags_of(f: "Field[Any]") -> tuple[str, ...]:

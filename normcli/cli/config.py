@@ -80,12 +80,12 @@ def load(commands: Mapping[str, Any]) -> Config:
     table = document.get("tool", {}).get("normcli", {}) if path.name == "pyproject.toml" else document
     if path.name != "pyproject.toml" and isinstance(document.get("tool"), dict):
         table = document["tool"].get("normcli", document)
-    tables = {_key(key): value for key, value in table.items() if isinstance(value, dict)}
+    tables = {as_key(key): value for key, value in table.items() if isinstance(value, dict)}
     for name in tables:
         if name not in commands:
             raise UsageError(f"{path}: [{name}] is not a command{nearest(name, commands)}")
-    shared = {_key(key): value for key, value in table.items() if not isinstance(value, dict)}
-    return Config(path, shared, {name: {_key(k): v for k, v in value.items()} for name, value in tables.items()})
+    shared = {as_key(key): value for key, value in table.items() if not isinstance(value, dict)}
+    return Config(path, shared, {name: {as_key(k): v for k, v in value.items()} for name, value in tables.items()})
 
 
 def as_argument(path: Path, option: Parameter, value: Any) -> Any:
@@ -125,7 +125,8 @@ def _text(path: Path, option: Parameter, value: Any) -> str:
     return str(value)
 
 
-def _key(key: str) -> str:
+def as_key(key: str) -> str:
+    """Return a key of the file as an option's name: dashes and underscores are alike."""
     return key.replace("-", "_")
 
 

@@ -1,11 +1,8 @@
 """normcli env: versions, extras, folders, and the settings in force with their origin."""
 
-import os
 import platform
 import sys
-from collections.abc import Iterator
 from importlib import metadata
-from typing import Any
 
 from normcli.cli.build import command
 from normcli.options.printing import JsonOptions, TerminalOptions
@@ -30,10 +27,11 @@ def env(*, printing: JsonOptions, terminal: TerminalOptions) -> int:
 
     normcli env
     """
+    from normcli.cli.defaults import in_force
     from normcli.cli.messages import document, write
 
     sections = {"versions": _versions(), "extras": _extras(), "folders": _folders()}
-    settings = list(_settings())
+    settings = list(in_force())
     if printing.json:
         document({**sections, "settings": settings})
         return 0
@@ -82,20 +80,6 @@ def _folders() -> dict[str, str]:
         "configuration": "none" if path is None else str(path),
         "usable CPUs": str(usable_cpus()),
     }
-
-
-def _settings() -> Iterator[dict[str, Any]]:
-    """Yield every setting that the environment or the configuration file changes."""
-    from normcli.cli import main
-
-    config = main.configuration()
-    for name in main.COMMANDS:
-        for option in main.options_of(name):
-            variable = next((v for v in main.variables(name, option) if v in os.environ), None)
-            if variable is not None:
-                yield {"command": name, "option": option, "value": os.environ[variable], "origin": variable}
-            elif option in config.of(name):
-                yield {"command": name, "option": option, "value": config.of(name)[option], "origin": str(config.path)}
 
 
 app = command(env)

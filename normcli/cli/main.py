@@ -18,26 +18,12 @@ from typing import Annotated, Any, Literal, NoReturn
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from normcli.cli import click, config
-from normcli.cli.build import flags_of, variables_of
-from normcli.errors import NormcliError, UsageError, unknown
-from normcli.options.field import choices_of, info_of, nearest
+from normcli.cli import click, defaults
+from normcli.cli.build import flags_of
+from normcli.cli.defaults import COMMANDS as COMMANDS
+from normcli.errors import NormcliError, unknown
+from normcli.options.field import choices_of, info_of
 from normcli.options.printing import TerminalOptions
-
-# name -> module with an `app`; the order is the order of the help
-COMMANDS = {
-    "stats": "normcli.cli.stats",
-    "apply": "normcli.cli.apply",
-    "restore": "normcli.cli.restore",
-    "verify": "normcli.cli.verify",
-    "merge": "normcli.cli.merge",
-    "show": "normcli.cli.show",
-    "tensor": "normcli.cli.tensor",
-    "check": "normcli.cli.check",
-    "diff": "normcli.cli.diff",
-    "list": "normcli.cli.list",
-    "env": "normcli.cli.env",
-}
 
 
 class _Terminated(KeyboardInterrupt):
@@ -68,7 +54,7 @@ class _Commands(TyperGroup):
             command.name = cmd_name
             self.commands[cmd_name] = command
         if not ctx.resilient_parsing:
-            ctx.default_map = {cmd_name: _configured(cmd_name, self.commands[cmd_name])}
+            ctx.default_map = {cmd_name: defaults.of_command(cmd_name, self.commands[cmd_name])}
         return self.commands[cmd_name]
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
@@ -95,48 +81,6 @@ def summary_of(name: str) -> str:
     text = (Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8")
     match = re.search(rf'^def {name}_?\(.*?"""(.+?)(?:\n\n|""")', text, re.MULTILINE | re.DOTALL)
     return "" if match is None else match[1]
-
-
-def configuration() -> config.Config:
-    """Return the configuration file's settings.
-
-    Raises:
-        UsageError: not TOML, or a table that is not a command.
-    """
-    return config.load(COMMANDS)
-
-
-def options_of(name: str) -> list[str]:
-    """Return the names of a command's options; of the groups of commands, none."""
-    command = typer.main.get_command(importlib.import_module(COMMANDS[name]).app)
-    return [str(p.name) for p in command.params if p.param_type_name == "option" and p.name != "help"]
-
-
-def variables(command: str, option: str) -> list[str]:
-    """Return the environment variables that set an option, the more specific one first."""
-    return variables_of(command, option)
-
-
-def _configured(name: str, command: click.Command) -> dict[str, Any]:
-    """Return the settings of the configuration file that a command knows.
-
-    Raises:
-        UsageError: a key that is not an option of the command, or of any command.
-    """
-    settings = configuration()
-    if settings.path is None:
-        return {}
-    known = {str(p.name) for p in command.params if p.param_type_name == "option"}
-    unknown_key = next((key for key in settings.commands.get(name, {}) if key not in known), None)
-    if unknown_key is not None:
-        raise UsageError(f"{settings.path}: {unknown_key} is not an option of {name}{nearest(unknown_key, known)}")
-    for key in settings.shared:
-        if key not in known and not any(key in options_of(other) for other in COMMANDS):
-            every = {option for other in COMMANDS for option in options_of(other)}
-            raise UsageError(f"{settings.path}: {key} is not an option of any command{nearest(key, every)}")
-    parameters = {str(p.name): p for p in command.params}
-    values = {key: value for key, value in settings.of(name).items() if key in known}
-    return {key: config.as_argument(settings.path, parameters[key], value) for key, value in values.items()}
 
 
 app = typer.Typer(
@@ -196,6 +140,11 @@ def _top(
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help())  # "" where Rich has printed it already
         raise typer.Exit
+    if not quiet:
+        from normcli.cli.messages import say
+
+        for line in defaults.unknown_variables(context.invoked_subcommand):
+            say(f"note: {line}")
     context.obj = {"quiet": quiet, "verbose": verbose, "progress": progress, "log_file": log_file, "debug": debug}
 
 

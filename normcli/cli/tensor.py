@@ -29,24 +29,39 @@ class TensorCommands(TyperGroup):
     """The commands of the normalizers, each made when it is asked for; the registry needs NumPy but no Numba."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        from normcli.tensor import catalog
-
-        return ["compare", *(name for name, _, _ in catalog.rows())]
+        return names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "compare":
-            return typer.main.get_command(command(compare))
-        from normcli.tensor.normalizers import NORMALIZERS
-
-        one = NORMALIZERS.get(cmd_name.replace("-", "_"))
-        return None if one is None else _command(one)
+        return command_of(cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] != "compare":
             from normcli.tensor.normalizers import find
 
             find(args[0])  # an unknown name is rejected with the nearest one
-        return super().resolve_command(ctx, args)
+        name, found, rest = super().resolve_command(ctx, args)
+        if found is not None and not ctx.resilient_parsing:
+            from normcli.cli.defaults import of_tensor_command
+
+            ctx.default_map = {str(name): of_tensor_command(args[0].replace("_", "-"), found)}
+        return name, found, rest
+
+
+def names() -> list[str]:
+    """Return the names of the commands: compare, and the normalizers in the order of their families."""
+    from normcli.tensor import catalog
+
+    return ["compare", *(name for name, _, _ in catalog.rows())]
+
+
+def command_of(name: str) -> click.Command | None:
+    """Return a command; None for an unknown name."""
+    if name == "compare":
+        return typer.main.get_command(command(compare, name="tensor"))
+    from normcli.tensor.normalizers import NORMALIZERS
+
+    one = NORMALIZERS.get(name.replace("-", "_"))
+    return None if one is None else _command(one)
 
 
 app = typer.Typer(cls=TensorCommands, add_completion=False, invoke_without_command=True)
@@ -84,7 +99,7 @@ def _command(one: "Normalizer") -> click.Command:
     normalize.__doc__ = _help(text)
     normalize.__signature__ = inspect.Signature([*parameters, _TERMINAL])  # type: ignore[attr-defined]
     normalize.__annotations__ = {p.name: p.annotation for p in (*parameters, _TERMINAL)}
-    group_command = typer.main.get_command(command(normalize))
+    group_command = typer.main.get_command(command(normalize, name="tensor"))
     group_command.name = one.name.replace("_", "-")
     group_command.rich_help_panel = FAMILIES[one.family]  # type: ignore[attr-defined]
     return group_command
@@ -241,7 +256,7 @@ def _parse_limit(size: str | None) -> int | None:
 
 def compare(
     name: Annotated[str, typer.Argument(metavar="IN", help="A tensor: FILE or FILE:KEY.", show_default=False)],
-    requests: Annotated[
+    normalizers: Annotated[
         str,
         typer.Option(
             "--with",
@@ -275,11 +290,11 @@ def compare(
     from normcli.tensor.compare import compare as compare_normalizers
     from normcli.tensor.nonfinite import describe_values
 
-    names = [request.strip() for request in requests.split(",") if request.strip()]
-    if not names:
+    requests = [request.strip() for request in normalizers.split(",") if request.strip()]
+    if not requests:
         raise UsageError("--with requires a normalizer")
     with _without_numpy_warnings():
-        rows = compare_normalizers(name, names, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
+        rows = compare_normalizers(name, requests, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
     for row in rows if not terminal.quiet else []:
         subject = name if row is rows[0] else row.name
         for text in describe_values(subject, row.counts, row.size):
