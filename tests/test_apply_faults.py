@@ -153,7 +153,7 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
 
 
 def test_two_runs_do_not_write_to_one_folder(tmp_path: Path, photos: Path) -> None:
-    fcntl = pytest.importorskip("fcntl", reason="Linux or macOS: file locks")
+    fcntl = needs.module("fcntl")
     work = tmp_path / "out" / WORK
     work.mkdir(parents=True)
     with (work / "lock").open("wb") as file:

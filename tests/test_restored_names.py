@@ -9,6 +9,7 @@ from PIL import Image
 import normcli
 from normcli.runs import manifest
 from normcli.runs.suffixes import SuffixCollisions
+from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
 
@@ -28,7 +29,7 @@ def names(folder: Path) -> set[str]:
 @pytest.mark.parametrize("to", ["npy", "npz", "stack", "safetensors", "tar", "parquet", "tiff"])
 def test_a_folder_of_png_and_its_restored_copy_are_equal(run: Run, tmp_path: Path, to: str) -> None:
     if to == "parquet":
-        pytest.importorskip("pyarrow")
+        needs.module("pyarrow")
     for seed, name in enumerate(("a.png", "cat/b.PNG", "cat/x.y.png", "dog/a.png")):
         put(tmp_path / "in" / name, seed)
     normcli.apply(tmp_path / "in", tmp_path / "out", scheme="signed", to=to)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 import json
 import re
 import shlex
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -134,8 +133,7 @@ class TestSchema:
         assert [key for key in SCHEMA["properties"] if f"| `{key}` |" not in text] == []
 
     def test_the_commands_of_the_page_print_what_it_shows(self) -> None:
-        if shutil.which("jq") is None:
-            pytest.skip("jq is not installed here (Debian package jq)")
+        needs.program("jq")
         (block,) = re.findall(r"```console\n(.*?)```", (ROOT / "docs/statistics-file.md").read_text(), re.DOTALL)
         commands = re.findall(r"^\$ (jq .*)\n((?:[^$].*\n)*)", block, re.MULTILINE)
         assert len(commands) == 3

@@ -14,6 +14,7 @@ from normcli.constants.compare import GroupDifference
 from normcli.errors import MissingExtraError, StatisticsFileError, UsageError
 from normcli.summary import GroupSummary, Summary
 from normcli.tally import Tally
+from tests.support import needs
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 
@@ -160,7 +161,7 @@ def test_plot_draws_every_channel(summary: Summary, monkeypatch: pytest.MonkeyPa
 
 
 def test_report_writes_the_page(summary: Summary, tmp_path: Path) -> None:
-    pytest.importorskip("jinja2", reason="jinja2 is not installed here")
+    needs.module("jinja2")
     summary.report(tmp_path / "page.html", title="cats & dogs")
     text = (tmp_path / "page.html").read_text()
     assert "cats &amp; dogs" in text and text.startswith("<!doctype html>")

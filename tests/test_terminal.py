@@ -1,19 +1,24 @@
 """Tables in a terminal: numbers are never cut off, at any width, with color and without."""
 
+import importlib
 import itertools
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from normcli.cli import main, tensor
+from normcli.cli.click import Context
 from normcli.cli.table import Column, Table, lines_of
+from tests.support import needs
 
 _NUMBERS = itertools.count()
 WIDTHS = (60, 80, 100, 120, 200)
@@ -43,9 +48,7 @@ def shown_numbers(statistics: Path) -> list[str]:
 @pytest.fixture
 def terminal() -> Iterator[list[str]]:
     """A tmux server of its own: the beginning of its command lines."""
-    if shutil.which("tmux") is None:
-        pytest.skip("tmux is not installed (apt-get install tmux)")
-    server = ["tmux", "-L", f"normcli-{os.getpid()}-{next(_NUMBERS)}"]
+    server = [needs.program("tmux"), "-L", f"normcli-{os.getpid()}-{next(_NUMBERS)}"]
     yield server
     subprocess.run([*server, "kill-server"], capture_output=True)
 
@@ -101,3 +104,33 @@ def test_16_bit_values_show_their_digits(tmp_path: Path) -> None:
         [sys.executable, "-m", "normcli", "stats", str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert f"{250 / 65535:.6f}" in done.stdout and f"{150 / 65535:.6f}" in done.stdout
+
+
+def commands() -> Iterator[tuple[str, Any, Any]]:
+    """Yield every command with its context: the top one, those below it, and those of tensor."""
+    top = typer.main.get_command(main.app)
+    yield "normcli", top, Context(top, info_name="normcli")
+    for name in main.COMMANDS:
+        command = typer.main.get_command(importlib.import_module(main.COMMANDS[name]).app)
+        yield name, command, Context(command, info_name=f"normcli {name}")
+    for name in ("compare", "batch-norm", "group-norm", "evo-norm", "zca-whitening"):
+        one = tensor.command_of(name)
+        assert one is not None
+        yield f"tensor {name}", one, Context(one, info_name=f"normcli tensor {name}")
+
+
+@pytest.mark.parametrize(("command", "context"), [pair for _, *pair in commands()], ids=[n for n, *_ in commands()])
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_the_help_loses_no_letter(
+    width: int, command: Any, context: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    text = command.get_help(context) or capsys.readouterr().out
+    words = set(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+    for parameter in command.get_params(context):
+        if (record := parameter.get_help_record(context)) is not None:
+            shown = record if width < 80 else (*parameter.opts, parameter.help or "")
+            missing = {word for part in shown for word in part.replace("\\[", "[").split()} - words
+            assert not missing or parameter.param_type_name == "argument", (parameter.name, missing)
+    if width < 80:
+        assert all(len(line) <= width or " " not in line.strip() for line in text.splitlines()), text

@@ -1,7 +1,6 @@
 """Values that cannot be, and options without effect: one line that names the option, in the shell and in Python."""
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -131,7 +130,7 @@ def test_tensor_alone_prints_its_help(run: Run) -> None:
     assert done.returncode == 0 and b"group-norm" in done.stdout and done.stderr == b""
 
 
-needs_full = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110
+needs_full = pytest.mark.skipif(not Path("/dev/full").exists(), reason=needs.LINUX)
 
 
 @needs_full
@@ -169,7 +168,7 @@ def test_check_of_a_folder_is_quiet_and_names_failures(run: Run, folder: Path) -
     assert failures == b"1 input failed: 1 not-an-image"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets go of a folder that is in use")
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
 def test_a_current_folder_that_was_removed_is_named(folder: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "normcli", "stats", "../images"]
     script = f"mkdir gone && cd gone && rmdir ../gone && exec {shlex.join(words)}"

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
 from typer.models import OptionInfo
 
 from normcli import platforms
 from normcli.cli import click, config, numbers
 from normcli.cli.messages import configure_log
+from normcli.cli.narrow_help import Command
 from normcli.errors import UsageError
 from normcli.options.field import Options, choices_of, info_of
 from normcli.options.printing import TerminalOptions
@@ -47,16 +47,14 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
-class NumberRows(TyperCommand):
+class NumberRows(Command):
     """A command whose --mean and --std take as many numbers as follow them: .5 .5 .5 as well as .5,.5,.5."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, numbers.joined(args))
 
 
-def command(
-    function: Callable[..., int], *, cls: type[TyperCommand] | None = None, name: str | None = None
-) -> typer.Typer:
+def command(function: Callable[..., int], *, cls: type[Command] | None = None, name: str | None = None) -> typer.Typer:
     """Return an app of one command that a function describes.
 
     Args:
@@ -87,9 +85,7 @@ def command(
     run.__annotations__ = {p.name: p.annotation for p in ordered}
     app = typer.Typer(add_completion=False)
     has_terminal = TerminalOptions in groups.values()
-    app.command(name=function.__name__.strip("_"), cls=cls or TyperCommand, epilog=_EPILOG if has_terminal else None)(
-        run
-    )
+    app.command(name=function.__name__.strip("_"), cls=cls or Command, epilog=_EPILOG if has_terminal else None)(run)
     return app
 
 

@@ -16,11 +16,12 @@ from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
 
 import typer
-from typer.core import TyperCommand, TyperGroup
+from typer.core import TyperCommand
 
 from normcli.cli import click, defaults
 from normcli.cli.build import flags_of
 from normcli.cli.defaults import COMMANDS as COMMANDS
+from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import NormcliError, unknown
 from normcli.options.field import choices_of, info_of
 from normcli.options.printing import TerminalOptions
@@ -30,7 +31,7 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM: stop as for Ctrl-C, but exit 143."""
 
 
-class _Commands(TyperGroup):
+class _Commands(CommandGroup):
     """The top command: finds its subcommands by importing them on demand, and lists them without importing any."""
 
     _listing = False

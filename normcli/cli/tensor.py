@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from normcli.cli import click
 from normcli.cli.build import command
+from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import UsageError
 from normcli.options.printing import JsonOptions, TerminalOptions
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 NORMALIZER, STATE, RUN, OUTPUT = "The normalizer", "Running statistics", "Run", "Output"
 
 
-class TensorCommands(TyperGroup):
+class TensorCommands(CommandGroup):
     """The commands of the normalizers, each made when it is asked for; the registry needs NumPy but no Numba."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -32,7 +32,7 @@ from normcli.runs.tasks import map_loop, tasks, with_gate
 from normcli.runs.totals import Totals
 from normcli.runs.transform import Transform
 from normcli.schemes import OF_DATASET
-from normcli.sinks import OUTPUT_KINDS, open_sink, open_writer
+from normcli.sinks import OUTPUT_KINDS, ImagePacker, open_sink, open_writer
 from normcli.sinks.shards import ShardSize, class_numbers
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import ARRAY, Stack
@@ -112,6 +112,7 @@ def _job(transform: Transform, output: str, options: ApplyOptions, classes: dict
     reading, engine = options.part(DecodeOptions), _engine(options)
     partial = os.path.join(output, naming.WORK)  # noqa: PTH118
     writer = open_writer(options.to, out=output, partial=partial, alpha=reading.alpha)
+    are_apart = engine.engine.startswith(("processes", "dask"))
     job = MapJob(
         transform=transform,
         reading=reading,
@@ -121,7 +122,7 @@ def _job(transform: Transform, output: str, options: ApplyOptions, classes: dict
         folder=partial,
         writer=writer,
         classes=classes,
-        spill=writer.packs and engine.engine.startswith(("processes", "dask")) and not options.dry_run,
+        spill=isinstance(writer, ImagePacker) and are_apart and not options.dry_run,
         writing=not options.dry_run,
         stop=threading.Event() if engine.engine == "threads" else None,
     )
@@ -234,7 +235,7 @@ class Run:
         def consume(result: BatchResult) -> None:
             totals.add(result)
             checkpoint.add(sink.add(result))
-            if job.writer.packs:
+            if isinstance(job.writer, ImagePacker):
                 totals.require_servers()
 
         try:

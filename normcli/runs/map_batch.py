@@ -17,7 +17,7 @@ from normcli.runs.partial_result import Failure
 from normcli.runs.transform import Buffer, MappedImage, Transform
 from normcli.sinks.record import name_fields
 from normcli.sinks.shards import spill
-from normcli.sinks.sink import ImageWriter, PackedImage, Record
+from normcli.sinks.sink import ImageEncoder, ImagePacker, ImageWriter, PackedImage, Record
 from normcli.sources import Load, Skipped
 from normcli.tally import digest
 
@@ -50,7 +50,7 @@ class MapJob:
     to: str
     out: str
     folder: str
-    writer: ImageWriter
+    writer: ImageEncoder
     classes: dict[str, int] | None = None
     spill: bool = False
     writing: bool = True
@@ -97,6 +97,8 @@ def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
     """Load, decode, map and write one batch, in a worker; an input that fails is recorded and left out."""
     started = time.perf_counter()
     result = BatchResult([], [], Counter(), len(batch))
+    packer = job.writer if isinstance(job.writer, ImagePacker) else None  # once: a protocol's check takes 5 us
+    writer = job.writer if packer is None and isinstance(job.writer, ImageWriter) else None
     for task in batch:
         if job.stop is not None and job.stop.is_set():
             break
@@ -104,7 +106,7 @@ def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
             result.skipped[task.reason] += 1
             result.failures.append(Failure(task.key, "skip", task.reason, task.message))
         else:
-            _map_one(job, task, result)
+            _map_one(job, task, result, packer, writer)
     if job.spill and result.packed:
         result.piece = piece_name(batch)
         result.packed, result.sizes = spill(result.packed, job.folder, result.piece)
@@ -117,7 +119,9 @@ def piece_name(batch: list[Task | Skipped]) -> str:
     return f"file-piece-{next(task.row for task in batch if isinstance(task, Task))}"
 
 
-def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
+def _map_one(
+    job: MapJob, task: Task, result: BatchResult, packer: ImagePacker | None, writer: ImageWriter | None
+) -> None:
     names = {**name_fields("name", task.name), **name_fields("source", task.key)}
     record: Record = dict(names)
     if task.label is not None:
@@ -141,7 +145,7 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
                 record["orientation"] = image.orientation
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = job.transform.map(pixels, None if job.writer.packs else _mine.buffer)
+            mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer)
             _describe(record, job.transform, pixels, mapped)
             if remarks := _remarks(job.transform, pixels, image.no_data):
                 record["remarks"] = remarks
@@ -150,10 +154,10 @@ def _map_one(job: MapJob, task: Task, result: BatchResult) -> None:
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
             if record["bytes"] <= Buffer.LARGEST_KEPT:
                 decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
-            if job.writing and job.writer.packs:
-                result.packed.append(job.writer.pack(parts, task.name, label, mapped.array.shape))
-            elif job.writing:
-                record |= job.writer.write(parts, task.name, task.row)
+            if job.writing and packer is not None:
+                result.packed.append(packer.pack(parts, task.name, label, mapped.array.shape))
+            elif job.writing and writer is not None:
+                record |= writer.write(parts, task.name, task.row)
     except (NormcliError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")

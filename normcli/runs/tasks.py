@@ -15,7 +15,7 @@ from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.map_batch import BatchResult, MapJob, Task, map_batch
 from normcli.runs.names import InputLister, NamedItem
 from normcli.runs.partial_result import Failure
-from normcli.sinks import OUTPUT_KINDS
+from normcli.sinks import OUTPUT_KINDS, ImagePacker
 from normcli.sinks.record import name_fields, output_shape
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import Stack
@@ -30,7 +30,7 @@ BATCHING = Batching(seconds=0.05, most_items=64)
 
 def with_gate(job: MapJob, engine: EngineOptions) -> MapJob:
     """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
-    if engine.engine != "threads" or job.writer.packs:
+    if engine.engine != "threads" or isinstance(job.writer, ImagePacker):
         return job
     return replace(job, gate=threading.Semaphore(engine.workers or usable_cpus()))
 
@@ -39,7 +39,7 @@ def map_loop(
     job: MapJob, engine: EngineOptions, failures: FailurePolicy, consume: Callable[[BatchResult], None]
 ) -> Loop[Task | Skipped, BatchResult]:
     """Return the loop that maps inputs and writes them."""
-    packs = job.writer.packs
+    packs = isinstance(job.writer, ImagePacker)
     threads = (engine.workers or usable_cpus()) * (1 if job.gate is None else 1 + _WRITERS)
     return Loop(
         worker=partial(map_batch, job),
@@ -92,7 +92,7 @@ def _find_record(
 ) -> Record | None:
     """Return an earlier run's record of an input if its output is up to date; else None."""
     known = checkpoint.done(item.name)
-    if job.writer.packs:
+    if isinstance(job.writer, ImagePacker):
         return known if known is not None and known["shard"] < shards else None
     path = os.path.join(job.out, item.name) + OUTPUT_KINDS[job.to].suffix  # noqa: PTH118
     if known is not None:

@@ -1,12 +1,23 @@
 """Writing mapped images: one file each, rows of a stack, or shards."""
 
 from normcli.sinks.dispatch import open_sink, open_writer, read_array
-from normcli.sinks.sink import DTYPES, OUTPUT_KINDS, ImageWriter, OutputKind, Record, Sink, output_kind, resolve_output
+from normcli.sinks.sink import (
+    DTYPES,
+    OUTPUT_KINDS,
+    ImageEncoder,
+    ImagePacker,
+    OutputKind,
+    Record,
+    Sink,
+    output_kind,
+    resolve_output,
+)
 
 __all__ = [
     "DTYPES",
     "OUTPUT_KINDS",
-    "ImageWriter",
+    "ImageEncoder",
+    "ImagePacker",
     "OutputKind",
     "Record",
     "Sink",

@@ -3,13 +3,13 @@
 import os
 from typing import TYPE_CHECKING
 
-from normcli.sinks.sink import OUTPUT_KINDS, Array, ImageWriter, Record, Sink, output_kind
+from normcli.sinks.sink import OUTPUT_KINDS, Array, ImageEncoder, ImagePacker, Record, Sink, output_kind
 
 if TYPE_CHECKING:
     from normcli.sinks.shards import ShardSize
 
 
-def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop") -> ImageWriter:
+def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop") -> ImageEncoder:
     """Return the writer of a kind of output; that of a stack has no shape yet (`Stack.of_shape`).
 
     Args:
@@ -32,7 +32,7 @@ def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop
 
 
 def open_sink(
-    writer: ImageWriter, *, out: str, partial: str, dtype: str = "float32", size: "ShardSize | None" = None
+    writer: ImageEncoder, *, out: str, partial: str, dtype: str = "float32", size: "ShardSize | None" = None
 ) -> Sink:
     """Return the sink that a writer belongs to.
 
@@ -43,7 +43,7 @@ def open_sink(
         dtype: of the arrays in shards.
         size: of shards; required for tar and parquet.
     """
-    if writer.packs:
+    if isinstance(writer, ImagePacker):
         from normcli.sinks.shards import ShardEncoder, ShardSink
 
         assert isinstance(writer, ShardEncoder) and size is not None

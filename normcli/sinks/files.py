@@ -27,7 +27,6 @@ from normcli.sinks.sink import (
     EncodableImage,
     FinishedShard,
     MappedBatch,
-    PackedImage,
     Parts,
     Record,
     RecordLog,
@@ -58,7 +57,6 @@ class FileWriter:
     out: str = ""
     partial: str = ""
     alpha: str = "drop"
-    packs = False
 
     def encode(self, image: EncodableImage, key: str = "") -> Parts:
         """Return the content of one file as buffers.
@@ -85,10 +83,6 @@ class FileWriter:
         path = os.path.join(self.out, name) + OUTPUT_KINDS[self.to].suffix  # noqa: PTH118
         storage.atomic_write_buffers(f"{self.partial}/{temporary_name()}", path, parts, self.out)
         return {}
-
-    def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
-        """Raise: a file is written by the worker."""
-        raise NotImplementedError
 
 
 class FileSink:

@@ -98,15 +98,10 @@ class ShardEncoder:
     """
 
     to: str
-    packs = True
 
     def encode(self, image: EncodableImage, key: str) -> Parts:
         """Return the content of a tar's member, or the values of a table's row."""
         return [image.array] if self.to == "parquet" else encode_array("npy", image.array, image.affine)
-
-    def write(self, parts: Parts, name: str, row: int) -> Record:
-        """Do nothing: the sink notes the place when it packs the image."""
-        return {}
 
     def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
         """Return the image as the shard will hold it."""

@@ -7,7 +7,7 @@ workers' results in the order of the inputs, and puts the outputs under their fi
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -112,16 +112,8 @@ class PackedImage(NamedTuple):
     shape: tuple[int, ...]
 
 
-class ImageWriter(Protocol):
-    """The half of a sink that workers call; picklable.
-
-    Attributes:
-        packs: images go back to the sink, which packs them; their buffers must not be used for the next image.
-    """
-
-    @property
-    def packs(self) -> bool:
-        """Return whether images go back to the sink."""
+class ImageEncoder(Protocol):
+    """The half of a sink that workers call; picklable."""
 
     def encode(self, image: EncodableImage, key: str) -> Parts:
         """Return the content of one file, or the values of one row, as buffers.
@@ -135,13 +127,23 @@ class ImageWriter(Protocol):
             UsageError: all images must have one shape, and this one has another.
         """
 
+
+@runtime_checkable
+class ImageWriter(ImageEncoder, Protocol):
+    """An encoder that writes each image in the worker, where images do not depend on each other."""
+
     def write(self, parts: Parts, name: str, row: int) -> Record:
-        """Write one image and return what its record notes of the place; where `packs`, do nothing.
+        """Write one image and return what its record notes of the place.
 
         Raises:
             InputError: its name is too long for a file.
             OutputError: it cannot be written.
         """
+
+
+@runtime_checkable
+class ImagePacker(ImageEncoder, Protocol):
+    """An encoder whose images go back to the sink to be packed: their buffers are not used for the next one."""
 
     def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
         """Return the image as the shard will hold it."""
@@ -196,7 +198,7 @@ class Sink(Protocol):
     """
 
     @property
-    def writer(self) -> ImageWriter:
+    def writer(self) -> ImageEncoder:
         """Return the half that workers call."""
 
     @property

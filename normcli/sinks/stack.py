@@ -12,7 +12,7 @@ import numpy as np
 from normcli import platforms, storage
 from normcli.errors import InputError, UsageError
 from normcli.sinks.record import decode_name
-from normcli.sinks.sink import Array, EncodableImage, FinishedShard, MappedBatch, PackedImage, Parts, Record, RecordLog
+from normcli.sinks.sink import Array, EncodableImage, FinishedShard, MappedBatch, Parts, Record, RecordLog
 from normcli.storage.npy_format import npy_header
 
 ARRAY, INDEX = "stack.npy", "index.csv"
@@ -33,11 +33,6 @@ class Stack(NamedTuple):
     rows: int
     shape: tuple[int, ...]
     dtype: str
-
-    @property
-    def packs(self) -> bool:
-        """Return False: a row is written by the worker."""
-        return False
 
     @property
     def row_bytes(self) -> int:
@@ -105,10 +100,6 @@ class Stack(NamedTuple):
         except OSError as error:
             storage.raise_output_error(self.path, error)
         return {"row": row}
-
-    def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
-        """Raise: a row is written by the worker."""
-        raise NotImplementedError
 
     def sync(self) -> None:
         """Make the rows written so far durable."""

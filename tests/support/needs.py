@@ -38,11 +38,13 @@ INSTALL = {
     "zstandard": 'pip install "normcli[zst]"',
     "pillow_heif": 'pip install "normcli[heif]"',
     "jinja2": 'pip install "normcli[report]"',
+    "fcntl": "Linux or macOS: locks of files",
     "torch": 'pip install "normcli[torch]"',
 }
-PROGRAMS = "apt install imagemagick libvips-tools groff chromium"
+PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq"
 DATA = "the photographs of ../shared/data beside this checkout"
 USER = "a user other than root"
+LINUX = "Linux: /dev/full, and a current folder that can be removed"
 _EXTRA = r'pip install "normcli\[(\w+)\]"'
 
 
