@@ -104,7 +104,7 @@ def snippets(summary: Summary) -> dict[str, str]:
     out = {}
     for name in _SNIPPETS:
         try:
-            out[name] = exporters.export(summary, name, digits=exporters.default_digits(name))
+            out[name] = exporters.export(summary, name, digits=exporters.digits_of(name))
         except UsageError:  # a constant channel, by whose std nothing can be divided; units that the tool cannot take
             continue
     return out
