@@ -1,10 +1,12 @@
 """Build the man page, the completion scripts and the reference of options from the commands' own help.
 
-`python docs/manual.py` writes docs/normcli.1, docs/completion/ and docs/options.md; a test checks that they are up to
-date.
+`python docs/manual.py` writes docs/normcli.1, docs/completion/, docs/options.md and, where griffe is installed (the
+dependency group `docs`), docs/api.md; a test checks that they are up to date.
 """
 
+import importlib.util
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -62,6 +64,11 @@ def build() -> dict[str, str]:
     for shell, name in SHELLS.items():
         script = get_completion_script(prog_name="normcli", complete_var="_NORMCLI_COMPLETE", shell=shell)
         files[f"completion/{name}"] = script.rstrip("\n") + "\n"
+    if importlib.util.find_spec("griffe") is not None:
+        sys.path.insert(0, str(HERE))
+        import api_reference
+
+        files["api.md"] = api_reference.build()
     return files
 
 

@@ -37,11 +37,12 @@ INSTALL = {
     "distributed": 'pip install "normcli[dask]"',
     "zstandard": 'pip install "normcli[zst]"',
     "pillow_heif": 'pip install "normcli[heif]"',
+    **dict.fromkeys(("mkdocs", "material", "griffe"), "pip install --group docs"),
     "jinja2": 'pip install "normcli[report]"',
     "fcntl": "Linux or macOS: locks of files",
     "torch": 'pip install "normcli[torch]"',
 }
-PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq"
+PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq make git"
 DATA = "the photographs of ../shared/data beside this checkout"
 USER = "a user other than root"
 LINUX = "Linux: /dev/full, and a current folder that can be removed"
@@ -105,6 +106,11 @@ def modules(*names: str) -> None:
 def program(*names: str) -> str:
     """Return the path of the first of these programs that is here, or skip."""
     return next(filter(None, map(shutil.which, names)), None) or skip(PROGRAMS)
+
+
+def missing(name: str) -> NoReturn:
+    """Skip for want of a module or a program."""
+    skip(INSTALL.get(name, PROGRAMS))
 
 
 @cache

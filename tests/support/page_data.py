@@ -1,0 +1,91 @@
+"""The data that the pages below docs name, made in the folder in which their blocks run."""
+
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.support import needs
+from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
+
+
+def prepare(name: str, folder: Path) -> None:
+    """Make what a page names: `photos`, the sample scenes or twelve small images; `sample_data`; and its own data."""
+    if name == "README.md":
+        shutil.copytree(ROOT / "sample_data/scenes", folder / "photos")
+    else:
+        for number, path in enumerate(PHOTOS):
+            pixels = photograph(channels=1 if number == 5 else 3, seed=number)
+            save(folder / "photos" / path, (pixels * (0.4 + 0.05 * number)).astype(np.uint8))
+    (folder / "sample_data").symlink_to(ROOT / "sample_data")
+    if name in OF_PAGES:
+        OF_PAGES[name](folder)
+
+
+PHOTOS = [
+    *(f"fruit/{name}" for name in ("01.jpg", "02.jpg", "lemon.png", "plums.jpg")),
+    *(f"landscape/{name}" for name in ("dawn.jpg", "winter.jpg", "mist.jpg", "noon.jpg")),
+    *(f"street/{name}" for name in ("dusk.jpg", "evening.png", "morning.jpg", "noon.jpg")),
+]
+
+
+def _comparison(folder: Path) -> None:
+    for seed, (height, width) in enumerate([(40, 40), (60, 80), (48, 100), (120, 90)]):
+        pixels = photograph(height, width, channels=1, seed=seed) * (0.3 + 0.2 * seed)
+        save(folder / f"sizes/{seed}.png", pixels.astype(np.uint8))
+
+
+def _conventions(folder: Path) -> None:
+    data = needs.data()
+    (folder / "imagenet-300").symlink_to(data / "imagenet-300")
+    with tarfile.open(data / "mnist-test.tar") as archive:
+        archive.extractall(folder / "mnist-test", filter="data")
+
+
+def _faq(folder: Path) -> None:
+    _microscopy(folder)
+    for seed, split in enumerate(("train", "val", "test")):
+        save(folder / f"dataset/{split}/cat/1.png", photograph(seed=seed))
+
+
+def _microscopy(folder: Path) -> None:
+    for number in range(3):
+        save(folder / f"microscopy/{number}.png", photograph(channels=1, seed=number).astype(np.uint16) * 16)
+
+
+def _choosing(folder: Path) -> None:
+    _faq(folder)
+    shutil.copytree(folder / "photos/fruit", folder / "dataset/train/fruit")
+
+
+def _troubleshooting(folder: Path) -> None:
+    shutil.copytree(folder / "photos", folder / "damaged")
+    whole = (folder / "damaged/fruit/02.jpg").read_bytes()
+    (folder / "damaged/fruit/02.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "damaged/street/noon.jpg").write_bytes(b"")
+    for name in ("documents/a.txt", "archives/photos.zip"):
+        (folder / name).parent.mkdir()
+        (folder / name).write_text("no image")
+    save(folder / "mixed/color.png", photograph())
+    save(folder / "mixed/gray.png", photograph(channels=1))
+    save(folder / "black/a.png", np.zeros((8, 8), np.uint8))
+    np.save(folder / "images.npy", np.zeros((4, 5, 6, 7), np.uint8))
+
+
+def save(path: Path, pixels: "np.ndarray[Any, Any]") -> None:
+    """Write an image, in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(pixels, "JPEG" if path.suffix == ".jpg" else "PNG"))
+
+
+OF_PAGES: dict[str, Callable[[Path], None]] = {
+    "docs/choosing.md": _choosing,
+    "docs/comparison.md": _comparison,
+    "docs/conventions.md": _conventions,
+    "docs/faq.md": _faq,
+    "docs/troubleshooting.md": _troubleshooting,
+}
