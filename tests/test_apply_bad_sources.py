@@ -92,7 +92,7 @@ def in_manifest(names: list[bytes], folder: Path) -> Path:
 def in_npz(names: list[bytes], folder: Path) -> Path:
     path = folder / "in.npz"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name in dict.fromkeys([*names, b"good.png"]):
+        for name in names[:1]:  # of several arrays none is taken
             buffer = io.BytesIO()
             np.save(buffer, np.stack([photograph(8, 9, seed=i) for i in range(2)]))
             archive.writestr(name.decode("latin-1") + ".npy", buffer.getvalue())

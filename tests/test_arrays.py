@@ -47,11 +47,14 @@ def test_npy_in_both_layouts_and_byte_orders(tmp_path: Path, dtype: str) -> None
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_npz_takes_its_arrays_of_images_and_their_labels(tmp_path: Path, save: Any) -> None:
+def test_npz_takes_one_array_of_images_and_its_labels(tmp_path: Path, save: Any) -> None:
     save(tmp_path / "a.npz", x_train=IMAGES, y_train=np.arange(7), x_test=IMAGES[:2], y_test=np.array([5, 6]))
-    items = [i for i in read([str(tmp_path / "a.npz")], InputOptions()) if isinstance(i, Item)]
-    assert [item.label for item in items] == ["0", "1", "2", "3", "4", "5", "6", "5", "6"]
-    assert [np.array_equal(item.load(), IMAGES[i % 7]) for i, item in enumerate(items)] == [True] * 9
+    with pytest.raises(UsageError, match="images in arrays x_train, x_test: say which"):
+        normcli.stats(tmp_path / "a.npz")
+    listing = InputOptions(open_options={"column": "x_train"})
+    items = [i for i in read([str(tmp_path / "a.npz")], listing) if isinstance(i, Item)]
+    assert [item.label for item in items] == ["0", "1", "2", "3", "4", "5", "6"]
+    assert [np.array_equal(item.load(), IMAGES[i]) for i, item in enumerate(items)] == [True] * 7
     assert items[0].key.endswith("a.npz/x_train/0")
     assert close(numbers(tmp_path / "a.npz", open_options={"column": "x_test"}), expected(IMAGES[:2]))
     with pytest.raises(UsageError, match="no array 'z'"):
@@ -114,7 +117,9 @@ def test_an_open_option_is_checked_before_anything_is_read(tmp_path: Path) -> No
         source(str(tmp_path / "a.npz"), lyout="nhwc")
     with pytest.raises(UsageError, match=r"layout=nwhc: must be one of .*did you mean 'nchw'|did you mean 'nhwc'"):
         source(str(tmp_path / "a.npz"), layout="nwhc")
-    with pytest.raises(UsageError, match="column=x: no source here has this option; it belongs to parquet, npy, file"):
+    with pytest.raises(
+        UsageError, match="column=x: no source here has this option; it belongs to parquet, arrow, hugging"
+    ):
         source(str(tmp_path / "a.zip"), column="x")
 
 
@@ -136,12 +141,16 @@ def test_every_container_describes_its_open_options() -> None:
     rows = {row.name: row for row in describe_formats()}
     assert set(rows) == {"image", *CONTAINERS}
     assert {name: [o.name for o in row.options] for name, row in rows.items() if row.options} == {
+        "image": ["layout"],
         "tar": ["layout"],
+        "zip": ["layout"],
+        "arrow": ["column"],
+        "huggingface": ["split", "column"],
         "npy": ["layout", "column"],
         "idx": ["layout"],
         "parquet": ["column"],
         "file_list": ["column"],
     }
     assert all(o.help.endswith(".") or o.help.endswith(").") for row in rows.values() for o in row.options)
-    del rows["image"]
+    del rows["image"], rows["huggingface"]
     assert all(container(f"a{suffix}") == name for name, row in rows.items() for suffix in row.suffixes)

@@ -308,7 +308,7 @@ def test_the_python_twin_takes_presets_configs_and_sources(folder: Path, tmp_pat
     assert normcli.check([folder], mean=np.array([float(v) for v in row]), std=" ".join(spread)) == by_text
     assert normcli.check(summary, preset="imagenet").preset == "imagenet"
     (tmp_path / "config.json").write_text(
-        json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "a": {"mean": 1}})
+        json.dumps({"image_mean": [0.1] * 3, "image_std": [0.2] * 3, "a": {"mean": [0.3] * 3, "std": [0.2] * 3}})
     )
     found = normcli.check(summary, config=tmp_path / "config.json")
     assert found.verdict == "none" and any("2 different pairs" in remark for remark in found.remarks)

@@ -18,7 +18,7 @@ def hub(tmp_path: Path) -> Path:
     pa = needs.module("pyarrow")
     from pyarrow import parquet
 
-    data = tmp_path / "hf set" / "data"
+    data = tmp_path / "hf set" / "tables"
     data.mkdir(parents=True)
     for shard in range(2):
         images = [{"bytes": encoded(photograph(seed=2 * shard + i)), "path": None} for i in range(2)]
@@ -35,10 +35,10 @@ def test_the_message_gives_the_line_to_type(run: Run, hub: Path) -> None:
     line = done.stderr.decode()
     glob = line[line.index("all of them, ") + 13 : line.rindex(" is a SOURCE")]
     (source,) = shlex.split(glob)
-    assert source == "hf set/data/*.parquet"
+    assert source == "hf set/tables/*.parquet"
     assert run("stats", source, "--json").returncode == 0
-    assert normcli.stats(hub / "data/*.parquet").images == 4
-    assert normcli.stats(hub / "data/train-0000{0,1}-*.parquet").images == 4
+    assert normcli.stats(hub / "tables/*.parquet").images == 4
+    assert normcli.stats(hub / "tables/train-0000{0,1}-*.parquet").images == 4
 
 
 def test_quoted_globs_are_expanded(run: Run, tmp_path: Path) -> None:

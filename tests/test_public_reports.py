@@ -4,8 +4,11 @@ The right values come from NumPy.
 """
 
 import io
+import json
 import re
 import struct
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -557,6 +560,349 @@ class TestText:
     def test_is_called_text(self, text: str, words: str, name: str, tmp_path: Path) -> None:
         done = stats(file(tmp_path / name, text.encode()))
         assert done.code == 4 and words in done.err and "damaged" not in done.err
+
+
+class TestStacks:
+    """Arrays of images: which of them, and which axes."""
+
+    @pytest.mark.parametrize("names", [("images", "masks"), ("x_train", "x_test"), ("a", "b")])
+    def test_of_several_arrays_none_is_taken(self, names: tuple[str, str], tmp_path: Path) -> None:
+        stacks = {name: rng(i).integers(0, 256, (5, 16, 16, 3)).astype("u1") for i, name in enumerate(names)}
+        np.savez(tmp_path / "a.npz", **stacks)  # type: ignore[arg-type]
+        done = stats(tmp_path / "a.npz")
+        assert done.code == 2 and f"-O column={names[0]} or -O column={names[1]}" in done.err
+        right(stats(tmp_path / "a.npz", "-O", f"column={names[1]}"), stacks[names[1]].mean((0, 1, 2)) / 255)
+
+    def test_labels_make_a_stack(self, tmp_path: Path) -> None:
+        images = rng().integers(0, 256, (12, 16, 20)).astype("u1")
+        np.savez(tmp_path / "a.npz", x=images, y=np.arange(12) % 2)
+        right(stats(tmp_path / "a.npz"), images.mean() / 255)
+
+    @pytest.mark.parametrize("shape", [(13, 40, 40), (40, 50, 13), (5, 40, 30)])
+    def test_bands_are_asked_for(self, shape: tuple[int, int, int], tmp_path: Path) -> None:
+        array = rng().random(shape)
+        np.save(tmp_path / "a.npy", array)
+        done = stats(tmp_path / "a.npy")
+        assert done.code == 2 and "may be nhw, hwc or chw" in done.err
+        right(stats(tmp_path / "a.npy", "-O", "layout=chw"), array.mean((1, 2)))
+
+    def test_a_stack_that_is_guessed_is_said(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (60, 28, 28)).astype("u1")
+        np.save(tmp_path / "a.npy", array)
+        done = stats(tmp_path / "a.npy")
+        right(done, array.mean() / 255)
+        assert "read as 60 gray images of 28 x 28 (-O layout=chw or hwc" in done.err
+
+
+class TestHints:
+    """What a hint says works."""
+
+    @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+    def test_arrays_that_include_names(self, kind: str, tmp_path: Path) -> None:
+        arrays = [rng(i).integers(0, 256, (8, 10, 3)).astype("u1") for i in range(3)]
+        members = []
+        for i, array in enumerate(arrays):
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            members.append((f"{i}.npy", buffer.getvalue()))
+        source = packed(tmp_path, kind, members)
+        hint = stats(source, "--failures", tmp_path / "f.jsonl")
+        assert hint.code == 4 and "--include '*.npy'" in (tmp_path / "f.jsonl").read_text()
+        for more in ([], ["-O", "layout=hwc"]):
+            right(stats(source, "--include", "*.npy", *more), np.mean(arrays, axis=(0, 1, 2)) / 255)
+
+    def test_other_layouts_of_arrays_in_a_folder(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 256, (6, 8, 10)).astype("u1")
+        (tmp_path / "d").mkdir()
+        np.save(tmp_path / "d/a.npy", array)
+        right(stats(tmp_path / "d", "--include", "*.npy", "-O", "layout=chw"), array.mean((1, 2)) / 255)
+
+
+def packed(folder: Path, kind: str, members: list[tuple[str, bytes]]) -> Path:
+    """Files in a folder, a zip or a tar."""
+    if kind == "folder":
+        for name, data in members:
+            file(folder / "packed" / name, data)
+        return folder / "packed"
+    path = folder / f"packed.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in members:
+                archive.writestr(name, data)
+        return path
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+APPLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(120)
+
+
+class TestLeftBySystems:
+    """Hidden folders, and what systems leave."""
+
+    @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+    @pytest.mark.parametrize(
+        ("name", "reason"),
+        [
+            (".ipynb_checkpoints/1-checkpoint.png", "hidden"),
+            ("cat/.thumbnails/1.png", "hidden"),
+            ("cat/@eaDir/1.png", "system-folder"),
+            ("cat/.2.png", "hidden"),
+            ("__MACOSX/cat/1.png", "macos-metadata"),
+        ],
+    )
+    def test_does_not_count_and_is_said(self, name: str, reason: str, kind: str, tmp_path: Path) -> None:
+        members = [("cat/1.png", encoded(flat(100))), ("cat/2.png", encoded(flat(200))), (name, encoded(flat(9)))]
+        source = packed(tmp_path, kind, members)
+        done = stats(source)
+        right(done, [150 / 255] * 3)
+        assert done.code == 0 and f"1 {reason}" in done.err
+        if reason == "hidden":
+            right(stats(source, "--include", name), [9 / 255] * 3)
+
+    @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+    def test_apple_double(self, kind: str, tmp_path: Path) -> None:
+        source = packed(tmp_path, kind, [("d/1.png", encoded(flat(100))), ("d/._1.png", APPLE)])
+        done = stats(source)
+        right(done, [100 / 255] * 3)
+        assert done.code == 0 and "1 macos-metadata" in done.err
+
+
+class TestSamples:
+    """WebDataset: several images of a sample, labels that lie apart."""
+
+    @pytest.mark.parametrize("parts", [("rgb.png", "depth.png", "seg.png"), ("jpg", "png"), ("left.jpg", "right.jpg")])
+    def test_of_several_images_none_is_taken(self, parts: tuple[str, ...], tmp_path: Path) -> None:
+        members = [
+            (
+                f"{i:04}.{part}",
+                encoded(flat(50 * (i + 1) if part == parts[0] else 7), "JPEG" if "jpg" in part else "PNG"),
+            )
+            for i in range(3)
+            for part in parts
+        ]
+        source = packed(tmp_path, "tar", members)
+        done = stats(source)
+        assert f"--include '*.{parts[0]}'" in done.err and done.err.count("sample 0000") == 1
+        assert done.code == (2 if any("." in part for part in parts) else 0)  # else an archive of two formats
+        right(stats(source, "--include", f"*.{parts[0]}"), [100 / 255] * 3, 0.01)
+
+    def test_views_of_one_kind_are_all_read(self, tmp_path: Path) -> None:
+        members = [(f"0000.{i}.png", encoded(flat(100 * i))) for i in range(3)]
+        right(stats(packed(tmp_path, "tar", members)), [100 / 255] * 3)
+
+    @pytest.mark.parametrize(("suffix", "text"), [(".cls", "{}"), (".json", '{{"label": {}}}')])
+    def test_labels_that_lie_apart_are_said(self, suffix: str, text: str, tmp_path: Path) -> None:
+        members = [(f"{key}.png", encoded(flat(value))) for key, value in (("a", 50), ("b", 200))]
+        members += [(f"{key}{suffix}", text.format(i).encode()) for i, key in enumerate("ab")]
+        done = stats(packed(tmp_path, "tar", members), "--group-by", "label")
+        assert "2 unused-label" in done.err
+        beside = stats(packed(tmp_path, "tar", sorted(members)), "--group-by", "label").statistics
+        assert beside is not None and sorted(beside["groups"]) == ["0", "1"]
+
+
+class TestTables:
+    """Columns of pictures, of labels, and of bytes in other layouts."""
+
+    @staticmethod
+    def pictures() -> tuple[list[bytes], Array]:
+        arrays = [rng(i).integers(0, 256, (8, 10, 3)).astype("u1") for i in range(4)]
+        return [encoded(array) for array in arrays], np.mean(arrays, axis=(0, 1, 2)) / 255
+
+    @pytest.mark.parametrize("name", ["label", "labels", "target"])
+    @pytest.mark.parametrize("plain", [False, True])
+    def test_pictures_as_labels(self, name: str, plain: bool, tmp_path: Path) -> None:
+        pa, pq = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+        data, mean = self.pictures()
+        kind = pa.binary() if plain else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        rows: list[Any] = data if plain else [{"bytes": row, "path": None} for row in data]
+        masks = [encoded(np.eye(8, 10, dtype="u1")) for _ in data]
+        mask_rows: list[Any] = masks if plain else [{"bytes": row, "path": None} for row in masks]
+        pq.write_table(
+            pa.table({"image": pa.array(rows, kind), name: pa.array(mask_rows, kind)}), tmp_path / "a.parquet"
+        )
+        done = stats(tmp_path / "a.parquet", "--group-by", "label")
+        right(done, mean)
+        assert done.statistics is not None and list(done.statistics["groups"]) == ["."]
+
+    @pytest.mark.parametrize(
+        "layout", ["binary_view", "large_binary", "dictionary", "fixed", "list", "struct of views"]
+    )
+    def test_bytes_are_bytes(self, layout: str, tmp_path: Path) -> None:
+        pa, pq = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+        data, mean = self.pictures()
+        if layout == "fixed":
+            data, mean = [data[0]] * 2, np.asarray(Image.open(io.BytesIO(data[0]))).mean((0, 1)) / 255
+        column = {
+            "binary_view": lambda: pa.array(data, pa.binary_view()),
+            "large_binary": lambda: pa.array(data, pa.large_binary()),
+            "dictionary": lambda: pa.array(data, pa.binary()).dictionary_encode(),
+            "fixed": lambda: pa.array(data, pa.binary(len(data[0]))),
+            "list": lambda: pa.array([list(row) for row in data], pa.list_(pa.uint8())),
+            "struct of views": lambda: pa.array(
+                [{"bytes": row} for row in data], pa.struct([("bytes", pa.binary_view())])
+            ),
+        }[layout]()
+        pq.write_table(pa.table({"image": column}), tmp_path / "a.parquet")
+        right(stats(tmp_path / "a.parquet", "-O", "column=image"), mean)
+        if layout != "list":
+            right(stats(tmp_path / "a.parquet"), mean)
+
+    @pytest.mark.parametrize("kind", ["dictionary", "string_view", "int8"])
+    def test_labels_of_other_types(self, kind: str, tmp_path: Path) -> None:
+        pa, pq = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+        data, _ = self.pictures()
+        labels = {
+            "dictionary": lambda: pa.array(["x", "y", "x", "y"]).dictionary_encode(),
+            "string_view": lambda: pa.array(["x", "y", "x", "y"], pa.string_view()),
+            "int8": lambda: pa.array([0, 1, 0, 1], pa.int8()),
+        }[kind]()
+        pq.write_table(pa.table({"image": pa.array(data, pa.binary()), "label": labels}), tmp_path / "a.parquet")
+        found = stats(tmp_path / "a.parquet", "--group-by", "label").statistics
+        assert found is not None and sorted(found["groups"]) == (["0", "1"] if kind == "int8" else ["x", "y"])
+
+
+class TestHuggingFaceFolders:
+    """A folder of the datasets library is a source by its name; its splits are kept apart."""
+
+    @staticmethod
+    def table(values: list[int]) -> Any:
+        pa = needs.module("pyarrow")
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        rows = [{"bytes": encoded(flat(value)), "path": None} for value in values]
+        return pa.table({"image": pa.array(rows, kind), "label": pa.array([v % 2 for v in values])})
+
+    def shards(self, folder: Path, form: str) -> Path:
+        """Two splits: train of 10, 20, 30 and test of 200."""
+        pa, pq = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+        parts = {"train": [[10, 20], [30]], "test": [[200]]}
+        for split, values in parts.items():
+            for i, row in enumerate(values):
+                table = self.table(row)
+                if form == "parquet":
+                    path = folder / f"data/{split}-{i:05}-of-{len(values):05}.parquet"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    pq.write_table(table, path)
+                    continue
+                path = folder / split / f"data-{i:05}-of-{len(values):05}.arrow"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+                    writer.write_table(table)
+            if form == "arrow":
+                names = [{"filename": f"data-{i:05}-of-{len(values):05}.arrow"} for i in range(len(values))]
+                (folder / split / "state.json").write_text(json.dumps({"_data_files": names, "_split": split}))
+        if form == "arrow":
+            (folder / "dataset_dict.json").write_text(json.dumps({"splits": list(parts)}))
+        return folder
+
+    @pytest.mark.parametrize("form", ["parquet", "arrow"])
+    def test_splits(self, form: str, tmp_path: Path) -> None:
+        source = self.shards(tmp_path / "d", form)
+        done = stats(source)
+        assert done.code == 2 and "-O split=" in done.err
+        right(stats(source, "-O", "split=train"), [20 / 255] * 3)
+        right(stats(source, "-O", "split=test"), [200 / 255] * 3)
+        right(stats(source, "-O", "split=all"), [65 / 255] * 3)
+        assert "no split 'x'" in stats(source, "-O", "split=x").err
+        groups = stats(source, "-O", "split=train", "--group-by", "label").statistics
+        assert groups is not None and groups["groups"]["0"]["images"] == 3
+
+    def test_one_split_of_save_to_disk(self, tmp_path: Path) -> None:
+        source = self.shards(tmp_path / "d", "arrow")
+        right(stats(source / "train"), [20 / 255] * 3)
+        right(stats(source / "train/data-00001-of-00002.arrow"), [30 / 255] * 3)
+        done = run_here("apply", source / "train", "-o", tmp_path / "out", "--scheme", "unit", "--json")
+        assert done.code == 0 and done.statistics is not None and done.statistics["images"] == 3, str(done)
+
+    def test_an_arrow_file_with_a_footer(self, tmp_path: Path) -> None:
+        pa = needs.module("pyarrow")
+        table = self.table([40, 60])
+        with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        right(stats(tmp_path / "a.arrow"), [50 / 255] * 3)
+
+    @pytest.mark.parametrize("cut", [10, 200, -200, -8])
+    def test_a_cut_arrow_file_is_damaged(self, cut: int, tmp_path: Path) -> None:
+        source = self.shards(tmp_path / "d", "arrow") / "train/data-00000-of-00002.arrow"
+        done = stats(file(tmp_path / "a.arrow", source.read_bytes()[:cut]))
+        assert (done.code in (3, 4) and "Arrow table" in done.err) or "1 truncated" in done.err, str(done)
+
+    @pytest.mark.parametrize("form", ["csv", "jsonl"])
+    def test_images_with_metadata(self, form: str, tmp_path: Path) -> None:
+        for split, values in (("train", [10, 30]), ("test", [200])):
+            rows = []
+            for i, value in enumerate(values):
+                file(tmp_path / f"d/{split}/{i}.png", encoded(flat(value)))
+                rows.append({"file_name": f"{i}.png", "label": "ab"[i]})
+            lines = ["file_name,label", *(f"{row['file_name']},{row['label']}" for row in rows)]
+            text = "\n".join(lines if form == "csv" else map(json.dumps, rows)) + "\n"
+            (tmp_path / f"d/{split}/metadata.{form}").write_text(text)
+        assert "-O split=train" in stats(tmp_path / "d").err
+        done = stats(tmp_path / "d/train", "--group-by", "label")
+        right(done, [20 / 255] * 3)
+        assert done.statistics is not None and sorted(done.statistics["groups"]) == ["a", "b"]
+        right(stats(tmp_path / "d", "-O", "split=test"), [200 / 255] * 3)
+
+    def test_another_metadata_file_is_no_dataset(self, tmp_path: Path) -> None:
+        file(tmp_path / "d/a.png", encoded(flat(9)))
+        (tmp_path / "d/metadata.csv").write_text("key,value\ncamera,7\n")
+        right(stats(tmp_path / "d"), [9 / 255] * 3)
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"_data_files": [{"filename": "../x.arrow"}]}', '{"_data_files": 3}'])
+    def test_a_forged_state_ends_in_one_line(self, text: str, tmp_path: Path) -> None:
+        source = self.shards(tmp_path / "d", "arrow") / "train"
+        (source / "state.json").write_text(text)
+        done = stats(source)
+        assert done.code == 4 and "state.json" in done.err and "internal" not in done.err
+
+
+class TestCheckConfig:
+    """Which pair a file means."""
+
+    @staticmethod
+    def check(folder: Path, name: str, text: str, channels: int = 3) -> Outcome:
+        picture = rng().normal((0.485, 0.456, 0.406)[:channels], 0.22, (64, 64, channels))
+        file(folder / "x/a.png", encoded(np.clip(picture * 255, 0, 255).astype("u1")))
+        run_here("stats", folder / "x", "-q", "-f", "-o", folder / "s.json")
+        found = json.loads((folder / "s.json").read_text())
+        mean, std = ([round(v, 4) for v in found[key]] for key in ("mean", "std"))
+        bgr = [round(v * 255, 3) for v in found["mean"][::-1]]
+        text = text.replace("<MEAN>", str(mean)).replace("<STD>", str(std)).replace("<BGR>", str(bgr))
+        file(folder / name, text.encode())
+        return run_here("check", folder / "s.json", "--config", folder / name)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("a.yml", "normalize:\n   std: <STD>\n   mean: <MEAN>\n"),
+            ("a.yml", "latent_mean: 0\nmean: <MEAN>\nstd: <STD>\n"),
+            ("a.yml", "other:\n  mean: [9, 9, 9]\nmodel:\n  - std: <STD>\n    mean: <MEAN>\n"),
+            ("a.yml", "norm: {std: <STD>, mean: <MEAN>}\n"),
+            ("a.toml", "[a]\nstd = <STD>\nmean = <MEAN>\n[b]\nlearning_rate = 1\n"),
+            ("a.json", '{"std": [<STD>], "mean": [<MEAN>], "latent_mean": 0}'),
+            ("a.py", "nn.init.normal_(w, mean=0.0, std=0.02)\nt = T.Normalize(std=<STD>, mean=<MEAN>)\n"),
+        ],
+    )
+    def test_the_pair_of_a_block(self, name: str, text: str, tmp_path: Path) -> None:
+        done = self.check(tmp_path, name, text)
+        assert done.out.startswith("match") and "given std" in done.out, done.out + done.err
+
+    @pytest.mark.parametrize("text", ["PIXEL_MEAN: <BGR>\nPIXEL_STD: [1.0, 1.0, 1.0]\n", "mean: <MEAN>\nstd: 1\n"])
+    def test_a_std_of_1_divides_nothing(self, text: str, tmp_path: Path) -> None:
+        done = self.check(tmp_path, "a.yaml", text)
+        assert done.code == 0 and done.out.startswith("match") and "divides nothing" in done.out, done.out
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [("a.py", "T.Normalize((0.5,), (0.5,))\n"), ("a.yml", "mean: 0.5\nstd: 0.5\n"), ("a.json", '{"mean": [0.5]}')],
+    )
+    def test_one_number_is_for_every_channel(self, name: str, text: str, tmp_path: Path) -> None:
+        done = self.check(tmp_path, name, text)
+        assert done.code in (0, 1) and "R" in done.out and done.out.count("0.5 ") >= 3, str(done) + done.out
 
 
 class TestFloatsWithoutRange:

@@ -43,12 +43,14 @@ def check(
     from normcli.cli.inputs import counting
     from normcli.cli.messages import document, write
     from normcli.runs.compare import check as identify
-    from normcli.runs.compare import constants_of
+    from normcli.runs.compare import constants_of, one_for_all
 
     mean, std, _ = constants_of(options)
     paths = sources[0] if len(sources) == 1 else sources
     with counting(options, terminal, paths) as options:
         result = identify(paths, options)
+    if options.config is not None:
+        mean, std = one_for_all(mean, len(result.mean)), std and one_for_all(std, len(result.mean))
     if printing.json:
         document(result.to_dict())
     else:
@@ -62,7 +64,15 @@ def _lines(
     from normcli.cli import tables
 
     yield _verdict(result, tolerance)
-    rows = [["channel", "given mean", "here", "shift/std", *(["given std", "here", "ratio"] if std else [])]]
+    rows = [
+        [
+            "channel",
+            "given mean",
+            "here",
+            "shift/std",
+            *(["given std", "here", "ratio"] if std and result.ratio else []),
+        ]
+    ]
     letters = result.order.split(" or ")[0]
     names = list(letters) if len(letters) == len(mean) else [str(c + 1) for c in range(len(mean))]
     for c, value in enumerate(mean):

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, NamedTuple
@@ -102,14 +103,29 @@ def read_constants(text: str, name: str) -> list[ConfigConstants]:
         pairs = list(_in_json(json.loads(text, parse_float=_Token, parse_int=_Token), ""))
     except (ValueError, RecursionError):
         try:
-            pairs = list(_in_python(ast.parse(text), text))
+            pairs = list(_in_toml(text)) or list(_in_python(ast.parse(text), text))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             pairs = []
         pairs = pairs or list(_in_text(text))
     if not pairs:
         raise UsageError(f"{name}: no mean and std found (JSON, Python, YAML or TOML with lists of numbers)")
     unique = {(pair.mean, pair.std): pair for pair in reversed(pairs)}
-    return list(reversed(unique.values()))
+    return _most_complete(list(reversed(unique.values())))
+
+
+def _most_complete(pairs: list[ConfigConstants]) -> list[ConfigConstants]:
+    """Return the pairs without those that others outdo: a mean alone beside a pair, one number beside several."""
+    complete = [pair for pair in pairs if pair.std is not None] or pairs
+    return [pair for pair in complete if len(pair.mean) > 1] or complete
+
+
+def _in_toml(text: str) -> Iterator[ConfigConstants]:
+    """Yield the pairs of a TOML file with tables, which would be lists to Python."""
+    if _HEADER.search(text):
+        try:
+            yield from _in_json(tomllib.loads(text, parse_float=_Token), "")
+        except (tomllib.TOMLDecodeError, RecursionError):
+            return
 
 
 class _Token(str):
@@ -117,6 +133,7 @@ class _Token(str):
 
 
 # key of a mean -> key of its std: Hugging Face; timm, normcli and most others; mm*
+_HEADER = re.compile(r"(?m)^\s*\[+[\w.\"-]+\]+\s*(?:#.*)?$")  # of a table in TOML
 _MEAN_KEYS = {"image_mean": "image_std", "mean": "std", "pixel_mean": "pixel_std"}
 
 
@@ -126,6 +143,10 @@ def _in_json(value: Any, where: str) -> Iterator[ConfigConstants]:
             mean = _row(value.get(mean_key))
             if mean:
                 yield ConfigConstants(mean, _row(value.get(std_key)), f"{where}{mean_key}")
+        for key in filter(_MEAN_NAME.search, value):
+            mean, std = _row(value[key]), _row(value.get(_std_name(key)))
+            if key not in _MEAN_KEYS and mean and std:
+                yield ConfigConstants(mean, std, f"{where}{key}")
         for key, inner in value.items():
             yield from _in_json(inner, f"{where}{key}.")
     elif isinstance(value, list):
@@ -134,13 +155,42 @@ def _in_json(value: Any, where: str) -> Iterator[ConfigConstants]:
 
 
 def _row(value: Any) -> tuple[Number, ...] | None:
-    values = [value] if isinstance(value, _Token) else value
-    if isinstance(values, list) and values and all(isinstance(v, _Token) for v in values):
-        return tuple(map(number, values))
+    values = _one_row(value, list)
+    values = values if isinstance(values, list) else [values]
+    if values and all(isinstance(v, _Token) or type(v) is int for v in values):  # whole numbers of TOML
+        return tuple(number(str(v)) for v in values)
     return None
 
 
+def _one_row(nested: Any, kind: type | tuple[type, ...], cells: str = "") -> Any:
+    """Return nested lists of one row or one column, such as (1,1,3) or (3,1,1), as a list; others as they are.
+
+    >>> _one_row([[[1]], [[2]]], list), _one_row([[1, 2]], list), _one_row([[1, 2], [3, 4]], list)
+    ([1, 2], [1, 2], [[1, 2], [3, 4]])
+    """
+
+    def inner(value: Any) -> Any:
+        return getattr(value, cells) if cells else value
+
+    row = nested
+    while isinstance(row, kind) and inner(row) and all(isinstance(cell, kind) for cell in inner(row)):
+        if len(inner(row)) == 1:
+            row = inner(row)[0]
+        elif all(len(inner(cell)) == 1 for cell in inner(row)):
+            row = [inner(cell)[0] for cell in inner(row)]
+            if cells:
+                row = ast.List(elts=row)
+        else:
+            return nested
+    return row
+
+
 _MEAN_NAME = re.compile(r"(^|_)(mean|means)$", re.IGNORECASE)
+
+
+def _std_name(name: str) -> str:
+    """Return the name of the std that belongs to a mean, in the same case."""
+    return name.replace("mean", "std").replace("MEAN", "STD").replace("Mean", "Std")
 
 
 def _in_python(tree: ast.Module, source: str) -> Iterator[ConfigConstants]:
@@ -155,7 +205,8 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[ConfigConstants]:
         pair: tuple[ast.expr | None, ast.expr | None] = (None, None)
         if isinstance(node, ast.Call):
             keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg}
-            pair = _pair(keywords)
+            if not _RANDOM.search(_function_name(node)):
+                pair = _pair(keywords)
             if (
                 pair[0] is None
                 and _function_name(node) in ("Normalize", "from_stats", "Normalization")
@@ -170,11 +221,12 @@ def _in_python(tree: ast.Module, source: str) -> Iterator[ConfigConstants]:
             std = _evaluate(pair[1], source, names) if pair[1] is not None else None
             yield ConfigConstants(mean, std, f"line {getattr(node, 'lineno', 0)}")
     for name, row in names.items():
-        std = names.get(name.replace("mean", "std").replace("MEAN", "STD"))
+        std = names.get(_std_name(name))
         if _MEAN_NAME.search(name) and std is not None:  # `mean = 0` alone need not be of images
             yield ConfigConstants(row, std, f"line {lines[name]}")
 
 
+_RANDOM = re.compile(r"normal_?$|randn")  # torch.nn.init.normal_(w, mean=0, std=0.02), np.random.normal
 _ARRAYS = {"array", "asarray", "tensor", "as_tensor", "Tensor", "FloatTensor", "tuple", "list"}
 
 
@@ -197,6 +249,7 @@ def _evaluate(node: ast.expr, source: str, names: dict[str, tuple[Number, ...]])
         if len(node.args) != 1 or _function_name(node) not in _ARRAYS:
             return None
         return _evaluate(node.args[0], source, names)
+    node = _one_row(node, (ast.List, ast.Tuple), "elts")
     if isinstance(node, ast.ListComp | ast.GeneratorExp) and len(node.generators) == 1:
         loop = node.generators[0]
         over = _evaluate(loop.iter, source, names)
@@ -248,10 +301,40 @@ _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _LIST = rf"\s*[\"']?\s*[:=]\s*[\[(\"']?\s*({_NUMBER}(?:[\s,]+{_NUMBER})*)"
 
 
+_KEY = r"(?<![\w.-])[\"']?([A-Za-z_][\w.-]*)"
+
+
 def _in_text(text: str) -> Iterator[ConfigConstants]:
-    """Yield pairs from lines such as `mean: [0.485, 0.456, 0.406]`, each with the next std."""
-    flow = re.sub(r"\n\s*-\s+", " ", text)  # a YAML list with one number a line
-    for match in re.finditer(rf"(?i)mean{_LIST}", flow):
-        std = re.search(rf"(?i)std{_LIST}", flow[match.end() :])
-        line = flow.count("\n", 0, match.start()) + 1
-        yield ConfigConstants(numbers([match.group(1)]), numbers([std.group(1)]) if std else None, f"line {line}")
+    """Yield pairs from lines such as `mean: [0.485, 0.456, 0.406]`, each with the std of its block."""
+    flow = re.sub(r"(?m)^\s*#.*$", "", text)
+    flow = re.sub(rf"\n\s*-\s+(?={_NUMBER}\s*(?:#.*)?(?:\n|$))", " ", flow)  # a YAML list with one number a line
+    flow = re.sub(r"(?<=[\[\s,])[\[(]\s*([-+.\d][^\[\]()]*)[\])](?=\s*[,\]])", r"\1", flow)  # [[0.5], [0.4]]
+    entries = [
+        (match[1], match.start(1), match.end(), numbers([match[2]])) for match in re.finditer(_KEY + _LIST, flow)
+    ]
+    for name, start, end, row in entries:
+        if not _MEAN_NAME.search(re.split(r"[.-]", name)[-1]):
+            continue
+        stds = [entry for entry in entries if entry[0].lower() == _std_name(name).lower()]
+        stds = [entry for entry in stds if _same_block(flow, (start, end), (entry[1], entry[2]))]
+        nearest = min(stds, key=lambda entry: abs(entry[1] - start), default=None)
+        line = flow.count("\n", 0, start) + 1
+        yield ConfigConstants(row, None if nearest is None else nearest[3], f"line {line}")
+
+
+def _same_block(flow: str, one: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Return whether two entries are of one block: on one line, or at one column with nothing farther left between."""
+    first, last = sorted((one, other))
+    if "\n" not in flow[first[0] : last[0]]:
+        return "}" not in flow[first[1] : last[0]]
+    column = first[0] - flow.rfind("\n", 0, first[0])
+    if column != last[0] - flow.rfind("\n", 0, last[0]):
+        return False
+    for line in flow[first[1] : last[0]].split("\n")[1:]:
+        text = line.lstrip(" \t")
+        item = text.startswith("- ")  # of a list: another block begins
+        if text and not item and (_HEADER.match(line) or len(line) - len(text) + 1 < column):
+            return False
+        if item and len(line) - len(text) + 3 <= column:
+            return False
+    return True

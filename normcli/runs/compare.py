@@ -104,6 +104,9 @@ def check(given: Counted, options: CheckOptions) -> "CheckResult":
     """Identify the constants of the options by the statistics given; see `normcli.check`."""
     mean, std, remarks = constants_of(options)
     summary = summary_of(given, options)
+    if options.config is not None:
+        count = len(summary.channels)
+        mean, std = one_for_all(mean, count), std and one_for_all(std, count)
     try:
         result = identify.check(summary, mean, std, preset=options.preset or "", tolerance=options.tolerance)
     except UsageError as error:
@@ -112,6 +115,11 @@ def check(given: Counted, options: CheckOptions) -> "CheckResult":
         text = str(error).partition(" (give ")[0].replace("`", "")  # they were not given as `mean` and `std`
         raise UsageError(f"{options.preset or options.config}: {text}") from None
     return replace(result, remarks=[*result.remarks, *remarks])
+
+
+def one_for_all(row: tuple[Number, ...], count: int) -> tuple[Number, ...]:
+    """Return one number of a config as one for each channel, as torchvision takes it; other rows as they are."""
+    return row * count if len(row) == 1 else row
 
 
 def constants_of(options: CheckOptions) -> tuple[tuple[Number, ...], tuple[Number, ...] | None, list[str]]:

@@ -45,6 +45,17 @@ CONTAINERS = {
         "all",
         True,
     ),
+    "arrow": Container(
+        r"\.arrow$", (".arrow",), "Tables as the datasets library saves them to disk, like parquet.", "parquet", "all"
+    ),
+    "huggingface": Container(
+        r"(?!)",
+        ("a folder",),
+        "A folder of the datasets library: data/train-00000-of-00005.parquet, save_to_disk, metadata.csv.",
+        "parquet",
+        "tables",
+        True,
+    ),
     "npy": Container(
         r"\.np[yz]$",
         (".npy", ".npz"),
@@ -76,7 +87,11 @@ def container(path: str) -> str | None:
 def kind_of(source: str) -> str:
     """Return the name of the module that reads a source: a container, or "folder", which a single file is as well."""
     kind = container(source)
-    return "folder" if kind is None or (not is_remote(source) and os.path.isdir(source)) else kind  # noqa: PTH112
+    if not is_remote(source) and os.path.isdir(source):  # noqa: PTH112
+        from normcli.sources import huggingface
+
+        return "huggingface" if huggingface.is_dataset(source) else "folder"
+    return "folder" if kind is None else kind
 
 
 def is_stream(source: str) -> bool:
@@ -89,4 +104,4 @@ def is_stream(source: str) -> bool:
     if kind == "tar" and is_remote(source):
         return True
     plain = source.lower().endswith((".tar", ".npy", ".idx", "-ubyte"))
-    return kind == "parquet" or (kind in ("tar", "npy", "idx") and not plain)
+    return kind in ("parquet", "arrow", "huggingface") or (kind in ("tar", "npy", "idx") and not plain)

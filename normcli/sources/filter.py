@@ -13,6 +13,9 @@ SUFFIXES = frozenset(
         *(".jp2", ".j2k", ".jpx", ".j2c", ".jpf"),
     }
 )
+SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
+_MAC = "macos-metadata", "metadata that macOS adds, not an image"
+_HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _SUSPECT = re.compile(r"[\\:\0]")
 
 
@@ -23,6 +26,16 @@ class PathFilter:
         self._source = source
         self._include = compile_patterns(listing.include_patterns)
         self._exclude = compile_patterns(listing.exclude_patterns)
+        # hidden files are passed over unless a pattern names them
+        self._with_hidden = any("/." in f"/{glob}" for glob in listing.include_patterns)
+
+    def folder_reason(self, name: str) -> tuple[str, str] | None:
+        """Return reason and message for a folder that is not walked: hidden, or of the system; None for others."""
+        if name in SYSTEM_FOLDERS:
+            return _MAC if name == "__MACOSX" else ("system-folder", "a folder of the system, not of the dataset")
+        if name.startswith(".") and not self._with_hidden:
+            return "hidden", "a hidden folder (--include with its name, such as '.hidden/*', reads it)"
+        return None
 
     def excluded(self, path: str) -> bool:
         """Return whether `exclude` matches a path."""
@@ -30,8 +43,15 @@ class PathFilter:
 
     def reject_reason(self, path: str, name: str) -> tuple[str, str] | None:
         """Return reason and message for a path that is not selected; None for one that is."""
+        if name.startswith("."):
+            if name.startswith("._"):
+                return _MAC
+            if not self._with_hidden:
+                return _HIDDEN
         if self._include is None:
             if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
+                if name.lower().endswith(".npy"):
+                    return "not-an-image-name", "an array (--include '*.npy' reads each as one image)"
                 return "not-an-image-name", "not an image extension (use --include to read it)"
         elif self._include(path_below(self._source, path)) is None:
             return "not-included", "matches no --include"
@@ -41,13 +61,15 @@ class PathFilter:
 
     def member(self, archive: str, name: str) -> Item | Skipped | str:
         """Return the key of an archive's member that is selected, else the failed or skipped input to report."""
-        if name.startswith("__MACOSX/") or "/__MACOSX/" in name:
-            return Skipped(f"{archive}/{name}", "macos-metadata", "metadata that macOS adds to archives, not an image")
         if is_unsafe(name):
             return failed_item(f"{archive}/{name}", "unsafe-name", "its name leads out of the archive")
         while name.startswith("./"):
             name = name[2:]
         key = f"{archive}/{name}"
+        if "__MACOSX" in name or "/." in f"/{name}" or "@" in name or "$" in name:
+            for folder in name.split("/")[:-1]:
+                if (rejected := self.folder_reason(folder)) is not None:
+                    return Skipped(key, *rejected)
         rejected = self.reject_reason(key, name[name.rfind("/") + 1 :])
         return key if rejected is None else Skipped(key, *rejected)
 

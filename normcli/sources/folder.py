@@ -7,30 +7,44 @@ are in memory at a time.
 import os
 import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli import storage
 from normcli.errors import InputError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.containers import container
 from normcli.sources.filter import PathFilter
-from normcli.sources.item import Item, Skipped, failed_item
+from normcli.sources.item import ArrayLayout, Item, Skipped, failed_item
 from normcli.storage.byte_sources import FileBytes
 from normcli.storage.temp_files import PARTIAL
 
 _DEEPEST, _MOST_FOLDERS = 64, 100_000  # of folders on a server, which can make up new ones for ever
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(Options):
+    """Open options of folders."""
+
+    layout: ArrayLayout = option(
+        "Axes of the .npy files that --include asks for, one image each; auto: as the sizes tell.", "auto"
+    )
+
+
+OPEN_OPTIONS = FolderOptions
+
+
+def read(source: str, listing: InputOptions, options: FolderOptions) -> Iterator[Item | Skipped]:
     """Yield a file itself, or the images in and below a folder.
 
     A file that is given by name is always read; in folders the suffix or `include` decides. Hidden files and folders
-    are treated like all others.
+    are passed over unless `include` names them; an .npy that it names is one image.
     """
     paths = PathFilter(listing, source)
     limit = listing.file_limit
     if storage.is_remote(source):
-        yield from _read_remote(source, paths, limit)
+        yield from _read_remote(source, paths, limit, options.layout)
         return
     if not os.path.isdir(source):  # noqa: PTH112
         if paths.excluded(source):
@@ -62,7 +76,7 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
             if rejected:
                 yield Skipped(path, *rejected)
             else:
-                yield Item(path, FileBytes(path, limit), label)
+                yield _item(path, FileBytes(path, limit), label, options.layout)
         for other, reason, message in others:
             path = os.path.join(folder, other)  # noqa: PTH118
             if reason == "folder-link":
@@ -71,7 +85,12 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
                 yield Skipped(path, *rejected)
             else:
                 yield failed_item(path, reason, message)
+        for inner in folders:
+            if rejected := paths.folder_reason(inner):
+                yield Skipped(os.path.join(folder, inner), *rejected)  # noqa: PTH118
         for inner in reversed(folders):
+            if paths.folder_reason(inner):
+                continue
             below = inner if folder == source else f"{label}/{inner}"
             stack.append((os.path.join(folder, inner), below))  # noqa: PTH118
 
@@ -96,9 +115,20 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
 
 def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] | None:
     rejected = paths.reject_reason(path, name)
-    if rejected and rejected[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet"):
+    if rejected and rejected[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet", "arrow", "npy"):
+        if name.lower().endswith(".npy"):
+            return rejected
         return "container", f"an archive or table in a folder: to read all of them, {_files_like(path)} is a SOURCE"
     return rejected
+
+
+def _item(path: str, load: FileBytes, label: str | None, layout: ArrayLayout) -> Item:
+    """Return a file as an item; an .npy is one image."""
+    if path[-4:].lower() != ".npy":
+        return Item(path, load, label)
+    from normcli.sources import npy  # 5 ms that photographs do not need
+
+    return Item(path, npy.ArrayMember(load, path, layout), label)
 
 
 def _files_like(path: str) -> str:
@@ -124,7 +154,7 @@ def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
         return "unreadable", (error.strerror or str(error)).lower()
 
 
-def _read_remote(source: str, paths: PathFilter, limit: int | None) -> Iterator[Item | Skipped]:
+def _read_remote(source: str, paths: PathFilter, limit: int | None, layout: ArrayLayout) -> Iterator[Item | Skipped]:
     """Yield the items of a folder on a server, whose names are in memory while it is walked."""
     from normcli.storage import remote
 
@@ -150,13 +180,16 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None) -> Iterator[
             for entry in remote.entries(folder.path):
                 name = entry.path.rstrip("/").rpartition("/")[2]
                 names.append(name)
-                if entry.folder:
+                if entry.folder and (rejected := paths.folder_reason(name)):
+                    yield Skipped(entry.path, *rejected)
+                elif entry.folder:
                     label = name if folder.path == source else f"{folder.label}/{name}"
                     inner.append(_RemoteFolder(entry.path, label, folder.depth + 1))
                 elif rejected := _reject_reason(paths, entry.path, name):
                     yield Skipped(entry.path, *rejected)
                 else:
-                    yield Item(entry.path, FileBytes(entry.path, limit, entry.fingerprint), folder.label)
+                    load = FileBytes(entry.path, limit, entry.fingerprint)
+                    yield _item(entry.path, load, folder.label, layout)
             if inner and folder.above[-2:] == (names, names):
                 raise InputError("link-loop", "lists the same names as the two folders above it: it leads to itself")
             stack += (below._replace(above=(*folder.above[-1:], names)) for below in reversed(inner))

@@ -130,7 +130,7 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False) ->
         module = importlib.import_module(f"normcli.sources.{kind}")
         if hasattr(module, "OPEN_OPTIONS"):
             options = open_options(kind, effective_options(source, listing.open_options))
-            extra = {"names_only": True} if names_only and CONTAINERS[kind].names_only else {}
+            extra = {"names_only": True} if names_only and kind in CONTAINERS and CONTAINERS[kind].names_only else {}
             yield from module.read(str(source), listing, options, **extra)
         else:
             yield from module.read(str(source), listing)

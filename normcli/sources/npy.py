@@ -3,6 +3,7 @@
 One image of a plain .npy is a span of the file, read in the worker; `npz` reads archives of arrays.
 """
 
+import logging
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +19,14 @@ from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
 from normcli.storage.versions import FileStamp
 
+log = logging.getLogger("normcli.sources")
+
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
 ReadBytes = Callable[
     [int, int], bytes | bytearray | None
 ]  # offset, size: the bytes where only the reader can give them
 _FEW = (1, 2, 3, 4)  # channels
+_MOST_BANDS = 32  # of an image that is not taken for a stack of gray ones
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
 
 
@@ -104,7 +108,7 @@ class NpyOptions(Options):
     layout: ArrayLayout = option(
         "Axes of the array: n images, h rows, w columns, c channels; auto: as the sizes tell.", "auto"
     )
-    column: str | None = option("Array of an .npz that holds the images (default: all of 3 or 4 axes).")
+    column: str | None = option("Array of an .npz that holds the images (default: the only one of 3 or 4 axes).")
 
 
 OPEN_OPTIONS = NpyOptions
@@ -166,8 +170,14 @@ def slice_images(
         yield Item(key, load, None if labels is None else str(labels[i]))
 
 
-def resolve_layout(source: str, array: ArrayHeader, layout: str) -> str:
+def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: bool = False) -> str:
     """Return the layout of an array.
+
+    Args:
+        source: for messages.
+        array: its header.
+        layout: what the user gave, or "auto".
+        labeled: it has as many labels as entries on its first axis.
 
     Raises:
         InputError: of text or complex numbers, in Fortran order, or of too few axes.
@@ -180,7 +190,7 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str) -> str:
         raise InputError("unsupported", f"an array of {array.dtype}, not of numbers")
     shape = array.shape
     if layout == "auto":
-        layout = _layout(source, shape)
+        layout = "nhw" if labeled and len(shape) == 3 else _layout(source, shape)
     if len(shape) != _AXES[layout]:
         raise UsageError(f"{source}: an array of shape {shape} is not {layout} (-O layout=nchw)")
     if array.fortran and len([n for n in shape if n > 1]) > 1:
@@ -196,12 +206,22 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
         raise UsageError(f"{source}: shape {shape} may be nhwc or nchw: say which (-O layout=nchw)")
     if len(shape) == 3:
         last, first = shape[2] in _FEW, shape[0] in _FEW
-        if not last and not first:
+        if not last and not first and not _may_be_bands(shape):
+            log.warning("%s: read as %d gray images of %d x %d (-O layout=chw or hwc reads bands)", source, *shape)
             return "nhw"
-        raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw: say which (-O layout=nchw)")
+        raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw: say which (-O layout=nhw)")
     if len(shape) == 2:
         return "hw"
     raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
+
+
+def _may_be_bands(shape: tuple[int, ...]) -> bool:
+    """Return whether three axes may be one image of up to 32 bands.
+
+    >>> _may_be_bands((13, 40, 40)), _may_be_bands((40, 50, 13)), _may_be_bands((60000, 28, 28))
+    (True, True, False)
+    """
+    return shape[0] <= _MOST_BANDS or (shape[2] <= _MOST_BANDS and shape[2] != shape[1])
 
 
 def itemsize(dtype: str) -> int:

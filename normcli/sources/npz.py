@@ -1,4 +1,4 @@
-"""Archives of arrays, .npz: the arrays that look like images, read as they inflate. Nothing is unpickled."""
+"""Archives of arrays, .npz: the array that looks like images, read as it inflates. Nothing is unpickled."""
 
 import struct
 import zlib
@@ -22,7 +22,7 @@ from normcli.storage.reader import Reader
 
 
 def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, names_only: bool) -> Items:
-    """Yield the images of the arrays of an .npz that look like images, or of the one that is asked for."""
+    """Yield the images of the one array of an .npz that looks like images, or of the one that is asked for."""
     source = reader.path
     arrays: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
     for entry in walk_directory(reader):
@@ -44,12 +44,15 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
         raise InputError(
             "no-image-column", f"no array of images; it holds {', '.join(arrays) or 'none'} (-O column=NAME)"
         )
+    if len(names) > 1:
+        choices = " or ".join(f"-O column={name}" for name in names)
+        raise UsageError(f"{source}: images in arrays {', '.join(names)}: say which ({choices})")
     for name in names:
         entry, array = arrays[name]
         try:
-            layout = resolve_layout(f"{source}/{name}", array, options.layout)
-            stream = _Inflating(reader, entry)
             labels = _labels(reader, name, arrays)
+            layout = resolve_layout(f"{source}/{name}", array, options.layout, labeled=labels is not None)
+            stream = _Inflating(reader, entry)
             limit = listing.file_limit or LARGEST_HELD
             read_bytes: ReadBytes = no_bytes if names_only else stream.exactly
             yield from slice_images(f"{source}/{name}", array, layout, read_bytes, None, labels, limit)

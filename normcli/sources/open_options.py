@@ -184,7 +184,7 @@ def describe_formats() -> list[FormatRow]:
     image = Container("", tuple(sorted(SUFFIXES)), "Image files, alone or in and below a folder.", "tiff,heif", _DEEP)
     rows = []
     for kind, entry in {"image": image, **CONTAINERS}.items():
-        options = Options if kind == "image" else options_class(kind)
+        options = options_class("folder" if kind == "image" else kind)
         choices = choices_of(options)
         described = tuple(
             OpenOptionRow(f.name, info_of(f).help, choices.get(f.name, ()), _text(f.default)) for f in fields(options)

@@ -4,8 +4,10 @@ Pages come by in a stream: only the rows that are being processed are in memory.
 """
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from normcli.errors import InputError, MissingExtraError, UsageError
@@ -15,6 +17,8 @@ from normcli.sources.filter import is_unsafe
 from normcli.sources.item import Item, Items, failed_item
 from normcli.storage.byte_sources import FileBytes, InMemory
 from normcli.storage.reader import BOMB_RATIO, Reader
+
+log = logging.getLogger("normcli.sources")
 
 _LABELS = ("label", "labels", "cls", "class", "fine_label", "category", "target")
 _ROWS = 16  # at a time, and fewer where they are large
@@ -51,9 +55,9 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
             # 2 GiB that a page may claim, which a small file cannot need.
             buffer = _BUFFER if reader.size > _SMALL_FILE else 0
             table = parquet.ParquetFile(reader.file(), buffer_size=buffer, pre_buffer=False)
-            column = _column(source, table.schema_arrow, options.column)
-            label = next((name for name in _LABELS if name in table.schema_arrow.names), None)
-            names = _class_names(table.schema_arrow.metadata, label)
+            column = image_column(source, table.schema_arrow, options.column)
+            label = label_column(table.schema_arrow, column)
+            names = class_names(table.schema_arrow.metadata, label)
             width = len(str(max(0, table.metadata.num_rows - 1)))
             if names_only and table.metadata.num_rows <= reader.size:  # a footer may claim any number of rows
                 for i in range(table.metadata.num_rows):
@@ -62,13 +66,9 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
             columns = [column] if label is None else [column, label]
             _check_distinct(table.schema_arrow, columns)
             for batch in _batches(table, columns):
-                images = batch.column(column)
-                labels = None if label is None else batch.column(label)
-                for i in range(len(batch)):
-                    key = f"{source}/{number:0{width}d}"
-                    number += 1
-                    item = _item(key, source, images[i].as_py(), listing)
-                    yield item if labels is None else _labeled(item, labels[i], names)
+                keys = (f"{source}/{i:0{width}d}" for i in range(number, number + len(batch)))
+                number += len(batch)
+                yield from items_of(keys, batch, column, label, names, source, listing)
         except (pyarrow.ArrowException, OSError, EOFError, ValueError, KeyError, OverflowError) as error:
             if isinstance(error, InputError | UsageError):
                 raise
@@ -76,6 +76,22 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
             if isinstance(error, pyarrow.ArrowNotImplementedError):
                 raise InputError("unsupported", text[:200]) from None
             raise InputError("damaged", f"not a parquet file, or damaged after {number} rows: {text[:200]}") from None
+
+
+def items_of(
+    keys: Iterable[str],
+    batch: Any,
+    column: str,
+    label: str | None,
+    names: list[str] | None,
+    source: str,
+    listing: InputOptions,
+) -> Items:
+    """Yield the items of a batch of rows."""
+    images, labels = batch.column(column), None if label is None else batch.column(label)
+    for i, key in enumerate(keys):
+        item = _item(key, source, images[i].as_py(), listing)
+        yield item if labels is None else _labeled(item, labels[i], names)
 
 
 def _check_distinct(schema: Any, columns: list[str]) -> None:
@@ -143,6 +159,8 @@ def _labeled(item: Item, label: Any, names: list[str] | None) -> Item:
 def _item(key: str, source: str, value: Any, listing: InputOptions) -> Item:
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     limit = listing.file_limit
+    if isinstance(data, list):  # of numbers of 8 bits
+        data = bytes(data)
     if data:
         if limit is not None and len(data) > limit:
             return failed_item(key, "too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-size)")
@@ -154,34 +172,71 @@ def _item(key: str, source: str, value: Any, listing: InputOptions) -> Item:
     return failed_item(key, "empty", "neither bytes nor a path in this row")
 
 
-def _column(source: str, schema: Any, asked: str | None) -> str:
-    import pyarrow as pa
+def image_column(source: str, schema: Any, asked: str | None) -> str:
+    """Return the column that holds the images: the one that is asked for, or the only one of bytes.
 
-    def holds_images(kind: Any) -> bool:
-        if pa.types.is_struct(kind):
-            return any(kind.field(i).name == "bytes" and is_bytes(kind.field(i).type) for i in range(kind.num_fields))
-        return is_bytes(kind)
-
-    def is_bytes(kind: Any) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-    fitting = [field.name for field in schema if holds_images(field.type)]
+    Raises:
+        InputError: no column holds bytes.
+        UsageError: no such column, or several of them.
+    """
+    fitting = [field.name for field in schema if _holds_bytes(field.type)]
     columns = ", ".join(f"{field.name} ({field.type})" for field in schema)[:300]
     if asked is not None:
         if asked not in schema.names:
             raise UsageError(f"{source}: no column {asked!r}; its columns are {columns}")
-        if asked not in fitting:
+        if asked not in fitting and not _is_list_of_bytes(schema.field(asked).type):
             raise UsageError(f"{source}: column {asked!r} holds no images; its columns are {columns}")
         return asked
     if not fitting:
         raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}")
+    # masks and depth stand in columns named as labels are
+    images = [name for name in fitting if name not in _LABELS] or fitting
+    if len(images) > 1:
+        choices = " or ".join(f"-O column={name}" for name in images)
+        raise UsageError(f"{source}: images in columns {', '.join(images)}: say which ({choices})")
     if len(fitting) > 1:
-        choices = " or ".join(f"-O column={name}" for name in fitting)
-        raise UsageError(f"{source}: images in columns {', '.join(fitting)}: say which ({choices})")
-    return str(fitting[0])
+        _warn_of_pictures(", ".join(name for name in fitting if name not in images), images[0])
+    return str(images[0])
 
 
-def _class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str] | None:
+@cache  # once for all shards
+def _warn_of_pictures(labels: str, column: str) -> None:
+    log.warning("column %s holds pictures, not classes: the images are those of column %s", labels, column)
+
+
+def _holds_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return any(kind.field(i).name == "bytes" and _holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    view = getattr(pa.types, "is_binary_view", None)
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests) or bool(view and view(kind))
+
+
+def _is_list_of_bytes(kind: Any) -> bool:
+    import pyarrow as pa
+
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind)
+    return bool(is_list and pa.types.is_uint8(kind.value_type))
+
+
+def label_column(schema: Any, column: str) -> str | None:
+    """Return the first column that is named as labels are and holds classes: numbers, text, times."""
+    import pyarrow as pa
+
+    for name in _LABELS:
+        if name in schema.names and name != column:
+            kinds = [schema.field(i).type for i in schema.get_all_field_indices(name)]
+            kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
+            if not any(pa.types.is_nested(kind) or _holds_bytes(kind) for kind in kinds):
+                return name
+    return None
+
+
+def class_names(metadata: dict[bytes, bytes] | None, label: str | None) -> list[str] | None:
     """Return the names of the classes, from the metadata that the datasets library writes."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]

@@ -5,9 +5,11 @@ by one reader.
 """
 
 import json
+import logging
+import re
 from dataclasses import dataclass
 
-from normcli.errors import InputError
+from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter, folder_of
@@ -17,10 +19,13 @@ from normcli.storage import is_remote
 from normcli.storage.byte_sources import ByteRange, InMemory
 from normcli.storage.reader import Reader, Stream
 
+log = logging.getLogger("normcli.sources")
+
 _LARGEST_MEMBER = 1 << 30  # of a stream, whose members are held; --max-file-size sets another
 _LARGEST_LABEL = 1 << 20
 _MOST_OF_A_SAMPLE = 64
 _LABELS = (".cls", ".json")
+_APART = "unused-label", "a label without its image beside it (sort the members by name: tar --sort=name)"
 _NO_IMAGE = ("not-an-image-name", "not-included")  # --exclude leaves labels out as well
 _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
@@ -53,13 +58,22 @@ def read(source: str, listing: InputOptions, options: TarOptions) -> Items:
 def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputOptions, layout: ArrayLayout) -> Items:
     """Yield the items, those of a sample after its label is known: `dir/0007.jpg`, `dir/0007.cls`."""
     paths = PathFilter(listing, source)
-    key_of_sample, items, labels, label = "", list[Item](), list[Skipped](), None
+    key_of_sample, items, labels, label = "", list[Item](), list[tuple[Skipped, str | None]](), None
+
+    warned: list[str] = []
 
     def sample() -> Items:
+        if len(items) > 1 and not listing.include_patterns:
+            note = _check_one_image(source, items)
+            if note and not warned:
+                warned.append(note)
+                log.warning("%s", note)
         for item in items:
             yield item if label is None else item._replace(label=label)
-        if not items:  # no image that they describe: no label files after all
-            yield from labels
+        if not items:  # no image that they describe
+            yield from (
+                entry if text is None else entry._replace(reason=_APART[0], message=_APART[1]) for entry, text in labels
+            )
 
     try:
         for member in walk_members(blocks):
@@ -78,14 +92,36 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
             elif isinstance(entry, Skipped):
                 suffix = name[name.rfind(".") :] if "." in name else ""
                 if suffix in _LABELS and entry.reason in _NO_IMAGE and member.size <= _LARGEST_LABEL:
-                    labels.append(entry)
-                    label = _label(blocks.at(member.offset, member.size), suffix) or label
+                    text = _label(blocks.at(member.offset, member.size), suffix)
+                    labels.append((entry, text))
+                    label = text or label
                 else:
                     yield entry
     except InputError:  # what was complete before the damage counts
         yield from sample()
         raise
     yield from sample()
+
+
+def _check_one_image(source: str, items: list[Item]) -> str | None:
+    """Check that the images of a sample are of one kind, such as views 0 and 1, not a photograph and its depth.
+
+    Returns:
+        A warning where only their formats differ, as in an archive of `a.jpg` and `a.png`; None for one kind.
+
+    Raises:
+        UsageError: they are of several, such as rgb.png and depth.png.
+    """
+    suffixes = [item.key.rpartition("/")[2].partition(".")[2] for item in items]
+    kinds = {re.sub(r"\d+", "", suffix.lower()) for suffix in suffixes}
+    if len(kinds) < 2:
+        return None
+    name = items[0].key.rpartition("/")[2].partition(".")[0]
+    hints = " or ".join(f"--include '*.{suffix}'" for suffix in suffixes[:3])
+    what = f"{source}: sample {name} holds images {', '.join(suffixes[:6])}"
+    if any("." in kind for kind in kinds):
+        raise UsageError(f"{what}: say which ({hints})")
+    return f"{what}: all are read ({hints} takes one)"
 
 
 def _item(

@@ -9,12 +9,14 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli.errors import InputError
+from normcli.options.field import Options, option
 from normcli.options.images import InputOptions
 from normcli.sources.filter import PathFilter, folder_of
-from normcli.sources.item import Item, Skipped, failed_item
+from normcli.sources.item import ArrayLayout, Item, Load, Skipped, failed_item
 from normcli.storage.byte_sources import read_at
 from normcli.storage.reader import BOMB_RATIO, Reader
 from normcli.storage.versions import FileStamp
@@ -89,7 +91,19 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
     return out
 
 
-def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
+@dataclass(frozen=True, kw_only=True)
+class ZipOptions(Options):
+    """Open options of zip archives."""
+
+    layout: ArrayLayout = option(
+        "Axes of the .npy members that --include asks for, one image each; auto: as the sizes tell.", "auto"
+    )
+
+
+OPEN_OPTIONS = ZipOptions
+
+
+def read(source: str, listing: InputOptions, options: ZipOptions) -> Iterator[Item | Skipped]:
     """Yield the images in a zip.
 
     Raises:
@@ -113,7 +127,11 @@ def read(source: str, listing: InputOptions) -> Iterator[Item | Skipped]:
                 yield failed_item(key, *problem)
             else:
                 sizes = entry.packed, entry.size, entry.checksum
-                load = ZipMember(source, entry.at, entry.method, *sizes, entry.raw, limit, reader.stamp)
+                load: Load = ZipMember(source, entry.at, entry.method, *sizes, entry.raw, limit, reader.stamp)
+                if key.endswith(".npy"):  # asked for by --include
+                    from normcli.sources import npy  # 5 ms that photographs do not need
+
+                    load = npy.ArrayMember(load, key, options.layout)
                 yield Item(key, load, folder_of(entry.name))
         if listed != count:
             raise InputError("damaged", f"the archive says {count} members and lists {listed}")

@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from tests.support import needs
 
@@ -57,11 +58,9 @@ def zipped(folder: Path, out: Path, method: int = zipfile.ZIP_DEFLATED) -> list[
     return [path]
 
 
-def parquet(folder: Path, out: Path) -> list[Path]:
+def hub_table(folder: Path) -> Any:
     """The Hugging Face layout: a struct of bytes and path, a class label with names in the metadata."""
     pa = needs.module("pyarrow")
-    import pyarrow.parquet as pq
-
     files = files_of(folder)
     names = sorted({str(file.parent.relative_to(folder)) for file in files})
     table = pa.table(
@@ -71,10 +70,30 @@ def parquet(folder: Path, out: Path) -> list[Path]:
         }
     )
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
-    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    return table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+
+
+def parquet(folder: Path, out: Path) -> list[Path]:
+    pq = needs.module("pyarrow.parquet")
     path = out / "train-00000-of-00001.parquet"
-    pq.write_table(table, path, row_group_size=5)
+    pq.write_table(hub_table(folder), path, row_group_size=5)
     return [path]
+
+
+def arrow(folder: Path, out: Path, name: str = "a.arrow") -> list[Path]:
+    pa, table = needs.module("pyarrow"), hub_table(folder)
+    with pa.OSFile(str(out / name), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table, max_chunksize=5)
+    return [out / name]
+
+
+def saved_to_disk(folder: Path, out: Path) -> list[Path]:
+    """What `save_to_disk` of the datasets library writes for one split."""
+    dataset = out / "saved"
+    dataset.mkdir()
+    (path,) = arrow(folder, dataset, "data-00000-of-00001.arrow")
+    (dataset / "state.json").write_text(json.dumps({"_data_files": [{"filename": path.name}], "_split": "train"}))
+    return [dataset]
 
 
 def manifest_csv(folder: Path, out: Path) -> list[Path]:
@@ -112,6 +131,8 @@ ROWS: dict[str, tuple[str, Callable[[Path, Path], list[Path]]]] = {
     "zip": ("zip", zipped),
     "zip-stored": ("zip", lambda folder, out: zipped(folder, out, zipfile.ZIP_STORED)),
     "parquet": ("parquet", parquet),
+    "arrow": ("arrow", arrow),
+    "saved": ("huggingface", saved_to_disk),
     "csv": ("file_list", manifest_csv),
     "jsonl": ("file_list", manifest_jsonl),
 }

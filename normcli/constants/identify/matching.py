@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from normcli.constants.identify.hypotheses import (
@@ -100,6 +101,10 @@ def check(
     near = sorted((h for h in clean if constants.distance(h) <= tolerance), key=constants.distance)
     if near:
         return _judge_near(constants, near, remarks)
+    if stds is not None and all(s.value == 1 for s in stds):  # as Detectron2 writes "not divided"
+        by_mean = check(summary, means, preset=constants.preset, tolerance=tolerance)
+        if by_mean.fits:
+            return replace(by_mean, remarks=["a std of 1 divides nothing: only the mean is compared", *by_mean.remarks])
     mistakes = [h for h in candidates if h.mistake]
     wrong = [h for h in mistakes if matches_digits(h, means, stds)][:1]
     wrong = wrong or find_misplaced(clean, means, stds)
