@@ -215,6 +215,8 @@ TWINS: dict[str, Callable[[], list[Any]]] = {
         (nn.tensor_norm(T), ref.tensor_norm(T)),
         (nn.tensor_norm(T, p=2), T / np.linalg.norm(T)),
         (nn.tensor_norm(T, p=math.inf), T / np.abs(T).max()),
+        (nn.tensor_norm(T.ravel()), ref.tensor_norm(T.ravel())),
+        (nn.tensor_norm(T.ravel(), p=0.5), T.ravel() / (np.abs(T) ** 0.5).sum() ** 2),
     ],
     "dynamic_tanh": lambda: [(nn.dynamic_tanh(T, **L, alpha=0.7), ref.dynamic_tanh(T, 0.7))],
     "filter_response_norm": lambda: [(nn.filter_response_norm(T, **L, tau=RHO), ref.filter_response_norm(T, RHO))],

@@ -439,16 +439,25 @@ def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path: Path, run: Ru
     x = activations(3, (48, 8, 96, 96))  # 14 MB, 48 blocks
     np.save(tmp_path / "x.npy", x)
     for name, wanted in (
-        (("batch-norm",), nn.batch_norm(x, layout="NCHW").y),
-        (("layer-norm", "--axes", "image"), nn.layer_norm(x, layout="NCHW", axes="image")),
-        (("iter-norm",), nn.iter_norm(x, layout="NCHW").y),
+        (("batch-norm", *NCHW), nn.batch_norm(x, layout="NCHW").y),
+        (("layer-norm", *NCHW, "--axes", "image"), nn.layer_norm(x, layout="NCHW", axes="image")),
+        (("iter-norm", *NCHW), nn.iter_norm(x, layout="NCHW").y),
+        (("tensor-norm",), nn.tensor_norm(x)),
+        (("tensor-norm", "--p", "3"), nn.tensor_norm(x, p=3)),
     ):
-        done = run("tensor", *name, "x.npy", *NCHW, "-o", "y.npy", "-f", "--memory-limit", "14M")
+        done = run("tensor", *name, "x.npy", "-o", "y.npy", "-f", "--memory-limit", "14M")
         assert done.returncode == 0, done.stderr
         np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), wanted)
-    refused(run("tensor", "tensor-norm", "x.npy", "-o", "z.npy", "--memory-limit", "14M"), 1, "raise --memory-limit")
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(
+        nn.tensor_norm(x), (wide - wide.mean()) / np.sqrt(wide.var() + 1e-5), rtol=2e-7, atol=1e-9
+    )
+    spanning = ("tensor", "layer-norm", "x.npy", "--axes", "0,1,2,3", "-o", "z.npy", "--memory-limit")
+    refused(run(*spanning, "14M"), 1, "raise --memory-limit")
+    assert run(*spanning, "60M").returncode == 0  # 4 times the tensor, not 14
     # a Fortran-ordered file holds the same tensor
     np.save(tmp_path / "f.npy", np.asfortranarray(x[:4]))
+    refused(run("tensor", "rms-norm", "f.npy", "--axes=1", "-o", "q.npy", "--memory-limit", "1M"), 1, "in C order")
     assert run("tensor", "instance-norm", "f.npy", *NCHW, "-o", "g.npy").returncode == 0
     np.testing.assert_array_equal(np.load(tmp_path / "g.npy"), nn.instance_norm(x[:4], layout="NCHW"))
 

@@ -115,7 +115,7 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
                 return {key: npy.read_npz(path, key, limit)}
             return {k: _read_member(path, k, limit) for k in sorted(npy.npz_keys(path), key=natural_key)}
         if suffix == ".npy":
-            tensors: Mapping[str, Any] = {"": npy.read_npy(path)}
+            tensors: Mapping[str, Any] = {"": npy.read_npy(path, limit)}
         elif suffix == ".safetensors":
             tensors = safetensors.read(path)[0]
         elif limit is not None and path.stat().st_size > limit:

@@ -100,15 +100,16 @@ class CountedTensor:
 
     def __init__(self, x: Tensor) -> None:
         self.shape, self.dtype, self.counts = x.shape, x.dtype, NO_COUNTS
-        self._x, self._seen, self._lock = x, np.zeros(x.shape[0], bool), threading.Lock()
+        self._x, self._seen, self._lock = x, set[tuple[int, int]](), threading.Lock()
 
     def __getitem__(self, samples: slice, /) -> Array:
         block = self._x[samples]
+        span = (samples.start, samples.stop)  # every pass reads the same: the size of a block follows from the shape
         with self._lock:
-            new = ~self._seen[samples]
-            self._seen[samples] = True
-        if new.any():
-            counts = count_values(block if new.all() else block[new])
+            new = span not in self._seen
+            self._seen.add(span)
+        if new:
+            counts = count_values(block)
             with self._lock:
                 self.counts = self.counts.plus(counts)
         return block

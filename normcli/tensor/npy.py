@@ -168,11 +168,11 @@ def _read_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, 
     return header.shape, header.fortran, dtype
 
 
-def read_npy(path: Path) -> StoredTensor | NDArray[Any]:
-    """Open an .npy; its samples are read when a slice asks for them.
+def read_npy(path: Path, limit: int | None = None) -> StoredTensor | NDArray[Any]:
+    """Open an .npy; its samples are read when a slice asks for them, those in Fortran order at once.
 
     Raises:
-        TensorError: the header is damaged, or claims another size than the file has.
+        TensorError: the header is damaged, or claims another size than the file has; Fortran order beyond the limit.
     """
     with path.open("rb") as file:
         shape, fortran, dtype = _read_header(file, path)
@@ -184,6 +184,11 @@ def read_npy(path: Path) -> StoredTensor | NDArray[Any]:
             f"{path}: the header claims {claimed} bytes for shape {shape} {dtype}, the file has {present}"
         )
     if fortran and len(shape) > 1:
+        if limit is not None and claimed > limit:
+            raise TensorError(
+                f"{path}: Fortran order is read at once, and {claimed} bytes exceed the memory limit of {limit}: "
+                "raise --memory-limit, or save it in C order"
+            )
         with StoredTensor(path, offset, shape[::-1], dtype, stamp) as tensor:
             return tensor.read_all().transpose()
     return StoredTensor(path, offset, shape, dtype, stamp)

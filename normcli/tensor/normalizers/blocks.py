@@ -195,14 +195,18 @@ def parallel_blocks(
         raise failures[0]
 
 
-def read_all(x: Tensor) -> Array:
+def read_all(x: Tensor, *, copies: int = WORKING_COPIES) -> Array:
     """Read all samples at once, for a formula that needs them together.
+
+    Args:
+        x: the tensor.
+        copies: number of copies of it in memory while they are computed with.
 
     Raises:
         TensorError: they do not fit into the memory allowed.
     """
     limit = current_resources().memory
-    need = int(np.prod(x.shape, dtype=object)) * x.dtype.itemsize * WORKING_COPIES
+    need = int(np.prod(x.shape, dtype=object)) * x.dtype.itemsize * copies
     if limit is not None and need > limit:
         raise TensorError(
             f"all samples are needed at once, {_format_size(need)} for shape {tuple(x.shape)}, the memory limit is "

@@ -1,11 +1,12 @@
 """Cosine normalization: a layer's output as the angle between input and weight."""
 
+import math
 from typing import Any
 
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.blocks import Array, Tensor, current_resources, read_all
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, current_resources, parallel_blocks
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, View, cast, read_float64, result_dtype, round_to_dtype
 from normcli.tensor.normalizers.weight import scale_rows
@@ -66,16 +67,19 @@ def cosine_norm(
     _check_rank(x)
     w, _ = _units(_weight(weight, x.shape[-1], centred), eps)
     out_dtype = result_dtype(x, dtype)
-    rows = read_all(x)
-    view = View(rows, range(rows.ndim), int(np.prod(rows.shape[1:-1], dtype=int)))
-    out = current_resources().allocate((*rows.shape[:-1], len(w)), out_dtype)
-    if not view.size:
-        return out
-    block = view.block(0, view.samples).astype(np.float64)
-    if centred:
-        block = block - block.mean(axis=2, keepdims=True)
-    y = np.clip(_units(block, eps)[0] @ w.T, -1.0, 1.0)
-    out[0 : view.samples] = cast(y.reshape(out.shape), out_dtype)
+    view = View(x, range(len(x.shape)), math.prod(x.shape[1:-1]))
+    shape = (*x.shape[:-1], len(w))
+    out = current_resources().allocate(shape, out_dtype)
+
+    def compute_block(start: int, stop: int) -> None:
+        block = view.block(start, stop).astype(np.float64)
+        if centred:
+            block = block - block.mean(axis=2, keepdims=True)
+        y = np.clip(_units(block, eps)[0] @ w.T, -1.0, 1.0)
+        out[start:stop] = cast(y.reshape(stop - start, *shape[1:]), out_dtype)
+
+    if math.prod(shape):
+        parallel_blocks(view.samples, max(view.sample_bytes, 1), compute_block, copies=WORKING_COPIES)
     return out
 
 

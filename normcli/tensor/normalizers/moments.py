@@ -4,7 +4,9 @@ Batch, instance, group, image-layer and all mixed statistics are the same table 
 moments (N, C), merged over other axes; most normalizers are then `(x - mean) * scale + shift` per entry.
 """
 
+import functools
 import math
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -72,10 +74,11 @@ class Moments:
     def __add__(self, other: "Moments") -> "Moments":
         """Merge with the moments of other elements of the same channels (Chan's formula)."""
         count = self.count + other.count
-        distance = other.mean - self.mean
-        mean = self.mean + distance * (other.count / count)
+        distance = other.mean - self.mean + (other.low - self.low)
+        step = distance * (other.count / count)
+        mean = self.mean + step
         m2 = self.m2 + other.m2 + distance * distance * (self.count * (other.count / count))
-        return Moments(count, mean, m2)
+        return Moments(count, mean, m2, self.low + (self.mean - mean + step))
 
 
 def channel_moments(view: View) -> Moments:
@@ -89,6 +92,20 @@ def channel_moments(view: View) -> Moments:
     if view.size:
         parallel_blocks(view.samples, view.sample_bytes, compute_block, in_place_ok=view.in_place_ok)
     return Moments(view.length, mean, m2, low)
+
+
+def tensor_moments(view: View) -> Moments:
+    """Return the moments of all elements together, each number as an array of one."""
+    parts: dict[int, Moments] = {}
+
+    def compute_block(start: int, stop: int) -> None:
+        row = contiguous(view.block(start, stop)).reshape(1, -1)
+        mean, low, m2 = np.empty((3, 1))
+        row_moments(row, mean, low, m2)
+        parts[start] = Moments(row.size, mean, m2, low)
+
+    parallel_blocks(view.samples, view.sample_bytes, compute_block)
+    return functools.reduce(operator.add, (parts[start] for start in sorted(parts)))
 
 
 def affine(

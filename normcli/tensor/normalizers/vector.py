@@ -6,9 +6,11 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
+from normcli.kernels.rows import affine_rows
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
-from normcli.tensor.normalizers.blocks import Array, Tensor
+from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, to_input_layout
+from normcli.tensor.normalizers.moments import tensor_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, View, cast, normalize, result_dtype, tokens
 
@@ -300,8 +302,25 @@ def tensor_norm(
     >>> tensor_norm(np.array([1.0, 3.0]), eps=0.0).tolist(), tensor_norm(np.array([3.0, 4.0]), p=2).tolist()
     ([-1.0, 1.0], [0.6, 0.8])
     """
-    view = tokens(x, range(len(x.shape)))
+    view = tokens(x, range(1, len(x.shape)))
+    if p is not None:
+        _check_order(p)
+    if not view.size:
+        return view.allocate(dtype)
     if p is None:
-        return normalize(view, None, None, eps, dtype)
-    _check_order(p)
-    return _divide_by_norm(view, p, eps, dtype)
+        moments = tensor_moments(view)
+        scale = 1.0 / np.sqrt(moments.var + eps)
+        return view.map_kernel(affine_rows, moments.mean, scale, -moments.low * scale, dtype=dtype, one_row=True)
+    norm = np.maximum(_norm_of_all(view, p), eps)
+    return view.map_numpy(lambda x: np.asarray(x / (norm or 1.0)), dtype=dtype)
+
+
+def _norm_of_all(view: View, p: float) -> float:
+    """Return the Lp norm of all elements: that of the blocks' norms."""
+    parts: dict[int, float] = {}
+
+    def compute_block(start: int, stop: int) -> None:
+        parts[start] = float(p_norm(view.block(start, stop).astype(np.float64).ravel(), p, 0)[0])
+
+    parallel_blocks(view.samples, view.sample_bytes, compute_block, copies=WORKING_COPIES)
+    return float(p_norm(np.array([parts[start] for start in sorted(parts)]), p, 0)[0])

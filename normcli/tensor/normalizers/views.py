@@ -119,7 +119,7 @@ class View:
         self.shape, self.order, self.rows = tuple(x.shape), tuple(order), rows
         self.dtype = result_dtype(x)
         self.spans_batch = spans_batch
-        self.x = read_all(x) if spans_batch else x
+        self.x = read_all(x, copies=1) if spans_batch else x
         self.samples = 1 if spans_batch else self.shape[0]
         per_sample = math.prod(self.shape if spans_batch else self.shape[1:])
         self.length = per_sample // rows if rows else 0
@@ -166,17 +166,20 @@ class View:
             start, stop = 0, part[0]
         out[start:stop] = cast(y.reshape(part), out.dtype)
 
-    def map_kernel(self, kernel: Kernel, *arguments: Any, dtype: str | None) -> Any:
-        """Compute a result by kernel(x, y, first, *arguments), which fills y (R, length) from row `first` on."""
+    def map_kernel(self, kernel: Kernel, *arguments: Any, dtype: str | None, one_row: bool = False) -> Any:
+        """Compute a result by kernel(x, y, first, *arguments), which fills y (R, length) from row `first` on.
+
+        With `one_row`, each block is a part of one row, which is row 0.
+        """
         out = self.allocate(dtype)
         direct = isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64)
         direct = direct and self.plain and not self.spans_batch and out.flags.carray  # gapless, aligned and writeable
         buffer = np.dtype(np.float32 if out.dtype == np.float32 else np.float64)
 
         def compute_block(start: int, stop: int) -> None:
-            x = contiguous(self.block(start, stop)).reshape(-1, self.length)
+            x = contiguous(self.block(start, stop)).reshape(1 if one_row else -1, -1 if one_row else self.length)
             y = out[start:stop].reshape(x.shape) if direct else np.empty(x.shape, buffer)
-            kernel(x, y, start * self.rows, *arguments)
+            kernel(x, y, 0 if one_row else start * self.rows, *arguments)
             if not direct:
                 self.put(out, start, stop, y)
 
