@@ -69,6 +69,8 @@ def axes_parameter(what: str, value: Array | None, x: Tensor, over: tuple[int, .
 def reduce_to_parameter(gradient: Array, x: Tensor, over: tuple[int, ...], parameter: Array | None) -> Array:
     """Bring the gradient of a parameter, one number per element of a row, to the parameter's own shape."""
     table = gradient.reshape([x.shape[a] for a in over])
+    if parameter is not None and not np.ndim(parameter):
+        return np.asarray(table.sum())
     if parameter is not None and np.ndim(parameter) == 1 and len(over) > 1:
         return np.asarray(table.reshape(len(table), -1).sum(axis=1))
     return table.transpose([over.index(a) for a in sorted(over)])

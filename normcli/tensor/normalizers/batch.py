@@ -6,7 +6,7 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp, standard_vjp
+from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -111,19 +111,23 @@ def batch_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull the cotangent dy of a batch_norm back to dx, dweight and dbias."""
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
     running = load_state(state, mode, INITIAL, view.rows)
     if mode == "eval":
         scale = 1.0 / np.sqrt(broadcast_channels(running["running_var"]) + eps)
-        normal = (block - broadcast_channels(running["running_mean"])) * scale
-        dx = g * gamma * scale
+        mean = broadcast_channels(running["running_mean"])
+
+        def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+            vjp.put(samples, g * vjp.weight_at(samples) * scale)
+            return (g * ((x - mean) * scale)).sum(axis=2), g.sum(axis=2)
+
+        dweight, dbias = vjp.pair.tables(2, pull)
     else:
         require_two_values(view.samples * view.length)
         moments = channel_moments(view).over(0)
-        scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
-        normal = (block - broadcast_channels(moments.mean)) * scale
-        dx = standard_vjp(g * gamma, normal, scale, (0, 2))
-    return channel_gradients(view, x, dx, g, normal, weight, bias)
+        dbias, dweight = batch_vjp(vjp, moments, 1.0 / np.sqrt(broadcast_channels(moments.var) + eps))
+    return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}
 
 
 @normalizer(family="batch", state=INITIAL, presets={k: v for k, v in PRESETS.items() if k != "onnx"}, exact=exact_state)

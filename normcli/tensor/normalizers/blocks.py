@@ -142,6 +142,11 @@ def _replace_workers() -> None:
 platforms.run_at_fork(after_in_child=_replace_workers)
 
 
+def block_samples(sample_bytes: int) -> int:
+    """Return the number of samples of a block."""
+    return max(1, BLOCK_BYTES // max(sample_bytes, 1))
+
+
 def parallel_blocks(
     samples: int,
     sample_bytes: int,
@@ -163,7 +168,7 @@ def parallel_blocks(
         TensorError: one sample does not fit into the memory allowed.
     """
     limits = current_resources()
-    step = max(1, BLOCK_BYTES // max(sample_bytes, 1))
+    step = block_samples(sample_bytes)
     threads = 1 if step >= samples else limits.threads or usable_cpus()  # reading the quota takes 5 us
     if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
         step, copies = max(step, -(-samples // (4 * threads))), 0

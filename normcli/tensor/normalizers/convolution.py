@@ -6,7 +6,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import channel_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -185,12 +185,18 @@ def global_response_norm_vjp(
     eps: float = 1e-6,
 ) -> dict[str, Array]:
     """Pull dy back through global_response_norm: dx, dweight, dbias."""
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias, default=0.0)
-    norm = np.sqrt((block * block).sum(axis=2, keepdims=True))
-    mean = norm.mean(axis=1, keepdims=True) + eps
-    ratio = norm / mean
-    a = (g * gamma * block).sum(axis=2, keepdims=True)
-    pulled = a / mean - (a * norm).sum(axis=1, keepdims=True) / (view.rows * mean**2)
-    unit = block / np.where(norm > 0, norm, 1.0)
-    dx = g * (1.0 + gamma * ratio) + pulled * unit
-    return channel_gradients(view, x, dx, g, block * ratio, weight, bias)
+    vjp = prepare_vjp(x, dy, layout, weight, bias, default=0.0)
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        gamma = vjp.weight_at(samples)
+        norm = np.sqrt((x * x).sum(axis=2, keepdims=True))
+        mean = norm.mean(axis=1, keepdims=True) + eps
+        ratio = norm / mean
+        a = (g * gamma * x).sum(axis=2, keepdims=True)
+        pulled = a / mean - (a * norm).sum(axis=1, keepdims=True) / (x.shape[1] * mean**2)
+        unit = x / np.where(norm > 0, norm, 1.0)
+        vjp.put(samples, g * (1.0 + gamma * ratio) + pulled * unit)
+        return (g * x * ratio).sum(axis=2), g.sum(axis=2)
+
+    dweight, dbias = vjp.pair.tables(2, pull)
+    return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}

@@ -7,6 +7,7 @@ import numpy as np
 
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, current_resources, parallel_blocks
+from normcli.tensor.normalizers.gradients import Cotangent
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, View, cast, read_float64, result_dtype, round_to_dtype
 from normcli.tensor.normalizers.weight import scale_rows
@@ -92,14 +93,22 @@ def cosine_norm_vjp(
     w = _weight(weight, x.shape[-1], centred)
     if tuple(dy.shape) != (*x.shape[:-1], len(w)):
         raise TensorError(f"dy must have shape {(*x.shape[:-1], len(w))}, got {tuple(dy.shape)}")
-    rows = read_float64(x).reshape(-1, x.shape[-1])
-    g = read_float64(dy).reshape(-1, len(w))
-    if centred:
-        rows = rows - rows.mean(axis=1, keepdims=True)
-    (xh, x_norm), (wh, w_norm) = _units(rows, eps), _units(w, eps)
-    y = xh @ wh.T
-    dx = (g @ wh - (g * y).sum(axis=1, keepdims=True) * xh) / x_norm
-    dw = (g.T @ xh - (g * y).sum(axis=0)[:, None] * wh) / w_norm
-    dx[(rows == 0).all(axis=1)] = 0.0
+    wh, w_norm = _units(w, eps)
+    rows = math.prod(x.shape[1:-1])
+    pair = Cotangent(View(x, range(len(x.shape)), rows), View(dy, range(len(x.shape)), rows))
+    dx = pair.view.allocate(None)
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        if centred:
+            x = x - x.mean(axis=2, keepdims=True)
+        unit, norm = _units(x, eps)
+        y = unit @ wh.T
+        block = (g @ wh - (g * y).sum(axis=2, keepdims=True) * unit) / norm
+        block[(x == 0).all(axis=2)] = 0.0
+        pair.view.put(dx, samples.start, samples.stop, block)
+        return np.tensordot(g, unit, ((0, 1), (0, 1))), (g * y).sum(axis=(0, 1))
+
+    along, level = pair.sums([np.zeros(w.shape), np.zeros(len(w))], pull)
+    dw = (along - level[:, None] * wh) / w_norm
     dw[(w == 0).all(axis=1)] = 0.0
-    return {"dx": round_to_dtype(x, dx.reshape(x.shape)), "dweight": round_to_dtype(weight, dw)}
+    return {"dx": dx, "dweight": round_to_dtype(weight, dw)}

@@ -1,13 +1,19 @@
-"""Vector-Jacobian products: cotangents as float64 (N, C, S), the standard pull-back, and the results' shapes."""
+"""Vector-Jacobian products, by blocks of samples: x and dy in, dx out, and sums for the gradients of parameters."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import reduce_to_parameter
-from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.views import View, channels, per_channel, read_float64, round_to_dtype, tokens
+from normcli.tensor.normalizers.blocks import Array, Tensor, block_samples, current_resources, parallel_blocks
+from normcli.tensor.normalizers.moments import Moments
+from normcli.tensor.normalizers.views import View, channels, per_channel, round_to_dtype, tokens
+
+# the most that a block of x costs while its gradient is computed, as a multiple of its bytes: both blocks, their
+# float64 copies (twice as large) and about six temporaries of that size
+_COPIES = 18
 
 
 def standard_vjp(g: Array, normal: Array, scale: Array, axes: tuple[int, ...]) -> Array:
@@ -26,20 +32,89 @@ def check_cotangent(x: Tensor, dy: Tensor) -> None:
         raise TensorError(f"dy must have the shape of x, {tuple(x.shape)}, got {tuple(dy.shape)}")
 
 
-class PreparedVjp(NamedTuple):
-    """The arguments that the vjps of channels share.
+class Cotangent(NamedTuple):
+    """A tensor and its cotangent, with the same view.
 
     Attributes:
-        view: x as (N, C, S), in float64.
-        x: its elements.
-        g: dy as x.
-        weight: with the axes of (N, C, S).
+        view: of x.
+        other: of dy.
     """
 
     view: View
-    x: Array
-    g: Array
-    weight: Array
+    other: View
+
+    def blocks(self, compute: Callable[[slice, Array, Array], None]) -> None:
+        """Call compute(samples, x, g) for float64 blocks (n, rows, length) of x and dy, in any order."""
+
+        def compute_block(start: int, stop: int) -> None:
+            x, g = (t.block(start, stop).astype(np.float64, copy=False) for t in self)
+            compute(slice(start, stop), x, g)
+
+        if self.view.size:
+            parallel_blocks(self.view.samples, self.view.sample_bytes, compute_block, copies=_COPIES)
+
+    def tables(self, count: int, compute: Callable[[slice, Array, Array], tuple[Array, ...]]) -> list[Array]:
+        """Return sums over space as `count` tables (N, rows), each a part (n, rows) of what compute returns."""
+        tables = list(np.zeros((count, self.view.samples, self.view.rows)))
+
+        def compute_block(samples: slice, x: Array, g: Array) -> None:
+            for table, part in zip(tables, compute(samples, x, g), strict=True):
+                table[samples] = part
+
+        self.blocks(compute_block)
+        return tables
+
+    def sums(self, zeros: list[Array], compute: Callable[[slice, Array, Array], tuple[Array, ...]]) -> list[Array]:
+        """Return the sums of the arrays that compute returns, added in the order of the samples.
+
+        Args:
+            zeros: an array of zeros for each.
+            compute: called as by `blocks`.
+        """
+        view, totals = self.view, [np.array(zero) for zero in zeros]
+        step = block_samples(view.sample_bytes)
+        turn = step * max(current_resources().threads or 1, 1)  # so many parts are in memory at a time
+        for first in range(0, view.samples if view.size else 0, turn):
+            parts: dict[int, tuple[Array, ...]] = {}
+
+            def compute_block(start: int, stop: int, first: int = first, parts: dict[int, Any] = parts) -> None:
+                start, stop = first + start, first + stop
+                x, g = (t.block(start, stop).astype(np.float64, copy=False) for t in self)
+                parts[start] = compute(slice(start, stop), x, g)
+
+            samples = min(turn, view.samples - first)
+            parallel_blocks(samples, view.sample_bytes, compute_block, copies=_COPIES)
+            for start in sorted(parts):
+                for total, part in zip(totals, parts[start], strict=True):
+                    total += part
+        return totals
+
+
+class ChannelVjp(NamedTuple):
+    """The arguments that the vjps of channels share, and the tensor for their result.
+
+    Attributes:
+        pair: x and dy as (N, C, S).
+        gamma: the weight, (1 or N, C, 1).
+        dx: takes the gradient of x.
+    """
+
+    pair: Cotangent
+    gamma: Array
+    dx: Any
+
+    @property
+    def view(self) -> View:
+        """The view of x."""
+        return self.pair.view
+
+    def weight_at(self, samples: slice) -> Array:
+        """Return the weight of a block, (1 or n, C, 1)."""
+        return self.gamma if len(self.gamma) == 1 else self.gamma[samples]
+
+    def put(self, samples: slice, dx: Array) -> None:
+        """Write a block of the gradient."""
+        self.view.put(self.dx, samples.start, samples.stop, dx)
 
 
 def prepare_vjp(
@@ -50,28 +125,20 @@ def prepare_vjp(
     bias: Array | None = None,
     *,
     default: float = 1.0,
-) -> PreparedVjp:
-    """Check and read the arguments of a vjp; a weight that is absent is `default`."""
+) -> ChannelVjp:
+    """Check the arguments of a vjp; a weight that is absent is `default`."""
     check_cotangent(x, dy)
-    view = channels(read_float64(x), layout)
-    other = channels(read_float64(dy), layout)
-    gamma = broadcast_channels(per_channel(view, "weight", weight, default))
-    per_channel(view, "bias", bias, 0.0)
-    return PreparedVjp(view, view.block(0, view.samples), other.block(0, view.samples), gamma)
+    pair = Cotangent(channels(x, layout), channels(dy, layout))
+    gamma = broadcast_channels(per_channel(pair.view, "weight", weight, default))
+    per_channel(pair.view, "bias", bias, 0.0)
+    return ChannelVjp(pair, gamma, pair.view.allocate(None))
 
 
-def prepare_rows_vjp(x: Tensor, dy: Tensor, over: tuple[int, ...]) -> tuple[View, Array, Array]:
-    """Return the view of x as rows of the axes `over`, and x and dy as float64 rows."""
+def prepare_rows_vjp(x: Tensor, dy: Tensor, over: tuple[int, ...]) -> tuple[Cotangent, Any]:
+    """Return x and dy as rows of the axes `over`, and the tensor for the gradient."""
     check_cotangent(x, dy)
-    view, other = (tokens(read_float64(t), over) for t in (x, dy))
-    return view, view.block(0, view.samples), other.block(0, other.samples)
-
-
-def to_input_layout(view: View, x: Tensor, dx: Array) -> Array:
-    """Bring a gradient (N, C, S) to the layout and type of x."""
-    out: Array = np.empty(view.shape)
-    view.put(out, 0, view.samples, dx)
-    return round_to_dtype(x, out)
+    pair = Cotangent(tokens(x, over), tokens(dy, over))
+    return pair, pair.view.allocate(None)
 
 
 def broadcast_channels(parameter: Array) -> Array:
@@ -79,39 +146,60 @@ def broadcast_channels(parameter: Array) -> Array:
     return parameter[..., None] if parameter.ndim == 2 else parameter[None, :, None]
 
 
-def parameter_gradients(
-    x: Tensor, g: Array, normal: Array, weight: Array | None, bias: Array | None
-) -> dict[str, Array]:
-    """Sum the gradients of weight and bias to the shapes that they were given in."""
-    gradients = {}
-    for key, parameter, values in (("dweight", weight, g * normal), ("dbias", bias, g)):
-        axes = 2 if parameter is not None and np.ndim(parameter) == 2 else (0, 2)
-        gradients[key] = round_to_dtype(x, values.sum(axis=axes))
-    return gradients
-
-
-def channel_gradients(
-    view: View, x: Tensor, dx: Array, g: Array, normal: Array, weight: Array | None, bias: Array | None
-) -> dict[str, Array]:
-    """Return dx in the layout of x, and the gradients of weight and bias.
+def batch_vjp(
+    vjp: ChannelVjp, moments: Moments, scale: Array, factor: Array | float = 1.0, noise: Array | None = None
+) -> tuple[Array, Array]:
+    """Write dx of factor * (x - mean) * scale over the batch; return sums of g and of g * normal, (N, C).
 
     Args:
-        view: of x, as (N, C, S).
+        vjp: the arguments.
+        moments: of the batch, per channel.
+        scale: 1 / std, (1, C, 1).
+        factor: constant per channel, (1, C, 1).
+        noise: factor of every element, (N, C, S).
+    """
+    mean = broadcast_channels(moments.mean)
+
+    def add(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        g = g if noise is None else g * noise[samples]
+        return g.sum(axis=2), (g * ((x - mean) * scale)).sum(axis=2)
+
+    bias, weight = vjp.pair.tables(2, add)
+    gamma = vjp.gamma[..., 0]
+    level, along = (((gamma * t).sum(axis=0) / moments.count)[None, :, None] for t in (bias, weight))
+
+    def pull(samples: slice, x: Array, g: Array) -> None:
+        normal = (x - mean) * scale
+        g = g if noise is None else g * noise[samples]
+        vjp.put(samples, factor * scale * (g * vjp.weight_at(samples) - level - normal * along))
+
+    vjp.pair.blocks(pull)
+    return bias, weight
+
+
+def parameter_gradients(
+    x: Tensor, tables: tuple[Array, Array], weight: Array | None, bias: Array | None
+) -> dict[str, Array]:
+    """Sum the gradients of weight and bias to the shapes that they were given in.
+
+    Args:
         x: the tensor.
-        dx: its gradient, (N, C, S).
-        g: the cotangent, (N, C, S).
-        normal: the factor of the weight, (N, C, S).
+        tables: gradients of the weight and the bias of every sample, (N, C).
         weight: as given.
         bias: as given.
     """
-    return {"dx": to_input_layout(view, x, dx), **parameter_gradients(x, g, normal, weight, bias)}
+    gradients = {}
+    for key, parameter, table in (("dweight", weight, tables[0]), ("dbias", bias, tables[1])):
+        rank = 1 if parameter is None else np.ndim(parameter)
+        gradients[key] = round_to_dtype(x, table if rank == 2 else table.sum(axis=0) if rank else table.sum())
+    return gradients
 
 
 def row_parameter_gradients(
     x: Tensor, dweight: Array, dbias: Array, over: tuple[int, ...], weight: Array | None
 ) -> dict[str, Array]:
-    """Sum elementwise gradients of weight and bias, over rows of the axes `over`, to the shape of the weight."""
+    """Bring the gradients of weight and bias, one number for each element of a row, to the shape of the weight."""
     return {
-        key: round_to_dtype(x, reduce_to_parameter(values.sum(axis=(0, 1)), x, over, weight))
+        key: round_to_dtype(x, reduce_to_parameter(values, x, over, weight))
         for key, values in (("dweight", dweight), ("dbias", dbias))
     }

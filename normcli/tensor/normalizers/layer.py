@@ -8,13 +8,12 @@ from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import (
-    PreparedVjp,
-    channel_gradients,
+    ChannelVjp,
+    parameter_gradients,
     prepare_rows_vjp,
     prepare_vjp,
     row_parameter_gradients,
     standard_vjp,
-    to_input_layout,
 )
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
@@ -82,13 +81,18 @@ def layer_norm_vjp(
     over = reduced_axes(x, layout, axes)
     w = axes_parameter("weight", weight, x, over, axes)
     axes_parameter("bias", bias, x, over, axes)
-    view, block, g = prepare_rows_vjp(x, dy, over)
-    mean = block.mean(axis=2, keepdims=True)
-    scale = 1.0 / np.sqrt(((block - mean) ** 2).mean(axis=2, keepdims=True) + eps)
-    normal = (block - mean) * scale
+    pair, dx = prepare_rows_vjp(x, dy, over)
+    view = pair.view
     factor = 1.0 if w is None else np.repeat(w.ravel(), view.length // w.size)
-    dx = standard_vjp(g * factor, normal, scale, (2,))
-    return {"dx": to_input_layout(view, x, dx), **row_parameter_gradients(x, g * normal, g, over, weight)}
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        z = x - x.mean(axis=2, keepdims=True)
+        scale = 1.0 / np.sqrt((z**2).mean(axis=2, keepdims=True) + eps)
+        view.put(dx, samples.start, samples.stop, standard_vjp(g * factor, z * scale, scale, (2,)))
+        return (g * z * scale).sum(axis=(0, 1)), g.sum(axis=(0, 1))
+
+    dweight, dbias = pair.sums([np.zeros(view.length)] * 2, pull)
+    return {"dx": dx, **row_parameter_gradients(x, dweight, dbias, over, weight)}
 
 
 def _rows_of_groups(view: View, groups: int, what: str, value: Array | None) -> Array | None:
@@ -190,8 +194,8 @@ def instance_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through instance_norm: dx, dweight, dbias."""
-    prepared = prepare_vjp(x, dy, layout, weight, bias)
-    return _group_norm_vjp(x, prepared, prepared.view.rows, weight, bias, eps)
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    return _group_norm_vjp(x, vjp, vjp.view.rows, weight, bias, eps)
 
 
 @gradient("group_norm")
@@ -210,18 +214,25 @@ def group_norm_vjp(
 
 
 def _group_norm_vjp(
-    x: Tensor, prepared: PreparedVjp, groups: int, weight: Array | None, bias: Array | None, eps: float
+    x: Tensor, vjp: ChannelVjp, groups: int, weight: Array | None, bias: Array | None, eps: float
 ) -> dict[str, Array]:
-    view, block, g, gamma = prepared
+    view = vjp.view
     check_groups(view.rows, groups)
     moments = channel_moments(view).groups(groups)
     mean, var = (np.repeat(t, view.rows // groups, axis=1)[..., None] for t in (moments.mean, moments.var))
-    scale = 1.0 / np.sqrt(var + eps)
-    normal = (block - mean) * scale
-    shape = (view.samples, groups, view.rows // groups * view.length)
-    pulled, rows, scales = (t.reshape(shape) for t in (g * gamma, normal, np.broadcast_to(scale, block.shape)))
-    dx = standard_vjp(pulled, rows, scales, (2,)).reshape(block.shape)
-    return channel_gradients(view, x, dx, g, normal, weight, bias)
+    scales = 1.0 / np.sqrt(var + eps)
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        scale = scales[samples]
+        normal = (x - mean[samples]) * scale
+        shape = (len(x), groups, -1)
+        pulled, rows = (t.reshape(shape) for t in (g * vjp.weight_at(samples), normal))
+        dx = standard_vjp(pulled, rows, np.broadcast_to(scale, x.shape).reshape(shape), (2,))
+        vjp.put(samples, dx.reshape(x.shape))
+        return (g * normal).sum(axis=2), g.sum(axis=2)
+
+    dweight, dbias = vjp.pair.tables(2, pull)
+    return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}
 
 
 @normalizer(family="layer")

@@ -6,7 +6,7 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import prepare_vjp, to_input_layout
+from normcli.tensor.normalizers.gradients import prepare_vjp
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, per_channel
 
@@ -101,11 +101,15 @@ def local_response_norm_vjp(
 ) -> dict[str, Array]:
     """Pull dy back through local_response_norm: dx."""
     below, above, factor = _window(window, size, alpha)
-    view, block, g, _ = prepare_vjp(x, dy, layout)
-    divisor = k + factor * _window_sum(block * block, below, above)
-    mirrored = _window_sum(g * block * divisor ** (-beta - 1.0), above, below)
-    dx = g * divisor**-beta - 2.0 * factor * beta * block * mirrored
-    return {"dx": to_input_layout(view, x, dx)}
+    vjp = prepare_vjp(x, dy, layout)
+
+    def pull(samples: slice, x: Array, g: Array) -> None:
+        divisor = k + factor * _window_sum(x * x, below, above)
+        mirrored = _window_sum(g * x * divisor ** (-beta - 1.0), above, below)
+        vjp.put(samples, g * divisor**-beta - 2.0 * factor * beta * x * mirrored)
+
+    vjp.pair.blocks(pull)
+    return {"dx": vjp.dx}
 
 
 def _box_mean(x: Array, size: int, axes: tuple[int, ...]) -> Array:

@@ -8,7 +8,7 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
-from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import InitialState, Mode, prepare, require_two_values, update_running_stats
@@ -173,27 +173,44 @@ def lp_batch_norm_vjp(
     p = _check(formula, p, 1)
     if formula == "topk" or (formula == "santurkar" and p != 1):
         raise TensorError(f"the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
     count = view.samples * view.length
     require_two_values(count)
-    z = block - broadcast_channels(channel_moments(view).over(0).mean)
-    deviation = block if formula == "santurkar" else z
-    size = np.abs(deviation)
-    c, axes = _constant(formula, p, count), (0, 2)
-    t = g * gamma
-    along = (t * z).mean(axis=axes, keepdims=True)
-    if p == math.inf:
-        q = size.max(axis=axes, keepdims=True)
-        top = size == q
-        slope = np.sign(deviation) * top / top.sum(axis=axes, keepdims=True) * count
-    else:
-        q = (size**p).mean(axis=axes, keepdims=True) ** (1.0 / p)
-        slope = np.where(size > 0, np.sign(deviation) * size ** (p - 1.0) * q ** (1.0 - p), 0.0)
+    mean = channel_moments(view).over(0).mean
+    centre = np.zeros(view.rows) if formula == "santurkar" else mean
+    c = _constant(formula, p, count)
+    q = broadcast_channels(_norm(view, centre, p, 1))
+    mean, centre = broadcast_channels(mean), broadcast_channels(centre)
     s = c * q + eps
-    pulled = along * c / s**2 * slope
-    if formula == "santurkar":
-        t = (t - t.mean(axis=axes, keepdims=True)) / s - pulled
-    else:
-        t = t / s - pulled
-        t = t - t.mean(axis=axes, keepdims=True)
-    return channel_gradients(view, x, t, g, z / s, weight, bias)
+
+    def slope(x: Array) -> Array:
+        """Return dq/dx times count, but for the number of maxima that share it."""
+        deviation = x - centre
+        size = np.abs(deviation)
+        if p == math.inf:
+            return np.asarray(np.sign(deviation) * (size == q) * count)
+        return np.where(size > 0, np.sign(deviation) * size ** (p - 1.0) * q ** (1.0 - p), 0.0)
+
+    tables = vjp.pair.tables(
+        4,
+        lambda _, x, g: (
+            (g * (x - mean)).sum(axis=2),
+            g.sum(axis=2),
+            slope(x).sum(axis=2),
+            (np.abs(x - centre) == q).sum(axis=2),
+        ),
+    )
+    gamma = vjp.gamma[..., 0]
+    ties = tables[3].sum(axis=0) if p == math.inf else np.ones(view.rows)
+    along, level = (((gamma * t).sum(axis=0) / count)[None, :, None] for t in tables[:2])
+    drift = broadcast_channels(tables[2].sum(axis=0) / count / ties)
+    strength = along * c / s**2
+    constant = level / s - (0.0 if formula == "santurkar" else strength * drift)
+
+    def pull(samples: slice, x: Array, g: Array) -> None:
+        pulled = strength * slope(x) / ties[None, :, None]
+        vjp.put(samples, g * vjp.weight_at(samples) / s - pulled - constant)
+
+    vjp.pair.blocks(pull)
+    return {"dx": vjp.dx, **parameter_gradients(x, (tables[0] / s[..., 0], tables[1]), weight, bias)}

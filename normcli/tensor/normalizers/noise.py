@@ -5,7 +5,7 @@ import numpy as np
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.batch import INITIAL, PRESETS, RunningVar, batch_statistics, exact_state
 from normcli.tensor.normalizers.blocks import Array, Tensor, read_all
-from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp, standard_vjp
+from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
@@ -109,13 +109,12 @@ def noisy_batch_norm_vjp(
     r_sigma: float = 0.1,
 ) -> dict[str, Array]:
     """Pull dy back through noisy_batch_norm in training, with the noise of the same seed and step."""
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
     step = load_state(state, "train", INITIAL, view.rows).batches
     require_two_values(view.samples * view.length)
     _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)
     moments = channel_moments(view).over(0)
     scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
-    normal = (block - broadcast_channels(moments.mean)) * scale
-    g = g * s
-    dx = standard_vjp(g * gamma, normal, scale, (0, 2))
-    return channel_gradients(view, x, dx, g, normal, weight, bias)
+    dbias, dweight = batch_vjp(vjp, moments, scale, noise=s)
+    return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}

@@ -6,7 +6,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import broadcast_channels, channel_gradients, prepare_vjp, standard_vjp
+from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -131,12 +131,12 @@ def batch_renorm_vjp(
     dmax: float | None = None,
 ) -> dict[str, Array]:
     """Pull dy back through the training mode of batch_renorm; r and d are constants, as in the paper."""
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
     running = load_state(state, "train", INITIAL, view.rows)
     limits = _limits(step, running.batches, rmax, dmax)
     require_two_values(view.samples * view.length)
     moments = channel_moments(view).over(0)
-    std, r, d = (broadcast_channels(t) for t in _correction(moments, running, eps, *limits))
-    normal = (block - broadcast_channels(moments.mean)) / std
-    dx = standard_vjp(g * gamma * r, normal, 1.0 / std, (0, 2))
-    return channel_gradients(view, x, dx, g, normal * r + d, weight, bias)
+    std, r, d = _correction(moments, running, eps, *limits)
+    dbias, along = batch_vjp(vjp, moments, 1.0 / broadcast_channels(std), broadcast_channels(r))
+    return {"dx": vjp.dx, **parameter_gradients(x, (along * r + dbias * d, dbias), weight, bias)}

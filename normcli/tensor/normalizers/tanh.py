@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp, to_input_layout
+from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, channels, per_channel, round_to_dtype
 
@@ -54,11 +54,14 @@ def dynamic_tanh_vjp(
     bias: Array | None = None,
 ) -> dict[str, Array]:
     """Pull dy back through dynamic_tanh: dx, dalpha, dweight, dbias."""
-    view, block, g, gamma = prepare_vjp(x, dy, layout, weight, bias)
-    t = np.tanh(alpha * block)
-    slope = g * gamma * (1.0 - t * t)
-    return {
-        "dx": to_input_layout(view, x, slope * alpha),
-        "dalpha": round_to_dtype(x, (slope * block).sum()),
-        **parameter_gradients(x, g, t, weight, bias),
-    }
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, ...]:
+        t = np.tanh(alpha * x)
+        slope = g * vjp.weight_at(samples) * (1.0 - t * t)
+        vjp.put(samples, slope * alpha)
+        return (g * t).sum(axis=2), g.sum(axis=2), (slope * x).sum(axis=2)
+
+    dweight, dbias, dalpha = vjp.pair.tables(3, pull)
+    gradients = parameter_gradients(x, (dweight, dbias), weight, bias)
+    return {"dx": vjp.dx, "dalpha": round_to_dtype(x, dalpha.sum()), **gradients}

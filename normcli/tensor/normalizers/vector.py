@@ -9,7 +9,7 @@ from normcli.errors import TensorError, UsageError, unknown
 from normcli.kernels.rows import affine_rows
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
-from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, to_input_layout
+from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients
 from normcli.tensor.normalizers.moments import tensor_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, View, cast, normalize, result_dtype, tokens
@@ -114,24 +114,31 @@ def rms_norm_vjp(
 ) -> dict[str, Array]:
     """Pull dy back through rms_norm: dx, dweight, dbias."""
     over = reduced_axes(x, layout, axes)
-    view, block, g = prepare_rows_vjp(x, dy, over)
+    pair, dx = prepare_rows_vjp(x, dy, over)
+    view = pair.view
     eps, head = _rms_settings(variant, eps, fraction, view.length, x)
     w = axes_parameter("weight", weight, x, over, axes)
     axes_parameter("bias", bias, x, over, axes)
     factor = np.ones(1) if w is None else np.repeat(w.ravel(), view.length // w.size)
-    pulled = g * (1.0 + factor if variant == "gemma" and w is not None else factor)
-    square = (block[..., :head] ** 2).mean(axis=2, keepdims=True)
-    along = (pulled * block).sum(axis=2, keepdims=True) / head
+    factor = 1.0 + factor if variant == "gemma" and w is not None else factor
     inside = np.arange(view.length) < head
-    if variant == "original":
-        root = np.sqrt(square)
-        s = root + eps
-        slope = np.where(root > 0, along / (root * s * s), 0.0)
-    else:
-        s = np.sqrt(square + eps)
-        slope = along / s**3
-    dx = pulled / s - inside * block * slope
-    return {"dx": to_input_layout(view, x, dx), **row_parameter_gradients(x, g * block / s, g, over, weight)}
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        pulled = g * factor
+        square = (x[..., :head] ** 2).mean(axis=2, keepdims=True)
+        along = (pulled * x).sum(axis=2, keepdims=True) / head
+        if variant == "original":
+            root = np.sqrt(square)
+            s = root + eps
+            slope = np.where(root > 0, along / (root * s * s), 0.0)
+        else:
+            s = np.sqrt(square + eps)
+            slope = along / s**3
+        view.put(dx, samples.start, samples.stop, pulled / s - inside * x * slope)
+        return (g * x / s).sum(axis=(0, 1)), g.sum(axis=(0, 1))
+
+    dweight, dbias = pair.sums([np.zeros(view.length)] * 2, pull)
+    return {"dx": dx, **row_parameter_gradients(x, dweight, dbias, over, weight)}
 
 
 def _check_order(p: float) -> None:
@@ -211,14 +218,19 @@ def lp_normalize_vjp(
     _check_order(p)
     if p != 2:
         raise TensorError(f"the gradient is known for p = 2, got p = {p:g}")
-    view, block, g = prepare_rows_vjp(x, dy, reduced_axes(x, layout, axes, "token"))
-    norm = p_norm(block, 2.0, 2)
-    unit = block / np.where(norm > 0, norm, 1.0)
-    clamped = norm <= eps  # there the divisor is the constant eps
-    pulled = np.where(clamped, g, g - unit * (g * unit).sum(axis=2, keepdims=True))
-    divisor = np.maximum(norm, eps)
-    dx = np.where(norm > 0, pulled / np.where(divisor > 0, divisor, 1.0), 0.0)
-    return {"dx": to_input_layout(view, x, dx)}
+    pair, dx = prepare_rows_vjp(x, dy, reduced_axes(x, layout, axes, "token"))
+
+    def pull(samples: slice, x: Array, g: Array) -> None:
+        norm = p_norm(x, 2.0, 2)
+        unit = x / np.where(norm > 0, norm, 1.0)
+        clamped = norm <= eps  # there the divisor is the constant eps
+        pulled = np.where(clamped, g, g - unit * (g * unit).sum(axis=2, keepdims=True))
+        divisor = np.maximum(norm, eps)
+        block = np.where(norm > 0, pulled / np.where(divisor > 0, divisor, 1.0), 0.0)
+        pair.view.put(dx, samples.start, samples.stop, block)
+
+    pair.blocks(pull)
+    return {"dx": dx}
 
 
 @normalizer(family="layer")
