@@ -156,16 +156,26 @@ def read_array(tensor: StoredTensor | UnreadableTensor | Array) -> Array:
     return tensor.read_all() if isinstance(tensor, StoredTensor) else np.asarray(tensor)
 
 
-def read_one(name: str, limit: int | None = None) -> Array:
-    """Read a file of one tensor: a weight, a bias, a cotangent.
+@contextmanager
+def open_one(name: str, *, stdin: IO[bytes] | None = None, limit: int | None = None) -> Iterator[Any]:
+    """Open a file of one tensor.
 
     Raises:
         TensorError: several tensors and no key.
     """
-    with open_tensors(name, limit=limit) as tensors:
+    with open_tensors(name, stdin=stdin, limit=limit) as tensors:
         if len(tensors) != 1:
             raise TensorError(f"{name}: {len(tensors)} tensors ({', '.join(tensors)}): name one, {name}:KEY")
-        return read_array(next(iter(tensors.values())))
+        tensor = next(iter(tensors.values()))
+        if isinstance(tensor, UnreadableTensor):
+            raise tensor.error
+        yield tensor
+
+
+def read_one(name: str, limit: int | None = None) -> Array:
+    """Read a file of one tensor: a weight, a bias."""
+    with open_one(name, limit=limit) as tensor:
+        return read_array(tensor)
 
 
 def read_state(name: str) -> dict[str, Array]:

@@ -337,16 +337,18 @@ def _write_gradients(
     settings = {key: value for key, value in call.settings.items() if key in accepted}
     if "state" in accepted:
         settings["state"] = state
-    with files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors:
-        if len(tensors) != 1:
-            raise TensorError(f"{name}: --grad takes one tensor, got {', '.join(tensors)}: name one, {name}:KEY")
-        dy = files.read_one(cotangent)
-        x = counted(next(iter(tensors.values())))
+    output.expect(one.gradients)
+    allocate = functools.partial(_allocate, output, job.memory_limit)
+    with (
+        files.open_one(name, stdin=job.stdin, limit=job.memory_limit) as stored,
+        files.open_one(cotangent, limit=job.memory_limit) as stored_dy,
+        resources(threads=job.threads, memory=job.memory_limit, allocate=allocate),
+    ):
+        x, dy = counted(stored), counted(stored_dy)
         gradients = _call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
         remarks.values(name, x)
         remarks.values(cotangent, dy)
-    output.expect(gradients)
-    output.finish(gradients)
+        output.finish(gradients)
 
 
 def _exact_state(job: Job, call: _Call) -> dict[str, Array]:

@@ -98,7 +98,7 @@ def batch_norm(
     return Normalized(affine(view, mean, scale / np.sqrt(var + eps), shift, dtype), running.state)
 
 
-@gradient("batch_norm")
+@gradient("batch_norm", "dx", "dweight", "dbias")
 def batch_norm_vjp(
     x: Tensor,
     dy: Tensor,

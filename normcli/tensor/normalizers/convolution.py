@@ -174,7 +174,7 @@ def global_response_norm(
     return affine(view, 0.0, 1.0 + w * ratio, b, dtype)
 
 
-@gradient("global_response_norm")
+@gradient("global_response_norm", "dx", "dweight", "dbias")
 def global_response_norm_vjp(
     x: Tensor,
     dy: Tensor,

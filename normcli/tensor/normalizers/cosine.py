@@ -84,7 +84,7 @@ def cosine_norm(
     return out
 
 
-@gradient("cosine_norm")
+@gradient("cosine_norm", "dx", "dweight")
 def cosine_norm_vjp(
     x: Tensor, weight: Array, dy: Tensor, *, centred: bool = False, eps: float = 1e-8
 ) -> dict[str, Array]:

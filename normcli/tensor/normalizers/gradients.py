@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from normcli.cpus import usable_cpus
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import reduce_to_parameter
 from normcli.tensor.normalizers.blocks import Array, Tensor, block_samples, current_resources, parallel_blocks
@@ -73,7 +74,7 @@ class Cotangent(NamedTuple):
         """
         view, totals = self.view, [np.array(zero) for zero in zeros]
         step = block_samples(view.sample_bytes)
-        turn = step * max(current_resources().threads or 1, 1)  # so many parts are in memory at a time
+        turn = step * (current_resources().threads or usable_cpus())  # so many parts are in memory at a time
         for first in range(0, view.samples if view.size else 0, turn):
             parts: dict[int, tuple[Array, ...]] = {}
 

@@ -66,7 +66,7 @@ def layer_norm(
     return normalize(tokens(x, over), w, b, eps, dtype)
 
 
-@gradient("layer_norm")
+@gradient("layer_norm", "dx", "dweight", "dbias")
 def layer_norm_vjp(
     x: Tensor,
     dy: Tensor,
@@ -183,7 +183,7 @@ def group_norm(
     return normalize(rows, w, b, eps, dtype)
 
 
-@gradient("instance_norm")
+@gradient("instance_norm", "dx", "dweight", "dbias")
 def instance_norm_vjp(
     x: Tensor,
     dy: Tensor,
@@ -198,7 +198,7 @@ def instance_norm_vjp(
     return _group_norm_vjp(x, vjp, vjp.view.rows, weight, bias, eps)
 
 
-@gradient("group_norm")
+@gradient("group_norm", "dx", "dweight", "dbias")
 def group_norm_vjp(
     x: Tensor,
     dy: Tensor,

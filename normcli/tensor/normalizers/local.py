@@ -87,7 +87,7 @@ def local_response_norm(
     return channels(x, layout).map_numpy(formula, dtype=dtype)
 
 
-@gradient("local_response_norm")
+@gradient("local_response_norm", "dx")
 def local_response_norm_vjp(
     x: Tensor,
     dy: Tensor,

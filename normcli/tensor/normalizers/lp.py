@@ -153,7 +153,7 @@ def lp_batch_norm(
     return Normalized(affine(view, mean, scale / (divisor + eps), shift, dtype), running.state)
 
 
-@gradient("lp_batch_norm")
+@gradient("lp_batch_norm", "dx", "dweight", "dbias")
 def lp_batch_norm_vjp(
     x: Tensor,
     dy: Tensor,

@@ -92,7 +92,7 @@ def noisy_batch_norm(
     return Normalized(out, running.state)
 
 
-@gradient("noisy_batch_norm")
+@gradient("noisy_batch_norm", "dx", "dweight", "dbias")
 def noisy_batch_norm_vjp(
     x: Tensor,
     dy: Tensor,

@@ -44,6 +44,7 @@ class Normalizer:
         presets: framework -> settings that differ from the function's defaults.
         exact: makes the state from the moments of complete channels, for precise statistics.
         vjp: the vector-Jacobian product.
+        gradients: the keys of its results.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Normalizer:
     presets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     exact: Callable[..., dict[str, Array]] | None = None
     vjp: Callable[..., dict[str, Array]] | None = None
+    gradients: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
@@ -109,12 +111,12 @@ def normalizer(
     return register
 
 
-def gradient(of: str) -> Callable[[Callable[P, dict[str, Array]]], Callable[P, dict[str, Array]]]:
-    """Register a vjp: (x, dy, settings) -> {"dx": …, "dweight": …, …}."""
+def gradient(of: str, *keys: str) -> Callable[[Callable[P, dict[str, Array]]], Callable[P, dict[str, Array]]]:
+    """Register a vjp: (x, dy, settings) -> {"dx": …, …}, with these keys."""
 
     def register(function: Callable[P, dict[str, Array]]) -> Callable[P, dict[str, Array]]:
         checked = _checked(of, function)
-        NORMALIZERS[of].vjp = checked
+        NORMALIZERS[of].vjp, NORMALIZERS[of].gradients = checked, keys
         return checked
 
     return register

@@ -116,7 +116,7 @@ def batch_renorm(
     return Normalized(y, update_running_stats(running, batch, update_rate).state)
 
 
-@gradient("batch_renorm")
+@gradient("batch_renorm", "dx", "dweight", "dbias")
 def batch_renorm_vjp(
     x: Tensor,
     dy: Tensor,

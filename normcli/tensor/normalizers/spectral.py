@@ -127,7 +127,7 @@ def spectral_norm(
     return Normalized(y, {"u": u, "v": v, COUNTER: np.array(calls, np.int64)})
 
 
-@gradient("spectral_norm")
+@gradient("spectral_norm", "dx")
 def spectral_norm_vjp(
     x: Tensor,
     dy: Tensor,

@@ -43,7 +43,7 @@ def dynamic_tanh(
     return view.map_numpy(lambda x, w, b: w * np.tanh(alpha * x) + b, w, b, dtype=dtype)
 
 
-@gradient("dynamic_tanh")
+@gradient("dynamic_tanh", "dx", "dalpha", "dweight", "dbias")
 def dynamic_tanh_vjp(
     x: Tensor,
     dy: Tensor,

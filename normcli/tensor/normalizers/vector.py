@@ -99,7 +99,7 @@ def rms_norm(
     return normalize(view, w, b, eps, dtype, centred=False, eps_outside=variant == "original", head=head)
 
 
-@gradient("rms_norm")
+@gradient("rms_norm", "dx", "dweight", "dbias")
 def rms_norm_vjp(
     x: Tensor,
     dy: Tensor,
@@ -200,7 +200,7 @@ def lp_normalize(
     return _divide_by_norm(tokens(x, reduced_axes(x, layout, axes, "token")), p, eps, dtype)
 
 
-@gradient("lp_normalize")
+@gradient("lp_normalize", "dx")
 def lp_normalize_vjp(
     x: Tensor,
     dy: Tensor,

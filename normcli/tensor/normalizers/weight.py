@@ -97,7 +97,7 @@ def weight_norm(
     return round_to_dtype(x, length * v / norm, dtype)
 
 
-@gradient("weight_norm")
+@gradient("weight_norm", "dx", "dg")
 def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = None) -> dict[str, Array]:
     """Pull dw back through weight_norm: dx (of v) and dg; 0 at a row of norm 0."""
     check_cotangent(x, dy)
@@ -113,7 +113,7 @@ def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = No
     dv = np.where(norm > 0, np.ldexp(length / safe * (dw - dg * unit), -exponent), 0.0)
     return {
         "dx": round_to_dtype(x, dv),
-        "dg": round_to_dtype(x, dg if g is None or not np.ndim(g) else dg.reshape(np.shape(g))),
+        "dg": round_to_dtype(x, dg if g is None else dg.sum() if not np.ndim(g) else dg.reshape(np.shape(g))),
     }
 
 
