@@ -462,6 +462,60 @@ def test_large_files_go_by_blocks_and_give_the_same_bits(tmp_path: Path, run: Ru
     np.testing.assert_array_equal(np.load(tmp_path / "g.npy"), nn.instance_norm(x[:4], layout="NCHW"))
 
 
+GRADIENTS: list[tuple[str, ...]] = [
+    ("batch-norm", *NCHW),
+    ("batch-renorm", *NCHW),
+    ("lp-batch-norm", *NCHW),
+    ("group-norm", *NCHW, "--groups", "2"),
+    ("layer-norm", *NCHW, "--axes", "image"),
+    ("rms-norm", "--axes=-1"),
+    ("lp-normalize", *NCHW),
+    ("local-response-norm", *NCHW),
+    ("dynamic-tanh", *NCHW),
+]
+
+
+@pytest.mark.parametrize("arguments", GRADIENTS, ids=[a[0] for a in GRADIENTS])
+def test_gradients_of_large_files_go_by_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    x, dy = activations(3, (48, 8, 96, 96)), activations(4, (48, 8, 96, 96))  # 14 MB each
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "dy.npy", dy)
+    monkeypatch.chdir(tmp_path)
+    one = nn.find(arguments[0])
+    options = dict(zip(arguments[1::2], arguments[2::2], strict=False))
+    settings: dict[str, Any] = {"layout": "NCHW"} if "--layout" in options else {"axes": "-1"}
+    settings |= {"axes": "image"} if "--axes" in options else {"groups": 2} if "--groups" in options else {}
+    assert one.vjp is not None
+    wanted = one.vjp(x, dy, **settings)
+    assert tuple(wanted) == one.gradients
+    for name in ("g.npz", "g.safetensors"):
+        command = ["tensor", *arguments, "x.npy", "--grad", "dy.npy", "-o", name, "--memory-limit", "24M"]
+        assert cli.run(command) == 0
+        with tensor_files.open_tensors(name) as made:
+            assert set(made) in (set(wanted), {"y"})
+            for key, value in wanted.items():
+                stored = made.get(key, made.get("y"))
+                np.testing.assert_array_equal(tensor_files.read_array(stored), value)
+    assert cli.run(["tensor", *arguments, "x.npy", "--grad", "dy.npy", "-o", "h.npz", "--memory-limit", "5M"]) == 1
+    assert listing(tmp_path) == ["dy.npy", "g.npz", "g.safetensors", "x.npy"]
+
+
+def test_several_large_results_fit_a_memory_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = {key: activations(i, (24, 8, 96, 96)) for i, key in enumerate("abc")}  # 7 MB each
+    safetensors.write(tmp_path / "in.safetensors", tensors)
+    monkeypatch.chdir(tmp_path)
+    for name in ("y.safetensors", "y.npz"):
+        assert cli.run(["tensor", "rms-norm", "in.safetensors", "--axes=-1", "-o", name, "--memory-limit", "6M"]) == 0
+        with tensor_files.open_tensors(name) as made:
+            for key, x in tensors.items():
+                np.testing.assert_array_equal(tensor_files.read_array(made[key]), nn.rms_norm(x, axes="-1"))
+    state = ["batch-norm", "in.safetensors", *NCHW, "--save-state", "s.npz", "--memory-limit", "6M"]
+    assert cli.run(["tensor", *state]) == 0  # results that no file takes are not kept
+    assert listing(tmp_path) == ["in.safetensors", "s.npz", "y.npz", "y.safetensors"]
+
+
 def test_compare_shows_each_and_the_gap_of_train_and_eval(run: Run, here: Path) -> None:
     run("tensor", "batch-norm", "b0.npy", *NCHW, "--save-state", "s.npz")
     asked = ("compare", "b1.npy", *NCHW, "--with", "batch_norm,batch_renorm,layer_norm,group_norm:groups=2")

@@ -116,7 +116,7 @@ def write_npz(target: Path | IO[bytes], arrays: Mapping[str, Any], *, mode: int)
 
     Args:
         target: path or open file.
-        arrays: key -> array, C-contiguous.
+        arrays: key -> array, C-contiguous, or a tensor in a file whose `parts` gives its bytes piece by piece.
         mode: permissions of an extracted member.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
@@ -125,7 +125,8 @@ def write_npz(target: Path | IO[bytes], arrays: Mapping[str, Any], *, mode: int)
             info.external_attr = mode << 16
             with archive.open(info, "w", force_zip64=True) as member:
                 member.write(npy_header(array.shape, array.dtype.str))
-                member.write(bytes_of(array))
+                for part in array.parts() if hasattr(array, "parts") else [bytes_of(array)]:
+                    member.write(part)
 
 
 def bytes_of(array: Any) -> memoryview:

@@ -1,6 +1,7 @@
 """Tensors by the name that a user gives them: `FILE`, `FILE:key`, or `-`; and the files that results go to."""
 
 import glob
+import math
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -13,12 +14,15 @@ from numpy.typing import NDArray
 
 from normcli import storage
 from normcli.errors import TensorError, UnsupportedTensorError, UsageError
+from normcli.storage.temp_files import temporary_name
 from normcli.tensor import npy, safetensors, torch
 from normcli.tensor.npy import ReservedTensor, StoredTensor, UnreadableTensor
 
 Array = NDArray[Any]
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt")
+
+_SMALL = 1 << 20  # bytes of a result that may wait in memory
 
 # the key in a container for a tensor without a name
 UNNAMED = "y"
@@ -225,6 +229,16 @@ class TensorOutput(Protocol):
         """Write the results."""
 
 
+class DiscardedTensor:
+    """A result that is not kept."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.shape, self.dtype = shape, dtype
+
+    def __setitem__(self, samples: slice, block: Array) -> None:
+        """Drop the samples."""
+
+
 class NoOutput:
     """Results that are not written: only the state is of interest."""
 
@@ -232,8 +246,8 @@ class NoOutput:
         """Accept any results."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
-        """Make the array that takes a result."""
-        return np.empty(shape, dtype)
+        """Make room for nothing."""
+        return DiscardedTensor(shape, dtype)
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Drop the results."""
@@ -265,11 +279,15 @@ class StdoutOutput:
 
 
 class FileOutput:
-    """Results for a file; `allocate` makes room in the file itself where the format has one tensor."""
+    """Results for a file; `allocate` makes room in the file itself where it is for one tensor.
 
-    def __init__(self, path: Path, temporary: Path) -> None:
-        self.path, self._temporary = path, temporary
+    Several tensors are kept in memory or, under a limit, in temporary files until all are complete.
+    """
+
+    def __init__(self, path: Path, temporary: Path, limit: int | None = None) -> None:
+        self.path, self._temporary, self._limit = path, temporary, limit
         self._format = file_format(str(path))
+        self._waiting: list[tuple[ReservedTensor, Path]] = []
         self._key: str | None = None  # of the only result
         self._reserved: ReservedTensor | None = None
 
@@ -285,7 +303,15 @@ class FileOutput:
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Make the array, or the file, that takes a result."""
-        if self._key is None or self._reserved is not None or not shape:
+        size = math.prod(shape) * dtype.itemsize
+        several = self._key is None or self._reserved is not None
+        copied = self._format == ".npz" or (several and self._format == ".safetensors")
+        if copied and self._limit is not None and size > _SMALL:
+            path = self._temporary.with_name(temporary_name(self.path).name)
+            tensor = ReservedTensor(path, b"", shape, dtype)
+            self._waiting.append((tensor, path))
+            return tensor
+        if several or not shape:
             return np.empty(shape, dtype)
         if self._format == ".npy":
             self._reserved = npy.create_npy(self._temporary, shape, dtype)
@@ -295,8 +321,8 @@ class FileOutput:
 
     def finish(self, results: Mapping[str, Any]) -> None:
         """Write what is not in the file yet."""
-        self.close()
         if self._reserved is not None:
+            self._reserved.close()
             if any(result is self._reserved for result in results.values()):
                 return
             self._temporary.unlink()
@@ -312,16 +338,19 @@ class FileOutput:
             torch.write(self._temporary, results if list(results) == [""] else named)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, and remove those that were temporary."""
         if self._reserved is not None:
             self._reserved.close()
+        for tensor, path in self._waiting:
+            tensor.close()
+            path.unlink(missing_ok=True)
 
 
 @contextmanager
-def open_output(path: Path) -> Iterator[FileOutput]:
+def open_output(path: Path, limit: int | None = None) -> Iterator[FileOutput]:
     """Open an output that appears under its name when the block ends, or not at all."""
     with storage.atomic_write(path) as temporary:
-        output = FileOutput(path, temporary)
+        output = FileOutput(path, temporary, limit)
         try:
             yield output
         finally:

@@ -243,7 +243,7 @@ def _open_output(outputs: ExitStack, path: str | None, job: Job) -> TensorOutput
         assert job.stdout is not None
         return files.StdoutOutput(job.stdout)
     Path(path).parent.mkdir(exist_ok=True)
-    return outputs.enter_context(files.open_output(Path(path)))
+    return outputs.enter_context(files.open_output(Path(path), job.memory_limit))
 
 
 def _normalize_input(
@@ -304,7 +304,7 @@ def _allocate(output: TensorOutput, limit: int | None, shape: tuple[int, ...], d
     room = output.allocate(shape, dtype)  # np.empty takes no memory before it is written
     if isinstance(room, np.ndarray) and limit is not None and room.nbytes > limit:
         raise TensorError(
-            f"this output keeps its result in memory, {room.nbytes} bytes: raise --memory-limit, or write .npy"
+            f"this output keeps its result in memory, {room.nbytes} bytes: raise --memory-limit, or write .safetensors"
         )
     return room
 

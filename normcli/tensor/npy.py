@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NamedTuple, NoReturn
@@ -23,6 +23,7 @@ from normcli.storage import npy_format
 from normcli.storage.npy_format import bytes_of, npy_header, read_npy_header
 
 CHUNK = 1 << 30  # Linux moves at most 2 GiB in one call
+_PIECE = 1 << 24  # of a tensor that is copied from file to file
 
 
 class FileStamp(NamedTuple):
@@ -122,7 +123,7 @@ class ReservedTensor:
         """
         self.shape, self.dtype, self._head = shape, dtype, len(head)
         size = len(head) + math.prod(shape) * dtype.itemsize
-        self._file = path.open("xb", buffering=0)
+        self._file = path.open("x+b", buffering=0)
         try:
             platforms.reserve(self._file.fileno(), size)
             platforms.pwrite(self._file.fileno(), head, 0)
@@ -138,6 +139,23 @@ class ReservedTensor:
         offset, done = self._head + start * per_sample, 0
         while done < len(view):
             done += platforms.pwrite(self._file.fileno(), view[done : done + CHUNK], offset + done)
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def parts(self) -> Iterator[memoryview]:
+        """Yield the bytes of the elements, piece by piece."""
+        buffer = memoryview(bytearray(min(self.nbytes, _PIECE)))
+        done = 0
+        while done < self.nbytes:
+            piece = buffer[: self.nbytes - done]
+            count = platforms.pread_into(self._file.fileno(), piece, self._head + done)
+            if not count:
+                raise TensorError("a temporary file became shorter while it was read")
+            yield piece[:count]
+            done += count
 
     def close(self) -> None:
         """Close the file."""
@@ -268,8 +286,9 @@ def write_npy(file: IO[bytes], array: NDArray[Any]) -> None:
     file.write(bytes_of(np.ascontiguousarray(array)))
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | ReservedTensor]) -> None:
     """Write an .npz, not compressed, the same bytes for the same tensors."""
     for array in arrays.values():
         check_writable(array.dtype)
-    npy_format.write_npz(path, {key: np.asarray(array, order="C") for key, array in arrays.items()}, mode=0o600)
+    plain = {k: a if isinstance(a, ReservedTensor) else np.asarray(a, order="C") for k, a in arrays.items()}
+    npy_format.write_npz(path, plain, mode=0o600)

@@ -52,7 +52,9 @@ def create(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return ReservedTensor(path, _header({name: (shape, dtype)}), shape, dtype)
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+def write(
+    path: Path, arrays: Mapping[str, NDArray[Any] | ReservedTensor], metadata: Mapping[str, str] | None = None
+) -> None:
     """Write tensors by name.
 
     Raises:
@@ -63,6 +65,9 @@ def write(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str,
         platforms.reserve(file.fileno(), len(header) + sum(a.nbytes for a in arrays.values()))
         file.write(header)
         for array in arrays.values():
-            file.write(bytes_of(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))
+            if isinstance(array, ReservedTensor):
+                file.writelines(array.parts())
+            else:
+                file.write(bytes_of(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))
         file.flush()
         os.fsync(file.fileno())
