@@ -178,6 +178,14 @@ TWINS: dict[str, Callable[[], list[Any]]] = {
         (nn.layer_norm(T, axes=(0, 2)), ref.layer_norm(T, (0, 2))),
         (nn.layer_norm(T, **L, axes="image", weight=P6), ref.layer_norm(T, (1, 2, 3)) * ref._c(P6, T)),
         (nn.layer_norm(T, **L, axes="image", weight=T[0]), ref.layer_norm(T, (1, 2, 3)) * T[0]),
+        (
+            nn.layer_norm(T, **L, axes="image", weight=P6, bias=T[0]),
+            ref.layer_norm(T, (1, 2, 3)) * ref._c(P6, T) + T[0],
+        ),
+        (
+            nn.layer_norm(T, **L, axes="image", weight=T[0], bias=P6),
+            ref.layer_norm(T, (1, 2, 3)) * T[0] + ref._c(P6, T),
+        ),
     ],
     "instance_norm": lambda: [
         (nn.instance_norm(T, **L), ref.instance_norm(T)),

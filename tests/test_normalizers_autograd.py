@@ -36,6 +36,8 @@ def variants(case: Case, rank: int) -> Any:
         yield own | {"weight": data(1, shape[1]), "bias": data(2, shape[1])}
         if case.name not in ("layer_norm", "rms_norm"):
             yield own | {"weight": data(1, *shape[:2]), "bias": data(2, *shape[:2])}
+            yield own | {"weight": data(1, *shape[:2]), "bias": data(2, shape[1])}
+            yield own | {"weight": data(1, shape[1]), "bias": data(2, *shape[:2])}
 
 
 def check(case: Case, x: Array, layout: str | None, parameters: dict[str, Array]) -> None:

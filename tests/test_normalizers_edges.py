@@ -34,6 +34,29 @@ REFUSED = [
         TensorError,
         "the state is one of batch_renorm",
     ),
+    (
+        lambda: nn.batch_norm(X, **L, state={**STATE, "num_batches_tracked": np.ones(3)}),
+        TensorError,
+        r"must be one whole number, 0 or more, got shape \(3,\)",
+    ),
+    (
+        lambda: nn.batch_norm(X, **L, state={**STATE, "num_batches_tracked": np.array(-1)}),
+        TensorError,
+        "0 or more, got -1",
+    ),
+    (
+        lambda: nn.batch_norm(X, **L, state={**STATE, "running_var": np.array(["1"] * 4)}),
+        TensorError,
+        "dtype <U1 cannot be normalized",
+    ),
+    (
+        lambda: nn.batch_norm(X[:, :0], **L),
+        TensorError,
+        r"C must be 1 or more, and axis 1 of shape \(2, 0, 2, 3\) is 0",
+    ),
+    (lambda: nn.noisy_batch_norm(X, **L, seed=1, r_mu=float("nan")), UsageError, "r_mu and r_sigma must be 0 or more"),
+    (lambda: nn.noisy_batch_norm(X, **L, seed=1, n_sigma=float("inf")), UsageError, r"all at most 1e\+100"),
+    (lambda: nn.cosine_norm(X[..., :0], np.ones((2, 0))), TensorError, "F must be 1 or more"),
     (lambda: nn.batch_norm(X, **L, state={**STATE, "momentum": np.ones(4)}), TensorError, "unknown key 'momentum'"),
     (
         lambda: nn.batch_norm(X, **L, state={k: v[:3] for k, v in STATE.items()}),
@@ -205,6 +228,18 @@ def test_inputs_are_not_changed_and_types_kept(name: str, one: nn.Normalizer) ->
         assert y.dtype == np.dtype(wanted)
         other = one.function(x, **L, **settings_for(one), dtype="float64")
         assert (other.y if isinstance(other, nn.Normalized) else other).dtype == np.float64
+
+
+def test_empty_tensors_keep_their_shape() -> None:
+    for x in (X[:0], X[:, :, :0]):
+        for axes in ("token", "image", "0,1", "1,2", "0,1,2,3"):
+            assert nn.layer_norm(x, **L, axes=axes).shape == x.shape
+            weight = np.ones([x.shape[a] for a in (1, 2)]) if axes == "1,2" else None
+            gradients = nn.layer_norm_vjp(x, x, **L, axes=axes, weight=weight)
+            assert gradients["dx"].shape == x.shape and not gradients["dweight"].any()
+            nn.rms_norm_vjp(x, x, **L, axes=axes)
+    for shape in ((0, 4), (4, 0), (0, 0)):
+        assert nn.weight_norm(np.zeros(shape)).shape == nn.centred_weight_norm(np.zeros(shape)).shape == shape
 
 
 def test_nan_and_infinity_spoil_only_their_own_statistic() -> None:

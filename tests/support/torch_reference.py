@@ -117,7 +117,7 @@ def by_norm(formula: str, order: float) -> Callable[..., T]:
         if formula in ("linf-hoffer", "topk"):
             norm = norm * (1 + math.sqrt(math.pi * math.log(4))) / math.sqrt(8 * math.log(count))
         if formula == "linf-exact":
-            t = torch.linspace(0, 12, 400001, dtype=torch.float64)
+            t = torch.linspace(0, 12, 4001, dtype=torch.float64)
             norm = norm / torch.trapezoid(1 - torch.erf(t / math.sqrt(2)) ** count, t)
         return affine(z / (norm + EPS), **p)
 
@@ -278,7 +278,9 @@ def by_channel(*names: str) -> dict[str, Callable[[tuple[int, ...]], tuple[int, 
     return {name: lambda shape: (shape[1],) for name in names}
 
 
-THREE = {name: lambda shape: (3,) for name in ("mean_weight", "var_weight")}
+THREE: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+    name: lambda shape: (3,) for name in ("mean_weight", "var_weight")
+}
 LP: list[tuple[str, float]] = [
     *[("lp", p) for p in (1.0, 2.0, 3.0, math.inf)],
     *[("lp-gauss", p) for p in (1.0, 2.0, 4.0)],

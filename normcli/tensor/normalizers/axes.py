@@ -72,5 +72,5 @@ def reduce_to_parameter(gradient: Array, x: Tensor, over: tuple[int, ...], param
     if parameter is not None and not np.ndim(parameter):
         return np.asarray(table.sum())
     if parameter is not None and np.ndim(parameter) == 1 and len(over) > 1:
-        return np.asarray(table.reshape(len(table), -1).sum(axis=1))
+        return np.asarray(table.sum(axis=tuple(range(1, table.ndim))))
     return table.transpose([over.index(a) for a in sorted(over)])

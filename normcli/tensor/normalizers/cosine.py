@@ -32,6 +32,8 @@ def _units(rows: Array, eps: float) -> tuple[Array, Array]:
 def _check_rank(x: Tensor) -> None:
     if len(x.shape) < 2:
         raise TensorError(f"x must be (N, ..., F), got shape {tuple(x.shape)}")
+    if not x.shape[-1]:
+        raise TensorError(f"F must be 1 or more, got shape {tuple(x.shape)}")
 
 
 @normalizer()

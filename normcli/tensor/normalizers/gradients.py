@@ -1,5 +1,6 @@
 """Vector-Jacobian products, by blocks of samples: x and dy in, dx out, and sums for the gradients of parameters."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -194,6 +195,11 @@ def parameter_gradients(
         rank = 1 if parameter is None else np.ndim(parameter)
         gradients[key] = round_to_dtype(x, table if rank == 2 else table.sum(axis=0) if rank else table.sum())
     return gradients
+
+
+def zeros_of_row(x: Tensor, over: tuple[int, ...]) -> Array:
+    """Return a row of zeros for the sums of a parameter of the axes `over`."""
+    return np.zeros(math.prod(x.shape[a] for a in over))
 
 
 def row_parameter_gradients(

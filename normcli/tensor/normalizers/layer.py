@@ -14,6 +14,7 @@ from normcli.tensor.normalizers.gradients import (
     prepare_vjp,
     row_parameter_gradients,
     standard_vjp,
+    zeros_of_row,
 )
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
@@ -83,7 +84,7 @@ def layer_norm_vjp(
     axes_parameter("bias", bias, x, over, axes)
     pair, dx = prepare_rows_vjp(x, dy, over)
     view = pair.view
-    factor = 1.0 if w is None else np.repeat(w.ravel(), view.length // w.size)
+    factor = 1.0 if w is None or not view.size else np.repeat(w.ravel(), view.length // w.size)
 
     def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
         z = x - x.mean(axis=2, keepdims=True)
@@ -91,7 +92,7 @@ def layer_norm_vjp(
         view.put(dx, samples.start, samples.stop, standard_vjp(g * factor, z * scale, scale, (2,)))
         return (g * z * scale).sum(axis=(0, 1)), g.sum(axis=(0, 1))
 
-    dweight, dbias = pair.sums([np.zeros(view.length)] * 2, pull)
+    dweight, dbias = pair.sums([zeros_of_row(x, over)] * 2, pull)
     return {"dx": dx, **row_parameter_gradients(x, dweight, dbias, over, weight)}
 
 

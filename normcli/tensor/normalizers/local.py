@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import UsageError
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import prepare_vjp
 from normcli.tensor.normalizers.registry import gradient, normalizer
@@ -171,8 +171,6 @@ def divisive_norm(
     image = (view.rows, *(n for a, n in enumerate(x.shape) if a not in (0, channel)))
     if len(x.shape) == 2:
         image = (1, view.rows)
-        if not view.rows:
-            raise TensorError("C must be 1 or more, got 0")
     axes = tuple(range(2, len(image) + 1))
 
     def formula(x: Array, w: Array, b: Array) -> Array:

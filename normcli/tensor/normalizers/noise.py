@@ -11,13 +11,15 @@ from normcli.tensor.normalizers.registry import Normalized, State, gradient, nor
 from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
 from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
 
+_LARGEST = 1e100  # of the noise; NumPy draws from no range that float64 overflows
+
 
 def _noise(
     view: View, seed: int, step: int, n_mu: float, n_sigma: float, r_mu: float, r_sigma: float
 ) -> tuple[Array, Array]:
     """Draw the shift m and the factor s of every element, (N, C, S)."""
-    if min(n_mu, r_mu, r_sigma) < 0 or n_sigma < 1:
-        raise UsageError("n_mu, r_mu and r_sigma must be 0 or more, n_sigma 1 or more")
+    if not (all(0 <= width <= _LARGEST for width in (n_mu, r_mu, r_sigma)) and 1 <= n_sigma <= _LARGEST):
+        raise UsageError(f"n_mu, r_mu and r_sigma must be 0 or more, n_sigma 1 or more, and all at most {_LARGEST:g}")
     if seed < 0:
         raise UsageError(f"seed must be 0 or more, got {seed}")
     draw = np.random.Generator(np.random.PCG64([seed, step]))

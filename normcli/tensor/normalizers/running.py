@@ -9,7 +9,7 @@ import numpy as np
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.registry import LABELS, State
-from normcli.tensor.normalizers.views import View, channels, per_channel
+from normcli.tensor.normalizers.views import View, channels, per_channel, result_dtype
 
 Mode = Literal["train", "eval"]
 
@@ -58,11 +58,19 @@ def load_state(state: State | None, mode: str, initial: InitialState, channels: 
         raise TensorError(f"the state {problem}; it must have {', '.join((*initial, COUNTER))}")
     values = {}
     for name, value in initial.items():
+        result_dtype(np.asarray(state[name]))
         values[name] = np.array(state[name], np.float64)
         expected = _initial_value(value, channels).shape
         if values[name].shape != expected:
             raise TensorError(f"state {name} has shape {values[name].shape}, but C = {channels} needs {expected}")
-    return RunningStats(values, int(np.asarray(state.get(COUNTER, 0))))
+    counter = np.asarray(state.get(COUNTER, 0))
+    if counter.ndim or counter.dtype.kind not in "iuf" or not (counter >= 0 and counter == np.floor(counter)):
+        raise TensorError(f"state {COUNTER} must be one whole number, 0 or more, got {_shown(counter)}")
+    return RunningStats(values, int(counter))
+
+
+def _shown(counter: Array) -> str:
+    return f"shape {counter.shape}" if counter.ndim else str(counter)
 
 
 def _initial_value(value: float | Array | Callable[[int], Array], channels: int) -> Array:

@@ -9,7 +9,7 @@ from normcli.errors import TensorError, UsageError, unknown
 from normcli.kernels.rows import affine_rows
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
-from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients
+from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, zeros_of_row
 from normcli.tensor.normalizers.moments import tensor_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Dtype, Layout, View, cast, normalize, result_dtype, tokens
@@ -119,7 +119,7 @@ def rms_norm_vjp(
     eps, head = _rms_settings(variant, eps, fraction, view.length, x)
     w = axes_parameter("weight", weight, x, over, axes)
     axes_parameter("bias", bias, x, over, axes)
-    factor = np.ones(1) if w is None else np.repeat(w.ravel(), view.length // w.size)
+    factor = np.ones(1) if w is None or not view.size else np.repeat(w.ravel(), view.length // w.size)
     factor = 1.0 + factor if variant == "gemma" and w is not None else factor
     inside = np.arange(view.length) < head
 
@@ -137,7 +137,7 @@ def rms_norm_vjp(
         view.put(dx, samples.start, samples.stop, pulled / s - inside * x * slope)
         return (g * x / s).sum(axis=(0, 1)), g.sum(axis=(0, 1))
 
-    dweight, dbias = pair.sums([np.zeros(view.length)] * 2, pull)
+    dweight, dbias = pair.sums([zeros_of_row(x, over)] * 2, pull)
     return {"dx": dx, **row_parameter_gradients(x, dweight, dbias, over, weight)}
 
 

@@ -207,8 +207,14 @@ class View:
 
 
 def channels(x: Tensor, layout: str | None) -> View:
-    """View a tensor as (N, C, S): the rows of a sample are its channels."""
+    """View a tensor as (N, C, S): the rows of a sample are its channels.
+
+    Raises:
+        TensorError: no channels.
+    """
     axis = channel_axis(x, layout)
+    if not x.shape[axis]:
+        raise TensorError(f"C must be 1 or more, and axis {axis} of shape {tuple(x.shape)} is 0")
     spatial = [a for a in range(1, len(x.shape)) if a != axis]
     return View(x, (0, axis, *spatial), x.shape[axis])
 
@@ -280,10 +286,13 @@ def normalize(
         eps_outside: add eps to the root in place of the variance.
         head: take the statistic from so many first elements of a row.
     """
+    if not view.size:
+        return view.allocate(dtype)
     a = np.ones((1, 1)) if weight is None else np.ascontiguousarray(weight, np.float64)
     b = np.zeros((1, 1)) if bias is None else np.ascontiguousarray(bias, np.float64)
-    shape = max(a.shape, b.shape)
-    a, b = (np.ascontiguousarray(np.broadcast_to(t, shape)) for t in (a, b))
+    period, parts = max(len(a), len(b)), max(a.shape[1], b.shape[1])
+    a, b = (np.tile(np.repeat(t, parts // t.shape[1], axis=1), (period // len(t), 1)) for t in (a, b))
+    shape = (period, parts)
     if shape[1] == view.length:
         a, b = _narrow(a, b)
     head = view.length if head is None else head

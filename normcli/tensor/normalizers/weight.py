@@ -91,6 +91,8 @@ def weight_norm(
     axis = out_axis(v.ndim, dim)
     length = _factor("g", g, v.shape, axis)
     rest = _rest(axis, v.ndim)
+    if not v.size:
+        return round_to_dtype(x, v, dtype)
     v, _ = scale_rows(v, rest)
     norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
     _reject_zero_rows(norm)
@@ -149,6 +151,8 @@ def centred_weight_norm(
     axis = out_axis(v.ndim, dim)
     length = _factor("g", g, v.shape, axis)
     rest = _rest(axis, v.ndim)
+    if not v.size:
+        return round_to_dtype(x, v, dtype)
     v, _ = scale_rows(v, rest)
     z = v - v.mean(axis=rest, keepdims=True)
     z, _ = scale_rows(z, rest)
