@@ -89,9 +89,22 @@ def lines_of(difference: "Difference") -> "Iterator[str]":
         yield ""
         settings = [[k, _cell(a), _cell(b)] for k, (a, b) in difference.settings.items()]
         yield from tables.aligned([["setting", "A", "B"], *settings])
+        yield "note: A and B were counted with different settings, which also cause differences"
+    if factor := _common_factor(difference):
+        yield f"note: B is {factor} A in every channel: the same range in other units?"
     if difference.groups:
         yield ""
         yield from tables.aligned([["group", "images A", "images B", "shift/std", "ratio"], *_group_rows(difference)])
+
+
+def _common_factor(difference: "Difference") -> str:
+    """Return the factor between the ranges of two files where all means and stds have it, else ""."""
+    ratios = [t / s for pair in (difference.mean, difference.std) for s, t in pair if s > 0 and t > 0]
+    for level in (255, 257, 4095, 65535):
+        for factor, text in ((level, f"{level} times"), (1 / level, f"1/{level} of")):
+            if len(ratios) == 2 * len(difference.std) and all(abs(r / factor - 1) < 0.01 for r in ratios):
+                return text
+    return ""
 
 
 def _group_rows(difference: "Difference") -> "Iterator[list[str]]":

@@ -69,6 +69,8 @@ def _notes(result: "ApplyResult") -> Iterator[str]:
             f"{count:,} float images have values far above the range 0-1 of the constants: "
             "are they of range 0-255? (--max-value 255)"
         )
+    if 0 < result.images == result.remarks.get("low-range"):
+        yield "16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)"
     if count := result.remarks.get("nodata"):
         yield f"{count:,} images with pixels of the GDAL nodata value, which were mapped like all others"
     widths: dict[str, int] = {}

@@ -21,7 +21,8 @@ class ApplyResult:
         existing: files that existed before (`skip_existing`) and are not described in the manifest.
         looks_normalized: float images with values of both signs within [-5,5].
         remarks: numbers of images by what is unusual: "nodata" has pixels of the GDAL nodata value, which were mapped
-            like all others; "above-range" is float beyond the range of the constants.
+            like all others; "above-range" is float beyond the range of the constants,
+            "low-range" 16 bits that never exceed 4095.
         kinds: numbers of images by "CHANNELS x DTYPE" of the source.
         changed: True where images changed after mean and std were computed.
         settings: the options that decide about the outputs.

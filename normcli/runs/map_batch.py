@@ -21,7 +21,8 @@ from normcli.sinks.sink import ImageEncoder, ImagePacker, ImageWriter, PackedIma
 from normcli.sources import Load, Skipped
 from normcli.tally import digest
 
-REMARKS = ("above-range", "nodata")  # what a record may note
+_12_BITS = 4095
+REMARKS = ("above-range", "low-range", "nodata")  # what a record may note
 _mine = threading.local()
 
 
@@ -172,7 +173,7 @@ def _map_one(
 
 
 def _remarks(transform: Transform, pixels: Any, no_data: float | None) -> list[str]:
-    """Return what a user should know of one image: "nodata" and "above-range"."""
+    """Return what a user should know of one image, of `REMARKS`."""
     remarks = []
     if no_data is not None and images.no_data_notes(pixels, no_data):
         remarks.append("nodata")
@@ -183,6 +184,8 @@ def _remarks(transform: Transform, pixels: Any, no_data: float | None) -> list[s
         within = max(abs(m) + 20 * s for m, s in zip(constants.mean, constants.std, strict=True))
         if float(np.nanmax(pixels)) > max(within, 2.0):
             remarks.append("above-range")
+    if pixels.dtype == np.uint16 and transform.max_value is None and of_unit_range and int(pixels.max()) <= _12_BITS:
+        remarks.append("low-range")
     return remarks
 
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from normcli.summary.channels import white_level
 from normcli.summary.shards import describe_shards, missing_shards
 from normcli.summary.summary import Summary
 
@@ -12,6 +13,9 @@ CONVENTIONS = {
     "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
     "root_mean_image_variance": "root of the average of each image's own variance",
 }
+
+
+_DEPTHS = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
 
 
 def remarks(summary: Summary) -> list[str]:
@@ -85,6 +89,7 @@ def _notes(summary: Summary) -> list[str]:
     out = []
     if summary.sample is not None:
         out.append(_describe_sample(summary.sample))
+    out += _mixed_depths(summary)
     if summary.max_value is None:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
@@ -102,6 +107,17 @@ def _notes(summary: Summary) -> list[str]:
     if summary.skipped:
         out.append(f"skipped {_inputs(summary.skipped)}: {reasons(summary.skips)}")
     return out
+
+
+def _mixed_depths(summary: Summary) -> list[str]:
+    """Return a sentence on images of several depths, each of which has a white level of its own."""
+    types = {str(bucket.get("dtype")) for bucket in summary.state.get("buckets", ())}
+    found = [name for name in _DEPTHS if name in types]
+    if len(found) < 2:
+        return []
+    levels = ((name, white_level(name, summary.settings.get("max_value"))) for name in found)
+    scales = ", ".join(f"{name} as stored" if level is None else f"{name} / {level}" for name, level in levels)
+    return [f"{' and '.join(_DEPTHS[name] for name in found)} images counted together: {scales}"]
 
 
 def _describe_sample(sample: dict[str, Any]) -> str:

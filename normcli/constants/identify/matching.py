@@ -218,6 +218,7 @@ def _result(
     if verdict == "none":
         where = f"{first.convention.replace('_', ' ')}, {first.range}, {orders[0]}"
         remarks = [f"nearest, and shown above: {where}", *remarks]
+    normalized = _normalized(constants, first)
     return CheckResult(
         verdict=verdict,
         conventions=[] if verdict == "none" else list(dict.fromkeys(h.convention for h in of_range)),
@@ -230,10 +231,23 @@ def _result(
         ratio=None if std is None else [v.value / s if s else 0.0 for v, s in zip(std, own_std, strict=True)],
         mean=own_mean,
         std=own_std,
-        normalized=_normalized(constants, first),
-        remarks=[*remarks, *describe_preset(constants.preset, verdict)],
+        normalized=normalized,
+        remarks=[*remarks, *_far_from_one(constants, verdict, normalized), *describe_preset(constants.preset, verdict)],
         advice=_advice(constants, verdict, first),
     )
+
+
+def _far_from_one(constants: _Constants, verdict: str, normalized: dict[str, list[float | None]]) -> list[str]:
+    """Return a sentence where the images, once normalized, have a std far from 1, with the range that they have."""
+    stds = [value for value in normalized["std"] if value is not None and value > 0]
+    if constants.std is None or verdict == "mistake" or not stds or (min(stds) >= 0.5 and max(stds) <= 2):
+        return []
+    summary = constants.summary
+    largest = max((value for value in summary.max if value is not None), default=0.0)
+    low, high = (f"{value:.3g}" for value in (min(stds), max(stds)))
+    text = low if low == high else f"{low} to {high}"
+    units = "raw units" if summary.range == "raw" else f"range {summary.range}"
+    return [f"normalized so, the std is {text}, not 1: these images are in {units}, up to {largest:.4g}"]
 
 
 def _advice(constants: _Constants, verdict: str, hypothesis: Hypothesis) -> str:
