@@ -21,7 +21,7 @@ from normcli.options.stats import StatsOptions
 from normcli.runs import compare as comparing
 from normcli.runs import restore as restoring
 from normcli.runs import verify as verifying
-from normcli.runs.apply_result import ApplyResult
+from normcli.runs.apply import ApplyResult
 from normcli.runs.compare import Counted
 from normcli.runs.restore import RestoreResult
 from normcli.runs.transform import Transform
@@ -148,7 +148,7 @@ def _notebook_progress() -> Callable[[Any], None] | None:
     shell = sys.modules.get("IPython")
     if shell is None or "IPKernelApp" not in getattr(shell.get_ipython(), "config", {}):
         return None
-    from normcli.cli.progress import notebook_bar
+    from normcli.cli.messages import notebook_bar
 
     return notebook_bar()
 

@@ -16,9 +16,9 @@ import normcli
 from normcli import images
 from normcli.errors import NoInputError, NormcliError, UsageError
 from normcli.images.orientation import upright
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 from normcli.runs import manifest
-from normcli.sources.filter import SUFFIXES
+from normcli.sources.folder import SUFFIXES
 from tests.support import needs
 from tests.support.command import ROOT, Run
 from tests.support.images import encoded, photograph
@@ -361,7 +361,7 @@ REFUSED = [
     (["photos", "-o", "out", "--mean", "a,b", "--std", "1,1"], "must be numbers"),
     (["photos", "-o", "out", "--resume", "--force"], "--resume cannot be combined with --force"),
     (["photos", "-o", "out", "--orientation", "up"], "'apply', 'ignore'"),
-    (["photos", "-o", "out", "--workers", "-1"], "--workers: must be 0"),
+    (["photos", "-o", "out", "--workers", "-1"], "--workers: must be at least 0"),
     (["photos", "-o", "out", "--stats", "photos/gray.png"], "not a statistics file"),
     (["photos", "-o", "out", "--stats", "cropped.json"], "resize 20, center-crop 16"),
     (["photos"], "--output is required"),
@@ -375,7 +375,7 @@ REFUSED = [
         ["photos", "-o", "out", "-s", "unit", "--convention", "pooled_sample"],
         "--convention cannot be combined with",
     ),
-    (["photos", "-o", "out", "-s", "unit", "--alpha", "weight"], "weighs statistics"),
+    (["photos", "-o", "out", "-s", "unit", "--alpha", "weight"], "which uses no statistics"),
     (["twins", "-o", "out", "--files-from", "list"], "outside OUT"),
 ]
 
@@ -404,7 +404,7 @@ def test_statistics_are_a_contract(photos: Path, tmp_path: Path) -> None:
     gray = normcli.stats(photos / "gray.png")
     with pytest.raises(NoInputError, match="3 channels, and the mean and std are of 1"):
         normcli.apply(photos / "a", tmp_path / "out", stats=gray)
-    with pytest.raises(UsageError, match="made with alpha composite:white, used with alpha drop"):
+    with pytest.raises(UsageError, match="made with alpha composite:white, not with alpha drop"):
         normcli.apply(photos, tmp_path / "out", stats=normcli.stats(photos, alpha="composite:white"))
     assert not (tmp_path / "out").exists()
 

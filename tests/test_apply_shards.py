@@ -18,10 +18,11 @@ import pytest
 import normcli
 from normcli import images
 from normcli.errors import NormcliError, UsageError
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 from normcli.runs import manifest
+from normcli.runs.map_batch import class_numbers
 from normcli.runs.names import WORK
-from normcli.sinks.shards import ShardSize, class_numbers
+from normcli.sinks.shards import ShardSize
 from tests.support import needs
 from tests.support.command import ENVIRONMENT, ROOT, Run
 from tests.support.images import encoded, photograph

@@ -222,12 +222,12 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
     sink: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from normcli.errors import InputError
-    from normcli.storage import byte_sources
+    from normcli.storage import files
 
     settings: dict[str, Any] = {"scheme": "unit", "to": sink, "shard_size": "6", "engine": "serial"}
     normcli.apply(photos, tmp_path / "plain", **settings)
     out = tmp_path / "out"
-    true = byte_sources.FileBytes.__call__
+    true = files.FileBytes.__call__
 
     def silent(self: Any) -> bytes:
         if "/cat/" in self.path:
@@ -235,7 +235,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
         return true(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(byte_sources.FileBytes, "__call__", silent)
+        patch.setattr(files.FileBytes, "__call__", silent)
         with pytest.raises(RemoteError, match="`resume` goes on") as raised:
             normcli.apply(photos, out, **settings)
         assert raised.value.exit_code == 6

@@ -159,9 +159,9 @@ def test_npz_and_idx(tmp_path: Path) -> None:
 
 def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What came by in a stream is held until it is mapped: by bytes, not by the number of images."""
-    from normcli.runs import batches, map_batch, tasks
+    from normcli.runs import loop, map_batch
 
-    monkeypatch.setattr(batches, "_LARGEST_HELD", 1)
+    monkeypatch.setattr(loop, "_LARGEST_HELD", 1)
     (tmp_path / "packed").mkdir()
     sizes = []
     true = map_batch.map_batch
@@ -170,7 +170,7 @@ def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatc
         sizes.append(len(batch))
         return true(work, batch)
 
-    monkeypatch.setattr(tasks, "map_batch", counted)
+    monkeypatch.setattr(map_batch, "map_batch", counted)
     normcli.apply(packing.tar(folder, tmp_path / "packed", "w:gz"), tmp_path / "out", scheme="unit")
     assert set(sizes) == {1}
 

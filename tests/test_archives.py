@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import normcli
-from normcli.options.images import InputOptions
+from normcli.options.shared import InputOptions
 from normcli.sources import Item, Skipped, read
 from normcli.summary import Summary
 from tests.support import needs, packing

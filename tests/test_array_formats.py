@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 
 from normcli.errors import InputError, TensorError
-from normcli.storage.npy_format import MAX_HEADER, npy_header, parse_npy_header, read_npy_header, write_npz
+from normcli.storage.npy import MAX_HEADER, npy_header, parse_npy_header, read_npy_header, write_npz
 from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
 from normcli.tensor import files
 from tests.support import needs

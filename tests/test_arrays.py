@@ -12,7 +12,7 @@ import pytest
 
 import normcli
 from normcli.errors import UsageError
-from normcli.options.images import InputOptions
+from normcli.options.shared import InputOptions
 from normcli.sources import CONTAINERS, Item, container, describe_formats, expand, read, source
 from tests.support.outcomes import outcome
 

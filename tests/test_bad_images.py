@@ -11,7 +11,7 @@ import pytest
 import normcli
 from normcli.errors import InputError
 from normcli.images import decode
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import encoded, photograph

@@ -16,7 +16,7 @@ from PIL import Image
 
 import normcli
 from normcli import stats
-from normcli.cli.numbers import joined
+from normcli.cli.build import join_numbers
 from normcli.constants.identify import FAMILIES, CheckResult, check, sampling_error
 from normcli.constants.parse_config import Number, number
 from normcli.constants.presets import PRESETS
@@ -193,11 +193,11 @@ def test_presets_are_sound() -> None:
 
 
 def test_numbers_after_mean_and_std_are_joined() -> None:
-    assert joined(["--mean", ".1", ".2", "--std", "1", "f.json"]) == ["--mean=.1 .2", "--std=1", "f.json"]
-    assert joined(["--mean"]) == ["--mean"]
-    assert joined(["--mean", ".1,", ".2", "--std", ".1,.2", "7"]) == ["--mean=.1, .2", "--std=.1,.2", "7"]
-    assert joined(["--std", ".5", "-0", "-", "-.5"]) == ["--std=.5", "-0", "-", "-.5"]
-    assert joined(["--mean=.1,.2", "--", "--mean", "1"]) == ["--mean=.1,.2", "--", "--mean", "1"]
+    assert join_numbers(["--mean", ".1", ".2", "--std", "1", "f.json"]) == ["--mean=.1 .2", "--std=1", "f.json"]
+    assert join_numbers(["--mean"]) == ["--mean"]
+    assert join_numbers(["--mean", ".1,", ".2", "--std", ".1,.2", "7"]) == ["--mean=.1, .2", "--std=.1,.2", "7"]
+    assert join_numbers(["--std", ".5", "-0", "-", "-.5"]) == ["--std=.5", "-0", "-", "-.5"]
+    assert join_numbers(["--mean=.1,.2", "--", "--mean", "1"]) == ["--mean=.1,.2", "--", "--mean", "1"]
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import pytest
 import normcli
 from normcli import engine
 from normcli.errors import MissingExtraError, NormcliError, UsageError
-from normcli.runs.commit import cache_path
+from normcli.runs.stats import cache_path
 from normcli.runs.stats_checkpoint import StatsCheckpoint
 from tests.support import needs, packing
 from tests.support.command import Run
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of distrib
 
 
 def test_an_incremental_run(cluster: Any, many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normcli.storage.versions.RECENT", 0)
+    monkeypatch.setattr("normcli.storage.files.RECENT", 0)
     place = tmp_path / "s.json"
     on: dict[str, Any] = {"engine": f"dask:{cluster.scheduler_address}"}
     normcli.stats(many, output=place, incremental=True, **on)

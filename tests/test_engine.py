@@ -13,9 +13,9 @@ import pytest
 
 from normcli import engine
 from normcli.errors import NormcliError, UsageError
-from normcli.runs.batches import Items
+from normcli.runs.loop import Items
 from normcli.sources import Item, Skipped, failed_item
-from normcli.storage.byte_sources import ByteRange, FileBytes
+from normcli.storage.files import ByteRange, FileBytes
 
 
 def numbers(count: int) -> Iterator[list[int]]:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 import normcli
-from normcli.runs.commit import cache_path
 from normcli.runs.file_cache import Changes
-from normcli.storage import files, versions
+from normcli.runs.stats import cache_path
+from normcli.storage import files
 from tests.support import needs, packing
 from tests.support.images import encoded, photograph
 from tests.support.incremental import content, first, updated
@@ -128,11 +128,11 @@ def test_a_file_written_again_and_dated_back_is_seen(folder: Path, tmp_path: Pat
 
 
 def test_a_file_too_young_to_tell_is_read_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(versions, "RECENT", 10**12)
+    monkeypatch.setattr(files, "RECENT", 10**12)
     place = tmp_path / "s.json"
     first(folder, place)
     assert updated(folder, place)[1] == Changes(0, 0, 0, 0, 12)
-    monkeypatch.setattr(versions, "RECENT", 0)
+    monkeypatch.setattr(files, "RECENT", 0)
     assert updated(folder, place)[1].reread == 12, "what the cache could not tell then it cannot tell now"
     assert updated(folder, place)[1].reused == 12
     os.utime(folder / "cat" / "0.jpg", ns=(4 * 10**18, 4 * 10**18))  # dated in the future

@@ -9,7 +9,7 @@ import pytest
 
 from normcli import sources as formats
 from normcli.errors import InputError
-from normcli.options.images import InputOptions
+from normcli.options.shared import InputOptions
 from normcli.sources import Item, Skipped
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageFile
 
 from normcli.errors import InputError, UsageError
 from normcli.images import Decoded, decode, jpeg, pillow
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 from normcli.tally import integers
 from tests.support import needs
 from tests.support.images import encoded, photograph

@@ -21,9 +21,9 @@ import pytest
 import normcli
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
 from normcli.runs.cache_database import CacheDatabase, _checksum
-from normcli.runs.commit import cache_path
 from normcli.runs.file_cache import Changes
-from normcli.storage.temp_files import PARTIAL
+from normcli.runs.stats import cache_path
+from normcli.storage.atomic import PARTIAL
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes, to_bytes
 from tests.support.command import ROOT, Run
@@ -232,8 +232,8 @@ PREPARED = """
 import os, sys
 from pathlib import Path
 from normcli.runs import cache_database
-from normcli.storage import versions
-versions.RECENT = 0
+from normcli.storage import files
+files.RECENT = 0
 cache_database._SECONDS = 0
 left = int(sys.argv[1])
 def step():

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.kernels import code_cache, histograms, mapping
+from normcli.kernels import histograms, kernel, mapping
 from normcli.kernels.kernel import Kernel
 from normcli.tally import Tally
 from normcli.tensor.normalizers import instance_norm, layer_norm, resources
@@ -135,7 +135,7 @@ def test_another_numba_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
         (tmp_path / "_version.py").write_text(f"version = {version!r}")
         place = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
         monkeypatch.setattr("importlib.util.find_spec", lambda _, place=place: place)
-        names.add(code_cache.path_of("histograms.count_bytes", b"some"))
+        names.add(kernel.code_path("histograms.count_bytes", b"some"))
     assert len(names) == 2
 
 
@@ -154,7 +154,7 @@ def test_a_package_in_an_archive_keeps_its_code_by_its_sources(package: Path, tm
 
 def test_what_does_not_stand_alone_is_left_to_numba(package: Path, tmp_path: Path) -> None:
     """A Numba or an LLVM that leaves calls in the code: nothing is kept, everything is right."""
-    code = "from normcli.kernels import aot; aot._LIBC = set()\n" + CODE
+    code = "from normcli.kernels import kernel; kernel._LIBC = set()\n" + CODE
     code += "print(rows.normalize_rows._dispatcher is None)"
     assert count(package, code, NUMBA_CACHE_DIR=str(tmp_path)) == f"{EXPECTED} False\nFalse"
     assert not list(tmp_path.rglob("*normalize_rows*"))
@@ -183,44 +183,44 @@ def test_a_kernel_that_cannot_be_compiled_beside_one_that_is_kept(package: Path,
 
 def test_code_of_another_kernel_is_not_run(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    code_cache.write(tmp_path / "one.o", b"code")
-    assert code_cache.read(tmp_path / "one.o") == b"code"
+    kernel.write_code(tmp_path / "one.o", b"code")
+    assert kernel.read_code(tmp_path / "one.o") == b"code"
     (tmp_path / "one.o").rename(tmp_path / "two.o")
-    assert code_cache.read(tmp_path / "two.o") is None
+    assert kernel.read_code(tmp_path / "two.o") is None
 
 
 def test_a_name_and_its_code_are_told_apart(tmp_path: Path) -> None:
     """A checksum of their concatenation would be that of another name, whose end is the start of the code."""
     tmp_path.chmod(0o700)
-    code_cache.write(tmp_path / "a", rb"\0b")
+    kernel.write_code(tmp_path / "a", rb"\0b")
     checksum = (tmp_path / "a").read_bytes()[:32]
     (tmp_path / r"a\0").write_bytes(checksum + b"b")
     (tmp_path / r"a\0").chmod(0o600)
-    assert code_cache.read(tmp_path / r"a\0") is None
+    assert kernel.read_code(tmp_path / r"a\0") is None
 
 
 def test_a_folder_that_others_may_write_is_not_used(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
-    code_cache.write(tmp_path / "one.o", b"code")
+    kernel.write_code(tmp_path / "one.o", b"code")
     tmp_path.chmod(0o777)
-    assert code_cache.read(tmp_path / "one.o") is None
-    code_cache.write(tmp_path / "two.o", b"code")
+    assert kernel.read_code(tmp_path / "one.o") is None
+    kernel.write_code(tmp_path / "two.o", b"code")
     assert not (tmp_path / "two.o").exists()
 
 
 @pytest.mark.parametrize("kind", ["link", "fifo", "device", "link to a folder"])
 def test_what_is_no_file_is_not_read(tmp_path: Path, kind: str) -> None:
     tmp_path.chmod(0o700)
-    code_cache.write(tmp_path / "one.o", b"code")
+    kernel.write_code(tmp_path / "one.o", b"code")
     path = tmp_path / "two.o"
     if kind == "fifo":
         os.mkfifo(path, 0o600)
     else:
         (tmp_path / "folder").mkdir()
         path.symlink_to({"link": "one.o", "device": "/dev/zero"}.get(kind, "folder"))
-    assert code_cache.read(path) is None
-    code_cache.write(path, b"other")
-    assert code_cache.read(path) == b"other" and code_cache.read(tmp_path / "one.o") == b"code"
+    assert kernel.read_code(path) is None
+    kernel.write_code(path, b"other")
+    assert kernel.read_code(path) == b"other" and kernel.read_code(tmp_path / "one.o") == b"code"
 
 
 def test_what_killed_runs_and_old_versions_left_is_removed(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_what_killed_runs_and_old_versions_left_is_removed(tmp_path: Path) -> No
     for name, age in ages.items():
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() - age,) * 2)
-    code_cache.write(tmp_path / "one.o", b"code")
+    kernel.write_code(tmp_path / "one.o", b"code")
     assert {path.name for path in tmp_path.iterdir()} == {".under-way", "younger.o", "one.o"}
 
 
@@ -248,7 +248,7 @@ def test_where_code_is_kept(
 ) -> None:
     for name, value in (("HOME", home), ("XDG_CACHE_HOME", xdg), ("NUMBA_CACHE_DIR", numba)):
         monkeypatch.setenv(name, value)
-    assert code_cache.folder() == (None if expected is None else Path(expected))
+    assert kernel.code_folder() == (None if expected is None else Path(expected))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])

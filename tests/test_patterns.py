@@ -10,7 +10,7 @@ import pytest
 
 import normcli
 from normcli.errors import UsageError
-from normcli.sources.patterns import compile_patterns
+from normcli.sources.listing import compile_patterns
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
 

@@ -15,7 +15,7 @@ import pytest
 
 from normcli import platforms, storage
 from normcli.errors import OutputError
-from normcli.storage import temp_files
+from normcli.storage import atomic
 from tests.support import needs, other_platform, packing
 from tests.support.command import ENVIRONMENT, ROOT
 from tests.support.images import encoded, photograph
@@ -185,13 +185,13 @@ def test_stale_files_are_removed_by_age_where_processes_cannot_be_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platforms, "process_exists", lambda _: None)
-    old, young = (temp_files.temporary_name(tmp_path / "a.json") for _ in range(2))
+    old, young = (atomic.temporary_name(tmp_path / "a.json") for _ in range(2))
     for path in (old, young):
         path.touch()
     os.utime(old, (10**9, 10**9))
     with monkeypatch.context() as other:
         other.setattr(os, "getpid", lambda: 1)
-        temp_files.remove_stale(tmp_path / "a.json")
+        atomic.remove_stale(tmp_path / "a.json")
     assert {path.name for path in tmp_path.iterdir()} == {young.name}
 
 

@@ -12,7 +12,7 @@ import pytest
 import typer
 
 from normcli.cli import main
-from normcli.options import apply, printing, stats
+from normcli.options import apply, shared, stats
 from normcli.options.field import Options, choices_of, info_of
 
 PACKAGE = Path(__file__).parent.parent / "normcli"
@@ -56,7 +56,7 @@ PARTICIPLES = frozenset(
     ]
 )
 RELATIVE = re.compile(r"^(What|Where|Whether|How|Which|That|As|When|Who)\b")
-GROUPS = [group for module in (apply, printing, stats) for group in vars(module).values()]
+GROUPS = [group for module in (apply, shared, stats) for group in vars(module).values()]
 OPTION_GROUPS = [group for group in GROUPS if isinstance(group, type) and issubclass(group, Options)]
 
 

@@ -1002,7 +1002,7 @@ def _saved_by_opencv() -> list[tuple[str, bytes]]:
 def test_no_file_that_a_library_writes_is_called_damaged(written: Callable[[], list[tuple[str, bytes]]]) -> None:
     from normcli.errors import InputError
     from normcli.images import decode
-    from normcli.options.images import DecodeOptions
+    from normcli.options.shared import DecodeOptions
 
     for name, data in written():
         try:

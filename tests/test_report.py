@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from normcli import report, stats
+from normcli import images, report, stats
 from normcli.report.pictures import Gallery, Picture
 from normcli.runs.gallery import SHOWN
 from normcli.summary import Summary
@@ -215,13 +215,12 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
 
 
 def bands(folder: Path) -> Summary:
-    from normcli.runs.stats import provenance
     from normcli.tally import Tally
 
     tally = Tally()
     tally.count(np.arange(6 * 16, dtype=np.uint8).reshape(4, 4, 6))
     settings = {"color": "auto", "alpha": "drop", "max_value": None}
-    return Summary.of(tally, settings, provenance())
+    return Summary.of(tally, settings, images.versions())
 
 
 def browser() -> str:

@@ -8,7 +8,7 @@ from PIL import Image
 
 import normcli
 from normcli.runs import manifest
-from normcli.runs.suffixes import SuffixCollisions
+from normcli.runs.names import SuffixCollisions
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import encoded, photograph

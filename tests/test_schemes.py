@@ -10,7 +10,7 @@ import pytest
 from normcli import images, schemes, transform
 from normcli.errors import InputError, UsageError
 from normcli.kernels.kernel import Kernel
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 from normcli.runs.transform import MappedImage, Transform
 from tests.support.images import photograph
 

@@ -21,7 +21,7 @@ from normcli.kernels.kernel import Kernel
 from normcli.summary import Summary, merge
 from normcli.tally import Tally, integers
 from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
-from normcli.tally.small_images import SmallImageBuffer
+from normcli.tally.integers import SmallImageBuffer
 from tests.support import reference_statistics as reference
 from tests.support.images import encoded, photograph
 

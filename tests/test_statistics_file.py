@@ -10,7 +10,7 @@ import pytest
 import normcli
 from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary import SCHEMA_FILE, Summary
-from normcli.summary.validate import REQUIRED_KEYS
+from normcli.summary.file import REQUIRED_KEYS
 from normcli.tally import Tally
 from tests.support import needs
 from tests.support.command import ROOT, Run

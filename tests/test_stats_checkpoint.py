@@ -13,7 +13,7 @@ import pytest
 import normcli
 from normcli.errors import NormcliError, UsageError
 from normcli.runs import stats_checkpoint
-from normcli.runs.batches import Batching
+from normcli.runs.loop import Batching
 from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.storage import files
 from tests.support import packing
@@ -24,7 +24,7 @@ from tests.support.images import encoded, photograph
 PREPARED = """
 import sys
 from normcli.runs import stats_checkpoint
-from normcli.runs.batches import Batching
+from normcli.runs.loop import Batching
 from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.runs.checkpoint import CheckpointLog
 stats_checkpoint._SECONDS = 0.02

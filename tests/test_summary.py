@@ -60,7 +60,7 @@ def test_format_is_what_show_prints(summary: Summary) -> None:
     assert "mean of image stds" in summary.format("yaml", convention="mean_of_image_stds")
     with pytest.raises(UsageError, match="did you mean 'torchvision'"):
         summary.format("torchvison")
-    with pytest.raises(UsageError, match=r"`digits`: must be 0 \(all\) or more"):
+    with pytest.raises(UsageError, match=r"`digits`: must be at least 0"):
         summary.format("yaml", digits=-1)
 
 

@@ -16,9 +16,9 @@ import pytest
 import normcli.tensor.normalizers as nn
 from normcli.cli import main as cli
 from normcli.errors import OutputError, TensorError
+from normcli.storage import npy as arrays
 from normcli.tensor import catalog, safetensors
 from normcli.tensor import files as tensor_files
-from normcli.tensor import npy as arrays
 from normcli.tensor.job import Job, run_job
 from normcli.tensor.normalizers import NORMALIZERS
 from tests.support import needs
@@ -561,7 +561,7 @@ def test_names_with_colons_and_dashes(run: Run, here: Path) -> None:
 def test_written_files_are_the_same_bytes_again(tmp_path: Path) -> None:
     x = activations()
     for name in ("a.npz", "b.npz"):
-        arrays.write_npz(tmp_path / name, {"x": x})
+        arrays.save_npz(tmp_path / name, {"x": x})
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     arrays.create_npy(tmp_path / "x.npy", x.shape, x.dtype).close()
     assert np.load(tmp_path / "x.npy").shape == x.shape

@@ -17,7 +17,7 @@ from PIL import Image
 
 from normcli.cli import main, tensor
 from normcli.cli.click import Context
-from normcli.cli.table import Column, Table, lines_of
+from normcli.cli.tables import Column, Table, lines_of
 from tests.support import needs
 
 _NUMBERS = itertools.count()

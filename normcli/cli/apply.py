@@ -4,16 +4,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normcli.cli.build import NumberRows, Sources, check_stdout, command, refuse_with
-from normcli.cli.inputs import check_outputs, paths_from
-from normcli.cli.messages import Stopwatch
+from normcli.cli.build import NumberRows, Sources, check_stdout, command, refuse_with, say
+from normcli.cli.messages import Stopwatch, as_json, progress, warn_failed, write
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions
-from normcli.options.printing import FailureListOptions, JsonOptions, ListOptions, TerminalOptions
+from normcli.options.shared import FailureListOptions, JsonOptions, ListOptions, TerminalOptions
+from normcli.storage import check_outputs, read_path_list
+
+if TYPE_CHECKING:
+    from normcli.runs.apply import ApplyResult
 
 Output = Annotated[
     Path | None,
@@ -49,15 +52,12 @@ def apply(
 
     normcli apply photo.jpg --scheme unit -o - > photo.npy
     """
-    from normcli.cli import results
-    from normcli.cli.messages import write
-    from normcli.cli.progress import progress
     from normcli.runs import apply as run
-    from normcli.runs.records import jsonl
     from normcli.runs.stats import expected
+    from normcli.storage import jsonl_writer
 
     watch = Stopwatch()
-    files = paths_from(paths)
+    files = read_path_list(paths.files_from, null=paths.null)
     if not sources and files is None:
         raise UsageError("SOURCE or `files_from` is required")
     if output is None and not options.dry_run:
@@ -67,7 +67,7 @@ def apply(
     if str(output) == "-" or sources == ["-"]:
         return _one(sources or [], files is not None, output, options)
     bar = progress(terminal, total=lambda: None if files else expected(sources or ()))
-    with _interruption(output, terminal), bar as step, jsonl(lists.failures) as fail:
+    with _interruption(output, terminal), bar as step, jsonl_writer(lists.failures) as fail:
         result = run.apply(
             sources or [],
             str(output or "."),
@@ -79,13 +79,13 @@ def apply(
             ),
         )
     if printing.json:
-        write(results.as_json(result.to_dict()))
+        write(as_json(result.to_dict()))
     elif options.dry_run:
         write(f"{result.images} images, {result.bytes} bytes\n")
     if terminal.quiet:
-        results.warn_failed(result.failed)
+        warn_failed(result.failed)
     else:
-        results.show_apply(result, output, options.dry_run, watch)
+        _show(result, output, options.dry_run, watch)
     return 6 if result.failed.get("remote") else 3 if result.failed else 0
 
 
@@ -134,10 +134,73 @@ def _interruption(output: Path | None, terminal: TerminalOptions) -> Iterator[No
         yield
     except KeyboardInterrupt:
         if output is not None and not terminal.quiet and any(output.glob(".normcli-partial/checkpoint-*")):
-            from normcli.cli.messages import say
+            from normcli.cli.build import say
 
             say(f"interrupted: run the same command with --resume to continue in {output}")
         raise
 
 
 app = command(apply, cls=NumberRows)
+
+
+def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
+    """Print the constants, notes, and the closing line of a run of apply."""
+    from normcli.runs.build_transform import suspicious_numbers
+
+    constants = result.constants
+    if constants is not None:
+        mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
+        say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
+        if (wrong := suspicious_numbers(constants)) is not None:
+            say(f"note: {wrong}")
+    for note in _notes(result):
+        say(f"note: {note}")
+    reused = result.reused
+    settings = result.settings
+    details = [f"{settings['to']} {settings['dtype']}"]
+    if result.stack is not None:
+        details[0] += f" {result.stack}"
+    if result.shards:
+        details.append(f"{len(result.shards):,} shard{'s' * (len(result.shards) != 1)}")
+    if reused:
+        details.insert(0, f"{reused:,} more done before")
+    details.append(f"{result.bytes / 1e6:,.1f} MB")
+    watch.closing("would write" if dry_run else f"wrote {output}", result.images - reused, *details)
+
+
+def _notes(result: "ApplyResult") -> Iterator[str]:
+    """Yield what deserves attention about a run of apply."""
+    from normcli.summary.remarks import reasons
+
+    if result.failed:
+        yield f"{sum(result.failed.values()):,} failed: {reasons(dict(result.failed))} (--failures FILE lists them)"
+    if result.skipped:
+        yield f"{sum(result.skipped.values()):,} skipped: {reasons(dict(result.skipped))}"
+    if result.clipped:
+        share = 100 * result.clipped / result.values
+        yield f"{result.clipped:,} values clipped, {share:.3g}% (they cannot be restored)"
+    if result.changed:
+        yield "images changed after mean and std were computed; run it again"
+    if result.looks_normalized:
+        yield (
+            f"{result.looks_normalized:,} float images have values of both signs within [-5,5]: "
+            "were they normalized before?"
+        )
+    if count := result.remarks.get("above-range"):
+        yield (
+            f"{count:,} float images have values far above the range 0-1 of the constants: "
+            "are they of range 0-255? (--max-value 255)"
+        )
+    if 0 < result.images == result.remarks.get("low-range"):
+        yield "16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)"
+    if count := result.remarks.get("nodata"):
+        yield f"{count:,} images with pixels of the GDAL nodata value, which were mapped like all others"
+    widths: dict[str, int] = {}
+    for kind, count in result.kinds.items():
+        width = kind.split(" x ")[0]
+        widths[width] = widths.get(width, 0) + count
+    if len(widths) > 1:
+        kinds = ", ".join(f"{count:,} with {width}" for width, count in widths.items())
+        yield f"arrays have different numbers of channels: {kinds} (--color rgb or gray makes them equal)"
+    if result.existing:
+        yield f"{result.existing:,} existed before this run and are not described in the manifest"

@@ -5,9 +5,15 @@ app = command(show)
 """
 
 import inspect
+import logging
+import os
+import re
+import sys
+import time
 import types
 import typing
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -16,12 +22,15 @@ import typer
 from typer.models import OptionInfo
 
 from normcli import platforms
-from normcli.cli import click, config, numbers
-from normcli.cli.messages import configure_log
+from normcli.cli import click, numbers
 from normcli.cli.narrow_help import Command
-from normcli.errors import UsageError
-from normcli.options.field import Options, choices_of, info_of
-from normcli.options.printing import TerminalOptions
+from normcli.errors import OutputError, UsageError
+from normcli.options.field import OptionInfo as FieldInfo
+from normcli.options.field import Options, choices_of
+from normcli.options.shared import TerminalOptions
+
+VARIABLE = "NORMCLI_CONFIG"  # names the file; so it sets no option, as `config` of `check`
+_NAMES = ("normcli.toml", "pyproject.toml")
 
 Sources = Annotated[
     list[str] | None,
@@ -47,11 +56,15 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
+Group = Options | TerminalOptions
+_TERMINAL_CHOICES = choices_of(TerminalOptions)  # once, for all commands
+
+
 class NumberRows(Command):
     """A command whose --mean and --std take as many numbers as follow them: .5 .5 .5 as well as .5,.5,.5."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, numbers.joined(args))
+        return super().parse_args(ctx, join_numbers(args))
 
 
 def command(function: Callable[..., int], *, cls: type[Command] | None = None, name: str | None = None) -> typer.Typer:
@@ -90,10 +103,10 @@ def command(function: Callable[..., int], *, cls: type[Command] | None = None, n
 
 
 def _is_group(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Options)
+    return isinstance(hint, type) and issubclass(hint, Options | TerminalOptions)
 
 
-def _make(group: type[Options], values: dict[str, Any]) -> Options:
+def _make(group: type[Group], values: dict[str, Any]) -> Group:
     """Return the options object of the values that the command line gave."""
     keywords = {}
     hints = typing.get_type_hints(group)
@@ -123,11 +136,11 @@ def _is_tuple(f: "Field[Any]") -> bool:
     return isinstance(f.default, tuple)
 
 
-def _parameters(function: str, group: type[Options]) -> Iterator[tuple[str, inspect.Parameter]]:
+def _parameters(function: str, group: type[Group]) -> Iterator[tuple[str, inspect.Parameter]]:
     """Yield the keyword parameters that Typer turns into options, each with its heading in the help."""
     hints = typing.get_type_hints(group)
     for f in fields(group):
-        if not info_of(f).cli:
+        if not _info(f).cli:
             continue
         kind, settings = _kind(group, f, hints[f.name])
         default = None if _is_tuple(f) or f.default is MISSING else f.default
@@ -142,8 +155,8 @@ def _parameters(function: str, group: type[Options]) -> Iterator[tuple[str, insp
         )
 
 
-def _shared(function: str, group: type[Options], f: "Field[Any]") -> dict[str, Any]:
-    info = info_of(f)
+def _shared(function: str, group: type[Group], f: "Field[Any]") -> dict[str, Any]:
+    info = _info(f)
     show_default = f.default not in (None, False, (), 0) and "default" not in info.help
     return {
         "help": info.help.replace("[", "\\["),
@@ -155,10 +168,15 @@ def _shared(function: str, group: type[Options], f: "Field[Any]") -> dict[str, A
     }
 
 
-def panel_of(group: type[Options], f: "Field[Any]") -> str:
+def _info(f: "Field[Any]") -> FieldInfo:
+    info: FieldInfo = f.metadata["option"]
+    return info
+
+
+def panel_of(group: type[Group], f: "Field[Any]") -> str:
     """Return the help's heading of an option: its own, or that of the class that defines it."""
     owner = next(cls for cls in group.__mro__ if f.name in inspect.get_annotations(cls))
-    return info_of(f).panel or str(getattr(owner, "panel", Options.panel))
+    return _info(f).panel or str(getattr(owner, "panel", Options.panel))
 
 
 def _name_variables(command: str, parameter: inspect.Parameter) -> None:
@@ -179,23 +197,23 @@ def variables_of(command: str, name: str) -> list[str]:
     own = f"NORMCLI_{command.strip('_').upper()}_{name.upper()}"
     # a setting of a normalizer is not that of images, though they share names such as `preset`
     of_tensor = command == "tensor" and name not in TERMINAL_NAMES
-    return [own] if shared == config.VARIABLE or of_tensor else [own, shared]
+    return [own] if shared == VARIABLE or of_tensor else [own, shared]
 
 
 def flags_of(f: "Field[Any]") -> tuple[str, ...]:
     """Return an option's names on the command line."""
-    return info_of(f).flags or (f"--{f.name.replace('_', '-')}",)
+    return _info(f).flags or (f"--{f.name.replace('_', '-')}",)
 
 
-def _kind(group: type[Options], f: "Field[Any]", hint: Any) -> tuple[Any, dict[str, Any]]:
+def _kind(group: type[Group], f: "Field[Any]", hint: Any) -> tuple[Any, dict[str, Any]]:
     """Return the type that Typer parses, and the settings that depend on it."""
-    info = info_of(f)
+    info = _info(f)
     if f.name == "verbose":
         return int, {"count": True, "metavar": ""}
     if f.default is False:
         return bool, {}
     settings: dict[str, Any] = {"metavar": info.metavar}
-    choices = choices_of(group).get(f.name)
+    choices = (_TERMINAL_CHOICES if group is TerminalOptions else choices_of(group)).get(f.name)
     if choices is not None:
         return hint, {"case_sensitive": False, "metavar": "|".join(choices)}
     if info.complete:
@@ -288,3 +306,150 @@ def check_stdout(**paths: Path | None) -> None:
     for name, path in paths.items():
         if str(path) == "-":
             raise UsageError(f"`{name}` requires a file: stdout carries the result")
+
+
+_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?")
+_ROWS = ("--mean", "--std")
+
+
+def join_numbers(arguments: list[str]) -> list[str]:
+    """Return arguments with the numbers after --mean and --std made one; a list with commas is one by itself.
+
+    >>> join_numbers(["s.json", "--mean", ".4", "-.1", "--std", ".2,.3", "2024"])
+    ['s.json', '--mean=.4 -.1', '--std=.2,.3', '2024']
+    """
+    out: list[str] = []
+    row: list[str] = []
+    for at, argument in enumerate(arguments):
+        # -0 is --null; after .2,.3 the list is complete, and 2024 a folder
+        complete = len(row) == 2 and "," in row[1] and not row[1].endswith(",")
+        if row and not complete and argument != "-0" and _NUMBERS.fullmatch(argument):
+            row.append(argument)
+            continue
+        out += _row(row)
+        row = []
+        if argument == "--":
+            return [*out, *arguments[at:]]
+        if argument in _ROWS:
+            row = [argument]
+        else:
+            out.append(argument)
+    return out + _row(row)
+
+
+def _row(row: list[str]) -> list[str]:
+    return [f"{row[0]}={' '.join(row[1:])}"] if len(row) > 1 else row
+
+
+_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_LOGGER = logging.getLogger("normcli")
+
+
+def printable(text: str) -> str:
+    r"""Make a name safe to print: control characters and bytes that are no text are escaped.
+
+    >>> print(printable("a\tb"), printable("caf\udce9"))
+    a\tb caf\udce9
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def say(line: str) -> None:
+    """Write one line to stderr, whatever bytes a file name in it holds."""
+    encoding = sys.stderr.encoding or "utf-8"
+    sys.stderr.write(printable(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def configure_log(terminal: TerminalOptions) -> None:
+    """Send log records where the options ask for.
+
+    Raises:
+        OutputError: the log file cannot be opened.
+    """
+    _log_to_stderr(terminal.verbose)
+    if terminal.log_file is not None:
+        _log_to_file(terminal.log_file)
+
+
+class _LogFile(logging.FileHandler):
+    """A log file; where it cannot be written any more, one line says so and the run goes on without it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        _LOGGER.removeHandler(self)
+        with suppress(OSError):  # what is buffered cannot be written either
+            self.close()
+        error = sys.exception()
+        say(f"note: cannot write --log-file {self.baseFilename}: {str(getattr(error, 'strerror', error)).lower()}")
+
+
+def _log_to_file(path: Path) -> None:
+    """Append every record to a file, one line each with UTC time and level."""
+    try:
+        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise OutputError(f"cannot write --log-file {path}: {(error.strerror or str(error)).lower()}") from None
+    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    _LOGGER.addHandler(handler)
+
+
+def _log_to_stderr(verbosity: int) -> None:
+    """Write warnings always, settings and timings with -v, details with -vv.
+
+    Compiling kernels takes seconds, once a machine: a terminal shows that record in any case.
+    """
+    _LOGGER.setLevel(logging.DEBUG)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("normcli: %(message)s"))
+    least = _LEVELS[min(verbosity, 2)]
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    handler.addFilter(
+        lambda record: (
+            record.levelno >= least
+            or (terminal and record.levelno >= logging.INFO and record.name == "normcli.kernels")
+        )
+    )
+    _LOGGER.handlers[:] = [handler]
+
+
+def find_config() -> Path | None:
+    """Return the configuration file in force; None where there is none.
+
+    Raises:
+        UsageError: NORMCLI_CONFIG names a file that does not exist.
+    """
+    named = os.environ.get(VARIABLE)
+    if named is not None:
+        path = Path(named)
+        if named and not path.is_file():
+            raise UsageError(f"{VARIABLE}: {named} does not exist")
+        return path if named else None
+    try:
+        here = Path.cwd()
+    except OSError:  # the current folder was removed
+        return None
+    for folder in (here, *here.parents):
+        for name in _NAMES:
+            path = folder / name
+            if path.is_file() and (name == "normcli.toml" or b"tool.normcli" in read_config(path)):
+                return path
+    return None
+
+
+def read_config(path: Path) -> bytes:
+    """Return the bytes of a configuration file.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({(error.strerror or str(error)).lower()})") from None
+
+
+def has_defaults() -> bool:
+    """Return True if the environment or a configuration file may set options."""
+    return any(name.startswith("NORMCLI_") for name in os.environ) or find_config() is not None

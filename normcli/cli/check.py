@@ -7,7 +7,7 @@ import typer
 from normcli import platforms
 from normcli.cli.build import NumberRows, command
 from normcli.options.compare import CheckOptions
-from normcli.options.printing import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

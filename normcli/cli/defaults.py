@@ -1,16 +1,113 @@
-"""Defaults of options from the environment and the configuration file, and the command that takes each."""
+"""Defaults of options from the environment and the configuration file, and the command that takes each.
+
+The file is `[tool.normcli]` in pyproject.toml, or normcli.toml, the nearest one in the current folder or above it;
+NORMCLI_CONFIG names another one, or none if it is empty. Keys at the top hold for every command that knows them, those
+in a table such as `[tool.normcli.stats]` for one.
+"""
 
 import importlib
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import typer
 
-from normcli.cli import click, config
-from normcli.cli.build import variables_of
+from normcli.cli import click
+from normcli.cli.build import VARIABLE, find_config, read_config, variables_of
+from normcli.cli.click import BadParameter, Parameter
 from normcli.errors import UsageError
 from normcli.options.field import nearest
+
+
+class Config(NamedTuple):
+    """Settings of a configuration file.
+
+    Attributes:
+        path: the file; None where there is none.
+        shared: settings of every command.
+        commands: settings of single commands.
+    """
+
+    path: Path | None
+    shared: Mapping[str, Any]
+    commands: Mapping[str, Mapping[str, Any]]
+
+    def of(self, command: str) -> dict[str, Any]:
+        """Return the settings that a command takes, if it knows them."""
+        return {**self.shared, **self.commands.get(command, {})}
+
+
+def load(commands: Mapping[str, Any]) -> Config:
+    """Return the configuration in force.
+
+    Args:
+        commands: names of commands, which may have tables of their own.
+
+    Raises:
+        UsageError: not TOML, or a key that is not a table or setting.
+    """
+    path = find_config()
+    if path is None:
+        return Config(None, {}, {})
+    import tomllib
+
+    try:
+        document = tomllib.loads(read_config(path).decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not valid TOML ({error})") from None
+    table = document.get("tool", {}).get("normcli", {}) if path.name == "pyproject.toml" else document
+    if path.name != "pyproject.toml" and isinstance(document.get("tool"), dict):
+        table = document["tool"].get("normcli", document)
+    tables = {as_key(key): value for key, value in table.items() if isinstance(value, dict)}
+    for name in tables:
+        if name not in commands:
+            raise UsageError(f"{path}: [{name}] is not a command{nearest(name, commands)}")
+    shared = {as_key(key): value for key, value in table.items() if not isinstance(value, dict)}
+    return Config(path, shared, {name: {as_key(k): v for k, v in value.items()} for name, value in tables.items()})
+
+
+def as_argument(path: Path, option: Parameter, value: Any) -> Any:
+    """Return a value of the configuration as the command line would give it.
+
+    Args:
+        path: of the file, for the error.
+        option: that it sets.
+        value: as TOML has it; an option that can be repeated takes one value, several, or a table of KEY=VALUE.
+
+    Raises:
+        UsageError: a value that the option cannot have.
+    """
+    if getattr(option, "multiple", False):
+        if isinstance(value, dict):
+            return [f"{key}={_text(path, option, part)}" for key, part in value.items()]
+        return [_text(path, option, part) for part in (value if isinstance(value, list) else [value])]
+    if getattr(option, "is_flag", False):
+        if not isinstance(value, bool):
+            raise UsageError(f"{path}: {option.name}: must be true or false, not {value!r}")
+        return value
+    if isinstance(value, list) and option.name in ("mean", "std", "clip"):
+        return ",".join(_text(path, option, part) for part in value)
+    text = _text(path, option, value)
+    if getattr(option, "count", False):
+        return int(text)
+    try:
+        return option.type.convert(text, option, None)
+    except BadParameter as error:
+        raise UsageError(f"{path}: {option.name}: {error.message.removesuffix('.')}") from None
+
+
+def _text(path: Path, option: Parameter, value: Any) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        kind = {bool: "true or false", list: "a list", dict: "a table"}.get(type(value), "a date")
+        raise UsageError(f"{path}: {option.name}: must be text or a number, not {kind}")
+    return str(value)
+
+
+def as_key(key: str) -> str:
+    """Return a key of the file as an option's name: dashes and underscores are alike."""
+    return key.replace("-", "_")
+
 
 # name -> module with an `app`; the order is the order of the help
 COMMANDS = {
@@ -27,16 +124,16 @@ COMMANDS = {
     "env": "normcli.cli.env",
 }
 # variables that set no option
-OTHER_VARIABLES = frozenset({config.VARIABLE, "NORMCLI_AOT", "NORMCLI_RETRIES"})
+OTHER_VARIABLES = frozenset({VARIABLE, "NORMCLI_AOT", "NORMCLI_RETRIES"})
 
 
-def configuration() -> config.Config:
+def configuration() -> Config:
     """Return the configuration file's settings.
 
     Raises:
         UsageError: not TOML, or a table that is not a command.
     """
-    return config.load(COMMANDS)
+    return load(COMMANDS)
 
 
 def options_of(name: str) -> list[str]:
@@ -99,7 +196,7 @@ def of_tensor_command(name: str, command: click.Command) -> dict[str, Any]:
     for key in tables:
         if key not in _tensor_commands():
             raise UsageError(f"{settings.path}: [tensor.{key}] is not a normalizer{nearest(key, _tensor_commands())}")
-    own = {config.as_key(key): value for key, value in tables.get(name, {}).items()}
+    own = {as_key(key): value for key, value in tables.get(name, {}).items()}
     shared = {key: value for key, value in table.items() if not isinstance(value, dict)}
     for key in own:
         if key not in known:
@@ -111,9 +208,9 @@ def of_tensor_command(name: str, command: click.Command) -> dict[str, Any]:
     return _values(settings, known, {**shared, **own})
 
 
-def _values(settings: config.Config, known: Mapping[str, click.Parameter], table: Mapping[str, Any]) -> dict[str, Any]:
+def _values(settings: Config, known: Mapping[str, click.Parameter], table: Mapping[str, Any]) -> dict[str, Any]:
     assert settings.path is not None, "only a file has settings"
-    return {key: config.as_argument(settings.path, known[key], value) for key, value in table.items() if key in known}
+    return {key: as_argument(settings.path, known[key], value) for key, value in table.items() if key in known}
 
 
 def in_force() -> Iterator[dict[str, Any]]:
@@ -131,7 +228,7 @@ def in_force() -> Iterator[dict[str, Any]]:
         for key, inner in table.items():
             if name == "tensor" and isinstance(inner, dict):
                 for option, value in inner.items():
-                    row = {"command": f"tensor {key.replace('_', '-')}", "option": config.as_key(option)}
+                    row = {"command": f"tensor {key.replace('_', '-')}", "option": as_key(option)}
                     yield {**row, "value": value, "origin": str(settings.path)}
 
 

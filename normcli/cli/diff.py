@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normcli.cli.build import command
+from normcli.cli.build import command, printable, say
 from normcli.errors import UsageError
 from normcli.options.compare import DiffOptions
-from normcli.options.printing import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +61,7 @@ def diff(
         messages.write("".join(line + "\n" for line in lines_of(difference)))
     if max_shift is not None and difference.exceeds(max_shift):
         distance = "from a constant channel" if difference.distance is None else f"{difference.distance:.4g}"
-        messages.say(f"normcli diff: drift {distance} exceeds --max-shift {max_shift:g}")
+        say(f"normcli diff: drift {distance} exceeds --max-shift {max_shift:g}")
         return 1
     return 0
 
@@ -108,12 +108,11 @@ def _common_factor(difference: "Difference") -> str:
 
 
 def _group_rows(difference: "Difference") -> "Iterator[list[str]]":
-    from normcli.cli import messages
 
     for name, group in difference.groups.items():
         shift = " ".join(map(_signed, group.shift or ())) or "-"
         ratio = " ".join(map(_ratio, group.ratio or ())) or "-"
-        yield [messages.printable(name), *(f"{n:,}" for n in group.images), shift, ratio]
+        yield [printable(name), *(f"{n:,}" for n in group.images), shift, ratio]
 
 
 def _signed(value: float | None) -> str:

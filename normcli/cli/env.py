@@ -4,8 +4,8 @@ import platform
 import sys
 from importlib import metadata
 
-from normcli.cli.build import command
-from normcli.options.printing import JsonOptions, TerminalOptions
+from normcli.cli.build import command, find_config
+from normcli.options.shared import JsonOptions, TerminalOptions
 
 _CORE = ("typer", "rich", "tqdm", "pillow", "numpy", "numba", "llvmlite", "simplejpeg")
 _EXTRAS = {
@@ -70,13 +70,12 @@ def _version(name: str) -> str | None:
 
 
 def _folders() -> dict[str, str]:
-    from normcli.cli import config
-    from normcli.cpus import usable_cpus
-    from normcli.kernels import code_cache
+    from normcli.kernels import kernel
+    from normcli.platforms import usable_cpus
 
-    path = config.find()
+    path = find_config()
     return {
-        "kernel cache": str(code_cache.folder()),
+        "kernel cache": str(kernel.code_folder()),
         "configuration": "none" if path is None else str(path),
         "usable CPUs": str(usable_cpus()),
     }

@@ -7,7 +7,7 @@ import typer
 
 from normcli.cli.build import command
 from normcli.errors import unknown
-from normcli.options.printing import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, TerminalOptions
 
 Row = dict[str, Any]
 

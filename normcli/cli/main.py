@@ -19,12 +19,12 @@ import typer
 from typer.core import TyperCommand
 
 from normcli.cli import click, defaults
-from normcli.cli.build import flags_of
+from normcli.cli.build import flags_of, has_defaults, say
 from normcli.cli.defaults import COMMANDS as COMMANDS
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import NormcliError, unknown
 from normcli.options.field import choices_of, info_of
-from normcli.options.printing import TerminalOptions
+from normcli.options.shared import TerminalOptions
 
 
 class _Terminated(KeyboardInterrupt):
@@ -54,7 +54,7 @@ class _Commands(CommandGroup):
             command = typer.main.get_command(importlib.import_module(module).app)
             command.name = cmd_name
             self.commands[cmd_name] = command
-        if not ctx.resilient_parsing:
+        if not ctx.resilient_parsing and has_defaults():
             ctx.default_map = {cmd_name: defaults.of_command(cmd_name, self.commands[cmd_name])}
         return self.commands[cmd_name]
 
@@ -141,9 +141,7 @@ def _top(
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help())  # "" where Rich has printed it already
         raise typer.Exit
-    if not quiet:
-        from normcli.cli.messages import say
-
+    if not quiet and has_defaults():
         for line in defaults.unknown_variables(context.invoked_subcommand):
             say(f"note: {line}")
     context.obj = {"quiet": quiet, "verbose": verbose, "progress": progress, "log_file": log_file, "debug": debug}
@@ -288,7 +286,7 @@ def _one_line(text: str) -> str:
 
 def _complain(line: str) -> None:
     try:
-        from normcli.cli.messages import say
+        from normcli.cli.build import say
     except (OSError, ImportError, MemoryError, SystemError):  # nothing is left, not even for a module of ours
         with suppress(OSError):
             os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))

@@ -6,9 +6,9 @@ import typer
 
 from normcli import platforms
 from normcli.cli.build import command
-from normcli.cli.inputs import check_outputs
 from normcli.cli.messages import Stopwatch
-from normcli.options.printing import MergeOptions, TerminalOptions
+from normcli.options.shared import MergeOptions, TerminalOptions
+from normcli.storage import check_outputs
 
 
 def merge(

@@ -1,29 +1,19 @@
-"""Lines for people on stderr, data on stdout, the closing line, and the log."""
+"""Warnings, progress and the closing line on stderr, data on stdout.
 
-import logging
+Progress is a bar on a terminal or in a notebook, and a line every 30 s elsewhere.
+"""
+
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from normcli.errors import OutputError
-from normcli.options.printing import TerminalOptions
+from normcli.cli.build import say
+from normcli.options.shared import TerminalOptions
 
 if TYPE_CHECKING:
     from normcli.summary import Summary
-
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
-_LOGGER = logging.getLogger("normcli")
-
-
-def printable(text: str) -> str:
-    r"""Make a name safe to print: control characters and bytes that are no text are escaped.
-
-    >>> print(printable("a\tb"), printable("caf\udce9"))
-    a\tb caf\udce9
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def warn(summary: "Summary") -> None:
@@ -40,12 +30,6 @@ def warn_failures(summary: "Summary") -> None:
         from normcli.summary.remarks import reasons
 
         say(f"{summary.failed:,} input{'s' * (summary.failed != 1)} failed: {reasons(summary.failures)}")
-
-
-def say(line: str) -> None:
-    """Write one line to stderr, whatever bytes a file name in it holds."""
-    encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(printable(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def document(keys: dict[str, Any]) -> None:
@@ -102,54 +86,86 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def configure_log(terminal: TerminalOptions) -> None:
-    """Send log records where the options ask for.
+Step = Callable[[int, int], None]
 
-    Raises:
-        OutputError: the log file cannot be opened.
+
+@contextmanager
+def progress(
+    terminal: TerminalOptions, noun: str = "img", total: Callable[[], int | None] = lambda: None
+) -> Iterator[Callable[[Any], None] | None]:
+    """Yield what takes finished batches: a bar on a terminal, a line every 30 s elsewhere; None for no progress.
+
+    Args:
+        terminal: `progress` and `quiet`.
+        noun: the unit that is counted.
+        total: returns the number of inputs, or None; called only for a bar, which then shows the time that is left.
     """
-    _log_to_stderr(terminal.verbose)
-    if terminal.log_file is not None:
-        _log_to_file(terminal.log_file)
+    if terminal.progress == "never" or (terminal.quiet and terminal.progress == "auto"):
+        yield None
+    elif terminal.progress == "always" or sys.stderr.isatty():
+        with _bar(noun, total()) as step:
+            yield lambda batch: step(batch.inputs, batch.bytes)
+    else:
+        lines = _every_30_seconds(noun)
+        yield lambda batch: lines(batch.inputs, batch.bytes)
 
 
-def _log_to_stderr(verbosity: int) -> None:
-    """Write warnings always, settings and timings with -v, details with -vv.
+def notebook_bar() -> Callable[[Any], None]:
+    """Return what shows finished batches as a bar in a notebook."""
+    from tqdm.auto import tqdm
 
-    Compiling kernels takes seconds, once a machine: a terminal shows that record in any case.
-    """
-    _LOGGER.setLevel(logging.DEBUG)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("normcli: %(message)s"))
-    least = _LEVELS[min(verbosity, 2)]
-    terminal = sys.stderr is not None and sys.stderr.isatty()
-    handler.addFilter(
-        lambda record: (
-            record.levelno >= least
-            or (terminal and record.levelno >= logging.INFO and record.name == "normcli.kernels")
-        )
-    )
-    _LOGGER.handlers[:] = [handler]
+    bar = tqdm(unit=" img")
+
+    def step(batch: Any) -> None:
+        bar.update(batch.inputs)
+
+    return step
 
 
-class _LogFile(logging.FileHandler):
-    """A log file; where it cannot be written any more, one line says so and the run goes on without it."""
+@contextmanager
+def _bar(noun: str, total: int | None) -> Iterator[Step]:
+    from tqdm import tqdm
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        _LOGGER.removeHandler(self)
-        with suppress(OSError):  # what is buffered cannot be written either
-            self.close()
-        error = sys.exception()
-        say(f"note: cannot write --log-file {self.baseFilename}: {str(getattr(error, 'strerror', error)).lower()}")
+    tqdm.monitor_interval = 0  # its watching thread would keep engines from forking
+    megabytes = 0.0
+    look: dict[str, Any] = {"mininterval": 0.5, "leave": False, "dynamic_ncols": True, "smoothing": 0.1}
+    with tqdm(total=total, unit=f" {noun}", **look) as bar:
+
+        def step(inputs: int, size: int) -> None:
+            nonlocal megabytes
+            megabytes += size / 1e6
+            elapsed = bar.format_dict["elapsed"] or 1e-9
+            bar.set_postfix_str(f"{megabytes / elapsed:.0f} MB/s", refresh=False)
+            bar.update(inputs)
+
+        yield step
 
 
-def _log_to_file(path: Path) -> None:
-    """Append every record to a file, one line each with UTC time and level."""
-    try:
-        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(f"cannot write --log-file {path}: {(error.strerror or str(error)).lower()}") from None
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    _LOGGER.addHandler(handler)
+def _every_30_seconds(noun: str) -> Step:
+    started = last = time.monotonic()
+    total = 0
+
+    def step(inputs: int, size: int) -> None:
+        nonlocal last, total
+        total += inputs
+        now = time.monotonic()
+        if now - last >= 30:
+            last = now
+            say(f"{total:,} {noun} done, {total / (now - started):.0f}/s")
+
+    return step
+
+
+def warn_failed(failed: Mapping[str, int]) -> None:
+    """Print how many inputs failed and why; nothing where none did."""
+    if failed:
+        from normcli.summary.remarks import reasons
+
+        say(f"{sum(failed.values()):,} failed: {reasons(dict(failed))}")
+
+
+def as_json(value: Any) -> str:
+    """Return a result as JSON, for stdout."""
+    import json
+
+    return json.dumps(value, indent=1) + "\n"

@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normcli.cli.build import check_stdout, command
-from normcli.cli.inputs import check_outputs
-from normcli.cli.messages import Stopwatch
+from normcli.cli.build import check_stdout, command, say
+from normcli.cli.messages import Stopwatch, as_json, progress, warn_failed, write
 from normcli.errors import UsageError
 from normcli.options.apply import RestoreOptions
-from normcli.options.printing import FailureListOptions, JsonOptions, TerminalOptions
+from normcli.options.shared import FailureListOptions, JsonOptions, TerminalOptions
+from normcli.storage import check_outputs
+
+if TYPE_CHECKING:
+    from normcli.runs.restore import RestoreResult
 
 
 def restore(
@@ -29,18 +32,15 @@ def restore(
 
     normcli restore arrays -o photos-again
     """
-    from normcli.cli import results
-    from normcli.cli.messages import write
-    from normcli.cli.progress import progress
     from normcli.runs import restore as run
-    from normcli.runs.records import jsonl
+    from normcli.storage import jsonl_writer
 
     watch = Stopwatch()
     if output is None or str(output) == "-":
         raise UsageError("`output` is required: -o DIR")
     check_stdout(failures=lists.failures)
     check_outputs(lists.failures, force=options.force)
-    with progress(terminal) as step, jsonl(lists.failures) as fail:
+    with progress(terminal) as step, jsonl_writer(lists.failures) as fail:
         result = run.restore(
             folder,
             str(output),
@@ -51,12 +51,20 @@ def restore(
             ),
         )
     if printing.json:
-        write(results.as_json(vars(result)))
+        write(as_json(vars(result)))
     if terminal.quiet:
-        results.warn_failed(dict(result.failed))
+        warn_failed(dict(result.failed))
     else:
-        results.show_restored(result, output, watch)
+        _show(result, output, watch)
     return 3 if result.failed else 0
 
 
 app = command(restore)
+
+
+def _show(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
+    """Print why some images are not exact, and the closing line of a run of restore."""
+    for reason, count in result.inexact.items():
+        say(f"note: {count:,} not exact: {reason}")
+    warn_failed(dict(result.failed))
+    watch.closing(f"wrote {output}", result.images, f"{result.exact:,} bit for bit")

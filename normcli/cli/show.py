@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from normcli.cli.build import command, require_with
-from normcli.cli.inputs import check_outputs
+from normcli.cli.build import command, require_with, say
 from normcli.errors import UsageError
-from normcli.options.printing import SummaryOptions, TerminalOptions
+from normcli.options.shared import SummaryOptions, TerminalOptions
+from normcli.storage import check_outputs
 
 
 def show(
@@ -72,7 +72,7 @@ def show(
         messages.warn(summary)
     else:
         for remark in incomplete_merge(summary):
-            messages.say(f"note: {remark}")
+            say(f"note: {remark}")
     return 0
 
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.build import Sources, check_stdout, command, require_with
-from normcli.cli.inputs import check_outputs, paths_from
 from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
-from normcli.options.printing import (
+from normcli.options.shared import (
     FailureListOptions,
     ListOptions,
     PerImageOptions,
@@ -18,11 +17,12 @@ from normcli.options.printing import (
     TerminalOptions,
 )
 from normcli.options.stats import StatsOptions
+from normcli.storage import check_outputs, read_path_list
 
 if TYPE_CHECKING:
     from normcli.report import Gallery
+    from normcli.runs.count import Failure
     from normcli.runs.file_cache import Changes
-    from normcli.runs.partial_result import Failure
 
 
 def stats(
@@ -44,13 +44,13 @@ def stats(
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
     from normcli.cli import pages, tables
-    from normcli.cli.messages import say, warn, warn_failures
-    from normcli.cli.progress import progress
+    from normcli.cli.build import say
+    from normcli.cli.messages import progress, warn, warn_failures
     from normcli.runs import stats as run
-    from normcli.runs.records import jsonl
+    from normcli.storage import jsonl_writer
 
     watch = Stopwatch()
-    files = paths_from(paths)
+    files = read_path_list(paths.files_from, null=paths.null)
     if not sources and files is None:
         raise UsageError("SOURCE or `files_from` is required")
     output = None if options.output is None else Path(options.output)
@@ -67,8 +67,8 @@ def stats(
     with (
         _interruption(output, options, terminal),
         bar as step,
-        jsonl(lists.failures) as fail,
-        jsonl(images.per_image) as image,
+        jsonl_writer(lists.failures) as fail,
+        jsonl_writer(images.per_image) as image,
     ):
         summary = run.stats(
             sources or [],
@@ -119,7 +119,7 @@ def _interruption(output: Path | None, options: StatsOptions, terminal: Terminal
         yield
     except KeyboardInterrupt:
         if not terminal.quiet:
-            from normcli.cli.messages import say
+            from normcli.cli.build import say
 
             can_resume = options.resume or options.incremental
             again = f": run the same command again to continue {output}" if can_resume else ""
@@ -161,7 +161,7 @@ def _both(write: Callable[[dict[str, Any]], None] | None, page: _Page | None) ->
 
 
 def _report_changes(changes: "Changes") -> None:
-    from normcli.cli.messages import say
+    from normcli.cli.build import say
 
     reused, new, changed, removed, again = changes
     more = f", {again} reread (too recent to tell, or failed before)" if again else ""

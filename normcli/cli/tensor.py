@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normcli.cli import click
-from normcli.cli.build import command
+from normcli.cli.build import command, has_defaults, say
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import UsageError
-from normcli.options.printing import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from normcli.tensor.normalizers import Normalizer
@@ -40,7 +40,7 @@ class TensorCommands(CommandGroup):
 
             find(args[0])  # an unknown name is rejected with the nearest one
         name, found, rest = super().resolve_command(ctx, args)
-        if found is not None and not ctx.resilient_parsing:
+        if found is not None and not ctx.resilient_parsing and has_defaults():
             from normcli.cli.defaults import of_tensor_command
 
             ctx.default_map = {str(name): of_tensor_command(args[0].replace("_", "-"), found)}
@@ -199,7 +199,6 @@ def _resources() -> list[inspect.Parameter]:
 
 def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, Any], terminal: TerminalOptions) -> int:
     """Normalize the files of a command line."""
-    from normcli.cli import messages
     from normcli.tensor.job import Job, run_job
 
     if values.pop("momentum", None) is not None:
@@ -234,7 +233,7 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
         report = run_job(job)
     for line in report.lines:
         if not terminal.quiet or line.startswith("warning: "):
-            messages.say(line)
+            say(line)
     return 0 if report.complete else 3
 
 
@@ -249,7 +248,7 @@ def _without_numpy_warnings() -> Iterator[None]:
 def _parse_limit(size: str | None) -> int | None:
     if size is None:
         return None
-    from normcli.options.parse import parse_size
+    from normcli.options.field import parse_size
 
     return parse_size("memory_limit", size)
 
@@ -288,7 +287,7 @@ def compare(
     """
     from normcli.cli import messages, tables
     from normcli.tensor.compare import compare as compare_normalizers
-    from normcli.tensor.nonfinite import describe_values
+    from normcli.tensor.job import describe_values
 
     requests = [request.strip() for request in normalizers.split(",") if request.strip()]
     if not requests:
@@ -298,7 +297,7 @@ def compare(
     for row in rows if not terminal.quiet else []:
         subject = name if row is rows[0] else row.name
         for text in describe_values(subject, row.counts, row.size):
-            messages.say(f"note: {text}")
+            say(f"note: {text}")
     if printing.json:
         messages.document({"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]})
         return 0

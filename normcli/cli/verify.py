@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from normcli.cli.build import command, require_with
+from normcli.cli.build import command, require_with, say
+from normcli.cli.messages import as_json, progress, write
 from normcli.errors import UsageError
 from normcli.options.apply import VerifyOptions, VerifyStatisticsOptions
-from normcli.options.printing import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, TerminalOptions
+
+if TYPE_CHECKING:
+    from normcli.runs.verify import VerifyResult
 
 _PROBLEMS_SHOWN = 20
 
@@ -43,18 +47,16 @@ def verify(
     if Path(target).is_file():
         raise UsageError(f"{target}: a statistics file requires SOURCE: what it describes")
     require_with("a SOURCE", False, "include", "exclude", "follow_symlinks", "max_file_size", "open_options")
-    from normcli.cli import results
-    from normcli.cli.messages import say, write
-    from normcli.cli.progress import progress
+    from normcli.cli.messages import progress, write
     from normcli.runs import verify as run
 
     with progress(terminal) as step:
         result = run.verify(target, replace(options.part(VerifyOptions), on_progress=step))
     if printing.json:
         channels = [vars(channel) for channel in result.channels]
-        write(results.as_json({**vars(result), "channels": channels, "valid": result.is_valid}))
+        write(as_json({**vars(result), "channels": channels, "valid": result.is_valid}))
     else:
-        results.show_verified(result)
+        _show(result)
     for name, message in result.problems[:_PROBLEMS_SHOWN]:
         say(f"{name}: {message}")
     if len(result.problems) > _PROBLEMS_SHOWN:
@@ -76,7 +78,6 @@ def _verify_statistics(
 ) -> int:
     from normcli.cli.diff import lines_of
     from normcli.cli.messages import document, write
-    from normcli.cli.progress import progress
     from normcli.runs.stats import expected
     from normcli.runs.verify_statistics import verify_statistics
     from normcli.summary import Summary
@@ -94,3 +95,22 @@ def _verify_statistics(
 
 
 app = command(verify)
+
+
+def _show(result: "VerifyResult") -> None:
+    """Print mean and std per channel, and whether they are what the scheme promises."""
+    from normcli.cli.tables import Table, print_table
+
+    rows = [
+        [c.name, f"{c.mean:.3e}" if result.expected else f"{c.mean:.6f}", *_six(c.std, c.min, c.max)]
+        for c in result.channels
+    ]
+    print_table(Table.of(["channel", "mean", "std", "min", "max"], rows))
+    verdict = ""
+    if result.expected and not result.problems:
+        verdict = f", mean 0 and std 1 within {result.tolerance:g}: {'yes' if result.is_valid else 'NO'}"
+    write(f"{result.images:,} images read again{verdict}\n")
+
+
+def _six(*values: float) -> list[str]:
+    return [f"{value:.6f}" for value in values]

@@ -1,16 +1,17 @@
-"""Engines of this machine: serial, threads, processes, and the choice between them by measuring."""
+"""Engines: one function over many batches, serially, in threads or in processes, or by measuring which is faster."""
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 from normcli.engine import worker_processes
-from normcli.errors import NormcliError
+from normcli.errors import NormcliError, UsageError, unknown
+from normcli.platforms import usable_cpus
 
 log = logging.getLogger("normcli.engine")
 
@@ -123,3 +124,59 @@ def _stopped_on_error(executor: Executor) -> Iterator[Executor]:
             process.terminate()
         raise
     executor.shutdown()
+
+
+Batch = TypeVar("Batch", bound=Sized)
+Result = TypeVar("Result")
+
+ENGINES: dict[str, Engine] = {
+    "auto": run_auto,
+    "serial": run_serial,
+    "threads": run_threads,
+    "processes": run_processes,
+}
+NAMES = (*ENGINES, "dask")
+
+
+def run(
+    function: Callable[[Batch], Result],
+    batches: Iterable[Batch],
+    *,
+    engine: str = "auto",
+    workers: int = 0,
+    merge: Callable[[list[Result]], Result] | None = None,
+    weigh: Callable[[Batch], int] | None = None,
+) -> Iterator[Result]:
+    """Yield `function(batch)` for every batch, in order.
+
+    Args:
+        function: picklable for "processes" and "dask".
+        batches: taken lazily, at most three per worker ahead.
+        engine: "auto" (measures, then chooses), "serial", "threads", "processes", "dask" (starts a cluster here) or
+            "dask:ADDRESS" of a running cluster.
+        workers: number of workers; 0 is one per usable processor.
+        merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
+        weigh: bytes that a batch holds before it is worked on; fewer heavy ones are taken ahead.
+
+    Raises:
+        UsageError: no such engine, an address for another one than "dask", or a negative number of workers.
+        NormcliError: a worker process died twice over the same batches.
+        RemoteError: no cluster answers.
+    """
+    name, colon, address = engine.partition(":")
+    if name not in NAMES:
+        raise unknown("engine", name, NAMES)
+    if colon and (name != "dask" or not address):
+        raise UsageError(f"`engine`: {engine} is not an engine (an address requires dask:ADDRESS)")
+    if workers < 0:
+        raise UsageError(f"`workers`: must be 0 (one per CPU) or more, not {workers}")
+    workers = workers or usable_cpus()
+    if name == "dask":
+        from normcli.engine import dask
+
+        return dask.run(function, batches, workers, address or None, merge)
+    return ENGINES[name](function, batches, workers, weigh or _weightless)
+
+
+def _weightless(batch: Any) -> int:
+    return 0

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import PIL
 
+from normcli import __version__
 from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png, pnm
 from normcli.images.convert import Decoded, check_full_scale, no_data_notes
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
-__all__ = ["Decoded", "check_full_scale", "decode", "decoders", "no_data_notes"]
+__all__ = ["Decoded", "check_full_scale", "decode", "no_data_notes", "versions"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
@@ -56,9 +57,9 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
         raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
 
 
-def decoders() -> dict[str, str]:
-    """Return versions of the decoders that can change a result."""
-    return {"pillow": PIL.__version__, "simplejpeg": jpeg.version()}
+def versions() -> dict[str, str]:
+    """Return the versions of normcli and of the decoders, on which results depend."""
+    return {"normcli": __version__, "pillow": PIL.__version__, "simplejpeg": jpeg.version()}
 
 
 def _line(error: Exception) -> str:

@@ -7,7 +7,8 @@ import numpy as np
 from PIL import Image
 
 from normcli.errors import InputError
-from normcli.options.images import DecodeOptions
+from normcli.options.field import parse_color
+from normcli.options.shared import DecodeOptions
 
 _EXACT = 1 << 53  # float64 represents every integer up to here
 
@@ -199,7 +200,7 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
         image.weights = np.ascontiguousarray(alpha)
     elif reading.alpha.startswith("composite:"):
         _check_alpha_scale(image)
-        image.pixels = _composite(image.pixels, alpha, reading.background())
+        image.pixels = _composite(image.pixels, alpha, parse_color(reading.alpha.removeprefix("composite:")))
 
 
 def _check_alpha_scale(image: Decoded) -> None:

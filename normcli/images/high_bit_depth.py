@@ -12,7 +12,7 @@ import numpy as np
 from normcli.errors import InputError
 from normcli.images import jpeg, jpeg2000, tiff
 from normcli.images.convert import Decoded, check_size, from_levels
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 # imagecodecs 2026.3.6 drops a reference to None with each PNG that it cannot decode: after some ten thousand of
 # them Python ends with "none_dealloc". This list gives them back.

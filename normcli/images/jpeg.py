@@ -11,7 +11,7 @@ import numpy as np
 
 from normcli.images import pillow
 from normcli.images.convert import Decoded, check_size
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 try:
     import simplejpeg

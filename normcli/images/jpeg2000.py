@@ -11,7 +11,7 @@ import numpy as np
 from normcli.errors import InputError
 from normcli.images.convert import Decoded, check_size, from_levels
 from normcli.images.tiff import split_alpha
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 _CODESTREAM = b"\xff\x4f\xff\x51"
 _LARGEST_HEADER = 1 << 20  # the boxes before the codestream: profiles, metadata

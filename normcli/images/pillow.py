@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from normcli.errors import InputError
 from normcli.images import tiff, unread
 from normcli.images.convert import Decoded, check_size, is_early_end, to_supported_dtype
-from normcli.options.images import MAX_PIXELS, DecodeOptions
+from normcli.options.shared import MAX_PIXELS, DecodeOptions
 
 log = logging.getLogger("normcli.images")
 

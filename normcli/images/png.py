@@ -17,7 +17,7 @@ import numpy as np
 
 from normcli import platforms
 from normcli.images.convert import Decoded, check_size
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 log = logging.getLogger("normcli.images")
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.images.convert import Decoded, check_size, from_levels
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 _NUMBER = re.compile(rb"(?:[ \t\r\n\v\f]|#[^\r\n]*[\r\n])*([0-9]+)")
 _SCALE = re.compile(rb"[ \t\r\n\v\f]*([-+0-9.eE]+)[ \t\r\n\v\f]")

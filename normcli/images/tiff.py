@@ -15,7 +15,7 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.images.convert import Decoded, check_size, from_levels, to_supported_dtype
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 _CLASSIC = (b"II*\0", b"MM\0*")
 _BIG = (b"II+\0", b"MM\0+")

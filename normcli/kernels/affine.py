@@ -17,13 +17,6 @@ class Affine(NamedTuple):
     scale: Values
     shift: Values
 
-    @classmethod
-    def centered(cls, center: Sequence[float], spread: Sequence[float]) -> "Affine":
-        """Make (x - center) / spread; a level equal to the center maps to 0 exactly."""
-        scale = tuple(1.0 / s for s in spread)
-        # + 0.0: no negative zero where the center is 0
-        return cls(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
-
     def inverse(self) -> "Affine":
         """The affine that leads back: x = (y - shift) / scale."""
         pairs = zip(self.scale, self.shift, strict=True)

@@ -1,21 +1,264 @@
-"""Kernels: loops over arrays, compiled when first used, and the choice between a kernel and its fallback."""
+"""Kernels: loops over arrays, compiled once for a machine, and the choice between a kernel and its fallback.
 
+To import Numba takes 0.3 s and 120 MB, to load machine code by LLVM alone 0.035 s. So `numba.cfunc` compiles a kernel
+behind the C interface that it documents (an array is an address and its lengths), LLVM writes an object file, and the
+code cache stores it: complete files of this very machine that nobody else can write. A kernel therefore allocates
+nothing and raises nothing, and calls the C library at most.
+"""
+
+import ctypes as c
+import hashlib
+import importlib.util
 import logging
 import os
+import stat
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from normcli.kernels import code_cache
+from normcli import platforms
+
+log = logging.getLogger("normcli.kernels")
+_FOLDER_VARIABLE = "NUMBA_CACHE_DIR"
+_STALE, _OLD = 3600, 365 * 86400  # seconds after which the next write removes a temporary file, or any file
+
+
+def code_folder() -> Path | None:
+    """Return the folder of the code: in $NUMBA_CACHE_DIR, else in the user's cache folder; None without a home."""
+    if parent := os.environ.get(_FOLDER_VARIABLE):
+        return Path(parent, "normcli")
+    caches = platforms.cache_folder()
+    return None if caches is None else caches / "normcli"
+
+
+def has_code(name: str) -> bool:
+    """Return whether there is code of that name, of whatever machine and version."""
+    place = code_folder()
+    try:
+        return place is not None and any(entry.startswith(f"{name}-") for entry in os.listdir(place))  # noqa: PTH208
+    except OSError:
+        return False
+
+
+def code_path(name: str, depends: bytes) -> Path | None:
+    """Return the file of a kernel's code, named by what it depends on; Numba's version and settings are added."""
+    place = code_folder()
+    settings = sorted(
+        item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] != _FOLDER_VARIABLE
+    )
+    key = hashlib.sha256(b"\0".join((depends, _numba_version(), str(settings).encode()))).hexdigest()
+    return None if place is None else place / f"{name}-{key[:24]}.o"
+
+
+def _numba_version() -> bytes:
+    """Return the version of Numba, which is not imported for that; empty where it has none."""
+    spec = importlib.util.find_spec("numba")
+    if spec is None or spec.origin is None:
+        raise ImportError("it is not installed")
+    version = Path(spec.origin).with_name("_version.py")
+    return version.read_bytes() if version.exists() else b""
+
+
+def read_code(path: Path) -> bytes | None:
+    """Return what `write` wrote; None where it is absent, damaged, or another user could have written it.
+
+    LLVM ends the process over damaged code, or runs it: hence the checksum, which covers the file's name as well.
+    """
+    try:
+        if not _is_private(os.lstat(path.parent), stat.S_ISDIR):
+            log.info("%s: not used: other users may write it", path.parent)
+            return None
+        # a link may lead anywhere, and a FIFO would be waited for
+        handle = platforms.open_binary(path, os.O_RDONLY | platforms.NOFOLLOW | platforms.NONBLOCK)
+    except OSError:
+        return None
+    try:
+        if not _is_private(os.fstat(handle), stat.S_ISREG):
+            log.info("%s: not used: not a regular file, or other users may write it", path)
+            return None
+        with open(handle, "rb", closefd=False) as file:
+            data = file.read()
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    if _checksum(path, data[32:]) != data[:32]:
+        log.info("%s: not used: damaged", path)
+        return None
+    return data[32:]
+
+
+def write_code(path: Path, code: bytes) -> None:
+    """Write code to its file atomically; where that fails, the next run compiles again."""
+    import tempfile
+
+    temporary = None
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _is_private(os.lstat(path.parent), stat.S_ISDIR):
+            return
+        _remove_old(path.parent)
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()
+        handle, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)
+        with os.fdopen(handle, "wb") as file:
+            file.write(_checksum(path, code) + code)
+            platforms.make_readable(handle)  # root's serves every user
+        os.replace(temporary, path)  # noqa: PTH105
+        temporary = None
+    except OSError as error:
+        log.info("compiled code cannot be written to %s: %s", path.parent, error.strerror)
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+
+
+def _is_private(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
+    """Return whether a file or folder is of this kind, and only this user and root may write it."""
+    return is_kind(status.st_mode) and platforms.is_private(status)
+
+
+def _checksum(path: Path, code: bytes) -> bytes:
+    return hashlib.sha256(os.fsencode(path.name) + b"\0" + code).digest()
+
+
+def _remove_old(place: Path) -> None:
+    """Remove what killed processes left, and code of a year ago: its versions are gone."""
+    now = time.time()
+    for entry in os.scandir(place):
+        if now - entry.stat(follow_symlinks=False).st_mtime > (_STALE if entry.name.startswith(".") else _OLD):
+            with suppress(OSError):
+                os.unlink(entry.path)  # noqa: PTH108
+
+
+_engines: list[Any] = []  # LLVM's, which own the loaded code
+
+ArgumentTypes = tuple[Any, ...]  # of each argument: (dtype, dimensions), float or int
+_LIBC = {"sqrt", "fma", "floor", "ceil", "memset", "memcpy", "memmove"}
+
+
+def load_code(kernel: "Kernel", types: ArgumentTypes) -> Callable[..., None] | None:
+    """Return a C function that takes addresses, lengths and numbers, from the cache or else compiled.
+
+    Returns:
+        None where the compiled code would call what only Numba has.
+
+    Raises:
+        Exception: LLVM or Numba fails, as a version does that is too old for this Python or NumPy.
+    """
+    address = _address(kernel, types)
+    if address is None:
+        return None
+    return c.CFUNCTYPE(None, *_parameters(types, lambda _: c.c_void_p, c.c_ssize_t, c.c_double, c.c_int64))(address)
+
+
+def _address(kernel: "Kernel", types: ArgumentTypes) -> int | None:
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = _processor()
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
+    modules = (kernel.py_func.__globals__, type(kernel).__init__.__globals__, globals())
+    sources = [names["__loader__"].get_data(names["__file__"]) for names in modules]
+    depends = (kernel.name, types, cpu, features, machine.triple, llvmlite.__version__, *sources)
+    path = code_path(kernel.name, repr(depends).encode())
+    code = None if path is None else read_code(path)
+    if code is None:
+        log.info("compiling %s, once for this machine", kernel.__name__)
+        module = _optimized(kernel, types, machine)
+        calls = {f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")}
+        if others := sorted(calls - _LIBC):
+            log.info("%s calls %s: compiled by Numba in every run", kernel.__name__, ", ".join(others))
+            return None
+        code = machine.emit_object(module)
+        if path is not None:
+            write_code(path, code)
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+    engine.finalize_object()
+    _engines.append(engine)
+    return int(engine.get_function_address("kernel"))
+
+
+def _optimized(kernel: "Kernel", types: ArgumentTypes, machine: Any) -> Any:
+    """Return LLVM's module of one public C function, "kernel".
+
+    Numba wraps a function in what reports errors and counts references; where none can occur, all of that is dead
+    once it is no longer public.
+    """
+    import llvmlite.binding as llvm
+    import numba
+
+    def pointer(dtype: Any) -> Any:
+        return numba.types.CPointer(numba.from_dtype(dtype))
+
+    parameters = _parameters(types, pointer, numba.intp, numba.float64, numba.int64)
+    compiled = numba.cfunc(numba.void(*parameters), **kernel.options)(_entry(kernel.jitted(), types))
+    module = llvm.parse_assembly(compiled.inspect_llvm())
+    for value in (*module.functions, *module.global_variables):
+        if value.name == compiled.native_name:
+            value.name = "kernel"
+        elif not value.is_declaration:
+            value.linkage = "internal"
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _processor() -> tuple[str, str]:
+    """Return name and features of the processor to compile for: those that Numba would take."""
+    import llvmlite.binding as llvm
+
+    name, features = (os.environ.get(f"NUMBA_CPU_{what}") for what in ("NAME", "FEATURES"))
+    other = name not in (None, "", "host")
+    if features is None:
+        try:
+            features = "" if other else llvm.get_host_cpu_features().flatten()
+        except RuntimeError:  # LLVM does not know every processor
+            features = ""
+    return name if name and other else llvm.get_host_cpu_name(), features
+
+
+def _entry(inner: Any, types: ArgumentTypes) -> Callable[..., None]:
+    """Return a function of addresses, lengths and numbers that calls `inner` with arrays and numbers."""
+    import numba
+
+    parameters, arguments = [], []
+    for i, type_ in enumerate(types):
+        lengths = [f"n{i}_{axis}" for axis in range(type_[1])] if isinstance(type_, tuple) else []
+        parameters += [f"x{i}", *lengths]
+        arguments.append(f"carray(x{i}, ({', '.join(lengths)},))" if lengths else f"x{i}")
+    names = {"carray": numba.carray, "inner": inner}
+    exec(f"def entry({', '.join(parameters)}):\n    inner({', '.join(arguments)})", names)
+    entry: Callable[..., None] = names["entry"]
+    return entry
+
+
+def _parameters(
+    types: ArgumentTypes, pointer: Callable[[Any], Any], length: Any, floating: Any, integer: Any
+) -> list[Any]:
+    """Return the types of the parameters of `_entry`, by Numba's names or by those of ctypes."""
+    parameters: list[Any] = []
+    for type_ in types:
+        if isinstance(type_, tuple):
+            parameters += [pointer(type_[0]), *[length] * type_[1]]
+        else:
+            parameters.append(floating if type_ is float else integer)
+    return parameters
+
 
 T = TypeVar("T")
 
-log = logging.getLogger("normcli.kernels")
 _lock = threading.RLock()
 
 _FLOATS, _INTEGERS = (float, np.floating), (int, np.integer)  # asked at every call: unions take three times as long
@@ -82,7 +325,7 @@ class Kernel:
 
         About what loading takes, so that no run pays more than twice; less than compiling does, which is paid once.
         """
-        return _LOAD_SECONDS if code_cache.contains(self.name) else _COMPILE_PATIENCE
+        return _LOAD_SECONDS if has_code(self.name) else _COMPILE_PATIENCE
 
     def is_due(self) -> bool:
         """Return whether to run it rather than a fallback.
@@ -164,10 +407,8 @@ class Kernel:
         """Load the function for these arguments, or else Numba's dispatcher; compile where no earlier run has."""
         with _lock:
             if types not in self._functions and self._dispatcher is None:
-                from normcli.kernels import aot
-
                 try:
-                    function = None if _BY_NUMBA else aot.load(self, types)
+                    function = None if _BY_NUMBA else load_code(self, types)
                     if function is None:
                         self._dispatcher = self.jitted(nogil=True)
                     else:

@@ -3,13 +3,20 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, option, python_only
-from normcli.options.images import Color, DecodeOptions, InputOptions, PathOptions, ValueOptions
-from normcli.options.parse import parse_numbers
-from normcli.options.running import EngineOptions, FailureOptions
+from normcli.options.field import Options, option, parse_name, parse_numbers, python_only
+from normcli.options.shared import (
+    Color,
+    DecodeOptions,
+    EngineOptions,
+    FailureOptions,
+    InputOptions,
+    PathOptions,
+    ValueOptions,
+)
 
 StrPath = str | os.PathLike[str]
 Numbers = tuple[float, ...] | list[float]
@@ -31,8 +38,14 @@ class ConstantsOptions(Options):
     stats: StrPath | SummaryLike | None = option(
         "Take mean and std from a statistics file (default: compute them first).", metavar="FILE"
     )
-    mean: Numbers | None = option("Mean per channel, on the 0-1 scale; requires --std.", metavar="N...")
-    std: Numbers | None = option("Standard deviation per channel, on the 0-1 scale; requires --mean.", metavar="N...")
+    mean: Numbers | None = option(
+        "Mean per channel, on the 0-1 scale; requires --std.", metavar="N...", parse=partial(parse_numbers, "mean")
+    )
+    std: Numbers | None = option(
+        "Standard deviation per channel, on the 0-1 scale; requires --mean.",
+        metavar="N...",
+        parse=partial(parse_numbers, "std"),
+    )
     preset: str | None = option(
         "Take published mean and std, such as imagenet; `normcli list presets` prints them.",
         metavar="NAME",
@@ -43,6 +56,7 @@ class ConstantsOptions(Options):
         "pooled_population",
         metavar="NAME",
         complete="conventions",
+        parse=parse_name,
     )
     zero_std: str = option(
         "Divide a channel whose std is 0 by nothing and fail (error), by 1 (one), or by X (eps:X).",
@@ -51,18 +65,17 @@ class ConstantsOptions(Options):
         complete=("error", "one", "eps:"),
     )
     clip: tuple[float, float] | None = option(
-        "Clip output values to [LO, HI] and report how many were clipped.", metavar="LO,HI"
+        "Clip output values to [LO, HI] and report how many were clipped.",
+        metavar="LO,HI",
+        parse=partial(parse_numbers, "clip", count=2),
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, count in {"mean": None, "std": None, "clip": 2}.items():
-            self._set(name, parse_numbers(name, getattr(self, name), count))
         if (self.mean is None) != (self.std is None):
             raise UsageError("`mean` requires `std`, and `std` requires `mean`")
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise UsageError(f"`clip`: must be LO,HI with LO < HI, not {self.clip[0]:g},{self.clip[1]:g}")
-        self._set("convention", self.convention.replace("-", "_"))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,7 @@ from typing import Any
 
 from normcli.errors import UsageError
 from normcli.options.field import option, python_only
-from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
-from normcli.options.running import EngineOptions
+from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, ValueOptions
 
 StrPath = str | os.PathLike[str]
 
@@ -46,13 +45,14 @@ class CheckOptions(CountedOptions):
         metavar="FILE",
     )
     tolerance: float = option(
-        "Largest distance that still counts as close, in standard deviations; 0 compares all digits.", 0.1, metavar="X"
+        "Largest distance that still counts as close, in standard deviations; 0 compares all digits.",
+        0.1,
+        metavar="X",
+        minimum=0,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.tolerance >= 0:
-            raise UsageError(f"`tolerance`: must be 0 or more, such as 0.1, not {self.tolerance}")
         if (self.mean is not None or self.std is not None) + (self.preset is not None) + (self.config is not None) != 1:
             raise UsageError("one of `mean` with `std`, `preset` and `config` is required: the constants to check")
         if self.mean is None and self.std is not None:

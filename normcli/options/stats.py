@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, option, python_only
-from normcli.options.images import DecodeOptions, InputOptions, PathOptions, ValueOptions
-from normcli.options.parse import is_plain_line, parse_shard
-from normcli.options.running import EngineOptions, FailureOptions
+from normcli.options.field import Options, is_plain_line, option, parse_shard, python_only
+from normcli.options.shared import DecodeOptions, EngineOptions, FailureOptions, InputOptions, PathOptions, ValueOptions
 
 StrPath = str | os.PathLike[str]
 
@@ -36,12 +34,14 @@ class CountOptions(Options):
     )
     ignore_value: float | None = option("Ignore pixels whose channels all equal V.", metavar="V")
     shard: str | tuple[int, int] | None = option(
-        "Process part I of N, for job arrays; `normcli merge` adds the parts.", metavar="I/N", panel="Run"
+        "Process part I of N, for job arrays; `normcli merge` adds the parts.",
+        metavar="I/N",
+        panel="Run",
+        parse=parse_shard,
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._set("shard", parse_shard(self.shard))
         if self.group_by not in (None, "folder", "label"):
             try:
                 re.compile(str(self.group_by))

@@ -11,8 +11,8 @@ from normcli.report.pictures import Gallery
 from normcli.report.published import beside_imagenet
 from normcli.report.sizes import size_figures
 from normcli.summary import Summary
-from normcli.summary.channels import rgb_channels
 from normcli.summary.remarks import remarks
+from normcli.summary.summary import rgb_channels
 
 FAILURES_SHOWN = 200
 _SNIPPETS = ("torchvision", "albumentations", "keras", "huggingface", "opencv", "timm", "mmcv", "onnx")

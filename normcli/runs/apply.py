@@ -1,44 +1,206 @@
-"""apply: formats.read ─ Items ─► engine ─► load ► images.decode ► scheme.affine ► kernel ► formats.write."""
+"""apply: sources ─► run loop (load ─► images.decode ─► scheme ─► kernel ─► sink) ─► manifest."""
 
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
-from normcli import storage
-from normcli.errors import NormcliError, UsageError
+from normcli import images, storage
+from normcli.errors import NoInputError, NormcliError, RemoteError, UsageError
 from normcli.options.apply import ApplyOptions
-from normcli.options.field import Options
-from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
-from normcli.options.parse import as_tuple
-from normcli.options.running import EngineOptions
+from normcli.options.field import Options, as_tuple
+from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, ValueOptions
 from normcli.options.stats import StatsOptions
-from normcli.runs import apply_settings, build_transform, manifest
-from normcli.runs import map_constants as numbers
+from normcli.runs import build_transform
+from normcli.runs import build_transform as numbers
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
-from normcli.runs.apply_result import ApplyResult
 from normcli.runs.finished_shards import count_finished_shards
 from normcli.runs.loop import FailurePolicy
-from normcli.runs.map_batch import BatchResult, MapJob
+from normcli.runs.map_batch import REMARKS, BatchResult, MapJob, class_numbers, map_loop, tasks, with_gate
 from normcli.runs.measure_stack import measure_stack
-from normcli.runs.names import InputLister
-from normcli.runs.suffixes import SuffixCollisions
-from normcli.runs.survey import Survey, any_stream
-from normcli.runs.tasks import map_loop, tasks, with_gate
-from normcli.runs.totals import Totals
+from normcli.runs.names import InputLister, SuffixCollisions, Survey, any_stream
 from normcli.runs.transform import Transform
 from normcli.schemes import OF_DATASET
 from normcli.sinks import OUTPUT_KINDS, ImagePacker, open_sink, open_writer
-from normcli.sinks.shards import ShardSize, class_numbers
+from normcli.sinks.shards import ShardSize
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import ARRAY, Stack
 from normcli.sinks.tar import sample_key
 from normcli.sources import PatternUse
 from normcli.summary import Summary
+from normcli.tally import DIGEST_MODULUS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ApplyResult:
+    """The images of an output folder, after a run of `apply`.
+
+    Attributes:
+        images: images in the output, those of earlier runs included.
+        reused: images that earlier runs wrote.
+        complete: True where no input failed.
+        failed, skipped: numbers of inputs by reason.
+        bytes: bytes of the arrays or image files.
+        values: sample values written.
+        clipped: values that clipping or quantization changed.
+        exact: images that `restore` returns bit for bit.
+        existing: files that existed before (`skip_existing`) and are not described in the manifest.
+        looks_normalized: float images with values of both signs within [-5,5].
+        remarks: numbers of images by what is unusual: "nodata" has pixels of the GDAL nodata value, which were mapped
+            like all others; "above-range" is float beyond the range of the constants,
+            "low-range" 16 bits that never exceed 4095.
+        kinds: numbers of images by "CHANNELS x DTYPE" of the source.
+        changed: True where images changed after mean and std were computed.
+        settings: the options that decide about the outputs.
+        constants: mean, std and their origin; None for a scheme without them.
+        stack: shape (N,C,H,W) or (N,H,W,C) of the one array; None for other outputs.
+        shards: records of the shards; () for other outputs.
+        classes: names of the classes that .cls files number; None for other outputs.
+        digest: of the encoded images, in any order.
+        provenance: versions of what decoded them.
+        schema: of the manifest.
+    """
+
+    images: int
+    reused: int = 0
+    complete: bool
+    failed: Mapping[str, int]
+    skipped: Mapping[str, int]
+    bytes: int
+    values: int
+    clipped: int
+    exact: int
+    existing: int
+    looks_normalized: int
+    remarks: Mapping[str, int] = field(default_factory=dict)
+    kinds: Mapping[str, int]
+    changed: bool = False
+    settings: Mapping[str, Any]
+    constants: Mapping[str, Any] | None
+    stack: tuple[int, ...] | None = None
+    shards: tuple[Mapping[str, Any], ...] = ()
+    classes: list[str] | None = None
+    digest: str
+    provenance: Mapping[str, Any]
+    schema: str
+    _record: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "ApplyResult":
+        """Return the result that a manifest's head describes."""
+        names = {f.name for f in fields(cls)} - {"_record", "existing", "stack", "shards"}
+        stack = None if record.get("stack") is None else tuple(record["stack"])
+        values = {name: value for name, value in record.items() if name in names}
+        return cls(
+            **values, stack=stack, shards=tuple(record.get("shards") or ()), existing=record["found"], _record=record
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest's head, as `apply --json` prints it."""
+        return dict(self._record)
+
+
+class Totals:
+    """The sums over all results of a run.
+
+    Args:
+        failures: of the run.
+    """
+
+    def __init__(self, failures: FailurePolicy) -> None:
+        self.failures = failures
+        self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
+        self.digest = 0
+        self.failed: Counter[str] = Counter()
+        self.skipped: Counter[str] = Counter()
+        self.kinds: Counter[str] = Counter()
+        self.looks_normalized = 0
+        self.remarks: Counter[str] = Counter()
+
+    def add(self, result: BatchResult) -> None:
+        """Add the result of a batch."""
+        self.skipped.update(result.skipped)
+        self.reused += result.reused
+        for record in result.records:
+            self._count(record)
+
+    def _count(self, record: Record) -> None:
+        if "error" in record:
+            self.failed[record["error"]] += 1
+            return
+        self.images += 1
+        if record.get("found"):
+            self.found += 1
+            return
+        self.bytes += record["bytes"]
+        self.exact += record["exact"]
+        self.clipped += record.get("clipped", 0)
+        height, width, _ = record["shape"]
+        self.values += height * width * len(record["map"]["channels"])
+        self.digest = (self.digest + int(record["digest"], 16)) % DIGEST_MODULUS
+        self.kinds[f"{len(record['map']['channels'])} x {record['dtype']}"] += 1
+        self.looks_normalized += bool(record.get("looks_normalized"))
+        remarks = record.get("remarks", [])
+        self.remarks.update(name for name in REMARKS if isinstance(remarks, list) and name in remarks)
+
+    def require_servers(self) -> None:
+        """End a run in which every image's place depends on the others, when a server does not answer.
+
+        Raises:
+            RemoteError: some inputs are missing for that reason.
+        """
+        if count := self.failed["remote"]:
+            first = self.failures.first_remote
+            assert first is not None
+            raise RemoteError(
+                f"{count} input{'s' * (count != 1)} could not be read (--resume goes on): {first.key}: {first.message}"
+            )
+
+    def head(self, head: Record, count: int, outputs: Record) -> Record:
+        """The manifest's head, complete.
+
+        Raises:
+            NoInputError: nothing could be used.
+            NormcliError: too many failures.
+        """
+        self.failures.check(at_end=True)
+        if not self.images:
+            because = ""
+            first = self.failures.first
+            if first is not None:
+                more = self.failed.total() - 1
+                because = f": {first.key}: {first.message}"
+                because += f" (and {more} more)" if more else ""
+            elif self.skipped:
+                because = f" ({', '.join(f'{n} {reason}' for reason, n in sorted(self.skipped.items()))})"
+            if self.failed["remote"]:
+                raise RemoteError(f"nothing could be read{because}")
+            raise NoInputError(f"no usable image{because}")
+        return {
+            **head,
+            "complete": not self.failed,
+            "images": self.images,
+            "failed": dict(sorted(self.failed.items())),
+            "skipped": dict(sorted(self.skipped.items())),
+            "bytes": self.bytes,
+            "values": self.values,
+            "clipped": self.clipped,
+            "exact": self.exact,
+            "found": self.found,
+            "looks_normalized": self.looks_normalized,
+            **({"remarks": dict(sorted(self.remarks.items()))} if self.remarks else {}),
+            "kinds": dict(sorted(self.kinds.items())),
+            "digest": f"{self.digest:032x}",
+            "provenance": images.versions(),
+            **outputs,
+        }
+
 
 log = logging.getLogger("normcli.apply")
 
@@ -47,14 +209,14 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
     """Map every image of the sources and write the results into a folder; see `normcli.apply`."""
     reading = options.part(DecodeOptions)
     listing = options.part(InputOptions)
-    size = apply_settings.shard_size(options)
-    transform = apply_settings.transform_for(options)
+    size = build_transform.shard_size(options)
+    transform = build_transform.transform_for(options)
     named = None if options.files is None else list(as_tuple(options.files))
     if options.engine.startswith("dask"):  # the workers run elsewhere, and must see the same folder
         output = os.path.abspath(output)  # noqa: PTH100
     if not options.dry_run:
         naming.check_overlap(output, sources)
-        apply_settings.refuse_occupied(output, options.resume or options.force or options.skip_existing)
+        build_transform.refuse_occupied(output, options.resume or options.force or options.skip_existing)
     suffix = None if options.to == "stack" or size is not None else OUTPUT_KINDS[options.to].suffix
     listed = naming.make_lister(sources, named, listing, options.no_suffix, suffix)
     shorter = suffix is not None and OUTPUT_KINDS[options.to].image and not options.no_suffix
@@ -82,13 +244,13 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
             collisions.report()
             listed = collisions.shortened(listed)
         transform = replace(transform, constants=constants)
-        apply_settings.refuse_constant(transform)
+        build_transform.refuse_constant(transform)
         job = _job(transform, output, options, class_numbers(survey.labels))
         run = Run(
             job=job,
             listed=listed,
             survey=survey,
-            head=apply_settings.head(job, options.no_suffix, size),
+            head=build_transform.head(job, options.no_suffix, size),
             computed=computed,
             totals=Totals(FailurePolicy(options)),
             size=size,
@@ -134,7 +296,7 @@ def _compute_statistics(
 ) -> Summary:
     """Survey the sources, and return their statistics, or those that the interrupted run had computed."""
     if options.resume or options.skip_existing:
-        summary = apply_settings.kept_statistics(output, options)
+        summary = build_transform.kept_statistics(output, options)
         if summary is not None:
             survey.run()
             return summary
@@ -196,7 +358,7 @@ class Run:
     def write(self, *, again: bool, skip_existing: bool) -> ApplyResult:
         """Map and write everything; an error leaves a run that can be resumed, or nothing."""
         folder = self.job.out
-        fresh = manifest.find_content(folder) is None
+        fresh = naming.find_content(folder) is None
         checkpoint = ApplyCheckpoint(folder, self.head)
         checkpoint.open(resume=again)
         try:

@@ -19,8 +19,7 @@ from normcli.runs.checkpoint import CheckpointLog
 from normcli.runs.manifest import FILES, NAME, check_same_settings, read
 from normcli.runs.names import WORK
 from normcli.runs.validate_manifest import find_invalid_key, find_invalid_shard_key
-from normcli.sinks.record import decode_name
-from normcli.sinks.sink import FinishedShard, Record
+from normcli.sinks.sink import FinishedShard, Record, decode_name
 from normcli.sinks.stack import ARRAY
 
 _LOG = "checkpoint-"

@@ -10,11 +10,11 @@ from normcli import images, storage
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.images.orientation import upright
 from normcli.options.apply import ApplyOptions
-from normcli.options.images import DecodeOptions
-from normcli.runs import apply_settings, build_transform
-from normcli.runs import map_constants as numbers
-from normcli.runs import stats as counting
-from normcli.runs.stats_settings import decode_settings
+from normcli.options.field import parse_level, parse_size
+from normcli.options.shared import DecodeOptions
+from normcli.runs import build_transform
+from normcli.runs import build_transform as numbers
+from normcli.runs.stats import decode_settings
 from normcli.sinks import open_writer, output_kind
 from normcli.summary import Summary
 from normcli.tally import Tally
@@ -35,21 +35,21 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
     if options.to == "stack" or output_kind(options.to).shard:
         raise UsageError(f"`to` {options.to} holds many images and requires a folder as `output`")
     reading = options.part(DecodeOptions)
-    built = apply_settings.transform_for(options)
+    built = build_transform.transform_for(options)
     constants = build_transform.resolve_constants(built, options, reading)
     try:
         if data is None:
             if os.path.isdir(source):  # noqa: PTH112
                 raise UsageError(f"{source}: is a folder, and `output` - writes one image (use a folder as `output`)")
-            data = storage.read(source, limit=options.file_limit)
+            data = storage.read(source, limit=parse_size("max_file_size", options.max_file_size))
         image = images.decode(data, reading)
-        images.check_full_scale(image, options.white_level)
+        images.check_full_scale(image, parse_level(options.max_value))
         pixels = upright(image.pixels, image.orientation if options.orientation == "apply" else 1)
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image
             tally = Tally()
             tally.count(pixels, image.weights, nan=options.nan, data=data)
-            settings = {**decode_settings(reading), "max_value": options.white_level, "nan": options.nan}
-            summary = Summary.of(tally, settings, counting.provenance())
+            settings = {**decode_settings(reading), "max_value": parse_level(options.max_value), "nan": options.nan}
+            summary = Summary.of(tally, settings, images.versions())
             constants = numbers.of_summary(
                 summary, options.convention, origin="computed", percents=build_transform.percents_of(built)
             )

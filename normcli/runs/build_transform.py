@@ -1,18 +1,159 @@
-"""Transforms from options: scheme, settings, and the source of mean and std."""
+"""Transforms from options: scheme, settings, and mean and std from a statistics file, the user, or a preset.
 
+Here are also the checks before the first image is mapped, and the settings that a manifest records.
+"""
+
+import math
 import os
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from typing import Any, cast
 
 from normcli import schemes
 from normcli.constants.presets import Preset
-from normcli.errors import UsageError
-from normcli.options.apply import ConstantsOptions, TransformOptions
-from normcli.options.images import DecodeOptions
-from normcli.runs import map_constants as numbers
-from normcli.runs.map_constants import MapConstants
-from normcli.runs.transform import Transform
+from normcli.errors import UsageError, unknown
+from normcli.options.apply import ApplyOptions, ConstantsOptions, TransformOptions
+from normcli.options.field import parse_level
+from normcli.options.shared import DecodeOptions, ValueOptions
+from normcli.runs import manifest
+from normcli.runs import names as naming
+from normcli.runs.map_batch import MapJob
+from normcli.runs.transform import MapConstants, Transform
+from normcli.schemes import preset
+from normcli.sinks import output_kind, resolve_output
+from normcli.sinks.shards import DEFAULT, ShardSize
+from normcli.sinks.sink import Record
+from normcli.sources.parquet import parquet_modules
 from normcli.summary import Summary
+from normcli.summary.summary import channel_names
+
+# what must be the same where statistics are made and used
+_CONTRACT = ("color", "alpha", "resize", "center_crop", "max_value")
+# settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
+_PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
+
+
+def given(mean: Sequence[float], std: Sequence[float]) -> MapConstants:
+    """Make constants of numbers that the user gives.
+
+    Raises:
+        UsageError: lengths that differ, or numbers that cannot be.
+    """
+    if len(mean) != len(std) or not mean:
+        raise UsageError(f"`mean` has {len(mean)} values and `std` {len(std)}: both must have one per channel")
+    if not all(map(math.isfinite, [*mean, *std])):
+        raise UsageError("`mean` and `std`: must be finite numbers")
+    if any(s < 0 for s in std):
+        raise UsageError(f"`std`: must not be negative, not {', '.join(f'{s:g}' for s in std)}")
+    names = channel_names(len(mean))
+    return MapConstants(mean=tuple(mean), std=tuple(std), channels=names, origin="given", convention="as given")
+
+
+def published(name: str) -> MapConstants:
+    """Take published constants.
+
+    Raises:
+        UsageError: no such preset.
+    """
+    row = preset(name)
+    assert row.std is not None  # those without are no constants of contrast
+    constants = given(row.mean, row.std)
+    return replace(constants, origin=f"preset {name}", convention=f"{row.convention}; {row.source}")
+
+
+def of_summary(
+    summary: Summary,
+    convention: str = "pooled_population",
+    *,
+    origin: str = "statistics",
+    percents: tuple[float, float] | None = None,
+) -> MapConstants:
+    """Take a statistics file's mean and std in one of its conventions.
+
+    Args:
+        summary: the statistics.
+        convention: one of its conventions; dashes and underscores are alike.
+        origin: "statistics" or "computed".
+        percents: two percentages whose percentiles to take as well.
+
+    Raises:
+        UsageError: no such convention, or no std in it.
+    """
+    name = convention.replace("-", "_")
+    if name not in summary.conventions:
+        raise unknown("convention", name, summary.conventions)
+    values = summary.conventions[name]
+    mean, std = values["mean"], values["std"]
+    if mean is None or std is None:
+        raise UsageError(f"`convention`: these statistics have no std in {name}")
+    low = high = None
+    if percents is not None:
+        from normcli.summary.conventions import percentiles
+
+        low, high = (tuple(row) for row in percentiles(summary.tally, summary.settings, summary.channels, percents))
+    found_dtypes = {str(bucket["dtype"]) for bucket in summary.state["buckets"]}
+    return MapConstants(
+        mean=tuple(mean),
+        std=tuple(std),
+        channels=tuple(summary.channels),
+        origin=origin,
+        convention=name,
+        digest=summary.provenance.get("digest"),
+        images=summary.images,
+        dtypes=tuple(sorted(found_dtypes)),
+        pooled=name == "pooled_population"
+        and summary.settings["alpha"] != "weight"
+        and set(summary.settings) <= _PLAIN,
+        low=low,
+        high=high,
+    )
+
+
+def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> None:
+    """Check that statistics were computed with the decode options they are used with.
+
+    Args:
+        summary: the statistics.
+        settings: of this run: color, alpha, resize, center_crop, range.
+        name: of the file, for the error.
+
+    Raises:
+        UsageError: settings that differ, each named with what to give.
+    """
+    differing = []
+    for key in _CONTRACT:
+        if key not in settings:
+            continue
+        theirs, ours = summary.settings.get(key), settings[key]
+        if key == "color":  # gray is another mean; the others are told apart by the channels
+            theirs, ours = ("gray" if value == "gray" else "auto" for value in (theirs, ours))
+        if theirs != ours:
+            differing.append((key.replace("_", "-"), theirs, ours))
+    if differing:
+        made = ", ".join(f"{key} {_said(theirs)}" for key, theirs, _ in differing)
+        here = ", ".join(f"{key} {_said(ours)}" for key, _, ours in differing)
+        raise UsageError(
+            f"{name}: statistics were made with {made}, not with {here} (use the same options, or `mean` and `std`)"
+        )
+
+
+def suspicious_numbers(constants: Mapping[str, Any]) -> str | None:
+    """Return a warning about a mean and std that the user gave; None if they look right.
+
+    >>> suspicious_numbers({"origin": "given", "mean": [123.7], "std": [58.4]})
+    'a mean of 123.7 and a std of 58.4 look like range 0-255; pixels are scaled to 0-1 first: divide both by 255'
+    """
+    mean, std = max(map(abs, constants["mean"])), max(constants["std"])
+    if constants["origin"] != "given" or (mean <= 1 and std <= 1):
+        return None
+    return (
+        f"a mean of {mean:g} and a std of {std:g} look like range 0-255; pixels are scaled to 0-1 first: "
+        "divide both by 255"
+    )
+
+
+def _said(value: Any) -> str:
+    return "none" if value is None else str(value)
 
 
 def transform(scheme: str, options: TransformOptions) -> Transform:
@@ -42,7 +183,7 @@ def build_transform(scheme: str, options: TransformOptions) -> Transform:
         output_layout=options.output_layout,
         channel_order=options.channel_order or ("bgr" if name == "caffe" else "rgb"),
         color=options.color,
-        max_value=options.white_level,
+        max_value=parse_level(options.max_value),
         nan=options.nan,
     )
 
@@ -93,11 +234,11 @@ def resolve_constants(
         settings: dict[str, Any] = {"color": target.color, "max_value": target.max_value}
         if reading is not None:
             settings |= {"alpha": reading.alpha, "resize": reading.resize, "center_crop": reading.center_crop}
-        numbers.check_contract(summary, settings, name)
-        return numbers.of_summary(summary, convention, percents=percents)
+        check_contract(summary, settings, name)
+        return of_summary(summary, convention, percents=percents)
     if mean is not None and std is not None:
-        return numbers.given(mean, std)
-    return None if preset is None else numbers.published(preset)
+        return given(mean, std)
+    return None if preset is None else published(preset)
 
 
 def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]:
@@ -115,3 +256,112 @@ def percents_of(target: Transform) -> tuple[float, float] | None:
     if settings.get("over") != "dataset":
         return None
     return settings["lo"], settings["hi"]
+
+
+_TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan")
+
+
+def shard_size(options: ApplyOptions) -> ShardSize | None:
+    """Return the size of shards; None where none are written.
+
+    Raises:
+        UsageError: not such a size, or an option that this kind of output does not know.
+        MissingExtraError: `to` is "parquet", and pyarrow is not installed.
+    """
+    if not output_kind(options.to).shard:
+        if options.shard_size is not None:
+            raise UsageError(f"`shard_size` requires `to` tar or parquet, not {options.to}")
+        return None
+    if options.skip_existing:
+        raise UsageError(f"`skip_existing` cannot be combined with `to` {options.to}; use `resume`")
+    if options.to == "parquet":
+        parquet_modules()
+    return ShardSize.of(DEFAULT if options.shard_size is None else options.shard_size)
+
+
+def transform_for(options: ApplyOptions) -> Transform:
+    """Return the transform that a kind of output asks for, without constants yet.
+
+    Raises:
+        UsageError: options that contradict each other.
+    """
+    dtype, layout, order = resolve_output(options.to, options.dtype, options.output_layout, options.channel_order)
+    settings = {f.name: getattr(options, f.name) for group in (ConstantsOptions, ValueOptions) for f in fields(group)}
+    transform_options = TransformOptions(
+        **settings,
+        dtype="uint8" if dtype == "uint16" else dtype,  # type: ignore[arg-type]
+        output_layout=layout,  # type: ignore[arg-type]
+        channel_order=order,  # type: ignore[arg-type]
+        color=options.color,
+    )
+    return replace(build_transform(options.scheme, transform_options), dtype=dtype)
+
+
+def refuse_occupied(folder: str, allowed: bool) -> None:
+    """Refuse an output folder that holds something.
+
+    Raises:
+        UsageError: it does, and nothing was said of it.
+    """
+    content = naming.find_content(folder)
+    if content is None or allowed:
+        return
+    if content == "an interrupted run":
+        raise UsageError(f"{folder}: contains an interrupted run (`resume` completes it, `force` starts anew)")
+    raise UsageError(
+        f"{folder}: is not empty: {content} (`resume` or `skip_existing` write what is missing, `force` overwrites)"
+    )
+
+
+def refuse_constant(transform: Transform) -> None:
+    """Tell of a zero std before the first image, where it is the dataset's.
+
+    Raises:
+        UsageError: naming the channels.
+    """
+    if transform.constants is None or transform.scheme != "contrast":
+        return
+    if transform.zero_std == "error":
+        flat = [c for c, s in zip(transform.constants.channels, transform.constants.std, strict=True) if s == 0]
+        if flat:
+            raise UsageError(
+                f"channel {', '.join(flat)} has std 0 over the complete dataset (`zero_std` one or eps:X maps it)"
+            )
+
+
+def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
+    """The statistics that the run which is resumed had computed; None where it had none.
+
+    Raises:
+        UsageError: they were made of images read in another way.
+    """
+    path = os.path.join(folder, naming.STATISTICS)  # noqa: PTH118
+    if not os.path.exists(path):  # noqa: PTH110
+        return None
+    summary = Summary.load(path)
+    settings = {**asdict(options.part(DecodeOptions)), "max_value": parse_level(options.max_value)}
+    check_contract(summary, settings, path)
+    return summary
+
+
+def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
+    """Return the settings and constants that must be equal for a run to be resumed."""
+    transform, reading = work.transform, work.reading
+    settings = {
+        "scheme": transform.scheme,
+        **dict(transform.settings),
+        **{key: getattr(transform, key) for key in _TRANSFORM_SETTINGS},
+        "clip": None if transform.clip is None else list(transform.clip),
+        "to": work.to,
+        "no_suffix": no_suffix,
+        "orientation": work.orientation,
+        **{key: getattr(reading, key) for key in ("color", "alpha", "strict", "resize", "center_crop")},
+        **({} if size is None else {"shard_size": str(size)}),
+    }
+    constants = transform.constants
+    return {
+        "schema": manifest.SCHEMA,
+        "settings": settings,
+        "constants": None if constants is None else constants.record(),
+        **({} if work.classes is None else {"classes": list(work.classes)}),
+    }

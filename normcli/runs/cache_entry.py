@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from normcli.runs.partial_result import Failure, PartialResult
+from normcli.runs.count import Failure, PartialResult
 from normcli.tally import Tally
 
 _LARGEST_STATE = 1 << 30

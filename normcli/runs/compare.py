@@ -12,12 +12,10 @@ from normcli.constants.presets import PRESETS
 from normcli.errors import UsageError, unknown
 from normcli.options.compare import CheckOptions, CountedOptions
 from normcli.options.field import Options
-from normcli.options.images import DecodeOptions, InputOptions, ValueOptions
-from normcli.options.running import EngineOptions
+from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, ValueOptions
 from normcli.options.stats import CountOptions
-from normcli.sources.containers import container
-from normcli.sources.filter import SUFFIXES
-from normcli.sources.listing import expand
+from normcli.sources.folder import SUFFIXES
+from normcli.sources.listing import container, expand
 from normcli.storage import is_remote
 from normcli.summary import Summary
 from normcli.summary.summary import as_summary

@@ -28,15 +28,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from normcli import sources as containers
-from normcli.options.images import InputOptions
-from normcli.runs.batches import Replay
+from normcli.options.shared import InputOptions
 from normcli.runs.cache_database import CacheDatabase
 from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate
+from normcli.runs.count import Failure, PartialResult
 from normcli.runs.file_versions import version_of_container, version_of_item, version_of_library
+from normcli.runs.loop import Replay
 from normcli.runs.masks import PixelMask
-from normcli.runs.partial_result import Failure, PartialResult
 from normcli.sources import Item, Skipped
-from normcli.storage.byte_sources import FileBytes
+from normcli.storage.files import FileBytes
 from normcli.tally import Floats, Tally
 
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name

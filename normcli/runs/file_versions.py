@@ -6,10 +6,10 @@ from typing import Any
 from normcli import sources as containers
 from normcli import storage
 from normcli.errors import UsageError
-from normcli.options.images import InputOptions
+from normcli.options.shared import InputOptions
 from normcli.runs.masks import PixelMask
 from normcli.sources import Item
-from normcli.storage.byte_sources import FileBytes
+from normcli.storage.files import FileBytes
 
 
 def version_of_item(item: Item, mask: PixelMask | None) -> list[Any] | None:

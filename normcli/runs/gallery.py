@@ -10,13 +10,13 @@ import numpy as np
 from normcli import images
 from normcli.errors import InputError
 from normcli.images.thumbnail import SIDE, thumbnail
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 from normcli.report.figures import value_axis, within_unit
 from normcli.report.pictures import Gallery, MappedPicture, Picture
 from normcli.runs.image_table import ImageRow, ImageTable
 from normcli.sources import Item
 from normcli.summary import Summary
-from normcli.summary.channels import rgb_channels, white_level
+from normcli.summary.summary import rgb_channels, white_level
 from normcli.tally import bucket_dtype
 
 SHOWN = 6

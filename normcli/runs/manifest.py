@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from normcli import storage
 from normcli.errors import UsageError
 from normcli.runs.names import MANIFEST, WORK
 from normcli.runs.validate_manifest import find_invalid_head_key, find_invalid_key
@@ -106,24 +105,3 @@ def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
         raise UsageError(
             f"{out} was written with other settings: {changes} (use the same, `force`, or another `output`)"
         )
-
-
-def find_content(out: str) -> str | None:
-    """Describe the content of an output folder; None if it is empty or missing.
-
-    Raises:
-        UsageError: it is no folder.
-    """
-    try:
-        names = sorted(path.name for path in Path(out).iterdir())
-    except FileNotFoundError:
-        return None
-    except NotADirectoryError:
-        raise UsageError(f"{out} is a file: --output names a folder (for one image: -o - > {out})") from None
-    except OSError as error:
-        storage.raise_output_error(out, error)
-    if not names:
-        return None
-    if WORK in names:
-        return "an interrupted run"
-    return "a finished run" if NAME in names else f"{names[0]}{' and more' if len(names) > 1 else ''}"

@@ -1,10 +1,13 @@
-"""One batch of apply, in a worker: load ► images.decode ► scheme.affine ► kernel ► formats.write."""
+"""One batch of apply, in a worker: load ► images.decode ► scheme ► kernel ► sink; and the tasks of all."""
 
+import os
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,14 +15,19 @@ import numpy as np
 from normcli import images
 from normcli.errors import InputError, NormcliError, OutputError, UsageError
 from normcli.images.orientation import upright
-from normcli.options.images import DecodeOptions
-from normcli.runs.partial_result import Failure
+from normcli.options.shared import DecodeOptions, EngineOptions
+from normcli.platforms import usable_cpus
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
+from normcli.runs.count import Failure
+from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
+from normcli.runs.names import InputLister, NamedItem
 from normcli.runs.transform import Buffer, MappedImage, Transform
-from normcli.sinks.record import name_fields
+from normcli.sinks import OUTPUT_KINDS
 from normcli.sinks.shards import spill
-from normcli.sinks.sink import ImageEncoder, ImagePacker, ImageWriter, PackedImage, Record
+from normcli.sinks.sink import ImageEncoder, ImagePacker, ImageWriter, PackedImage, Record, name_fields, output_shape
+from normcli.sinks.stack import Stack
 from normcli.sources import Load, Skipped
-from normcli.tally import digest
+from normcli.storage.files import digest
 
 _12_BITS = 4095
 REMARKS = ("above-range", "low-range", "nodata")  # what a record may note
@@ -213,3 +221,118 @@ def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedI
         record["clipped"] = mapped.clipped
     if pixels.dtype.kind == "f" and -5 <= float(pixels.min()) < 0 < float(pixels.max()) <= 5:
         record["looks_normalized"] = True
+
+
+_WRITERS = 2  # threads per worker beyond the first: while some wait for the disk, others decode
+_MOST_REPLAYED = 64  # records in one replay
+_MOST_PACKED = 4 << 20  # bytes of a batch that is to be packed: three batches a worker may wait for that
+# a batch is long enough that handing it over costs nothing, and short enough to stop soon
+BATCHING = Batching(seconds=0.05, most_items=64)
+
+
+def with_gate(job: MapJob, engine: EngineOptions) -> MapJob:
+    """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
+    if engine.engine != "threads" or isinstance(job.writer, ImagePacker):
+        return job
+    return replace(job, gate=threading.Semaphore(engine.workers or usable_cpus()))
+
+
+def map_loop(
+    job: MapJob, engine: EngineOptions, failures: FailurePolicy, consume: Callable[[BatchResult], None]
+) -> Loop[Task | Skipped, BatchResult]:
+    """Return the loop that maps inputs and writes them."""
+    packs = isinstance(job.writer, ImagePacker)
+    threads = (engine.workers or usable_cpus()) * (1 if job.gate is None else 1 + _WRITERS)
+    return Loop(
+        worker=partial(map_batch, job),
+        consume=consume,
+        engine=engine,
+        batching=replace(BATCHING, most_result_bytes=_MOST_PACKED) if packs else BATCHING,
+        failures=failures,
+        result_bytes=lambda result: sum(record.get("bytes", 0) for record in result.records) if packs else 0,
+        max_threads=threads,
+    )
+
+
+def tasks(
+    listed: InputLister,
+    checkpoint: ApplyCheckpoint | None,
+    job: MapJob,
+    *,
+    skip_existing: bool = False,
+    shards: int = 0,
+) -> Iterator[Task | Skipped | Replay[BatchResult]]:
+    """Yield every input as a task, or a replay of earlier runs' records.
+
+    Args:
+        listed: the inputs.
+        checkpoint: what earlier runs have done; None where it does not matter.
+        job: what is written, and where.
+        skip_existing: outputs of unknown origin count as finished.
+        shards: number of shards that are kept.
+    """
+    row = -1
+    finished: list[tuple[str, Record]] = []
+    for item in listed():
+        known = None
+        if isinstance(item, NamedItem):
+            row += 1
+            known = None if checkpoint is None else _find_record(checkpoint, job, item, row, skip_existing, shards)
+        if known is not None and isinstance(item, NamedItem):
+            finished.append((item.item.key, known))
+        if finished and (known is None or len(finished) == _MOST_REPLAYED):
+            yield Replay(partial(_replay, finished))
+            finished = []
+        if known is None:
+            yield item if isinstance(item, Skipped) else Task(*item.item, item.name, row)
+    if finished:
+        yield Replay(partial(_replay, finished))
+
+
+def _find_record(
+    checkpoint: ApplyCheckpoint, job: MapJob, item: NamedItem, row: int, skip_existing: bool, shards: int
+) -> Record | None:
+    """Return an earlier run's record of an input if its output is up to date; else None."""
+    known = checkpoint.done(item.name)
+    if isinstance(job.writer, ImagePacker):
+        return known if known is not None and known["shard"] < shards else None
+    path = os.path.join(job.out, item.name) + OUTPUT_KINDS[job.to].suffix  # noqa: PTH118
+    if known is not None:
+        return known if _is_written(known, row, path, item.item.key, job) else None
+    if skip_existing and not isinstance(job.writer, Stack) and os.path.exists(path):  # noqa: PTH110
+        return {**name_fields("name", item.name), **name_fields("source", item.item.key), "found": True}
+    return None
+
+
+def _is_written(known: Record, row: int, path: str, source: str, job: MapJob) -> bool:
+    if isinstance(job.writer, Stack):
+        same_shape = output_shape(known, job.transform.output_layout) == job.writer.shape
+        return known["row"] == row and same_shape
+    if known.get("found"):
+        return os.path.exists(path)  # noqa: PTH110
+    return is_up_to_date(path, known["bytes"], source)
+
+
+def _replay(finished: list[tuple[str, Record]]) -> BatchResult:
+    """Return the records of earlier runs as a result; failures too, which have a place among a shard's images."""
+    result = BatchResult([], [], Counter(), len(finished))
+    for key, record in finished:
+        result.records.append(record)
+        if "error" in record:
+            result.failures.append(Failure(key, record["stage"], record["error"], record["message"]))
+        else:
+            result.reused += not record.get("found")
+    return result
+
+
+def class_numbers(labels: set[str] | None) -> dict[str, int] | None:
+    """Return a number for every class, as torchvision's folders count them; None where all are numbers already.
+
+    WebDataset's own decoder takes the content of a .cls for a number.
+
+    >>> class_numbers({"dog", "cat"}), class_numbers({"7", "10"})
+    ({'cat': 0, 'dog': 1}, None)
+    """
+    if labels is None or all(label.isascii() and label.isdecimal() for label in labels):
+        return None
+    return {label: number for number, label in enumerate(sorted(labels))}

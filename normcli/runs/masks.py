@@ -11,7 +11,7 @@ from normcli import images, storage
 from normcli.errors import InputError, UsageError
 from normcli.images import Decoded
 from normcli.images.orientation import as_stored, upright
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 _LOSSY = ("JPEG", "WEBP", "AVIF")
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
@@ -33,14 +33,12 @@ class PixelMask:
     value: float | None = None
 
     @classmethod
-    def of(cls, folder: Any, value: float | None, sources: Iterable[str]) -> "PixelMask | None":
-        """Return the mask of the options; None if every pixel counts.
+    def of(cls, folder: Any, value: float | None, sources: Iterable[str]) -> "PixelMask":
+        """Return the mask of the options, at least one of which is given.
 
         Raises:
             UsageError: the folder does not exist.
         """
-        if folder is None and value is None:
-            return None
         path = None if folder is None else os.fsdecode(folder)
         if path is not None and not os.path.isdir(path):  # noqa: PTH112
             raise UsageError(f"`mask_dir`: {path} does not exist")

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.runs.batches import Batching
+from normcli.runs.loop import Batching
 from normcli.runs.transform import invert
 from normcli.schemes import Affine
 from normcli.sinks import OUTPUT_KINDS, read_array
-from normcli.sinks.record import decode_name, output_shape
-from normcli.sinks.sink import Array, Record
+from normcli.sinks.sink import Array, Record, decode_name, output_shape
 
 # a row group of a table is read as one
 BATCHING = Batching(seconds=0.05, most_items=64, group_of=lambda record: _row_group(record), complete_groups=True)

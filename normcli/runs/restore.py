@@ -14,15 +14,14 @@ from normcli.errors import InputError, NoInputError, UsageError
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
 from normcli.options.apply import RestoreOptions
-from normcli.options.running import FailureOptions
+from normcli.options.shared import FailureOptions
 from normcli.runs import manifest, names
+from normcli.runs.count import Failure
 from normcli.runs.loop import FailurePolicy, Loop
-from normcli.runs.partial_result import Failure
+from normcli.runs.names import SuffixCollisions
 from normcli.runs.read_output import BATCHING, load, pixels_of, readable
-from normcli.runs.suffixes import SuffixCollisions
 from normcli.sinks.files import png_holds, temporary_name
-from normcli.sinks.record import decode_name
-from normcli.sinks.sink import Array, Record
+from normcli.sinks.sink import Array, Record, decode_name
 
 
 @dataclass
@@ -46,7 +45,7 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     """Restore the images that `apply` read from what it wrote; see `normcli.restore`."""
     head, records = manifest.read(folder)
     names.check_overlap(output, [folder])
-    if manifest.find_content(output) is not None and not options.force:
+    if names.find_content(output) is not None and not options.force:
         raise UsageError(f"{output} is not empty (`force` writes into it)")
     unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
     storage.make_work_folder(unfinished)

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from normcli.options.stats import SampleOptions
-from normcli.runs.partial_result import IntervalRow
+from normcli.runs.count import IntervalRow
 from normcli.sources import FailingSource, Item, Skipped
 from normcli.summary import Summary
-from normcli.summary.channels import source_channels
+from normcli.summary.summary import source_channels
 
 _FIRST_CHECKPOINT = 50  # images before the first look at the interval
 _GROWTH = 1.2  # of the number read between two looks
@@ -48,10 +48,8 @@ class SamplePlan:
     seed: int = 0
 
     @classmethod
-    def of(cls, options: SampleOptions) -> "SamplePlan | None":
-        """Return the plan of the options; None if every image is read."""
-        if not options.is_estimate:
-            return None
+    def of(cls, options: SampleOptions) -> "SamplePlan":
+        """Return the plan of the options of an estimate."""
         number, share = (None, None) if options.sample is None else options.sample_size()
         return cls(number, share, options.margin, options.confidence, options.seed)
 

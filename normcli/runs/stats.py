@@ -1,33 +1,224 @@
-"""stats: sources ─► run loop (load ─► images.decode ─► tally) ─► + ─► summary."""
+"""stats: sources ─► run loop (load ─► images.decode ─► tally) ─► + ─► summary, committed.
+
+The commit protocol is the same for the command and for Python. Next to the statistics file is the checkpoint of an
+interrupted run, or the file cache of incremental ones. The statistics file is written first, then the file cache is
+committed, and the checkpoint is removed last. A kill between two of them leaves what the next run takes up: the
+checkpoint spares it the reading, and a cache that lags behind knows the files that were counted.
+"""
 
 import logging
+import os
+import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli import __version__, images
+from normcli import images
 from normcli import sources as containers
-from normcli.errors import NoInputError, RemoteError
-from normcli.options.images import DecodeOptions, InputOptions
-from normcli.options.parse import as_tuple
+from normcli.errors import NoInputError, RemoteError, UsageError
+from normcli.options.field import as_tuple, parse_level, parse_size
+from normcli.options.shared import DecodeOptions, InputOptions
 from normcli.options.stats import StatsOptions
-from normcli.runs.batches import Batching
-from normcli.runs.commit import StatsTarget, check_no_image, stamp
-from normcli.runs.count import WorkerOptions, count_batch
-from normcli.runs.loop import FailurePolicy, Loop
+from normcli.runs.count import Failure, PartialResult, WorkerOptions, count_batch, merge
+from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.masks import PixelMask
-from normcli.runs.partial_result import Failure, PartialResult, merge
 from normcli.runs.sample import Sample, SamplePlan, StoppingRule, checkpoints
-from normcli.runs.stats_settings import settings_of
+from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.sources import Item, Skipped, folder
+from normcli.sources.folder import SUFFIXES
+from normcli.storage import is_remote
+from normcli.storage.atomic import check_output
 from normcli.summary import Summary
 from normcli.summary.conventions import check_shared_channels
 from normcli.tally import Tally
 
 if TYPE_CHECKING:
+    from normcli.runs.file_cache import FileCache
     from normcli.runs.gallery import GalleryCollector
+    from normcli.runs.masks import PixelMask
+    from normcli.runs.sample import SamplePlan
+
+
+Steps = Iterator[Item | Skipped | Replay[PartialResult]]
+
+
+def checkpoint_path(output: str | os.PathLike[str]) -> Path:
+    """Return the path of the checkpoint of an output.
+
+    >>> checkpoint_path("a/stats.json").name
+    'stats.json.checkpoint'
+    """
+    return _next_to(output, ".checkpoint")
+
+
+def cache_path(output: str | os.PathLike[str]) -> Path:
+    """Return the path of the file cache of an output.
+
+    >>> cache_path("a/stats.json").name
+    'stats.json.cache'
+    """
+    return _next_to(output, ".cache")
+
+
+def _next_to(output: str | os.PathLike[str], suffix: str) -> Path:
+    path = Path(os.fsdecode(output))
+    return path.with_name(path.name + suffix)
+
+
+class StatsTarget:
+    """The files that a run writes; use as a context manager.
+
+    Args:
+        options: of the run. With `incremental` the file cache is also the checkpoint, with `resume` or without.
+
+    Raises:
+        UsageError: the output exists and is not that of the run which is taken up, or its folder does not exist.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, options: StatsOptions) -> None:
+        self._options = options
+        self._path: Path | None = None
+        self._checkpoint: StatsCheckpoint | None = None
+        self._cache: FileCache | None = None
+        if options.output is not None and os.fsdecode(options.output) != "-":
+            self._path = Path(os.fsdecode(options.output))
+            check_output(self._path, overwrite=options.force or self._is_taken_up(self._path))
+
+    def _is_taken_up(self, path: Path) -> bool:
+        """Return True if an existing output belongs to the run that is resumed or updated."""
+        if self._options.incremental:
+            return cache_path(path).exists()
+        return self._options.resume and checkpoint_path(path).exists()
+
+    def __enter__(self) -> "StatsTarget":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for opened in (self._checkpoint, self._cache):
+            if opened is not None:
+                opened.close()
+
+    def open(self, settings: Mapping[str, Any], listing: InputOptions, mask: PixelMask | None) -> None:
+        """Open the checkpoint or the cache.
+
+        Args:
+            settings: everything that the counts depend on.
+            listing: what is taken from the sources.
+            mask: which pixels are left out.
+
+        Raises:
+            UsageError: it is of a run with other settings.
+            StatisticsFileError: the cache is damaged.
+            NormcliError: another run is writing it.
+        """
+        if self._path is None:
+            return
+        if self._options.incremental:
+            try:
+                from normcli.runs.file_cache import FileCache
+            except ImportError as error:
+                raise UsageError(f"`incremental` requires SQLite, which this Python lacks ({error})") from None
+
+            path = cache_path(self._path)
+            self._cache = FileCache(path, settings, listing, mask, start_over=self._options.force)
+        elif self._options.resume:
+            self._checkpoint = StatsCheckpoint(checkpoint_path(self._path), settings)
+
+    @property
+    def checkpoint(self) -> "StatsCheckpoint | FileCache | None":
+        """The checkpoint that records every batch; None without one."""
+        return self._checkpoint or self._cache
+
+    @property
+    def cache(self) -> "FileCache | None":
+        """The file cache of an incremental run."""
+        return self._cache
+
+    def skip_done(
+        self,
+        items: Iterator[Item | Skipped],
+        sources: list[str],
+        files: Iterable[str],
+        patterns: containers.PatternUse,
+    ) -> Steps:
+        """Return the items of the sources, with replays for those that earlier runs counted."""
+        if self._cache is not None:
+            return self._cache.skip_unchanged(containers.each(sources, files), patterns)
+        return items if self._checkpoint is None else self._checkpoint.skip_done(items)
+
+    def commit(self, summary: Summary) -> None:
+        """Write the statistics file, then commit the cache, then remove the checkpoint.
+
+        Raises:
+            OutputError: one of them cannot be written.
+        """
+        if self._path is None:
+            return
+        summary.save(self._path)
+        if self._cache is not None:
+            self._cache.commit()
+        if self._checkpoint is not None:
+            self._checkpoint.remove()
+
+
+def check_no_image(path: str | os.PathLike[str], sources: Iterable[str]) -> None:
+    """Check that an output does not overwrite what is read: a source itself, or an image in one.
+
+    Raises:
+        UsageError: it does.
+    """
+    place = os.path.realpath(os.fsdecode(path))
+    if not os.path.isfile(place):  # noqa: PTH113
+        return
+    for source in chain.from_iterable(map(containers.expand, sources)):
+        if is_remote(source):
+            continue
+        original = os.path.realpath(source)
+        inside = place.startswith(original + os.sep) and Path(place).suffix.lower() in SUFFIXES
+        if place == original or inside:
+            raise UsageError(f"{os.fsdecode(path)}: is an input of this run; choose another `output`")
+
+
+def stamp() -> dict[str, Any]:
+    """Return time, host and command line of this process."""
+    import platform
+    import shlex
+    from datetime import UTC, datetime
+
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"time": now, "host": platform.node(), "command": shlex.join(["normcli", *sys.argv[1:]])}
+
+
+def decode_settings(options: DecodeOptions) -> dict[str, Any]:
+    """Return the decode options that change what the numbers mean; `max_pixels` only limits which files are used."""
+    settings = asdict(options.part(DecodeOptions))
+    del settings["max_pixels"]
+    return settings
+
+
+def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:
+    """Return everything that changes what the numbers mean, as the statistics file records it."""
+    settings = {
+        **decode_settings(options),
+        "max_value": parse_level(options.max_value),
+        "nan": options.nan,
+        "group_by": options.group_by,
+    }
+    if (part := options.part_of) is not None:
+        settings["shard"] = {"of": part[1], "parts": [part[0]]}
+    if plan is not None:
+        settings["sample"] = plan.settings()
+    if mask is not None:
+        settings.update(mask.settings())
+    if options.weight != "pixel":
+        settings["weight"] = options.weight
+    return settings
+
 
 log = logging.getLogger("normcli.stats")
 
@@ -78,13 +269,14 @@ class _StatsRun:
         containers.check_distinct(sources)
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
-        plan = SamplePlan.of(options)
-        mask = PixelMask.of(options.mask_dir, options.ignore_value, sources)
+        plan = SamplePlan.of(options) if options.is_estimate else None
+        has_mask = options.mask_dir is not None or options.ignore_value is not None
+        mask = PixelMask.of(options.mask_dir, options.ignore_value, sources) if has_mask else None
         self.worker = WorkerOptions(
             reading=options.part(DecodeOptions),
             nan=options.nan,
             group_by=options.group_by,
-            max_value=options.white_level,
+            max_value=parse_level(options.max_value),
             per_image=options.on_image is not None,
             extremes=options.on_gallery is not None,
             rows=plan is not None,
@@ -111,9 +303,13 @@ class _StatsRun:
     def run(self, items: Iterator[Item | Skipped] | None) -> Summary:
         """Count everything and write the statistics."""
         target, options = self.target, self.options
-        depends = {**self.settings, "max_pixels": options.max_pixels, "max_file_size": options.file_limit}
+        depends = {
+            **self.settings,
+            "max_pixels": options.max_pixels,
+            "max_file_size": parse_size("max_file_size", options.max_file_size),
+        }
         depends["per_image"] = self.worker.per_image
-        target.open({**depends, **provenance()}, self.listing, self.worker.mask)
+        target.open({**depends, **images.versions()}, self.listing, self.worker.mask)
         if self.sample is not None:
             items = self.sample.items()
         elif items is None:
@@ -188,7 +384,7 @@ class _StatsRun:
         if failures.first_remote is not None and not total.buckets:
             raise RemoteError(f"nothing could be read: {failures.first_remote.message}")
         try:
-            summary = Summary.of(total, self.settings, provenance())
+            summary = Summary.of(total, self.settings, images.versions())
         except NoInputError as error:
             first = failures.first_unused
             reason = f": {first.key}: {first.message}" if first is not None else ""
@@ -210,11 +406,6 @@ def expected(sources: Iterable[str]) -> int | None:
     """Return the number of inputs of folders, for the remaining time; None if that requires opening a container."""
     sizes = [folder.size(source) for source in sources]
     return None if not sizes or None in sizes else sum(n for n in sizes if n is not None)
-
-
-def provenance() -> dict[str, Any]:
-    """Return the versions of the libraries that results depend on."""
-    return {"normcli": __version__, **images.decoders()}
 
 
 __all__ = ["Failure", "PartialResult", "WorkerOptions", "count_batch", "expected", "stats"]

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normcli.errors import UsageError
-from normcli.runs.batches import Replay
 from normcli.runs.checkpoint import SCHEMA, CheckpointLog, Entry
-from normcli.runs.partial_result import PartialResult
+from normcli.runs.count import PartialResult
+from normcli.runs.loop import Replay
 from normcli.sources import Item, Skipped
 from normcli.summary.settings_diff import describe_differences, differing_settings
 

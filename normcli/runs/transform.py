@@ -9,13 +9,71 @@ import numpy as np
 from normcli import images, schemes
 from normcli.errors import InputError
 from normcli.kernels.kernel import as_words, contiguous
-from normcli.options.images import Color, DecodeOptions
-from normcli.runs.map_constants import MapConstants
-from normcli.schemes import Affine
-from normcli.summary.channels import channel_names, source_channels
+from normcli.options.shared import Color, DecodeOptions
+from normcli.schemes import Affine, Values
+from normcli.summary.summary import channel_names, source_channels
 from normcli.tally import Integers
 
 Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapConstants:
+    """Mean and std per channel, and their origin.
+
+    Attributes:
+        mean, std: per channel, RGB; range 0-1, raw units for float images without `max_value`.
+        channels: their names.
+        origin: "statistics", "computed", "given" or "preset NAME".
+        convention: what kind of mean and std.
+        digest: of the images that statistics were made of, or None.
+        images: how many those were.
+        dtypes: of those images: "uint8", "uint16", "float"; empty where it is not known.
+        pooled: every pixel counts once: mapped by these, the same images have mean 0 and std 1.
+        low, high: percentiles of the dataset, where a scheme asked for them.
+    """
+
+    mean: Values
+    std: Values
+    channels: tuple[str, ...]
+    origin: str
+    convention: str
+    digest: str | None = None
+    images: int | None = None
+    dtypes: tuple[str, ...] = ()
+    pooled: bool = False
+    low: Values | None = None
+    high: Values | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return the object for the manifest."""
+        values = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def check(self, channels: int, dtype: str) -> None:
+        """Check that the constants apply to an image's channels and depth.
+
+        Raises:
+            InputError: other channels, or another depth.
+        """
+        want = len(self.channels)
+        repeated = (channels, want) in ((1, 3), (2, 4))
+        if channels != want and not repeated:
+            raise InputError(
+                "channels",
+                f"{_counted(channels, 'channel')}, and the mean and std are of {want} ({', '.join(self.channels)})",
+            )
+        if self.dtypes and dtype not in self.dtypes:
+            words = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
+            raise InputError(
+                "depth",
+                f"{words[dtype]} pixels, and the statistics are of "
+                f"{' and '.join(words[d] for d in self.dtypes)} images",
+            )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 class MappedImage(NamedTuple):

@@ -11,11 +11,10 @@ import numpy as np
 from normcli.errors import InputError, NormcliError
 from normcli.options.apply import VerifyOptions
 from normcli.runs import manifest
+from normcli.runs.count import Failure
 from normcli.runs.loop import Loop
-from normcli.runs.partial_result import Failure
 from normcli.runs.read_output import BATCHING, check_size, dequantize_affine, interleaved, load, readable
-from normcli.sinks.record import decode_name
-from normcli.sinks.sink import Array, Record
+from normcli.sinks.sink import Array, Record, decode_name
 
 
 @dataclass

@@ -4,8 +4,7 @@ A scheme is one function of `maps` and one row of `registry`, which also parses 
 """
 
 from normcli.kernels.affine import Affine, Values
-from normcli.schemes.maps import Image, least_std
-from normcli.schemes.registry import OF_DATASET, PRESETS, SCHEMES, divides, parse, preset, settings
+from normcli.schemes.maps import OF_DATASET, PRESETS, SCHEMES, Image, divides, least_std, parse, preset, settings
 
 __all__ = [
     "OF_DATASET",

@@ -1,17 +1,21 @@
 """Every scheme is one function that returns an `Affine`: y = x*scale + shift per channel.
 
 x are levels as stored: 0-255, 0-65535, or raw units for float images. So one kernel is enough for all schemes, and
-the inverse is free, as is folding the map into a network's first convolution.
+the inverse is free, as is folding the map into a network's first convolution. The table of schemes by name, and the
+published constants that `contrast` can use, come last.
 """
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from normcli.errors import InputError, UsageError
+from normcli.constants.presets import PRESETS as PUBLISHED
+from normcli.constants.presets import Preset
+from normcli.errors import InputError, UsageError, unknown
 from normcli.kernels.affine import Affine, Values
 
 Array = np.ndarray[Any, Any]
@@ -80,7 +84,7 @@ def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error"
     """
     white = float(image.white_level or 1)
     spread = _divisors(std, image.names, zero_std, "std")
-    return Affine.centered([m * white for m in mean], [s * white for s in spread])
+    return centered([m * white for m in mean], [s * white for s in spread])
 
 
 def caffe(image: Image, *, mean: Values = (123.68, 116.779, 103.939)) -> Affine:
@@ -107,7 +111,7 @@ def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
         zero_std: treatment of a constant channel.
     """
     mean, std = _moments(image, per)
-    return Affine.centered(mean, _divisors([s + eps for s in std], image.names, zero_std, "std"))
+    return centered(mean, _divisors([s + eps for s in std], image.names, zero_std, "std"))
 
 
 def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: str = "error") -> Affine:
@@ -123,7 +127,7 @@ def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: s
     bias = sqrt_bias * float(image.white_level or 1) ** 2
     spread = [math.sqrt(bias + s * s) if bias else s for s in std]
     divisors = _divisors(spread, image.names, zero_std, "std")
-    return Affine.centered(mean, [d / _positive("scale", scale) for d in divisors])
+    return centered(mean, [d / _positive("scale", scale) for d in divisors])
 
 
 def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
@@ -138,7 +142,7 @@ def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
     columns = image.columns(per)
     low = [float(values[0]) for values, _ in columns]
     width = [float(values[-1]) - bottom + eps for (values, _), bottom in zip(columns, low, strict=True)]
-    return Affine.centered(low, _divisors(width, image.names, zero_std, "max - min"))
+    return centered(low, _divisors(width, image.names, zero_std, "max - min"))
 
 
 def percentile(
@@ -177,7 +181,7 @@ def percentile(
         bottom = [_quantile(values, counts, lo) for values, counts in columns]
         top = [_quantile(values, counts, hi) for values, counts in columns]
     width = [t - b for b, t in zip(bottom, top, strict=True)]
-    return Affine.centered(bottom, _divisors(width, image.names, zero_std, f"{hi:g}% - {lo:g}%"))
+    return centered(bottom, _divisors(width, image.names, zero_std, f"{hi:g}% - {lo:g}%"))
 
 
 def robust(
@@ -201,7 +205,7 @@ def robust(
         order = np.argsort(apart, kind="stable")
         median.append(middle)
         mad.append(factor * _quantile(apart[order], counts[order], 50))
-    return Affine.centered(median, _divisors(mad, image.names, zero_std, "MAD"))
+    return centered(median, _divisors(mad, image.names, zero_std, "MAD"))
 
 
 def _moments(image: Image, per: str) -> tuple[list[float], list[float]]:
@@ -271,3 +275,125 @@ def _positive(name: str, value: float) -> float:
     if not 0 < value < math.inf:
         raise UsageError(f"`scheme`: {name} must be a positive number, not {value:g}")
     return value
+
+
+SCHEMES: dict[str, Callable[..., Affine]] = {
+    scheme.__name__: scheme
+    for scheme in (
+        *(unit, signed, contrast, caffe),
+        *(zscore, minmax, percentile, robust, gcn),
+    )
+}
+ALIASES = {"standardize": "contrast"}
+# the same affine for every image of a depth; the others depend on the image
+OF_DATASET = frozenset({"unit", "signed", "contrast", "caffe"})
+# parameters that are not settings: options of their own, or computed from the statistics
+_NO_SETTINGS = {"contrast": {"mean", "std"}, "percentile": {"low", "high"}}
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Return the settings of a scheme in `--scheme NAME:SETTINGS`, with their defaults, from its signature.
+
+    >>> settings("zscore")
+    {'per': 'channel', 'eps': 0.0}
+
+    Raises:
+        UsageError: no such scheme.
+    """
+    if name not in SCHEMES:
+        raise unknown("scheme", name, SCHEMES)
+    others = _NO_SETTINGS.get(name, set()) | {"zero_std"}
+    parameters = list(inspect.signature(SCHEMES[name]).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.name not in others}
+
+
+def divides(name: str) -> bool:
+    """Return True if a scheme divides by something that can be 0."""
+    return "zero_std" in inspect.signature(SCHEMES[name]).parameters
+
+
+def parse(text: str) -> tuple[str, dict[str, Any]]:
+    """Parse "NAME" or "NAME:SETTINGS": values in the order of the settings, or setting=value.
+
+    >>> parse("percentile:2,98"), parse("zscore:per=image"), parse("standardize")
+    (('percentile', {'lo': 2.0, 'hi': 98.0}), ('zscore', {'per': 'image'}), ('contrast', {}))
+
+    Raises:
+        UsageError: no such scheme or setting, or a value of the wrong kind.
+    """
+    if not isinstance(text, str):
+        raise UsageError(f"`scheme`: must be a name such as contrast, not {text!r:.60}")
+    name, colon, rest = text.partition(":")
+    name = ALIASES.get(name, name)
+    defaults = settings(name)
+    values: dict[str, Any] = {}
+    parts = rest.split(",") if colon else []
+    if isinstance(defaults.get("mean"), tuple) and len(parts) > 1 and "=" not in ",".join(parts[1:]):
+        parts = [rest]  # caffe:1,2,3 and caffe:mean=1,2,3
+    for position, part in enumerate(parts):
+        key, equals, value = part.partition("=")
+        if not equals:
+            if position >= len(defaults):
+                raise UsageError(f"`scheme`: {name} has {_count_of(defaults)}, not {len(parts)}: {text!r}")
+            key, value = list(defaults)[position], part
+        key = key.strip().replace("-", "_")
+        if key not in defaults:
+            if not defaults:
+                raise UsageError(f"`scheme`: {name} has no settings")
+            raise unknown(f"setting of {name}", key, defaults)
+        values[key] = _value(name, key, value, defaults[key])
+    for key, choices in (("over", ("image", "dataset")), ("per", ("channel", "image"))):
+        if values.get(key, choices[0]) not in choices:
+            raise UsageError(f"`scheme`: {key} of {name} must be one of {', '.join(choices)}, not {values[key]!r}")
+    return name, values
+
+
+def _count_of(settings: dict[str, Any]) -> str:
+    if not settings:
+        return "no settings"
+    return f"{len(settings)} setting{'s' * (len(settings) > 1)} ({', '.join(settings)})"
+
+
+def _value(name: str, key: str, text: str, default: Any) -> Any:
+    if isinstance(default, str):
+        return text.strip()
+    try:
+        values = tuple(float(v) for v in text.split(","))
+    except ValueError:
+        values = (math.nan,)
+    if not all(map(math.isfinite, values)):
+        raise UsageError(f"`scheme`: {key} of {name} must be a number, not {text!r}")
+    if isinstance(default, tuple):
+        if len(values) != len(default):
+            raise UsageError(f"`scheme`: {key} of {name} must be {len(default)} numbers, not {len(values)}")
+        return values
+    return values[0]
+
+
+# constants that `contrast` can use: in range 0-1 and the channel order of decoded images
+PRESETS: dict[str, Preset] = {
+    name: constants
+    for name, constants in PUBLISHED.items()
+    if constants.std is not None and constants.range == "0-1" and constants.order in ("RGB", "L")
+}
+
+
+def preset(name: str) -> Preset:
+    """Return published constants by name.
+
+    >>> preset("mnist").std
+    (0.3081,)
+
+    Raises:
+        UsageError: no such preset.
+    """
+    if name not in PRESETS:
+        raise unknown("preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def centered(center: Sequence[float], spread: Sequence[float]) -> Affine:
+    """Return the affine (x - center) / spread; a level equal to the center maps to 0 exactly."""
+    scale = tuple(1.0 / s for s in spread)
+    # + 0.0: no negative zero where the center is 0
+    return Affine(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))

@@ -1,6 +1,5 @@
 """Writing mapped images: one file each, rows of a stack, or shards."""
 
-from normcli.sinks.dispatch import open_sink, open_writer, read_array
 from normcli.sinks.sink import (
     DTYPES,
     OUTPUT_KINDS,
@@ -9,7 +8,10 @@ from normcli.sinks.sink import (
     OutputKind,
     Record,
     Sink,
+    open_sink,
+    open_writer,
     output_kind,
+    read_array,
     resolve_output,
 )
 

@@ -19,8 +19,7 @@ from normcli import images, storage
 from normcli.errors import InputError
 from normcli.images.encode import png, tiff
 from normcli.kernels.affine import Affine
-from normcli.options.images import DecodeOptions
-from normcli.sinks.record import decode_name
+from normcli.options.shared import DecodeOptions
 from normcli.sinks.sink import (
     OUTPUT_KINDS,
     Array,
@@ -30,8 +29,9 @@ from normcli.sinks.sink import (
     Parts,
     Record,
     RecordLog,
+    decode_name,
 )
-from normcli.storage.npy_format import npy_header, write_npz
+from normcli.storage.npy import npy_header, write_npz
 from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
 
 _PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder

@@ -76,19 +76,6 @@ def shard_name(to: str, number: int) -> str:
     return f"shard-{number:06d}{OUTPUT_KINDS[to].shard}"
 
 
-def class_numbers(labels: set[str] | None) -> dict[str, int] | None:
-    """Return a number for every class, as torchvision's folders count them; None where all are numbers already.
-
-    WebDataset's own decoder takes the content of a .cls for a number.
-
-    >>> class_numbers({"dog", "cat"}), class_numbers({"7", "10"})
-    ({'cat': 0, 'dog': 1}, None)
-    """
-    if labels is None or all(label.isascii() and label.isdecimal() for label in labels):
-        return None
-    return {label: number for number, label in enumerate(sorted(labels))}
-
-
 @dataclass(frozen=True, kw_only=True)
 class ShardEncoder:
     """Encodes images for shards; the sink packs them.

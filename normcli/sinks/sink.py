@@ -1,18 +1,26 @@
 """The kinds of output, and the protocol of a sink: open, resume, add, finish.
 
-A sink has two halves. Its writer is picklable and goes to the workers: it encodes one mapped image, and writes it
-where images do not depend on each other. The sink itself stays in the process that started the run: it takes the
-workers' results in the order of the inputs, and puts the outputs under their final names.
+A sink has two halves. Its writer (`open_writer`) is picklable and goes to the workers: it encodes one mapped image,
+and writes it where images do not depend on each other. The sink itself (`open_sink`) stays in the process that
+started the run: it takes the workers' results in the order of the inputs, and puts the outputs under their final
+names. A record names files as text where they are UTF-8, else by their bytes.
 """
 
+import base64
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
+from normcli import storage
 from normcli.errors import UsageError, unknown
 from normcli.kernels.affine import Affine
+
+if TYPE_CHECKING:
+    from normcli.sinks.shards import ShardSize
+
 
 Array = np.ndarray[Any, Any]
 Parts = Sequence[Any]  # buffers that make up one file, written one after the other
@@ -232,3 +240,103 @@ class Sink(Protocol):
 
     def abandon(self) -> None:
         """Close files that are open, after an error."""
+
+
+def name_fields(key: str, text: str) -> Record:
+    """Return a name as JSON fields: as text, and its bytes under KEY_b64 where they are not UTF-8.
+
+    >>> name_fields("name", "a.jpg")
+    {'name': 'a.jpg'}
+    """
+    fields = storage.path_fields(text)
+    return {key if field == "path" else f"{key}_b64": value for field, value in fields.items()}
+
+
+def decode_name(record: Record, key: str) -> str:
+    """Return the name that `name_fields` encoded, whatever its bytes."""
+    if (raw := record.get(f"{key}_b64")) is not None:
+        return os.fsdecode(base64.b64decode(raw))
+    return str(record[key])
+
+
+def output_shape(record: Record, layout: str) -> tuple[int, int, int]:
+    """Return the shape of the array that was written for an image."""
+    height, width, _ = record["shape"]
+    if record.get("orientation", 1) >= 5:
+        height, width = width, height
+    count = len(record["map"]["channels"])
+    return (count, height, width) if layout == "chw" else (height, width, count)
+
+
+def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop") -> ImageEncoder:
+    """Return the writer of a kind of output; that of a stack has no shape yet (`Stack.of_shape`).
+
+    Args:
+        to: kind of output.
+        out: output folder.
+        partial: folder for files that are being written, on the same file system.
+        alpha: "keep" makes alpha a channel of image files.
+    """
+    if to == "stack":
+        from normcli.sinks.stack import ARRAY, Stack
+
+        return Stack(f"{partial}/{ARRAY}", 0, (), "float32")
+    if output_kind(to).shard:
+        from normcli.sinks.shards import ShardEncoder
+
+        return ShardEncoder(to=to)
+    from normcli.sinks.files import FileWriter
+
+    return FileWriter(to=to, out=out, partial=partial, alpha=alpha)
+
+
+def open_sink(
+    writer: ImageEncoder, *, out: str, partial: str, dtype: str = "float32", size: "ShardSize | None" = None
+) -> Sink:
+    """Return the sink that a writer belongs to.
+
+    Args:
+        writer: from `open_writer`.
+        out: output folder.
+        partial: folder for files that are being written, on the same file system.
+        dtype: of the arrays in shards.
+        size: of shards; required for tar and parquet.
+    """
+    if isinstance(writer, ImagePacker):
+        from normcli.sinks.shards import ShardEncoder, ShardSink
+
+        assert isinstance(writer, ShardEncoder) and size is not None
+        return ShardSink(writer, out, partial, dtype=dtype, size=size)
+    from normcli.sinks.files import FileSink, FileWriter
+    from normcli.sinks.stack import Stack, StackSink
+
+    if isinstance(writer, Stack):
+        return StackSink(writer, out, partial)
+    assert isinstance(writer, FileWriter)
+    return FileSink(writer)
+
+
+def read_array(to: str, out: str, record: Record, alpha: str) -> Array:
+    """Read one array back as it was written.
+
+    Args:
+        to: kind of output.
+        out: output folder.
+        record: of the image.
+        alpha: "keep" where alpha was made a channel.
+
+    Raises:
+        InputError: missing or damaged.
+    """
+    if to == "stack":
+        from normcli.sinks import stack
+
+        return stack.read_row(out, record["row"])
+    if OUTPUT_KINDS[to].shard:
+        from normcli.sinks import shards
+
+        return shards.read_array(os.path.join(out, shards.shard_name(to, record["shard"])), to, record)  # noqa: PTH118
+    from normcli.sinks import files
+
+    path = os.path.join(out, decode_name(record, "name")) + OUTPUT_KINDS[to].suffix  # noqa: PTH118
+    return files.read_file(to, path, alpha)

@@ -11,9 +11,8 @@ import numpy as np
 
 from normcli import platforms, storage
 from normcli.errors import InputError, UsageError
-from normcli.sinks.record import decode_name
-from normcli.sinks.sink import Array, EncodableImage, FinishedShard, MappedBatch, Parts, Record, RecordLog
-from normcli.storage.npy_format import npy_header
+from normcli.sinks.sink import Array, EncodableImage, FinishedShard, MappedBatch, Parts, Record, RecordLog, decode_name
+from normcli.storage.npy import npy_header
 
 ARRAY, INDEX = "stack.npy", "index.csv"
 _SYNC_SECONDS = 1.0

@@ -14,8 +14,8 @@ from normcli.errors import InputError
 from normcli.sinks.sink import Array
 from normcli.sources.tar_headers import BLOCK, END, parse_header
 from normcli.storage import write_all
-from normcli.storage.byte_sources import read_at
-from normcli.storage.npy_format import parse_npy_header
+from normcli.storage.files import read_at
+from normcli.storage.npy import parse_npy_header
 
 
 class TarShardWriter:

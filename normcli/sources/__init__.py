@@ -4,11 +4,25 @@ An item is a name and a loader of its bytes, called in the worker: items are pic
 never extracted: its members are read at their offsets, or as they come by in a stream.
 """
 
-from normcli.sources.containers import CONTAINERS, container, is_stream, kind_of
 from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, failed_item
-from normcli.sources.listing import check_distinct, check_exist, each, expand, read, read_one
-from normcli.sources.open_options import Source, check_open_options, describe_formats, effective_options, source
-from normcli.sources.patterns import NO_MATCH, PatternUse, name_below
+from normcli.sources.listing import (
+    CONTAINERS,
+    NO_MATCH,
+    PatternUse,
+    Source,
+    check_distinct,
+    check_exist,
+    container,
+    each,
+    effective_options,
+    expand,
+    is_stream,
+    kind_of,
+    name_below,
+    read,
+    read_one,
+)
+from normcli.sources.open_options import check_open_options, describe_formats, source
 
 __all__ = [
     "CONTAINERS",

@@ -6,7 +6,7 @@ from typing import Any
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
+from normcli.options.shared import InputOptions
 from normcli.sources.item import Items
 from normcli.sources.parquet import class_names, image_column, items_of, label_column, parquet_modules
 from normcli.storage.reader import Reader

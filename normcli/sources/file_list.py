@@ -10,12 +10,12 @@ from typing import IO, Any
 from urllib.parse import urlsplit
 
 from normcli.errors import InputError, UsageError
-from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
-from normcli.sources.filter import PathFilter, is_unsafe
+from normcli.options.field import Options, option, parse_size
+from normcli.options.shared import InputOptions
+from normcli.sources.folder import PathFilter, is_unsafe
 from normcli.sources.item import Item, Items, Skipped, failed_item
 from normcli.storage import is_remote
-from normcli.storage.byte_sources import FileBytes
+from normcli.storage.files import FileBytes
 from normcli.storage.reader import Reader
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "url")
@@ -65,7 +65,11 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
             if paths.excluded(path):
                 yield Skipped(path, "excluded", "matches --exclude")
             else:
-                yield Item(path, FileBytes(path, listing.file_limit), None if label in (None, "") else str(label))
+                yield Item(
+                    path,
+                    FileBytes(path, parse_size("max_file_size", listing.max_file_size)),
+                    None if label in (None, "") else str(label),
+                )
 
 
 class RowPlaces:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
+from normcli.options.shared import InputOptions
 from normcli.sources.item import Items
 
 _SHARD = re.compile(r"(?P<split>[\w.-]+?)-\d{5}-of-\d{5}(-[0-9a-f]+)?\.(parquet|arrow)")

@@ -6,12 +6,12 @@ from math import prod
 from typing import Any
 
 from normcli.errors import InputError
-from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
+from normcli.options.field import Options, option, parse_size
+from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Items
 from normcli.sources.npy import LARGEST_HELD, resolve_layout, slice_images
 from normcli.storage import is_remote
-from normcli.storage.npy_format import ArrayHeader
+from normcli.storage.npy import ArrayHeader
 from normcli.storage.reader import Reader, Stream
 
 _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -53,7 +53,7 @@ def read(source: str, listing: InputOptions, options: IdxOptions, *, names_only:
             return data
 
         labels = _labels(source, array.shape[0])
-        limit = listing.file_limit or (LARGEST_HELD if stream else None)
+        limit = parse_size("max_file_size", listing.max_file_size) or (LARGEST_HELD if stream else None)
         yield from slice_images(source, array, layout, read_bytes, reader.stamp, labels, limit)
 
 

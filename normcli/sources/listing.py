@@ -1,19 +1,301 @@
-"""Listing of sources: their items in order, the part of one job, brace ranges spelled out."""
+"""Listing of sources: the table of containers, items in order, the part of one job, brace ranges spelled out.
 
+Patterns of paths are globs with the meaning they have in .gitignore, or the regex of groups; one that matches nothing
+is reported.
+"""
+
+import fnmatch
 import glob
 import importlib
 import itertools
+import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from normcli.errors import InputError, UsageError
-from normcli.options.images import InputOptions
-from normcli.sources.containers import CONTAINERS, container, kind_of
-from normcli.sources.item import Items, failed_item
-from normcli.sources.open_options import Source, check_open_options, effective_options, open_options
-from normcli.sources.patterns import PatternUse, reporting
+from normcli.options.field import as_tuple, parse_pairs
+from normcli.options.shared import InputOptions
+from normcli.sources.item import Item, Items, failed_item
 from normcli.storage import is_remote
+
+
+class Source(str):
+    """A path with open options of its own, which are used instead of those of the run.
+
+    >>> source("x.npz", column="images").open_options
+    {'column': 'images'}
+    """
+
+    open_options: Mapping[str, str]
+
+    def with_path(self, path: str) -> Self:
+        """Return another path with the same options."""
+        other = type(self)(path)
+        other.open_options = self.open_options
+        return other
+
+    def __repr__(self) -> str:
+        options = "".join(f", {key}={value!r}" for key, value in self.open_options.items())
+        return f"source({str(self)!r}{options})"
+
+
+def effective_options(source: str, pairs: Mapping[str, str] | Iterable[Any]) -> dict[str, str]:
+    """Return the open options of one source: the run's, with its own instead where it has some."""
+    own = source.open_options if isinstance(source, Source) else {}
+    return {**dict(parse_pairs(pairs)), **own}
+
+
+class Container(NamedTuple):
+    """One kind of file that holds many images.
+
+    Attributes:
+        pattern: regular expression that the names of its files match.
+        suffixes: of its files, for people.
+        help: a sentence.
+        extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
+        extra_for: the files that need it.
+        names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
+    """
+
+    pattern: str
+    suffixes: tuple[str, ...]
+    help: str
+    extra: str = ""
+    extra_for: str = ""
+    names_only: bool = False
+
+
+# one module each: `read(source, listing)`, and its open options as a third argument where it has OPEN_OPTIONS
+CONTAINERS = {
+    "tar": Container(
+        r"\.(tar|tar\.(gz|zst|bz2|xz)|tgz|tzst|tbz2?|txz)$",
+        (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz", ".tar.xz", ".txz"),
+        "Tar archives and WebDataset shards; labels from .cls and .json members, else from folders.",
+        "zst",
+        ".tar.zst",
+    ),
+    "zip": Container(r"\.zip$", (".zip",), "Zip archives; labels from folders."),
+    "parquet": Container(
+        r"\.(parquet|pq)$",
+        (".parquet", ".pq"),
+        "Tables with a column of encoded images or of paths.",
+        "parquet",
+        "all",
+        True,
+    ),
+    "arrow": Container(
+        r"\.arrow$", (".arrow",), "Tables as the datasets library saves them to disk, like parquet.", "parquet", "all"
+    ),
+    "huggingface": Container(
+        r"(?!)",
+        ("a folder",),
+        "A folder of the datasets library: data/train-00000-of-00005.parquet, save_to_disk, metadata.csv.",
+        "parquet",
+        "tables",
+        True,
+    ),
+    "npy": Container(
+        r"\.np[yz]$",
+        (".npy", ".npz"),
+        "One array of images, or one image; .npz holds several arrays.",
+        names_only=True,
+    ),
+    "idx": Container(
+        r"([.-]idx\d?(-ubyte)?)(\.gz)?$",
+        (".idx", "-idx3-ubyte", "-idx3-ubyte.gz"),
+        "The array format of MNIST.",
+        names_only=True,
+    ),
+    "file_list": Container(
+        r"\.(csv|tsv|jsonl)$", (".csv", ".tsv", ".jsonl"), "Tables with a column of image paths and one of labels."
+    ),
+}
+
+
+def container(path: str) -> str | None:
+    """Return the container that a path's name stands for; None for a folder or an image.
+
+    >>> container("s3://bucket/train-000.tar.gz"), container("photos"), container("t10k-images-idx3-ubyte.gz")
+    ('tar', None, 'idx')
+    """
+    name = path.rsplit("/", 1)[-1].lower()
+    return next((kind for kind, entry in CONTAINERS.items() if re.search(entry.pattern, name)), None)
+
+
+def kind_of(source: str) -> str:
+    """Return the name of the module that reads a source: a container, or "folder", which a single file is as well."""
+    kind = container(source)
+    if not is_remote(source) and os.path.isdir(source):  # noqa: PTH112
+        if not _may_be_dataset(source):
+            return "folder"
+        from normcli.sources import huggingface
+
+        return "huggingface" if huggingface.is_dataset(source) else "folder"
+    return "folder" if kind is None else kind
+
+
+_DATASET_NAME = re.compile(r".*\.(parquet|arrow|csv|json|jsonl)|data|train|test|val|valid|validation")
+_FIRST_NAMES = 512
+
+
+def _may_be_dataset(folder: str) -> bool:
+    """Return False for a folder that is no dataset of tables by its few names: `huggingface` need not be loaded."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, _FIRST_NAMES)]
+    except OSError:
+        return False
+    return len(names) == _FIRST_NAMES or any(map(_DATASET_NAME.fullmatch, names))
+
+
+def is_stream(source: str) -> bool:
+    """Return whether listing a source reads all of it: its members come by in a compressed or remote stream.
+
+    >>> [is_stream(name) for name in ("a.tar", "a.tar.gz", "s3://bucket/a.tar", "a.parquet", "a.npz", "photos")]
+    [False, True, True, True, True, False]
+    """
+    kind = kind_of(source)
+    if kind == "tar" and is_remote(source):
+        return True
+    plain = source.lower().endswith((".tar", ".npy", ".idx", "-ubyte"))
+    return kind in ("parquet", "arrow", "huggingface") or (kind in ("tar", "npy", "idx") and not plain)
+
+
+log = logging.getLogger("normcli.sources")
+
+NO_MATCH = "(no match)"  # the group of images that the regex does not match
+_BRACKET = re.compile(r"\[!?\]?[^\]]*\]")
+
+
+def compile_patterns(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None] | None:
+    """Return the matcher of paths below a source that any of the patterns selects; None without patterns."""
+    if not patterns:
+        return None
+    return re.compile("|".join(map(_translate, patterns)), re.DOTALL).fullmatch
+
+
+def _translate(pattern: str) -> str:
+    """Return the regular expression of a pattern, for a path below its source.
+
+    As in .gitignore: a folder stands for everything below it; a pattern with a slash before its end starts at the
+    source, one without matches at any depth; * stays within a name, ** crosses folders; a final slash: only folders.
+
+    >>> [bool(re.fullmatch(_translate(p), "train/cat/1.png")) for p in ("cat", "cat/", "*/cat", "/cat", "1.png/")]
+    [True, True, True, False, False]
+    """
+    path = pattern.removeprefix("./").rstrip("/")
+    anchored = "/" in path
+    parts = [part for part in path.split("/") if part]
+    out = "" if anchored else "(?:.*/)?"
+    for i, part in enumerate(parts):
+        last = i == len(parts) - 1
+        if part == "**":
+            out += ".+" if last else "(?:.*/)?"
+        else:
+            out += _translate_name(part) + "/" * (not last)
+    return out + ("/.*" if pattern.endswith("/") else "(?:/.*)?")
+
+
+def _translate_name(glob: str) -> str:
+    out, i = "", 0
+    while i < len(glob):
+        char = glob[i]
+        i += 1
+        if char == "*":
+            if not out.endswith("[^/]*"):
+                out += "[^/]*"
+        elif char == "?":
+            out += "[^/]"
+        elif char == "\\" and i < len(glob):
+            out += re.escape(glob[i])
+            i += 1
+        elif char == "[" and (bracket := _BRACKET.match(glob, i - 1)):
+            one = fnmatch.translate(bracket.group())
+            out += f"(?!/){one[: one.rindex(')') + 1]}"
+            i = bracket.end()
+        else:
+            out += re.escape(char)
+    return out
+
+
+def path_below(source: str, key: str) -> str:
+    """Return the path of an input below its source, as patterns see it; for a source itself, the path as given.
+
+    >>> path_below("ds/", "ds/train/1.png"), path_below("/a.tar", "/a.tar/1.png"), path_below("t/l.csv", "t/x/1.png")
+    ('train/1.png', '1.png', 'x/1.png')
+    """
+    if os.sep != "/":
+        source, key = source.replace(os.sep, "/"), key.replace(os.sep, "/")
+    return name_below(source, key) or key.lstrip("/")
+
+
+def name_below(source: str, key: str) -> str:
+    """Return the name of an item below its source; "" for the source itself."""
+    if key == source or key.startswith(source.rstrip("/") + "/"):
+        return key[len(source) :].lstrip("/")
+    home = source.rpartition("/")[0]  # a table of files: the same names wherever it lies
+    return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
+
+
+class PatternUse:
+    """Patterns of a run, which remembers those that matched nothing.
+
+    Args:
+        listing: has the globs.
+        group_by: a regex becomes the label of the items that pass; "folder", "label" and None leave them as they are.
+
+    Attributes:
+        complete: every input was seen.
+    """
+
+    def __init__(self, listing: InputOptions, group_by: str | None = None) -> None:
+        globs = [("--include", glob) for glob in as_tuple(listing.include)]
+        globs += [("--exclude", glob) for glob in as_tuple(listing.exclude)]
+        self._unused = {named: compile_patterns([named[1]]) for named in dict.fromkeys(globs)}
+        self._group = None if group_by in (None, "folder", "label") else re.compile(str(group_by))
+        self.complete = True
+
+    def watch(self, source: str, items: Items) -> Items:
+        """Yield the items of a source."""
+        return items if not self._unused and self._group is None else self._watch(source, items)
+
+    def _watch(self, source: str, items: Items) -> Items:
+        for item in items:
+            path = path_below(source, item.key)
+            if self._unused:
+                used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
+                for named in used:
+                    del self._unused[named]
+            if self._group is not None and isinstance(item, Item):
+                yield item._replace(label=_group(self._group, path))
+            else:
+                yield item
+
+    def report(self) -> None:
+        """Log every pattern that matched nothing, once."""
+        if self.complete:
+            for option, glob in self._unused:
+                log.warning("%s %r matched nothing", option, glob)
+            self._unused.clear()
+
+
+def _group(pattern: re.Pattern[str], path: str) -> str:
+    """Return the group of a path: the named groups of the match, else the first one, else all of it."""
+    match = pattern.search(path)
+    if match is None:
+        return NO_MATCH
+    if pattern.groupindex:
+        return "/".join(match[name] or "" for name in pattern.groupindex)
+    return (match[1] or "") if pattern.groups else match[0]
+
+
+def reporting(patterns: PatternUse, items: Items) -> Items:
+    """Yield all items of a run, then report the patterns that matched nothing."""
+    yield from items
+    patterns.report()
+
 
 _LARGEST_RANGE = 1_000_000
 _GLOB = re.compile(r"[{*?\[]")
@@ -41,7 +323,10 @@ def read(
     """
     named = [path for source in sources for path in expand(source)]
     later = not isinstance(files, tuple | list) or bool(files)
-    check_open_options(listing.open_options, CONTAINERS if later or not named else map(kind_of, named))
+    if listing.open_options:
+        from normcli.sources.open_options import check_open_options
+
+        check_open_options(listing.open_options, CONTAINERS if later or not named else map(kind_of, named))
     watched = PatternUse(InputOptions()) if patterns is None else patterns
     return reporting(watched, _read(named, listing, files, shard, watched))
 
@@ -129,7 +414,11 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False) ->
     try:
         module = importlib.import_module(f"normcli.sources.{kind}")
         if hasattr(module, "OPEN_OPTIONS"):
-            options = open_options(kind, effective_options(source, listing.open_options))
+            options = module.OPEN_OPTIONS()
+            if values := effective_options(source, listing.open_options):
+                from normcli.sources.open_options import open_options
+
+                options = open_options(kind, values)
             extra = {"names_only": True} if names_only and kind in CONTAINERS and CONTAINERS[kind].names_only else {}
             yield from module.read(str(source), listing, options, **extra)
         else:

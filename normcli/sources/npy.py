@@ -11,13 +11,12 @@ from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
-from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
+from normcli.options.field import Options, option, parse_size
+from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Item, Items, failed_item
-from normcli.storage.byte_sources import read_at
-from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
+from normcli.storage.files import FileStamp, read_at
+from normcli.storage.npy import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
-from normcli.storage.versions import FileStamp
 
 log = logging.getLogger("normcli.sources")
 
@@ -132,7 +131,9 @@ def read(source: str, listing: InputOptions, options: NpyOptions, *, names_only:
         total = prod(array.shape) * itemsize(array.dtype)
         if array.start + total > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {total} bytes: the array is cut short")
-        yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, listing.file_limit)
+        yield from slice_images(
+            source, array, layout, no_bytes, reader.stamp, None, parse_size("max_file_size", listing.max_file_size)
+        )
 
 
 def no_bytes(offset: int, size: int) -> None:

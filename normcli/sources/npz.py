@@ -5,7 +5,8 @@ import zlib
 from typing import Any
 
 from normcli.errors import InputError, UsageError
-from normcli.options.images import InputOptions
+from normcli.options.field import parse_size
+from normcli.options.shared import InputOptions
 from normcli.sources.item import Items, failed_item
 from normcli.sources.npy import (
     LARGEST_HELD,
@@ -17,7 +18,7 @@ from normcli.sources.npy import (
     slice_images,
 )
 from normcli.sources.zip import ZipEntry, walk_directory
-from normcli.storage.npy_format import MAX_HEADER, ArrayHeader, parse_npy_header
+from normcli.storage.npy import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
 
 
@@ -53,7 +54,7 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
             labels = _labels(reader, name, arrays)
             layout = resolve_layout(f"{source}/{name}", array, options.layout, labeled=labels is not None)
             stream = _Inflating(reader, entry)
-            limit = listing.file_limit or LARGEST_HELD
+            limit = parse_size("max_file_size", listing.max_file_size) or LARGEST_HELD
             read_bytes: ReadBytes = no_bytes if names_only else stream.exactly
             yield from slice_images(f"{source}/{name}", array, layout, read_bytes, None, labels, limit)
         except InputError as error:

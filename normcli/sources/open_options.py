@@ -7,35 +7,14 @@ import importlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, choices_of, info_of, nearest
-from normcli.options.parse import parse_pairs
-from normcli.sources.containers import CONTAINERS, Container, kind_of
+from normcli.options.field import Options, choices_of, info_of, nearest, parse_pairs
+from normcli.sources.listing import CONTAINERS, Container, Source, kind_of
 
 _DEEP = "color of 16 or 32 bits, multi-band TIFF, HEIC"
 Pairs = Mapping[str, str] | Iterable[Any]
-
-
-class Source(str):
-    """A path with open options of its own, which are used instead of those of the run.
-
-    >>> source("x.npz", column="images").open_options
-    {'column': 'images'}
-    """
-
-    open_options: Mapping[str, str]
-
-    def with_path(self, path: str) -> Self:
-        """Return another path with the same options."""
-        other = type(self)(path)
-        other.open_options = self.open_options
-        return other
-
-    def __repr__(self) -> str:
-        options = "".join(f", {key}={value!r}" for key, value in self.open_options.items())
-        return f"source({str(self)!r}{options})"
 
 
 def source(path: str | os.PathLike[str], **open_options: str) -> Source:
@@ -112,12 +91,6 @@ def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
             )
 
 
-def effective_options(source: str, pairs: Pairs) -> dict[str, str]:
-    """Return the open options of one source: the run's, with its own instead where it has some."""
-    own = source.open_options if isinstance(source, Source) else {}
-    return {**dict(parse_pairs(pairs)), **own}
-
-
 def _keys() -> dict[str, set[str]]:
     return {kind: {f.name for f in fields(options_class(kind))} for kind in CONTAINERS}
 
@@ -179,7 +152,7 @@ def _text(default: object) -> str | None:
 
 def describe_formats() -> list[FormatRow]:
     """Return one row for image files and one for every container, with its open options."""
-    from normcli.sources.filter import SUFFIXES
+    from normcli.sources.folder import SUFFIXES
 
     image = Container("", tuple(sorted(SUFFIXES)), "Image files, alone or in and below a folder.", "tiff,heif", _DEEP)
     rows = []

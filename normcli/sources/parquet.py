@@ -11,11 +11,11 @@ from functools import cache
 from typing import Any
 
 from normcli.errors import InputError, MissingExtraError, UsageError
-from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
-from normcli.sources.filter import is_unsafe
+from normcli.options.field import Options, option, parse_size
+from normcli.options.shared import InputOptions
+from normcli.sources.folder import is_unsafe
 from normcli.sources.item import Item, Items, failed_item
-from normcli.storage.byte_sources import FileBytes, InMemory
+from normcli.storage.files import FileBytes, InMemory
 from normcli.storage.reader import BOMB_RATIO, Reader
 
 log = logging.getLogger("normcli.sources")
@@ -158,7 +158,7 @@ def _labeled(item: Item, label: Any, names: list[str] | None) -> Item:
 
 def _item(key: str, source: str, value: Any, listing: InputOptions) -> Item:
     data, path = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    limit = listing.file_limit
+    limit = parse_size("max_file_size", listing.max_file_size)
     if isinstance(data, list):  # of numbers of 8 bits
         data = bytes(data)
     if data:

@@ -10,13 +10,13 @@ import re
 from dataclasses import dataclass
 
 from normcli.errors import InputError, UsageError
-from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
-from normcli.sources.filter import PathFilter, folder_of
+from normcli.options.field import Options, as_tuple, option, parse_size
+from normcli.options.shared import InputOptions
+from normcli.sources.folder import PathFilter, folder_of
 from normcli.sources.item import ArrayLayout, FailingSource, Item, Items, Skipped, failed_item
 from normcli.sources.tar_headers import Blocks, TarMember, Windows, walk_members
 from normcli.storage import is_remote
-from normcli.storage.byte_sources import ByteRange, InMemory
+from normcli.storage.files import ByteRange, InMemory
 from normcli.storage.reader import Reader, Stream
 
 log = logging.getLogger("normcli.sources")
@@ -63,7 +63,7 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
     warned: list[str] = []
 
     def sample() -> Items:
-        if len(items) > 1 and not listing.include_patterns:
+        if len(items) > 1 and not as_tuple(listing.include):
             note = _check_one_image(source, items)
             if note and not warned:
                 warned.append(note)
@@ -143,7 +143,7 @@ def _item(
         what = _KINDS.get(member.kind, "a sparse file or of an unknown type")
         return failed_item(key, "not-a-file", f"{what}, not a regular file")
     label = folder_of(member.name)
-    limit = listing.file_limit
+    limit = parse_size("max_file_size", listing.max_file_size)
     if limit is not None and member.size > limit:
         return failed_item(key, "too-large", f"{member.size} bytes, more than the limit of {limit} (--max-file-size)")
     if reader is not None:

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli.errors import InputError
-from normcli.options.field import Options, option
-from normcli.options.images import InputOptions
-from normcli.sources.filter import PathFilter, folder_of
+from normcli.options.field import Options, option, parse_size
+from normcli.options.shared import InputOptions
+from normcli.sources.folder import PathFilter, folder_of
 from normcli.sources.item import ArrayLayout, Item, Load, Skipped, failed_item
-from normcli.storage.byte_sources import read_at
+from normcli.storage.files import FileStamp, read_at
 from normcli.storage.reader import BOMB_RATIO, Reader
-from normcli.storage.versions import FileStamp
 
 _END, _END64, _LOCATOR64, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK\1\2", b"PK\3\4"
 _LARGEST_MEMBER = 1 << 30  # --max-file-size sets another
@@ -110,7 +109,7 @@ def read(source: str, listing: InputOptions, options: ZipOptions) -> Iterator[It
         InputError: the archive cannot be read, is no zip, or its directory is cut short.
     """
     paths = PathFilter(listing, source)
-    limit = listing.file_limit or _LARGEST_MEMBER
+    limit = parse_size("max_file_size", listing.max_file_size) or _LARGEST_MEMBER
     with Reader(source) as reader:
         start, size, count, shift = _directory(reader)
         overlapping = _Overlaps(reader, start, size, shift)

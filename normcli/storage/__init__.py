@@ -6,6 +6,8 @@ A path with "://" in it is remote everywhere: `remote` opens it by fsspec, with 
 from normcli.storage.atomic import (
     atomic_write,
     atomic_write_buffers,
+    check_outputs,
+    jsonl_writer,
     make_work_folder,
     raise_output_error,
     require_writable,
@@ -14,21 +16,32 @@ from normcli.storage.atomic import (
     write_all,
     write_file,
 )
-from normcli.storage.files import read, read_error, read_stream
-from normcli.storage.paths import file_kind, is_remote, path_fields
-from normcli.storage.versions import fingerprint, version
+from normcli.storage.files import (
+    file_kind,
+    fingerprint,
+    is_remote,
+    path_fields,
+    read,
+    read_error,
+    read_path_list,
+    read_stream,
+    version,
+)
 
 __all__ = [
     "atomic_write",
     "atomic_write_buffers",
+    "check_outputs",
     "file_kind",
     "fingerprint",
     "is_remote",
+    "jsonl_writer",
     "make_work_folder",
     "path_fields",
     "raise_output_error",
     "read",
     "read_error",
+    "read_path_list",
     "read_stream",
     "require_writable",
     "sync_folders",

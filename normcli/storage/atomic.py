@@ -1,16 +1,61 @@
-"""Writing files that appear under their final name only when complete and durable."""
+"""Writing files that appear under their final name only when complete and durable.
 
+The name of an unfinished file contains a checksum of the machine (its boot and process namespace) and the number of
+the process that writes, so that the next run for the same output knows which files nobody is writing any more, and
+removes them; those of other machines are left alone.
+"""
+
+import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+import time
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from normcli import platforms
-from normcli.errors import OutputError
-from normcli.storage.temp_files import PARTIAL, remove_stale, temporary_name
+from normcli.errors import NormcliError, OutputError, UsageError
+
+PARTIAL = ".normcli-partial"
+_STALE = 86400  # seconds after which a file is stale where processes cannot be asked for
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a new name in the folder of `path` for what is not finished."""
+    return path.with_name(f"{_start(path)}{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}")
+
+
+def remove_stale(path: Path) -> None:
+    """Remove what earlier runs left of `path` when they were killed."""
+    start = _start(path)
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if not (entry.name.startswith(start) and entry.name.endswith(PARTIAL)):
+                continue
+            number = entry.name[len(start) :].partition("-")[0]
+            if number.isdigit() and int(number) != os.getpid() and _is_stale(int(number), entry):
+                with suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108
+
+
+def _is_stale(process: int, entry: "os.DirEntry[str]") -> bool:
+    exists = platforms.process_exists(process)
+    if exists is None:  # Windows, which also removes no file that is open
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > _STALE
+    return not exists
+
+
+def _start(path: Path) -> str:
+    return f".{path.name[:180]}.{_machine()}-"
+
+
+@cache
+def _machine() -> str:
+    return f"{zlib.crc32(platforms.machine_identity().encode()):08x}"
 
 
 @contextmanager
@@ -220,3 +265,64 @@ def require_writable(path: str | Path) -> None:
             pass
     except OSError as error:
         raise_output_error(path, error)
+
+
+def check_output(path: Path, *, overwrite: bool) -> None:
+    """Check that a file can be written, before the work.
+
+    Raises:
+        UsageError: it exists and must not be overwritten, or its folder does not exist.
+        OutputError: it cannot be written.
+    """
+    if path.is_file() and not overwrite:
+        raise UsageError(f"{path}: exists (`force` overwrites it)")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: folder {path.parent} does not exist")
+    require_writable(path)
+
+
+def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None) -> None:
+    """Check files before the work: none is overwritten without `force`, each can be written, and all differ.
+
+    Args:
+        paths: files to write; None and "-" are passed over.
+        force: overwrite what exists.
+        besides: an output that is checked elsewhere, and must differ from the others.
+
+    Raises:
+        UsageError: a file exists, its folder does not, or two outputs are one file.
+        OutputError: a file cannot be written.
+    """
+    paths_so_far = set() if besides is None or str(besides) == "-" else {besides.resolve()}
+    for path in paths:
+        if path is None or str(path) == "-":
+            continue
+        if path.resolve() in paths_so_far:
+            raise UsageError(f"{path}: two outputs cannot be one file")
+        check_output(path, overwrite=force)
+        if not path.exists() or path.is_file():
+            paths_so_far.add(path.resolve())
+
+
+@contextmanager
+def jsonl_writer(path: str | Path | None) -> Iterator[Callable[[dict[str, Any]], None] | None]:
+    """Open a JSONL file that appears when it is complete; yield a function that writes one record, None for no path.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if path is None:
+        yield None
+        return
+    stopped = None
+    with text_writer(path) as file:
+        try:
+            yield lambda record: _write_record(file, record)
+        except NormcliError as error:  # no usable image, too many failures: then the list matters most
+            stopped = error
+    if stopped is not None:
+        raise stopped
+
+
+def _write_record(file: Any, record: dict[str, Any]) -> None:
+    file.write(json.dumps(record) + "\n")

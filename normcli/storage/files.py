@@ -1,13 +1,100 @@
-"""Reading complete files, and ranges of local ones, by plain system calls."""
+"""Reading files by plain system calls: complete ones, ranges, and byte sources that workers call.
 
+A path with "://" in it is remote. A file's version is a mark that changes when the file does: size, times, or what a
+server gives. Byte sources are picklable; a range of a local file is one `pread` (4 us) on a descriptor that each
+thread keeps open.
+"""
+
+import base64
+import hashlib
 import os
+import re
 import stat
+import sys
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from normcli import platforms
-from normcli.errors import InputError
-from normcli.storage.paths import file_kind, is_remote
-from normcli.storage.versions import FileStamp, stamp_of
+from normcli.errors import InputError, UsageError
+
+# s3://bucket/key, and chains such as simplecache::s3://bucket/key, which are rejected
+is_remote = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://").match
+
+
+def file_kind(mode: int) -> str:
+    """Return the name of a kind of file from its mode.
+
+    >>> import stat
+    >>> file_kind(stat.S_IFIFO)
+    'FIFO'
+    """
+    kinds = (
+        (stat.S_ISDIR, "folder"),
+        (stat.S_ISFIFO, "FIFO"),
+        (stat.S_ISSOCK, "socket"),
+        (stat.S_ISCHR, "character device"),
+        (stat.S_ISBLK, "block device"),
+        (stat.S_ISREG, "regular file"),
+    )
+    return next((name for test, name in kinds if test(mode)), "special file")
+
+
+def path_fields(path: str) -> dict[str, str]:
+    """Return a path for JSON: "path", and "path_b64" with its bytes where they are not UTF-8.
+
+    >>> path_fields("a.png")
+    {'path': 'a.png'}
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raw = path.encode("utf-8", "surrogateescape")
+        return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()}
+    return {"path": path}
+
+
+RECENT = 2_000_000_000  # ns: FAT stores times in steps of 2 s, other file systems of 1 s down to 4 ms
+
+FileStamp = tuple[int, int]  # size in bytes and modification time in ns
+
+
+def stamp_of(handle: int) -> FileStamp:
+    """Return size and time of an open file; also to be asked after a read, since a write in place shows only there."""
+    status = os.fstat(handle)
+    return status.st_size, status.st_mtime_ns
+
+
+def fingerprint(path: str) -> str:
+    """Return what changes with a file: size and time, or the version that a server gives it; "" if it is missing."""
+    if is_remote(path):
+        from normcli.storage import remote
+
+        return remote.fingerprint(path)
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def version(path: str) -> str:
+    """Return a mark that every later write to a local file changes; "" if the file is too recent to be trusted.
+
+    Size, time of the content, and time of the inode, which also tells of files that were swapped, or written and
+    dated back. A file written just now can be written again within the same tick of its clock, and then has the
+    same times with other bytes (git calls it racily clean): it has no version yet.
+    """
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return ""
+    newest = max(status.st_mtime_ns, status.st_ctime_ns)
+    return "" if newest > time.time_ns() - RECENT else f"{status.st_size}:{status.st_mtime_ns}:{status.st_ctime_ns}"
+
 
 _TOO_MANY_OPEN = (23, 24)  # ENFILE, EMFILE
 
@@ -116,3 +203,140 @@ def read_error(path: str | Path, error: OSError) -> InputError:
     if error.errno in _TOO_MANY_OPEN:  # no fault of this file
         return InputError("unreadable", "too many open files (ulimit -n)")
     return InputError("unreadable", (error.strerror or str(error)).lower())
+
+
+_OPEN_FILES = 8  # per thread; shards are read one after the other
+_thread = threading.local()
+
+
+class FileBytes(NamedTuple):
+    """A complete file, local or remote, up to `limit` bytes."""
+
+    path: str
+    limit: int | None = None
+    version: str | None = None  # where the listing already had it
+
+    def __call__(self) -> bytes:
+        return read(self.path, limit=self.limit)
+
+    def fingerprint(self) -> str:
+        """Return what changes with the file: its size and time."""
+        return fingerprint(self.path) if self.version is None else self.version
+
+
+class ByteRange(NamedTuple):
+    """Some bytes of the file that had `stamp` when it was listed; a changed file is rejected, not read."""
+
+    path: str
+    offset: int
+    size: int
+    stamp: FileStamp | None = None
+
+    def __call__(self) -> bytes:
+        return read_at(self.path, self.offset, self.size, self.stamp)
+
+    def fingerprint(self) -> str:
+        """Return what changes with the file: its stamp, and the place of the bytes in it."""
+        return f"{self.stamp}:{self.offset}:{self.size}"
+
+
+class InMemory(NamedTuple):
+    """Bytes of a stream, which only one reader can read."""
+
+    data: bytes
+
+    def __call__(self) -> bytes:
+        return self.data
+
+    @property
+    def memory_bytes(self) -> int:
+        """Number of bytes of memory that the source itself takes."""
+        return len(self.data)
+
+    def fingerprint(self) -> str:
+        """Return what changes with the bytes: a checksum."""
+        import zlib
+
+        return f"{len(self.data)}:{zlib.crc32(self.data)}"
+
+
+def read_at(path: str, offset: int, size: int, stamp: FileStamp | None = None) -> bytes:
+    """Read `size` bytes at `offset`.
+
+    Raises:
+        InputError: missing, unreadable, ends early, or is not the file that `stamp` was taken of.
+    """
+    if size == 0:
+        raise InputError("empty", "empty file")
+    if is_remote(path):
+        from normcli.storage import remote
+
+        data = remote.read_at(path, offset, size)
+    else:
+        try:
+            handle, length = _descriptor(path, stamp)
+            data = b""
+            if offset + size <= length:  # a damaged archive may ask for 2^64: allocate nothing for it
+                data = read_range(handle, size, offset)
+        except OSError as error:
+            raise read_error(path, error) from None
+        if stamp is not None and stamp_of(handle) != stamp:
+            raise InputError("changed", f"{path} changed while it was read")
+    if len(data) != size:
+        raise InputError("truncated", f"{len(data)} of {size} bytes: {path} ends early")
+    return data
+
+
+def _descriptor(path: str, stamp: FileStamp | None) -> tuple[int, int]:
+    """Return a descriptor of this thread for `path`, opened if need be, and the length of the file."""
+    cache: OrderedDict[str, tuple[_Descriptor, FileStamp]] | None = getattr(_thread, "cache", None)
+    if cache is None:
+        cache = _thread.cache = OrderedDict()
+    entry = cache.get(path)
+    if entry is None or (stamp is not None and entry[1] != stamp):
+        handle, actual = open_regular(path)
+        entry = cache[path] = (_Descriptor(handle), actual)
+        if len(cache) > _OPEN_FILES:
+            cache.popitem(last=False)
+    cache.move_to_end(path)
+    if stamp is not None and entry[1] != stamp:
+        raise InputError("changed", f"{path} changed while it was read")
+    return entry[0].handle, entry[1][0]
+
+
+class _Descriptor:
+    """A descriptor that is closed when its thread ends or its place in the cache is taken."""
+
+    def __init__(self, handle: int) -> None:
+        self.handle, self._close = handle, os.close
+
+    def __del__(self) -> None:
+        self._close(self.handle)
+
+
+def read_path_list(source: str | None, *, null: bool = False) -> Iterator[str] | None:
+    """Return the paths that a text file lists, relative to the current folder; None without a file.
+
+    Args:
+        source: the file, or "-" for stdin; one path a line.
+        null: paths end with NUL bytes instead of line breaks.
+
+    Raises:
+        UsageError: the file cannot be read, or `null` without a file.
+    """
+    if source is None:
+        if null:
+            raise UsageError("`null` requires `files_from`")
+        return None
+    try:
+        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+    except OSError as error:
+        raise UsageError(f"`files_from`: cannot read {source}: {(error.strerror or '').lower()}") from None
+    if null:
+        return (os.fsdecode(path) for path in data.split(b"\0") if path)
+    return (os.fsdecode(line) for line in (raw.rstrip(b"\r") for raw in data.split(b"\n")) if line.strip())
+
+
+def digest(data: bytes | memoryview) -> int:
+    """Return the first 128 bits of SHA-256 of an item's bytes: the fastest hash in the standard library here."""
+    return int.from_bytes(hashlib.sha256(data).digest()[:16], "big")

@@ -9,9 +9,7 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from normcli.errors import InputError, MissingExtraError
-from normcli.storage.files import open_regular, read_error, read_range
-from normcli.storage.paths import is_remote
-from normcli.storage.versions import FileStamp
+from normcli.storage.files import FileStamp, is_remote, open_regular, read_error, read_range
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most

@@ -1,15 +1,22 @@
-"""Statistics of a tally: pooled and per-image conventions and percentiles, each rounded once."""
+"""The summary of a tally: pooled and per-image conventions and percentiles, each rounded once, and the composition."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.errors import UsageError
-from normcli.summary.channels import band_names, channel_names, source_channels, white_level
-from normcli.summary.summary import GroupSummary
+from normcli.errors import NoInputError, UsageError
+from normcli.summary.summary import (
+    GroupSummary,
+    Summary,
+    band_names,
+    channel_names,
+    channel_order,
+    source_channels,
+    white_level,
+)
 from normcli.tally import Bucket, Floats, Tally
 from normcli.tally.exact import sqrt_fraction
 from normcli.tally.floats import bin_values
@@ -280,3 +287,95 @@ def percentiles(
     """Return any percentiles of a set of images, per channel: one row for each of `percents`."""
     parts = _parts(tally, settings, names)
     return list(_percentiles(parts, len(names), percents).values())
+
+
+_ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
+_SOMETIMES = ("ignored-pixels", "lossy-mask", "turned-mask", "bands")
+
+
+def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
+    """Return the composition: a note such as "mode:RGB" becomes composition["mode"]["RGB"].
+
+    Args:
+        notes: number of images by note.
+        buckets: the tally's buckets, for the number of gray and color images.
+    """
+    nested: dict[str, Any] = {"mode": {}, "depth": {}, "format": {}}
+    for note in _ALWAYS:
+        nested[note.replace("-", "_")] = notes.get(note, 0)
+    for note, count in sorted(notes.items()):
+        kind, colon, value = note.partition(":")
+        if colon:
+            nested.setdefault(kind, {})[value] = count
+    buckets = list(buckets)
+    nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
+    nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
+    for note in _SOMETIMES:
+        if notes.get(note):
+            nested[note.replace("-", "_")] = notes[note]
+    nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
+    return nested
+
+
+# settings["weight"] -> the convention of `mean` and `std`
+_CONVENTION_OF_WEIGHT = {
+    "pixel": "pooled_population",
+    "image": "equal_image_weights",
+    "group": "equal_group_weights",
+}
+
+
+def build_summary(
+    tally: Tally,
+    settings: Mapping[str, Any],
+    provenance: Mapping[str, Any],
+    shards: dict[str, Any] | None,
+    forced: list[str],
+) -> Summary:
+    """Compute the statistics of a tally; the arguments are those of `Summary.of`.
+
+    Raises:
+        NoInputError: no image was counted.
+        UsageError: the images have no channels in common.
+    """
+    if not tally.buckets:
+        raise NoInputError("no usable image" + _reasons(tally))
+    settings = dict(settings)
+    shards = settings.pop("shard", None) or shards
+    names = shared_channels(tally, settings)
+    numbers = describe(tally, settings, names)
+    groups = {name: describe_group(tally.groups[name], settings, names) for name in sorted(tally.groups)}
+    weight = settings.get("weight", "pixel")
+    if weight == "image":
+        mean, std = equal_images(tally, settings, names)
+        numbers = numbers._replace(mean=mean, std=std)
+    elif weight == "group":
+        mean, std = equal_groups([(group.mean, group.std) for group in groups.values()], len(names))
+        numbers = numbers._replace(mean=mean, std=std)
+    raw = settings["max_value"] is None and all(bucket.dtype == "float" for bucket in tally.buckets.values())
+    state = tally.state()
+    return Summary(
+        complete=not tally.failed and shards is None and not forced,
+        images=tally.images,
+        failed=tally.failed.total(),
+        skipped=tally.skipped.total(),
+        channels=names,
+        convention=_CONVENTION_OF_WEIGHT[weight],
+        range="raw" if raw else "0-1",
+        channel_order=channel_order(names),
+        composition=composition_of(tally.composition, tally.buckets.values()),
+        failures=state["failed"],
+        skips=state["skipped"],
+        shards=shards,
+        forced=forced,
+        settings=settings,
+        provenance={**provenance, "digest": state["digest"]},
+        groups=groups,
+        state=state,
+        **numbers._asdict(),
+    )
+
+
+def _reasons(tally: Tally) -> str:
+    reasons = [f"{count} {reason}" for reason, count in sorted((tally.failed + tally.skipped).items())]
+    return f" ({', '.join(reasons)})" if reasons else ""

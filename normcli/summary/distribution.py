@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from normcli.errors import StatisticsFileError
-from normcli.summary.channels import source_channels
+from normcli.summary.summary import source_channels
 from normcli.tally.exact import run_length_decode
 
 if TYPE_CHECKING:

@@ -1,15 +1,203 @@
-"""The statistics file: one JSON object, read with every key checked and written with one line per key."""
+"""The statistics file: one JSON object, of which every key is checked for type, length and value when it is read."""
 
 import json
 import math
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from normcli import storage
 from normcli.errors import InputError, StatisticsFileError
-from normcli.summary.validate import REQUIRED_KEYS, find_invalid_key
+from normcli.options.field import MAX_SHARDS, is_plain_line
+from normcli.options.shared import Color
+
+REQUIRED_KEYS = (
+    *("schema", "complete", "images", "failed", "skipped", "pixels", "channels", "max_value", "convention", "range"),
+    *("channel_order", "mean", "std", "min", "max", "percentiles", "conventions", "composition", "failures", "skips"),
+    *("shards", "forced", "settings", "provenance", "groups", "sample", "state"),
+)
+
+CHANNEL_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights")
+DTYPES = ("uint8", "uint16", "float")
+_FORCED = re.compile(r"settings\.[a-z_]+|shards|images")
+_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+_MAX_COUNT = 2**63 - 1
+
+
+def find_invalid_key(document: Mapping[str, Any]) -> str | None:
+    """Return the first key of the wrong type, length or value; None for a valid document.
+
+    >>> find_invalid_key({"channels": ["L"], "mean": [0.5, 0.5]})
+    'mean'
+    """
+    channels = document.get("channels")
+    if not (isinstance(channels, list) and channels and all(_matches(CHANNEL_NAME, c) for c in channels)):
+        return "channels"
+    from normcli.summary.summary import channel_order  # which imports this module
+
+    count = len(channels)
+    checks: dict[str, Callable[[Any], bool]] = {
+        "mean": lambda v: _row(v, count),
+        "std": lambda v: _row(v, count),
+        "min": lambda v: _row(v, count, gaps=True),
+        "max": lambda v: _row(v, count, gaps=True),
+        "images": _count,
+        "failed": _count,
+        "skipped": _count,
+        "pixels": lambda v: _number(v) and v > 0,
+        "complete": lambda v: isinstance(v, bool),
+        "max_value": _max_value,
+        "convention": lambda v: v in CONVENTIONS_OF_MEAN,
+        "range": lambda v: v in ("0-1", "raw"),
+        "channel_order": lambda v: v == channel_order(channels),
+        "percentiles": lambda v: _percentiles(v, count),
+        "conventions": lambda v: _conventions(v, count),
+        "composition": _composition,
+        "failures": _counts,
+        "skips": _counts,
+        "shards": lambda v: v is None or _shards(v),
+        "forced": lambda v: isinstance(v, list) and all(_matches(_FORCED, entry) for entry in v),
+        "settings": lambda v: isinstance(v, dict) and _settings(v),
+        "provenance": _provenance,
+        "groups": lambda v: isinstance(v, dict) and all(_group(entry, count) for entry in v.values()),
+        "sample": lambda v: v is None or _sample(v, count),
+        "state": _state,
+    }
+    return next((key for key, check in checks.items() if key in document and not check(document[key])), None)
+
+
+def _matches(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _number(value: Any) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer such as 10^400
+        return False
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MAX_COUNT
+
+
+def _max_value(value: Any) -> bool:
+    return value is None or (_count(value) and value > 0)
+
+
+def _row(value: Any, length: int, *, gaps: bool = False) -> bool:
+    return isinstance(value, list) and len(value) == length and all(_number(v) or (gaps and v is None) for v in value)
+
+
+def _rows(value: Any, length: int) -> bool:
+    return isinstance(value, dict) and all(_row(row, length) for row in value.values())
+
+
+def _conventions(value: Any, length: int) -> bool:
+    if not (isinstance(value, dict) and all(_matches(_IDENTIFIER, name) for name in value)):
+        return False
+    return all(_convention(entry, length) for entry in value.values())
+
+
+def _convention(value: Any, length: int) -> bool:
+    if not (isinstance(value, dict) and _row(value.get("mean"), length)):
+        return False
+    return "std" in value and (value["std"] is None or _row(value["std"], length))
+
+
+def _counts(value: Any) -> bool:
+    return isinstance(value, dict) and all(is_plain_line(name) and _count(v) for name, v in value.items())
+
+
+def _composition(value: Any) -> bool:
+    if not (isinstance(value, dict) and {"mode", "depth", "format"} <= set(value)):
+        return False
+    return all(is_plain_line(name) and (_count(v) or _counts(v)) for name, v in value.items()) and all(
+        isinstance(value[key], dict) for key in ("mode", "depth", "format")
+    )
+
+
+def _settings(value: Mapping[str, Any]) -> bool:
+    """Return True for settings that runs record: known ones by their own rule, others as plain values."""
+    if not {"color", "alpha", "max_value"} <= set(value):
+        return False
+    checks: dict[str, Callable[[Any], bool]] = {
+        "color": lambda v: v in get_args(Color),
+        "alpha": lambda v: v in ("drop", "weight", "keep") or (is_plain_line(v) and v.startswith("composite:")),
+        "strict": lambda v: isinstance(v, bool),
+        "resize": _max_value,
+        "center_crop": _max_value,
+        "max_value": _max_value,
+        "nan": lambda v: v in ("error", "skip"),
+        "weight": lambda v: v in ("pixel", "image", "group"),
+        "mask": lambda v: isinstance(v, bool),
+        "ignore_value": _number,
+        "sample": lambda v: isinstance(v, dict) and all(_plain(entry) for entry in v.values()),
+        "shard": _shards,
+    }
+    return all(_matches(_IDENTIFIER, name) and checks.get(name, _plain)(entry) for name, entry in value.items())
+
+
+def _plain(value: Any, depth: int = 0) -> bool:
+    """Return True for null, a boolean, a number, one line of text, or a list or an object of these."""
+    if isinstance(value, list):
+        return depth < 3 and all(_plain(entry, depth + 1) for entry in value)
+    if isinstance(value, dict):
+        return depth < 3 and all(is_plain_line(name) and _plain(entry, depth + 1) for name, entry in value.items())
+    return value is None or isinstance(value, bool) or _number(value) or is_plain_line(value)
+
+
+def _provenance(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return False
+    stamp = value.get("stamp", {})
+    texts = isinstance(stamp, dict) and all(isinstance(entry, str) for entry in stamp.values())
+    return texts and all(is_plain_line(name) and is_plain_line(v) for name, v in value.items() if name != "stamp")
+
+
+def _state(value: Any) -> bool:
+    if not (isinstance(value, dict) and isinstance(value.get("buckets"), list) and value["buckets"]):
+        return False
+    return all(isinstance(bucket, dict) and bucket.get("dtype") in DTYPES for bucket in value["buckets"])
+
+
+def _shards(value: Any) -> bool:
+    if not isinstance(value, dict) or not _count(value.get("of")) or value["of"] > MAX_SHARDS:
+        return False
+    parts = value.get("parts")
+    if not (isinstance(parts, list) and all(_count(part) and 1 <= part <= value["of"] for part in parts)):
+        return False
+    return 0 < len(parts) == len(set(parts))
+
+
+def _group(value: Any, length: int) -> bool:
+    if not isinstance(value, dict):
+        return False
+    rows = all(_row(value.get(key), length) for key in ("mean", "std"))
+    parts = _percentiles(value.get("percentiles"), length) and _conventions(value.get("conventions"), length)
+    return rows and parts and _count(value.get("images")) and _number(value.get("pixels"))
+
+
+def _percentiles(value: Any, length: int) -> bool:
+    return _rows(value, length) and {"1", "50", "99"} <= set(value)
+
+
+def _sample(value: Any, length: int) -> bool:
+    if not (isinstance(value, dict) and _count(value.get("read")) and _count(value.get("of"))):
+        return False
+    return _number(value.get("confidence")) and all(
+        value.get(key) is None or _intervals(value[key], length) for key in ("mean_interval", "std_interval")
+    )
+
+
+def _intervals(value: Any, length: int) -> bool:
+    return isinstance(value, list) and len(value) == length and all(_row(pair, 2) for pair in value)
+
 
 SCHEMA = "normcli/stats/2"
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -55,12 +243,6 @@ def parse_document(text: str | bytes, name: str) -> dict[str, Any]:
     if invalid is not None:
         raise StatisticsFileError(f"{name}: damaged statistics file, {invalid!r} of the wrong type, length or value")
     return dict(document)
-
-
-def to_text(document: Mapping[str, Any]) -> str:
-    """Return a statistics file's text: one JSON object, one line per key, byte-identical for the same data."""
-    lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in document.items())
-    return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
 def _finite_float(text: str) -> float:

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from normcli.summary.channels import white_level
 from normcli.summary.shards import describe_shards, missing_shards
-from normcli.summary.summary import Summary
+from normcli.summary.summary import Summary, white_level
 
 CONVENTIONS = {
     "pooled_population": "all pixels of all images together, divided by N",

@@ -1,14 +1,15 @@
 """`Summary`: the statistics of a set of images, for Python and as the content of a statistics file."""
 
+import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 from normcli import storage
 from normcli.errors import StatisticsFileError, UsageError, unknown
-from normcli.summary.file import SCHEMA, parse_document, read_document, to_text
+from normcli.summary.file import SCHEMA, parse_document, read_document
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -134,7 +135,7 @@ class Summary:
             NoInputError: no image was counted.
             UsageError: the images have no channels in common.
         """
-        from normcli.summary.build import build_summary
+        from normcli.summary.conventions import build_summary
 
         return build_summary(tally, settings, provenance, shards, list(forced))
 
@@ -183,7 +184,7 @@ class Summary:
 
     def to_json(self) -> str:
         """Return the text of the statistics file: one line per key, byte-identical for the same data."""
-        return to_text(self.to_dict())
+        return _to_text(self.to_dict())
 
     @property
     def tally(self) -> "Tally":
@@ -347,3 +348,71 @@ def as_summary(source: SummarySource) -> Summary:
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"statistics must be a Summary or the path of a statistics file, not {source!r:.60}")
     return Summary.load(source)
+
+
+def _to_text(document: Mapping[str, Any]) -> str:
+    """Return a statistics file's text: one JSON object, one line per key, byte-identical for the same data."""
+    lines = (f"{json.dumps(k)}: {json.dumps(v, allow_nan=False)}" for k, v in document.items())
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+_NAMES: dict[int, tuple[str, ...]] = {1: ("L",), 2: ("L", "A"), 3: ("R", "G", "B"), 4: ("R", "G", "B", "A")}
+
+
+def channel_names(count: int) -> tuple[str, ...]:
+    """Return the names of `count` channels of color or gray; numbers where no color model has so many.
+
+    >>> channel_names(3), channel_names(6)
+    (('R', 'G', 'B'), ('0', '1', '2', '3', '4', '5'))
+    """
+    return _NAMES.get(count) or band_names(count)
+
+
+def band_names(count: int) -> tuple[str, ...]:
+    """Return the names of bands that are not colors: their numbers from 0.
+
+    >>> band_names(2)
+    ('0', '1')
+    """
+    return tuple(map(str, range(count)))
+
+
+def channel_order(names: Sequence[str]) -> str:
+    """Return the order of channels as one string.
+
+    >>> channel_order(["R", "G", "B"]), channel_order(["0", "1"])
+    ('RGB', '2 bands')
+    """
+    return "".join(names) if tuple(names) in _ORDERS else f"{len(names)} bands"
+
+
+_ORDERS = {*_NAMES.values(), ("B", "G", "R"), ("B", "G", "R", "A")}
+
+
+def rgb_channels(count: int) -> tuple[int, int, int]:
+    """Return the channels of an image to show as red, green and blue: the first three, or gray three times.
+
+    >>> rgb_channels(4), rgb_channels(2)
+    ((0, 1, 2), (0, 0, 0))
+    """
+    return (0, 1, 2) if count >= 3 else (0, 0, 0)
+
+
+def source_channels(count: int, wanted: int) -> tuple[int, ...]:
+    """Return, for each channel of a result, the channel of an image with `count` that it is taken from.
+
+    Where color is wanted, gray stands for red, green and blue, and alpha stays alpha; else an image keeps its channels.
+
+    >>> source_channels(1, 3), source_channels(2, 4), source_channels(3, 3)
+    ((0, 0, 0), (0, 0, 0, 1), (0, 1, 2))
+    """
+    if (count, wanted) in ((1, 3), (2, 4)):
+        return (0, 0, 0, 1)[:wanted]
+    return tuple(range(count))
+
+
+def white_level(dtype: str, setting: int | None) -> int | None:
+    """Return the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units."""
+    if dtype == "uint8":
+        return 255
+    return setting if setting is not None else {"uint16": 65535}.get(dtype)

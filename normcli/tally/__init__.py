@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from normcli.tally.floats import Floats
-    from normcli.tally.integers import Integers
-    from normcli.tally.per_image import ImageMoments, PerImage
-    from normcli.tally.tally import DIGEST_MODULUS, Bucket, Tally, bucket_dtype, digest
+    from normcli.tally.integers import ImageMoments, Integers, PerImage
+    from normcli.tally.tally import DIGEST_MODULUS, Bucket, Tally, bucket_dtype
 
 _HOME = {
     "Floats": "floats",
     "Integers": "integers",
-    "ImageMoments": "per_image",
-    "PerImage": "per_image",
-    **dict.fromkeys(("DIGEST_MODULUS", "Bucket", "Tally", "bucket_dtype", "digest"), "tally"),
+    "ImageMoments": "integers",
+    "PerImage": "integers",
+    **dict.fromkeys(("DIGEST_MODULUS", "Bucket", "Tally", "bucket_dtype"), "tally"),
 }
 
 __all__ = [
@@ -31,7 +30,6 @@ __all__ = [
     "PerImage",
     "Tally",
     "bucket_dtype",
-    "digest",
 ]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from normcli.errors import InputError
 from normcli.kernels.kernel import contiguous
 from normcli.tally.exact import FLOAT_BITS, run_length_decode, run_length_encode, sqrt_fraction, to_fixed_point
-from normcli.tally.per_image import CountedImage, ImageMoments, PerImage
+from normcli.tally.integers import CountedImage, ImageMoments, PerImage
 
 Array = np.ndarray[Any, Any]
 

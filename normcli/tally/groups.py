@@ -9,8 +9,7 @@ import numpy as np
 
 from normcli.tally.exact import FLOAT_BITS, run_length_decode
 from normcli.tally.floats import bin_values
-from normcli.tally.integers import IMAGE_BITS, ImageRows
-from normcli.tally.per_image import CountedImage, PerImage
+from normcli.tally.integers import IMAGE_BITS, CountedImage, ImageRows, PerImage
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, str, int]

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from normcli.tally.floats import Floats
-from normcli.tally.integers import Integers
-from normcli.tally.per_image import CountedImage
+from normcli.tally.integers import CountedImage, Integers
 from normcli.tally.tally import Tally
 
 Array = np.ndarray[Any, Any]

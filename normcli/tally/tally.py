@@ -1,17 +1,15 @@
 """The tally of a set of images: buckets by channels and depth, notes, failures, groups and a digest."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from normcli.storage.files import digest
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
-from normcli.tally.integers import Integers
-from normcli.tally.per_image import CountedImage, ImageMoments
-from normcli.tally.small_images import SmallImageBuffer
+from normcli.tally.integers import CountedImage, ImageMoments, Integers, SmallImageBuffer
 
 Array = np.ndarray[Any, Any]
 
@@ -204,8 +202,3 @@ class Tally:
 def bucket_dtype(pixels: Array) -> str:
     """Return the type of the bucket that pixels are counted in: "uint8", "uint16" or "float"."""
     return _KINDS[pixels.dtype.char]
-
-
-def digest(data: bytes | memoryview) -> int:
-    """Return the first 128 bits of SHA-256 of an item's bytes: the fastest hash in the standard library here."""
-    return int.from_bytes(hashlib.sha256(data).digest()[:16], "big")

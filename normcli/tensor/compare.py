@@ -10,7 +10,7 @@ import numpy as np
 from normcli.errors import TensorError, UsageError
 from normcli.tensor import files
 from normcli.tensor.files import Array
-from normcli.tensor.nonfinite import NO_COUNTS, ValueCounts, count_values
+from normcli.tensor.job import NO_COUNTS, ValueCounts, count_values
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.registry import LABELS, naming_errors
 from normcli.tensor.normalizers.views import channel_axis, result_dtype

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from normcli import storage
 from normcli.errors import TensorError, UnsupportedTensorError, UsageError
-from normcli.storage.temp_files import temporary_name
-from normcli.tensor import npy, safetensors, torch
-from normcli.tensor.npy import ReservedTensor, StoredTensor, UnreadableTensor
+from normcli.storage import npy
+from normcli.storage.atomic import temporary_name
+from normcli.storage.npy import ReservedTensor, StoredTensor, UnreadableTensor
+from normcli.tensor import safetensors, torch
 
 Array = NDArray[Any]
 
@@ -199,7 +200,7 @@ def write_state(path: Path, state: Mapping[str, Array], labels: Mapping[str, str
     suffix = file_format(str(path))
     with storage.atomic_write(path) as temporary:
         if suffix == ".npz":
-            npy.write_npz(temporary, {**state, **{k: np.array(v) for k, v in labels.items()}})
+            npy.save_npz(temporary, {**state, **{k: np.array(v) for k, v in labels.items()}})
         elif suffix == ".safetensors":
             safetensors.write(temporary, dict(state), labels)
         else:
@@ -331,7 +332,7 @@ class FileOutput:
             with self._temporary.open("xb") as file:
                 npy.write_npy(file, next(iter(results.values())))
         elif self._format == ".npz":
-            npy.write_npz(self._temporary, named)
+            npy.save_npz(self._temporary, named)
         elif self._format == ".safetensors":
             safetensors.write(self._temporary, named)
         else:

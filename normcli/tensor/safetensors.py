@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 
 from normcli import platforms
 from normcli.errors import InputError, TensorError, UnsupportedTensorError
-from normcli.storage.npy_format import bytes_of
+from normcli.storage.npy import ReservedTensor, StoredTensor, UnreadableTensor, bytes_of, stamp_of
 from normcli.storage.safetensors_format import bfloat16, read_safetensors_header, safetensors_header
-from normcli.tensor.npy import ReservedTensor, StoredTensor, UnreadableTensor, stamp_of
 
 
 def read(path: Path) -> tuple[dict[str, StoredTensor | UnreadableTensor], dict[str, str]]:

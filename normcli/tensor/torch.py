@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli.errors import MissingExtraError, TensorError, UnsupportedTensorError
+from normcli.storage.npy import UnreadableTensor
 from normcli.storage.safetensors_format import bfloat16
-from normcli.tensor.npy import UnreadableTensor
 
 
 def _library() -> Any:

@@ -69,7 +69,7 @@ def _picture() -> bytes:
 def _items(path: Path, *, load: bool = True, **listing: Any) -> None:
     """List a source and load what it lists, never a file that it names."""
     from normcli.errors import InputError
-    from normcli.options.images import InputOptions
+    from normcli.options.shared import InputOptions
     from normcli.sources import Item, read
 
     found = read([str(path)], InputOptions(**listing))
@@ -180,9 +180,9 @@ def _parquets() -> list[bytes]:
 
 
 def _parquet(data: bytes, path: Path) -> None:
-    from normcli.options.images import InputOptions
+    from normcli.options.shared import InputOptions
     from normcli.sources import Item, read
-    from normcli.storage.byte_sources import InMemory
+    from normcli.storage.files import InMemory
 
     for number, item in enumerate(read([str(path)], InputOptions())):
         assert number < _MOST_ITEMS, "a listing that does not end"
@@ -204,7 +204,7 @@ def _lines() -> list[bytes]:
 def _names(data: bytes, path: Path) -> None:
     """A source as the command line gives it, up to where files would be opened."""
     from normcli.sources import container, expand
-    from normcli.sources.filter import folder_of, is_unsafe
+    from normcli.sources.folder import folder_of, is_unsafe
     from normcli.storage import path_fields
 
     text = data.decode("utf-8", "surrogateescape")
@@ -251,7 +251,7 @@ def _pts() -> list[bytes]:
 
 def _image(data: bytes, path: Path) -> None:
     from normcli.images import decode
-    from normcli.options.images import DecodeOptions
+    from normcli.options.shared import DecodeOptions
 
     decode(data, DecodeOptions(max_pixels=1 << 20))
 
@@ -282,7 +282,7 @@ def _jpegs() -> list[bytes]:
 
 def _deep(data: bytes, path: Path) -> None:
     from normcli.images import high_bit_depth
-    from normcli.options.images import DecodeOptions
+    from normcli.options.shared import DecodeOptions
 
     if (need := high_bit_depth.needed(data)) is not None:
         try:
@@ -374,7 +374,7 @@ def _checkpoint(data: bytes, path: Path) -> None:
 def _checkpoint_seeds() -> tuple[bytes, ...]:
     import tempfile
 
-    from normcli.options.images import DecodeOptions, InputOptions
+    from normcli.options.shared import DecodeOptions, InputOptions
     from normcli.runs.count import WorkerOptions, count_batch
     from normcli.runs.stats_checkpoint import StatsCheckpoint
     from normcli.sources import read

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from normcli.storage.temp_files import PARTIAL
+from normcli.storage.atomic import PARTIAL
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 

@@ -12,16 +12,16 @@ import pytest
 from PIL import Image
 
 import normcli
-from normcli.runs.commit import cache_path
 from normcli.runs.file_cache import Changes
-from normcli.storage import versions
+from normcli.runs.stats import cache_path
+from normcli.storage import files
 from tests.support.images import encoded, photograph
 
 
 @pytest.fixture
 def files_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the tests write counts as old enough to tell its version."""
-    monkeypatch.setattr(versions, "RECENT", 0)
+    monkeypatch.setattr(files, "RECENT", 0)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.images import decode
-from normcli.options.images import DecodeOptions
+from normcli.options.shared import DecodeOptions
 
 Array = np.ndarray[Any, Any]
 DAMAGED = "not an image that normcli reads, or its header is damaged"

@@ -4,7 +4,7 @@ import json
 
 from normcli.constants.exporters.values import DatasetConstants
 from normcli.errors import UsageError
-from normcli.summary.channels import channel_order
+from normcli.summary.summary import channel_order
 
 # loaders that give 8 bits whatever the file holds are of no use for other depths
 _STORED = "stored, not converted to 8 bits"

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
-from normcli.summary.channels import channel_order, white_level
 from normcli.summary.remarks import CONVENTIONS
 from normcli.summary.shards import describe_shards
+from normcli.summary.summary import channel_order, white_level
 
 
 @dataclass(frozen=True, kw_only=True)

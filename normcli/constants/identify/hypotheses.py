@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from normcli.constants.parse_config import Number
 from normcli.summary import Summary
-from normcli.summary.channels import channel_order
 from normcli.summary.remarks import CONVENTIONS
+from normcli.summary.summary import channel_order
 
 _COARSEST = 0.01  # in 0-1: fewer than two decimals cannot identify anything
 _FLOAT32 = 1e-6  # relative: numbers that went through float32

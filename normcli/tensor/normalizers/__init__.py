@@ -11,7 +11,6 @@ array([[-1.,  1., -1.,  1.]], dtype=float32)
 """
 
 from normcli.tensor.normalizers.batch import batch_norm, batch_norm_vjp, ghost_batch_norm
-from normcli.tensor.normalizers.blocks import resources
 from normcli.tensor.normalizers.convolution import (
     evo_norm,
     filter_response_norm,
@@ -47,6 +46,7 @@ from normcli.tensor.normalizers.vector import (
     scale_norm,
     tensor_norm,
 )
+from normcli.tensor.normalizers.views import resources
 from normcli.tensor.normalizers.weight import centred_weight_norm, weight_norm, weight_norm_vjp, weight_standardization
 from normcli.tensor.normalizers.whitening import iter_norm, zca_whitening
 

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.blocks import Array, Tensor
-from normcli.tensor.normalizers.views import channel_axis, check_parameter
+from normcli.tensor.normalizers.views import Array, Tensor, channel_axis, check_parameter
 
 # `token`, `image`, or axis numbers as in NumPy; the command line gives them as text, "2,3"
 Axes = str | Sequence[int]

@@ -5,7 +5,6 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
@@ -16,7 +15,16 @@ from normcli.tensor.normalizers.running import (
     require_two_values,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout, channels, check_groups, check_parameter, per_channel
+from normcli.tensor.normalizers.views import (
+    Array,
+    Dtype,
+    Layout,
+    Tensor,
+    channels,
+    check_groups,
+    check_parameter,
+    per_channel,
+)
 
 
 @normalizer()

@@ -6,10 +6,21 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, current_resources, parallel_blocks
 from normcli.tensor.normalizers.gradients import Cotangent
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, View, cast, read_float64, result_dtype, round_to_dtype
+from normcli.tensor.normalizers.views import (
+    WORKING_COPIES,
+    Array,
+    Dtype,
+    Tensor,
+    View,
+    cast,
+    current_resources,
+    parallel_blocks,
+    read_float64,
+    result_dtype,
+    round_to_dtype,
+)
 from normcli.tensor.normalizers.weight import scale_rows
 
 

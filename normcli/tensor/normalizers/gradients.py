@@ -6,12 +6,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.cpus import usable_cpus
 from normcli.errors import TensorError
+from normcli.platforms import usable_cpus
 from normcli.tensor.normalizers.axes import reduce_to_parameter
-from normcli.tensor.normalizers.blocks import Array, Tensor, block_samples, current_resources, parallel_blocks
 from normcli.tensor.normalizers.moments import Moments
-from normcli.tensor.normalizers.views import View, channels, per_channel, round_to_dtype, tokens
+from normcli.tensor.normalizers.views import (
+    Array,
+    Tensor,
+    View,
+    block_samples,
+    channels,
+    current_resources,
+    parallel_blocks,
+    per_channel,
+    round_to_dtype,
+    tokens,
+)
 
 # the most that a block of x costs while its gradient is computed, as a multiple of its bytes: both blocks, their
 # float64 copies (twice as large) and about six temporaries of that size

@@ -6,7 +6,6 @@ import numpy as np
 
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import (
     ChannelVjp,
     parameter_gradients,
@@ -19,7 +18,18 @@ from normcli.tensor.normalizers.gradients import (
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.running import require_spatial
-from normcli.tensor.normalizers.views import Dtype, Layout, View, channels, check_groups, normalize, per_channel, tokens
+from normcli.tensor.normalizers.views import (
+    Array,
+    Dtype,
+    Layout,
+    Tensor,
+    View,
+    channels,
+    check_groups,
+    normalize,
+    per_channel,
+    tokens,
+)
 
 PRESETS: dict[str, dict[str, Any]] = {
     "torch": {},

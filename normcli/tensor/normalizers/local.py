@@ -5,10 +5,9 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import prepare_vjp
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, per_channel
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, channel_axis, channels, per_channel
 
 Window = Literal["torch", "onnx", "tf"]
 

@@ -7,12 +7,11 @@ from typing import Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import InitialState, Mode, prepare, require_two_values, update_running_stats
-from normcli.tensor.normalizers.views import Dtype, Layout, View
+from normcli.tensor.normalizers.views import WORKING_COPIES, Array, Dtype, Layout, Tensor, View, parallel_blocks
 
 LpFormula = Literal["lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk"]
 FORMULAS = ("lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk")

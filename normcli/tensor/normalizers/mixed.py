@@ -6,7 +6,6 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.batch import INITIAL, RunningVar, batch_statistics, exact_state
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
 from normcli.tensor.normalizers.running import (
@@ -17,7 +16,7 @@ from normcli.tensor.normalizers.running import (
     require_two_values,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout, check_parameter
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, check_parameter
 
 
 @normalizer(family="batch", state=INITIAL, exact=exact_state)

@@ -15,8 +15,7 @@ import numpy as np
 
 from normcli.kernels.kernel import contiguous
 from normcli.kernels.rows import affine_rows, row_moments
-from normcli.tensor.normalizers.blocks import Array, parallel_blocks
-from normcli.tensor.normalizers.views import View
+from normcli.tensor.normalizers.views import Array, View, parallel_blocks
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,11 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.batch import INITIAL, PRESETS, RunningVar, batch_statistics, exact_state
-from normcli.tensor.normalizers.blocks import Array, Tensor, read_all
 from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
-from normcli.tensor.normalizers.views import Dtype, Layout, View, channels
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, View, channels, read_all
 
 _LARGEST = 1e100  # of the noise; NumPy draws from no range that float64 overflows
 

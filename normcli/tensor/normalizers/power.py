@@ -3,11 +3,19 @@
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.moments import Moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
 from normcli.tensor.normalizers.running import InitialState, Mode, RunningStats, prepare, update_running_stats
-from normcli.tensor.normalizers.views import Dtype, Layout, View, check_groups
+from normcli.tensor.normalizers.views import (
+    WORKING_COPIES,
+    Array,
+    Dtype,
+    Layout,
+    Tensor,
+    View,
+    check_groups,
+    parallel_blocks,
+)
 
 INITIAL: InitialState = {"running_phi": 1.0}
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from normcli.errors import NormcliError, TensorError, UsageError, unknown
 from normcli.kernels.kernel import KernelUnavailable
-from normcli.tensor.normalizers.blocks import Array
+from normcli.tensor.normalizers.views import Array
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
@@ -18,7 +17,7 @@ from normcli.tensor.normalizers.running import (
     require_two_values,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor
 
 INITIAL: InitialState = {"running_mean": 0.0, "running_std": 1.0}
 

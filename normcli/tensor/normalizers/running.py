@@ -7,9 +7,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from normcli.errors import TensorError
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.registry import LABELS, State
-from normcli.tensor.normalizers.views import View, channels, per_channel, result_dtype
+from normcli.tensor.normalizers.views import Array, Tensor, View, channels, per_channel, result_dtype
 
 Mode = Literal["train", "eval"]
 

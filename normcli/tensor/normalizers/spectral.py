@@ -5,11 +5,10 @@ from typing import Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import check_cotangent
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import COUNTER, Mode, load_state
-from normcli.tensor.normalizers.views import Dtype, read_float64, round_to_dtype
+from normcli.tensor.normalizers.views import Array, Dtype, Tensor, read_float64, round_to_dtype
 
 Method = Literal["exact", "torch", "keras"]
 

@@ -4,10 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, channels, per_channel, round_to_dtype
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, channels, per_channel, round_to_dtype
 
 
 @normalizer()

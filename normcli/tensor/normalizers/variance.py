@@ -5,11 +5,10 @@ from typing import Any
 import numpy as np
 
 from normcli.tensor.normalizers.axes import Axes, axis_numbers
-from normcli.tensor.normalizers.blocks import Tensor
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import normalizer
 from normcli.tensor.normalizers.running import require_two_values
-from normcli.tensor.normalizers.views import Dtype, Layout, channel_axis, channels, normalize, tokens
+from normcli.tensor.normalizers.views import Dtype, Layout, Tensor, channel_axis, channels, normalize, tokens
 
 
 @normalizer(family="batch", presets={"onnx": {}})

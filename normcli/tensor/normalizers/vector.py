@@ -8,11 +8,22 @@ import numpy as np
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.kernels.rows import affine_rows
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, zeros_of_row
 from normcli.tensor.normalizers.moments import tensor_moments
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, Layout, View, cast, normalize, result_dtype, tokens
+from normcli.tensor.normalizers.views import (
+    WORKING_COPIES,
+    Array,
+    Dtype,
+    Layout,
+    Tensor,
+    View,
+    cast,
+    normalize,
+    parallel_blocks,
+    result_dtype,
+    tokens,
+)
 
 RmsVariant = Literal["torch", "original", "llama", "gemma"]
 

@@ -6,10 +6,9 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.blocks import Array, Tensor
 from normcli.tensor.normalizers.gradients import check_cotangent
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Dtype, check_parameter, read_float64, round_to_dtype
+from normcli.tensor.normalizers.views import Array, Dtype, Tensor, check_parameter, read_float64, round_to_dtype
 
 
 def out_axis(rank: int, dim: int) -> int | None:

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.blocks import WORKING_COPIES, Array, Tensor, parallel_blocks
 from normcli.tensor.normalizers.moments import channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, normalizer
 from normcli.tensor.normalizers.running import (
@@ -16,7 +15,16 @@ from normcli.tensor.normalizers.running import (
     require_two_values,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Dtype, Layout, View, check_groups
+from normcli.tensor.normalizers.views import (
+    WORKING_COPIES,
+    Array,
+    Dtype,
+    Layout,
+    Tensor,
+    View,
+    check_groups,
+    parallel_blocks,
+)
 
 
 def _covariance(view: View, mean: Array, groups: int, eps: float) -> Array:
