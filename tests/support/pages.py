@@ -290,8 +290,13 @@ def main(pages: list[str]) -> None:
             folder.mkdir()
             path = ROOT / name
             text = path.read_text("utf-8")
-            path.write_text(rerun(text, prepared(name, folder)), "utf-8")
-            print(f"{name}: {'unchanged' if path.read_text('utf-8') == text else 'written'}")
+            try:
+                fresh = rerun(text, prepared(name, folder))
+            except AssertionError as error:
+                print(f"{name}: a block fails\n{error}", file=sys.stderr)
+                continue
+            path.write_text(fresh, "utf-8")
+            print(f"{name}: {'unchanged' if fresh == text else 'written'}")
 
 
 if __name__ == "__main__":
