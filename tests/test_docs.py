@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+import yaml
 
 import normcli
 from normcli.cli import main
@@ -74,6 +75,26 @@ def test_output_is_written_anew_where_it_changed(folder: Path) -> None:
     text = "a\n\n```console\n$ echo 1\n2\n$ exit 3\n```\n\n```console\n$ echo 1\n...\n```\n"
     fresh = text.replace("\n2\n$ exit 3\n", "\n1\n$ exit 3\n$ echo $?\n3\n")
     assert pages.rerun(text, folder) == fresh == pages.rerun(fresh, folder)
+
+
+def scripts(block: Block) -> list[str]:
+    """Return the commands of the jobs of a GitHub workflow or of GitLab CI."""
+    document = yaml.safe_load(block.text)
+    if "jobs" in document:
+        return [step["run"] for job in document["jobs"].values() for step in job["steps"] if "run" in step]
+    return [command for job in document.values() for command in job["script"]]
+
+
+@pytest.mark.parametrize("name", ["github-action", "makefile"])
+def test_the_commands_of_the_workflows_run(name: str, folder: Path) -> None:
+    """Each in a shell of its own, as the services run them."""
+    page = f"docs/how-to/{name}.md"
+    pages.prepared(page, folder)
+    pages.run_shell("normcli stats photos -q -o stats.json; cp stats.json reference.json", folder)
+    (block,) = (b for b in pages.blocks((ROOT / page).read_text("utf-8")) if re.match(r"\.git(hub|lab)", b.title))
+    assert len(scripts(block)) >= 3
+    for script in scripts(block):
+        pages.run_shell(script, folder)
 
 
 class TestStandIns:
