@@ -310,18 +310,26 @@ def test_iter_norm_of_many_steps_stays_at_zca(iterations: int) -> None:
     np.testing.assert_allclose(nn.iter_norm(x, iterations=iterations).y, nn.zca_whitening(x).y, rtol=0, atol=5e-14)
 
 
-def test_power_norm_over_six_batches_is_that_of_the_authors_code() -> None:
-    draw, warmup, phi, state = np.random.default_rng(5), 2, 1.0, None
+@pytest.mark.parametrize("groups", [0, 1, 2])
+@pytest.mark.parametrize("warmup", [0, 1, 2, 3, 6, 10])
+def test_power_norm_over_six_batches_is_that_of_the_authors_code(warmup: int, groups: int) -> None:
+    """mask_powernorm.py of sIncerass/powernorm: its iteration t begins at 1."""
+    draw, phi, state = np.random.default_rng(5), np.ones(4), None
+    gamma, beta = draw.normal(size=(2, 4))
     for t in range(1, 7):
-        x = draw.normal(size=(4, 1)) * t
-        square = sum(float(value) ** 2 for value in x.ravel()) / 4
-        expected = x / ((square if t <= warmup else phi) + 1e-5) ** 0.5
+        x = draw.normal(size=(5, 3, 4)) * t
+        scaled = x
+        if groups:
+            parts = x.reshape(5, 3, groups, 4 // groups)
+            scaled = (parts / np.sqrt((parts**2).mean(3, keepdims=True) + 1e-5)).reshape(x.shape)
+        square = (scaled**2).mean((0, 1))
+        expected = gamma * scaled / np.sqrt((square if t <= warmup else phi) + 1e-5) + beta
         if t < warmup:
             phi = phi * (t - 1) / t + square / t
         phi = 0.9 * phi + 0.1 * square
-        y, state = nn.power_norm(x, groups=0, warmup=warmup, state=state)
-        np.testing.assert_allclose(y, expected, rtol=1e-14)
-        np.testing.assert_allclose(state["running_phi"], [phi], rtol=1e-14)
+        y, state = nn.power_norm(x, layout="NTC", groups=groups, warmup=warmup, state=state, weight=gamma, bias=beta)
+        np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(state["running_phi"], phi, rtol=1e-13)
 
 
 def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another() -> None:
