@@ -535,6 +535,18 @@ def test_compare_shows_each_and_the_gap_of_train_and_eval(run: Run, here: Path) 
     assert rows[4]["gap"][0] < rows[2]["gap"][0]  # what batch renormalization is for
 
 
+def test_compare_of_features_leaves_instance_norm_out(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    np.save(here / "f.npy", activations(shape=(6, 8)))
+    monkeypatch.chdir(here)
+    assert cli.run(["tensor", "compare", "f.npy", "--json"]) == 0
+    names = [row["name"].split()[0] for row in json.loads(capfd.readouterr().out)["rows"]]
+    assert names == ["input", "batch_norm", "layer_norm", "group_norm", "rms_norm"]
+    assert cli.run(["tensor", "compare", "f.npy", "--with", "instance_norm"]) == 1
+    assert capfd.readouterr().err.startswith("normcli: f.npy: instance_norm: needs 2 or more values")
+
+
 def test_comparing_what_is_not_finite_gives_json(run: Run, here: Path) -> None:
     np.save(here / "nan.npy", np.full((2, 4, 2, 2), np.nan, np.float32))
     done = run("tensor", "compare", "nan.npy", *NCHW, "--with", "batch_norm", "--json")

@@ -256,14 +256,15 @@ def _parse_limit(size: str | None) -> int | None:
 def compare(
     name: Annotated[str, typer.Argument(metavar="IN", help="A tensor: FILE or FILE:KEY.", show_default=False)],
     normalizers: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--with",
             metavar="NAME,...",
-            help="Normalizers to compare; settings follow a colon: group_norm:groups=8.",
+            help="Normalizers to compare; settings follow a colon: group_norm:groups=8. "
+            "By default batch_norm, layer_norm, instance_norm, group_norm and rms_norm.",
             show_default=False,
         ),
-    ] = "batch_norm,layer_norm,instance_norm,group_norm,rms_norm",
+    ] = None,
     layout: Annotated[str | None, typer.Option(metavar="NCHW|NHWC|…", help="Order of the axes.")] = None,
     state: Annotated[
         str | None,
@@ -289,9 +290,11 @@ def compare(
     from normcli.tensor.compare import compare as compare_normalizers
     from normcli.tensor.job import describe_values
 
-    requests = [request.strip() for request in normalizers.split(",") if request.strip()]
-    if not requests:
-        raise UsageError("--with requires a normalizer")
+    requests = None
+    if normalizers is not None:
+        requests = [request.strip() for request in normalizers.split(",") if request.strip()]
+        if not requests:
+            raise UsageError("--with requires a normalizer")
     with _without_numpy_warnings():
         rows = compare_normalizers(name, requests, layout=layout, state=state, memory_limit=_parse_limit(memory_limit))
     for row in rows if not terminal.quiet else []:

@@ -16,6 +16,7 @@ from normcli.tensor.normalizers.registry import LABELS, naming_errors
 from normcli.tensor.normalizers.views import channel_axis, result_dtype
 
 BINS = 16
+COMMON = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm")
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class ComparisonRow:
 
 def compare(
     name: str,
-    requests: Sequence[str],
+    requests: Sequence[str] | None,
     *,
     layout: str | None,
     state: str | None,
@@ -70,7 +71,7 @@ def compare(
 
     Args:
         name: of the tensor, FILE or FILE:KEY.
-        requests: `NAME` or `NAME:setting=value:…`.
+        requests: `NAME` or `NAME:setting=value:…`; None is `COMMON`, without instance_norm where nothing is spatial.
         layout: of the tensor.
         state: file of a batch_norm or batch_renorm state; both then appear in train and eval mode.
         memory_limit: most bytes of tensors in memory.
@@ -79,14 +80,16 @@ def compare(
     x = _read_input(name, memory_limit, 2 if state else 1)
     layout = None if layout is None else layout.upper()
     statistics = None if state is None else files.read_state(state)
-    with resources(threads=threads, memory=memory_limit):
-        try:
-            result_dtype(x)
-        except TensorError as error:
-            raise type(error)(f"{name}: {error}") from None
+    if requests is None:
+        requests = [request for request in COMMON if request != "instance_norm" or x.ndim > 2]
+    try:
+        result_dtype(x)
         rows = [_row("input", x)]
-        for request in requests:
-            rows += _rows(request, x, layout, statistics)
+        with resources(threads=threads, memory=memory_limit):
+            for request in requests:
+                rows += _rows(request, x, layout, statistics)
+    except TensorError as error:
+        raise type(error)(f"{name}: {error}") from None
     return rows
 
 
@@ -166,7 +169,8 @@ def _default_settings(one: Normalizer, settings: Mapping[str, Any], x: Array, la
     if one.name in ("layer_norm", "rms_norm") and layout not in (None, "NC", "NTC"):
         added["axes"] = "image" if one.name == "layer_norm" else "token"
     if one.name == "group_norm" or (one.name == "evo_norm" and settings.get("variant", "S0") == "S0"):
-        added["groups"] = _largest_divisor(channels, 32)
+        lonely = x.ndim == 2  # then a group of one channel has one value
+        added["groups"] = _largest_divisor(channels, min(32, max(channels // 2, 1)) if lonely else 32)
     if one.name == "ghost_batch_norm":
         added["batch"] = _largest_divisor(len(x), max(len(x) // 2, 1))
     if "seed" in one.settings:
