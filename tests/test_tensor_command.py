@@ -753,6 +753,19 @@ def test_elements_that_are_no_numbers_are_named(
         assert text.startswith("normcli: x.npy: ") and words in text and text.count("\n") == 1, text
 
 
+@pytest.mark.parametrize("dtype", ["U3", "V2", "M8[s]", "?"])
+def test_parameters_and_states_that_are_no_numbers_are_named(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], dtype: str
+) -> None:
+    np.save(here / "p.npy", np.zeros(4, dtype))
+    np.savez(here / "s.npz", running_mean=np.zeros(4, dtype), running_var=np.ones(4))
+    monkeypatch.chdir(here)
+    for option in (("--weight", "p.npy"), ("--state", "s.npz")):
+        assert cli.run(["tensor", "batch-norm", "b0.npy", *NCHW, *option, "-o", "y.npy"]) == 1
+        text = capfd.readouterr().err
+        assert text.startswith("normcli: b0.npy: batch_norm: ") and text.count("\n") == 1, text
+
+
 def test_a_state_of_another_normalizer_is_named_as_one(run: Run, here: Path) -> None:
     done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--preset", "keras", "--save-state", "k.npz")
     assert done.stderr == b"wrote k.npz (1 batch)\n"

@@ -65,8 +65,8 @@ def count_values(x: Array) -> ValueCounts:
         large = max(int(x.max()), -int(x.min())) > _LARGEST_INTEGER  # comparing every value costs twice as much
         outside = (x > _LARGEST_INTEGER) | (x < -_LARGEST_INTEGER if x.dtype.kind == "i" else False) if large else x[:0]
         return ValueCounts(rounded=int(np.count_nonzero(outside)))
-    if x.dtype.kind in "iub" or not x.size:
-        return NO_COUNTS
+    if not x.size or (x.dtype.kind not in "fc" and x.dtype.name != "bfloat16"):
+        return NO_COUNTS  # what is no number is rejected by name
     total = NO_COUNTS
     step = max(1, _PART_BYTES * len(x) // max(x.nbytes, 1))
     for start in range(0, len(x), step):
