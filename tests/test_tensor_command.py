@@ -687,6 +687,8 @@ def test_a_dtype_that_cannot_be_read_blocks_no_other_tensor(run: Run, here: Path
     assert done.returncode == 0, done.stderr
     np.testing.assert_array_equal(np.load(here / "y.npy"), nn.rms_norm(x, axes=(1,)))
     refused(run("tensor", "rms-norm", "m.safetensors:scale", "--axes=1", "-o", "z.npy"), 1, ":scale", dtype)
+    refused(run("tensor", "compare", "m.safetensors:scale"), 1, ":scale", dtype)
+    refused(run("tensor", "compare", "m.safetensors"), 1, "2 tensors (scale, x)")
     done = run("tensor", "rms-norm", "m.safetensors", "--axes=1", "-o", "z.npz", "--quiet")
     wanted = f"warning: m.safetensors:scale: dtype {dtype} cannot be read: left out of the result\n"
     assert (done.returncode, done.stderr.decode()) == (3, wanted)

@@ -99,13 +99,12 @@ def _read_input(name: str, limit: int | None, results: int) -> Array:
     Raises:
         TensorError: it, its results and their statistics do not fit into the memory allowed.
     """
-    with files.open_tensors(name, limit=limit) as tensors:
-        for tensor in tensors.values():
-            size = math.prod(tensor.shape)
-            need = size * ((1 + results) * tensor.dtype.itemsize + 24 * results + 2)  # float64 copies of each result
-            if limit is not None and need > limit:
-                raise TensorError(f"{name}: compare needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
-    return files.read_one(name, limit)
+    with files.open_one(name, limit=limit) as tensor:
+        size = math.prod(tensor.shape)
+        need = size * ((1 + results) * tensor.dtype.itemsize + 24 * results + 2)  # float64 copies of each result
+        if limit is not None and need > limit:
+            raise TensorError(f"{name}: compare needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
+        return files.read_array(tensor)
 
 
 def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None) -> list[ComparisonRow]:
