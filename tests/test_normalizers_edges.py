@@ -40,6 +40,11 @@ REFUSED = [
         r"must be one whole number, 0 or more, got shape \(3,\)",
     ),
     (
+        lambda: nn.batch_norm(X, **L, state={**STATE, "num_batches_tracked": np.array(1e300)}),
+        TensorError,
+        "0 or more, got 1e",
+    ),
+    (
         lambda: nn.batch_norm(X, **L, state={**STATE, "num_batches_tracked": np.array(-1)}),
         TensorError,
         "0 or more, got -1",

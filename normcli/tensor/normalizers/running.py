@@ -63,7 +63,11 @@ def load_state(state: State | None, mode: str, initial: InitialState, channels: 
         if values[name].shape != expected:
             raise TensorError(f"state {name} has shape {values[name].shape}, but C = {channels} needs {expected}")
     counter = np.asarray(state.get(COUNTER, 0))
-    if counter.ndim or counter.dtype.kind not in "iuf" or not (counter >= 0 and counter == np.floor(counter)):
+    if (
+        counter.ndim
+        or counter.dtype.kind not in "iuf"
+        or not (0 <= counter < 2**63 - 1 and counter == np.floor(counter))
+    ):
         raise TensorError(f"state {COUNTER} must be one whole number, 0 or more, got {_shown(counter)}")
     return RunningStats(values, int(counter))
 
