@@ -454,6 +454,16 @@ class TestHealthyFiles:
         assert found is not None and found["composition"]["transparent"] == 1
         right(stats(tmp_path / "a.gif", "--alpha", "weight"), 200 / 255)
 
+    def test_a_heic_of_10_bits_is_said_to_be_cut(self, tmp_path: Path) -> None:
+        heif = needs.module("pillow_heif")
+        array = rng().integers(0, 65536, (64, 64, 3)).astype("u2")
+        picture = heif.from_bytes(mode="RGB;16", size=(64, 64), data=array.tobytes())
+        try:
+            picture.save(tmp_path / "a.heic", quality=-1)
+        except RuntimeError:
+            needs.skip("a build of pillow-heif that writes HEIC")
+        assert "of 10 or 12 bits read as 8" in stats(tmp_path / "a.heic").err
+
     def test_a_volume_is_rejected(self, tmp_path: Path) -> None:
         volume = np.zeros((16, 32, 48), "u1")
         path = tiff(tmp_path / "a.tif", volume, photometric="minisblack", volumetric=True, tile=(16, 16, 16))

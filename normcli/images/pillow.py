@@ -166,7 +166,7 @@ def _refuse_what_is_damaged(image: Image.Image) -> None:
 
 def _notes(image: Image.Image) -> list[str]:
     notes = []
-    if "exif" in image.info:
+    if image.info.get("exif"):
         notes.append("exif")
     if "icc_profile" in image.info:
         notes.append("icc")
@@ -177,7 +177,7 @@ def _notes(image: Image.Image) -> list[str]:
     except (OSError, EOFError, SyntaxError, ValueError):
         notes.append("damaged")
         image.seek(0)
-    if image.format == "AVIF" and _avif_is_deep(image):
+    if (image.format == "AVIF" and _avif_is_deep(image)) or image.info.get("bit_depth", 8) > 8:  # HEIF
         notes.append("depth-reduced")
     return notes
 
