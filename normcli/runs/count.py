@@ -168,7 +168,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
             stage = "decode"
             image = images.decode(data, options.reading)
-            images.check_full_scale(image, options.max_value)
+            if image.full_scale is not None:
+                images.check_full_scale(image, options.max_value)
             stage = "count"
             shape = image.pixels.shape
             if options.mask is not None:

@@ -144,7 +144,8 @@ def _map_one(
             label = _class(job, task.label)
             stage = "decode"
             image = images.decode(data, job.reading)
-            images.check_full_scale(image, job.transform.max_value)
+            if image.full_scale is not None:
+                images.check_full_scale(image, job.transform.max_value)
             stage = "map"
             pixels = image.pixels
             record["shape"] = list(pixels.shape)
