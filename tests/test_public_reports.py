@@ -500,6 +500,21 @@ class TestPages:
         path = tiff(tmp_path / "a.tif", array, metadata={"axes": "CYX"}, photometric="minisblack", **how)
         right(stats(path), array.reshape(4, -1).mean(1) / 65535)
 
+    def test_channels_of_the_first_of_several_planes(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 65536, (3, 2, 20, 24)).astype("u2")
+        for axes in ("ZCYX", "TCYX"):
+            path = tiff(tmp_path / "a.ome.tif", array, metadata={"axes": axes}, photometric="minisblack", ome=True)
+            done = stats(path)
+            right(done, array[0].reshape(2, -1).mean(1) / 65535)
+            assert "only the first frame used" in done.err
+
+    def test_frames_of_color_are_still_frames(self, tmp_path: Path) -> None:
+        array = rng().integers(0, 65536, (3, 20, 24, 3)).astype("u2")
+        path = tiff(tmp_path / "a.ome.tif", array, metadata={"axes": "ZYXS"}, photometric="rgb", ome=True)
+        done = stats(path)
+        right(done, array[0].reshape(-1, 3).mean(0) / 65535)
+        assert "only the first frame used" in done.err
+
     def test_frames_are_still_frames(self, tmp_path: Path) -> None:
         array = rng().integers(0, 256, (4, 20, 24)).astype("u1")
         done = stats(tiff(tmp_path / "a.tif", array, photometric="minisblack"))

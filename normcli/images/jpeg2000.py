@@ -1,4 +1,4 @@
-"""JPEG 2000: 8-bit images by Pillow; other precisions, signed samples and palettes by imagecodecs.
+"""JPEG 2000: 8-bit images and gray of 16 bits by Pillow; other precisions, signed samples and palettes by imagecodecs.
 
 Pillow shifts 9 to 15 bits to 16 (or 9 to 8), adds half the range to signed samples, and drops equal palette entries.
 """
@@ -39,7 +39,9 @@ def is_jpeg2000(data: bytes) -> bool:
 def needs_imagecodecs(data: bytes) -> bool:
     """Return whether Pillow would not give the samples as they are stored."""
     header = _header(data)
-    return header is not None and (header.palette or any(bits != 8 for bits in header.bits))
+    if header is None or (header.bits == (16,) and not header.palette):
+        return False
+    return header.palette or any(bits != 8 for bits in header.bits)
 
 
 def _header(data: bytes) -> _Header | None:

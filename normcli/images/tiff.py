@@ -7,6 +7,7 @@ bands; such files go to tifffile, or fail where it is not installed, and are nev
 import io
 import json
 import logging
+import math
 import re
 import struct
 from typing import Any, NamedTuple
@@ -223,27 +224,33 @@ def _check_page(page: Any, size: int, reading: DecodeOptions) -> None:
 
 
 def _channels_of_pages(tiff: Any, page: Any, pages: int, reading: DecodeOptions) -> tuple[Any, int]:
-    """Return the channels that a writer put into pages as bands (H,W,C), and their number; None for other pages.
+    """Return the channels of the first frame, where a writer put each into a page, as bands (H,W,C), and their number.
+
+    None for pages that are frames.
 
     Raises:
-        InputError: pages that are rows of an image with bands.
+        InputError: pages that are rows of an image with bands, or too many.
     """
     what = bands_as_pages((page.description or "").encode("latin-1", "replace"))
-    if what is None:
+    if what is None or page.samplesperpixel != 1:
         return None, 0
     series = tiff.series[0]
-    axes = "".join(axis for axis, size in zip(series.axes, series.shape, strict=True) if size > 1)
-    shape = [size for size in series.shape if size > 1]
-    if axes != "CYX" or shape[1:] != [page.imagelength, page.imagewidth] or shape[0] > pages:
+    axes, shape = series.axes, series.shape
+    place = axes.find("C")
+    if place < 0 or axes[-2:] != "YX" or shape[-2:] != (page.imagelength, page.imagewidth):
+        if what.endswith("channels"):
+            return None, 0
         raise InputError(
             "unsupported",
             f"{pages} pages that are parts of {what}: save it with its bands in one page "
             '(tifffile: photometric="minisblack", planarconfig="contig")',
         )
-    if shape[0] * page.imagewidth * page.imagelength > 4 * reading.max_pixels:
-        raise InputError("bomb", f"{shape[0]} channels, over four times --max-pixels")
-    array = series.asarray().reshape(shape)
-    return np.moveaxis(array, 0, -1), shape[0]
+    channels, step = shape[place], math.prod(shape[place + 1 : -2])
+    if channels * page.imagewidth * page.imagelength > 4 * reading.max_pixels:
+        raise InputError("bomb", f"{channels} channels, over four times --max-pixels")
+    if channels == 1 or (channels - 1) * step >= len(series.pages):
+        return None, 0
+    return np.stack([series.pages[c * step].asarray() for c in range(channels)], axis=2), channels
 
 
 def _orientation(page: Any) -> int:
