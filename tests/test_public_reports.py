@@ -188,6 +188,16 @@ class TestOtherDepths:
         right(stats(path, "--max-value", (1 << bits) - 1), mean)
         right_or_rejected(stats(path), mean, "--max-value")
 
+    @pytest.mark.parametrize("lossless", [False, True])
+    def test_a_damaged_jpeg_is_rejected(self, lossless: bool, tmp_path: Path) -> None:
+        """imagecodecs decodes what is cut without a word, and dies of a second frame header."""
+        array = np.kron(rng().integers(0, 4096, (6, 7, 3)), np.ones((8, 8, 1))).astype("u2")
+        data = imagecodecs.jpeg_encode(array, bitspersample=12, lossless=lossless)
+        tables = data.index(b"\xff\xc4")
+        for bad in (data[: len(data) // 2], data[:-2], data[:tables] + b"\xff\xcf" + data[tables + 2 :]):
+            done = stats(file(tmp_path / "a.jpg", bad), "--max-value", 4095)
+            assert done.code == 4 and re.search("1 (truncated|damaged)", done.err), str(done)
+
 
 class TestTransparentLevel:
     """A gray PNG of 2 or 4 bits: its level counts in stored units."""

@@ -94,6 +94,45 @@ def _png_chunk(data: bytes, kind: bytes) -> bytes | None:
     return None
 
 
+_SEGMENTS = frozenset({0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)})  # tables, comments, application data
+
+
+def _check_markers(data: bytes) -> None:
+    """Check that a JPEG is one frame, its tables and its scans up to the end marker.
+
+    imagecodecs does not pass on libjpeg's warning of an early end, and 2026.3.6 ends the process where a file of this
+    precision has a second frame header.
+
+    Raises:
+        InputError: other markers, or cut short.
+    """
+    at, frames = 2, 0
+    while at + 4 <= len(data):
+        marker = data[at + 1]
+        if data[at] != 0xFF or not (marker in _SEGMENTS or 0xC0 <= marker <= 0xC3 or marker in (0xDA, 0xFF)):
+            raise InputError("damaged", f"cannot be decoded: a marker FF{marker:02X} where a segment begins")
+        if marker == 0xFF:
+            at += 1
+            continue
+        frames += 0xC0 <= marker <= 0xC3
+        if frames > 1 or (marker == 0xDA and not frames):
+            raise InputError("damaged", f"cannot be decoded: {frames} frame headers")
+        at += 2 + max(2, data[at + 2] << 8 | data[at + 3])
+        if marker != 0xDA:
+            continue
+        while (at := data.find(b"\xff", at)) >= 0 and (data[at + 1 : at + 2] == b"\0" or _is_restart(data, at)):
+            at += 2
+        if at < 0 or at + 2 > len(data):
+            break
+        if data[at + 1] == 0xD9:
+            return
+    raise InputError("truncated", "cannot be decoded: the image data ends without an end marker")
+
+
+def _is_restart(data: bytes, at: int) -> bool:
+    return 0xD0 <= data[at + 1] <= 0xD7 if at + 1 < len(data) else False
+
+
 def _jpeg(data: bytes, reading: DecodeOptions) -> Decoded:
     import imagecodecs
 
@@ -102,6 +141,7 @@ def _jpeg(data: bytes, reading: DecodeOptions) -> Decoded:
     check_size(markers.width, markers.height, reading)
     if markers.components not in (1, 3):
         raise InputError("unsupported", f"a JPEG of {markers.precision} bits and {markers.components} components")
+    _check_markers(data)
     array: np.ndarray[Any, Any] = imagecodecs.jpeg_decode(data)
     if array.ndim == 2:
         array = array[:, :, None]
