@@ -1,5 +1,6 @@
 """Arrow tables of images, as `datasets.save_to_disk` writes them: a stream or a file of record batches."""
 
+import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,9 @@ from normcli.sources.parquet import class_names, image_column, items_of, label_c
 from normcli.storage.reader import Reader
 
 _MAGIC = b"ARROW1\0\0"
-_END = b"\xff\xff\xff\xff\0\0\0\0"  # of a stream, which without it ends where a batch does
+_CONTINUED = b"\xff\xff\xff\xff"  # begins every message
+_LARGEST_METADATA = 1 << 26
+_DICTIONARY, _BATCH = 2, 3  # types of messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,7 @@ def read(source: str, listing: InputOptions, options: ArrowOptions) -> Items:
     number = 0
     with Reader(source) as reader:
         try:
+            _check_messages(reader)
             table, batches = _open(pyarrow, reader)
             column = image_column(source, table.schema, options.column)
             label = label_column(table.schema, column)
@@ -46,8 +50,6 @@ def read(source: str, listing: InputOptions, options: ArrowOptions) -> Items:
                 keys = (f"{source}/{i:07d}" for i in range(number, number + len(batch)))
                 number += len(batch)
                 yield from items_of(keys, batch, column, label, names, source, listing)
-            if reader.at(0, len(_MAGIC)) != _MAGIC and reader.at(reader.size - len(_END), len(_END)) != _END:
-                raise InputError("truncated", f"no Arrow table to its end: it is cut short after {number} rows")
         except (pyarrow.ArrowException, OSError, EOFError, ValueError, KeyError, OverflowError) as error:
             if isinstance(error, InputError | UsageError):
                 raise
@@ -62,3 +64,61 @@ def _open(pyarrow: Any, reader: Reader) -> tuple[Any, Iterator[Any]]:
         return file, (file.get_batch(i) for i in range(file.num_record_batches))
     stream = pyarrow.ipc.open_stream(reader.file())
     return stream, iter(stream)
+
+
+def _check_messages(reader: Reader) -> None:
+    """Check the lengths that the messages claim, before pyarrow allocates them, and that the end is there.
+
+    A compressed buffer may claim any size, so compressed batches are rejected; the datasets library writes none.
+
+    Raises:
+        InputError: cut short, damaged or compressed.
+    """
+    at = len(_MAGIC) if reader.at(0, len(_MAGIC)) == _MAGIC else 0
+    while True:
+        head = reader.at(at, 8)
+        if len(head) < 8:
+            raise InputError("truncated", "an Arrow table that is cut short: no end marker")
+        (size,) = struct.unpack_from("<i", head, 4)
+        if head[:4] != _CONTINUED or not 0 <= size <= _LARGEST_METADATA:
+            raise InputError("damaged", "not an Arrow table, or damaged: no message where one begins")
+        if size == 0:
+            return
+        try:
+            length, compressed = _message(bytes(reader.at(at + 8, size)))
+        except struct.error:
+            raise InputError("damaged", "not an Arrow table, or damaged: a message cannot be read") from None
+        at += 8 + size + length
+        if length < 0 or at > reader.size:
+            raise InputError("truncated", "an Arrow table that is cut short, or damaged: a batch ends beyond the file")
+        if compressed:
+            raise InputError("unsupported", "an Arrow table of compressed batches: write it without compression")
+
+
+def _message(data: bytes) -> tuple[int, bool]:
+    """Return the length of a message's body, and whether it is compressed, from its flatbuffer.
+
+    Raises:
+        struct.error: offsets that lead out of it.
+    """
+
+    def field(table: int, index: int) -> int:
+        (back,) = struct.unpack_from("<i", data, table)
+        if not 0 <= table - back < len(data):
+            raise struct.error
+        (size,) = struct.unpack_from("<H", data, table - back)
+        if 4 + 2 * index >= size:
+            return 0
+        (offset,) = struct.unpack_from("<H", data, table - back + 4 + 2 * index)
+        return table + offset if offset else 0
+
+    def follow(at: int) -> int:
+        return at + int(struct.unpack_from("<I", data, at)[0]) if at else 0
+
+    (root,) = struct.unpack_from("<I", data)
+    kind = data[field(root, 1)] if 0 < field(root, 1) < len(data) else 0
+    length = struct.unpack_from("<q", data, field(root, 3))[0] if field(root, 3) else 0
+    batch = follow(field(root, 2))
+    if kind == _DICTIONARY and batch:
+        batch = follow(field(batch, 1))
+    return int(length), bool(batch and kind in (_DICTIONARY, _BATCH) and field(batch, 3))
