@@ -496,7 +496,7 @@ def test_existing_output(run: Run, photos: Path, tmp_path: Path) -> None:
         assert run("apply", photos, "-o", "out", "-s", "unit", option).returncode == 0
         assert tree(tmp_path / "out") == whole
     again = run("apply", photos, "-o", "out", "-s", "unit", "--resume")
-    assert "wrote out: 0 images, 5 more done before" in line(again)
+    assert "already complete: out: 5 images" in line(again)
     assert run("apply", photos, "-o", "out", "-s", "signed", "--force").returncode == 0
     assert tree(tmp_path / "out") != whole
 

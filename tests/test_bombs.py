@@ -9,10 +9,7 @@ import gzip
 import io
 import json
 import lzma
-import os
 import struct
-import subprocess
-import sys
 import tarfile
 import zipfile
 import zlib
@@ -24,32 +21,11 @@ import numpy as np
 import pytest
 
 from tests.support import needs
-from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
+from tests.support.memory import peak
 
 WORKERS = 2
 SLACK = 100  # MB
-
-CODE = """
-import re, sys
-from pathlib import Path
-from normcli.cli.main import run
-code = run(sys.argv[1:])
-sys.stdout.flush()
-# not ru_maxrss: after exec that still holds the peak of the process that started this one
-used = int(re.search("VmHWM:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())[1])
-sys.stderr.write(f"PEAK {used // 1024}\\n")
-sys.exit(code)
-"""
-
-
-def peak(folder: Path, *arguments: Any) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
-    """Largest resident set in MB, threads only; and what the command said."""
-    command = [sys.executable, "-c", CODE, *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, cwd=folder, env=environment, timeout=120)
-    assert b"Traceback" not in done.stderr, done.stderr
-    return int(done.stderr.rpartition(b"PEAK ")[2]), done
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -210,6 +186,18 @@ def test_a_tensor_that_inflates_stays_under_its_limit(normal: int, tmp_path: Pat
     used, done = peak(tmp_path, "tensor", "layer-norm", "x.npz", "-o", "z.npz", "--memory-limit", "100MB")
     assert done.returncode == 1 and b"memory limit" in done.stderr and done.stderr.count(b"\n") == 2
     assert used <= plain + SLACK and not (tmp_path / "z.npz").exists()
+
+
+def test_a_view_that_repeats_its_bytes_is_rejected(tmp_path: Path, normal: int) -> None:
+    """1.5 KB of .pt stood for 6.4 GB, also under a memory limit."""
+    torch = needs.module("torch")
+    torch.save(torch.ones(1).expand(40_000, 40_000), tmp_path / "x.pt")
+    torch.save(torch.ones(3, 1).expand(3, 5), tmp_path / "small.pt")
+    plain, done = peak(tmp_path, "tensor", "layer-norm", "small.pt", "-o", "y.npy")
+    assert done.returncode == 0, done.stderr
+    used, done = peak(tmp_path, "tensor", "layer-norm", "x.pt", "-o", "y.npy", "--force")
+    assert done.returncode in (1, 3) and b"a view that repeats 4 bytes as 6400000000" in done.stderr, done.stderr
+    assert used <= plain + SLACK
 
 
 def test_the_measure_sees_memory(tmp_path: Path, normal: int) -> None:

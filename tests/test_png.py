@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -148,3 +149,49 @@ def test_damaged_deep_files_do_not_wear_none_out() -> None:
         with pytest.raises(InputError):
             decode(whole[:end], READING)
     assert sys.getrefcount(None) > before - 100
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_flipped_bit_is_never_silent(channels: int, dtype: type) -> None:
+    """Pillow and libpng check not every checksum: 18 of 600 flips of RGBA changed pixels without a word."""
+    import imagecodecs
+
+    pixels: Any = photograph(24, 24, channels, seed=3).astype(dtype) * (1 if dtype is np.uint8 else 257)
+    data = bytes(imagecodecs.png_encode(pixels))
+    rng = random.Random(channels)
+    assert "damaged" not in decode(data, READING).notes
+    for _ in range(150):
+        at = rng.randrange(8, len(data))
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << rng.randrange(8)
+        try:
+            decoded = decode(bytes(damaged), READING)
+        except InputError:
+            continue
+        assert "damaged" in decoded.notes
+        with pytest.raises(InputError, match="without --strict"):
+            decode(bytes(damaged), DecodeOptions(strict=True))
+
+
+@pytest.mark.parametrize("cut", [1, 4, 8, 12, 13])
+def test_a_png_that_ends_inside_a_chunk_is_noted(cut: int) -> None:
+    data = encoded(photograph(24, 24, 4))[:-cut]
+    try:
+        assert "damaged" in decode(data, READING).notes
+    except InputError as error:
+        assert error.reason in ("truncated", "damaged")
+
+
+def test_failures_say_nothing_of_freed_memory() -> None:
+    """imagecodecs reads libpng's message after it is freed: other bytes in every run, and of this process."""
+    import imagecodecs
+
+    whole = bytes(imagecodecs.png_encode(np.zeros((20, 20, 3), np.uint16)))
+    broken = whole.replace(b"IDAT", b"IDAX", 1)
+    messages = set()
+    for _ in range(20):
+        with pytest.raises(InputError) as caught:
+            decode(broken, READING)
+        messages.add(caught.value.message)
+    assert messages == {"cannot be decoded: libpng reports an error"}

@@ -12,7 +12,9 @@ import pytest
 
 import normcli
 from normcli.errors import UsageError
-from normcli.runs.sample import Intervals, SamplePlan, StoppingRule, checkpoints
+from normcli.runs.image_sizes import SizeClasses
+from normcli.runs.intervals import Intervals
+from normcli.runs.sample import SamplePlan, StoppingRule, checkpoints
 from normcli.summary import Summary
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
@@ -135,23 +137,25 @@ def populations(rng: np.random.Generator) -> dict[str, Rows]:
 class _All:
     """Stands for a sample of so many images."""
 
-    def __init__(self, plan: SamplePlan, of: int) -> None:
-        self.plan, self.of, self.refused = plan, of, 0
+    def __init__(self, plan: SamplePlan, rows: Rows) -> None:
+        self.plan, self.of, self.refused, self.sizes = plan, len(rows), 0, SizeClasses()
+        for weight in rows[:, 0].tolist():
+            self.sizes.add(int(weight))
 
 
 def one_run(rows: Rows, tolerance: float, rng: np.random.Generator) -> tuple[bool, int]:
     """Read in random order until it is enough: whether the intervals hold the full values, and how many it took."""
     order = rng.permutation(len(rows))
-    stopping = StoppingRule(_All(SamplePlan(margin=tolerance), len(rows)))  # type: ignore[arg-type]
+    stopping = StoppingRule(_All(SamplePlan(margin=tolerance), rows))  # type: ignore[arg-type]
     read = 0
     for look in checkpoints():
         upto = min(look, len(rows))
         for weight, mean, second in rows[order[read:upto]].tolist():
-            stopping.add([(weight, [mean], [second], 0.0, 1.0)])
+            stopping.add([(weight, [mean], [second], 0.0, 1.0, int(weight))])
         read = upto
         if read == len(rows) or stopping.should_stop(read, read, 1):
             break
-    widths = stopping._intervals.widths(read, len(rows), 1)
+    widths = stopping._intervals.widths(read, len(rows), 1, stopping._sample.sizes)
     assert widths is not None
     (mean, std), (found_mean, found_std) = moments(rows), moments(rows[order[:read]])
     return abs(found_mean - mean) <= widths[0][0] + 1e-12 and abs(found_std - std) <= widths[1][0] + 1e-12, read

@@ -162,10 +162,12 @@ def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stop
         details[0] += f" {result.stack}"
     if result.shards:
         details.append(f"{len(result.shards):,} shard{'s' * (len(result.shards) != 1)}")
-    if reused:
+    if 0 < reused < result.images:
         details.insert(0, f"{reused:,} more done before")
     details.append(f"{result.bytes / 1e6:,.1f} MB")
-    watch.closing("would write" if dry_run else f"wrote {output}", result.images - reused, *details)
+    complete = reused == result.images and not dry_run
+    outcome = "would write" if dry_run else f"already complete: {output}" if complete else f"wrote {output}"
+    watch.closing(outcome, result.images - (0 if complete else reused), *details)
 
 
 def _notes(result: "ApplyResult") -> Iterator[str]:

@@ -214,6 +214,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         short = shortage(error.__cause__) if error.__cause__ is not None and error.exit_code == 1 else None
         _complain(f"normcli: {short or on_command_line(_one_line(str(error)))}")
         return error.exit_code
+    except SystemExit:  # how Rich and click leave when nobody reads the help any more
+        return 141
     except (BrokenPipeError, KeyboardInterrupt) as error:
         _forget_stdout()
         return 141 if isinstance(error, BrokenPipeError) else 143 if isinstance(error, _Terminated) else 130
@@ -235,6 +237,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         if (short := shortage(error)) is not None:
             _complain(f"normcli: {short}")
+            return 1
+        if isinstance(error, ImportError):  # its disk fails, or the installation is not complete
+            _complain(f"normcli: cannot load {error.name or 'a module'}: {_one_line(str(error))}")
             return 1
         _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
         return 1
@@ -291,4 +296,5 @@ def _complain(line: str) -> None:
         with suppress(OSError):
             os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))
         return
-    say(line)
+    with suppress(OSError, ValueError):  # stderr is full or closed: the exit code remains
+        say(line)

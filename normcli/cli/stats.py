@@ -63,6 +63,7 @@ def stats(
     page = None if printing.report is None else _Page()
     updates: list[Changes] = []
     resumed: list[int] = []
+    existed = output is not None and output.is_file()
     bar = progress(terminal, total=lambda: None if files else run.expected(sources or ()))
     with (
         _interruption(output, options, terminal),
@@ -95,11 +96,13 @@ def stats(
     else:
         for changes in updates:
             _report_changes(changes)
-        for inputs in resumed:
+        complete = existed and resumed == [summary.images + summary.failed + summary.skipped]
+        for inputs in [] if complete else resumed:
             say(f"resumed: {inputs:,} inputs from {output}.checkpoint")
         warn(summary)
         outputs = [str(path) for path in (output, printing.report) if path is not None and str(path) != "-"]
-        watch.closing(f"wrote {' and '.join(outputs)}" if outputs else "", summary.images)
+        outcome = "already complete:" if complete else "wrote"
+        watch.closing(f"{outcome} {' and '.join(outputs)}" if outputs else "", summary.images)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0

@@ -42,7 +42,7 @@ def run(
     Raises:
         MissingExtraError: distributed is not installed.
         RemoteError: nothing answers at the address, or the cluster has no workers.
-        NormcliError: workers died again and again over the same batch, or lack normcli.
+        NormcliError: workers died again and again over the same batch, while they started, or lack normcli.
     """
     try:
         import distributed
@@ -87,15 +87,18 @@ def _client(distributed: Any, stack: ExitStack, workers: int, address: str | Non
     """
     cluster: Any = address
     if address is None:
-        cluster = stack.enter_context(
-            distributed.LocalCluster(
-                n_workers=workers,
-                threads_per_worker=1,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",  # None takes port 8787, and warns where another has it
-                silence_logs=logging.CRITICAL,
+        try:
+            cluster = stack.enter_context(
+                distributed.LocalCluster(
+                    n_workers=workers,
+                    threads_per_worker=1,
+                    host="127.0.0.1",
+                    dashboard_address="127.0.0.1:0",  # None takes port 8787, and warns where another has it
+                    silence_logs=logging.CRITICAL,
+                )
             )
-        )
+        except RuntimeError as error:  # a worker was killed while it started
+            raise NormcliError(f"the local Dask cluster cannot be started: {error}") from None
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # errors come as exceptions
     try:
         if address is not None:

@@ -14,9 +14,10 @@ from normcli import __version__
 from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png, pnm
 from normcli.images.convert import Decoded, check_full_scale, no_data_notes
+from normcli.images.header import header_size
 from normcli.options.shared import DecodeOptions
 
-__all__ = ["Decoded", "check_full_scale", "decode", "no_data_notes", "versions"]
+__all__ = ["Decoded", "check_full_scale", "decode", "header_size", "no_data_notes", "versions"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
@@ -42,16 +43,21 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
             return convert.shape(decoded, reading)
         if pnm.is_pnm(data):
             return convert.shape(pnm.decode(data, reading), reading)
-        if (need := high_bit_depth.needed(data)) is not None:
-            return convert.shape(high_bit_depth.decode(data, need, reading), reading)
-        return convert.shape(pillow.decode(data, reading), reading)
+        need = high_bit_depth.needed(data)
+        decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
+        if data[:8] == png.SIGNATURE and not png.is_intact(data):
+            decoded.notes.append("damaged")  # neither Pillow nor libpng checks all of it
+        return convert.shape(decoded, reading)
     except InputError:
         raise
     except MemoryError:
         raise InputError("memory", "not enough memory to decode it") from None
+    except ImportError as error:  # not of the image: a disk or an installation that is damaged
+        if (text := _line(error)) and not convert.is_no_memory(error):
+            raise InputError("unreadable", f"a decoder cannot be loaded: {text}") from None
+        raise InputError("memory", "not enough memory to decode it") from None
     except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        # no memory: Pillow raises OSError, a library that cannot be loaded ImportError
-        if any(words in str(error).lower() for words in ("out of memory", "failed to map segment")):
+        if convert.is_no_memory(error):
             raise InputError("memory", "not enough memory to decode it") from None
         reason = "truncated" if convert.is_early_end(error) else "damaged"
         raise InputError(reason, f"cannot be decoded: {_line(error)}") from error

@@ -1,5 +1,6 @@
 """The conversion of every decoder's result: limits, color, alpha, geometry."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,9 @@ from normcli.options.field import parse_color
 from normcli.options.shared import DecodeOptions
 
 _EXACT = 1 << 53  # float64 represents every integer up to here
+
+
+_AT_ONCE = 1 << 20  # pixels that are computed in wider types
 
 
 @dataclass(slots=True)
@@ -144,6 +148,11 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     return Decoded(to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
 
 
+def is_no_memory(error: Exception) -> bool:
+    """Return whether an error means that there is no memory: Pillow raises OSError, a library's loader ImportError."""
+    return any(words in str(error).lower() for words in ("out of memory", "failed to map segment"))
+
+
 def is_early_end(error: Exception) -> bool:
     """Return whether a decoder's error means that the file is cut short."""
     text = str(error).lower()
@@ -208,35 +217,58 @@ def _check_alpha_scale(image: Decoded) -> None:
         raise InputError("unsupported", f"an alpha channel of 0 to {image.full_scale} (--alpha drop or keep)")
 
 
+def _by_rows(compute: Callable[..., Any], out: np.ndarray[Any, Any], *planes: np.ndarray[Any, Any]) -> None:
+    """Fill an image with what `compute` makes of some rows of others at a time: int64 is eight times a byte."""
+    height, width = out.shape[:2]
+    rows = max(1, _AT_ONCE // width)
+    for top in range(0, height, rows):
+        out[top : top + rows] = compute(*(plane[top : top + rows] for plane in planes))
+
+
 def _composite(
     pixels: np.ndarray[Any, Any], alpha: np.ndarray[Any, Any], color: tuple[int, int, int]
 ) -> np.ndarray[Any, Any]:
     """Blend over a color: (v*a + b*(white-a)) / white, rounded to nearest for integers."""
-    if pixels.shape[2] == 1:
+    channels = pixels.shape[2]
+    if channels == 1:
         if len(set(color)) > 1:
-            pixels = np.repeat(pixels, 3, axis=2)
+            channels = 3  # the gray is that of each
         else:
             color = color[:1]  # type: ignore[assignment]
-    a = alpha[:, :, None]
-    if pixels.dtype.kind == "f":
-        return np.asarray(pixels * a + np.array(color, pixels.dtype) / 255 * (1 - a), dtype=pixels.dtype)
-    white = np.int64(np.iinfo(pixels.dtype).max)
-    background = np.array(color, np.int64) * (white // 255)
-    blended = pixels.astype(np.int64) * a + background * (white - a.astype(np.int64))
-    return np.asarray((blended + white // 2) // white, dtype=pixels.dtype)
+    dtype = pixels.dtype
+    if dtype.kind == "f":
+
+        def blend(v: np.ndarray[Any, Any], a: np.ndarray[Any, Any]) -> Any:
+            return v * a[:, :, None] + np.array(color, dtype) / 255 * (1 - a[:, :, None])
+
+    else:
+        white = np.int64(np.iinfo(dtype).max)
+        background = np.array(color, np.int64) * (white // 255)
+
+        def blend(v: np.ndarray[Any, Any], a: np.ndarray[Any, Any]) -> Any:
+            wide = a[:, :, None].astype(np.int64)
+            return (v * wide + background * (white - wide) + white // 2) // white
+
+    out = np.empty((*pixels.shape[:2], channels), dtype)
+    _by_rows(blend, out, pixels, alpha)
+    return out
 
 
 def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    red, green, blue = (pixels[:, :, c] for c in range(3))
-    if pixels.dtype.kind == "f":
-        luma = 0.299 * red.astype(np.float64) + 0.587 * green + 0.114 * blue
-        gray = luma.astype(pixels.dtype)[:, :, None]
-    else:
-        weighted = 19595 * red.astype(np.int64) + 38470 * green.astype(np.int64) + 7471 * blue.astype(np.int64)
-        gray = ((weighted + 32768) >> 16).astype(pixels.dtype)[:, :, None]
-    if pixels.shape[2] == 4:  # alpha was kept
-        gray = np.concatenate([gray, pixels[:, :, 3:]], axis=2)
-    return np.ascontiguousarray(gray)
+    with_alpha = pixels.shape[2] == 4
+
+    def mix(rows: np.ndarray[Any, Any]) -> Any:
+        red, green, blue = (rows[:, :, c] for c in range(3))
+        if rows.dtype.kind == "f":
+            luma: Any = (0.299 * red.astype(np.float64) + 0.587 * green + 0.114 * blue).astype(rows.dtype)
+        else:
+            weighted = 19595 * red.astype(np.int64) + 38470 * green.astype(np.int64) + 7471 * blue.astype(np.int64)
+            luma = ((weighted + 32768) >> 16).astype(rows.dtype)
+        return np.dstack([luma, rows[:, :, 3]]) if with_alpha else luma[:, :, None]
+
+    out = np.empty((*pixels.shape[:2], 1 + with_alpha), pixels.dtype)
+    _by_rows(mix, out, pixels)
+    return out
 
 
 def _geometry(pixels: np.ndarray[Any, Any], reading: DecodeOptions) -> np.ndarray[Any, Any]:

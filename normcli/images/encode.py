@@ -45,7 +45,7 @@ def _with_orientation(data: bytes, orientation: int) -> bytes:
     return data[:end_of_header] + chunk + data[end_of_header:]
 
 
-def tiff(pixels: Array) -> bytes:
+def tiff(pixels: Array) -> bytes | memoryview:
     """Encode (H,W,C) of any dtype and number of channels; values stay as they are.
 
     Raises:
@@ -57,7 +57,7 @@ def tiff(pixels: Array) -> bytes:
     if simple:
         plane = np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels)
         Image.fromarray(plane).save(buffer, "TIFF")
-        return buffer.getvalue()
+        return buffer.getbuffer()
     tifffile = _codecs(f"TIFF of {channels} x {kind}")[1]
     photometric = "rgb" if channels == 3 else "minisblack"
     tifffile.imwrite(
@@ -68,7 +68,7 @@ def tiff(pixels: Array) -> bytes:
         metadata=None,
         software="normcli",
     )
-    return buffer.getvalue()
+    return buffer.getbuffer()
 
 
 def _codecs(what: str) -> tuple[Any, Any]:

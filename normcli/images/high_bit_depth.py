@@ -68,9 +68,9 @@ def _png(data: bytes, reading: DecodeOptions) -> Decoded:
     check_size(width, height, reading)
     try:
         array = imagecodecs.png_decode(data)  # libspng, which plain PNGs go to, gives no 16-bit RGB
-    except Exception:
+    except Exception:  # its text is read from memory that libpng has freed, and differs from run to run
         _owed.append(None)
-        raise
+        raise InputError("damaged", "cannot be decoded: libpng reports an error") from None
     samples = array.shape[2]
     mode = {2: "LA", 3: "RGB", 4: "RGBA"}[samples] + ";16"
     decoded = tiff.split_alpha(array, mode, "PNG", samples in (2, 4), [])

@@ -5,6 +5,7 @@
 
 import io
 import logging
+import re
 from functools import cache
 from typing import Any
 
@@ -62,7 +63,8 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
                 raise unread.explain(data) from None
             image = Image.open(io.BytesIO(data[:16] + b"\x10" + data[17:]), formats=["TGA"])
     except Image.DecompressionBombError as error:
-        raise InputError("bomb", f"{error} (--max-pixels)".replace("Image size ", "")) from None
+        count = "".join(re.findall(r"\((\d+) pixels\)", str(error))) or "more"
+        raise InputError("bomb", f"{count} pixels, over the limit of {reading.max_pixels} (--max-pixels)") from None
     with image:
         check_size(image.width, image.height, reading)
         notes = _notes(image)
@@ -136,6 +138,15 @@ def _outside(
     inside = np.zeros((size[1], size[0]), np.uint8)
     inside[top:bottom, left:right] = 255 if alpha is None else alpha[top:bottom, left:right]
     return inside
+
+
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height of what Pillow opens; None where its header is damaged, or further behind."""
+    try:
+        with Image.open(io.BytesIO(data), formats=_formats()) as image:
+            return image.size
+    except Exception:  # damaged headers raise anything
+        return None
 
 
 @cache  # a failed import is looked for anew each time: 150 us
@@ -221,14 +232,14 @@ def _pixels(
     if mode == "I":
         return _integers(image), None
     if mode == "F":
-        return to_supported_dtype(np.asarray(image)[:, :, None]), None
+        return to_supported_dtype(_array(image)[:, :, None]), None
     keyed = key is not None
     if mode in ("P", "PA"):
         image = _expand_palette(image, keyed or mode == "PA", reading)
     elif mode in ("RGBa", "La"):
         image = image.convert("RGBA" if mode == "RGBa" else "LA")
     elif mode == "1":
-        plane = np.asarray(image.convert("L"))
+        plane = _array(image.convert("L"))
         alpha = None if key is None else np.where(plane == (255 if key else 0), np.uint8(0), np.uint8(255))
         return plane[:, :, None], alpha
     elif mode in _TO_RGB:
@@ -241,12 +252,23 @@ def _pixels(
         image = image.convert("RGBA")
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError("unsupported", f"images of Pillow's mode {mode} are not read")
+    if image.mode in ("LA", "RGBA"):
+        return _array_and_alpha(image)
     array = _array(image)
-    if image.mode == "L":
-        return array[:, :, None], None
-    if image.mode == "RGB":
-        return array, None
-    return np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])
+    return array[:, :, None] if image.mode == "L" else array, None
+
+
+def _array_and_alpha(image: Image.Image) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return colors (H,W,C) and alpha (H,W), without a second copy of more than some rows on the way."""
+    width, height = image.size
+    rows = max(1, _AT_ONCE // width)
+    pixels = np.empty((height, width, len(image.getbands()) - 1), np.uint8)
+    alpha = np.empty((height, width), np.uint8)
+    for top in range(0, height, rows):
+        bottom = min(top + rows, height)
+        part = np.asarray(image if rows >= height else image.crop((0, top, width, bottom)))
+        pixels[top:bottom], alpha[top:bottom] = part[:, :, :-1], part[:, :, -1]
+    return pixels, alpha
 
 
 def _array(image: Image.Image) -> np.ndarray[Any, Any]:
@@ -255,11 +277,15 @@ def _array(image: Image.Image) -> np.ndarray[Any, Any]:
     if width * height <= _AT_ONCE:
         return np.asarray(image)
     rows = max(1, _AT_ONCE // width)
-    array = np.empty((height, width, len(image.getbands())), np.uint8)
+    array: np.ndarray[Any, Any] | None = None
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
-        array[top:bottom] = np.asarray(image.crop((0, top, width, bottom))).reshape(bottom - top, width, -1)
-    return array[:, :, 0] if image.mode == "L" else array
+        part = np.asarray(image.crop((0, top, width, bottom)))
+        if array is None:
+            array = np.empty((height, *part.shape[1:]), part.dtype)
+        array[top:bottom] = part
+    assert array is not None, "an image has rows"
+    return array
 
 
 def _expand_palette(image: Image.Image, transparent: bool, reading: DecodeOptions) -> Image.Image:
@@ -280,7 +306,7 @@ def _tiff_tags(image: Image.Image) -> Any:
 
 
 def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
-    array = to_supported_dtype(np.asarray(image)[:, :, None])
+    array = to_supported_dtype(_array(image)[:, :, None])
     if (tags := _tiff_tags(image)) is not None and tags.get(_TIFF_PHOTOMETRIC) == 0:
         return np.uint16(65535) - array  # white is zero: Pillow turns 8 bits round, not 16
     return array
@@ -288,7 +314,7 @@ def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
 
 def _integers(image: Image.Image) -> np.ndarray[Any, Any]:
     """Convert mode I: 16-bit PGM and PNG to uint16, signed TIFF to raw units."""
-    array = np.asarray(image)[:, :, None]
+    array = _array(image)[:, :, None]
     if (tags := _tiff_tags(image)) is not None:
         formats: Any = tags.get(_TIFF_FORMAT, (1,))
         if formats != 2 and tuple(formats if isinstance(formats, tuple) else (formats,)) != (2,):

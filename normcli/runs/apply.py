@@ -20,7 +20,7 @@ from normcli.runs import build_transform as numbers
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
-from normcli.runs.finished_shards import count_finished_shards
+from normcli.runs.finished_shards import count_finished_shards, finished_stack
 from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import REMARKS, BatchResult, MapJob, class_numbers, map_loop, tasks, with_gate
 from normcli.runs.measure_stack import measure_stack
@@ -358,6 +358,18 @@ class Run:
     def write(self, *, again: bool, skip_existing: bool) -> ApplyResult:
         """Map and write everything; an error leaves a run that can be resumed, or nothing."""
         folder = self.job.out
+        if (
+            again
+            and self.job.to == "stack"
+            and (earlier := finished_stack(self.listed(), self.head, folder)) is not None
+        ):
+            self.totals.add(earlier)
+            self.totals.failures.report(earlier.failures)
+            from normcli.runs import manifest
+
+            stack = manifest.read(folder)[0]["stack"]
+            complete = self.totals.head(self.head, self.survey.count, {"stack": stack})
+            return ApplyResult.of({**complete, "reused": self.totals.reused, "changed": False})
         fresh = naming.find_content(folder) is None
         checkpoint = ApplyCheckpoint(folder, self.head)
         checkpoint.open(resume=again)

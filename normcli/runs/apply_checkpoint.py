@@ -229,7 +229,7 @@ class ApplyCheckpoint:
             storage.raise_output_error(path, error)
         storage.sync_folders({self.out})
         self.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        storage.remove_work_folder(self.folder)
 
     def close(self, *, forget: bool = False) -> None:
         """Unlock the folder; with `forget`, leave nothing of this run behind."""

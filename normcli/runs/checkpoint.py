@@ -6,16 +6,19 @@ cut short, or that was damaged, is not used.
 
 import json
 import os
+import re
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from normcli.errors import NormcliError
+from normcli.errors import NormcliError, UsageError
 from normcli.platforms import lock_file, open_binary
 from normcli.storage import raise_output_error
 
 SCHEMA = "normcli/checkpoint/1"
+# a first line that was cut short, or whose disk blocks were never written
+_TORN_HEAD = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} (\{.*)?|\0+", re.DOTALL)
 Entry = dict[str, Any]
 
 
@@ -54,11 +57,16 @@ class CheckpointLog:
         """Yield the offset and the object of every line, None for a damaged one; then cut off a torn last line.
 
         Appending goes on after the last whole line.
+
+        Raises:
+            UsageError: the file is no log.
         """
         at = 0
         self._file.seek(0)
         for line in self._file:
             if not line.endswith(b"\n"):
+                if at == 0 and _TORN_HEAD.fullmatch(line) is None:  # somebody's own file
+                    raise UsageError(f"{self.path}: not a checkpoint; move it away")
                 break
             yield at, _decode(line)
             at += len(line)

@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     from normcli.runs.gallery import SeenImage
 
 
-IntervalRow = tuple[float, list[float], list[float], float, float]
+IntervalRow = tuple[float, list[float], list[float], float, float, int]
+# reasons of failures that another try cannot mend, as long as bytes and settings are the same
+LASTING = frozenset(
+    {
+        *("truncated", "damaged", "empty", "bomb", "too-large", "too-small", "not-finite", "not-an-image", "bad-row"),
+        *("unsupported", "transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link", "nan"),
+        *("unsafe-name", "trailing-data", "not-an-archive", "not-an-array", "no-image-column", "name-too-long"),
+        *("layout", "link-loop", "max-value", "git-lfs"),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,11 @@ class Failure:
     stage: str
     reason: str
     message: str
+
+    @property
+    def is_lasting(self) -> bool:
+        """True where another try would fail alike: of the same bytes, with the same settings."""
+        return self.stage == "skip" or self.reason in LASTING
 
     def record(self) -> dict[str, Any]:
         """Return the object for a line of --failures."""
@@ -111,12 +125,12 @@ class PartialResult:
         )
 
 
-def row(moments: ImageMoments, unit: int, white: int | None) -> IntervalRow:
-    """Return an image's row for the intervals, on the scale where full intensity is 1."""
+def row(moments: ImageMoments, unit: int, white: int | None, pixels: int) -> IntervalRow:
+    """Return an image's row for the intervals, on the scale where full intensity is 1, with its number of pixels."""
     scale = white or 1
     seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]
     means = [mean / scale for mean in moments.mean]
-    return moments.weight / unit, means, seconds, min(moments.low) / scale, max(moments.high) / scale
+    return moments.weight / unit, means, seconds, min(moments.low) / scale, max(moments.high) / scale, pixels
 
 
 def merge(parts: list[PartialResult]) -> PartialResult:
@@ -190,6 +204,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         except Exception as error:
             if isinstance(error, MemoryError):
                 error = InputError("memory", f"not enough memory to {stage} it")
+            elif isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
+                error = InputError("unreadable", f"a part of normcli cannot be loaded to {stage} it: {error}")
             elif not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
                 error = InputError("unexpected", f"{type(error).__name__}: {error}")
@@ -231,7 +247,7 @@ def _count(
     scale = full or 1
     if options.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
-        result.rows.append(row(moments, unit, full))
+        result.rows.append(row(moments, unit, full, shape[0] * shape[1]))
     if options.extremes:
         from normcli.runs.gallery import SeenImage
         from normcli.runs.image_table import ImageRow

@@ -43,14 +43,6 @@ _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing 
 _MOST_REPLAYED = 256  # entries in one replay
 _READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx")  # their members have no versions of their own
 _LIBRARIES = ("tifffile", "imagecodecs", "pillow-heif", "zstandard", "pyarrow")  # what they decode or reject may change
-# what another try cannot mend, as long as bytes and settings are the same
-_OF_THE_BYTES = frozenset(
-    {
-        *("truncated", "damaged", "empty", "bomb", "too-large", "too-small", "not-finite", "not-an-image"),
-        *("unsupported", "transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link"),
-        *("unsafe-name", "trailing-data", "not-an-archive", "not-an-array", "no-image-column", "max-value", "git-lfs"),
-    }
-)
 
 
 class Changes(NamedTuple):
@@ -303,13 +295,13 @@ class FileCache:
 
 def _entry_of_file(unit: CacheEntry, result: tuple[int, bytes] | Failure) -> CacheEntry:
     if isinstance(result, Failure):
-        version = unit.version if result.reason in _OF_THE_BYTES else None
+        version = unit.version if result.is_lasting else None
         return unit._replace(version=version, failures=[result])
     return unit._replace(channels=result[0], counts=result[1])
 
 
 def _entry_of_container(unit: CacheEntry, result: PartialResult) -> CacheEntry:
-    lasting = all(failure.stage == "skip" or failure.reason in _OF_THE_BYTES for failure in result.failures)
+    lasting = all(failure.is_lasting for failure in result.failures)
     return unit._replace(
         version=unit.version if lasting else None,
         counts=deflate(result.tally),

@@ -1,11 +1,21 @@
-"""Number of shards of earlier runs that a resumed run can keep."""
+"""What a resumed run can keep of an earlier one: a number of shards, or a complete stack."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 
-from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
-from normcli.runs.map_batch import MapJob
+import numpy as np
+
+from normcli.runs import manifest
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, changed_since, is_up_to_date
+from normcli.runs.count import LASTING, Failure
+from normcli.runs.map_batch import BatchResult, MapJob
+from normcli.runs.names import WORK, NamedItem
 from normcli.sinks.shards import shard_name
+from normcli.sinks.sink import Record, decode_name
+from normcli.sinks.stack import ARRAY, INDEX
+from normcli.sources import Skipped
 
 
 def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyCheckpoint, job: MapJob) -> int:
@@ -25,6 +35,8 @@ def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyChe
         path = os.path.join(job.out, shard_name(job.to, number))  # noqa: PTH118
         if not is_up_to_date(path, shard.size, key):
             break
+        if "error" in known and known["error"] not in LASTING:
+            break  # another try may read it
         if "error" not in known:
             place = tuple(known[field] for field in ("offset", "group", "row") if field in known)
             if place <= last_place:
@@ -37,3 +49,53 @@ def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyChe
         return number
     # the last shard of an earlier run had room, and there is more to come
     return number - 1 if number and checkpoint.shards[number - 1].last else number
+
+
+def finished_stack(listed: Iterable[NamedItem | Skipped], head: Record, folder: str) -> BatchResult | None:
+    """Return the records of a finished run as a result, where the same run would write the same stack; else None.
+
+    Args:
+        listed: the inputs.
+        head: settings of this run.
+        folder: output folder.
+
+    Raises:
+        UsageError: the earlier run had other settings, or its manifest is damaged.
+    """
+    path = os.path.join(folder, ARRAY)  # noqa: PTH118
+    finished = (os.path.join(folder, name) for name in (manifest.NAME, INDEX, ARRAY))  # noqa: PTH118
+    if os.path.exists(os.path.join(folder, WORK)) or not all(map(os.path.exists, finished)):  # noqa: PTH110, PTH118
+        return None
+    earlier, records = manifest.read(folder)
+    manifest.check_same_settings(folder, earlier, head)
+    result = BatchResult([], [], Counter(), 0)
+    modified = os.stat(path).st_mtime_ns  # noqa: PTH116
+    inputs = (item for item in listed if not _skips(result, item))
+    for item, record in zip_longest(inputs, records):
+        if item is None or record is None or not isinstance(item, NamedItem):
+            return None
+        if decode_name(record, "name") != item.name or changed_since(item.item.key, modified):
+            return None
+        result.inputs += 1
+        result.records.append(record)
+        if "error" in record:
+            failure = Failure(item.item.key, str(record.get("stage")), record["error"], str(record.get("message")))
+            if not failure.is_lasting:
+                return None
+            result.failures.append(failure)
+    result.reused = sum("error" not in record for record in result.records)
+    try:
+        shape = list(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError):
+        return None
+    return result if shape[0] == result.reused and shape == earlier.get("stack") else None
+
+
+def _skips(result: BatchResult, item: NamedItem | Skipped) -> bool:
+    """Return True for an input that is skipped, and note it."""
+    if isinstance(item, NamedItem):
+        return False
+    result.inputs += 1
+    result.skipped[item.reason] += 1
+    result.failures.append(Failure(item.key, "skip", item.reason, item.message))
+    return True

@@ -32,6 +32,7 @@ from normcli.storage.files import digest
 _12_BITS = 4095
 REMARKS = ("above-range", "low-range", "nodata")  # what a record may note
 _mine = threading.local()
+_LARGEST_PACKED = 32 << 20  # bytes of a result that waits in memory to be packed; six of them may wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +117,8 @@ def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
             result.failures.append(Failure(task.key, "skip", task.reason, task.message))
         else:
             _map_one(job, task, result, packer, writer)
-    if job.spill and result.packed:
+    packed = sum(memoryview(part).nbytes for image in result.packed for part in image.parts)
+    if result.packed and (job.spill or packed > _LARGEST_PACKED):
         result.piece = piece_name(batch)
         result.packed, result.sizes = spill(result.packed, job.folder, result.piece)
     result.seconds = time.perf_counter() - started

@@ -34,8 +34,8 @@ def load(out: str, settings: Record, record: Record) -> Array:
     if record.get("found"):
         raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
     to = settings["to"]
-    array = read_array(to, out, record, settings["alpha"])
     shape = output_shape(record, settings["output_layout"])
+    array = read_array(to, out, record, settings["alpha"], shape)
     same_type = OUTPUT_KINDS[to].image or array.dtype == settings["dtype"]
     if array.shape != shape or not same_type:
         raise InputError("damaged", f"is {array.dtype} {array.shape}, and {settings['dtype']} {shape} was written")

@@ -71,8 +71,10 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     )
     try:
         loop.run(_renamed(readable(records), job, collisions))
-    finally:
+    except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    storage.remove_work_folder(unfinished)
     if not total.images:
         raise NoInputError(f"nothing in {folder} could be restored")
     return total
@@ -153,7 +155,7 @@ def _fits_png(record: Record, job: RestoreJob) -> bool:
     return str(record["dtype"]).startswith("u") and png_holds(record["shape"][2], job.settings["alpha"])
 
 
-def _encode(pixels: Array, record: Record, job: RestoreJob) -> bytes:
+def _encode(pixels: Array, record: Record, job: RestoreJob) -> bytes | memoryview:
     """Return the content of an image file."""
     orientation = record.get("orientation", 1)
     if orientation != 1:

@@ -1,8 +1,7 @@
 """Estimates from a random sample of the images, with confidence intervals.
 
-Which images: those whose names hash lowest, so the choice depends on the seed and the names alone. How far off:
-images are the units that were drawn, never pixels, so pixels that resemble each other within an image are
-accounted for; mean and std are ratios of sums over images (Cochran, Sampling Techniques, 3rd ed., section 6.4).
+Which images: those whose names hash lowest, so the choice depends on the seed and the names alone. The sizes of all
+images are read from their headers, since a few large ones can hold most of the pixels: see `runs.intervals`.
 """
 
 import hashlib
@@ -15,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from normcli.options.shared import DecodeOptions
 from normcli.options.stats import SampleOptions
 from normcli.runs.count import IntervalRow
+from normcli.runs.image_sizes import SizeClasses, measure
+from normcli.runs.intervals import Intervals
 from normcli.sources import FailingSource, Item, Skipped
 from normcli.summary import Summary
-from normcli.summary.summary import source_channels
 
 _FIRST_CHECKPOINT = 50  # images before the first look at the interval
 _GROWTH = 1.2  # of the number read between two looks
@@ -72,11 +73,17 @@ class Sample:
     Args:
         plan: how many.
         source: walks over the listing, anew with every call.
+        reading: how images are decoded: their size after resizing and cropping counts.
+
+    Attributes:
+        of: number of images that could be read.
+        sizes: of all of them, by their headers; complete when the first item comes.
     """
 
-    def __init__(self, plan: SamplePlan, source: Source) -> None:
-        self.plan, self._source = plan, source
+    def __init__(self, plan: SamplePlan, source: Source, reading: DecodeOptions) -> None:
+        self.plan, self._source, self._reading = plan, source, reading
         self.of = 0
+        self.sizes = SizeClasses()
         self.refused = 0
 
     def items(self) -> Iterator[Item | Skipped]:
@@ -85,7 +92,7 @@ class Sample:
 
     def _chosen(self) -> Iterator[Item | Skipped]:
         """The lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
-        ranks = array("Q", (rank(item.key, self.plan.seed) for item in self._source() if _is_open(item)))
+        ranks = array("Q", (rank(item.key, self.plan.seed) for item in self._measured()))
         self.of = len(ranks)
         number = self.plan.number
         if number is None:
@@ -100,8 +107,14 @@ class Sample:
             elif rank(item.key, self.plan.seed) <= highest:
                 yield item
 
+    def _measured(self) -> Iterator[Item]:
+        """Yield the items that can be read, and take in their sizes."""
+        return measure((item for item in self._source() if _is_open(item)), self.sizes, self._reading)  # type: ignore[misc]
+
     def _shuffled(self) -> Iterator[Item | Skipped]:
         """All items by their rank, as many in memory as one pass takes."""
+        for _ in self._measured():
+            pass
         after = -1
         while True:
             heap: list[tuple[int, int, Item]] = []  # the lowest ranks above `after`, the highest of them first
@@ -167,13 +180,13 @@ class StoppingRule:
             return False
         while self._next <= inputs:
             self._next = next(self._checkpoints)
-        widths = self._intervals.widths(images, self._sample.of, channels)
+        widths = self._intervals.widths(images, self._sample.of, channels, self._sample.sizes)
         return widths is not None and max(widths[0] + widths[1]) <= margin
 
     def report(self, summary: Summary, read: int) -> None:
         """Add the size of the sample and the intervals to a summary."""
         sample, plan = self._sample, self._sample.plan
-        widths = self._intervals.widths(read, sample.of, len(summary.channels))
+        widths = self._intervals.widths(read, sample.of, len(summary.channels), sample.sizes)
         report: dict[str, Any] = {"read": read, "of": sample.of, "confidence": plan.confidence}
         for name, width in zip(("mean", "std"), widths or (None, None), strict=True):
             values = getattr(summary, name)
@@ -181,71 +194,3 @@ class StoppingRule:
         summary.sample = report
         if read == sample.of:  # nothing was left out: this is no estimate
             summary.settings.pop("sample", None)
-
-
-class Intervals:
-    """Confidence intervals of mean and std from single images' weights, means and means of squares."""
-
-    def __init__(self, confidence: float) -> None:
-        self._confidence = confidence
-        self._rows: dict[int, array[float]] = {}
-        self._low, self._high = 0.0, 1.0
-
-    def add(self, weight: float, means: list[float], seconds: list[float], low: float, high: float) -> None:
-        """Add one image: its weight, E[x] and E[x^2] per channel, and its range."""
-        self._rows.setdefault(len(means), array("d")).extend([weight, *means, *seconds])
-        self._low, self._high = min(self._low, low), max(self._high, high)
-
-    def widths(self, read: int, of: int, channels: int) -> tuple[list[float], list[float]] | None:
-        """Half-widths for every channel's mean and std; None from fewer than two images.
-
-        Args:
-            read: inputs read, including those that failed.
-            of: all inputs.
-            channels: of the result; gray stands for each colour.
-        """
-        rows = np.concatenate([_widened(values, count, channels) for count, values in sorted(self._rows.items())])
-        number = len(rows)
-        if number < 2:
-            return None
-        weight, mean_of, second_of = rows[:, :1], rows[:, 1 : 1 + channels], rows[:, 1 + channels :]
-        total = weight.sum()
-        mean = (weight * mean_of).sum(0) / total
-        deviation = second_of - 2 * mean * mean_of + mean**2  # E[(x - mean)^2] of each image
-        variance = (weight * deviation).sum(0) / total
-        left = max(0.0, 1 - read / of)
-        error = 1 - self._confidence
-        quantile = _student(1 - error / (4 * channels), number - 1)  # two sides, mean and std of each channel
-        factor = quantile * math.sqrt(left * number / (number - 1)) / total
-        of_mean = factor * np.sqrt(((weight * (mean_of - mean)) ** 2).sum(0))
-        of_variance = factor * np.sqrt(((weight * (deviation - variance)) ** 2).sum(0))
-        # What was not seen at all has no part in the spread above: a kind of image that makes up ln(1/error)/n
-        # of the pixels is missed by all n with probability `error`. It can be as far away as the range allows.
-        share = left * math.log(1 / error) * float((weight**2).sum()) / float(total) ** 2
-        farthest = np.maximum(mean - self._low, self._high - mean)
-        of_mean += share * farthest
-        of_variance += share * farthest**2
-        std = np.sqrt(variance)
-        # sqrt(v + d) - sqrt(v) and sqrt(v) - sqrt(v - d), whichever is wider
-        below = std - np.sqrt(np.maximum(variance - of_variance, 0))
-        above = np.sqrt(variance + of_variance) - std
-        return of_mean.tolist(), np.maximum(below, above).tolist()
-
-
-def _widened(values: "array[float]", count: int, channels: int) -> np.ndarray[Any, Any]:
-    rows = np.frombuffer(values, np.float64).reshape(-1, 1 + 2 * count)
-    if count == channels:
-        return rows
-    source = source_channels(count, channels)
-    return rows[:, [0, *(1 + i for i in source), *(1 + count + i for i in source)]]
-
-
-def _student(probability: float, freedom: int) -> float:
-    """Quantile of Student's t: Cornish and Fisher's expansion, within 0.1% from 10 degrees of freedom."""
-    from statistics import NormalDist  # 1 ms at every start
-
-    z = NormalDist().inv_cdf(probability)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3

@@ -6,6 +6,7 @@ committed, and the checkpoint is removed last. A kill between two of them leaves
 checkpoint spares it the reading, and a cache that lags behind knows the files that were counted.
 """
 
+import json
 import logging
 import os
 import sys
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from normcli import images
 from normcli import sources as containers
-from normcli.errors import NoInputError, RemoteError, UsageError
+from normcli.errors import NoInputError, RemoteError, StatisticsFileError, UsageError
 from normcli.options.field import as_tuple, parse_level, parse_size
-from normcli.options.shared import DecodeOptions, InputOptions
+from normcli.options.shared import MAX_PIXELS, DecodeOptions, InputOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs.count import Failure, PartialResult, WorkerOptions, count_batch, merge
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
@@ -34,6 +35,7 @@ from normcli.storage import is_remote
 from normcli.storage.atomic import check_output
 from normcli.summary import Summary
 from normcli.summary.conventions import check_shared_channels
+from normcli.summary.settings_diff import describe_differences, differing_settings
 from normcli.tally import Tally
 
 if TYPE_CHECKING:
@@ -83,11 +85,15 @@ class StatsTarget:
     def __init__(self, options: StatsOptions) -> None:
         self._options = options
         self._path: Path | None = None
+        self._is_finished = False
         self._checkpoint: StatsCheckpoint | None = None
         self._cache: FileCache | None = None
         if options.output is not None and os.fsdecode(options.output) != "-":
             self._path = Path(os.fsdecode(options.output))
-            check_output(self._path, overwrite=options.force or self._is_taken_up(self._path))
+            taken_up = self._is_taken_up(self._path)
+            if options.resume and not (taken_up or options.force or options.incremental or options.is_estimate):
+                self._is_finished = self._path.is_file()
+            check_output(self._path, overwrite=options.force or taken_up or self._is_finished)
 
     def _is_taken_up(self, path: Path) -> bool:
         """Return True if an existing output belongs to the run that is resumed or updated."""
@@ -102,6 +108,29 @@ class StatsTarget:
         for opened in (self._checkpoint, self._cache):
             if opened is not None:
                 opened.close()
+
+    def finished(self, settings: Mapping[str, Any]) -> Summary | None:
+        """Return the statistics of the finished run of which this one may be a repetition; None if there is none.
+
+        A kill, or a signal, may come when the file is written and its checkpoint removed.
+
+        Args:
+            settings: of this run, as the statistics file records them.
+
+        Raises:
+            UsageError: the file is of other settings.
+        """
+        if not self._is_finished or self._path is None:
+            return None
+        try:
+            summary = Summary.load(self._path)
+        except StatisticsFileError:
+            raise UsageError(f"{self._path}: exists (`force` overwrites it)") from None
+        theirs = {**summary.settings, **({} if summary.shards is None else {"shard": summary.shards})}
+        if differences := differing_settings(theirs, json.loads(json.dumps(settings))):
+            changes = describe_differences(differences, first="was", second="now")
+            raise UsageError(f"{self._path}: exists, with other settings: {changes} (`force` overwrites it)")
+        return summary
 
     def open(self, settings: Mapping[str, Any], listing: InputOptions, mask: PixelMask | None) -> None:
         """Open the checkpoint or the cache.
@@ -126,7 +155,7 @@ class StatsTarget:
 
             path = cache_path(self._path)
             self._cache = FileCache(path, settings, listing, mask, start_over=self._options.force)
-        elif self._options.resume:
+        elif self._options.resume and not self._is_finished:
             self._checkpoint = StatsCheckpoint(checkpoint_path(self._path), settings)
 
     @property
@@ -156,14 +185,26 @@ class StatsTarget:
 
         Raises:
             OutputError: one of them cannot be written.
+            UsageError: the file is there, of a finished run with other inputs.
         """
         if self._path is None:
             return
+        if self._is_finished:
+            if not same_counts(Summary.load(self._path), summary):
+                raise UsageError(f"{self._path}: exists, and is of other inputs (`force` overwrites it)")
+            return
         summary.save(self._path)
+        if self._checkpoint is not None and not summary.failures.get("remote"):
+            self._checkpoint.remove()  # else the same command reads what is missing, and nothing else
         if self._cache is not None:
             self._cache.commit()
-        if self._checkpoint is not None:
-            self._checkpoint.remove()
+
+
+def same_counts(a: Summary, b: Summary) -> bool:
+    """Return whether two summaries are equal in everything but the time of the run."""
+    for summary in (a, b):
+        summary.provenance.pop("stamp", None)
+    return a.to_json() == b.to_json()
 
 
 def check_no_image(path: str | os.PathLike[str], sources: Iterable[str]) -> None:
@@ -284,7 +325,7 @@ class _StatsRun:
             mask=mask,
         )
         self.settings = settings_of(options, plan, mask)
-        self.sample = None if plan is None else Sample(plan, self._relisted())
+        self.sample = None if plan is None else Sample(plan, self._relisted(), self.worker.reading)
         self.stopping = None if self.sample is None else StoppingRule(self.sample)
         self.gallery = None if options.on_gallery is None else _gallery_collector()
         self.total = Tally()
@@ -303,6 +344,10 @@ class _StatsRun:
     def run(self, items: Iterator[Item | Skipped] | None) -> Summary:
         """Count everything and write the statistics."""
         target, options = self.target, self.options
+        earlier = target.finished(self.settings)
+        if earlier is not None and self._is_repetition(earlier):
+            self._report_complete(earlier)
+            return earlier
         depends = {
             **self.settings,
             "max_pixels": options.max_pixels,
@@ -322,11 +367,32 @@ class _StatsRun:
         if options.provenance:
             summary.provenance["stamp"] = stamp()
         target.commit(summary)
+        if earlier is not None:
+            self._report_complete(summary)
         if options.resume and self.failures.replayed and options.on_resume is not None:
             options.on_resume(self.failures.replayed)
         if target.cache is not None and options.on_update is not None:
             options.on_update(target.cache.changes())
         return summary
+
+    def _is_repetition(self, earlier: Summary) -> bool:
+        """Return whether a finished run was of the same bytes, which are read and not decoded where that is enough."""
+        options = self.options
+        lists = (options.on_image, options.on_gallery)
+        limits = (options.max_pixels, options.max_file_size) != (MAX_PIXELS, None)
+        versions = {key: earlier.provenance.get(key) for key in images.versions()}
+        more = earlier.failed or limits or options.group_by or self.worker.mask is not None or any(map(callable, lists))
+        if more or versions != images.versions():
+            return False
+        from normcli.runs.digest_inputs import digest_inputs
+
+        self.files = list(self.files)  # they may be listed again
+        total = digest_inputs(self._listed(self.files), options)
+        return total == (earlier.images, earlier.skipped, earlier.provenance.get("digest"))
+
+    def _report_complete(self, summary: Summary) -> None:
+        if self.options.on_resume is not None:
+            self.options.on_resume(summary.images + summary.failed + summary.skipped)
 
     def _loop(self) -> Loop[Item | Skipped, PartialResult]:
         checkpoint, cache = self.target.checkpoint, self.target.cache

@@ -23,8 +23,8 @@ from normcli.runs.loop import Replay
 from normcli.sources import Item, Skipped
 from normcli.summary.settings_diff import describe_differences, differing_settings
 
+_LARGEST = 1 << 28  # bytes of a line's counts
 _SECONDS = 1.0  # of work between two lines: what a kill loses
-_PASSING = {"remote"}  # failures that another try may mend
 
 
 class _Line(NamedTuple):
@@ -105,7 +105,8 @@ class StatsCheckpoint:
         entry = self._log.read(offset)
         try:
             assert entry is not None, "the line was checked when the log was opened"
-            return PartialResult.from_state(json.loads(zlib.decompress(base64.b64decode(entry["counts"]))))
+            data = zlib.decompressobj().decompress(base64.b64decode(entry["counts"]), _LARGEST)
+            return PartialResult.from_state(json.loads(data))
         except Exception as error:  # its checksum is right and its counts are not: no write that was cut short
             raise UsageError(
                 f"{self._log.path} is damaged ({type(error).__name__}); delete it to start again"
@@ -117,7 +118,7 @@ class StatsCheckpoint:
 
     def record(self, token: list[bytes] | None, result: PartialResult) -> None:
         """Note the result of a batch: pending for a second, then written."""
-        if token is None or any(failure.reason in _PASSING for failure in result.failures):
+        if token is None or not all(failure.is_lasting for failure in result.failures):
             self.flush()
             return
         self._pending.add(result)

@@ -265,7 +265,7 @@ class Buffer:
     Every worker thread has its own.
     """
 
-    LARGEST_KEPT = 64 << 20
+    LARGEST_KEPT = 16 << 20
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)

@@ -39,6 +39,9 @@ def find_invalid_head_key(head: Record) -> str | None:
     shards = head.get("shards", [])
     if not (isinstance(shards, list) and all(map(_shard, shards))):
         return "shards"
+    for key, check in _COUNTS.items():
+        if key in head and not check(head[key]):
+            return key
     maps = head.get("maps", [])
     if not (isinstance(maps, list) and all(isinstance(one, dict) for one in maps)):
         return "maps"
@@ -117,8 +120,8 @@ def _map(entry: Record, wide: int) -> bool:
     channels, source = entry.get("channels"), entry.get("source")
     if not (isinstance(channels, list) and channels and all(isinstance(c, str) for c in channels)):
         return False
-    if not (isinstance(source, list) and all(_whole(c) and c < wide for c in source)):
-        return False
+    if not (isinstance(source, list) and all(map(_whole, source)) and {*source} == {*range(min(wide, 1 << 16))}):
+        return False  # every channel of the original is in the file: a shape of 10^6 channels takes no memory
     rows = (entry.get("scale"), entry.get("shift"))
     if not all(isinstance(row, list) and all(map(_finite, row)) for row in rows):
         return False
@@ -136,8 +139,23 @@ def _finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e308 and math.isfinite(value)
 
 
+def _counter(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_whole, value.values()))
+
+
 def _hexadecimal(value: Any) -> bool:
     try:
         return isinstance(value, str) and int(value, 16) >= 0
     except ValueError:
         return False
+
+
+# what a finished run's head counts
+_COUNTS: dict[str, Callable[[Any], bool]] = {
+    **dict.fromkeys(("images", "bytes", "values", "clipped", "exact", "found", "looks_normalized"), _whole),
+    **dict.fromkeys(("failed", "skipped", "kinds"), _counter),
+    "digest": _hexadecimal,
+    "complete": lambda v: isinstance(v, bool),
+    "stack": lambda v: isinstance(v, list) and len(v) == 4 and all(map(_whole, v)),
+    "classes": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
+}

@@ -93,6 +93,9 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
 
     worker = partial(_verify_batch, folder, settings, head.get("shards", []))
     Loop(worker=worker, consume=consume, engine=options, batching=BATCHING).run(readable(records))
+    listed = result.images + len(result.problems)
+    if listed != head.get("images", listed):
+        result.problems.append((manifest.NAME, f"counts {head['images']} images, and lists {listed}"))
     result.channels = [
         _add_up(name, [channels[j] for channels in images])
         for names, images in sums.items()

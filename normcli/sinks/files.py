@@ -8,10 +8,11 @@ import json
 import math
 import os
 import threading
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from normcli.sinks.sink import (
     RecordLog,
     decode_name,
 )
-from normcli.storage.npy import npy_header, write_npz
+from normcli.storage.npy import npy_header, read_npy_header, write_npz
 from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
 
 _PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder
@@ -134,28 +135,25 @@ def encode_array(to: str, array: Array, affine: Affine) -> list[Any]:
     return {"npy": _npy, "npz": _npz, "safetensors": _safetensors}[to](array, affine)
 
 
-def read_file(to: str, path: str | Path, alpha: str) -> Array:
+def read_file(to: str, path: str | Path, alpha: str, shape: tuple[int, ...] | None = None) -> Array:
     """Read one file back as the array that was written.
 
     Args:
         to: kind of output.
         path: of the file.
         alpha: "keep" where alpha was made a channel.
+        shape: of the array by its record; None for any.
 
     Raises:
-        InputError: missing, or not such a file.
+        InputError: missing, not such a file, or of another shape by its own header, before its values are read.
     """
     if OUTPUT_KINDS[to].image:
         keep = "keep" if alpha == "keep" and to != "tiff" else "drop"
         return images.decode(storage.read(path), DecodeOptions(alpha=keep)).pixels
     try:
-        if to == "safetensors":
-            array = _read_safetensors(path)
-        else:
-            array = np.load(path, allow_pickle=False)
-            if to == "npz":
-                with array:
-                    array = array["image"]
+        array = {"npy": _read_npy, "npz": _read_npz, "safetensors": _read_safetensors}[to](path, shape)
+    except InputError:
+        raise
     except FileNotFoundError:
         raise InputError("missing", "no such file") from None
     except Exception as error:  # zipfile, json, struct and NumPy raise what they like on damaged files
@@ -168,9 +166,44 @@ def _npy(array: Array, affine: Affine) -> list[Any]:
 
 
 def _npz(array: Array, affine: Affine) -> list[Any]:
-    buffer = io.BytesIO()
-    write_npz(buffer, {"image": array, "scale": np.array(affine.scale), "shift": np.array(affine.shift)}, mode=0o644)
-    return [buffer.getbuffer()]
+    parts: Any = _PartsFile()
+    write_npz(parts, {"image": array, "scale": np.array(affine.scale), "shift": np.array(affine.shift)}, mode=0o644)
+    return list(parts.parts())
+
+
+class _PartsFile(io.RawIOBase):
+    """A file that keeps what is written as buffers, none of them copied; written parts may only be replaced."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Any] = {}
+        self._at = self._end = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self._end)[whence]
+        return self._at
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if self._at < self._end and memoryview(self._parts[self._at]).nbytes != size:
+            raise ValueError("a part is replaced by one of its own size only")
+        if size:
+            self._parts[self._at] = data
+        self._at += size
+        self._end = max(self._end, self._at)
+        return size
+
+    def parts(self) -> list[Any]:
+        """Return the buffers, in order."""
+        return [self._parts[offset] for offset in sorted(self._parts)]
 
 
 def _safetensors(array: Array, affine: Affine) -> list[Any]:
@@ -178,11 +211,45 @@ def _safetensors(array: Array, affine: Affine) -> list[Any]:
     return [safetensors_header({"image": (array.shape, array.dtype)}, metadata), array]
 
 
-def _read_safetensors(path: str | Path) -> Array:
+def _read_npy(path: str | Path, shape: tuple[int, ...] | None) -> Array:
     with Path(path).open("rb") as file:
-        tensors, _ = read_safetensors_header(file, os.fstat(file.fileno()).st_size)
+        header = read_npy_header(file)
+        return _values(file, header.dtype, header.shape, shape, os.fstat(file.fileno()).st_size - header.start)
+
+
+def _read_npz(path: str | Path, shape: tuple[int, ...] | None) -> Array:
+    with zipfile.ZipFile(path) as archive, archive.open("image.npy") as member:
+        header = read_npy_header(member)
+        _check_shape(header.shape, shape)
+        size = math.prod(header.shape) * np.dtype(header.dtype).itemsize
+        data = member.read(size + 1)  # the archive is not compressed, and another one expands no further than this
+    if len(data) != size:
+        raise ValueError(f"{len(data)} of {size} bytes")
+    return np.frombuffer(data, header.dtype).reshape(header.shape)
+
+
+def _read_safetensors(path: str | Path, shape: tuple[int, ...] | None) -> Array:
+    with Path(path).open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        tensors, _ = read_safetensors_header(file, size)
         image = tensors["image"]
         if not image.readable:
             raise InputError("unsupported", f"safetensors of the dtype {image.dtype} are not read")
         file.seek(image.start)
-        return np.fromfile(file, image.dtype, math.prod(image.shape)).reshape(image.shape)
+        return _values(file, image.dtype, image.shape, shape, size - image.start)
+
+
+def _values(
+    file: IO[bytes], dtype: str, shape: tuple[int, ...], expected: tuple[int, ...] | None, available: int
+) -> Array:
+    """Return the values that follow in a file which has so many bytes more."""
+    _check_shape(shape, expected)
+    count = math.prod(shape)
+    if count * np.dtype(dtype).itemsize > available:
+        raise ValueError(f"{available} bytes for {count} values")
+    return np.fromfile(file, dtype, count).reshape(shape)
+
+
+def _check_shape(shape: tuple[int, ...], expected: tuple[int, ...] | None) -> None:
+    if expected is not None and tuple(shape) != tuple(expected):
+        raise InputError("damaged", f"is of shape {tuple(shape)}, and {tuple(expected)} was written")

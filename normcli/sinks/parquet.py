@@ -12,8 +12,9 @@ from typing import IO, Any
 import numpy as np
 
 from normcli.errors import InputError
+from normcli.options.shared import MAX_PIXELS
 from normcli.sinks.sink import Array
-from normcli.sources.parquet import parquet_modules
+from normcli.sources.parquet import check_ratio, parquet_modules
 
 _GROUP_BYTES, _GROUP_ROWS = 16 << 20, 1000  # of a row group: what a reader of one row has to read
 _thread = threading.local()
@@ -86,7 +87,8 @@ class ParquetShardWriter:
         pa = self._pa
         names, labels, arrays, shapes = zip(*self._rows, strict=True)
         ends = np.cumsum([0, *map(len, arrays)])
-        values = pa.concat_arrays([pa.array(one) for one in arrays])
+        flat = [pa.array(one) for one in arrays]
+        values = flat[0] if len(flat) == 1 else pa.concat_arrays(flat)  # one large image: no copy
         array = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values, type=self._schema.field("array").type)
         columns = [
             pa.array(names, pa.string()),
@@ -121,7 +123,9 @@ def read_group(path: str, group: int) -> list[Array]:
     """
     pa, parquet = parquet_modules()
     try:
-        table = parquet.ParquetFile(path).read_row_group(group, columns=["array", "shape"], use_threads=False)
+        file = parquet.ParquetFile(path)
+        _check_group(file.metadata.row_group(group))
+        table = file.read_row_group(group, columns=["array", "shape"], use_threads=False)
         column = table.column("array").combine_chunks()
         values, ends = column.values.to_numpy(), column.offsets.to_numpy()
         shapes = table.column("shape").to_pylist()
@@ -131,6 +135,19 @@ def read_group(path: str, group: int) -> list[Array]:
     except (pa.ArrowException, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         text = " ".join(str(error).split())
         raise InputError("damaged", f"{os.path.basename(path)}: {text[:200]}") from None  # noqa: PTH119
+
+
+def _check_group(group: Any) -> None:
+    """Check that a row group expands no further than images do; runs of one value take no room in a file.
+
+    Raises:
+        InputError: it does.
+    """
+    check_ratio(group)
+    for i in range(group.num_columns):
+        column = group.column(i)
+        if column.dictionary_page_offset is not None and column.num_values > 4 * MAX_PIXELS:
+            raise InputError("bomb", f"{column.total_compressed_size} bytes claim {column.num_values} values")
 
 
 def read_array(path: str, group: int, row: int) -> Array:

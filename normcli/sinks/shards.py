@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from normcli import storage
 from normcli.errors import UsageError
@@ -275,14 +274,9 @@ def read_spilled(batch: MappedBatch, partial: str) -> Iterator[PackedImage]:
         return
     path = f"{partial}/{batch.piece}"
     try:
-        data = memoryview(Path(path).read_bytes())
+        with open(path, "rb") as file:  # noqa: PTH123
+            for image, sizes in zip(batch.packed, batch.sizes, strict=True):
+                yield image._replace(parts=[file.read(size) for size in sizes])
         os.unlink(path)  # noqa: PTH108
     except OSError as error:
         storage.raise_output_error(path, error)
-    at = 0
-    for image, sizes in zip(batch.packed, batch.sizes, strict=True):
-        parts: list[Any] = []
-        for size in sizes:
-            parts.append(data[at : at + size])
-            at += size
-        yield image._replace(parts=parts)

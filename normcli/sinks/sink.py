@@ -316,7 +316,7 @@ def open_sink(
     return FileSink(writer)
 
 
-def read_array(to: str, out: str, record: Record, alpha: str) -> Array:
+def read_array(to: str, out: str, record: Record, alpha: str, shape: tuple[int, ...]) -> Array:
     """Read one array back as it was written.
 
     Args:
@@ -324,6 +324,7 @@ def read_array(to: str, out: str, record: Record, alpha: str) -> Array:
         out: output folder.
         record: of the image.
         alpha: "keep" where alpha was made a channel.
+        shape: of the array by the record; a file of arrays with another one is not read.
 
     Raises:
         InputError: missing or damaged.
@@ -339,4 +340,4 @@ def read_array(to: str, out: str, record: Record, alpha: str) -> Array:
     from normcli.sinks import files
 
     path = os.path.join(out, decode_name(record, "name")) + OUTPUT_KINDS[to].suffix  # noqa: PTH118
-    return files.read_file(to, path, alpha)
+    return files.read_file(to, path, alpha, shape)

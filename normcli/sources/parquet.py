@@ -113,6 +113,7 @@ def _batches(table: Any, columns: list[str]) -> Iterator[Any]:
     """
     for number in range(table.metadata.num_row_groups):
         group = table.metadata.row_group(number)
+        check_ratio(group, columns)
         largest = 1  # of a row, in bytes
         for i in range(group.num_columns):
             column = group.column(i)
@@ -122,15 +123,23 @@ def _batches(table: Any, columns: list[str]) -> Iterator[Any]:
         yield from table.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
 
 
-def _largest_row(column: Any, rows: int) -> int:
-    """Return the bytes that a row of a column chunk may take: its mean, or the largest value of the dictionary.
+def check_ratio(group: Any, columns: list[str] | None = None) -> None:
+    """Check how far the columns of a row group expand, by its metadata; None stands for all columns.
 
     Raises:
-        InputError: the chunk expands like a bomb.
+        InputError: one expands like a bomb.
     """
+    for i in range(group.num_columns):
+        column = group.column(i)
+        packed, size = column.total_compressed_size, column.total_uncompressed_size
+        used = columns is None or column.path_in_schema.partition(".")[0] in columns
+        if used and size > _HARMLESS and size > BOMB_RATIO * packed:
+            raise InputError("bomb", f"{packed} bytes expand to {size}, more than {BOMB_RATIO} times as many")
+
+
+def _largest_row(column: Any, rows: int) -> int:
+    """Return the bytes that a row of a column chunk may take: its mean, or the largest value of the dictionary."""
     packed, size = column.total_compressed_size, column.total_uncompressed_size
-    if size > _HARMLESS and size > BOMB_RATIO * packed:
-        raise InputError("bomb", f"{packed} bytes expand to {size}, more than {BOMB_RATIO} times as many")
     largest = int(size // max(rows, 1))
     if column.dictionary_page_offset is not None:
         # pages other than the dictionary are at least as large as they are compressed; the rest may be the dictionary

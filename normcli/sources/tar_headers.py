@@ -14,6 +14,7 @@ BLOCK = 512
 END = bytes(BLOCK)  # of an archive: two of these
 _LONGEST_NAME = 1 << 16
 _LARGEST_PAX = 1 << 20
+_MOST_RECORDS = 1000  # of a pax header, which has a dozen; 1 MiB holds 200,000, and gzip a thousand such headers
 _SMALL_WINDOW, _WINDOW = 1 << 11, 1 << 16
 _EVEN_BYTES = int.from_bytes(b"\xff\0" * (BLOCK // 2), "little")
 _EVEN_PAIRS = int.from_bytes(b"\xff\xff\0\0" * (BLOCK // 4), "little")
@@ -187,17 +188,21 @@ def _text(name: bytes) -> str:
 
 def _pax(data: bytes) -> dict[str, str]:
     r"""Parse the records of a pax header: "27 path=…\n", each with its length in front."""
-    records = {}
-    while data:
-        digits, space, _ = data[:21].partition(b" ")
+    records: dict[str, str] = {}
+    at = count = 0  # an offset that moves: cutting what was read off the front takes quadratic time
+    while at < len(data):
+        digits, space, _ = data[at : at + 21].partition(b" ")
         length = int(digits) if space and digits.isdigit() else 0
-        if length <= len(digits) + 1 or length > len(data):
-            if not data.strip(b"\0"):
+        if length <= len(digits) + 1 or length > len(data) - at:
+            if not data[at:].strip(b"\0"):
                 break
             raise InputError("damaged", "a damaged pax header")
-        key, _, value = data[len(digits) + 1 : length].removesuffix(b"\n").partition(b"=")
+        count += 1
+        if count > _MOST_RECORDS:
+            raise InputError("damaged", f"a pax header of more than {_MOST_RECORDS} records")
+        key, _, value = data[at + len(digits) + 1 : at + length].removesuffix(b"\n").partition(b"=")
         records[_text(key)] = _text(value)
-        data = data[length:]
+        at += length
     return records
 
 

@@ -188,6 +188,23 @@ def make_work_folder(path: str) -> None:
         raise OutputError(f"cannot write {link}: is a link; remove it, which leaves what it links to as it is")
 
 
+def remove_work_folder(path: str) -> None:
+    """Remove the folder of unfinished files, when all of them are finished.
+
+    Raises:
+        OutputError: it cannot be removed; the next run removes it.
+    """
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        shutil.rmtree(path, ignore_errors=True)  # what else is in it
+        if os.path.exists(path):  # noqa: PTH110
+            reason = (error.strerror or str(error)).lower()
+            raise OutputError(f"cannot remove {path}, all else is written: {reason}") from error
+
+
 def _is_shared(path: str) -> bool:
     """Return True for a link, and for a file that has another name: whoever writes it writes that too."""
     with suppress(FileNotFoundError):  # another run has just finished with it
@@ -253,16 +270,16 @@ def require_writable(path: str | Path) -> None:
     Raises:
         OutputError: it is a folder, or its folder does not exist or takes no files.
     """
-    import tempfile
-
     path = Path(path)
     if path.is_dir():
         raise OutputError(f"cannot write {path}: is a folder")
     if path.exists() and not path.is_file():
         return
+    remove_stale(path)
+    temporary = temporary_name(path)  # a later run removes it, should it stay
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=PARTIAL):
-            pass
+        os.close(platforms.open_binary(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+        temporary.unlink()
     except OSError as error:
         raise_output_error(path, error)
 

@@ -287,6 +287,27 @@ def read_at(path: str, offset: int, size: int, stamp: FileStamp | None = None) -
     return data
 
 
+def read_start(source: "FileBytes | ByteRange", size: int) -> bytes:
+    """Read the first bytes of a source, all of a smaller one.
+
+    Raises:
+        InputError: as its complete read.
+    """
+    offset, most = (source.offset, min(size, source.size)) if isinstance(source, ByteRange) else (0, size)
+    if is_remote(source.path):
+        from normcli.storage import remote
+
+        return remote.read_at(source.path, offset, most)
+    try:
+        handle, _ = open_regular(source.path)
+        try:
+            return read_range(handle, most, offset)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        raise read_error(source.path, error) from None
+
+
 def _descriptor(path: str, stamp: FileStamp | None) -> tuple[int, int]:
     """Return a descriptor of this thread for `path`, opened if need be, and the length of the file."""
     cache: OrderedDict[str, tuple[_Descriptor, FileStamp]] | None = getattr(_thread, "cache", None)

@@ -15,7 +15,7 @@ _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7z
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most
 # repetitive label files expand less. Deflate can expand 1,030 times.
 BOMB_RATIO = 100
-_BOMB_WINDOW = 64 << 20
+_BOMB_WINDOW = 32 << 20  # the first passes, since 1 MiB is read ahead
 
 
 class Reader:
@@ -164,7 +164,7 @@ class Stream:
         out, into = self._at - self._checked[0], self._raw.tell() - self._checked[1]
         if out >= _BOMB_WINDOW:
             if out > BOMB_RATIO * max(into, 1):
-                raise InputError("bomb", f"{into} bytes expand to more than {BOMB_RATIO} times as many")
+                raise InputError("bomb", f"its compressed data expands to more than {BOMB_RATIO} times its size")
             self._checked = (self._at, self._raw.tell())
         return data
 

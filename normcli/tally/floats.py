@@ -75,10 +75,11 @@ class Floats:
             # 0 has two signs, which are equal as keys: the first to come would stay, and show in the state
             self.lowest[c].add(ExtremeValues([low + 0.0]))
             self.highest[c].add(ExtremeValues([0.0 - high]))
-            spread = Fraction(weight * squares[c] - total[c] ** 2, weight * weight << 2 * FLOAT_BITS)
-            one.mean[c], one.std[c] = to_fixed_point(moments.mean[c]), to_fixed_point(moments.std[c])
-            one.variance[c] = to_fixed_point(float(spread))
-            one.square[c] = to_fixed_point(moments.mean[c] * moments.mean[c])
+            # not the rounded moments: means around 1e32 that cancel would leave a sum of nothing but their roundings
+            one.mean[c] = _nearest(total[c], weight)
+            one.variance[c] = _nearest(weight * squares[c] - total[c] ** 2, weight * weight << FLOAT_BITS)
+            one.square[c] = _nearest(total[c] ** 2, weight * weight << FLOAT_BITS)
+            one.std[c] = to_fixed_point(moments.std[c])
             one.sample_std[c] = to_fixed_point(moments.sample_std[c]) if moments.sample_std else 0
         self.per_image.add(one)
         return CountedImage(weight, np.array([total, squares], dtype=object).T, own, one, moments)
@@ -259,6 +260,11 @@ def _combine_exponents(bins: Array, extra: int) -> list[int]:
             total += mantissa << power if power >= 0 else mantissa >> -power  # what is shifted out is zero
         out.append(total)
     return out
+
+
+def _nearest(numerator: int, denominator: int) -> int:
+    """Return the integer nearest to a fraction."""
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def _float_moments(weight: int, total: list[int], squares: list[int], extremes: Array) -> ImageMoments:

@@ -63,7 +63,8 @@ class CountedImage(NamedTuple):
 class PerImage:
     """Sums over images of per-image values: the conventions behind many published constants.
 
-    Every value is a float64, rounded once from exact integers, and stored as an integer multiple of 2^-bits.
+    Every value is stored as an integer multiple of 2^-bits. Values of integer images, and stds, are float64, rounded
+    once from exact integers; the others of float images are exact to half a multiple, since they may cancel in a sum.
     """
 
     channels: int
@@ -428,7 +429,11 @@ def _histogram_by_numpy(pixels: Array) -> Array:
             own += histogram_of(flat[at : at + _STRIP * channels], channels)
     else:
         levels = _BINS[pixels.dtype.name]
-        own = np.stack([np.bincount(pixels[:, :, c].reshape(-1), minlength=levels) for c in range(channels)])
+        own = np.zeros((channels, levels), np.int64)
+        rows = max(1, _STRIP // pixels.shape[1])  # bincount makes int64 of what it counts
+        for top in range(0, len(pixels), rows):
+            for c in range(channels):
+                own[c] += np.bincount(pixels[top : top + rows, :, c].reshape(-1), minlength=levels)
     return own
 
 

@@ -12,6 +12,8 @@ from normcli.errors import MissingExtraError, TensorError, UnsupportedTensorErro
 from normcli.storage.npy import UnreadableTensor
 from normcli.storage.safetensors_format import bfloat16
 
+_LARGEST_VIEW = 64 << 20  # bytes of a tensor that repeats what is stored
+
 
 def _library() -> Any:
     try:
@@ -63,6 +65,9 @@ def _array(torch: Any, tensor: Any) -> NDArray[Any]:
         raise UnsupportedTensorError(
             f"a {kind} tensor: save it dense, with .{'dequantize' if tensor.is_quantized else 'to_dense'}()"
         )
+    size, stored = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
+    if size > max(stored, _LARGEST_VIEW):  # 1.5 KB can stand for 6.4 GB
+        raise UnsupportedTensorError(f"a view that repeats {stored} bytes as {size}: save it with .contiguous()")
     plain = tensor.detach().contiguous()
     if plain.dtype == torch.bfloat16:
         return np.asarray(plain.view(torch.int16).numpy().view(bfloat16()))

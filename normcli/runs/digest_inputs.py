@@ -1,0 +1,70 @@
+"""The digest of all inputs: of their bytes as they are stored, read and not decoded."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.options.shared import EngineOptions
+from normcli.runs.count import Failure
+from normcli.runs.loop import Batching, Loop
+from normcli.sources import Item, Skipped
+from normcli.tally import DIGEST_MODULUS, digest
+
+_BATCHING = Batching(seconds=0.05, most_items=64)
+
+
+@dataclass
+class InputDigest:
+    """The digests of a batch; None where an input cannot be read."""
+
+    inputs: int
+    images: int = 0
+    skipped: int = 0
+    digest: int | None = 0
+    bytes: int = 0
+    seconds: float = 0.0
+    failures: list[Failure] = field(default_factory=list)
+
+
+def digest_inputs(items: Iterator[Item | Skipped], engine: EngineOptions) -> tuple[int, int, str] | None:
+    """Return the number of images, that of skipped inputs, and the digest that a statistics file would record.
+
+    Returns:
+        None where an input cannot be read.
+    """
+    total = InputDigest(0)
+
+    def consume(result: InputDigest) -> bool:
+        total.images += result.images
+        total.skipped += result.skipped
+        complete = total.digest is not None and result.digest is not None
+        total.digest = (total.digest + result.digest) % DIGEST_MODULUS if complete else None  # type: ignore[operator]
+        return total.digest is None
+
+    Loop(worker=_digest_batch, consume=consume, engine=engine, batching=_BATCHING).run(items)
+    return None if total.digest is None else (total.images, total.skipped, f"{total.digest:032x}")
+
+
+def _digest_batch(batch: list[Item | Skipped]) -> InputDigest:
+    started = time.perf_counter()
+    result = InputDigest(len(batch))
+    total = 0
+    for item in batch:
+        if isinstance(item, Skipped):
+            result.skipped += 1
+            continue
+        try:
+            data = item.load()
+        except InputError:
+            result.digest = None
+            return result
+        stored = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+        total += digest(stored)
+        result.images += 1
+        result.bytes += len(stored)
+    result.digest = total
+    result.seconds = time.perf_counter() - started
+    return result

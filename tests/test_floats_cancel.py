@@ -1,0 +1,61 @@
+"""Float images whose values cancel: every convention against fractions, to the last bit."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from tests.support.reference_statistics import root
+
+
+def reference(images: list[Any]) -> dict[str, tuple[float, float | None]]:
+    """Mean and std in every convention of one channel, by fractions; only the stds that are averaged are rounded."""
+    columns = [[Fraction(float(v)) for v in image.ravel()] for image in images]
+    pooled = [v for column in columns for v in column]
+    mean = sum(pooled, Fraction()) / len(pooled)
+    spread = sum(((v - mean) ** 2 for v in pooled), Fraction())
+    means = [sum(column, Fraction()) / len(column) for column in columns]
+    spreads = [sum(((v - m) ** 2 for v in column), Fraction()) for column, m in zip(columns, means, strict=True)]
+    sizes = [len(column) for column in columns]
+    of_images = float(sum(means, Fraction()) / len(means))
+    variances = [s / n for s, n in zip(spreads, sizes, strict=True)]
+    stds = [Fraction(root(v)) for v in variances]
+    samples = [Fraction(root(s / (n - 1))) for s, n in zip(spreads, sizes, strict=True)]
+    count = len(images)
+    return {
+        "pooled_population": (float(mean), root(spread / len(pooled))),
+        "pooled_sample": (float(mean), root(spread / (len(pooled) - 1))),
+        "mean_of_image_stds": (of_images, float(sum(stds, Fraction()) / count)),
+        "mean_of_image_sample_stds": (of_images, float(sum(samples, Fraction()) / count)),
+        "root_mean_image_variance": (of_images, root(sum(variances, Fraction()) / count)),
+    }
+
+
+def cancelling(seed: int, scale: float, dtype: str) -> list[Any]:
+    rng = np.random.default_rng(seed)
+    images = [rng.normal(0, scale, (5 + i % 3, 7)).astype(dtype) for i in range(8)]
+    return [*images, *(-image[::-1, ::-1] for image in images), rng.normal(0, 1, (3, 5)).astype(dtype)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    ("scale", "dtype"), [(1e32, "float32"), (1e32, "float64"), (1e-3, "float64"), (1e100, "float64")]
+)
+def test_values_that_cancel(scale: float, dtype: str, seed: int, tmp_path: Path) -> None:
+    images = cancelling(seed, scale, dtype)
+    assert len(images) == 17
+    for number, image in enumerate(images):
+        np.save(tmp_path / f"{number}.npy", image)
+    summary = normcli.stats([tmp_path / f"{i}.npy" for i in range(17)])
+    expected = reference(images)
+    for name, (mean, std) in expected.items():
+        values = summary.conventions[name]
+        assert values["mean"] == [mean] and values["std"] == [std], name
+    equal = normcli.stats([tmp_path / f"{i}.npy" for i in range(17)], weight="image")
+    means = [sum(map(Fraction, map(float, image.ravel())), Fraction()) / image.size for image in images]
+    seconds = [sum((Fraction(float(v)) ** 2 for v in image.ravel()), Fraction()) / image.size for image in images]
+    mean_ = sum(means, Fraction()) / 17
+    assert equal.mean == [float(mean_)] and equal.std == [root(sum(seconds, Fraction()) / 17 - mean_**2)]
