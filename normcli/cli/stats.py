@@ -100,12 +100,16 @@ def stats(
         for inputs in [] if complete else resumed:
             say(f"resumed: {inputs:,} inputs from {output}.checkpoint")
         warn(summary)
-        outputs = [str(path) for path in (output, printing.report) if path is not None and str(path) != "-"]
-        outcome = "already complete:" if complete else "wrote"
-        watch.closing(f"{outcome} {' and '.join(outputs)}" if outputs else "", summary.images)
+        watch.closing(_outcome("already complete:" if complete else "wrote", output, printing.report), summary.images)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0
+
+
+def _outcome(verb: str, *outputs: Path | str | None) -> str:
+    """Return the start of the closing line; "" where the result went to stdout."""
+    names = [str(path) for path in outputs if path is not None and str(path) != "-"]
+    return f"{verb} {' and '.join(names)}" if names else ""
 
 
 def _name_of(source: str) -> str:

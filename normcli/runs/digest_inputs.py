@@ -11,7 +11,8 @@ from normcli.options.shared import EngineOptions
 from normcli.runs.count import Failure
 from normcli.runs.loop import Batching, Loop
 from normcli.sources import Item, Skipped
-from normcli.tally import DIGEST_MODULUS, digest
+from normcli.storage.files import digest
+from normcli.tally import DIGEST_MODULUS
 
 _BATCHING = Batching(seconds=0.05, most_items=64)
 
