@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "summary": {*GROUND, "tally"},
     "summary.views": {*GROUND, "summary", "constants", "report"},
     "constants": {*GROUND, "summary"},
-    "report": {*GROUND, "summary", "constants"},
+    "report": {*GROUND, "summary", "constants", "tensor"},  # of tensor the types of what it draws
     # where they meet
     "runs": {
         *GROUND,

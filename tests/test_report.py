@@ -1,15 +1,8 @@
 """The pages: complete, escaped, self-contained, and opened in a real browser without error or request."""
 
-import base64
-import hashlib
-import http.server
-import json
 import re
 import sqlite3
-import subprocess
-import threading
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -20,42 +13,9 @@ from normcli import images, report, stats
 from normcli.report.pictures import Gallery, Picture
 from normcli.runs.gallery import SHOWN
 from normcli.summary import Summary
-from tests.support import needs
 from tests.support.command import ROOT, Run
 from tests.support.images import photograph
-
-HOSTILE = '<img src=x onerror="document.title=1">&\'".png'
-
-
-class Page(HTMLParser):
-    """Tags opened and closed in order, sources, and the text."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "line", "wbr"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.sources: list[str] = []
-        self.tags: list[str] = []
-        self.text = ""
-        self.feed(text)
-        assert self.open == [], "unclosed tags"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
-        assert not any(name.startswith("on") for name, _ in attrs)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
+from tests.support.report_pages import HOSTILE, Page, assert_alone, browse
 
 
 @pytest.fixture
@@ -83,18 +43,6 @@ def test_it_is_whole_escaped_and_alone(folder: Path, run: Run, tmp_path: Path) -
         assert words in page.text, words
     for words in ("Image sizes", "3 groups", "Duplicates", "1 failed", "not an image", "normcli stats", " UTC"):
         assert words in page.text, words
-
-
-def assert_alone(text: str) -> None:
-    """Assert that a page loads nothing and runs only the script that its policy names."""
-    page = Page(text)
-    assert page.tags.count("script") == 1 and "iframe" not in page.tags
-    assert page.sources and all(source.startswith(("data:", "#")) for source in page.sources)
-    assert not re.search(r"https?://|@import|url\(", text)
-    script = re.search("<script>(.*?)</script>", text, re.S)
-    assert script is not None
-    digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
-    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in text
 
 
 def test_the_extremes_are_the_extremes(folder: Path) -> None:
@@ -223,80 +171,11 @@ def bands(folder: Path) -> Summary:
     return Summary.of(tally, settings, images.versions())
 
 
-def browser() -> str:
-    return needs.program("chromium", "chromium-browser", "google-chrome")
-
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--hide-scrollbars",
-    "--enable-logging=stderr",
-    "--v=0",
-]
-
-
-@pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_browser_opens_it(width: int, dark: bool, folder: Path, run: Run, tmp_path: Path) -> None:
-    """No console error, no request besides the page itself, nothing wider than the window."""
-    chromium = browser()
+def test_a_browser_opens_it(dark: bool, folder: Path, run: Run, tmp_path: Path) -> None:
     run("stats", folder, "--group-by", "folder", "--report", "page.html")
-    text = (tmp_path / "page.html").read_text()
-    asked: list[str] = []
-
-    class Server(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            # an <iframe> of the wanted width: its inner width is reported in the title by the outer page
-            body = OUTER % width if self.path == "/" else text
-            self.send_response(200)
-            self.send_header("Content-Type", "text/html; charset=utf-8")
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        address = f"http://127.0.0.1:{server.server_address[1]}/"
-        profile = [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width + 40},900"]
-        scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
-        done = subprocess.run(
-            [chromium, *FLAGS, *scheme, *profile, "--virtual-time-budget=3000", "--dump-dom", address],
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        server.shutdown()
-    assert "CONSOLE" not in done.stderr, done.stderr
-    assert [path for path in asked if path != "/favicon.ico"] == ["/", "/page.html"]
-    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))  # type: ignore[union-attr]
-    assert found["wide"] <= width and found["title"].endswith("normcli")
-    assert found["background"] == ("rgb(19, 20, 23)" if dark else "rgb(251, 250, 248)")
-    assert found["broken"] == 0 and found["images"] > 20
-    assert found["buttons"] > 3  # the policy lets the script run
-
-
-OUTER = """<!doctype html><title>{}</title><link rel="icon" href="data:,"><body style="margin:0">
-<iframe id=f src="/page.html" style="border:0;width:%dpx;height:800px"></iframe><script>
-document.getElementById("f").onload = (event) => {
-  const page = event.target.contentDocument, images = [...page.images];
-  document.title = JSON.stringify({
-    wide: page.documentElement.scrollWidth, title: page.title, images: images.length,
-    broken: images.filter((image) => !image.naturalWidth).length,
-    buttons: page.querySelectorAll(".copy button").length,
-    background: getComputedStyle(page.body).backgroundColor,
-  });
-};
-</script>"""
+    for view in browse({"page": (tmp_path / "page.html").read_text()}, tmp_path / "profile", dark=dark):
+        assert view["images"] > 20
 
 
 def test_a_report_changes_no_statistic(folder: Path) -> None:

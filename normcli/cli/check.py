@@ -1,5 +1,6 @@
 """normcli check: which convention do these constants follow?"""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,13 +8,14 @@ import typer
 from normcli import platforms
 from normcli.cli.build import NumberRows, command
 from normcli.options.compare import CheckOptions
-from normcli.options.shared import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, PageOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from normcli.constants.identify import CheckResult
     from normcli.constants.parse_config import Number
+    from normcli.report import Gallery
 
 
 def check(
@@ -27,6 +29,7 @@ def check(
     ],
     *,
     options: CheckOptions,
+    page: PageOptions,
     printing: JsonOptions,
     terminal: TerminalOptions,
 ) -> int:
@@ -38,20 +41,41 @@ def check(
 
     normcli check photos/ --preset imagenet --resize 256 --center-crop 224
 
-    normcli check stats.json --config preprocessor_config.json
+    normcli check stats.json --config preprocessor_config.json --report page.html
     """
-    from normcli.cli.inputs import counting
+    from normcli.cli.inputs import check_page, counting
     from normcli.cli.messages import document, write
     from normcli.runs.compare import check as identify
-    from normcli.runs.compare import constants_of, one_for_all
+    from normcli.runs.compare import constants_of, one_for_all, summary_of
 
     mean, std, _ = constants_of(options)
     paths = sources[0] if len(sources) == 1 else sources
-    with counting(options, terminal, paths) as options:
-        result = identify(paths, options)
+    check_page(page, json=printing.json)
+    galleries: dict[int, Gallery] | None = None if page.report is None else {}
+    with counting(options, terminal, paths, galleries=galleries) as options:
+        summary = summary_of(paths, options)
+        result = identify(summary, options)
     if options.config is not None:
         mean, std = one_for_all(mean, len(result.mean)), std and one_for_all(std, len(result.mean))
-    if printing.json:
+    if galleries is not None and page.report is not None:
+        from normcli.cli import pages
+        from normcli.report.checks import render_check
+
+        text = render_check(
+            summary,
+            result,
+            mean,
+            std,
+            title=", ".join(map(pages.title_of, sources)),
+            name=options.preset or (Path(options.config).name if options.config is not None else "given constants"),
+            sentence=_verdict(result, options.tolerance),
+            gallery=galleries.get(id(summary)),
+            origin=pages.origin_of(),
+        )
+        pages.write_page(page.report, text, quiet=terminal.quiet)
+    if str(page.report) == "-":
+        pass  # the page is the output
+    elif printing.json:
         document(result.to_dict())
     else:
         write("".join(line + "\n" for line in _lines(result, mean, std, options.tolerance)))

@@ -7,12 +7,13 @@ import typer
 from normcli.cli.build import command, printable, say
 from normcli.errors import UsageError
 from normcli.options.compare import DiffOptions
-from normcli.options.shared import JsonOptions, TerminalOptions
+from normcli.options.shared import JsonOptions, PageOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from normcli.constants.compare import Difference
+    from normcli.report import Gallery
 
 
 def diff(
@@ -30,6 +31,7 @@ def diff(
     ] = None,
     *,
     options: DiffOptions,
+    page: PageOptions,
     printing: JsonOptions,
     terminal: TerminalOptions,
 ) -> int:
@@ -42,28 +44,53 @@ def diff(
 
     normcli diff july.json august.json --max-shift 0.01 && train.sh
 
-    normcli diff train/ val/
+    normcli diff train/ val/ --report page.html
     """
-    from normcli.cli import messages
-    from normcli.cli.inputs import counting
-    from normcli.runs.compare import diff as compare
+    from normcli.cli.inputs import check_page, counting
+    from normcli.constants.compare import diff as compare
+    from normcli.runs.compare import compared
 
     if max_shift is not None and not max_shift >= 0:
         raise UsageError(f"`max_shift`: must be 0 or more, such as 0.01, not {max_shift}")
     if a == b == "-":
         raise UsageError("only one of A and B can be stdin")
-    with counting(options, terminal, a, b) as options:
-        difference = compare(a, b, options)
-    if printing.json:
-        gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
-        messages.document({**difference.to_dict(), **gate})
-    else:
-        messages.write("".join(line + "\n" for line in lines_of(difference)))
+    check_page(page, json=printing.json)
+    galleries: dict[int, Gallery] | None = None if page.report is None else {}
+    with counting(options, terminal, a, b, galleries=galleries) as options:
+        first, second = compared(a, b, options)
+    difference = compare(first, second)
+    if galleries is not None and page.report is not None:
+        from normcli.cli import pages
+        from normcli.report.differences import render_diff
+
+        text = render_diff(
+            first,
+            second,
+            difference,
+            titles=(pages.title_of(a), pages.title_of(b)),
+            max_shift=max_shift,
+            galleries=(galleries.get(id(first)), galleries.get(id(second))),
+            origin=pages.origin_of(),
+        )
+        pages.write_page(page.report, text, quiet=terminal.quiet)
+    if str(page.report) != "-":
+        _print(difference, max_shift, json=printing.json)
     if max_shift is not None and difference.exceeds(max_shift):
         distance = "from a constant channel" if difference.distance is None else f"{difference.distance:.4g}"
         say(f"normcli diff: drift {distance} exceeds --max-shift {max_shift:g}")
         return 1
     return 0
+
+
+def _print(difference: "Difference", max_shift: float | None, *, json: bool) -> None:
+    """Print a difference as tables or JSON."""
+    from normcli.cli import messages
+
+    if json:
+        gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
+        messages.document({**difference.to_dict(), **gate})
+    else:
+        messages.write("".join(line + "\n" for line in lines_of(difference)))
 
 
 def lines_of(difference: "Difference") -> "Iterator[str]":

@@ -7,24 +7,48 @@ from typing import TYPE_CHECKING, TypeVar
 
 from normcli.cli.build import require_with, say
 from normcli.cli.messages import Stopwatch, warn_failures
+from normcli.errors import UsageError
 from normcli.options.compare import CountedOptions
 from normcli.options.field import info_of
-from normcli.options.shared import TerminalOptions
+from normcli.options.shared import PageOptions, TerminalOptions
+from normcli.storage import check_outputs
 
 if TYPE_CHECKING:
+    from normcli.report import Gallery
     from normcli.summary import Summary
 
 O = TypeVar("O", bound=CountedOptions)  # noqa: E741
 
 
+def check_page(page: PageOptions, *, json: bool) -> None:
+    """Check a page before the work.
+
+    Raises:
+        UsageError: two results for one stdout, or a file that exists.
+        OutputError: a file that cannot be written.
+        MissingExtraError: jinja2 is not installed.
+    """
+    if str(page.report) == "-" and json:
+        raise UsageError("`report` - cannot be combined with `json`: one stdout")
+    require_with("`report`", page.report is not None, "force")
+    check_outputs(page.report, force=page.force)
+    if page.report is not None:
+        from normcli.report import require_jinja2
+
+        require_jinja2()
+
+
 @contextmanager
-def counting(options: O, terminal: TerminalOptions, *given: str | list[str]) -> Iterator[O]:
+def counting(
+    options: O, terminal: TerminalOptions, *given: str | list[str], galleries: "dict[int, Gallery] | None" = None
+) -> Iterator[O]:
     """Yield the options with which `check` and `diff` count sources: with a bar, and a line for each at the end.
 
     Args:
         options: for counting.
         terminal: progress and notes.
         given: every path, or list of sources.
+        galleries: takes the pictures of every source that is counted, by the `id` of its summary; None for no pictures.
 
     Raises:
         UsageError: an option for counting on the command line, with statistics files alone.
@@ -43,13 +67,17 @@ def counting(options: O, terminal: TerminalOptions, *given: str | list[str]) -> 
     sources = [source for one in counted for source in ([one] if isinstance(one, str) else one)]
     names_left = iter(one if isinstance(one, str) else f"{len(one)} sources" for one in counted)
     watches, lines = [Stopwatch()], []
+    pictures: list[Gallery] = []
 
     def take(summary: "Summary") -> None:
+        if galleries is not None:
+            galleries[id(summary)] = pictures.pop()
         lines.append((watches[-1].line(f"counted {next(names_left)}", summary.images), summary))
         watches.append(Stopwatch())
 
     with progress(terminal, total=lambda: expected(sources)) as step:
-        yield replace(options, on_progress=step, on_statistics=take)
+        on_gallery = None if galleries is None else pictures.append
+        yield replace(options, on_progress=step, on_statistics=take, on_gallery=on_gallery)
     for line, summary in lines:
         if not terminal.quiet:
             say(line)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from normcli.cli.build import say
 from normcli.cli.messages import write
 
 if TYPE_CHECKING:
@@ -19,8 +20,8 @@ _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
 _QUERY = re.compile(r"(://[^\s?]*)\?\S+")
 
 
-def write_page(path: Path, text: str) -> None:
-    """Write a page, whole or not at all; "-" is stdout.
+def write_page(path: Path, text: str, *, quiet: bool = True) -> None:
+    """Write a page, whole or not at all; "-" is stdout. Unless quiet, a line says so.
 
     Raises:
         OutputError: it cannot be written.
@@ -31,6 +32,8 @@ def write_page(path: Path, text: str) -> None:
         write(text)
     else:
         storage.write_file(path, text.encode("utf-8", "backslashreplace"))
+        if not quiet:
+            say(f"wrote {path}")
 
 
 def write_summary_page(
@@ -50,6 +53,17 @@ def write_summary_page(
     from normcli.report import render_page
 
     write_page(path, render_page(summary, title=title, gallery=gallery, failures=failures, origin=origin))
+
+
+def title_of(source: str) -> str:
+    """Return the last part of a path, for a heading.
+
+    >>> title_of("data/photos/"), title_of("s3://me:secret@bucket/train.tar"), title_of("-")
+    ('photos', 'train.tar', 'stdin')
+    """
+    if source == "-":
+        return "stdin"
+    return Path(without_secrets(source)).name or Path(source).resolve().name or source
 
 
 def origin_of(sources: Iterable[object] = (), statistics: object = None) -> "Origin":

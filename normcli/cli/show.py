@@ -61,8 +61,7 @@ def show(
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)
     if printing.report is not None:
-        title = "stdin" if str(file) == "-" else file.name
-        pages.write_summary_page(printing.report, summary, title, pages.origin_of(statistics=file))
+        pages.write_summary_page(printing.report, summary, pages.title_of(str(file)), pages.origin_of(statistics=file))
         if not printing.json and printing.format is None and not plot:
             return 0
     tables.show_summary(summary, printing, plot=plot, group=group)

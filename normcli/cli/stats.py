@@ -85,7 +85,7 @@ def stats(
             ),
         )
     if page is not None and printing.report is not None:
-        title = ", ".join(_name_of(source) for source in sources or ("images",))
+        title = ", ".join(pages.title_of(source) for source in sources or ("images",))
         origin = pages.origin_of(sources or (), output)
         pages.write_summary_page(printing.report, summary, title, origin, page.gallery, page.failures)
     printed = to_stdout or printing.format is not None or not (terminal.quiet and (output or printing.report))
@@ -110,13 +110,6 @@ def _outcome(verb: str, *outputs: Path | str | None) -> str:
     """Return the start of the closing line; "" where the result went to stdout."""
     names = [str(path) for path in outputs if path is not None and str(path) != "-"]
     return f"{verb} {' and '.join(names)}" if names else ""
-
-
-def _name_of(source: str) -> str:
-    """Return the last part of a path, for a heading."""
-    from normcli.cli.pages import without_secrets
-
-    return Path(without_secrets(source)).name or Path(source).resolve().name or source
 
 
 @contextmanager

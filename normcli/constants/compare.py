@@ -158,7 +158,11 @@ def jensen_shannon(p: list[Level], q: list[Level]) -> float:
     """
     low, high = min(p[0][0], q[0][0]), max(p[-1][0], q[-1][0])
     # a range within 0-1 is cut at 8-bit levels, so that 8 and 16 bits compare
-    low, high = (0.0, 256 / 255) if low >= 0 and high <= 1 else (low, high + (high - low or 1) / (_COLUMNS - 1))
+    low, high = (
+        (0.0, 256 / 255)
+        if low >= 0 and high <= 1
+        else (low, high + (high - low or max(1.0, abs(high))) / (_COLUMNS - 1))
+    )
     first, second = _shares(p, low, high), _shares(q, low, high)
     middle = [(x + y) / 2 for x, y in zip(first, second, strict=True)]
     return max(0.0, math.fsum(_surprise(first, middle) + _surprise(second, middle)) / 2)

@@ -30,8 +30,8 @@ def thumbnail(unit: np.ndarray[Any, Any], orientation: int = 1) -> tuple[bytes, 
     Returns:
         The file, its media type, width and height.
     """
-    shown = unit[:, :, :3] if unit.shape[2] >= 3 else unit[:, :, :1]
-    levels = np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8)
+    bands = unit[:, :, :3] if unit.shape[2] >= 3 else unit[:, :, :1]
+    levels = np.clip(np.rint(bands * 255), 0, 255).astype(np.uint8)
     image = Image.fromarray(levels[:, :, 0] if levels.shape[2] == 1 else levels)
     if orientation in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])

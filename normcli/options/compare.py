@@ -19,6 +19,9 @@ class CountedOptions(InputOptions, DecodeOptions, ValueOptions, EngineOptions):
     on_statistics: Callable[[Any], None] | None = python_only(
         "Called with the `Summary` of every source that was counted."
     )
+    on_gallery: Callable[[Any], None] | None = python_only(
+        "Called with the pictures, sizes, classes and copies of every source, before its `Summary`."
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

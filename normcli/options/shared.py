@@ -222,6 +222,16 @@ class JsonOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageOptions(Options):
+    """The result as a page."""
+
+    panel = "Output"
+
+    report: Path | None = option("Write the result as a self-contained HTML page; - is stdout.", metavar="PAGE.html")
+    force: bool = option("Overwrite an existing page.", False, flags=("-f", "--force"))
+
+
+@dataclass(frozen=True, kw_only=True)
 class TerminalOptions:
     """Messages, progress and logging: the same for every command, and of the command line alone."""
 

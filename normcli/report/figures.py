@@ -165,8 +165,9 @@ class _Row:
 
 def _shape(summary: Summary, axis: Axis, channel: int, shares: list[float], dataset: int = 0) -> _Row:
     mean, std, name = summary.mean[channel], summary.std[channel], summary.channels[channel]
+    color = second_hue if dataset else hue_of
     marks = {"mean": axis.at(mean), "low": axis.at(mean - std), "high": axis.at(mean + std)}
-    hue = hue_of(name, channel, len(summary.channels))
+    hue = color(name, channel, len(summary.channels))
     return _Row(Shape(name=name, hue=hue, line=[], dataset=dataset, **marks), shares)
 
 
@@ -192,7 +193,7 @@ def _figure(axis: Axis, rows: list[_Row], shares: list[list[float]]) -> Histogra
         shapes=shapes,
         axis=axis,
         shares={percent(tick): 100 - 100 * tick / top for tick in nice_ticks(0.0, top, 4)},
-        cuts=list(_labeled_cuts(cuts)),
+        cuts=list(labeled_cuts(cuts)),
         text="; ".join(words),
     )
 
@@ -201,8 +202,13 @@ def _with_line(shape: Shape, line: list[tuple[float, float]]) -> Shape:
     return Shape(**{**vars(shape), "line": line})
 
 
-def _labeled_cuts(cuts: dict[int, float]) -> Iterable[tuple[float, str]]:
-    """Yield one mark for each run of neighboring columns that are cut, labeled with the highest of them."""
+def labeled_cuts(cuts: dict[int, float], count: int = COLUMNS) -> Iterable[tuple[float, str]]:
+    """Yield one mark for each run of neighboring columns that are cut, labeled with the highest of them.
+
+    Args:
+        cuts: column -> share of all elements.
+        count: number of columns.
+    """
     last_label = -100.0
     runs: list[list[int]] = []
     for at in sorted(cuts):
@@ -211,7 +217,7 @@ def _labeled_cuts(cuts: dict[int, float]) -> Iterable[tuple[float, str]]:
         else:
             runs.append([at])
     for run in runs:
-        position = 100 * (run[0] + run[-1] + 1) / 2 / COLUMNS
+        position = 100 * (run[0] + run[-1] + 1) / 2 / count
         has_room = position - last_label > 12
         yield position, percent(max(cuts[at] for at in run)) if has_room else ""
         last_label = position if has_room else last_label
@@ -226,6 +232,12 @@ def hue_of(name: str, channel: int, count: int) -> str:
     if name in ("R", "G", "B", "A", "L"):
         return name
     return f"c{channel}" if count <= _OVERLAID else "L"
+
+
+def second_hue(name: str, channel: int, count: int) -> str:
+    """Return the color of a channel of the second dataset, which is never the gray of the first."""
+    hue = hue_of(name, channel, count)
+    return "c1" if hue == "L" else hue
 
 
 def within_unit(summary: Summary) -> bool:
@@ -269,7 +281,7 @@ def _extent(summaries: Sequence[Summary], *, exact: bool = False) -> tuple[float
     if not known:
         known = [value for s in summaries for row in distribution(s) for value, _ in (row[0], row[-1])]
     low, high = min(known), max(known)
-    return low, high if high > low else low + 1
+    return low, high if high > low else low + max(1.0, abs(low) / 1000)
 
 
 def _bulk(summaries: Sequence[Summary]) -> tuple[float, float] | None:
@@ -306,14 +318,13 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     if not high > low or not math.isfinite(high - low):
         return [low]
     rough = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next((m * power for m in (1, 2, 2.5, 5) if m * power >= rough * 0.999), 10 * power)
+    exponent = math.floor(math.log10(rough))
+    step = next(
+        (m * 10.0**exponent for m in (1, 2, 2.5, 5) if m * 10.0**exponent >= rough * 0.999), 10.0 ** (exponent + 1)
+    )
     first = math.ceil(low / step - 1e-9)
-    ticks = []
-    while (tick := float(f"{first * step:.10g}")) <= high + 1e-9 * (high - low):
-        ticks.append(tick + 0.0)
-        first += 1
-    return ticks
+    ticks = [round((first + i) * step, 2 - exponent) + 0.0 for i in range(3 * count)]
+    return [tick for tick in ticks if tick <= high + 1e-9 * (high - low)] or [low]
 
 
 def percent(share: float) -> str:

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from normcli.report.facts import STEPS, ImageFacts
 
+Text = Callable[[float], str]  # of a value
+Ticks = Callable[[float, float], dict[float, str]]  # values between two ends, with their labels
+
 _RATIOS = {"1:1": 1.0, "4:3": 4 / 3, "16:9": 16 / 9, "3:1": 3.0}
 _FEW_SIZES = 6  # a list says more than a map
 _FEW_IMAGES = 8  # a histogram of fewer has columns of one image
@@ -72,24 +75,21 @@ class SizeFigures:
     histograms: list[Bars]
 
 
-def size_figures(facts: ImageFacts) -> SizeFigures:
-    """Return the figures for the sizes of a set of images."""
-    histograms: list[Bars] = []
-    if facts.images < _FEW_IMAGES:
-        return SizeFigures(map=None, histograms=[])
-    if len(facts.aspects) > 1:
-        histograms.append(_bars("Aspect ratio, width : height", facts.aspects, _ratio, _ratio_ticks))
-    if len(facts.areas) > 1:
-        histograms.append(_bars("Pixels per image", facts.areas, short, _decade_ticks))
-    if len(facts.file_sizes) > 1:
-        histograms.append(_bars("Encoded size", facts.file_sizes, bytes_text, _decade_ticks))
-    return SizeFigures(map=_map(facts) if facts.distinct_sizes > _FEW_SIZES else None, histograms=histograms)
+def size_figures(facts: ImageFacts, other: ImageFacts | None = None) -> SizeFigures:
+    """Return the figures for the sizes of a set of images, on scales that also hold those of another set."""
+    few = facts.images < _FEW_IMAGES and (other is None or other.images < _FEW_IMAGES)
+    histograms = []
+    for title, name, text, ticks in _HISTOGRAMS if not few else ():
+        counts, beside = getattr(facts, name), {} if other is None else getattr(other, name)
+        if len({*counts, *beside}) > 1:
+            bins = [*counts, *beside]
+            histograms.append(_bars(title, counts, (min(bins) - 1, max(bins) + 2), text, ticks))
+    is_map = not few and other is None and facts.distinct_sizes > _FEW_SIZES
+    return SizeFigures(map=_map(facts) if is_map else None, histograms=histograms)
 
 
-def _bars(
-    title: str, counts: dict[int, int], text: Callable[[float], str], ticks: Callable[[float, float], dict[float, str]]
-) -> Bars:
-    low, high = min(counts) - 1, max(counts) + 2
+def _bars(title: str, counts: dict[int, int], ends: tuple[int, int], text: Text, ticks: Ticks) -> Bars:
+    low, high = ends
     top = max(counts.values())
     bars = []
     for step, count in counts.items():
@@ -147,7 +147,7 @@ def _map(facts: ImageFacts) -> SizeMap:
             Circle(
                 x=100 * (width - low) / (high - low),
                 y=100 - 100 * (height - low) / (high - low),
-                radius=max(0.6, 100 / (high - low) * 1.5 * math.sqrt(count / most)),
+                radius=max(0.6, 100 / (high - low) * 1.1 * math.sqrt(count / most)),
                 label=f"around {size}: {count:,} image{'s' * (count != 1)}",
             )
         )
@@ -197,3 +197,10 @@ def bytes_text(value: float) -> str:
         if value >= limit * 0.9995:
             return f"{value / limit:.3g} {suffix}"
     return f"{value:.3g} B"
+
+
+_HISTOGRAMS: tuple[tuple[str, str, Text, Ticks], ...] = (
+    ("Aspect ratio, width : height", "aspects", _ratio, _ratio_ticks),
+    ("Pixels per image", "areas", short, _decade_ticks),
+    ("Encoded size", "file_sizes", bytes_text, _decade_ticks),
+)

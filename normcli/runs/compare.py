@@ -67,7 +67,7 @@ def summary_of(given: Counted, options: CountedOptions, like: Summary | None = N
     for path in sources:
         if not is_source(path) and (path == "-" or path.lower().endswith(".json")):
             raise UsageError(f"{path}: a statistics file cannot be combined with other sources")
-    summary = stats(sources, StatsOptions(**_counting(options, like)))
+    summary = stats(sources, StatsOptions(**_counting(options, like), on_gallery=options.on_gallery))
     if options.on_statistics is not None:
         options.on_statistics(summary)
     return summary

@@ -1,7 +1,7 @@
 """Several normalizers applied to the same activations, one row of statistics for each."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,6 +17,12 @@ from normcli.tensor.normalizers.views import channel_axis, result_dtype
 
 BINS = 16
 COMMON = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm")
+Observer = Callable[[Array], None]
+_PROFILED = 32  # bytes of working memory per element while a tensor is profiled
+
+
+def _ignore(_: Array) -> None:
+    """Take no notice of a tensor."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def compare(
     state: str | None,
     memory_limit: int | None = None,
     threads: int | None = None,
+    on_tensor: Observer | None = None,
 ) -> list[ComparisonRow]:
     """Apply several normalizers to one tensor; the first row is the input.
 
@@ -76,24 +83,27 @@ def compare(
         state: file of a batch_norm or batch_renorm state; both then appear in train and eval mode.
         memory_limit: most bytes of tensors in memory.
         threads: number of threads; None is one for each usable processor.
+        on_tensor: called with the tensor of every row, in their order.
     """
-    x = _read_input(name, memory_limit, 2 if state else 1)
+    x = _read_input(name, memory_limit, 2 if state else 1, _PROFILED if on_tensor is not None else 0)
+    observe = on_tensor or _ignore
     layout = None if layout is None else layout.upper()
     statistics = None if state is None else files.read_state(state)
     if requests is None:
         requests = [request for request in COMMON if request != "instance_norm" or x.ndim > 2]
     try:
         result_dtype(x)
+        observe(x)
         rows = [_row("input", x)]
         with resources(threads=threads, memory=memory_limit):
             for request in requests:
-                rows += _rows(request, x, layout, statistics)
+                rows += _rows(request, x, layout, statistics, observe)
     except TensorError as error:
         raise type(error)(f"{name}: {error}") from None
     return rows
 
 
-def _read_input(name: str, limit: int | None, results: int) -> Array:
+def _read_input(name: str, limit: int | None, results: int, extra: int) -> Array:
     """Read the tensor that all normalizers get.
 
     Raises:
@@ -101,13 +111,16 @@ def _read_input(name: str, limit: int | None, results: int) -> Array:
     """
     with files.open_one(name, limit=limit) as tensor:
         size = math.prod(tensor.shape)
-        need = size * ((1 + results) * tensor.dtype.itemsize + 24 * results + 2)  # float64 copies of each result
+        copies = (1 + results) * tensor.dtype.itemsize + 24 * results + 2  # 24: float64 copies of each result
+        need = size * (copies + extra)
         if limit is not None and need > limit:
             raise TensorError(f"{name}: compare needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
         return files.read_array(tensor)
 
 
-def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None) -> list[ComparisonRow]:
+def _rows(
+    request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None, observe: Observer
+) -> list[ComparisonRow]:
     one, settings = _parse_request(request)
     if len(one.tensors) > 1:
         raise UsageError(f"compare: {one.name} needs a second tensor; run it alone")
@@ -124,9 +137,13 @@ def _rows(request: str, x: Array, layout: str | None, state: Mapping[str, Array]
         label += " rmax=3 dmax=5"
     converted = None if state is None else _convert_state(one, state, settings)
     if converted is None:
-        return [_row(label + requested, _apply(one, x, settings))]
+        y = _apply(one, x, settings)
+        observe(y)
+        return [_row(label + requested, y)]
     train = _apply(one, x, {**settings, "state": converted})
     evaluated = _apply(one, x, {**settings, "state": converted, "mode": "eval"})
+    observe(train)
+    observe(evaluated)
     with np.errstate(all="ignore"):
         difference = train.astype(np.float64) - evaluated
         largest = float(max(difference.max(), -difference.min())) if difference.size else 0.0
