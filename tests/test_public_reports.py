@@ -646,6 +646,15 @@ class TestHints:
         for more in ([], ["-O", "layout=hwc"]):
             right(stats(source, "--include", "*.npy", *more), np.mean(arrays, axis=(0, 1, 2)) / 255)
 
+    def test_an_incremental_run_over_arrays(self, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        arguments = ["stats", tmp_path / "d", "--include", "*.npy", "-o", tmp_path / "s.json", "--incremental"]
+        for value in (10, 30):
+            np.save(tmp_path / f"d/{value}.npy", flat(value))
+            done = run_here(*arguments)
+            assert done.code == 0, str(done)
+        assert np.allclose(json.loads((tmp_path / "s.json").read_text())["mean"], 20 / 255)
+
     def test_other_layouts_of_arrays_in_a_folder(self, tmp_path: Path) -> None:
         array = rng().integers(0, 256, (6, 8, 10)).astype("u1")
         (tmp_path / "d").mkdir()
@@ -882,6 +891,17 @@ class TestHuggingFaceFolders:
         data[length : length + 8] = (1 << 40).to_bytes(8, "little")
         done = stats(file(tmp_path / "b.arrow", bytes(data)))
         assert done.code == 4 and "internal" not in done.err, str(done)
+
+    @pytest.mark.parametrize("form", ["parquet", "arrow"])
+    def test_incremental_runs(self, form: str, tmp_path: Path) -> None:
+        source = self.shards(tmp_path / "d", form)
+        arguments = ["stats", source, "-O", "split=train", "-o", tmp_path / "s.json", "--incremental"]
+        assert run_here(*arguments).code == 0
+        again = run_here(*arguments)
+        assert again.code == 0, str(again)
+        right(stats(source, "-O", "split=train"), json.loads((tmp_path / "s.json").read_text())["mean"])
+        assert run_here("stats", source, "-O", "split=test", "-o", tmp_path / "s.json", "--incremental").code == 0
+        assert np.allclose(json.loads((tmp_path / "s.json").read_text())["mean"], 200 / 255)
 
     @pytest.mark.parametrize("form", ["csv", "jsonl"])
     def test_images_with_metadata(self, form: str, tmp_path: Path) -> None:

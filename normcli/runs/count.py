@@ -191,7 +191,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             if image.no_data is not None and (options.mask is None or options.mask.value != image.no_data):
                 image.notes += images.no_data_notes(image.pixels, image.no_data)
             # members of containers are kept together, except a file that a table names, which looks like any file
-            apart = options.file_results and isinstance(getattr(item.load, "loader", item.load), FileBytes)
+            load = getattr(item.load, "loader", item.load)
+            apart = options.file_results and isinstance(getattr(load, "load", load), FileBytes)  # an .npy is a file too
             into = tally.Tally() if apart else result.tally
             _count(result, into, item, data, image, shape, options, group)
             if left_out:

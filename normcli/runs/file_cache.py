@@ -45,6 +45,16 @@ _READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx")  # their members
 _LIBRARIES = ("tifffile", "imagecodecs", "pillow-heif", "zstandard", "pyarrow")  # what they decode or reject may change
 
 
+def _is_read_as_one(source: str) -> bool:
+    """Return whether the items of a source are members of it, without versions of their own."""
+    kind = containers.kind_of(source)
+    if kind == "huggingface":
+        from normcli.sources import huggingface
+
+        return bool(huggingface.tables(source))
+    return kind in _READ_AS_ONE
+
+
 class Changes(NamedTuple):
     """Numbers of files and containers of an incremental run.
 
@@ -132,7 +142,7 @@ class FileCache:
         """
         kept: list[StoredEntry] = []
         for source in sources:
-            if containers.kind_of(source) not in _READ_AS_ONE:
+            if not _is_read_as_one(source):
                 yield from self._files(source, kept, patterns)
                 continue
             entry = CacheEntry(source, version_of_container(source, self._listing, self._mask))

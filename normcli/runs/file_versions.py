@@ -38,6 +38,10 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
         from normcli.sources import idx
 
         paths.append(idx.labels_beside(source) or source)
+    if containers.kind_of(source) == "huggingface":
+        from normcli.sources import huggingface
+
+        paths = huggingface.tables(source)  # in the order of their names
     versions = [_version(path, None) for path in paths]
     if not all(versions):
         return None

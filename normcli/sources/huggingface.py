@@ -112,6 +112,14 @@ def read(source: str, listing: InputOptions, options: HuggingFaceOptions, *, nam
             yield from _read_part(part, listing, options, names_only)
 
 
+def tables(source: str) -> list[str]:
+    """Return the paths of the tables of a dataset; none for an image folder, or where its description is damaged."""
+    try:
+        return [part.path for part in _parts(source) if part.kind != "file_list"]
+    except InputError:
+        return []
+
+
 def _read_part(part: _Part, listing: InputOptions, options: HuggingFaceOptions, names_only: bool) -> Items:
     if part.kind == "file_list":
         from normcli.sources import file_list
