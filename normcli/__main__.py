@@ -1,4 +1,4 @@
-"""The console script's door: answers --version at once, leaves the rest to `normcli.cli`."""
+"""Entry point of the console script: prints --version at once, and leaves the rest to `normcli.cli`."""
 
 import gc
 import os
@@ -34,7 +34,7 @@ def main() -> None:
         os._exit(1)
     try:
         code = run()
-    except MemoryError:  # not even for the line that says so
+    except MemoryError:  # not even for the line that reports it
         os.write(2, b"normcli: not enough memory\n")
         os._exit(1)
     _leave(code)

@@ -67,15 +67,15 @@ class _WithConstants(Protocol[P, R_co]):
     """A function of statistics and of constants, which may be keywords as well."""
 
     @overload
-    def __call__(self, given: Counted, mean: Any, std: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+    def __call__(self, statistics: Counted, mean: Any, std: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, given: Counted, mean: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+    def __call__(self, statistics: Counted, mean: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
     @overload
-    def __call__(self, given: Counted, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
+    def __call__(self, statistics: Counted, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
 
 
 def _constants_arguments(kind: Callable[P, O]) -> Callable[[Callable[..., R]], _WithConstants[P, R]]:
-    """Turn function(given, mean, std, options) into function(given, mean=None, std=None, **keywords)."""
+    """Turn function(statistics, mean, std, options) into function(statistics, mean=None, std=None, **keywords)."""
     return lambda function: _with_keywords(function, kind, mean=None, std=None)
 
 
@@ -128,7 +128,7 @@ def in_python(text: str) -> str:
 
 
 def _name_parameters(error: NormcliError) -> None:
-    """Name the keywords in an error whose remedy is written for the command line as well."""
+    """Replace options by keywords in an error whose remedy names options."""
     error.args = tuple(in_python(part) if isinstance(part, str) else part for part in error.args)
     if isinstance(error, MissingExtraError):  # an ImportError prints its `msg`
         error.msg = in_python(error.msg)
@@ -142,7 +142,7 @@ def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dic
 
 
 def _notebook_progress() -> Callable[[Any], None] | None:
-    """Return what draws a progress bar in a notebook; None elsewhere."""
+    """Return a callback that draws a progress bar in a notebook; None elsewhere."""
     import sys
 
     shell = sys.modules.get("IPython")
@@ -322,13 +322,13 @@ def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
 
 
 @_constants_arguments(CheckOptions)
-def check(given: Counted, mean: Any, std: Any, options: CheckOptions) -> CheckResult:
+def check(statistics: Counted, mean: Any, std: Any, options: CheckOptions) -> CheckResult:
     """Identify constants: the convention, range and channel order that they match, and whether to use them.
 
     Args:
-        given: a `Summary`, the path of a statistics file, or sources, which are counted: a path or an iterable of them.
-        mean: per channel; text such as ".485 .456 .406" has its digits compared, a float stands for its shortest
-            decimal.
+        statistics: a `Summary`, the path of a statistics file, or sources to count: a path or an iterable of them.
+        mean: per channel; the digits of text such as ".485 .456 .406" are compared, of a float those of its
+            shortest decimal.
         std: per channel, or None to compare only the means.
         options: all keywords.
 
@@ -344,7 +344,7 @@ def check(given: Counted, mean: Any, std: Any, options: CheckOptions) -> CheckRe
         >>> import normcli
         >>> normcli.check("photos/", preset="imagenet", resize=256).advice  # doctest: +SKIP
     """
-    return comparing.check(given, options)
+    return comparing.check(statistics, options)
 
 
 @_two_arguments(DiffOptions)

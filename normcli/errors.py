@@ -29,7 +29,7 @@ class NoInputError(NormcliError, ValueError):
 
 
 class OutputError(NormcliError, OSError):
-    """An output that could not be written whole; nothing stands under its final name."""
+    """An output that could not be written completely; nothing has its final name."""
 
     exit_code = 5
 
@@ -48,7 +48,7 @@ class MissingExtraError(NormcliError, ImportError):
 
 
 class InputError(NormcliError, ValueError):
-    """One input that cannot be used; the run goes on without it.
+    """One input that cannot be used; the run continues without it.
 
     Args:
         reason: one word for counting: "missing", "unreadable", "empty", "not-an-image", "truncated", …
@@ -65,7 +65,7 @@ class InputError(NormcliError, ValueError):
 
 
 class TensorError(NormcliError, ValueError):
-    """A tensor, state or weight that does not fit the normalizer: rule, what came, what is right."""
+    """A tensor, state or weight that does not fit the normalizer: the rule, and the value that breaks it."""
 
 
 class UnsupportedTensorError(TensorError):

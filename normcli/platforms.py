@@ -27,7 +27,7 @@ _position_locks = [threading.Lock() for _ in range(64)]  # by descriptor
 
 
 def open_binary(path: str | Path, flags: int) -> int:
-    """Open a file of bytes and return its descriptor; a file that is created gets the mode that `open` would give.
+    """Open a file of bytes and return its descriptor; a file that is created gets the mode of `open`.
 
     Args:
         path: a local path.
@@ -74,7 +74,7 @@ def _at_offset(handle: int, offset: int, action: Callable[[], T]) -> T:
 
 
 def reserve(handle: int, size: int) -> None:
-    """Give a file its size and, where the file system can, its disk space, so that a full disk shows now.
+    """Set the size of a file and reserve disk space where the file system can, so that a full disk fails now.
 
     Raises:
         OSError: no room.
@@ -104,8 +104,8 @@ def sync_file(path: str | Path) -> None:
 
 
 def sync_folder(folder: str | Path) -> None:
-    """Make renames into a folder durable, where the platform can: Windows opens no folder, some servers refuse."""
-    with suppress(OSError):  # the rename stands
+    """Make renames into a folder durable, where the platform can: Windows opens no folder, and some servers fail."""
+    with suppress(OSError):  # the rename is done
         handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -173,7 +173,7 @@ def _lock_byte(handle: int) -> bool:
 
 
 def run_at_fork(*, before: Callable[[], None] | None = None, after_in_child: Callable[[], None] | None = None) -> None:
-    """Have functions called around every fork of this process, where there are forks."""
+    """Call functions around every fork of this process, where there are forks."""
     if hasattr(os, "register_at_fork"):
         if before is not None:
             os.register_at_fork(before=before)
@@ -182,7 +182,7 @@ def run_at_fork(*, before: Callable[[], None] | None = None, after_in_child: Cal
 
 
 def process_start_method() -> str:
-    """Return how to start worker processes: "fork" (10 ms) or "spawn" (250 ms).
+    """Return the method to start worker processes: "fork" (10 ms) or "spawn" (250 ms).
 
     A fork copies locks that other threads hold: it is taken only while there are none, and only on Linux, since
     system libraries of macOS do not survive it.
@@ -194,7 +194,7 @@ def process_start_method() -> str:
 
 
 def process_exists(number: int) -> bool | None:
-    """Return whether a process of this machine runs; None on Windows, where to ask so would end it."""
+    """Return True if a process of this machine runs; None on Windows, where the question would end it."""
     if not hasattr(os, "getuid"):
         return None
     try:
@@ -207,7 +207,7 @@ def process_exists(number: int) -> bool | None:
 
 
 def machine_identity() -> str:
-    """Return what tells this machine, its boot and its process namespace from others."""
+    """Return an identifier of this machine, its boot and its process namespace."""
     parts = [os.uname().nodename if hasattr(os, "uname") else os.environ.get("COMPUTERNAME", "")]
     with suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
@@ -217,7 +217,7 @@ def machine_identity() -> str:
 
 
 def is_private(status: os.stat_result) -> bool:
-    """Return whether nobody but this user and root may write a file or folder; always so on Windows, by its ACLs."""
+    """Return True if nobody but this user and root may write a file or folder; always so on Windows, by its ACLs."""
     if not hasattr(os, "geteuid"):
         return True
     return status.st_uid in (os.geteuid(), 0) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -256,7 +256,7 @@ def expand_globs(paths: list[str] | None) -> list[str] | None:
 
 
 def is_link(path: str | Path) -> bool:
-    """Return whether a path is a symbolic link, or a junction of Windows; False where there is nothing."""
+    """Return True if a path is a symbolic link, or a junction of Windows; False where there is nothing."""
     try:
         status = os.lstat(path)
     except OSError:
@@ -268,13 +268,13 @@ def is_link(path: str | Path) -> bool:
 
 
 def make_readable(handle: int) -> None:
-    """Let everybody read an open file, and only its owner write it; on Windows its folder decides that."""
+    """Make an open file readable by everybody and writable by its owner; on Windows its folder decides that."""
     if hasattr(os, "fchmod"):
         os.fchmod(handle, 0o644)
 
 
 def replacement_hint(error: OSError) -> str:
-    """Return what may be behind a file that could not be replaced, for the end of a message; "" if nothing is known."""
+    """Return the likely reason why a file could not be replaced, for the end of a message; "" if none is known."""
     if IS_WINDOWS and isinstance(error, PermissionError):
         return " (Windows replaces no file that a program has open)"
     return ""

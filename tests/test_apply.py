@@ -340,12 +340,12 @@ def test_mean_and_std_take_spaces_and_commas(command: str, run: Run, photos: Pat
 
 
 REFUSED = [
-    (["photos", "-o", "photos/out"], "lies inside the source"),
-    (["photos/a", "-o", "photos"], "lies inside the output folder"),
+    (["photos", "-o", "photos/out"], "is inside the source"),
+    (["photos/a", "-o", "photos"], "is inside the output folder"),
     (["photos", "-o", "full"], "is not empty"),
     (["photos", "-o", "file.txt"], "is a file"),
     (["photos/a/1.png", "photos/a/../a/1.png", "-o", "out"], "would both be written as 1.png"),
-    (["photos/a/1.png", "photos/a/1.png", "-o", "out"], "is given twice"),
+    (["photos/a/1.png", "photos/a/1.png", "-o", "out"], "is named twice"),
     (["twins", "-o", "out", "--no-suffix"], "would both be written as x"),
     (["photos", "-o", "out", "--to", "jpeg"], "'jpeg' is not one of"),
     (["photos", "-o", "out", "--to", "png", "--dtype", "float32"], "png holds uint8, not float32"),
@@ -399,10 +399,10 @@ def test_refusals(arguments: list[str], message: str, run: Run, photos: Path, tm
 def test_statistics_are_a_contract(photos: Path, tmp_path: Path) -> None:
     colored = normcli.stats(photos / "a")
     put(tmp_path / "deep.png", np.arange(256, dtype=np.uint16).reshape(16, 16))
-    with pytest.raises(NoInputError, match="16-bit pixels, and the statistics are of 8-bit images"):
+    with pytest.raises(NoInputError, match="16-bit pixels, but the statistics are of 8-bit images"):
         normcli.apply(tmp_path / "deep.png", tmp_path / "out", stats=colored)
     gray = normcli.stats(photos / "gray.png")
-    with pytest.raises(NoInputError, match="3 channels, and the mean and std are of 1"):
+    with pytest.raises(NoInputError, match="3 channels, but mean and std have 1"):
         normcli.apply(photos / "a", tmp_path / "out", stats=gray)
     with pytest.raises(UsageError, match="made with alpha composite:white, not with alpha drop"):
         normcli.apply(photos, tmp_path / "out", stats=normcli.stats(photos, alpha="composite:white"))

@@ -86,7 +86,7 @@ def test_a_server_that_falls_silent(to: Any, server: Any, folder: Path, tmp_path
     if to == "npy":
         assert len(names(tmp_path / "out")) == 11 and b"1 failed: 1 remote" in done.stderr
     else:
-        assert done.stderr.count(b"\n") == 1 and b"--resume goes on" in done.stderr and b"dog/1.jpg" in done.stderr
+        assert done.stderr.count(b"\n") == 1 and b"--resume continues" in done.stderr and b"dog/1.jpg" in done.stderr
         assert not (tmp_path / "out/normcli.json").exists()
         told = run(*arguments)
         assert told.returncode == 2 and b"interrupted run (--resume completes it" in told.stderr

@@ -283,7 +283,7 @@ def test_more_refusals(run: Run, photos: Path, tmp_path: Path, monkeypatch: pyte
     with tarfile.open(tmp_path / "shard-000000.tar", "w") as archive:
         archive.add(one, "a.png")
     done = run("apply", "shard-000000.tar", "-o", ".", "-s", "unit", "--to", "tar", "--force")
-    assert done.returncode == 2 and b"lies inside the output folder" in done.stderr
+    assert done.returncode == 2 and b"is inside the output folder" in done.stderr
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(NormcliError, match=r"normcli\[parquet\]"):
         normcli.apply(photos, tmp_path / "out", scheme="unit", to="parquet")

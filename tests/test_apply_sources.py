@@ -206,7 +206,7 @@ def test_names_that_collide_in_a_stream_are_refused_before_anything_is_written(t
             info = tarfile.TarInfo(name)
             info.size = len(data := encoded(photograph(6, 6, seed=1), "PNG"))
             archive.addfile(info, io.BytesIO(data))
-    with pytest.raises(UsageError, match=r"a\.png is given twice"):
+    with pytest.raises(UsageError, match=r"a\.png is named twice"):
         normcli.apply(tmp_path / "a.tar.gz", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -49,7 +49,7 @@ def test_npy_in_both_layouts_and_byte_orders(tmp_path: Path, dtype: str) -> None
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
 def test_npz_takes_one_array_of_images_and_its_labels(tmp_path: Path, save: Any) -> None:
     save(tmp_path / "a.npz", x_train=IMAGES, y_train=np.arange(7), x_test=IMAGES[:2], y_test=np.array([5, 6]))
-    with pytest.raises(UsageError, match="images in arrays x_train, x_test: say which"):
+    with pytest.raises(UsageError, match="images in arrays x_train, x_test: choose one"):
         normcli.stats(tmp_path / "a.npz")
     listing = InputOptions(open_options={"column": "x_train"})
     items = [i for i in read([str(tmp_path / "a.npz")], listing) if isinstance(i, Item)]

@@ -39,7 +39,7 @@ def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def assert_one_rounding(got: Array, want: Array) -> None:
-    """Equal as float32, or neighbours: what rounding float64 once to float32 can differ by."""
+    """Equal as float32, or neighbors: what rounding float64 once to float32 can differ by."""
     got32, want32 = got.astype(np.float32), want.astype(np.float32)
     assert (np.abs(got32.astype(float) - want32.astype(float)) <= np.spacing(np.abs(want32)).astype(float)).all()
 
@@ -143,7 +143,7 @@ def test_every_depth_is_scaled_or_rejected(name: str, depth: str) -> None:
         known = ("range 0-1", "range 0-255") if image.dtype == np.uint8 else ("raw units",)
         assert any(words in stated for words in (known if divisor in (None, 255) else (f"/ {divisor}", f"0-{divisor}")))
     if image.dtype != np.uint8:
-        assert "image_dataset_from_directory" not in text and "cv2.imread gives" not in text
+        assert "image_dataset_from_directory" not in text and "cv2.imread returns" not in text
 
 
 MIXED = {
@@ -160,7 +160,7 @@ def test_mixed_depths_are_scaled_one_by_one_or_rejected(name: str, depth: str) -
     images, max_value, divisors = MIXED[depth]
     summary = counted(*images, max_value=max_value)
     if name not in ("csv", "yaml", "toml", "env", "torchvision", "kaldi"):
-        with pytest.raises(UsageError, match=r"converts images to 8 bits|have no common stored range"):
+        with pytest.raises(UsageError, match=r"converts images to 8 bits|have different stored ranges"):
             exporters.export(summary, name)
         return
     text = exporters.export(summary, name)

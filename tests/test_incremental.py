@@ -328,7 +328,7 @@ def test_the_command_prints_what_it_found(folder: Path, tmp_path: Path, run: Run
     (folder / "cat" / "0.jpg").unlink()
     done = start(COMMAND, 0, folder, place)
     assert done.returncode == 0
-    assert done.stderr.splitlines()[0] == b"11 reused, 0 new, 0 changed, 1 removed"
+    assert done.stderr.splitlines()[0] == b"files: 11 reused, 0 new, 0 changed, 1 removed"
     fresh = run("stats", folder, "--json", "-q")
     assert place.read_bytes() == fresh.stdout
 

@@ -247,7 +247,7 @@ def test_values_beyond_float16_are_refused() -> None:
 
 
 def test_images_the_constants_say_nothing_about_are_refused() -> None:
-    with pytest.raises(InputError, match=r"3 channels.*of 1"):
+    with pytest.raises(InputError, match=r"3 channels.*have 1"):
         transform(preset="mnist")(photograph())
 
 

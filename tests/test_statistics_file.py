@@ -190,7 +190,7 @@ class TestIncompleteMerge:
 
     def test_shards_of_different_splits_need_force(self, folder: Path, shards: list[Summary]) -> None:
         half = normcli.stats(folder, shard="1/2")
-        with pytest.raises(UsageError, match="different splits, in 2 and in 4"):
+        with pytest.raises(UsageError, match="different numbers of parts: 2 and 4"):
             normcli.merge(half, shards[1])
         forced = normcli.merge(half, shards[1], force=True)
         assert (forced.forced, forced.shards, forced.complete) == (["shards"], None, False)

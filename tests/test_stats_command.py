@@ -190,7 +190,7 @@ class TestBadInput:
             (["stats", ".", "--color", "pink"], b"'auto', 'rgb', 'gray', 'native'"),
             (["stats", ".", "--engine", "thraeds"], b"did you mean 'threads'"),
             (["stats", ".", "--no-such"], b"--no-such"),
-            (["stats", ".", "--max-value", "x"], b"--max-value: must be auto or a positive whole number"),
+            (["stats", ".", "--max-value", "x"], b"--max-value: must be auto or a positive integer"),
             (["stats", ".", "--group-by", "("], b"regular expression"),
             (["stats", ".", "--max-failures", "-1"], b"--max-failures: must be a number"),
             (["stats", ".", "-j", "-1"], b"workers"),

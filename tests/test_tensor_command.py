@@ -323,7 +323,7 @@ BAD = [
     (("batch-norm", "b0.npy", "-o", "y.npy"), 2, "NCHW or NHWC: choose one with --layout"),
     (("batch-norm", "b0.npy", "--layout", "NCL", "-o", "y.npy"), 1, "b0.npy: batch_norm: layout NCL needs rank 3"),
     (("batch-norm", "b0.npy", *NCHW, "--mode", "eval", "-o", "y.npy"), 1, "eval mode needs running statistics"),
-    (("batch-norm", "b0.npy", *NCHW, "--momentum", "0.1", "-o", "y.npy"), 2, "momentum has two senses"),
+    (("batch-norm", "b0.npy", *NCHW, "--momentum", "0.1", "-o", "y.npy"), 2, "--momentum is ambiguous"),
     (("batch-norm", "b0.npy", *NCHW, "--eps=-1", "-o", "y.npy"), 2, "eps must be 0 or more, got -1"),
     (("batch-norm", "b0.npy", *NCHW, "--weight", "b0.npy", "-o", "y.npy"), 1, "weight must have shape (4,)"),
     (("batch-norm", "b0.npy", *NCHW, "--preset", "caffe", "-o", "y.npy"), 2, "unknown preset of batch_norm 'caffe'"),
@@ -773,7 +773,7 @@ def test_a_state_of_another_normalizer_is_named_as_one(run: Run, here: Path) -> 
     assert done.stderr == b"wrote k.npz (1 batch)\n"
     for name in ("power-norm", "batch-renorm", "lp-batch-norm", "noisy-batch-norm"):
         seed = ("--seed", 1) if name == "noisy-batch-norm" else ()
-        words = f"k.npz: the state is one of batch_norm, not of {name.replace('-', '_')}"
+        words = f"k.npz: the state belongs to batch_norm, not to {name.replace('-', '_')}"
         refused(run("tensor", name, "b0.npy", *NCHW, *seed, "--state", "k.npz", "-o", "y.npy"), 1, words)
 
 

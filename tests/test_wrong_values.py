@@ -17,10 +17,10 @@ from tests.support import needs
 from tests.support.command import ENVIRONMENT, Run
 
 WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
-    ({"workers": "x"}, "`workers`: must be a whole number, not 'x'"),
-    ({"workers": True}, "`workers`: must be a whole number, not True"),
-    ({"resize": 224.5}, "`resize`: must be a whole number, not 224.5"),
-    ({"seed": "x"}, "`seed`: must be a whole number, not 'x'"),
+    ({"workers": "x"}, "`workers`: must be an integer, not 'x'"),
+    ({"workers": True}, "`workers`: must be an integer, not True"),
+    ({"resize": 224.5}, "`resize`: must be an integer, not 224.5"),
+    ({"seed": "x"}, "`seed`: must be an integer, not 'x'"),
     ({"strict": "no"}, "`strict`: must be True or False, not 'no'"),
     ({"ignore_value": "0"}, "`ignore_value`: must be a number, not '0'"),
     ({"margin": np.ones(3)}, "`margin`: must be a number, not array"),

@@ -1,4 +1,4 @@
-"""normcli apply: every image normalized, as arrays or files, reversibly."""
+"""normcli apply: normalize every image, into arrays or files, reversibly."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -129,7 +129,7 @@ def _one(sources: list[str], listed: bool, output: Path | None, options: ApplyOp
 
 @contextmanager
 def _interruption(output: Path | None, terminal: TerminalOptions) -> Iterator[None]:
-    """Print how an interrupted run is resumed."""
+    """Print the way to resume an interrupted run."""
     try:
         yield
     except KeyboardInterrupt:
@@ -171,7 +171,7 @@ def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stop
 
 
 def _notes(result: "ApplyResult") -> Iterator[str]:
-    """Yield what deserves attention about a run of apply."""
+    """Yield the notes on a run of apply."""
     from normcli.summary.remarks import reasons
 
     if result.failed:

@@ -107,7 +107,7 @@ def _is_group(hint: Any) -> bool:
 
 
 def _make(group: type[Group], values: dict[str, Any]) -> Group:
-    """Return the options object of the values that the command line gave."""
+    """Return the options object of the values on the command line."""
     keywords = {}
     hints = typing.get_type_hints(group)
     for f in fields(group):
@@ -127,7 +127,7 @@ def _make(group: type[Group], values: dict[str, Any]) -> Group:
 
 
 def _top_options() -> dict[str, Any]:
-    """Return the terminal options that stand before the command's name."""
+    """Return the terminal options before the command's name."""
     context = click.get_current_context(silent=True)
     return {} if context is None else context.find_root().obj or {}
 
@@ -180,7 +180,7 @@ def panel_of(group: type[Group], f: "Field[Any]") -> str:
 
 
 def _name_variables(command: str, parameter: inspect.Parameter) -> None:
-    """Let the environment set an option that a function declares by itself."""
+    """Add environment variables to an option that a function declares by itself."""
     for declared in getattr(parameter.annotation, "__metadata__", ()):
         if isinstance(declared, OptionInfo) and declared.envvar is None:
             declared.envvar = variables_of(command, parameter.name)
@@ -260,14 +260,14 @@ def _table(name: str) -> Iterator[str]:
 
 
 def require_with(companion: str, present: bool, *names: str) -> None:
-    """Check that no option stands on the command line that has no effect without another one.
+    """Check that no option on the command line lacks the one without which it has no effect.
 
-    In the environment and in configuration files it may stand: those are for many commands.
+    In the environment and in configuration files such options are allowed: those are for many commands.
 
     Args:
         companion: what the options require, for the error.
-        present: whether that is there.
-        names: of the options.
+        present: True if that is there.
+        names: names of the options.
 
     Raises:
         UsageError: an option without its companion.
@@ -278,11 +278,11 @@ def require_with(companion: str, present: bool, *names: str) -> None:
 
 
 def refuse_with(what: str, *names: str) -> None:
-    """Check that no option stands on the command line that would be ignored.
+    """Check that no option on the command line would be ignored.
 
     Args:
         what: what the options cannot be combined with, for the error.
-        names: of the options.
+        names: names of the options.
 
     Raises:
         UsageError: one of them.
@@ -373,7 +373,7 @@ def configure_log(terminal: TerminalOptions) -> None:
 
 
 class _LogFile(logging.FileHandler):
-    """A log file; where it cannot be written any more, one line says so and the run goes on without it."""
+    """A log file; if it cannot be written any more, one line reports that and the run continues without it."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         _LOGGER.removeHandler(self)

@@ -1,4 +1,4 @@
-"""The one place that imports what Typer (below 0.29) keeps private: its copy of Click."""
+"""Imports of Typer's private copy of Click (below 0.29), in one place."""
 
 from typer._click import Command, Context, HelpFormatter, Parameter
 from typer._click.core import ParameterSource

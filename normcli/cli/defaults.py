@@ -68,7 +68,7 @@ def load(commands: Mapping[str, Any]) -> Config:
 
 
 def as_argument(path: Path, option: Parameter, value: Any) -> Any:
-    """Return a value of the configuration as the command line would give it.
+    """Return a value of the configuration in the form that the command line has.
 
     Args:
         path: of the file, for the error.

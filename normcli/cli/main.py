@@ -148,12 +148,12 @@ def _top(
 
 
 def _forget_stdout() -> None:
-    """Point stdout at nothing, so that the interpreter's last flush does not complain of the closed pipe."""
+    """Redirect stdout to nothing, so that the interpreter's last flush does not fail on the closed pipe."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
-def _stand_in_for_closed_streams() -> None:
-    """Python gives None for a stream that was closed (`>&-`): then stdin is empty and writing to stdout fails."""
+def _replace_closed_streams() -> None:
+    """Replace streams that were closed (`>&-`), which are None in Python: stdin is empty, writing to stdout fails."""
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: PTH123, SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -175,7 +175,7 @@ def _on_sigint(signum: int, frame: FrameType | None) -> NoReturn:
 
 
 def _leave_at_the_next() -> None:
-    """A second signal, while the first is being answered, ends the process at once."""
+    """End the process at once when a second signal arrives while the first is being answered."""
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
@@ -184,11 +184,11 @@ def _debugging(arguments: Sequence[str]) -> bool:
     return "--debug" in arguments
 
 
-_SPARE = [bytearray(4 << 20)]  # address space for the words that say there is none left
+_SPARE = [bytearray(4 << 20)]  # address space for the line that reports that there is none left
 
 
 def _unraisable(found: "sys.UnraisableHookArgs") -> None:
-    """Say nothing of memory that gives out while something is tidied up: the error that led there has its line."""
+    """Ignore a lack of memory while something is tidied up: the error that led there has its line."""
     if found.exc_type is not MemoryError:
         sys.__unraisablehook__(found)
 
@@ -199,7 +199,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _on_sigterm)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in a shell's background it is ignored
         signal.signal(signal.SIGINT, _on_sigint)
-    _stand_in_for_closed_streams()
+    _replace_closed_streams()
     sys.unraisablehook = _unraisable
     try:
         code = app(arguments, prog_name="normcli", standalone_mode=False)
@@ -250,21 +250,21 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def shortage(error: BaseException) -> str | None:
-    """Say what the machine ran out of, where that is what an error means.
+    """Return the resource that the machine ran out of, if an error means that; else None.
 
     >>> shortage(RuntimeError("can't start new thread"))
-    'no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers'
+    'no room for another thread (raise ulimit -v or -u, or use fewer --workers)'
     """
     text = str(error)
     if isinstance(error, RuntimeError) and "start new thread" in text:
-        return "no room for another thread: give more memory or processes (ulimit -v, -u), or fewer --workers"
+        return "no room for another thread (raise ulimit -v or -u, or use fewer --workers)"
     if isinstance(error, OSError) and error.errno in (errno.ENFILE, errno.EMFILE):
         return "too many open files (ulimit -n)"
     # a library that does not find room shows as an ImportError, and NumPy's has 20 lines
     words = "failed to map|allocate memory|C-extensions failed|shared object file"
     unloaded = isinstance(error, ImportError | OSError) and re.search(words, text)
     if isinstance(error, MemoryError) or unloaded or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
-        return "not enough memory (ulimit -v, a container's limit): give more, or fewer --workers"
+        return "not enough memory (raise ulimit -v or the container's limit, or use fewer --workers)"
     return None
 
 
@@ -292,7 +292,7 @@ def _one_line(text: str) -> str:
 def _complain(line: str) -> None:
     try:
         from normcli.cli.build import say
-    except (OSError, ImportError, MemoryError, SystemError):  # nothing is left, not even for a module of ours
+    except (OSError, ImportError, MemoryError, SystemError):  # nothing is left, not even for one of normcli's modules
         with suppress(OSError):
             os.write(2, f"{line}\n".encode("ascii", "backslashreplace"))
         return

@@ -1,4 +1,4 @@
-"""normcli merge: add statistics files without loss, or take one away."""
+"""normcli merge: add statistics files without loss, or subtract one."""
 
 from typing import Annotated
 
@@ -22,7 +22,7 @@ def merge(
 ) -> int:
     """Add statistics files without loss.
 
-    The result is bit for bit what one pass over all the images gives. Exit 3 when it is incomplete: inputs failed,
+    The result is bit for bit that of one pass over all the images. Exit 3 when it is incomplete: inputs failed,
     parts are missing, or conflicts were forced.
 
     normcli merge shard-*.json -o all.json

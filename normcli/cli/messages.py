@@ -25,7 +25,7 @@ def warn(summary: "Summary") -> None:
 
 
 def warn_failures(summary: "Summary") -> None:
-    """Write to stderr how many inputs failed and why; nothing where none did."""
+    """Write to stderr the number of inputs that failed, by reason; nothing if none did."""
     if summary.failed:
         from normcli.summary.remarks import reasons
 
@@ -93,7 +93,7 @@ Step = Callable[[int, int], None]
 def progress(
     terminal: TerminalOptions, noun: str = "img", total: Callable[[], int | None] = lambda: None
 ) -> Iterator[Callable[[Any], None] | None]:
-    """Yield what takes finished batches: a bar on a terminal, a line every 30 s elsewhere; None for no progress.
+    """Yield a callback for finished batches: a bar on a terminal, a line every 30 s elsewhere; None for no progress.
 
     Args:
         terminal: `progress` and `quiet`.
@@ -111,7 +111,7 @@ def progress(
 
 
 def notebook_bar() -> Callable[[Any], None]:
-    """Return what shows finished batches as a bar in a notebook."""
+    """Return a callback that shows finished batches as a bar in a notebook."""
     from tqdm.auto import tqdm
 
     bar = tqdm(unit=" img")
@@ -157,7 +157,7 @@ def _every_30_seconds(noun: str) -> Step:
 
 
 def warn_failed(failed: Mapping[str, int]) -> None:
-    """Print how many inputs failed and why; nothing where none did."""
+    """Print the number of inputs that failed, by reason; nothing if none did."""
     if failed:
         from normcli.summary.remarks import reasons
 

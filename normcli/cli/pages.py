@@ -1,4 +1,4 @@
-"""Pages of `--report`: their date and command, and how they are written."""
+"""Pages of `--report`, with their date and command."""
 
 import os
 import re

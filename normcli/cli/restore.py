@@ -1,4 +1,4 @@
-"""normcli restore: the original images from what apply wrote."""
+"""normcli restore: write the original images again from the output of apply."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +63,7 @@ app = command(restore)
 
 
 def _show(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
-    """Print why some images are not exact, and the closing line of a run of restore."""
+    """Print the reasons for inexact images, and the closing line of a run of restore."""
     for reason, count in result.inexact.items():
         say(f"note: {count:,} not exact: {reason}")
     warn_failed(dict(result.failed))

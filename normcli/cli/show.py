@@ -48,7 +48,7 @@ def show(
         messages.write(SCHEMA_FILE.read_text(encoding="utf-8"))
         return 0
     if file is None:
-        raise UsageError("FILE is required (or `schema`)")
+        raise UsageError("FILE is required, or `schema`")
     tables.check_printing(printing)
     require_with("`format`", printing.format is not None, "digits")
     if plot and (printing.json or printing.format not in (None, "table")):

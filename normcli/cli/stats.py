@@ -59,7 +59,7 @@ def stats(
     require_with("`sample` or `margin`", options.is_estimate, "seed", "confidence")
     require_with("`format`", printing.format is not None, "digits")
     tables.check_printing(printing, output)
-    check_outputs(lists.failures, images.per_image, printing.report, force=options.force, besides=output)
+    check_outputs(lists.failures, images.per_image, printing.report, force=options.force, other=output)
     page = None if printing.report is None else _Page()
     updates: list[Changes] = []
     resumed: list[int] = []
@@ -114,7 +114,7 @@ def _outcome(verb: str, *outputs: Path | str | None) -> str:
 
 @contextmanager
 def _interruption(output: Path | None, options: StatsOptions, terminal: TerminalOptions) -> Iterator[None]:
-    """Print how an interrupted run is resumed."""
+    """Print the way to resume an interrupted run."""
     try:
         yield
     except KeyboardInterrupt:
@@ -147,7 +147,7 @@ class _Page:
 
 
 def _both(write: Callable[[dict[str, Any]], None] | None, page: _Page | None) -> "Callable[[Failure], None] | None":
-    """Return what is called with every failure: the lines of --failures, the page, both, or None."""
+    """Return a callback for failures: the lines of --failures, the page, both, or None."""
     takers = [taker for taker in (write, page and page.fail) if taker]
     if not takers:
         return None
@@ -164,8 +164,8 @@ def _report_changes(changes: "Changes") -> None:
     from normcli.cli.build import say
 
     reused, new, changed, removed, again = changes
-    more = f", {again} reread (too recent to tell, or failed before)" if again else ""
-    say(f"{reused} reused, {new} new, {changed} changed, {removed} removed{more}")
+    more = f", {again:,} read again (changed too recently, or failed before)" if again else ""
+    say(f"files: {reused:,} reused, {new:,} new, {changed:,} changed, {removed:,} removed{more}")
     if removed and new and not reused:
         say("note: no cached file matched; source paths must be spelled as in the previous run")
 

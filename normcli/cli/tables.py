@@ -1,6 +1,6 @@
 """Statistics as tables and plots that fit the terminal: aligned text or Rich, never a number cut off.
 
-Where a table is too wide, whole columns go, the least important first; where even that is not enough, it is stacked:
+Where a table is too wide, complete columns are dropped, the least important first; then it is stacked:
 one block of "name value" lines for each row.
 """
 
@@ -97,7 +97,7 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Characters of the widest cell."""
+        """Return the characters of the widest cell."""
         return max(len(self.title), *map(len, self.cells), 0)
 
     def padded(self, text: str) -> str:
@@ -118,7 +118,7 @@ class Table:
 
     @property
     def width(self) -> int:
-        """Characters of a line."""
+        """Return the characters of a line."""
         return sum(column.width for column in self.columns) + _GAP * (len(self.columns) - 1)
 
     def fitted(self, width: int | None) -> "Table":
@@ -312,7 +312,7 @@ def check_printing(printing: SummaryOptions, output: Path | None = None) -> None
 
 
 def in_convention(summary: Summary, convention: str) -> Summary:
-    """The same summary with mean and std of another convention on top.
+    """Return the summary with mean and std of another convention on top.
 
     Raises:
         UsageError: unknown convention, or one that these statistics do not hold.
@@ -324,7 +324,7 @@ def in_convention(summary: Summary, convention: str) -> Summary:
 
 
 def print_summary(summary: Summary, *, groups: bool = True) -> None:
-    """Print a summary to stdout: channels, conventions, groups, and what the images are."""
+    """Print a summary to stdout: channels, conventions, groups and composition."""
     separator = " · " if is_colorful(sys.stdout) and is_unicode(sys.stdout) else "; "
     _print_line(separator.join(_headline(summary)), "bold")
     print_table(_channels(summary))

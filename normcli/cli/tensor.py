@@ -43,12 +43,12 @@ class TensorCommands(CommandGroup):
             from normcli.tensor.normalizers import find
 
             find(args[0])  # an unknown name is rejected with the nearest one
-        name, found, rest = super().resolve_command(ctx, args)
-        if found is not None and not ctx.resilient_parsing and has_defaults():
+        name, subcommand, rest = super().resolve_command(ctx, args)
+        if subcommand is not None and not ctx.resilient_parsing and has_defaults():
             from normcli.cli.defaults import of_tensor_command
 
-            ctx.default_map = {str(name): of_tensor_command(args[0].replace("_", "-"), found)}
-        return name, found, rest
+            ctx.default_map = {str(name): of_tensor_command(args[0].replace("_", "-"), subcommand)}
+        return name, subcommand, rest
 
 
 def names() -> list[str]:
@@ -129,12 +129,12 @@ def _option(*flags: str, help: str, panel: str, metavar: str | None = None) -> A
 
 
 def _setting(setting: "Setting") -> inspect.Parameter:
-    """Make an option; all are absent unless given, so that a preset knows which were."""
+    """Make an option without a default: a preset has to know which options were set."""
     from normcli.tensor.normalizers.registry import format_default
 
     kind: Any = str if setting.kind == "file" else setting.kind
     metavar = {"file": "FILE", int: "N", float: "X", str: "TEXT", bool: None}[setting.kind]
-    text = setting.help[:1].upper() + setting.help[1:]
+    text = _sentence(setting.help)
     if setting.choices:
         choices = "|".join(setting.choices)
         metavar = choices if len(choices) <= 24 else setting.name.upper()
@@ -148,6 +148,16 @@ def _setting(setting: "Setting") -> inspect.Parameter:
     return _parameter(setting.name, kind | None, option)
 
 
+def _sentence(text: str) -> str:
+    """Return the description of a parameter as a sentence; a default in brackets stays behind it.
+
+    >>> _sentence("number of groups [default: 32]")
+    'Number of groups. [default: 32]'
+    """
+    body, bracket, default = text.partition(" [default")
+    return body[:1].upper() + body[1:] + "." * (not body.endswith(".")) + bracket + default
+
+
 def _files(one: "Normalizer") -> list[inspect.Parameter]:
     """Make the parameters for inputs and outputs."""
     inputs = typer.Argument(
@@ -159,7 +169,7 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
     output = _option(
         "-o", "--output", metavar="OUT", panel=OUTPUT, help="Output file; a folder for several IN; - is stdout."
     )
-    force = _option("-f", "--force", panel=OUTPUT, help="Overwrite existing outputs.")
+    force = _option("-f", "--force", panel=OUTPUT, help="Overwrite output files that exist.")
     parameters = [
         _parameter("inputs", list[str], inputs, inspect.Parameter.empty),
         _parameter("output", str | None, output),
@@ -207,13 +217,13 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
 
     if values.pop("momentum", None) is not None:
         raise UsageError(
-            "momentum has two senses: torch's is the weight of the new value (0.1), Keras's and flax's that of the "
-            "old one (0.99): give --update-rate, the weight of the new value"
+            "--momentum is ambiguous: the weight of the new value in torch (0.1), of the old one in Keras and flax "
+            "(0.99); use --update-rate, the weight of the new value"
         )
     if values["output"] == "-" and sys.stdout.isatty():
-        raise UsageError("stdout is a terminal: give -o FILE, or a pipe")
+        raise UsageError("stdout is a terminal (use -o FILE, or a pipe)")
     if values["threads"] < 0:
-        raise UsageError(f"--threads must be 0 or more, got {values['threads']}")
+        raise UsageError(f"--threads: must be 0 (one per CPU) or more, not {values['threads']}")
     settings = {s.name: values[s.name] for s in text.settings if values[s.name] is not None}
     arrays = {s.name for s in text.settings if s.kind == "file"}
     job = Job(
@@ -243,7 +253,7 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
 
 @contextmanager
 def _without_numpy_warnings() -> Iterator[None]:
-    """Keep NumPy's remarks on overflow and empty means from the terminal: the notes say what is not finite."""
+    """Suppress NumPy's warnings of overflow and empty means: the notes name what is not finite."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         yield

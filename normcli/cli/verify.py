@@ -60,7 +60,7 @@ def verify(
     for name, message in result.problems[:_PROBLEMS_SHOWN]:
         say(f"{name}: {message}")
     if len(result.problems) > _PROBLEMS_SHOWN:
-        say(f"and {len(result.problems) - _PROBLEMS_SHOWN} more")
+        say(f"and {len(result.problems) - _PROBLEMS_SHOWN:,} more files")
     if not terminal.quiet and not result.is_valid:
         problem = f"mean and std are not 0 and 1 within {result.tolerance:g}"
         if result.problems:
@@ -98,7 +98,7 @@ app = command(verify)
 
 
 def _show(result: "VerifyResult") -> None:
-    """Print mean and std per channel, and whether they are what the scheme promises."""
+    """Print mean and std per channel, and a verdict on the promise of the scheme."""
     from normcli.cli.tables import Table, print_table
 
     rows = [

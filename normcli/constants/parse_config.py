@@ -114,7 +114,7 @@ def read_constants(text: str, name: str) -> list[ConfigConstants]:
 
 
 def _most_complete(pairs: list[ConfigConstants]) -> list[ConfigConstants]:
-    """Return the pairs without those that others outdo: a mean alone beside a pair, one number beside several."""
+    """Return the pairs without the lesser ones: a mean alone next to a pair, one number next to several."""
     complete = [pair for pair in pairs if pair.std is not None] or pairs
     return [pair for pair in complete if len(pair.mean) > 1] or complete
 
@@ -157,7 +157,7 @@ def _in_json(value: Any, where: str) -> Iterator[ConfigConstants]:
 def _row(value: Any) -> tuple[Number, ...] | None:
     values = _one_row(value, list)
     values = values if isinstance(values, list) else [values]
-    if values and all(isinstance(v, _Token) or type(v) is int for v in values):  # whole numbers of TOML
+    if values and all(isinstance(v, _Token) or type(v) is int for v in values):  # integers of TOML
         return tuple(number(str(v)) for v in values)
     return None
 
@@ -287,7 +287,7 @@ def _arithmetic(node: ast.expr, source: str, names: dict[str, Number]) -> Number
 
 
 def _combine(op: ast.operator, left: Number, right: Number) -> Number | None:
-    """Multiply or divide; 255 and other whole numbers are taken as exact, the other side's unit scales."""
+    """Multiply or divide; 255 and other integers are exact, and the other side's unit scales."""
     if isinstance(op, ast.Mult):
         if left.value == round(left.value):
             left, right = right, left
@@ -323,7 +323,7 @@ def _in_text(text: str) -> Iterator[ConfigConstants]:
 
 
 def _same_block(flow: str, one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Return whether two entries are of one block: on one line, or at one column with nothing farther left between."""
+    """Return True if two entries are of one block: on one line, or at one column with nothing farther left between."""
     first, last = sorted((one, other))
     if "\n" not in flow[first[0] : last[0]]:
         return "}" not in flow[first[1] : last[0]]

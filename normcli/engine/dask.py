@@ -116,7 +116,7 @@ def _client(distributed: Any, stack: ExitStack, workers: int, address: str | Non
 
 
 async def _identify(distributed: Any, address: str) -> None:
-    """Ask a scheduler for its identity: a Client waits for ever where something accepts and never answers."""
+    """Request the identity of a scheduler: a Client waits forever for a server that accepts and never answers."""
     comm = await distributed.comm.connect(distributed.comm.normalize_address(address), timeout=_PATIENCE)
     await comm.write({"op": "identity", "reply": True})
     await comm.read()

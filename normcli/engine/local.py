@@ -20,7 +20,7 @@ Engine = Callable[[Callable[[Any], Any], Iterable[Any], int, Weigh], Iterator[An
 
 _AHEAD = 3  # batches a worker
 _MEMORY = 64 << 20  # bytes held by batches in flight; a heavier batch goes alone
-_TRIAL = 0.015  # seconds in which one processor stands idle; forking pays back after about as many
+_TRIAL = 0.015  # seconds in which one processor is idle; forking pays back after about as many
 _DEAR = 5e-4  # seconds an item from which threads do well
 
 
@@ -104,8 +104,8 @@ def run_auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: in
     else:
         return
     use_processes = spent < _DEAR * items and workers > 1 and not worker_processes.runs_caller_again()
-    chosen = "processes" if use_processes else "threads"
-    log.info("engine: %d %s (%.0f us an item in a trial of %d)", workers, chosen, 1e6 * spent / items, items)
+    choice = "processes" if use_processes else "threads"
+    log.info("engine: %d %s (%.0f us an item in a trial of %d)", workers, choice, 1e6 * spent / items, items)
     yield from (run_processes if use_processes else run_threads)(function, source, workers, weigh)
 
 

@@ -22,7 +22,7 @@ def pool(workers: int) -> Executor:
 
 
 def runs_caller_again() -> bool:
-    """Return whether a worker process would first run the script that called normcli, from its top.
+    """Return True if a worker process would first run the script that called normcli, from its top.
 
     So does a spawned process, unless that script is normcli's own command; a forked one does not, nor does one of a
     notebook.

@@ -2,7 +2,7 @@
 
 `decode` is the only entry. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
 color, multi-band, 32-bit and float color, unusual numbers of bits) to tifffile and imagecodecs, PNM to our own decoder,
-the rest to Pillow; all give the same bits.
+the rest to Pillow; the bits of the result are the same.
 """
 
 from typing import Any

@@ -31,7 +31,7 @@ class Decoded:
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
         orientation: the EXIF orientation, 1 to 8.
         full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
-            pixels have a scale only where the user gives one.
+            pixels have a scale only where the user sets one.
         no_data: the value of the file's GDAL tag; pixels with it are counted like all others.
         stored_size: width and height as stored, before the geometry of the options.
     """
@@ -72,7 +72,7 @@ def check_full_scale(image: Decoded, max_value: int | None) -> None:
     if image.full_scale is not None and max_value is None:
         raise InputError(
             "max-value",
-            f"samples of 0 to {image.full_scale}, neither of 8 nor of 16 bits: --max-value {image.full_scale} maps "
+            f"samples from 0 to {image.full_scale}, neither 8 nor 16 bits: --max-value {image.full_scale} maps "
             "them to 0-1",
         )
 
@@ -154,7 +154,7 @@ def is_no_memory(error: Exception) -> bool:
 
 
 def is_early_end(error: Exception) -> bool:
-    """Return whether a decoder's error means that the file is cut short."""
+    """Return True if a decoder's error means that the file is cut short."""
     text = str(error).lower()
     return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
 
@@ -163,7 +163,7 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     """Apply the options to a decoded image: damage, alpha, color, geometry."""
     image.stored_size = (image.pixels.shape[1], image.pixels.shape[0])
     if reading.strict and "damaged" in image.notes:
-        raise InputError("damaged", "decodes, but the decoder warns of damage (without --strict it is used)")
+        raise InputError("damaged", "damaged, although it decodes (without --strict it is used)")
     if image.alpha is not None:
         _apply_alpha(image, reading)
     elif reading.alpha == "keep":
@@ -188,7 +188,7 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
         if image.weights is not None:
             image.weights = np.ascontiguousarray(_geometry(image.weights[:, :, None], reading)[:, :, 0])
     if image.weights is not None and not image.weights.any():
-        raise InputError("transparent", "every pixel is fully transparent: nothing to weigh")
+        raise InputError("transparent", "every pixel is fully transparent, so --alpha weight leaves none")
     return image
 
 
@@ -214,7 +214,10 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
 
 def _check_alpha_scale(image: Decoded) -> None:
     if image.full_scale is not None:
-        raise InputError("unsupported", f"an alpha channel of 0 to {image.full_scale} (--alpha drop or keep)")
+        raise InputError(
+            "unsupported",
+            f"alpha values from 0 to {image.full_scale} cannot weigh or composite pixels (--alpha drop or keep)",
+        )
 
 
 def _by_rows(compute: Callable[..., Any], out: np.ndarray[Any, Any], *planes: np.ndarray[Any, Any]) -> None:

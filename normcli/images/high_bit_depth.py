@@ -15,7 +15,7 @@ from normcli.images.convert import Decoded, check_size, from_levels
 from normcli.options.shared import DecodeOptions
 
 # imagecodecs 2026.3.6 drops a reference to None with each PNG that it cannot decode: after some ten thousand of
-# them Python ends with "none_dealloc". This list gives them back.
+# them Python ends with "none_dealloc". This list restores them.
 _owed: list[None] = []
 _KINDS = {
     "PNG": "PNG of 16-bit color",

@@ -15,7 +15,7 @@ from normcli.options.shared import DecodeOptions
 
 try:
     import simplejpeg
-except ImportError:  # no wheel for this machine: Pillow gives the same bits
+except ImportError:  # no wheel for this machine: Pillow returns the same bits
     simplejpeg = None
 
 _LARGEST_KEPT = 16 << 20  # per thread; faulting in a larger one is 2% of its decoding
@@ -44,7 +44,7 @@ def version() -> str:
 def header(data: bytes) -> Header | None:
     """Parse the markers up to the frame header; None where that is not possible.
 
-    Markers after the frame header are not looked at: APPn segments stand before it in practice.
+    Markers after the frame header are not looked at: APPn segments precede it in practice.
     """
     at, end = 2, len(data)
     exif = icc = pictures = False
@@ -119,7 +119,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
             "GRAY" if markers.components == 1 else "RGB",
             buffer=_buffer(markers.width * markers.height * markers.components),
         )
-    except ValueError:  # libjpeg warned: Pillow refuses a file that ends early and decodes other damage
+    except ValueError:  # libjpeg warned: Pillow rejects a file that ends early and decodes other damage
         decoded = pillow.decode(data, reading)
         decoded.notes.append("damaged")
         return decoded

@@ -32,12 +32,12 @@ class _Header(NamedTuple):
 
 
 def is_jpeg2000(data: bytes) -> bool:
-    """Return whether a file opens as a codestream or a JP2 file."""
+    """Return True if a file opens as a codestream or a JP2 file."""
     return data[:4] == _CODESTREAM or data[4:8] == b"jP  "
 
 
 def needs_imagecodecs(data: bytes) -> bool:
-    """Return whether Pillow would not give the samples as they are stored."""
+    """Return True if Pillow would not return the samples as they are stored."""
     header = _header(data)
     if header is None or (header.bits == (16,) and not header.palette):
         return False
@@ -72,7 +72,7 @@ def _header(data: bytes) -> _Header | None:
 
 
 def _last_is_alpha(boxes: bytes, cdef: int, count: int) -> bool:
-    """Return whether the channel definitions make the last of `count` channels an opacity of the image."""
+    """Return True if the channel definitions make the last of `count` channels an opacity of the image."""
     (entries,) = struct.unpack_from(">H", boxes, cdef + 4) if len(boxes) >= cdef + 6 else (0,)
     for i in range(min(entries, count)):
         if len(boxes) >= cdef + 12 + 6 * i:

@@ -107,7 +107,7 @@ def _with_palette_of_two(data: bytes) -> bytes:
 
 
 def _is_tga_of_15_bits(data: bytes) -> bool:
-    """Return whether a file looks like a TGA of 5-5-5 bits, which Pillow knows as 16 bits only."""
+    """Return True if a file looks like a TGA of 5-5-5 bits, which Pillow knows as 16 bits only."""
     return len(data) > 18 and data[1] == 0 and data[2] in (2, 10) and data[16] == 15 and not data[17] & 0xC0
 
 
@@ -194,7 +194,7 @@ def _notes(image: Image.Image) -> list[str]:
 
 
 def _avif_is_deep(image: Image.Image) -> bool:
-    """Return whether an AVIF has 10 or 12 bits, which libavif returns as 8, by a bit of its av1C box."""
+    """Return True if an AVIF has 10 or 12 bits, which libavif returns as 8, by a bit of its av1C box."""
     file: Any = getattr(image, "fp", None)
     if file is None:
         return False
@@ -209,7 +209,7 @@ def _orientation(image: Image.Image) -> int:
         return 1  # Pillow turns a TIFF at load
     try:
         value = image.getexif().get(274, 1)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # a damaged EXIF block is no damage of the pixels
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 

@@ -1,8 +1,8 @@
 """PNG: plain 8-bit gray and RGB by libspng (imagecodecs) where it is installed and pays; Pillow for all others.
 
 A photograph takes libspng 3.5 ms and Pillow 5.7, an MNIST digit 8 us and 29: Pillow walks the chunks
-in Python. Both give the same bits or both refuse, so only files of which that is certain are taken: every chunk
-complete and of a kind that does not change the pixels, every checksum right up to the end marker.
+in Python. Both return the same bits or both reject a file, so only files of which that is certain are taken: every
+chunk complete and of a kind that does not change the pixels, every checksum right up to the end marker.
 """
 
 import logging
@@ -68,7 +68,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
         return None
     try:
         pixels = codec(data)
-    except Exception:  # Pillow says what is wrong, or decodes it all the same
+    except Exception:  # Pillow names what is wrong, or decodes it nevertheless
         return None
     shape = (height, width, channels)
     if pixels.dtype != np.uint8 or pixels.size != height * width * channels:

@@ -40,7 +40,7 @@ class _Header(NamedTuple):
 
 
 def is_pnm(data: bytes) -> bool:
-    """Return whether a file opens as one of the Netpbm formats or PFM."""
+    """Return True if a file opens as one of the Netpbm formats or PFM."""
     return data[:1] == b"P" and data[1:2] in _MAGIC and data[2:3] in _WHITE
 
 

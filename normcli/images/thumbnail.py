@@ -24,7 +24,7 @@ def thumbnail(unit: np.ndarray[Any, Any], orientation: int = 1) -> tuple[bytes, 
     """Draw a thumbnail.
 
     Args:
-        unit: (H,W,C) floats; 0 is black, 1 white, what lies outside is clipped. Bands after the third are left out.
+        unit: (H,W,C) floats; 0 is black, 1 white, values outside are clipped. Bands after the third are left out.
         orientation: the EXIF orientation, 1 to 8.
 
     Returns:

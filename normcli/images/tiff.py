@@ -54,7 +54,7 @@ _PHOTOMETRIC = {
 
 
 class _Directory(NamedTuple):
-    """The first directory of a classic TIFF: numbers by name, its description, and whether more pages follow."""
+    """The first directory of a classic TIFF: numbers by name, its description, and a flag for further pages."""
 
     numbers: dict[str, tuple[int, ...]]
     description: bytes
@@ -65,12 +65,12 @@ class _Directory(NamedTuple):
 
 
 def is_tiff(data: bytes) -> bool:
-    """Return whether a file opens as a TIFF or BigTIFF."""
+    """Return True if a file opens as a TIFF or BigTIFF."""
     return data[:4] in _CLASSIC or data[:4] in _BIG
 
 
 def needs_tifffile(data: bytes) -> bool:
-    """Return whether Pillow would not read a TIFF as it is stored."""
+    """Return True if Pillow would not read a TIFF as it is stored."""
     if data[:4] in _BIG:  # which Pillow reads only in part
         return True
     directory = first_directory(data)
@@ -138,7 +138,7 @@ def first_directory(data: bytes) -> _Directory | None:
 
 
 def bands_as_pages(description: bytes) -> str | None:
-    r"""Return how the pages of a file are one image, by the description that its writer left; None where they are not.
+    r"""Return the arrangement of pages that are one image, by the description of their writer; None where they are not.
 
     >>> bands_as_pages(b'{"shape": [20, 24, 5]}'), bands_as_pages(b'{"shape": [5, 20, 24]}')
     ('an array of shape (20, 24, 5)', None)
@@ -284,14 +284,14 @@ def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Deco
     white = (1 << bits) - 1
     if photometric == 0:  # white is zero
         if array.dtype.kind != "u":
-            raise InputError("unsupported", f"white-is-zero with samples of {array.dtype}")
+            raise InputError("unsupported", f"a white-is-zero TIFF with samples of {array.dtype}")
         array = array.dtype.type(white) - array
     alpha = bool(page.extrasamples) and page.extrasamples[-1] in (1, 2) and samples in (2, 4)
     colors = samples - alpha
     mode = {1: "L", 3: "RGB"}.get(colors, f"bands{colors}") + ("A" if alpha else "")
     if alpha and page.extrasamples[-1] == 1:
         if array.dtype != np.uint8 or bits != 8:
-            raise InputError("unsupported", "premultiplied alpha at this depth")
+            raise InputError("unsupported", "premultiplied alpha is not read at this depth")
         array = _unpremultiplied(array)
     if colors == 3 and photometric != 2:
         mode = "bands3"

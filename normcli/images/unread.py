@@ -1,4 +1,4 @@
-"""What a file is that no decoder here opens: formats by their signatures, text, pointers; damage last."""
+"""Identification of files that no decoder opens: formats by signature, text, pointers; damage last."""
 
 from normcli.errors import InputError
 
@@ -131,7 +131,7 @@ def _kind_of_jpeg(data: bytes) -> str | None:
 
 
 def _text(data: bytes) -> str | None:
-    """Return what a text file is; None for other bytes."""
+    """Return a description of a text file; None for other bytes."""
     head = data[:_PEEK]
     if not head.strip() or b"\0" in head:
         return None

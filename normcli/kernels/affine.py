@@ -18,10 +18,10 @@ class Affine(NamedTuple):
     shift: Values
 
     def inverse(self) -> "Affine":
-        """The affine that leads back: x = (y - shift) / scale."""
+        """Return the inverse affine: x = (y - shift) / scale."""
         pairs = zip(self.scale, self.shift, strict=True)
         return Affine(tuple(1.0 / s for s in self.scale), tuple(-b / s + 0.0 for s, b in pairs))
 
     def take(self, channels: Sequence[int]) -> "Affine":
-        """The same map of other channels: reordered, or one repeated."""
+        """Return the same map of other channels: reordered, or one repeated."""
         return Affine(tuple(self.scale[c] for c in channels), tuple(self.shift[c] for c in channels))

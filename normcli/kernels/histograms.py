@@ -46,7 +46,7 @@ def count_bytes(pixels, words, histogram, sums, tables):  # type: ignore[no-unty
         sums: int64 (C, 2), set to the sum and the sum of squares of each channel.
         tables: uint32 (12, 256), to work in.
     """
-    # Tables in turn: neighbours often have equal values, and a bin that was just written makes the next read of it
+    # Tables in turn: neighbors often have equal values, and a bin that was just written makes the next read of it
     # wait. Twelve samples come as three words, since loads bound the rest: 0.29 ns a sample, 0.41 with one load for
     # each (12 KiB fit the L1 cache).
     channels = histogram.shape[0]

@@ -39,7 +39,7 @@ def code_folder() -> Path | None:
 
 
 def has_code(name: str) -> bool:
-    """Return whether there is code of that name, of whatever machine and version."""
+    """Return True if there is code of that name, of whatever machine and version."""
     place = code_folder()
     try:
         return place is not None and any(entry.startswith(f"{name}-") for entry in os.listdir(place))  # noqa: PTH208
@@ -48,7 +48,7 @@ def has_code(name: str) -> bool:
 
 
 def code_path(name: str, depends: bytes) -> Path | None:
-    """Return the file of a kernel's code, named by what it depends on; Numba's version and settings are added."""
+    """Return the file of a kernel's code, named by its dependencies; Numba's version and settings are added."""
     place = code_folder()
     settings = sorted(
         item for item in os.environ.items() if item[0].startswith("NUMBA_") and item[0] != _FOLDER_VARIABLE
@@ -67,7 +67,7 @@ def _numba_version() -> bytes:
 
 
 def read_code(path: Path) -> bytes | None:
-    """Return what `write` wrote; None where it is absent, damaged, or another user could have written it.
+    """Return the content of `write`; None if it is absent, damaged, or another user could have written it.
 
     LLVM ends the process over damaged code, or runs it: hence the checksum, which covers the file's name as well.
     """
@@ -122,7 +122,7 @@ def write_code(path: Path, code: bytes) -> None:
 
 
 def _is_private(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:
-    """Return whether a file or folder is of this kind, and only this user and root may write it."""
+    """Return True if a file or folder is of this kind, and only this user and root may write it."""
     return is_kind(status.st_mode) and platforms.is_private(status)
 
 
@@ -131,7 +131,7 @@ def _checksum(path: Path, code: bytes) -> bytes:
 
 
 def _remove_old(place: Path) -> None:
-    """Remove what killed processes left, and code of a year ago: its versions are gone."""
+    """Remove unfinished files of killed processes, and code of a year ago: its versions are gone."""
     now = time.time()
     for entry in os.scandir(place):
         if now - entry.stat(follow_symlinks=False).st_mtime > (_STALE if entry.name.startswith(".") else _OLD):
@@ -311,7 +311,7 @@ class Kernel:
 
     @property
     def name(self) -> str:
-        """Its name in the cache."""
+        """Return its name in the cache."""
         return f"{self.py_func.__module__.rpartition('.')[2]}.{self.__name__}"
 
     @property
@@ -321,17 +321,17 @@ class Kernel:
 
     @cached_property
     def load_cost(self) -> float:
-        """Processor seconds that fallbacks may take before it is loaded.
+        """Return the processor seconds that fallbacks may take before it is loaded.
 
         About what loading takes, so that no run pays more than twice; less than compiling does, which is paid once.
         """
         return _LOAD_SECONDS if has_code(self.name) else _COMPILE_PATIENCE
 
     def is_due(self) -> bool:
-        """Return whether to run it rather than a fallback.
+        """Return True if it should run rather than a fallback.
 
         Fallbacks run until they have taken what loading does: a small folder never pays. One thread then loads the
-        kernel while the others go on with fallbacks.
+        kernel while the others continue with fallbacks.
         """
         return self.is_loaded or (self._fallback_seconds > self.load_cost and not self._loading)
 

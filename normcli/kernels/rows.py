@@ -38,7 +38,7 @@ def _sums(x, pivot):  # type: ignore[no-untyped-def]
 
 @device_function()
 def _moments(x):  # type: ignore[no-untyped-def]
-    """Mean, what float64 cut off from it, and sum of squared deviations of one row.
+    """Return the mean, the part of it beyond float64, and the sum of squared deviations of one row.
 
     Each block in one pass around a pivot, the mean of its first 32nd. So the pivot is never further than
     sqrt(32) std of the block from its mean, and the subtraction loses at most 6 of float64's 53 bits, whatever
@@ -92,7 +92,7 @@ def affine_rows(x, y, first, mean, scale, shift):  # type: ignore[no-untyped-def
 
 
 @kernel({"contract"})
-def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):  # type: ignore[no-untyped-def]
+def normalize_rows(x, y, first, weight, bias, eps, centered, outside, head):  # type: ignore[no-untyped-def]
     """Normalize every row of x (R, L) by its own statistics, while it is still in the cache.
 
     Args:
@@ -102,7 +102,7 @@ def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):  # t
         weight: (P, M), float64 or float32; each number applies to L / M neighbors of a row.
         bias: as weight.
         eps: added to the mean square, or to its root.
-        centred: subtract the mean.
+        centered: subtract the mean.
         outside: eps is added to the root (E2) and not under it (E1).
         head: number of first elements that the statistic is taken from.
     """
@@ -111,7 +111,7 @@ def normalize_rows(x, y, first, weight, bias, eps, centred, outside, head):  # t
     for r in range(x.shape[0]):
         row, out, p = x[r], y[r], (first + r) % period
         mean, low = 0.0, 0.0
-        if centred:
+        if centered:
             mean, low, m2 = _moments(row)
         else:
             m2 = _sums(row[:head], 0.0)[1]

@@ -99,7 +99,7 @@ def parse_level(value: int | str | None) -> int | None:
     """Return the value that maps to 1.0; None for "auto".
 
     Raises:
-        UsageError: neither "auto" nor a positive whole number.
+        UsageError: neither "auto" nor a positive integer.
     """
     if value is None or value == "auto":
         return None
@@ -108,7 +108,7 @@ def parse_level(value: int | str | None) -> int | None:
     except ValueError:
         level = 0
     if level < 1 or (isinstance(value, float) and value != level):
-        raise UsageError(f"`max_value`: must be auto or a positive whole number such as 4095 or 65535, not {value!r}")
+        raise UsageError(f"`max_value`: must be auto or a positive integer such as 4095 or 65535, not {value!r}")
     return level
 
 
@@ -119,7 +119,7 @@ def parse_pairs(values: Mapping[str, str] | Iterable[Any]) -> tuple[tuple[str, s
     (('column', 'image'), ('layout', 'nchw'))
 
     Raises:
-        UsageError: a text without "=", or a key given twice.
+        UsageError: a text without "=", or a key set twice.
     """
     items: Iterable[Any] = values.items() if isinstance(values, Mapping) else values
     items = (items,) if isinstance(items, str) else items
@@ -130,7 +130,7 @@ def parse_pairs(values: Mapping[str, str] | Iterable[Any]) -> tuple[tuple[str, s
         if not equals or not key:
             raise UsageError(f"`open_options`: must be KEY=VALUE such as layout=nchw, not {item!r}")
         if key in pairs:
-            raise UsageError(f"`open_options`: {key} is given twice")
+            raise UsageError(f"`open_options`: {key} is set twice")
         pairs[key] = value
     return tuple(sorted(pairs.items()))
 
@@ -249,13 +249,13 @@ O = TypeVar("O", bound="Options")  # noqa: E741
 
 @dataclass(frozen=True)
 class OptionInfo:
-    """The part of an option that its name, type and default do not say.
+    """The part of an option that is not in its name, type and default.
 
     Attributes:
         help: a full sentence: what it does, its unit, what each choice does.
         metavar: placeholder in the help; None derives it from the type.
         flags: names on the command line, such as ("-j", "--workers"); () derives them from the field's name.
-        panel: heading in the help under which the option stands; "" takes that of its class.
+        panel: heading in the help above the option; "" takes that of its class.
         complete: the values that the shell completes, or the name of a table of them ("presets").
         parse: returns the value as it is used, or raises UsageError; called where a value is given.
         minimum: the least number that the option takes.
@@ -292,7 +292,7 @@ def option(
 
 
 def python_only(help: str, default: Any = None) -> Any:
-    """Return a dataclass field for what only Python code can pass."""
+    """Return a dataclass field for a value that only Python code can pass."""
     return field(default=default, metadata={"option": OptionInfo(help, cli=False)}, compare=False)
 
 
@@ -363,7 +363,7 @@ def choices_of(kind: type) -> Mapping[str, tuple[str, ...]]:
 
 
 _plain_types: dict[type, Mapping[str, type]] = {}
-_PLAIN = {bool: "True or False", int: "a whole number", float: "a number", str: "text"}
+_PLAIN = {bool: "True or False", int: "an integer", float: "a number", str: "text"}
 
 
 def plain_types_of(kind: type[Options]) -> Mapping[str, type]:
@@ -376,7 +376,7 @@ def plain_types_of(kind: type[Options]) -> Mapping[str, type]:
 
 
 def _as_plain(name: str, value: Any, plain: type) -> Any:
-    """Return a value as the plain type that stands for it, such as NumPy's integers as int.
+    """Return a value as the plain type that it equals, such as NumPy's integers as int.
 
     Raises:
         UsageError: a value of another type, which would be taken for something else or fail far from here.

@@ -26,7 +26,7 @@ class CountOptions(Options):
         complete=("folder", "label"),
     )
     weight: Literal["pixel", "image", "group"] = option(
-        "Give every pixel, every image or every group (of --group-by) the same weight in mean and std.", "pixel"
+        "Weight every pixel, every image or every group (of --group-by) equally in mean and std.", "pixel"
     )
     mask_dir: StrPath | None = option(
         "Ignore pixels where a mask is 0; DIR holds one mask image per image under the same relative path.",
@@ -58,7 +58,7 @@ class CountOptions(Options):
 
     @property
     def part_of(self) -> tuple[int, int] | None:
-        """`shard` as (I, N)."""
+        """Return `shard` as (I, N)."""
         return parse_shard(self.shard)
 
 
@@ -110,7 +110,7 @@ class SampleOptions(Options):
 
     @property
     def is_estimate(self) -> bool:
-        """True where not every image is read."""
+        """Return True if not every image is read."""
         return self.sample is not None or self.margin is not None
 
 

@@ -20,12 +20,12 @@ _HEADING = re.compile(r'<h2 id="([a-z-]+)">(.*?)</h2>', re.S)
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """The origin of a page, as its head prints it.
+    """The origin of a page, for its head.
 
     Attributes:
         created: date and time.
         command: the command line that made it.
-        sources: folders, files and containers as they were given.
+        sources: folders, files and containers as they were named.
         statistics: the statistics file with these numbers, if there is one.
     """
 

@@ -1,4 +1,4 @@
-"""Facts about the image files of a run: sizes, classes and copies; filled by `runs`, which sees every image."""
+"""Facts about the image files of a run: sizes, classes and copies; filled by `runs`."""
 
 from dataclasses import dataclass, field
 

@@ -125,7 +125,7 @@ def _shares(summary: Summary, axis: Axis) -> list[list[float]]:
 
 
 def _spread(levels: list[Level], axis: Axis, width: float | None) -> list[float]:
-    """Return the weight of levels in each column, every level spread over the values that it stands for.
+    """Return the weight of levels in each column, every level spread over the values that it covers.
 
     Counted at their lower ends, 1,638 levels in 128 columns make a comb: 12 levels in one column, 13 in the next.
 

@@ -1,4 +1,4 @@
-"""ImageNet's published constants beside a dataset's own."""
+"""ImageNet's published constants next to a dataset's own."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ class BesideImageNet:
         axis: of values.
         averaged: the constants are averages over R, G and B, for gray images.
         stds: the dataset's stds in the convention of ImageNet's; empty where unknown.
-        advice: of `check`; "" where it cannot tell.
+        advice: of `check`; "" where there is none.
     """
 
     rows: list[BesideRow]

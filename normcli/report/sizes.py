@@ -10,7 +10,7 @@ Text = Callable[[float], str]  # of a value
 Ticks = Callable[[float, float], dict[float, str]]  # values between two ends, with their labels
 
 _RATIOS = {"1:1": 1.0, "4:3": 4 / 3, "16:9": 16 / 9, "3:1": 3.0}
-_FEW_SIZES = 6  # a list says more than a map
+_FEW_SIZES = 6  # a list is clearer than a map
 _FEW_IMAGES = 8  # a histogram of fewer has columns of one image
 
 
@@ -162,7 +162,7 @@ def _map(facts: ImageFacts) -> SizeMap:
 
 
 def _ratio_lines(facts: ImageFacts, span: float) -> Iterator[tuple[str, tuple[float, float, float, float]]]:
-    """Yield a line for each common aspect ratio that occurs, upright and lying."""
+    """Yield a line for each common aspect ratio that occurs, portrait and landscape."""
     names = set()
     for label, ratio in _RATIOS.items():
         for name, value in ((label, ratio), (":".join(reversed(label.split(":"))), 1 / ratio)):

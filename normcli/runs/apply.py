@@ -158,12 +158,11 @@ class Totals:
         if count := self.failed["remote"]:
             first = self.failures.first_remote
             assert first is not None
-            raise RemoteError(
-                f"{count} input{'s' * (count != 1)} could not be read (--resume goes on): {first.key}: {first.message}"
-            )
+            several = f"{count} input{'s' * (count != 1)}"
+            raise RemoteError(f"{several} could not be read (`resume` continues): {first.key}: {first.message}")
 
     def head(self, head: Record, count: int, outputs: Record) -> Record:
-        """The manifest's head, complete.
+        """Return the manifest's head, complete.
 
         Raises:
             NoInputError: nothing could be used.

@@ -84,7 +84,7 @@ class ApplyCheckpoint:
             if self.head["settings"]["to"] != "stack":
                 self._read_manifest()
             elif ARRAY not in self._names():
-                # the rows that the logs tell of are gone: were these kept, a second kill would leave them next to a
+                # the rows that the logs name are gone: were these kept, a second kill would leave them next to a
                 # stack that has been begun anew
                 self._done.clear()
                 self._close_earlier()
@@ -92,7 +92,7 @@ class ApplyCheckpoint:
                     os.unlink(self._path_of(number))  # noqa: PTH108
         for name in self._names():
             path = os.path.join(self.folder, name)  # noqa: PTH118
-            if os.path.isdir(path):  # noqa: PTH112 - not of ours
+            if os.path.isdir(path):  # noqa: PTH112 - not of normcli
                 shutil.rmtree(path)
             elif name.startswith("file-") or (not resume and name != "lock"):
                 os.unlink(path)  # noqa: PTH108
@@ -117,7 +117,7 @@ class ApplyCheckpoint:
                 break
             if number == 0:
                 check_same_settings(self.out, record, self.head)
-            elif self._find_invalid_key(record) is not None:  # of no run of ours
+            elif self._find_invalid_key(record) is not None:  # of no run of normcli
                 break
             elif "restart_from" in record:
                 self._forget_from(record["restart_from"])
@@ -196,7 +196,7 @@ class ApplyCheckpoint:
         """Write the manifest and remove the folder of unfinished files.
 
         Args:
-            head: what is said of the whole run.
+            head: the keys of the run as such.
             records: one for every input that was tried.
             fold: write a map that records share once.
 
@@ -240,7 +240,7 @@ class ApplyCheckpoint:
                     file.close()
         if forget:
             shutil.rmtree(self.folder, ignore_errors=True)
-            with suppress(OSError):  # not empty: it was not ours alone
+            with suppress(OSError):  # not empty: others use it as well
                 os.rmdir(self.out)  # noqa: PTH106
 
     def _close_earlier(self) -> None:

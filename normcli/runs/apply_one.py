@@ -61,7 +61,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
 
 
 def save(path: str | Path, parts: Sequence[Any]) -> None:
-    """Write buffers as one whole file.
+    """Write buffers as one file, completely or not at all.
 
     Raises:
         OutputError: it cannot be written.

@@ -34,7 +34,7 @@ _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
 
 
 def given(mean: Sequence[float], std: Sequence[float]) -> MapConstants:
-    """Make constants of numbers that the user gives.
+    """Make constants of the user's numbers.
 
     Raises:
         UsageError: lengths that differ, or numbers that cannot be.
@@ -118,14 +118,14 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
         name: of the file, for the error.
 
     Raises:
-        UsageError: settings that differ, each named with what to give.
+        UsageError: settings that differ, each named with its remedy.
     """
     differing = []
     for key in _CONTRACT:
         if key not in settings:
             continue
         theirs, ours = summary.settings.get(key), settings[key]
-        if key == "color":  # gray is another mean; the others are told apart by the channels
+        if key == "color":  # gray is another mean; the others differ in their channels
             theirs, ours = ("gray" if value == "gray" else "auto" for value in (theirs, ours))
         if theirs != ours:
             differing.append((key.replace("_", "-"), theirs, ours))
@@ -138,7 +138,7 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
 
 
 def suspicious_numbers(constants: Mapping[str, Any]) -> str | None:
-    """Return a warning about a mean and std that the user gave; None if they look right.
+    """Return a warning about the user's mean and std; None if they look right.
 
     >>> suspicious_numbers({"origin": "given", "mean": [123.7], "std": [58.4]})
     'a mean of 123.7 and a std of 58.4 look like range 0-255; pixels are scaled to 0-1 first: divide both by 255'
@@ -242,7 +242,7 @@ def resolve_constants(
 
 
 def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]:
-    """Every scheme with its settings and first line of help, and every preset."""
+    """Return every scheme with its settings and first line of help, and every preset."""
     listed = [
         (name, schemes.settings(name), (function.__doc__ or "\n").splitlines()[0].rstrip("."))
         for name, function in schemes.SCHEMES.items()
@@ -251,7 +251,7 @@ def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]
 
 
 def percents_of(target: Transform) -> tuple[float, float] | None:
-    """The two percentages whose percentiles over the dataset a transform needs."""
+    """Return the two percentages whose percentiles over the dataset a transform needs."""
     settings = {**schemes.settings(target.scheme), **dict(target.settings)}
     if settings.get("over") != "dataset":
         return None
@@ -298,10 +298,10 @@ def transform_for(options: ApplyOptions) -> Transform:
 
 
 def refuse_occupied(folder: str, allowed: bool) -> None:
-    """Refuse an output folder that holds something.
+    """Reject an output folder that is not empty.
 
     Raises:
-        UsageError: it does, and nothing was said of it.
+        UsageError: it is not empty, and no option allows that.
     """
     content = naming.find_content(folder)
     if content is None or allowed:
@@ -314,7 +314,7 @@ def refuse_occupied(folder: str, allowed: bool) -> None:
 
 
 def refuse_constant(transform: Transform) -> None:
-    """Tell of a zero std before the first image, where it is the dataset's.
+    """Reject a zero std of the dataset before the first image.
 
     Raises:
         UsageError: naming the channels.
@@ -330,7 +330,7 @@ def refuse_constant(transform: Transform) -> None:
 
 
 def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
-    """The statistics that the run which is resumed had computed; None where it had none.
+    """Return the statistics that the interrupted run had computed; None if it had none.
 
     Raises:
         UsageError: they were made of images read in another way.

@@ -9,7 +9,7 @@ Measured on 1,000,000 files of 1.3 KB of counts, against a log of lines with an 
 
 A row carries the number of the run that wrote it, and the sum the number of the run that finished last: rows of a
 later run are in no sum yet. So rows are committed every second, and a killed run loses no more than that.
-Every row has a checksum, which SQLite does not give it.
+Every row has a checksum, which SQLite does not add.
 """
 
 import json

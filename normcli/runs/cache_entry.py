@@ -15,7 +15,7 @@ class CacheEntry(NamedTuple):
     """The stored counts of a file, or of a complete container.
 
     Attributes:
-        key: its name, as the listing gives it.
+        key: its name in the listing.
         version: what changes with it; None where it has to be read again in any case.
         counts: of one image, serialized; or the state of a container's tally, deflated; None of a file that failed.
         channels: of one image.

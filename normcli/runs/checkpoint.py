@@ -75,7 +75,7 @@ class CheckpointLog:
 
     def read(self, offset: int) -> Entry | None:
         """Read the line at an offset; return None if it is damaged."""
-        if self._reader is None:  # a position of its own: appending goes on at the end
+        if self._reader is None:  # a position of its own: appending continues at the end
             self._reader = open(self.path, "rb")  # noqa: SIM115, PTH123
         self._reader.seek(offset)
         return _decode(self._reader.readline())

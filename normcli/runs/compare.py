@@ -41,11 +41,11 @@ def is_source(path: str) -> bool:
     return Path(path).suffix.lower() in SUFFIXES or next(expand(path)) != path
 
 
-def summary_of(given: Counted, options: CountedOptions, like: Summary | None = None) -> Summary:
-    """Return statistics: those given, those of a file, or those of sources, which are counted.
+def summary_of(statistics: Counted, options: CountedOptions, like: Summary | None = None) -> Summary:
+    """Return statistics: those passed, those of a file, or those of sources, which are counted.
 
     Args:
-        given: a summary, the path of a statistics file, a source, or several sources.
+        statistics: a summary, the path of a statistics file, a source, or several sources.
         options: for counting.
         like: statistics to compare with: their recorded settings apply where the options have their default.
 
@@ -54,13 +54,13 @@ def summary_of(given: Counted, options: CountedOptions, like: Summary | None = N
         StatisticsFileError: not a statistics file, or damaged.
         NoInputError: no usable image.
     """
-    if isinstance(given, Summary):
-        return given
-    if isinstance(given, str | os.PathLike):
-        if not is_source(os.fspath(given)):
-            return as_summary(given)
-        given = [given]
-    sources = _paths(given)
+    if isinstance(statistics, Summary):
+        return statistics
+    if isinstance(statistics, str | os.PathLike):
+        if not is_source(os.fspath(statistics)):
+            return as_summary(statistics)
+        statistics = [statistics]
+    sources = _paths(statistics)
     from normcli.options.stats import StatsOptions
     from normcli.runs.stats import stats
 
@@ -73,12 +73,12 @@ def summary_of(given: Counted, options: CountedOptions, like: Summary | None = N
     return summary
 
 
-def _paths(given: Any) -> list[str]:
+def _paths(statistics: Any) -> list[str]:
     try:
-        return [os.fspath(path) for path in given]
+        return [os.fspath(path) for path in statistics]
     except TypeError:
         what = "a Summary, the path of a statistics file, or sources"
-        raise UsageError(f"statistics must be {what}, not {given!r:.60}") from None
+        raise UsageError(f"statistics must be {what}, not {statistics!r:.60}") from None
 
 
 def _counting(options: CountedOptions, like: Summary | None) -> dict[str, Any]:
@@ -98,10 +98,10 @@ def recorded_options(summary: Summary) -> dict[str, Any]:
     return {name: value for name, value in summary.settings.items() if name in names}
 
 
-def check(given: Counted, options: CheckOptions) -> "CheckResult":
-    """Identify the constants of the options by the statistics given; see `normcli.check`."""
+def check(statistics: Counted, options: CheckOptions) -> "CheckResult":
+    """Identify the constants of the options by statistics; see `normcli.check`."""
     mean, std, remarks = constants_of(options)
-    summary = summary_of(given, options)
+    summary = summary_of(statistics, options)
     if options.config is not None:
         count = len(summary.channels)
         mean, std = one_for_all(mean, count), std and one_for_all(std, count)
@@ -110,7 +110,7 @@ def check(given: Counted, options: CheckOptions) -> "CheckResult":
     except UsageError as error:
         if options.mean is not None:
             raise
-        text = str(error).partition(" (give ")[0].replace("`", "")  # they were not given as `mean` and `std`
+        text = str(error).replace("`", "")  # they were not set as `mean` and `std`
         raise UsageError(f"{options.preset or options.config}: {text}") from None
     return replace(result, remarks=[*result.remarks, *remarks])
 
@@ -165,7 +165,7 @@ def compared(a: Counted, b: Counted, options: CountedOptions) -> tuple[Summary, 
     return first, summary_of(b, options, like=first)
 
 
-def _is_counted(given: Counted) -> bool:
-    if isinstance(given, str | os.PathLike):
-        return is_source(os.fspath(given))
-    return not isinstance(given, Summary)
+def _is_counted(statistics: Counted) -> bool:
+    if isinstance(statistics, str | os.PathLike):
+        return is_source(os.fspath(statistics))
+    return not isinstance(statistics, Summary)

@@ -149,7 +149,7 @@ class WorkerOptions:
     """Options of the worker function: picklable, the same in every worker.
 
     Attributes:
-        per_image, extremes, rows, file_results: results of single images to return besides the sum.
+        per_image, extremes, rows, file_results: results of single images to return in addition to the sum.
     """
 
     reading: DecodeOptions
@@ -213,9 +213,9 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.tally.failed[error.reason] += 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
-        data = image = None  # not beside the next, whatever became of them
+        data = image = None  # not together with the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
-    _ = result.tally.images  # per-image values of the whole batch at once, here in the worker
+    _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
     result.seconds = time.perf_counter() - started
     return result
 
@@ -254,7 +254,9 @@ def _count(
         from normcli.runs.image_table import ImageRow
 
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
-        size = image.stored_size if image.orientation < 5 else image.stored_size[::-1]  # 5 to 8 lie on their side
+        size = (
+            image.stored_size if image.orientation < 5 else image.stored_size[::-1]
+        )  # 5 to 8 are turned by 90 degrees
         own = (into.digest - digest) % tally.DIGEST_MODULUS
         row_of_image = ImageRow(item.key, item.label, *size, len(encoded), own)
         result.seen.append(SeenImage(item, moments.weight, *scaled, row_of_image))

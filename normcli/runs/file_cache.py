@@ -5,9 +5,9 @@ Content. For every file its name, its version and its own exact counts: of an im
 extremes. That is 1.3 KB for a photograph of 8 bits, and for 16-bit and float images up to a fifth of the file.
 Counts of several files together would be smaller, but when one of them goes, the others would have to be read again:
 with one file in a hundred changed and 32 together, a quarter of the dataset. A container (tar, zip, parquet, npy,
-npz, IDX) is one entry, because it is rescanned as a whole. The version is size, time of content and time of inode of
-a local file (`storage.version`, which has none for a file too young to tell), of a remote one what the server calls
-its version; with it the class label and the version of the mask.
+npz, IDX) is one entry, because it is rescanned completely. The version is size, time of content and time of inode of
+a local file (`storage.version`, which has none for a file that is too young), of a remote one the server's version;
+with it the class label and the version of the mask.
 
 Procedure. The listing is walked as always. What is in the cache with the same version is not read: its failures
 are reported again. Everything else is counted. At the end, whatever was not found again is subtracted from the sum of
@@ -63,7 +63,7 @@ class Changes(NamedTuple):
         new: not in the cache.
         changed: in the cache with another version.
         removed: in the cache, and not among the sources.
-        reread: unchanged for all that is known, but too young to tell, or failed for a reason that may have passed.
+        reread: apparently unchanged, but too young to be certain, or failed for a reason that may have passed.
     """
 
     reused: int
@@ -119,7 +119,7 @@ class FileCache:
         self._database = CacheDatabase(os.fsdecode(path), depends, start_over=start_over)
         self._states = bytearray(self._database.last + 1)
         self._groups: deque[Unit] = deque()  # of the items listed and not yet in a batch
-        self._units: deque[Unit] = deque()  # of the items listed and not yet under way
+        self._units: deque[Unit] = deque()  # of the items listed and not yet in a batch
         self._new = self._changed = self._reread = self._removed = 0
         self._dropped: list[int] = []
         self._total: Tally | None = None
@@ -138,7 +138,7 @@ class FileCache:
             patterns: of the run.
 
         Raises:
-            UsageError: a server that gives no versions.
+            UsageError: a server without versions.
         """
         kept: list[StoredEntry] = []
         for source in sources:

@@ -32,7 +32,7 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
         UsageError: a server that sends no versions.
     """
     if mask is not None and mask.folder is not None:
-        return None  # which masks belong to it, only its members tell
+        return None  # its masks are known only from its members
     paths = [source]
     if containers.kind_of(source) == "idx":
         from normcli.sources import idx

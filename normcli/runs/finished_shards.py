@@ -19,7 +19,7 @@ from normcli.sources import Skipped
 
 
 def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyCheckpoint, job: MapJob) -> int:
-    """Return how many shards, from the first, are as this run would make them.
+    """Return the number of shards, from the first, that equal those of this run.
 
     Args:
         names: the output's name and the key of every input, in order.

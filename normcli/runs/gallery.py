@@ -133,7 +133,7 @@ def _average(values: list[float]) -> float:
 
 
 def _tint(image: SeenImage) -> float:
-    """Return how far apart the means of red, green and blue are."""
+    """Return the distance of the means of red, green and blue."""
     return max(_three(image.mean)) - min(_three(image.mean))
 
 
@@ -208,7 +208,7 @@ def _picture(key: str, unit: np.ndarray[Any, Any], orientation: int, caption: st
 
 
 def _strip(item: Item, reading: DecodeOptions, summary: Summary) -> dict[str, Any]:
-    """The most typical image as stored, and after unit, signed and contrast on one common scale."""
+    """Return the most typical image as stored, and after unit, signed and contrast on one common scale."""
     pixels, orientation = _pixels(item, reading, summary)
     if pixels is None or not _is_unit(summary) or not all(summary.std) or pixels.shape[2] > len(summary.mean):
         return {}

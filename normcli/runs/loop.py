@@ -26,7 +26,7 @@ from normcli.storage import is_remote
 from normcli.storage.files import FileBytes
 
 _READERS = 16
-_MOST_READS = 32  # under way, or done and not yet used
+_MOST_READS = 32  # in flight, or done and not yet used
 
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Prefetched(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """Number of bytes that the loader holds."""
+        """Return the number of bytes that the loader holds."""
         return int(getattr(self.data, "nbytes", 0)) or len(self.data)
 
     def fingerprint(self) -> str:
@@ -98,7 +98,7 @@ def _fetch(load: Load) -> Load:
 
 
 _FIRST_SIZE = 2
-_LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are under way
+_LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are in flight
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Replay(Generic[R]):
 
 
 class Items(list[T]):
-    """A batch. Whole files, the usual case, go to a process by column: 0.4 us each instead of 1.5."""
+    """A batch. Complete files, the usual case, go to a process by column: 0.4 us each instead of 1.5."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         files = [item for item in self if isinstance(item, Item) and type(item.load) is FileBytes]
@@ -251,7 +251,7 @@ class Checkpoint(Protocol[Output]):
         """Return a token of the batch for `record`, before any of it is read."""
 
     def record(self, token: Any, result: Output) -> None:
-        """Note the result of a batch; None as token says that it is a replay."""
+        """Record the result of a batch; None as token marks a replay."""
 
     def flush(self) -> None:
         """Make recorded results durable; called when the run ends or is interrupted."""
@@ -294,7 +294,7 @@ class FailurePolicy:
             first = self.first_unused
             says_little = first is not None and first.stage == "skip" and first.reason != "container"
             if first is None or (says_little and failure.reason == "container"):
-                self.first_unused = failure  # a README beside tables of images explains nothing
+                self.first_unused = failure  # a README next to tables of images explains nothing
             if failure.stage == "skip":
                 continue
             self.failed += 1
@@ -377,7 +377,7 @@ class Loop(Generic[T, R]):
 
 
 class _Order(Generic[T, R]):
-    """The order of results: batches under way, and the replays behind each."""
+    """The order of results: batches in flight, and the replays behind each."""
 
     def __init__(self, loop: Loop[T, R]) -> None:
         self.stopped = False
@@ -398,7 +398,7 @@ class _Order(Generic[T, R]):
             else:
                 self._under_way.append(batch)
                 replays += 1
-                if replays >= _MOST_REPLAYS:  # an empty batch takes a place under way, so that a result has to come
+                if replays >= _MOST_REPLAYS:  # an empty batch counts as in flight, so that a result has to come
                     replays = 0
                     self._under_way.append(None if checkpoint is None else checkpoint.on_submit([]))
                     yield Items()

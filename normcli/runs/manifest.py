@@ -1,6 +1,6 @@
 """The manifest `normcli.json`: the record of a finished run.
 
-A manifest is one JSON object; every file's record stands on a line of its own, so that a million of them are
+A manifest is one JSON object; every file's record is a line of its own, so that a million of them are
 written and read one at a time.
 """
 

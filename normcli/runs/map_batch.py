@@ -51,7 +51,7 @@ class MapJob:
         spill: shards are packed in another process: what is mapped goes there through a file.
         writing: False maps only, for the dry run.
         gate: lets only so many threads decode at a time; the others write.
-        stop: set when the run is broken off.
+        stop: set when the run is aborted.
     """
 
     transform: Transform
@@ -184,7 +184,7 @@ def _map_one(
 
 
 def _remarks(transform: Transform, pixels: Any, no_data: float | None) -> list[str]:
-    """Return what a user should know of one image, of `REMARKS`."""
+    """Return the remarks on one image, of `REMARKS`."""
     remarks = []
     if no_data is not None and images.no_data_notes(pixels, no_data):
         remarks.append("nodata")
@@ -205,7 +205,7 @@ def _class(job: MapJob, label: str | None) -> str | None:
     if label is None or job.classes is None:
         return label
     if label not in job.classes:
-        raise InputError("changed", f"of the class {label!r}, which was not there when the inputs were counted")
+        raise InputError("changed", f"its class {label!r} is new since the inputs were counted")
     return str(job.classes[label])
 
 
@@ -234,7 +234,7 @@ BATCHING = Batching(seconds=0.05, most_items=64)
 
 
 def with_gate(job: MapJob, engine: EngineOptions) -> MapJob:
-    """Let as many threads decode as there are workers, though more run: the rest wait for the disk."""
+    """Limit the threads that decode to the number of workers, though more run: the rest wait for the disk."""
     if engine.engine != "threads" or isinstance(job.writer, ImagePacker):
         return job
     return replace(job, gate=threading.Semaphore(engine.workers or usable_cpus()))

@@ -67,13 +67,13 @@ class PixelMask:
             valid = valid & (image.pixels != self.value).any(axis=2)
         left_out = int(valid.size - np.count_nonzero(valid))
         if left_out == valid.size:
-            raise InputError("masked", "every pixel is left out")
+            raise InputError("masked", "mask and --ignore-value leave no pixel")
         if left_out:
             image.pixels = np.ascontiguousarray(image.pixels[valid][None])
             if image.weights is not None:
                 image.weights = np.ascontiguousarray(image.weights[valid][None])
                 if not image.weights.any():
-                    raise InputError("transparent", "every pixel that is left is fully transparent")
+                    raise InputError("transparent", "every pixel that the mask leaves is fully transparent")
         return left_out
 
     def version(self, key: str) -> str:
@@ -106,7 +106,7 @@ class PixelMask:
         return np.asarray(plane[:, :, 0])
 
     def _path(self, key: str) -> str:
-        """The mask of an image: the same path in the mask folder, with any usual suffix.
+        """Return the path of an image's mask: the same path in the mask folder, with any usual suffix.
 
         Raises:
             InputError: there is none.
@@ -124,7 +124,7 @@ class PixelMask:
 
 
 def _valid(mask: Decoded, path: str, notes: list[str]) -> np.ndarray[Any, Any]:
-    """Return where a mask (H,W) is not zero; in a format whose compression changes values, where it is half white.
+    """Return True (H,W) where a mask is not zero; in a format whose compression changes values, where it is half white.
 
     Raises:
         InputError: a lossy mask without a bright pixel.

@@ -99,9 +99,9 @@ def _inside(name: str, item: Item, no_suffix: bool, suffix: str | None) -> Named
     name = re.sub(r"^[A-Za-z][A-Za-z0-9+.-]*://", "", name)
     parts = [part for part in name.replace(os.sep, "/").split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise UsageError(f"{key}: its output would lie outside OUT: give its folder as SOURCE, or --exclude it")
+        raise UsageError(f"{key}: its output would be outside OUT (use its folder as SOURCE, or `exclude` it)")
     if not parts:
-        raise UsageError(f"{key}: no name is left for its output")
+        raise UsageError(f"{key}: its output would have an empty name")
     if parts[0] == WORK:
         raise UsageError(f"{key}: {WORK} is the name of normcli's own folder; --exclude it")
     if suffix is not None and parts[0] in (MANIFEST, STATISTICS) and len(parts) > 1:
@@ -136,7 +136,7 @@ def check_overlap(out: str, sources: Iterable[str]) -> None:
         UsageError: they overlap.
     """
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", out):  # a Path makes one slash of two
-        raise UsageError(f"{out} is on a server, and the output is a local folder: write it, then copy it there")
+        raise UsageError(f"{out} is on a server: the output must be a local folder (copy it to the server afterwards)")
     place = os.path.realpath(out) + os.sep
     for source in chain.from_iterable(map(formats.expand, sources)):
         if is_remote(source) or not os.path.exists(source):  # noqa: PTH110
@@ -144,11 +144,11 @@ def check_overlap(out: str, sources: Iterable[str]) -> None:
         folder = os.path.realpath(source) + os.sep
         if place.startswith(folder) and os.path.isdir(source):  # noqa: PTH112
             raise UsageError(
-                f"the output folder {out} lies inside the source {source}: the next run would read it; "
+                f"the output folder {out} is inside the source {source}: the next run would read it; "
                 "choose another --output"
             )
         if folder.startswith(place):
-            raise UsageError(f"the source {source} lies inside the output folder {out}: choose another --output")
+            raise UsageError(f"the source {source} is inside the output folder {out}: choose another --output")
 
 
 log = logging.getLogger("normcli.apply")
@@ -187,7 +187,7 @@ class SuffixCollisions:
         self._seen.add(key)
 
     def report(self) -> None:
-        """Log how many names keep their suffixes."""
+        """Log the number of names that keep their suffixes."""
         if count := len(self._colliding):
             names = "name is" if count == 1 else "names are"
             log.warning(
@@ -328,16 +328,16 @@ class Survey:
             return
         self._folders.add(folder)
         if (os.path.realpath(folder) + os.sep).startswith(self._inside) and os.path.isdir(folder or "."):  # noqa: PTH112
-            raise UsageError(f"{item.key} lies inside the output folder {self._out}: choose another --output")
+            raise UsageError(f"{item.key} is inside the output folder {self._out}: choose another --output")
 
 
 def any_stream(sources: Iterable[str]) -> bool:
-    """Return whether listing one of the sources reads all of it."""
+    """Return True if listing one of the sources reads all of it."""
     return any(map(is_stream, chain.from_iterable(map(expand, sources))))
 
 
 class _NameHashes:
-    """The names of outputs as hashes: 65 MB for a million of them, where the names take 150."""
+    """The names of outputs as hashes: 65 MB for a million of them; the names take 150."""
 
     def __init__(self, listed: InputLister, written: Callable[[str], str], files: bool) -> None:
         self._listed, self._written, self._files = listed, written, files
@@ -376,7 +376,7 @@ class _NameHashes:
             if self._written(first.name) != name:
                 continue
             if first.item.key == second.item.key:
-                raise UsageError(f"{second.item.key} is given twice: its output would be written twice")
+                raise UsageError(f"{second.item.key} is named twice: its output would be written twice")
             raise UsageError(
                 f"{first.item.key} and {second.item.key} would both be written as {name} "
                 "(without --no-suffix, suffixes are kept; several folders keep their names)"
@@ -387,7 +387,7 @@ class _NameHashes:
         file = next((one.item.key for one in self._others() if self._written(one.name) == name), None)
         below = next((one.item.key for one in self._others() if self._written(one.name).startswith(name + "/")), None)
         if file is not None and below is not None:
-            raise UsageError(f"{file} would be written as the file {name}, and {below} needs a folder of that name")
+            raise UsageError(f"{file} would be written as the file {name}, but {below} requires a folder of that name")
 
 
 def find_content(out: str) -> str | None:

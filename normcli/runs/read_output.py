@@ -1,4 +1,4 @@
-"""Read what apply wrote: arrays by their records, and the pixels that they were made of."""
+"""Readers of the output of apply: arrays by their records, and the pixels that they were made of."""
 
 import os
 from collections.abc import Iterator
@@ -26,13 +26,13 @@ def readable(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def load(out: str, settings: Record, record: Record) -> Array:
-    """Return the array of one record, as it was written.
+    """Return the array of one record in its written form.
 
     Raises:
         InputError: missing, damaged, or of another shape than recorded.
     """
     if record.get("found"):
-        raise InputError("not-recorded", "was there before (--skip-existing): nothing is known of how it was made")
+        raise InputError("not-recorded", "existed before the run (--skip-existing): the manifest does not describe it")
     to = settings["to"]
     shape = output_shape(record, settings["output_layout"])
     array = read_array(to, out, record, settings["alpha"], shape)
@@ -53,7 +53,7 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
         return
     if OUTPUT_KINDS[to].shard:
         if record["shard"] >= len(shards):
-            raise InputError("damaged", f"the manifest knows no shard {record['shard']}")
+            raise InputError("damaged", f"the manifest has no shard {record['shard']}")
         shard = shards[record["shard"]]
         name, size, prefix = shard["name"], shard["bytes"], f"{shard['name']} "
     else:
@@ -72,7 +72,7 @@ def interleaved(array: Array, layout: str) -> Array:
 
 
 def pixels_of(written: Array, record: Record, settings: Record) -> Array:
-    """Return the pixels (H,W,C) that were mapped, in their own dtype: integers exactly, where the record says so."""
+    """Return the pixels (H,W,C) that were mapped, in their own dtype: integers exactly, if the record is `exact`."""
     written = interleaved(written, settings["output_layout"])
     mapping = record["map"]
     dequantize = dequantize_affine(mapping)

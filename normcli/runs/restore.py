@@ -1,4 +1,4 @@
-"""Restore: from what apply wrote back to the pixels of the original files."""
+"""Restoration of the pixels of original files from the output of apply."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ class RestoreResult:
 
 
 def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
-    """Restore the images that `apply` read from what it wrote; see `normcli.restore`."""
+    """Restore the images that `apply` read from its output; see `normcli.restore`."""
     head, records = manifest.read(folder)
     names.check_overlap(output, [folder])
     if names.find_content(output) is not None and not options.force:
@@ -145,7 +145,7 @@ def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
 
 
 def _kind(record: Record, job: RestoreJob) -> str:
-    """Return the format of the image to restore: "png" where it can hold the pixels, unless `to` says otherwise."""
+    """Return the format of the image to restore: `to`, or "png" where it can hold the pixels, and else "tiff"."""
     return job.to or ("png" if _fits_png(record, job) else "tiff")
 
 

@@ -24,7 +24,7 @@ from normcli.summary import Summary
 
 _FIRST_CHECKPOINT = 50  # images before the first look at the interval
 _GROWTH = 1.2  # of the number read between two looks
-_PASS = 20_000  # items in random order that one walk over the listing gives
+_PASS = 20_000  # items in random order that one walk over the listing yields
 _PASS_HELD = 256 << 20  # bytes of streamed members among them
 
 Source = Callable[[], Iterator[Item | Skipped]]
@@ -61,7 +61,7 @@ class SamplePlan:
 
 
 def rank(key: str, seed: int) -> int:
-    """The place of a name in the random order: a hash of name and seed, below 2^64."""
+    """Return the place of a name in the random order: a hash of name and seed, below 2^64."""
     text = key.encode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(text, digest_size=8, key=str(seed).encode()[:64]).digest()
     return int.from_bytes(digest, "big")

@@ -160,12 +160,12 @@ class StatsTarget:
 
     @property
     def checkpoint(self) -> "StatsCheckpoint | FileCache | None":
-        """The checkpoint that records every batch; None without one."""
+        """Return the checkpoint that records every batch; None without one."""
         return self._checkpoint or self._cache
 
     @property
     def cache(self) -> "FileCache | None":
-        """The file cache of an incremental run."""
+        """Return the file cache of an incremental run."""
         return self._cache
 
     def skip_done(
@@ -208,7 +208,7 @@ def same_counts(a: Summary, b: Summary) -> bool:
 
 
 def check_no_image(path: str | os.PathLike[str], sources: Iterable[str]) -> None:
-    """Check that an output does not overwrite what is read: a source itself, or an image in one.
+    """Check that an output overwrites no input: a source itself, or an image in one.
 
     Raises:
         UsageError: it does.
@@ -236,14 +236,14 @@ def stamp() -> dict[str, Any]:
 
 
 def decode_settings(options: DecodeOptions) -> dict[str, Any]:
-    """Return the decode options that change what the numbers mean; `max_pixels` only limits which files are used."""
+    """Return the decode options that change the numbers; `max_pixels` only limits the files that are used."""
     settings = asdict(options.part(DecodeOptions))
     del settings["max_pixels"]
     return settings
 
 
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:
-    """Return everything that changes what the numbers mean, as the statistics file records it."""
+    """Return the settings that change the numbers, as the statistics file records them."""
     settings = {
         **decode_settings(options),
         "max_value": parse_level(options.max_value),
@@ -274,7 +274,7 @@ def stats(
 ) -> Summary:
     """Compute the statistics of all images of the sources in one pass; see `normcli.stats`.
 
-    Where `options.output` names a file, the statistics are written there, whole or not at all.
+    Where `options.output` names a file, the statistics are written there, completely or not at all.
 
     Args:
         sources: folders, files and containers.

@@ -61,13 +61,13 @@ class MapConstants:
         if channels != want and not repeated:
             raise InputError(
                 "channels",
-                f"{_counted(channels, 'channel')}, and the mean and std are of {want} ({', '.join(self.channels)})",
+                f"{_counted(channels, 'channel')}, but mean and std have {want} ({', '.join(self.channels)})",
             )
         if self.dtypes and dtype not in self.dtypes:
             words = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
             raise InputError(
                 "depth",
-                f"{words[dtype]} pixels, and the statistics are of "
+                f"{words[dtype]} pixels, but the statistics are of "
                 f"{' and '.join(words[d] for d in self.dtypes)} images",
             )
 
@@ -119,7 +119,7 @@ class Finish(NamedTuple):
             if self.clip is None:
                 clipped = int(np.count_nonzero((y < 0) | (y > top)))
             y = np.clip(y, 0, top)
-        with np.errstate(over="ignore"):  # float16 ends at 65504: told of by the caller
+        with np.errstate(over="ignore"):  # float16 ends at 65504: the caller reports it
             return y.astype(self.dtype), clipped
 
 
@@ -136,9 +136,9 @@ class Transform:
         dtype: of the result; "uint8" and "uint16" are quantized.
         output_layout: "chw" or "hwc".
         channel_order: "rgb" or "bgr".
-        color: "rgb" repeats gray into three channels, "gray" converts colour.
+        color: "rgb" repeats gray into three channels, "gray" converts color.
         max_value: value that maps to 1.0 in 16-bit and float images; None is 65535 and raw units.
-        nan: "error" refuses images with NaN or infinity, "skip" lets them through.
+        nan: "error" fails images with NaN or infinity, "skip" maps them.
         channels: number of channels that gray is repeated to, or None.
     """
 
@@ -175,7 +175,7 @@ class Transform:
 
         Args:
             pixels: uint8, uint16, float32 or float64, C-contiguous.
-            buffer: gives the memory for the result; a fresh array by default.
+            buffer: has the memory for the result; a fresh array by default.
 
         Raises:
             InputError: constant, of another depth or channels than the statistics, not finite, no range.
@@ -207,7 +207,7 @@ class Transform:
         return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact)
 
     def _source(self, pixels: Array) -> tuple[int, ...]:
-        """Which channel of the pixels each channel of the result is made from: gray may be repeated."""
+        """Return the channel of the pixels that each channel of the result is made from: gray may be repeated."""
         count = pixels.shape[2]
         want = self.channels
         if self.constants is not None:
@@ -287,14 +287,14 @@ def _white_level(dtype: np.dtype[Any], setting: int | None) -> float | None:
 
 
 def _span(affine: Affine, low: list[float], high: list[float]) -> tuple[float, float]:
-    """Smallest and largest y over all channels, for x between low and high."""
+    """Return the smallest and largest y over all channels, for x between low and high."""
     ends = [x * s + t for x, s, t in zip([*low, *high], affine.scale * 2, affine.shift * 2, strict=True)]
     return min(ends), max(ends)
 
 
 @lru_cache(maxsize=16)
 def _table(affine: Affine, finish: Finish, dtype: str) -> Array:
-    """Every level of an integer dtype, mapped (C, 256 or 65536); the slow path's bits by construction."""
+    """Return every level of an integer dtype, mapped (C, 256 or 65536): bit for bit the slow path's."""
     levels = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
     rows = [finish(levels * s + t)[0] for s, t in zip(*affine, strict=True)]
     table = np.stack(rows)
@@ -361,7 +361,7 @@ def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish
 def _fill_by_numpy(
     pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool
 ) -> int:
-    """The slow path, plane by plane; 8-bit images through a table."""
+    """Map plane by plane, the slow path; 8-bit images through a table."""
     clipped = 0
     table = None
     if pixels.dtype == np.uint8 and finish.clip is None:

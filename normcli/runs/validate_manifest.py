@@ -13,13 +13,13 @@ from typing import Any
 from normcli.sinks import DTYPES, OUTPUT_KINDS
 
 Record = dict[str, Any]
-# where an image lies in what it was packed into
+# the place of an image in the file that it was packed into
 _PLACE = {"stack": ("row",), "tar": ("shard", "offset"), "parquet": ("shard", "group", "row")}
 _PIXELS = {"uint8", "uint16", "float32", "float64"}
 
 
 def find_invalid_head_key(head: Record) -> str | None:
-    """Name the first part of a manifest's head that is missing or invalid_key; None for a sound one."""
+    """Return the first key of a manifest's head that is missing or invalid; None for a valid head."""
     settings = head.get("settings")
     if not isinstance(settings, dict):
         return "settings"
@@ -49,7 +49,7 @@ def find_invalid_head_key(head: Record) -> str | None:
 
 
 def find_invalid_key(record: Any, settings: Record) -> str | None:
-    """Name the first key of a record that is missing or invalid_key; None for a sound one.
+    """Return the first key of a record that is missing or invalid; None for a valid record.
 
     >>> find_invalid_key({"name": "../../etc/cron.d/x", "found": True}, {})
     'name'
@@ -84,7 +84,7 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
 
 
 def find_invalid_shard_key(record: Record) -> str | None:
-    """As `find_invalid_key`, for the lines of a checkpoint that are of shards."""
+    """Return the first invalid key of a checkpoint's line of a shard; None for a valid one."""
     if "restart_from" in record:
         return None if _whole(record["restart_from"]) else "restart_from"
     invalid_key = next((key for key in ("finished_shard", "bytes") if not _whole(record.get(key))), None)

@@ -49,7 +49,7 @@ class VerifyResult:
 
     @property
     def is_valid(self) -> bool:
-        """True where every file is as it was written, and mean and std are as expected."""
+        """Return True if every file is as it was written, and mean and std are as expected."""
         near = all(abs(c.mean) < self.tolerance and abs(c.std - 1) < self.tolerance for c in self.channels)
         return not self.problems and (near or not self.expected)
 
@@ -105,7 +105,7 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
 
 
 def _expects_standardized(head: Record) -> bool:
-    """Return whether mean and std must be 0 and 1: by the statistics of these very images, unclipped floats."""
+    """Return True if mean and std must be 0 and 1: floats, not clipped, by the statistics of the same images."""
     constants = head["constants"] or {}
     return bool(
         head["settings"]["scheme"] == "contrast"

@@ -1,4 +1,4 @@
-"""Does a statistics file still describe its sources? They are counted again, with the settings of the file."""
+"""Sources of a statistics file counted again, with the settings of the file, and compared."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -26,17 +26,17 @@ def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyS
         The differences from the file to the sources; `identical` where the images are the same, byte for byte.
 
     Raises:
-        UsageError: the file was made with masks or from a sample, which it does not record whole.
+        UsageError: the file was made with masks or from a sample, which it does not record completely.
         NoInputError: no usable image.
     """
     for setting, option in _NOT_RECORDED.items():
         if setting in summary.settings:
-            raise UsageError(f"a run with `{option}` cannot be verified: count again and use normcli diff")
+            raise UsageError(f"statistics made with `{option}` cannot be verified (count again, and use normcli diff)")
     keywords = {f.name: getattr(options, f.name) for f in fields(options)}
     keywords |= recorded_options(summary)
     if summary.shards is not None:
         parts = summary.shards["parts"]
         if len(parts) != 1:
-            raise UsageError("a merge that misses parts cannot be verified: verify each part")
+            raise UsageError("merged statistics with missing parts cannot be verified (verify each part)")
         keywords["shard"] = (parts[0], summary.shards["of"])
     return diff(summary, stats(sources, StatsOptions(**keywords)))

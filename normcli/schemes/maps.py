@@ -44,7 +44,7 @@ class Image:
             InputError: a float image has none.
         """
         if self.white_level is None:
-            raise InputError("no-range", "a float image has no level of full intensity (--max-value sets one)")
+            raise InputError("no-range", "a float image has no value that maps to 1 (--max-value sets one)")
         return float(self.white_level)
 
     def columns(self, per: str) -> list[tuple[Array, Array]]:
@@ -63,7 +63,7 @@ class Image:
 
 
 def unit(image: Image) -> Affine:
-    """[0,1]: x/255, or x/65535 at 16 bits.
+    """Scale to [0,1]: x/255, or x/65535 at 16 bits.
 
     >>> unit(Image(names=("L",), white_level=255)).scale[0] == 1 / 255
     True
@@ -72,12 +72,12 @@ def unit(image: Image) -> Affine:
 
 
 def signed(image: Image) -> Affine:
-    """[-1,1]: x/127.5 - 1, or x/32767.5 - 1 at 16 bits."""
+    """Scale to [-1,1]: x/127.5 - 1, or x/32767.5 - 1 at 16 bits."""
     return Affine((2.0 / image.full(),) * len(image.names), (-1.0,) * len(image.names))
 
 
 def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error") -> Affine:
-    """(x/255 - mean) / std, by the dataset's mean and std per channel.
+    """Standardize by the dataset's mean and std per channel: (x/255 - mean) / std.
 
     Float images without --max-value are not divided: their mean and std are in raw units. Mean and std come from
     --stats, --mean and --std, --preset, or are computed first.
@@ -88,7 +88,7 @@ def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error"
 
 
 def caffe(image: Image, *, mean: Values = (123.68, 116.779, 103.939)) -> Affine:
-    """Minus the ImageNet mean, range 0-255, written as BGR (Keras' mode="caffe").
+    """Subtract the ImageNet mean in range 0-255, and write BGR (Keras' mode="caffe").
 
     Args:
         image: three channels.
@@ -102,7 +102,7 @@ def caffe(image: Image, *, mean: Values = (123.68, 116.779, 103.939)) -> Affine:
 
 
 def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
-    """Each image by its own mean and std: (x - mean) / (std + eps).
+    """Standardize each image by its own mean and std: (x - mean) / (std + eps).
 
     Args:
         image: its levels.
@@ -115,7 +115,7 @@ def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
 
 
 def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: str = "error") -> Affine:
-    """Global contrast: scale * (x - mean) / sqrt(sqrt_bias + variance), over all channels of each image.
+    """Normalize the global contrast of each image: scale * (x - mean) / sqrt(sqrt_bias + variance), over all channels.
 
     Args:
         image: its levels.
@@ -131,7 +131,7 @@ def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: s
 
 
 def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
-    """Each image from its own min and max to [0,1]: (x - min) / (max - min + eps).
+    """Scale each image from its own min and max to [0,1]: (x - min) / (max - min + eps).
 
     Args:
         image: its levels.
@@ -156,7 +156,7 @@ def percentile(
     high: Values | None = None,
     zero_std: str = "error",
 ) -> Affine:
-    """(x - p_lo) / (p_hi - p_lo), percentiles of each image or of the dataset.
+    """Scale percentiles of each image or of the dataset to [0,1]: (x - p_lo) / (p_hi - p_lo).
 
     Values outside 0-1 stay, unless `clip` limits them.
 
@@ -187,7 +187,7 @@ def percentile(
 def robust(
     image: Image, *, per: str = "channel", factor: float = 1.4826022185056018, zero_std: str = "error"
 ) -> Affine:
-    """Each image by its own median and MAD: (x - median) / (factor * MAD).
+    """Standardize each image by its own median and MAD: (x - median) / (factor * MAD).
 
     MAD is the median of |x - median|.
 

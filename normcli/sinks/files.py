@@ -120,7 +120,7 @@ class FileSink:
 
 
 def png_holds(channels: int, alpha: str) -> bool:
-    """Return whether a PNG can hold so many channels: gray and RGB, and one more that is alpha."""
+    """Return True if a PNG can hold so many channels: gray and RGB, and one more that is alpha."""
     return channels in (1, 3) or (alpha == "keep" and channels in (2, 4))
 
 
@@ -130,7 +130,7 @@ def encode_array(to: str, array: Array, affine: Affine) -> list[Any]:
     Args:
         to: "npy", "npz" or "safetensors".
         array: the image, C-contiguous.
-        affine: scale and shift per channel; npz and safetensors hold them beside the image.
+        affine: scale and shift per channel; npz and safetensors contain them next to the image.
     """
     return {"npy": _npy, "npz": _npz, "safetensors": _safetensors}[to](array, affine)
 
@@ -157,7 +157,7 @@ def read_file(to: str, path: str | Path, alpha: str, shape: tuple[int, ...] | No
     except FileNotFoundError:
         raise InputError("missing", "no such file") from None
     except Exception as error:  # zipfile, json, struct and NumPy raise what they like on damaged files
-        raise InputError("damaged", f"not the {to} file it was: {' '.join(str(error).split())}") from None
+        raise InputError("damaged", f"not the {to} file that was written: {' '.join(str(error).split())}") from None
     return np.asarray(array)
 
 

@@ -46,7 +46,7 @@ class ParquetShardWriter:
         self._pa, self._schema, self._dtype = pa, pa.schema(fields), dtype
         self._file: IO[bytes] = open(path, "wb")  # noqa: PTH123, SIM115
         # parquet knows no integers under 32 bits: a dictionary makes a byte of them again. Pictures after a map
-        # do not compress, and statistics of single values say nothing
+        # do not compress, and statistics of single values are of no use
         names = ["label", "array.list.element"] if dtype == "uint8" else ["label"]
         try:  # it writes the first bytes
             self._writer = parquet.ParquetWriter(
@@ -55,7 +55,7 @@ class ParquetShardWriter:
                 compression="NONE",
                 use_dictionary=names,
                 write_statistics=False,
-                write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 gives 340
+                write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 reaches 340
                 data_page_size=4 << 20,
             )
         except BaseException:
@@ -66,7 +66,7 @@ class ParquetShardWriter:
         self.size = 0
 
     def after(self, size: int) -> int:
-        """Return how large the shard's arrays would be with so many bytes more."""
+        """Return the size of the shard's arrays with so many bytes more."""
         return self.size + size
 
     def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:

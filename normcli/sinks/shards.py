@@ -1,4 +1,4 @@
-"""Shards of many images each, packed in the order of the inputs from what the workers mapped.
+"""Shards of many images each, packed in the order of the inputs from the images that the workers mapped.
 
 The place of an image depends on every image before it. So a shard counts as finished, for a run that is resumed, only
 when it is complete under its final name; and only as long as nothing before it has changed.
@@ -66,7 +66,7 @@ class ShardSize:
         return str(self.images) if self.images is not None else f"{self.bytes}B"
 
     def full(self, images: int, after: int) -> bool:
-        """Return whether a shard of so many images takes no further one, which would make it `after` bytes large."""
+        """Return True if a shard of so many images takes no further one, which would make it `after` bytes large."""
         return images == self.images if self.images is not None else images > 0 and after > (self.bytes or 0)
 
 

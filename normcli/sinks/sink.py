@@ -89,7 +89,7 @@ def resolve_output(to: str, dtype: str | None, layout: str | None, order: str | 
 
 
 class EncodableImage(Protocol):
-    """A mapped image, as far as sinks look at it."""
+    """The part of a mapped image that sinks use."""
 
     @property
     def array(self) -> Array:
@@ -141,7 +141,7 @@ class ImageWriter(ImageEncoder, Protocol):
     """An encoder that writes each image in the worker, where images do not depend on each other."""
 
     def write(self, parts: Parts, name: str, row: int) -> Record:
-        """Write one image and return what its record notes of the place.
+        """Write one image and return the keys of its record that name its place.
 
         Raises:
             InputError: its name is too long for a file.
@@ -158,7 +158,7 @@ class ImagePacker(ImageEncoder, Protocol):
 
 
 class MappedBatch(Protocol):
-    """The results of one batch, as far as sinks look at them.
+    """The part of a batch's results that sinks use.
 
     Attributes:
         records: one for every input that was tried; failed ones have the key "error".
@@ -188,10 +188,10 @@ class FinishedShard(NamedTuple):
 
 
 class RecordLog(Protocol):
-    """The checkpoint of a run, as far as sinks look at it."""
+    """The part of a run's checkpoint that sinks use."""
 
     def add(self, records: Iterable[Record]) -> None:
-        """Note finished work."""
+        """Record finished work."""
 
     def records(self) -> Iterator[Record]:
         """Return every input's record, in order."""
@@ -211,10 +211,10 @@ class Sink(Protocol):
 
     @property
     def needs_every_input(self) -> bool:
-        """Return whether the place of an image depends on all others."""
+        """Return True if the place of an image depends on all others."""
 
     def resume(self, finished: Mapping[int, FinishedShard], kept: int) -> list[Record]:
-        """Keep what earlier runs finished; return the records to log.
+        """Keep the outputs of earlier runs; return the records to log.
 
         Args:
             finished: shards of earlier runs, by number.
@@ -229,10 +229,10 @@ class Sink(Protocol):
         """
 
     def summary(self, images: int) -> Record:
-        """Return what the manifest's head notes of so many images' outputs; complete after `finish`."""
+        """Return the keys of the manifest's head for so many images; complete after `finish`."""
 
     def finish(self, log: RecordLog) -> Iterator[Record]:
-        """Put what is left under its final name, durably; return the manifest's records.
+        """Move unfinished outputs to their final names, durably; return the manifest's records.
 
         Raises:
             OutputError: an output cannot be written.

@@ -172,7 +172,7 @@ class StackSink:
         return {"stack": [images, *self.writer.shape]}
 
     def finish(self, log: RecordLog) -> Iterator[Record]:
-        """Put the stack and its index under their final names; return the records with the rows' final numbers.
+        """Move the stack and its index to their final names; return the records with the rows' final numbers.
 
         Raises:
             OutputError: they cannot be written.

@@ -1,6 +1,6 @@
 """Write WebDataset shards, and read one array of them back; `sources.tar` reads complete shards.
 
-Members are in order, without owner and time: the same images give the same bytes.
+Members are in order, without owner and time: the same images make the same bytes.
 """
 
 import os
@@ -33,11 +33,11 @@ class TarShardWriter:
         self.size = 0
 
     def after(self, size: int) -> int:
-        """Return how large the shard would be with so many bytes more."""
+        """Return the size of the shard with so many bytes more."""
         return self.size + size + len(END) * 2
 
     def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:
-        """Write what `pack_sample` returned; return the offset of its array, after the header of KEY.npy."""
+        """Write the result of `pack_sample`; return the offset of its array, after the header of KEY.npy."""
         at = self.size + memoryview(parts[0]).nbytes
         self.size += write_all(self._handle, parts)
         return {"offset": at}
@@ -84,7 +84,7 @@ def read_array(path: str, offset: int, size: int) -> Array:
         kind, claimed = parse_header(head, offset - BLOCK)
         header = parse_npy_header(data := read_at(path, offset, size))
         if (kind, claimed) != (b"0", size) or header.fortran:
-            raise InputError("damaged", "another member lies where its array was")
+            raise InputError("damaged", "another member is in the place of its array")
         return np.frombuffer(data, header.dtype, offset=header.start).reshape(header.shape)
     except InputError as error:
         raise InputError(error.reason, f"{os.path.basename(path)}: {error.message}") from None  # noqa: PTH119

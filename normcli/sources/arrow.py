@@ -29,7 +29,7 @@ OPEN_OPTIONS = ArrowOptions
 
 
 def read(source: str, listing: InputOptions, options: ArrowOptions) -> Items:
-    """Yield the image of every row; a row that only names a file stands for that file, next to the table.
+    """Yield the image of every row; a row that only names a file means that file, next to the table.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

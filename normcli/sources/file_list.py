@@ -103,7 +103,7 @@ class RowPlaces:
             return self._local(path)
         host = urlsplit(path).hostname or ""
         if self._remote and host != self._host and http.is_internal(host):
-            raise InputError("unsafe-name", f"a table on a server names {host}, an address of this machine's network")
+            raise InputError("unsafe-name", f"a table on a server names {host}, which is in this machine's network")
         return path
 
     def _local(self, path: str) -> str:

@@ -52,7 +52,7 @@ class PathFilter:
         return None
 
     def excluded(self, path: str) -> bool:
-        """Return whether `exclude` matches a path."""
+        """Return True if `exclude` matches a path."""
         return self._exclude is not None and self._exclude(path_below(self._source, path)) is not None
 
     def reject_reason(self, path: str, name: str) -> tuple[str, str] | None:
@@ -89,7 +89,7 @@ class PathFilter:
 
 
 def is_unsafe(name: str) -> bool:
-    r"""Return whether a member's name is absolute, leads out of its archive, or is empty.
+    r"""Return True if a member's name is absolute, leads out of its archive, or is empty.
 
     >>> [is_unsafe(n) for n in ("a/b.jpg", "./a..b/c.jpg", "/etc/passwd", "a/../../b.png", "C:\\x.png", "a\0.png", "")]
     [False, False, True, True, True, True, True]
@@ -119,7 +119,7 @@ class FolderOptions(Options):
     """Open options of folders."""
 
     layout: ArrayLayout = option(
-        "Axes of the .npy files that --include asks for, one image each; auto: as the sizes tell.", "auto"
+        "Axes of the .npy files that --include asks for, one image each; auto: recognized by the sizes.", "auto"
     )
 
 
@@ -129,7 +129,7 @@ OPEN_OPTIONS = FolderOptions
 def read(source: str, listing: InputOptions, options: FolderOptions) -> Iterator[Item | Skipped]:
     """Yield a file itself, or the images in and below a folder.
 
-    A file that is given by name is always read; in folders the suffix or `include` decides. Hidden files and folders
+    A file that is named itself is always read; in folders the suffix or `include` decides. Hidden files and folders
     are passed over unless `include` names them; an .npy that it names is one image.
     """
     paths = PathFilter(listing, source)
@@ -265,7 +265,7 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None, layout: Arra
         try:
             if walked > _MOST_FOLDERS or folder.depth > _DEEPEST:
                 raise InputError(
-                    "link-loop", f"a folder without end: more than {_DEEPEST} deep, or {_MOST_FOLDERS} of them"
+                    "link-loop", f"too many folders: more than {_DEEPEST} levels, or {_MOST_FOLDERS} folders"
                 )
             names = []
             for entry in remote.entries(folder.path):
@@ -282,7 +282,9 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None, layout: Arra
                     load = FileBytes(entry.path, limit, entry.fingerprint)
                     yield _item(entry.path, load, folder.label, layout)
             if inner and folder.above[-2:] == (names, names):
-                raise InputError("link-loop", "lists the same names as the two folders above it: it leads to itself")
+                raise InputError(
+                    "link-loop", "lists the same names as the two folders above it, so it probably links to itself"
+                )
             stack += (below._replace(above=(*folder.above[-1:], names)) for below in reversed(inner))
         except InputError as error:
             yield failed_item(folder.path, error.reason, error.message)

@@ -44,7 +44,7 @@ class _Part(NamedTuple):
 
 
 def is_dataset(folder: str) -> bool:
-    """Return whether a local folder is laid out as such a dataset.
+    """Return True if a local folder is laid out as such a dataset.
 
     >>> is_dataset("/dev")
     False
@@ -81,7 +81,7 @@ def _names(folder: str) -> list[str]:
 
 
 def _has_metadata(folder: str) -> bool:
-    """Return whether a folder has a table of its images: one whose first row has a file_name."""
+    """Return True if a folder has a table of its images: one whose first row has a file_name."""
     return any(_names_files(Path(folder, name)) for name in _METADATA)
 
 
@@ -106,7 +106,7 @@ def read(source: str, listing: InputOptions, options: HuggingFaceOptions, *, nam
         raise UsageError(f"{source}: no split {options.split!r}; its splits are {', '.join(splits)} (-O split=NAME)")
     if options.split is None and len(splits) > 1:
         choices = " or ".join(f"-O split={split}" for split in splits)
-        raise UsageError(f"{source}: splits {', '.join(splits)}: say which ({choices}; all reads every one)")
+        raise UsageError(f"{source}: splits {', '.join(splits)}: choose one ({choices}; all reads every one)")
     for part in parts:
         if options.split in (None, "all", part.split):
             yield from _read_part(part, listing, options, names_only)

@@ -21,7 +21,9 @@ _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"
 class IdxOptions(Options):
     """Open options of IDX files."""
 
-    layout: ArrayLayout = option("Axes of the array; auto: three axes are nhw, four tell by their sizes.", "auto")
+    layout: ArrayLayout = option(
+        "Axes of the array; auto: three axes are nhw, four are recognized by their sizes.", "auto"
+    )
 
 
 OPEN_OPTIONS = IdxOptions

@@ -115,7 +115,7 @@ CONTAINERS = {
 
 
 def container(path: str) -> str | None:
-    """Return the container that a path's name stands for; None for a folder or an image.
+    """Return the container that a path's name means; None for a folder or an image.
 
     >>> container("s3://bucket/train-000.tar.gz"), container("photos"), container("t10k-images-idx3-ubyte.gz")
     ('tar', None, 'idx')
@@ -151,7 +151,7 @@ def _may_be_dataset(folder: str) -> bool:
 
 
 def is_stream(source: str) -> bool:
-    """Return whether listing a source reads all of it: its members come by in a compressed or remote stream.
+    """Return True if listing a source reads all of it: its members come by in a compressed or remote stream.
 
     >>> [is_stream(name) for name in ("a.tar", "a.tar.gz", "s3://bucket/a.tar", "a.parquet", "a.npz", "photos")]
     [False, True, True, True, True, False]
@@ -179,7 +179,7 @@ def compile_patterns(patterns: Sequence[str]) -> Callable[[str], re.Match[str] |
 def _translate(pattern: str) -> str:
     """Return the regular expression of a pattern, for a path below its source.
 
-    As in .gitignore: a folder stands for everything below it; a pattern with a slash before its end starts at the
+    As in .gitignore: a folder matches everything below it; a pattern with a slash before its end starts at the
     source, one without matches at any depth; * stays within a name, ** crosses folders; a final slash: only folders.
 
     >>> [bool(re.fullmatch(_translate(p), "train/cat/1.png")) for p in ("cat", "cat/", "*/cat", "/cat", "1.png/")]
@@ -221,7 +221,7 @@ def _translate_name(glob: str) -> str:
 
 
 def path_below(source: str, key: str) -> str:
-    """Return the path of an input below its source, as patterns see it; for a source itself, the path as given.
+    """Return the path of an input below its source, as patterns see it; for a source itself, its path.
 
     >>> path_below("ds/", "ds/train/1.png"), path_below("/a.tar", "/a.tar/1.png"), path_below("t/l.csv", "t/x/1.png")
     ('train/1.png', '1.png', 'x/1.png')
@@ -235,7 +235,7 @@ def name_below(source: str, key: str) -> str:
     """Return the name of an item below its source; "" for the source itself."""
     if key == source or key.startswith(source.rstrip("/") + "/"):
         return key[len(source) :].lstrip("/")
-    home = source.rpartition("/")[0]  # a table of files: the same names wherever it lies
+    home = source.rpartition("/")[0]  # a table of files: the same names wherever it is
     return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
 
 
@@ -314,7 +314,7 @@ def read(
     Args:
         sources: folders, files, containers; a brace range is one container after the other.
         listing: what is taken from them.
-        files: further paths, taken as given, one at a time.
+        files: further paths, taken literally, one at a time.
         shard: (I, N) takes the I-th of N parts, I from 1.
         patterns: reports after the last item which patterns matched nothing; None for no report.
 
@@ -361,16 +361,16 @@ def check_exist(sources: Iterable[str]) -> None:
     Raises:
         UsageError: some do not, or are of a scheme that is not supported.
     """
-    given = list(sources)
-    for source in filter(is_remote, given):
+    paths = list(sources)
+    for source in filter(is_remote, paths):
         from normcli.storage import remote
 
         try:
             remote.check_scheme(source)
         except InputError as error:
             raise UsageError(f"{source}: {error}") from None
-    missing = [s for s in given if not is_remote(s) and not os.path.lexists(s) and next(expand(s)) == s]
-    if missing and len(missing) < len(given):
+    missing = [s for s in paths if not is_remote(s) and not os.path.lexists(s) and next(expand(s)) == s]
+    if missing and len(missing) < len(paths):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         raise UsageError(f"{missing[0]}: no such file or folder{more}")
 
@@ -396,13 +396,13 @@ def _real_path(source: str) -> str:
 
 
 def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
-    """Yield the sources one by one: brace ranges spelled out, then what was given as files."""
+    """Yield the sources one by one: brace ranges spelled out, then the files."""
     named = [path for source in sources for path in expand(source)]
     yield from itertools.chain(named, files)
 
 
 def read_one(source: str, listing: InputOptions, *, names_only: bool = False) -> Items:
-    """Yield the items of one source; what makes all of it unusable is an item that fails.
+    """Yield the items of one source; a source that cannot be used is one item that fails.
 
     Args:
         source: folder, file or container.
@@ -428,9 +428,9 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False) ->
 
 
 def expand(source: str) -> Iterator[str]:
-    """Give the paths that a brace range or a glob stands for, as the shell would; any other path is itself.
+    """Yield the paths of a brace range or a glob, as a shell does; any other path is itself.
 
-    A glob stands for files that exist, sorted; one that matches none is itself.
+    A glob yields files that exist, sorted; one that matches none is itself.
 
     >>> list(expand("train-{008..010}.tar")), list(expand("{a,b}/{1..2}.zip"))
     (['train-008.tar', 'train-009.tar', 'train-010.tar'], ['a/1.zip', 'a/2.zip', 'b/1.zip', 'b/2.zip'])

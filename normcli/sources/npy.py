@@ -21,9 +21,7 @@ from normcli.storage.reader import Reader
 log = logging.getLogger("normcli.sources")
 
 LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz can claim to be 1 GB
-ReadBytes = Callable[
-    [int, int], bytes | bytearray | None
-]  # offset, size: the bytes where only the reader can give them
+ReadBytes = Callable[[int, int], bytes | bytearray | None]  # offset, size: the bytes where only the reader has them
 _FEW = (1, 2, 3, 4)  # channels
 _MOST_BANDS = 32  # of an image that is not taken for a stack of gray ones
 _AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
@@ -52,11 +50,11 @@ class ArraySlice(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """Return how much memory the loader itself takes."""
+        """Return the bytes of memory that the loader itself takes."""
         return 0 if self.content is None else len(self.content)
 
     def fingerprint(self) -> str:
-        """Return what changes with the image: the file's stamp and the offset, or a checksum of the bytes."""
+        """Return a text that changes with the image: the file's stamp and the offset, or a checksum of the bytes."""
         return f"{self.stamp}:{self.offset}" if self.content is None else str(zlib.crc32(self.content))
 
 
@@ -92,11 +90,11 @@ class ArrayMember(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """Return how much memory the loader itself takes."""
+        """Return the bytes of memory that the loader itself takes."""
         return int(getattr(self.load, "memory_bytes", 0))
 
     def fingerprint(self) -> str:
-        """Return what changes with the image: the fingerprint of its bytes."""
+        """Return a text that changes with the image: the fingerprint of its bytes."""
         return str(self.load.fingerprint())
 
 
@@ -105,7 +103,7 @@ class NpyOptions(Options):
     """Open options of .npy and .npz files."""
 
     layout: ArrayLayout = option(
-        "Axes of the array: n images, h rows, w columns, c channels; auto: as the sizes tell.", "auto"
+        "Axes of the array: n images, h rows, w columns, c channels; auto: recognized by the sizes.", "auto"
     )
     column: str | None = option("Array of an .npz that holds the images (default: the only one of 3 or 4 axes).")
 
@@ -177,7 +175,7 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: boo
     Args:
         source: for messages.
         array: its header.
-        layout: what the user gave, or "auto".
+        layout: the user's choice, or "auto".
         labeled: it has as many labels as entries on its first axis.
 
     Raises:
@@ -195,7 +193,7 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: boo
     if len(shape) != _AXES[layout]:
         raise UsageError(f"{source}: an array of shape {shape} is not {layout} (-O layout=nchw)")
     if array.fortran and len([n for n in shape if n > 1]) > 1:
-        raise InputError("unsupported", "in Fortran order its images lie scattered; save np.ascontiguousarray(it)")
+        raise InputError("unsupported", "in Fortran order its images are scattered (save np.ascontiguousarray of it)")
     return layout
 
 
@@ -204,20 +202,20 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
         last, second = shape[3] in _FEW, shape[1] in _FEW
         if last != second:
             return "nhwc" if last else "nchw"
-        raise UsageError(f"{source}: shape {shape} may be nhwc or nchw: say which (-O layout=nchw)")
+        raise UsageError(f"{source}: shape {shape} may be nhwc or nchw (choose one: -O layout=nchw)")
     if len(shape) == 3:
         last, first = shape[2] in _FEW, shape[0] in _FEW
         if not last and not first and not _may_be_bands(shape):
             log.warning("%s: read as %d gray images of %d x %d (-O layout=chw or hwc reads bands)", source, *shape)
             return "nhw"
-        raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw: say which (-O layout=nhw)")
+        raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw (choose one: -O layout=nhw)")
     if len(shape) == 2:
         return "hw"
     raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
 
 
 def _may_be_bands(shape: tuple[int, ...]) -> bool:
-    """Return whether three axes may be one image of up to 32 bands.
+    """Return True if three axes may be one image of up to 32 bands.
 
     >>> _may_be_bands((13, 40, 40)), _may_be_bands((40, 50, 13)), _may_be_bands((60000, 28, 28))
     (True, True, False)

@@ -36,18 +36,18 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
                     yield failed_item(f"{source}/{name}", error.reason, error.message)
         if len(arrays) > 10_000:
             raise InputError("unsupported", "more than 10,000 arrays")
-    asked = options.column
-    if asked is not None and asked not in arrays:
-        raise UsageError(f"{source}: no array {asked!r}; it holds {', '.join(arrays) or 'none'} (-O column=NAME)")
+    column = options.column
+    if column is not None and column not in arrays:
+        raise UsageError(f"{source}: no array {column!r}; it holds {', '.join(arrays) or 'none'} (-O column=NAME)")
     stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in (3, 4)]
-    names = [asked] if asked is not None else stacks
+    names = [column] if column is not None else stacks
     if not names:
         raise InputError(
             "no-image-column", f"no array of images; it holds {', '.join(arrays) or 'none'} (-O column=NAME)"
         )
     if len(names) > 1:
         choices = " or ".join(f"-O column={name}" for name in names)
-        raise UsageError(f"{source}: images in arrays {', '.join(names)}: say which ({choices})")
+        raise UsageError(f"{source}: images in arrays {', '.join(names)}: choose one ({choices})")
     for name in names:
         entry, array = arrays[name]
         try:

@@ -1,4 +1,4 @@
-"""Open options: what only one container knows, given as `-O KEY=VALUE` or by `normcli.source()`.
+"""Open options: settings that only one container knows, from `-O KEY=VALUE` or `normcli.source()`.
 
 A container's module declares its own as a dataclass `OPEN_OPTIONS`, whose fields carry their help and choices.
 """
@@ -41,7 +41,7 @@ def options_class(kind: str) -> type[Options]:
 
 
 def open_options(kind: str, pairs: Pairs) -> Options:
-    """Return the open options of a container, out of all that are given for a run.
+    """Return the open options of a container, out of all those of a run.
 
     Args:
         kind: of container.

@@ -40,7 +40,7 @@ OPEN_OPTIONS = ParquetOptions
 
 
 def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_only: bool = False) -> Items:
-    """Yield the image of every row; a row that only names a file stands for that file, next to the table.
+    """Yield the image of every row; a row that only names a file means that file, next to the table.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -51,7 +51,7 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
     number = 0
     with Reader(source) as reader:
         try:
-            # Without a buffer size pyarrow holds whole row groups: 500 MB on the Hub. With one it allocates the
+            # Without a buffer size pyarrow holds complete row groups: 500 MB on the Hub. With one it allocates the
             # 2 GiB that a page may claim, which a small file cannot need.
             buffer = _BUFFER if reader.size > _SMALL_FILE else 0
             table = parquet.ParquetFile(reader.file(), buffer_size=buffer, pre_buffer=False)
@@ -95,7 +95,7 @@ def items_of(
 
 
 def _check_distinct(schema: Any, columns: list[str]) -> None:
-    """Check that a name stands for one column.
+    """Check that a name is that of one column.
 
     Raises:
         InputError: two columns have it.
@@ -198,11 +198,11 @@ def image_column(source: str, schema: Any, asked: str | None) -> str:
         return asked
     if not fitting:
         raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}")
-    # masks and depth stand in columns named as labels are
+    # masks and depth are in columns named as labels are
     images = [name for name in fitting if name not in _LABELS] or fitting
     if len(images) > 1:
         choices = " or ".join(f"-O column={name}" for name in images)
-        raise UsageError(f"{source}: images in columns {', '.join(images)}: say which ({choices})")
+        raise UsageError(f"{source}: images in columns {', '.join(images)}: choose one ({choices})")
     if len(fitting) > 1:
         _warn_of_pictures(", ".join(name for name in fitting if name not in images), images[0])
     return str(images[0])

@@ -25,7 +25,7 @@ _LARGEST_MEMBER = 1 << 30  # of a stream, whose members are held; --max-file-siz
 _LARGEST_LABEL = 1 << 20
 _MOST_OF_A_SAMPLE = 64
 _LABELS = (".cls", ".json")
-_APART = "unused-label", "a label without its image beside it (sort the members by name: tar --sort=name)"
+_APART = "unused-label", "a label that is not next to its image (sort the members by name: tar --sort=name)"
 _NO_IMAGE = ("not-an-image-name", "not-included")  # --exclude leaves labels out as well
 _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
@@ -36,7 +36,7 @@ class TarOptions(Options):
     """Open options of tar archives."""
 
     layout: ArrayLayout = option(
-        "Axes of the .npy members that --include asks for, one image each; auto: as the sizes tell.", "auto"
+        "Axes of the .npy members that --include asks for, one image each; auto: recognized by the sizes.", "auto"
     )
 
 
@@ -44,7 +44,7 @@ OPEN_OPTIONS = TarOptions
 
 
 def read(source: str, listing: InputOptions, options: TarOptions) -> Items:
-    """Yield the images in a tar; members of one WebDataset sample give each other the label.
+    """Yield the images in a tar; members of one WebDataset sample share its label.
 
     Raises:
         InputError: the archive cannot be read, is no tar, or is cut short: after what came before.
@@ -120,7 +120,7 @@ def _check_one_image(source: str, items: list[Item]) -> str | None:
     hints = " or ".join(f"--include '*.{suffix}'" for suffix in suffixes[:3])
     what = f"{source}: sample {name} holds images {', '.join(suffixes[:6])}"
     if any("." in kind for kind in kinds):
-        raise UsageError(f"{what}: say which ({hints})")
+        raise UsageError(f"{what}: choose one ({hints})")
     return f"{what}: all are read ({hints} takes one)"
 
 

@@ -48,7 +48,7 @@ class Windows:
         """Return up to `size` bytes at `offset`."""
         inside = offset - self._start
         if inside < 0 or inside + size > len(self._data):
-            # small members lie in one window; behind a photograph of 100 kB only its own header is worth reading
+            # small members are in one window; behind a photograph of 100 kB only its own header is worth reading
             near = 0 <= inside < _WINDOW
             self._window = min(2 * self._window, _WINDOW) if near else _SMALL_WINDOW
             self._start, self._data = offset, self._reader.at(offset, max(size, self._window))
@@ -100,7 +100,7 @@ def walk_members(blocks: Blocks) -> Iterator[TarMember]:
         if kind == b"\0" and name.endswith("/"):  # a folder in archives from before POSIX
             kind = b"5"
         at = start + _padded(length)
-        if kind == b"S" and header[482]:  # more of the map of a GNU sparse file lies before its data
+        if kind == b"S" and header[482]:  # more of the map of a GNU sparse file is before its data
             at = _after_sparse_map(blocks, start, length)
         yield TarMember(name, b"S" if sparse else kind, start, length)
         name = size = None

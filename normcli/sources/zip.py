@@ -69,7 +69,7 @@ class ZipMember(NamedTuple):
         return out
 
     def fingerprint(self) -> str:
-        """Return what changes with the member: size and checksum."""
+        """Return a text that changes with the member: size and checksum."""
         return f"{self.size}:{self.checksum}"
 
 
@@ -95,7 +95,7 @@ class ZipOptions(Options):
     """Open options of zip archives."""
 
     layout: ArrayLayout = option(
-        "Axes of the .npy members that --include asks for, one image each; auto: as the sizes tell.", "auto"
+        "Axes of the .npy members that --include asks for, one image each; auto: recognized by the sizes.", "auto"
     )
 
 
@@ -133,7 +133,7 @@ def read(source: str, listing: InputOptions, options: ZipOptions) -> Iterator[It
                     load = npy.ArrayMember(load, key, options.layout)
                 yield Item(key, load, folder_of(entry.name))
         if listed != count:
-            raise InputError("damaged", f"the archive says {count} members and lists {listed}")
+            raise InputError("damaged", f"the archive's directory promises {count} members and lists {listed}")
 
 
 def walk_directory(reader: Reader) -> Iterator[ZipEntry]:
@@ -163,7 +163,7 @@ def _problem(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] | N
 
 
 def _directory(reader: Reader) -> tuple[int, int, int, int]:
-    """Return offset, size and count of the central directory, and the bytes before the archive (of a program, say)."""
+    """Return offset, size and count of the central directory, and the bytes before the archive (such as a program)."""
     tail_size = min(reader.size, 22 + 65535)
     tail = reader.at(reader.size - tail_size, tail_size)
     at = tail.rfind(_END)
@@ -189,7 +189,10 @@ def _directory(reader: Reader) -> tuple[int, int, int, int]:
         raise InputError("unsupported", "an archive in several parts")
     shift = end - size - start
     if shift < 0:
-        raise InputError("truncated" if start + size > reader.size else "damaged", "its directory is not where it says")
+        raise InputError(
+            "truncated" if start + size > reader.size else "damaged",
+            "its directory is not where its end record places it",
+        )
     return start + shift, size, count, shift
 
 

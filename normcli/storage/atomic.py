@@ -25,12 +25,12 @@ _STALE = 86400  # seconds after which a file is stale where processes cannot be 
 
 
 def temporary_name(path: Path) -> Path:
-    """Return a new name in the folder of `path` for what is not finished."""
+    """Return a new name in the folder of `path` for an unfinished file."""
     return path.with_name(f"{_start(path)}{os.getpid()}-{os.urandom(4).hex()}{PARTIAL}")
 
 
 def remove_stale(path: Path) -> None:
-    """Remove what earlier runs left of `path` when they were killed."""
+    """Remove unfinished files of `path` that killed runs left."""
     start = _start(path)
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
@@ -63,7 +63,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; rename it to `path` on success, remove it on any error.
 
     The file appears under its final name only when complete: temporary name, fsync, rename, fsync of the
-    folder. The mode is what `open` would have given.
+    folder. The mode is that of `open`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -185,7 +185,7 @@ def make_work_folder(path: str) -> None:
     except OSError as error:
         raise_output_error(path, error)
     if link is not None:
-        raise OutputError(f"cannot write {link}: is a link; remove it, which leaves what it links to as it is")
+        raise OutputError(f"cannot write {link}: is a link (remove it; its target stays)")
 
 
 def remove_work_folder(path: str) -> None:
@@ -298,19 +298,19 @@ def check_output(path: Path, *, overwrite: bool) -> None:
     require_writable(path)
 
 
-def check_outputs(*paths: Path | None, force: bool, besides: Path | None = None) -> None:
+def check_outputs(*paths: Path | None, force: bool, other: Path | None = None) -> None:
     """Check files before the work: none is overwritten without `force`, each can be written, and all differ.
 
     Args:
         paths: files to write; None and "-" are passed over.
         force: overwrite what exists.
-        besides: an output that is checked elsewhere, and must differ from the others.
+        other: an output that is checked elsewhere, and must differ from the others.
 
     Raises:
         UsageError: a file exists, its folder does not, or two outputs are one file.
         OutputError: a file cannot be written.
     """
-    paths_so_far = set() if besides is None or str(besides) == "-" else {besides.resolve()}
+    paths_so_far = set() if other is None or str(other) == "-" else {other.resolve()}
     for path in paths:
         if path is None or str(path) == "-":
             continue

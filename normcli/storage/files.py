@@ -1,7 +1,7 @@
 """Reading files by plain system calls: complete ones, ranges, and byte sources that workers call.
 
 A path with "://" in it is remote. A file's version is a mark that changes when the file does: size, times, or what a
-server gives. Byte sources are picklable; a range of a local file is one `pread` (4 us) on a descriptor that each
+server sends. Byte sources are picklable; a range of a local file is one `pread` (4 us) on a descriptor that each
 thread keeps open.
 """
 
@@ -69,7 +69,7 @@ def stamp_of(handle: int) -> FileStamp:
 
 
 def fingerprint(path: str) -> str:
-    """Return what changes with a file: size and time, or the version that a server gives it; "" if it is missing."""
+    """Return a text that changes with a file: size and time, or the server's version; "" if missing."""
     if is_remote(path):
         from normcli.storage import remote
 
@@ -84,7 +84,7 @@ def fingerprint(path: str) -> str:
 def version(path: str) -> str:
     """Return a mark that every later write to a local file changes; "" if the file is too recent to be trusted.
 
-    Size, time of the content, and time of the inode, which also tells of files that were swapped, or written and
+    Size, time of the content, and time of the inode, which also changes for files that were swapped, or written and
     dated back. A file written just now can be written again within the same tick of its clock, and then has the
     same times with other bytes (git calls it racily clean): it has no version yet.
     """
@@ -190,7 +190,7 @@ def _read_rest(handle: int, start: bytes, size: int, limit: int | None) -> bytes
         if limit is not None and total > limit:
             raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-size)")
     if size and total != size:
-        raise InputError("changed", f"{total} bytes read of a file of {size}: it changed while it was read")
+        raise InputError("changed", f"it changed while it was read: {total} bytes of {size}")
     return b"".join(parts)
 
 
@@ -220,7 +220,7 @@ class FileBytes(NamedTuple):
         return read(self.path, limit=self.limit)
 
     def fingerprint(self) -> str:
-        """Return what changes with the file: its size and time."""
+        """Return a text that changes with the file: its size and time."""
         return fingerprint(self.path) if self.version is None else self.version
 
 
@@ -236,7 +236,7 @@ class ByteRange(NamedTuple):
         return read_at(self.path, self.offset, self.size, self.stamp)
 
     def fingerprint(self) -> str:
-        """Return what changes with the file: its stamp, and the place of the bytes in it."""
+        """Return a text that changes with the file: its stamp, and the place of the bytes in it."""
         return f"{self.stamp}:{self.offset}:{self.size}"
 
 
@@ -250,11 +250,11 @@ class InMemory(NamedTuple):
 
     @property
     def memory_bytes(self) -> int:
-        """Number of bytes of memory that the source itself takes."""
+        """Return the number of bytes of memory that the source itself takes."""
         return len(self.data)
 
     def fingerprint(self) -> str:
-        """Return what changes with the bytes: a checksum."""
+        """Return a text that changes with the bytes: a checksum."""
         import zlib
 
         return f"{len(self.data)}:{zlib.crc32(self.data)}"

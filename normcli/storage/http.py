@@ -29,7 +29,7 @@ _named_redirects: set[tuple[str, str]] = set()
 
 
 class FileFacts(NamedTuple):
-    """The size of a file, None where the server states none, and the headers that tell its version."""
+    """The size of a file, None where the server states none, and the headers of its version."""
 
     size: int | None
     headers: dict[str, str]
@@ -66,21 +66,19 @@ def read_range(system: Any, url: str, offset: int, size: int) -> bytes:
         if answer.status != 206:
             raise InputError(
                 "unreadable",
-                "the server ignores ranges (it answers with the complete file): download it, and read that",
+                "the server ignores ranges and sends the complete file (download it first)",
             )
         _check_encoding(answer, url)
         first = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
         if first is not None and int(first[1]) != offset:
             raise InputError("damaged", f"the server sends the range from {first[1]}, not from {offset}")
-        return await _body(
-            answer, size, InputError("damaged", "the server sends more than the range that it was asked for")
-        )
+        return await _body(answer, size, InputError("damaged", "the server sends more than the requested range"))
 
     return _ask(system, "GET", url, {"Range": f"bytes={offset}-{offset + size - 1}"}, body)
 
 
 def facts(system: Any, url: str) -> FileFacts:
-    """Ask for the size and the version of a file, by a request without a body."""
+    """Request the size and the version of a file, without its content."""
 
     async def of(answer: Any) -> FileFacts:
         length = answer.headers.get("Content-Length", "")
@@ -171,7 +169,7 @@ def links_below(url: str, page: str) -> list[str]:
 
 
 def _ask(system: Any, method: str, url: str, headers: Mapping[str, str], take: Callable[[Any], Awaitable[T]]) -> T:
-    """Send a request, and return what `take` makes of the answer."""
+    """Send a request, and return the result of `take` on the answer."""
     from fsspec.asyn import sync
 
     async def ask() -> T:
@@ -214,7 +212,7 @@ async def _session_without_credentials() -> Any:
 
 
 async def _leaves(loop: Any, address: str, target: str) -> bool:
-    """Return whether a redirect leads to another server, which is named in a warning, once.
+    """Return True if a redirect leads to another server, which is named in a warning, once.
 
     Raises:
         InputError: it leads to no server, or from a public one to this machine or its network.
@@ -243,7 +241,7 @@ async def _is_internal(loop: Any, host: str) -> bool:
 
 
 def is_internal(host: str) -> bool:
-    """Return whether a host is this machine or on its network, by its name or its address.
+    """Return True if a host is this machine or on its network, by its name or its address.
 
     >>> [is_internal(host) for host in ("169.254.169.254", "localhost", "10.1.2.3", "::1", "example.org", "8.8.8.8")]
     [True, True, True, True, False, False]
@@ -266,7 +264,9 @@ def _check_encoding(answer: Any, url: str) -> None:
     """
     encoding = answer.headers.get("Content-Encoding", "identity").lower()
     if encoding not in ("identity", "") and not _is_packed(url):
-        raise InputError("unsupported", f"the server compresses it on the way ({encoding}), which it was asked not to")
+        raise InputError(
+            "unsupported", f"the server compresses the transfer ({encoding}), although the request forbids it"
+        )
 
 
 async def _body(answer: Any, limit: int, too_long: InputError) -> bytes:

@@ -31,7 +31,7 @@ _VERSIONS = {1: (10, "<H"), 2: (12, "<I"), 3: (12, "<I")}  # start of the text, 
 _MAX_TEXT = 10_000  # NumPy's own limit
 MAX_HEADER = _MAX_TEXT + 12
 _MAX_AXIS = 1 << 48
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip must hold a time; np.savez takes now, and no two runs give the same bytes
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip must hold a time; np.savez takes now, and no two runs write the same bytes
 
 
 class ArrayHeader(NamedTuple):
@@ -127,7 +127,7 @@ def write_npz(target: Path | IO[bytes], arrays: Mapping[str, Any], *, mode: int)
 
     Args:
         target: path or open file.
-        arrays: key -> array, C-contiguous, or a tensor in a file whose `parts` gives its bytes piece by piece.
+        arrays: key -> array, C-contiguous, or a tensor in a file whose `parts` yields its bytes piece by piece.
         mode: permissions of an extracted member.
     """
     with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
@@ -395,7 +395,7 @@ def check_writable(dtype: np.dtype[Any]) -> None:
         TensorError: bfloat16.
     """
     if dtype.name == "bfloat16":
-        raise TensorError("npy and npz have no bfloat16: write .safetensors or .pt, or give --dtype float32")
+        raise TensorError("npy and npz have no bfloat16 (write .safetensors or .pt, or use --dtype float32)")
 
 
 def create_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> ReservedTensor:

@@ -221,7 +221,7 @@ def open_file(path: str) -> tuple[IO[bytes], int]:
 
 
 def fingerprint(path: str) -> str:
-    """Return the version that the server gives a file; "" where there is none."""
+    """Return the server's version of a file; "" where there is none."""
     system, name = _filesystem(path)
     system.invalidate_cache()  # of an earlier run in this process
     try:
@@ -241,7 +241,7 @@ def _fingerprint(info: dict[str, Any]) -> str:
 
 
 def is_folder(path: str) -> bool:
-    """Return whether a remote path is a folder, or a prefix with something below it.
+    """Return True if a remote path is a folder, or a prefix with something below it.
 
     Raises:
         InputError: no answer after retries.

@@ -57,7 +57,7 @@ class TensorEntry(NamedTuple):
 
     @property
     def readable(self) -> bool:
-        """Whether normcli reads elements of this type."""
+        """Return True if normcli reads elements of this type."""
         return self.dtype not in _UNREAD
 
 

@@ -42,14 +42,14 @@ class Numbers(NamedTuple):
 
 
 def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
-    """Return the names of the channels that all images share; gray stands for R, G and B if any image has color.
+    """Return the names of the channels that all images share; gray is used as R, G and B if any image has color.
 
     Raises:
         UsageError: no channels in common: 3 and 5 bands, or gray and RGB with color "native".
     """
     counts = sorted({bucket.channels for bucket in tally.buckets.values()})
     bands = tally.composition["bands"] > 0
-    mixed = 0 < tally.composition["bands"] < tally.images  # some images say that they are RGB
+    mixed = 0 < tally.composition["bands"] < tally.images  # some images are marked as RGB
     if len(counts) == 1:
         count = counts[0]
         if settings["color"] == "rgb":

@@ -24,7 +24,7 @@ def merge_shards(added: Iterable[Shards], subtracted: Iterable[Shards] = ()) -> 
     if not splits:
         return None
     if len(splits) > 1:
-        raise UsageError(f"cannot merge shards of different splits, in {' and in '.join(map(str, sorted(splits)))}")
+        raise UsageError(f"cannot merge shards of different numbers of parts: {' and '.join(map(str, sorted(splits)))}")
     (of,) = splits
     parts: set[int] = set()
     for shards in added:

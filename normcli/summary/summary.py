@@ -126,7 +126,7 @@ class Summary:
         Args:
             tally: the counts.
             settings: color, alpha, max_value and whatever else changes the numbers; a "shard" among them is the
-                shard counted, if `shards` does not say so.
+                shard counted, if `shards` is None.
             provenance: versions.
             shards: the shards counted, where these are not all.
             forced: conflicts that a merge was forced over.
@@ -337,7 +337,7 @@ def load(path: "str | os.PathLike[str]") -> Summary:
 
 
 def as_summary(source: SummarySource) -> Summary:
-    """Return a summary as it is, and load it where a path is given.
+    """Return a summary unchanged; load one from a path.
 
     Raises:
         StatisticsFileError: as `load`.
@@ -401,7 +401,7 @@ def rgb_channels(count: int) -> tuple[int, int, int]:
 def source_channels(count: int, wanted: int) -> tuple[int, ...]:
     """Return, for each channel of a result, the channel of an image with `count` that it is taken from.
 
-    Where color is wanted, gray stands for red, green and blue, and alpha stays alpha; else an image keeps its channels.
+    Where color is wanted, gray is used as red, green and blue, and alpha stays alpha; else an image keeps its channels.
 
     >>> source_channels(1, 3), source_channels(2, 4), source_channels(3, 3)
     ((0, 0, 0), (0, 0, 0, 1), (0, 1, 2))

@@ -20,7 +20,7 @@ def merge(
     """Add statistics without loss, and subtract others.
 
     The result is bit for bit that of one pass over the same images. It is incomplete (`complete` is False) where
-    inputs failed, shards are missing, or anything was forced; `shards` and `forced` say which.
+    inputs failed, shards are missing, or anything was forced; see `shards` and `forced`.
 
     Args:
         statistics: summaries or paths of statistics files to add, one by one or as an iterable.
@@ -49,7 +49,7 @@ def merge(
     """
     from normcli.tally import Tally
 
-    sources = [one for given in statistics for one in _each(given)]
+    sources = [one for entry in statistics for one in _each(entry)]
     if not sources:
         raise UsageError("nothing to merge")
     subtrahends = _each(minus)
@@ -77,7 +77,7 @@ def _each(given: SummarySource | Iterable[SummarySource]) -> list[SummarySource]
 
 
 def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: Sequence[str]) -> dict[str, str]:
-    """Return everything that stands against a merge, as the entry of `forced` and the error message."""
+    """Return every reason not to merge: the entry of `forced`, and the error message."""
     conflicts: dict[str, str] = {}
     for other in (*added[1:], *subtracted):
         differences = differing_settings(added[0].settings, other.settings)

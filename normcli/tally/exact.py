@@ -15,7 +15,7 @@ def sqrt_fraction(square: Fraction) -> float:
     """
     if square <= 0:
         return 0.0
-    # scale so that the integer root has at least 64 bits; a sticky last bit stands for the remainder
+    # scale so that the integer root has at least 64 bits; a sticky last bit marks a remainder
     bits = square.denominator.bit_length() - square.numerator.bit_length()
     shift = max(0, (bits + 130) // 2)
     scaled, remainder = divmod(square.numerator << (2 * shift), square.denominator)
@@ -35,7 +35,7 @@ def to_fixed_point(value: float) -> int:
 
 
 def run_length_encode(counts: Iterable[int]) -> list[int]:
-    """Encode a histogram as a short list, in which a negative number -k stands for k zeros.
+    """Encode a histogram as a short list, in which a negative number -k means k zeros.
 
     >>> run_length_encode([0, 0, 0, 5, 0, 7])
     [-3, 5, -1, 7]

@@ -39,7 +39,7 @@ class GroupHistogram:
         self.pages: dict[int, Array] = {}
 
     def count(self, own: Array) -> None:
-        """Add one image's histogram, as its bucket counts it: (C,256) of 8-bit images, else (C,65536)."""
+        """Add one image's histogram in the bins of its bucket: (C,256) of 8-bit images, else (C,65536)."""
         short = np.add.reduceat(own, levels_of("uint16"), axis=1) if self.dtype == "uint16" else own
         self._add_rows(short)
 
@@ -68,7 +68,7 @@ class GroupHistogram:
         return [_encode(row) for row in self.rows()]
 
     def read(self, state: list[list[int]]) -> None:
-        """Add what `state` wrote."""
+        """Add the counts of a `state`."""
         bins = len(levels_of(self.dtype))
         self._add_rows(np.array([run_length_decode(row, bins) for row in state], np.int64))
 

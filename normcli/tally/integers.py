@@ -42,7 +42,7 @@ class ImageMoments(NamedTuple):
 
 
 class CountedImage(NamedTuple):
-    """One image as its bucket counted it: what its group counts as well.
+    """Counts of one image by its bucket, for its group.
 
     Attributes:
         weight: number of pixels, or the sum of their weights.
@@ -415,7 +415,7 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
 
 def _histogram_by_numpy(pixels: Array) -> Array:
-    """Histogram (C,bins) of one image."""
+    """Return the histogram (C,bins) of one image."""
     channels = pixels.shape[2]
     own: Array
     if pixels.dtype == np.uint8 and pixels.size <= _SMALL:
@@ -423,7 +423,7 @@ def _histogram_by_numpy(pixels: Array) -> Array:
         np.add(pixels.reshape(-1), _offsets(channels)[: pixels.size], out=bins)
         own = np.bincount(bins, minlength=channels * 256).reshape(channels, 256)
     elif pixels.dtype == np.uint8 and channels in (1, 3):
-        flat = pixels.reshape(-1)  # Pillow holds a pixel in 4 bytes: not the whole of a large image at once
+        flat = pixels.reshape(-1)  # Pillow holds a pixel in 4 bytes: not a complete large image at once
         own = np.zeros((channels, 256), np.int64)
         for at in range(0, flat.size, _STRIP * channels):
             own += histogram_of(flat[at : at + _STRIP * channels], channels)

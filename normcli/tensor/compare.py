@@ -161,7 +161,7 @@ def _parse_request(text: str) -> tuple[Normalizer, dict[str, Any]]:
         key = key.replace("-", "_")
         parameter = one.settings.get(key)
         if not equals or parameter is None:
-            raise UsageError(f"compare: {pair!r} is not a setting of {one.name}: give {one.name}:NAME=VALUE")
+            raise UsageError(f"compare: {pair!r} is not a setting of {one.name}: use {one.name}:NAME=VALUE")
         settings[key] = value if isinstance(parameter.default, str) or key == "axes" else _parse_value(value)
     return one, settings
 

@@ -1,4 +1,4 @@
-"""Tensors by the name that a user gives them: `FILE`, `FILE:key`, or `-`; and the files that results go to."""
+"""Tensors by name: `FILE`, `FILE:key`, or `-`; and the files of results."""
 
 import glob
 import math
@@ -214,7 +214,7 @@ def check_state_path(path: str) -> None:
         UsageError: an .npy.
     """
     if file_format(path) == ".npy":
-        raise UsageError(f"{path}: a state has several tensors: give .npz, .safetensors or .pt")
+        raise UsageError(f"{path}: a state has several tensors (use .npz, .safetensors or .pt)")
 
 
 class TensorOutput(Protocol):
@@ -267,7 +267,7 @@ class StdoutOutput:
             UsageError: several tensors.
         """
         if len(keys) > 1:
-            raise UsageError(f"stdout takes one tensor, got {', '.join(keys)}: give -o FILE.npz")
+            raise UsageError(f"stdout takes one tensor, got {', '.join(keys)}: use -o FILE.npz")
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Make the array that takes the result."""
@@ -299,7 +299,7 @@ class FileOutput:
             UsageError: several tensors for a file that takes one.
         """
         if self._format == ".npy" and len(keys) > 1:
-            raise UsageError(f"{self.path} takes one tensor, got {', '.join(keys)}: give .npz, .safetensors or .pt")
+            raise UsageError(f"{self.path} takes one tensor, got {', '.join(keys)}: use .npz, .safetensors or .pt")
         self._key = next(iter(keys)) if len(keys) == 1 else None
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -321,7 +321,7 @@ class FileOutput:
         return np.empty(shape, dtype) if self._reserved is None else self._reserved
 
     def finish(self, results: Mapping[str, Any]) -> None:
-        """Write what is not in the file yet."""
+        """Write the tensors that are not in the file yet."""
         if self._reserved is not None:
             self._reserved.close()
             if any(result is self._reserved for result in results.values()):

@@ -155,9 +155,9 @@ class Job:
         normalizer: its name.
         inputs: names of tensors, a sequence of batches in training.
         output: a file, a folder, `-`, or None to write only a state.
-        settings: the normalizer's settings that were given, numbers and text.
+        settings: the normalizer's settings that were set, numbers and text.
         parameters: setting or second tensor -> file.
-        preset: a framework, for the settings that were not given.
+        preset: a framework, for the settings that were not set.
         state: running statistics to start from.
         save_state: file for the statistics after the last batch.
         recompute_state: exact statistics over all batches in place of the moving ones.
@@ -188,7 +188,7 @@ class Job:
 
 @dataclass(frozen=True)
 class _Call:
-    """A normalizer with its settings: those given, over those of a preset.
+    """A normalizer with its settings: the user's, over those of a preset.
 
     Attributes:
         one: the normalizer.
@@ -204,7 +204,7 @@ class _Call:
 
 
 class JobReport(NamedTuple):
-    """What a run did.
+    """Results of a run.
 
     Attributes:
         lines: notes on values and tensors, and the files written.
@@ -217,7 +217,7 @@ class JobReport(NamedTuple):
 
 @dataclass
 class _Remarks:
-    """Notes of a run, and whether a tensor was left out of its result."""
+    """Notes of a run, and a flag for tensors that were left out of its result."""
 
     lines: list[str] = field(default_factory=list)
     complete: bool = True
@@ -226,7 +226,7 @@ class _Remarks:
         self.lines.append(f"note: {text}")
 
     def values(self, name: str, tensor: Any) -> None:
-        """Note the values of a tensor that are not finite, or that float64 does not represent."""
+        """Record the values of a tensor that are not finite, or that float64 does not represent."""
         self.lines += [f"note: {line}" for line in describe_values(name, counts_of(tensor), math.prod(tensor.shape))]
 
     def left_out(self, error: UnsupportedTensorError) -> None:
@@ -304,9 +304,9 @@ def _validate(job: Job, one: Normalizer) -> None:
     eval_mode = job.settings.get("mode") == "eval"
     reads = [*job.inputs, *job.parameters.values(), *job.grad, *([job.state] if job.state else [])]
     if reads.count("-") > 1 or "-" in [*job.parameters.values(), *job.grad, job.state]:
-        raise UsageError("- (stdin) can be given once, and only as an input")
+        raise UsageError("- (stdin) can be used once, and only as an input")
     if job.output is None and job.save_state is None:
-        raise UsageError("nothing to write: give -o OUT, or --save-state FILE")
+        raise UsageError("nothing to write (use -o OUT, or --save-state FILE)")
     for value, option in ((job.state, "--state"), (job.save_state, "--save-state")):
         if value and not one.state:
             raise UsageError(f"{option}: {one.name} has no running statistics")
@@ -317,7 +317,7 @@ def _validate(job: Job, one: Normalizer) -> None:
     if job.grad and one.vjp is None:
         raise UsageError(f"--grad: no gradient of {one.name} is known")
     if job.grad and len(job.grad) != len(job.inputs):
-        raise UsageError(f"--grad: {len(job.grad)} for {len(job.inputs)} inputs: give one for each")
+        raise UsageError(f"--grad: {len(job.grad)} for {len(job.inputs)} inputs: one is required for each")
     if job.recompute_state:
         _validate_recompute(job, one, eval_mode)
     missing = [name for name in one.tensors[1:] if name not in job.parameters]
@@ -331,16 +331,16 @@ def _validate_recompute(job: Job, one: Normalizer, eval_mode: bool) -> None:
     if job.grad or "-" in job.inputs:
         raise UsageError(f"--recompute-state cannot be combined with {'--grad' if job.grad else 'stdin'}")
     if not (eval_mode or job.save_state):
-        raise UsageError("--recompute-state has no effect here: give --save-state, or --mode eval")
+        raise UsageError("--recompute-state has no effect here (add --save-state, or --mode eval)")
     if eval_mode and job.state:
-        raise UsageError("--recompute-state in eval mode replaces --state: give one of them")
+        raise UsageError("--recompute-state cannot be combined with --state in eval mode: it replaces the state")
 
 
 def _resolve_settings(job: Job, one: Normalizer, state: State | None) -> tuple[str | None, dict[str, Any]]:
-    """Return the preset, and its settings under those given; a state may name the preset it was made with."""
+    """Return the preset, and its settings under the user's; a state may name the preset it was made with."""
     owner = str(state["normalizer"]) if state and "normalizer" in state else one.name
     if owner != one.name:
-        raise TensorError(f"{job.state}: the state is one of {owner}, not of {one.name}")
+        raise TensorError(f"{job.state}: the state belongs to {owner}, not to {one.name}")
     made_with = str(state["preset"]) if state and "preset" in state else None
     if made_with and job.preset and job.preset != made_with:
         raise UsageError(f"{job.state} was made with --preset {made_with}, not {job.preset}")

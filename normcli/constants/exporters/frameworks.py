@@ -6,12 +6,12 @@ from normcli.constants.exporters.values import DatasetConstants
 from normcli.errors import UsageError
 from normcli.summary.summary import channel_order
 
-# loaders that give 8 bits whatever the file holds are of no use for other depths
+# loaders that return 8 bits for every file are of no use for other depths
 _STORED = "stored, not converted to 8 bits"
 
 
 def torchvision(constants: DatasetConstants) -> str:
-    """`transforms.Normalize` after ToTensor: 0-1, RGB; other depths than 8 bits have a function in its place."""
+    """Write `transforms.Normalize` after ToTensor: 0-1, RGB; other depths than 8 bits have a function in its place."""
     constants.require_nonzero_std("torchvision")
     normalize = f"""\
 normalize = transforms.Normalize(
@@ -53,7 +53,7 @@ def to_tensor(image):
 
 
 def albumentations(constants: DatasetConstants) -> str:
-    """`A.Normalize`: mean and std in 0-1, pixels as stored, divided by max_pixel_value inside."""
+    """Write `A.Normalize`: mean and std in 0-1, pixels as stored, divided by max_pixel_value inside."""
     constants.require_nonzero_std("albumentations")
     return f"""\
 # {constants.description}
@@ -70,7 +70,7 @@ normalize = A.Normalize(
 
 
 def kornia(constants: DatasetConstants) -> str:
-    """`kornia.augmentation.Normalize` on (B,C,H,W) in 0-1."""
+    """Write `kornia.augmentation.Normalize` on (B,C,H,W) in 0-1."""
     constants.require_nonzero_std("kornia")
     scaled = constants.is_8bit or constants.is_raw
     scale = (
@@ -96,7 +96,7 @@ normalize = K.Normalize(
 
 
 def timm(constants: DatasetConstants) -> str:
-    """The mean and std of a timm data config, and its scripts' options."""
+    """Write the mean and std of a timm data config, and its scripts' options."""
     constants.require_nonzero_std("timm")
     constants.require_8bit("timm")
     flags = " ".join(["--mean", *map(repr, constants.unit_mean), "--std", *map(repr, constants.unit_std)])
@@ -113,7 +113,7 @@ data_config = dict(
 
 
 def fastai(constants: DatasetConstants) -> str:
-    """`Normalize.from_stats`, the batch transform."""
+    """Write `Normalize.from_stats`, the batch transform."""
     constants.require_nonzero_std("fastai")
     constants.require_8bit("fastai")
     return f"""\
@@ -129,10 +129,10 @@ normalize = Normalize.from_stats(
 
 
 def keras(constants: DatasetConstants) -> str:
-    """`Normalization(mean, variance)` on pixels as stored."""
+    """Write `Normalization(mean, variance)` on pixels as stored."""
     constants.require_nonzero_std("keras")
     variance = constants.rounded([std * std for std in constants.stored(constants.std)])
-    loader = "image_dataset_from_directory gives them" if constants.is_8bit else _STORED
+    loader = "image_dataset_from_directory returns them" if constants.is_8bit else _STORED
     return f"""\
 # {constants.description}
 # Keras: pixels as {loader}, {constants.stored_range}, {constants.channel_order};
@@ -148,7 +148,7 @@ normalize = keras.layers.Normalization(
 
 
 def keras_rescaling(constants: DatasetConstants) -> str:
-    """`Rescaling(scale, offset)`: scale = 1 / (255 std), offset = -mean / std."""
+    """Write `Rescaling(scale, offset)`: scale = 1 / (255 std), offset = -mean / std."""
     constants.require_nonzero_std("keras-rescaling")
     scale, offset = map(constants.rounded, constants.affine())
     return f"""\
@@ -164,7 +164,7 @@ normalize = keras.layers.Rescaling(
 
 
 def huggingface(constants: DatasetConstants) -> str:
-    """A preprocessor_config.json: rescale by 1/255, then image_mean and image_std in 0-1."""
+    """Write a preprocessor_config.json: rescale by 1/255, then image_mean and image_std in 0-1."""
     constants.require_nonzero_std("huggingface")
     if not constants.is_8bit and constants.resize is not None:
         raise UsageError(
@@ -194,14 +194,14 @@ def huggingface(constants: DatasetConstants) -> str:
 
 
 def opencv(constants: DatasetConstants) -> str:
-    """Mean and scalefactor for pixels as `cv2.imread` gives them: as stored, BGR."""
+    """Write mean and scalefactor for pixels as `cv2.imread` returns them: as stored, BGR."""
     constants.require_nonzero_std("opencv")
     is_rgb = constants.channels[:3] == ["R", "G", "B"]
     order = [2, 1, 0, *range(3, len(constants.channels))] if is_rgb else list(range(len(constants.channels)))
     mean = constants.rounded([constants.stored(constants.mean)[c] for c in order], extra=2)
     scale = constants.rounded([constants.affine()[0][c] for c in order])
     name = channel_order([constants.channels[c] for c in order])
-    loader = "cv2.imread gives them" if constants.is_8bit else "cv2.imread(path, cv2.IMREAD_UNCHANGED) gives them"
+    loader = "cv2.imread returns them" if constants.is_8bit else "cv2.imread(path, cv2.IMREAD_UNCHANGED) returns them"
     image = "image" if constants.is_8bit else "image.astype(np.float32)"
     return f"""\
 # {constants.description}
@@ -214,7 +214,7 @@ scalefactor = {_tuple(scale)}
 
 
 def mmcv(constants: DatasetConstants) -> str:
-    """`img_norm_cfg` of the OpenMMLab toolboxes: RGB order, pixels as stored."""
+    """Write `img_norm_cfg` of the OpenMMLab toolboxes: RGB order, pixels as stored."""
     constants.require_nonzero_std("mmcv")
     rgb = constants.channels == ["R", "G", "B"]
     loader = "" if constants.is_8bit else '\n# load them with dict(type="LoadImageFromFile", color_type="unchanged")'
@@ -233,7 +233,7 @@ img_norm_cfg = dict(
 
 
 def dali(constants: DatasetConstants) -> str:
-    """Arguments of `fn.crop_mirror_normalize`: pixels as stored, RGB."""
+    """Write arguments of `fn.crop_mirror_normalize`: pixels as stored, RGB."""
     constants.require_nonzero_std("dali")
     decoder = "decoded pixels" if constants.is_8bit else _STORED
     if "uint16" in constants.white_levels:
@@ -250,7 +250,7 @@ normalize = dict(
 
 
 def onnx(constants: DatasetConstants) -> str:
-    """Scale and bias, and how they fold into the first convolution of an exported network."""
+    """Write scale and bias, and their fold into the first convolution of an exported network."""
     constants.require_nonzero_std("onnx")
     scale, bias = map(constants.rounded, constants.affine())
     return f"""\

@@ -5,7 +5,7 @@ from normcli.constants.exporters.values import DatasetConstants
 
 
 def csv(constants: DatasetConstants) -> str:
-    """One row a channel: channel,mean,std,range,convention."""
+    """Write one row per channel: channel,mean,std,range,convention."""
     rows = ["channel,mean,std,range,convention"]
     units = "raw" if constants.is_raw else "0-1"
     for name, mean, std in zip(constants.channels, constants.unit_mean, constants.unit_std, strict=True):
@@ -14,17 +14,17 @@ def csv(constants: DatasetConstants) -> str:
 
 
 def yaml(constants: DatasetConstants) -> str:
-    """A mapping of mean, std, channels, range, convention."""
+    """Write a mapping of mean, std, channels, range, convention."""
     return f"# {_comment(constants)}\n" + "".join(f"{key}: {value}\n" for key, value in _pairs(constants))
 
 
 def toml(constants: DatasetConstants) -> str:
-    """The same pairs as TOML."""
+    """Write mean, std, channels, range, convention as TOML."""
     return f"# {_comment(constants)}\n" + "".join(f"{key} = {value}\n" for key, value in _pairs(constants))
 
 
 def env(constants: DatasetConstants) -> str:
-    """Shell variables, values apart by spaces, for `eval` and `docker --env-file`-like uses."""
+    """Write shell variables, with values separated by spaces, for `eval` and `docker --env-file`-like uses."""
     rows = [f"# {_comment(constants)}", f"DATASET_MEAN='{_spaced(constants.unit_mean)}'"]
     rows += [
         f"DATASET_STD='{_spaced(constants.unit_std)}'",
@@ -34,7 +34,7 @@ def env(constants: DatasetConstants) -> str:
 
 
 def kaldi(constants: DatasetConstants) -> str:
-    """A CMVN statistics matrix: sums and the count, then sums of squares and 0.
+    """Write a CMVN statistics matrix: sums and the count, then sums of squares and 0.
 
     Kaldi computes mean = sum/count and variance = squares/count - mean^2 from it.
     """

@@ -101,7 +101,7 @@ class DatasetConstants:
         """
         if len({level or 1 for level in self.white_levels.values()}) > 1:
             raise UsageError(
-                f"{self.depths} images have no common stored range: {self._divisors} "
+                f"{self.depths} images have different stored ranges: {self._divisors} "
                 "(torchvision, csv, yaml, toml and env scale each to 0-1; or count one depth alone)"
             )
         return next(iter(self.white_levels.values())) or 1

@@ -1,4 +1,4 @@
-"""Identify constants: the convention, range, channel order or mistake that explains them, given a dataset's statistics.
+"""Identify constants: the convention, range, channel order or mistake that explains them, from a dataset's statistics.
 
 Every convention in every range and order is a hypothesis that predicts the constants; the constants are compared with
 all of them.
@@ -12,7 +12,7 @@ all of them.
 The distance is the largest, over channels, of |mean - predicted mean| / std and |log(std / predicted std)|.
 
 "About as well" is judged by the data: the spread of the images' own stds, which is
-sqrt(root_mean_image_variance^2 - mean_of_image_stds^2), gives the standard error of a mean of image stds over another
+sqrt(root_mean_image_variance^2 - mean_of_image_stds^2), is the standard error of a mean of image stds over another
 sample of as many images. Where a publication documents its convention, that decides what data cannot.
 """
 

@@ -1,4 +1,4 @@
-"""Hypotheses of what constants are: their values in every convention, range and order, rightly or by mistake."""
+"""Hypotheses on constants: their values in every convention, range and order, right or mistaken."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
 
 
 def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
-    """Return how far rounding may have moved each value, also if it was rounded in 0-1 and then multiplied."""
+    """Return the largest rounding error of each value, also if it was rounded in 0-1 and then multiplied."""
     coarse = _COARSEST * factor / 2
     units = [v.unit for v in values]
     if factor > 1:
@@ -125,7 +125,7 @@ def std_distance(hypothesis: Hypothesis, std: Sequence[Number] | None) -> float:
 
 
 def distance_of(hypothesis: Hypothesis, mean: Sequence[Number], std: Sequence[Number] | None) -> float:
-    """Return how far constants are from a hypothesis: the larger of both distances."""
+    """Return the distance of constants from a hypothesis: the larger of those of mean and std."""
     return max(mean_distance(hypothesis, mean), std_distance(hypothesis, std))
 
 

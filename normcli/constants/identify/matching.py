@@ -29,7 +29,7 @@ TOLERANCE = 0.1  # largest distance that is "close", in standard deviations
 
 # thresholds of the judgment between hypotheses within the tolerance
 _ORDER_FACTOR = 2.0  # another channel order at most this much farther: the order is uncertain
-_DOCUMENTED_FACTOR = 1.5  # the stds of another convention nearer by this factor: a remark beside the documented one
+_DOCUMENTED_FACTOR = 1.5  # the stds of another convention nearer by this factor: a remark next to the documented one
 _RIVAL_FACTOR, _RIVAL_MARGIN = 2.0, 0.005  # stds of another family within best * factor + margin rival the best
 _RIVAL_ERRORS = 3.0  # or within this many standard errors of the mean of image stds
 _MISTAKE_SHARE = 0.5  # of the tolerance: a mistake must explain the constants better than a clean hypothesis
@@ -67,7 +67,7 @@ def check(
 
     Args:
         summary: the dataset's statistics, or the path of their file.
-        mean: per channel, as written; a float stands for its shortest decimal.
+        mean: per channel, as written; a float is compared as its shortest decimal.
         std: per channel, or None to compare only the means.
         preset: name of the published constants, if they were chosen by name.
         tolerance: distance within which constants are "close", in standard deviations.
@@ -124,7 +124,8 @@ def _check_values(summary: Summary, mean: Sequence[Number], std: Sequence[Number
     count, names = len(summary.channels), " ".join(summary.channels)
     for what, row in (("mean", mean), ("std", std)):
         if row is not None and len(row) != count:
-            raise UsageError(f"`{what}`: {len(row)} value{'s' * (len(row) != 1)} for {count} ({names}) (give {count})")
+            values, channels = f"value{'s' * (len(row) != 1)}", f"channel{'s' * (count != 1)}"
+            raise UsageError(f"`{what}`: {len(row)} {values} for {count} {channels} ({names})")
     for name, value in zip(summary.channels, std or (), strict=False):
         if not value.value > 0:
             raise UsageError(f"`std`: must be above 0 to divide by, not {value.value:g} ({name})")
@@ -162,7 +163,7 @@ def _judge_near(constants: _Constants, near: list[Hypothesis], remarks: list[str
 def _judge_documented(
     constants: _Constants, best: Hypothesis, same: list[Hypothesis], reordered: list[Hypothesis], remarks: list[str]
 ) -> CheckResult:
-    """Name the convention that the publication documents; remark if the data speak for another one."""
+    """Identify by the convention that the publication documents; remark if another one is nearer to the data."""
     family = FAMILIES[best.convention]
     named = [h for h in same if FAMILIES[h.convention] == family]
     named.sort(key=lambda h: h.convention != best.convention)
@@ -251,7 +252,7 @@ def _far_from_one(constants: _Constants, verdict: str, normalized: dict[str, lis
 
 
 def _advice(constants: _Constants, verdict: str, hypothesis: Hypothesis) -> str:
-    """Return whether to use the constants, and what to use where not."""
+    """Return advice: keep the constants, or the ones to use for a new model."""
     summary = constants.summary
     mean, std = (" ".join(f"{v:.4g}" for v in row) for row in (summary.mean, summary.std))
     own = f"mean {mean}, std {std}"

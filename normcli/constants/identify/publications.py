@@ -1,4 +1,4 @@
-"""Remarks on constants from what is published: presets of the same values, their convention, mistyped digits."""
+"""Remarks on constants by publications: presets of the same values, their convention, mistyped digits."""
 
 from collections.abc import Sequence
 

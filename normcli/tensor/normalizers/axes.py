@@ -1,4 +1,4 @@
-"""Axes of a statistic, where the caller chooses them, and the parameters that have their shape."""
+"""Axes of a statistic that the caller chooses, and the parameters of their shape."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ import numpy as np
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.views import Array, Tensor, channel_axis, check_parameter
 
-# `token`, `image`, or axis numbers as in NumPy; the command line gives them as text, "2,3"
+# `token`, `image`, or axis numbers as in NumPy; on the command line they are text, "2,3"
 Axes = str | Sequence[int]
 
 
@@ -23,7 +23,7 @@ def axis_numbers(axes: Axes, rank: int) -> tuple[int, ...]:
     try:
         numbers = [int(a) for a in (axes.split(",") if isinstance(axes, str) else axes)]
     except ValueError:
-        raise UsageError(f"axes are token, image or numbers such as 2,3, got {axes!r}") from None
+        raise UsageError(f"axes must be token, image or numbers such as 2,3, not {axes!r}") from None
     inside = tuple(sorted(a + rank if a < 0 else a for a in numbers))
     if not inside or len(set(inside)) != len(inside) or inside[0] < 0 or inside[-1] >= rank:
         raise UsageError(f"axes of a tensor of rank {rank} are {-rank} to {rank - 1}, once each, got {axes}")
@@ -34,7 +34,7 @@ def reduced_axes(x: Tensor, layout: str | None, axes: Axes | None, default: str 
     """Return the axes of a statistic: in increasing order, or the channel first where a layout names it.
 
     Raises:
-        UsageError: not given, and ambiguous for the layout.
+        UsageError: no axes, where the layout leaves them open.
     """
     rank = len(x.shape)
     if axes is not None and not (isinstance(axes, str) and axes in ("token", "image")):
@@ -66,7 +66,7 @@ def axes_parameter(what: str, value: Array | None, x: Tensor, over: tuple[int, .
 
 
 def reduce_to_parameter(gradient: Array, x: Tensor, over: tuple[int, ...], parameter: Array | None) -> Array:
-    """Bring the gradient of a parameter, one number per element of a row, to the parameter's own shape."""
+    """Reduce the gradient of a parameter, one number per element of a row, to the parameter's own shape."""
     table = gradient.reshape([x.shape[a] for a in over])
     if parameter is not None and not np.ndim(parameter):
         return np.asarray(table.sum())

@@ -34,7 +34,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 def batch_statistics(moments: Moments, running_var: str) -> dict[str, Array]:
     """Return the statistics of a batch under the names of the running state."""
     if running_var not in ("unbiased", "biased"):
-        raise UsageError(f"running_var is unbiased or biased, got {running_var!r}")
+        raise UsageError(f"running_var must be unbiased or biased, not {running_var!r}")
     return {
         "running_mean": moments.mean,
         "running_var": moments.unbiased if running_var == "unbiased" else moments.var,
@@ -173,9 +173,9 @@ def ghost_batch_norm(
     [-1.0, 1.0, -1.0, 1.0]
     """
     if ghosts not in ("contiguous", "interleaved"):
-        raise UsageError(f"ghosts are contiguous or interleaved, got {ghosts!r}")
+        raise UsageError(f"ghosts must be contiguous or interleaved, not {ghosts!r}")
     if update not in ("each", "mean"):
-        raise UsageError(f"update is each or mean, got {update!r}")
+        raise UsageError(f"update must be each or mean, not {update!r}")
     view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
     if mode == "eval":
         scale = scale / np.sqrt(running["running_var"] + eps)

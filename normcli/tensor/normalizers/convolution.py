@@ -114,11 +114,11 @@ def evo_norm(
     [-0.5, 0.5]
     """
     if variant not in ("S0", "B0"):
-        raise UsageError(f"variant is S0 or B0, got {variant!r}")
+        raise UsageError(f"variant must be S0 or B0, not {variant!r}")
     if variant == "B0" and groups is not None:
-        raise UsageError("groups belong to S0, B0 has none")
+        raise UsageError("groups cannot be combined with variant B0, which has none")
     if variant == "S0" and (state is not None or mode == "eval"):
-        raise UsageError("S0 has no running statistics; state and eval mode belong to B0")
+        raise UsageError("variant S0 has no running statistics: state and eval mode require variant B0")
     view = channels(x, layout)
     w = per_channel(view, "weight", weight, 1.0)
     b = per_channel(view, "bias", bias, 0.0)
@@ -157,7 +157,7 @@ def global_response_norm(
     eps: float = 1e-6,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Let channels compete: scale each by its norm relative to the mean norm of all (GRN).
+    """Scale each channel by its norm relative to the mean norm of all, so that channels compete (GRN).
 
     Formula:
         G = ||x||_2 over S; y = x + weight * x * G / (mean_C G + eps) + bias; weight and bias start at 0
@@ -166,7 +166,7 @@ def global_response_norm(
     Axes:
         S, then C; one statistic per sample and channel
     Settings:
-        weight: (C) or (N, C) [default: 0, where it starts: y = x]
+        weight: scale of the response, (C) or (N, C) [default: 0, where it starts: y = x]
         eps: added to the mean norm
 
     >>> import numpy as np

@@ -56,7 +56,7 @@ def cosine_norm(
     eps: float = 1e-8,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Give the cosine between every input row and every weight row, plain or centred (Pearson).
+    """Compute the cosine between every input row and every weight row, plain or centered (Pearson).
 
     Formula:
         y[n, k] = w_k . x_n / (max(||w_k||, eps) * max(||x_n||, eps));

@@ -117,7 +117,7 @@ class ChannelVjp(NamedTuple):
 
     @property
     def view(self) -> View:
-        """The view of x."""
+        """Return the view of x."""
         return self.pair.view
 
     def weight_at(self, samples: slice) -> Array:
@@ -192,7 +192,7 @@ def batch_vjp(
 def parameter_gradients(
     x: Tensor, tables: tuple[Array, Array], weight: Array | None, bias: Array | None
 ) -> dict[str, Array]:
-    """Sum the gradients of weight and bias to the shapes that they were given in.
+    """Sum the gradients of weight and bias to the shapes of weight and bias.
 
     Args:
         x: the tensor.
@@ -215,7 +215,7 @@ def zeros_of_row(x: Tensor, over: tuple[int, ...]) -> Array:
 def row_parameter_gradients(
     x: Tensor, dweight: Array, dbias: Array, over: tuple[int, ...], weight: Array | None
 ) -> dict[str, Array]:
-    """Bring the gradients of weight and bias, one number for each element of a row, to the shape of the weight."""
+    """Reduce the gradients of weight and bias, one number for each element of a row, to the shape of the weight."""
     return {
         key: round_to_dtype(x, reduce_to_parameter(values, x, over, weight))
         for key, values in (("dweight", dweight), ("dbias", dbias))

@@ -166,7 +166,7 @@ def group_norm(
     eps: float = 1e-5,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Normalize each group of neighbouring channels of each sample by its own mean and variance.
+    """Normalize each group of neighboring channels of each sample by its own mean and variance.
 
     Formula:
         y = weight * (x - mean) / sqrt(var + eps) + bias; channel c is in group floor(c * groups / C)
@@ -188,7 +188,7 @@ def group_norm(
     view = channels(x, layout)
     rows = view.regroup(groups)
     if rows.length < 2:
-        raise TensorError(f"needs 2 or more values per sample and group, got {rows.length}")
+        raise TensorError(f"2 or more values per sample and group are required, not {rows.length}")
     w = _rows_of_groups(view, groups, "weight", weight)
     b = _rows_of_groups(view, groups, "bias", bias)
     return normalize(rows, w, b, eps, dtype)
@@ -255,7 +255,7 @@ def adaptive_instance_norm(
     eps: float = 1e-5,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Give every channel of a content tensor the mean and std of a style tensor's.
+    """Normalize every channel of a content tensor to the mean and std of a style tensor's.
 
     Formula:
         y = std(style) * (x - mean(x)) / std(x) + mean(style); std = sqrt(unbiased var + eps)

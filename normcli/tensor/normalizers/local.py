@@ -1,4 +1,4 @@
-"""Normalization by neighbours: across channels, or across a box of space."""
+"""Normalization by neighbors: across channels, or across a box of space."""
 
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ Window = Literal["torch", "onnx", "tf"]
 
 
 def _window(window: str, size: int, alpha: float) -> tuple[int, int, float]:
-    """Return how far the window reaches below and above a channel, and the factor of its sum."""
+    """Return the channels of the window below and above a channel, and the factor of its sum."""
     if window == "torch":
         reach = size // 2, (size - 1) // 2, alpha / max(size, 1)
     elif window == "onnx":
@@ -21,7 +21,7 @@ def _window(window: str, size: int, alpha: float) -> tuple[int, int, float]:
     elif window == "tf":
         reach = size, size, alpha
     else:
-        raise UsageError(f"window is torch, onnx or tf, got {window!r}")
+        raise UsageError(f"window must be torch, onnx or tf, not {window!r}")
     if size < (0 if window == "tf" else 1):
         raise UsageError(f"size must be 1 or more, got {size}")
     return reach
@@ -55,7 +55,7 @@ def local_response_norm(
     window: Window = "torch",
     dtype: Dtype | None = None,
 ) -> Any:
-    """Divide each value by a power of the squares of its neighbours in the channel axis (LRN).
+    """Divide each value by a power of the squares of its neighbors in the channel axis (LRN).
 
     Formula:
         y = x * (k + A * sum of x^2 over the window)^(-beta), the window cut at the ends;
@@ -138,7 +138,7 @@ def divisive_norm(
     eps: float = 1.0,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Subtract the mean of a neighbourhood and divide by its root mean square.
+    """Subtract the mean of a neighborhood and divide by its root mean square.
 
     Formula:
         v = x - box_mean(mean_C x); y = weight * v / sqrt(box_mean(mean_C v^2) + eps) + bias;

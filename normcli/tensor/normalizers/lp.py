@@ -76,14 +76,14 @@ def _constant(formula: str, p: float, count: int) -> float:
     return 1.0 / expected_maximum(count) if formula == "linf-exact" else 1.0
 
 
-def _norm(view: View, centre: Array, p: float, k: int) -> Array:
-    """Return (mean |x - centre|^p)^(1/p) per channel; for p = inf the mean of the k largest."""
+def _norm(view: View, center: Array, p: float, k: int) -> Array:
+    """Return (mean |x - center|^p)^(1/p) per channel; for p = inf the mean of the k largest."""
     k = min(k, view.samples * view.length)
     keep = min(k, view.length)
     table = np.empty((view.samples, view.rows, keep))
 
     def compute_block(start: int, stop: int) -> None:
-        z = np.abs(view.block(start, stop).astype(np.float64) - centre[None, :, None])
+        z = np.abs(view.block(start, stop).astype(np.float64) - center[None, :, None])
         if p == math.inf:
             table[start:stop] = np.partition(z, view.length - keep, axis=2)[:, :, view.length - keep :]
         else:
@@ -127,7 +127,7 @@ def lp_batch_norm(
     State:
         running_mean, running_scale (the divisor without eps), num_batches_tracked
     Settings:
-        formula: which of the six formulas that share the name
+        formula: formula, one of the six that share the name
         p: order of the norm, 1, 2, inf or any above 0 [default: 2; inf for linf-hoffer, linf-exact, topk]
         k: how many largest deviations topk averages
     Raises:
@@ -146,8 +146,8 @@ def lp_batch_norm(
         count = view.samples * view.length
         require_two_values(count)
         mean = channel_moments(view).over(0).mean
-        centre = np.zeros(view.rows) if formula == "santurkar" else mean
-        divisor = _constant(formula, p, count) * _norm(view, centre, p, k if formula == "topk" else 1)
+        center = np.zeros(view.rows) if formula == "santurkar" else mean
+        divisor = _constant(formula, p, count) * _norm(view, center, p, k if formula == "topk" else 1)
         running = update_running_stats(running, {"running_mean": mean, "running_scale": divisor}, update_rate)
     return Normalized(affine(view, mean, scale / (divisor + eps), shift, dtype), running.state)
 

@@ -120,9 +120,9 @@ def switchable_norm(
     State:
         running_mean, running_var (of the batch part, both start at 0), num_batches_tracked
     Settings:
-        mean_weight: 3 logits of the means, in the order IN, LN, BN [default: ones]
-        var_weight: 3 logits of the variances [default: ones]
-        variance: of an instance: biased (the paper) or unbiased (the authors' code; all three inherit it)
+        mean_weight: logits (3) of the means, in the order IN, LN, BN [default: ones]
+        var_weight: logits (3) of the variances, in the same order [default: ones]
+        variance: variance of an instance: biased (the paper) or unbiased (the authors' code; all three inherit it)
 
     Raises:
         TensorError: fewer than 2 spatial values; no state in eval mode.
@@ -135,7 +135,7 @@ def switchable_norm(
     [-1.0, 1.0, -1.0, 1.0]
     """
     if variance not in ("biased", "unbiased"):
-        raise UsageError(f"variance is biased or unbiased, got {variance!r}")
+        raise UsageError(f"variance must be biased or unbiased, not {variance!r}")
     view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, SWITCHABLE_INITIAL)
     w, v = _softmax("mean_weight", mean_weight), _softmax("var_weight", var_weight)
     require_spatial(view.length)

@@ -38,17 +38,17 @@ class Moments:
 
     @property
     def var(self) -> Array:
-        """The biased variance, divided by the count."""
+        """Return the biased variance, divided by the count."""
         return self.m2 / self.count
 
     @property
     def unbiased(self) -> Array:
-        """The variance divided by count - 1."""
+        """Return the variance divided by count - 1."""
         return self.m2 / (self.count - 1)
 
     @property
     def square(self) -> Array:
-        """The mean square, not centred."""
+        """Return the mean square, not centered."""
         return np.asarray(self.m2 / self.count + self.mean * self.mean)
 
     def over(self, axis: int | tuple[int, ...]) -> "Moments":

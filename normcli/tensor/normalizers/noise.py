@@ -62,7 +62,7 @@ def noisy_batch_norm(
     State:
         running_mean, running_var, num_batches_tracked
     Settings:
-        seed: start of the random draws; the same seed gives the same noise
+        seed: start of the random draws; the same seed repeats the noise
         n_mu: bound of the mean shift of a channel
         n_sigma: upper bound of the mean factor of a channel
         r_mu: half width of an element's shift around its channel's

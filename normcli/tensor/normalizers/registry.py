@@ -21,7 +21,7 @@ R = TypeVar("R")
 State = Mapping[str, Array]
 Family = Literal["batch", "layer", "weight", "other"]
 
-# keys of a state file that describe it, besides the statistics
+# keys of a state file that describe it, next to the statistics
 LABELS = ("normalizer", "preset")
 
 
@@ -58,13 +58,13 @@ class Normalizer:
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
-        """The keyword-only parameters of the function."""
+        """Return the keyword-only parameters of the function."""
         parameters = inspect.signature(self.function).parameters
         return {name: p for name, p in parameters.items() if p.kind is p.KEYWORD_ONLY}
 
     @property
     def tensors(self) -> tuple[str, ...]:
-        """The names of the tensors it takes by position."""
+        """Return the names of the tensors it takes by position."""
         parameters = inspect.signature(self.function).parameters
         return tuple(name for name, p in parameters.items() if p.kind is not p.KEYWORD_ONLY)
 
@@ -145,11 +145,11 @@ def _check_shared_settings(name: str, settings: dict[str, Any]) -> None:
     if eps is not None and not eps >= 0:
         raise UsageError(f"eps must be 0 or more, got {eps}")
     if rate is not None and not 0.0 <= rate <= 1.0:
-        raise UsageError(f"update_rate is the weight of the new value, 0 to 1, got {rate}")
+        raise UsageError(f"update_rate, the weight of the new value, must be 0 to 1, not {rate}")
     if mode not in (None, "train", "eval"):
-        raise UsageError(f"mode is train or eval, got {mode!r}")
+        raise UsageError(f"mode must be train or eval, not {mode!r}")
     if state is not None and (owner := str(state.get("normalizer", name))) != name:
-        raise TensorError(f"the state is one of {owner}")
+        raise TensorError(f"the state belongs to {owner}, not to {name}")
     if isinstance(settings.get("layout"), str):
         settings["layout"] = settings["layout"].upper()
 

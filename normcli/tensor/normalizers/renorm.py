@@ -33,11 +33,11 @@ def schedule(step: int) -> tuple[float, float]:
 
 
 def _limits(step: int | None, batches: int, rmax: float | None, dmax: float | None) -> tuple[float, float]:
-    """Return the clipping limits; those not given follow the schedule."""
+    """Return the clipping limits; those that are None follow the schedule."""
     if step is not None and step < 0:
         raise UsageError(f"step must be 0 or more, got {step}")
     if step is not None and rmax is not None and dmax is not None:
-        raise UsageError("step has no effect when rmax and dmax are given: leave one out")
+        raise UsageError("step has no effect when rmax and dmax are set (leave one out)")
     scheduled = schedule(batches if step is None else step)
     r, d = scheduled[0] if rmax is None else rmax, scheduled[1] if dmax is None else dmax
     if not (r >= 1 and d >= 0):

@@ -30,7 +30,7 @@ class RunningStats:
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state to return and to save."""
+        """Return the state to return and to save."""
         return {**self.values, COUNTER: np.array(self.batches, np.int64)}
 
 
@@ -48,7 +48,7 @@ def load_state(state: State | None, mode: str, initial: InitialState, channels: 
     """
     if state is None:
         if mode == "eval":
-            raise TensorError(f"eval mode needs running statistics ({', '.join(initial)}): give a state")
+            raise TensorError(f"eval mode needs running statistics ({', '.join(initial)}): a state is required")
         return RunningStats({name: _initial_value(value, channels) for name, value in initial.items()}, 0)
     missing = [name for name in initial if name not in state]
     unknown = [name for name in state if name not in (*initial, COUNTER, *LABELS)]
@@ -134,7 +134,9 @@ def require_two_values(count: int) -> None:
         TensorError: fewer than 2 values per channel.
     """
     if count < 2:
-        raise TensorError(f"training needs 2 or more values per channel, got {count}: more samples, or eval mode")
+        raise TensorError(
+            f"training requires 2 or more values per channel, not {count} (use more samples, or eval mode)"
+        )
 
 
 def require_spatial(count: int) -> None:
@@ -144,4 +146,4 @@ def require_spatial(count: int) -> None:
         TensorError: fewer than 2 values per sample and channel.
     """
     if count < 2:
-        raise TensorError(f"needs 2 or more values per sample and channel, got {count}")
+        raise TensorError(f"2 or more values per sample and channel are required, not {count}")

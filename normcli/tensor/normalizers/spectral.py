@@ -49,10 +49,10 @@ def _vectors(
 ) -> tuple[Array, Array, int]:
     """Return the left and right singular vector, and the number of calls behind them."""
     if method not in ("exact", "torch", "keras"):
-        raise UsageError(f"method is exact, torch or keras, got {method!r}")
+        raise UsageError(f"method must be exact, torch or keras, not {method!r}")
     if method == "exact":
         if state is not None or mode == "eval":
-            raise UsageError("exact has no state; state and eval mode belong to the power iteration")
+            raise UsageError("method exact has no state: state and eval mode require method torch or keras")
         left, _, right = np.linalg.svd(w, full_matrices=False)
         return left[:, 0], right[0], 0
     if iterations < 1:

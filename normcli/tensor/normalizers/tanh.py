@@ -19,7 +19,7 @@ def dynamic_tanh(
     bias: Array | None = None,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Squash by a tanh with one learned slope; a stand-in for layer normalization without statistics.
+    """Squash by a tanh with one learned slope, in place of layer normalization and without statistics.
 
     Formula:
         y = weight * tanh(alpha * x) + bias

@@ -1,4 +1,4 @@
-"""Mean-variance normalization, as an operator without parameters."""
+"""Mean-variance normalization: an operator without parameters."""
 
 from typing import Any
 

@@ -39,7 +39,7 @@ def _rms_settings(variant: str, eps: float | None, fraction: float, length: int,
         eps = {"original": 1e-8, "llama": 1e-6, "gemma": 1e-6}.get(variant, float(np.finfo(wide).eps))
     head = int(fraction * length)
     if length and not head:
-        raise UsageError(f"fraction {fraction} of {length} elements is none")
+        raise UsageError(f"fraction {fraction} selects none of {length} elements")
     return eps, head
 
 
@@ -107,7 +107,7 @@ def rms_norm(
         return view.map_numpy(formula, dtype=dtype)
     if variant == "gemma" and w is not None:
         w = 1.0 + w
-    return normalize(view, w, b, eps, dtype, centred=False, eps_outside=variant == "original", head=head)
+    return normalize(view, w, b, eps, dtype, centered=False, eps_outside=variant == "original", head=head)
 
 
 @gradient("rms_norm", "dx", "dweight", "dbias")
@@ -267,7 +267,7 @@ def pixel_norm(
     >>> pixel_norm(np.array([[3.0, 4.0]]), eps=0.0).round(4).tolist()
     [[0.8485, 1.1314]]
     """
-    return normalize(tokens(x, reduced_axes(x, layout, "token")), None, None, eps, dtype, centred=False)
+    return normalize(tokens(x, reduced_axes(x, layout, "token")), None, None, eps, dtype, centered=False)
 
 
 @normalizer(family="layer")
@@ -279,7 +279,7 @@ def scale_norm(
     eps: float = 1e-5,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Give every token the same L2 norm.
+    """Scale every token to the same L2 norm.
 
     Formula:
         y = scale * x / max(||x||_2, eps)
@@ -290,7 +290,7 @@ def scale_norm(
     Torch:
         scale * F.normalize(x, 2, -1, eps)
     Settings:
-        scale: the norm to give, g of the paper [default: sqrt(C), where it starts]
+        scale: the norm of the result, g of the paper [default: sqrt(C), where it starts]
         eps: smallest divisor
 
     >>> import numpy as np

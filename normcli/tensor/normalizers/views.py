@@ -2,7 +2,7 @@
 
 Every view is three-dimensional, (samples, rows of a sample, length of a row), C-contiguous, float32 or float64:
 channels are rows of N x C, tokens are rows of N x T. A channel-last tensor is transposed block by block on the way, so
-it gives the same bits as its channel-first twin. The size of a block follows from the shape alone, never from the
+its bits are those of its channel-first twin. The size of a block follows from the shape alone, never from the
 threads or the memory, and every block is computed by one thread: so results are the same bits on any machine that
 runs the same kernels.
 """
@@ -45,11 +45,11 @@ class Tensor(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The lengths of the axes."""
+        """Return the lengths of the axes."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type of the elements."""
+        """Return the type of the elements."""
 
     def __getitem__(self, samples: slice, /) -> Array:
         """Return the samples of a slice of the first axis."""
@@ -90,7 +90,7 @@ def resources(
     memory: int | None = None,
     allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any] = allocate_aligned,
 ) -> Iterator[None]:
-    """Bound what the normalizers called inside may use; results are identical for all settings.
+    """Limit the resources of the normalizers called inside; results are identical for all settings.
 
     Args:
         threads: number of threads; by default one for each usable processor.
@@ -284,7 +284,7 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
     if kind.kind == "V":
         origin = ", as NumPy writes bfloat16: save it as .safetensors or .pt" * (kind.itemsize == 2)
         raise UnsupportedTensorError(f"elements of {kind.itemsize} bytes without a type{origin}")
-    raise UnsupportedTensorError(f"dtype {kind} cannot be normalized: give float16/32/64, bfloat16 or integers")
+    raise UnsupportedTensorError(f"dtype {kind} cannot be normalized (use float16/32/64, bfloat16 or integers)")
 
 
 def cast(y: Array, dtype: np.dtype[Any]) -> Array:
@@ -341,7 +341,7 @@ class View:
 
     @property
     def size(self) -> int:
-        """The number of elements."""
+        """Return the number of elements."""
         return math.prod(self.shape)
 
     def regroup(self, groups: int) -> "View":
@@ -479,7 +479,7 @@ def normalize(
     eps: float,
     dtype: str | None,
     *,
-    centred: bool = True,
+    centered: bool = True,
     eps_outside: bool = False,
     head: int | None = None,
 ) -> Any:
@@ -491,7 +491,7 @@ def normalize(
         bias: as weight.
         eps: added to the variance.
         dtype: type of the result.
-        centred: subtract the mean; else the variance is the mean square.
+        centered: subtract the mean; else the variance is the mean square.
         eps_outside: add eps to the root in place of the variance.
         head: take the statistic from so many first elements of a row.
     """
@@ -505,7 +505,7 @@ def normalize(
     if shape[1] == view.length:
         a, b = _narrow(a, b)
     head = view.length if head is None else head
-    return view.map_kernel(normalize_rows, a, b, float(eps), centred, eps_outside, head, dtype=dtype)
+    return view.map_kernel(normalize_rows, a, b, float(eps), centered, eps_outside, head, dtype=dtype)
 
 
 def _narrow(*tables: Array) -> list[Array]:

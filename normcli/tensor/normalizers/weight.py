@@ -20,7 +20,7 @@ def out_axis(rank: int, dim: int) -> int | None:
     if dim == -1:
         return None
     if not 0 <= dim < rank:
-        raise UsageError(f"dim must be -1 (the whole tensor) or 0 to {rank - 1}, got {dim}")
+        raise UsageError(f"dim must be -1 (the complete tensor) or 0 to {rank - 1}, got {dim}")
     return dim
 
 
@@ -65,7 +65,7 @@ def weight_norm(
     g: Array | None = None,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Give the weights of every output unit a length of their own: direction and length apart.
+    """Scale the weights of every output unit to a length of their own: direction and length apart.
 
     Formula:
         w = g * v / ||v||, the norm over all axes but dim
@@ -76,7 +76,7 @@ def weight_norm(
     Torch:
         torch._weight_norm(v, g, dim)
     Settings:
-        dim: axis of the output units: 0 in torch, the last in Keras and flax; -1 is the whole tensor
+        dim: axis of the output units: 0 in torch, the last in Keras and flax; -1 is the complete tensor
         g: length per output unit [default: 1; torch starts at ||v||, which changes nothing]
 
     Raises:
@@ -127,7 +127,7 @@ def centred_weight_norm(
     divisor: Literal["norm", "std"] = "norm",
     dtype: Dtype | None = None,
 ) -> Any:
-    """Centre the weights of every output unit, then give them a length.
+    """Center the weights of every output unit, then scale them to a length.
 
     Formula:
         w = g * (v - mean v) / ||v - mean v||
@@ -136,7 +136,7 @@ def centred_weight_norm(
     Axes:
         all but dim
     Settings:
-        dim: axis of the output units: 0 in torch, the last in Keras and flax; -1 is the whole tensor
+        dim: axis of the output units: 0 in torch, the last in Keras and flax; -1 is the complete tensor
         g: length per output unit [default: 1]
         divisor: norm (the paper), or std (unbiased), the repository's unitLength=false
     Raises:
@@ -160,7 +160,7 @@ def centred_weight_norm(
     if divisor == "std":
         norm = norm / math.sqrt(max(v.size // max(norm.size, 1) - 1, 1))
     elif divisor != "norm":
-        raise UsageError(f"divisor is norm or std, got {divisor!r}")
+        raise UsageError(f"divisor must be norm or std, not {divisor!r}")
     return round_to_dtype(x, length * z / norm, dtype)
 
 
@@ -185,7 +185,7 @@ def weight_standardization(
     eps: float | None = None,
     dtype: Dtype | None = None,
 ) -> Any:
-    """Give the weights of every output unit mean 0 and std 1, or std 1/sqrt(fan-in).
+    """Standardize the weights of every output unit to mean 0 and std 1, or std 1/sqrt(fan-in).
 
     Formula:
         torch: (w - mean) / (unbiased std + eps); tf: (w - mean) / (std + eps);
@@ -214,9 +214,9 @@ def weight_standardization(
         raise unknown("variant of weight_standardization", variant, STANDARDS)
     unbiased, form, default = STANDARDS[variant]
     if gain is not None and not variant.startswith("scaled"):
-        raise UsageError(f"gain belongs to the scaled variants, not to {variant}")
+        raise UsageError(f"gain requires a scaled variant, not {variant}")
     if gamma is not None and variant != "scaled-timm":
-        raise UsageError(f"gamma belongs to scaled-timm, not to {variant}")
+        raise UsageError(f"gamma requires variant scaled-timm, not {variant}")
     eps = default if eps is None else eps
     w = read_float64(x)
     axis = out_axis(w.ndim, dim)
@@ -224,7 +224,7 @@ def weight_standardization(
     rest = _rest(axis, w.ndim)
     fan_in = math.prod(w.shape[a] for a in rest)
     if fan_in < 2:
-        raise TensorError(f"needs 2 or more weights per output unit, got {fan_in}")
+        raise TensorError(f"2 or more weights per output unit are required, not {fan_in}")
     w, exponent = scale_rows(w, rest, -500 if eps else -1100)  # so that eps, scaled likewise, does not overflow
     eps_norm, eps_var = np.ldexp(eps, -exponent), np.ldexp(eps, -2 * exponent)
     z = w - w.mean(axis=rest, keepdims=True)

@@ -86,7 +86,7 @@ def _whiten(
     dtype: str | None,
     inverse_root: Callable[[Array], Array],
 ) -> Normalized:
-    """Multiply the centred channels of each group by the inverse root of their covariance."""
+    """Multiply the centered channels of each group by the inverse root of their covariance."""
     view, running, scale, shift = prepared
     if mode == "eval":
         mean, w = running["running_mean"], running["running_w"]
