@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 import normcli
+from normcli.constants import exporters
 from normcli.constants.compare import GroupDifference
 from normcli.errors import MissingExtraError, StatisticsFileError, UsageError
 from normcli.summary import GroupSummary, Summary
 from normcli.tally import Tally
 from tests.support import needs
-from tests.support.command import ROOT
+from tests.support.command import ROOT, Run
 from tests.support.images import encoded, photograph
 
 SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "max_value": None}
@@ -60,7 +61,7 @@ def test_format_is_what_show_prints(summary: Summary) -> None:
     assert "mean of image stds" in summary.format("yaml", convention="mean_of_image_stds")
     with pytest.raises(UsageError, match="did you mean 'torchvision'"):
         summary.format("torchvison")
-    with pytest.raises(UsageError, match=r"`digits`: must be at least 0"):
+    with pytest.raises(UsageError, match=r"`digits`: must be at least 0 \(all\)"):
         summary.format("yaml", digits=-1)
 
 
@@ -201,3 +202,29 @@ def test_what_is_no_statistics_has_an_error_of_its_own(summary: Summary, tmp_pat
                 call(value)
     with pytest.raises(UsageError, match="`scheme`: must be a name such as contrast"):
         normcli.transform(summary)  # type: ignore[call-overload]
+
+
+def test_every_exporter_exports_a_group_as_the_statistics_of_its_images(tmp_path: Path) -> None:
+    for seed in range(4):
+        put = tmp_path / "rgb" / ("cat" if seed % 2 else "dog") / f"{seed}.png"
+        put.parent.mkdir(parents=True, exist_ok=True)
+        put.write_bytes(encoded(photograph(12, 10, 3, seed)))
+    both, alone = normcli.stats(tmp_path / "rgb", group_by="folder"), normcli.stats(tmp_path / "rgb" / "cat")
+    for name in exporters.EXPORTERS:
+        for convention in (None, "root_mean_image_variance"):
+            text = both.format(name, group="cat", convention=convention)
+            assert text.replace(" (group 'cat')", "") == alone.format(name, convention=convention), name
+
+
+def test_a_group_as_table_and_as_json(summary: Summary, run: Run, tmp_path: Path) -> None:
+    summary.save(tmp_path / "s.json")
+    group = summary.group("cat")
+    table = run("show", "s.json", "--group", "cat", "--convention", "mean_of_image_stds").stdout.decode()
+    assert "mean of image stds, range 0-1" in table.splitlines()[0] and "99%" in table and "std by convention" in table
+    assert f"{group.percentiles['50'][0]:.4f}" in table
+    found = json.loads(run("show", "s.json", "--group", "cat", "--json").stdout)
+    assert found.pop("group") == "cat" and GroupSummary(**found) == group
+    assert (
+        run("show", "s.json", "--group", "cat", "--format", "json").stdout
+        == run("show", "s.json", "--group", "cat", "--json").stdout
+    )

@@ -21,7 +21,7 @@ _QUERY = re.compile(r"(://[^\s?]*)\?\S+")
 
 
 def write_page(path: Path, text: str, *, quiet: bool = True) -> None:
-    """Write a page, whole or not at all; "-" is stdout. Unless quiet, a line says so.
+    """Write a page, completely or not at all; "-" is stdout. Unless quiet, a line says so.
 
     Raises:
         OutputError: it cannot be written.

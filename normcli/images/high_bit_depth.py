@@ -67,7 +67,7 @@ def _png(data: bytes, reading: DecodeOptions) -> Decoded:
     width, height = struct.unpack(">II", data[16:24])
     check_size(width, height, reading)
     try:
-        array = imagecodecs.png_decode(data)  # libspng, which plain PNGs go to, gives no 16-bit RGB
+        array = imagecodecs.png_decode(data)  # libspng, which decodes plain PNGs, has no 16-bit RGB
     except Exception:  # its text is read from memory that libpng has freed, and differs from run to run
         _owed.append(None)
         raise InputError("damaged", "cannot be decoded: libpng reports an error") from None

@@ -56,7 +56,7 @@ class CheckpointLog:
     def entries(self) -> Iterator[tuple[int, Entry | None]]:
         """Yield the offset and the object of every line, None for a damaged one; then cut off a torn last line.
 
-        Appending goes on after the last whole line.
+        Appending continues after the last complete line.
 
         Raises:
             UsageError: the file is no log.

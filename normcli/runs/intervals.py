@@ -51,7 +51,7 @@ class Intervals:
     def widths(
         self, read: int, of: int, channels: int, sizes: SizeClasses | None = None
     ) -> tuple[list[float], list[float]] | None:
-        """Half-widths for every channel's mean and std; None from fewer than two images.
+        """Return half-widths for every channel's mean and std; None from fewer than two images.
 
         Args:
             read: inputs read, including those that failed.

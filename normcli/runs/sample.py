@@ -91,7 +91,7 @@ class Sample:
         return self._shuffled() if self.plan.margin is not None else self._chosen()
 
     def _chosen(self) -> Iterator[Item | Skipped]:
-        """The lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
+        """Yield the items of the lowest ranks, in the order of the listing: two walks, 8 bytes an item."""
         ranks = array("Q", (rank(item.key, self.plan.seed) for item in self._measured()))
         self.of = len(ranks)
         number = self.plan.number
@@ -112,7 +112,7 @@ class Sample:
         return measure((item for item in self._source() if _is_open(item)), self.sizes, self._reading)  # type: ignore[misc]
 
     def _shuffled(self) -> Iterator[Item | Skipped]:
-        """All items by their rank, as many in memory as one pass takes."""
+        """Yield all items by their rank, as many in memory as one pass takes."""
         for _ in self._measured():
             pass
         after = -1

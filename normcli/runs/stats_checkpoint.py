@@ -117,7 +117,7 @@ class StatsCheckpoint:
         return [_mark(item) for item in batch]
 
     def record(self, token: list[bytes] | None, result: PartialResult) -> None:
-        """Note the result of a batch: pending for a second, then written."""
+        """Record the result of a batch: pending for a second, then written."""
         if token is None or not all(failure.is_lasting for failure in result.failures):
             self.flush()
             return

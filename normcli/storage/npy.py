@@ -267,7 +267,7 @@ class ReservedTensor:
 
     @property
     def nbytes(self) -> int:
-        """The size of the elements."""
+        """Return the size of the elements."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def parts(self) -> Iterator[memoryview]:

@@ -48,7 +48,7 @@ class DatasetConstants:
             UsageError: unknown convention or group, or one that these statistics do not contain.
         """
         if digits is not None and digits < 1:
-            raise UsageError(f"`digits`: must be 0 (all) or more, not {digits}")
+            raise UsageError(f"`digits`: must be at least 0 (all), not {digits}")
         one = summary if group is None else summary.group(group)
         name, mean, std = mean_and_std(summary, convention, group=group)
         subset = [] if group is None else [f"group {group!a}"]

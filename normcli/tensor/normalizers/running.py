@@ -68,7 +68,7 @@ def load_state(state: State | None, mode: str, initial: InitialState, channels: 
         or counter.dtype.kind not in "iuf"
         or not (0 <= counter < 2**63 - 1 and counter == np.floor(counter))
     ):
-        raise TensorError(f"state {COUNTER} must be one whole number, 0 or more, got {_shown(counter)}")
+        raise TensorError(f"state {COUNTER} must be one integer, 0 or more, got {_shown(counter)}")
     return RunningStats(values, int(counter))
 
 
