@@ -17,6 +17,7 @@ from typer._completion_shared import get_completion_script
 
 from normcli import __version__
 from normcli.cli.build import PANELS, flags_of, panel_of
+from normcli.cli.defaults import VARIABLES
 from normcli.cli.main import app
 from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
 from normcli.options.field import Options, choices_of, info_of
@@ -45,9 +46,7 @@ EXIT_CODES = {
 ENVIRONMENT = {
     "NORMCLI_OPTION": "default of an option for every command, such as NORMCLI_WORKERS=4",
     "NORMCLI_COMMAND_OPTION": "default of an option for one command, such as NORMCLI_STATS_WORKERS=4",
-    "NORMCLI_CONFIG": "configuration file to read instead of the nearest one; empty: none",
-    "NORMCLI_AOT": "0 runs kernels through Numba alone, without machine code kept on disk",
-    "NO_COLOR, FORCE_COLOR": "no color, or color also off the terminal",
+    **VARIABLES,
 }
 FILES = {
     "normcli.toml, pyproject.toml": "defaults of options, at the top or below [tool.normcli]; tables such as "

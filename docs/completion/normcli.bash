@@ -1,9 +1,15 @@
 _normcli_completion() {
-    local IFS=$'
-'
-    COMPREPLY=( $( env COMP_WORDS="${COMP_WORDS[*]}" \
-                   COMP_CWORD=$COMP_CWORD \
-                   _NORMCLI_COMPLETE=complete_bash $1 ) )
+    local IFS=$'\n' line=${COMP_LINE:0:COMP_POINT} breaks=${COMP_WORDBREAKS//[^=:]/} option='' split='' index
+    local typed=${line##*[[:space:]]}
+    [[ $typed == -*=* ]] && option=${typed%%=*}=
+    [[ -n $breaks ]] && split=${typed%"${typed##*[$breaks]}"}
+    COMPREPLY=( $(env _TYPER_COMPLETE_ARGS="$line" _TYPER_COMPLETE_FISH_ACTION=get-args \
+                  _NORMCLI_COMPLETE=complete_fish "$1" | cut -f 1) )
+    for index in "${!COMPREPLY[@]}"; do
+        COMPREPLY[index]=$option${COMPREPLY[index]}
+        COMPREPLY[index]=${COMPREPLY[index]#"$split"}
+    done
+    [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=:] ]] && compopt -o nospace 2>/dev/null
     return 0
 }
 

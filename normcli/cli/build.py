@@ -22,7 +22,7 @@ import typer
 from typer.models import OptionInfo
 
 from normcli import platforms
-from normcli.cli import click, numbers
+from normcli.cli import click, completion, numbers
 from normcli.cli.narrow_help import Command
 from normcli.errors import OutputError, UsageError
 from normcli.options.field import OptionInfo as FieldInfo
@@ -217,7 +217,8 @@ def _kind(group: type[Group], f: "Field[Any]", hint: Any) -> tuple[Any, dict[str
     if choices is not None:
         return hint, {"case_sensitive": False, "metavar": "|".join(choices)}
     if info.complete:
-        settings["autocompletion"] = _completer(info.complete)
+        values = info.complete if isinstance(info.complete, tuple) else completion.TABLES[info.complete]
+        settings["autocompletion"] = completion.completer(values)
     if _is_tuple(f):
         return list[str] | None, settings
     plain = _plain_type(hint)
@@ -233,30 +234,6 @@ def _plain_type(hint: Any) -> Any:
     if kinds == {int, float}:
         return float
     return str
-
-
-def _completer(values: str | tuple[str, ...]) -> Callable[[str], list[str]]:
-    def complete(incomplete: str) -> list[str]:
-        known = values if isinstance(values, tuple) else tuple(_table(values))
-        return [value for value in known if value.startswith(incomplete)]
-
-    return complete
-
-
-def _table(name: str) -> Iterator[str]:
-    """Yield the names of a table: presets, conventions, formats."""
-    if name == "presets":
-        from normcli.constants.presets import PRESETS
-
-        yield from PRESETS
-    elif name == "conventions":
-        from normcli.summary.remarks import CONVENTIONS
-
-        yield from CONVENTIONS
-    else:
-        from normcli.constants.exporters import FORMAT_CHOICES
-
-        yield from FORMAT_CHOICES
 
 
 def require_with(companion: str, present: bool, *names: str) -> None:

@@ -4,6 +4,7 @@ from typer._click import Command, Context, HelpFormatter, Parameter
 from typer._click.core import ParameterSource
 from typer._click.exceptions import BadParameter, ClickException
 from typer._click.globals import get_current_context
+from typer._completion_shared import _completion_scripts as completion_scripts
 
 __all__ = [
     "BadParameter",
@@ -13,5 +14,6 @@ __all__ = [
     "HelpFormatter",
     "Parameter",
     "ParameterSource",
+    "completion_scripts",
     "get_current_context",
 ]

@@ -123,8 +123,16 @@ COMMANDS = {
     "list": "normcli.cli.list",
     "env": "normcli.cli.env",
 }
-# variables that set no option
-OTHER_VARIABLES = frozenset({VARIABLE, "NORMCLI_AOT", "NORMCLI_RETRIES"})
+VARIABLES = {
+    VARIABLE: "configuration file to read instead of the nearest one; empty: none",
+    "NORMCLI_RETRIES": "number of times that a request to a server is repeated (default: 3)",
+    "NORMCLI_AOT": "0 runs kernels through Numba alone, without machine code kept on disk",
+    "NUMBA_CACHE_DIR": "folder in which to keep the machine code, below normcli/",
+    "NO_COLOR": "any text prints no color",
+    "FORCE_COLOR": "any text prints color to files and pipes as well",
+}
+"""Environment variables that set no option, with what they do."""
+OTHER_VARIABLES = frozenset(name for name in VARIABLES if name.startswith("NORMCLI_"))
 
 
 def configuration() -> Config:

@@ -1,60 +1,76 @@
 """normcli env: versions, extras, folders, and the settings in force with their origin."""
 
+import os
 import platform
 import sys
+from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 
-from normcli.cli.build import command, find_config
+from normcli.cli.build import command, find_config, printable
+from normcli.cli.messages import document, write
 from normcli.options.shared import JsonOptions, TerminalOptions
 
 _CORE = ("typer", "rich", "tqdm", "pillow", "numpy", "numba", "llvmlite", "simplejpeg")
-_EXTRAS = {
+EXTRAS = {
     "tiff": ("tifffile", "imagecodecs"),
     "parquet": ("pyarrow",),
     "remote": ("fsspec", "aiohttp"),
-    "s3": ("s3fs",),
-    "safetensors": ("safetensors", "ml_dtypes"),
+    "s3": ("fsspec", "s3fs"),
+    "safetensors": ("ml_dtypes",),
     "torch": ("torch",),
     "dask": ("distributed",),
+    "report": ("jinja2",),
+    "plot": ("matplotlib",),
     "heif": ("pillow-heif",),
     "zst": ("zstandard",),
-    "report": ("jinja2",),
 }
 
 
 def env(*, printing: JsonOptions, terminal: TerminalOptions) -> int:
-    """Print versions, extras, the kernel cache, and where each setting comes from.
+    """Print versions, extras, the kernel cache, variables, and where each setting comes from.
 
     normcli env
     """
-    from normcli.cli.defaults import in_force
-    from normcli.cli.messages import document, write
+    from normcli.cli.defaults import VARIABLES, in_force
 
-    sections = {"versions": _versions(), "extras": _extras(), "folders": _folders()}
+    sections = {
+        "versions": _versions(),
+        "extras": _extras(),
+        "folders": _folders(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+    }
     settings = list(in_force())
     if printing.json:
         document({**sections, "settings": settings})
         return 0
     for name, rows in sections.items():
-        width = max(map(len, rows))
-        write(f"{name}\n" + "".join(f"  {key:<{width}}  {value}\n" for key, value in rows.items()) + "\n")
+        if rows:
+            write(_section(name, rows) + "\n")
     write("settings (command line > environment > configuration file > default)\n")
     if not settings:
         write("  all defaults\n")
     for row in settings:
-        write(f"  {row['command']} --{row['option'].replace('_', '-')} {row['value']}  ({row['origin']})\n")
+        option = f"--{row['option'].replace('_', '-')}"
+        write(f"  {row['command']} {option} {printable(str(row['value']))}  ({printable(row['origin'])})\n")
     return 0
+
+
+def _section(title: str, rows: Mapping[str, str]) -> str:
+    width = max(map(len, rows))
+    return f"{title}\n" + "".join(f"  {key:<{width}}  {printable(value)}\n" for key, value in rows.items())
 
 
 def _versions() -> dict[str, str]:
     from normcli import __version__
 
-    here = {"normcli": __version__, "python": f"{platform.python_version()} ({sys.executable})"}
+    package = Path(__file__).parents[1]
+    here = {"normcli": f"{__version__} ({package})", "python": f"{platform.python_version()} ({sys.executable})"}
     return {**here, "platform": platform.platform(), **{name: _version(name) or "not installed" for name in _CORE}}
 
 
 def _extras() -> dict[str, str]:
-    return {extra: ", ".join(_described(name) for name in names) for extra, names in _EXTRAS.items()}
+    return {extra: ", ".join(_described(name) for name in names) for extra, names in EXTRAS.items()}
 
 
 def _described(name: str) -> str:
@@ -75,7 +91,8 @@ def _folders() -> dict[str, str]:
 
     path = find_config()
     return {
-        "kernel cache": str(kernel.code_folder()),
+        "package": str(Path(__file__).parents[1]),
+        "kernel cache": kernel.describe_codes(),
         "configuration": "none" if path is None else str(path),
         "usable CPUs": str(usable_cpus()),
     }

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from normcli.cli import completion
 from normcli.cli.build import command
 from normcli.errors import unknown
 from normcli.options.shared import JsonOptions, TerminalOptions
@@ -18,7 +19,7 @@ def list_(
         typer.Argument(
             metavar="TABLE",
             help="Table to print: schemes, normalizers, presets, formats, outputs or exporters (default: all).",
-            autocompletion=lambda incomplete: [name for name in TABLES if name.startswith(incomplete)],
+            autocompletion=completion.completer(lambda: iter(TABLES)),
             show_default=False,
         ),
     ] = None,

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from normcli.cli import completion
 from normcli.cli.build import command, require_with, say
 from normcli.errors import UsageError
 from normcli.options.shared import SummaryOptions, TerminalOptions
@@ -15,7 +16,13 @@ def show(
     file: Annotated[Path | None, typer.Argument(metavar="FILE", help="Statistics file; - is stdin.")] = None,
     group: Annotated[
         str | None,
-        typer.Option("--group", metavar="NAME", help="Print one group of --group-by.", rich_help_panel="Output"),
+        typer.Option(
+            "--group",
+            metavar="NAME",
+            help="Print one group of --group-by.",
+            rich_help_panel="Output",
+            autocompletion=completion.groups,
+        ),
     ] = None,
     plot: Annotated[
         bool,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from normcli.cli import click
+from normcli.cli import click, completion
 from normcli.cli.build import command, has_defaults, say
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import UsageError
@@ -122,9 +122,17 @@ def _parameter(name: str, annotation: Any, option: Any, default: Any = None) -> 
 _TERMINAL = inspect.Parameter("terminal", inspect.Parameter.KEYWORD_ONLY, annotation=TerminalOptions)
 
 
-def _option(*flags: str, help: str, panel: str, metavar: str | None = None) -> Any:
+def _option(
+    *flags: str, help: str, panel: str, metavar: str | None = None, choices: tuple[str, ...] | None = None
+) -> Any:
     return typer.Option(
-        *flags, help=help, metavar=metavar, show_default=False, show_envvar=False, rich_help_panel=panel
+        *flags,
+        help=help,
+        metavar=metavar,
+        show_default=False,
+        show_envvar=False,
+        rich_help_panel=panel,
+        autocompletion=completion.completer(tuple(choices)) if choices else None,
     )
 
 
@@ -144,7 +152,7 @@ def _setting(setting: "Setting") -> inspect.Parameter:
     elif setting.default not in (None, False) and "[default" not in text:
         text += f" [default: {format_default(setting.default)}]"
     flag = f"--{setting.name.replace('_', '-')}"
-    option = _option(flag, help=text.replace("[", "\\["), panel=NORMALIZER, metavar=metavar)
+    option = _option(flag, help=text.replace("[", "\\["), panel=NORMALIZER, metavar=metavar, choices=setting.choices)
     return _parameter(setting.name, kind | None, option)
 
 
@@ -180,7 +188,7 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
         parameters.append(_parameter("grad", list[str] | None, _option(metavar="DY", panel=OUTPUT, help=text)))
     if one.presets:
         text = "Framework whose default settings to use."
-        preset = _option(metavar="|".join(one.presets), panel=NORMALIZER, help=text)
+        preset = _option(metavar="|".join(one.presets), panel=NORMALIZER, help=text, choices=tuple(one.presets))
         parameters.append(_parameter("preset", str | None, preset))
     return parameters
 
@@ -274,12 +282,18 @@ def compare(
         typer.Option(
             "--with",
             metavar="NAME,...",
+            autocompletion=completion.list_completer(completion.normalizers),
             help="Normalizers to compare; settings follow a colon: group_norm:groups=8. "
             "By default batch_norm, layer_norm, instance_norm, group_norm and rms_norm.",
             show_default=False,
         ),
     ] = None,
-    layout: Annotated[str | None, typer.Option(metavar="NCHW|NHWC|…", help="Order of the axes.")] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NCHW|NHWC|…", help="Order of the axes.", autocompletion=completion.completer(completion.layouts)
+        ),
+    ] = None,
     state: Annotated[
         str | None,
         typer.Option(

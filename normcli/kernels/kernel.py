@@ -38,6 +38,24 @@ def code_folder() -> Path | None:
     return None if caches is None else caches / "normcli"
 
 
+def describe_codes() -> str:
+    """Return the folder and the number and size of its files, or the reason why none are kept."""
+    place = code_folder()
+    if place is None:
+        return "none: this user has no home folder"
+    try:
+        if not _is_private(os.lstat(place), stat.S_ISDIR):
+            return f"{place} (not used: other users may write it)"
+        sizes = [entry.stat().st_size for entry in os.scandir(place) if entry.name.endswith(".o")]
+    except FileNotFoundError:
+        return f"{place} (empty)"
+    except OSError as error:
+        return f"{place} (not used: {error.strerror})"
+    if not sizes:
+        return f"{place} (empty)"
+    return f"{place} ({len(sizes)} kernel{'s' * (len(sizes) > 1)}, {sum(sizes) / 1e6:.1f} MB)"
+
+
 def has_code(name: str) -> bool:
     """Return True if there is code of that name, of whatever machine and version."""
     place = code_folder()

@@ -141,6 +141,7 @@ class ApplyOptions(
         "`normcli list schemes` prints all with their settings.",
         "contrast",
         metavar="NAME[:SETTINGS]",
+        complete="schemes",
         flags=("-s", "--scheme"),
         panel="Normalization",
     )

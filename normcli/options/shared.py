@@ -53,6 +53,7 @@ class InputOptions(Options):
         (),
         metavar="KEY=VALUE",
         flags=("-O", "--open-option"),
+        complete="open_options",
         parse=parse_pairs,
     )
 
@@ -74,7 +75,7 @@ class DecodeOptions(Options):
         "pixels by their alpha; keep: use it as one more channel.",
         "drop",
         metavar="drop|composite:COLOR|weight|keep",
-        complete=("drop", "composite:", "weight", "keep"),
+        complete=("drop", "composite:white", "composite:black", "weight", "keep"),
         parse=parse_alpha,
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)

