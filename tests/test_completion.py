@@ -90,7 +90,7 @@ def test_every_setting_of_a_normalizer_offers_its_choices() -> None:
         ("stats", "format", "torchv", ["torchvision"]),
         ("verify", "engine", "da", ["dask"]),
         ("list", "table", "exp", ["exporters"]),
-        ("tensor compare", "requests", "batch_norm,group-n", ["batch_norm,group-norm"]),
+        ("tensor compare", "normalizers", "batch_norm,group-n", ["batch_norm,group-norm"]),
         ("tensor compare", "layout", "NCD", ["NCDHW"]),
         ("tensor group-norm", "preset", "ke", ["keras"]),
     ],
@@ -104,7 +104,7 @@ def test_values_of_open_sets(path: str, name: str, incomplete: str, expected: li
 
 @dataclass
 class Terminal:
-    """A shell on a pseudo-terminal; Ctrl-T prints the line that is being edited."""
+    """A shell on a pseudo-terminal; Ctrl-T prints the line that is being edited, and clears it."""
 
     handle: int
 
@@ -118,11 +118,9 @@ class Terminal:
         return match[1]
 
     def tab(self, line: str) -> str:
-        """Type a line and Tab; return what the line is then, and clear it."""
+        """Type a line and Tab; return what the line is then, once the shell has printed its next prompt."""
         os.write(self.handle, line.encode() + b"\t\x14")
-        found = self.read(rb"LINE<([^<>]*)>").decode()
-        os.write(self.handle, b"\x15")
-        return found
+        return self.read(rb"LINE<([^<>]*)>[^@]*@@ ").decode()
 
 
 _IN_TERMINAL = """
@@ -134,13 +132,14 @@ os.execv(sys.argv[1], sys.argv[1:])
 SHELLS = {
     "bash": (
         ["bash", "--norc", "--noprofile", "-i"],
-        "PS1='> '; bind 'set enable-bracketed-paste off'; bind 'set bell-style none'; source {scripts}/normcli.bash; "
-        "show() {{ printf 'LINE<%s>\\n' \"$READLINE_LINE\"; }}; bind -x '\"\\C-t\": show'; echo REA''DY\n",
+        "PS1='@@ '; bind 'set enable-bracketed-paste off'; bind 'set bell-style none'; source {scripts}/normcli.bash; "
+        "show() {{ printf 'LINE<%s>\\n' \"$READLINE_LINE\"; READLINE_LINE=; }}; "
+        "bind -x '\"\\C-t\": show'; echo REA''DY\n",
     ),
     "zsh": (
         ["zsh", "-f", "-i"],
-        "PS1='> '; fpath=({scripts} $fpath); autoload -Uz compinit; compinit -u -D; "
-        'show() {{ zle -I; print -r -- "LINE<$BUFFER>" }}; zle -N show; bindkey "^T" show; '
+        "PS1='@@ '; fpath=({scripts} $fpath); autoload -Uz compinit; compinit -u -D; "
+        'show() {{ zle -I; print -r -- "LINE<$BUFFER>"; BUFFER= }}; zle -N show; bindkey "^T" show; '
         "bindkey '^I' complete-word; echo REA''DY\n",
     ),
 }
@@ -192,7 +191,7 @@ def test_tab(shell: str, place: Path) -> None:
     terminal = Terminal(handle)
     try:
         os.write(handle, settings.format(scripts=shlex.quote(str(SCRIPTS))).encode())
-        terminal.read(rb"(READY)\r?\n")
+        terminal.read(rb"(READY)\r?\n[^@]*@@ ")
         for typed, expected in TYPED:
             assert terminal.tab(typed) == expected
     finally:

@@ -376,7 +376,7 @@ def test_an_unknown_table_is_one_line(run: Run) -> None:
 
 def test_env_prints_for_people_and_programs(run: Run) -> None:
     found = json.loads(run("env", "--json").stdout)
-    assert found.keys() == {"versions", "extras", "folders", "settings"} and found["settings"] == []
+    assert found.keys() == {"versions", "extras", "folders", "variables", "settings"} and found["settings"] == []
     assert found["versions"]["normcli"] == normcli.__version__
     text = run("env").stdout.decode()
     assert "all defaults" in text and all(name in text for name in [*found["versions"], *found["extras"]])
