@@ -42,6 +42,10 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def yaml_blocks(page: str) -> list[str]:
+    return re.findall(r"^```yaml[^\n]*\n(.*?)^```$", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
 def package_files() -> set[str]:
     files = (path for path in (ROOT / "normcli").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     return {path.relative_to(ROOT).as_posix() for path in files}
@@ -198,6 +202,13 @@ class TestPreCommitHooks:
         ),
     }
 
+    def test_the_page_shows_every_hook_with_arguments(self) -> None:
+        shown = next(block for block in yaml_blocks("docs/how-to/pre-commit.md") if "rev: " in block)
+        (repository,) = yaml.safe_load(shown)["repos"]
+        assert repository["repo"] == PROJECT["urls"]["Homepage"] and repository["rev"] == f"v{normcli.__version__}"
+        assert [hook["id"] for hook in repository["hooks"]] == list(self.RUNS)
+        assert all(len(hook["args"]) == len(self.RUNS[hook["id"]][0]) for hook in repository["hooks"])
+
     def test_pre_commit_accepts_them(self) -> None:
         client = needs.module("pre_commit.clientlib")
         assert [hook["id"] for hook in client.load_manifest(str(ROOT / ".pre-commit-hooks.yaml"))] == list(self.RUNS)
@@ -223,6 +234,15 @@ class TestAction:
             given["description"] and ("default" in given) != given.get("required", False) for given in inputs.values()
         )
         assert {name for name, given in inputs.items() if given.get("required")} == {"sources", "stats"}
+
+    def test_the_page_shows_every_input(self) -> None:
+        text = (ROOT / "docs/how-to/github-action.md").read_text()
+        assert re.findall(r"^\| `([\w-]+)` \|", text, re.MULTILINE) == list(self.ACTION["inputs"])
+        shown = next(block for block in yaml_blocks("docs/how-to/github-action.md") if "normcli/normcli@" in block)
+        (job,) = yaml.safe_load(shown)["jobs"].values()
+        (step,) = (step for step in job["steps"] if step["uses"].startswith("normcli/"))
+        assert step["uses"] == f"normcli/normcli@v{normcli.__version__}"
+        assert list(step["with"]) == ["sources", "stats", "max-shift"]
 
     def test_no_input_becomes_code(self) -> None:
         scripts = [step["run"] for step in self.STEPS if "run" in step]
