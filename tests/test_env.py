@@ -16,7 +16,8 @@ def test_every_section_has_its_rows(run: Run, tmp_path: Path) -> None:
     variables = {"NORMCLI_STATS_SAMPLE": "5%", "NORMCLI_AOT": "0", "NORMCLI_VERIFY_QUIET": "1"}
     found = json.loads(run("env", "--json", env=variables).stdout)
     assert list(found) == ["versions", "extras", "folders", "variables", "settings"]
-    assert found["versions"]["normcli"] == f"{normcli.__version__} ({ROOT / 'normcli'})"
+    assert found["versions"]["normcli"] == normcli.__version__
+    assert found["folders"]["package"] == str(ROOT / "normcli")
     assert found["folders"]["configuration"] == str(tmp_path / "normcli.toml")
     assert found["variables"]["NORMCLI_AOT"] == "0"
     settings = {(row["command"], row["option"]): (row["value"], row["origin"]) for row in found["settings"]}

@@ -84,7 +84,7 @@ class TestWheel:
         for arguments, words in (
             (["show", statistics, "--report", "page.html"], ""),
             (["show", "--schema"], '"$schema"'),
-            (["env"], f"{normcli.__version__} ({tmp_path / 'site' / 'normcli'})"),
+            (["env"], f"package        {tmp_path / 'site' / 'normcli'}\n"),
         ):
             command = [sys.executable, "-m", "normcli", *arguments]
             done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)

@@ -64,8 +64,7 @@ def _section(title: str, rows: Mapping[str, str]) -> str:
 def _versions() -> dict[str, str]:
     from normcli import __version__
 
-    package = Path(__file__).parents[1]
-    here = {"normcli": f"{__version__} ({package})", "python": f"{platform.python_version()} ({sys.executable})"}
+    here = {"normcli": __version__, "python": f"{platform.python_version()} ({sys.executable})"}
     return {**here, "platform": platform.platform(), **{name: _version(name) or "not installed" for name in _CORE}}
 
 
