@@ -214,8 +214,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         short = shortage(error.__cause__) if error.__cause__ is not None and error.exit_code == 1 else None
         _complain(f"normcli: {short or on_command_line(_one_line(str(error)))}")
         return error.exit_code
-    except SystemExit:  # how Rich and click leave when nobody reads the help any more
-        return 141
+    except SystemExit as end:  # of completion, which Click ends itself; 1 where nobody reads the help any more
+        return 0 if end.code in (None, 0) else 1 if os.environ.get("_NORMCLI_COMPLETE") else 141
     except (BrokenPipeError, KeyboardInterrupt) as error:
         _forget_stdout()
         return 141 if isinstance(error, BrokenPipeError) else 143 if isinstance(error, _Terminated) else 130
