@@ -275,6 +275,11 @@ def _parse_limit(size: str | None) -> int | None:
     return parse_size("memory_limit", size)
 
 
+_LAYOUT = typer.Option(
+    metavar="NCHW|NHWC|…", help="Order of the axes.", autocompletion=completion.completer(completion.layouts)
+)
+
+
 def compare(
     name: Annotated[str, typer.Argument(metavar="IN", help="A tensor: FILE or FILE:KEY.", show_default=False)],
     normalizers: Annotated[
@@ -288,12 +293,7 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NCHW|NHWC|…", help="Order of the axes.", autocompletion=completion.completer(completion.layouts)
-        ),
-    ] = None,
+    layout: Annotated[str | None, _LAYOUT] = None,
     state: Annotated[
         str | None,
         typer.Option(
