@@ -24,6 +24,7 @@ from normcli.storage import is_remote
 class Source(str):
     """A path with open options of its own, which are used instead of those of the run.
 
+    >>> from normcli import source
     >>> source("x.npz", column="images").open_options
     {'column': 'images'}
     """

@@ -22,7 +22,7 @@ _PAGES = {"uint8": 256, "uint16": 1280, "float": 128}
 def levels_of(dtype: str) -> Array:
     """Return the smallest value of each bin of a group's histogram: 8 significant bits.
 
-    >>> levels_of("uint8")[-1], len(levels_of("uint16")), levels_of("uint16")[254:260].tolist()
+    >>> int(levels_of("uint8")[-1]), len(levels_of("uint16")), levels_of("uint16")[254:260].tolist()
     (255, 1280, [254, 255, 256, 258, 260, 262])
     """
     if dtype == "float":
