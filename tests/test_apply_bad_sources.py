@@ -205,7 +205,7 @@ def test_too_long_a_name_costs_that_image_only(run: Run, tmp_path: Path) -> None
 def test_a_file_where_others_need_a_folder_is_told_of_before_anything_is_written(run: Run, tmp_path: Path) -> None:
     source = in_tar(NAMES["a file and a folder"], tmp_path)
     done = run("apply", source, "-o", "out", "-s", "unit")
-    assert done.returncode == 2 and b"a.png would be written as the file a.png.npy, and" in done.stderr, done.stderr
+    assert done.returncode == 2 and b"a.png would be written as the file a.png.npy, but" in done.stderr, done.stderr
     assert not (tmp_path / "out").exists()
     assert run("apply", source, "-o", "out", "-s", "unit", "--to", "npz").returncode == 0
     assert run("apply", source, "-o", "shards", "-s", "unit", "--to", "tar").returncode == 0

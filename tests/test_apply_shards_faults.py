@@ -236,7 +236,7 @@ def test_a_server_that_falls_silent_keeps_whole_shards(
 
     with monkeypatch.context() as patch:
         patch.setattr(files.FileBytes, "__call__", silent)
-        with pytest.raises(RemoteError, match="`resume` goes on") as raised:
+        with pytest.raises(RemoteError, match="`resume` continues") as raised:
             normcli.apply(photos, out, **settings)
         assert raised.value.exit_code == 6
     undisturbed = tree(tmp_path / "plain")

@@ -6,7 +6,7 @@ The subcommands are made from the normalizers themselves: options from the signa
 import inspect
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -132,8 +132,13 @@ def _option(
         show_default=False,
         show_envvar=False,
         rich_help_panel=panel,
-        autocompletion=completion.completer(tuple(choices)) if choices else None,
+        autocompletion=_completer(tuple(choices)) if choices else None,
     )
+
+
+def _completer(choices: tuple[str, ...]) -> Callable[[str], list[str]]:
+    """Return a function that completes these choices; nothing is prepared before a shell asks."""
+    return lambda incomplete: completion.completer(choices)(incomplete)
 
 
 def _setting(setting: "Setting") -> inspect.Parameter:
