@@ -544,7 +544,8 @@ def test_compare_of_features_leaves_instance_norm_out(
     names = [row["name"].split()[0] for row in json.loads(capfd.readouterr().out)["rows"]]
     assert names == ["input", "batch_norm", "layer_norm", "group_norm", "rms_norm"]
     assert cli.run(["tensor", "compare", "f.npy", "--with", "instance_norm"]) == 1
-    assert capfd.readouterr().err.startswith("normcli: f.npy: instance_norm: 2 or more values per sample and channel are required")
+    told = "normcli: f.npy: instance_norm: 2 or more values per sample and channel are required"
+    assert capfd.readouterr().err.startswith(told)
 
 
 def test_comparing_what_is_not_finite_gives_json(run: Run, here: Path) -> None:
