@@ -15,7 +15,7 @@ import typer
 
 from normcli.cli import main, tensor
 from normcli.cli.click import Context
-from normcli.options import apply, shared, stats
+from normcli.options import apply, printing, shared, stats
 from normcli.options.field import Options, choices_of, info_of
 from tests.support.command import ROOT
 
@@ -99,7 +99,7 @@ PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
-GROUPS = [group for module in (apply, shared, stats) for group in vars(module).values()]
+GROUPS = [group for module in (apply, printing, shared, stats) for group in vars(module).values()]
 OPTION_GROUPS = [group for group in GROUPS if isinstance(group, type) and issubclass(group, Options)]
 
 

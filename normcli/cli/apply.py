@@ -12,7 +12,7 @@ from normcli.cli.build import NumberRows, Sources, check_stdout, command, refuse
 from normcli.cli.messages import Stopwatch, as_json, progress, warn_failed, write
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions
-from normcli.options.shared import FailureListOptions, JsonOptions, ListOptions, TerminalOptions
+from normcli.options.printing import FailureListOptions, JsonOptions, ListOptions, TerminalOptions
 from normcli.storage import check_outputs, read_path_list
 
 if TYPE_CHECKING:

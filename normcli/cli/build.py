@@ -27,7 +27,7 @@ from normcli.cli.narrow_help import Command
 from normcli.errors import OutputError, UsageError
 from normcli.options.field import OptionInfo as FieldInfo
 from normcli.options.field import Options, choices_of
-from normcli.options.shared import TerminalOptions
+from normcli.options.printing import TerminalOptions
 
 VARIABLE = "NORMCLI_CONFIG"  # names the file; so it sets no option, as `config` of `check`
 _NAMES = ("normcli.toml", "pyproject.toml")

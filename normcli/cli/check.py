@@ -8,7 +8,7 @@ import typer
 from normcli import platforms
 from normcli.cli.build import NumberRows, command
 from normcli.options.compare import CheckOptions
-from normcli.options.shared import JsonOptions, PageOptions, TerminalOptions
+from normcli.options.printing import JsonOptions, PageOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,7 +7,7 @@ import typer
 from normcli.cli.build import command, printable, say
 from normcli.errors import UsageError
 from normcli.options.compare import DiffOptions
-from normcli.options.shared import JsonOptions, PageOptions, TerminalOptions
+from normcli.options.printing import JsonOptions, PageOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from normcli.cli.build import command, find_config, printable
 from normcli.cli.messages import document, write
-from normcli.options.shared import JsonOptions, TerminalOptions
+from normcli.options.printing import JsonOptions, TerminalOptions
 
 _CORE = ("typer", "rich", "tqdm", "pillow", "numpy", "numba", "llvmlite", "simplejpeg")
 EXTRAS = {

@@ -10,7 +10,7 @@ from normcli.cli.messages import Stopwatch, warn_failures
 from normcli.errors import UsageError
 from normcli.options.compare import CountedOptions
 from normcli.options.field import info_of
-from normcli.options.shared import PageOptions, TerminalOptions
+from normcli.options.printing import PageOptions, TerminalOptions
 from normcli.storage import check_outputs
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import typer
 from normcli.cli import completion
 from normcli.cli.build import command
 from normcli.errors import unknown
-from normcli.options.shared import JsonOptions, TerminalOptions
+from normcli.options.printing import JsonOptions, TerminalOptions
 
 Row = dict[str, Any]
 

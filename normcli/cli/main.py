@@ -24,7 +24,7 @@ from normcli.cli.defaults import COMMANDS as COMMANDS
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import NormcliError, unknown
 from normcli.options.field import choices_of, info_of
-from normcli.options.shared import TerminalOptions
+from normcli.options.printing import TerminalOptions
 
 
 class _Terminated(KeyboardInterrupt):

@@ -7,7 +7,7 @@ import typer
 from normcli import platforms
 from normcli.cli.build import command
 from normcli.cli.messages import Stopwatch
-from normcli.options.shared import MergeOptions, TerminalOptions
+from normcli.options.printing import MergeOptions, TerminalOptions
 from normcli.storage import check_outputs
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.build import say
-from normcli.options.shared import TerminalOptions
+from normcli.options.printing import TerminalOptions
 
 if TYPE_CHECKING:
     from normcli.summary import Summary

@@ -10,7 +10,7 @@ from normcli.cli.build import check_stdout, command, say
 from normcli.cli.messages import Stopwatch, as_json, progress, warn_failed, write
 from normcli.errors import UsageError
 from normcli.options.apply import RestoreOptions
-from normcli.options.shared import FailureListOptions, JsonOptions, TerminalOptions
+from normcli.options.printing import FailureListOptions, JsonOptions, TerminalOptions
 from normcli.storage import check_outputs
 
 if TYPE_CHECKING:

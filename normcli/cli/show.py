@@ -8,7 +8,7 @@ import typer
 from normcli.cli import completion
 from normcli.cli.build import command, require_with, say
 from normcli.errors import UsageError
-from normcli.options.shared import SummaryOptions, TerminalOptions
+from normcli.options.printing import SummaryOptions, TerminalOptions
 from normcli.storage import check_outputs
 
 

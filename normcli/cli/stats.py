@@ -9,13 +9,7 @@ from typing import TYPE_CHECKING, Any
 from normcli.cli.build import Sources, check_stdout, command, require_with
 from normcli.cli.messages import Stopwatch
 from normcli.errors import UsageError
-from normcli.options.shared import (
-    FailureListOptions,
-    ListOptions,
-    PerImageOptions,
-    SummaryOptions,
-    TerminalOptions,
-)
+from normcli.options.printing import FailureListOptions, ListOptions, PerImageOptions, SummaryOptions, TerminalOptions
 from normcli.options.stats import StatsOptions
 from normcli.storage import check_outputs, read_path_list
 

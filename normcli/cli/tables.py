@@ -16,7 +16,7 @@ from typing import TextIO
 from normcli.cli.build import printable, say
 from normcli.cli.messages import document, write
 from normcli.errors import UsageError, unknown
-from normcli.options.shared import SummaryOptions
+from normcli.options.printing import SummaryOptions
 from normcli.summary import GroupSummary, Summary
 from normcli.summary.remarks import CONVENTIONS
 

@@ -17,7 +17,7 @@ from normcli.cli import click, completion
 from normcli.cli.build import command, has_defaults, say
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import UsageError
-from normcli.options.shared import JsonOptions, PageOptions, TerminalOptions
+from normcli.options.printing import JsonOptions, PageOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from normcli.tensor.compare import ComparisonRow

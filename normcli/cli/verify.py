@@ -10,7 +10,7 @@ from normcli.cli.build import command, require_with, say
 from normcli.cli.messages import as_json, progress, write
 from normcli.errors import UsageError
 from normcli.options.apply import VerifyOptions, VerifyStatisticsOptions
-from normcli.options.shared import JsonOptions, TerminalOptions
+from normcli.options.printing import JsonOptions, TerminalOptions
 
 if TYPE_CHECKING:
     from normcli.runs.verify import VerifyResult

@@ -7,16 +7,8 @@ from functools import partial
 from typing import Any, Literal, Protocol
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, option, parse_name, parse_numbers, python_only
-from normcli.options.shared import (
-    Color,
-    DecodeOptions,
-    EngineOptions,
-    FailureOptions,
-    InputOptions,
-    PathOptions,
-    ValueOptions,
-)
+from normcli.options.field import Color, Options, option, parse_name, parse_numbers, python_only
+from normcli.options.shared import DecodeOptions, EngineOptions, FailureOptions, InputOptions, PathOptions, ValueOptions
 
 StrPath = str | os.PathLike[str]
 Numbers = tuple[float, ...] | list[float]

@@ -1,28 +1,25 @@
-"""Options that several commands share: inputs, decoding, values, workers, failures, output on the terminal."""
+"""Options of runs that several commands share: inputs, decoding, values, workers, failures."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from normcli.options.field import (
     ENGINES,
+    Color,
     Options,
     option,
     parse_alpha,
     parse_engine,
     parse_level,
     parse_limit,
-    parse_name,
     parse_pairs,
-    parse_paths,
     parse_size,
     parse_texts,
     python_only,
 )
 
-Color = Literal["auto", "rgb", "gray", "native"]
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
 
 
@@ -149,124 +146,4 @@ class FailureOptions(Options):
     )
     on_failure: Callable[[Any], None] | None = python_only(
         "Called with a `Failure` for every input that is not used, in order."
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ListOptions(Options):
-    """Paths that are read from a file."""
-
-    panel = "Input"
-
-    files_from: str | None = option(
-        "Read further paths from FILE, or - for stdin, one per line; with -0, separated by NUL (find -print0).",
-        metavar="FILE",
-    )
-    null: bool = option(
-        "Paths in --files-from are separated by NUL (find -print0).", False, flags=("-0", "--null"), hidden=True
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class FailureListOptions(Options):
-    """File that lists failures."""
-
-    panel = "Output"
-
-    failures: Path | None = option("Write inputs that failed or were skipped to FILE, as JSON lines.", metavar="FILE")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SummaryOptions(Options):
-    """Printed form of statistics."""
-
-    panel = "Output"
-
-    json: bool = option("Print the statistics file instead of a table.", False)
-    format: str | None = option(
-        "Print mean and std as code or config of another tool, such as torchvision, timm, albumentations, csv or env; "
-        "`normcli list exporters` prints all.",
-        metavar="NAME",
-        complete="formats",
-    )
-    convention: str | None = option(
-        "Convention to print: pooled_population (default), pooled_sample, mean_of_image_stds, "
-        "mean_of_image_sample_stds or root_mean_image_variance.",
-        metavar="NAME",
-        complete="conventions",
-        parse=parse_name,
-    )
-    digits: int | None = option(
-        "Significant digits of --format (default: 4 in code, all in csv, yaml, toml, env, json and kaldi; 0: all).",
-        metavar="N",
-        minimum=0,
-    )
-    report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerImageOptions(Options):
-    """Files that `stats` writes in addition to statistics."""
-
-    panel = "Output"
-
-    per_image: Path | None = option("Write every image's own statistics to FILE, as JSON lines.", metavar="FILE")
-
-
-@dataclass(frozen=True, kw_only=True)
-class JsonOptions(Options):
-    """Machine-readable result."""
-
-    panel = "Output"
-
-    json: bool = option("Print the result as one JSON object.", False)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageOptions(Options):
-    """The result as a page."""
-
-    panel = "Output"
-
-    report: Path | None = option("Write the result as a self-contained HTML page; - is stdout.", metavar="PAGE.html")
-    force: bool = option("Overwrite an existing page.", False, flags=("-f", "--force"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class TerminalOptions:
-    """Messages, progress and logging: the same for every command, and of the command line alone."""
-
-    panel = "Output"
-
-    quiet: bool = option(
-        "Suppress progress and notes; failures and errors are still printed.",
-        False,
-        flags=("-q", "--quiet"),
-        hidden=True,
-    )
-    progress: Literal["auto", "always", "never"] = option(
-        "Show progress on stderr: on a terminal (auto), always or never.", "auto", hidden=True
-    )
-    verbose: int = option(
-        "Log settings and timings to stderr; -vv adds details.", 0, flags=("-v", "--verbose"), hidden=True
-    )
-    log_file: Path | None = option("Append the log to FILE.", metavar="FILE", hidden=True)
-    debug: bool = option("Print the traceback of an error.", False, hidden=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class MergeOptions(Options):
-    """Files that `merge` subtracts and writes."""
-
-    panel = "Output"
-
-    minus: tuple[Path, ...] = option(
-        "Subtract FILE, which must be contained in the sum. Repeatable.", (), metavar="FILE", parse=parse_paths
-    )
-    output: Path | None = option("Write the statistics file; - is stdout.", metavar="FILE", flags=("-o", "--output"))
-    json: bool = option("Print the statistics file instead of a table.", False)
-    force: bool = option(
-        "Overwrite existing output; merge although settings differ or the same images come twice, and record that.",
-        False,
-        flags=("-f", "--force"),
     )

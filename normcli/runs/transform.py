@@ -9,7 +9,8 @@ import numpy as np
 from normcli import images, schemes
 from normcli.errors import InputError
 from normcli.kernels.kernel import as_words, contiguous
-from normcli.options.shared import Color, DecodeOptions
+from normcli.options.field import Color
+from normcli.options.shared import DecodeOptions
 from normcli.schemes import Affine, Values
 from normcli.summary.summary import channel_names, source_channels
 from normcli.tally import Integers

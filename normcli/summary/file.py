@@ -10,8 +10,7 @@ from typing import Any, get_args
 
 from normcli import storage
 from normcli.errors import InputError, StatisticsFileError
-from normcli.options.field import MAX_SHARDS, is_plain_line
-from normcli.options.shared import Color
+from normcli.options.field import MAX_SHARDS, Color, is_plain_line
 
 REQUIRED_KEYS = (
     *("schema", "complete", "images", "failed", "skipped", "pixels", "channels", "max_value", "convention", "range"),
