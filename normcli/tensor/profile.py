@@ -13,7 +13,7 @@ _SAMPLES, _CHANNELS = 12, 48  # most rows and columns of the map
 
 @dataclass(frozen=True, kw_only=True)
 class TensorProfile:
-    """What a page draws of one tensor.
+    """Histogram and map of one tensor, as a page draws them.
 
     Attributes:
         low, high: ends of the histogram: all finite elements, or nearly all where a few are far away.
