@@ -175,7 +175,8 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
     """Make the parameters for inputs and outputs."""
     inputs = typer.Argument(
         metavar="IN...",
-        help="Tensor files: .npy, .npz, .safetensors, .pt; FILE:KEY for one tensor of several; - is stdin (.npy). "
+        help="Tensor files: .npy, .npz, .safetensors, .pt, .index.json; FILE:KEY for one tensor of several, "
+        "'FILE:*.weight' for some of them, of which the rest passes through unchanged; - is stdin (.npy). "
         "Several files are a sequence of batches, and so are the tensors of one file, in natural order: b2 before b10.",
         show_default=False,
     )
@@ -183,10 +184,17 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
         "-o", "--output", metavar="OUT", panel=OUTPUT, help="Output file; a folder for several IN; - is stdout."
     )
     force = _option("-f", "--force", panel=OUTPUT, help="Overwrite output files that exist.")
+    least = _option(
+        metavar="N",
+        panel=RUN,
+        help="Normalize only the tensors of a file that have N or more axes; the rest passes through unchanged."
+        + " [default: 2]".replace("[", "\\[") * (one.family == "weight"),
+    )
     parameters = [
         _parameter("inputs", list[str], inputs, inspect.Parameter.empty),
         _parameter("output", str | None, output),
         _parameter("force", bool, force, False),
+        _parameter("min_rank", int | None, least),
     ]
     if one.vjp is not None:
         text = "Write the gradients dx, dweight, … for this cotangent in place of the result; one for each IN."
@@ -202,8 +210,19 @@ def _statistics(one: "Normalizer") -> list[inspect.Parameter]:
     """Make the parameters for running statistics."""
     if not one.state:
         return []
-    state = _option("--state", metavar="FILE", panel=STATE, help="Start from the running statistics in FILE.")
-    save = _option("--save-state", metavar="FILE", panel=STATE, help="Write the statistics after the last IN to FILE.")
+    state = _option(
+        "--state",
+        metavar="FILE",
+        panel=STATE,
+        help="Start from the running statistics in FILE; FILE:PREFIX, such as net.pt:layer1.0.bn1., is a layer of a "
+        "checkpoint with its weight and bias.",
+    )
+    save = _option(
+        "--save-state",
+        metavar="FILE",
+        panel=STATE,
+        help="Write the statistics after the last IN to FILE; after --state FILE:PREFIX, a copy of the checkpoint.",
+    )
     parameters = [
         _parameter("state", str | None, state),
         _parameter("save_state", str | None, save),
@@ -250,6 +269,7 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
         save_state=values.get("save_state"),
         recompute_state=values.get("recompute_state", False),
         grad=values.get("grad") or (),
+        min_rank=values["min_rank"],
         memory_limit=_parse_limit(values["memory_limit"]),
         threads=values["threads"] or None,
         force=values["force"],

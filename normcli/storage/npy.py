@@ -165,6 +165,22 @@ def stamp_of(handle: int) -> FileStamp:
     return FileStamp(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def file_parts(handle: int, offset: int, size: int) -> Iterator[memoryview]:
+    """Yield bytes of a file piece by piece; each piece is valid until the next.
+
+    Raises:
+        TensorError: the file became shorter.
+    """
+    buffer = memoryview(bytearray(min(size, _PIECE)))
+    done = 0
+    while done < size:
+        count = platforms.pread_into(handle, buffer[: size - done], offset + done)
+        if not count:
+            raise TensorError("the file became shorter while it was read")
+        yield buffer[:count]
+        done += count
+
+
 class StoredTensor:
     """A tensor in a file: shape, dtype, and samples read when a slice asks for them."""
 
@@ -210,6 +226,15 @@ class StoredTensor:
         except TensorError as error:
             raise TensorError(f"{self.path}: {error}") from None
 
+    @property
+    def nbytes(self) -> int:
+        """Return the size of the elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def parts(self) -> Iterator[memoryview]:
+        """Yield the bytes of the elements, piece by piece."""
+        return file_parts(self._handle(), self.offset, self.nbytes)
+
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
@@ -231,10 +256,30 @@ class UnreadableTensor:
     Attributes:
         shape: lengths of its axes.
         error: the reason.
+        kind: the type of its elements, as its file spells it.
     """
 
-    def __init__(self, shape: tuple[int, ...], error: UnsupportedTensorError) -> None:
-        self.shape, self.error = shape, error
+    def __init__(self, shape: tuple[int, ...], error: UnsupportedTensorError, kind: str = "") -> None:
+        self.shape, self.error, self.kind = shape, error, kind
+
+
+class UnreadableBytes(UnreadableTensor):
+    """A tensor of a type that cannot be read, whose bytes can be copied.
+
+    Attributes:
+        nbytes: size of the elements.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], error: UnsupportedTensorError, kind: str, place: tuple[Path, int, int]
+    ) -> None:
+        super().__init__(shape, error, kind)
+        self._path, self._offset, self.nbytes = place
+
+    def parts(self) -> Iterator[memoryview]:
+        """Yield the bytes of the elements, piece by piece."""
+        with self._path.open("rb", buffering=0) as file:
+            yield from file_parts(file.fileno(), self._offset, self.nbytes)
 
 
 class ReservedTensor:
@@ -272,15 +317,7 @@ class ReservedTensor:
 
     def parts(self) -> Iterator[memoryview]:
         """Yield the bytes of the elements, piece by piece."""
-        buffer = memoryview(bytearray(min(self.nbytes, _PIECE)))
-        done = 0
-        while done < self.nbytes:
-            piece = buffer[: self.nbytes - done]
-            count = platforms.pread_into(self._file.fileno(), piece, self._head + done)
-            if not count:
-                raise TensorError("a temporary file became shorter while it was read")
-            yield piece[:count]
-            done += count
+        return file_parts(self._file.fileno(), self._head, self.nbytes)
 
     def close(self) -> None:
         """Close the file."""

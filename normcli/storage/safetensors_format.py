@@ -49,11 +49,13 @@ class TensorEntry(NamedTuple):
         dtype: type of the elements, as NumPy spells it, or "bfloat16"; one that cannot be read as the file spells it.
         shape: lengths of the axes.
         start: offset of the first element in the file.
+        size: of all elements, in bytes.
     """
 
     dtype: str
     shape: tuple[int, ...]
     start: int
+    size: int
 
     @property
     def readable(self) -> bool:
@@ -108,8 +110,8 @@ def read_safetensors_header(file: IO[bytes], size: int) -> tuple[dict[str, Tenso
     if 8 + length + end != size:
         _reject(f"its tensors end at {8 + length + end}, the file at {size}")
     tensors = {
-        name: TensorEntry(_DTYPES.get(code, code), shape, 8 + length + start)
-        for name, (start, _, shape, code) in spans.items()
+        name: TensorEntry(_DTYPES.get(code, code), shape, 8 + length + start, stop - start)
+        for name, (start, stop, shape, code) in spans.items()
     }
     return tensors, metadata
 
@@ -139,12 +141,12 @@ def _reject(problem: str) -> NoReturn:
 
 
 def safetensors_header(
-    tensors: Mapping[str, tuple[tuple[int, ...], "np.dtype[Any]"]], metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, tuple[tuple[int, ...], "np.dtype[Any] | str"]], metadata: Mapping[str, str] | None = None
 ) -> bytes:
     """Return the bytes before the tensors.
 
     Args:
-        tensors: name -> shape and dtype, in the order in which they follow.
+        tensors: name -> shape and dtype, in the order in which they follow; a text is the format's own dtype.
         metadata: strings by key.
 
     Raises:
@@ -153,11 +155,15 @@ def safetensors_header(
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, (shape, dtype) in tensors.items():
-        code = _NAMES.get("bfloat16" if dtype.name == "bfloat16" else dtype.newbyteorder("<").str)
+        code = dtype if isinstance(dtype, str) else _code(dtype)
         if code is None:
             raise InputError("unsupported", f"safetensors has no dtype {dtype} ({name})")
-        start, end = end, end + math.prod(shape) * dtype.itemsize
+        start, end = end, end + math.prod(shape) * _bits(code) // 8
         entries[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def _code(dtype: "np.dtype[Any]") -> str | None:
+    return _NAMES.get("bfloat16" if dtype.name == "bfloat16" else dtype.newbyteorder("<").str)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,16 @@ from normcli.storage.atomic import temporary_name
 from normcli.storage.npy import ReservedTensor, StoredTensor, UnreadableTensor
 from normcli.tensor import safetensors, torch
 
+if TYPE_CHECKING:
+    from normcli.tensor.checkpoint import TensorFile
+
 Array = NDArray[Any]
 
 SUFFIXES = (".npy", ".npz", ".safetensors", ".pt")
+INDEX = ".index.json"  # of a checkpoint in several files
+
+# other names of checkpoints that torch writes
+_ALIASES = {".pth": ".pt", ".bin": ".pt", ".ckpt": ".pt"}
 
 _SMALL = 1 << 20  # bytes of a result that may wait in memory
 
@@ -35,9 +42,10 @@ def file_format(path: str) -> str:
     Raises:
         UsageError: an unknown suffix.
     """
+    if path.lower().endswith(INDEX):
+        return INDEX
     suffix = Path(path).suffix.lower()
-    if suffix == ".pth":
-        return ".pt"
+    suffix = _ALIASES.get(suffix, suffix)
     if suffix not in SUFFIXES:
         raise UsageError(f"{path}: tensors are {', '.join(SUFFIXES)} files, got {suffix or 'no suffix'}")
     return suffix
@@ -50,7 +58,8 @@ def split_key(name: str) -> tuple[str, str | None]:
     (('weights.npz', 'layer1'), ('x.npy', None))
     """
     path, colon, key = name.rpartition(":")
-    if not colon or Path(name).exists() or Path(path).suffix.lower() not in (*SUFFIXES, ".pth"):
+    is_file = Path(path).suffix.lower() in (*SUFFIXES, *_ALIASES) or path.lower().endswith(INDEX)
+    if not colon or not is_file or Path(name).exists():
         return name, None
     return path, key
 
@@ -73,13 +82,14 @@ def expand_patterns(names: Sequence[str]) -> list[str]:
     """
     expanded: list[str] = []
     for name in names:
-        if not glob.has_magic(name) or Path(split_key(name)[0]).exists():
+        file, key = split_key(name)
+        if not glob.has_magic(file) or Path(file).exists():
             expanded.append(name)
             continue
-        matches = sorted(glob.glob(name, recursive=True), key=natural_key)  # noqa: PTH207 - names as typed
+        matches = sorted(glob.glob(file, recursive=True), key=natural_key)  # noqa: PTH207 - names as typed
         if not matches:
             raise UsageError(f"{name}: no file matches")
-        expanded += matches
+        expanded += matches if key is None else [f"{match}:{key}" for match in matches]
     return expanded
 
 
@@ -118,15 +128,17 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
         if suffix == ".npz":
             if key is not None:
                 return {key: npy.read_npz(path, key, limit)}
-            return {k: _read_member(path, k, limit) for k in sorted(npy.npz_keys(path), key=natural_key)}
+            return {k: read_member(path, k, limit) for k in sorted(npy.npz_keys(path), key=natural_key)}
         if suffix == ".npy":
             tensors: Mapping[str, Any] = {"": npy.read_npy(path, limit)}
         elif suffix == ".safetensors":
             tensors = safetensors.read(path)[0]
-        elif limit is not None and path.stat().st_size > limit:
-            raise TensorError(f"{file}: {path.stat().st_size} bytes exceed the memory limit of {limit}")
+        elif suffix == INDEX:
+            from normcli.tensor.sharded import read_index
+
+            tensors = read_index(path)
         else:
-            tensors = torch.read(path)
+            tensors = torch.read(path, limit, every=key is not None)
     except OSError as error:
         if isinstance(error, TensorError | UsageError):
             raise
@@ -143,7 +155,8 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
     return {key: tensors[key]}
 
 
-def _read_member(path: Path, key: str, limit: int | None) -> Array | UnreadableTensor:
+def read_member(path: Path, key: str, limit: int | None = None) -> Array | UnreadableTensor:
+    """Read one tensor of an .npz, which may be of a type that cannot be read."""
     try:
         return npy.read_npz(path, key, limit)
     except UnsupportedTensorError as error:
@@ -220,8 +233,8 @@ def check_state_path(path: str) -> None:
 class TensorOutput(Protocol):
     """The destination of the results of one input."""
 
-    def expect(self, keys: Collection[str]) -> None:
-        """Record the keys of the results, before they are computed."""
+    def expect(self, keys: Collection[str], source: "TensorFile | None" = None) -> None:
+        """Record the keys of the results, before they are computed, and the file that they are merged into."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Make the array, or the file, that takes a result."""
@@ -243,7 +256,7 @@ class DiscardedTensor:
 class NoOutput:
     """Results that are not written: only the state is of interest."""
 
-    def expect(self, keys: Collection[str]) -> None:
+    def expect(self, keys: Collection[str], source: "TensorFile | None" = None) -> None:
         """Accept any results."""
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -260,13 +273,13 @@ class StdoutOutput:
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
 
-    def expect(self, keys: Collection[str]) -> None:
+    def expect(self, keys: Collection[str], source: "TensorFile | None" = None) -> None:
         """Record the keys of the results, before they are computed.
 
         Raises:
             UsageError: several tensors.
         """
-        if len(keys) > 1:
+        if len(keys) > 1 or source is not None:
             raise UsageError(f"stdout takes one tensor, got {', '.join(keys)}: use -o FILE.npz")
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -290,23 +303,25 @@ class FileOutput:
         self._format = file_format(str(path))
         self._waiting: list[tuple[ReservedTensor, Path]] = []
         self._key: str | None = None  # of the only result
+        self._source: TensorFile | None = None
         self._reserved: ReservedTensor | None = None
 
-    def expect(self, keys: Collection[str]) -> None:
-        """Record the keys of the results, before they are computed.
+    def expect(self, keys: Collection[str], source: "TensorFile | None" = None) -> None:
+        """Record the keys of the results, before they are computed, and the file that they are merged into.
 
         Raises:
             UsageError: several tensors for a file that takes one.
         """
-        if self._format == ".npy" and len(keys) > 1:
+        self._source = source
+        if self._format == ".npy" and (len(keys) > 1 or source is not None):
             raise UsageError(f"{self.path} takes one tensor, got {', '.join(keys)}: use .npz, .safetensors or .pt")
-        self._key = next(iter(keys)) if len(keys) == 1 else None
+        self._key = next(iter(keys)) if len(keys) == 1 and source is None else None
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Make the array, or the file, that takes a result."""
         size = math.prod(shape) * dtype.itemsize
         several = self._key is None or self._reserved is not None
-        copied = self._format == ".npz" or (several and self._format == ".safetensors")
+        copied = self._format in (".npz", ".pt") or several
         if copied and self._limit is not None and size > _SMALL:
             path = self._temporary.with_name(temporary_name(self.path).name)
             tensor = ReservedTensor(path, b"", shape, dtype)
@@ -327,6 +342,9 @@ class FileOutput:
             if any(result is self._reserved for result in results.values()):
                 return
             self._temporary.unlink()
+        if self._source is not None:
+            self._source.write_copy(self._temporary, results, self._format)
+            return
         named = {key or UNNAMED: result for key, result in results.items()}
         if self._format == ".npy":
             with self._temporary.open("xb") as file:
@@ -391,4 +409,6 @@ def _output_name(name: str) -> str:
         return "stdin.npy"
     file, key = split_key(name)
     path = Path(file)
-    return path.name if key is None else f"{path.stem}-{key.replace('/', '_')}{path.suffix}"
+    if key is None or re.search(r"[*?[]", key):  # a pattern selects tensors of a complete file
+        return path.name
+    return f"{path.stem}-{key.replace('/', '_')}{path.suffix}"

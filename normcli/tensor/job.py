@@ -4,15 +4,16 @@ Values that a result cannot be right for, such as NaN, are counted while tensors
 """
 
 import functools
+import glob
 import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,10 @@ from normcli.tensor.normalizers.moments import Moments, channel_moments
 from normcli.tensor.normalizers.registry import LABELS, State, naming_errors
 from normcli.tensor.normalizers.running import COUNTER, require_two_values
 from normcli.tensor.normalizers.views import Array, Tensor, channels, result_dtype
+
+if TYPE_CHECKING:
+    from normcli.tensor.checkpoint import TensorFile
+    from normcli.tensor.layers import Layer
 
 _PART_BYTES = 1 << 24
 _LARGEST_INTEGER = 1 << 53  # up to it float64 has every integer
@@ -158,10 +163,11 @@ class Job:
         settings: the normalizer's settings that were set, numbers and text.
         parameters: setting or second tensor -> file.
         preset: a framework, for the settings that were not set.
-        state: running statistics to start from.
-        save_state: file for the statistics after the last batch.
+        state: running statistics to start from: a file, or FILE:PREFIX of a layer in a checkpoint.
+        save_state: file for the statistics after the last batch; of a layer, a copy of its checkpoint.
         recompute_state: exact statistics over all batches in place of the moving ones.
         grad: cotangents, one for each input; the output is then the gradients.
+        min_rank: fewest axes of the tensors of a file that are normalized; the others pass through.
         memory_limit: most bytes of tensors in memory.
         threads: number of threads; None is one for each usable processor.
         force: overwrite outputs.
@@ -179,6 +185,7 @@ class Job:
     save_state: str | None = None
     recompute_state: bool = False
     grad: Sequence[str] = ()
+    min_rank: int | None = None
     memory_limit: int | None = None
     threads: int | None = None
     force: bool = False
@@ -229,8 +236,8 @@ class _Remarks:
         """Record the values of a tensor that are not finite, or that float64 does not represent."""
         self.lines += [f"note: {line}" for line in describe_values(name, counts_of(tensor), math.prod(tensor.shape))]
 
-    def left_out(self, error: UnsupportedTensorError) -> None:
-        self.lines.append(f"warning: {error}: left out of the result")
+    def left_out(self, error: UnsupportedTensorError, consequence: str) -> None:
+        self.lines.append(f"warning: {error}: {consequence}")
         self.complete = False
 
 
@@ -246,7 +253,8 @@ def run_job(job: Job) -> JobReport:
     remarks = _Remarks()
     job = _order_inputs(job, one, remarks)
     _validate(job, one)
-    state: State | None = None if job.state is None else files.read_state(job.state)
+    job, layer = _read_layers(job, one)
+    state: State | None = layer.state if layer else None if job.state is None else files.read_state(job.state)
     preset, settings = _resolve_settings(job, one, state)
     paths = [] if job.output is None else files.output_paths(list(job.inputs), job.output, job.force)
     if job.save_state is not None:
@@ -273,8 +281,24 @@ def run_job(job: Job) -> JobReport:
                 state = _normalize_input(job, call, name, state, output, remarks)
     lines = remarks.lines + [f"wrote {path}" for path in paths if path != "-"]
     if job.save_state is not None:
-        lines.append(_save_state(job.save_state, call, state if exact is None else exact))
+        lines.append(_save_state(job.save_state, call, state if exact is None else exact, layer))
     return JobReport(lines, remarks.complete)
+
+
+def _read_layers(job: Job, one: Normalizer) -> "tuple[Job, Layer | None]":
+    """Resolve prefixes of layers; return the layer of the state, with whose weight and bias the job is completed."""
+    state = job.state is not None and ":" in job.state
+    if not state and not any(name.endswith(".") for name in job.inputs):
+        return job, None
+    from normcli.tensor import layers
+
+    job = layers.resolve_prefixes(job, one)
+    if job.state is None or not layers.is_prefix(job.state):
+        return job, None
+    layer = layers.read_layer(job.state, one)
+    given = {name for name in layer.parameters if name in job.settings}
+    parameters = {name: file for name, file in layer.parameters.items() if name not in given}
+    return replace(job, parameters={**parameters, **job.parameters}), layer
 
 
 def _order_inputs(job: Job, one: Normalizer, remarks: _Remarks) -> Job:
@@ -376,21 +400,17 @@ def _normalize_input(
         UnsupportedTensorError: the input has one tensor, or all of them are of types that cannot be normalized.
     """
     results: dict[str, Any] = {}
-    unchanged: list[str] = []
     unsupported: list[UnsupportedTensorError] = []
-    checkpoint = call.one.family == "weight" and files.split_key(name)[1] is None
     allocate = functools.partial(_allocate, output, job.memory_limit)
     with (
-        files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors,
+        _open_input(job, call.one, name, remarks) as (tensors, source),
         resources(threads=job.threads, memory=job.memory_limit, allocate=allocate),
     ):
-        output.expect(tensors)
+        output.expect(tensors, source)
         for key, stored in tensors.items():
-            if checkpoint and key and len(stored.shape) < 2:
-                results[key] = files.read_array(stored)
-                unchanged.append(key)
-                continue
             where = f"{name}:{key}" if key and not name.endswith(f":{key}") else name
+            if source is not None:
+                where = f"{source.path}:{key}"
             started = time.perf_counter()
             settings = call.settings | ({"state": state} if call.one.state else {})
             try:
@@ -405,19 +425,59 @@ def _normalize_input(
                 continue
             if isinstance(result, Normalized):
                 result, state = result.y, result.state or None
-            results[key] = result
+            results[key] = result if source is None else _in_file(result, allocate)
             remarks.values(where, tensor)
             log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, time.perf_counter() - started)
         if len(unsupported) == len(tensors):
             raise unsupported[0]
         output.finish(results)
     for problem in unsupported:
-        remarks.left_out(problem)
-    if unchanged:
-        remarks.note(f"{name}: left as they are, having no rows: {', '.join(unchanged)}")
+        remarks.left_out(problem, "passed through unchanged" if source is not None else "left out of the result")
     if job.save_state and state is None:
         raise UsageError(f"--save-state: {call.one.name} with these settings has no running statistics")
     return state
+
+
+@contextmanager
+def _open_input(
+    job: Job, one: Normalizer, name: str, remarks: _Remarks
+) -> "Iterator[tuple[Mapping[str, Any], TensorFile | None]]":
+    """Open the tensors of an input that are normalized, and the file that the others pass through from, if any.
+
+    Raises:
+        TensorError: no tensor is selected.
+    """
+    file, key = files.split_key(name)
+    is_complete = key is None and (job.min_rank is not None or one.family == "weight")
+    if name == "-" or not (is_complete or glob.has_magic(key or "")) or files.file_format(file) == ".npy":
+        with files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors:
+            yield tensors, None
+        return
+    from normcli.tensor.checkpoint import open_checkpoint
+
+    with open_checkpoint(file) as checkpoint:
+        if list(checkpoint.tensors) == [""]:  # one tensor, without a name
+            yield checkpoint.tensors, None
+            return
+        least = job.min_rank if job.min_rank is not None else 2 if one.family == "weight" else 0
+        names = sorted(checkpoint.select(key or "*", least), key=files.natural_key)
+        unchanged = [name for name in checkpoint.tensors if name not in names]
+        if unchanged:
+            more = f", ... ({len(unchanged)} tensors)" if len(unchanged) > 8 else ""
+            reason = "left as they are, having no rows" if key is None and least == 2 else "passed through unchanged"
+            remarks.note(f"{name}: {reason}: {', '.join(unchanged[:8])}{more}")
+        yield {name: checkpoint.tensors[name] for name in names}, checkpoint
+
+
+def _in_file(result: Any, allocate: Callable[..., Any]) -> Any:
+    """Return a result in the file that waits for it where memory is limited: those of a checkpoint are many."""
+    if not isinstance(result, np.ndarray) or not result.shape:
+        return result
+    room = allocate(result.shape, result.dtype)
+    if isinstance(room, np.ndarray):
+        return result
+    room[0 : len(result)] = result
+    return room
 
 
 def _allocate(output: TensorOutput, limit: int | None, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
@@ -507,10 +567,16 @@ def _is_unsupported(tensor: Any) -> bool:
     return False
 
 
-def _save_state(path: str, call: _Call, state: State | None) -> str:
+def _save_state(path: str, call: _Call, state: State | None, layer: "Layer | None") -> str:
     """Write the statistics after the last batch; return the line that reports it."""
     assert state is not None
+    batches = int(state[COUNTER])
+    count = f"{batches:,} batch{'es' * (batches != 1)}"
+    if layer is not None:
+        from normcli.tensor.layers import save_layer
+
+        save_layer(layer, state, path)
+        return f"wrote {path} ({count}; {', '.join(layer.names.values())})"
     labels = {"normalizer": call.one.name} | ({"preset": call.preset} if call.preset else {})
     files.write_state(Path(path), {key: value for key, value in state.items() if key not in LABELS}, labels)
-    batches = int(state[COUNTER])
-    return f"wrote {path} ({batches:,} batch{'es' * (batches != 1)})"
+    return f"wrote {path} ({count})"

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from normcli import platforms
 from normcli.errors import InputError, TensorError, UnsupportedTensorError
-from normcli.storage.npy import ReservedTensor, StoredTensor, UnreadableTensor, bytes_of, stamp_of
+from normcli.storage.npy import ReservedTensor, StoredTensor, UnreadableBytes, UnreadableTensor, bytes_of, stamp_of
 from normcli.storage.safetensors_format import bfloat16, read_safetensors_header, safetensors_header
+
+# elements in memory, or in another file
+TensorContent = NDArray[Any] | ReservedTensor | StoredTensor | UnreadableBytes
 
 
 def read(path: Path) -> tuple[dict[str, StoredTensor | UnreadableTensor], dict[str, str]]:
@@ -30,15 +33,19 @@ def read(path: Path) -> tuple[dict[str, StoredTensor | UnreadableTensor], dict[s
     for name, entry in entries.items():
         if not entry.readable:
             problem = UnsupportedTensorError(f"{path}:{name}: dtype {entry.dtype} cannot be read")
-            tensors[name] = UnreadableTensor(entry.shape, problem)
+            tensors[name] = UnreadableBytes(entry.shape, problem, entry.dtype, (path, entry.start, entry.size))
             continue
         dtype = bfloat16() if entry.dtype == "bfloat16" else np.dtype(entry.dtype)
         tensors[name] = StoredTensor(path, entry.start, entry.shape, dtype, stamp)
     return tensors, metadata
 
 
+def _dtype_of(content: TensorContent) -> np.dtype[Any] | str:
+    return content.kind if isinstance(content, UnreadableBytes) else content.dtype
+
+
 def _header(
-    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]], metadata: Mapping[str, str] | None = None
+    tensors: Mapping[str, tuple[tuple[int, ...], np.dtype[Any] | str]], metadata: Mapping[str, str] | None = None
 ) -> bytes:
     try:
         return safetensors_header(tensors, metadata)
@@ -51,20 +58,18 @@ def create(path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) 
     return ReservedTensor(path, _header({name: (shape, dtype)}), shape, dtype)
 
 
-def write(
-    path: Path, arrays: Mapping[str, NDArray[Any] | ReservedTensor], metadata: Mapping[str, str] | None = None
-) -> None:
+def write(path: Path, arrays: Mapping[str, TensorContent], metadata: Mapping[str, str] | None = None) -> None:
     """Write tensors by name.
 
     Raises:
         TensorError: a dtype that the format lacks.
     """
-    header = _header({name: (a.shape, a.dtype) for name, a in arrays.items()}, metadata)
+    header = _header({name: (a.shape, _dtype_of(a)) for name, a in arrays.items()}, metadata)
     with path.open("xb") as file:
         platforms.reserve(file.fileno(), len(header) + sum(a.nbytes for a in arrays.values()))
         file.write(header)
         for array in arrays.values():
-            if isinstance(array, ReservedTensor):
+            if not isinstance(array, np.ndarray):
                 file.writelines(array.parts())
             else:
                 file.write(bytes_of(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))

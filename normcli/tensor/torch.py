@@ -1,16 +1,20 @@
-"""PyTorch's .pt: tensors only, never pickled objects."""
+"""PyTorch's .pt: tensors only, never pickled objects. The zip format needs no torch, its older ones do."""
 
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from normcli.errors import MissingExtraError, TensorError, UnsupportedTensorError
-from normcli.storage.npy import UnreadableTensor
+from normcli.errors import InputError, MissingExtraError, TensorError, UnsupportedTensorError
+from normcli.storage.npy import StoredTensor, UnreadableTensor
 from normcli.storage.safetensors_format import bfloat16
+
+if TYPE_CHECKING:
+    from normcli.tensor.safetensors import TensorContent
+    from normcli.tensor.torch_file import TorchFile
 
 _LARGEST_VIEW = 64 << 20  # bytes of a tensor that repeats what is stored
 
@@ -19,7 +23,7 @@ def _library() -> Any:
     try:
         import torch
     except ImportError:
-        raise MissingExtraError(".pt", "torch", "torch") from None
+        raise MissingExtraError(".pt in the format of torch 1.5 and earlier", "torch", "torch") from None
     release = torch.__version__.split(".")
     if (int(release[0]), int(release[1])) < (2, 6):
         raise TensorError(
@@ -29,13 +33,48 @@ def _library() -> Any:
     return torch
 
 
-def read(path: Path) -> dict[str, NDArray[Any] | UnreadableTensor]:
-    """Read a tensor, under the key "", or a flat dictionary of tensors.
+def open_file(path: Path) -> "TorchFile | None":
+    """Open a checkpoint in the zip format; return None for another format, which torch itself has to read.
 
     Raises:
-        MissingExtraError: torch is not installed.
-        TensorError: a damaged file, or one with anything but tensors.
+        TensorError: a damaged file, or one with anything but tensors and plain data.
     """
+    from normcli.storage.torch_zip import is_zip
+    from normcli.tensor.torch_file import TorchFile
+
+    if not is_zip(path):
+        return None
+    try:
+        return TorchFile(path)
+    except InputError as error:
+        if error.reason == "unsupported":
+            return None
+        if error.reason == "objects":
+            raise TensorError(
+                f"{path}: other objects than tensors in it ({error.message}); only weights are read, never objects"
+            ) from None
+        raise TensorError(f"{path}: not a valid .pt file ({error.message})") from None
+
+
+def read(
+    path: Path, limit: int | None = None, *, every: bool = False
+) -> Mapping[str, StoredTensor | NDArray[Any] | UnreadableTensor]:
+    """Read a tensor, under the key "", or a dictionary of tensors: the state dict of a checkpoint.
+
+    Args:
+        path: of the file.
+        limit: most bytes of a file in an old format, which is read at once.
+        every: return the tensors outside of the state dict as well.
+
+    Raises:
+        MissingExtraError: an old format, and torch is not installed.
+        TensorError: a damaged file, one with anything but tensors, or an old format larger than the limit.
+    """
+    file = open_file(path)
+    if file is not None:
+        return {**file.others, **file.tensors} if every else file.tensors or file.others
+    if limit is not None and path.stat().st_size > limit:
+        raise TensorError(f"{path}: {path.stat().st_size} bytes exceed the memory limit of {limit}")
     torch = _library()
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
@@ -77,19 +116,8 @@ def _array(torch: Any, tensor: Any) -> NDArray[Any]:
         raise UnsupportedTensorError(f"a tensor of {tensor.dtype} has no equivalent in NumPy: {error}") from None
 
 
-def write(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write one tensor, under the key "", or a dictionary of tensors.
+def write(path: Path, arrays: "Mapping[str, TensorContent]") -> None:
+    """Write one tensor, under the key "", or a dictionary of tensors, as torch.save does."""
+    from normcli.tensor import torch_file
 
-    Raises:
-        MissingExtraError: torch is not installed.
-    """
-    torch = _library()
-    tensors = {key: _tensor(torch, value) for key, value in arrays.items()}
-    torch.save(tensors[""] if list(tensors) == [""] else tensors, path)
-
-
-def _tensor(torch: Any, array: NDArray[Any]) -> Any:
-    plain = np.array(array, copy=True, order="C")
-    if plain.dtype.name == "bfloat16":
-        return torch.from_numpy(plain.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(plain.astype(plain.dtype.newbyteorder("="), copy=False))
+    torch_file.write(path, arrays)
