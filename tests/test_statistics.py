@@ -107,7 +107,7 @@ class TestExact:
         weights = picture[:, :, 0].copy()
         for weighing in (None, weights):
             bucket = integers.Integers(channels, picture.dtype.name, 1 if weighing is None else 255)
-            weight, sums = bucket.count(picture, weighing)
+            (weight,), sums = bucket.count(picture, weighing)
             w = np.ones_like(weights) if weighing is None else weights
             assert weight == int(w.astype(object).sum())
             for c in range(channels):

@@ -75,7 +75,7 @@ def test_pixels_that_a_mask_or_a_value_leaves_out(sizes: Any, tmp_path: Path) ->
     pixels = np.concatenate(kept) / 255
     found = normcli.stats(folder, mask_dir=tmp_path / "masks")
     assert found.pixels == len(pixels)
-    assert found.composition["ignored_pixels"] == normcli.stats(folder).pixels - len(pixels)
+    assert set(found.invalid) == {normcli.stats(folder).pixels_of[0] - len(pixels)}
     assert np.allclose([found.mean, found.std], [pixels.mean(0), pixels.std(0)], atol=1e-12)
     one, other = (normcli.stats(folder / name, mask_dir=tmp_path / "masks" / name) for name in "ab")
     assert (one + other).state == found.state, "pixels left out are counted, and no image has that many notes"
@@ -95,4 +95,4 @@ def test_an_ignored_value_in_every_depth(tmp_path: Path, dtype: Any) -> None:
     assert np.allclose([found.mean, found.std], [right.mean(0), right.std(0)], atol=1e-9)
     images[0] = 200
     np.save(tmp_path / "a.npy", images)
-    assert normcli.stats(tmp_path / "a.npy", ignore_value=200).failures == {"masked": 1}
+    assert normcli.stats(tmp_path / "a.npy", ignore_value=200).failures == {"nodata": 1}

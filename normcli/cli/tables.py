@@ -50,7 +50,7 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     blocks, line_characters = (_BLOCKS, "─┴") if is_unicode(sys.stdout) else (_ASCII, "-+")
     for c, (name, shape) in enumerate(zip(summary.channels, shapes, strict=True)):
         top = ceiling([shape])
-        peak = f"peak {max(shape) / sum(shape):.1%} of pixels{', cut off' if max(shape) > top else ''}"
+        peak = f"peak {max(shape) / (sum(shape) or 1):.1%} of pixels{', cut off' if max(shape) > top else ''}"
         yield f"{name}  mean {number(summary.mean[c])}  std {number(summary.std[c])}  {peak}"
         hue = _ANSI.get(name, "") if color else ""
         for line in range(lines - 1, -1, -1):
@@ -350,7 +350,7 @@ def _print_line(text: str, style: str) -> None:
 
 def _headline(summary: Summary) -> list[str]:
     images = f"{summary.images:,} image{'s' * (summary.images != 1)}"
-    return [images, f"{summary.pixels:,} pixels", summary.convention_text]
+    return [images, summary.pixels_text, summary.convention_text]
 
 
 def _channels(summary: Summary) -> Table:
@@ -366,6 +366,7 @@ def _channels(summary: Summary) -> Table:
         Column("min", cells(summary.min), drop=1),
         *(Column(f"{p}%", cells(summary.percentiles[p]), drop=2) for p in _SHOWN_PERCENTILES),
         Column("max", cells(summary.max), drop=1),
+        *([Column("invalid", [f"{n:,.10g}" for n in summary.invalid], drop=1)] if summary.invalid else ()),
     ]
     return Table([*columns, *_sparklines(summary)])
 
@@ -407,7 +408,7 @@ def print_group(summary: Summary, name: str, convention: str | None = None) -> N
     decimals = decimals_for([*mean, *std])
     images = f"{group.images:,} image{'s' * (group.images != 1)}"
     described = f"{named.replace('_', ' ')}, {'raw units' if summary.range == 'raw' else 'range 0-1'}"
-    _print_line(f"{printable(name)}: {images}, {group.pixels:,} pixels; {described}", "bold")
+    _print_line(f"{printable(name)}: {images}, {group.pixels_text}; {described}", "bold")
     rows = [("mean", mean, 0), ("std", std, 0), *((f"{p}%", group.percentiles[p], 2) for p in _SHOWN_PERCENTILES)]
     columns = [Column(title, [number(v, decimals) for v in row], drop=drop) for title, row, drop in rows]
     print_table(Table([Column("channel", summary.channels, left=True), *columns]))

@@ -28,6 +28,7 @@ class Decoded:
         depth: bits per sample as stored.
         alpha: (H,W) of the pixels' dtype, until `shape` has dealt with it.
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
+        valid: bool (H,W,C), True where a sample counts in its band; None when all do.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
         orientation: the EXIF orientation, 1 to 8.
         full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
@@ -42,6 +43,7 @@ class Decoded:
     depth: int
     alpha: np.ndarray[Any, Any] | None = None
     weights: np.ndarray[Any, Any] | None = None
+    valid: np.ndarray[Any, Any] | None = None
     notes: list[str] = field(default_factory=list)
     orientation: int = 1
     full_scale: int | None = None
@@ -171,6 +173,8 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
         opaque = image.full_scale or largest
         alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
         image.pixels = np.concatenate([image.pixels, alpha], axis=2)
+        if image.valid is not None:
+            image.valid = np.concatenate([image.valid, np.ones(alpha.shape, bool)], axis=2)
     channels = image.pixels.shape[2]
     if image.mode.startswith("bands"):
         colors = channels - (reading.alpha == "keep")
@@ -181,12 +185,17 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
             image.notes.append("bands")
     if reading.color == "gray" and channels >= 3:
         image.pixels = _gray(image.pixels)
+        if image.valid is not None:  # luma is of all three
+            parts = np.split(image.valid, [3], axis=2)
+            image.valid = np.concatenate([parts[0].all(axis=2, keepdims=True), parts[1]], axis=2)
     elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
         raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
     if reading.resize is not None or reading.center_crop is not None:
         image.pixels = _geometry(image.pixels, reading)
         if image.weights is not None:
             image.weights = np.ascontiguousarray(_geometry(image.weights[:, :, None], reading)[:, :, 0])
+        if image.valid is not None:  # where every pixel that the result is made of is valid
+            image.valid = _geometry((~image.valid).astype(np.float32), reading) == 0
     if image.weights is not None and not image.weights.any():
         raise InputError("transparent", "every pixel is fully transparent, so --alpha weight leaves none")
     return image
@@ -202,6 +211,8 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
         image.notes.append("transparent")
     if reading.alpha == "keep":
         image.pixels = np.concatenate([image.pixels, alpha[:, :, None]], axis=2)
+        if image.valid is not None:
+            image.valid = np.concatenate([image.valid, np.ones((*alpha.shape, 1), bool)], axis=2)
     elif reading.alpha == "weight":
         if alpha.dtype.kind != "u":
             raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
@@ -210,6 +221,8 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
     elif reading.alpha.startswith("composite:"):
         _check_alpha_scale(image)
         image.pixels = _composite(image.pixels, alpha, parse_color(reading.alpha.removeprefix("composite:")))
+        if image.valid is not None:  # a gray image over a color has three channels
+            image.valid = np.broadcast_to(image.valid, image.pixels.shape)
 
 
 def _check_alpha_scale(image: Decoded) -> None:

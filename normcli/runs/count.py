@@ -1,6 +1,7 @@
 """One batch of images, counted in a worker, and the partial result that it returns."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,12 +23,12 @@ if TYPE_CHECKING:
     from normcli.runs.gallery import SeenImage
 
 
-IntervalRow = tuple[float, list[float], list[float], float, float, int]
+IntervalRow = tuple[list[float], list[float], list[float], float, float, int]
 # reasons of failures that another try cannot mend, as long as bytes and settings are the same
 LASTING = frozenset(
     {
         *("truncated", "damaged", "empty", "bomb", "too-large", "too-small", "not-finite", "not-an-image", "bad-row"),
-        *("unsupported", "transparent", "masked", "cmyk", "mode", "no-range", "channels", "overflow", "link", "nan"),
+        *("unsupported", "transparent", "nodata", "cmyk", "mode", "no-range", "channels", "overflow", "link", "nan"),
         *("unsafe-name", "trailing-data", "not-an-archive", "not-an-array", "no-image-column", "name-too-long"),
         *("layout", "link-loop", "max-value", "git-lfs"),
     }
@@ -71,7 +72,7 @@ class PartialResult:
         tally: the exact counts.
         failures: inputs that were not used.
         records: of single images, where asked for.
-        rows: of single images, for intervals: weight, E[x], E[x^2] per channel, lowest and highest value.
+        rows: of single images, for intervals: weight, E[x], E[x^2] per channel, lowest and highest value, pixels.
         seen: images as a gallery ranks them, where asked for.
         inputs: how many inputs these are.
         bytes: how many bytes were read.
@@ -126,11 +127,16 @@ class PartialResult:
 
 
 def row(moments: ImageMoments, unit: int, white: int | None, pixels: int) -> IntervalRow:
-    """Return an image's row for the intervals, on the scale where full intensity is 1, with its number of pixels."""
+    """Return an image's row for the intervals, on the scale where full intensity is 1, with its number of pixels.
+
+    A channel without a valid pixel has weight 0, and 0 for everything else.
+    """
     scale = white or 1
-    seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(moments.mean, moments.std, strict=True)]
-    means = [mean / scale for mean in moments.mean]
-    return moments.weight / unit, means, seconds, min(moments.low) / scale, max(moments.high) / scale, pixels
+    means, stds = ([v if w else 0.0 for v, w in zip(row, moments.weights, strict=True)] for row in moments[1:3])
+    seconds = [(std * std + mean * mean) / scale**2 for mean, std in zip(means, stds, strict=True)]
+    low = min(v for v in moments.low if not math.isnan(v)) / scale
+    high = max(v for v in moments.high if not math.isnan(v)) / scale
+    return [weight / unit for weight in moments.weights], [mean / scale for mean in means], seconds, low, high, pixels
 
 
 def merge(parts: list[PartialResult]) -> PartialResult:
@@ -176,7 +182,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.failures.append(Failure(item.key, "skip", item.reason, item.message))
             result.file_results += [None] if options.file_results else []
             continue
-        stage, left_out = "load", 0
+        stage = "load"
         try:
             data = item.load()
             result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
@@ -187,7 +193,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             stage = "count"
             shape = image.pixels.shape
             if options.mask is not None:
-                left_out = options.mask.select(item.key, image)
+                options.mask.apply(item.key, image)
             if image.no_data is not None and (options.mask is None or options.mask.value != image.no_data):
                 image.notes += images.no_data_notes(image.pixels, image.no_data)
             # members of containers are kept together, except a file that a table names, which looks like any file
@@ -195,8 +201,6 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             apart = options.file_results and isinstance(getattr(load, "load", load), FileBytes)  # an .npy is a file too
             into = tally.Tally() if apart else result.tally
             _count(result, into, item, data, image, shape, options, group)
-            if left_out:
-                into.composition["ignored-pixels"] += left_out
             result.kinds.setdefault(image.pixels.shape[2], item.key)
             entry: FileResult = None
             if apart:
@@ -236,6 +240,7 @@ def _count(
     moments = into.count(
         image.pixels,
         image.weights,
+        image.valid,
         nan=options.nan,
         notes=notes,
         data=encoded,
@@ -259,7 +264,7 @@ def _count(
         )  # 5 to 8 are turned by 90 degrees
         own = (into.digest - digest) % tally.DIGEST_MODULUS
         row_of_image = ImageRow(item.key, item.label, *size, len(encoded), own)
-        result.seen.append(SeenImage(item, moments.weight, *scaled, row_of_image))
+        result.seen.append(SeenImage(item, max(moments.weights), *scaled, row_of_image))
     if options.per_image:
         height, width, channels = shape  # before pixels were left out
         record = {
@@ -270,10 +275,10 @@ def _count(
             "format": image.format,
             "mode": image.mode,
             "depth": image.depth,
-            "mean": [v / scale for v in moments.mean],
-            "std": [v / scale for v in moments.std],
-            "min": [v / scale for v in moments.low],
-            "max": [v / scale for v in moments.high],
+            **{
+                key: [None if math.isnan(v) else v / scale for v in values]
+                for key, values in zip(("mean", "std", "min", "max"), moments[1:], strict=True)
+            },
             "notes": image.notes,
         }
         result.records.append(record)

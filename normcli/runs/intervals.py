@@ -36,16 +36,17 @@ class Intervals:
 
     def add(
         self,
-        weight: float,
+        weight: float | list[float],
         means: list[float],
         seconds: list[float],
         low: float,
         high: float,
         pixels: int | None = None,
     ) -> None:
-        """Add one image: its weight, E[x] and E[x^2] per channel, its range, and its pixels (default: its weight)."""
-        size = weight if pixels is None else pixels
-        self._rows.setdefault(len(means), array("d")).extend([size, weight, *means, *seconds])
+        """Add one image: its weights, E[x] and E[x^2] per channel, its range, and its pixels (default: its weight)."""
+        weights = weight if isinstance(weight, list) else [weight] * len(means)
+        size = max(weights) if pixels is None else pixels
+        self._rows.setdefault(len(means), array("d")).extend([size, *weights, *means, *seconds])
         self._low, self._high = min(self._low, low), max(self._high, high)
 
     def widths(
@@ -64,13 +65,38 @@ class Intervals:
             return None
         if read >= of:
             return [0.0] * channels, [0.0] * channels
-        weight, mean_of, second_of = rows[:, 1:2], rows[:, 2 : 2 + channels], rows[:, 2 + channels :]
+        weights, means, seconds = rows[:, 1 : 1 + channels], rows[:, 1 + channels : -channels], rows[:, -channels:]
+        if (weights == weights[:, :1]).all():
+            return self._of_channels((rows[:, 0], weights[:, :1], means, seconds), of, channels, sizes)
+        each: tuple[list[float], list[float]] = [], []
+        for c in range(channels):  # an image counts only where it has a valid pixel
+            seen = weights[:, c] > 0
+            if np.count_nonzero(seen) < 2:
+                return None
+            columns = [column[seen, c : c + 1] for column in (weights, means, seconds)]
+            own = self._of_channels((rows[seen, 0], *columns), of, channels, sizes)
+            each[0].extend(own[0])
+            each[1].extend(own[1])
+        return each
+
+    def _of_channels(
+        self, columns: tuple[Array, Array, Array, Array], of: int, channels: int, sizes: SizeClasses | None
+    ) -> tuple[list[float], list[float]]:
+        """Return half-widths for channels of equal weights, of `channels` whose confidence is joint.
+
+        Args:
+            columns: of every image its pixels (N), its weight (N,1), E[x] and E[x^2] of these channels (N,K).
+            of: all inputs.
+            channels: number of channels of the result.
+            sizes: of all inputs.
+        """
+        pixels, weight, mean_of, second_of = columns
         total = weight.sum()
         mean = (weight * mean_of).sum(0) / total
         deviation = second_of - 2 * mean * mean_of + mean**2  # E[(x - mean)^2] of each image
         variance = (weight * deviation).sum(0) / total
         error = 1 - self._confidence
-        strata = _strata(rows, of, sizes)
+        strata = _strata(pixels, weight[:, 0], of, sizes)
         budget = _UNSEEN * math.log(1 / error)
         share = unseen_share(strata, budget)
         farthest = np.maximum(mean - self._low, self._high - mean)
@@ -106,12 +132,11 @@ class Stratum(NamedTuple):
         return max(0.0, 1 - len(self.members) / max(self.images, 1))
 
 
-def _strata(rows: Array, of: int, sizes: SizeClasses | None) -> list[Stratum]:
+def _strata(pixels: Array, weight: Array, of: int, sizes: SizeClasses | None) -> list[Stratum]:
     """Return the classes of sizes, with the rows of each."""
-    pixels, weight = rows[:, 0], rows[:, 1]
     if sizes is None:
-        concentrated = len(rows) * float((weight**2).sum()) / float(weight.sum()) ** 2
-        return [Stratum(1.0, of, np.arange(len(rows)), concentrated / of)]
+        concentrated = len(weight) * float((weight**2).sum()) / float(weight.sum()) ** 2
+        return [Stratum(1.0, of, np.arange(len(weight)), concentrated / of)]
     classes = np.array([class_of(int(p)) for p in pixels.tolist()])
     known = {**sizes.classes}
     for number in set(classes.tolist()) - set(known):  # an image of another size than its header says
@@ -195,11 +220,11 @@ def _shift(strata: list[Stratum], weight: Array, values: Array, average: Array) 
 
 
 def _widened(values: "array[float]", count: int, channels: int) -> Array:
-    rows = np.frombuffer(values, np.float64).reshape(-1, 2 + 2 * count)
+    rows = np.frombuffer(values, np.float64).reshape(-1, 1 + 3 * count)
     if count == channels:
         return rows
     source = source_channels(count, channels)
-    return rows[:, [0, 1, *(2 + i for i in source), *(2 + count + i for i in source)]]
+    return rows[:, [0, *(1 + block * count + i for block in range(3) for i in source)]]
 
 
 def _normal(probability: float) -> float:

@@ -54,27 +54,19 @@ class PixelMask:
             settings["ignore_value"] = self.value
         return settings
 
-    def select(self, key: str, image: Decoded) -> int:
-        """Remove the ignored pixels from an image, which becomes one row; return their number.
+    def apply(self, key: str, image: Decoded) -> None:
+        """Make the ignored pixels of an image invalid in every channel.
 
         Raises:
-            InputError: no mask, of another size, or nothing is left.
+            InputError: no mask, or of another size.
         """
         valid: np.ndarray[Any, Any] = np.ones(image.pixels.shape[:2], bool)
         if self.folder is not None:
             valid = valid & self._mask(key, image)
         if self.value is not None:
             valid = valid & (image.pixels != self.value).any(axis=2)
-        left_out = int(valid.size - np.count_nonzero(valid))
-        if left_out == valid.size:
-            raise InputError("masked", "mask and --ignore-value leave no pixel")
-        if left_out:
-            image.pixels = np.ascontiguousarray(image.pixels[valid][None])
-            if image.weights is not None:
-                image.weights = np.ascontiguousarray(image.weights[valid][None])
-                if not image.weights.any():
-                    raise InputError("transparent", "every pixel that the mask leaves is fully transparent")
-        return left_out
+        of_all = np.broadcast_to(valid[:, :, None], image.pixels.shape)
+        image.valid = of_all if image.valid is None else image.valid & of_all
 
     def version(self, key: str) -> str:
         """Return the version of an image's mask; "" if there is none, or it has no version yet."""

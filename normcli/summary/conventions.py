@@ -1,7 +1,7 @@
 """The summary of a tally: pooled and per-image conventions and percentiles, each rounded once, and the composition."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -31,7 +31,8 @@ Convention = dict[str, list[float] | None]  # its mean and std
 class Numbers(NamedTuple):
     """Every number of the statistics file that follows from the counts; the names are the file's."""
 
-    pixels: int | float
+    pixels: int | float | list[int | float]
+    invalid: list[int | float]
     max_value: int | None
     mean: list[float]
     std: list[float]
@@ -102,12 +103,14 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Num
     """
     parts = _parts(tally, settings, names)
     count = range(len(names))
-    number = sum((part.pixels for part in parts), Fraction(0))
-    pooled = [_pooled([part.sums(c) for part in parts], number) for c in count]
+    numbers = [sum((part.pixels(c) for part in parts), Fraction(0)) for c in count]
+    pooled = [_pooled([part.sums(c) for part in parts], numbers[c]) for c in count]
     levels = [part.white_level for part in parts]
     ranges = [_range(parts, c) for c in count]
+    invalid = [_integer_if_possible(sum((part.invalid(c) for part in parts), Fraction(0))) for c in count]
     return Numbers(
-        pixels=_integer_if_possible(number),
+        pixels=_pixels(numbers),
+        invalid=invalid if any(invalid) else [],
         max_value=None if None in levels else max(level or 0 for level in levels),
         mean=[m for m, _, _ in pooled],
         std=[s for _, s, _ in pooled],
@@ -122,11 +125,11 @@ def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) 
     """Compute the statistics of a group: pooled, by convention, and percentiles to 8 significant bits."""
     setting = settings["max_value"]
     parts = [_Part(sums, white_level(sums.dtype, setting), names) for sums in group.parts.values()]
-    number = sum((part.pixels for part in parts), Fraction(0))
-    pooled = [_pooled([part.sums(c) for part in parts], number) for c in range(len(names))]
+    numbers = [sum((part.pixels(c) for part in parts), Fraction(0)) for c in range(len(names))]
+    pooled = [_pooled([part.sums(c) for part in parts], numbers[c]) for c in range(len(names))]
     return GroupSummary(
         images=group.images,
-        pixels=_integer_if_possible(number),
+        pixels=_pixels(numbers),
         mean=[m for m, _, _ in pooled],
         std=[s for _, s, _ in pooled],
         percentiles=_percentiles(parts, len(names)),
@@ -143,6 +146,12 @@ def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "l
     }
 
 
+def _pixels(numbers: list[Fraction]) -> int | float | list[int | float]:
+    """Return the numbers of valid pixels: one where all channels have the same."""
+    each = [_integer_if_possible(number) for number in numbers]
+    return each[0] if len({*each}) == 1 else each
+
+
 def _integer_if_possible(number: Fraction) -> int | float:
     return int(number) if number.denominator == 1 else float(number)
 
@@ -152,8 +161,16 @@ class _Part:
 
     def __init__(self, bucket: Bucket | Sums, white_level: int | None, names: list[str]) -> None:
         self.bucket, self.white_level, self.scale = bucket, white_level, white_level or 1
-        self.pixels = Fraction(bucket.weight, bucket.unit)
         self.source = source_channels(bucket.channels, len(names))
+        self._weights = bucket.weights
+
+    def pixels(self, channel: int) -> Fraction:
+        return Fraction(self._weights[self.source[channel]], self.bucket.unit)
+
+    def invalid(self, channel: int) -> Fraction:
+        assert not isinstance(self.bucket, Sums), "groups do not count them"
+        left_out = self.bucket.left_out if isinstance(self.bucket, Floats) else self.bucket.invalid
+        return Fraction(left_out[self.source[channel]], self.bucket.unit)
 
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
         total, squares = self.bucket.sums(self.source[channel])
@@ -175,6 +192,10 @@ class _Part:
         sums = getattr(self.bucket.per_image, name)
         return Fraction(sums[self.source[channel]], self.scale**power << self.bucket.per_image.bits)
 
+    def images(self, channel: int, name: str = "counted") -> int:
+        """Return the number of images that have a valid pixel in a channel, or two: "sampled"."""
+        return int(getattr(self.bucket.per_image, name)[self.source[channel]])
+
 
 def _parts(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> list[_Part]:
     setting = settings["max_value"]
@@ -182,7 +203,9 @@ def _parts(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> list[
 
 
 def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[float, float, float | None]:
-    """Return mean, population std and sample std of one channel."""
+    """Return mean, population std and sample std of one channel; NaN without a valid pixel."""
+    if not number:
+        return math.nan, math.nan, math.nan
     total = sum((s for s, _ in sums), Fraction(0))
     squares = sum((q for _, q in sums), Fraction(0))
     spread = squares - total * total / number
@@ -191,27 +214,34 @@ def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[fl
 
 
 def _image_conventions(parts: list[_Part], count: int) -> dict[str, Convention]:
-    images = sum(part.bucket.per_image.images for part in parts)
-    sampled = sum(part.bucket.per_image.sampled for part in parts)
+    def average(name: str, rounded: Callable[[Fraction], float], over: str = "counted", power: int = 1) -> list[float]:
+        """Return the average over the images that have the value; NaN where none has."""
+        out = []
+        for c in range(count):
+            images = sum(part.images(c, over) for part in parts)
+            total = sum((part.per_image(name, c, power) for part in parts), Fraction(0))
+            out.append(rounded(total / images) if images else math.nan)
+        return out
 
-    def average(name: str, over: int, power: int = 1) -> list[Fraction]:
-        return [sum((part.per_image(name, c, power) for part in parts), Fraction(0)) / over for c in range(count)]
-
-    mean = [float(v) for v in average("mean", images)]
-    sample = [float(v) for v in average("sample_std", sampled)] if sampled else None
+    mean = average("mean", float)
+    sample = average("sample_std", float, over="sampled")
     return {
-        "mean_of_image_stds": {"mean": mean, "std": [float(v) for v in average("std", images)]},
-        "mean_of_image_sample_stds": {"mean": mean, "std": sample},
-        "root_mean_image_variance": {"mean": mean, "std": [sqrt_fraction(v) for v in average("variance", images, 2)]},
+        "mean_of_image_stds": {"mean": mean, "std": average("std", float)},
+        "mean_of_image_sample_stds": {"mean": mean, "std": None if all(map(math.isnan, sample)) else sample},
+        "root_mean_image_variance": {"mean": mean, "std": average("variance", sqrt_fraction, power=2)},
     }
 
 
 def equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
     """Return mean and std with equal weights for all images, from averages over images of E[x] and E[x^2]."""
     parts = _parts(tally, settings, names)
-    images = sum(part.bucket.per_image.images for part in parts)
     mean, std = [], []
     for c in range(len(names)):
+        images = sum(part.images(c) for part in parts)
+        if not images:
+            mean.append(math.nan)
+            std.append(math.nan)
+            continue
         first = sum((part.per_image("mean", c) for part in parts), Fraction(0)) / images
         second = sum((part.per_image("variance", c, 2) + part.per_image("square", c, 2) for part in parts), Fraction(0))
         mean.append(float(first))
@@ -220,14 +250,18 @@ def equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) ->
 
 
 def equal_groups(groups: Sequence[tuple[list[float], list[float]]], count: int) -> tuple[list[float], list[float]]:
-    """Return mean and std with equal weights for all groups, from the mean and std of each."""
+    """Return mean and std with equal weights for all groups that have them, from the mean and std of each."""
     mean, std = [], []
     for c in range(count):
-        first = [Fraction(means[c]) for means, _ in groups]
-        second = [m * m + Fraction(stds[c]) ** 2 for m, (_, stds) in zip(first, groups, strict=True)]
-        average = sum(first, Fraction(0)) / len(groups)
+        known = [(Fraction(means[c]), Fraction(stds[c])) for means, stds in groups if not math.isnan(means[c])]
+        if not known:
+            mean.append(math.nan)
+            std.append(math.nan)
+            continue
+        average = sum((m for m, _ in known), Fraction(0)) / len(known)
+        second = sum((m * m + s * s for m, s in known), Fraction(0)) / len(known)
         mean.append(float(average))
-        std.append(sqrt_fraction(sum(second, Fraction(0)) / len(groups) - average * average))
+        std.append(sqrt_fraction(second - average * average))
     return mean, std
 
 
@@ -237,13 +271,14 @@ def _all_or_none(values: list[float | None]) -> list[float] | None:
 
 
 def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
-    ranges = [part.bucket.range(part.source[channel]) for part in parts]
+    counted = [part for part in parts if part.pixels(channel)]
+    ranges = [part.bucket.range(part.source[channel]) for part in counted]
     scaled = [
         (Fraction(r[0]) / part.scale, Fraction(r[1]) / part.scale)
-        for part, r in zip(parts, ranges, strict=True)
+        for part, r in zip(counted, ranges, strict=True)
         if r is not None
     ]
-    if len(scaled) < len(parts):
+    if not scaled or len(scaled) < len(ranges):
         return None
     return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
 
@@ -271,8 +306,10 @@ def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PER
     return {str(p): [float(_at(p, value, until, unit) / (scale or 1)) for value, until in columns] for p in percents}
 
 
-def _at(percent: float, values: Any, until: Any, unit: int) -> Fraction:
+def _at(percent: float, values: Any, until: Any, unit: int) -> Fraction | float:
     """Return the value at a percentage of ranks; `until` counts pixels up to each value, in parts of 1/unit."""
+    if not len(until):
+        return math.nan
     last = int(until[-1]) - 1
     rank = max(Fraction(percent) / 100 * (Fraction(last + 1, unit) - 1), Fraction(0))
     below = int(rank)
@@ -290,7 +327,7 @@ def percentiles(
 
 
 _ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
-_SOMETIMES = ("ignored-pixels", "lossy-mask", "turned-mask", "bands")
+_SOMETIMES = ("lossy-mask", "turned-mask", "bands")
 
 
 def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
@@ -313,7 +350,7 @@ def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str
     for note in _SOMETIMES:
         if notes.get(note):
             nested[note.replace("-", "_")] = notes[note]
-    nested["not_finite_pixels"] = sum(getattr(b, "not_finite", 0) for b in buckets)
+    nested["not_finite_pixels"] = sum(max(getattr(b, "not_finite", (0,))) for b in buckets)
     return nested
 
 

@@ -38,22 +38,24 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
     from normcli.summary.summary import channel_order  # which imports this module
 
     count = len(channels)
+    gaps = 0 in pixels if isinstance(pixels := document.get("pixels"), list) else False
     checks: dict[str, Callable[[Any], bool]] = {
-        "mean": lambda v: _row(v, count),
-        "std": lambda v: _row(v, count),
+        "mean": lambda v: _row(v, count, gaps=gaps),
+        "std": lambda v: _row(v, count, gaps=gaps),
         "min": lambda v: _row(v, count, gaps=True),
         "max": lambda v: _row(v, count, gaps=True),
         "images": _count,
         "failed": _count,
         "skipped": _count,
-        "pixels": lambda v: _number(v) and v > 0,
+        "pixels": lambda v: _pixels(v, count),
+        "invalid": lambda v: _row(v, count) and min(v) >= 0,
         "complete": lambda v: isinstance(v, bool),
         "max_value": _max_value,
         "convention": lambda v: v in CONVENTIONS_OF_MEAN,
         "range": lambda v: v in ("0-1", "raw"),
         "channel_order": lambda v: v == channel_order(channels),
-        "percentiles": lambda v: _percentiles(v, count),
-        "conventions": lambda v: _conventions(v, count),
+        "percentiles": lambda v: _percentiles(v, count, gaps=gaps),
+        "conventions": lambda v: _conventions(v, count, gaps=gaps),
         "composition": _composition,
         "failures": _counts,
         "skips": _counts,
@@ -93,20 +95,27 @@ def _row(value: Any, length: int, *, gaps: bool = False) -> bool:
     return isinstance(value, list) and len(value) == length and all(_number(v) or (gaps and v is None) for v in value)
 
 
-def _rows(value: Any, length: int) -> bool:
-    return isinstance(value, dict) and all(_row(row, length) for row in value.values())
+def _pixels(value: Any, length: int) -> bool:
+    """Return True for a positive number, or one per channel, not all of which are 0."""
+    if isinstance(value, list):
+        return _row(value, length) and min(value) >= 0 < max(value)
+    return _number(value) and value > 0
 
 
-def _conventions(value: Any, length: int) -> bool:
+def _rows(value: Any, length: int, *, gaps: bool) -> bool:
+    return isinstance(value, dict) and all(_row(row, length, gaps=gaps) for row in value.values())
+
+
+def _conventions(value: Any, length: int, *, gaps: bool) -> bool:
     if not (isinstance(value, dict) and all(_matches(_IDENTIFIER, name) for name in value)):
         return False
-    return all(_convention(entry, length) for entry in value.values())
+    return all(_convention(entry, length, gaps=gaps) for entry in value.values())
 
 
-def _convention(value: Any, length: int) -> bool:
-    if not (isinstance(value, dict) and _row(value.get("mean"), length)):
+def _convention(value: Any, length: int, *, gaps: bool) -> bool:
+    if not (isinstance(value, dict) and _row(value.get("mean"), length, gaps=gaps)):
         return False
-    return "std" in value and (value["std"] is None or _row(value["std"], length))
+    return "std" in value and (value["std"] is None or _row(value["std"], length, gaps=gaps))
 
 
 def _counts(value: Any) -> bool:
@@ -177,13 +186,16 @@ def _shards(value: Any) -> bool:
 def _group(value: Any, length: int) -> bool:
     if not isinstance(value, dict):
         return False
-    rows = all(_row(value.get(key), length) for key in ("mean", "std"))
-    parts = _percentiles(value.get("percentiles"), length) and _conventions(value.get("conventions"), length)
-    return rows and parts and _count(value.get("images")) and _number(value.get("pixels"))
+    pixels = value.get("pixels")
+    gaps = isinstance(pixels, list) and 0 in pixels
+    rows = all(_row(value.get(key), length, gaps=gaps) for key in ("mean", "std"))
+    parts = _percentiles(value.get("percentiles"), length, gaps=gaps)
+    parts = parts and _conventions(value.get("conventions"), length, gaps=gaps)
+    return rows and parts and _count(value.get("images")) and _pixels(pixels, length)
 
 
-def _percentiles(value: Any, length: int) -> bool:
-    return _rows(value, length) and {"1", "50", "99"} <= set(value)
+def _percentiles(value: Any, length: int, *, gaps: bool) -> bool:
+    return _rows(value, length, gaps=gaps) and {"1", "50", "99"} <= set(value)
 
 
 def _sample(value: Any, length: int) -> bool:

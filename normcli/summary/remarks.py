@@ -47,8 +47,6 @@ def _warnings(summary: Summary) -> list[str]:
             f"{_images(composition['transparent'])} with more than 0.1% fully transparent pixels, "
             "whose hidden color counts (--alpha weight, --alpha composite:white)"
         )
-    if composition.get("not_finite_pixels"):
-        out.append(f"{composition['not_finite_pixels']:,} pixels with NaN or infinity ignored")
     largest = max((v for v in summary.max if v is not None), default=0.0)
     if summary.max_value == 65535 and "16" in composition["depth"] and 0 < largest <= 4095 / 65535:
         out.append("16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)")
@@ -93,8 +91,8 @@ def _notes(summary: Summary) -> list[str]:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'), 'grayscale')} counted as RGB (R = G = B)")
-    if count("ignored_pixels"):
-        out.append(f"{count('ignored_pixels'):,} pixels ignored (--mask-dir, --ignore-value)")
+    if summary.invalid:
+        out.append(_describe_invalid(summary))
     if count("alpha") and summary.settings.get("alpha") == "drop":
         out.append(f"{_images(count('alpha'))} with an alpha channel, which is dropped")
     if count("cmyk"):
@@ -106,6 +104,17 @@ def _notes(summary: Summary) -> list[str]:
     if summary.skipped:
         out.append(f"skipped {_inputs(summary.skipped)}: {reasons(summary.skips)}")
     return out
+
+
+def _describe_invalid(summary: Summary) -> str:
+    """Return a sentence on the pixels that do not count: one number, or one per channel where they differ."""
+    numbers = {f"{number:,.10g}" for number in summary.invalid}
+    each = (f"{name} {number:,.10g}" for name, number in zip(summary.channels, summary.invalid, strict=True))
+    counts = numbers.pop() if len(numbers) == 1 else ", ".join(each)
+    finite = " (NaN or infinity among them)" if summary.composition.get("not_finite_pixels") else ""
+    empty = [name for name, pixels in zip(summary.channels, summary.pixels_of, strict=True) if not pixels]
+    without = f"; channel {', '.join(empty)} has no valid pixel" if empty else ""
+    return f"invalid pixels, which do not count: {counts}{finite}{without}"
 
 
 def _mixed_depths(summary: Summary) -> list[str]:

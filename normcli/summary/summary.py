@@ -1,6 +1,7 @@
 """`Summary`: the statistics of a set of images, for Python and as the content of a statistics file."""
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -25,18 +26,23 @@ class GroupSummary:
 
     Attributes:
         images: number of images.
-        pixels: number of pixels, or the sum of their weights.
+        pixels: number of valid pixels, or the sum of their weights; a list per channel where it differs.
         mean, std: pooled, per channel.
         percentiles: by percentage, per channel; of 16-bit and float images to 8 significant bits.
         conventions: mean and std per channel in every convention.
     """
 
     images: int
-    pixels: int | float
+    pixels: int | float | list[int | float]
     mean: list[float]
     std: list[float]
     percentiles: dict[str, list[float]]
     conventions: dict[str, dict[str, list[float] | None]]
+
+    @property
+    def pixels_text(self) -> str:
+        """Return the number of pixels as text."""
+        return pixels_text(self.pixels)
 
 
 @dataclass(kw_only=True, repr=False)
@@ -48,14 +54,16 @@ class Summary:
     Attributes:
         complete: no input failed, no shard is missing and no merge was forced.
         images: images counted; `failed` and `skipped` count the other inputs.
-        pixels: pixels counted, or the sum of their weights.
+        pixels: valid pixels, or the sum of their weights; a list per channel where it differs.
+        invalid: per channel, the pixels that do not count in it: nodata, masked, transparent, NaN; [] where all do.
         channels: ["R", "G", "B"], ["L"], …
         max_value: the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units.
         convention: the convention of `mean` and `std`: "pooled_population", or with other weights
             "equal_image_weights" or "equal_group_weights".
         range: "0-1", or "raw" for float images without a max_value.
         channel_order: "RGB", "L", "6 bands", …
-        mean, std, min, max: per channel; min and max are None where subtraction made them unknown.
+        mean, std, min, max: per channel; min and max are None where subtraction made them unknown. A channel without
+            a valid pixel has NaN for mean, std and percentiles (null in the file), and None for min and max.
         percentiles: by percentage, per channel; of float images to 8 significant bits.
         conventions: mean and std per channel in every convention.
         composition: number of images by format, mode and depth; with alpha, EXIF, damage, …
@@ -88,7 +96,8 @@ class Summary:
     images: int
     failed: int
     skipped: int
-    pixels: int | float
+    pixels: int | float | list[int | float]
+    invalid: list[int | float] = field(default_factory=list)
     channels: list[str]
     max_value: int | None
     convention: str
@@ -160,6 +169,7 @@ class Summary:
     @classmethod
     def _from_document(cls, document: dict[str, Any]) -> "Summary":
         keys = {f.name for f in fields(GroupSummary)}
+        document = {**document, **{key: _to_nan(document[key]) for key in _WITH_NAN}}
         groups = {
             name: GroupSummary(**{key: value for key, value in group.items() if key in keys})
             for name, group in document["groups"].items()
@@ -180,7 +190,20 @@ class Summary:
         document: dict[str, Any] = {"schema": SCHEMA}
         document.update({f.name: getattr(self, f.name) for f in fields(self)})
         document["groups"] = {name: dict(vars(group)) for name, group in self.groups.items()}
-        return document
+        if not self.invalid:
+            del document["invalid"]
+            return document
+        return {**document, **{key: _from_nan(document[key]) for key in _WITH_NAN}}
+
+    @property
+    def pixels_of(self) -> list[int | float]:
+        """Return `pixels` per channel."""
+        return self.pixels if isinstance(self.pixels, list) else [self.pixels] * len(self.channels)
+
+    @property
+    def pixels_text(self) -> str:
+        """Return the number of pixels as text."""
+        return pixels_text(self.pixels)
 
     def to_json(self) -> str:
         """Return the text of the statistics file: one line per key, byte-identical for the same data."""
@@ -348,6 +371,34 @@ def as_summary(source: SummarySource) -> Summary:
     if not isinstance(source, str | os.PathLike):
         raise UsageError(f"statistics must be a Summary or the path of a statistics file, not {source!r:.60}")
     return Summary.load(source)
+
+
+def pixels_text(pixels: int | float | Sequence[int | float]) -> str:
+    """Return a number of pixels, or their range over the channels, as text.
+
+    >>> pixels_text(1200), pixels_text([1200, 0, 7])
+    ('1,200 pixels', '0 to 1,200 valid pixels')
+    """
+    if isinstance(pixels, Sequence):
+        return f"{min(pixels):,} to {max(pixels):,} valid pixels"
+    return f"{pixels:,} pixels"
+
+
+_WITH_NAN = ("mean", "std", "percentiles", "conventions", "groups")  # NaN in a channel without a valid pixel
+
+
+def _to_nan(value: Any) -> Any:
+    """Return JSON values with NaN for every null in a list."""
+    if isinstance(value, dict):
+        return {key: _to_nan(entry) for key, entry in value.items()}
+    return [math.nan if entry is None else entry for entry in value] if isinstance(value, list) else value
+
+
+def _from_nan(value: Any) -> Any:
+    """Undo `_to_nan`."""
+    if isinstance(value, dict):
+        return {key: _from_nan(entry) for key, entry in value.items()}
+    return [None if entry != entry else entry for entry in value] if isinstance(value, list) else value
 
 
 def _to_text(document: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def html_table(summary: "Summary") -> str:
         cells = "".join(f"<td>{'–' if value is None else f'{value:.4g}'}</td>" for value in values)
         rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
     count = f"{summary.images:,} image{'s' * (summary.images != 1)}"
-    caption = html.escape(f"{count}, {summary.pixels:,} pixels; {summary.convention_text}")
+    caption = html.escape(f"{count}, {summary.pixels_text}; {summary.convention_text}")
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 

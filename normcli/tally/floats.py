@@ -12,7 +12,7 @@ import numpy as np
 from normcli.errors import InputError
 from normcli.kernels.kernel import contiguous
 from normcli.tally.exact import FLOAT_BITS, run_length_decode, run_length_encode, sqrt_fraction, to_fixed_point
-from normcli.tally.integers import CountedImage, ImageMoments, PerImage
+from normcli.tally.integers import CountedImage, ImageMoments, PerImage, one_if_equal, per_channel
 
 Array = np.ndarray[Any, Any]
 
@@ -24,6 +24,9 @@ class Floats:
     """Pixels in raw units: sums of values and of squares as exact integers.
 
     Attributes:
+        weights: per channel, the number of pixels counted.
+        invalid: per channel, the pixels that do not count in it.
+        not_finite: per channel, the other pixels left out, which are NaN or infinite.
         histogram: (C,65536), by the upper 16 bits of the value as float32: 8 significant bits. For percentiles.
         total: per channel, the sum of values in units of 2^-1074.
         squares: per channel, the sum of squares in units of 2^-2148.
@@ -33,8 +36,7 @@ class Floats:
 
     def __init__(self, channels: int) -> None:
         self.channels, self.dtype, self.unit = channels, "float", 1
-        self.weight = 0
-        self.not_finite = 0
+        self.weights, self.invalid, self.not_finite = ([0] * channels for _ in range(3))
         self.histogram: Array = np.zeros((channels, _BINS), np.int64)
         self.total = [0] * channels
         self.squares = [0] * channels
@@ -49,26 +51,47 @@ class Floats:
             InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
         """
         own = np.zeros_like(self.histogram)
-        weight, total, squares, extremes = _sum_floats(pixels, own)
-        ignored = pixels.shape[0] * pixels.shape[1] - weight
-        if ignored and nan == "error":
-            raise InputError("not-finite", f"{ignored} pixels are NaN or infinite (--nan skip leaves them out)")
-        if weight == 0:
-            raise InputError("not-finite", "no pixel is finite")
-        if np.abs(extremes).max() > 1e150:
-            raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
-        return self.count_sums(weight, ignored, own, total, squares, extremes)
+        weight, total, squares, extremes = sum_floats(pixels, own)
+        if weight < pixels.shape[0] * pixels.shape[1]:
+            from normcli.tally.valid import count_valid  # a NaN in one channel says nothing of the others
+
+            return count_valid(self, pixels, None, np.ones(pixels.shape, bool), nan)
+        none = [0] * self.channels
+        return self.count_sums([weight] * self.channels, (none, none), own, total, squares, extremes)
 
     def count_sums(
-        self, weight: int, ignored: int, own: Array, total: list[int], squares: list[int], extremes: Array
+        self,
+        weights: list[int],
+        left_out: tuple[list[int], list[int]],
+        own: Array,
+        total: list[int],
+        squares: list[int],
+        extremes: Array,
     ) -> CountedImage:
-        """Add one image by its sums, histogram (C,65536) and extremes (C,2); return its counts."""
-        self.weight += weight
-        self.not_finite += ignored
+        """Add one image by its sums, histogram (C,65536) and extremes (C,2); return its counts.
+
+        Args:
+            weights: pixels counted in each channel.
+            left_out: pixels of each channel that are invalid, and others that are not finite.
+            own: its histogram.
+            total: its sums of values.
+            squares: its sums of squares.
+            extremes: smallest and largest value; NaN in a channel without a pixel.
+
+        Raises:
+            InputError: values over 1e150.
+        """
+        counted = np.array(weights) > 0
+        if np.abs(extremes[counted]).max() > 1e150:
+            raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
+        self.weights = [a + b for a, b in zip(self.weights, weights, strict=True)]
+        self.invalid = [a + b for a, b in zip(self.invalid, left_out[0], strict=True)]
+        self.not_finite = [a + b for a, b in zip(self.not_finite, left_out[1], strict=True)]
         self.histogram += own
-        moments = _float_moments(weight, total, squares, extremes)
-        one = PerImage(self.channels, FLOAT_BITS, 1, int(weight > 1))
-        for c in range(self.channels):
+        mean, std, sample_std = _float_moments(weights, total, squares)
+        one = PerImage(self.channels, FLOAT_BITS, 1, [int(w > 0) for w in weights], [int(w > 1) for w in weights])
+        for c in np.flatnonzero(counted).tolist():
+            weight = weights[c]
             self.total[c] += total[c]
             self.squares[c] += squares[c]
             low, high = float(extremes[c, 0]), float(extremes[c, 1])
@@ -79,15 +102,17 @@ class Floats:
             one.mean[c] = _nearest(total[c], weight)
             one.variance[c] = _nearest(weight * squares[c] - total[c] ** 2, weight * weight << FLOAT_BITS)
             one.square[c] = _nearest(total[c] ** 2, weight * weight << FLOAT_BITS)
-            one.std[c] = to_fixed_point(moments.std[c])
-            one.sample_std[c] = to_fixed_point(moments.sample_std[c]) if moments.sample_std else 0
+            one.std[c] = to_fixed_point(std[c])
+            one.sample_std[c] = to_fixed_point(sample_std[c])
         self.per_image.add(one)
-        return CountedImage(weight, np.array([total, squares], dtype=object).T, own, one, moments)
+        moments = ImageMoments(list(weights), mean, std, extremes[:, 0].tolist(), extremes[:, 1].tolist())
+        return CountedImage(np.array(weights), np.array([total, squares], dtype=object).T, own, one, moments)
 
     def add(self, other: "Floats", sign: int = 1) -> None:
         """Add the sums of other images, or subtract them with sign -1."""
-        self.weight += sign * other.weight
-        self.not_finite += sign * other.not_finite
+        for name in ("weights", "invalid", "not_finite"):
+            pairs = zip(getattr(self, name), getattr(other, name), strict=True)
+            setattr(self, name, [a + sign * b for a, b in pairs])
         self.histogram += sign * other.histogram
         for c in range(self.channels):
             self.total[c] += sign * other.total[c]
@@ -95,6 +120,11 @@ class Floats:
             self.lowest[c].add(other.lowest[c], sign)
             self.highest[c].add(other.highest[c], sign)
         self.per_image.add(other.per_image, sign)
+
+    @property
+    def left_out(self) -> list[int]:
+        """Return the pixels of each channel that do not count: invalid, NaN or infinite."""
+        return [a + b for a, b in zip(self.invalid, self.not_finite, strict=True)]
 
     @property
     def images(self) -> int:
@@ -115,22 +145,25 @@ class Floats:
 
     def is_valid(self) -> bool:
         """Return True if the sums can be those of images."""
-        spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
-        counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weight).all()
-        some = (self.weight > 0) == (self.per_image.images > 0)
-        return bool(self.weight >= 0 and spread and counted and some and self.per_image.is_valid(1 << 512))
+        spread = all(w * q >= t * t for w, t, q in zip(self.weights, self.total, self.squares, strict=True))
+        counted = (self.histogram >= 0).all() and (self.histogram.sum(axis=1) == self.weights).all()
+        parts = self.weights, self.invalid, self.not_finite
+        same_size = len({sum(each) for each in zip(*parts, strict=True)}) == 1 and min(map(min, parts)) >= 0
+        some = [weight > 0 for weight in self.weights] == [n > 0 for n in self.per_image.counted]
+        return bool(spread and counted and same_size and some and self.per_image.is_valid(1 << 512))
 
     def is_empty(self) -> bool:
         """Return True if no image is left after subtraction."""
-        return self.per_image.images == 0 and self.weight == 0 and not any(self.squares)
+        return self.per_image.images == 0 and not any(self.weights) and not any(self.squares)
 
     def state(self) -> dict[str, Any]:
         """Return the sums as JSON values."""
         return {
             "channels": self.channels,
             "dtype": self.dtype,
-            "pixels": self.weight,
-            "not_finite": self.not_finite,
+            "pixels": one_if_equal(self.weights),
+            **({"invalid": self.invalid} if any(self.invalid) else {}),
+            "not_finite": one_if_equal(self.not_finite),
             "histogram": [run_length_encode(row) for row in self.histogram.tolist()],
             "total": [str(v) for v in self.total],
             "squares": [str(v) for v in self.squares],
@@ -147,7 +180,8 @@ class Floats:
         if channels != state["channels"] or any(len(row) != channels for row in lists):
             raise ValueError("sums of another number of channels")
         one = cls(channels)
-        one.weight, one.not_finite = int(state["pixels"]), int(state["not_finite"])
+        parts = state["pixels"], state.get("invalid", 0), state["not_finite"]
+        one.weights, one.invalid, one.not_finite = (per_channel(part, channels) for part in parts)
         one.histogram[:] = [run_length_decode(row, _BINS) for row in state["histogram"]]
         one.total = [int(v) for v in state["total"]]
         one.squares = [int(v) for v in state["squares"]]
@@ -221,7 +255,7 @@ def bins_of(values: Array) -> Array:
     return np.where(bits >> 15 == 1, 0xFFFF - bits, bits | 0x8000).astype(np.int64)
 
 
-def _sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
+def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
     """Return pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
     from normcli.kernels import histograms as loops
 
@@ -267,13 +301,14 @@ def _nearest(numerator: int, denominator: int) -> int:
     return (2 * numerator + denominator) // (2 * denominator)
 
 
-def _float_moments(weight: int, total: list[int], squares: list[int], extremes: Array) -> ImageMoments:
+def _float_moments(
+    weights: list[int], total: list[int], squares: list[int]
+) -> tuple[list[float], list[float], list[float]]:
+    """Return mean, std and N-1 std of one image: NaN without a pixel, the latter 0 for a single one."""
     mean, std, sample = [], [], []
-    for t, q in zip(total, squares, strict=True):
-        mean.append(float(Fraction(t, weight << FLOAT_BITS)))
+    for weight, t, q in zip(weights, total, squares, strict=True):
+        mean.append(float(Fraction(t, weight << FLOAT_BITS)) if weight else math.nan)
         spread = Fraction(weight * q - t * t, 1 << 2 * FLOAT_BITS)
-        std.append(sqrt_fraction(spread / (weight * weight)))
-        if weight > 1:
-            sample.append(sqrt_fraction(spread / (weight * (weight - 1))))
-    low, high = extremes[:, 0].tolist(), extremes[:, 1].tolist()
-    return ImageMoments(weight, mean, std, sample if weight > 1 else None, low, high)
+        std.append(sqrt_fraction(spread / (weight * weight)) if weight else math.nan)
+        sample.append(sqrt_fraction(spread / (weight * (weight - 1))) if weight > 1 else 0.0)
+    return mean, std, sample

@@ -9,7 +9,7 @@ import numpy as np
 
 from normcli.tally.exact import FLOAT_BITS, run_length_decode
 from normcli.tally.floats import bin_values
-from normcli.tally.integers import IMAGE_BITS, CountedImage, ImageRows, PerImage
+from normcli.tally.integers import IMAGE_BITS, CountedImage, ImageRows, PerImage, one_if_equal, per_channel
 
 Array = np.ndarray[Any, Any]
 Key = tuple[int, str, int]
@@ -58,10 +58,10 @@ class GroupHistogram:
             rows[:, page] = counts
         return rows.reshape(self.channels, -1)
 
-    def is_valid(self, weight: int) -> bool:
-        """Return True if every channel counts pixels of this weight."""
+    def is_valid(self, weights: list[int]) -> bool:
+        """Return True if the channels count pixels of these weights."""
         rows = self.rows()
-        return bool((rows >= 0).all() and (rows.sum(axis=1) == weight).all())
+        return bool((rows >= 0).all() and (rows.sum(axis=1) == weights).all())
 
     def state(self) -> list[list[int]]:
         """Return the rows as `run_length_encode` writes them, without a look at each of 65,536 bins."""
@@ -99,7 +99,7 @@ class Sums:
 
     Attributes:
         channels, dtype, unit: the bucket's.
-        weight: number of pixels times `unit`.
+        weights: per channel, number of valid pixels times `unit`.
         total: per channel, sum of values; of floats in units of 2^-1074.
         squares: per channel, sum of squares; of floats in units of 2^-2148.
         counts: histogram of 8 significant bits.
@@ -108,7 +108,7 @@ class Sums:
 
     def __init__(self, channels: int, dtype: str, unit: int) -> None:
         self.channels, self.dtype, self.unit = channels, dtype, unit
-        self.weight = 0
+        self.weights = [0] * channels
         self.total = [0] * channels
         self.squares = [0] * channels
         self.counts = GroupHistogram(channels, dtype)
@@ -116,7 +116,7 @@ class Sums:
 
     def count(self, image: CountedImage) -> None:
         """Add one image."""
-        self.weight += image.weight
+        self._add_weights(image.weights.tolist() * (self.channels // len(image.weights)), 1)
         for c, (total, squares) in enumerate(image.sums.tolist()):
             self.total[c] += total
             self.squares[c] += squares
@@ -125,11 +125,14 @@ class Sums:
         if image.values is not None:
             self._images.sums.add(image.values)
         else:
-            self._images.append(np.array([image.weight]), image.sums[None])
+            self._images.append(image.weights[None], image.sums[None])
+
+    def _add_weights(self, weights: list[int], sign: int) -> None:
+        self.weights = [a + sign * b for a, b in zip(self.weights, weights, strict=True)]
 
     def add(self, other: "Sums", sign: int = 1) -> None:
         """Add the counts of other images, or subtract them with sign -1."""
-        self.weight += sign * other.weight
+        self._add_weights(other.weights, sign)
         for c in range(self.channels):
             self.total[c] += sign * other.total[c]
             self.squares[c] += sign * other.squares[c]
@@ -144,7 +147,7 @@ class Sums:
     @property
     def images(self) -> int:
         """Return the number of images."""
-        return len(self._images)
+        return self._images.images
 
     @property
     def histogram(self) -> Array:
@@ -165,10 +168,12 @@ class Sums:
 
     def is_valid(self) -> bool:
         """Return True if these can be counts of images."""
-        spread = all(self.weight * q >= t * t for t, q in zip(self.total, self.squares, strict=True))
+        spread = all(w * q >= t * t for w, t, q in zip(self.weights, self.total, self.squares, strict=True))
         limit = {"uint8": 1 << 8, "uint16": 1 << 16}.get(self.dtype, 1 << 512)
-        whole = self.counts.is_valid(self.weight) and self.per_image.is_valid(limit)
-        return spread and whole and self.images >= 0 and self.weight >= self.images
+        images = self.per_image
+        complete = self.counts.is_valid(self.weights) and images.is_valid(limit)
+        enough = all(w >= n and (w > 0) == (n > 0) for w, n in zip(self.weights, images.counted, strict=True))
+        return spread and complete and images.images >= 0 and enough
 
     def state(self) -> dict[str, Any]:
         """Return the counts as JSON values; large integers as text."""
@@ -176,7 +181,7 @@ class Sums:
             "channels": self.channels,
             "dtype": self.dtype,
             "unit": self.unit,
-            "weight": self.weight,
+            "weight": one_if_equal(self.weights),
             "total": [str(v) for v in self.total],
             "squares": [str(v) for v in self.squares],
             "histogram": self.counts.state(),
@@ -193,7 +198,7 @@ class Sums:
         if state["dtype"] not in ("uint8", "uint16", "float"):
             raise ValueError("a group's sums of another depth")
         one = cls(len(total), state["dtype"], state["unit"])
-        one.weight, one.total, one.squares = int(state["weight"]), total, squares
+        one.weights, one.total, one.squares = per_channel(state["weight"], len(total)), total, squares
         one.counts.read(state["histogram"])
         one._images.sums = PerImage.from_state(one.channels, one._images.sums.bits, state["per_image"])
         return one

@@ -24,19 +24,19 @@ Array = np.ndarray[Any, Any]
 class ImageMoments(NamedTuple):
     """Statistics of one image, per channel, in levels as stored.
 
+    A channel without a valid sample has weight 0, and NaN everywhere else.
+
     Attributes:
-        weight: number of pixels, or the sum of their weights.
+        weights: number of valid pixels, or the sum of their weights.
         mean: mean.
         std: population standard deviation.
-        sample_std: the same with N-1, or None for a single pixel.
         low: smallest value.
         high: largest value.
     """
 
-    weight: int
+    weights: list[int]
     mean: list[float]
     std: list[float]
-    sample_std: list[float] | None
     low: list[float]
     high: list[float]
 
@@ -45,14 +45,14 @@ class CountedImage(NamedTuple):
     """Counts of one image by its bucket, for its group.
 
     Attributes:
-        weight: number of pixels, or the sum of their weights.
+        weights: (1) number of pixels, or the sum of their weights; (C) where it differs between channels.
         sums: (C,2) sums of values and of squares, in the bucket's units.
         histogram: (C,bins) of the bucket; None where no group needs it.
         values: per-image values of float images; those of integer images follow from the sums.
         moments: mean, std and range, where they were asked for.
     """
 
-    weight: int
+    weights: Array
     sums: Array
     histogram: Array | None
     values: "PerImage | None" = None
@@ -70,7 +70,8 @@ class PerImage:
     channels: int
     bits: int
     images: int = 0
-    sampled: int = 0  # images of two pixels and more: one pixel has no N-1 std
+    counted: list[int] = field(default_factory=list)  # images with a valid pixel in the channel
+    sampled: list[int] = field(default_factory=list)  # with two and more: one pixel has no N-1 std
     mean: list[int] = field(default_factory=list)
     std: list[int] = field(default_factory=list)
     sample_std: list[int] = field(default_factory=list)
@@ -78,31 +79,33 @@ class PerImage:
     square: list[int] = field(default_factory=list)  # of the mean: what a std with equal weights needs
 
     SUMS = ("mean", "std", "sample_std", "variance", "square")
+    ROWS = ("counted", "sampled", *SUMS)
 
     def __post_init__(self) -> None:
-        for name in self.SUMS:
+        for name in self.ROWS:
             if not getattr(self, name):
                 setattr(self, name, [0] * self.channels)
 
     def add(self, other: "PerImage", sign: int = 1) -> None:
         """Add the sums of other images, or subtract them with sign -1."""
         self.images += sign * other.images
-        self.sampled += sign * other.sampled
-        for name in self.SUMS:
+        for name in self.ROWS:
             pairs = zip(getattr(self, name), getattr(other, name), strict=True)
             setattr(self, name, [a + sign * b for a, b in pairs])
 
     def state(self) -> dict[str, Any]:
         """Return the sums as JSON values; large integers as text, which no reader rounds."""
         sums = {name: [str(v) for v in getattr(self, name)] for name in self.SUMS}
-        return {"bits": self.bits, "images": self.images, "sampled": self.sampled, **sums}
+        counted = {} if set(self.counted) == {self.images} else {"counted": self.counted}
+        return {"bits": self.bits, "images": self.images, **counted, "sampled": one_if_equal(self.sampled), **sums}
 
     def is_valid(self, limit: int) -> bool:
         """Return True if these can be sums over images whose values stay below `limit`."""
-        levels = self.images * limit << self.bits
-        below = all(abs(v) <= levels for name in ("mean", "std") for v in getattr(self, name))
+        levels = [n * limit << self.bits for n in self.counted]
+        below = all(abs(v) <= n for name in ("mean", "std") for v, n in zip(getattr(self, name), levels, strict=True))
         spreads = all(v >= 0 for name in ("std", "sample_std", "variance") for v in getattr(self, name))
-        return 0 <= self.sampled <= self.images and below and spreads
+        rising = all(0 <= s <= n <= self.images for s, n in zip(self.sampled, self.counted, strict=True))
+        return rising and self.images <= sum(self.counted) and below and spreads
 
     @classmethod
     def from_state(cls, channels: int, bits: int, state: Mapping[str, Any]) -> "PerImage":
@@ -110,7 +113,30 @@ class PerImage:
         sums = {name: [int(v) for v in state[name]] for name in cls.SUMS}
         if any(len(v) != channels for v in sums.values()) or state["bits"] != bits:
             raise ValueError("per-image sums of another number of channels or another scale")
-        return cls(channels, bits, int(state["images"]), int(state["sampled"]), **sums)
+        images = int(state["images"])
+        counted, sampled = per_channel(state.get("counted", images), channels), per_channel(state["sampled"], channels)
+        return cls(channels, bits, images, counted, sampled, **sums)
+
+
+def one_if_equal(values: list[int]) -> int | list[int]:
+    """Return counts per channel as the state contains them: one number where all channels have the same.
+
+    >>> one_if_equal([4, 4]), one_if_equal([4, 3])
+    (4, [4, 3])
+    """
+    return values[0] if len({*values}) == 1 else values
+
+
+def per_channel(entry: Any, channels: int) -> list[int]:
+    """Return counts per channel, from what `one_if_equal` returns.
+
+    Raises:
+        ValueError: counts of another number of channels.
+    """
+    values = [int(v) for v in entry] if isinstance(entry, list) else [int(entry)] * channels
+    if len(values) != channels:
+        raise ValueError("counts of another number of channels")
+    return values
 
 
 LARGEST = 96 * 96 * 3  # samples; above it one image is enough for a call
@@ -198,6 +224,9 @@ class Integers:
         channels: number of channels.
         dtype: "uint8" or "uint16".
         unit: weight of a pixel that counts fully: 1, or 255 or 65535 where pixels count by their alpha.
+
+    Attributes:
+        invalid: per channel, the weight of the pixels that do not count in it.
     """
 
     def __init__(self, channels: int, dtype: str, unit: int = 1) -> None:
@@ -205,9 +234,10 @@ class Integers:
         self._histogram: Array = np.zeros((channels, _BINS[dtype]), np.int64)
         self._images = ImageRows(channels, IMAGE_BITS, unit)
         self._small = SmallImageBuffer(channels)  # images not yet in any of them
+        self.invalid = [0] * channels
 
-    def count(self, pixels: Array, weights: Array | None, own: Array | None = None) -> tuple[int, Array]:
-        """Add one image (H,W,C); return its weight and its sums (C,2) of values and of squares.
+    def count(self, pixels: Array, weights: Array | None, own: Array | None = None) -> tuple[Array, Array]:
+        """Add one image (H,W,C); return its weight (1), and its sums (C,2) of values and of squares.
 
         Args:
             pixels: of the bucket's dtype.
@@ -219,14 +249,13 @@ class Integers:
             _count(pixels, self._histogram, sums)
         else:
             own = np.zeros_like(self._histogram) if own is None else own
-            if weights is not None:
-                weight, sums = _count_weighted(pixels, weights, own)
-            else:
-                weight, sums = pixels.shape[0] * pixels.shape[1], np.empty((self.channels, 2), np.int64)
-                _count(pixels, own, sums)
+            weight, sums = count_one(pixels, weights, own)
             self._histogram += own
-        self._images.append(np.array([weight]), sums[None])
-        return weight, sums
+        return self._append(np.array([weight]), sums)
+
+    def _append(self, weights: Array, sums: Array) -> tuple[Array, Array]:
+        self._images.append(weights[None], sums[None])
+        return weights, sums
 
     def bins(self) -> Array:
         """Return zeros (C,bins) for the histogram of one image."""
@@ -243,7 +272,7 @@ class Integers:
             histogram, images = self._small.flush()
             self._histogram += histogram
             for pixels, sums in images:
-                self._images.append(np.full(len(sums), pixels), sums)
+                self._images.append(np.full((len(sums), 1), pixels), sums)
 
     @property
     def histogram(self) -> Array:
@@ -251,22 +280,20 @@ class Integers:
         self._flush_small()
         return self._histogram
 
-    def count_histogram(self, histogram: Array) -> tuple[int, Array]:
-        """Add one image by its histogram (C,bins); return its weight and sums (C,2), as `count` does."""
+    def count_histogram(self, histogram: Array, sums: Array, invalid: list[int]) -> tuple[Array, Array]:
+        """Add one image by its histogram (C,bins), sums (C,2) and invalid pixels; return its weights (C) and sums."""
         self._histogram += histogram
-        weight, sums = int(histogram[0].sum()), np.array([sums_of(row) for row in histogram], dtype=object)
-        self._images.append(np.array([weight]), sums[None])
-        return weight, sums
+        self.invalid = [a + b for a, b in zip(self.invalid, invalid, strict=True)]
+        return self._append(histogram.sum(axis=1), sums)
 
-    def moments(self, weight: int, sums: Array, pixels: Array, weights: Array | None) -> ImageMoments:
-        """Return mean, std and range of the image that `count` just added."""
-        mean, std, sample, *_ = _image_values(np.array([weight]), sums[None], self.unit)
-        counted = pixels if weights is None else pixels[weights > 0][:, None]
+    def moments(self, counted: Array, sums: Array, pixels: Array, weights: Array | None) -> ImageMoments:
+        """Return mean, std and range of the image that `count` just added with the weight `counted`."""
+        mean, std, *_ = image_values(counted[None], sums[None], self.unit)
+        seen = pixels if weights is None else pixels[weights > 0][:, None]
         # rows first: along the last axis of three NumPy takes 6.2 ms for 400 x 530 pixels, so 0.06 ms
-        low, high = (bound(axis=0) for bound in (counted.min, counted.max))
+        low, high = (bound(axis=0) for bound in (seen.min, seen.max))
         low, high = low.min(axis=0).astype(float).tolist(), high.max(axis=0).astype(float).tolist()
-        sampled = sample[0].tolist() if weight > self.unit else None
-        return ImageMoments(weight, mean[0].tolist(), std[0].tolist(), sampled, low, high)
+        return ImageMoments(counted.tolist() * self.channels, mean[0].tolist(), std[0].tolist(), low, high)
 
     @property
     def per_image(self) -> PerImage:
@@ -276,6 +303,7 @@ class Integers:
 
     def add(self, other: "Integers", sign: int = 1) -> None:
         """Add the counts of other images, or subtract them with sign -1."""
+        self.invalid = [a + sign * b for a, b in zip(self.invalid, other.invalid, strict=True)]
         if sign == 1:
             self._histogram += other.histogram
             self._images.add(other._images)
@@ -286,29 +314,29 @@ class Integers:
     @property
     def images(self) -> int:
         """Return the number of images."""
-        return len(self._images) + len(self._small)
+        return self._images.images + len(self._small)
 
     @property
-    def weight(self) -> int:
-        """Return the number of pixels times `unit`."""
-        return int(self.histogram[0].sum())
+    def weights(self) -> list[int]:
+        """Return the number of valid pixels per channel, times `unit`."""
+        return [int(total) for total in self.histogram.sum(axis=1)]
 
     def sums(self, channel: int) -> tuple[int, int]:
         """Return sum and sum of squares of a channel's values, weighted, as Python integers."""
         return sums_of(self.histogram[channel])
 
-    def range(self, channel: int) -> tuple[int, int]:
-        """Return smallest and largest value of a channel."""
+    def range(self, channel: int) -> tuple[int, int] | None:
+        """Return smallest and largest value of a channel; None if no sample is valid in it."""
         bins = np.flatnonzero(self.histogram[channel])
-        return int(bins[0]), int(bins[-1])
+        return (int(bins[0]), int(bins[-1])) if len(bins) else None
 
     def is_valid(self) -> bool:
         """Return True if the counts can be those of images; false after a wrong subtraction."""
-        totals = self.histogram.sum(axis=1)
-        counted = (self.histogram >= 0).all() and (totals == totals[0]).all()
-        return bool(
-            counted and self.per_image.is_valid(_BINS[self.dtype]) and (totals[0] > 0) == (self.per_image.images > 0)
-        )
+        weights, images = self.weights, self.per_image
+        pixels = {weight + left_out for weight, left_out in zip(weights, self.invalid, strict=True)}
+        counted = (self.histogram >= 0).all() and len(pixels) == 1 and min(self.invalid) >= 0
+        some = [weight > 0 for weight in weights] == [n > 0 for n in images.counted]
+        return bool(counted and some and images.is_valid(_BINS[self.dtype]))
 
     def is_empty(self) -> bool:
         """Return True if no image is left after subtraction."""
@@ -320,6 +348,7 @@ class Integers:
             "channels": self.channels,
             "dtype": self.dtype,
             "unit": self.unit,
+            **({"invalid": self.invalid} if any(self.invalid) else {}),
             "histogram": [run_length_encode(row) for row in self.histogram.tolist()],
             "per_image": self.per_image.state(),
         }
@@ -332,6 +361,7 @@ class Integers:
             raise ValueError("histograms of another number of channels, depth or weight")
         one = cls(channels, dtype, unit)
         one.histogram[:] = [run_length_decode(row, _BINS[one.dtype]) for row in state["histogram"]]
+        one.invalid = per_channel(state.get("invalid", 0), channels)
         one._images.sums = PerImage.from_state(one.channels, IMAGE_BITS, state["per_image"])
         return one
 
@@ -349,7 +379,7 @@ class ImageRows:
         self._rows: list[tuple[Array, Array]] = []
 
     def append(self, weights: Array, sums: Array) -> None:
-        """Add images by their weights (B) and sums of values and of squares (B,C,2)."""
+        """Add images by their weights, (B,1) or (B,C), and sums of values and of squares (B,C,2)."""
         self._rows.append((weights, sums))
 
     def add(self, other: "ImageRows") -> None:
@@ -357,42 +387,58 @@ class ImageRows:
         self._rows += other._rows
         self.sums.add(other.sums)
 
-    def __len__(self) -> int:
+    @property
+    def images(self) -> int:
+        """Return the number of images; below 0 after subtracting images that were not in it."""
         return self.sums.images + sum(len(weights) for weights, _ in self._rows)
 
     def flushed(self) -> PerImage:
         """Return the sums of all images."""
         if self._rows:
-            weights = np.concatenate([row[0] for row in self._rows])
-            values = _image_values(weights, np.concatenate([row[1] for row in self._rows]), self._unit)
-            several = weights > self._unit
+            each = [row[0] for row in self._rows]
+            width = max(row.shape[1] for row in each)  # 1 unless a channel has fewer valid pixels than another
+            weights = np.concatenate(each if width == 1 else [np.broadcast_to(w, (len(w), width)) for w in each])
+            values = image_values(weights, np.concatenate([row[1] for row in self._rows]), self._unit)
             self._rows.clear()
             self.sums.images += len(weights)
-            self.sums.sampled += int(several.sum())
+            several = weights > self._unit
+            for c in range(self.sums.channels):
+                self.sums.counted[c] += int(np.count_nonzero(weights[:, c % width]))
+                self.sums.sampled[c] += int(np.count_nonzero(several[:, c % width]))
             for name, value in zip(PerImage.SUMS, values, strict=True):
-                rows = value[several] if name == "sample_std" else value
+                rows = value * several if name == "sample_std" else value
                 sums = getattr(self.sums, name)
                 for c in range(self.sums.channels):
                     sums[c] += sum(map(int, np.ldexp(rows[:, c], self.sums.bits).tolist()))
         return self.sums
 
 
-def _image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, Array, Array, Array, Array]:
+def image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, Array, Array, Array, Array]:
     """Return per-image mean, std, N-1 std, variance and squared mean (B,C), from exact integers.
 
     n*q - s*s is exact: in int64 where it fits, else in Python's integers. What follows is one float64
-    division and one square root, which IEEE 754 rounds alike on every machine.
+    division and one square root, which IEEE 754 rounds alike on every machine. All are 0 where n is.
     """
-    n, s, q = weights[:, None], sums[:, :, 0], sums[:, :, 1]
+    n, s, q = weights, sums[:, :, 0], sums[:, :, 1]
     if int(weights.max()) * int(q.max()) < 1 << 62:
         spread = (n * q - s * s).astype(np.float64)
     else:
         spread = (n.astype(object) * q.astype(object) - s.astype(object) ** 2).astype(np.float64)
-    n_ = n.astype(np.float64)
+    n_ = np.maximum(n, 1).astype(np.float64)
     roots = np.sqrt(spread)
     pairs = n_ * np.maximum(n - unit, 1).astype(np.float64)
     mean = s.astype(np.float64) / n_
     return mean, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_), mean * mean
+
+
+def count_one(pixels: Array, weights: Array | None, own: Array) -> tuple[int, Array]:
+    """Add one image (H,W,C), or no pixel at all, to a histogram (C,bins); return its weight and sums (C,2)."""
+    if weights is not None:
+        return _count_weighted(pixels, weights, own)
+    sums = np.zeros((pixels.shape[2], 2), np.int64)
+    if pixels.size:
+        _count(pixels, own, sums)
+    return pixels.shape[0] * pixels.shape[1], sums
 
 
 def _count(pixels: Array, histogram: Array, sums: Array) -> None:

@@ -5,6 +5,7 @@ photograph are small and deflate well. 150 photographs of 0.2 megapixels took 83
 """
 
 import json
+import math
 import struct
 import zlib
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from normcli.tally.floats import Floats
-from normcli.tally.integers import CountedImage, Integers
+from normcli.tally.integers import CountedImage, Integers, one_if_equal, per_channel, sums_of
 from normcli.tally.tally import Tally
 
 Array = np.ndarray[Any, Any]
@@ -45,10 +46,12 @@ def to_bytes(tally: Tally) -> bytes:
     }
     for name in tally.groups:
         head["group"] = name
+    if any(bucket.invalid):
+        head["invalid"] = bucket.invalid
     if isinstance(bucket, Floats):
-        head["left_out"] = bucket.not_finite
+        head["left_out"] = one_if_equal(bucket.not_finite)
         head["total"], head["squares"] = ([f"{v:x}" for v in row] for row in (bucket.total, bucket.squares))
-        head["extremes"] = [bucket.range(c) for c in range(bucket.channels)]
+        head["extremes"] = [bucket.range(c) for c in range(bucket.channels)]  # None where no sample is valid
     text = json.dumps(head, separators=(",", ":")).encode()
     wide = int(bucket.histogram.max()) >= 1 << 30
     deflate = zlib.compressobj(6, zlib.DEFLATED, zdict=_USUAL)
@@ -77,25 +80,31 @@ def from_bytes(data: bytes) -> Tally:
     except (zlib.error, struct.error, RecursionError) as error:
         raise ValueError(str(error)) from None
     tally, key = Tally(), (channels, dtype, unit)
-    weights = histogram.sum(axis=1)
-    if (histogram < 0).any() or (weights != weights[0]).any() or not 0 < weights[0] < 1 << 62:
+    invalid, not_finite = (per_channel(head.get(name, 0), channels) for name in ("invalid", "left_out"))
+    weights = histogram.sum(axis=1).tolist()
+    size = {sum(parts) for parts in zip(weights, invalid, not_finite, strict=True)}
+    if (histogram < 0).any() or len(size) > 1 or not any(weights) or max(size) >= 1 << 62:
+        raise ValueError("inconsistent counts")
+    if min(*weights, *invalid, *not_finite) < 0:
         raise ValueError("inconsistent counts")
     if dtype == "float":
         floats = tally.buckets[key] = Floats(channels)
         total, squares = ([int(v, 16) for v in head[name]] for name in ("total", "squares"))
-        extremes = np.array(head["extremes"], np.float64)
-        if extremes.shape != (channels, 2) or not np.isfinite(extremes).all():
+        ends = [[math.nan] * 2 if row is None else row for row in head["extremes"]]
+        extremes = np.array(ends, np.float64)
+        counted = np.array(weights) > 0
+        if extremes.shape != (channels, 2) or not np.isfinite(extremes[counted]).all():
             raise ValueError("extremes of the wrong shape, or not finite")
         if any(len(row) != channels for row in (total, squares)):
             raise ValueError("sums of another number of channels")
-        weight = int(weights[0])
-        if any(weight * q < t * t for t, q in zip(total, squares, strict=True)):
+        if any(weight * q < t * t for weight, t, q in zip(weights, total, squares, strict=True)):
             raise ValueError("inconsistent sums")
-        image = floats.count_sums(weight, int(head["left_out"]), histogram, total, squares, extremes)
+        image = floats.count_sums(weights, (invalid, not_finite), histogram, total, squares, extremes)
     else:
         integers = tally.buckets[key] = Integers(*key)
-        weight, sums = integers.count_histogram(histogram)
-        image = CountedImage(weight, sums, histogram)
+        of_bins = np.array([sums_of(row) for row in histogram], dtype=object)
+        counted, sums = integers.count_histogram(histogram, of_bins, invalid)
+        image = CountedImage(counted, sums, histogram)
     if "group" in head:
         tally.count_in_group(str(head["group"]), key, image)
     tally.composition.update({str(word): int(count) for word, count in head["composition"].items()})

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.errors import InputError
 from normcli.storage.files import digest
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
@@ -58,6 +59,7 @@ class Tally:
         self,
         pixels: Array,
         weights: Array | None = None,
+        valid: Array | None = None,
         *,
         nan: str = "error",
         notes: tuple[str, ...] = (),
@@ -70,7 +72,8 @@ class Tally:
         Args:
             pixels: (H,W,C) of uint8, uint16, float32 or float64.
             weights: (H,W) of the same integer dtype, or None.
-            nan: what a NaN or infinity does: "error" or "skip" (that pixel).
+            valid: bool (H,W,C), True where a sample counts in its channel; None where all do.
+            nan: what a NaN or infinity does: "error" or "skip" (in that channel).
             notes: properties that the composition counts, such as "mode:RGB".
             data: the encoded bytes, for the digest.
             group: the group that the image belongs to, if any.
@@ -80,8 +83,10 @@ class Tally:
             The image's own moments; None for integer images unless `moments` asks for them.
 
         Raises:
-            InputError: see `nan`; the tally is then unchanged.
+            InputError: see `nan`, or no sample is valid; the tally is then unchanged.
         """
+        if valid is not None and valid.all():
+            valid = None
         dtype = bucket_dtype(pixels)
         unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
         key = (pixels.shape[2], dtype, unit)
@@ -89,15 +94,17 @@ class Tally:
         if bucket is None:
             bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
         image: CountedImage | None = None
-        if isinstance(bucket, Floats):
+        if valid is not None:
+            image = _count_valid(bucket, pixels, weights, valid, nan)
+        elif isinstance(bucket, Floats):
             image = bucket.count(pixels, nan)
         elif group is None and not moments and weights is None and SmallImageBuffer.accepts(pixels):
             bucket.count_later(pixels)
         else:
             own = None if group is None else bucket.bins()
-            weight, sums = bucket.count(pixels, weights, own)
-            values = bucket.moments(weight, sums, pixels, weights) if moments else None
-            image = CountedImage(weight, sums, own, moments=values)
+            counted, sums = bucket.count(pixels, weights, own)
+            values = bucket.moments(counted, sums, pixels, weights) if moments else None
+            image = CountedImage(counted, sums, own, moments=values)
         self.buckets[key] = bucket
         if group is not None and image is not None:
             self.count_in_group(group, key, image)
@@ -161,7 +168,7 @@ class Tally:
         for note, count in self.composition.items():
             kind_, colon, _ = note.partition(":")
             sums[kind_] += count if colon else 0
-            if count > images and note != "ignored-pixels":  # the one note that counts no images
+            if count > images:
                 return False
         return all(total in (0, images) for kind_, total in sums.items() if kind_ in ("format", "mode", "depth"))
 
@@ -197,6 +204,14 @@ class Tally:
         if not tally.is_valid():
             raise ValueError("inconsistent counts")
         return tally
+
+
+def _count_valid(bucket: Bucket, pixels: Array, weights: Array | None, valid: Array, nan: str) -> CountedImage:
+    if not valid.any():
+        raise InputError("nodata", "no sample is valid (all are nodata, masked or transparent)")
+    from normcli.tally.valid import count_valid
+
+    return count_valid(bucket, pixels, weights, valid, nan)
 
 
 def bucket_dtype(pixels: Array) -> str:

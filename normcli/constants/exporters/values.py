@@ -1,5 +1,6 @@
 """Mean and std as an exporter writes them, with the facts that its comment states."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -20,7 +21,7 @@ class DatasetConstants:
         channels: ["R", "G", "B"], ["L"], …
         white_levels: by type of stored values, uint8, uint16 or float, the value that maps to 1.0; None for raw units.
         convention: "pooled_population", …
-        images, pixels: how many they were computed from.
+        images, pixels: how many they were computed from; of pixels the most in any channel.
         resize, center_crop: the geometry they were computed after, or None.
         subset: what was counted where that is not the complete dataset, such as "part 1 of 4"; else "".
         digits: significant digits to write, or None for all.
@@ -51,6 +52,8 @@ class DatasetConstants:
             raise UsageError(f"`digits`: must be at least 0 (all), not {digits}")
         one = summary if group is None else summary.group(group)
         name, mean, std = mean_and_std(summary, convention, group=group)
+        if empty := [channel for channel, m in zip(summary.channels, mean, strict=True) if math.isnan(m)]:
+            raise UsageError(f"channel {', '.join(empty)} has no valid pixel, so no mean and std to export")
         subset = [] if group is None else [f"group {group!a}"]
         subset += [describe_shards(summary.shards)] if summary.shards is not None else []
         return cls(
@@ -60,7 +63,7 @@ class DatasetConstants:
             white_levels=_white_levels(summary, group),
             convention=name,
             images=one.images,
-            pixels=one.pixels,
+            pixels=max(one.pixels) if isinstance(one.pixels, list) else one.pixels,
             resize=summary.settings.get("resize"),
             center_crop=summary.settings.get("center_crop"),
             subset=", ".join(subset),

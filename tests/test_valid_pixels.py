@@ -1,0 +1,272 @@
+"""A pixel may count in one channel and not in another: counts, conventions, percentiles, sums and differences."""
+
+import itertools
+import json
+import math
+from collections import Counter
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from normcli.errors import InputError
+from normcli.kernels.kernel import Kernel
+from normcli.summary import Summary, merge
+from normcli.tally import Tally
+from normcli.tally.exact import run_length_encode, sqrt_fraction
+from normcli.tally.serialize import from_bytes, to_bytes
+
+Array = np.ndarray[Any, Any]
+Masked = tuple[Array, Array]  # pixels and validity (H,W,C)
+
+SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "max_value": None, "nan": "skip"}
+DTYPES = ["uint8", "uint16", "float32", "float64"]
+SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@st.composite
+def masked_images(draw: st.DrawFn, dtype: str | None = None, least: int = 1) -> list[Masked]:
+    """Draw images of one dtype and number of channels, each with a mask per channel and at least one valid sample."""
+    dtype = draw(st.sampled_from(DTYPES)) if dtype is None else dtype
+    channels = draw(st.sampled_from([1, 2, 3, 5]))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    out = []
+    for _ in range(draw(st.integers(least, 6))):
+        shape = (draw(st.integers(1, 6)), draw(st.integers(1, 6)), channels)
+        if dtype.startswith("u"):
+            pixels = rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+        else:
+            pixels = (rng.standard_normal(shape) * 10.0 ** draw(st.integers(-30, 30))).astype(dtype)
+            pixels[rng.random(shape) < draw(st.sampled_from([0, 0.3]))] = np.nan
+        valid = rng.random(shape) < draw(st.sampled_from([0.2, 0.7, 1]))
+        valid[:, :, rng.random(channels) < draw(st.sampled_from([0, 0.4]))] = False
+        if not (valid & np.isfinite(pixels)).any():
+            pixels[0, 0, -1], valid[0, 0, -1] = 7, True
+        out.append((pixels, valid))
+    return out
+
+
+def tally_of(pictures: list[Masked], group: str | None = None) -> Tally:
+    tally = Tally()
+    for pixels, valid in pictures:
+        tally.count(pixels, valid=valid, nan="skip", data=pixels.tobytes(), group=group)
+    return tally
+
+
+def samples(picture: Masked, channel: int) -> list[Fraction]:
+    pixels, valid = picture
+    return [Fraction(v) for v in pixels[:, :, channel][valid[:, :, channel]].tolist() if math.isfinite(v)]
+
+
+def one(values: list[Any]) -> Any:
+    return values[0] if len(set(values)) == 1 else values
+
+
+def bin_of(value: Fraction, dtype: str) -> int:
+    if dtype.startswith("u"):
+        return int(value)
+    upper = int(np.float32(float(value)).view(np.uint32)) >> 16
+    return 0xFFFF - upper if upper >> 15 else upper | 0x8000
+
+
+def reference_state(pictures: list[Masked]) -> dict[str, Any]:
+    """Return the state of the only bucket, from fractions and the definition of each key."""
+    dtype = pictures[0][0].dtype.name
+    integer, channels = dtype.startswith("u"), pictures[0][0].shape[2]
+    bits = 64 if integer else 1074
+    bins = 256 if dtype == "uint8" else 65536
+    columns = [[v for picture in pictures for v in samples(picture, c)] for c in range(channels)]
+    histogram = []
+    for column in columns:
+        counts = Counter(bin_of(v, dtype) for v in column)
+        histogram.append(run_length_encode([counts[i] for i in range(bins)]))
+    hidden = [[~valid[:, :, c] for _, valid in pictures] for c in range(channels)]
+    invalid = [sum(int(mask.sum()) for mask in masks) for masks in hidden]
+    names = ("mean", "std", "sample_std", "variance", "square")
+    sums = {name: [0] * channels for name in names}
+    counted, sampled = [0] * channels, [0] * channels
+    for picture, c in itertools.product(pictures, range(channels)):
+        values = samples(picture, c)
+        n, s, q = len(values), sum(values), sum(v * v for v in values)
+        if not n:
+            continue
+        counted[c] += 1
+        sampled[c] += n > 1
+        spread = n * q - s * s
+        if integer:
+            mean, root = float(Fraction(s) / n), math.sqrt(float(spread))
+            of_sample = root / math.sqrt(float(n) * (n - 1)) if n > 1 else 0.0
+            row = [mean, root / n, of_sample, float(spread) / (float(n) * n), mean * mean]
+            exact = [int(Fraction(v) * 2**bits) for v in row]
+        else:
+            stds = (
+                sqrt_fraction(Fraction(spread, n * n)),
+                sqrt_fraction(Fraction(spread, n * (n - 1))) if n > 1 else 0.0,
+            )
+            precise = [Fraction(s) / n, *map(Fraction, stds), Fraction(spread) / n**2, (Fraction(s) / n) ** 2]
+            exact = [math.floor(v * 2**bits + Fraction(1, 2)) for v in precise]
+        for name, value in zip(names, exact, strict=True):
+            sums[name][c] += value
+    per_image: dict[str, Any] = {"bits": bits, "images": len(pictures)}
+    if set(counted) != {len(pictures)}:
+        per_image["counted"] = counted
+    per_image |= {"sampled": one(sampled), **{name: [str(v) for v in row] for name, row in sums.items()}}
+    head: dict[str, Any] = {"channels": channels, "dtype": dtype if integer else "float"}
+    left_out = {"invalid": invalid} if any(invalid) else {}
+    if integer:
+        return {**head, "unit": 1, **left_out, "histogram": histogram, "per_image": per_image}
+    size = sum(pixels.shape[0] * pixels.shape[1] for pixels, _ in pictures)
+    lowest, highest = [], []
+    for c in range(channels):
+        each = [values for picture in pictures if (values := samples(picture, c))]
+        lowest.append({"values": sorted(float(min(values)) for values in each), "bound": None})
+        highest.append({"values": sorted(0.0 - float(max(values)) for values in each), "bound": None})
+    return {
+        **head,
+        "pixels": one([len(column) for column in columns]),
+        **left_out,
+        "not_finite": one([size - len(column) - n for column, n in zip(columns, invalid, strict=True)]),
+        "histogram": histogram,
+        "total": [str(int(sum(column) * 2**1074)) for column in columns],
+        "squares": [str(int(sum(v * v for v in column) * 2**2148)) for column in columns],
+        "lowest": lowest,
+        "highest": highest,
+        "per_image": per_image,
+    }
+
+
+class TestState:
+    @given(masked_images())
+    @SLOW
+    def test_it_is_that_of_fractions(self, pictures: list[Masked]) -> None:
+        (bucket,) = tally_of(pictures).state()["buckets"]
+        expected = reference_state(pictures)
+        assert list(bucket) == list(expected)
+        assert bucket == expected
+
+    @given(masked_images(least=2), st.randoms(use_true_random=False))
+    @SLOW
+    def test_no_order_sum_or_difference_changes_a_bit(self, pictures: list[Masked], chance: Any) -> None:
+        expected = tally_of(pictures, "a").state()
+        shuffled = chance.sample(pictures, len(pictures))
+        cut = chance.randrange(len(pictures))
+        first, second = tally_of(shuffled[:cut], "a"), tally_of(shuffled[cut:], "a")
+        both = first + second
+        assert both.state() == expected and both.is_valid()
+        assert (both - second).state() == first.state()
+        assert not cut or not (first - both).is_valid()
+        assert Tally.from_state(json.loads(json.dumps(expected))).state() == expected
+
+    @given(masked_images())
+    @SLOW
+    def test_the_file_cache_restores_every_image(self, pictures: list[Masked]) -> None:
+        for picture in pictures:
+            tally = tally_of([picture], "a")
+            assert from_bytes(to_bytes(tally)).state() == tally.state()
+
+    @given(masked_images("uint8"))
+    @SLOW
+    def test_a_mask_that_hides_nothing_leaves_the_state_as_it_is(self, pictures: list[Masked]) -> None:
+        plain, masked = Tally(), Tally()
+        for pixels, _ in pictures:
+            plain.count(pixels)
+            masked.count(pixels, valid=np.ones(pixels.shape, bool))
+        assert json.dumps(plain.state()) == json.dumps(masked.state())
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_kernels_and_numpy_count_alike(self, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        rng = np.random.default_rng(5)
+        pixels = (rng.random((80, 70, 3)) * 255).astype(dtype)
+        valid = rng.random(pixels.shape) < [0.9, 0.5, 0.01]
+        monkeypatch.setattr(Kernel, "is_due", lambda _: True)
+        by_kernel = tally_of([(pixels, valid)], "a").state()
+        monkeypatch.setattr(Kernel, "is_due", lambda _: False)
+        monkeypatch.setattr(Kernel, "try_call", lambda *_: False)
+        assert tally_of([(pixels, valid)], "a").state() == by_kernel
+
+    def test_a_forged_count_is_found(self) -> None:
+        pixels = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
+        state = tally_of([(pixels, pixels % 5 > 0)]).state()
+        for change in ({"invalid": [1, 2, 9]}, {"invalid": [-1, 2, 1]}, {"invalid": [1]}):
+            forged = json.loads(json.dumps(state))
+            forged["buckets"][0] |= change
+            with pytest.raises(ValueError, match=r"inconsistent|another number"):
+                Tally.from_state(forged)
+
+
+class TestNumbers:
+    @given(masked_images())
+    @SLOW
+    def test_they_are_those_of_numpys_nan_functions(self, pictures: list[Masked]) -> None:
+        summary = Summary.of(tally_of(pictures), SETTINGS, {})
+        scale = {"uint8": 255, "uint16": 65535}.get(pictures[0][0].dtype.name, 1)
+        for c in range(pictures[0][0].shape[2]):
+            images = [np.array([float(v) for v in samples(picture, c)]) / scale for picture in pictures]
+            values = np.concatenate(images)
+            assert summary.pixels_of[c] == len(values)
+            if not len(values):
+                assert math.isnan(summary.mean[c]) and math.isnan(summary.std[c]) and summary.min[c] is None
+                continue
+            size = float(np.abs(values).max())
+            close: dict[str, Any] = {"rtol": 1e-12, "atol": 1e-12 * size}
+            np.testing.assert_allclose([summary.mean[c], summary.std[c]], [values.mean(), values.std()], **close)
+            assert (summary.min[c], summary.max[c]) == (values.min(), values.max())
+            if scale > 1:
+                expected = np.percentile(values, [int(p) for p in summary.percentiles])
+                np.testing.assert_allclose([row[c] for row in summary.percentiles.values()], expected, **close)
+            counted = [image for image in images if len(image)]
+            stds = summary.conventions["mean_of_image_stds"]
+            assert stds["mean"] is not None and stds["std"] is not None
+            np.testing.assert_allclose(stds["mean"][c], np.mean([image.mean() for image in counted]), **close)
+            np.testing.assert_allclose(stds["std"][c], np.mean([image.std() for image in counted]), **close)
+
+    def test_a_band_without_a_valid_pixel_is_null_in_the_file_and_nan_in_python(self) -> None:
+        pixels = np.arange(32, dtype=np.uint8).reshape(4, 4, 2)
+        valid = np.ones(pixels.shape, bool)
+        valid[:, :, 1] = False
+        summary = Summary.of(tally_of([(pixels, valid)], "a"), SETTINGS, {})
+        assert summary.pixels == [16, 0] and summary.invalid == [0, 16] and summary.images == 1
+        document = json.loads(summary.to_json())
+        assert document["mean"][1] is None and document["groups"]["a"]["std"][1] is None
+        again = Summary.from_json(summary.to_json())
+        assert again.to_json() == summary.to_json() and math.isnan(again.mean[1])
+        other = Summary.of(tally_of([(pixels[:2], ~valid[:2])]), SETTINGS, {})
+        both = merge(summary, other)
+        assert both.pixels == [16, 8] and not any(map(math.isnan, both.mean))
+        assert merge(both, minus=other).to_json() == merge(summary, minus=[]).to_json()
+
+    def test_images_count_in_a_band_where_they_have_a_valid_pixel(self) -> None:
+        pictures = [(np.full((2, 2, 2), v, np.uint8), np.ones((2, 2, 2), bool)) for v in (10, 20)]
+        pictures[1][1][:, :, 1] = False
+        summary = Summary.of(tally_of(pictures), {**SETTINGS, "weight": "image"}, {})
+        assert [round(255 * m, 9) for m in summary.mean] == [15, 10]
+
+    def test_the_sums_of_weighted_pixels(self) -> None:
+        rng = np.random.default_rng(2)
+        pixels, weights = rng.integers(0, 256, (9, 8, 3), np.uint8), rng.integers(0, 256, (9, 8), np.uint8)
+        valid = rng.random(pixels.shape) < 0.6
+        tally = Tally()
+        tally.count(pixels, weights, valid)
+        summary = Summary.of(tally, SETTINGS, {})
+        for c in range(3):
+            w = np.where(valid[:, :, c], weights, 0).astype(float)
+            assert math.isclose(summary.mean[c], np.average(pixels[:, :, c], weights=w) / 255, rel_tol=1e-12)
+            assert math.isclose(summary.pixels_of[c], w.sum() / 255, rel_tol=1e-12)
+        assert [sum(pair) for pair in zip(summary.pixels_of, summary.invalid, strict=True)] == pytest.approx(
+            [weights.sum() / 255] * 3
+        )
+
+    def test_nothing_valid_fails_and_changes_nothing(self) -> None:
+        pixels = np.ones((2, 2, 3), np.float32)
+        tally = Tally()
+        with pytest.raises(InputError, match="no sample is valid") as raised:
+            tally.count(pixels, valid=np.zeros(pixels.shape, bool))
+        assert raised.value.reason == "nodata" and tally.state() == Tally().state()
+        pixels[0, 0, 0] = np.nan
+        hidden = ~np.isnan(pixels)
+        tally.count(pixels, valid=hidden)  # a NaN where nothing counts is no error
+        with pytest.raises(InputError, match="1 pixels are NaN"):
+            tally.count(pixels)
