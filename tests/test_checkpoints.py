@@ -439,3 +439,43 @@ def test_checkpoints_need_no_torch(tmp_path: Path) -> None:
 
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=ENVIRONMENT, check=True)
     small().load_state_dict(torch.load(tmp_path / "y.pt", weights_only=True), strict=True)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_list_shows_names_shapes_types_and_statistics(suffix: str, tmp_path: Path, run: Run) -> None:
+    state = mixed() | {"odd": torch.tensor([1.0, float("nan"), float("inf"), 5.0])}
+    if suffix == ".pt":
+        state |= {"t": torch.arange(6.0).reshape(2, 3).t(), "sparse": torch.eye(3).to_sparse()}
+        torch.save({"state_dict": state, "momentum": {"a": torch.ones(2)}}, tmp_path / "net.pt")
+    else:
+        needs.module("safetensors.torch").save_file(state, tmp_path / "net.safetensors")
+    done = run("tensor", "list", f"net{suffix}", "--json")
+    assert (done.returncode, done.stderr) == (0, b"")
+    rows = {row["name"]: row for row in json.loads(done.stdout)["files"][0]["tensors"]}
+    assert set(rows) == {*state, *(["momentum.a"] if suffix == ".pt" else [])}
+    if suffix == ".pt":
+        assert list(rows) == [*state, "momentum.a"] and not rows["momentum.a"]["in_state_dict"]
+    for name, row in rows.items():
+        tensor = state.get(name, torch.ones(2))
+        if row["mean"] is None:
+            assert name in ("scale.weight", "wave", "sparse")
+            continue
+        assert tuple(row["shape"]) == tuple(tensor.shape) and str(tensor.dtype) == f"torch.{row['dtype']}"
+        x = tensor.double().numpy()
+        assert (row["nan"], row["inf"]) == (int(np.isnan(x).sum()), int(np.isinf(x).sum()))
+        x = x[np.isfinite(x)]
+        np.testing.assert_allclose([row["mean"], row["std"]], [x.mean(), x.std()], rtol=1e-12, atol=1e-15)
+    text = run("tensor", "list", f"net{suffix}:*.weight", "--headers").stdout.decode()
+    assert [line.split() for line in text.splitlines()] == [
+        ["name", "shape", "dtype"],
+        *sorted(
+            (
+                ["a.weight", "4x3", "float32"],
+                ["b.weight", "4x3", "float64"],
+                ["scale.weight", "4x2", "float8_e4m3fn" if suffix == ".pt" else "F8_E4M3"],
+            ),
+            key=lambda line: list(rows).index(line[0]),
+        ),
+    ]
+    absent = run("tensor", "list", f"net{suffix}:c.weight")
+    assert absent.returncode == 1 and b"no tensor 'c.weight' (did you mean '" in absent.stderr

@@ -3,6 +3,7 @@
 The subcommands are made from the normalizers themselves: options from the signature, help from the docstring.
 """
 
+import importlib
 import inspect
 import sys
 import warnings
@@ -26,6 +27,11 @@ if TYPE_CHECKING:
     from normcli.tensor.normalizers.registry import Description, Setting
     from normcli.tensor.profile import TensorProfile
 
+# commands that are no normalizers -> module and function
+TOOLS = {
+    "compare": ("normcli.cli.tensor", "compare"),
+    "list": ("normcli.cli.tensor_list", "list_"),
+}
 NORMALIZER, STATE, RUN, OUTPUT = "The normalizer", "Running statistics", "Run", "Output"
 
 
@@ -39,7 +45,7 @@ class TensorCommands(CommandGroup):
         return command_of(cmd_name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if args and not args[0].startswith("-") and args[0] != "compare":
+        if args and not args[0].startswith("-") and args[0] not in TOOLS:
             from normcli.tensor.normalizers import find
 
             find(args[0])  # an unknown name is rejected with the nearest one
@@ -52,16 +58,17 @@ class TensorCommands(CommandGroup):
 
 
 def names() -> list[str]:
-    """Return the names of the commands: compare, and the normalizers in the order of their families."""
+    """Return the names of the commands: the tools, and the normalizers in the order of their families."""
     from normcli.tensor import catalog
 
-    return ["compare", *(name for name, _, _ in catalog.rows())]
+    return [*TOOLS, *(name for name, _, _ in catalog.rows())]
 
 
 def command_of(name: str) -> click.Command | None:
     """Return a command; None for an unknown name."""
-    if name == "compare":
-        return typer.main.get_command(command(compare, name="tensor"))
+    if name in TOOLS:
+        module, function = TOOLS[name]
+        return typer.main.get_command(command(getattr(importlib.import_module(module), function), name="tensor"))
     from normcli.tensor.normalizers import NORMALIZERS
 
     one = NORMALIZERS.get(name.replace("-", "_"))
@@ -76,6 +83,8 @@ def tensor(context: typer.Context) -> None:
     """Apply a normalizer of neural networks to saved tensors.
 
     normcli list normalizers
+
+    normcli tensor list net.pt
 
     normcli tensor group-norm x.npy --layout NCHW --groups 8 -o y.npy
 

@@ -64,6 +64,11 @@ def split_key(name: str) -> tuple[str, str | None]:
     return path, key
 
 
+def is_pattern(key: str | None) -> bool:
+    """Return True for a key that selects tensors of a complete file, such as *.weight."""
+    return key is not None and glob.has_magic(key)
+
+
 def natural_key(name: str) -> tuple[list[str | int], str]:
     """Return the key of natural order: runs of digits compare as numbers.
 
@@ -409,6 +414,6 @@ def _output_name(name: str) -> str:
         return "stdin.npy"
     file, key = split_key(name)
     path = Path(file)
-    if key is None or re.search(r"[*?[]", key):  # a pattern selects tensors of a complete file
+    if key is None or is_pattern(key):
         return path.name
     return f"{path.stem}-{key.replace('/', '_')}{path.suffix}"

@@ -4,7 +4,6 @@ Values that a result cannot be right for, such as NaN, are counted while tensors
 """
 
 import functools
-import glob
 import logging
 import math
 import threading
@@ -449,7 +448,7 @@ def _open_input(
     """
     file, key = files.split_key(name)
     is_complete = key is None and (job.min_rank is not None or one.family == "weight")
-    if name == "-" or not (is_complete or glob.has_magic(key or "")) or files.file_format(file) == ".npy":
+    if name == "-" or not (is_complete or files.is_pattern(key)) or files.file_format(file) == ".npy":
         with files.open_tensors(name, stdin=job.stdin, limit=job.memory_limit) as tensors:
             yield tensors, None
         return
