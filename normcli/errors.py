@@ -72,6 +72,26 @@ class UnsupportedTensorError(TensorError):
     """A tensor of a type that cannot be normalized, whatever the settings; others of its file can be."""
 
 
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Return the first names of a list for a message, each shortened, and the number of the others.
+
+    >>> listed("abc"), listed(["a", "b", "c"], 1)
+    ('a, b, c', 'a and 2 more')
+    """
+    every = list(names)
+    rest = f" and {len(every) - most:,} more" if len(every) > most else ""
+    return ", ".join(map(shortened, every[:most])) + rest
+
+
+def shortened(text: str, most: int = 100) -> str:
+    """Return a text of at most so many characters, with an ellipsis where some were cut.
+
+    >>> shortened("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Make the error for an unknown name, with the nearest known one.
 
@@ -81,4 +101,4 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else "choose from " + ", ".join(names)
-    return UsageError(f"unknown {kind} {name!r}: {hint}")
+    return UsageError(f"unknown {kind} {shortened(name)!r}: {hint}")

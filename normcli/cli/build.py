@@ -57,6 +57,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
 
 
 Group = Options | TerminalOptions
+_LONGEST_LINE = 5000  # on stderr: a path may have 4,096 bytes
 _TERMINAL_CHOICES = choices_of(TerminalOptions)  # once, for all commands
 
 
@@ -335,7 +336,8 @@ def printable(text: str) -> str:
 def say(line: str) -> None:
     """Write one line to stderr, whatever bytes a file name in it holds."""
     encoding = sys.stderr.encoding or "utf-8"
-    sys.stderr.write(printable(line).encode(encoding, "backslashreplace").decode(encoding) + "\n")
+    text = printable(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…")
+    sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def configure_log(terminal: TerminalOptions) -> None:

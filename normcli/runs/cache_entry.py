@@ -5,10 +5,9 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from normcli.runs import checkpoint
 from normcli.runs.count import Failure, PartialResult
 from normcli.tally import Tally
-
-_LARGEST_STATE = 1 << 30
 
 
 class CacheEntry(NamedTuple):
@@ -78,10 +77,7 @@ def inflate(data: bytes) -> Tally:
     Raises:
         ValueError, LookupError, TypeError, AttributeError: not such bytes.
     """
-    try:
-        return Tally.from_state(json.loads(zlib.decompressobj().decompress(data, _LARGEST_STATE)))
-    except zlib.error as error:
-        raise ValueError(str(error)) from None
+    return Tally.from_state(json.loads(checkpoint.inflate(data)))
 
 
 def entry_of(key: str, version: str | None, facts: dict[str, Any]) -> CacheEntry:

@@ -119,6 +119,22 @@ class CheckpointLog:
             raise_output_error(self.path, error)
 
 
+_SMALL_STATE = 16 << 20
+_LARGEST_RATIO = 200  # that counts of flat images reach is 64
+
+
+def inflate(data: bytes) -> bytes:
+    """Inflate counts; those that expand like no counts are cut off, which makes them damaged.
+
+    Raises:
+        ValueError: not deflated.
+    """
+    try:
+        return zlib.decompressobj().decompress(data, max(_SMALL_STATE, _LARGEST_RATIO * len(data)))
+    except zlib.error as error:
+        raise ValueError(str(error)) from None
+
+
 def _decode(line: bytes) -> Entry | None:
     """Parse a line; return None if it is damaged or cut short."""
     text = line[9:-1]

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normcli.errors import UsageError
-from normcli.runs.checkpoint import SCHEMA, CheckpointLog, Entry
+from normcli.runs.checkpoint import SCHEMA, CheckpointLog, Entry, inflate
 from normcli.runs.count import PartialResult
 from normcli.runs.loop import Replay
 from normcli.sources import Item, Skipped
 from normcli.summary.settings_diff import describe_differences, differing_settings
 
-_LARGEST = 1 << 28  # bytes of a line's counts
 _SECONDS = 1.0  # of work between two lines: what a kill loses
 
 
@@ -105,8 +104,7 @@ class StatsCheckpoint:
         entry = self._log.read(offset)
         try:
             assert entry is not None, "the line was checked when the log was opened"
-            data = zlib.decompressobj().decompress(base64.b64decode(entry["counts"]), _LARGEST)
-            return PartialResult.from_state(json.loads(data))
+            return PartialResult.from_state(json.loads(inflate(base64.b64decode(entry["counts"]))))
         except Exception as error:  # its checksum is right and its counts are not: no write that was cut short
             raise UsageError(
                 f"{self._log.path} is damaged ({type(error).__name__}); delete it to start again"

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from normcli.errors import InputError, UsageError
 from normcli.sinks.sink import Array, EncodableImage, FinishedShard, MappedBatch, Parts, Record, RecordLog, decode_name
 from normcli.storage.npy import npy_header
 
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 ARRAY, INDEX = "stack.npy", "index.csv"
 _SYNC_SECONDS = 1.0
 
@@ -198,8 +200,20 @@ def _index(lines: Iterable[tuple[int, str, str]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("row", "name", "label"))
-    writer.writerows(lines)
+    writer.writerows((row, _plain_cell(name, "./"), _plain_cell(label, "'")) for row, name, label in lines)
     return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _plain_cell(text: str, prefix: str) -> str:
+    """Return a cell that no spreadsheet runs as a formula: one that begins as a formula does gets a prefix.
+
+    A name stays the same path behind "./"; a number such as -1 stays a number.
+
+    >>> _plain_cell("=1+1.png", "./"), _plain_cell("-1", "'"), _plain_cell("+cmd", "'"), _plain_cell("a=b", "'")
+    ('./=1+1.png', '-1', "'+cmd", 'a=b')
+    """
+    is_formula = text[:1] in tuple("=+-@\t\r") and not _NUMBER.fullmatch(text)
+    return prefix + text if is_formula else text
 
 
 def read_row(out: str, row: int) -> Array:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.folder import PathFilter, is_unsafe
@@ -122,9 +122,9 @@ def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
         return asked
     column = next((name for name in PATHS if name in row), None) if asked is None else None
     if column is None:
-        columns = ", ".join(map(str, row)) or "none"
+        columns = listed(map(str, row)) or "none"
         what = f"no column {asked!r}" if asked else "no column of paths"
-        raise UsageError(f"{source}: {what}; its columns are {columns[:200]} (-O column=NAME)")
+        raise UsageError(f"{source}: {what}; its columns are {columns} (-O column=NAME)")
     return column
 
 

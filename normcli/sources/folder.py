@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli import storage
-from normcli.errors import InputError
+from normcli.errors import InputError, shortened
 from normcli.options.field import Options, as_tuple, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Item, Skipped, failed_item
@@ -30,6 +30,7 @@ SUFFIXES = frozenset(
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 _MAC = "macos-metadata", "metadata that macOS adds, not an image"
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
+_LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
 _SUSPECT = re.compile(r"[\\:\0]")
 
 
@@ -75,6 +76,9 @@ class PathFilter:
 
     def member(self, archive: str, name: str) -> Item | Skipped | str:
         """Return the key of an archive's member that is selected, else the failed or skipped input to report."""
+        if len(name) > _LONGEST_NAME:
+            what = f"a name of {len(name):,} characters, more than {_LONGEST_NAME:,}"
+            return failed_item(f"{archive}/{shortened(name)}", "unsafe-name", what)
         if is_unsafe(name):
             return failed_item(f"{archive}/{name}", "unsafe-name", "its name leads out of the archive")
         while name.startswith("./"):

@@ -4,7 +4,7 @@ import struct
 import zlib
 from typing import Any
 
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, UsageError, listed, shortened
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.item import Items, failed_item
@@ -38,16 +38,14 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
             raise InputError("unsupported", "more than 10,000 arrays")
     column = options.column
     if column is not None and column not in arrays:
-        raise UsageError(f"{source}: no array {column!r}; it holds {', '.join(arrays) or 'none'} (-O column=NAME)")
+        raise UsageError(f"{source}: no array {column!r}; it holds {listed(arrays) or 'none'} (-O column=NAME)")
     stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in (3, 4)]
     names = [column] if column is not None else stacks
     if not names:
-        raise InputError(
-            "no-image-column", f"no array of images; it holds {', '.join(arrays) or 'none'} (-O column=NAME)"
-        )
+        raise InputError("no-image-column", f"no array of images; it holds {listed(arrays) or 'none'} (-O column=NAME)")
     if len(names) > 1:
-        choices = " or ".join(f"-O column={name}" for name in names)
-        raise UsageError(f"{source}: images in arrays {', '.join(names)}: choose one ({choices})")
+        choices = " or ".join(f"-O column={shortened(name)}" for name in names[:4])
+        raise UsageError(f"{source}: images in arrays {listed(names)}: choose one ({choices})")
     for name in names:
         entry, array = arrays[name]
         try:

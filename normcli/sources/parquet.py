@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from normcli.errors import InputError, MissingExtraError, UsageError
+from normcli.errors import InputError, MissingExtraError, UsageError, listed, shortened
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.folder import is_unsafe
@@ -189,7 +189,7 @@ def image_column(source: str, schema: Any, asked: str | None) -> str:
         UsageError: no such column, or several of them.
     """
     fitting = [field.name for field in schema if _holds_bytes(field.type)]
-    columns = ", ".join(f"{field.name} ({field.type})" for field in schema)[:300]
+    columns = shortened(", ".join(f"{field.name} ({field.type})" for field in schema), 300)
     if asked is not None:
         if asked not in schema.names:
             raise UsageError(f"{source}: no column {asked!r}; its columns are {columns}")
@@ -201,10 +201,10 @@ def image_column(source: str, schema: Any, asked: str | None) -> str:
     # masks and depth are in columns named as labels are
     images = [name for name in fitting if name not in _LABELS] or fitting
     if len(images) > 1:
-        choices = " or ".join(f"-O column={name}" for name in images)
-        raise UsageError(f"{source}: images in columns {', '.join(images)}: choose one ({choices})")
+        choices = " or ".join(f"-O column={shortened(name)}" for name in images[:4])
+        raise UsageError(f"{source}: images in columns {listed(images)}: choose one ({choices})")
     if len(fitting) > 1:
-        _warn_of_pictures(", ".join(name for name in fitting if name not in images), images[0])
+        _warn_of_pictures(listed(name for name in fitting if name not in images), images[0])
     return str(images[0])
 
 

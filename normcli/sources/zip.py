@@ -4,6 +4,7 @@
 directory are read one after the other, and the limits apply to the bytes that come out.
 """
 
+import io
 import struct
 import zlib
 from array import array
@@ -24,6 +25,7 @@ _END, _END64, _LOCATOR64, _ENTRY, _LOCAL = b"PK\5\6", b"PK\6\6", b"PK\6\7", b"PK
 _LARGEST_MEMBER = 1 << 30  # --max-file-size sets another
 _HARMLESS = 1 << 20  # below this no ratio is a bomb: a flat mask as BMP shrinks 500 times
 _WINDOW = 1 << 18
+_PIECE = 4 << 20  # of a member that is inflated; photographs are smaller
 
 
 class ZipEntry(NamedTuple):
@@ -77,8 +79,16 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
     """Inflate at most the allowed size; the claimed size is verified, never trusted."""
     allowed = min(limit, max(_HARMLESS, BOMB_RATIO * len(data)))
     inflater = zlib.decompressobj(-15)
+    most = min(allowed, claimed) + 1
     try:
-        out = inflater.decompress(data, min(allowed, claimed) + 1)
+        out = inflater.decompress(data, min(most, _PIECE))
+        if len(out) == _PIECE:  # zlib joins its blocks, which takes twice the memory; a BytesIO does not
+            buffer = io.BytesIO()
+            buffer.write(out)
+            while buffer.tell() < most and out:
+                out = inflater.decompress(inflater.unconsumed_tail, min(most - buffer.tell(), _PIECE))
+                buffer.write(out)
+            out = buffer.getvalue()
     except zlib.error as error:
         raise InputError("damaged", f"the compressed data is damaged: {error}") from None
     if len(out) > allowed:

@@ -5,12 +5,11 @@ server states is used but to reject a body early.
 """
 
 import html
-import io
 import ipaddress
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import IO, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urljoin, urlsplit
 
 from normcli.errors import InputError
@@ -21,7 +20,6 @@ log = logging.getLogger("normcli.storage")
 LARGEST_FILE = 1 << 30  # bytes of a body; --max-file-size sets another limit
 _LARGEST_PAGE = 64 << 20
 _MOST_REDIRECTS = 5
-_BLOCK = 1 << 22  # bytes that a reader of ranges asks for at least
 _PACKED = (".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst")
 _REDIRECTS = (301, 302, 303, 307, 308)
 _HREF = re.compile(r"""<a\s[^>]*?href\s*=\s*["']?([^"'\s>]+)""", re.IGNORECASE)
@@ -35,14 +33,13 @@ class FileFacts(NamedTuple):
     headers: dict[str, str]
 
 
-def read(system: Any, url: str, limit: int | None) -> bytes:
-    """Read a complete file.
+def read(system: Any, url: str, most: int) -> bytes:
+    """Read a complete file of at most `most` bytes.
 
     Raises:
         InputError: over the limit, or compressed on the way.
         OSError: and aiohttp's errors, as the server answers.
     """
-    most = LARGEST_FILE if limit is None else limit
 
     async def body(answer: Any) -> bytes:
         _check_encoding(answer, url)
@@ -94,44 +91,6 @@ def facts(system: Any, url: str) -> FileFacts:
         if getattr(error, "status", None) not in (400, 403, 405, 501):  # not every server knows HEAD
             raise
     return _ask(system, "GET", url, {}, of)
-
-
-def open_file(system: Any, url: str, retried: Callable[[Callable[[], bytes]], bytes]) -> tuple[IO[bytes], int | None]:
-    """Open a file for reading ranges of it; return it and its size."""
-    size = facts(system, url).size
-    if size is None:
-        return io.BytesIO(), None
-    return io.BufferedReader(_RangeFile(system, url, size, retried), _BLOCK), size
-
-
-class _RangeFile(io.RawIOBase):
-    """A file of which every read is a request."""
-
-    def __init__(self, system: Any, url: str, size: int, retried: Callable[[Callable[[], bytes]], bytes]) -> None:
-        self._system, self._url, self._size, self._retried = system, url, size, retried
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._size - self._at)
-        if size <= 0:
-            return 0
-        data = self._retried(lambda: read_range(self._system, self._url, self._at, size))
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def entries(system: Any, url: str) -> list[str]:

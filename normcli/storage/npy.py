@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli import platforms
-from normcli.errors import InputError, TensorError, UnsupportedTensorError
+from normcli.errors import InputError, TensorError, UnsupportedTensorError, listed
 
 _MAGIC = b"\x93NUMPY"
 _VERSIONS = {1: (10, "<H"), 2: (12, "<I"), 3: (12, "<I")}  # start of the text, type of its length
@@ -394,33 +394,48 @@ def read_npy_stream(file: IO[bytes], name: str, limit: int | None) -> NDArray[An
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)
 
 
-def npz_keys(path: Path) -> list[str]:
-    """Return the keys of an .npz, in the order of the file.
-
-    Raises:
-        TensorError: not a valid zip archive.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return [name.removesuffix(".npy") for name in archive.namelist()]
-    except Exception as error:  # zipfile raises many types on damaged files
-        _raise_damaged(path, "not a valid npz file", error)
-
-
 def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
     """Read one tensor of an .npz and verify its checksum.
 
     Raises:
         TensorError: no such key, a damaged member, or one larger than it claims or than the limit.
     """
-    where = f"{path}:{key}"
     try:
         with zipfile.ZipFile(path) as archive:
-            info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.NameToInfo else key)
-            with archive.open(info) as member:
-                return read_npy_stream(member, where, limit)
+            return _read_member(archive, path, key, limit)
+    except Exception as error:
+        _raise_damaged(path, "not a valid npz file", error)
+
+
+def read_every_npz(path: Path, limit: int | None) -> dict[str, NDArray[Any] | UnreadableTensor]:
+    """Read all tensors of an .npz; the archive is opened once, since its directory may have a million entries.
+
+    Raises:
+        TensorError: a damaged member, or one larger than it claims or than the limit.
+    """
+    tensors: dict[str, NDArray[Any] | UnreadableTensor] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                key = name.removesuffix(".npy")
+                try:
+                    tensors[key] = _read_member(archive, path, key, limit)
+                except UnsupportedTensorError as error:
+                    tensors[key] = UnreadableTensor((), error)
+    except Exception as error:
+        _raise_damaged(path, "not a valid npz file", error)
+    return tensors
+
+
+def _read_member(archive: zipfile.ZipFile, path: Path, key: str, limit: int | None) -> NDArray[Any]:
+    where = f"{path}:{key}"
+    try:
+        info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.NameToInfo else key)
+        with archive.open(info) as member:
+            return read_npy_stream(member, where, limit)
     except KeyError:
-        raise TensorError(f"{path}: no key {key!r}; it has {', '.join(npz_keys(path)) or 'none'}") from None
+        names = (name.removesuffix(".npy") for name in archive.namelist())
+        raise TensorError(f"{path}: no key {key!r}; it has {listed(names) or 'none'}") from None
     except Exception as error:  # zipfile and zlib raise many types on damaged files
         _raise_damaged(where, "damaged", error)
 

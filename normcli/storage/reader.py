@@ -5,6 +5,7 @@ Readers of containers use it, so that they need not know whether a file is local
 
 import io
 import os
+from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any, Self
 
@@ -15,7 +16,7 @@ _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7z
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most
 # repetitive label files expand less. Deflate can expand 1,030 times.
 BOMB_RATIO = 100
-_BOMB_WINDOW = 32 << 20  # the first passes, since 1 MiB is read ahead
+_BOMB_WINDOW = 32 << 20
 
 
 class Reader:
@@ -79,7 +80,7 @@ class Reader:
 
     def file(self) -> IO[bytes]:
         """Return a seekable Python file of the same bytes, for libraries that need one."""
-        return io.BufferedReader(_RawReader(self), 1 << 16)
+        return io.BufferedReader(RangeFile(self.at, self.size), 1 << 16)
 
     def compression(self) -> str | None:
         """Return "gz", "zst", "bz2" or "xz" by the first bytes, never by the name; None for anything else."""
@@ -87,11 +88,17 @@ class Reader:
         return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
 
 
-class _RawReader(io.RawIOBase):
-    """A Reader as a raw file."""
+class RangeFile(io.RawIOBase):
+    """A raw file whose bytes a function returns.
 
-    def __init__(self, reader: Reader) -> None:
-        self._reader, self._at = reader, 0
+    Args:
+        read_range: of offset and size; returns fewer bytes only where the file ends.
+        size: of the file.
+    """
+
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+        self._read_range, self._size = read_range, size
+        self._at = 0
 
     def readable(self) -> bool:
         return True
@@ -103,11 +110,14 @@ class _RawReader(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._reader.size)[whence]
+        self._at = offset + (0, self._at, self._size)[whence]
         return self._at
 
     def readinto(self, buffer: Any) -> int:
-        data = self._reader.at(self._at, len(buffer))
+        size = min(len(buffer), self._size - self._at)
+        if size <= 0:
+            return 0
+        data = self._read_range(self._at, size)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
@@ -122,9 +132,9 @@ class Stream:
 
     def __init__(self, reader: Reader) -> None:
         self.path = reader.path
-        self._raw = _RawReader(reader)
         # 1 MiB: what a request to a server should at least ask for
-        self._file = _decompressed(io.BufferedReader(self._raw, 1 << 20), reader.compression())
+        self._packed = io.BufferedReader(RangeFile(reader.at, reader.size), 1 << 20)
+        self._file = _decompressed(self._packed, reader.compression())
         self._at = 0
         self._checked = (0, 0)
 
@@ -138,11 +148,11 @@ class Stream:
         while self._at < offset:
             if not self._take(min(offset - self._at, 1 << 20)):
                 return b""
-        parts = []
+        out = io.BytesIO()  # its value is its buffer: parts that are joined take twice the memory
         while size and (part := self._take(min(size, 1 << 20))):
-            parts.append(part)
+            out.write(part)
             size -= len(part)
-        return b"".join(parts)
+        return out.getvalue()
 
     def _take(self, size: int) -> bytes:
         import zlib
@@ -161,11 +171,11 @@ class Stream:
                 raise
             raise InputError("damaged", f"the compressed data is damaged: {error}") from None
         self._at += len(data)
-        out, into = self._at - self._checked[0], self._raw.tell() - self._checked[1]
-        if out >= _BOMB_WINDOW:
-            if out > BOMB_RATIO * max(into, 1):
+        if self._at - self._checked[0] >= _BOMB_WINDOW:
+            taken = self._packed.tell()  # by the decompressor, not what was read ahead for it
+            if self._at - self._checked[0] > BOMB_RATIO * max(taken - self._checked[1], 1):
                 raise InputError("bomb", f"its compressed data expands to more than {BOMB_RATIO} times its size")
-            self._checked = (self._at, self._raw.tell())
+            self._checked = (self._at, taken)
         return data
 
 

@@ -3,6 +3,7 @@
 Credentials are read where each service's own tools look for them; normcli has no options for them.
 """
 
+import io
 import os
 import threading
 import time
@@ -11,11 +12,13 @@ from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from normcli.errors import InputError, MissingExtraError, NormcliError
-from normcli.storage import http
+from normcli.storage import http, s3
+from normcli.storage.reader import RangeFile
 
 T = TypeVar("T")
 
 FIRST_PAUSE = 0.5  # seconds before the first retry, twice as long before each further one
+_BLOCK = 1 << 22  # bytes that a reader of ranges asks for at least
 _GIVE_UP_AFTER = 3  # reads in a row that failed after all retries: from then on a server is asked once
 _EXTRAS = {"s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3"), "http": ("aiohttp", "remote"), "https": ("aiohttp", "remote")}
 _HTTP = ("http", "https")
@@ -83,6 +86,10 @@ def _filesystem(path: str) -> tuple[Any, str]:
         raise InputError("unreadable", _line(error)) from None
     except OSError as error:  # of a file system that connects at once, such as ftp
         raise InputError("remote", f"{_server(path)} does not answer: {_line(error)}") from None
+
+
+def _is_s3(path: str) -> bool:
+    return path.partition(":")[0].lower() in ("s3", "s3a")
 
 
 def _is_http(path: str) -> bool:
@@ -170,20 +177,21 @@ def read(path: str, limit: int | None) -> bytes:
         InputError: missing, rejected, empty, over the limit, or no answer after retries.
     """
     system, name = _filesystem(path)
-    if _is_http(path):
-        data: bytes = retried(path, lambda: http.read(system, name, limit))
-        if not data:
-            raise InputError("empty", "empty file")
-        return data
-    if limit is not None:
-        size = retried(path, lambda: system.info(name).get("size"))
-        if size is not None and size > limit:
-            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
-    data = retried(path, lambda: system.cat_file(name))
+    most = http.LARGEST_FILE if limit is None else limit
+    data = retried(path, lambda: _read(system, name, path, most))
     if not data:
         raise InputError("empty", "empty file")
-    if limit is not None and len(data) > limit:
-        raise InputError("too-large", f"{len(data)} bytes, more than the limit of {limit} (--max-file-size)")
+    return data
+
+
+def _read(system: Any, name: str, path: str, most: int) -> bytes:
+    if _is_http(path):
+        return http.read(system, name, most)
+    if _is_s3(path):
+        return s3.read(system, name, most)
+    data: bytes = system.cat_file(name, start=0, end=most + 1)
+    if len(data) > most:
+        raise InputError("too-large", f"more than the limit of {most} bytes (--max-file-size)")
     return data
 
 
@@ -194,9 +202,17 @@ def read_at(path: str, offset: int, size: int) -> bytes:
         InputError: as `read`.
     """
     system, name = _filesystem(path)
+    return retried(path, lambda: _read_range(system, name, path, offset, size))
+
+
+def _read_range(system: Any, name: str, path: str, offset: int, size: int) -> bytes:
     if _is_http(path):
-        return retried(path, lambda: http.read_range(system, name, offset, size))
-    data: bytes = retried(path, lambda: system.cat_file(name, start=offset, end=offset + size))
+        return http.read_range(system, name, offset, size)
+    if _is_s3(path):
+        return s3.read_range(system, name, offset, size)
+    data: bytes = system.cat_file(name, start=offset, end=offset + size)
+    if len(data) > size:
+        raise InputError("damaged", "the server sends more than the requested range")
     return data
 
 
@@ -207,17 +223,17 @@ def open_file(path: str) -> tuple[IO[bytes], int]:
         InputError: as `read`.
     """
     system, name = _filesystem(path)
-    file: IO[bytes]
-    size: int | None
     if _is_http(path):
-        file, size = retried(path, lambda: http.open_file(system, name, lambda action: retried(path, action)))
+        size = retried(path, lambda: http.facts(system, name)).size
     else:
-        file = retried(path, lambda: system.open(name, "rb", block_size=1 << 22))
-        size = getattr(file, "size", None)
+        size = retried(path, lambda: system.info(name).get("size"))
     if size is None:
-        file.close()
         raise InputError("unreadable", "the server returns no size, or no ranges")
-    return file, size
+
+    def read_piece(offset: int, length: int) -> bytes:
+        return retried(path, lambda: _read_range(system, name, path, offset, length))
+
+    return io.BufferedReader(RangeFile(read_piece, size), _BLOCK), size
 
 
 def fingerprint(path: str) -> str:

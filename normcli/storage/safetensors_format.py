@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from normcli.errors import InputError, MissingExtraError
+from normcli.errors import InputError, MissingExtraError, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,10 +105,10 @@ def read_safetensors_header(file: IO[bytes], size: int) -> tuple[dict[str, Tenso
     end = 0
     for name, (start, stop, _, _) in sorted(spans.items(), key=lambda item: item[1][:2]):
         if start != end:
-            _reject(f"{name!r} starts at {start}, not at {end}")
+            _reject(f"{shortened(name)!r} starts at {_text(start)}, not at {_text(end)}")
         end = stop
     if 8 + length + end != size:
-        _reject(f"its tensors end at {8 + length + end}, the file at {size}")
+        _reject(f"its tensors end at {_text(8 + length + end)}, the file at {size}")
     tensors = {
         name: TensorEntry(_DTYPES.get(code, code), shape, 8 + length + start, stop - start)
         for name, (start, stop, shape, code) in spans.items()
@@ -121,14 +121,19 @@ def _span(name: str, entry: Any) -> tuple[int, int, tuple[int, ...], str]:
     try:
         code, shape, (start, stop) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     except (TypeError, KeyError, ValueError):
-        _reject(f"the entry of {name!r} is incomplete")
+        _reject(f"the entry of {shortened(name)!r} is incomplete")
     if not all(type(n) is int and n >= 0 for n in (*shape, start, stop)):
-        _reject(f"{name!r} has the shape {shape} at {start} to {stop}")
+        _reject(f"{shortened(name)!r} has the shape {_text(shape)} at {_text(start)} to {_text(stop)}")
     if not isinstance(code, str) or code not in (*_DTYPES, *_UNREAD):
-        _reject(f"{name!r} has the dtype {code!r}")
+        _reject(f"{shortened(name)!r} has the dtype {_text(code)}")
     if math.prod(shape) * _bits(code) != (stop - start) * 8:
-        _reject(f"{name!r} of shape {shape} {code} claims {stop - start} bytes")
+        _reject(f"{shortened(name)!r} of shape {_text(shape)} {code} claims {_text(stop - start)} bytes")
     return start, stop, shape, code
+
+
+def _text(value: Any) -> str:
+    """Return a value of the header for a message: it may be a million numbers, or one of a million digits."""
+    return shortened("a large number" if isinstance(value, int) and abs(value) >> 64 else repr(value))
 
 
 def _bits(code: str) -> int:

@@ -59,7 +59,7 @@ class TensorFile:
 
             self.tensors = read_index(path)
         elif self.format == ".npz":
-            self.tensors = {key: files.read_member(path, key) for key in npy.npz_keys(path)}
+            self.tensors = npy.read_every_npz(path, None)
         else:
             self.tensors = {"": npy.read_npy(path)}
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normcli import storage
-from normcli.errors import TensorError, UnsupportedTensorError, UsageError
+from normcli.errors import TensorError, UsageError, listed
 from normcli.storage import npy
 from normcli.storage.atomic import temporary_name
 from normcli.storage.npy import ReservedTensor, StoredTensor, UnreadableTensor
@@ -133,7 +133,8 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
         if suffix == ".npz":
             if key is not None:
                 return {key: npy.read_npz(path, key, limit)}
-            return {k: read_member(path, k, limit) for k in sorted(npy.npz_keys(path), key=natural_key)}
+            members = npy.read_every_npz(path, limit)
+            return {k: members[k] for k in sorted(members, key=natural_key)}
         if suffix == ".npy":
             tensors: Mapping[str, Any] = {"": npy.read_npy(path, limit)}
         elif suffix == ".safetensors":
@@ -153,19 +154,11 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
     if key is None:
         return {k: tensors[k] for k in sorted(tensors, key=natural_key)}
     if key not in tensors:
-        keys = ", ".join(k for k in tensors if k) or "a tensor without a key"
+        keys = listed(k for k in tensors if k) or "a tensor without a key"
         raise TensorError(f"{file}: no key {key!r}; it has {keys}")
     if isinstance(tensors[key], UnreadableTensor):
         raise tensors[key].error
     return {key: tensors[key]}
-
-
-def read_member(path: Path, key: str, limit: int | None = None) -> Array | UnreadableTensor:
-    """Read one tensor of an .npz, which may be of a type that cannot be read."""
-    try:
-        return npy.read_npz(path, key, limit)
-    except UnsupportedTensorError as error:
-        return UnreadableTensor((), error)
 
 
 def read_array(tensor: StoredTensor | UnreadableTensor | Array) -> Array:
@@ -188,7 +181,7 @@ def open_one(name: str, *, stdin: IO[bytes] | None = None, limit: int | None = N
     """
     with open_tensors(name, stdin=stdin, limit=limit) as tensors:
         if len(tensors) != 1:
-            raise TensorError(f"{name}: {len(tensors)} tensors ({', '.join(tensors)}): name one, {name}:KEY")
+            raise TensorError(f"{name}: {len(tensors)} tensors ({listed(tensors)}): name one, {name}:KEY")
         tensor = next(iter(tensors.values()))
         if isinstance(tensor, UnreadableTensor):
             raise tensor.error
@@ -285,7 +278,7 @@ class StdoutOutput:
             UsageError: several tensors.
         """
         if len(keys) > 1 or source is not None:
-            raise UsageError(f"stdout takes one tensor, got {', '.join(keys)}: use -o FILE.npz")
+            raise UsageError(f"stdout takes one tensor, got {listed(keys)}: use -o FILE.npz")
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
         """Make the array that takes the result."""
@@ -319,7 +312,7 @@ class FileOutput:
         """
         self._source = source
         if self._format == ".npy" and (len(keys) > 1 or source is not None):
-            raise UsageError(f"{self.path} takes one tensor, got {', '.join(keys)}: use .npz, .safetensors or .pt")
+            raise UsageError(f"{self.path} takes one tensor, got {listed(keys)}: use .npz, .safetensors or .pt")
         self._key = next(iter(keys)) if len(keys) == 1 and source is None else None
 
     def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
