@@ -1,6 +1,6 @@
 """The conversion of every decoder's result: limits, color, alpha, geometry."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from normcli.options.shared import DecodeOptions
 _EXACT = 1 << 53  # float64 represents every integer up to here
 
 
-_AT_ONCE = 1 << 20  # pixels that are computed in wider types
+_AT_ONCE = 1 << 18  # values that are computed in wider types
 
 
 @dataclass(slots=True)
@@ -88,8 +88,8 @@ def no_data_notes(pixels: np.ndarray[Any, Any], value: float) -> list[str]:
     if pixels.dtype.kind == "u" and not (0 <= value <= np.iinfo(pixels.dtype).max and value == int(value)):
         return []
     with np.errstate(over="ignore"):
-        same = pixels == np.asarray(value).astype(pixels.dtype)
-    return [f"nodata:{value:.10g}"] if same.any() else []
+        sample = np.asarray(value).astype(pixels.dtype)
+    return [f"nodata:{value:.10g}"] if any((pixels[rows] == sample).any() for rows in row_slices(pixels)) else []
 
 
 def check_size(width: int, height: int, reading: DecodeOptions) -> None:
@@ -231,6 +231,16 @@ def _check_alpha_scale(image: Decoded) -> None:
             "unsupported",
             f"alpha values from 0 to {image.full_scale} cannot weigh or composite pixels (--alpha drop or keep)",
         )
+
+
+def row_slices(array: np.ndarray[Any, Any]) -> Iterator[slice]:
+    """Yield slices of the first axis, of about 260,000 values each: for what a computation in wider types needs.
+
+    >>> [len(range(600)[rows]) for rows in row_slices(np.empty((600, 1 << 10)))]
+    [256, 256, 88]
+    """
+    rows = max(1, _AT_ONCE * len(array) // max(1, array.size))
+    return (slice(top, top + rows) for top in range(0, len(array), rows))
 
 
 def _by_rows(compute: Callable[..., Any], out: np.ndarray[Any, Any], *planes: np.ndarray[Any, Any]) -> None:

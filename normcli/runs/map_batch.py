@@ -23,7 +23,7 @@ from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.names import InputLister, NamedItem
 from normcli.runs.transform import Buffer, MappedImage, Transform
 from normcli.sinks import OUTPUT_KINDS
-from normcli.sinks.shards import spill
+from normcli.sinks.shards import SpillFile
 from normcli.sinks.sink import ImageEncoder, ImagePacker, ImageWriter, PackedImage, Record, name_fields, output_shape
 from normcli.sinks.stack import Stack
 from normcli.sources import Load, Skipped
@@ -109,6 +109,7 @@ def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
     result = BatchResult([], [], Counter(), len(batch))
     packer = job.writer if isinstance(job.writer, ImagePacker) else None  # once: a protocol's check takes 5 us
     writer = job.writer if packer is None and isinstance(job.writer, ImageWriter) else None
+    spilled, waiting = None, 0
     for task in batch:
         if job.stop is not None and job.stop.is_set():
             break
@@ -116,11 +117,14 @@ def map_batch(job: MapJob, batch: list[Task | Skipped]) -> BatchResult:
             result.skipped[task.reason] += 1
             result.failures.append(Failure(task.key, "skip", task.reason, task.message))
         else:
-            _map_one(job, task, result, packer, writer)
-    packed = sum(memoryview(part).nbytes for image in result.packed for part in image.parts)
-    if result.packed and (job.spill or packed > _LARGEST_PACKED):
-        result.piece = piece_name(batch)
-        result.packed, result.sizes = spill(result.packed, job.folder, result.piece)
+            waiting += _map_one(job, task, result, packer, writer)
+        if waiting > _LARGEST_PACKED:
+            spilled = spilled or SpillFile(job.folder, piece_name(batch))
+            waiting = spilled.add(result.packed)
+    if result.packed and (job.spill or spilled is not None):
+        spilled = spilled or SpillFile(job.folder, piece_name(batch))
+        spilled.add(result.packed)
+        result.piece, result.sizes = spilled.close(), spilled.sizes
     result.seconds = time.perf_counter() - started
     return result
 
@@ -132,7 +136,8 @@ def piece_name(batch: list[Task | Skipped]) -> str:
 
 def _map_one(
     job: MapJob, task: Task, result: BatchResult, packer: ImagePacker | None, writer: ImageWriter | None
-) -> None:
+) -> int:
+    """Map one image, and write it where it depends on no other; return the bytes that it leaves to be packed."""
     names = {**name_fields("name", task.name), **name_fields("source", task.key)}
     record: Record = dict(names)
     if task.label is not None:
@@ -161,8 +166,10 @@ def _map_one(
             _describe(record, job.transform, pixels, mapped)
             if remarks := _remarks(job.transform, pixels, image.no_data):
                 record["remarks"] = remarks
+            encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+            record["digest"] = f"{digest(encoded):032x}"
+            del data, encoded, image, pixels  # an encoder may need as much
             parts = job.writer.encode(mapped, task.key)
-            record["digest"] = f"{digest(data if isinstance(data, bytes) else data.tobytes()):032x}"
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
             if record["bytes"] <= Buffer.LARGEST_KEPT:
                 decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
@@ -170,6 +177,7 @@ def _map_one(
                 result.packed.append(packer.pack(parts, task.name, label, mapped.array.shape))
             elif job.writing and writer is not None:
                 record |= writer.write(parts, task.name, task.row)
+            del mapped, parts  # before the next thread decodes
     except (NormcliError, MemoryError) as error:
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")
@@ -179,8 +187,9 @@ def _map_one(
             error = InputError("unsupported", str(error))
         result.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
         result.failures.append(Failure(task.key, stage, error.reason, error.message))
-        return
+        return 0
     result.records.append(record)
+    return int(record["bytes"])
 
 
 def _remarks(transform: Transform, pixels: Any, no_data: float | None) -> list[str]:

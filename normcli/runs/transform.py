@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -182,7 +183,7 @@ class Transform:
             InputError: constant, of another depth or channels than the statistics, not finite, no range.
         """
         dtype = pixels.dtype
-        if dtype.kind == "f" and self.nan == "error" and not np.isfinite(pixels).all():
+        if dtype.kind == "f" and self.nan == "error" and not _is_finite(pixels):
             raise InputError("not-finite", "NaN or infinite values (--nan skip lets them through)")
         source = self._source(pixels)
         affine, low, high = self._affine(pixels, source)
@@ -202,7 +203,7 @@ class Transform:
         shape = (wide, height, width) if planar else (height, width, wide)
         out = np.empty(shape, self.dtype) if buffer is None else buffer(shape, self.dtype)
         clipped = _fill(pixels, source, affine, finish, out, planar)
-        if dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not np.isfinite(out).all():
+        if dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
             raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
         exact = dtype.kind == "u" and clipped == 0 and _invertible(affine, finish, dtype.name)
         return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact)
@@ -279,6 +280,10 @@ class Buffer:
         if self._bytes.size < size:
             self._bytes = np.empty(max(size, 1 << 20), np.uint8)
         return self._bytes[:size].view(dtype).reshape(shape)
+
+
+def _is_finite(array: Array) -> bool:
+    return all(np.isfinite(array[rows]).all() for rows in images.row_slices(array))
 
 
 def _white_level(dtype: np.dtype[Any], setting: int | None) -> float | None:
@@ -362,14 +367,14 @@ def _fill(pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish
 def _fill_by_numpy(
     pixels: Array, source: tuple[int, ...], affine: Affine, finish: Finish, out: Array, planar: bool
 ) -> int:
-    """Map plane by plane, the slow path; 8-bit images through a table."""
+    """Map plane by plane, the slow path; 8-bit images through a table. Float64 and indices of some rows at a time."""
     clipped = 0
     table = None
     if pixels.dtype == np.uint8 and finish.clip is None:
         table = _table(affine, finish, "uint8")
-    for j, c in enumerate(source):
-        plane = pixels[:, :, c]
-        into = out[j] if planar else out[:, :, j]
+    for (j, c), rows in product(enumerate(source), images.row_slices(pixels)):
+        plane = pixels[rows, :, c]
+        into = out[j, rows] if planar else out[rows, :, j]
         if table is not None and planar:
             np.take(table[j], plane, out=into, mode="clip")  # "raise" would fill a copy first
         elif table is not None:

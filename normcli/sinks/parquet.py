@@ -13,7 +13,7 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.options.shared import MAX_PIXELS
-from normcli.sinks.sink import Array
+from normcli.sinks.sink import Array, SpilledPart
 from normcli.sources.parquet import check_ratio, parquet_modules
 
 _GROUP_BYTES, _GROUP_ROWS = 16 << 20, 1000  # of a row group: what a reader of one row has to read
@@ -72,14 +72,17 @@ class ParquetShardWriter:
     def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:
         """Add a row; return its row group and its number in the group."""
         (part,) = parts
-        values = np.frombuffer(memoryview(part).cast("B"), self._dtype)
+        if isinstance(part, SpilledPart):
+            values = np.fromfile(part.file, self._dtype, part.size // np.dtype(self._dtype).itemsize)
+        else:
+            values = np.frombuffer(memoryview(part).cast("B"), self._dtype)
         if self._rows and self._held + values.nbytes > _GROUP_BYTES:
             self._flush()  # pyarrow takes four times a row group's bytes: a large image has one of its own
         place = {"group": self._groups, "row": len(self._rows)}
         self._rows.append((_readable(name), None if label is None else _readable(label), values, shape))
         self._held += values.nbytes
         self.size += values.nbytes
-        if len(self._rows) >= _GROUP_ROWS:
+        if len(self._rows) >= _GROUP_ROWS or self._held >= _GROUP_BYTES:  # nothing more fits into the group
             self._flush()
         return place
 

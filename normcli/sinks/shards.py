@@ -26,6 +26,8 @@ from normcli.sinks.sink import (
     Parts,
     Record,
     RecordLog,
+    SpilledPart,
+    part_size,
 )
 from normcli.sinks.tar import TarShardWriter, pack_sample, sample_key
 
@@ -153,7 +155,7 @@ class ShardSink:
                 return
             if "error" not in record:
                 image = next(images)
-                size = sum(memoryview(part).nbytes for part in image.parts)
+                size = sum(map(part_size, image.parts))
                 if self._shard is not None and self._size.full(self._images, self._shard.after(size)):
                     yield self._close(last=False)
                 self._add(image, record)
@@ -237,30 +239,50 @@ def read_array(path: str, to: str, record: Record) -> Array:
     return tar.read_array(path, record["offset"], record["bytes"])
 
 
-def spill(images: list[PackedImage], partial: str, name: str) -> tuple[list[PackedImage], list[list[int]]]:
-    """Leave the images' parts in a file, for a sink in another process; it need not outlive the run: it is not synced.
+class SpillFile:
+    """A file of images' parts on their way to the sink: for another process, and where they would fill the memory.
+
+    It need not outlive the run: it is not synced. It appears under its name when it is complete.
 
     Args:
-        images: of one batch.
         partial: folder for files that are being written.
         name: of the file.
 
-    Returns:
-        The images without their parts, and the bytes of every part.
-
-    Raises:
-        OutputError: the file cannot be written.
+    Attributes:
+        sizes: of every image so far, the bytes of every part.
     """
-    temporary = f"{partial}/{temporary_name()}"
-    try:
-        with open(temporary, "wb") as file:  # noqa: PTH123
-            for image in images:
-                file.writelines(memoryview(part).cast("B") for part in image.parts)
-        os.replace(temporary, f"{partial}/{name}")  # noqa: PTH105
-    except OSError as error:
-        storage.raise_output_error(f"{partial}/{name}", error)
-    sizes = [[memoryview(part).nbytes for part in image.parts] for image in images]
-    return [image._replace(parts=()) for image in images], sizes
+
+    def __init__(self, partial: str, name: str) -> None:
+        self.sizes: list[list[int]] = []
+        self._temporary, self._path, self._name = f"{partial}/{temporary_name()}", f"{partial}/{name}", name
+
+    def add(self, images: list[PackedImage]) -> int:
+        """Append the parts of images that have not been added, and drop them from the list; return 0, the bytes left.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        try:
+            with open(self._temporary, "ab" if self.sizes else "wb") as file:  # noqa: PTH123
+                for i in range(len(self.sizes), len(images)):
+                    file.writelines(memoryview(part).cast("B") for part in images[i].parts)
+                    self.sizes.append([memoryview(part).nbytes for part in images[i].parts])
+                    images[i] = images[i]._replace(parts=())
+        except OSError as error:
+            storage.raise_output_error(self._path, error)
+        return 0
+
+    def close(self) -> str:
+        """Put the file under its name, and return that.
+
+        Raises:
+            OutputError: it cannot be renamed.
+        """
+        try:
+            os.replace(self._temporary, self._path)  # noqa: PTH105
+        except OSError as error:
+            storage.raise_output_error(self._path, error)
+        return self._name
 
 
 def read_spilled(batch: MappedBatch, partial: str) -> Iterator[PackedImage]:
@@ -276,7 +298,7 @@ def read_spilled(batch: MappedBatch, partial: str) -> Iterator[PackedImage]:
     try:
         with open(path, "rb") as file:  # noqa: PTH123
             for image, sizes in zip(batch.packed, batch.sizes, strict=True):
-                yield image._replace(parts=[file.read(size) for size in sizes])
+                yield image._replace(parts=[SpilledPart(file, size) for size in sizes])
         os.unlink(path)  # noqa: PTH108
     except OSError as error:
         storage.raise_output_error(path, error)

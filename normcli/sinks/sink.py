@@ -10,7 +10,7 @@ import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Array = np.ndarray[Any, Any]
 Parts = Sequence[Any]  # buffers that make up one file, written one after the other
 Record = dict[str, Any]
+_PIECE = 4 << 20
 
 DTYPES = ("float32", "float16", "float64", "uint8")
 
@@ -102,6 +103,33 @@ class EncodableImage(Protocol):
     @property
     def channels(self) -> tuple[str, ...]:
         """Return the names of the channels, in the order of `array`."""
+
+
+class SpilledPart(NamedTuple):
+    """A part that a worker left in a file: the bytes that come next there, to be read in order, once.
+
+    Attributes:
+        file: at the first of the bytes.
+        size: number of bytes.
+    """
+
+    file: IO[bytes]
+    size: int
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the bytes piece by piece."""
+        left = self.size
+        while left > 0:
+            piece = self.file.read(min(left, _PIECE))
+            if not piece:
+                raise OSError(5, "a temporary file became shorter while it was read")
+            left -= len(piece)
+            yield piece
+
+
+def part_size(part: Any) -> int:
+    """Return the bytes of a part: of a buffer, or in a file."""
+    return part.size if isinstance(part, SpilledPart) else memoryview(part).nbytes
 
 
 class PackedImage(NamedTuple):

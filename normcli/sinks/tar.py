@@ -11,7 +11,7 @@ import numpy as np
 
 from normcli import platforms
 from normcli.errors import InputError
-from normcli.sinks.sink import Array
+from normcli.sinks.sink import Array, SpilledPart, part_size
 from normcli.sources.tar_headers import BLOCK, END, parse_header
 from normcli.storage import write_all
 from normcli.storage.files import read_at
@@ -38,8 +38,9 @@ class TarShardWriter:
 
     def add(self, parts: Sequence[Any], name: str, label: str | None, shape: tuple[int, ...]) -> dict[str, int]:
         """Write the result of `pack_sample`; return the offset of its array, after the header of KEY.npy."""
-        at = self.size + memoryview(parts[0]).nbytes
-        self.size += write_all(self._handle, parts)
+        at = self.size + part_size(parts[0])
+        for part in parts:
+            self.size += write_all(self._handle, part.pieces() if isinstance(part, SpilledPart) else [part])
         return {"offset": at}
 
     def close(self, *, complete: bool) -> int:

@@ -11,7 +11,7 @@ import shutil
 import stat
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -234,7 +234,7 @@ def text_writer(path: str | Path) -> Iterator[IO[Any]]:
         yield file
 
 
-def write_all(handle: int, parts: Sequence[Any], at: int | None = None) -> int:
+def write_all(handle: int, parts: Iterable[Any], at: int | None = None) -> int:
     """Write buffers to a file descriptor, at its position or at an offset, however many calls it takes."""
     total = 0
     for part in parts:
