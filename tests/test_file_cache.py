@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "groups weigh the same": {"weight": "group", "group_by": "folder"},
     "alpha weighs": {"alpha": "weight"},
     "gray": {"color": "gray"},
-    "a value left out": {"ignore_value": 128.0},
+    "a value left out": {"nodata": 128},
     "cropped": {"resize": 40, "center_crop": 32},
     "threads": {"engine": "threads", "workers": 2},
     "processes": {"engine": "processes", "workers": 2},

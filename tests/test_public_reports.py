@@ -348,23 +348,33 @@ class TestNoData:
         array[:2] = value
         tag = [(42113, 2, 0, repr(value), True)]
         path = tiff(tmp_path / "a.tif", array, photometric="minisblack", extratags=tag, **how)
-        assert "GDAL nodata value" in stats(path).err
         white = {"u1": 255, "u2": 65535}.get(dtype, 1)
-        right(stats(path, "--ignore-value", value), 100 / white)
-        assert "GDAL" not in stats(path, "--ignore-value", value).err
+        for nodata in ("tag", value):
+            done = stats(path, "--nodata", nodata)
+            right(done, 100 / white)
+            assert "invalid pixels, which do not count: 16" in done.err
+        counted = stats(path, "--nodata", "none")
+        assert "GDAL nodata value" in counted.err and "(--nodata tag" in counted.err
         scale = [] if dtype.startswith("u") else ["--max-value", 1000]
         done = run_here("apply", path, "-o", tmp_path / "out", "--scheme", "unit", *scale)
-        assert done.code == 0 and "GDAL nodata value" in done.err
+        assert done.code == 0
 
-    def test_one_band_alone_is_said_beside_ignore_value(self, tmp_path: Path) -> None:
+    def test_a_band_has_its_own(self, tmp_path: Path) -> None:
         array = np.full((8, 8, 2), 100, "i2")
         array[:2, :, 0] = -9999
         tag = [(42113, 2, 0, "-9999", True)]
         path = tiff(tmp_path / "a.tif", array, photometric="minisblack", planarconfig="contig", extratags=tag)
-        assert "GDAL nodata value, -9999" in stats(path).err
+        assert "invalid pixels, which do not count: 0 16, 1 0" in stats(path).err
+        right(stats(path), [100, 100])
+
+    def test_a_value_that_the_type_cannot_have_is_said(self, tmp_path: Path) -> None:
+        path = tiff(
+            tmp_path / "a.tif", flat(9, (8, 8)), photometric="minisblack", extratags=[(42113, 2, 0, "0.5", True)]
+        )
+        assert "a GDAL nodata value that their samples cannot have, 0.5" in stats(path).err
 
     def test_a_value_that_no_pixel_has_is_not_said(self, tmp_path: Path) -> None:
-        tag = [(42113, 2, 0, "-9999", True)]
+        tag = [(42113, 2, 0, "200", True)]
         path = tiff(tmp_path / "a.tif", flat(9, (8, 8)), photometric="minisblack", extratags=tag)
         assert "GDAL" not in stats(path).err
 

@@ -19,7 +19,7 @@ PARAMETERS = 12
 LINES = 80
 INIT_LINES = 80
 FORWARDS = 5  # keywords `name=name` in one call
-OPTIONS = 40  # in the help of stats, and of apply
+OPTIONS = 48  # in the help of stats, and of apply (design, section 5)
 
 # a normalizer's settings are its paper's: each is documented, and none is passed on in bulk
 NORMALIZERS = "normcli/tensor/normalizers/"

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import normcli
-from normcli.errors import UsageError
+from normcli.errors import NoInputError, UsageError
+from tests.support import needs
 from tests.support.images import encoded, photograph
 
 
@@ -48,13 +50,18 @@ def test_every_image_or_group_weighs_the_same(sizes: Any) -> None:
 
 def test_settings_that_cannot_be(sizes: Any, tmp_path: Path) -> None:
     folder, _ = sizes
+    options: dict[str, Any]
     for options in (
         {"weight": "group"},
         {"weight": "imgae"},
         {"weight": "image", "sample": "3"},
         {"mask_dir": tmp_path / "absent"},
-        {"ignore_value": 0, "resize": 8},
         {"mask_dir": tmp_path, "center_crop": 8},
+        {"labels": "1"},
+        {"mask_dir": tmp_path, "labels": ">x"},
+        {"mask_dir": tmp_path, "labels": "-1"},
+        {"nodata": "black"},
+        {"nodata": []},
     ):
         with pytest.raises(UsageError):
             normcli.stats(folder, **options)
@@ -85,14 +92,83 @@ def test_pixels_that_a_mask_or_a_value_leaves_out(sizes: Any, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
-def test_an_ignored_value_in_every_depth(tmp_path: Path, dtype: Any) -> None:
+def test_a_nodata_value_in_every_depth(tmp_path: Path, dtype: Any) -> None:
     images = np.random.default_rng(1).integers(1, 9, (4, 6, 7, 3)).astype(dtype)
     images[:, :2] = 200
+    images[:, 2, :, 0] = 200
     np.save(tmp_path / "a.npy", images)
-    found = normcli.stats(tmp_path / "a.npy", ignore_value=200, max_value=255 if dtype != np.float32 else None)
-    right = images[:, 2:].reshape(-1, 3).astype(float) / (1 if dtype == np.float32 else 255)
-    assert found.pixels == len(right)
-    assert np.allclose([found.mean, found.std], [right.mean(0), right.std(0)], atol=1e-9)
+    found = normcli.stats(tmp_path / "a.npy", nodata=200, max_value=255 if dtype != np.float32 else None)
+    scaled = images.astype(float) / (1 if dtype == np.float32 else 255)
+    right = np.where(images == 200, np.nan, scaled).reshape(-1, 3)
+    assert found.pixels == np.isfinite(right).sum(0).tolist() and found.invalid == np.isnan(right).sum(0).tolist()
+    assert np.allclose([found.mean, found.std], [np.nanmean(right, 0), np.nanstd(right, 0)], atol=1e-9)
     images[0] = 200
     np.save(tmp_path / "a.npy", images)
-    assert normcli.stats(tmp_path / "a.npy", ignore_value=200).failures == {"nodata": 1}
+    assert normcli.stats(tmp_path / "a.npy", nodata=200).failures == {"nodata": 1}
+
+
+def test_nodata_values_that_samples_cannot_have_fail_their_images(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones((2, 6, 7, 3), np.uint8))
+    np.save(tmp_path / "b.npy", np.ones((2, 6, 7, 3), np.float32))
+    found = normcli.stats([tmp_path / "a.npy", tmp_path / "b.npy"], nodata=-9999)
+    assert found.failures == {"nodata": 2} and found.images == 2
+    several = normcli.stats(tmp_path / "a.npy", nodata="7, 3")
+    assert several.settings["nodata"] == "7,3" and several.invalid == []
+    assert "nodata" not in normcli.stats(tmp_path / "a.npy").settings
+    with pytest.raises(UsageError, match="settings differ: nodata is none and 7,3"):
+        normcli.stats(tmp_path / "a.npy") + several
+
+
+def test_alpha_masks_pixels(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(3).integers(1, 256, (6, 5, 4), np.uint8)
+    pixels[:2, :, 3] = 0
+    (tmp_path / "a.png").write_bytes(encoded(pixels))
+    found = normcli.stats(tmp_path, alpha="mask")
+    seen = pixels[2:, :, :3].reshape(-1, 3) / 255
+    assert found.pixels == 20 and found.invalid == [10, 10, 10]
+    assert np.allclose([found.mean, found.std], [seen.mean(0), seen.std(0)], atol=1e-12)
+    gray = normcli.stats(tmp_path, alpha="mask", color="gray")
+    assert gray.pixels == 20 and gray.invalid == [10]
+
+
+def test_a_resized_pixel_is_valid_where_all_that_it_is_made_of_are(tmp_path: Path) -> None:
+    pixels = np.full((40, 40, 1), 100, np.float32)
+    pixels[:, :11] = -9999
+    np.save(tmp_path / "a.npy", pixels[None])
+    found = normcli.stats(tmp_path / "a.npy", nodata=-9999, resize=10)
+    assert found.mean == [100] and found.std == [0], "no invalid sample is mixed in"
+    assert isinstance(found.pixels, int) and 60 <= found.pixels <= 70
+
+
+@pytest.mark.parametrize("kind", ["gray", "palette", "4-bit"])
+def test_labels_select_the_values_of_a_mask(kind: str, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (8, 9, 3), np.uint8)
+    classes = np.random.default_rng(5).integers(0, 4, (8, 9), np.uint8)
+    (tmp_path / "i").mkdir()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "i/0.png").write_bytes(encoded(pixels))
+    mask = Image.fromarray(classes)
+    if kind == "palette":
+        mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    if kind == "4-bit":
+        tifffile = needs.module("tifffile")
+        tifffile.imwrite(tmp_path / "m/0.tif", classes, bitspersample=4, photometric="minisblack")
+    else:
+        mask.save(tmp_path / "m/0.png")
+    for labels, selected in (("1,3", (classes == 1) | (classes == 3)), (">1", classes > 1), ([2], classes == 2)):
+        found = normcli.stats(tmp_path / "i", mask_dir=tmp_path / "m", labels=labels)
+        seen = pixels[selected] / 255
+        assert found.pixels == len(seen) and np.allclose(found.mean, seen.mean(0), atol=1e-12)
+
+
+def test_labels_of_a_mask_without_exact_values_fail(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "0.png").write_bytes(encoded(np.ones((8, 8), np.uint8)))
+    for name, data in (
+        ("0.jpg", encoded(np.ones((8, 8), np.uint8), "JPEG")),
+        ("0.png", encoded(np.ones((8, 8, 3), "u1"))),
+    ):
+        (tmp_path / "m" / name).write_bytes(data)
+        with pytest.raises(NoInputError, match=r"save masks as PNG|3 channels, and labels require one"):
+            normcli.stats(tmp_path / "0.png", mask_dir=tmp_path / "m", labels=1)
+        (tmp_path / "m" / name).unlink()

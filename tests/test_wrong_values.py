@@ -22,7 +22,7 @@ WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
     ({"resize": 224.5}, "`resize`: must be an integer, not 224.5"),
     ({"seed": "x"}, "`seed`: must be an integer, not 'x'"),
     ({"strict": "no"}, "`strict`: must be True or False, not 'no'"),
-    ({"ignore_value": "0"}, "`ignore_value`: must be a number, not '0'"),
+    ({"nodata": "x"}, "`nodata`: must be tag, none, or numbers such as 0 or -9999,nan, not 'x'"),
     ({"margin": np.ones(3)}, "`margin`: must be a number, not array"),
     ({"alpha": 3}, "`alpha`: must be text, not 3"),
     ({"include": 3}, "`include`: must be text, not 3"),

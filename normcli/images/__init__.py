@@ -13,11 +13,11 @@ import PIL
 from normcli import __version__
 from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png, pnm
-from normcli.images.convert import Decoded, check_full_scale, no_data_notes, row_slices
+from normcli.images.convert import Decoded, check_full_scale, row_slices
 from normcli.images.header import header_size
 from normcli.options.shared import DecodeOptions
 
-__all__ = ["Decoded", "check_full_scale", "decode", "header_size", "no_data_notes", "row_slices", "versions"]
+__all__ = ["Decoded", "check_full_scale", "decode", "header_size", "row_slices", "versions"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:

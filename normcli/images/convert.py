@@ -33,7 +33,9 @@ class Decoded:
         orientation: the EXIF orientation, 1 to 8.
         full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
             pixels have a scale only where the user sets one.
-        no_data: the value of the file's GDAL tag; pixels with it are counted like all others.
+        no_data: the value of the file's GDAL tag; `shape` makes the samples that have it invalid.
+        stored_bits: bits of stored integers that decoding scaled to 8, or 0.
+        white_is_zero: decoding turned the stored levels upside down.
         stored_size: width and height as stored, before the geometry of the options.
     """
 
@@ -48,6 +50,8 @@ class Decoded:
     orientation: int = 1
     full_scale: int | None = None
     no_data: float | None = None
+    stored_bits: int = 0
+    white_is_zero: bool = False
     stored_size: tuple[int, int] = (0, 0)
 
 
@@ -77,19 +81,6 @@ def check_full_scale(image: Decoded, max_value: int | None) -> None:
             f"samples from 0 to {image.full_scale}, neither 8 nor 16 bits: --max-value {image.full_scale} maps "
             "them to 0-1",
         )
-
-
-def no_data_notes(pixels: np.ndarray[Any, Any], value: float) -> list[str]:
-    """Return a note if any sample has the value that the file calls "no data", else nothing.
-
-    >>> no_data_notes(np.array([[[-9999.0]]]), -9999), no_data_notes(np.array([[[0]]], np.uint8), -9999)
-    (['nodata:-9999'], [])
-    """
-    if pixels.dtype.kind == "u" and not (0 <= value <= np.iinfo(pixels.dtype).max and value == int(value)):
-        return []
-    with np.errstate(over="ignore"):
-        sample = np.asarray(value).astype(pixels.dtype)
-    return [f"nodata:{value:.10g}"] if any((pixels[rows] == sample).any() for rows in row_slices(pixels)) else []
 
 
 def check_size(width: int, height: int, reading: DecodeOptions) -> None:
@@ -166,6 +157,10 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     image.stored_size = (image.pixels.shape[1], image.pixels.shape[0])
     if reading.strict and "damaged" in image.notes:
         raise InputError("damaged", "damaged, although it decodes (without --strict it is used)")
+    if image.no_data is not None or reading.nodata not in ("tag", "none"):
+        from normcli.images.nodata import mark_no_data  # few images have it
+
+        mark_no_data(image, reading)
     if image.alpha is not None:
         _apply_alpha(image, reading)
     elif reading.alpha == "keep":
@@ -196,6 +191,8 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
             image.weights = np.ascontiguousarray(_geometry(image.weights[:, :, None], reading)[:, :, 0])
         if image.valid is not None:  # where every pixel that the result is made of is valid
             image.valid = _geometry((~image.valid).astype(np.float32), reading) == 0
+    if image.valid is not None and not image.valid.any():
+        raise InputError("nodata", "no sample is valid: all are nodata or transparent (--nodata none counts nodata)")
     if image.weights is not None and not image.weights.any():
         raise InputError("transparent", "every pixel is fully transparent, so --alpha weight leaves none")
     return image
@@ -218,6 +215,10 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
             raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
         _check_alpha_scale(image)
         image.weights = np.ascontiguousarray(alpha)
+    elif reading.alpha == "mask":
+        visible = (alpha != 0)[:, :, None]
+        if hidden:
+            image.valid = visible & (np.ones(image.pixels.shape, bool) if image.valid is None else image.valid)
     elif reading.alpha.startswith("composite:"):
         _check_alpha_scale(image)
         image.pixels = _composite(image.pixels, alpha, parse_color(reading.alpha.removeprefix("composite:")))

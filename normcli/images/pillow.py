@@ -26,6 +26,7 @@ FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "T
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 _AT_ONCE = 1 << 22  # pixels
 _BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
+_TIFF_BITS = 258
 _TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_COLORS, _TIFF_FORMAT, _TIFF_NO_DATA = 262, 277, 320, 339, 42113
 
 
@@ -84,9 +85,17 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
         if orientation != 1:
             notes.append("rotated")
         decoded = Decoded(pixels, name, mode, _depth(image), alpha=alpha, notes=notes, orientation=orientation)
+        bits = _stored_bits(data, image)
         if (tags := _tiff_tags(image)) is not None:
+            bits = int(next(iter(_as_tuple(tags.get(_TIFF_BITS, 1)))))
+            decoded.white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0
             decoded.no_data = tiff.parse_no_data(tags.get(_TIFF_NO_DATA))
+        decoded.stored_bits = bits if bits < 8 and mode in ("1", "L") else 0
         return decoded
+
+
+def _as_tuple(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) and value else (value,)
 
 
 def _with_palette_of_two(data: bytes) -> bytes:

@@ -300,6 +300,8 @@ def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Deco
         array, full_scale = from_levels(array, white)
     decoded = split_alpha(array, f"{mode};{array.dtype}", "TIFF", alpha, notes)
     decoded.full_scale = full_scale
+    decoded.white_is_zero = photometric == 0
+    decoded.stored_bits = bits if bits < 8 else 0
     if full_scale is not None or bits < 8:
         decoded.depth = bits
     return decoded

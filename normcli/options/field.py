@@ -161,9 +161,56 @@ def parse_alpha(value: str) -> str:
     """
     if value.startswith("composite:"):
         parse_color(value.removeprefix("composite:"))
-    elif value not in ("drop", "weight", "keep"):
-        raise UsageError(f"`alpha`: must be one of drop, composite:COLOR, weight, keep, not {value!r}")
+    elif value not in ("drop", "weight", "mask", "keep"):
+        raise UsageError(f"`alpha`: must be one of drop, composite:COLOR, weight, mask, keep, not {value!r}")
     return value
+
+
+def parse_no_data(value: Any) -> str:
+    """Return "tag", "none", or nodata values as text, separated by commas; equal values have equal texts.
+
+    >>> parse_no_data("tag"), parse_no_data(" 0.0, -9999 "), parse_no_data([255, float("nan")])
+    ('tag', '0,-9999', '255,nan')
+
+    Raises:
+        UsageError: neither a word nor numbers.
+    """
+    entries = str(value).split(",") if isinstance(value, str | int | float) else list(value)
+    if entries in (["tag"], ["none"]):
+        return str(value)
+    texts = []
+    for entry in entries:
+        try:
+            number = float(entry)
+        except (TypeError, ValueError):
+            raise UsageError(f"`nodata`: must be tag, none, or numbers such as 0 or -9999,nan, not {value!r}") from None
+        whole = math.isfinite(number) and abs(number) < 1e16 and number == int(number)
+        texts.append(str(int(number)) if whole else repr(number))
+    if not texts:
+        raise UsageError("`nodata`: must be tag, none, or at least one number")
+    return ",".join(dict.fromkeys(texts))
+
+
+def parse_labels(value: Any) -> str | None:
+    """Return the values of masks that make a pixel valid as text: ">N", or sorted numbers separated by commas.
+
+    >>> parse_labels("> 0"), parse_labels("2,1"), parse_labels([7]), parse_labels(None)
+    ('>0', '1,2', '7', None)
+
+    Raises:
+        UsageError: neither.
+    """
+    if value is None:
+        return None
+    entries = str(value).split(",") if isinstance(value, str | int) else list(value)
+    above = len(entries) == 1 and str(entries[0]).strip().startswith(">")
+    try:
+        numbers = sorted({int(str(entry).strip().removeprefix(">" * above)) for entry in entries})
+        if numbers and min(numbers) >= 0:
+            return ">" * above + ",".join(map(str, numbers))
+    except ValueError:
+        pass
+    raise UsageError(f"`labels`: must be a list of integers such as 1,2, or >N such as >0, not {value!r}")
 
 
 def parse_color(name: str) -> tuple[int, int, int]:

@@ -14,6 +14,7 @@ from normcli.options.field import (
     parse_engine,
     parse_level,
     parse_limit,
+    parse_no_data,
     parse_pairs,
     parse_size,
     parse_texts,
@@ -69,11 +70,19 @@ class DecodeOptions(Options):
     )
     alpha: str = option(
         "Treat an alpha channel. drop: ignore it; composite:COLOR: draw the image over COLOR; weight: weight "
-        "pixels by their alpha; keep: use it as one more channel.",
+        "pixels by their alpha; mask: make pixels with alpha 0 invalid; keep: use it as one more channel.",
         "drop",
-        metavar="drop|composite:COLOR|weight|keep",
-        complete=("drop", "composite:white", "composite:black", "weight", "keep"),
+        metavar="drop|composite:COLOR|weight|mask|keep",
+        complete=("drop", "composite:white", "composite:black", "weight", "mask", "keep"),
         parse=parse_alpha,
+    )
+    nodata: str | float | Iterable[float] = option(
+        "Make samples of a nodata value invalid, in each band by itself. tag: the value of the file's GDAL_NODATA tag; "
+        "none: no value; V[,V...]: these values (nan is one), whatever the tag.",
+        "tag",
+        metavar="tag|none|V[,V...]",
+        complete=("tag", "none", "0", "nan"),
+        parse=parse_no_data,
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)
     max_pixels: int = option(
@@ -98,7 +107,9 @@ class ValueOptions(Options):
         parse=parse_level,
     )
     nan: Literal["error", "skip"] = option(
-        "Treat images with NaN or infinite values. error: fail them; skip: ignore those pixels.", "error"
+        "Treat images with NaN or infinite values. error: fail them; skip: make those samples invalid, each in "
+        "its own band.",
+        "error",
     )
 
 

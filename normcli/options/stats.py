@@ -2,12 +2,12 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, is_plain_line, option, parse_shard, python_only
+from normcli.options.field import Options, is_plain_line, option, parse_labels, parse_shard, python_only
 from normcli.options.shared import DecodeOptions, EngineOptions, FailureOptions, InputOptions, PathOptions, ValueOptions
 
 StrPath = str | os.PathLike[str]
@@ -29,10 +29,15 @@ class CountOptions(Options):
         "Weight every pixel, every image or every group (of --group-by) equally in mean and std.", "pixel"
     )
     mask_dir: StrPath | None = option(
-        "Ignore pixels where a mask is 0; DIR holds one mask image per image under the same relative path.",
+        "Make pixels invalid where a mask is 0; DIR holds one mask image per image under the same relative path.",
         metavar="DIR",
     )
-    ignore_value: float | None = option("Ignore pixels whose channels all equal V.", metavar="V")
+    labels: str | int | Iterable[int] | None = option(
+        "Values of the masks that make a pixel valid: a list such as 1,2, or >N for values above N (default: >0); "
+        "requires --mask-dir.",
+        metavar="'>N'|N[,N...]",
+        parse=parse_labels,
+    )
     shard: str | tuple[int, int] | None = option(
         "Process part I of N, for job arrays; `normcli merge` adds the parts.",
         metavar="I/N",
@@ -167,8 +172,10 @@ class StatsOptions(
         super().__post_init__()
         if self.weight != "pixel" and self.is_estimate:
             raise UsageError(f"`weight` {self.weight} cannot be combined with `sample` or `margin`")
-        if (self.mask_dir is not None or self.ignore_value is not None) and (self.resize or self.center_crop):
-            raise UsageError("`mask_dir` and `ignore_value` cannot be combined with `resize` or `center_crop`")
+        if self.mask_dir is not None and (self.resize or self.center_crop):
+            raise UsageError("`mask_dir` cannot be combined with `resize` or `center_crop`")
+        if self.labels is not None and self.mask_dir is None:
+            raise UsageError("`labels` requires `mask_dir`")
         if self.resume and self.margin is not None:
             raise UsageError("`resume` cannot be combined with `margin`; use `sample`")
         if self.resume and self.on_gallery is not None:

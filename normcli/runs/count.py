@@ -194,8 +194,6 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             shape = image.pixels.shape
             if options.mask is not None:
                 options.mask.apply(item.key, image)
-            if image.no_data is not None and (options.mask is None or options.mask.value != image.no_data):
-                image.notes += images.no_data_notes(image.pixels, image.no_data)
             # members of containers are kept together, except a file that a table names, which looks like any file
             load = getattr(item.load, "loader", item.load)
             apart = options.file_results and isinstance(getattr(load, "load", load), FileBytes)  # an .npy is a file too

@@ -164,7 +164,7 @@ def _map_one(
                 _mine.buffer = Buffer()
             mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer)
             _describe(record, job.transform, pixels, mapped)
-            if remarks := _remarks(job.transform, pixels, image.no_data):
+            if remarks := _remarks(job.transform, pixels, image.notes):
                 record["remarks"] = remarks
             encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
             record["digest"] = f"{digest(encoded):032x}"
@@ -192,10 +192,10 @@ def _map_one(
     return int(record["bytes"])
 
 
-def _remarks(transform: Transform, pixels: Any, no_data: float | None) -> list[str]:
+def _remarks(transform: Transform, pixels: Any, notes: list[str]) -> list[str]:
     """Return the remarks on one image, of `REMARKS`."""
     remarks = []
-    if no_data is not None and images.no_data_notes(pixels, no_data):
+    if any(note.startswith("nodata:") for note in notes):
         remarks.append("nodata")
     constants = transform.constants
     of_unit_range = constants is not None and constants.origin.startswith(("given", "preset"))

@@ -1,11 +1,13 @@
-"""Ignored pixels: by a mask image per image, or by a value that means "no data"."""
+"""Invalid pixels by a mask image per image."""
 
+import io
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from normcli import images, storage
 from normcli.errors import InputError, UsageError
@@ -20,58 +22,46 @@ _READING = DecodeOptions(color="native")
 
 @dataclass(frozen=True)
 class PixelMask:
-    """The pixels to ignore; picklable.
+    """The masks of a run; picklable.
 
     Attributes:
-        folder: of masks, laid out as the images are; a mask's zero leaves its pixel out.
+        folder: of masks, laid out as the images are.
         roots: folders that were named as sources; a mask's path starts where they end.
-        value: pixels with this value in every channel are left out.
+        labels: values of a mask that make a pixel valid: ">N", or a list; None is everything but 0.
     """
 
-    folder: str | None = None
+    folder: str
     roots: tuple[str, ...] = ()
-    value: float | None = None
+    labels: str | None = None
 
     @classmethod
-    def of(cls, folder: Any, value: float | None, sources: Iterable[str]) -> "PixelMask":
-        """Return the mask of the options, at least one of which is given.
+    def of(cls, folder: Any, labels: Any, sources: Iterable[str]) -> "PixelMask":
+        """Return the masks of the options.
 
         Raises:
             UsageError: the folder does not exist.
         """
-        path = None if folder is None else os.fsdecode(folder)
-        if path is not None and not os.path.isdir(path):  # noqa: PTH112
+        path = os.fsdecode(folder)
+        if not os.path.isdir(path):  # noqa: PTH112
             raise UsageError(f"`mask_dir`: {path} does not exist")
         roots = sorted((os.path.normpath(s) for s in sources if os.path.isdir(s)), key=len, reverse=True)  # noqa: PTH112
-        return cls(path, tuple(roots), value)
+        return cls(path, tuple(roots), labels)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the statistics file records, without the folder of the masks."""
-        settings: dict[str, Any] = {}
-        if self.folder is not None:
-            settings["mask"] = True
-        if self.value is not None:
-            settings["ignore_value"] = self.value
-        return settings
+        return {"mask": True, **({} if self.labels is None else {"labels": self.labels})}
 
     def apply(self, key: str, image: Decoded) -> None:
-        """Make the ignored pixels of an image invalid in every channel.
+        """Make the pixels of an image that its mask leaves out invalid in every channel.
 
         Raises:
             InputError: no mask, or of another size.
         """
-        valid: np.ndarray[Any, Any] = np.ones(image.pixels.shape[:2], bool)
-        if self.folder is not None:
-            valid = valid & self._mask(key, image)
-        if self.value is not None:
-            valid = valid & (image.pixels != self.value).any(axis=2)
-        of_all = np.broadcast_to(valid[:, :, None], image.pixels.shape)
+        of_all = np.broadcast_to(self._mask(key, image)[:, :, None], image.pixels.shape)
         image.valid = of_all if image.valid is None else image.valid & of_all
 
     def version(self, key: str) -> str:
         """Return the version of an image's mask; "" if there is none, or it has no version yet."""
-        if self.folder is None:
-            return "none"
         try:
             path = self._path(key)
         except InputError:
@@ -80,13 +70,15 @@ class PixelMask:
         return f"{path}:{version}" if version else ""
 
     def _mask(self, key: str, image: Decoded) -> np.ndarray[Any, Any]:
-        """Return the pixels (H,W) of an image that its mask keeps; notes what was assumed of the mask."""
+        """Return the pixels (H,W) of an image that its mask makes valid; notes what was assumed of the mask."""
         path = self._path(key)
         try:
-            mask = images.decode(storage.read(path), _READING)
+            data = storage.read(path)
+            mask = images.decode(data, _READING)
         except InputError as error:
             raise InputError("mask", f"its mask {path}: {error}") from None
-        plane = _valid(mask, path, image.notes)[:, :, None]
+        plane = _valid(mask, path, image.notes) if self.labels is None else _labeled(mask, data, path, self.labels)
+        plane = plane[:, :, None]
         height, width = image.pixels.shape[:2]
         if image.orientation != mask.orientation:  # drawn on the picture as it is seen, as far as the sizes allow
             turned = as_stored(upright(plane, mask.orientation), image.orientation)
@@ -103,7 +95,6 @@ class PixelMask:
         Raises:
             InputError: there is none.
         """
-        assert self.folder is not None
         name = os.path.normpath(key)
         root = next((root for root in self.roots if name.startswith(root + os.sep)), None)
         inside = name[len(root) + 1 :] if root is not None else os.path.basename(name)  # noqa: PTH119
@@ -113,6 +104,31 @@ class PixelMask:
             if os.path.isfile(stem + suffix):  # noqa: PTH113
                 return stem + suffix
         raise InputError("mask", f"no mask {stem}.png")
+
+
+def _labeled(mask: Decoded, data: bytes, path: str, labels: str) -> np.ndarray[Any, Any]:
+    """Return True (H,W) where a mask has one of the labels: its stored values, of a palette the indices.
+
+    Raises:
+        InputError: a lossy format, several channels, or a palette that Pillow reads no indices of.
+    """
+    if mask.format in _LOSSY:
+        raise InputError("mask", f"its mask {path} is a {mask.format}, which has no exact labels: save masks as PNG")
+    levels = mask.pixels
+    if mask.mode == "P":
+        with Image.open(io.BytesIO(data)) as opened:
+            levels = np.asarray(opened)[:, :, None]
+    elif levels.dtype.kind == "u":
+        from normcli.images.nodata import stored_levels
+
+        white, scale = stored_levels(mask)
+        levels = levels // levels.dtype.type(scale)
+        levels = white - levels if mask.white_is_zero else levels
+    if levels.shape[2] != 1 or levels.shape[:2] != mask.pixels.shape[:2]:
+        raise InputError("mask", f"its mask {path} has {levels.shape[2]} channels, and labels require one")
+    if labels.startswith(">"):
+        return np.asarray(levels[:, :, 0] > int(labels[1:]))
+    return np.isin(levels[:, :, 0], [int(label) for label in labels.split(",")])
 
 
 def _valid(mask: Decoded, path: str, notes: list[str]) -> np.ndarray[Any, Any]:

@@ -239,6 +239,8 @@ def decode_settings(options: DecodeOptions) -> dict[str, Any]:
     """Return the decode options that change the numbers; `max_pixels` only limits the files that are used."""
     settings = asdict(options.part(DecodeOptions))
     del settings["max_pixels"]
+    if settings["nodata"] == "tag":
+        del settings["nodata"]
     return settings
 
 
@@ -311,8 +313,7 @@ class _StatsRun:
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
         plan = SamplePlan.of(options) if options.is_estimate else None
-        has_mask = options.mask_dir is not None or options.ignore_value is not None
-        mask = PixelMask.of(options.mask_dir, options.ignore_value, sources) if has_mask else None
+        mask = None if options.mask_dir is None else PixelMask.of(options.mask_dir, options.labels, sources)
         self.worker = WorkerOptions(
             reading=options.part(DecodeOptions),
             nan=options.nan,

@@ -136,7 +136,7 @@ def _settings(value: Mapping[str, Any]) -> bool:
         return False
     checks: dict[str, Callable[[Any], bool]] = {
         "color": lambda v: v in get_args(Color),
-        "alpha": lambda v: v in ("drop", "weight", "keep") or (is_plain_line(v) and v.startswith("composite:")),
+        "alpha": lambda v: v in ("drop", "weight", "mask", "keep") or (is_plain_line(v) and v.startswith("composite:")),
         "strict": lambda v: isinstance(v, bool),
         "resize": _max_value,
         "center_crop": _max_value,
@@ -144,7 +144,8 @@ def _settings(value: Mapping[str, Any]) -> bool:
         "nan": lambda v: v in ("error", "skip"),
         "weight": lambda v: v in ("pixel", "image", "group"),
         "mask": lambda v: isinstance(v, bool),
-        "ignore_value": _number,
+        "nodata": is_plain_line,
+        "labels": is_plain_line,
         "sample": lambda v: isinstance(v, dict) and all(_plain(entry) for entry in v.values()),
         "shard": _shards,
     }

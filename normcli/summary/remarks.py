@@ -57,8 +57,14 @@ def _warnings(summary: Summary) -> list[str]:
     if no_data := composition.get("nodata"):
         values = " and ".join(no_data)
         out.append(
-            f"{_images(sum(no_data.values()))} with pixels of the GDAL nodata value, {values}, which count "
-            "(--ignore-value V ignores pixels whose channels are all V)"
+            f"{_images(sum(no_data.values()))} with samples of the GDAL nodata value, {values}, which count "
+            "(--nodata tag makes them invalid)"
+        )
+    if unusable := composition.get("unusable_nodata"):
+        values = " and ".join(unusable)
+        out.append(
+            f"{_images(sum(unusable.values()))} with a GDAL nodata value that their samples cannot have, {values}: "
+            "none is invalid (--nodata V sets another)"
         )
     if composition.get("lossy_mask"):
         out.append(

@@ -157,7 +157,7 @@ _OPTIONS = {
     "weight-group": ("--weight", "group", "@group-by=folder"),
     "by-folder": ("@group-by=folder",),
     "by-regex": ("@group-by=([a-z])[^/]*$",),
-    "ignore-value": ("--ignore-value", "0"),
+    "nodata": ("--nodata", "0", "--max-pixels", "20000"),
     "include": ("--include", "*.png"),
     "exclude": ("--exclude", "*.png", "--exclude", "*/cut*"),
     "sample": ("--sample", "9", "--seed", "5"),

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from normcli import images
+from normcli.options.shared import DecodeOptions
 from tests.support import needs
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
@@ -52,6 +54,18 @@ def _faq(folder: Path) -> None:
         save(folder / f"dataset/{split}/cat/1.png", photograph(seed=seed))
 
 
+def _nodata(folder: Path) -> None:
+    """Make a raster with a nodata value that one band has more often, and masks of three labels."""
+    tifffile = needs.module("tifffile")
+    pixels = photograph(48, 64, seed=3)
+    pixels[:5], pixels[5:9, :, 2] = 0, 0
+    tifffile.imwrite(folder / "raster.tif", pixels, photometric="rgb", extratags=[(42113, 2, 0, "0", True)])
+    for path in sorted((folder / "photos").rglob("*.*")):
+        labels = np.zeros(images.decode(path.read_bytes(), DecodeOptions()).pixels.shape[:2], np.uint8)
+        labels[: len(labels) // 2], labels[: len(labels) // 4] = 1, 2
+        save(folder / "masks" / path.relative_to(folder / "photos").with_suffix(".png"), labels)
+
+
 def _microscopy(folder: Path) -> None:
     for number in range(3):
         save(folder / f"microscopy/{number}.png", photograph(channels=1, seed=number).astype(np.uint16) * 16)
@@ -87,5 +101,6 @@ OF_PAGES: dict[str, Callable[[Path], None]] = {
     "docs/comparison.md": _comparison,
     "docs/conventions.md": _conventions,
     "docs/faq.md": _faq,
+    "docs/how-to/nodata.md": _nodata,
     "docs/troubleshooting.md": _troubleshooting,
 }
