@@ -15,6 +15,7 @@ import normcli
 SECTIONS = {
     "Images": ("stats", "apply", "transform", "restore", "verify", "verify_statistics", "source"),
     "Statistics": ("Summary", "load", "merge", "diff", "check"),
+    "Tensors": ("list_tensors", "fold"),
     "Errors": (
         "NormcliError",
         "UsageError",

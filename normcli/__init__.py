@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from normcli.api import apply as apply
     from normcli.api import check as check
     from normcli.api import diff as diff
+    from normcli.api import fold as fold
+    from normcli.api import list_tensors as list_tensors
     from normcli.api import restore as restore
     from normcli.api import stats as stats
     from normcli.api import transform as transform
@@ -35,7 +37,10 @@ if TYPE_CHECKING:
     from normcli.summary import merge as merge
 
 _MODULES = {
-    "normcli.api": ("apply", "check", "diff", "restore", "stats", "transform", "verify", "verify_statistics"),
+    "normcli.api": (
+        *("apply", "check", "diff", "fold", "list_tensors", "restore", "stats", "transform"),
+        *("verify", "verify_statistics"),
+    ),
     "normcli.errors": (
         "InputError",
         "MissingExtraError",

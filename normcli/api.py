@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from functools import wraps
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from normcli.constants.compare import Difference
 from normcli.constants.identify import CheckResult
@@ -18,6 +18,7 @@ from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.compare import CheckOptions, DiffOptions
 from normcli.options.stats import StatsOptions
+from normcli.options.tensor import FoldOptions
 from normcli.runs import compare as comparing
 from normcli.runs import restore as restoring
 from normcli.runs import verify as verifying
@@ -27,6 +28,10 @@ from normcli.runs.restore import RestoreResult
 from normcli.runs.transform import Transform
 from normcli.runs.verify import VerifyResult
 from normcli.summary import Summary
+
+if TYPE_CHECKING:
+    from normcli.tensor.folding.fold import FoldedPair
+    from normcli.tensor.listing import TensorRow
 
 StrPath = str | os.PathLike[str]
 Sources = StrPath | Iterable[StrPath]
@@ -370,3 +375,49 @@ def diff(a: Counted, b: Counted, options: DiffOptions) -> Difference:
         >>> normcli.diff("july.json", "photos/").exceeds(0.01)  # doctest: +SKIP
     """
     return comparing.diff(a, b, options)
+
+
+@_two_arguments(FoldOptions)
+def fold(checkpoint: StrPath, output: StrPath, options: FoldOptions) -> "list[FoldedPair]":
+    """Fold norms into the weights next to them, in float64, rounded once, and measure the change of the output.
+
+    Args:
+        checkpoint: file of the weights: .pt, .safetensors, .npz or an .index.json.
+        output: file to write.
+        options: all keywords.
+
+    Returns:
+        The pairs that were folded, each with the largest change of the output and its bound.
+
+    Raises:
+        UsageError: options that contradict each other.
+        TensorError: layers that do not pair, are not adjacent, or cannot be folded exactly.
+        OutputError: `output` cannot be written.
+
+    Example:
+        >>> import normcli
+        >>> normcli.fold("net.pt", "folded.pt", pair=["conv1:bn1"])[0].change  # doctest: +SKIP
+    """
+    from normcli.tensor.folding.fold import fold as run
+
+    return run(os.fsdecode(checkpoint), os.fsdecode(output), options)
+
+
+def list_tensors(name: StrPath, *, statistics: bool = True, memory_limit: int | str | None = None) -> "list[TensorRow]":
+    """List the tensors of a file: name, shape, type, mean and std, and the number of NaN and infinite elements.
+
+    Args:
+        name: FILE, FILE:KEY, FILE:PREFIX. or a pattern such as FILE:*.weight.
+        statistics: read the elements; otherwise the headers alone.
+        memory_limit: largest amount of memory for tensors, such as "500M".
+
+    Returns:
+        One row for each tensor, those outside of the state dict at the end.
+
+    Raises:
+        TensorError: missing, damaged, or nothing in it has such a name.
+    """
+    from normcli.tensor.listing import list_tensors as run
+
+    limit = field.parse_size("memory_limit", memory_limit)
+    return run(os.fsdecode(name), statistics=statistics, memory_limit=limit)

@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "tensor": {*GROUND},
     # the Python API; a notebook's progress bar is the command line's
-    "api": {*GROUND, "runs", "sinks", "summary", "constants", "cli"},
+    "api": {*GROUND, "tensor", "runs", "sinks", "summary", "constants", "cli"},
     "cli": {
         "runs",
         "tensor",

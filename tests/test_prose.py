@@ -72,7 +72,7 @@ VERBS = frozenset(
         """
     Accept Adapt Add Append Apply Average Begin Blend Build Call Cancel Center Check Choose Clip Close Combine
     Commit Compare Complete Compute Consume Continue Convert Copy Correct Count Create Decode Decorrelate
-    Describe Divide Do Draw Drop Encode End Escape Estimate Expand Find Finish Flush Force Identify Ignore
+    Describe Divide Do Draw Drop Encode End Escape Estimate Expand Find Finish Flush Fold Force Identify Ignore
     Import Inflate Insert Keep Leave Limit List Load Lock Log Look Make Map Mark Match Merge Mix Move Multiply
     Normalize Open Pack Parse Prefix Print Process Pull Put Raise Read Rebuild Record Redirect Reduce Register
     Reject Remove Rename Render Replace Request Require Reserve Resize Resolve Restore Return Round Run Scale

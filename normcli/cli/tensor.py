@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 TOOLS = {
     "compare": ("normcli.cli.tensor", "compare"),
     "list": ("normcli.cli.tensor_list", "list_"),
+    "fold": ("normcli.cli.tensor_fold", "fold"),
 }
 NORMALIZER, STATE, RUN, OUTPUT = "The normalizer", "Running statistics", "Run", "Output"
 

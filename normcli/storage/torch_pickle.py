@@ -109,7 +109,7 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """Carry out one instruction."""
+        """Run one instruction."""
         if name in _LITERALS:
             self.stack.append(argument)
         elif name in _CONSTANTS:
@@ -248,7 +248,7 @@ class _Writer:
         _SAVERS[type(node)](self, node)
 
     def put(self, node: Any) -> None:
-        """Remember the node that was written last."""
+        """Record the node that was written last."""
         self._nodes.append(node)
         number = self._memo.setdefault(self._key(node), len(self._memo))
         self.parts.append(b"q" + bytes([number]) if number < 256 else b"r" + struct.pack("<I", number))
