@@ -416,7 +416,8 @@ def _normalize_input(
                 if isinstance(stored, UnreadableTensor):
                     raise stored.error
                 tensor = counted(stored)
-                result = _call_normalizer(call.one.function, [tensor, *call.others], settings, where)
+                function = _within_limit(call.one, job.memory_limit, allocate)
+                result = _call_normalizer(function, [tensor, *call.others], settings, where)
             except UnsupportedTensorError as error:
                 if len(tensors) == 1:
                     raise
@@ -468,9 +469,18 @@ def _open_input(
         yield {name: checkpoint.tensors[name] for name in names}, checkpoint
 
 
+def _within_limit(one: Normalizer, limit: int | None, allocate: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function of a normalizer; of weights, one that keeps within a limit of memory."""
+    if limit is None or one.family != "weight" or len(one.tensors) > 1:
+        return one.function
+    from normcli.tensor.by_rows import normalize_weight
+
+    return lambda tensor, **settings: normalize_weight(one, tensor, settings, limit, allocate)
+
+
 def _in_file(result: Any, allocate: Callable[..., Any]) -> Any:
     """Return a result in the file that waits for it where memory is limited: those of a checkpoint are many."""
-    if not isinstance(result, np.ndarray) or not result.shape:
+    if not isinstance(result, np.ndarray) or not result.shape:  # it has a file already, or needs none
         return result
     room = allocate(result.shape, result.dtype)
     if isinstance(room, np.ndarray):
