@@ -8,7 +8,6 @@ import importlib.util
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from normcli.cli.build import PANELS, flags_of, panel_of
 from normcli.cli.defaults import VARIABLES
 from normcli.cli.main import app
 from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
-from normcli.options.field import Options, choices_of, info_of
+from normcli.options.field import Options, choices_of, options_of
 from normcli.options.stats import StatsOptions
 
 HERE = Path(__file__).parent
@@ -115,14 +114,13 @@ def _options() -> Iterator[str]:
         yield ""
         yield "| option | value | default | meaning |"
         yield "|---|---|---|---|"
-        shown = [f for f in fields(group) if info_of(f).cli]
+        shown = [f for f in options_of(group) if f.cli]
         for f in sorted(shown, key=lambda f: PANELS.index(panel_of(group, f))):
-            info = info_of(f)
             choices = choices_of(group).get(f.name)
-            value = "|".join(choices) if choices else info.metavar or ""
+            value = "|".join(choices) if choices else f.metavar or ""
             default = "" if f.default in (None, False, ()) else f"`{f.default}`"
             flags = " ".join(f"`{flag}`" for flag in flags_of(f))
-            cells = [flags, *(cell.replace("|", "\\|") for cell in (value, default, info.help))]
+            cells = [flags, *(cell.replace("|", "\\|") for cell in (value, default, f.help))]
             yield f"| {' | '.join(cells)} |"
 
 

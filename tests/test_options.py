@@ -4,7 +4,6 @@ import importlib
 import inspect
 import json
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from normcli.cli import main
 from normcli.cli.main import COMMANDS
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
-from normcli.options.field import Options, choices_of, info_of
+from normcli.options.field import Options, choices_of, options_of
 from normcli.options.stats import StatsOptions
 from tests.support.command import Run
 
@@ -56,10 +55,10 @@ def keywords(function: str) -> dict[str, inspect.Parameter]:
 def test_every_field_is_a_keyword_with_its_help(name: str) -> None:
     kind = IN_PYTHON[name]
     told = {p: value.default for p, value in keywords(name).items()}
-    assert told == {f.name: f.default for f in fields(kind)}
+    assert told == {f.name: f.default for f in options_of(kind)}
     text = inspect.getdoc(getattr(normcli, name)) or ""
-    for f in fields(kind):
-        assert f"\n    {f.name}: {info_of(f).help[:20].replace('--', '')[:8]}" in text, f.name
+    for f in options_of(kind):
+        assert f"\n    {f.name}: {f.help[:20].replace('--', '')[:8]}" in text, f.name
     assert "--" not in text, "Python names parameters without dashes"
 
 
@@ -68,8 +67,8 @@ def test_every_field_is_an_option_of_the_command(name: str) -> None:
     kind = TWINS[name]
     options = parameters(name)
     choices = choices_of(kind)
-    for f in fields(kind):
-        if not info_of(f).cli:
+    for f in options_of(kind):
+        if not f.cli:
             assert f.name not in options
             continue
         option = options.pop(f.name)
@@ -77,8 +76,8 @@ def test_every_field_is_an_option_of_the_command(name: str) -> None:
         assert default == f.default, f.name
         assert tuple(getattr(option.type, "choices", ())) == choices.get(f.name, ()), f.name
         assert getattr(option.type, "case_sensitive", False) is False
-        assert option.opts == list(info_of(f).flags or (f"--{f.name.replace('_', '-')}",))
-        assert option.help == info_of(f).help.replace("[", "\\[")
+        assert option.opts == list(f.flags or (f"--{f.name.replace('_', '-')}",))
+        assert option.help == f.help.replace("[", "\\[")
         assert option.envvar == [f"NORMCLI_{name.upper()}_{f.name.upper()}", f"NORMCLI_{f.name.upper()}"]
     assert options.keys() <= ONLY_COMMANDS
 

@@ -6,7 +6,6 @@ import io
 import re
 import tokenize
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import typer
 from normcli.cli import main, tensor
 from normcli.cli.click import Context
 from normcli.options import apply, printing, shared, stats
-from normcli.options.field import Options, choices_of, info_of
+from normcli.options.field import Options, choices_of, options_of
 from tests.support.command import ROOT
 
 PACKAGE = Path(__file__).parent.parent / "normcli"
@@ -215,9 +214,8 @@ def test_help_is_a_sentence_that_names_default_and_choices(name: str, command: A
 @pytest.mark.parametrize("group", OPTION_GROUPS, ids=lambda group: group.__name__)
 def test_help_names_every_choice_and_the_default(group: type[Options]) -> None:
     choices = choices_of(group)
-    for f in fields(group):
-        info = info_of(f)
-        if info.cli and f.name in choices:
-            assert f.default is not None or "default" in info.help, f.name
-            shown = f"{info.help} {'|'.join(choices[f.name])}"
+    for f in options_of(group):
+        if f.cli and f.name in choices:
+            assert f.default is not None or "default" in f.help, f.name
+            shown = f"{f.help} {'|'.join(choices[f.name])}"
             assert all(choice in shown for choice in choices[f.name]), f.name

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -71,8 +70,7 @@ def apply(
         result = run.apply(
             sources or [],
             str(output or "."),
-            replace(
-                options,
+            options.replace(
                 files=files,
                 on_failure=None if fail is None else lambda failure: fail(failure.record()),
                 on_progress=step,

@@ -14,7 +14,6 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -25,8 +24,7 @@ from normcli import platforms
 from normcli.cli import click, completion, numbers
 from normcli.cli.narrow_help import Command
 from normcli.errors import OutputError, UsageError
-from normcli.options.field import OptionInfo as FieldInfo
-from normcli.options.field import Options, choices_of
+from normcli.options.field import Option, Options
 from normcli.options.printing import TerminalOptions
 
 VARIABLE = "NORMCLI_CONFIG"  # names the file; so it sets no option, as `config` of `check`
@@ -47,7 +45,7 @@ PANELS = (
     *("Constants", "Input", "Decoding", "Counting", "Estimates", "Normalization", "Output files", "Run", "Output"),
 )
 _EPILOG = "Every command also takes -q, -v, --progress, --log-file and --debug: see normcli --help."
-TERMINAL_NAMES = frozenset(f.name for f in fields(TerminalOptions))
+TERMINAL_NAMES = frozenset(f.name for f in TerminalOptions.declared.values())
 # option -> how its text becomes the value that its class takes
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "mean": numbers.parse_values,
@@ -56,9 +54,7 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
 }
 
 
-Group = Options | TerminalOptions
 _LONGEST_LINE = 5000  # on stderr: a path may have 4,096 bytes
-_TERMINAL_CHOICES = choices_of(TerminalOptions)  # once, for all commands
 
 
 class NumberRows(Command):
@@ -104,20 +100,19 @@ def command(function: Callable[..., int], *, cls: type[Command] | None = None, n
 
 
 def _is_group(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, Options | TerminalOptions)
+    return isinstance(hint, type) and issubclass(hint, Options)
 
 
-def _make(group: type[Group], values: dict[str, Any]) -> Group:
+def _make(group: type[Options], values: dict[str, Any]) -> Options:
     """Return the options object of the values on the command line."""
     keywords = {}
-    hints = typing.get_type_hints(group)
-    for f in fields(group):
+    for f in group.declared.values():
         if f.name not in values:
             continue
         value = values[f.name]
         if value is None and _is_tuple(f):
             value = ()
-        elif value is not None and f.name in _PARSERS and str not in get_args(hints[f.name]):
+        elif value is not None and f.name in _PARSERS and str not in get_args(f.type):
             value = _PARSERS[f.name](f.name, value)
         keywords[f.name] = value
     if issubclass(group, TerminalOptions):
@@ -133,18 +128,17 @@ def _top_options() -> dict[str, Any]:
     return {} if context is None else context.find_root().obj or {}
 
 
-def _is_tuple(f: "Field[Any]") -> bool:
+def _is_tuple(f: Option) -> bool:
     return isinstance(f.default, tuple)
 
 
-def _parameters(function: str, group: type[Group]) -> Iterator[tuple[str, inspect.Parameter]]:
+def _parameters(function: str, group: type[Options]) -> Iterator[tuple[str, inspect.Parameter]]:
     """Yield the keyword parameters that Typer turns into options, each with its heading in the help."""
-    hints = typing.get_type_hints(group)
-    for f in fields(group):
-        if not _info(f).cli:
+    for f in group.declared.values():
+        if not f.cli:
             continue
-        kind, settings = _kind(group, f, hints[f.name])
-        default = None if _is_tuple(f) or f.default is MISSING else f.default
+        kind, settings = _kind(f)
+        default = None if _is_tuple(f) else f.default
         yield (
             panel_of(group, f),
             inspect.Parameter(
@@ -156,28 +150,22 @@ def _parameters(function: str, group: type[Group]) -> Iterator[tuple[str, inspec
         )
 
 
-def _shared(function: str, group: type[Group], f: "Field[Any]") -> dict[str, Any]:
-    info = _info(f)
-    show_default = f.default not in (None, False, (), 0) and "default" not in info.help
+def _shared(function: str, group: type[Options], f: Option) -> dict[str, Any]:
+    show_default = f.default not in (None, False, (), 0) and "default" not in f.help
     return {
-        "help": info.help.replace("[", "\\["),
+        "help": f.help.replace("[", "\\["),
         "show_default": show_default,
         "rich_help_panel": panel_of(group, f),
-        "hidden": info.hidden,
+        "hidden": f.hidden,
         "envvar": variables_of(function, f.name),
         "show_envvar": False,
     }
 
 
-def _info(f: "Field[Any]") -> FieldInfo:
-    info: FieldInfo = f.metadata["option"]
-    return info
-
-
-def panel_of(group: type[Group], f: "Field[Any]") -> str:
+def panel_of(group: type[Options], f: Option) -> str:
     """Return the help's heading of an option: its own, or that of the class that defines it."""
     owner = next(cls for cls in group.__mro__ if f.name in inspect.get_annotations(cls))
-    return _info(f).panel or str(getattr(owner, "panel", Options.panel))
+    return f.panel or str(getattr(owner, "panel", Options.panel))
 
 
 def _name_variables(command: str, parameter: inspect.Parameter) -> None:
@@ -201,28 +189,26 @@ def variables_of(command: str, name: str) -> list[str]:
     return [own] if shared == VARIABLE or of_tensor else [own, shared]
 
 
-def flags_of(f: "Field[Any]") -> tuple[str, ...]:
+def flags_of(f: Option) -> tuple[str, ...]:
     """Return an option's names on the command line."""
-    return _info(f).flags or (f"--{f.name.replace('_', '-')}",)
+    return f.flags or (f"--{f.name.replace('_', '-')}",)
 
 
-def _kind(group: type[Group], f: "Field[Any]", hint: Any) -> tuple[Any, dict[str, Any]]:
+def _kind(f: Option) -> tuple[Any, dict[str, Any]]:
     """Return the type that Typer parses, and the settings that depend on it."""
-    info = _info(f)
     if f.name == "verbose":
         return int, {"count": True, "metavar": ""}
     if f.default is False:
         return bool, {}
-    settings: dict[str, Any] = {"metavar": info.metavar}
-    choices = (_TERMINAL_CHOICES if group is TerminalOptions else choices_of(group)).get(f.name)
-    if choices is not None:
-        return hint, {"case_sensitive": False, "metavar": "|".join(choices)}
-    if info.complete:
-        values = info.complete if isinstance(info.complete, tuple) else completion.TABLES[info.complete]
+    settings: dict[str, Any] = {"metavar": f.metavar}
+    if f.choices:
+        return f.type, {"case_sensitive": False, "metavar": "|".join(f.choices)}
+    if f.complete:
+        values = f.complete if isinstance(f.complete, tuple) else completion.TABLES[f.complete]
         settings["autocompletion"] = completion.completer(values)
     if _is_tuple(f):
         return list[str] | None, settings
-    plain = _plain_type(hint)
+    plain = _plain_type(f.type)
     return (plain if f.default is not None else plain | None), settings
 
 
@@ -287,7 +273,7 @@ def check_stdout(**paths: Path | None) -> None:
 
 
 _NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
-_NUMBERS = re.compile(rf"{_NUMBER}(,{_NUMBER})*,?")
+_NUMBERS = rf"{_NUMBER}(,{_NUMBER})*,?"
 _ROWS = ("--mean", "--std")
 
 
@@ -302,7 +288,7 @@ def join_numbers(arguments: list[str]) -> list[str]:
     for at, argument in enumerate(arguments):
         # -0 is --null; after .2,.3 the list is complete, and 2024 a folder
         complete = len(row) == 2 and "," in row[1] and not row[1].endswith(",")
-        if row and not complete and argument != "-0" and _NUMBERS.fullmatch(argument):
+        if row and not complete and argument != "-0" and re.fullmatch(_NUMBERS, argument):
             row.append(argument)
             continue
         out += _row(row)

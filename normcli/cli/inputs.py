@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
 from typing import TYPE_CHECKING, TypeVar
 
 from normcli.cli.build import require_with, say
 from normcli.cli.messages import Stopwatch, warn_failures
 from normcli.errors import UsageError
 from normcli.options.compare import CountedOptions
-from normcli.options.field import info_of
+from normcli.options.field import options_of
 from normcli.options.printing import PageOptions, TerminalOptions
 from normcli.storage import check_outputs
 
@@ -56,7 +55,7 @@ def counting(
     from normcli.runs.compare import is_source
 
     counted = [one for one in given if not isinstance(one, str) or is_source(one)]
-    names = [f.name for f in fields(CountedOptions) if info_of(f).cli]
+    names = [f.name for f in options_of(CountedOptions) if f.cli]
     require_with("a SOURCE: a statistics file is counted already", bool(counted), *names)
     if not counted:
         yield options
@@ -77,7 +76,7 @@ def counting(
 
     with progress(terminal, total=lambda: expected(sources)) as step:
         on_gallery = None if galleries is None else pictures.append
-        yield replace(options, on_progress=step, on_statistics=take, on_gallery=on_gallery)
+        yield options.replace(on_progress=step, on_statistics=take, on_gallery=on_gallery)
     for line, summary in lines:
         if not terminal.quiet:
             say(line)

@@ -10,7 +10,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn
@@ -23,7 +22,6 @@ from normcli.cli.build import flags_of, has_defaults, say
 from normcli.cli.defaults import COMMANDS as COMMANDS
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import NormcliError, unknown
-from normcli.options.field import choices_of, info_of
 from normcli.options.printing import TerminalOptions
 
 
@@ -105,13 +103,12 @@ def _print_version(asked: bool) -> None:
 
 def _terminal_option(name: str) -> Any:
     """Return a Typer option of `TerminalOptions`; every command takes it after its name as well."""
-    described = next(f for f in fields(TerminalOptions) if f.name == name)
-    info = info_of(described)
-    choices = choices_of(TerminalOptions).get(name)
+    described = TerminalOptions.declared[name]
+    choices = described.choices
     return typer.Option(
         *flags_of(described),
-        help=info.help,
-        metavar="|".join(choices) if choices else "" if name == "verbose" else info.metavar,
+        help=described.help,
+        metavar="|".join(choices) if choices else "" if name == "verbose" else described.metavar,
         envvar=f"NORMCLI_{name.upper()}",
         show_envvar=False,
         show_default=bool(choices),

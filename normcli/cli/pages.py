@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from normcli.report import Gallery, Origin
     from normcli.summary import Summary
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY = re.compile(r"(://[^\s?]*)\?\S+")
+_CREDENTIALS = r"(?<=://)[^/@\s]+@"
+_QUERY = r"(://[^\s?]*)\?\S+"
 
 
 def write_page(path: Path, text: str, *, quiet: bool = True) -> None:
@@ -90,4 +90,4 @@ def without_secrets(text: str) -> str:
     >>> without_secrets("https://me:secret@host/a.tar?token=1"), without_secrets("a?b")
     ('https://host/a.tar?…', 'a?b')
     """
-    return _QUERY.sub(r"\1?…", _CREDENTIALS.sub("", text))
+    return re.sub(_QUERY, r"\1?…", re.sub(_CREDENTIALS, "", text))

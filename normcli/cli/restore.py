@@ -1,6 +1,5 @@
 """normcli restore: write the original images again from the output of apply."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -44,8 +43,7 @@ def restore(
         result = run.restore(
             folder,
             str(output),
-            replace(
-                options,
+            options.replace(
                 on_failure=None if fail is None else lambda failure: fail(failure.record()),
                 on_progress=step,
             ),

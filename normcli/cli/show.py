@@ -47,7 +47,7 @@ def show(
 
     normcli stats photos/ --json | normcli show - --plot
     """
-    from normcli.cli import messages, pages, tables
+    from normcli.cli import messages, tables
     from normcli.summary import SCHEMA_FILE, Summary
     from normcli.summary.remarks import incomplete_merge
 
@@ -68,6 +68,8 @@ def show(
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)
     if printing.report is not None:
+        from normcli.cli import pages
+
         pages.write_summary_page(printing.report, summary, pages.title_of(str(file)), pages.origin_of(statistics=file))
         if not printing.json and printing.format is None and not plot:
             return 0

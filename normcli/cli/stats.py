@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,8 +66,7 @@ def stats(
     ):
         summary = run.stats(
             sources or [],
-            replace(
-                options,
+            options.replace(
                 files=files,
                 on_failure=_both(fail, page),
                 on_gallery=None if page is None else page.take,

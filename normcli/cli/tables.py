@@ -9,9 +9,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from normcli.cli.build import printable, say
 from normcli.cli.messages import document, write
@@ -75,8 +75,7 @@ _GAP = 2
 _DECIMALS = 4
 
 
-@dataclass(frozen=True)
-class Column:
+class Column(NamedTuple):
     """One column of a table.
 
     Attributes:
@@ -105,8 +104,7 @@ class Column:
         return text.ljust(self.width) if self.left else text.rjust(self.width)
 
 
-@dataclass(frozen=True)
-class Table:
+class Table(NamedTuple):
     """Columns of equal length; the first names the rows."""
 
     columns: Sequence[Column] = field(default_factory=list)

@@ -1,6 +1,5 @@
 """normcli verify: the output of apply read again, or the sources of a statistics file counted again."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +50,7 @@ def verify(
     from normcli.runs import verify as run
 
     with progress(terminal) as step:
-        result = run.verify(target, replace(options.part(VerifyOptions), on_progress=step))
+        result = run.verify(target, options.part(VerifyOptions).replace(on_progress=step))
     if printing.json:
         channels = [vars(channel) for channel in result.channels]
         write(as_json({**vars(result), "channels": channels, "valid": result.is_valid}))
@@ -84,7 +83,7 @@ def _verify_statistics(
 
     summary = Summary.load(Path(target))
     with progress(terminal, total=lambda: expected(sources)) as step:
-        difference = verify_statistics(summary, sources, replace(options, on_progress=step))
+        difference = verify_statistics(summary, sources, options.replace(on_progress=step))
     if printing.json:
         document(difference.to_dict())
     elif difference.identical:

@@ -12,7 +12,7 @@ import PIL
 
 from normcli import __version__
 from normcli.errors import InputError
-from normcli.images import convert, high_bit_depth, jpeg, pillow, png, pnm
+from normcli.images import convert, high_bit_depth, jpeg, pillow, png
 from normcli.images.convert import Decoded, check_full_scale, row_slices
 from normcli.images.header import header_size
 from normcli.options.shared import DecodeOptions
@@ -41,8 +41,11 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
             return convert.shape(decoded, reading)
         if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
             return convert.shape(decoded, reading)
-        if pnm.is_pnm(data):
-            return convert.shape(pnm.decode(data, reading), reading)
+        if data[:1] == b"P":
+            from normcli.images import pnm  # 6 ms, for formats that few use
+
+            if pnm.is_pnm(data):
+                return convert.shape(pnm.decode(data, reading), reading)
         need = high_bit_depth.needed(data)
         decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
         if data[:8] == png.SIGNATURE and not png.is_intact(data):

@@ -17,7 +17,7 @@ _EXACT = 1 << 53  # float64 represents every integer up to here
 _AT_ONCE = 1 << 18  # values that are computed in wider types
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, repr=False)
 class Decoded:
     """One decoded image.
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -21,7 +20,6 @@ class SummaryLike(Protocol):
         """Return the statistics file."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class ConstantsOptions(Options):
     """Source and use of mean and std."""
 
@@ -62,15 +60,14 @@ class ConstantsOptions(Options):
         parse=partial(parse_numbers, "clip", count=2),
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if (self.mean is None) != (self.std is None):
             raise UsageError("`mean` requires `std`, and `std` requires `mean`")
         if self.clip is not None and not self.clip[0] < self.clip[1]:
             raise UsageError(f"`clip`: must be LO,HI with LO < HI, not {self.clip[0]:g},{self.clip[1]:g}")
 
 
-@dataclass(frozen=True, kw_only=True)
 class TransformOptions(ConstantsOptions, ValueOptions):
     """All options of `transform`."""
 
@@ -85,13 +82,12 @@ class TransformOptions(ConstantsOptions, ValueOptions):
         "Color mode. rgb: repeat gray into three channels; gray: convert color to gray; auto, native: as given.", "auto"
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if self.nan == "skip" and self.dtype == "uint8":
             raise UsageError("`nan` skip requires a float `dtype`: uint8 cannot hold NaN")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SinkOptions(Options):
     """Format of the output."""
 
@@ -115,7 +111,6 @@ class SinkOptions(Options):
     no_suffix: bool = option("Name outputs a.npy instead of a.jpg.npy.", False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ApplyOptions(
     InputOptions,
     DecodeOptions,
@@ -153,8 +148,8 @@ class ApplyOptions(
         "Called with the `Summary` of the sources, where mean and std are computed first."
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         modes = [name for name in ("resume", "skip_existing", "force") if getattr(self, name)]
         if len(modes) > 1:
             raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")
@@ -164,7 +159,6 @@ class ApplyOptions(
             raise UsageError(f"`nan` skip requires a float `dtype`: {self.dtype} cannot hold NaN")
 
 
-@dataclass(frozen=True, kw_only=True)
 class RestoreOptions(EngineOptions):
     """All options of `restore`."""
 
@@ -177,11 +171,9 @@ class RestoreOptions(EngineOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class VerifyOptions(EngineOptions):
     """All options of `verify`."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class VerifyStatisticsOptions(InputOptions, EngineOptions):
     """All options of `verify_statistics`."""

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from normcli.errors import UsageError
@@ -12,7 +11,6 @@ from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, V
 StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CountedOptions(InputOptions, DecodeOptions, ValueOptions, EngineOptions):
     """Options for sources that are counted; a statistics file takes none of them."""
 
@@ -24,12 +22,10 @@ class CountedOptions(InputOptions, DecodeOptions, ValueOptions, EngineOptions):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class DiffOptions(CountedOptions):
     """All options of `diff`."""
 
 
-@dataclass(frozen=True, kw_only=True)
 class CheckOptions(CountedOptions):
     """All options of `check`."""
 
@@ -54,8 +50,8 @@ class CheckOptions(CountedOptions):
         minimum=0,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if (self.mean is not None or self.std is not None) + (self.preset is not None) + (self.config is not None) != 1:
             raise UsageError("one of `mean` with `std`, `preset` and `config` is required: the constants to check")
         if self.mean is None and self.std is not None:

@@ -7,7 +7,6 @@ from typing import Literal
 from normcli.options.field import Options, option, parse_name, parse_paths
 
 
-@dataclass(frozen=True, kw_only=True)
 class ListOptions(Options):
     """Paths that are read from a file."""
 
@@ -22,7 +21,6 @@ class ListOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class FailureListOptions(Options):
     """File that lists failures."""
 
@@ -31,7 +29,6 @@ class FailureListOptions(Options):
     failures: Path | None = option("Write inputs that failed or were skipped to FILE, as JSON lines.", metavar="FILE")
 
 
-@dataclass(frozen=True, kw_only=True)
 class SummaryOptions(Options):
     """Printed form of statistics."""
 
@@ -59,7 +56,6 @@ class SummaryOptions(Options):
     report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
 
 
-@dataclass(frozen=True, kw_only=True)
 class PerImageOptions(Options):
     """Files that `stats` writes in addition to statistics."""
 
@@ -68,7 +64,6 @@ class PerImageOptions(Options):
     per_image: Path | None = option("Write every image's own statistics to FILE, as JSON lines.", metavar="FILE")
 
 
-@dataclass(frozen=True, kw_only=True)
 class JsonOptions(Options):
     """Machine-readable result."""
 
@@ -77,7 +72,6 @@ class JsonOptions(Options):
     json: bool = option("Print the result as one JSON object.", False)
 
 
-@dataclass(frozen=True, kw_only=True)
 class PageOptions(Options):
     """The result as a page."""
 
@@ -87,8 +81,8 @@ class PageOptions(Options):
     force: bool = option("Overwrite an existing page.", False, flags=("-f", "--force"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class TerminalOptions:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # unchecked: made of what Typer has parsed
+class TerminalOptions(Options):
     """Messages, progress and logging: the same for every command, and of the command line alone."""
 
     panel = "Output"
@@ -109,7 +103,6 @@ class TerminalOptions:
     debug: bool = option("Print the traceback of an error.", False, hidden=True)
 
 
-@dataclass(frozen=True, kw_only=True)
 class MergeOptions(Options):
     """Files that `merge` subtracts and writes."""
 

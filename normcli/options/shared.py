@@ -1,7 +1,6 @@
 """Options of runs that several commands share: inputs, decoding, values, workers, failures."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
@@ -24,7 +23,6 @@ from normcli.options.field import (
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
 
 
-@dataclass(frozen=True, kw_only=True)
 class InputOptions(Options):
     """Selection of inputs from the sources."""
 
@@ -56,7 +54,6 @@ class InputOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class DecodeOptions(Options):
     """Conversion of bytes to pixels; recorded in statistics files, and equal wherever two are merged."""
 
@@ -94,7 +91,6 @@ class DecodeOptions(Options):
     center_crop: int | None = option("Crop N x N pixels from the center, after --resize.", metavar="N", minimum=1)
 
 
-@dataclass(frozen=True, kw_only=True)
 class ValueOptions(Options):
     """Meaning of sample values."""
 
@@ -113,7 +109,6 @@ class ValueOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class PathOptions(Options):
     """Further inputs, named one by one."""
 
@@ -122,7 +117,6 @@ class PathOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class EngineOptions(Options):
     """Workers and engine."""
 
@@ -144,7 +138,6 @@ class EngineOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class FailureOptions(Options):
     """Policy for inputs that fail."""
 

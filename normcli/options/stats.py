@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from normcli.errors import UsageError
@@ -13,7 +12,6 @@ from normcli.options.shared import DecodeOptions, EngineOptions, FailureOptions,
 StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, kw_only=True)
 class CountOptions(Options):
     """Selection, grouping and weights of pixels."""
 
@@ -45,8 +43,8 @@ class CountOptions(Options):
         parse=parse_shard,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if self.group_by not in (None, "folder", "label"):
             try:
                 re.compile(str(self.group_by))
@@ -67,7 +65,6 @@ class CountOptions(Options):
         return parse_shard(self.shard)
 
 
-@dataclass(frozen=True, kw_only=True)
 class SampleOptions(Options):
     """Size of the sample of an estimate."""
 
@@ -83,8 +80,8 @@ class SampleOptions(Options):
     )
     seed: int = option("Random seed for --sample and --margin.", 0, metavar="N")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if not 0.5 <= self.confidence < 1:
             raise UsageError(f"`confidence`: must be at least 0.5 and below 1, such as 0.99, not {self.confidence}")
         if self.sample is not None and self.margin is not None:
@@ -119,7 +116,6 @@ class SampleOptions(Options):
         return self.sample is not None or self.margin is not None
 
 
-@dataclass(frozen=True, kw_only=True)
 class CheckpointOptions(Options):
     """Files that a run keeps next to its output."""
 
@@ -136,7 +132,6 @@ class CheckpointOptions(Options):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
 class StatsOptions(
     InputOptions,
     DecodeOptions,
@@ -168,8 +163,8 @@ class StatsOptions(
         "Called at the end of an incremental run with the numbers of files reused, new, changed and removed."
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if self.weight != "pixel" and self.is_estimate:
             raise UsageError(f"`weight` {self.weight} cannot be combined with `sample` or `margin`")
         if self.mask_dir is not None and (self.resize or self.center_crop):

@@ -12,7 +12,7 @@ from typing import Any
 from normcli import images, storage
 from normcli.errors import NoInputError, NormcliError, RemoteError, UsageError
 from normcli.options.apply import ApplyOptions
-from normcli.options.field import Options, as_tuple
+from normcli.options.field import Options, as_tuple, options_of
 from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, ValueOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs import build_transform
@@ -265,7 +265,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
 def _engine(options: ApplyOptions) -> EngineOptions:
     engine = options.part(EngineOptions)
     if engine.engine == "auto":  # waiting for the disk releases the interpreter's lock: threads lose nothing
-        engine = replace(engine, engine="threads")
+        engine = engine.replace(engine="threads")
     return engine
 
 
@@ -305,7 +305,7 @@ def _compute_statistics(
     else:
         survey.run()
     groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
-    shared = {f.name: getattr(options, f.name) for group in groups for f in fields(group)}
+    shared = {f.name: getattr(options, f.name) for group in groups for f in options_of(group)}
     return counting.stats(
         sources,
         StatsOptions(
@@ -320,7 +320,7 @@ def _compute_statistics(
     )
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Run:
     """A run that is planned: every input is named, the numbers are known.
 

@@ -23,7 +23,7 @@ from normcli.sinks.sink import FinishedShard, Record, decode_name
 from normcli.sinks.stack import ARRAY
 
 _LOG = "checkpoint-"
-_LOG_NAME = re.compile(_LOG + r"(\d{1,9})", re.ASCII)
+_LOG_NAME = _LOG + r"([0-9]{1,9})"
 
 
 class ApplyCheckpoint:
@@ -77,7 +77,7 @@ class ApplyCheckpoint:
         self._lock = open(os.path.join(self.folder, "lock"), "wb")  # noqa: PTH118, PTH123, SIM115
         if not platforms.lock_file(self._lock):
             raise UsageError(f"another normcli is writing to {self.out}")
-        numbers = sorted(int(match[1]) for name in self._names() if (match := _LOG_NAME.fullmatch(name)))
+        numbers = sorted(int(match[1]) for name in self._names() if (match := re.fullmatch(_LOG_NAME, name)))
         if resume:
             for number in numbers:
                 self._read_log(self._path_of(number))

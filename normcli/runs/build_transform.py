@@ -6,14 +6,14 @@ Here are also the checks before the first image is mapped, and the settings that
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any, cast
 
 from normcli import schemes
 from normcli.constants.presets import Preset
 from normcli.errors import UsageError, unknown
 from normcli.options.apply import ApplyOptions, ConstantsOptions, TransformOptions
-from normcli.options.field import parse_level
+from normcli.options.field import options_of, parse_level
 from normcli.options.shared import DecodeOptions, ValueOptions
 from normcli.runs import manifest
 from normcli.runs import names as naming
@@ -58,7 +58,7 @@ def published(name: str) -> MapConstants:
     row = preset(name)
     assert row.std is not None  # those without are no constants of contrast
     constants = given(row.mean, row.std)
-    return replace(constants, origin=f"preset {name}", convention=f"{row.convention}; {row.source}")
+    return constants._replace(origin=f"preset {name}", convention=f"{row.convention}; {row.source}")
 
 
 def of_summary(
@@ -286,7 +286,9 @@ def transform_for(options: ApplyOptions) -> Transform:
         UsageError: options that contradict each other.
     """
     dtype, layout, order = resolve_output(options.to, options.dtype, options.output_layout, options.channel_order)
-    settings = {f.name: getattr(options, f.name) for group in (ConstantsOptions, ValueOptions) for f in fields(group)}
+    settings = {
+        f.name: getattr(options, f.name) for group in (ConstantsOptions, ValueOptions) for f in options_of(group)
+    }
     transform_options = TransformOptions(
         **settings,
         dtype="uint8" if dtype == "uint16" else dtype,  # type: ignore[arg-type]
@@ -339,7 +341,7 @@ def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
     if not os.path.exists(path):  # noqa: PTH110
         return None
     summary = Summary.load(path)
-    settings = {**asdict(options.part(DecodeOptions)), "max_value": parse_level(options.max_value)}
+    settings = {**options.part(DecodeOptions).as_dict(), "max_value": parse_level(options.max_value)}
     check_contract(summary, settings, path)
     return summary
 

@@ -18,7 +18,7 @@ from normcli.storage import raise_output_error
 
 SCHEMA = "normcli/checkpoint/1"
 # a first line that was cut short, or whose disk blocks were never written
-_TORN_HEAD = re.compile(rb"[0-9a-f]{0,8}|[0-9a-f]{8} (\{.*)?|\0+", re.DOTALL)
+_TORN_HEAD = rb"(?s)[0-9a-f]{0,8}|[0-9a-f]{8} (\{.*)?|\0+"
 Entry = dict[str, Any]
 
 
@@ -65,7 +65,7 @@ class CheckpointLog:
         self._file.seek(0)
         for line in self._file:
             if not line.endswith(b"\n"):
-                if at == 0 and _TORN_HEAD.fullmatch(line) is None:  # somebody's own file
+                if at == 0 and re.fullmatch(_TORN_HEAD, line) is None:  # somebody's own file
                     raise UsageError(f"{self.path}: not a checkpoint; move it away")
                 break
             yield at, _decode(line)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,7 +11,7 @@ from normcli.constants.parse_config import Number, as_written, read_constants
 from normcli.constants.presets import PRESETS
 from normcli.errors import UsageError, unknown
 from normcli.options.compare import CheckOptions, CountedOptions
-from normcli.options.field import Options
+from normcli.options.field import Options, options_of
 from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, ValueOptions
 from normcli.options.stats import CountOptions
 from normcli.sources.folder import SUFFIXES
@@ -84,7 +84,7 @@ def _paths(statistics: Any) -> list[str]:
 def _counting(options: CountedOptions, like: Summary | None) -> dict[str, Any]:
     """Return the options of `stats`: recorded settings, and over them what differs from its default."""
     kinds: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions, EngineOptions)
-    named = {f.name: f.default for kind in kinds for f in fields(kind)}
+    named = {f.name: f.default for kind in kinds for f in options_of(kind)}
     values = {name: getattr(options, name) for name in named}
     if like is None:
         return values
@@ -94,7 +94,7 @@ def _counting(options: CountedOptions, like: Summary | None) -> dict[str, Any]:
 def recorded_options(summary: Summary) -> dict[str, Any]:
     """Return the options of `stats` that a statistics file records."""
     groups: tuple[type[Options], ...] = (DecodeOptions, ValueOptions, CountOptions)
-    names = {f.name for group in groups for f in fields(group)}
+    names = {f.name for group in groups for f in options_of(group)}
     return {name: value for name, value in summary.settings.items() if name in names}
 
 

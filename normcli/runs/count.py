@@ -5,7 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -35,8 +35,7 @@ LASTING = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """One input that was not used.
 
     Attributes:
@@ -64,7 +63,7 @@ class Failure:
 FileResult = tuple[int, bytes] | Failure | None  # of one item: its channels and packed counts, or why there are none
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class PartialResult:
     """The accumulated results of consecutive batches.
 
@@ -150,8 +149,7 @@ def merge(parts: list[PartialResult]) -> PartialResult:
 log = logging.getLogger("normcli.stats")
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerOptions:
+class WorkerOptions(NamedTuple):
     """Options of the worker function: picklable, the same in every worker.
 
     Attributes:

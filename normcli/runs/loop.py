@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from normcli import engine as engines
@@ -101,8 +100,7 @@ _FIRST_SIZE = 2
 _LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are in flight
 
 
-@dataclass(frozen=True)
-class Replay(Generic[R]):
+class Replay(NamedTuple, Generic[R]):
     """A batch whose result is known from an earlier run; it never enters the engine.
 
     Attributes:
@@ -136,8 +134,7 @@ def _memory_of_item(item: Any) -> int:
     return getattr(getattr(item, "load", None), "memory_bytes", 0)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batching:
+class Batching(NamedTuple):
     """Limits of the size of batches.
 
     Attributes:
@@ -320,8 +317,7 @@ class FailurePolicy:
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Loop(Generic[T, R]):
+class Loop(NamedTuple, Generic[T, R]):
     """The run loop over items.
 
     Attributes:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -35,8 +35,7 @@ _mine = threading.local()
 _LARGEST_PACKED = 32 << 20  # bytes of a result that waits in memory to be packed; six of them may wait
 
 
-@dataclass(frozen=True, kw_only=True)
-class MapJob:
+class MapJob(NamedTuple):
     """Options of the worker function: the same in every worker, picklable where it must be.
 
     Attributes:
@@ -84,7 +83,7 @@ class Task(NamedTuple):
     row: int
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class BatchResult:
     """The result of a batch: a record for every input that was tried.
 
@@ -246,7 +245,7 @@ def with_gate(job: MapJob, engine: EngineOptions) -> MapJob:
     """Limit the threads that decode to the number of workers, though more run: the rest wait for the disk."""
     if engine.engine != "threads" or isinstance(job.writer, ImagePacker):
         return job
-    return replace(job, gate=threading.Semaphore(engine.workers or usable_cpus()))
+    return job._replace(gate=threading.Semaphore(engine.workers or usable_cpus()))
 
 
 def map_loop(
@@ -259,7 +258,7 @@ def map_loop(
         worker=partial(map_batch, job),
         consume=consume,
         engine=engine,
-        batching=replace(BATCHING, most_result_bytes=_MOST_PACKED) if packs else BATCHING,
+        batching=BATCHING._replace(most_result_bytes=_MOST_PACKED) if packs else BATCHING,
         failures=failures,
         result_bytes=lambda result: sum(record.get("bytes", 0) for record in result.records) if packs else 0,
         max_threads=threads,

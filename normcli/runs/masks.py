@@ -3,8 +3,7 @@
 import io
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,8 +19,7 @@ _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 _READING = DecodeOptions(color="native")
 
 
-@dataclass(frozen=True)
-class PixelMask:
+class PixelMask(NamedTuple):
     """The masks of a run; picklable.
 
     Attributes:

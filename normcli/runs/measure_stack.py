@@ -24,7 +24,7 @@ def measure_stack(work: MapJob, listed: InputLister, rows: int) -> MapJob:
     if count in (3, 4):  # gray images among color ones get their channels
         transform = replace(transform, channels=count)
     assert isinstance(work.writer, Stack)
-    return replace(work, transform=transform, writer=work.writer.of_shape(rows, mapped.array))
+    return work._replace(transform=transform, writer=work.writer.of_shape(rows, mapped.array))
 
 
 def _first_image(work: MapJob, listed: InputLister) -> MappedImage:

@@ -9,8 +9,7 @@ import heapq
 import math
 from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,8 +29,7 @@ _PASS_HELD = 256 << 20  # bytes of streamed members among them
 Source = Callable[[], Iterator[Item | Skipped]]
 
 
-@dataclass(frozen=True)
-class SamplePlan:
+class SamplePlan(NamedTuple):
     """The size of a sample: a number, a share, or as many images as a margin requires.
 
     Attributes:

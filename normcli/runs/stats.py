@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -237,7 +236,7 @@ def stamp() -> dict[str, Any]:
 
 def decode_settings(options: DecodeOptions) -> dict[str, Any]:
     """Return the decode options that change the numbers; `max_pixels` only limits the files that are used."""
-    settings = asdict(options.part(DecodeOptions))
+    settings = options.part(DecodeOptions).as_dict()
     del settings["max_pixels"]
     if settings["nodata"] == "tag":
         del settings["nodata"]
@@ -399,9 +398,9 @@ class _StatsRun:
         checkpoint, cache = self.target.checkpoint, self.target.cache
         batching = BATCHING
         if self.sample is not None:
-            batching = replace(batching, ends=checkpoints)
+            batching = batching._replace(ends=checkpoints)
         if cache is not None:
-            batching = replace(batching, group_of=cache.group_of)
+            batching = batching._replace(group_of=cache.group_of)
         return Loop(
             worker=partial(count_batch, self.worker),
             consume=self._add,

@@ -19,8 +19,7 @@ from normcli.tally import Integers
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MapConstants:
+class MapConstants(NamedTuple):
     """Mean and std per channel, and their origin.
 
     Attributes:
@@ -49,7 +48,7 @@ class MapConstants:
 
     def record(self) -> dict[str, Any]:
         """Return the object for the manifest."""
-        values = {name: value for name, value in vars(self).items() if value not in (None, ())}
+        values = {name: value for name, value in self._asdict().items() if value not in (None, ())}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def check(self, channels: int, dtype: str) -> None:

@@ -1,7 +1,6 @@
 """Sources of a statistics file counted again, with the settings of the file, and compared."""
 
 from collections.abc import Sequence
-from dataclasses import fields
 
 from normcli.constants.compare import Difference, diff
 from normcli.errors import UsageError
@@ -32,7 +31,7 @@ def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyS
     for setting, option in _NOT_RECORDED.items():
         if setting in summary.settings:
             raise UsageError(f"statistics made with `{option}` cannot be verified (count again, and use normcli diff)")
-    keywords = {f.name: getattr(options, f.name) for f in fields(options)}
+    keywords = options.as_dict()
     keywords |= recorded_options(summary)
     if summary.shards is not None:
         parts = summary.shards["parts"]

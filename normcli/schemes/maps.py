@@ -8,8 +8,7 @@ published constants that `contrast` can use, come last.
 import inspect
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,8 +20,7 @@ from normcli.kernels.affine import Affine, Values
 Array = np.ndarray[Any, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Image:
+class Image(NamedTuple):
     """Facts about one image that a scheme may use.
 
     Attributes:

@@ -10,9 +10,8 @@ import os
 import threading
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -43,8 +42,7 @@ def temporary_name() -> str:
     return f"file-{_PROCESS}-{os.getpid()}-{threading.get_native_id()}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FileWriter:
+class FileWriter(NamedTuple):
     """Writes one file per image.
 
     Attributes:

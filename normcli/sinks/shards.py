@@ -8,8 +8,8 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from normcli import storage
 from normcli.errors import UsageError
@@ -35,8 +35,7 @@ DEFAULT = "1GB"
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
 
 
-@dataclass(frozen=True)
-class ShardSize:
+class ShardSize(NamedTuple):
     """The size of a shard: a number of images, or of bytes; at least one image.
 
     >>> ShardSize.of("1000"), str(ShardSize.of("1.5GB"))
@@ -77,8 +76,7 @@ def shard_name(to: str, number: int) -> str:
     return f"shard-{number:06d}{OUTPUT_KINDS[to].shard}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShardEncoder:
+class ShardEncoder(NamedTuple):
     """Encodes images for shards; the sink packs them.
 
     Attributes:

@@ -9,7 +9,6 @@ names. A record names files as text where they are UTF-8, else by their bytes.
 import base64
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -30,8 +29,7 @@ _PIECE = 4 << 20
 DTYPES = ("float32", "float16", "float64", "uint8")
 
 
-@dataclass(frozen=True)
-class OutputKind:
+class OutputKind(NamedTuple):
     """One value of `--to`.
 
     Attributes:

@@ -2,7 +2,6 @@
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from normcli.errors import InputError, UsageError
@@ -18,7 +17,6 @@ _LARGEST_METADATA = 1 << 26
 _DICTIONARY, _BATCH = 2, 3  # types of messages
 
 
-@dataclass(frozen=True, kw_only=True)
 class ArrowOptions(Options):
     """Open options of Arrow tables."""
 

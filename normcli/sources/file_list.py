@@ -5,7 +5,6 @@ import io
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -23,7 +22,6 @@ LABELS = ("label", "labels", "class", "cls", "category", "target")
 _LONGEST_LINE = 1 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
 class FileListOptions(Options):
     """Open options of tables of files."""
 

@@ -8,7 +8,6 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli import storage
@@ -31,7 +30,7 @@ SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume
 _MAC = "macos-metadata", "metadata that macOS adds, not an image"
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
-_SUSPECT = re.compile(r"[\\:\0]")
+_SUSPECT = r"[\\:\0]"
 
 
 class PathFilter:
@@ -98,7 +97,7 @@ def is_unsafe(name: str) -> bool:
     >>> [is_unsafe(n) for n in ("a/b.jpg", "./a..b/c.jpg", "/etc/passwd", "a/../../b.png", "C:\\x.png", "a\0.png", "")]
     [False, False, True, True, True, True, True]
     """
-    if name[:1] not in ("", "/") and ".." not in name and _SUSPECT.search(name) is None:
+    if name[:1] not in ("", "/") and ".." not in name and re.search(_SUSPECT, name) is None:
         return False  # nearly every name
     parts = re.split(r"[/\\]", name)
     return not name or parts[0] == "" or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:[/\\]", name) is not None
@@ -118,7 +117,6 @@ def folder_of(name: str) -> str | None:
 _DEEPEST, _MOST_FOLDERS = 64, 100_000  # of folders on a server, which can make up new ones for ever
 
 
-@dataclass(frozen=True, kw_only=True)
 class FolderOptions(Options):
     """Open options of folders."""
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ _MOST_ENTRIES = 512  # looked at in a folder that holds no such dataset
 _LONGEST_STATE, _LONGEST_ROW = 1 << 24, 1 << 16
 
 
-@dataclass(frozen=True, kw_only=True)
 class HuggingFaceOptions(Options):
     """Open options of folders of the Hugging Face datasets library."""
 

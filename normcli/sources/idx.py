@@ -1,7 +1,6 @@
 """IDX, the format of MNIST: a big-endian array behind a short header, plain or gzipped."""
 
 import os
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -17,7 +16,6 @@ from normcli.storage.reader import Reader, Stream
 _TYPES = {8: "|u1", 9: "|i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class IdxOptions(Options):
     """Open options of IDX files."""
 

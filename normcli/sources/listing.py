@@ -137,7 +137,7 @@ def kind_of(source: str) -> str:
     return "folder" if kind is None else kind
 
 
-_DATASET_NAME = re.compile(r".*\.(parquet|arrow|csv|json|jsonl)|data|train|test|val|valid|validation")
+_DATASET_NAME = r".*\.(parquet|arrow|csv|json|jsonl)|data|train|test|val|valid|validation"
 _FIRST_NAMES = 512
 
 
@@ -148,7 +148,7 @@ def _may_be_dataset(folder: str) -> bool:
             names = [entry.name for entry in itertools.islice(entries, _FIRST_NAMES)]
     except OSError:
         return False
-    return len(names) == _FIRST_NAMES or any(map(_DATASET_NAME.fullmatch, names))
+    return len(names) == _FIRST_NAMES or any(re.fullmatch(_DATASET_NAME, name) for name in names)
 
 
 def is_stream(source: str) -> bool:
@@ -167,7 +167,7 @@ def is_stream(source: str) -> bool:
 log = logging.getLogger("normcli.sources")
 
 NO_MATCH = "(no match)"  # the group of images that the regex does not match
-_BRACKET = re.compile(r"\[!?\]?[^\]]*\]")
+_BRACKET = r"\[!?\]?[^\]]*\]"
 
 
 def compile_patterns(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None] | None:
@@ -212,10 +212,10 @@ def _translate_name(glob: str) -> str:
         elif char == "\\" and i < len(glob):
             out += re.escape(glob[i])
             i += 1
-        elif char == "[" and (bracket := _BRACKET.match(glob, i - 1)):
+        elif char == "[" and (bracket := re.match(_BRACKET, glob[i - 1 :])):
             one = fnmatch.translate(bracket.group())
             out += f"(?!/){one[: one.rindex(')') + 1]}"
-            i = bracket.end()
+            i += bracket.end() - 1
         else:
             out += re.escape(char)
     return out
@@ -299,7 +299,7 @@ def reporting(patterns: PatternUse, items: Items) -> Items:
 
 
 _LARGEST_RANGE = 1_000_000
-_GLOB = re.compile(r"[{*?\[]")
+_GLOB = r"[{*?\[]"
 
 
 def read(
@@ -439,7 +439,7 @@ def expand(source: str) -> Iterator[str]:
     Raises:
         UsageError: a range of more than a million.
     """
-    if _GLOB.search(source) is None or (not is_remote(source) and os.path.lexists(source)):
+    if re.search(_GLOB, source) is None or (not is_remote(source) and os.path.lexists(source)):
         yield source
         return
     if isinstance(source, Source):

@@ -6,7 +6,6 @@ One image of a plain .npy is a span of the file, read in the worker; `npz` reads
 import logging
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from math import prod
 from typing import Any, NamedTuple
 
@@ -98,7 +97,6 @@ class ArrayMember(NamedTuple):
         return str(self.load.fingerprint())
 
 
-@dataclass(frozen=True, kw_only=True)
 class NpyOptions(Options):
     """Open options of .npy and .npz files."""
 

@@ -1,16 +1,15 @@
 """Open options: settings that only one container knows, from `-O KEY=VALUE` or `normcli.source()`.
 
-A container's module declares its own as a dataclass `OPEN_OPTIONS`, whose fields carry their help and choices.
+A container's module declares its own as a class `OPEN_OPTIONS`, whose fields carry their help and choices.
 """
 
 import importlib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, choices_of, info_of, nearest, parse_pairs
+from normcli.options.field import Options, choices_of, nearest, options_of, parse_pairs
 from normcli.sources.listing import CONTAINERS, Container, Source, kind_of
 
 _DEEP = "color of 16 or 32 bits, multi-band TIFF, HEIC"
@@ -34,7 +33,7 @@ def source(path: str | os.PathLike[str], **open_options: str) -> Source:
 
 
 def options_class(kind: str) -> type[Options]:
-    """Return the dataclass of a container's open options; an empty one for a container that has none."""
+    """Return the class of a container's open options; an empty one for a container that has none."""
     module = importlib.import_module(f"normcli.sources.{kind}")
     options: type[Options] = getattr(module, "OPEN_OPTIONS", Options)
     return options
@@ -51,7 +50,7 @@ def open_options(kind: str, pairs: Pairs) -> Options:
         UsageError: a key that no container knows, or a value that is not one of the choices.
     """
     options = options_class(kind)
-    names = {f.name for f in fields(options)}
+    names = {f.name for f in options_of(options)}
     values = dict(parse_pairs(pairs))
     _refuse_unknown(key for key in values if key not in names)
     for key, choices in choices_of(options).items():
@@ -80,7 +79,7 @@ def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
     known: set[str] = set()
     for kind in sorted(kinds):
         open_options(kind, values)
-        known |= {f.name for f in fields(options_class(kind))}
+        known |= {f.name for f in options_of(options_class(kind))}
     _refuse_unknown(values)
     for key, value in values.items():
         if key not in known:
@@ -92,7 +91,7 @@ def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
 
 
 def _keys() -> dict[str, set[str]]:
-    return {kind: {f.name for f in fields(options_class(kind))} for kind in CONTAINERS}
+    return {kind: {f.name for f in options_of(options_class(kind))} for kind in CONTAINERS}
 
 
 def _refuse_unknown(keys: Iterable[str]) -> None:
@@ -108,8 +107,7 @@ def _refuse_unknown(keys: Iterable[str]) -> None:
             )
 
 
-@dataclass(frozen=True)
-class OpenOptionRow:
+class OpenOptionRow(NamedTuple):
     """One open option of a container.
 
     Attributes:
@@ -125,8 +123,7 @@ class OpenOptionRow:
     default: str | None
 
 
-@dataclass(frozen=True)
-class FormatRow:
+class FormatRow(NamedTuple):
     """One format that sources may have.
 
     Attributes:
@@ -160,7 +157,7 @@ def describe_formats() -> list[FormatRow]:
         options = options_class("folder" if kind == "image" else kind)
         choices = choices_of(options)
         described = tuple(
-            OpenOptionRow(f.name, info_of(f).help, choices.get(f.name, ()), _text(f.default)) for f in fields(options)
+            OpenOptionRow(f.name, f.help, choices.get(f.name, ()), _text(f.default)) for f in options_of(options)
         )
         rows.append(FormatRow(kind, entry.suffixes, entry.help, entry.extra, entry.extra_for, described))
     return rows

@@ -6,7 +6,6 @@ Pages come by in a stream: only the rows that are being processed are in memory.
 import json
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -29,7 +28,6 @@ _BUFFER = 1 << 20
 _SMALL_FILE = 64 << 20
 
 
-@dataclass(frozen=True, kw_only=True)
 class ParquetOptions(Options):
     """Open options of parquet tables."""
 

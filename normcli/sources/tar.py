@@ -7,7 +7,6 @@ by one reader.
 import json
 import logging
 import re
-from dataclasses import dataclass
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, as_tuple, option, parse_size
@@ -31,7 +30,6 @@ _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
 
 
-@dataclass(frozen=True, kw_only=True)
 class TarOptions(Options):
     """Open options of tar archives."""
 

@@ -10,7 +10,6 @@ import zlib
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from normcli.errors import InputError
@@ -100,7 +99,6 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
     return out
 
 
-@dataclass(frozen=True, kw_only=True)
 class ZipOptions(Options):
     """Open options of zip archives."""
 

@@ -18,11 +18,11 @@ REQUIRED_KEYS = (
     *("shards", "forced", "settings", "provenance", "groups", "sample", "state"),
 )
 
-CHANNEL_NAME = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
+CHANNEL_NAME = r"[A-Za-z0-9_.+-]{1,64}"
 CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights")
 DTYPES = ("uint8", "uint16", "float")
-_FORCED = re.compile(r"settings\.[a-z_]+|shards|images")
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*")
+_FORCED = r"settings\.[a-z_]+|shards|images"
+_IDENTIFIER = r"[a-z][a-z0-9_]*"
 _MAX_COUNT = 2**63 - 1
 
 
@@ -70,8 +70,8 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
     return next((key for key, check in checks.items() if key in document and not check(document[key])), None)
 
 
-def _matches(pattern: re.Pattern[str], value: Any) -> bool:
-    return isinstance(value, str) and pattern.fullmatch(value) is not None
+def _matches(pattern: str, value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
 def _number(value: Any) -> bool:

@@ -59,7 +59,7 @@ class CountedImage(NamedTuple):
     moments: ImageMoments | None = None
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class PerImage:
     """Sums over images of per-image values: the conventions behind many published constants.
 

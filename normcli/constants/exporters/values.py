@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
@@ -12,8 +12,7 @@ from normcli.summary.shards import describe_shards
 from normcli.summary.summary import channel_order, white_level
 
 
-@dataclass(frozen=True, kw_only=True)
-class DatasetConstants:
+class DatasetConstants(NamedTuple):
     """Mean and std of a dataset in one convention, in 0-1 or, for float images without a max_value, in raw units.
 
     Attributes:
