@@ -1,7 +1,6 @@
 """Options of the commands of `tensor` that are no normalizers."""
 
 import os
-from dataclasses import dataclass
 from typing import Literal
 
 from normcli.errors import UsageError
@@ -10,7 +9,6 @@ from normcli.options.field import Options, option, parse_texts
 StrPath = str | os.PathLike[str]
 
 
-@dataclass(frozen=True, kw_only=True)
 class FoldOptions(Options):
     """All options of `tensor fold`."""
 
@@ -75,8 +73,8 @@ class FoldOptions(Options):
         "Type of the folded weights: float16, bfloat16, float32 or float64 (default: that of the original weight)."
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def _check(self) -> None:
+        super()._check()
         if self.auto == bool(self.pair):
             raise UsageError("one of `pair` and `auto` is required: the layers to fold")
         if self.auto and self.verify is None:
