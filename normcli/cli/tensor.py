@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # commands that are no normalizers -> module and function
 TOOLS = {
     "compare": ("normcli.cli.tensor", "compare"),
+    "diff": ("normcli.cli.tensor_diff", "diff"),
+    "identify": ("normcli.cli.tensor_identify", "identify"),
     "list": ("normcli.cli.tensor_list", "list_"),
     "fold": ("normcli.cli.tensor_fold", "fold"),
 }
@@ -280,13 +282,13 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
         recompute_state=values.get("recompute_state", False),
         grad=values.get("grad") or (),
         min_rank=values["min_rank"],
-        memory_limit=_parse_limit(values["memory_limit"]),
+        memory_limit=parse_limit(values["memory_limit"]),
         threads=values["threads"] or None,
         force=values["force"],
         stdin=sys.stdin.buffer,
         stdout=sys.stdout.buffer,
     )
-    with _without_numpy_warnings():
+    with without_numpy_warnings():
         report = run_job(job)
     for line in report.lines:
         if not terminal.quiet or line.startswith("warning: "):
@@ -295,14 +297,15 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
 
 
 @contextmanager
-def _without_numpy_warnings() -> Iterator[None]:
+def without_numpy_warnings() -> Iterator[None]:
     """Suppress NumPy's warnings of overflow and empty means: the notes name what is not finite."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         yield
 
 
-def _parse_limit(size: str | None) -> int | None:
+def parse_limit(size: str | None) -> int | None:
+    """Return a size such as 2G in bytes."""
     if size is None:
         return None
     from normcli.options.field import parse_size
@@ -364,13 +367,13 @@ def compare(
             raise UsageError("--with requires a normalizer")
     check_page(page, json=printing.json)
     drawing = None if page.report is None else _ComparisonPage(name, layout)
-    with _without_numpy_warnings():
+    with without_numpy_warnings():
         rows = compare_normalizers(
             name,
             requests,
             layout=layout,
             state=state,
-            memory_limit=_parse_limit(memory_limit),
+            memory_limit=parse_limit(memory_limit),
             on_tensor=None if drawing is None else drawing.take,
         )
     for row in rows if not terminal.quiet else []:
