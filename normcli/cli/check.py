@@ -1,5 +1,6 @@
 """normcli check: which convention do these constants follow?"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,7 +47,7 @@ def check(
     from normcli.cli.inputs import check_page, counting
     from normcli.cli.messages import document, write
     from normcli.runs.compare import check as identify
-    from normcli.runs.compare import constants_of, one_for_all, summary_of
+    from normcli.runs.compare import constants_of, one_for_all, remarks_on_rasters, summary_of
 
     mean, std, _ = constants_of(options)
     paths = sources[0] if len(sources) == 1 else sources
@@ -55,6 +56,7 @@ def check(
     with counting(options, terminal, paths, galleries=galleries) as options:
         summary = summary_of(paths, options)
         result = identify(summary, options)
+        result = replace(result, remarks=[*result.remarks, *remarks_on_rasters(paths, options)])
     if options.config is not None:
         mean, std = one_for_all(mean, len(result.mean)), std and one_for_all(std, len(result.mean))
     if galleries is not None and page.report is not None:
@@ -78,12 +80,16 @@ def check(
     elif printing.json:
         document(result.to_dict())
     else:
-        write("".join(line + "\n" for line in _lines(result, mean, std, options.tolerance)))
+        write("".join(line + "\n" for line in _lines(result, mean, std, options.tolerance, summary.channels)))
     return 0 if result.fits else 1
 
 
 def _lines(
-    result: "CheckResult", mean: "Sequence[Number]", std: "Sequence[Number] | None", tolerance: float
+    result: "CheckResult",
+    mean: "Sequence[Number]",
+    std: "Sequence[Number] | None",
+    tolerance: float,
+    channels: "Sequence[str]",
 ) -> "Iterator[str]":
     from normcli.cli import tables
 
@@ -98,7 +104,9 @@ def _lines(
         ]
     ]
     letters = result.order.split(" or ")[0]
-    names = list(letters) if len(letters) == len(mean) else [str(c + 1) for c in range(len(mean))]
+    names = list(letters)
+    if len(letters) != len(mean):
+        names = list(channels) if len(channels) == len(mean) else [str(c + 1) for c in range(len(mean))]
     for c, value in enumerate(mean):
         row = [
             names[c],

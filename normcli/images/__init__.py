@@ -11,13 +11,13 @@ import numpy as np
 import PIL
 
 from normcli import __version__
-from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png
 from normcli.images.convert import Decoded, check_full_scale, row_slices
 from normcli.images.header import header_size
+from normcli.images.tiff import SIGNATURES
 from normcli.options.shared import DecodeOptions
 
-__all__ = ["Decoded", "check_full_scale", "decode", "header_size", "row_slices", "versions"]
+__all__ = ["SIGNATURES", "Decoded", "check_full_scale", "decode", "header_size", "row_slices", "versions"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
@@ -34,44 +34,28 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
     Raises:
         InputError: the image cannot be decoded; no other exception is raised.
     """
-    try:
-        if isinstance(data, np.ndarray):
-            return convert.shape(convert.from_array(data, reading), reading)
-        if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
-            return convert.shape(decoded, reading)
-        if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
-            return convert.shape(decoded, reading)
-        if data[:1] == b"P":
-            from normcli.images import pnm  # 6 ms, for formats that few use
+    return convert.guarded(lambda: _decode(data, reading))
 
-            if pnm.is_pnm(data):
-                return convert.shape(pnm.decode(data, reading), reading)
-        need = high_bit_depth.needed(data)
-        decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
-        if data[:8] == png.SIGNATURE and not png.is_intact(data):
-            decoded.notes.append("damaged")  # neither Pillow nor libpng checks all of it
+
+def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
+    if isinstance(data, np.ndarray):
+        return convert.shape(convert.from_array(data, reading), reading)
+    if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
         return convert.shape(decoded, reading)
-    except InputError:
-        raise
-    except MemoryError:
-        raise InputError("memory", "not enough memory to decode it") from None
-    except ImportError as error:  # not of the image: a disk or an installation that is damaged
-        if (text := _line(error)) and not convert.is_no_memory(error):
-            raise InputError("unreadable", f"a decoder cannot be loaded: {text}") from None
-        raise InputError("memory", "not enough memory to decode it") from None
-    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        if convert.is_no_memory(error):
-            raise InputError("memory", "not enough memory to decode it") from None
-        reason = "truncated" if convert.is_early_end(error) else "damaged"
-        raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
+    if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
+        return convert.shape(decoded, reading)
+    if data[:1] == b"P":
+        from normcli.images import pnm  # 6 ms, for formats that few use
+
+        if pnm.is_pnm(data):
+            return convert.shape(pnm.decode(data, reading), reading)
+    need = high_bit_depth.needed(data)
+    decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
+    if data[:8] == png.SIGNATURE and not png.is_intact(data):
+        decoded.notes.append("damaged")  # neither Pillow nor libpng checks all of it
+    return convert.shape(decoded, reading)
 
 
 def versions() -> dict[str, str]:
     """Return the versions of normcli and of the decoders, on which results depend."""
     return {"normcli": __version__, "pillow": PIL.__version__, "simplejpeg": jpeg.version()}
-
-
-def _line(error: Exception) -> str:
-    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    text = kind + " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:199] + "…"

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -11,6 +11,7 @@ from normcli.errors import InputError
 from normcli.options.field import parse_color
 from normcli.options.shared import DecodeOptions
 
+T = TypeVar("T")
 _EXACT = 1 << 53  # float64 represents every integer up to here
 
 
@@ -36,6 +37,9 @@ class Decoded:
         no_data: the value of the file's GDAL tag; `shape` makes the samples that have it invalid.
         stored_bits: bits of stored integers that decoding scaled to 8, or 0.
         white_is_zero: decoding turned the stored levels upside down.
+        names: of the bands as the file has them, alpha last; () where it has none.
+        scales: (scale, offset) of each of these bands; () where samples are values.
+        hidden: number of pixels that are fully transparent.
         stored_size: width and height as stored, before the geometry of the options.
     """
 
@@ -52,6 +56,9 @@ class Decoded:
     no_data: float | None = None
     stored_bits: int = 0
     white_is_zero: bool = False
+    names: tuple[str, ...] = ()
+    scales: tuple[tuple[float, float], ...] = ()
+    hidden: int = 0
     stored_size: tuple[int, int] = (0, 0)
 
 
@@ -152,15 +159,71 @@ def is_early_end(error: Exception) -> bool:
     return isinstance(error, EOFError) or any(word in text for word in ("truncated", "not enough", "unexpected end"))
 
 
+def guarded(decode_one: Callable[[], T]) -> T:
+    """Call a decoder; raise InputError instead of whatever it raises, and return its result."""
+    try:
+        return decode_one()
+    except InputError:
+        raise
+    except MemoryError:
+        raise InputError("memory", "not enough memory to decode it") from None
+    except ImportError as error:  # not of the image: a disk or an installation that is damaged
+        if (text := _line(error)) and not is_no_memory(error):
+            raise InputError("unreadable", f"a decoder cannot be loaded: {text}") from None
+        raise InputError("memory", "not enough memory to decode it") from None
+    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
+        if is_no_memory(error):
+            raise InputError("memory", "not enough memory to decode it") from None
+        reason = "truncated" if is_early_end(error) else "damaged"
+        raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
+    text = kind + " ".join(str(error).split())
+    return text if len(text) <= 200 else text[:199] + "…"
+
+
 def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
     """Apply the options to a decoded image: damage, alpha, color, geometry."""
-    image.stored_size = (image.pixels.shape[1], image.pixels.shape[0])
+    height, width = image.pixels.shape[:2]
+    image.stored_size = (width, height)
+    shape_block(image, reading)
+    image.notes += transparency_notes(image.hidden, width * height)
+    if image.valid is not None and not image.valid.any():
+        raise InputError("nodata", "no sample is valid: all are nodata or transparent (--nodata none counts nodata)")
+    if image.weights is not None and not image.weights.any():
+        raise all_transparent()
+    return image
+
+
+def transparency_notes(hidden: int, pixels: int) -> list[str]:
+    """Return the note of an image with more than 0.1% of pixels that are fully transparent; [] for all others."""
+    return ["transparent"] if hidden * 1000 > pixels else []
+
+
+def all_transparent() -> InputError:
+    """Return the error for an image without a pixel that has a weight."""
+    return InputError("transparent", "every pixel is fully transparent, so --alpha weight leaves none")
+
+
+def has_geometry(reading: DecodeOptions) -> bool:
+    """Return True if an image is resized or cropped."""
+    return reading.resize is not None or reading.center_crop is not None
+
+
+def shape_block(image: Decoded, reading: DecodeOptions) -> Decoded:
+    """Apply the options to an image or a block of one; what only a complete image shows is left to the caller."""
     if reading.strict and "damaged" in image.notes:
         raise InputError("damaged", "damaged, although it decodes (without --strict it is used)")
     if image.no_data is not None or reading.nodata not in ("tag", "none"):
         from normcli.images.nodata import mark_no_data  # few images have it
 
         mark_no_data(image, reading)
+    if reading.bands is not None:
+        from normcli.images.bands import select_bands
+
+        select_bands(image, str(reading.bands))
     if image.alpha is not None:
         _apply_alpha(image, reading)
     elif reading.alpha == "keep":
@@ -171,7 +234,7 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
         if image.valid is not None:
             image.valid = np.concatenate([image.valid, np.ones(alpha.shape, bool)], axis=2)
     channels = image.pixels.shape[2]
-    if image.mode.startswith("bands"):
+    if image.mode.startswith("bands") or reading.bands is not None:
         colors = channels - (reading.alpha == "keep")
         if reading.color == "gray" or (reading.color == "rgb" and colors != 3):
             as_rgb = "; --color rgb takes three bands as RGB" if colors == 3 else ""
@@ -185,16 +248,16 @@ def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
             image.valid = np.concatenate([parts[0].all(axis=2, keepdims=True), parts[1]], axis=2)
     elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
         raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
-    if reading.resize is not None or reading.center_crop is not None:
+    if has_geometry(reading):
         image.pixels = _geometry(image.pixels, reading)
         if image.weights is not None:
             image.weights = np.ascontiguousarray(_geometry(image.weights[:, :, None], reading)[:, :, 0])
         if image.valid is not None:  # where every pixel that the result is made of is valid
             image.valid = _geometry((~image.valid).astype(np.float32), reading) == 0
-    if image.valid is not None and not image.valid.any():
-        raise InputError("nodata", "no sample is valid: all are nodata or transparent (--nodata none counts nodata)")
-    if image.weights is not None and not image.weights.any():
-        raise InputError("transparent", "every pixel is fully transparent, so --alpha weight leaves none")
+    if image.names or image.scales:
+        from normcli.images.bands import align_bands
+
+        align_bands(image, reading)
     return image
 
 
@@ -203,9 +266,7 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
     assert alpha is not None
     image.alpha = None
     image.notes.append("alpha")
-    hidden = int(np.count_nonzero(alpha == 0))
-    if hidden * 1000 > alpha.size:
-        image.notes.append("transparent")
+    image.hidden = int(np.count_nonzero(alpha == 0))
     if reading.alpha == "keep":
         image.pixels = np.concatenate([image.pixels, alpha[:, :, None]], axis=2)
         if image.valid is not None:
@@ -217,7 +278,7 @@ def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
         image.weights = np.ascontiguousarray(alpha)
     elif reading.alpha == "mask":
         visible = (alpha != 0)[:, :, None]
-        if hidden:
+        if image.hidden:
             image.valid = visible & (np.ones(image.pixels.shape, bool) if image.valid is None else image.valid)
     elif reading.alpha.startswith("composite:"):
         _check_alpha_scale(image)

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
-from normcli.images import tiff, unread
+from normcli.images import raster, tiff, unread
 from normcli.images.convert import Decoded, check_size, is_early_end, to_supported_dtype
+from normcli.images.orientation import upright
 from normcli.options.shared import MAX_PIXELS, DecodeOptions
 
 log = logging.getLogger("normcli.images")
@@ -26,8 +27,8 @@ FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "T
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 _AT_ONCE = 1 << 22  # pixels
 _BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
-_TIFF_BITS = 258
-_TIFF_PHOTOMETRIC, _TIFF_SAMPLES, _TIFF_COLORS, _TIFF_FORMAT, _TIFF_NO_DATA = 262, 277, 320, 339, 42113
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_COLORS = 258, 262, 274, 277, 320
+_TIFF_FORMAT, _TIFF_NO_DATA = 339, 42113
 
 
 def decode(data: bytes, reading: DecodeOptions) -> Decoded:
@@ -68,9 +69,10 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
         raise InputError("bomb", f"{count} pixels, over the limit of {reading.max_pixels} (--max-pixels)") from None
     with image:
         check_size(image.width, image.height, reading)
-        notes = _notes(image)
+        notes = _notes(image, data)
         _refuse_what_is_damaged(image)
         frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
+        turned = 1 if (tags := _tiff_tags(image)) is None else tags.get(_TIFF_ORIENTATION, 1)
         image.load()
         _widen_colors(image)
         mode, name = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
@@ -86,16 +88,43 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
             notes.append("rotated")
         decoded = Decoded(pixels, name, mode, _depth(image), alpha=alpha, notes=notes, orientation=orientation)
         bits = _stored_bits(data, image)
-        if (tags := _tiff_tags(image)) is not None:
+        if tags is not None:
             bits = int(next(iter(_as_tuple(tags.get(_TIFF_BITS, 1)))))
             decoded.white_is_zero = tags.get(_TIFF_PHOTOMETRIC) == 0
             decoded.no_data = tiff.parse_no_data(tags.get(_TIFF_NO_DATA))
         decoded.stored_bits = bits if bits < 8 and mode in ("1", "L") else 0
+        if tags is not None:
+            _annotate(decoded, tags, turned, data, reading)
         return decoded
 
 
 def _as_tuple(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) and value else (value,)
+
+
+def mode_and_depth(file: Any, reading: DecodeOptions) -> tuple[str, int] | None:
+    """Return Pillow's mode and depth of a TIFF that it reads, from its header; None for others.
+
+    Args:
+        file: the file, open for reading.
+        reading: limits.
+    """
+    _restrain(reading)
+    file.seek(0)
+    try:
+        with Image.open(file, formats=["TIFF"]) as image:
+            return image.mode, _depth(image)
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return None
+
+
+def _annotate(decoded: Decoded, tags: Any, turned: int, data: bytes, reading: DecodeOptions) -> None:
+    """Add the mask of a TIFF, and the names and scales in its tags."""
+    mask = tiff.read_mask(data)
+    if mask is not None and turned in range(2, 9):  # as Pillow turned the pixels
+        mask = upright(mask[:, :, None], turned)[:, :, 0]
+    described = {tag: tags[tag] for tag in raster.TAGS if tag in tags}
+    raster.annotate(decoded, raster.read_tags(described, tags.get(_TIFF_SAMPLES, 1)), mask, reading)
 
 
 def _with_palette_of_two(data: bytes) -> bytes:
@@ -184,12 +213,15 @@ def _refuse_what_is_damaged(image: Image.Image) -> None:
             raise InputError("unsupported", f'{samples} bands need tifffile: pip install "normcli[tiff]"')
 
 
-def _notes(image: Image.Image) -> list[str]:
+def _notes(image: Image.Image, data: bytes) -> list[str]:
     notes = []
     if image.info.get("exif"):
         notes.append("exif")
     if "icc_profile" in image.info:
         notes.append("icc")
+    if image.format == "TIFF" and any(types := raster.subfile_types(data)):
+        # Pillow counts masks and reduced resolutions as frames, and cannot open the former
+        return [*notes, "multi-frame"] if raster.frames(types) > 1 else notes
     try:
         if getattr(image, "is_animated", False):
             notes.append("multi-frame")

@@ -15,12 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.errors import InputError
+from normcli.images import raster
 from normcli.images.convert import Decoded, check_size, from_levels, to_supported_dtype
 from normcli.options.shared import DecodeOptions
 
 _CLASSIC = (b"II*\0", b"MM\0*")
 _BIG = (b"II+\0", b"MM\0+")
+SIGNATURES = (*_CLASSIC, *_BIG)
 _NUMBERS = {
+    256: "width",
+    257: "height",
     258: "bits",
     259: "compression",
     262: "photometric",
@@ -36,6 +40,7 @@ _DESCRIPTION, _NO_DATA = 270, 42113
 _ORIENTATION = 274
 # of which libtiff and tifffile undo a predictor
 _WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
+LARGE = 64 << 20  # bytes of samples, from which images are decoded in blocks
 _LONGEST_TEXT = 1 << 16
 _MOST_BANDS_AS_PAGES = 16
 _PHOTOMETRIC = {
@@ -66,7 +71,16 @@ class _Directory(NamedTuple):
 
 def is_tiff(data: bytes) -> bool:
     """Return True if a file opens as a TIFF or BigTIFF."""
-    return data[:4] in _CLASSIC or data[:4] in _BIG
+    return data[:4] in SIGNATURES
+
+
+def is_small(data: bytes) -> bool:
+    """Return True for a TIFF whose samples take so little memory that it is decoded in one piece; 20 us."""
+    directory = None if data[:4] in _BIG else first_directory(data)
+    if directory is None:
+        return data[:4] not in _BIG
+    values = directory.get("width", 0) * directory.get("height", 0) * directory.get("samples")
+    return values * max(directory.numbers.get("bits", (1,))) <= 8 * LARGE
 
 
 def needs_tifffile(data: bytes) -> bool:
@@ -74,8 +88,20 @@ def needs_tifffile(data: bytes) -> bool:
     if data[:4] in _BIG:  # which Pillow reads only in part
         return True
     directory = first_directory(data)
-    if directory is None:
-        return False
+    return directory is not None and _is_damaged_by_pillow(directory, data[:2] == b"MM")
+
+
+def page_needs_tifffile(page: Any) -> bool:
+    """Return True if Pillow would not read a tifffile page as it is stored."""
+    file = page.parent
+    entries = ((name, page.tags.get(tag)) for tag, name in _NUMBERS.items())
+    values = {name: tag.value for name, tag in entries if tag is not None}
+    numbers = {name: value if isinstance(value, tuple) else (int(value),) for name, value in values.items()}
+    description = (page.description or "").encode("latin-1", "replace")
+    return file.is_bigtiff or _is_damaged_by_pillow(_Directory(numbers, description, False), file.byteorder == ">")
+
+
+def _is_damaged_by_pillow(directory: _Directory, big_endian: bool) -> bool:
     bits = directory.numbers.get("bits", (1,))
     samples, kind, photometric = directory.get("samples"), directory.get("format"), directory.get("photometric")
     compression = directory.get("compression")
@@ -88,7 +114,10 @@ def needs_tifffile(data: bytes) -> bool:
     if max(bits) > 8 and directory.get("fill_order") == 2:
         return True
     if samples == 1:
-        return _gray_needs_tifffile(bits[0], kind, photometric, compression, data[:2] == b"MM")
+        # of a plane, Pillow takes the first letter of "I;16S" for its raw mode, which reads 32 bits
+        if directory.get("planar") == 2 and bits[0] > 8 and (kind != 3 or big_endian):
+            return True
+        return _gray_needs_tifffile(bits[0], kind, photometric, compression, big_endian)
     if max(bits) > 8 or min(bits) < 8 or kind != 1:
         return True
     usual = {2: (3, 4), 5: (4,), 6: (3,), 8: (3,)}
@@ -185,22 +214,116 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     tifffile, _ = libraries()
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         page: Any = tiff.pages[0]
-        _check_page(page, len(data), reading)
-        pages = len(tiff.pages)
-        array, bands = (None, 0) if pages == 1 else _channels_of_pages(tiff, page, pages, reading)
+        check_page(page, len(data), reading)
+        types = raster.subfile_types(data)
+        pages = raster.frames(types)
+        array, bands = (None, 0) if pages <= 1 else _channels_of_pages(tiff, page, pages, reading)
         if array is None:
             array = page.asarray()
             if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
                 array = np.moveaxis(array, 0, -1)
-        decoded = _from_page(array, page, ["multi-frame"] if pages > max(bands, 1) else [])
-    decoded.orientation = _orientation(page)
-    decoded.no_data = parse_no_data(getattr(page.tags.get(_NO_DATA), "value", None))
+        if array.ndim == 2:
+            array = array[:, :, None]
+        decoded = from_page(array, page, ["multi-frame"] if pages > max(bands, 1) else [])
+        mask = _mask(tiff, types)
+    decoded.no_data = no_data_of(page)
+    raster.annotate(decoded, raster.read_tags(tags_of(page), array.shape[2]), mask, reading)
+    decoded.orientation = orientation(page)
     if decoded.orientation != 1:
         decoded.notes.append("rotated")
     return decoded
 
 
-def _check_page(page: Any, size: int, reading: DecodeOptions) -> None:
+def no_data_of(page: Any) -> float | None:
+    """Return the value of the tag GDAL_NODATA of a tifffile page; None without one."""
+    return parse_no_data(getattr(page.tags.get(_NO_DATA), "value", None))
+
+
+def parse_no_data(text: Any) -> float | None:
+    """Return the value of the tag GDAL_NODATA; None where there is none.
+
+    >>> parse_no_data("-9999"), parse_no_data("nan "), parse_no_data("none")
+    (-9999.0, nan, None)
+    """
+    if isinstance(text, bytes):
+        text = text.decode("latin-1")
+    try:
+        return float(str(text).strip("\0 \r\n")) if text is not None else None
+    except ValueError:
+        return None
+
+
+def tags_of(page: Any) -> dict[int, Any]:
+    """Return the values of the tags of a tifffile page that describe its bands."""
+    entries = ((tag, page.tags.get(tag)) for tag in raster.TAGS)
+    return {tag: entry.value for tag, entry in entries if entry is not None}
+
+
+def stored_statistics(path: str, sidecar: str | None) -> dict[str, raster.BandTags]:
+    """Return the statistics that GDAL has stored of a file, by where they are.
+
+    Raises:
+        ImportError: the extra is not installed.
+        Exception: whatever tifffile raises on damaged files.
+    """
+    tifffile, _ = libraries()
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        entries = {"its tags": raster.read_tags(tags_of(page), page.samplesperpixel)}
+        if sidecar is not None:
+            entries["its .aux.xml"] = raster.pam_statistics(sidecar, page.samplesperpixel)
+    return {origin: tags for origin, tags in entries.items() if tags.statistics}
+
+
+def read_mask(data: bytes) -> np.ndarray[Any, Any] | None:
+    """Read the mask (H,W) that a TIFF has of its first image, True where a pixel counts; None without one.
+
+    Raises:
+        InputError: the extra is not installed.
+        Exception: whatever tifffile raises on damaged files.
+    """
+    types = raster.subfile_types(data)
+    if raster.mask_page(types) is None:
+        return None
+    try:
+        tifffile, _ = libraries()
+    except ImportError:
+        raise InputError("unsupported", 'a TIFF with a mask page needs tifffile: pip install "normcli[tiff]"') from None
+    with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        return _mask(tiff, types)
+
+
+def _mask(tiff: Any, types: list[int]) -> np.ndarray[Any, Any] | None:
+    number = raster.mask_page(types)
+    if number is None:
+        return None
+    page = tiff.pages[number]
+    check_mask(page, tiff.pages[0])
+    return np.asarray(page.asarray() != 0)
+
+
+def check_mask(page: Any, image: Any) -> None:
+    """Check that a tifffile page can be the mask of another.
+
+    Raises:
+        InputError: of another size, or in several bands.
+    """
+    size, own = (f"{one.imagewidth} x {one.imagelength}" for one in (image, page))
+    if own != size or page.samplesperpixel != 1:
+        raise InputError("mask", f"its mask page is {own} in {page.samplesperpixel} bands, not {size} in one")
+
+
+def check_page(page: Any, size: int, reading: DecodeOptions) -> None:
+    """Check that a tifffile page is an image that is read, and not too large.
+
+    Args:
+        page: the page.
+        size: of the file, in bytes.
+        reading: limits.
+
+    Raises:
+        InputError: it is not.
+    """
     for name in ("imagewidth", "imagelength", "imagedepth", "samplesperpixel"):
         value = getattr(page, name)
         if not isinstance(value, int):  # several values: a tuple times a million would fill the memory
@@ -217,10 +340,17 @@ def _check_page(page: Any, size: int, reading: DecodeOptions) -> None:
     # 210 bytes can claim 17 GB of bands
     values = page.imagewidth * page.imagelength * page.samplesperpixel
     width = sum(bits) / 3 if isinstance(bits, tuple) else bits
-    if page.compression == 1 and values * width > 8 * size:
+    if page.compression == 1 and values * width * _stored_share(page) > 8 * size:
         raise InputError("truncated", f"truncated: {size} bytes for {values} values of {bits} bits")
     if values > 4 * reading.max_pixels:  # as many as RGBA of the largest image
         raise InputError("bomb", f"{values} values in {page.samplesperpixel} bands, over four times --max-pixels")
+
+
+def _stored_share(page: Any) -> float:
+    """Return the share of a page's samples that are stored at least: tiles and strips may be left out as nodata."""
+    counts = page.databytecounts
+    missing = sum(not count for count in counts)
+    return max(0, len(counts) - missing - 1) / len(counts) if missing else 1.0  # the last strip is shorter
 
 
 def _channels_of_pages(tiff: Any, page: Any, pages: int, reading: DecodeOptions) -> tuple[Any, int]:
@@ -253,29 +383,28 @@ def _channels_of_pages(tiff: Any, page: Any, pages: int, reading: DecodeOptions)
     return np.stack([series.pages[c * step].asarray() for c in range(channels)], axis=2), channels
 
 
-def _orientation(page: Any) -> int:
+def orientation(page: Any) -> int:
+    """Return the orientation of a tifffile page, 1 to 8."""
     value = getattr(page.tags.get(_ORIENTATION), "value", 1)
     return int(value) if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def parse_no_data(text: Any) -> float | None:
-    """Return the value of the tag GDAL_NODATA; None where there is none.
+def is_jpeg_of_ycbcr(page: Any) -> bool:
+    """Return True for a tifffile page of YCbCr in JPEG, which is decoded to RGB."""
+    return (
+        int(page.photometric) == 6 and page.compression == 7 and page.samplesperpixel == 3 and page.bitspersample == 8
+    )
 
-    >>> parse_no_data("-9999"), parse_no_data("nan "), parse_no_data("none")
-    (-9999.0, nan, None)
+
+def from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decoded:
+    """Return the samples (H,W,C) of a tifffile page as a decoded image.
+
+    Raises:
+        InputError: of a kind that is not read.
     """
-    if isinstance(text, bytes):
-        text = text.decode("latin-1")
-    try:
-        return float(str(text).strip("\0 \r\n")) if text is not None else None
-    except ValueError:
-        return None
-
-
-def _from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decoded:
-    if array.ndim == 2:
-        array = array[:, :, None]
     photometric = int(page.photometric)
+    if is_jpeg_of_ycbcr(page):
+        photometric = 2  # libjpeg has converted it
     if photometric not in (0, 1, 2):
         what = _PHOTOMETRIC.get(photometric, f"photometric interpretation {photometric}")
         raise InputError("unsupported", f"a TIFF of {what} in {array.dtype} samples: save it as gray or RGB")

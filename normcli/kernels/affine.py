@@ -25,3 +25,12 @@ class Affine(NamedTuple):
     def take(self, channels: Sequence[int]) -> "Affine":
         """Return the same map of other channels: reordered, or one repeated."""
         return Affine(tuple(self.scale[c] for c in channels), tuple(self.shift[c] for c in channels))
+
+    def of_levels(self, scales: Sequence[tuple[float, float]]) -> "Affine":
+        """Return the map of stored levels where this one maps level * scale + offset, for each (scale, offset).
+
+        >>> Affine((2.0,), (1.0,)).of_levels([(0.5, 3.0)])
+        Affine(scale=(1.0,), shift=(7.0,))
+        """
+        rows = list(zip(self.scale, self.shift, scales, strict=True))
+        return Affine(tuple(s * scale for s, _, (scale, _) in rows), tuple(s * o + t for s, t, (_, o) in rows))

@@ -212,6 +212,26 @@ def parse_labels(value: Any) -> str | None:
     raise UsageError(f"`labels`: must be a list of integers such as 1,2, or >N such as >0, not {value!r}")
 
 
+def parse_bands(value: str | Iterable[str | int] | None) -> str | None:
+    """Return a selection of bands in one spelling: names or numbers between commas.
+
+    >>> parse_bands([3, 2, 1]), parse_bands(" B02, B03")
+    ('3,2,1', 'B02,B03')
+
+    Raises:
+        UsageError: no band, an empty name, or a band twice.
+    """
+    if value is None:
+        return None
+    parts = value.split(",") if isinstance(value, str) else [str(part) for part in value]
+    parts = [part.strip() for part in parts]
+    if not parts or not all(map(is_plain_line, parts)) or "" in parts or any("," in part for part in parts):
+        raise UsageError(f"`bands`: must be names or numbers such as B02,B03 or 1,2,3, not {value!r}")
+    if len(set(parts)) < len(parts):
+        raise UsageError(f"`bands`: {next(part for part in parts if parts.count(part) > 1)} is selected twice")
+    return ",".join(parts)
+
+
 def parse_color(name: str) -> tuple[int, int, int]:
     """Return red, green and blue from 0 to 255 of a color such as white, #fff or rgb(255,255,255).
 

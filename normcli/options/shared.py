@@ -10,6 +10,7 @@ from normcli.options.field import (
     Options,
     option,
     parse_alpha,
+    parse_bands,
     parse_engine,
     parse_level,
     parse_limit,
@@ -80,6 +81,17 @@ class DecodeOptions(Options):
         metavar="tag|none|V[,V...]",
         complete=("tag", "none", "0", "nan"),
         parse=parse_no_data,
+    )
+    bands: str | Iterable[str | int] | None = option(
+        "Select bands of every image, in this order: by their names, such as B02,B03, or by their numbers from 1. "
+        "Numbers also count bands together whose names differ between files.",
+        metavar="NAME,...|N,...",
+        parse=parse_bands,
+    )
+    scale_offset: Literal["tag", "none"] = option(
+        "Use the scale and offset of GDAL tags. tag: print values in the units that they define, while stored values "
+        "are counted; none: ignore the tags.",
+        "tag",
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)
     max_pixels: int = option(

@@ -46,14 +46,16 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
         images.check_full_scale(image, parse_level(options.max_value))
         pixels = upright(image.pixels, image.orientation if options.orientation == "apply" else 1)
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image
+            from normcli.images.bands import band_notes
+
             tally = Tally()
-            tally.count(pixels, image.weights, nan=options.nan, data=data)
+            tally.count(pixels, image.weights, nan=options.nan, data=data, notes=tuple(band_notes(image)))
             settings = {**decode_settings(reading), "max_value": parse_level(options.max_value), "nan": options.nan}
             summary = Summary.of(tally, settings, images.versions())
             constants = numbers.of_summary(
                 summary, options.convention, origin="computed", percents=build_transform.percents_of(built)
             )
-        mapped = replace(built, constants=constants).map(pixels)
+        mapped = replace(built, constants=constants).map(pixels, scales=image.scales)
         return open_writer(options.to, alpha=reading.alpha).encode(mapped, source)
     except InputError as error:
         name = "stdin" if source == "-" else source

@@ -28,7 +28,8 @@ from normcli.summary import Summary
 from normcli.summary.summary import channel_names
 
 # what must be the same where statistics are made and used
-_CONTRACT = ("color", "alpha", "resize", "center_crop", "max_value")
+_CONTRACT = ("color", "alpha", "resize", "center_crop", "max_value", "bands", "scale_offset")
+_DEFAULTS = {"scale_offset": "tag"}  # of settings that are recorded where they differ
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
 _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
 
@@ -106,7 +107,17 @@ def of_summary(
         and set(summary.settings) <= _PLAIN,
         low=low,
         high=high,
+        scales=_scales(summary),
     )
+
+
+def _scales(summary: Summary) -> tuple[tuple[float, float], ...]:
+    """Return the scale and offset of each channel that statistics are in the units of; () for most."""
+    if "scale" not in summary.composition:
+        return ()
+    from normcli.summary.bands import scales_of
+
+    return tuple((float(scale.factor), float(scale.offset)) for scale in scales_of(summary.composition))
 
 
 def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> None:
@@ -124,7 +135,7 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
     for key in _CONTRACT:
         if key not in settings:
             continue
-        theirs, ours = summary.settings.get(key), settings[key]
+        theirs, ours = summary.settings.get(key, _DEFAULTS.get(key)), settings[key]
         if key == "color":  # gray is another mean; the others differ in their channels
             theirs, ours = ("gray" if value == "gray" else "auto" for value in (theirs, ours))
         if theirs != ours:
@@ -233,7 +244,7 @@ def resolve_constants(
         name = "statistics" if isinstance(stats, Summary) else os.fspath(cast("str", stats))
         settings: dict[str, Any] = {"color": target.color, "max_value": target.max_value}
         if reading is not None:
-            settings |= {"alpha": reading.alpha, "resize": reading.resize, "center_crop": reading.center_crop}
+            settings |= {key: getattr(reading, key) for key in _CONTRACT if hasattr(reading, key)}
         check_contract(summary, settings, name)
         return of_summary(summary, convention, percents=percents)
     if mean is not None and std is not None:

@@ -112,7 +112,17 @@ def check(statistics: Counted, options: CheckOptions) -> "CheckResult":
             raise
         text = str(error).replace("`", "")  # they were not set as `mean` and `std`
         raise UsageError(f"{options.preset or options.config}: {text}") from None
-    return replace(result, remarks=[*result.remarks, *remarks])
+    return replace(result, remarks=[*result.remarks, *remarks, *remarks_on_rasters(statistics, options)])
+
+
+def remarks_on_rasters(statistics: Counted, options: CountedOptions) -> list[str]:
+    """Return remarks on statistics that GDAL has stored in sources and that are stale; [] for statistics files."""
+    if not _is_counted(statistics):
+        return []
+    from normcli.runs.stored_statistics import stale_statistics
+
+    paths = [statistics] if isinstance(statistics, str | os.PathLike) else statistics
+    return stale_statistics(_paths(paths), options.part(InputOptions))
 
 
 def one_for_all(row: tuple[Number, ...], count: int) -> tuple[Number, ...]:

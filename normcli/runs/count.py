@@ -16,11 +16,14 @@ from normcli.runs.masks import PixelMask
 from normcli.sources import Item, Skipped
 from normcli.storage import path_fields
 from normcli.storage.files import FileBytes
+from normcli.storage.files import digest as digest_of
 from normcli.summary.summary import white_level
 from normcli.tally import ImageMoments, Tally, serialize
 
 if TYPE_CHECKING:
+    from normcli.images.tiff_blocks import LargeImage
     from normcli.runs.gallery import SeenImage
+    from normcli.storage.reader import LargeFile
 
 
 IntervalRow = tuple[list[float], list[float], list[float], float, float, int]
@@ -77,6 +80,7 @@ class PartialResult:
         bytes: how many bytes were read.
         seconds: how long a worker took.
         kinds: the first image of each number of channels.
+        bands: the first image of each kind of names and scales of bands.
         file_results: of every item, what the file cache stores of it; empty where there is none.
     """
 
@@ -89,6 +93,7 @@ class PartialResult:
     bytes: int = 0
     seconds: float = 0.0
     kinds: dict[int, str] = field(default_factory=dict)
+    bands: dict[str, str] = field(default_factory=dict)
     file_results: list[FileResult] = field(default_factory=list)
 
     def add(self, other: "PartialResult") -> None:
@@ -102,13 +107,21 @@ class PartialResult:
         self.bytes += other.bytes
         self.seconds += other.seconds
         self.kinds = {**other.kinds, **self.kinds}
+        self.bands = {**other.bands, **self.bands}
         self.file_results += other.file_results
 
     def state(self) -> dict[str, Any]:
         """Return everything but the time as JSON values."""
         failures = [(f.key, f.stage, f.reason, f.message) for f in self.failures]
         counts = {"tally": self.tally.state(), "inputs": self.inputs, "bytes": self.bytes}
-        return {**counts, "failures": failures, "records": self.records, "rows": self.rows, "kinds": self.kinds}
+        return {
+            **counts,
+            "failures": failures,
+            "records": self.records,
+            "rows": self.rows,
+            "kinds": self.kinds,
+            "bands": self.bands,
+        }
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "PartialResult":
@@ -122,6 +135,7 @@ class PartialResult:
             inputs=state["inputs"],
             bytes=state["bytes"],
             kinds={int(channels): key for channels, key in state.get("kinds", {}).items()},
+            bands=state.get("bands", {}),
         )
 
 
@@ -180,24 +194,29 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.failures.append(Failure(item.key, "skip", item.reason, item.message))
             result.file_results += [None] if options.file_results else []
             continue
-        stage = "load"
+        stage, data, large = "load", None, None
         try:
-            data = item.load()
+            data = _load(item)
             result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
             stage = "decode"
-            image = images.decode(data, options.reading)
+            large = _open_large(data, options)
+            if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
+                data.close()
+                data = item.load()
+            image = images.decode(data, options.reading) if large is None else large.first
             if image.full_scale is not None:
                 images.check_full_scale(image, options.max_value)
             stage = "count"
-            shape = image.pixels.shape
+            shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
             if options.mask is not None:
                 options.mask.apply(item.key, image)
             # members of containers are kept together, except a file that a table names, which looks like any file
             load = getattr(item.load, "loader", item.load)
             apart = options.file_results and isinstance(getattr(load, "load", load), FileBytes)  # an .npy is a file too
             into = tally.Tally() if apart else result.tally
-            _count(result, into, item, data, image, shape, options, group)
+            _count(result, into, item, data, large or image, shape, options, group)
             result.kinds.setdefault(image.pixels.shape[2], item.key)
+            result.bands.setdefault(" ".join(_band_notes(image)), item.key)
             entry: FileResult = None
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
@@ -213,6 +232,9 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.tally.failed[error.reason] += 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
+        for opened in (large, data):
+            if opened is not None and hasattr(opened, "close"):
+                opened.close()
         data = image = None  # not together with the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
     _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
@@ -225,27 +247,35 @@ def _count(
     into: tally.Tally,
     item: Item,
     data: Any,
-    image: images.Decoded,
+    image: "images.Decoded | LargeImage",
     shape: tuple[int, ...],
     options: WorkerOptions,
     group: Callable[[Item], str] | None,
 ) -> None:
-    notes = (f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}", *image.notes)
-    encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
     digest = into.digest
-    moments = into.count(
-        image.pixels,
-        image.weights,
-        image.valid,
-        nan=options.nan,
-        notes=notes,
-        data=encoded,
-        group=None if group is None else group(item),
-        moments=options.per_image or options.rows or options.extremes,
-    )
+    name = None if group is None else group(item)
+    if isinstance(image, images.Decoded):
+        encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+        moments = into.count(
+            image.pixels,
+            image.weights,
+            image.valid,
+            nan=options.nan,
+            notes=_notes(image),
+            data=encoded,
+            group=name,
+            moments=options.per_image or options.rows or options.extremes,
+        )
+    else:
+        encoded, large, image = data, image, image.first
+        moments = count_large(into, large, data, options.nan, name)
     if moments is None:
         return
     full = white_level(tally.bucket_dtype(image.pixels), options.max_value)
+    if image.scales:
+        from normcli.summary.bands import scaled_moments
+
+        full, moments = None, scaled_moments(moments, image.scales, options.max_value)
     scale = full or 1
     if options.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
@@ -278,6 +308,51 @@ def _count(
             "notes": image.notes,
         }
         result.records.append(record)
+
+
+def count_large(
+    into: tally.Tally, large: "LargeImage", data: "bytes | LargeFile", nan: str, group: str | None
+) -> ImageMoments | None:
+    """Add an image that is decoded in blocks to a tally; return its moments."""
+    from normcli.images.tiff_blocks import blocks
+
+    parts = ((block.pixels, block.weights, block.valid) for block in blocks(large))
+    own = tally.Tally()
+    moments = own.count_blocks(parts, nan=nan, notes=lambda: _notes(large.first), group=group)
+    own.digest = digest_of(data) if isinstance(data, bytes) else data.digest()
+    into.add(own)  # only once it is known that the file did not change
+    return moments
+
+
+def _notes(image: images.Decoded) -> tuple[str, ...]:
+    kinds = f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}"
+    return (*kinds, *image.notes, *_band_notes(image))
+
+
+def _band_notes(image: images.Decoded) -> list[str]:
+    if not (image.names or image.scales):
+        return []
+    from normcli.images.bands import band_notes
+
+    return band_notes(image)
+
+
+def _load(item: Item) -> Any:
+    """Return an image's bytes, an array, or a large file that is open."""
+    if isinstance(item.load, FileBytes) and item.load.is_large():
+        return item.load.open()
+    return item.load()
+
+
+def _open_large(data: Any, options: WorkerOptions) -> "LargeImage | None":
+    """Open a TIFF that is decoded in blocks; None for all others, and where a mask file is needed."""
+    if options.mask is not None or isinstance(data, np.ndarray):
+        return None
+    if (data[:4] if isinstance(data, bytes) else data.start(4)) not in images.SIGNATURES:
+        return None
+    from normcli.images.tiff_blocks import open_large
+
+    return open_large(data, options.reading)
 
 
 def _grouping(by: str | None) -> Callable[[Item], str] | None:

@@ -200,7 +200,12 @@ def _pixels(item: Item, reading: DecodeOptions, summary: Summary) -> tuple[np.nd
     full = white_level(bucket_dtype(image.pixels), summary.settings.get("max_value")) or 1
     # every k-th pixel before it becomes float: 178 megapixels would take 2 GB
     k = max(1, max(image.pixels.shape[:2]) // (4 * SIDE))
-    return image.pixels[::k, ::k].astype(np.float32) / np.float32(full), image.orientation
+    shown = image.pixels[::k, ::k].astype(np.float32)
+    if image.scales:
+        full = summary.max_value or 1
+        scale, offset = np.array(image.scales, np.float32).T
+        shown = shown * scale + offset
+    return shown / np.float32(full), image.orientation
 
 
 def _picture(key: str, unit: np.ndarray[Any, Any], orientation: int, caption: str = "") -> Picture:

@@ -161,7 +161,7 @@ def _map_one(
                 record["orientation"] = image.orientation
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer)
+            mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer, image.scales)
             _describe(record, job.transform, pixels, mapped)
             if remarks := _remarks(job.transform, pixels, image.notes):
                 record["remarks"] = remarks

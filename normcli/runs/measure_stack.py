@@ -35,7 +35,7 @@ def _first_image(work: MapJob, listed: InputLister) -> MappedImage:
             image = images.decode(named_item.item.load(), work.reading)
             images.check_full_scale(image, work.transform.max_value)
             pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
-            return work.transform.map(pixels)
+            return work.transform.map(pixels, scales=image.scales)
         except InputError as error:
             if error.reason == "remote":
                 raise RemoteError(f"{named_item.item.key}: {error.message}") from None

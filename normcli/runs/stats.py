@@ -238,8 +238,9 @@ def decode_settings(options: DecodeOptions) -> dict[str, Any]:
     """Return the decode options that change the numbers; `max_pixels` only limits the files that are used."""
     settings = options.part(DecodeOptions).as_dict()
     del settings["max_pixels"]
-    if settings["nodata"] == "tag":
-        del settings["nodata"]
+    for name, default in {"nodata": "tag", "bands": None, "scale_offset": "tag"}.items():
+        if settings[name] == default:  # older statistics do not record them
+            del settings[name]
     return settings
 
 
@@ -331,6 +332,7 @@ class _StatsRun:
         self.total = Tally()
         self.bytes = 0
         self.kinds: dict[int, str] = {}  # the first image of each number of channels
+        self.bands: dict[str, str] = {}  # and of each kind of names and scales of bands
         self.started = time.perf_counter()
 
     def _relisted(self) -> "partial[Iterator[Item | Skipped]]":
@@ -426,8 +428,13 @@ class _StatsRun:
         self.total.add(result.tally)
         self.bytes += result.bytes
         self.kinds = {**result.kinds, **self.kinds}
+        self.bands = {**result.bands, **self.bands}
         if len(self.kinds) > 1:
             check_shared_channels(self.kinds, self.settings, bands=self.total.composition["bands"] > 0)
+        if len(self.bands) > 1:
+            from normcli.summary.bands import check_same_bands
+
+            check_same_bands(self.bands, self.settings)
         if self.stopping is None:
             return False
         self.stopping.add(result.rows)

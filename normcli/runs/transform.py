@@ -32,6 +32,7 @@ class MapConstants(NamedTuple):
         dtypes: of those images: "uint8", "uint16", "float"; empty where it is not known.
         pooled: every pixel counts once: mapped by these, the same images have mean 0 and std 1.
         low, high: percentiles of the dataset, where a scheme asked for them.
+        scales: (scale, offset) of the stored levels of those images; None where the images are not known.
     """
 
     mean: Values
@@ -45,20 +46,28 @@ class MapConstants(NamedTuple):
     pooled: bool = False
     low: Values | None = None
     high: Values | None = None
+    scales: tuple[tuple[float, float], ...] | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the object for the manifest."""
         values = {name: value for name, value in self._asdict().items() if value not in (None, ())}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
-    def check(self, channels: int, dtype: str) -> None:
-        """Check that the constants apply to an image's channels and depth.
+    def check(self, channels: int, dtype: str, scales: tuple[tuple[float, float], ...] = ()) -> None:
+        """Check that the constants apply to an image's channels, depth and scales.
 
         Raises:
-            InputError: other channels, or another depth.
+            InputError: other channels, another depth, or other scales.
         """
         want = len(self.channels)
         repeated = (channels, want) in ((1, 3), (2, 4))
+        same = scales == self.scales or (repeated and {*scales} == {*(self.scales or ())})
+        if self.scales is not None and not same:
+            raise InputError(
+                "scale",
+                f"its scale and offset, {_said(scales)}, are not those of the statistics, {_said(self.scales)} "
+                "(--scale-offset none ignores both)",
+            )
         if channels != want and not repeated:
             raise InputError(
                 "channels",
@@ -71,6 +80,10 @@ class MapConstants(NamedTuple):
                 f"{words[dtype]} pixels, but the statistics are of "
                 f"{' and '.join(words[d] for d in self.dtypes)} images",
             )
+
+
+def _said(scales: tuple[tuple[float, float], ...]) -> str:
+    return ", ".join(f"{scale:g}*x{offset:+g}" for scale, offset in scales) or "none"
 
 
 def _counted(count: int, noun: str) -> str:
@@ -171,12 +184,15 @@ class Transform:
         pixels = images.decode(np.asarray(image), DecodeOptions(color=self.color)).pixels
         return self.map(pixels).array
 
-    def map(self, pixels: Array, buffer: "Buffer | None" = None) -> MappedImage:
+    def map(
+        self, pixels: Array, buffer: "Buffer | None" = None, scales: tuple[tuple[float, float], ...] = ()
+    ) -> MappedImage:
         """Map decoded pixels (H,W,C).
 
         Args:
             pixels: uint8, uint16, float32 or float64, C-contiguous.
             buffer: has the memory for the result; a fresh array by default.
+            scales: (scale, offset) of each channel, in whose units the constants are; () where samples are values.
 
         Raises:
             InputError: constant, of another depth or channels than the statistics, not finite, no range.
@@ -184,8 +200,8 @@ class Transform:
         dtype = pixels.dtype
         if dtype.kind == "f" and self.nan == "error" and not _is_finite(pixels):
             raise InputError("not-finite", "NaN or infinite values (--nan skip lets them through)")
-        source = self._source(pixels)
-        affine, low, high = self._affine(pixels, source)
+        source = self._source(pixels, scales)
+        affine, low, high = self._affine(pixels, source, scales)
         wide = len(source)
         names = self.constants.channels if self.constants else channel_names(wide)
         if self.channel_order == "bgr" and wide in (3, 4):
@@ -207,12 +223,12 @@ class Transform:
         exact = dtype.kind == "u" and clipped == 0 and _invertible(affine, finish, dtype.name)
         return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact)
 
-    def _source(self, pixels: Array) -> tuple[int, ...]:
+    def _source(self, pixels: Array, scales: tuple[tuple[float, float], ...]) -> tuple[int, ...]:
         """Return the channel of the pixels that each channel of the result is made from: gray may be repeated."""
         count = pixels.shape[2]
         want = self.channels
         if self.constants is not None:
-            self.constants.check(count, "float" if pixels.dtype.kind == "f" else pixels.dtype.name)
+            self.constants.check(count, "float" if pixels.dtype.kind == "f" else pixels.dtype.name, scales)
             want = len(self.constants.channels)
         elif self.scheme == "caffe":
             want = 3 if count == 1 else count
@@ -220,7 +236,9 @@ class Transform:
             want = {1: 3, 2: 4}.get(count, count)
         return source_channels(count, want or count)
 
-    def _affine(self, pixels: Array, source: tuple[int, ...]) -> tuple[Affine, float, float]:
+    def _affine(
+        self, pixels: Array, source: tuple[int, ...], scales: tuple[tuple[float, float], ...]
+    ) -> tuple[Affine, float, float]:
         """Return the affine in RGB order, and the range of y that a quantized result covers."""
         count = pixels.shape[2]
         white_level = _white_level(pixels.dtype, self.max_value)
@@ -235,10 +253,14 @@ class Transform:
         function = schemes.SCHEMES[self.scheme]
         if self.scheme in schemes.OF_DATASET or self.constants is not None:
             names = self.constants.channels if self.constants else channel_names(len(source))
+            if scales and self.constants is not None:
+                white_level = self.max_value
             image = schemes.Image(names=names, white_level=white_level)
-            affine = function(image, **settings)
+            affine = of_values = function(image, **settings)
+            if scales and self.constants is not None:
+                affine = of_values.of_levels([scales[c] for c in source])
             if not self.dtype.startswith("u") or white_level is not None:
-                return affine, *_span(affine, [0.0] * len(source), [white_level or 1.0] * len(source))
+                return affine, *_span(of_values, [0.0] * len(source), [white_level or 1.0] * len(source))
             bounds = [pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))]
             low, high = (row.astype(float).take(source).tolist() for row in bounds)
             return affine, *_span(affine, low, high)

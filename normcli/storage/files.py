@@ -15,10 +15,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from normcli import platforms
 from normcli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from normcli.storage.reader import LargeFile
 
 # s3://bucket/key, and chains such as simplecache::s3://bucket/key, which are rejected
 is_remote = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*::)*[A-Za-z][A-Za-z0-9+.-]*://").match
@@ -117,7 +120,7 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     handle, (size, modified) = open_regular(path)
     try:
         if limit is not None and size > limit:
-            raise InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
+            raise too_large(size, limit)
         data = os.read(handle, size + 1)  # one more than promised: end of file shows in the same call
         if len(data) != size:
             data = _read_rest(handle, data, size, limit)
@@ -130,6 +133,11 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     if not data:
         raise InputError("empty", "empty file")
     return data
+
+
+def too_large(size: int, limit: int) -> InputError:
+    """Return the error for a file over the limit of its size."""
+    return InputError("too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
 
 
 def read_stream(path: str | Path) -> bytes:
@@ -204,6 +212,7 @@ def read_error(path: str | Path, error: OSError) -> InputError:
     return InputError("unreadable", (error.strerror or str(error)).lower())
 
 
+_LARGE = 64 << 20  # bytes; files up to here are read at once
 _OPEN_FILES = 8  # per thread; shards are read one after the other
 _thread = threading.local()
 
@@ -217,6 +226,23 @@ class FileBytes(NamedTuple):
 
     def __call__(self) -> bytes:
         return read(self.path, limit=self.limit)
+
+    def is_large(self) -> bool:
+        """Return True for a local file that is better read in parts; 1 us."""
+        try:
+            return not is_remote(self.path) and os.stat(self.path).st_size > _LARGE  # noqa: PTH116
+        except (OSError, ValueError):
+            return False
+
+    def open(self) -> "LargeFile":
+        """Open a local file to be read in parts.
+
+        Raises:
+            InputError: as a complete read.
+        """
+        from normcli.storage.reader import LargeFile
+
+        return LargeFile(self.path, self.limit)
 
     def fingerprint(self) -> str:
         """Return a text that changes with the file: its size and time."""

@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 from normcli.errors import InputError, MissingExtraError
-from normcli.storage.files import FileStamp, is_remote, open_regular, read_error, read_range
+from normcli.storage.files import FileStamp, is_remote, open_regular, read_error, read_range, stamp_of, too_large
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most
 # repetitive label files expand less. Deflate can expand 1,030 times.
 BOMB_RATIO = 100
+_PART = 4 << 20
 _BOMB_WINDOW = 32 << 20
 
 
@@ -73,6 +74,10 @@ class Reader:
         except OSError as error:
             raise read_error(self.path, error) from None
 
+    def changed(self) -> bool:
+        """Return True if a local file was written since it was opened."""
+        return self.stamp is not None and stamp_of(self._handle) != self.stamp
+
     def _read_remote(self, offset: int, size: int) -> bytes:
         assert self._remote is not None
         self._remote.seek(offset)
@@ -86,6 +91,54 @@ class Reader:
         """Return "gz", "zst", "bz2" or "xz" by the first bytes, never by the name; None for anything else."""
         head = self.at(0, 6)
         return next((name for magic, name in _MAGIC.items() if head.startswith(magic)), None)
+
+
+class LargeFile:
+    """A local file that is read in parts, since its bytes would fill the memory; close it after use.
+
+    Args:
+        path: its name.
+        limit: size in bytes over which it is rejected.
+
+    Raises:
+        InputError: as `files.read`.
+    """
+
+    def __init__(self, path: str, limit: int | None = None) -> None:
+        self._reader = Reader(path)
+        if limit is not None and self._reader.size > limit:
+            self.close()
+            raise too_large(self._reader.size, limit)
+
+    def __len__(self) -> int:
+        return self._reader.size
+
+    def start(self, size: int) -> bytes:
+        """Return the first bytes."""
+        return self._reader.at(0, size)
+
+    def open(self) -> IO[bytes]:
+        """Return a Python file of the same bytes."""
+        return self._reader.file()
+
+    def digest(self) -> int:
+        """Compute the digest of all bytes, as `files.digest` does.
+
+        Raises:
+            InputError: unreadable, or the file changed since it was opened.
+        """
+        import hashlib
+
+        total = hashlib.sha256()
+        for offset in range(0, self._reader.size, _PART):
+            total.update(self._reader.at(offset, _PART))
+        if self._reader.changed():
+            raise InputError("changed", "it changed while it was read")
+        return int.from_bytes(total.digest()[:16], "big")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.__exit__(None, None, None)
 
 
 class RangeFile(io.RawIOBase):

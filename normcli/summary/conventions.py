@@ -56,10 +56,17 @@ def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
         if settings["color"] == "rgb":
             count = {1: 3, 2: 4}.get(count, count)
         named = (count in (1, 3) or settings["alpha"] == "keep") and (not bands or (mixed and count == 3))
-        return list(channel_names(count) if named else band_names(count))
-    if not _are_compatible(counts, settings, bands):
+        names = list(channel_names(count) if named else band_names(count))
+    elif not _are_compatible(counts, settings, bands):
         raise UsageError(f"images of {' and '.join(map(str, counts))} channels {_advice(counts)}")
-    return list(channel_names(counts[-1]))
+    else:
+        names = list(channel_names(counts[-1]))
+    if any(note.startswith("names:") for note in tally.composition):
+        from normcli.summary.bands import named_bands
+
+        images = sum(b.per_image.images for b in tally.buckets.values() if b.channels == counts[-1])
+        return named_bands(tally.composition, images, settings, names)
+    return names
 
 
 def check_shared_channels(kinds: Mapping[int, str], settings: Mapping[str, Any], bands: bool) -> None:
@@ -123,8 +130,7 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Num
 
 def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> GroupSummary:
     """Compute the statistics of a group: pooled, by convention, and percentiles to 8 significant bits."""
-    setting = settings["max_value"]
-    parts = [_Part(sums, white_level(sums.dtype, setting), names) for sums in group.parts.values()]
+    parts = [_Part(sums, _white_level(sums.dtype, settings), names) for sums in group.parts.values()]
     numbers = [sum((part.pixels(c) for part in parts), Fraction(0)) for c in range(len(names))]
     pooled = [_pooled([part.sums(c) for part in parts], numbers[c]) for c in range(len(names))]
     return GroupSummary(
@@ -198,8 +204,12 @@ class _Part:
 
 
 def _parts(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> list[_Part]:
-    setting = settings["max_value"]
-    return [_Part(bucket, white_level(bucket.dtype, setting), names) for bucket in tally.buckets.values()]
+    return [_Part(bucket, _white_level(bucket.dtype, settings), names) for bucket in tally.buckets.values()]
+
+
+def _white_level(dtype: str, settings: Mapping[str, Any]) -> int | None:
+    """Return the stored value that maps to 1.0; None for raw units, and where numbers of stored levels are wanted."""
+    return None if settings.get("stored") else white_level(dtype, settings["max_value"])
 
 
 def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[float, float, float | None]:
@@ -322,12 +332,17 @@ def percentiles(
     tally: Tally, settings: Mapping[str, Any], names: list[str], percents: Sequence[float]
 ) -> list[list[float]]:
     """Return any percentiles of a set of images, per channel: one row for each of `percents`."""
-    parts = _parts(tally, settings, names)
-    return list(_percentiles(parts, len(names), percents).values())
+    if not any(note.startswith("scale:") for note in tally.composition):
+        return list(_percentiles(_parts(tally, settings, names), len(names), percents).values())
+    from normcli.summary.bands import scaled_percentiles
+
+    both = [*percents, *(100 - p for p in percents)]  # a negative scale turns the order of values
+    rows = list(_percentiles(_parts(tally, {**settings, "stored": True}, names), len(names), both).values())
+    return scaled_percentiles(rows, tally.composition, tally.images, settings["max_value"])
 
 
 _ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
-_SOMETIMES = ("lossy-mask", "turned-mask", "bands")
+_SOMETIMES = ("lossy-mask", "turned-mask", "bands", "mask-page")
 
 
 def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
@@ -380,18 +395,20 @@ def build_summary(
     settings = dict(settings)
     shards = settings.pop("shard", None) or shards
     names = shared_channels(tally, settings)
-    numbers = describe(tally, settings, names)
-    groups = {name: describe_group(tally.groups[name], settings, names) for name in sorted(tally.groups)}
+    is_scaled = any(note.startswith("scale:") for note in tally.composition)
+    levels = {**settings, "stored": True} if is_scaled else settings
+    numbers = describe(tally, levels, names)
+    groups = {name: describe_group(tally.groups[name], levels, names) for name in sorted(tally.groups)}
     weight = settings.get("weight", "pixel")
     if weight == "image":
-        mean, std = equal_images(tally, settings, names)
+        mean, std = equal_images(tally, levels, names)
         numbers = numbers._replace(mean=mean, std=std)
     elif weight == "group":
         mean, std = equal_groups([(group.mean, group.std) for group in groups.values()], len(names))
         numbers = numbers._replace(mean=mean, std=std)
     raw = settings["max_value"] is None and all(bucket.dtype == "float" for bucket in tally.buckets.values())
     state = tally.state()
-    return Summary(
+    summary = Summary(
         complete=not tally.failed and shards is None and not forced,
         images=tally.images,
         failed=tally.failed.total(),
@@ -411,6 +428,11 @@ def build_summary(
         state=state,
         **numbers._asdict(),
     )
+    if is_scaled:
+        from normcli.summary.bands import apply_scales
+
+        apply_scales(summary)
+    return summary
 
 
 def _reasons(tally: Tally) -> str:

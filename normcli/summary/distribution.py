@@ -1,7 +1,7 @@
 """Histograms of a summary as values and weights, without NumPy: a file is shown, compared and drawn fast."""
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from normcli.errors import StatisticsFileError
@@ -92,12 +92,13 @@ def _levels(summary: "Summary") -> list[Iterator[Level]]:
     channels: list[list[Level]] = [[] for _ in summary.channels]
     try:
         for bucket in summary.state["buckets"]:
-            scale, unit = _scale(bucket, summary), bucket.get("unit", 1)
+            unit = bucket.get("unit", 1)
             rows = [list(_occupied_bins(row, bucket["dtype"])) for row in bucket["histogram"]]
             is_float = bucket["dtype"] == "float"
             for channel, source in zip(channels, source_channels(len(rows), count), strict=True):
+                value = _values(bucket, summary, source)
                 channel += [
-                    ((_float_value(key) if is_float else key) / scale, weight if unit == 1 else weight / unit)
+                    (value(_float_value(key) if is_float else key), weight if unit == 1 else weight / unit)
                     for key, weight in rows[source]
                 ]
     except (LookupError, TypeError, ValueError, ArithmeticError) as error:
@@ -105,10 +106,16 @@ def _levels(summary: "Summary") -> list[Iterator[Level]]:
     return [iter(channel) for channel in channels]
 
 
-def _scale(bucket: dict[str, Any], summary: "Summary") -> int:
-    if bucket["dtype"] == "uint8":
-        return 255
-    return summary.settings.get("max_value") or (65535 if bucket["dtype"] == "uint16" else 1)
+def _values(bucket: dict[str, Any], summary: "Summary", channel: int) -> Callable[[float], float]:
+    """Return the function from stored levels to values of the summary."""
+    setting = summary.settings.get("max_value")
+    if "scale" in summary.composition:
+        from normcli.summary.bands import scales_of
+
+        scale = scales_of(summary.composition)[channel]
+        return lambda level: float(scale(level) / (setting or 1))
+    white = 255 if bucket["dtype"] == "uint8" else setting or (65535 if bucket["dtype"] == "uint16" else 1)
+    return lambda level: level / white
 
 
 def _occupied_bins(runs: list[int], dtype: str) -> Iterator[tuple[int, int]]:

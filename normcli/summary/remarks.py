@@ -76,7 +76,7 @@ def _warnings(summary: Summary) -> list[str]:
             f"{_images(composition['turned_mask'])} turned by EXIF orientation, with a mask taken as drawn on the "
             "upright picture"
         )
-    if composition.get("bands") and summary.channels == ["R", "G", "B"]:
+    if composition.get("bands") and summary.channels == ["R", "G", "B"] and "bands" not in summary.settings:
         out.append(f"{_images(composition['bands'])} of three bands that are not marked as RGB, counted as R, G, B")
     constant = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
     if constant:
@@ -89,11 +89,13 @@ def _notes(summary: Summary) -> list[str]:
         value = summary.composition.get(key, 0)
         return value if isinstance(value, int) else 0
 
-    out = []
+    composition, out = summary.composition, []
     if summary.sample is not None:
         out.append(_describe_sample(summary.sample))
     out += _mixed_depths(summary)
-    if summary.max_value is None:
+    if "scale" in composition:
+        out.append("values are in the units of the scale and offset tags (--scale-offset none ignores them)")
+    elif summary.max_value is None:
         out.append("float images count by their values as stored; percentiles are to 8 significant bits")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'), 'grayscale')} counted as RGB (R = G = B)")
@@ -105,6 +107,8 @@ def _notes(summary: Summary) -> list[str]:
         out.append(f"{_images(count('cmyk'), 'CMYK')} converted to RGB (Pillow's conversion)")
     if count("multi_frame"):
         out.append(f"{_images(count('multi_frame'), 'multi-frame')}: only the first frame used")
+    if count("mask_page"):
+        out.append(f"{_images(count('mask_page'))} with a mask of their own, outside which no pixel counts")
     if count("icc"):
         out.append(f"{_images(count('icc'))} with an ICC profile, which is ignored")
     if summary.skipped:

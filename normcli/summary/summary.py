@@ -232,6 +232,8 @@ class Summary:
         elif self.sample is None and self.settings.get("sample"):
             estimate = "estimate from samples; "
         units = "raw units" if self.range == "raw" else f"range {self.range}"
+        if "scale" in self.composition:
+            units = "units of the scale tags" + ("" if self.max_value is None else f" / {self.max_value}")
         return f"{estimate}{self.convention.replace('_', ' ')}, {units}, {self.channel_order}"
 
     def group(self, name: str) -> GroupSummary:

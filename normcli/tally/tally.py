@@ -1,12 +1,11 @@
 """The tally of a set of images: buckets by channels and depth, notes, failures, groups and a digest."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-from normcli.errors import InputError
 from normcli.storage.files import digest
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
@@ -87,12 +86,7 @@ class Tally:
         """
         if valid is not None and valid.all():
             valid = None
-        dtype = bucket_dtype(pixels)
-        unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
-        key = (pixels.shape[2], dtype, unit)
-        bucket = self.buckets.get(key)
-        if bucket is None:
-            bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
+        key, bucket = self._bucket(pixels, weights)
         image: CountedImage | None = None
         if valid is not None:
             image = _count_valid(bucket, pixels, weights, valid, nan)
@@ -112,6 +106,57 @@ class Tally:
         if data is not None:
             self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
         return None if image is None else image.moments
+
+    def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:
+        """Return the key and the bucket of an image, which may be a new one."""
+        dtype = bucket_dtype(pixels)
+        unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
+        key = (pixels.shape[2], dtype, unit)
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            bucket = Floats(key[0]) if dtype == "float" else Integers(*key)
+        return key, bucket
+
+    def count_blocks(
+        self,
+        blocks: Iterable[tuple[Array, Array | None, Array | None]],
+        *,
+        nan: str = "error",
+        notes: Callable[[], tuple[str, ...]] = tuple,
+        digest: int = 0,
+        group: str | None = None,
+    ) -> ImageMoments | None:
+        """Add one image that comes in blocks, with the same result as `count` of the complete image.
+
+        Args:
+            blocks: pixels, weights and valid samples of each, as `count` takes them.
+            nan: as `count` takes it.
+            notes: returns the properties that the composition counts, after the last block.
+            digest: of the encoded bytes.
+            group: the group that the image belongs to, if any.
+
+        Returns:
+            The image's own moments.
+
+        Raises:
+            InputError: as `count`; the tally is then unchanged.
+        """
+        from normcli.tally.blocks import BlockCounts
+
+        counts: BlockCounts | None = None
+        for pixels, weights, valid in blocks:
+            if counts is None:
+                key, bucket = self._bucket(pixels, weights)
+                counts = BlockCounts(bucket, nan)
+            counts.add(pixels, weights, valid)
+        assert counts is not None, "an image has a block"
+        image = counts.finish(bucket)
+        self.buckets[key] = bucket
+        if group is not None:
+            self.count_in_group(group, key, image)
+        self._noted[notes()] += 1
+        self.digest = (self.digest + digest) % DIGEST_MODULUS
+        return image.moments
 
     def count_in_group(self, group: str, key: tuple[int, str, int], image: CountedImage) -> None:
         """Add one image to a group, which its bucket has counted."""
@@ -207,10 +252,10 @@ class Tally:
 
 
 def _count_valid(bucket: Bucket, pixels: Array, weights: Array | None, valid: Array, nan: str) -> CountedImage:
-    if not valid.any():
-        raise InputError("nodata", "no sample is valid (all are nodata, masked or transparent)")
-    from normcli.tally.valid import count_valid
+    from normcli.tally.valid import count_valid, nothing_valid
 
+    if not valid.any():
+        raise nothing_valid()
     return count_valid(bucket, pixels, weights, valid, nan)
 
 

@@ -42,10 +42,11 @@ def count_valid(
     if not any(each):
         raise InputError("transparent", "every valid pixel is fully transparent, so --alpha weight leaves none")
     counted, sums = bucket.count_histogram(own, np.concatenate(rows), invalid)
-    return CountedImage(counted, sums, own, moments=_moments(counted, sums, own, bucket.unit))
+    return CountedImage(counted, sums, own, moments=moments_of(counted, sums, own, bucket.unit))
 
 
-def _moments(counted: Array, sums: Array, own: Array, unit: int) -> ImageMoments:
+def moments_of(counted: Array, sums: Array, own: Array, unit: int) -> ImageMoments:
+    """Return mean, std and range of an image by its weights (C), sums (C,2) and histogram; NaN without a sample."""
     mean, std, *_ = image_values(counted[None], sums[None], unit)
     ends = [np.flatnonzero(row)[[0, -1]].astype(float).tolist() if row.any() else [math.nan] * 2 for row in own]
     low, high = map(list, zip(*ends, strict=True))
@@ -74,3 +75,8 @@ def _count_floats(bucket: Floats, pixels: Array, valid: Array, nan: str) -> Coun
     invalid = (valid.shape[0] * valid.shape[1] - valid.sum(axis=(0, 1))).tolist()
     not_finite = (valid & ~finite).sum(axis=(0, 1)).tolist()
     return bucket.count_sums(weights, (invalid, not_finite), own, total, squares, extremes)
+
+
+def nothing_valid() -> InputError:
+    """Return the error for an image of which nothing counts."""
+    return InputError("nodata", "no sample is valid (all are nodata, masked or transparent)")

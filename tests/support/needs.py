@@ -41,6 +41,7 @@ INSTALL = {
     **dict.fromkeys(("mkdocs", "material", "griffe"), "pip install --group docs"),
     "jinja2": 'pip install "normcli[report]"',
     "fcntl": "Linux or macOS: locks of files",
+    "rasterio": "pip install --group conformance",
     "torch": 'pip install "normcli[torch]"',
 }
 PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq make git zsh fish"

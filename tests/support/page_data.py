@@ -66,6 +66,25 @@ def _nodata(folder: Path) -> None:
         save(folder / "masks" / path.relative_to(folder / "photos").with_suffix(".png"), labels)
 
 
+def _rasters(folder: Path) -> None:
+    """Make a raster of three named bands of reflectances, stored as integers, with nodata and stored statistics."""
+    tifffile = needs.module("tifffile")
+    pixels = photograph(48, 64, seed=5).astype(np.uint16) * 30
+    pixels[:5] = 0
+    items = [
+        f'<Item name="{name}" sample="{band}" role="{role}">{text}</Item>'
+        for band, description in enumerate(("green", "red", "nir"))
+        for name, role, text in (
+            ("DESCRIPTION", "description", description),
+            ("SCALE", "scale", "0.0001"),
+            ("OFFSET", "offset", "-0.1"),
+        )
+    ]
+    metadata = "".join(["<GDALMetadata>", *items, "</GDALMetadata>"])
+    tags = [(42112, 2, 0, metadata, True), (42113, 2, 0, "0", True)]
+    tifffile.imwrite(folder / "scene.tif", pixels, photometric="minisblack", planarconfig="contig", extratags=tags)
+
+
 def _microscopy(folder: Path) -> None:
     for number in range(3):
         save(folder / f"microscopy/{number}.png", photograph(channels=1, seed=number).astype(np.uint16) * 16)
@@ -102,5 +121,6 @@ OF_PAGES: dict[str, Callable[[Path], None]] = {
     "docs/conventions.md": _conventions,
     "docs/faq.md": _faq,
     "docs/how-to/nodata.md": _nodata,
+    "docs/how-to/rasters.md": _rasters,
     "docs/troubleshooting.md": _troubleshooting,
 }

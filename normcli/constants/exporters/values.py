@@ -7,6 +7,7 @@ from typing import NamedTuple
 from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
+from normcli.summary.bands import to_levels
 from normcli.summary.remarks import CONVENTIONS
 from normcli.summary.shards import describe_shards
 from normcli.summary.summary import channel_order, white_level
@@ -54,12 +55,17 @@ class DatasetConstants(NamedTuple):
         if empty := [channel for channel, m in zip(summary.channels, mean, strict=True) if math.isnan(m)]:
             raise UsageError(f"channel {', '.join(empty)} has no valid pixel, so no mean and std to export")
         subset = [] if group is None else [f"group {group!a}"]
+        levels = _white_levels(summary, group)
+        if "scale" in summary.composition:
+            mean, std = to_levels(summary, mean, std)
+            levels = dict.fromkeys(levels)
+            subset += ["in stored values, before scale and offset"]
         subset += [describe_shards(summary.shards)] if summary.shards is not None else []
         return cls(
             mean=mean,
             std=std,
             channels=summary.channels,
-            white_levels=_white_levels(summary, group),
+            white_levels=levels,
             convention=name,
             images=one.images,
             pixels=max(one.pixels) if isinstance(one.pixels, list) else one.pixels,
