@@ -90,13 +90,18 @@ def command(function: Callable[..., int], *, cls: type[Command] | None = None, n
         return function(**{p.name: values[p.name] for p in plain}, **objects)
 
     ordered = sorted([*plain, *options], key=lambda p: p.default is not inspect.Parameter.empty)
-    run.__doc__ = function.__doc__
+    run.__doc__ = _joined(function.__doc__ or "")
     run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in ordered}
     app = typer.Typer(add_completion=False)
     has_terminal = TerminalOptions in groups.values()
     app.command(name=function.__name__.strip("_"), cls=cls or Command, epilog=_EPILOG if has_terminal else None)(run)
     return app
+
+
+def _joined(text: str) -> str:
+    """Return a text with one line for each paragraph, which the help breaks where the terminal ends."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
 def _is_group(hint: Any) -> bool:
