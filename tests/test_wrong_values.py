@@ -19,7 +19,7 @@ from tests.support.command import ENVIRONMENT, Run
 WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
     ({"workers": "x"}, "`workers`: must be an integer, not 'x'"),
     ({"workers": True}, "`workers`: must be an integer, not True"),
-    ({"resize": 224.5}, "`resize`: must be an integer, not 224.5"),
+    ({"resize": 224.5}, "`resize`: must be N, HxW, longest:N or N,longest:M with positive integers, not 224.5"),
     ({"seed": "x"}, "`seed`: must be an integer, not 'x'"),
     ({"strict": "no"}, "`strict`: must be True or False, not 'no'"),
     ({"nodata": "x"}, "`nodata`: must be tag, none, or numbers such as 0 or -9999,nan, not 'x'"),

@@ -62,6 +62,8 @@ app = command(restore)
 
 def _show(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
     """Print the reasons for inexact images, and the closing line of a run of restore."""
+    if result.geometry:
+        say(f"note: the images stay as apply mapped them ({result.geometry}); a geometry cannot be undone")
     for reason, count in result.inexact.items():
         say(f"note: {count:,} not exact: {reason}")
     warn_failed(dict(result.failed))

@@ -20,12 +20,13 @@ from normcli.options.shared import DecodeOptions
 __all__ = ["SIGNATURES", "Decoded", "check_full_scale", "decode", "header_size", "row_slices", "versions"]
 
 
-def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
+def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, *, turn: bool = True) -> Decoded:
     """Decode one image and convert it by the options.
 
     Args:
         data: an encoded image, or an array (H,W) or (H,W,C) from a container.
         reading: color, alpha, geometry, limits.
+        turn: apply the EXIF orientation before a geometry; without a geometry the pixels stay as stored.
 
     Returns:
         Pixels (H,W,C): uint8 or uint16 as stored, else float32 or float64 in raw units; in a buffer that this
@@ -34,26 +35,26 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decode
     Raises:
         InputError: the image cannot be decoded; no other exception is raised.
     """
-    return convert.guarded(lambda: _decode(data, reading))
+    return convert.guarded(lambda: _decode(data, reading, turn))
 
 
-def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
+def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, turn: bool) -> Decoded:
     if isinstance(data, np.ndarray):
-        return convert.shape(convert.from_array(data, reading), reading)
+        return convert.shape(convert.from_array(data, reading), reading, turn=turn)
     if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
-        return convert.shape(decoded, reading)
+        return convert.shape(decoded, reading, turn=turn)
     if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
-        return convert.shape(decoded, reading)
+        return convert.shape(decoded, reading, turn=turn)
     if data[:1] == b"P":
         from normcli.images import pnm  # 6 ms, for formats that few use
 
         if pnm.is_pnm(data):
-            return convert.shape(pnm.decode(data, reading), reading)
+            return convert.shape(pnm.decode(data, reading), reading, turn=turn)
     need = high_bit_depth.needed(data)
     decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
     if data[:8] == png.SIGNATURE and not png.is_intact(data):
         decoded.notes.append("damaged")  # neither Pillow nor libpng checks all of it
-    return convert.shape(decoded, reading)
+    return convert.shape(decoded, reading, turn=turn)
 
 
 def versions() -> dict[str, str]:

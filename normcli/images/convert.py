@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
-from PIL import Image
 
 from normcli.errors import InputError
 from normcli.options.field import parse_color
@@ -31,7 +30,7 @@ class Decoded:
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         valid: bool (H,W,C), True where a sample counts in its band; None when all do.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
-        orientation: the EXIF orientation, 1 to 8.
+        orientation: the EXIF orientation, 1 to 8; 1 where a geometry has turned the pixels upright.
         full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
             pixels have a scale only where the user sets one.
         no_data: the value of the file's GDAL tag; `shape` makes the samples that have it invalid.
@@ -40,7 +39,7 @@ class Decoded:
         names: of the bands as the file has them, alpha last; () where it has none.
         scales: (scale, offset) of each of these bands; () where samples are values.
         hidden: number of pixels that are fully transparent.
-        stored_size: width and height as stored, before the geometry of the options.
+        stored_size: width and height as stored, before the geometry of the options, which turns them with the pixels.
     """
 
     pixels: np.ndarray[Any, Any]
@@ -184,11 +183,18 @@ def _line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-def shape(image: Decoded, reading: DecodeOptions) -> Decoded:
-    """Apply the options to a decoded image: damage, alpha, color, geometry."""
+def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decoded:
+    """Apply the options to a decoded image: damage, alpha, color, geometry.
+
+    Args:
+        image: as a decoder returns it.
+        reading: the options.
+        turn: apply the EXIF orientation before a geometry, which then sees the picture as the model does; without a
+            geometry the pixels stay as stored.
+    """
     height, width = image.pixels.shape[:2]
     image.stored_size = (width, height)
-    shape_block(image, reading)
+    shape_block(image, reading, turn=turn)
     image.notes += transparency_notes(image.hidden, width * height)
     if image.valid is not None and not image.valid.any():
         raise InputError("nodata", "no sample is valid: all are nodata or transparent (--nodata none counts nodata)")
@@ -212,7 +218,7 @@ def has_geometry(reading: DecodeOptions) -> bool:
     return reading.resize is not None or reading.center_crop is not None
 
 
-def shape_block(image: Decoded, reading: DecodeOptions) -> Decoded:
+def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decoded:
     """Apply the options to an image or a block of one; what only a complete image shows is left to the caller."""
     if reading.strict and "damaged" in image.notes:
         raise InputError("damaged", "damaged, although it decodes (without --strict it is used)")
@@ -249,11 +255,9 @@ def shape_block(image: Decoded, reading: DecodeOptions) -> Decoded:
     elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
         raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
     if has_geometry(reading):
-        image.pixels = _geometry(image.pixels, reading)
-        if image.weights is not None:
-            image.weights = np.ascontiguousarray(_geometry(image.weights[:, :, None], reading)[:, :, 0])
-        if image.valid is not None:  # where every pixel that the result is made of is valid
-            image.valid = _geometry((~image.valid).astype(np.float32), reading) == 0
+        from normcli.images import geometry
+
+        geometry.apply(image, reading, turn=turn)
     if image.names or image.scales:
         from normcli.images.bands import align_bands
 
@@ -356,67 +360,4 @@ def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     out = np.empty((*pixels.shape[:2], 1 + with_alpha), pixels.dtype)
     _by_rows(mix, out, pixels)
-    return out
-
-
-def _geometry(pixels: np.ndarray[Any, Any], reading: DecodeOptions) -> np.ndarray[Any, Any]:
-    """Resize and crop as torchvision's transforms do on a PIL image."""
-    if reading.resize is not None:
-        pixels = _resize(pixels, reading.resize, reading)
-    side = reading.center_crop
-    if side is not None:
-        height, width = pixels.shape[:2]
-        if height < side or width < side:
-            raise InputError(
-                "too-small",
-                f"{width} x {height} is smaller than the crop of {side} (torchvision would pad it with "
-                "black; --resize first)",
-            )
-        top, left = round((height - side) / 2.0), round((width - side) / 2.0)
-        pixels = np.ascontiguousarray(pixels[top : top + side, left : left + side])
-    return pixels
-
-
-def _resize(pixels: np.ndarray[Any, Any], shorter: int, reading: DecodeOptions) -> np.ndarray[Any, Any]:
-    height, width, channels = pixels.shape
-    longer = int(shorter * max(width, height) / min(width, height))
-    size = (shorter, longer) if width <= height else (longer, shorter)
-    if size == (width, height):
-        return pixels
-    check_size(*size, reading)
-    if pixels.dtype == np.uint8 and channels in (1, 3):
-        plane = pixels[:, :, 0] if channels == 1 else pixels
-        resized = np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
-        return np.ascontiguousarray(resized.reshape(size[1], size[0], channels))
-    if pixels.dtype == np.float64:
-        return _resize_exactly(pixels, size)
-    # Pillow resizes no 16-bit color: band by band in float32, which holds 16 bits, rounded at the end
-    bands = [
-        Image.fromarray(np.ascontiguousarray(pixels[:, :, c], dtype=np.float32)).resize(size, Image.Resampling.BILINEAR)
-        for c in range(channels)
-    ]
-    stacked = np.stack([np.asarray(band) for band in bands], axis=2)
-    if pixels.dtype.kind == "u":
-        stacked = np.clip(np.rint(stacked), 0, np.iinfo(pixels.dtype).max)
-    return np.ascontiguousarray(stacked, dtype=pixels.dtype)
-
-
-def _resize_exactly(pixels: np.ndarray[Any, Any], size: tuple[int, int]) -> np.ndarray[Any, Any]:
-    """Resize with the same filter in float64: 32-bit integers and float64, which Pillow would round to float32."""
-    across, down = _triangles(pixels.shape[1], size[0]), _triangles(pixels.shape[0], size[1])
-    rows = np.stack([np.einsum("k,kwc->wc", weights, pixels[start : start + len(weights)]) for start, weights in down])
-    columns = [np.einsum("k,hkc->hc", weights, rows[:, start : start + len(weights)]) for start, weights in across]
-    return np.ascontiguousarray(np.stack(columns, axis=1))
-
-
-def _triangles(before: int, after: int) -> list[tuple[int, np.ndarray[Any, Any]]]:
-    """Return first input and normalized weights of every output of a triangle filter, as Pillow takes them."""
-    scale = before / after
-    support = max(scale, 1.0)
-    out = []
-    for i in range(after):
-        center = (i + 0.5) * scale
-        start, end = max(int(center - support + 0.5), 0), min(int(center + support + 0.5), before)
-        weights = np.maximum(0.0, 1.0 - np.abs((np.arange(start, end) - center + 0.5) / support))
-        out.append((start, weights / weights.sum()))
     return out

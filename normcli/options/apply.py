@@ -7,7 +7,15 @@ from typing import Any, Literal, Protocol
 
 from normcli.errors import UsageError
 from normcli.options.field import Color, Options, option, parse_name, parse_numbers, python_only
-from normcli.options.shared import DecodeOptions, EngineOptions, FailureOptions, InputOptions, PathOptions, ValueOptions
+from normcli.options.shared import (
+    GEOMETRY,
+    DecodeOptions,
+    EngineOptions,
+    FailureOptions,
+    InputOptions,
+    PathOptions,
+    ValueOptions,
+)
 
 StrPath = str | os.PathLike[str]
 Numbers = tuple[float, ...] | list[float]
@@ -150,6 +158,8 @@ class ApplyOptions(
 
     def _check(self) -> None:
         super()._check()
+        if self.any_set(*GEOMETRY):
+            self.check_geometry()
         modes = [name for name in ("resume", "skip_existing", "force") if getattr(self, name)]
         if len(modes) > 1:
             raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")

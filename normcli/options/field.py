@@ -134,6 +134,8 @@ def parse_pairs(values: Mapping[str, str] | Iterable[Any]) -> tuple[tuple[str, s
     return tuple(sorted(pairs.items()))
 
 
+# whose rounding of sizes and offsets `like` takes; torchvision's is the default
+LIBRARIES = ("torchvision", "huggingface", "timm", "ultralytics", "mmcv")
 ENGINES = ("auto", "serial", "threads", "processes", "dask")
 
 
@@ -465,6 +467,10 @@ class Options:
     def as_dict(self) -> dict[str, Any]:
         """Return the values by name."""
         return {name: getattr(self, name) for name in self.declared}
+
+    def any_set(self, *names: str) -> bool:
+        """Return True if one of these options is not None."""
+        return any(getattr(self, name) is not None for name in names)
 
     def _set(self, name: str, value: Any) -> None:
         self.__dict__[name] = value

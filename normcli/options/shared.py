@@ -1,11 +1,16 @@
 """Options of runs that several commands share: inputs, decoding, values, workers, failures."""
 
+import math
+import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, Literal
 
+from normcli.errors import UsageError
 from normcli.options.field import (
     ENGINES,
+    LIBRARIES,
     Color,
     Options,
     option,
@@ -22,6 +27,106 @@ from normcli.options.field import (
 )
 
 MAX_PIXELS = 178_956_970  # Pillow's own limit: 2 GiB / 4 bytes / 3 channels
+GEOMETRY_WHERE_USED = ("interpolation", "pad", "like")  # settings that files contain only where they are set
+GEOMETRY = ("resize", "center_crop", *GEOMETRY_WHERE_USED)
+_MAX_SIDE = 1 << 24
+
+
+def describe_geometry(settings: Mapping[str, Any]) -> str:
+    """Return the geometry of settings as one line of text; a resize that names no filter is bilinear.
+
+    >>> describe_geometry({"resize": 256, "center_crop": 224, "interpolation": "bicubic"}), describe_geometry({})
+    ('resize 256 bicubic, center crop 224', '')
+    """
+    filter_name = f" {settings['interpolation']}" if settings.get("interpolation") else ""
+    names = {"resize": "resize", "center_crop": "center crop", "pad": "pad", "like": "rounded as"}
+    steps = [f"{name} {settings[key]}" for key, name in names.items() if settings.get(key) is not None]
+    return ", ".join(step + filter_name * step.startswith("resize") for step in steps)
+
+
+def parse_sides(value: Any) -> tuple[int, int] | None:
+    """Return the (height, width) of "HxW"; None for anything else.
+
+    >>> parse_sides("480x640"), parse_sides("480"), parse_sides("0x640")
+    ((480, 640), None, None)
+    """
+    match = re.fullmatch(r"([1-9]\d{0,7})x([1-9]\d{0,7})", value.strip()) if isinstance(value, str) else None
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def _parse_side(value: Any) -> int | None:
+    """Return a positive number of pixels; None for anything else."""
+    if isinstance(value, str):
+        value = int(value) if value.strip().isdecimal() else 0
+    if isinstance(value, bool) or type(value).__name__ == "bool" or not hasattr(value, "__index__"):
+        return None
+    side = int(value.__index__())
+    return side if 1 <= side <= _MAX_SIDE else None
+
+
+def parse_resize(value: Any) -> int | str:
+    """Return a target of a resize in one spelling: the shorter side, "HxW", "longest:N" or "N,longest:M".
+
+    >>> parse_resize("256"), parse_resize((480, 640)), parse_resize("longest:0640"), parse_resize("800,longest:1333")
+    (256, '480x640', 'longest:640', '800,longest:1333')
+
+    Raises:
+        UsageError: another text, or a side that is not positive.
+    """
+    if isinstance(value, tuple | list) and len(value) == 2:
+        value = f"{value[0]}x{value[1]}"
+    if (sides := parse_sides(value)) is not None:
+        return f"{sides[0]}x{sides[1]}"
+    shorter, colon, longer = value.partition("longest:") if isinstance(value, str) else ("", "", "")
+    if colon and (most := _parse_side(longer)) is not None:
+        least = _parse_side(shorter[:-1]) if shorter.endswith(",") else None
+        if not shorter:
+            return f"longest:{most}"
+        if least is not None and least < most:
+            return f"{least},longest:{most}"
+    elif not colon and (side := _parse_side(value)) is not None:
+        return side
+    raise UsageError(f"`resize`: must be N, HxW, longest:N or N,longest:M with positive integers, not {value!r}")
+
+
+def parse_crop(value: Any) -> int | str:
+    """Return a crop in one spelling: N for a square, else "HxW".
+
+    >>> parse_crop("224"), parse_crop("224x224"), parse_crop([192, 256])
+    (224, 224, '192x256')
+
+    Raises:
+        UsageError: another text, or a side that is not positive.
+    """
+    if isinstance(value, tuple | list) and len(value) == 2:
+        value = f"{value[0]}x{value[1]}"
+    if (sides := parse_sides(value)) is not None:
+        return sides[0] if sides[0] == sides[1] else f"{sides[0]}x{sides[1]}"
+    if (side := _parse_side(value)) is not None:
+        return side
+    raise UsageError(f"`center_crop`: must be N or HxW with positive integers, not {value!r}")
+
+
+def parse_pad(value: Any) -> str:
+    """Return a fill in one spelling: a number or one per channel, with ":corner" for an image in the upper left.
+
+    >>> parse_pad(114), parse_pad((124, 116.0, 104)), parse_pad("0:corner"), parse_pad("0:center")
+    ('114', '124,116,104', '0:corner', '0')
+
+    Raises:
+        UsageError: something else.
+    """
+    text = ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+    numbers, _, place = text.partition(":")
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        values = [math.nan]
+    if not all(map(math.isfinite, values)) or place not in ("", "center", "corner"):
+        raise UsageError(f"`pad`: must be V or V,V,V, with :corner or without, such as 114 or 0:corner, not {value!r}")
+    values = values[:1] if len(set(values)) == 1 else values
+    plain = ",".join(str(int(v)) if v == int(v) else repr(v) for v in values)
+    return plain + (":corner" if place == "corner" else "")
 
 
 class InputOptions(Options):
@@ -97,10 +202,78 @@ class DecodeOptions(Options):
     max_pixels: int = option(
         "Fail images with more than N pixels, before decoding them.", MAX_PIXELS, metavar="N", minimum=1
     )
-    resize: int | None = option(
-        "Resize the shorter side to N pixels (bilinear, antialiased, as torchvision does).", metavar="N", minimum=1
+    resize: int | str | tuple[int, int] | None = option(
+        "Resize images. N: the shorter side to N pixels; HxW: to H rows and W columns; longest:N: the longer side; "
+        "N,longest:M: the shorter side to N, or the longer to M where that is less.",
+        metavar="N|HxW|longest:N",
+        complete=("224", "256", "224x224", "longest:640"),
+        parse=parse_resize,
     )
-    center_crop: int | None = option("Crop N x N pixels from the center, after --resize.", metavar="N", minimum=1)
+    interpolation: Literal["bilinear", "bicubic", "lanczos", "nearest"] | None = option(
+        "Filter of --resize (default: bilinear); all but nearest are antialiased, as in Pillow and torchvision."
+    )
+    center_crop: int | str | tuple[int, int] | None = option(
+        "Crop N x N pixels, or H rows and W columns, from the center, after --resize.",
+        metavar="N|HxW",
+        complete=("224", "256", "384"),
+        parse=parse_crop,
+    )
+    pad: int | float | str | tuple[float, ...] | None = option(
+        "Fill with V, or one value per channel, in levels as stored: an image that is smaller than --center-crop, "
+        "else the rest of a letterbox of --resize HxW or longest:N. V:corner fills right and below only.",
+        metavar="V[,V,V][:corner]",
+        complete=("0", "114", "0:corner"),
+        parse=parse_pad,
+    )
+    like: str | os.PathLike[str] | None = option(
+        "Take the four options above from a file: preprocessor_config.json, a timm config.json, a printed "
+        "weights.transforms(), an Ultralytics or mm* config, a statistics file; or the rounding of a LIBRARY: "
+        "torchvision (default), huggingface, timm, ultralytics or mmcv.",
+        metavar="FILE|LIBRARY",
+        complete=LIBRARIES,
+    )
+
+    def check_geometry(self) -> None:
+        """Check the options of the geometry together, and bring them to one spelling.
+
+        Raises:
+            UsageError: an option without the one that it requires.
+        """
+        if self.like is not None and self.like not in LIBRARIES:
+            return  # the file completes them
+        if self.interpolation == "bilinear":
+            self._set("interpolation", None)
+        if self.like == LIBRARIES[0]:
+            self._set("like", None)
+        if self.interpolation is not None and self.resize is None:
+            raise UsageError("`interpolation` requires `resize` or `like`")
+        if self.like is not None and not self.has_geometry:
+            raise UsageError(f"`like` {self.like} requires `resize` or `center_crop`: it sets their rounding")
+        if self.pad is not None and self.center_crop is None and not self._is_boxed:
+            raise UsageError("`pad` requires `center_crop`, or `resize` with HxW or longest:N")
+        if not (self._is_fitted or (self.like == "huggingface" and self.center_crop is not None)):
+            self._set("like", None)  # all libraries compute the same
+
+    @property
+    def _is_boxed(self) -> bool:
+        """Return True if a resize names both sides that a letterbox has."""
+        return isinstance(self.resize, str) and "," not in self.resize
+
+    @property
+    def _is_fitted(self) -> bool:
+        """Return True if libraries round the sides of a resize differently."""
+        return isinstance(self.resize, str) and ("longest" in self.resize or self.pad is not None)
+
+    @property
+    def has_geometry(self) -> bool:
+        """Return True if images are resized, cropped or padded."""
+        return self.resize is not None or self.center_crop is not None
+
+    @property
+    def crop_sides(self) -> tuple[int, int] | None:
+        """Return the (height, width) of the crop; None without one."""
+        crop = self.center_crop
+        return (crop, crop) if isinstance(crop, int) else parse_sides(crop)
 
 
 class ValueOptions(Options):

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, is_plain_line, option, parse_labels, parse_shard, python_only
-from normcli.options.shared import DecodeOptions, EngineOptions, FailureOptions, InputOptions, PathOptions, ValueOptions
+from normcli.options.shared import (
+    GEOMETRY,
+    DecodeOptions,
+    EngineOptions,
+    FailureOptions,
+    InputOptions,
+    PathOptions,
+    ValueOptions,
+)
 
 StrPath = str | os.PathLike[str]
 
@@ -165,10 +173,12 @@ class StatsOptions(
 
     def _check(self) -> None:
         super()._check()
+        if self.any_set(*GEOMETRY):
+            self.check_geometry()
         if self.weight != "pixel" and self.is_estimate:
             raise UsageError(f"`weight` {self.weight} cannot be combined with `sample` or `margin`")
-        if self.mask_dir is not None and (self.resize or self.center_crop):
-            raise UsageError("`mask_dir` cannot be combined with `resize` or `center_crop`")
+        if self.mask_dir is not None and (self.has_geometry or self.like):
+            raise UsageError("`mask_dir` cannot be combined with `resize`, `center_crop` or `like`")
         if self.labels is not None and self.mask_dir is None:
             raise UsageError("`labels` requires `mask_dir`")
         if self.resume and self.margin is not None:

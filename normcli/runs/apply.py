@@ -206,6 +206,7 @@ log = logging.getLogger("normcli.apply")
 
 def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyResult:
     """Map every image of the sources and write the results into a folder; see `normcli.apply`."""
+    options = build_transform.with_geometry(options)
     reading = options.part(DecodeOptions)
     listing = options.part(InputOptions)
     size = build_transform.shard_size(options)

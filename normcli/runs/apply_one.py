@@ -32,6 +32,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
         UsageError: options that contradict each other.
         NormcliError: the image cannot be read or mapped.
     """
+    options = build_transform.with_geometry(options)
     if options.to == "stack" or output_kind(options.to).shard:
         raise UsageError(f"`to` {options.to} holds many images and requires a folder as `output`")
     reading = options.part(DecodeOptions)
@@ -42,7 +43,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
             if os.path.isdir(source):  # noqa: PTH112
                 raise UsageError(f"{source}: is a folder, and `output` - writes one image (use a folder as `output`)")
             data = storage.read(source, limit=parse_size("max_file_size", options.max_file_size))
-        image = images.decode(data, reading)
+        image = images.decode(data, reading, turn=options.orientation == "apply")
         images.check_full_scale(image, parse_level(options.max_value))
         pixels = upright(image.pixels, image.orientation if options.orientation == "apply" else 1)
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image

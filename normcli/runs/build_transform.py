@@ -14,7 +14,7 @@ from normcli.constants.presets import Preset
 from normcli.errors import UsageError, unknown
 from normcli.options.apply import ApplyOptions, ConstantsOptions, TransformOptions
 from normcli.options.field import options_of, parse_level
-from normcli.options.shared import DecodeOptions, ValueOptions
+from normcli.options.shared import GEOMETRY, GEOMETRY_WHERE_USED, DecodeOptions, ValueOptions
 from normcli.runs import manifest
 from normcli.runs import names as naming
 from normcli.runs.map_batch import MapJob
@@ -28,7 +28,7 @@ from normcli.summary import Summary
 from normcli.summary.summary import channel_names
 
 # what must be the same where statistics are made and used
-_CONTRACT = ("color", "alpha", "resize", "center_crop", "max_value", "bands", "scale_offset")
+_CONTRACT = ("color", "alpha", *GEOMETRY, "max_value", "bands", "scale_offset")
 _DEFAULTS = {"scale_offset": "tag"}  # of settings that are recorded where they differ
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
 _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
@@ -125,7 +125,7 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
 
     Args:
         summary: the statistics.
-        settings: of this run: color, alpha, resize, center_crop, range.
+        settings: of this run: color, alpha, the geometry, range.
         name: of the file, for the error.
 
     Raises:
@@ -269,6 +269,19 @@ def percents_of(target: Transform) -> tuple[float, float] | None:
     return settings["lo"], settings["hi"]
 
 
+def with_geometry(options: ApplyOptions) -> ApplyOptions:
+    """Return options with the geometry of the file of `like`, where they name one.
+
+    Raises:
+        UsageError: a file without a geometry.
+    """
+    if options.like is None:
+        return options
+    from normcli.constants.like import resolve
+
+    return resolve(options)
+
+
 _TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan")
 
 
@@ -369,6 +382,7 @@ def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
         "no_suffix": no_suffix,
         "orientation": work.orientation,
         **{key: getattr(reading, key) for key in ("color", "alpha", "strict", "resize", "center_crop")},
+        **{key: value for key in GEOMETRY_WHERE_USED if (value := getattr(reading, key)) is not None},
         **({} if size is None else {"shard_size": str(size)}),
     }
     constants = transform.constants

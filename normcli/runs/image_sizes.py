@@ -84,10 +84,15 @@ def _pixels(item: Item, reading: DecodeOptions) -> int | None:
     if size is None:
         return None
     width, height = size
-    if reading.resize is not None and min(size):
-        longer = int(reading.resize * max(size) / min(size))
-        width, height = reading.resize, longer
-    return reading.center_crop**2 if reading.center_crop is not None else width * height
+    if not reading.has_geometry or not min(size):
+        return width * height
+    from normcli.images import geometry
+
+    try:
+        width, height = geometry.place(width, height, reading).size
+    except NormcliError:  # smaller than the crop: it will fail
+        return None
+    return width * height
 
 
 def _size(load: Any) -> tuple[int, int] | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from normcli.errors import UsageError
+from normcli.options.shared import GEOMETRY_WHERE_USED
 from normcli.runs.names import MANIFEST, WORK
 from normcli.runs.validate_manifest import find_invalid_head_key, find_invalid_key
 from normcli.sinks.sink import Record
@@ -96,7 +97,7 @@ def check_same_settings(out: str, theirs: Record, ours: Record) -> None:
     """
     if not isinstance(theirs.get("settings"), dict):
         raise UsageError(f"{out} holds a damaged checkpoint: --force starts anew")
-    earlier = {key: theirs["settings"].get(key) for key in ours["settings"]}
+    earlier = {key: theirs["settings"].get(key) for key in {*ours["settings"], *GEOMETRY_WHERE_USED}}
     changes = describe_differences(differing_settings(earlier, ours["settings"]), first="was", second="now")
     for key, change in (("constants", "other statistics"), ("classes", "other classes, whose numbers shift")):
         if not changes and theirs.get(key) != ours.get(key):

@@ -149,7 +149,7 @@ def _map_one(
             result.bytes += len(data) if isinstance(data, bytes) else data.nbytes
             label = _class(job, task.label)
             stage = "decode"
-            image = images.decode(data, job.reading)
+            image = images.decode(data, job.reading, turn=job.orientation == "apply")
             if image.full_scale is not None:
                 images.check_full_scale(image, job.transform.max_value)
             stage = "map"

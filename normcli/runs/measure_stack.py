@@ -32,7 +32,7 @@ def _first_image(work: MapJob, listed: InputLister) -> MappedImage:
         if isinstance(named_item, Skipped):
             continue
         try:
-            image = images.decode(named_item.item.load(), work.reading)
+            image = images.decode(named_item.item.load(), work.reading, turn=work.orientation == "apply")
             images.check_full_scale(image, work.transform.max_value)
             pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
             return work.transform.map(pixels, scales=image.scales)

@@ -14,7 +14,7 @@ from normcli.errors import InputError, NoInputError, UsageError
 from normcli.images.encode import png, tiff
 from normcli.images.orientation import as_stored
 from normcli.options.apply import RestoreOptions
-from normcli.options.shared import FailureOptions
+from normcli.options.shared import FailureOptions, describe_geometry
 from normcli.runs import manifest, names
 from normcli.runs.count import Failure
 from normcli.runs.loop import FailurePolicy, Loop
@@ -33,12 +33,14 @@ class RestoreResult:
         exact: how many of them have the pixels of the originals bit for bit.
         inexact: the others, by reason.
         failed: files that are missing or damaged, by reason.
+        geometry: the resize and crop that `apply` made, which cannot be undone; "" where there were none.
     """
 
     images: int = 0
     exact: int = 0
     inexact: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
+    geometry: str = ""
 
 
 def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
@@ -49,7 +51,7 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
         raise UsageError(f"{output} is not empty (`force` writes into it)")
     unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
     storage.make_work_folder(unfinished)
-    total = RestoreResult()
+    total = RestoreResult(geometry=describe_geometry(head["settings"]))
 
     def consume(result: RestoredBatch) -> None:
         total.images += result.images

@@ -21,7 +21,7 @@ from normcli import images
 from normcli import sources as containers
 from normcli.errors import NoInputError, RemoteError, StatisticsFileError, UsageError
 from normcli.options.field import as_tuple, parse_level, parse_size
-from normcli.options.shared import MAX_PIXELS, DecodeOptions, InputOptions
+from normcli.options.shared import GEOMETRY_WHERE_USED, MAX_PIXELS, DecodeOptions, InputOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs.count import Failure, PartialResult, WorkerOptions, count_batch, merge
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
@@ -241,7 +241,8 @@ def decode_settings(options: DecodeOptions) -> dict[str, Any]:
     for name, default in {"nodata": "tag", "bands": None, "scale_offset": "tag"}.items():
         if settings[name] == default:  # older statistics do not record them
             del settings[name]
-    return settings
+    # what is not used is not there: files of earlier versions have the same settings
+    return {key: value for key, value in settings.items() if value is not None or key not in GEOMETRY_WHERE_USED}
 
 
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:
@@ -284,6 +285,10 @@ def stats(
         items: of the sources, where the caller lists them; None lists them here.
         patterns: those to report if they match nothing; None takes them from the options.
     """
+    if options.like is not None:
+        from normcli.constants.like import resolve
+
+        options = resolve(options)
     if options.output is not None:
         check_no_image(options.output, sources)
     with StatsTarget(options) as target:

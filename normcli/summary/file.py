@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from normcli import storage
 from normcli.errors import InputError, StatisticsFileError
-from normcli.options.field import MAX_SHARDS, Color, is_plain_line
+from normcli.options.field import LIBRARIES, MAX_SHARDS, Color, is_plain_line
 
 REQUIRED_KEYS = (
     *("schema", "complete", "images", "failed", "skipped", "pixels", "channels", "max_value", "convention", "range"),
@@ -23,6 +23,10 @@ CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_
 DTYPES = ("uint8", "uint16", "float")
 _FORCED = r"settings\.[a-z_]+|shards|images"
 _IDENTIFIER = r"[a-z][a-z0-9_]*"
+_SIDES = r"[1-9][0-9]{0,7}x[1-9][0-9]{0,7}"
+_RESIZE = rf"{_SIDES}|([1-9][0-9]{{0,7}},)?longest:[1-9][0-9]{{0,7}}"
+_LEVEL = r"-?[0-9]{1,20}([.][0-9]{1,20})?(e[+-]?[0-9]{1,3})?"
+_PAD = rf"{_LEVEL}(,{_LEVEL})*(:corner)?"
 _MAX_COUNT = 2**63 - 1
 
 
@@ -138,8 +142,7 @@ def _settings(value: Mapping[str, Any]) -> bool:
         "color": lambda v: v in get_args(Color),
         "alpha": lambda v: v in ("drop", "weight", "mask", "keep") or (is_plain_line(v) and v.startswith("composite:")),
         "strict": lambda v: isinstance(v, bool),
-        "resize": _max_value,
-        "center_crop": _max_value,
+        **_GEOMETRY_CHECKS,
         "max_value": _max_value,
         "nan": lambda v: v in ("error", "skip"),
         "weight": lambda v: v in ("pixel", "image", "group"),
@@ -150,6 +153,23 @@ def _settings(value: Mapping[str, Any]) -> bool:
         "shard": _shards,
     }
     return all(_matches(_IDENTIFIER, name) and checks.get(name, _plain)(entry) for name, entry in value.items())
+
+
+_GEOMETRY_CHECKS: dict[str, Callable[[Any], bool]] = {
+    "resize": lambda v: _max_value(v) or _matches(_RESIZE, v),
+    "center_crop": lambda v: _max_value(v) or _matches(_SIDES, v),
+    "interpolation": lambda v: v in ("bicubic", "lanczos", "nearest"),
+    "pad": lambda v: _matches(_PAD, v),
+    "like": lambda v: v in LIBRARIES[1:],
+}
+
+
+def is_geometry(settings: Mapping[str, Any]) -> bool:
+    """Return True if settings have a resize or a crop, and everything about it is as runs record it."""
+    values = {key: settings[key] for key in _GEOMETRY_CHECKS if settings.get(key) is not None}
+    return bool({"resize", "center_crop"} & set(values)) and all(
+        _GEOMETRY_CHECKS[key](value) for key, value in values.items()
+    )
 
 
 def _plain(value: Any, depth: int = 0) -> bool:

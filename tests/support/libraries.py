@@ -55,11 +55,21 @@ def _decoded(picture: Picture) -> Array:
     return np.ascontiguousarray(image[:, :, ::-1] if image.ndim == 3 else image[:, :, None])
 
 
+def _shaped(names: dict[str, Any], picture: Picture) -> Picture:
+    """Return the picture with the geometry of a snippet's function; as it is where there is none."""
+    if "resize_and_crop" not in names:
+        return picture
+    image = np.asarray(names["resize_and_crop"](_opened(picture)))
+    path = picture.path.with_name("shaped.png")
+    Image.fromarray(image).save(path)
+    return Picture(path, image.reshape(*image.shape[:2], -1))
+
+
 def torchvision(text: str, picture: Picture) -> Array:
     transforms = needs.torchvision()
     names = _names(text)
     if "transform" in names:
-        return _last(names["transform"](picture.stored))
+        return _last(names["transform"](_opened(picture)))
     return _last(transforms.Compose([transforms.ToTensor(), names["normalize"]])(_opened(picture)))
 
 
@@ -67,7 +77,9 @@ def albumentations(text: str, picture: Picture) -> Array:
     needs.module("albumentations")
     image = _decoded(picture)
     image = image if picture.is_8bit else image.astype("float32")
-    return np.asarray(_names(text)["normalize"](image=image)["image"]).reshape(picture.stored.shape)
+    names = _names(text)
+    done = np.asarray(names.get("transform", names["normalize"])(image=image)["image"])
+    return done.reshape(*done.shape[:2], -1)
 
 
 def kornia(text: str, picture: Picture) -> Array:
@@ -75,6 +87,7 @@ def kornia(text: str, picture: Picture) -> Array:
     needs.module("kornia")
     torch = needs.module("torch")
     names = _names(text)
+    picture = _shaped(names, picture)
     stored = torch.from_numpy(np.moveaxis(picture.stored, -1, 0)[None].astype(np.float32))
     if "normalize_stored" in names:
         return _last(names["normalize_stored"](stored))
@@ -85,8 +98,8 @@ def timm(text: str, picture: Picture) -> Array:
     needs.torchvision()
     data = needs.module("timm.data")
     height, width, channels = picture.stored.shape
-    config = _names(text)["data_config"]
-    transform = data.create_transform(input_size=(channels, height, width), crop_pct=1.0, **config)
+    config = {"input_size": (channels, height, width), "crop_pct": 1.0, **_names(text)["data_config"]}
+    transform = data.create_transform(**config)
     return _last(transform(_opened(picture)))
 
 
@@ -94,18 +107,22 @@ def fastai(text: str, picture: Picture) -> Array:
     needs.torchvision()
     vision = needs.module("fastai.vision.all")
     torch = needs.module("torch")
+    names = _names(text)
+    picture = _shaped(names, picture)
     batch = vision.TensorImage(torch.from_numpy(np.moveaxis(picture.stored, -1, 0)[None].copy()))
-    return _last(_names(text)["normalize"](vision.IntToFloatTensor()(batch)))
+    return _last(names["normalize"](vision.IntToFloatTensor()(batch)))
 
 
 def keras(text: str, picture: Picture) -> Array:
     os.environ.setdefault("KERAS_BACKEND", "torch")
     module = needs.module("keras")
+    names = _names(text)
+    picture = _shaped(names, picture)
     batch = picture.stored[None].astype(np.float32)
     if picture.is_8bit:  # image_dataset_from_directory reads so
         mode = "rgb" if picture.stored.shape[2] == 3 else "grayscale"
         batch = module.utils.img_to_array(module.utils.load_img(picture.path, color_mode=mode))[None]
-    return np.asarray(module.ops.convert_to_numpy(_names(text)["normalize"](batch))[0])
+    return np.asarray(module.ops.convert_to_numpy(names["normalize"](batch))[0])
 
 
 def huggingface(text: str, picture: Picture) -> Array:
@@ -121,7 +138,11 @@ def huggingface(text: str, picture: Picture) -> Array:
 def opencv(text: str, picture: Picture) -> Array:
     cv2 = needs.module("cv2")
     names = _names(text)
-    image = cv2.imread(str(picture.path), cv2.IMREAD_UNCHANGED).reshape(picture.stored.shape)
+    image = cv2.imread(str(picture.path), cv2.IMREAD_UNCHANGED)
+    if "resize_and_crop" in names:  # as its comment says, of an array BGR
+        image = np.asarray(names["resize_and_crop"](Image.fromarray(image)))
+    image = image.reshape(*image.shape[:2], -1)
+    picture = picture._replace(stored=image)
     parameters = cv2.dnn.Image2BlobParams(scalefactor=names["scalefactor"], mean=names["mean"])
     blob = cv2.dnn.blobFromImageWithParams(image if picture.is_8bit else image.astype(np.float32), parameters)
     return np.asarray(_last(blob)[:, :, ::-1] if picture.stored.shape[2] == 3 else _last(blob))

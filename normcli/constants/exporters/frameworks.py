@@ -2,6 +2,7 @@
 
 import json
 
+from normcli.constants.exporters import geometry
 from normcli.constants.exporters.values import DatasetConstants
 from normcli.errors import UsageError
 from normcli.summary.summary import channel_order
@@ -19,6 +20,8 @@ normalize = transforms.Normalize(
     std={constants.unit_std},
 )
 """
+    if constants.has_geometry and geometry.is_of_pillow(constants):
+        return _torchvision_compose(constants, normalize)
     if constants.is_8bit or constants.is_raw:
         return f"""\
 # {constants.description}
@@ -26,6 +29,7 @@ normalize = transforms.Normalize(
 from torchvision import transforms
 
 {normalize}"""
+    steps = ", ".join(["to_tensor", *_tensor_steps(constants), "normalize"])
     types = {"uint8": ("bool", "uint8"), "uint16": ("uint16",), "float": ("float16", "float32", "float64")}
     white = {
         t: (level or 1) if t != "bool" else 1 for name, level in constants.white_levels.items() for t in types[name]
@@ -38,7 +42,7 @@ from torchvision import transforms
 import numpy as np
 import torch
 from torchvision import transforms
-
+{"from torchvision.transforms import v2" + chr(10) if "v2." in steps else ""}
 
 def to_tensor(image):
     \"\"\"Return an image or an array (H,W) or (H,W,C) as a tensor (C,H,W); a KeyError is another depth.\"\"\"
@@ -48,25 +52,70 @@ def to_tensor(image):
     return torch.from_numpy((pixels / white).astype(np.float32))
 
 
-{normalize}transform = transforms.Compose([to_tensor, normalize])
+{normalize}transform = {"v2" if "v2." in steps else "transforms"}.Compose([{steps}])
 """
+
+
+def _torchvision_compose(constants: DatasetConstants, normalize: str) -> str:
+    """Write the complete transform of a Pillow image: geometry, ToImage, ToDtype, Normalize."""
+    steps = geometry.torchvision_steps(constants)
+    function = ""
+    if steps == [geometry.NAME]:
+        function = f"\n\n{geometry.pillow_function(constants)}\n"
+    else:
+        steps = ["v2.RGB()" if len(constants.channels) == 3 else "v2.Grayscale()", *steps]
+    steps += ["v2.ToImage()", "v2.ToDtype(torch.float32, scale=True)", "normalize"]
+    lines = "".join(f"        {step},\n" for step in steps)
+    return f"""\
+# {constants.description}
+# torchvision: `normalize` after ToTensor(), {constants.range}, {constants.channel_order}; `transform` of a Pillow
+# image that is upright, as ImageOps.exif_transpose makes it
+import torch
+{"from PIL import Image" + chr(10) if function else ""}\
+from torchvision import transforms
+from torchvision.transforms import v2
+{function}
+{normalize}transform = v2.Compose(
+    [
+{lines}    ]
+)
+"""
+
+
+def _tensor_steps(constants: DatasetConstants) -> list[str]:
+    """Return the geometry of tensors, which are resized without rounding to levels."""
+    if not constants.has_geometry or not geometry.is_torchvisions(constants):
+        return []
+    return geometry.torchvision_steps(constants)
 
 
 def albumentations(constants: DatasetConstants) -> str:
     """Write `A.Normalize`: mean and std in 0-1, pixels as stored, divided by max_pixel_value inside."""
     constants.require_nonzero_std("albumentations")
+    compose = ""
+    gray = ".reshape(image.shape[:2])" if len(constants.channels) == 1 else ""
+    if constants.has_geometry and geometry.is_of_pillow(constants):
+        compose = f"""
+
+def {geometry.NAME}_array(image, **_):
+    \"\"\"Return an array (H,W,C) with the geometry.\"\"\"
+    return np.asarray({geometry.NAME}(Image.fromarray(image{gray})))
+
+
+transform = A.Compose([A.Lambda(image={geometry.NAME}_array, p=1.0), normalize])
+"""
     return f"""\
 # {constants.description}
 # Albumentations: mean and std in {constants.range}, {constants.channel_order}; \
 pixels as stored, {constants.stored_range}{"" if constants.is_8bit else ", as float32: image.astype('float32')"}
 import albumentations as A
-
+{"import numpy as np" + chr(10) if compose else ""}
 normalize = A.Normalize(
     mean={_tuple(constants.unit_mean)},
     std={_tuple(constants.unit_std)},
     max_pixel_value={float(constants.max_value)},
 )
-"""
+{compose}"""
 
 
 def kornia(constants: DatasetConstants) -> str:
@@ -100,15 +149,22 @@ def timm(constants: DatasetConstants) -> str:
     constants.require_nonzero_std("timm")
     constants.require_8bit("timm")
     flags = " ".join(["--mean", *map(repr, constants.unit_mean), "--std", *map(repr, constants.unit_std)])
+    entries = geometry.timm_entries(constants) if constants.has_geometry else None
+    lines = "".join(f"    {key}={value},\n" for key, value in (entries or {}).items())
+    size = "" if entries else "input_size=224, "
+    lacking = ""
+    if constants.has_geometry and entries is None:
+        lacking = f"# not in the config, because timm has no such geometry: {constants.geometry}\n"
     return f"""\
 # {constants.description}
 # timm: {constants.range}, {constants.channel_order}
-# create_transform(input_size=224, **data_config), create_model(..., pretrained_cfg_overlay=data_config)
+{lacking}\
+# create_transform({size}**data_config), create_model(..., pretrained_cfg_overlay=data_config)
 # train.py {flags}
 data_config = dict(
     mean={_tuple(constants.unit_mean)},
     std={_tuple(constants.unit_std)},
-)
+{lines})
 """
 
 
@@ -172,18 +228,19 @@ def huggingface(constants: DatasetConstants) -> str:
             "(count without `resize`, or use --format torchvision)"
         )
     arrays = "" if constants.is_8bit else f"; NumPy arrays of stored values, {constants.stored_range}"
+    entries = geometry.huggingface_entries(constants) if constants.has_geometry else None
+    if entries is None:
+        arrays += "; image processors have no such geometry: resize before" if constants.has_geometry else ""
+        entries = {"do_resize": False, "do_center_crop": False}
+    elif constants.center_crop is not None and constants.like != "huggingface":
+        arrays += "; an odd rest of the crop is rounded down, which --like huggingface counts"
     config: dict[str, object] = {
         # JSON has no comments; the image processors keep unknown keys and do not use them
         "_comment": f"normcli: {constants.description}; {constants.range}, {constants.channel_order}{arrays}",
         "image_processor_type": "CLIPImageProcessor",
         "do_convert_rgb": constants.is_8bit and constants.channels == ["R", "G", "B"],
-        "do_resize": constants.resize is not None,
     }
-    if constants.resize is not None:
-        config |= {"size": {"shortest_edge": constants.resize}, "resample": 2}  # 2 is bilinear
-    config["do_center_crop"] = constants.center_crop is not None
-    if constants.center_crop is not None:
-        config["crop_size"] = {"height": constants.center_crop, "width": constants.center_crop}
+    config |= entries
     config |= {"do_rescale": not constants.is_raw, "rescale_factor": 1 / constants.max_value}
     config |= {
         "do_normalize": True,
@@ -218,6 +275,8 @@ def mmcv(constants: DatasetConstants) -> str:
     constants.require_nonzero_std("mmcv")
     rgb = constants.channels == ["R", "G", "B"]
     loader = "" if constants.is_8bit else '\n# load them with dict(type="LoadImageFromFile", color_type="unchanged")'
+    steps = geometry.mm_pipeline(constants) if constants.has_geometry and constants.is_8bit else None
+    test_pipeline = f"test_pipeline = [\n{steps}]\n" if steps else ""
     return f"""\
 # {constants.description}
 # mmcv, mmpretrain: pixels as stored, {constants.stored_range}; mean and std in {constants.channel_order}\
@@ -229,7 +288,7 @@ img_norm_cfg = dict(
 )
 # pipeline: dict(type="Normalize", **img_norm_cfg); mmpretrain: data_preprocessor = dict(**img_norm_cfg);
 # mmdet and mmseg 3 call to_rgb bgr_to_rgb
-"""
+{test_pipeline}"""
 
 
 def dali(constants: DatasetConstants) -> str:

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 
 from normcli.constants.exporters import frameworks, plain
+from normcli.constants.exporters.geometry import NAME, with_function
 from normcli.constants.exporters.values import DatasetConstants
 from normcli.errors import unknown
 from normcli.summary import Summary
 
 Exporter = Callable[[DatasetConstants], str]
+
+_FIRST = f"before: {NAME}(image) of a Pillow image; the pixels that were counted"
 
 EXPORTERS: dict[str, Exporter] = {
     "csv": plain.csv,
@@ -15,14 +18,16 @@ EXPORTERS: dict[str, Exporter] = {
     "toml": plain.toml,
     "env": plain.env,
     "torchvision": frameworks.torchvision,
-    "albumentations": frameworks.albumentations,
-    "kornia": frameworks.kornia,
+    "albumentations": with_function(frameworks.albumentations, "of a Pillow image; OpenCV does not antialias"),
+    "kornia": with_function(frameworks.kornia, _FIRST),
     "timm": frameworks.timm,
-    "fastai": frameworks.fastai,
-    "keras": frameworks.keras,
-    "keras-rescaling": frameworks.keras_rescaling,
+    "fastai": with_function(frameworks.fastai, _FIRST),
+    "keras": with_function(frameworks.keras, _FIRST),
+    "keras-rescaling": with_function(frameworks.keras_rescaling, _FIRST),
     "huggingface": frameworks.huggingface,
-    "opencv": frameworks.opencv,
+    "opencv": with_function(
+        frameworks.opencv, f"before: np.asarray({NAME}(Image.fromarray(image))) of an array BGR", reverse=True
+    ),
     "mmcv": frameworks.mmcv,
     "dali": frameworks.dali,
     "onnx": frameworks.onnx,

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from normcli.constants.exporters.quote import one_line
 from normcli.errors import UsageError, unknown
+from normcli.options.shared import GEOMETRY, describe_geometry
 from normcli.summary import Summary
 from normcli.summary.bands import to_levels
+from normcli.summary.file import is_geometry
 from normcli.summary.remarks import CONVENTIONS
 from normcli.summary.shards import describe_shards
 from normcli.summary.summary import channel_order, white_level
@@ -22,7 +24,7 @@ class DatasetConstants(NamedTuple):
         white_levels: by type of stored values, uint8, uint16 or float, the value that maps to 1.0; None for raw units.
         convention: "pooled_population", …
         images, pixels: how many they were computed from; of pixels the most in any channel.
-        resize, center_crop: the geometry they were computed after, or None.
+        resize, center_crop, interpolation, pad, like: the geometry they were computed after, as settings have it.
         subset: what was counted where that is not the complete dataset, such as "part 1 of 4"; else "".
         digits: significant digits to write, or None for all.
     """
@@ -34,8 +36,11 @@ class DatasetConstants(NamedTuple):
     convention: str
     images: int
     pixels: float
-    resize: int | None = None
-    center_crop: int | None = None
+    resize: int | str | None = None
+    center_crop: int | str | None = None
+    interpolation: str | None = None
+    pad: str | None = None
+    like: str | None = None
     subset: str = ""
     digits: int | None = None
 
@@ -69,8 +74,7 @@ class DatasetConstants(NamedTuple):
             convention=name,
             images=one.images,
             pixels=max(one.pixels) if isinstance(one.pixels, list) else one.pixels,
-            resize=summary.settings.get("resize"),
-            center_crop=summary.settings.get("center_crop"),
+            **{key: summary.settings.get(key) for key in GEOMETRY},
             subset=", ".join(subset),
             digits=digits,
         )
@@ -78,12 +82,20 @@ class DatasetConstants(NamedTuple):
     @property
     def description(self) -> str:
         """Return convention, number of images and geometry as one line of text."""
-        steps = [f"resize {self.resize}"] if self.resize else []
-        steps += [f"center crop {self.center_crop}"] if self.center_crop else []
-        geometry = f" after {', '.join(steps)}" if steps else ""
+        geometry = f" after {self.geometry}" if self.geometry else ""
         subset = f" ({self.subset})" if self.subset else ""
         images = f"{self.images} image{'s' * (self.images != 1)}"
         return one_line(f"{self.convention.replace('_', ' ')} over {images}{subset}{geometry}")
+
+    @property
+    def has_geometry(self) -> bool:
+        """Return True if the images were resized or cropped, in a way that code can repeat."""
+        return is_geometry({key: getattr(self, key) for key in GEOMETRY})
+
+    @property
+    def geometry(self) -> str:
+        """Return the geometry as text; a resize that names no filter is bilinear."""
+        return describe_geometry({key: getattr(self, key) for key in GEOMETRY})
 
     @property
     def channel_order(self) -> str:
