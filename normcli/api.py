@@ -338,7 +338,7 @@ def check(statistics: Counted, mean: Any, std: Any, options: CheckOptions) -> Ch
         options: all keywords.
 
     Returns:
-        The verdict, what was identified, remarks and advice.
+        The verdict, what was identified, remarks and advice; `report(path)` writes them as a page.
 
     Raises:
         UsageError: a wrong number of values, a std that is not positive, an unknown preset, a config without constants.
@@ -363,7 +363,7 @@ def diff(a: Counted, b: Counted, options: DiffOptions) -> Difference:
         options: all keywords.
 
     Returns:
-        The differences, from `a` to `b`.
+        The differences, from `a` to `b`; `report(path)` writes them as a page.
 
     Raises:
         UsageError: different channels, or raw units in one and range 0-1 in the other.

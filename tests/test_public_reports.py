@@ -758,6 +758,32 @@ class TestSamples:
         beside = stats(packed(tmp_path, "tar", sorted(members)), "--group-by", "label").statistics
         assert beside is not None and sorted(beside["groups"]) == ["0", "1"]
 
+    def test_labels_of_folders_that_come_after_all_images_are_said(self, tmp_path: Path) -> None:
+        """As `tar --sort=none images labels` writes them."""
+        members = [(f"images/{key}.png", encoded(flat(value))) for key, value in (("a", 50), ("b", 200))]
+        members += [(f"labels/{key}.cls", str(i).encode()) for i, key in enumerate("ab")]
+        done = stats(packed(tmp_path, "tar", members), "--group-by", "label")
+        assert "2 unused-label" in done.err, str(done)
+
+    @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
+    @pytest.mark.parametrize("name", ["labels.csv", "train/annotations.tsv", "LABELS.CSV"])
+    def test_a_table_of_labels_is_not_joined_in_silence(self, name: str, kind: str, tmp_path: Path) -> None:
+        members = [("a.png", encoded(flat(50))), ("b.png", encoded(flat(200)))]
+        source = packed(tmp_path, kind, [*members, (name, b"file,label\na.png,x\nb.png,y\n")])
+        done = stats(source, "--group-by", "label", "--failures", tmp_path / "f.jsonl")
+        assert "1 unused-table" in done.err, str(done)
+        assert "as SOURCE it lists images and labels" in (tmp_path / "f.jsonl").read_text()
+        if kind == "folder":
+            return
+        assert "no image has a class" in done.err
+        assert "no image has a class" not in stats(source).err
+
+    def test_the_table_as_source_joins_them(self, tmp_path: Path) -> None:
+        members = [("a.png", encoded(flat(50))), ("b.png", encoded(flat(200)))]
+        source = packed(tmp_path, "folder", [*members, ("labels.csv", b"file,label\na.png,x\nb.png,y\n")])
+        found = stats(source / "labels.csv", "--group-by", "label").statistics
+        assert found is not None and sorted(found["groups"]) == ["x", "y"]
+
 
 class TestTables:
     """Columns of pictures, of labels, and of bytes in other layouts."""

@@ -1,6 +1,8 @@
 """The pages of `check`, `diff` and `tensor compare`: complete, escaped, alone, and opened in a real browser."""
 
+import json
 import math
+import pickle
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+import normcli
 from normcli import report, stats
 from normcli.constants.compare import diff
 from normcli.constants.identify import check
@@ -149,6 +152,35 @@ def test_check_and_diff_write_pages(run: Run, tmp_path: Path) -> None:
         assert again.returncode == 2 and b"--force" in again.stderr and again.stdout == b""
         assert run(*command, "--force").returncode == 2
         assert run(*command, "--report", "-", "--json").returncode == 2
+
+
+def test_the_python_twins_write_the_same_pages(run: Run, tmp_path: Path) -> None:
+    dataset(tmp_path / "a", "rgb", 1), dataset(tmp_path / "b", "rgb", 7)
+    run("stats", "a", "-o", "a.json")
+    constants: Any = {"mean": [0.5] * 3, "std": [0.2] * 3}
+    checked = normcli.check(tmp_path / "a.json", **constants)
+    checked.report(tmp_path / "twin.html")
+    run("check", "a.json", "--mean", "0.5 0.5 0.5", "--std", "0.2 0.2 0.2", "--report", "command.html")
+    twin, command = (Page((tmp_path / name).read_text()) for name in ("twin.html", "command.html"))
+    assert_alone((tmp_path / "twin.html").read_text())
+    body = [page.text.partition("own constants, pooled")[2].partition("normcli")[0] for page in (twin, command)]
+    assert body[0] == body[1] and "Mean and std" in body[0]
+    assert checked.to_dict() == json.loads(run("check", "a.json", "--mean=.5,.5,.5", "--std=.2,.2,.2", "--json").stdout)
+    changed = normcli.diff(tmp_path / "a.json", tmp_path / "b")
+    changed.report(tmp_path / "twin.html", max_shift=0.001)
+    text = Page((tmp_path / "twin.html").read_text()).text
+    assert "Over the limit" in text and "a.json" in text
+    assert "page" not in changed.to_dict() and pickle.loads(pickle.dumps(changed)) == changed
+    verified = normcli.verify_statistics(tmp_path / "a.json", tmp_path / "a")
+    verified.report(tmp_path / "verified.html", titles=("then", "now"))
+    assert "then" in Page((tmp_path / "verified.html").read_text()).text
+    with pytest.raises(normcli.OutputError):
+        changed.report(tmp_path / "absent/page.html")
+    summary = Summary.load(tmp_path / "a.json")
+    with pytest.raises(normcli.UsageError, match="no page"):
+        diff(summary, summary).report(tmp_path / "x.html")
+    with pytest.raises(normcli.UsageError, match="no page"):
+        check(summary, summary.mean, summary.std).report(tmp_path / "x.html")
 
 
 def test_names_are_escaped_on_every_page(tmp_path: Path) -> None:

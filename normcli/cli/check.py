@@ -61,6 +61,7 @@ def check(
         mean, std = one_for_all(mean, len(result.mean)), std and one_for_all(std, len(result.mean))
     if galleries is not None and page.report is not None:
         from normcli.cli import pages
+        from normcli.constants.identify import describe_verdict
         from normcli.report.checks import render_check
 
         text = render_check(
@@ -70,7 +71,7 @@ def check(
             std,
             title=", ".join(map(pages.title_of, sources)),
             name=options.preset or (Path(options.config).name if options.config is not None else "given constants"),
-            sentence=_verdict(result, options.tolerance),
+            sentence=describe_verdict(result, options.tolerance),
             gallery=galleries.get(id(summary)),
             origin=pages.origin_of(),
         )
@@ -92,8 +93,9 @@ def _lines(
     channels: "Sequence[str]",
 ) -> "Iterator[str]":
     from normcli.cli import tables
+    from normcli.constants.identify import describe_verdict
 
-    yield _verdict(result, tolerance)
+    yield describe_verdict(result, tolerance)
     rows = [
         [
             "channel",
@@ -125,28 +127,6 @@ def _lines(
     for remark in result.remarks:
         yield f"note: {remark}"
     yield f"advice: {result.advice}"
-
-
-def _verdict(result: "CheckResult", tolerance: float) -> str:
-    from normcli.constants.identify import FAMILIES
-
-    off = "" if result.distance is None else f"distance {result.distance:.4f}"
-    if result.verdict == "none":
-        nearest = f"; the nearest hypothesis is at {off}" if off else ""
-        return f"no match: not the mean and std of your images in any convention, range or order{nearest}"
-    families = list(dict.fromkeys(FAMILIES[name] for name in result.conventions))
-    one = [name.replace("_", " ") for name in result.conventions]
-    detail = f" ({' or '.join(one)})" if len(families) == 1 else ""
-    what = f"{' or '.join(families)}, {result.range}, {result.order}{detail}"
-    if result.ratio is None:
-        what = f"the mean (no std given), {result.range}, {result.order}"
-    if result.verdict == "mistake":
-        return f"mistake: {result.mistake}; otherwise {what}"
-    if result.verdict == "match":
-        return f"match: {what}; equal to the digits given"
-    if result.verdict == "uncertain":
-        return f"close to your data, but the convention is uncertain: {what}; {off}"
-    return f"close to your data ({result.distance:.3f} std off, tolerance {tolerance:g}): {what}"
 
 
 def _six(value: float) -> str:

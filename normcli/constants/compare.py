@@ -10,10 +10,13 @@ Per channel, from A to B:
 """
 
 import math
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from normcli import storage
 from normcli.errors import UsageError
 from normcli.summary import GroupSummary, SummarySource
 from normcli.summary.distribution import Level, bin_levels, distribution
@@ -57,6 +60,8 @@ class Difference:
         composition: counts that differ, as pairs, by "format:JPEG", "alpha", …
         groups: groups whose images, mean or std differ.
         settings: settings that differ, as pairs.
+        page: returns the HTML page of this result with titles of A and B and the limit of a gate; None where the
+            statistics are not at hand.
     """
 
     identical: bool
@@ -72,10 +77,34 @@ class Difference:
     composition: dict[str, tuple[int, int]] = field(default_factory=dict)
     groups: dict[str, GroupDifference] = field(default_factory=dict)
     settings: Differences = field(default_factory=dict)
+    page: "Callable[[Difference, tuple[str, str], float | None], str] | None" = field(
+        default=None, repr=False, compare=False
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        return {"schema": "normcli/diff/1", **asdict(self)}
+        values = asdict(replace(self, page=None))
+        del values["page"]
+        return {"schema": "normcli/diff/1", **values}
+
+    def report(
+        self, path: str | os.PathLike[str], *, titles: tuple[str, str] = ("", ""), max_shift: float | None = None
+    ) -> None:
+        """Write a self-contained HTML page, completely or not at all.
+
+        Args:
+            path: the file to write.
+            titles: names of A and B; by default those of their files or sources.
+            max_shift: the limit of a gate, which the page shows.
+
+        Raises:
+            UsageError: a result that no function of normcli returned.
+            MissingExtraError: jinja2 is not installed.
+            OutputError: the page cannot be written.
+        """
+        if self.page is None:
+            raise UsageError("this result has no page: it was not returned by normcli.diff")
+        storage.write_file(os.fspath(path), self.page(self, titles, max_shift).encode("utf-8", "backslashreplace"))
 
     def exceeds(self, limit: float) -> bool:
         """Return True if the distance is over a limit."""

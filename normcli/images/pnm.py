@@ -36,7 +36,7 @@ class _Header(NamedTuple):
     samples: int
     maxval: int
     start: int
-    tuple_type: bytes = b""
+    tuple_type: bytes | None = None  # of a PAM, which may leave it out
 
 
 def is_pnm(data: bytes) -> bool:
@@ -73,10 +73,12 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
 
 
 def _decoded(levels: np.ndarray[Any, Any], header: _Header, notes: list[str]) -> Decoded:
-    colors, alpha = _TUPLE_TYPES.get(header.tuple_type, (header.samples, False))
+    kind = header.tuple_type or b""
+    colors, alpha = _TUPLE_TYPES.get(kind, (header.samples, False))
     if colors + alpha != header.samples:
-        raise InputError("damaged", f"{header.samples} bands of the tuple type {header.tuple_type.decode('latin-1')}")
-    mode = {1: "L", 3: "RGB"}.get(colors, f"bands{colors}") + ("A" if alpha else "")
+        raise InputError("damaged", f"{header.samples} bands of the tuple type {kind.decode('latin-1')}")
+    rgb = "bands3" if header.tuple_type == b"" else "RGB"  # OpenCV writes BGR, without a type
+    mode = {1: "L", 3: rgb}.get(colors, f"bands{colors}") + ("A" if alpha else "")
     depth = header.maxval.bit_length()
     if mode == "L" and header.maxval in (1, 65535):
         mode = "1" if header.maxval == 1 else "I"  # as Pillow names them

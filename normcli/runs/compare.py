@@ -3,6 +3,8 @@
 import os
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -23,6 +25,7 @@ from normcli.summary.summary import as_summary
 if TYPE_CHECKING:
     from normcli.constants.compare import Difference
     from normcli.constants.identify import CheckResult
+    from normcli.report import Origin
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 Counted: TypeAlias = "Summary | StrPath | Iterable[StrPath]"
@@ -112,7 +115,42 @@ def check(statistics: Counted, options: CheckOptions) -> "CheckResult":
             raise
         text = str(error).replace("`", "")  # they were not set as `mean` and `std`
         raise UsageError(f"{options.preset or options.config}: {text}") from None
-    return replace(result, remarks=[*result.remarks, *remarks, *remarks_on_rasters(statistics, options)])
+    name = options.preset or (Path(options.config).name if options.config is not None else "given constants")
+    page = partial(_check_page, summary, mean, std, name, _title(statistics), options.tolerance)
+    remarks = [*result.remarks, *remarks, *remarks_on_rasters(statistics, options)]
+    return replace(result, remarks=remarks, page=page)
+
+
+def _check_page(
+    summary: Summary,
+    mean: tuple[Number, ...],
+    std: tuple[Number, ...] | None,
+    name: str,
+    dataset: str,
+    tolerance: float,
+    result: "CheckResult",
+    title: str,
+) -> str:
+    from normcli.report.checks import render_check
+
+    sentence = identify.describe_verdict(result, tolerance)
+    return render_check(
+        summary, result, mean, std, title=title or dataset, name=name, sentence=sentence, origin=_origin()
+    )
+
+
+def _origin() -> "Origin":
+    from normcli.report import Origin
+
+    now = datetime.now(UTC)
+    return Origin(created=f"{now.day} {now:%B %Y, %H:%M} UTC")
+
+
+def _title(statistics: Counted, default: str = "these images") -> str:
+    """Return the last part of a path, for a heading."""
+    if isinstance(statistics, str | os.PathLike):
+        return Path(os.fspath(statistics)).name or default
+    return default
 
 
 def remarks_on_rasters(statistics: Counted, options: CountedOptions) -> list[str]:
@@ -162,7 +200,26 @@ def _from_config(path: Path) -> tuple[tuple[Number, ...], tuple[Number, ...] | N
 def diff(a: Counted, b: Counted, options: CountedOptions) -> "Difference":
     """Compare two sets of statistics; see `normcli.diff`."""
     first, second = compared(a, b, options)
-    return compare.diff(first, second)
+    return with_page(compare.diff(first, second), first, second, (_title(a, "A"), _title(b, "B")))
+
+
+def with_page(difference: "Difference", first: Summary, second: Summary, titles: tuple[str, str]) -> "Difference":
+    """Return a difference that can write its page."""
+    return replace(difference, page=partial(_diff_page, first, second, titles))
+
+
+def _diff_page(
+    first: Summary,
+    second: Summary,
+    names: tuple[str, str],
+    difference: "Difference",
+    titles: tuple[str, str],
+    max_shift: float | None,
+) -> str:
+    from normcli.report.differences import render_diff
+
+    both = titles[0] or names[0], titles[1] or names[1]
+    return render_diff(first, second, difference, titles=both, max_shift=max_shift, origin=_origin())
 
 
 def compared(a: Counted, b: Counted, options: CountedOptions) -> tuple[Summary, Summary]:

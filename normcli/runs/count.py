@@ -355,9 +355,12 @@ def _open_large(data: Any, options: WorkerOptions) -> "LargeImage | None":
     return open_large(data, options.reading)
 
 
+NO_LABEL = "."  # the group of images that have no class
+
+
 def _grouping(by: str | None) -> Callable[[Item], str] | None:
     if by is None:
         return None
     if by in ("folder", "label"):
-        return lambda item: item.label or "."
+        return lambda item: item.label or NO_LABEL
     return lambda item: item.label or ""  # the listing made it of the regex: see sources.PatternUse

@@ -23,7 +23,7 @@ from normcli.errors import NoInputError, RemoteError, StatisticsFileError, Usage
 from normcli.options.field import as_tuple, parse_level, parse_size
 from normcli.options.shared import GEOMETRY_WHERE_USED, MAX_PIXELS, DecodeOptions, InputOptions
 from normcli.options.stats import StatsOptions
-from normcli.runs.count import Failure, PartialResult, WorkerOptions, count_batch, merge
+from normcli.runs.count import NO_LABEL, Failure, PartialResult, WorkerOptions, count_batch, merge
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.masks import PixelMask
 from normcli.runs.sample import Sample, SamplePlan, StoppingRule, checkpoints
@@ -456,6 +456,8 @@ class _StatsRun:
         failures, total = self.failures, self.total
         if set(total.groups) == {containers.NO_MATCH}:
             log.warning("--group-by %r matched no image", self.options.group_by)
+        elif set(total.groups) == {NO_LABEL}:
+            log.warning("--group-by %s: no image has a class, all are in one group", self.options.group_by)
         spent = time.perf_counter() - self.started
         inputs = failures.inputs
         log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", inputs, spent, inputs / spent, self.bytes / spent / 1e6)

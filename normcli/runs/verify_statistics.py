@@ -6,7 +6,7 @@ from normcli.constants.compare import Difference, diff
 from normcli.errors import UsageError
 from normcli.options.apply import VerifyStatisticsOptions
 from normcli.options.stats import StatsOptions
-from normcli.runs.compare import recorded_options
+from normcli.runs.compare import recorded_options, with_page
 from normcli.runs.stats import stats
 from normcli.summary import Summary
 
@@ -38,4 +38,5 @@ def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyS
         if len(parts) != 1:
             raise UsageError("merged statistics with missing parts cannot be verified (verify each part)")
         keywords["shard"] = (parts[0], summary.shards["of"])
-    return diff(summary, stats(sources, StatsOptions(**keywords)))
+    counted = stats(sources, StatsOptions(**keywords))
+    return with_page(diff(summary, counted), summary, counted, ("the file", "the sources"))

@@ -28,6 +28,10 @@ SUFFIXES = frozenset(
 )
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})
 _MAC = "macos-metadata", "metadata that macOS adds, not an image"
+_TABLE = (
+    "unused-table",
+    "a table: its labels are not joined (as SOURCE it lists images and labels; extract an archive first)",
+)
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
 _SUSPECT = r"[\\:\0]"
@@ -66,6 +70,8 @@ class PathFilter:
             if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
                 if name.lower().endswith(".npy"):
                     return "not-an-image-name", "an array (--include '*.npy' reads each as one image)"
+                if name.lower().endswith((".csv", ".tsv")):
+                    return _TABLE
                 return "not-an-image-name", "not an image extension (use --include to read it)"
         elif self._include(path_below(self._source, path)) is None:
             return "not-included", "matches no --include"

@@ -16,7 +16,7 @@ sqrt(root_mean_image_variance^2 - mean_of_image_stds^2), is the standard error o
 sample of as many images. Where a publication documents its convention, that decides what data cannot.
 """
 
-from normcli.constants.identify.matching import FAMILIES, TOLERANCE, check, sampling_error
+from normcli.constants.identify.matching import FAMILIES, TOLERANCE, check, describe_verdict, sampling_error
 from normcli.constants.identify.result import CheckResult
 
-__all__ = ["FAMILIES", "TOLERANCE", "CheckResult", "check", "sampling_error"]
+__all__ = ["FAMILIES", "TOLERANCE", "CheckResult", "check", "describe_verdict", "sampling_error"]

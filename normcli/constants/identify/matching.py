@@ -283,3 +283,24 @@ def _normalized(constants: _Constants, hypothesis: Hypothesis) -> dict[str, list
         "min": normalize(summary.min),
         "max": normalize(summary.max),
     }
+
+
+def describe_verdict(result: CheckResult, tolerance: float) -> str:
+    """Return the verdict as a sentence."""
+    off = "" if result.distance is None else f"distance {result.distance:.4f}"
+    if result.verdict == "none":
+        nearest = f"; the nearest hypothesis is at {off}" if off else ""
+        return f"no match: not the mean and std of your images in any convention, range or order{nearest}"
+    families = list(dict.fromkeys(FAMILIES[name] for name in result.conventions))
+    one = [name.replace("_", " ") for name in result.conventions]
+    detail = f" ({' or '.join(one)})" if len(families) == 1 else ""
+    what = f"{' or '.join(families)}, {result.range}, {result.order}{detail}"
+    if result.ratio is None:
+        what = f"the mean (no std given), {result.range}, {result.order}"
+    if result.verdict == "mistake":
+        return f"mistake: {result.mistake}; otherwise {what}"
+    if result.verdict == "match":
+        return f"match: {what}; equal to the digits given"
+    if result.verdict == "uncertain":
+        return f"close to your data, but the convention is uncertain: {what}; {off}"
+    return f"close to your data ({result.distance:.3f} std off, tolerance {tolerance:g}): {what}"

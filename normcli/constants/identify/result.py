@@ -1,7 +1,12 @@
 """The result of `check`."""
 
-from dataclasses import asdict, dataclass, field
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
+
+from normcli import storage
+from normcli.errors import UsageError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +28,7 @@ class CheckResult:
             channel in the order of the constants.
         remarks: sentences.
         advice: whether to use the constants, and the pooled ones where not.
+        page: returns the HTML page of this result under a title; None where the dataset is not at hand.
     """
 
     verdict: str
@@ -39,6 +45,7 @@ class CheckResult:
     normalized: dict[str, list[float | None]] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
     advice: str = ""
+    page: "Callable[[CheckResult, str], str] | None" = field(default=None, repr=False, compare=False)
 
     @property
     def fits(self) -> bool:
@@ -47,4 +54,22 @@ class CheckResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values."""
-        return {"schema": "normcli/check/1", **asdict(self)}
+        values = asdict(replace(self, page=None))
+        del values["page"]
+        return {"schema": "normcli/check/1", **values}
+
+    def report(self, path: str | os.PathLike[str], *, title: str = "") -> None:
+        """Write a self-contained HTML page, completely or not at all.
+
+        Args:
+            path: the file to write.
+            title: name of the dataset; by default that of the file or source.
+
+        Raises:
+            UsageError: a result that `normcli.check` did not return.
+            MissingExtraError: jinja2 is not installed.
+            OutputError: the page cannot be written.
+        """
+        if self.page is None:
+            raise UsageError("this result has no page: it was not returned by normcli.check")
+        storage.write_file(os.fspath(path), self.page(self, title).encode("utf-8", "backslashreplace"))
