@@ -21,7 +21,7 @@ _QUERY = r"(://[^\s?]*)\?\S+"
 
 
 def write_page(path: Path, text: str, *, quiet: bool = True) -> None:
-    """Write a page, completely or not at all; "-" is stdout. Unless quiet, a line says so.
+    """Write a page, completely or not at all; "-" is stdout. Unless quiet, a line reports it.
 
     Raises:
         OutputError: it cannot be written.

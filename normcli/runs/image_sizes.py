@@ -33,7 +33,7 @@ class SizeClasses:
 
     Attributes:
         classes: by number.
-        unknown: number of images whose header says no size.
+        unknown: number of images whose header states no size.
     """
 
     def __init__(self) -> None:
