@@ -179,6 +179,12 @@ def _notes(result: "ApplyResult") -> Iterator[str]:
     if result.clipped:
         share = 100 * result.clipped / result.values
         yield f"{result.clipped:,} values clipped, {share:.3g}% (they cannot be restored)"
+    if result.invalid:
+        fill = result.settings["fill"]
+        done = (
+            "mapped like all others (--fill V or nan writes another value)" if fill == "keep" else f"written as {fill}"
+        )
+        yield f"{result.invalid:,} invalid samples {done}"
     if result.changed:
         yield "images changed after mean and std were computed; run it again"
     if result.looks_normalized:
@@ -194,7 +200,7 @@ def _notes(result: "ApplyResult") -> Iterator[str]:
     if 0 < result.images == result.remarks.get("low-range"):
         yield "16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)"
     if count := result.remarks.get("nodata"):
-        yield f"{count:,} images with pixels of the GDAL nodata value, which were mapped like all others"
+        yield f"{count:,} images with samples of the GDAL nodata value, which count and were mapped (--nodata tag)"
     widths: dict[str, int] = {}
     for kind, count in result.kinds.items():
         width = kind.split(" x ")[0]

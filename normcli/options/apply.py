@@ -1,12 +1,21 @@
 """Options of `apply`, `transform`, `restore` and `verify`."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal, Protocol
 
 from normcli.errors import UsageError
-from normcli.options.field import Color, Options, option, parse_name, parse_numbers, python_only
+from normcli.options.field import (
+    Color,
+    Options,
+    option,
+    parse_fill,
+    parse_name,
+    parse_no_data,
+    parse_numbers,
+    python_only,
+)
 from normcli.options.shared import (
     GEOMETRY,
     DecodeOptions,
@@ -89,11 +98,19 @@ class TransformOptions(ConstantsOptions, ValueOptions):
     color: Color = option(
         "Color mode. rgb: repeat gray into three channels; gray: convert color to gray; auto, native: as given.", "auto"
     )
+    nodata: str | float | Iterable[float] = option(
+        "Values of invalid samples, each in its own channel; tag, none: no value.", "tag", parse=parse_no_data
+    )
+    fill: str | float = option(
+        "Value of invalid samples (`nodata`, `nan` skip) in the result, nan, or keep: map them like all others.",
+        "keep",
+        parse=parse_fill,
+    )
 
     def _check(self) -> None:
         super()._check()
-        if self.nan == "skip" and self.dtype == "uint8":
-            raise UsageError("`nan` skip requires a float `dtype`: uint8 cannot hold NaN")
+        if self.nan == "skip" and self.dtype == "uint8" and self.fill in ("keep", "nan"):
+            raise UsageError("`nan` skip requires a float `dtype`, or a number as `fill`: uint8 cannot hold NaN")
 
 
 class SinkOptions(Options):
@@ -115,6 +132,14 @@ class SinkOptions(Options):
     output_layout: Literal["chw", "hwc"] | None = option("Axis order of arrays (default: chw; image files are hwc).")
     channel_order: Literal["rgb", "bgr"] | None = option(
         "Channel order of arrays (default: rgb; bgr for --scheme caffe)."
+    )
+    fill: str | float = option(
+        "Write invalid samples (--nodata, --alpha mask, --nan skip) as V, in the values of the output, or as nan; keep "
+        "maps them like all others.",
+        "keep",
+        metavar="V|nan|keep",
+        complete=("keep", "nan", "0"),
+        parse=parse_fill,
     )
     no_suffix: bool = option("Name outputs a.npy instead of a.jpg.npy.", False)
 
@@ -165,8 +190,10 @@ class ApplyOptions(
             raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")
         if self.dry_run and modes and modes != ["force"]:
             raise UsageError(f"`dry_run` cannot be combined with `{modes[0]}`")
-        if self.nan == "skip" and self.dtype in ("uint8", "uint16"):
-            raise UsageError(f"`nan` skip requires a float `dtype`: {self.dtype} cannot hold NaN")
+        if self.nan == "skip" and self.dtype in ("uint8", "uint16") and self.fill in ("keep", "nan"):
+            raise UsageError(
+                f"`nan` skip requires a float `dtype`, or a number as `fill`: {self.dtype} cannot hold NaN"
+            )
 
 
 class RestoreOptions(EngineOptions):

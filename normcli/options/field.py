@@ -192,6 +192,26 @@ def parse_no_data(value: Any) -> str:
     return ",".join(dict.fromkeys(texts))
 
 
+def parse_fill(value: Any) -> str:
+    """Return the value of invalid samples in an output as text: "keep", "nan" or a number.
+
+    >>> parse_fill(0), parse_fill("NaN"), parse_fill("keep")
+    ('0', 'nan', 'keep')
+
+    Raises:
+        UsageError: none of them.
+    """
+    if value == "keep":
+        return "keep"
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(f"`fill`: must be keep, nan or a number, not {value!r}") from None
+    if math.isinf(number):
+        raise UsageError(f"`fill`: must be finite or nan, not {value!r}")
+    return f"{number:.17g}"
+
+
 def parse_labels(value: Any) -> str | None:
     """Return the values of masks that make a pixel valid as text: ">N", or sorted numbers separated by commas.
 

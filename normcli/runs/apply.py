@@ -49,6 +49,7 @@ class ApplyResult:
         bytes: bytes of the arrays or image files.
         values: sample values written.
         clipped: values that clipping or quantization changed.
+        invalid: invalid samples written, as `fill` says.
         exact: images that `restore` returns bit for bit.
         existing: files that existed before (`skip_existing`) and are not described in the manifest.
         looks_normalized: float images with values of both signs within [-5,5].
@@ -75,6 +76,7 @@ class ApplyResult:
     bytes: int
     values: int
     clipped: int
+    invalid: int = 0
     exact: int
     existing: int
     looks_normalized: int
@@ -116,6 +118,7 @@ class Totals:
     def __init__(self, failures: FailurePolicy) -> None:
         self.failures = failures
         self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
+        self.invalid = 0
         self.digest = 0
         self.failed: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
@@ -141,6 +144,7 @@ class Totals:
         self.bytes += record["bytes"]
         self.exact += record["exact"]
         self.clipped += record.get("clipped", 0)
+        self.invalid += sum(record.get("invalid", ()))
         height, width, _ = record["shape"]
         self.values += height * width * len(record["map"]["channels"])
         self.digest = (self.digest + int(record["digest"], 16)) % DIGEST_MODULUS
@@ -190,6 +194,7 @@ class Totals:
             "bytes": self.bytes,
             "values": self.values,
             "clipped": self.clipped,
+            **({"invalid": self.invalid} if self.invalid else {}),
             "exact": self.exact,
             "found": self.found,
             "looks_normalized": self.looks_normalized,

@@ -45,18 +45,20 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
             data = storage.read(source, limit=parse_size("max_file_size", options.max_file_size))
         image = images.decode(data, reading, turn=options.orientation == "apply")
         images.check_full_scale(image, parse_level(options.max_value))
-        pixels = upright(image.pixels, image.orientation if options.orientation == "apply" else 1)
+        turn = image.orientation if options.orientation == "apply" else 1
+        pixels, valid = upright(image.pixels, turn), None if image.valid is None else upright(image.valid, turn)
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image
             from normcli.images.bands import band_notes
 
             tally = Tally()
-            tally.count(pixels, image.weights, nan=options.nan, data=data, notes=tuple(band_notes(image)))
+            notes = tuple(band_notes(image))
+            tally.count(image.pixels, image.weights, image.valid, nan=options.nan, data=data, notes=notes)
             settings = {**decode_settings(reading), "max_value": parse_level(options.max_value), "nan": options.nan}
             summary = Summary.of(tally, settings, images.versions())
             constants = numbers.of_summary(
                 summary, options.convention, origin="computed", percents=build_transform.percents_of(built)
             )
-        mapped = replace(built, constants=constants).map(pixels, scales=image.scales)
+        mapped = replace(built, constants=constants).map(pixels, scales=image.scales, valid=valid)
         return open_writer(options.to, alpha=reading.alpha).encode(mapped, source)
     except InputError as error:
         name = "stdin" if source == "-" else source

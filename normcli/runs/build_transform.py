@@ -28,8 +28,8 @@ from normcli.summary import Summary
 from normcli.summary.summary import channel_names
 
 # what must be the same where statistics are made and used
-_CONTRACT = ("color", "alpha", *GEOMETRY, "max_value", "bands", "scale_offset")
-_DEFAULTS = {"scale_offset": "tag"}  # of settings that are recorded where they differ
+_CONTRACT = ("color", "alpha", "nodata", *GEOMETRY, "max_value", "bands", "scale_offset")
+_DEFAULTS = {"nodata": "tag", "scale_offset": "tag"}  # of settings that are recorded where they differ
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
 _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
 
@@ -170,6 +170,7 @@ def _said(value: Any) -> str:
 def transform(scheme: str, options: TransformOptions) -> Transform:
     """Return a picklable callable, array -> array; see `normcli.transform`."""
     built = build_transform(scheme, options)
+    _check_fill(built)
     constants = resolve_constants(built, options)
     if constants is None and needs_statistics(built):
         raise UsageError(f"`scheme` {scheme} requires `stats`, `mean` and `std`, or `preset`")
@@ -196,7 +197,16 @@ def build_transform(scheme: str, options: TransformOptions) -> Transform:
         color=options.color,
         max_value=parse_level(options.max_value),
         nan=options.nan,
+        nodata=str(options.nodata),
+        fill=str(options.fill),
     )
+
+
+def _check_fill(built: Transform) -> None:
+    if built.fill != "keep":
+        from normcli.runs.fill import check_fill
+
+        check_fill(built.fill, built.dtype)
 
 
 def needs_statistics(target: Transform) -> bool:
@@ -282,7 +292,7 @@ def with_geometry(options: ApplyOptions) -> ApplyOptions:
     return resolve(options)
 
 
-_TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan")
+_TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan", "fill")
 
 
 def shard_size(options: ApplyOptions) -> ShardSize | None:
@@ -319,8 +329,12 @@ def transform_for(options: ApplyOptions) -> Transform:
         output_layout=layout,  # type: ignore[arg-type]
         channel_order=order,  # type: ignore[arg-type]
         color=options.color,
+        nodata=options.nodata,
+        fill=options.fill,
     )
-    return replace(build_transform(options.scheme, transform_options), dtype=dtype)
+    built = replace(build_transform(options.scheme, transform_options), dtype=dtype)
+    _check_fill(built)
+    return built
 
 
 def refuse_occupied(folder: str, allowed: bool) -> None:
@@ -381,7 +395,7 @@ def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
         "to": work.to,
         "no_suffix": no_suffix,
         "orientation": work.orientation,
-        **{key: getattr(reading, key) for key in ("color", "alpha", "strict", "resize", "center_crop")},
+        **{key: getattr(reading, key) for key in ("color", "alpha", "nodata", "strict", "resize", "center_crop")},
         **{key: value for key in GEOMETRY_WHERE_USED if (value := getattr(reading, key)) is not None},
         **({} if size is None else {"shard_size": str(size)}),
     }

@@ -153,21 +153,23 @@ def _map_one(
             if image.full_scale is not None:
                 images.check_full_scale(image, job.transform.max_value)
             stage = "map"
-            pixels = image.pixels
+            pixels, valid = image.pixels, image.valid
             record["shape"] = list(pixels.shape)
             record["dtype"] = pixels.dtype.name
             if job.orientation == "apply" and image.orientation != 1:
                 pixels = upright(pixels, image.orientation)
+                valid = None if valid is None else upright(valid, image.orientation)
                 record["orientation"] = image.orientation
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer, image.scales)
-            _describe(record, job.transform, pixels, mapped)
-            if remarks := _remarks(job.transform, pixels, image.notes):
+            mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer, image.scales, valid)
+            seen = pixels if valid is None else pixels[valid]
+            _describe(record, job.transform, seen, mapped)
+            if remarks := _remarks(job.transform, seen, image.notes):
                 record["remarks"] = remarks
             encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
             record["digest"] = f"{digest(encoded):032x}"
-            del data, encoded, image, pixels  # an encoder may need as much
+            del data, encoded, image, pixels, valid, seen  # an encoder may need as much
             parts = job.writer.encode(mapped, task.key)
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
             if record["bytes"] <= Buffer.LARGEST_KEPT:
@@ -230,6 +232,8 @@ def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedI
     record["exact"] = mapped.exact
     if mapped.clipped:
         record["clipped"] = mapped.clipped
+    if any(mapped.invalid):
+        record["invalid"] = list(mapped.invalid)
     if pixels.dtype.kind == "f" and -5 <= float(pixels.min()) < 0 < float(pixels.max()) <= 5:
         record["looks_normalized"] = True
 

@@ -34,8 +34,9 @@ def _first_image(work: MapJob, listed: InputLister) -> MappedImage:
         try:
             image = images.decode(named_item.item.load(), work.reading, turn=work.orientation == "apply")
             images.check_full_scale(image, work.transform.max_value)
-            pixels = upright(image.pixels, image.orientation if work.orientation == "apply" else 1)
-            return work.transform.map(pixels, scales=image.scales)
+            turn = image.orientation if work.orientation == "apply" else 1
+            valid = None if image.valid is None else upright(image.valid, turn)
+            return work.transform.map(upright(image.pixels, turn), scales=image.scales, valid=valid)
         except InputError as error:
             if error.reason == "remote":
                 raise RemoteError(f"{named_item.item.key}: {error.message}") from None

@@ -174,4 +174,6 @@ def _inexact_reason(record: Record, settings: Record) -> str:
         return "float originals, restored within rounding"
     if record.get("clipped"):
         return "clipped values"
+    if record.get("invalid") and settings.get("fill", "keep") != "keep":
+        return "invalid samples, which were filled"
     return f"{settings['to']} {settings['dtype']} holds fewer levels than the original"

@@ -101,6 +101,7 @@ class MappedImage(NamedTuple):
         source: the channel of the pixels that each channel of `array` was made from.
         clipped: values that --clip or the quantized range changed.
         exact: the inverse restores the pixels bit for bit.
+        invalid: number of invalid samples of each channel of `array`; () where there is none.
     """
 
     array: Array
@@ -110,6 +111,7 @@ class MappedImage(NamedTuple):
     source: tuple[int, ...]
     clipped: int
     exact: bool
+    invalid: tuple[int, ...] = ()
 
 
 class Finish(NamedTuple):
@@ -133,7 +135,7 @@ class Finish(NamedTuple):
             if self.clip is None:
                 clipped = int(np.count_nonzero((y < 0) | (y > top)))
             y = np.clip(y, 0, top)
-        with np.errstate(over="ignore"):  # float16 ends at 65504: the caller reports it
+        with np.errstate(over="ignore", invalid="ignore"):  # float16 ends at 65504: the caller reports it
             return y.astype(self.dtype), clipped
 
 
@@ -154,6 +156,8 @@ class Transform:
         max_value: value that maps to 1.0 in 16-bit and float images; None is 65535 and raw units.
         nan: "error" fails images with NaN or infinity, "skip" maps them.
         channels: number of channels that gray is repeated to, or None.
+        nodata: values of samples that are invalid in their channel, as text; "tag" and "none" for no value.
+        fill: value of invalid samples in the result, as text; "keep" maps them like all others.
     """
 
     scheme: str
@@ -168,6 +172,8 @@ class Transform:
     max_value: int | None = None
     nan: str = "error"
     channels: int | None = None
+    nodata: str = "tag"
+    fill: str = "keep"
 
     def __call__(self, image: Any) -> Array:
         """Map one image.
@@ -181,11 +187,15 @@ class Transform:
         mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
         if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
             raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
-        pixels = images.decode(np.asarray(image), DecodeOptions(color=self.color)).pixels
-        return self.map(pixels).array
+        decoded = images.decode(np.asarray(image), DecodeOptions(color=self.color, nodata=self.nodata))
+        return self.map(decoded.pixels, valid=decoded.valid).array
 
     def map(
-        self, pixels: Array, buffer: "Buffer | None" = None, scales: tuple[tuple[float, float], ...] = ()
+        self,
+        pixels: Array,
+        buffer: "Buffer | None" = None,
+        scales: tuple[tuple[float, float], ...] = (),
+        valid: Array | None = None,
     ) -> MappedImage:
         """Map decoded pixels (H,W,C).
 
@@ -193,15 +203,23 @@ class Transform:
             pixels: uint8, uint16, float32 or float64, C-contiguous.
             buffer: has the memory for the result; a fresh array by default.
             scales: (scale, offset) of each channel, in whose units the constants are; () where samples are values.
+            valid: bool (H,W,C), True where a sample counts in its channel; None where all do.
 
         Raises:
             InputError: constant, of another depth or channels than the statistics, not finite, no range.
         """
         dtype = pixels.dtype
-        if dtype.kind == "f" and self.nan == "error" and not _is_finite(pixels):
-            raise InputError("not-finite", "NaN or infinite values (--nan skip lets them through)")
+        if dtype.kind == "f" and not _is_finite(pixels):
+            from normcli.runs.fill import with_finite
+
+            finite = with_finite(pixels, valid)
+            if self.nan == "error" and (valid is None or not np.array_equal(finite, valid)):
+                raise InputError("not-finite", "NaN or infinite values (--nan skip makes them invalid)")
+            if not finite.any():
+                raise InputError("not-finite", "no pixel is finite")
+            valid = finite
         source = self._source(pixels, scales)
-        affine, low, high = self._affine(pixels, source, scales)
+        affine, low, high = self._affine(pixels, source, scales, valid)
         wide = len(source)
         names = self.constants.channels if self.constants else channel_names(wide)
         if self.channel_order == "bgr" and wide in (3, 4):
@@ -218,10 +236,19 @@ class Transform:
         shape = (wide, height, width) if planar else (height, width, wide)
         out = np.empty(shape, self.dtype) if buffer is None else buffer(shape, self.dtype)
         clipped = _fill(pixels, source, affine, finish, out, planar)
-        if dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
+        hidden: tuple[int, ...] = ()
+        if valid is not None:
+            from normcli.runs.fill import clipped_invalid, fill_invalid, valid_is_finite
+
+            if self.nan == "error" and out.dtype.kind == "f" and not valid_is_finite(out, valid, source, planar):
+                raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
+            clipped -= clipped_invalid(pixels, valid, source, affine, finish)
+            hidden = tuple(fill_invalid(out, valid, source, self.fill, planar))
+        elif dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
             raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
-        exact = dtype.kind == "u" and clipped == 0 and _invertible(affine, finish, dtype.name)
-        return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact)
+        kept = self.fill == "keep" or not any(hidden)
+        exact = dtype.kind == "u" and clipped == 0 and kept and _invertible(affine, finish, dtype.name)
+        return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact, hidden)
 
     def _source(self, pixels: Array, scales: tuple[tuple[float, float], ...]) -> tuple[int, ...]:
         """Return the channel of the pixels that each channel of the result is made from: gray may be repeated."""
@@ -237,7 +264,11 @@ class Transform:
         return source_channels(count, want or count)
 
     def _affine(
-        self, pixels: Array, source: tuple[int, ...], scales: tuple[tuple[float, float], ...]
+        self,
+        pixels: Array,
+        source: tuple[int, ...],
+        scales: tuple[tuple[float, float], ...],
+        valid: Array | None,
     ) -> tuple[Affine, float, float]:
         """Return the affine in RGB order, and the range of y that a quantized result covers."""
         count = pixels.shape[2]
@@ -261,23 +292,17 @@ class Transform:
                 affine = of_values.of_levels([scales[c] for c in source])
             if not self.dtype.startswith("u") or white_level is not None:
                 return affine, *_span(of_values, [0.0] * len(source), [white_level or 1.0] * len(source))
-            bounds = [pixels.min(axis=(0, 1)), pixels.max(axis=(0, 1))]
-            low, high = (row.astype(float).take(source).tolist() for row in bounds)
-            return affine, *_span(affine, low, high)
-        names = channel_names(count)
+            low, high = _bounds(pixels, valid)
+            return affine, *_span(affine, [low[c] for c in source], [high[c] for c in source])
         if pixels.dtype.kind == "f":
-            flat = pixels.reshape(-1, count).astype(np.float64)
-            flat = flat[np.isfinite(flat).all(axis=1)]
-            if not len(flat):
-                raise InputError("not-finite", "no pixel is finite")
-            image = schemes.Image(names=names, white_level=white_level, pixels=flat)
-            low, high = flat.min(axis=0).tolist(), flat.max(axis=0).tolist()
+            flat = pixels.reshape(-1, count).astype(np.float64) if valid is None else _valid_values(pixels, valid)
+            image = schemes.Image(names=channel_names(count), white_level=white_level, pixels=flat)
+            low, high = _bounds(pixels, valid)
         else:
-            tally = Integers(count, pixels.dtype.name)
-            tally.count(pixels, None)
-            bins = [np.flatnonzero(row) for row in tally.histogram]
+            histogram = _histogram(pixels, valid)
+            bins = [np.flatnonzero(row) if row.any() else (0, 1) for row in histogram]
             low, high = [float(b[0]) for b in bins], [float(b[-1]) for b in bins]
-            image = schemes.Image(names=names, white_level=white_level, histogram=tally.histogram)
+            image = schemes.Image(names=channel_names(count), white_level=white_level, histogram=histogram)
         affine = function(image, **settings)
         return affine.take(source), *_span(affine, low, high)
 
@@ -301,6 +326,32 @@ class Buffer:
         if self._bytes.size < size:
             self._bytes = np.empty(max(size, 1 << 20), np.uint8)
         return self._bytes[:size].view(dtype).reshape(shape)
+
+
+def _histogram(pixels: Array, valid: Array | None) -> Array:
+    """Return the histogram (C,bins) of an integer image, of its valid samples."""
+    if valid is not None:
+        from normcli.runs.fill import valid_histogram
+
+        return valid_histogram(pixels, valid)
+    tally = Integers(pixels.shape[2], pixels.dtype.name)
+    tally.count(pixels, None)
+    return tally.histogram
+
+
+def _valid_values(pixels: Array, valid: Array) -> Array:
+    from normcli.runs.fill import valid_values
+
+    return valid_values(pixels, valid)
+
+
+def _bounds(pixels: Array, valid: Array | None) -> tuple[list[float], list[float]]:
+    """Return the smallest and largest valid value of each channel; 0 and 1 where there is none."""
+    if valid is None:
+        return pixels.min(axis=(0, 1)).astype(float).tolist(), pixels.max(axis=(0, 1)).astype(float).tolist()
+    columns = [pixels[:, :, c][valid[:, :, c]] for c in range(pixels.shape[2])]
+    pairs = [(float(column.min()), float(column.max())) if column.size else (0.0, 1.0) for column in columns]
+    return [low for low, _ in pairs], [high for _, high in pairs]
 
 
 def _is_finite(array: Array) -> bool:
@@ -401,7 +452,9 @@ def _fill_by_numpy(
         elif table is not None:
             into[:] = table[j][plane]
         else:
-            finished, count = finish(plane.astype(np.float64) * affine.scale[j] + affine.shift[j])
+            with np.errstate(over="ignore", invalid="ignore"):  # nodata at the end of the range
+                y = plane.astype(np.float64) * affine.scale[j] + affine.shift[j]
+            finished, count = finish(y)
             into[:] = finished
             clipped += count
     return clipped

@@ -30,6 +30,7 @@ def find_invalid_head_key(head: Record) -> str | None:
         "alpha": lambda v: isinstance(v, str),
         "nan": lambda v: isinstance(v, str),
         "scheme": lambda v: isinstance(v, str),
+        "fill": lambda v: v is None or _fill(v),
     }
     invalid_key = next((key for key, check in checks.items() if not check(settings.get(key))), None)
     if invalid_key is not None:
@@ -80,6 +81,11 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
         return invalid_key
     if not (_whole(record.get("orientation", 1)) and 1 <= record.get("orientation", 1) <= 8):
         return "orientation"
+    invalid = record.get("invalid")
+    if invalid is not None and not (
+        isinstance(invalid, list) and all(map(_whole, invalid)) and len(invalid) == len(record["map"]["channels"])
+    ):
+        return "invalid"
     return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
 
 
@@ -131,6 +137,14 @@ def _map(entry: Record, wide: int) -> bool:
     return restore is None or (isinstance(restore, dict) and all(_finite(restore.get(k)) for k in ("scale", "shift")))
 
 
+def _fill(value: Any) -> bool:
+    """Return True for "keep", "nan" or a finite number as text."""
+    try:
+        return value == "keep" or (isinstance(value, str) and not math.isinf(float(value)))
+    except ValueError:
+        return False
+
+
 def _whole(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 63
 
@@ -152,7 +166,7 @@ def _hexadecimal(value: Any) -> bool:
 
 # what a finished run's head counts
 _COUNTS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("images", "bytes", "values", "clipped", "exact", "found", "looks_normalized"), _whole),
+    **dict.fromkeys(("images", "bytes", "values", "clipped", "invalid", "exact", "found", "looks_normalized"), _whole),
     **dict.fromkeys(("failed", "skipped", "kinds"), _counter),
     "digest": _hexadecimal,
     "complete": lambda v: isinstance(v, bool),

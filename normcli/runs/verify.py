@@ -37,7 +37,7 @@ class VerifyResult:
         images: files that were read again.
         channels: for every set of channels that was written, their statistics.
         problems: name and message of every file that is missing or not as it was written.
-        expected: True where mean and std must be 0 and 1, within `tolerance`.
+        expected: True where mean and std must be 0 and 1, within `tolerance`: not where invalid samples were kept.
         tolerance: depends on the dtype.
     """
 
@@ -69,6 +69,7 @@ class VerifiedBatch:
     """The result of a batch; `sums` has the names of the channels and their sums, image by image."""
 
     images: int
+    kept_invalid: bool
     problems: list[tuple[str, str]]
     sums: list[tuple[tuple[str, ...], list[ChannelSums]]]
     failures: list[Failure]
@@ -87,6 +88,7 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
 
     def consume(batch: VerifiedBatch) -> None:
         result.images += batch.images
+        result.expected &= not batch.kept_invalid
         result.problems += batch.problems
         for names, channels in batch.sums:
             sums.setdefault(names, []).append(channels)
@@ -118,31 +120,43 @@ def _expects_standardized(head: Record) -> bool:
 
 def _verify_batch(folder: str, settings: Record, shards: list[Record], records: list[Record]) -> VerifiedBatch:
     started = time.perf_counter()
-    problems, sums, size = [], [], 0
+    problems, sums, size, kept = [], [], 0, False
     for record in records:
         name = decode_name(record, "name")
         try:
             written = load(folder, settings, record)
             check_size(folder, settings, record, shards)
             size += written.nbytes
-            sums.append((tuple(record["map"]["channels"]), _sums(written, record, settings)))
+            channels, has_kept = _sums(written, record, settings)
+            sums.append((tuple(record["map"]["channels"]), channels))
+            kept |= has_kept
         except InputError as error:
             problems.append((name, error.message))
     seconds = time.perf_counter() - started
-    return VerifiedBatch(len(records) - len(problems), problems, sums, [], len(records), size, seconds)
+    return VerifiedBatch(len(records) - len(problems), kept, problems, sums, [], len(records), size, seconds)
 
 
-def _sums(written: Array, record: Record, settings: Record) -> list[ChannelSums]:
-    """Return the sums of every channel.
+def _sums(written: Array, record: Record, settings: Record) -> tuple[list[ChannelSums], bool]:
+    """Return the sums of every channel over its valid samples, and whether invalid ones are among them.
 
     Raises:
-        InputError: NaN or infinity, where the run did not let it through.
+        InputError: NaN or infinity, where the run did not let it through, or fewer filled samples than it wrote.
     """
+    fill, kept = settings.get("fill") or "keep", False
     dequantize = dequantize_affine(record["map"])
     planes = interleaved(written, settings["output_layout"])
     channels = []
     for j in range(planes.shape[2]):
-        y = planes[:, :, j].astype(np.float64)
+        plane = planes[:, :, j]
+        if (count := record["invalid"][j] if "invalid" in record else 0) > 0:
+            from normcli.runs.fill import without_filled
+
+            valid = without_filled(plane, fill, count)
+            if valid is None and fill != "keep":
+                raise InputError("damaged", f"has fewer samples of the fill value {fill} than were written")
+            kept |= valid is None
+            plane = plane if valid is None else valid
+        y = plane.astype(np.float64)
         if dequantize is not None:
             y = y * dequantize.scale[0] + dequantize.shift[0]
         finite = np.isfinite(y)
@@ -153,7 +167,7 @@ def _sums(written: Array, record: Record, settings: Record) -> list[ChannelSums]
         squares = float(((y - mean) ** 2).sum())
         least, greatest = float(y.min(initial=math.inf)), float(y.max(initial=-math.inf))
         channels.append(ChannelSums(int(y.size), mean, squares, least, greatest))
-    return channels
+    return channels, kept
 
 
 def _add_up(name: str, images: list[ChannelSums]) -> ChannelStatistics:

@@ -27,7 +27,7 @@ class Image(NamedTuple):
         names: of the channels.
         white_level: level of full intensity: 255, 65535 or the setting; None for floats in raw units.
         histogram: (C, bins) counts of an integer image; None for floats.
-        pixels: finite values (N, C) of a float image; None for integers.
+        pixels: values (N, C) of a float image, NaN where a sample is invalid; None for integers.
     """
 
     names: tuple[str, ...]
@@ -56,7 +56,10 @@ class Image(NamedTuple):
         else:
             assert self.pixels is not None
             groups = self.pixels.T if per == "channel" else self.pixels.reshape(1, -1)
-            columns = [(np.sort(values), np.ones(values.size, np.int64)) for values in groups]
+            seen = [values[~np.isnan(values)] for values in groups]
+            columns = [(np.sort(values), np.ones(values.size, np.int64)) for values in seen]
+        anything = np.arange(2), np.ones(2, np.int64)  # maps a channel of which no sample is valid
+        columns = [column if len(column[0]) else anything for column in columns]
         return columns if per == "channel" else columns * count
 
 
