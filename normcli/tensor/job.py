@@ -416,8 +416,7 @@ def _normalize_input(
                 if isinstance(stored, UnreadableTensor):
                     raise stored.error
                 tensor = counted(stored)
-                function = _within_limit(call.one, job.memory_limit, allocate)
-                result = _call_normalizer(function, [tensor, *call.others], settings, where)
+                result = _call_normalizer(call.one.function, [tensor, *call.others], settings, where)
             except UnsupportedTensorError as error:
                 if len(tensors) == 1:
                     raise
@@ -467,15 +466,6 @@ def _open_input(
             reason = "left as they are, having no rows" if key is None and least == 2 else "passed through unchanged"
             remarks.note(f"{name}: {reason}: {', '.join(unchanged[:8])}{more}")
         yield {name: checkpoint.tensors[name] for name in names}, checkpoint
-
-
-def _within_limit(one: Normalizer, limit: int | None, allocate: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function of a normalizer; of weights, one that keeps within a limit of memory."""
-    if limit is None or one.family != "weight" or len(one.tensors) > 1:
-        return one.function
-    from normcli.tensor.by_rows import normalize_weight
-
-    return lambda tensor, **settings: normalize_weight(one, tensor, settings, limit, allocate)
 
 
 def _in_file(result: Any, allocate: Callable[..., Any]) -> Any:

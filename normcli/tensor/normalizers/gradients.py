@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -158,8 +158,15 @@ def broadcast_channels(parameter: Array) -> Array:
     return parameter[..., None] if parameter.ndim == 2 else parameter[None, :, None]
 
 
+class Noise(Protocol):
+    """A factor of every element, which samples are taken of."""
+
+    def __getitem__(self, samples: slice, /) -> Array:
+        """Return the factors of samples, (n, C, S)."""
+
+
 def batch_vjp(
-    vjp: ChannelVjp, moments: Moments, scale: Array, factor: Array | float = 1.0, noise: Array | None = None
+    vjp: ChannelVjp, moments: Moments, scale: Array, factor: Array | float = 1.0, noise: "Noise | None" = None
 ) -> tuple[Array, Array]:
     """Write dx of factor * (x - mean) * scale over the batch; return sums of g and of g * normal, (N, C).
 
@@ -168,7 +175,7 @@ def batch_vjp(
         moments: of the batch, per channel.
         scale: 1 / std, (1, C, 1).
         factor: constant per channel, (1, C, 1).
-        noise: factor of every element, (N, C, S).
+        noise: factor of every element of some samples, (n, C, S).
     """
     mean = broadcast_channels(moments.mean)
 

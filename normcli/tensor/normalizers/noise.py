@@ -1,5 +1,10 @@
 """Batch normalization followed by noise that no later layer can undo."""
 
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
 import numpy as np
 
 from normcli.errors import UsageError
@@ -8,15 +13,41 @@ from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, 
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
-from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, View, channels, read_all
+from normcli.tensor.normalizers.views import (
+    WORKING_COPIES,
+    Array,
+    Dtype,
+    Layout,
+    Tensor,
+    View,
+    current_resources,
+    parallel_blocks,
+    resources,
+)
 
 _LARGEST = 1e100  # of the noise; NumPy draws from no range that float64 overflows
 
 
+class _Drawn:
+    """Numbers for every element (N, C, S), drawn in the order of the samples, from the first again after the last."""
+
+    def __init__(self, state: Any, skip: int, draw: Callable[[np.random.Generator, int], Array]) -> None:
+        self._state, self._skip, self._draw = state, skip, draw
+        self._generator: np.random.Generator | None = None
+
+    def __getitem__(self, samples: slice) -> Array:
+        """Return the numbers of the samples that follow those of the last call, or of the first samples."""
+        if samples.start == 0 or self._generator is None:
+            bits = np.random.PCG64()
+            bits.state = self._state
+            self._generator = np.random.Generator(bits.advance(self._skip))
+        return self._draw(self._generator, samples.stop - samples.start)
+
+
 def _noise(
     view: View, seed: int, step: int, n_mu: float, n_sigma: float, r_mu: float, r_sigma: float
-) -> tuple[Array, Array]:
-    """Draw the shift m and the factor s of every element, (N, C, S)."""
+) -> tuple[_Drawn, _Drawn]:
+    """Return the shift m and the factor s of every element."""
     if not (all(0 <= width <= _LARGEST for width in (n_mu, r_mu, r_sigma)) and 1 <= n_sigma <= _LARGEST):
         raise UsageError(f"n_mu, r_mu and r_sigma must be 0 or more, n_sigma 1 or more, and all at most {_LARGEST:g}")
     if seed < 0:
@@ -24,9 +55,25 @@ def _noise(
     draw = np.random.Generator(np.random.PCG64([seed, step]))
     mu = draw.uniform(-n_mu, n_mu, view.rows)[None, :, None]
     sigma = draw.uniform(1.0, n_sigma, view.rows)[None, :, None]
-    shape = (view.samples, view.rows, view.length)
-    m = draw.uniform(mu - r_mu, mu + r_mu, shape)
-    return m, draw.normal(np.broadcast_to(sigma, shape), r_sigma)
+    state = draw.bit_generator.state
+    shape = (view.rows, view.length)
+    return (
+        _Drawn(state, 0, lambda draw, n: draw.uniform(mu - r_mu, mu + r_mu, (n, *shape))),
+        # after all of m, of which each takes one step of the generator
+        _Drawn(
+            state,
+            math.prod((view.samples, *shape)),
+            lambda draw, n: draw.normal(np.broadcast_to(sigma, (n, *shape)), r_sigma),
+        ),
+    )
+
+
+@contextmanager
+def _in_order() -> Iterator[None]:
+    """Compute blocks one after the other, as the noise is drawn."""
+    limits = current_resources()
+    with resources(threads=1, memory=limits.memory, allocate=limits.allocate):
+        yield
 
 
 @normalizer(family="batch", state=INITIAL, presets=PRESETS, exact=exact_state)
@@ -82,13 +129,20 @@ def noisy_batch_norm(
         scale = scale / np.sqrt(running["running_var"] + eps)
         return Normalized(affine(view, running["running_mean"], scale, shift, dtype), running.state)
     require_two_values(view.samples * view.length)
-    block = channels(read_all(x), layout).block(0, view.samples).astype(np.float64)
     moments = channel_moments(view).over(0)
     m, s = _noise(view, seed, running.batches, n_mu, n_sigma, r_mu, r_sigma)
     r = broadcast_channels(scale / np.sqrt(moments.var + eps))
-    y = s * ((block - broadcast_channels(moments.mean)) * r + broadcast_channels(shift)) + m
     out = view.allocate(dtype)
-    view.put(out, 0, view.samples, y)
+
+    def add_noise(start: int, stop: int) -> None:
+        samples = slice(start, stop)
+        block = view.block(start, stop).astype(np.float64)
+        factor, offset = (p if len(p) == 1 else p[samples] for p in (r, broadcast_channels(shift)))
+        y = s[samples] * ((block - broadcast_channels(moments.mean)) * factor + offset) + m[samples]
+        view.put(out, start, stop, y)
+
+    with _in_order():
+        parallel_blocks(view.samples, view.sample_bytes, add_noise, copies=WORKING_COPIES)
     running = update_running_stats(running, batch_statistics(moments, running_var), update_rate, cumulative)
     return Normalized(out, running.state)
 
@@ -117,5 +171,6 @@ def noisy_batch_norm_vjp(
     _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)
     moments = channel_moments(view).over(0)
     scale = 1.0 / np.sqrt(broadcast_channels(moments.var) + eps)
-    dbias, dweight = batch_vjp(vjp, moments, scale, noise=s)
+    with _in_order():
+        dbias, dweight = batch_vjp(vjp, moments, scale, noise=s)
     return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}

@@ -161,6 +161,7 @@ def parallel_blocks(
     *,
     copies: int = 4,
     in_place_ok: bool = False,
+    step: int | None = None,
 ) -> None:
     """Call compute(start, stop) for blocks that cover `samples`, on as many threads as memory allows.
 
@@ -170,12 +171,13 @@ def parallel_blocks(
         compute: computes the samples from start to stop.
         copies: number of copies of a block in memory while it is computed.
         in_place_ok: blocks need no copy, and results do not depend on the block size.
+        step: number of samples of a block, where results do not depend on it.
 
     Raises:
         TensorError: one sample does not fit into the memory allowed.
     """
     limits = current_resources()
-    step = block_samples(sample_bytes)
+    step = block_samples(sample_bytes) if step is None else step
     threads = 1 if step >= samples else limits.threads or usable_cpus()  # reading the quota takes 5 us
     if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
         step, copies = max(step, -(-samples // (4 * threads))), 0

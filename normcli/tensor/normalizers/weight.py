@@ -1,6 +1,7 @@
 """Normalizers of weights: the input is a kernel or a matrix, not activations."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -8,7 +9,10 @@ import numpy as np
 from normcli.errors import TensorError, UsageError, unknown
 from normcli.tensor.normalizers.gradients import check_cotangent
 from normcli.tensor.normalizers.registry import gradient, normalizer
-from normcli.tensor.normalizers.views import Array, Dtype, Tensor, check_parameter, read_float64, round_to_dtype
+from normcli.tensor.normalizers.units import Units
+from normcli.tensor.normalizers.views import Array, Dtype, Tensor, check_parameter, round_to_dtype
+
+At = Callable[[Array], Array]
 
 
 def out_axis(rank: int, dim: int) -> int | None:
@@ -22,10 +26,6 @@ def out_axis(rank: int, dim: int) -> int | None:
     if not 0 <= dim < rank:
         raise UsageError(f"dim must be -1 (the complete tensor) or 0 to {rank - 1}, got {dim}")
     return dim
-
-
-def _rest(axis: int | None, rank: int) -> tuple[int, ...]:
-    return tuple(a for a in range(rank) if a != axis)
 
 
 def _factor(what: str, value: Array | None, shape: tuple[int, ...], axis: int | None) -> Array:
@@ -45,9 +45,17 @@ def scale_rows(v: Array, axis: int | tuple[int, ...], lowest: int = -1100) -> tu
     >>> scale_rows(np.array([[3e-200, 4e-200]]), 1)[1].tolist()
     [[-662]]
     """
-    top = np.abs(v).max(axis=axis, keepdims=True, initial=0.0)
-    exponent = np.maximum(np.where(np.isfinite(top), np.frexp(top)[1], 0), lowest)
+    exponent = row_exponents(np.abs(v).max(axis=axis, keepdims=True, initial=0.0), lowest)
     return np.ldexp(v, -exponent), exponent
+
+
+def row_exponents(largest: Array, lowest: int = -1100) -> Array:
+    """Return the exponent of the largest element of each row, at least `lowest`; 0 for NaN and infinity."""
+    return np.maximum(np.where(np.isfinite(largest), np.frexp(largest)[1], 0), lowest)
+
+
+def _magnitude(at: At, v: Array, *_: Array) -> Array:
+    return np.abs(v)
 
 
 def _reject_zero_rows(norm: Array) -> None:
@@ -86,35 +94,54 @@ def weight_norm(
     >>> weight_norm(np.array([[3.0, 4.0], [0.0, 2.0]])).tolist()
     [[0.6, 0.8], [0.0, 1.0]]
     """
-    v = read_float64(x)
-    axis = out_axis(v.ndim, dim)
-    length = _factor("g", g, v.shape, axis)
-    rest = _rest(axis, v.ndim)
-    if not v.size:
-        return round_to_dtype(x, v, dtype)
-    v, _ = scale_rows(v, rest)
-    norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
+    axis = out_axis(len(x.shape), dim)
+    length = _factor("g", g, tuple(x.shape), axis)
+    weight = Units(axis, x)
+    if not math.prod(weight.shape):
+        return round_to_dtype(x, np.zeros(x.shape), dtype)
+    exponent = row_exponents(weight.largest(_magnitude))
+
+    def square(at: At, v: Array) -> Array:
+        v = np.ldexp(v, -at(exponent))
+        return v * v
+
+    norm = np.sqrt(weight.sum(square))
     _reject_zero_rows(norm)
-    return round_to_dtype(x, length * v / norm, dtype)
+    return weight.map(lambda at, v: at(length) * np.ldexp(v, -at(exponent)) / at(norm), dtype)
 
 
 @gradient("weight_norm", "dx", "dg")
 def weight_norm_vjp(x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = None) -> dict[str, Array]:
     """Pull dw back through weight_norm: dx (of v) and dg; 0 at a row of norm 0."""
     check_cotangent(x, dy)
-    v, dw = read_float64(x), read_float64(dy)
-    axis = out_axis(v.ndim, dim)
-    length = _factor("g", g, v.shape, axis)
-    rest = _rest(axis, v.ndim)
-    v, exponent = scale_rows(v, rest)
-    norm = np.sqrt((v * v).sum(axis=rest, keepdims=True))
+    axis = out_axis(len(x.shape), dim)
+    length = _factor("g", g, tuple(x.shape), axis)
+    weight = Units(axis, x, dy)
+    exponent = row_exponents(weight.largest(_magnitude))
+
+    def square(at: At, v: Array, _: Array) -> Array:
+        v = np.ldexp(v, -at(exponent))
+        return v * v
+
+    norm = np.sqrt(weight.sum(square))
     safe = np.where(norm > 0, norm, 1.0)
-    unit = v / safe
-    dg = (dw * unit).sum(axis=rest, keepdims=True)
-    dv = np.where(norm > 0, np.ldexp(length / safe * (dw - dg * unit), -exponent), 0.0)
+    dg = weight.sum(lambda at, v, dw: dw * (np.ldexp(v, -at(exponent)) / at(safe)))
+
+    def pull(at: At, v: Array, dw: Array) -> Array:
+        unit = np.ldexp(v, -at(exponent)) / at(safe)
+        dv = np.ldexp(at(length) / at(safe) * (dw - at(dg) * unit), -at(exponent))
+        return np.where(at(norm) > 0, dv, 0.0)
+
     return {
-        "dx": round_to_dtype(x, dv),
-        "dg": round_to_dtype(x, dg if g is None else dg.sum() if not np.ndim(g) else dg.reshape(np.shape(g))),
+        "dx": weight.map(pull),
+        "dg": round_to_dtype(
+            x,
+            dg.reshape(dg.shape if x.shape else ())
+            if g is None
+            else dg.sum()
+            if not np.ndim(g)
+            else dg.reshape(np.shape(g)),
+        ),
     }
 
 
@@ -146,22 +173,29 @@ def centred_weight_norm(
     >>> centred_weight_norm(np.array([[1.0, 3.0]])).round(4).tolist()
     [[-0.7071, 0.7071]]
     """
-    v = read_float64(x)
-    axis = out_axis(v.ndim, dim)
-    length = _factor("g", g, v.shape, axis)
-    rest = _rest(axis, v.ndim)
-    if not v.size:
-        return round_to_dtype(x, v, dtype)
-    v, _ = scale_rows(v, rest)
-    z = v - v.mean(axis=rest, keepdims=True)
-    z, _ = scale_rows(z, rest)
-    norm = np.sqrt((z * z).sum(axis=rest, keepdims=True))
+    axis = out_axis(len(x.shape), dim)
+    length = _factor("g", g, tuple(x.shape), axis)
+    weight = Units(axis, x)
+    if not math.prod(weight.shape):
+        return round_to_dtype(x, np.zeros(x.shape), dtype)
+    first = row_exponents(weight.largest(_magnitude))
+    mean = weight.sum(lambda at, v: np.ldexp(v, -at(first))) / weight.count
+
+    def centered(at: At, v: Array) -> Array:
+        return np.ldexp(v, -at(first)) - at(mean)
+
+    second = row_exponents(weight.largest(lambda at, v: np.abs(centered(at, v))))
+
+    def scaled(at: At, v: Array) -> Array:
+        return np.ldexp(centered(at, v), -at(second))
+
+    norm = np.sqrt(weight.sum(lambda at, v: np.square(scaled(at, v))))
     _reject_zero_rows(norm)
     if divisor == "std":
-        norm = norm / math.sqrt(max(v.size // max(norm.size, 1) - 1, 1))
+        norm = norm / math.sqrt(max(weight.count - 1, 1))
     elif divisor != "norm":
         raise UsageError(f"divisor must be norm or std, not {divisor!r}")
-    return round_to_dtype(x, length * z / norm, dtype)
+    return weight.map(lambda at, v: at(length) * scaled(at, v) / at(norm), dtype)
 
 
 # variant -> unbiased variance, where eps sits, its default
@@ -218,23 +252,32 @@ def weight_standardization(
     if gamma is not None and variant != "scaled-timm":
         raise UsageError(f"gamma requires variant scaled-timm, not {variant}")
     eps = default if eps is None else eps
-    w = read_float64(x)
-    axis = out_axis(w.ndim, dim)
-    factor = _factor("gain", gain, w.shape, axis)
-    rest = _rest(axis, w.ndim)
-    fan_in = math.prod(w.shape[a] for a in rest)
+    axis = out_axis(len(x.shape), dim)
+    factor = _factor("gain", gain, tuple(x.shape), axis)
+    weight = Units(axis, x)
+    fan_in = weight.count if x.shape else 1
     if fan_in < 2:
         raise TensorError(f"2 or more weights per output unit are required, not {fan_in}")
-    w, exponent = scale_rows(w, rest, -500 if eps else -1100)  # so that eps, scaled likewise, does not overflow
+    # bounded, so that eps, scaled likewise, does not overflow
+    exponent = row_exponents(weight.largest(_magnitude), -500 if eps else -1100)
     eps_norm, eps_var = np.ldexp(eps, -exponent), np.ldexp(eps, -2 * exponent)
-    z = w - w.mean(axis=rest, keepdims=True)
-    var = (z * z).sum(axis=rest, keepdims=True) / (fan_in - 1 if unbiased else fan_in)
+    mean = weight.sum(lambda at, w: np.ldexp(w, -at(exponent))) / fan_in
+
+    def centered(at: At, w: Array) -> Array:
+        return np.ldexp(w, -at(exponent)) - at(mean)
+
+    var = weight.sum(lambda at, w: np.square(centered(at, w))) / (fan_in - 1 if unbiased else fan_in)
     if form == "E2":
-        y = z / (np.sqrt(var) + eps_norm)
+        scale = np.sqrt(var) + eps_norm
     elif form == "E4":
-        y = factor * z / np.sqrt(np.maximum(var * fan_in, eps_var))
+        scale = np.sqrt(np.maximum(var * fan_in, eps_var))
     else:
-        y = z / np.sqrt(var + eps_var)
-    if variant == "scaled-timm":
-        y = factor * (1.0 if gamma is None else gamma) / math.sqrt(fan_in) * y
-    return round_to_dtype(x, y, dtype)
+        scale = np.sqrt(var + eps_var)
+    constant = factor * (1.0 if gamma is None else gamma) / math.sqrt(fan_in)
+
+    def standardized(at: At, w: Array) -> Array:
+        z = at(factor) * centered(at, w) if form == "E4" else centered(at, w)
+        y = z / at(scale)
+        return at(constant) * y if variant == "scaled-timm" else y
+
+    return weight.map(standardized, dtype)
