@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from normcli.errors import TensorError
+from normcli.tensor.compare import compare
 from normcli.tensor.job import Job, run_job
 from normcli.tensor.normalizers import find, resources
 from normcli.tensor.normalizers.units import PairwiseSum, Units
@@ -132,3 +133,38 @@ def test_a_weight_larger_than_the_limit_stays_within_it(tmp_path: Path) -> None:
     used, done = peak(tmp_path, "tensor", "weight-norm", "x.npy", "-o", "y.npy", "--dim", 1, "--memory-limit", "20MB")
     assert done.returncode == 0, done.stderr
     assert used <= small + 40, f"{used} MB, {small} for a small one"
+
+
+@pytest.mark.parametrize(("shape", "layout"), [((64, 8, 40, 50), "NCHW"), ((30, 60, 70, 8), "NHWC"), ((4, 3), "NC")])
+@pytest.mark.parametrize("odd", [False, True])
+def test_a_comparison_has_the_same_rows_for_every_limit(
+    shape: tuple[int, ...], layout: str, odd: bool, tmp_path: Path
+) -> None:
+    """Beyond the limit it streams, where it was rejected before; the rows are those of NumPy in memory."""
+    x, channels = numbers(shape, "f4"), shape[layout.index("C")]
+    if odd:
+        x.flat[3], x.flat[5] = np.nan, np.inf
+    np.save(tmp_path / "x.npy", x)
+    state = {"running_mean": np.zeros(channels), "running_var": np.ones(channels), "num_batches_tracked": np.array(3)}
+    np.savez(tmp_path / "s.npz", **state)  # type: ignore[arg-type]
+    for requests, given in ((None, None), (["batch_norm", "batch_renorm"], str(tmp_path / "s.npz"))):
+        every = [
+            compare(str(tmp_path / "x.npy"), requests, layout=layout, state=given, memory_limit=limit)
+            for limit in (None, 20_000_000)
+        ]
+        assert [row.to_dict() for row in every[0]] == [row.to_dict() for row in every[1]]
+        finite = x.astype(np.float64)[np.isfinite(x)]
+        assert (every[1][0].mean, every[1][0].std) == (finite.mean(), finite.std())
+        assert every[1][0].histogram == np.histogram(finite, 16)[0].tolist()
+
+
+def test_a_comparison_larger_than_the_limit_stays_within_it(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((64, 16, 128, 128), np.float32))  # 67 MB; it took 300 and more
+    np.save(tmp_path / "s.npy", np.ones((4, 16, 4, 4), np.float32))
+    arguments = "--layout", "NCHW", "--with", "batch_norm,group_norm:groups=8"
+    small, _ = peak(tmp_path, "tensor", "compare", "s.npy", *arguments)
+    used, done = peak(tmp_path, "tensor", "compare", "x.npy", *arguments, "--memory-limit", "30MB")
+    assert done.returncode == 0, done.stderr
+    assert used <= small + 50, f"{used} MB, {small} for a small one"
+    _, done = peak(tmp_path, "tensor", "compare", "x.npy", *arguments, "--memory-limit", "30MB", "--report", "a.html")
+    assert done.returncode == 1 and b"a page of it needs" in done.stderr

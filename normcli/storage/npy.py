@@ -291,7 +291,7 @@ class ReservedTensor:
         Raises:
             OSError: the disk has no room for it.
         """
-        self.shape, self.dtype, self._head = shape, dtype, len(head)
+        self.shape, self.dtype, self._head, self._path = shape, dtype, len(head), path
         size = len(head) + math.prod(shape) * dtype.itemsize
         self._file = path.open("x+b", buffering=0)
         try:

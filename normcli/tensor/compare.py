@@ -1,19 +1,24 @@
 """Several normalizers applied to the same activations, one row of statistics for each."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
+from normcli import platforms
 from normcli.errors import TensorError, UsageError
+from normcli.storage.npy import ReservedTensor
 from normcli.tensor import files
 from normcli.tensor.files import Array
 from normcli.tensor.job import NO_COUNTS, ValueCounts, count_values
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.registry import LABELS, naming_errors
-from normcli.tensor.normalizers.views import channel_axis, result_dtype
+from normcli.tensor.normalizers.units import PairwiseSum
+from normcli.tensor.normalizers.views import Tensor, allocate_aligned, block_samples, channel_axis, result_dtype
 
 BINS = 16
 COMMON = ("batch_norm", "layer_norm", "instance_norm", "group_norm", "rms_norm")
@@ -85,41 +90,44 @@ def compare(
         threads: number of threads; None is one for each usable processor.
         on_tensor: called with the tensor of every row, in their order.
     """
-    x = _read_input(name, memory_limit, 2 if state else 1, _PROFILED if on_tensor is not None else 0)
     observe = on_tensor or _ignore
     layout = None if layout is None else layout.upper()
     statistics = None if state is None else files.read_state(state)
-    if requests is None:
-        requests = [request for request in COMMON if request != "instance_norm" or x.ndim > 2]
-    try:
-        result_dtype(x)
-        observe(x)
-        rows = [_row("input", x)]
-        with resources(threads=threads, memory=memory_limit):
-            for request in requests:
-                rows += _rows(request, x, layout, statistics, observe)
-    except TensorError as error:
-        raise type(error)(f"{name}: {error}") from None
+    extra = _PROFILED if on_tensor is not None else 0
+    with files.open_one(name, limit=memory_limit) as stored, TemporaryDirectory(prefix="normcli-") as folder:
+        x = _input(name, stored, memory_limit, 2 if state else 1, extra)
+        if requests is None:
+            requests = [request for request in COMMON if request != "instance_norm" or len(x.shape) > 2]
+        allocate = allocate_aligned if isinstance(x, np.ndarray) else _Scratch(Path(folder)).allocate
+        try:
+            result_dtype(x)
+            observe(x)
+            rows = [_row("input", x)]
+            with resources(threads=threads, memory=memory_limit, allocate=allocate):
+                for request in requests:
+                    rows += _rows(request, x, layout, statistics, observe)
+        except TensorError as error:
+            raise type(error)(f"{name}: {error}") from None
     return rows
 
 
-def _read_input(name: str, limit: int | None, results: int, extra: int) -> Array:
-    """Read the tensor that all normalizers get.
+def _input(name: str, stored: Any, limit: int | None, results: int, extra: int) -> Any:
+    """Return the tensor that all normalizers get: in memory where it fits with its results, else read by blocks.
 
     Raises:
-        TensorError: it, its results and their statistics do not fit into the memory allowed.
+        TensorError: a page draws complete tensors, and they do not fit into the memory allowed.
     """
-    with files.open_one(name, limit=limit) as tensor:
-        size = math.prod(tensor.shape)
-        copies = (1 + results) * tensor.dtype.itemsize + 24 * results + 2  # 24: float64 copies of each result
-        need = size * (copies + extra)
-        if limit is not None and need > limit:
-            raise TensorError(f"{name}: compare needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
-        return files.read_array(tensor)
+    copies = (1 + results) * stored.dtype.itemsize + 24 * results + 2  # 24: float64 copies of each result
+    need = math.prod(stored.shape) * (copies + extra)
+    if limit is None or need <= limit:
+        return files.read_array(stored)
+    if extra:
+        raise TensorError(f"{name}: a page of it needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
+    return stored
 
 
 def _rows(
-    request: str, x: Array, layout: str | None, state: Mapping[str, Array] | None, observe: Observer
+    request: str, x: Any, layout: str | None, state: Mapping[str, Array] | None, observe: Observer
 ) -> list[ComparisonRow]:
     one, settings = _parse_request(request)
     if len(one.tensors) > 1:
@@ -139,17 +147,18 @@ def _rows(
     if converted is None:
         y = _apply(one, x, settings)
         observe(y)
-        return [_row(label + requested, y)]
+        rows = [_row(label + requested, y)]
+        _discard(y)
+        return rows
     train = _apply(one, x, {**settings, "state": converted})
     evaluated = _apply(one, x, {**settings, "state": converted, "mode": "eval"})
     observe(train)
     observe(evaluated)
-    with np.errstate(all="ignore"):
-        difference = train.astype(np.float64) - evaluated
-        largest = float(max(difference.max(), -difference.min())) if difference.size else 0.0
-        gap = (float(np.sqrt(np.mean(np.square(difference, out=difference)))) if difference.size else 0.0, largest)
-    del difference
-    return [_row(f"{label} train{requested}", train), _row(f"{label} eval{requested}", evaluated, gap)]
+    gap = _gap(train, evaluated)
+    rows = [_row(f"{label} train{requested}", train), _row(f"{label} eval{requested}", evaluated, gap)]
+    for result in (train, evaluated):
+        _discard(result)
+    return rows
 
 
 def _parse_request(text: str) -> tuple[Normalizer, dict[str, Any]]:
@@ -177,7 +186,7 @@ def _parse_value(text: str) -> bool | float | str:
     return text
 
 
-def _default_settings(one: Normalizer, settings: Mapping[str, Any], x: Array, layout: str | None) -> dict[str, Any]:
+def _default_settings(one: Normalizer, settings: Mapping[str, Any], x: Any, layout: str | None) -> dict[str, Any]:
     """Choose settings that have no default, so that a bare name works."""
     added: dict[str, Any] = {}
     with naming_errors(one.name):
@@ -185,10 +194,10 @@ def _default_settings(one: Normalizer, settings: Mapping[str, Any], x: Array, la
     if one.name in ("layer_norm", "rms_norm") and layout not in (None, "NC", "NTC"):
         added["axes"] = "image" if one.name == "layer_norm" else "token"
     if one.name == "group_norm" or (one.name == "evo_norm" and settings.get("variant", "S0") == "S0"):
-        lonely = x.ndim == 2  # then a group of one channel has one value
+        lonely = len(x.shape) == 2  # then a group of one channel has one value
         added["groups"] = _largest_divisor(channels, min(32, max(channels // 2, 1)) if lonely else 32)
     if one.name == "ghost_batch_norm":
-        added["batch"] = _largest_divisor(len(x), max(len(x) // 2, 1))
+        added["batch"] = _largest_divisor(x.shape[0], max(x.shape[0] // 2, 1))
     if "seed" in one.settings:
         added["seed"] = 0
     return {key: value for key, value in added.items() if key not in settings}
@@ -211,26 +220,109 @@ def _convert_state(one: Normalizer, state: Mapping[str, Array], settings: Mappin
     return converted
 
 
-def _apply(one: Normalizer, x: Array, settings: Mapping[str, Any]) -> Array:
+def _apply(one: Normalizer, x: Any, settings: Mapping[str, Any]) -> Any:
     result = one.function(x, **settings)
-    return np.asarray(result.y if isinstance(result, Normalized) else result)
+    y = result.y if isinstance(result, Normalized) else result
+    return y if isinstance(y, ScratchTensor) else np.asarray(y)
 
 
-def _row(name: str, y: Array, gap: tuple[float, float] | None = None) -> ComparisonRow:
-    finite = y.astype(np.float64, copy=False).ravel()
-    counts = count_values(y)
-    last = (gap, counts.nonfinite, counts, y.size)
-    if counts.nonfinite:
-        finite = finite[np.isfinite(finite)]
-    if not finite.size:
+def _discard(result: Any) -> None:
+    if isinstance(result, ScratchTensor):
+        result.close()
+
+
+def _row(name: str, y: Tensor, gap: tuple[float, float] | None = None) -> ComparisonRow:
+    """Return the statistics of a tensor, read by blocks: the bits of NumPy's over all finite elements in one array."""
+    size = math.prod(y.shape)
+    counts, finite, low, high = NO_COUNTS, 0, math.inf, -math.inf
+    for block in _blocks(y):
+        counts = counts.plus(count_values(block))
+        values = _finite(block)
+        finite += values.size
+        low, high = min(low, float(values.min(initial=math.inf))), max(high, float(values.max(initial=-math.inf)))
+    last = (gap, counts.nonfinite, counts, size)
+    if not finite:
         return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, *last)
-    low, high = float(finite.min()), float(finite.max())
     with np.errstate(all="ignore"):
-        mean, std = float(finite.mean()), float(finite.std())
+        mean = _sum((_finite(block) for block in _blocks(y)), finite) / finite
         width = high - low
         scale = 1.0 if np.isfinite(width) else 0.25  # NumPy rejects a range whose width overflows
         bounds = (low * scale, high * scale) if high > low else (low - 0.5, low + 0.5)
         if not bounds[1] > bounds[0]:  # next to 1e16 and beyond, 0.5 is nothing
             bounds = (low - abs(low) * 1e-9, low + abs(low) * 1e-9)
-        histogram = np.histogram(finite if scale == 1.0 else finite * scale, BINS, bounds)[0]
-    return ComparisonRow(name, mean, std, low, high, histogram.tolist(), *last)
+        histogram = np.zeros(BINS, np.int64)
+
+        def squares() -> Iterator[Array]:
+            for block in _blocks(y):
+                values = _finite(block)
+                histogram[:] += np.histogram(values if scale == 1.0 else values * scale, BINS, bounds)[0]
+                yield np.square(values - mean)
+
+        std = float(np.sqrt(_sum(squares(), finite) / finite))
+    return ComparisonRow(name, float(mean), std, low, high, histogram.tolist(), *last)
+
+
+def _blocks(y: Tensor) -> Iterator[Array]:
+    if not y.shape:
+        yield np.asarray(y).reshape(1)
+        return
+    step = block_samples(math.prod(y.shape[1:]) * 8)
+    for start in range(0, y.shape[0], step):
+        yield np.asarray(y[start : start + step])
+
+
+def _finite(block: Array) -> Array:
+    values = block.astype(np.float64, copy=False).ravel()
+    finite = np.isfinite(values)
+    return values if finite.all() else values[finite]
+
+
+def _sum(parts: Iterator[Array], count: int) -> Any:
+    total = PairwiseSum(count)
+    for part in parts:
+        total.add(part)
+    return total.result()
+
+
+def _gap(train: Tensor, evaluated: Tensor) -> tuple[float, float]:
+    """Return the root mean square of the difference of two tensors, and its largest value."""
+    size, top, bottom = math.prod(train.shape), -math.inf, math.inf
+
+    def squares() -> Iterator[Array]:
+        nonlocal top, bottom
+        for a, b in zip(_blocks(train), _blocks(evaluated), strict=True):
+            difference = (a.astype(np.float64) - b).ravel()
+            top, bottom = float(np.maximum(top, difference.max())), float(np.minimum(bottom, difference.min()))
+            yield np.square(difference)
+
+    with np.errstate(all="ignore"):
+        return (float(np.sqrt(_sum(squares(), size) / size)), max(top, -bottom)) if size else (0.0, 0.0)
+
+
+class _Scratch:
+    """Results in temporary files, one after the other in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._number = folder, 0
+
+    def allocate(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+        """Make the file that takes a result."""
+        if not math.prod(shape):
+            return np.empty(shape, dtype)
+        self._number += 1
+        return ScratchTensor(self._folder / str(self._number), b"", shape, dtype)
+
+
+class ScratchTensor(ReservedTensor):
+    """A tensor in a temporary file that can be read again."""
+
+    def __getitem__(self, samples: slice, /) -> Array:
+        start, stop, _ = samples.indices(self.shape[0])
+        row = math.prod(self.shape[1:]) * self.dtype.itemsize
+        data = platforms.pread(self._file.fileno(), (stop - start) * row, start * row)
+        return np.frombuffer(data, self.dtype).reshape(stop - start, *self.shape[1:])
+
+    def close(self) -> None:
+        """Close and remove the file."""
+        super().close()
+        self._path.unlink(missing_ok=True)
