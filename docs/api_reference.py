@@ -13,7 +13,7 @@ import griffe
 import normcli
 
 SECTIONS = {
-    "Images": ("stats", "apply", "transform", "restore", "verify", "verify_statistics", "source"),
+    "Images": ("stats", "count", "Counter", "apply", "transform", "restore", "verify", "verify_statistics", "source"),
     "Statistics": ("Summary", "load", "merge", "diff", "check"),
     "Tensors": ("list_tensors", "fold"),
     "Errors": (

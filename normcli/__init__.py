@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from normcli.api import apply as apply
     from normcli.api import check as check
+    from normcli.api import count as count
     from normcli.api import diff as diff
     from normcli.api import fold as fold
     from normcli.api import list_tensors as list_tensors
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from normcli.errors import StatisticsFileError as StatisticsFileError
     from normcli.errors import TensorError as TensorError
     from normcli.errors import UsageError as UsageError
+    from normcli.runs.counter import Counter as Counter
     from normcli.sources.open_options import source as source
     from normcli.summary import Summary as Summary
     from normcli.summary import load as load
@@ -38,20 +40,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "normcli.api": (
-        *("apply", "check", "diff", "fold", "list_tensors", "restore", "stats", "transform"),
+        *("apply", "check", "count", "diff", "fold", "list_tensors", "restore", "stats", "transform"),
         *("verify", "verify_statistics"),
     ),
     "normcli.errors": (
-        "InputError",
-        "MissingExtraError",
-        "NoInputError",
-        "NormcliError",
-        "OutputError",
-        "RemoteError",
-        "StatisticsFileError",
-        "TensorError",
-        "UsageError",
+        *("InputError", "MissingExtraError", "NoInputError", "NormcliError", "OutputError", "RemoteError"),
+        *("StatisticsFileError", "TensorError", "UsageError"),
     ),
+    "normcli.runs.counter": ("Counter",),
     "normcli.sources.open_options": ("source",),
     "normcli.summary": ("Summary", "load", "merge"),
 }

@@ -17,6 +17,7 @@ from normcli.errors import MissingExtraError, NormcliError, UsageError
 from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.compare import CheckOptions, DiffOptions
+from normcli.options.samples import IterableOptions
 from normcli.options.stats import StatsOptions
 from normcli.options.tensor import FoldOptions
 from normcli.runs import compare as comparing
@@ -30,6 +31,7 @@ from normcli.runs.verify import VerifyResult
 from normcli.summary import Summary
 
 if TYPE_CHECKING:
+    from normcli.runs.counter import Dataset
     from normcli.tensor.folding.fold import FoldedPair
     from normcli.tensor.listing import TensorRow
 
@@ -201,6 +203,37 @@ def stats(sources: Sources, options: StatsOptions) -> Summary:
 
     _require_file("output", options.output)
     return run(_paths(sources), options)
+
+
+@_one_argument(IterableOptions)
+def count(data: "Dataset", options: IterableOptions) -> Summary:
+    """Compute exact per-channel statistics of the images in a Python iterable.
+
+    Args:
+        data: a torch Dataset or DataLoader, a Hugging Face dataset, a list or a generator. Its samples are arrays
+            (H,W), (H,W,C) or (C,H,W), batches (N,...), torch tensors on the CPU, Pillow images or the bytes of image
+            files, alone or in a mapping or tuple. A sample that fails is counted as failed, with its number.
+        options: all keywords.
+
+    Returns:
+        The statistics, equal to those of `stats` over the same pixels, for any batch size and number of workers.
+
+    Raises:
+        UsageError: options that contradict each other, samples whose image or axes are not clear.
+        NoInputError: no usable image.
+        OutputError: `output` cannot be written.
+        NormcliError: more than `max_failures` samples failed.
+
+    Example:
+        >>> import numpy as np
+        >>> import normcli
+        >>> normcli.count([np.zeros((8, 8, 3), np.uint8), np.full((8, 8, 3), 255, np.uint8)]).mean
+        [0.5, 0.5, 0.5]
+    """
+    from normcli.runs.counter import count as run
+
+    _require_file("output", options.output)
+    return run(data, options)
 
 
 @_two_arguments(ApplyOptions)

@@ -17,6 +17,7 @@ from normcli.cli.main import COMMANDS
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.field import Options, choices_of, options_of
+from normcli.options.samples import IterableOptions
 from normcli.options.stats import StatsOptions
 from tests.support.command import Run
 
@@ -31,6 +32,7 @@ IN_PYTHON = {
     "verify": VerifyOptions,
     "verify_statistics": VerifyStatisticsOptions,
     "transform": TransformOptions,
+    "count": IterableOptions,
 }
 # what only the command line has: paths, lists, printing, loudness
 ONLY_COMMANDS = {

@@ -1,0 +1,41 @@
+"""Options of `count` and `Counter`, which take Python objects in place of files."""
+
+import os
+from collections.abc import Callable
+from typing import Any, Literal
+
+from normcli.options.field import option, python_only
+from normcli.options.shared import DecodeOptions, FailureOptions, ValueOptions
+
+
+class CounterOptions(DecodeOptions, ValueOptions):
+    """All options of `Counter`."""
+
+    layout: Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw"] = option(
+        "Axes of arrays: n images, h rows, w columns, c channels; auto: recognized by the sizes, with the channels "
+        "of torch tensors first.",
+        "auto",
+    )
+
+
+class IterableOptions(CounterOptions, FailureOptions):
+    """All options of `count`."""
+
+    panel = "Input"
+
+    key: str | int | None = option(
+        "Name or position of the image in samples that are mappings or tuples (default: image, img, pixel_values, ... "
+        "of a mapping, the first member of a tuple)."
+    )
+    group_by: Literal["label"] | None = option("Report statistics per label as well.")
+    workers: int = option(
+        "Number of threads that call dataset[index]; it must allow more than one. Anything without an index is "
+        "iterated over by the caller's thread.",
+        1,
+        minimum=1,
+    )
+    output: str | os.PathLike[str] | None = option("Write the statistics file.")
+    force: bool = option("Overwrite an existing statistics file.", False)
+    on_progress: Callable[[Any], None] | None = python_only(
+        "Called after every batch with an object that has `inputs` and `bytes`, the numbers of that batch."
+    )

@@ -1,0 +1,177 @@
+"""Counting of Python objects: one array after the other, or all samples of an iterable.
+
+The counts are those of `stats`: a `Counter` adds and merges them, and `count` is `stats` with samples for files.
+"""
+
+import os
+import threading
+from typing import Any
+
+from normcli import images
+from normcli.errors import InputError, NoInputError, UsageError
+from normcli.options.field import make, parse_level
+from normcli.options.samples import CounterOptions, IterableOptions
+from normcli.options.shared import DecodeOptions
+from normcli.options.stats import StatsOptions
+from normcli.runs.count import PartialResult, WorkerOptions, count_batch
+from normcli.runs.stats import settings_of, stats
+from normcli.sources import Item, samples
+from normcli.sources.samples import Dataset as Dataset
+from normcli.summary import Summary
+from normcli.summary.conventions import check_shared_channels
+
+
+class Counter:
+    """Exact counts of images that Python code has at hand, one array or batch at a time.
+
+    The state is that of `normcli stats` over the same arrays, bit for bit, in any order and however they are split over
+    counters. Counters add, pickle, and may be used by several threads.
+
+    >>> import numpy as np
+    >>> counter = Counter()
+    >>> counter.add(np.zeros((8, 8, 3), np.uint8)), counter.add(np.full((2, 8, 8, 3), 255, np.uint8))
+    (1, 2)
+    >>> counter.summary().images, counter.summary().mean[0]
+    (3, 0.6666666666666666)
+
+    Args:
+        keywords: layout, max_value, nan, color, alpha, resize, ...: those of `normcli.stats` for decoding and values,
+            and `layout`, the axes of arrays.
+
+    Raises:
+        UsageError: an option's value that is not allowed.
+    """
+
+    def __init__(self, **keywords: Any) -> None:
+        self._options = make(CounterOptions, "Counter", keywords)
+        self._result = PartialResult()
+        self._lock = threading.Lock()
+
+    def add(self, image: Any, *, key: str | None = None, group: str | None = None) -> int:
+        """Count an image or a batch.
+
+        Args:
+            image: array (H,W), (H,W,C), (C,H,W) or a batch (N,...), of uint8, uint16, other integers or float; a torch
+                tensor on the CPU; a Pillow image; or the bytes of an image file.
+            key: name for errors; by default its number.
+            group: the group that it belongs to, if any.
+
+        Returns:
+            The number of images counted.
+
+        Raises:
+            InputError: an image that `normcli stats` would fail; nothing of a batch is counted then.
+            UsageError: axes that the sizes leave open, or other channels than before.
+        """
+        name = str(self._result.inputs) if key is None else key
+        found = list(samples.images_of(image, self._options.layout))
+        items: list[Any] = [Item(name, samples.ArrayInMemory(one), group) for one in found]
+        result = count_batch(self._worker(group), items)
+        if result.failures:
+            failure = result.failures[0]
+            raise InputError(failure.reason, f"{failure.key}: {failure.message}")
+        self._merge(result)
+        return len(items)
+
+    def merge(self, other: "Counter") -> None:
+        """Add the counts of another counter.
+
+        Raises:
+            UsageError: other options, or other channels.
+        """
+        if other._options != self._options:
+            raise UsageError("counters with other options cannot be added")
+        self._merge(other._result)
+
+    def __add__(self, other: "Counter") -> "Counter":
+        total = Counter(**self._options.as_dict())
+        total.merge(self)
+        total.merge(other)
+        return total
+
+    def __iadd__(self, other: "Counter") -> "Counter":
+        self.merge(other)
+        return self
+
+    @property
+    def images(self) -> int:
+        """Return the number of images counted."""
+        return self._result.tally.images
+
+    def summary(self) -> Summary:
+        """Return the statistics of everything counted so far.
+
+        Raises:
+            NoInputError: nothing was counted.
+        """
+        with self._lock:
+            if not self._result.tally.buckets:
+                raise NoInputError("nothing was counted")
+            groups = "label" if self._result.tally.groups else None
+            settings = settings_of(_stats_options(self._options, group_by=groups), None, None)
+            return Summary.of(self._result.tally, settings, images.versions())
+
+    def collate(self, batch: list[Any]) -> "Counter":
+        """Return a counter of a batch of samples: the `collate_fn` of a torch DataLoader, called in its workers.
+
+        for part in DataLoader(dataset, batch_size=64, num_workers=4, collate_fn=counter.collate):
+            counter += part
+
+        >>> import numpy as np
+        >>> Counter().collate([np.zeros((8, 8, 3), np.uint8), (np.ones((8, 8), np.uint8), "label")]).images
+        2
+        """
+        part = Counter(**self._options.as_dict())
+        for sample in batch:
+            part.add(samples.image_in(sample, None))
+        return part
+
+    def _worker(self, group: str | None) -> WorkerOptions:
+        options = self._options
+        return WorkerOptions(
+            reading=options.part(DecodeOptions),
+            nan=options.nan,
+            max_value=parse_level(options.max_value),
+            group_by=None if group is None else "label",
+        )
+
+    def _merge(self, result: PartialResult) -> None:
+        kinds = {**result.kinds, **self._result.kinds}
+        if len(kinds) > 1:
+            bands = (self._result.tally.composition + result.tally.composition)["bands"] > 0
+            check_shared_channels(kinds, {"color": self._options.color}, bands)
+        with self._lock:
+            self._result.add(result)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"options": self._options, "state": self._result.state()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._options = state["options"]
+        self._result = PartialResult.from_state(state["state"])
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"Counter({self.images:,} images)"
+
+
+def count(data: Dataset, options: IterableOptions) -> Summary:
+    """Count all samples of an iterable; see `normcli.count`."""
+    run = _stats_options(
+        options,
+        group_by=options.group_by,
+        workers=options.workers,
+        engine="threads" if options.workers > 1 else "serial",
+        max_failures=options.max_failures,
+        on_failure=options.on_failure,
+        on_progress=options.on_progress,
+        output=None if options.output is None else os.fsdecode(options.output),
+        force=options.force,
+    )
+    items = samples.read(data, options.key, options.layout, labels=options.group_by is not None)
+    return stats([], run, items)
+
+
+def _stats_options(options: CounterOptions, **more: Any) -> StatsOptions:
+    shared = {name: getattr(options, name) for name in options.declared if name in StatsOptions.declared}
+    return StatsOptions(**{**shared, **more})

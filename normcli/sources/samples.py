@@ -1,0 +1,256 @@
+"""Images in Python objects: a torch or Hugging Face dataset, a data loader, a list or generator of arrays.
+
+Arrays count as those of an .npy folder do, Pillow images as their PNG: the same bits.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from PIL import Image
+
+from normcli.errors import InputError, UsageError
+from normcli.sources.item import Item
+
+SampleLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw"]
+Key = str | int | None
+
+_FEW = (1, 2, 3, 4)  # channels
+_IMAGE_KEYS = ("image", "img", "pixel_values", "png", "jpg", "jpeg", "images", "x")
+_LABEL_KEYS = ("label", "labels", "cls", "target", "y")
+_ENCODED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")  # as PNG, without loss
+_DIRECT_MODES = ("L", "RGB", "I;16", "F")
+
+
+class IndexedDataset(Protocol):
+    """A dataset with a length and an index, as torch's and Hugging Face's."""
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return a sample."""
+
+
+Dataset = Iterable[Any] | IndexedDataset
+
+
+class ArrayInMemory(NamedTuple):
+    """The loader of an image that is already an array or encoded bytes."""
+
+    value: Any
+
+    def __call__(self) -> Any:
+        return self.value
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the bytes of memory that the loader itself takes."""
+        return int(getattr(self.value, "nbytes", 0)) or len(self.value)
+
+
+class IndexedSample(NamedTuple):
+    """The loader of one image of a dataset with an index, called in a worker's thread."""
+
+    dataset: Any
+    number: int
+    key: Key
+    layout: SampleLayout
+
+    def __call__(self) -> Any:
+        try:
+            sample = self.dataset[self.number]
+        except InputError:
+            raise
+        except Exception as error:
+            raise _failed_sample(error) from error
+        found = list(images_of(image_in(sample, self.key), self.layout))
+        if len(found) != 1:
+            raise InputError("layout", f"{len(found)} images under one index, where one is expected")
+        return found[0]
+
+
+class _Broken(NamedTuple):
+    error: InputError
+
+    def __call__(self) -> Any:
+        raise self.error
+
+
+def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iterator[Item]:
+    """Yield one item for every image of an iterable, in order; the key of an item is its number.
+
+    A dataset with a length and an index is read in the workers; anything else while it is iterated over. An error of
+    the dataset fails its sample; an iterator that raises is at its end, which fails one more.
+
+    Args:
+        data: the dataset, loader, list or generator.
+        key: of the image in a sample that is a mapping, tuple or list; None finds it.
+        layout: axes of arrays; "auto" recognizes them by the sizes.
+        labels: take the label of each sample as the item's label.
+
+    Raises:
+        UsageError: not iterable, or samples whose image needs a `key`.
+    """
+    if _is_indexed(data) and not labels:
+        for index in range(len(data)):  # type: ignore[arg-type]
+            yield Item(str(index), IndexedSample(data, index, key, layout))
+        return
+    number = 0
+    for sample in _iterate(data):
+        if isinstance(sample, _Broken):
+            yield Item(str(number), sample)
+            return
+        try:
+            found: list[Any] = list(images_of(image_in(sample, key), layout))
+        except InputError as error:
+            yield Item(str(number), _Broken(error))
+            number += 1
+            continue
+        names = labels_of(sample, len(found)) if labels else [None] * len(found)
+        for image, label in zip(found, names, strict=True):
+            yield Item(str(number), ArrayInMemory(image), label)
+            number += 1
+
+
+def _iterate(data: Dataset) -> Iterator[Any]:
+    try:
+        iterator = iter(data)
+    except TypeError:
+        raise UsageError(f"data must be iterable, not {type(data).__name__}") from None
+    while True:
+        try:
+            yield next(iterator)
+        except StopIteration:
+            return
+        except (KeyboardInterrupt, GeneratorExit, UsageError):
+            raise
+        except Exception as error:
+            yield _Broken(_failed_sample(error))
+            return
+
+
+def _failed_sample(error: Exception) -> InputError:
+    return InputError("dataset", f"the dataset raised {type(error).__name__}: {' '.join(str(error).split())}")
+
+
+def _is_indexed(data: Any) -> bool:
+    """Return True for a dataset with length and index; a loader has a length alone."""
+    return not isinstance(data, Mapping) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+
+
+def image_in(sample: Any, key: Key) -> Any:
+    """Return the image of a sample: the sample itself, or a member of a mapping, tuple or list.
+
+    Raises:
+        UsageError: a mapping with no or several usual names of images, or without the key.
+    """
+    if isinstance(sample, Mapping):
+        if key is None:
+            known = [name for name in _IMAGE_KEYS if name in sample]
+            if len(known) != 1:
+                raise UsageError(f"`key` is required: samples have {', '.join(map(str, sample))}")
+            key = known[0]
+        if key not in sample:
+            raise UsageError(f"`key` {key!r} is not in the samples, which have {', '.join(map(str, sample))}")
+        return sample[key]
+    if isinstance(sample, tuple | list) and not _is_array(sample):
+        at = 0 if key is None else key
+        if not isinstance(at, int) or not -len(sample) <= at < len(sample):
+            raise UsageError(f"`key` {at!r} is not in the samples, which have {len(sample)} members")
+        return sample[at]
+    return sample
+
+
+def _is_array(sample: Any) -> bool:
+    return hasattr(sample, "__array__")
+
+
+def labels_of(sample: Any, count: int) -> list[str]:
+    """Return the labels of the images of a sample.
+
+    Raises:
+        UsageError: samples without a label, or with another number of them.
+    """
+    value = None
+    if isinstance(sample, Mapping):
+        value = next((sample[name] for name in _LABEL_KEYS if name in sample), None)
+    elif isinstance(sample, tuple | list) and len(sample) == 2:
+        value = sample[1]
+    if value is None:
+        raise UsageError("`group_by` label requires samples of an image and a label: (image, label) or {'label': ...}")
+    values = value.tolist() if hasattr(value, "tolist") else value
+    values = values if isinstance(values, list | tuple) else [values]
+    if len(values) != count:
+        raise UsageError(f"`group_by` label: {len(values)} labels for {count} images in one sample")
+    return [str(one) for one in values]
+
+
+def images_of(value: Any, layout: SampleLayout) -> Iterator[Any]:
+    """Yield the images of an array, tensor or Pillow image: arrays (H,W,C), or the bytes of a PNG.
+
+    Raises:
+        InputError: not numbers, of a wrong number of axes, on an accelerator, or of a mode that PNG does not have.
+        UsageError: axes that the sizes leave open.
+    """
+    if isinstance(value, Image.Image):
+        yield _of_pillow(value)
+        return
+    if isinstance(value, bytes):
+        yield value
+        return
+    array, is_tensor = _as_array(value)
+    kind = layout if layout != "auto" else _recognize(array.shape, is_tensor)
+    axes = {"hw": 2, "nhw": 3, "hwc": 3, "chw": 3, "nhwc": 4, "nchw": 4}[kind]
+    if array.ndim != axes:
+        raise InputError("layout", f"an array of shape {array.shape} is not {kind}")
+    for image in array if kind.startswith("n") else array[None]:
+        yield np.ascontiguousarray(image.transpose(1, 2, 0) if kind.endswith("chw") else image)
+
+
+def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
+    """Return a value as an array, without a copy where memory is shared, and whether it is a torch tensor."""
+    if not hasattr(value, "detach"):
+        array = np.asarray(value)
+        if array.dtype.kind not in "uifb":
+            raise InputError("unsupported", f"a sample of type {type(value).__name__}, not an array of numbers")
+        return array, False
+    if value.device.type != "cpu":
+        raise InputError("device", f"a tensor on {value.device}: count it with .cpu()")
+    value = value.detach()
+    if str(value.dtype) == "torch.bfloat16":
+        value = value.float()
+    array = value.numpy()
+    return array, True
+
+
+def _recognize(shape: tuple[int, ...], is_tensor: bool) -> str:
+    """Return the layout of a shape; torch puts channels first where both ends may be channels.
+
+    Raises:
+        InputError: no image has so many axes.
+        UsageError: two readings are possible.
+    """
+    if len(shape) == 2:
+        return "hw"
+    if len(shape) not in (3, 4):
+        raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
+    batch = "n" if len(shape) == 4 else ""
+    first, last = shape[-3] in _FEW, shape[-1] in _FEW
+    if first and (is_tensor or not last):
+        return f"{batch}chw"
+    if last and not first:
+        return f"{batch}hwc"
+    readings = f"{batch}hwc or {batch}chw" if batch or (first and last) else "nhw, hwc or chw"
+    raise UsageError(f"`layout` is required: an array of shape {shape} may be {readings}")
+
+
+def _of_pillow(image: Image.Image) -> Any:
+    if image.mode in _DIRECT_MODES and "transparency" not in image.info:
+        return np.asarray(image)
+    if image.mode not in _ENCODED_MODES:
+        raise InputError("mode", f"a Pillow image of mode {image.mode}: convert it to L, RGB or RGBA")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()
