@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from normcli.options.shared import EngineOptions
 from normcli.runs.count import Failure
 from normcli.runs.loop import Batching, Loop
 from normcli.sources import Item, Skipped
-from normcli.storage.files import digest
+from normcli.storage.files import FileBytes, digest
 from normcli.tally import DIGEST_MODULUS
 
 _BATCHING = Batching(seconds=0.05, most_items=64)
@@ -58,14 +59,27 @@ def _digest_batch(batch: list[Item | Skipped]) -> InputDigest:
             result.skipped += 1
             continue
         try:
-            data = item.load()
+            own, size = _digest_of(item)
         except InputError:
             result.digest = None
             return result
-        stored = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
-        total += digest(stored)
+        total += own
         result.images += 1
-        result.bytes += len(stored)
+        result.bytes += size
     result.digest = total
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _digest_of(item: Item) -> tuple[int, int]:
+    """Return the digest and the number of bytes of one input; a large file is read in parts.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    if isinstance(item.load, FileBytes) and item.load.is_large():
+        with closing(item.load.open()) as file:
+            return file.digest(), len(file)
+    data = item.load()
+    stored = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+    return digest(stored), len(stored)

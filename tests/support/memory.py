@@ -21,10 +21,10 @@ sys.exit(code)
 """
 
 
-def peak(folder: Path, *arguments: Any) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
+def peak(folder: Path, *arguments: Any, timeout: int = 120) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
     """Largest resident set in MB, threads only; and what the command said."""
     command = [sys.executable, "-c", CODE, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, cwd=folder, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, cwd=folder, env=environment, timeout=timeout)
     assert b"Traceback" not in done.stderr, done.stderr
     return int(done.stderr.rpartition(b"PEAK ")[2]), done
