@@ -3,6 +3,7 @@
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import typer
 import yaml
 
 import normcli
-from normcli.cli import main
+from normcli.cli import main, tensor
 from tests.support import needs, page_data, pages, stand_ins
 from tests.support.command import ROOT
 from tests.support.images import photograph
@@ -133,8 +134,11 @@ def options() -> dict[str, set[str]]:
     """Return the options of every command."""
     found = {}
     for name, module in main.COMMANDS.items():
-        command = typer.main.get_command(importlib.import_module(module).app)
-        found[name] = {"--help", *(flag for parameter in command.params for flag in parameter.opts)}
+        command: Any = typer.main.get_command(importlib.import_module(module).app)
+        every: list[Any] = (
+            [command] if name != "tensor" else [tensor.command_of(subcommand) for subcommand in tensor.names()]
+        )
+        found[name] = {"--help", *(flag for one in every for parameter in one.params for flag in parameter.opts)}
     return found
 
 

@@ -83,7 +83,7 @@ def test_a_checkpoint_larger_than_memory(suffix: str, count: int, tmp_path: Path
     assert path.stat().st_size > count << 28
     limit, most = ("1G", 1000) if count > 1 else ("100M", 400)
     shown = "list", f"net{suffix}", "--json"
-    used, done = peak(tmp_path, "tensor", *shown, "--memory-limit", limit)
+    used, done = peak(tmp_path, "tensor", *shown, "--memory-limit", limit, timeout=900)
     rows = {row["name"]: row for row in json.loads(done.stdout)["files"][0]["tensors"]}
     assert list(rows) == list(sizes(count)) and used < most
     assert rows["blocks.0.fc.weight"]["std"] == 0 and rows["head.weight"]["mean"] == pytest.approx(
@@ -91,7 +91,9 @@ def test_a_checkpoint_larger_than_memory(suffix: str, count: int, tmp_path: Path
     )
     pattern = f"net{suffix}:head.*"
     standardize = "tensor", "weight-standardization"
-    used, done = peak(tmp_path, *standardize, pattern, "--min-rank", 2, "-o", f"out{suffix}", "--memory-limit", limit)
+    used, done = peak(
+        tmp_path, *standardize, pattern, "--min-rank", 2, "-o", f"out{suffix}", "--memory-limit", limit, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     assert used < most
     assert (tmp_path / f"out{suffix}").stat().st_size > count << 28
@@ -99,7 +101,9 @@ def test_a_checkpoint_larger_than_memory(suffix: str, count: int, tmp_path: Path
     # weights that do not fit, by blocks of rows, all of them changed
     np.save(tmp_path / "x.npy", np.zeros((2, 2)))
     settings = ("--variant", "timm", "--dtype", "float32")
-    used, done = peak(tmp_path, *standardize, f"net{suffix}", *settings, "-o", f"all{suffix}", "--memory-limit", limit)
+    used, done = peak(
+        tmp_path, *standardize, f"net{suffix}", *settings, "-o", f"all{suffix}", "--memory-limit", limit, timeout=900
+    )
     assert done.returncode == 0, done.stderr
     assert used < most
     check(tmp_path / f"all{suffix}", count, variant="timm")

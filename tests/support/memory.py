@@ -21,7 +21,7 @@ sys.exit(code)
 """
 
 
-def peak(folder: Path, *arguments: Any, timeout: int = 120) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
+def peak(folder: Path, *arguments: Any, timeout: float = 120) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
     """Largest resident set in MB, threads only; and what the command said."""
     command = [sys.executable, "-c", CODE, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -10,6 +10,7 @@ import numpy as np
 
 from normcli import images
 from normcli.options.shared import DecodeOptions
+from normcli.tensor import safetensors, torch_file
 from tests.support import needs
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
@@ -115,12 +116,48 @@ def save(path: Path, pixels: "np.ndarray[Any, Any]") -> None:
     path.write_bytes(encoded(pixels, "JPEG" if path.suffix == ".jpg" else "PNG"))
 
 
+def network(seed: int = 0) -> dict[str, Any]:
+    """Return the state dict of the network of the pages about tensors."""
+    draw = np.random.default_rng(seed)
+
+    def normal(*shape: int, mean: float = 0.0, std: float = 0.2) -> Any:
+        return draw.normal(mean, std, shape).astype(np.float32)
+
+    state: dict[str, Any] = {"conv1.weight": normal(16, 3, 3, 3)}
+    for name in ("bn1", "bn2"):
+        if name == "bn2":
+            state |= {"conv2.weight": normal(16, 16, 3, 3, std=0.1), "conv2.bias": normal(16)}
+        state |= {f"{name}.weight": normal(16, mean=1), f"{name}.bias": normal(16), f"{name}.running_mean": normal(16)}
+        state[f"{name}.running_var"] = draw.uniform(0.5, 2, 16).astype(np.float32)
+        state[f"{name}.num_batches_tracked"] = np.array(1000)
+    return state | {"fc.weight": normal(4, 16), "fc.bias": normal(4)}
+
+
+def _fold(folder: Path) -> None:
+    torch_file.write(folder / "net.pt", network())
+    draw = np.random.default_rng(1)
+    shapes = {"ln1.weight": (8,), "ln1.bias": (8,), "ln2.weight": (8,), "ln2.bias": (8,), "fc1.weight": (16, 8)}
+    shapes |= {f"{name}.weight": (8, 8) for name in "qkv"}
+    block = {name: draw.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    safetensors.write(folder / "block.safetensors", block)
+
+
+def _re_estimate(folder: Path) -> None:
+    torch_file.write(folder / "net.pt", network())
+    (folder / "activations").mkdir()
+    for number in range(12):
+        batch = np.random.default_rng(number).normal(0.5, 0.7, (8, 16, 16, 16)).astype(np.float32)
+        np.save(folder / f"activations/b{number}.npy", batch)
+
+
 OF_PAGES: dict[str, Callable[[Path], None]] = {
     "docs/choosing.md": _choosing,
     "docs/comparison.md": _comparison,
     "docs/conventions.md": _conventions,
     "docs/faq.md": _faq,
+    "docs/how-to/fold.md": _fold,
     "docs/how-to/nodata.md": _nodata,
     "docs/how-to/rasters.md": _rasters,
+    "docs/how-to/re-estimate-bn.md": _re_estimate,
     "docs/troubleshooting.md": _troubleshooting,
 }

@@ -17,7 +17,7 @@ from normcli.tensor.checkpoint import open_checkpoint
 from normcli.tensor.files import Array
 from normcli.tensor.folding import arithmetic
 from normcli.tensor.folding.arithmetic import Linear, NormMap
-from normcli.tensor.folding.network import INPUT, Network, identity_of, numbers_left_out
+from normcli.tensor.folding.network import INPUT, Network, identity_of, is_next, numbers_left_out
 from normcli.tensor.folding.proof import Outputs, departure, find_pairs
 
 _CENTERED = "mean-centering"
@@ -268,6 +268,11 @@ class _Folder:
             return True
         if self._options.assume_adjacent or INPUT in before:
             return False
+        if norm.running and norm.name in before and not all(is_next(norm.name, name) for name in after):
+            raise TensorError(
+                f"{pair}: not proven to be adjacent: behind a batch norm there mostly is an activation, across which "
+                "it is never folded (--verify OUTPUTS proves it on data; --assume-adjacent if nothing is)"
+            )
         # the order of layers of a transformer in a file is not that of the data; that in a sequence is
         find = self._network.between if norm.running else numbers_left_out
         between = [name for name in find(before[-1], after[0]) if name not in (*before, *after)]

@@ -138,6 +138,12 @@ def _only_transposed(layer: Linear, norm: NormMap, after: bool) -> bool:
     return not layer.groups(inputs=norm.channels) and layer.weight.shape[0] == norm.channels
 
 
+def is_next(first: str, second: str) -> bool:
+    """Return True for neighbors in a sequence, such as features.0 and features.1."""
+    (parent, _, one), (other, _, two) = first.rpartition("."), second.rpartition(".")
+    return parent == other and one.isdecimal() and two.isdecimal() and int(two) == int(one) + 1
+
+
 def numbers_left_out(first: str, second: str) -> list[str]:
     """Return the numbers between two members of a sequence, such as features.1 between features.0 and features.2."""
     (parent, _, one), (other, _, two) = first.rpartition("."), second.rpartition(".")
