@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from normcli.api import activation_stats as activation_stats
     from normcli.api import apply as apply
     from normcli.api import check as check
     from normcli.api import count as count
     from normcli.api import diff as diff
     from normcli.api import fold as fold
     from normcli.api import list_tensors as list_tensors
+    from normcli.api import merge_states as merge_states
+    from normcli.api import mix_states as mix_states
     from normcli.api import restore as restore
     from normcli.api import stats as stats
     from normcli.api import transform as transform
@@ -40,7 +43,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "normcli.api": (
-        *("apply", "check", "count", "diff", "fold", "list_tensors", "restore", "stats", "transform"),
+        *("activation_stats", "apply", "check", "count", "diff", "fold", "list_tensors", "merge_states", "mix_states"),
+        *("restore", "stats", "transform"),
         *("verify", "verify_statistics"),
     ),
     "normcli.errors": (

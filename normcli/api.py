@@ -32,6 +32,7 @@ from normcli.summary import Summary
 
 if TYPE_CHECKING:
     from normcli.runs.counter import Dataset
+    from normcli.tensor.activations import ActivationRow, Per
     from normcli.tensor.folding.fold import FoldedPair
     from normcli.tensor.listing import TensorRow
 
@@ -454,3 +455,81 @@ def list_tensors(name: StrPath, *, statistics: bool = True, memory_limit: int | 
 
     limit = field.parse_size("memory_limit", memory_limit)
     return run(os.fsdecode(name), statistics=statistics, memory_limit=limit)
+
+
+def activation_stats(
+    activations: Sources, *, per: "Per" = "tensor", layout: str | None = None, memory_limit: int | str | None = None
+) -> "list[ActivationRow]":
+    """Compute mean, rms, std, kurtosis, zeros, outliers, NaN and infinities of saved activations.
+
+    Args:
+        activations: files, patterns and folders, read in natural order; FILE:KEY for one tensor of several.
+        per: "tensor", or "channel" or "token" for a row of each of them over all tensors together.
+        layout: order of the axes, such as NCHW.
+        memory_limit: largest amount of memory for tensors, such as "500M".
+
+    Returns:
+        One row for each tensor, channel or token.
+
+    Raises:
+        UsageError: a layout without the axis, or a pattern that matches nothing.
+        TensorError: a tensor that is missing, damaged, of another shape or too large for the limit.
+    """
+    from normcli.tensor.activations import activation_stats as run
+
+    limit = field.parse_size("memory_limit", memory_limit)
+    return run(_paths(activations), per=per, layout=layout, memory_limit=limit)
+
+
+def merge_states(
+    states: Iterable[StrPath],
+    output: StrPath,
+    *,
+    elements: Iterable[int] | None = None,
+    running_var: str | None = None,
+) -> int:
+    """Pool the batch-norm statistics of shards of the data, as if they had been computed of all at once.
+
+    Args:
+        states: states, or checkpoints with the same layers.
+        output: file to write: the first one with pooled statistics.
+        elements: number of elements per channel behind each; by default as the states record it.
+        running_var: "unbiased" or "biased"; by default that of the preset that the states record, or unbiased.
+
+    Returns:
+        The number of layers.
+
+    Raises:
+        UsageError: no number of elements.
+        TensorError: states of different layers, or without a mean and variance.
+        OutputError: `output` cannot be written.
+    """
+    from normcli.tensor.states import merge_states as run
+
+    counts = None if elements is None else list(elements)
+    return run(_paths(states), os.fsdecode(output), elements=counts, running_var=running_var)
+
+
+def mix_states(
+    source: StrPath, target: StrPath, output: StrPath, *, alpha: float | Iterable[str] = 1.0
+) -> dict[str, float]:
+    """Mix running statistics of a source and a target domain: alpha * target + (1 - alpha) * source.
+
+    Args:
+        source: a state, or a checkpoint.
+        target: a state, or a checkpoint with the same layers.
+        output: file to write: the source with mixed statistics.
+        alpha: share of the target; or texts X and PATTERN=X, of which the last that matches a layer counts.
+
+    Returns:
+        The share of each layer.
+
+    Raises:
+        UsageError: a share outside of 0 to 1, or a pattern that matches no layer.
+        TensorError: states of different layers.
+        OutputError: `output` cannot be written.
+    """
+    from normcli.tensor.states import mix_states as run
+
+    shares = [str(alpha)] if isinstance(alpha, str | float | int) else list(alpha)
+    return run(os.fsdecode(source), os.fsdecode(target), os.fsdecode(output), alpha=shares)

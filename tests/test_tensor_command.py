@@ -341,7 +341,7 @@ BAD = [
     (("batch-norm", "b0.npy", *NCHW, "--grad", "dy.npy", "-o", "y.npy"), 2, "dx, dweight, dbias"),
     (("batch-norm", "b0.npy", *NCHW, "--grad", "dy.npy", "--update-rate", 0.5, "-o", "y.npz"), 2, "--update-rate"),
     (("layer-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "--axes token"),
-    (("lp-batch-norm", "b0.npy", *NCHW, "--recompute-state"), 2, "--recompute-state"),
+    (("spectral-norm", "b0.npy", "--recompute-state"), 2, "--recompute-state"),
     (("batch-norm", "b0.npy", *NCHW, "--recompute-state", "-o", "y.npy"), 2, "has no effect here"),
     (("adaptive-instance-norm", "b0.npy", *NCHW, "-o", "y.npy"), 2, "needs --style FILE"),
     (("grup-norm", "b0.npy"), 2, "did you mean 'group_norm'"),

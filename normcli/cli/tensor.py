@@ -34,6 +34,9 @@ TOOLS = {
     "identify": ("normcli.cli.tensor_identify", "identify"),
     "list": ("normcli.cli.tensor_list", "list_"),
     "fold": ("normcli.cli.tensor_fold", "fold"),
+    "stats": ("normcli.cli.tensor_stats", "stats"),
+    "merge": ("normcli.cli.tensor_merge", "merge"),
+    "mix": ("normcli.cli.tensor_merge", "mix"),
 }
 NORMALIZER, STATE, RUN, OUTPUT = "The normalizer", "Running statistics", "Run", "Output"
 
@@ -187,7 +190,7 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
     """Make the parameters for inputs and outputs."""
     inputs = typer.Argument(
         metavar="IN...",
-        help="Tensor files: .npy, .npz, .safetensors, .pt, .index.json; FILE:KEY for one tensor of several, "
+        help="Files and folders of tensors: .npy, .npz, .safetensors, .pt, .index.json; FILE:KEY for one tensor, "
         "'FILE:*.weight' for some of them, of which the rest passes through unchanged; - is stdin (.npy). "
         "Several files are a sequence of batches, and so are the tensors of one file, in natural order: b2 before b10.",
         show_default=False,
@@ -240,8 +243,12 @@ def _statistics(one: "Normalizer") -> list[inspect.Parameter]:
         _parameter("save_state", str | None, save),
         _parameter("momentum", str | None, typer.Option(hidden=True)),
     ]
-    if one.exact is not None:
-        text = "Compute exact statistics over all IN together in place of the moving average (precise batch norm)."
+    if one.exact is not None or "update_rate" in one.settings:
+        text = (
+            "Compute exact statistics over all IN together in place of the moving average (precise batch norm)."
+            if one.exact is not None
+            else "Compute the mean of the statistics of every IN in place of the moving average (precise batch norm)."
+        )
         recompute = _option("--recompute-state", panel=STATE, help=text)
         parameters.append(_parameter("recompute_state", bool, recompute, False))
     return parameters

@@ -80,14 +80,17 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 
 def expand_patterns(names: Sequence[str]) -> list[str]:
-    """Replace each quoted pattern by the files that match it, in natural order; other names stay.
+    """Replace each quoted pattern and folder by the files in it, in natural order; other names stay.
 
     Raises:
-        UsageError: a pattern that matches nothing.
+        UsageError: a pattern that matches nothing, or a folder without tensors.
     """
     expanded: list[str] = []
     for name in names:
         file, key = split_key(name)
+        if Path(name).is_dir():
+            expanded += _files_in(Path(name))
+            continue
         if not glob.has_magic(file) or Path(file).exists():
             expanded.append(name)
             continue
@@ -96,6 +99,13 @@ def expand_patterns(names: Sequence[str]) -> list[str]:
             raise UsageError(f"{name}: no file matches")
         expanded += matches if key is None else [f"{match}:{key}" for match in matches]
     return expanded
+
+
+def _files_in(folder: Path) -> list[str]:
+    names = [path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in (*SUFFIXES, *_ALIASES)]
+    if not names:
+        raise UsageError(f"{folder}: no tensor files in this folder ({', '.join(SUFFIXES)})")
+    return sorted(map(str, names), key=natural_key)
 
 
 @contextmanager
@@ -201,7 +211,7 @@ def read_state(name: str) -> dict[str, Array]:
     file, _ = split_key(name)
     if file_format(file) == ".safetensors":
         labels = safetensors.read(Path(file))[1]
-        state |= {key: np.array(labels[key]) for key in ("normalizer", "preset") if key in labels}
+        state |= {key: np.array(labels[key]) for key in ("normalizer", "preset", "elements") if key in labels}
     return state
 
 

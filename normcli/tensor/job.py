@@ -22,7 +22,7 @@ from normcli.tensor import files
 from normcli.tensor.files import TensorOutput
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
 from normcli.tensor.normalizers.moments import Moments, channel_moments
-from normcli.tensor.normalizers.registry import LABELS, State, naming_errors
+from normcli.tensor.normalizers.registry import ELEMENTS, LABELS, State, naming_errors
 from normcli.tensor.normalizers.running import COUNTER, require_two_values
 from normcli.tensor.normalizers.views import Array, Tensor, channels, result_dtype
 
@@ -349,7 +349,7 @@ def _validate(job: Job, one: Normalizer) -> None:
 
 
 def _validate_recompute(job: Job, one: Normalizer, eval_mode: bool) -> None:
-    if one.exact is None:
+    if one.exact is None and "update_rate" not in one.settings:
         raise UsageError(f"--recompute-state: {one.name} has no statistics that can be recomputed")
     if job.grad or "-" in job.inputs:
         raise UsageError(f"--recompute-state cannot be combined with {'--grad' if job.grad else 'stdin'}")
@@ -534,7 +534,8 @@ def _write_gradients(
 def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
     """Return the statistics of all batches together, as if they were one."""
     one = call.one
-    assert one.exact is not None
+    if one.exact is None:
+        return _mean_state(job, call)
     total: Moments | None = None
     batches = 0
     for name in job.inputs:
@@ -553,7 +554,29 @@ def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
     with naming_errors(one.name):
         require_two_values(total.count if total else 0)
         assert total is not None
-        return {**one.exact(total, **settings), COUNTER: np.array(batches, np.int64)}
+        labels = {ELEMENTS: np.array(str(total.count))}
+        return {**one.exact(total, **settings), COUNTER: np.array(batches, np.int64), **labels}
+
+
+def _mean_state(job: Job, call: _Call) -> dict[str, Array]:
+    """Return the plain mean of the statistics of every batch, where no formula merges them."""
+    one = call.one
+    settings = {**call.settings, "update_rate": 1.0, "state": None}
+    if "mode" in one.settings:
+        settings["mode"] = "train"
+    total: dict[str, Array] = {}
+    batches = 0
+    allocate = files.NoOutput().allocate
+    with resources(threads=job.threads, memory=job.memory_limit, allocate=allocate):
+        for name in job.inputs:
+            with files.open_tensors(name, limit=job.memory_limit) as tensors:
+                for tensor in tensors.values():
+                    if len(tensors) > 1 and _is_unsupported(tensor):
+                        continue
+                    batch = _call_normalizer(one.function, [tensor, *call.others], settings, name).state
+                    total = {key: batch[key] + total.get(key, 0.0) for key in one.state}
+                    batches += 1
+    return {**{key: value / batches for key, value in total.items()}, COUNTER: np.array(batches, np.int64)}
 
 
 def _is_unsupported(tensor: Any) -> bool:
@@ -577,5 +600,7 @@ def _save_state(path: str, call: _Call, state: State | None, layer: "Layer | Non
         save_layer(layer, state, path)
         return f"wrote {path} ({count}; {', '.join(layer.names.values())})"
     labels = {"normalizer": call.one.name} | ({"preset": call.preset} if call.preset else {})
+    if ELEMENTS in state:
+        labels[ELEMENTS] = str(state[ELEMENTS])
     files.write_state(Path(path), {key: value for key, value in state.items() if key not in LABELS}, labels)
     return f"wrote {path} ({count})"

@@ -22,7 +22,8 @@ State = Mapping[str, Array]
 Family = Literal["batch", "layer", "weight", "other"]
 
 # keys of a state file that describe it, next to the statistics
-LABELS = ("normalizer", "preset")
+ELEMENTS = "elements"  # number of elements per channel behind exact statistics
+LABELS = ("normalizer", "preset", ELEMENTS)
 
 
 class Normalized(NamedTuple):
