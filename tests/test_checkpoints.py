@@ -217,6 +217,8 @@ def test_a_prefix_that_matches_nothing_names_the_nearest(run: Run, tmp_path: Pat
     assert (done.returncode, done.stdout) == (1, b"")
     assert done.stderr == b"normcli: net.pt: no tensor begins with 'layer1.bn7.' (did you mean 'layer1.bn1.'?)\n"
     assert not (tmp_path / "y.npy").exists()
+    done = run("tensor", "batch-norm", "x.npy", *eval_mode, "--state", "net.pt:layer1.bn1")
+    assert b"layer1.bn1 is a layer, not a tensor: a prefix ends with a dot, net.pt:layer1.bn1." in done.stderr
     done = run("tensor", "batch-norm", "x.npy", *eval_mode, "--state", "net.pt:layer1.bn1.")
     assert done.returncode == 0, done.stderr
     with pytest.raises(TensorError, match=r"no running_mean, which batch_norm needs; the prefix has weight, bias"):

@@ -334,7 +334,7 @@ BAD = [
     (("batch-norm", "b0.npy", "b1.npy", *NCHW, "-o", "y.npy"), 2, "need a folder"),
     (("batch-norm", "b0.npy", "./b0.npy", *NCHW, "-o", "y/"), 2, "two inputs would both be written"),
     (("batch-norm", "gone.npy", *NCHW, "-o", "y.npy"), 1, "gone.npy: no such file"),
-    (("batch-norm", ".", *NCHW, "-o", "y.npy"), 2, "got no suffix"),
+    (("batch-norm", ".", *NCHW, "-o", "y.npy"), 2, "6 inputs need a folder as output"),
     (("batch-norm", "b0.npy", *NCHW, "--state", "w.npy", "-o", "y.npy"), 1, "lacks running_mean, running_var"),
     (("batch-norm", "b0.npy", *NCHW, "--save-state", "s.npy"), 2, "a state has several tensors"),
     (("batch-norm", "b0.npy", *NCHW, "--mode", "eval", "--save-state", "s.npz"), 2, "eval mode changes no state"),

@@ -79,7 +79,7 @@ class FoldOptions(Options):
             raise UsageError("one of `pair` and `auto` is required: the layers to fold")
         if self.auto and self.verify is None:
             raise UsageError(
-                "`auto` requires `verify`, the outputs of the layers by name: nothing in a checkpoint tells whether an "
+                "`auto` requires `verify`, the outputs of the layers by name: nothing in a checkpoint shows whether an "
                 "activation is between two layers"
             )
         if self.input_range != "0-1" and self.stats is None:

@@ -164,6 +164,8 @@ def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
     if key is None:
         return {k: tensors[k] for k in sorted(tensors, key=natural_key)}
     if key not in tensors:
+        if any(name.startswith(f"{key}.") for name in tensors):
+            raise TensorError(f"{file}: {key} is a layer, not a tensor: a prefix ends with a dot, {file}:{key}.")
         keys = listed(k for k in tensors if k) or "a tensor without a key"
         raise TensorError(f"{file}: no key {key!r}; it has {keys}")
     if isinstance(tensors[key], UnreadableTensor):

@@ -13,7 +13,7 @@ from normcli.tensor import files
 from normcli.tensor.checkpoint import TensorFile, open_checkpoint
 from normcli.tensor.files import Array
 
-_PIECE = 1 << 22  # elements that are read at once: 32 MB as float64
+_PIECE = 1 << 18  # elements that are read at once: 2 MB as float64 stay in the cache
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -119,7 +119,7 @@ def _parse_alpha(text: str) -> tuple[str, float]:
 
 
 def _labels(source: TensorFile) -> dict[str, str]:
-    """Return what a state says about itself."""
+    """Return the description that a state has of itself."""
     stored = {key: str(files.read_array(source.tensors[key])) for key in _DESCRIPTIONS if key in source.tensors}
     return {**{key: source.metadata[key] for key in _DESCRIPTIONS if key in source.metadata}, **stored}
 

@@ -172,7 +172,7 @@ class TorchFile:
         if (place.offset + place.extent) * dtype.itemsize > member.size:
             raise InputError("damaged", f"{full!r} ends beyond its storage")
         size = math.prod(place.shape) * dtype.itemsize
-        if size > max(member.size, _LARGEST_VIEW):  # 1.5 KB can stand for 6.4 GB
+        if size > max(member.size, _LARGEST_VIEW):  # 1.5 KB can repeat as 6.4 GB
             text = f"{where}: a view that repeats {member.size} bytes as {size}: save it with .contiguous()"
             return UnreadableTensor(place.shape, UnsupportedTensorError(text), place.element)
         start = member.start + place.offset * dtype.itemsize

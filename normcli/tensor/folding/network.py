@@ -85,7 +85,7 @@ class Network:
 
         Args:
             name: of the layer.
-            norm: the norm next to it, whose channels may tell the reading of the weight.
+            norm: the norm next to it, whose channels may decide the reading of the weight.
             after: the norm follows the layer.
 
         Raises:
