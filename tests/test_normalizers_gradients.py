@@ -199,6 +199,92 @@ CASES: dict[str, list[Any]] = {
 }
 
 
+def case(name: str, parameters: dict[str, Any] | None = None, **settings: Any) -> Any:
+    """Return a row of CASES for a normalizer whose vjp takes the settings of its forward pass."""
+    one = NORMALIZERS[name]
+    assert one.vjp is not None
+    vjp = one.vjp
+
+    def forward(x: Array, s: dict[str, Any]) -> Array:
+        made = one.function(x, **settings, **s)
+        return np.asarray(made.y if isinstance(made, nn.Normalized) else made)
+
+    return (forward, lambda s: vjp(X, DY, **settings, **s), X, DY, parameters or {})
+
+
+EVAL: dict[str, Any] = {**L, "mode": "eval"}
+MATRICES = {"running_mean": BETA, "running_w": RNG.standard_normal((2, 2, 2))}
+CASES["batch_renorm"].append(case("batch_renorm", AFFINE, **EVAL, state=RENORM))
+CASES["noisy_batch_norm"].append(case("noisy_batch_norm", AFFINE, **EVAL, seed=4, state=STATE))
+CASES["lp_normalize"] += [case("lp_normalize", **L, p=p) for p in (1.0, 3.0, math.inf)]
+CASES["lp_batch_norm"].append(
+    case("lp_batch_norm", AFFINE, **EVAL, state={"running_mean": BETA, "running_scale": GAMMA**2 + 1})
+)
+CASES |= {
+    "ghost_batch_norm": [
+        *(case("ghost_batch_norm", AFFINE, **L, batch=b, ghosts=g) for b, g in ((1, "contiguous"), (3, "interleaved"))),
+        case("ghost_batch_norm", AFFINE, **EVAL, batch=3, state=STATE),
+    ],
+    "mean_variance_norm": [case("mean_variance_norm", **L), case("mean_variance_norm", axes=(1, 2), eps=0.3)],
+    "pixel_norm": [case("pixel_norm", **L)],
+    "scale_norm": [case("scale_norm", {"scale": np.array(1.7)}, **L), case("scale_norm", **L, eps=50.0)],
+    "tensor_norm": [case("tensor_norm", p=p) for p in (None, 1.0, 2.0, math.inf)],
+    "centred_weight_norm": [
+        case("centred_weight_norm", {"g": GAMMA[:3]}, dim=0, divisor=divisor) for divisor in ("norm", "std")
+    ],
+    "weight_standardization": [
+        *(case("weight_standardization", dim=dim, variant=v) for dim in (0, 3) for v in ("torch", "tf", "timm")),
+        case("weight_standardization", {"gain": GAMMA[:3]}, variant="scaled"),
+        case("weight_standardization", {"gain": GAMMA[:3]}, variant="scaled", eps=900.0),
+        case("weight_standardization", {"gain": GAMMA[:3]}, variant="scaled-timm", gamma=1.7),
+    ],
+    "filter_response_norm": [
+        case(
+            "filter_response_norm",
+            {**AFFINE, "tau": BETA * 0.2, "learned_eps": np.array([0.1, -0.2, 0.3, -0.4])},
+            **L,
+        )
+    ],
+    "evo_norm": [
+        case("evo_norm", {**AFFINE, "v": GAMMA}, **L, groups=2),
+        case("evo_norm", {**AFFINE, "v": GAMMA}, **L, variant="B0"),
+        case("evo_norm", {**AFFINE, "v": GAMMA}, **EVAL, variant="B0", state={"running_var": GAMMA**2 + 1}),
+    ],
+    "divisive_norm": [case("divisive_norm", AFFINE, **L, sum_size=3, suppression_size=5)],
+    "batch_instance_norm": [
+        case("batch_instance_norm", {**AFFINE, "rho": np.linspace(0.1, 0.9, 4)}, **L),
+        case("batch_instance_norm", {**AFFINE, "rho": np.linspace(0.1, 0.9, 4)}, **EVAL, state=STATE),
+    ],
+    "switchable_norm": [
+        case("switchable_norm", {**AFFINE, "mean_weight": BETA[:3], "var_weight": GAMMA[:3]}, **L, variance=variance)
+        for variance in ("biased", "unbiased")
+    ]
+    + [case("switchable_norm", {**AFFINE, "mean_weight": BETA[:3], "var_weight": GAMMA[:3]}, **EVAL, state=STATE)],
+    "power_norm": [
+        *(case("power_norm", AFFINE, **L, groups=groups) for groups in (0, 1, 2)),
+        case("power_norm", AFFINE, **EVAL, state={"running_phi": GAMMA**2 + 1}),
+        case("power_norm", AFFINE, **L, warmup=0, state={"running_phi": GAMMA**2 + 1}),
+    ],
+    "zca_whitening": [
+        case("zca_whitening", AFFINE, **L, groups=2, eps=0.1),
+        case("zca_whitening", AFFINE, **EVAL, groups=2, state=MATRICES),
+    ],
+    "iter_norm": [
+        case("iter_norm", AFFINE, **L, groups=2, eps=0.1),
+        case("iter_norm", AFFINE, **EVAL, groups=2, state=MATRICES),
+    ],
+    "adaptive_instance_norm": [
+        (
+            lambda x, s: nn.adaptive_instance_norm(x, s["style"], **L),
+            lambda s: nn.adaptive_instance_norm_vjp(X, s["style"], DY, **L),
+            X,
+            DY,
+            {"style": np.random.default_rng(13).standard_normal((3, 4, 5, 2))},
+        )
+    ],
+}
+
+
 def _forward(function: Any, parameters: dict[str, Any], key: str | None, x: Array, t: Array) -> Array:
     """Give the result for another x, or for another value of one parameter."""
     return np.asarray(function(t, parameters) if key is None else function(x, {**parameters, key: t}))
@@ -245,7 +331,6 @@ def test_what_has_no_known_gradient_is_refused() -> None:
     calls: list[Callable[[], Any]] = [
         lambda: nn.lp_batch_norm_vjp(X, DY, **L, formula="topk"),
         lambda: nn.lp_batch_norm_vjp(X, DY, **L, formula="santurkar", p=2),
-        lambda: nn.lp_normalize_vjp(X, DY, **L, p=3),
         lambda: nn.batch_norm_vjp(X, DY[:2], **L),
         lambda: nn.cosine_norm_vjp(ROWS, W, DROWS),
     ]

@@ -16,6 +16,7 @@ from normcli.tensor.identify.results import Fit
 from normcli.tensor.normalizers.views import Array
 
 _ROOM = 1.5, 0.8  # largest and root mean square residual of a fit, in tolerances; of rounding alone 1 and 0.58
+_ROOM_OF_EDGE = 1e-9  # relative: bisection ends next to the edge
 _SCREEN = (0.0, 1e-6, 1e-4, 1e-2)  # epsilons
 _SAME = 1e-4  # relative difference of weights that are one number
 _UNEXPLAINED = 0.2  # of the variance, by a normalizer whose epsilon is a factor of 10 off
@@ -154,11 +155,13 @@ def _eps_range(solution: Callable[[float], Solution]) -> tuple[float, float] | N
     errors = [solution(e).rms for e in grid]
     best = int(np.nanargmin(errors)) if not np.isnan(errors).all() else 0
     left, right = grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)]
-    center = grid[best] if best <= 1 else _minimum(lambda e: solution(e).rms, left, right)
+    minima = [grid[best]] if best <= 1 else [grid[best], _minimum(lambda e: solution(e).rms, left, right)]
+    center = min(minima, key=lambda e: solution(e).largest)
     if not solution(center).fits:
         return None
     low = 0.0 if solution(0.0).fits else _edge(lambda e: solution(e).fits, center, 0.01 * center)
-    return low, _edge(lambda e: solution(e).fits, max(center, 1e-20), 1e4 * max(center, 1e-16))
+    high = _edge(lambda e: solution(e).fits, max(center, 1e-20), 1e4 * max(center, 1e-16))
+    return low * (1.0 - _ROOM_OF_EDGE), high * (1.0 + _ROOM_OF_EDGE)
 
 
 def _minimum(error: Callable[[float], float], low: float, high: float) -> float:
@@ -167,7 +170,7 @@ def _minimum(error: Callable[[float], float], low: float, high: float) -> float:
     a, b = math.log(low), math.log(high)
     c, d = b - ratio * (b - a), a + ratio * (b - a)
     at_c, at_d = error(math.exp(c)), error(math.exp(d))
-    for _ in range(44):
+    for _ in range(75):  # to 1e-16 of the logarithm
         if at_c < at_d:
             b, d, at_d = d, c, at_c
             c = b - ratio * (b - a)

@@ -5,7 +5,16 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
-from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import (
+    batch_vjp,
+    broadcast_channels,
+    eval_vjp,
+    mean_over,
+    parameter_gradients,
+    prepare_vjp,
+    read_completely,
+    standard_vjp,
+)
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -114,14 +123,7 @@ def batch_norm_vjp(
     view = vjp.view
     running = load_state(state, mode, INITIAL, view.rows)
     if mode == "eval":
-        scale = 1.0 / np.sqrt(broadcast_channels(running["running_var"]) + eps)
-        mean = broadcast_channels(running["running_mean"])
-
-        def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
-            vjp.put(samples, g * vjp.weight_at(samples) * scale)
-            return (g * ((x - mean) * scale)).sum(axis=2), g.sum(axis=2)
-
-        dweight, dbias = vjp.pair.tables(2, pull)
+        dweight, dbias = eval_vjp(vjp, running["running_mean"], 1.0 / np.sqrt(running["running_var"] + eps))
     else:
         require_two_values(view.samples * view.length)
         moments = channel_moments(view).over(0)
@@ -172,20 +174,15 @@ def ghost_batch_norm(
     >>> ghost_batch_norm(x, batch=2, eps=0.0).y.ravel().tolist()
     [-1.0, 1.0, -1.0, 1.0]
     """
-    if ghosts not in ("contiguous", "interleaved"):
-        raise UsageError(f"ghosts must be contiguous or interleaved, not {ghosts!r}")
     if update not in ("each", "mean"):
         raise UsageError(f"update must be each or mean, not {update!r}")
     view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
     if mode == "eval":
         scale = scale / np.sqrt(running["running_var"] + eps)
         return Normalized(affine(view, running["running_mean"], scale, shift, dtype), running.state)
-    if batch < 1 or view.samples % batch or not view.samples:
-        raise TensorError(f"N must be a multiple of batch, got N = {view.samples}, batch = {batch}")
+    members = _ghost_members(view.samples, batch, ghosts)
     require_two_values(batch * view.length)
-    count = view.samples // batch
-    samples = np.arange(view.samples)
-    members = samples.reshape(count, batch) if ghosts == "contiguous" else samples.reshape(batch, count).T
+    count = len(members)
     moments = channel_moments(view).rearrange(lambda table: table[members]).over(1)
     ghost = np.empty(view.samples, np.intp)
     ghost[members] = np.arange(count)[:, None]
@@ -199,3 +196,53 @@ def ghost_batch_norm(
         one = {key: values[i] for key, values in statistics.items()}
         running = update_running_stats(running, one, update_rate, cumulative)
     return Normalized(y, running.state)
+
+
+def _ghost_members(samples: int, batch: int, ghosts: str) -> Array:
+    """Return the numbers of the samples of each ghost, (N / batch, batch).
+
+    Raises:
+        UsageError: an unknown order.
+        TensorError: N is not a multiple of `batch`.
+    """
+    if ghosts not in ("contiguous", "interleaved"):
+        raise UsageError(f"ghosts must be contiguous or interleaved, not {ghosts!r}")
+    if batch < 1 or samples % batch or not samples:
+        raise TensorError(f"N must be a multiple of batch, got N = {samples}, batch = {batch}")
+    numbers = np.arange(samples)
+    return numbers.reshape(-1, batch) if ghosts == "contiguous" else numbers.reshape(batch, -1).T
+
+
+@gradient("ghost_batch_norm", "dx", "dweight", "dbias")
+def ghost_batch_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    batch: int,
+    layout: Layout | None = None,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+    ghosts: Literal["contiguous", "interleaved"] = "contiguous",
+) -> dict[str, Array]:
+    """Pull dy back through ghost_batch_norm: dx, dweight, dbias."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    running = load_state(state, mode, INITIAL, vjp.view.rows)
+    if mode == "eval":
+        tables = eval_vjp(vjp, running["running_mean"], 1.0 / np.sqrt(running["running_var"] + eps))
+        return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
+    members = _ghost_members(vjp.view.samples, batch, ghosts)
+    require_two_values(batch * vjp.view.length)
+    values, g = read_completely(vjp)
+    dx = np.empty_like(values)
+    dweight = np.empty(values.shape[:2])
+    for ghost in members:
+        z = values[ghost] - mean_over(values[ghost], (0, 2))
+        scale = 1.0 / np.sqrt(mean_over((z * z), (0, 2)) + eps)
+        gamma = vjp.gamma if len(vjp.gamma) == 1 else vjp.gamma[ghost]
+        dx[ghost] = standard_vjp(g[ghost] * gamma, z * scale, scale, (0, 2))
+        dweight[ghost] = (g[ghost] * z * scale).sum(axis=2)
+    vjp.put(slice(0, len(values)), dx)
+    return {"dx": vjp.dx, **parameter_gradients(x, (dweight, g.sum(axis=2)), weight, bias)}

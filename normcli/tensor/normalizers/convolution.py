@@ -5,7 +5,14 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    mean_over,
+    parameter_gradients,
+    prepare_vjp,
+    read_completely,
+    sum_to_parameter,
+)
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -208,3 +215,111 @@ def global_response_norm_vjp(
 
     dweight, dbias = vjp.pair.tables(2, pull)
     return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}
+
+
+@gradient("filter_response_norm", "dx", "dweight", "dbias", "dtau", "dlearned_eps")
+def filter_response_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    tau: Array | None = None,
+    learned_eps: Array | None = None,
+    eps: float = 1e-6,
+) -> dict[str, Array]:
+    """Pull dy back through filter_response_norm: dx, dweight, dbias, dtau, dlearned_eps."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
+    shift, low = (
+        np.broadcast_to(per_channel(view, what, value, 0.0), (view.samples, view.rows))[..., None]
+        for what, value in (("bias", bias), ("tau", tau))
+    )
+    learned = check_parameter("learned_eps", learned_eps, (view.rows,))
+    learned = np.zeros(view.rows) if learned is None else learned
+    added = (eps + np.abs(learned))[None, :, None]
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, ...]:
+        s = np.sqrt((x * x).mean(axis=2, keepdims=True) + added)
+        normal, gamma = x / s, vjp.weight_at(samples)
+        above = gamma * normal + shift[samples] > low[samples]
+        passed = np.where(above, g, 0.0)
+        pulled = passed * gamma
+        along = (pulled * x).sum(axis=2, keepdims=True) / s**3
+        vjp.put(samples, pulled / s - x * along / x.shape[2])
+        sums = (passed * normal, passed, g - passed)
+        return (*(t.sum(axis=2) for t in sums), -0.5 * along[..., 0] * np.sign(learned))
+
+    dweight, dbias, dtau, dlearned = vjp.pair.tables(4, pull)
+    return {
+        "dx": vjp.dx,
+        **parameter_gradients(x, (dweight, dbias), weight, bias),
+        "dtau": sum_to_parameter(x, dtau, tau),
+        "dlearned_eps": sum_to_parameter(x, dlearned, learned_eps),
+    }
+
+
+@gradient("evo_norm", "dx", "dweight", "dbias", "dv")
+def evo_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    variant: Literal["S0", "B0"] = "S0",
+    layout: Layout | None = None,
+    groups: int | None = None,
+    v: Array | None = None,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through evo_norm: dx, dweight, dbias, dv."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
+    slope = broadcast_channels(per_channel(view, "v", v, 1.0))
+    values, g = read_completely(vjp)
+    if variant == "S0":
+        dx, normal, dv = _pull_s0(values, g * vjp.gamma, slope, 32 if groups is None else groups, eps)
+    elif variant == "B0":
+        fixed = None
+        if mode == "eval":
+            fixed = broadcast_channels(load_state(state, mode, EVO_INITIAL, view.rows)["running_var"])
+        else:
+            require_two_values(view.samples * view.length)
+        dx, normal, dv = _pull_b0(values, g * vjp.gamma, slope, fixed, eps)
+    else:
+        raise UsageError(f"variant must be S0 or B0, not {variant!r}")
+    vjp.put(slice(0, len(values)), dx)
+    tables = (g * normal).sum(axis=2), g.sum(axis=2)
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias), "dv": sum_to_parameter(x, dv, v)}
+
+
+def _pull_s0(x: Array, g: Array, v: Array, groups: int, eps: float) -> tuple[Array, Array, Array]:
+    """Return dx, the normalized x, and the table of dv, for variant S0."""
+    check_groups(x.shape[1], groups)
+    rows = (len(x), groups, x.shape[1] // groups, x.shape[2])
+    z = x.reshape(rows)
+    z = z - mean_over(z, (2, 3))
+    s = np.sqrt(mean_over((z * z), (2, 3)) + eps)
+    gate = 1.0 / (1.0 + np.exp(-(v * x)))
+    along = mean_over((g * x * gate).reshape(rows), (2, 3))
+    s_all = np.broadcast_to(s, rows).reshape(x.shape)
+    dx = g * (gate + x * v * gate * (1.0 - gate)) / s_all - (z * along / s**3).reshape(x.shape)
+    return dx, x * gate / s_all, (g * x * x * gate * (1.0 - gate) / s_all).sum(axis=2)
+
+
+def _pull_b0(x: Array, g: Array, v: Array, fixed: Array | None, eps: float) -> tuple[Array, Array, Array]:
+    """Return dx, the normalized x, and the table of dv, for variant B0; `fixed` is the running variance."""
+    own, batch = (x - mean_over(x, axes) for axes in ((2,), (0, 2)))
+    i = np.sqrt(mean_over((own * own), 2) + eps)
+    a = np.sqrt((mean_over((batch * batch), (0, 2)) if fixed is None else fixed) + eps)
+    e = v * x + i
+    divisor = np.maximum(a, e)
+    dd = -g * x / divisor**2
+    inner, outer = np.where(e > a, dd, 0.0), np.where(e > a, 0.0, dd)
+    dx = g / divisor + inner * v + own * inner.sum(axis=2, keepdims=True) / (i * x.shape[2])
+    if fixed is None:
+        dx = dx + batch * outer.sum(axis=(0, 2), keepdims=True) / (a * len(x) * x.shape[2])
+    return dx, x / divisor, (inner * x).sum(axis=2)

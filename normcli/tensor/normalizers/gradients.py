@@ -19,6 +19,7 @@ from normcli.tensor.normalizers.views import (
     current_resources,
     parallel_blocks,
     per_channel,
+    read_all,
     round_to_dtype,
     tokens,
 )
@@ -30,8 +31,13 @@ _COPIES = 18
 
 def standard_vjp(g: Array, normal: Array, scale: Array, axes: tuple[int, ...]) -> Array:
     """Pull a cotangent back through (x - mean_A) * scale, scale = 1 / sqrt(var_A + eps)."""
-    along = (normal * g).mean(axis=axes, keepdims=True)
-    return np.asarray(scale * (g - g.mean(axis=axes, keepdims=True) - normal * along))
+    return np.asarray(scale * (g - mean_over(g, axes) - normal * mean_over(normal * g, axes)))
+
+
+def mean_over(values: Array, axes: int | tuple[int, ...]) -> Array:
+    """Return means along axes, which stay with length 1; 0 where there is nothing."""
+    total = values.sum(axis=axes, keepdims=True)
+    return np.asarray(total / max(values.size // max(total.size, 1), 1))
 
 
 def check_cotangent(x: Tensor, dy: Tensor) -> None:
@@ -196,6 +202,41 @@ def batch_vjp(
     return bias, weight
 
 
+def eval_vjp(vjp: ChannelVjp, mean: Array, scale: Array) -> tuple[Array, Array]:
+    """Write dx of (x - mean) * scale, both fixed; return sums of g * normal and of g, (N, C).
+
+    Args:
+        vjp: the arguments.
+        mean: per channel.
+        scale: per channel.
+    """
+    center, factor = broadcast_channels(mean), broadcast_channels(scale)
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        vjp.put(samples, g * vjp.weight_at(samples) * factor)
+        return (g * ((x - center) * factor)).sum(axis=2), g.sum(axis=2)
+
+    dweight, dbias = vjp.pair.tables(2, pull)
+    return dweight, dbias
+
+
+def read_completely(vjp: ChannelVjp) -> tuple[Array, Array]:
+    """Read x and dy as float64 (N, C, S), for a formula that needs all samples together.
+
+    Raises:
+        TensorError: they do not fit into the memory allowed.
+    """
+    read_all(vjp.view.x, copies=_COPIES)
+    x, dy = (t.block(0, t.samples).astype(np.float64, copy=False) for t in vjp.pair)
+    return x, dy
+
+
+def sum_to_parameter(x: Tensor, table: Array, parameter: Array | None) -> Array:
+    """Sum the gradient (N, C) of a parameter to its own shape, (C) where it is absent."""
+    rank = 1 if parameter is None else np.ndim(parameter)
+    return round_to_dtype(x, table if rank == 2 else table.sum(axis=0) if rank else table.sum())
+
+
 def parameter_gradients(
     x: Tensor, tables: tuple[Array, Array], weight: Array | None, bias: Array | None
 ) -> dict[str, Array]:
@@ -207,11 +248,7 @@ def parameter_gradients(
         weight: as given.
         bias: as given.
     """
-    gradients = {}
-    for key, parameter, table in (("dweight", weight, tables[0]), ("dbias", bias, tables[1])):
-        rank = 1 if parameter is None else np.ndim(parameter)
-        gradients[key] = round_to_dtype(x, table if rank == 2 else table.sum(axis=0) if rank else table.sum())
-    return gradients
+    return {"dweight": sum_to_parameter(x, tables[0], weight), "dbias": sum_to_parameter(x, tables[1], bias)}
 
 
 def zeros_of_row(x: Tensor, over: tuple[int, ...]) -> Array:

@@ -8,9 +8,11 @@ from normcli.errors import TensorError
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.gradients import (
     ChannelVjp,
+    mean_over,
     parameter_gradients,
     prepare_rows_vjp,
     prepare_vjp,
+    read_completely,
     row_parameter_gradients,
     standard_vjp,
     zeros_of_row,
@@ -283,3 +285,28 @@ def adaptive_instance_norm(
     content, target = channel_moments(view), channel_moments(other)
     scale = np.sqrt(target.unbiased + eps) / np.sqrt(content.unbiased + eps)
     return affine(view, content, scale, target.mean, dtype)
+
+
+@gradient("adaptive_instance_norm", "dx", "dstyle")
+def adaptive_instance_norm_vjp(
+    x: Tensor, style: Tensor, dy: Tensor, *, layout: Layout | None = None, eps: float = 1e-5
+) -> dict[str, Array]:
+    """Pull dy back through adaptive_instance_norm: dx, dstyle."""
+    vjp = prepare_vjp(x, dy, layout)
+    other = channels(style, layout)
+    require_spatial(vjp.view.length)
+    require_spatial(other.length)
+    content, g = read_completely(vjp)
+    target = other.block(0, other.samples).astype(np.float64, copy=False)
+    z, deviation = (t - mean_over(t, 2) for t in (content, target))
+    counts = content.shape[2] - 1, target.shape[2] - 1
+    std, level = (
+        np.sqrt((d * d).sum(axis=2, keepdims=True) / n + eps) for d, n in zip((z, deviation), counts, strict=True)
+    )
+    along, total = (g * z).sum(axis=2, keepdims=True), g.sum(axis=2, keepdims=True)
+    pulled = level / std * (g - z * along / (std**2 * counts[0]))
+    vjp.put(slice(0, len(z)), pulled - mean_over(pulled, 2))
+    dstyle = other.allocate(None)
+    slope = along / std / (level * counts[1])
+    other.put(dstyle, 0, other.samples, deviation * slope + total / target.shape[2])
+    return {"dx": vjp.dx, "dstyle": dstyle}

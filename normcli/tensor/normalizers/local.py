@@ -5,7 +5,7 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.gradients import prepare_vjp
+from normcli.tensor.normalizers.gradients import parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, channel_axis, channels, per_channel
 
@@ -126,6 +126,19 @@ def _box_mean(x: Array, size: int, axes: tuple[int, ...]) -> Array:
     return x
 
 
+def _check_sides(*sides: int) -> None:
+    for side in sides:
+        if side < 1 or side % 2 == 0:
+            raise UsageError(f"the side of a box must be odd, got {side}")
+
+
+def _image_shape(x: Tensor, layout: str | None) -> tuple[int, ...]:
+    """Return the channels and space of a sample; the features of NC are a space of one channel."""
+    channel = channel_axis(x, layout)
+    space = tuple(n for a, n in enumerate(x.shape) if a not in (0, channel))
+    return (x.shape[channel], *space) if space else (1, x.shape[channel])
+
+
 @normalizer()
 def divisive_norm(
     x: Tensor,
@@ -160,16 +173,11 @@ def divisive_norm(
     >>> divisive_norm(x, layout="NCL", sum_size=1, suppression_size=1, eps=0.0).tolist()[0][0]
     [-1.0, nan]
     """
-    for side in (sum_size, suppression_size):
-        if side < 1 or side % 2 == 0:
-            raise UsageError(f"the side of a box must be odd, got {side}")
+    _check_sides(sum_size, suppression_size)
     view = channels(x, layout)
     w = per_channel(view, "weight", weight, 1.0)
     b = per_channel(view, "bias", bias, 0.0)
-    channel = channel_axis(x, layout)
-    image = (view.rows, *(n for a, n in enumerate(x.shape) if a not in (0, channel)))
-    if len(x.shape) == 2:
-        image = (1, view.rows)
+    image = _image_shape(x, layout)
     axes = tuple(range(2, len(image) + 1))
 
     def formula(x: Array, w: Array, b: Array) -> Array:
@@ -179,3 +187,36 @@ def divisive_norm(
         return np.asarray(w * (z / np.sqrt(square + eps)).reshape(x.shape) + b)
 
     return view.map_numpy(formula, w, b, dtype=dtype)
+
+
+@gradient("divisive_norm", "dx", "dweight", "dbias")
+def divisive_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    sum_size: int = 5,
+    suppression_size: int = 5,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1.0,
+) -> dict[str, Array]:
+    """Pull dy back through divisive_norm: dx, dweight, dbias; a box of odd side is its own adjoint."""
+    _check_sides(sum_size, suppression_size)
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    image = _image_shape(x, layout)
+    axes = tuple(range(2, len(image) + 1))
+
+    def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
+        z = x.reshape(-1, *image)
+        z = z - _box_mean(z.mean(axis=1, keepdims=True), sum_size, axes)
+        s = np.sqrt(_box_mean((z * z).mean(axis=1, keepdims=True), suppression_size, axes) + eps)
+        pulled = (g * vjp.weight_at(samples)).reshape(z.shape)
+        along = (pulled * z).sum(axis=1, keepdims=True) / s**3
+        dz = pulled / s - z * _box_mean(along, suppression_size, axes) / image[0]
+        dx = dz - _box_mean(dz.sum(axis=1, keepdims=True), sum_size, axes) / image[0]
+        vjp.put(samples, dx.reshape(x.shape))
+        return (g * (z / s).reshape(x.shape)).sum(axis=2), g.sum(axis=2)
+
+    dweight, dbias = vjp.pair.tables(2, pull)
+    return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}

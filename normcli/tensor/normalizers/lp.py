@@ -7,10 +7,17 @@ from typing import Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.gradients import broadcast_channels, parameter_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import broadcast_channels, eval_vjp, parameter_gradients, prepare_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import InitialState, Mode, prepare, require_two_values, update_running_stats
+from normcli.tensor.normalizers.running import (
+    InitialState,
+    Mode,
+    load_state,
+    prepare,
+    require_two_values,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import WORKING_COPIES, Array, Dtype, Layout, Tensor, View, parallel_blocks
 
 LpFormula = Literal["lp-gauss", "lp", "santurkar", "linf-hoffer", "linf-exact", "topk"]
@@ -160,20 +167,26 @@ def lp_batch_norm_vjp(
     layout: Layout | None = None,
     formula: LpFormula = "lp-gauss",
     p: float | None = None,
+    mode: Mode = "train",
+    state: State | None = None,
     weight: Array | None = None,
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> dict[str, Array]:
-    """Pull dy back through the training mode of lp_batch_norm; tied maxima share their part.
+    """Pull dy back through lp_batch_norm; tied maxima share their part.
 
     Raises:
         TensorError: formula topk, or santurkar with p other than 1: no gradient is published.
     """
     p = _check(formula, p, 1)
-    if formula == "topk" or (formula == "santurkar" and p != 1):
+    if mode == "train" and (formula == "topk" or (formula == "santurkar" and p != 1)):
         raise TensorError(f"the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
     vjp = prepare_vjp(x, dy, layout, weight, bias)
     view = vjp.view
+    if mode == "eval":
+        running = load_state(state, mode, INITIAL, view.rows)
+        fixed = eval_vjp(vjp, running["running_mean"], 1.0 / (running["running_scale"] + eps))
+        return {"dx": vjp.dx, **parameter_gradients(x, fixed, weight, bias)}
     count = view.samples * view.length
     require_two_values(count)
     mean = channel_moments(view).over(0).mean

@@ -6,17 +6,40 @@ import numpy as np
 
 from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.batch import INITIAL, RunningVar, batch_statistics, exact_state
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    mean_over,
+    parameter_gradients,
+    prepare_vjp,
+    read_completely,
+    standard_vjp,
+    sum_to_parameter,
+)
 from normcli.tensor.normalizers.moments import affine, channel_moments
-from normcli.tensor.normalizers.registry import Normalized, State, normalizer
+from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
+    load_state,
     prepare,
     require_spatial,
     require_two_values,
     update_running_stats,
 )
-from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, check_parameter
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, check_parameter, round_to_dtype
+
+
+def _shares(channels: int, rho: Array | None) -> Array:
+    """Return the share of batch normalization of each channel.
+
+    Raises:
+        TensorError: outside of 0 to 1.
+    """
+    share = check_parameter("rho", rho, (channels,))
+    share = np.ones(channels) if share is None else share
+    if not ((share >= 0) & (share <= 1)).all():
+        raise TensorError(f"rho must be 0 to 1, got {share.min():g} to {share.max():g}")
+    return share
 
 
 @normalizer(family="batch", state=INITIAL, exact=exact_state)
@@ -56,10 +79,7 @@ def batch_instance_norm(
     [-1.0, 1.0, -1.0, 1.0]
     """
     view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
-    share = check_parameter("rho", rho, (view.rows,))
-    share = np.ones(view.rows) if share is None else share
-    if not ((share >= 0) & (share <= 1)).all():
-        raise TensorError(f"rho must be 0 to 1, got {share.min():g} to {share.max():g}")
+    share = _shares(view.rows, rho)
     require_spatial(view.length)
     instance = channel_moments(view)
     if mode == "eval":
@@ -151,3 +171,93 @@ def switchable_norm(
     mean = w[0] * instance.mean + w[1] * mean_ln + w[2] * mean_bn
     var = v[0] * var_in + v[1] * var_ln + v[2] * var_bn
     return Normalized(affine(view, mean, scale / np.sqrt(var + eps), shift, dtype), running.state)
+
+
+@gradient("batch_instance_norm", "dx", "dweight", "dbias", "drho")
+def batch_instance_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    rho: Array | None = None,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through batch_instance_norm: dx, dweight, dbias, drho."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
+    share = broadcast_channels(_shares(view.rows, rho))
+    running = load_state(state, mode, INITIAL, view.rows)
+    require_spatial(view.length)
+    values, g = read_completely(vjp)
+    pulled = g * vjp.gamma
+    own = values - mean_over(values, 2)
+    r_in = 1.0 / np.sqrt(mean_over((own * own), 2) + eps)
+    instance = own * r_in
+    if mode == "eval":
+        mean, var = (broadcast_channels(running[key]) for key in ("running_mean", "running_var"))
+        r = 1.0 / np.sqrt(var + eps)
+        batch, dx = (values - mean) * r, share * pulled * r
+    else:
+        z = values - mean_over(values, (0, 2))
+        r = 1.0 / np.sqrt(mean_over((z * z), (0, 2)) + eps)
+        batch, dx = z * r, standard_vjp(share * pulled, z * r, r, (0, 2))
+    vjp.put(slice(0, len(values)), dx + standard_vjp((1.0 - share) * pulled, instance, r_in, (2,)))
+    tables = (g * (share * batch + (1.0 - share) * instance)).sum(axis=2), g.sum(axis=2)
+    drho = (pulled * (batch - instance)).sum(axis=2)
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias), "drho": sum_to_parameter(x, drho, rho)}
+
+
+@gradient("switchable_norm", "dx", "dweight", "dbias", "dmean_weight", "dvar_weight")
+def switchable_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    mean_weight: Array | None = None,
+    var_weight: Array | None = None,
+    variance: Literal["biased", "unbiased"] = "biased",
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through switchable_norm: dx, dweight, dbias, and those of both logits."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
+    w, v = _softmax("mean_weight", mean_weight), _softmax("var_weight", var_weight)
+    running = load_state(state, mode, SWITCHABLE_INITIAL, view.rows)
+    require_spatial(view.length)
+    values, g = read_completely(vjp)
+    mean_in = values.mean(axis=2)
+    own = values - mean_in[..., None]
+    divided = view.length - (variance == "unbiased")
+    var_in = (own * own).sum(axis=2) / divided
+    axes = (1,) if mode == "eval" else (1, 0)
+    merged = [(mean_in, var_in), *(_merge(mean_in, var_in, axis) for axis in axes)]
+    if mode == "eval":
+        merged.append((running["running_mean"][None], running["running_var"][None]))
+    mean = sum(share * one for share, (one, _) in zip(w, merged, strict=True))
+    var = sum(share * one for share, (_, one) in zip(v, merged, strict=True))
+    r = 1.0 / np.sqrt(np.asarray(var) + eps)[..., None]
+    z = values - np.asarray(mean)[..., None]
+    pulled = g * vjp.gamma
+    dmean, dvar = -(pulled * r).sum(axis=2), -0.5 * (pulled * z * r**3).sum(axis=2)
+    dmean_in, dvar_in = w[0] * dmean, v[0] * dvar
+    for axis, k in zip(axes, (1, 2), strict=False):
+        count = mean_in.shape[axis]
+        total_mean, total_var = (t.sum(axis=axis, keepdims=True) / count for t in (dmean, dvar))
+        dmean_in = dmean_in + w[k] * total_mean + 2.0 * v[k] * (mean_in - merged[k][0]) * total_var
+        dvar_in = dvar_in + v[k] * total_var
+    dx = pulled * r + dmean_in[..., None] / view.length + 2.0 * own * dvar_in[..., None] / divided
+    vjp.put(slice(0, len(values)), dx)
+    logits = {}
+    for key, shares, table, part in (("dmean_weight", w, dmean, 0), ("dvar_weight", v, dvar, 1)):
+        slope = np.array([(table * one[part]).sum() for one in merged])
+        logits[key] = round_to_dtype(x, shares * (slope - (shares * slope).sum()))
+    tables = (g * z * r).sum(axis=2), g.sum(axis=2)
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias), **logits}

@@ -9,7 +9,13 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.tensor.normalizers.batch import INITIAL, PRESETS, RunningVar, batch_statistics, exact_state
-from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import (
+    batch_vjp,
+    broadcast_channels,
+    eval_vjp,
+    parameter_gradients,
+    prepare_vjp,
+)
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
@@ -154,6 +160,7 @@ def noisy_batch_norm_vjp(
     *,
     seed: int,
     layout: Layout | None = None,
+    mode: Mode = "train",
     state: State | None = None,
     weight: Array | None = None,
     bias: Array | None = None,
@@ -163,10 +170,14 @@ def noisy_batch_norm_vjp(
     r_mu: float = 0.1,
     r_sigma: float = 0.1,
 ) -> dict[str, Array]:
-    """Pull dy back through noisy_batch_norm in training, with the noise of the same seed and step."""
+    """Pull dy back through noisy_batch_norm; in training with the noise of the same seed and step."""
     vjp = prepare_vjp(x, dy, layout, weight, bias)
     view = vjp.view
-    step = load_state(state, "train", INITIAL, view.rows).batches
+    running = load_state(state, mode, INITIAL, view.rows)
+    if mode == "eval":
+        tables = eval_vjp(vjp, running["running_mean"], 1.0 / np.sqrt(running["running_var"] + eps))
+        return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
+    step = running.batches
     require_two_values(view.samples * view.length)
     _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)
     moments = channel_moments(view).over(0)

@@ -3,9 +3,23 @@
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
+from normcli.tensor.normalizers.gradients import (
+    broadcast_channels,
+    mean_over,
+    parameter_gradients,
+    prepare_vjp,
+    read_completely,
+)
 from normcli.tensor.normalizers.moments import Moments
-from normcli.tensor.normalizers.registry import Normalized, State, normalizer
-from normcli.tensor.normalizers.running import InitialState, Mode, RunningStats, prepare, update_running_stats
+from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
+from normcli.tensor.normalizers.running import (
+    InitialState,
+    Mode,
+    RunningStats,
+    load_state,
+    prepare,
+    update_running_stats,
+)
 from normcli.tensor.normalizers.views import (
     WORKING_COPIES,
     Array,
@@ -113,3 +127,42 @@ def power_norm(
         return np.asarray(_scale_groups(view, x, groups, eps) * r + shift)
 
     return Normalized(view.map_numpy(formula, r, shift, dtype=dtype), running.state)
+
+
+@gradient("power_norm", "dx", "dweight", "dbias")
+def power_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    groups: int = 1,
+    warmup: int = 10000,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through power_norm: dx, dweight, dbias, exactly; the paper's own backward pass is approximate."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    view = vjp.view
+    if groups:
+        check_groups(view.rows, groups)
+    running = load_state(state, mode, INITIAL, view.rows)
+    values, g = read_completely(vjp)
+    scaled = _scale_groups(view, values, groups, eps)
+    own = mode == "train" and running.batches + 1 <= warmup
+    square = (scaled * scaled).mean(axis=(0, 2)) if own else running["running_phi"]
+    s = np.sqrt(broadcast_channels(square) + eps)
+    pulled = g * vjp.gamma
+    dscaled = pulled / s
+    if own:
+        dscaled = dscaled - scaled * mean_over((pulled * scaled), (0, 2)) / s**3
+    if groups:
+        rows = (len(values), groups, view.rows // groups, view.length)
+        parts, d = values.reshape(rows), dscaled.reshape(rows)
+        root = np.sqrt(mean_over((parts * parts), 2) + eps)
+        dscaled = (d / root - parts * mean_over((d * parts), 2) / root**3).reshape(values.shape)
+    vjp.put(slice(0, len(values)), dscaled)
+    tables = (g * scaled / s).sum(axis=2), g.sum(axis=2)
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}

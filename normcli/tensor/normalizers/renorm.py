@@ -5,7 +5,13 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import UsageError
-from normcli.tensor.normalizers.gradients import batch_vjp, broadcast_channels, parameter_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import (
+    batch_vjp,
+    broadcast_channels,
+    eval_vjp,
+    parameter_gradients,
+    prepare_vjp,
+)
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
@@ -121,6 +127,7 @@ def batch_renorm_vjp(
     dy: Tensor,
     *,
     layout: Layout | None = None,
+    mode: Mode = "train",
     state: State | None = None,
     weight: Array | None = None,
     bias: Array | None = None,
@@ -129,11 +136,14 @@ def batch_renorm_vjp(
     rmax: float | None = None,
     dmax: float | None = None,
 ) -> dict[str, Array]:
-    """Pull dy back through the training mode of batch_renorm; r and d are constants, as in the paper."""
+    """Pull dy back through batch_renorm; in training r and d are constants, as in the paper."""
     vjp = prepare_vjp(x, dy, layout, weight, bias)
     view = vjp.view
-    running = load_state(state, "train", INITIAL, view.rows)
+    running = load_state(state, mode, INITIAL, view.rows)
     limits = _limits(step, running.batches, rmax, dmax)
+    if mode == "eval":
+        tables = eval_vjp(vjp, running["running_mean"], 1.0 / running["running_std"])
+        return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
     require_two_values(view.samples * view.length)
     moments = channel_moments(view).over(0)
     std, r, d = _correction(moments, running, eps, *limits)

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 
 from normcli.tensor.normalizers.axes import Axes, axis_numbers
+from normcli.tensor.normalizers.gradients import prepare_rows_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
-from normcli.tensor.normalizers.registry import normalizer
+from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.running import require_two_values
-from normcli.tensor.normalizers.views import Dtype, Layout, Tensor, channel_axis, channels, normalize, tokens
+from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, channel_axis, channels, normalize, tokens
 
 
 @normalizer(family="batch", presets={"onnx": {}})
@@ -46,3 +47,31 @@ def mean_variance_norm(
     if layout is not None:
         channel_axis(x, layout)
     return normalize(tokens(x, axis_numbers(axes, len(x.shape))), None, None, eps, dtype, eps_outside=True)
+
+
+@gradient("mean_variance_norm", "dx")
+def mean_variance_norm_vjp(
+    x: Tensor, dy: Tensor, *, layout: Layout | None = None, axes: Axes | None = None, eps: float = 1e-9
+) -> dict[str, Array]:
+    """Pull dy back through mean_variance_norm: dx; 0 where all elements are equal."""
+    if axes is None:
+        channel = channel_axis(x, layout)
+        over = tuple(a for a in range(len(x.shape)) if a != channel)
+    else:
+        if layout is not None:
+            channel_axis(x, layout)
+        over = axis_numbers(axes, len(x.shape))
+    pair, dx = prepare_rows_vjp(x, dy, over)
+    if axes is None:
+        require_two_values(pair.view.samples * pair.view.length)
+
+    def pull(samples: slice, x: Array, g: Array) -> None:
+        z = x - x.mean(axis=2, keepdims=True)
+        std = np.sqrt((z * z).mean(axis=2, keepdims=True))
+        s = std + eps
+        along = (g * z).mean(axis=2, keepdims=True)
+        slope = np.where(std > 0, along / (np.where(std > 0, std, 1.0) * s * s), 0.0)
+        pair.view.put(dx, samples.start, samples.stop, (g - g.mean(axis=2, keepdims=True)) / s - z * slope)
+
+    pair.blocks(pull)
+    return {"dx": dx}

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError, unknown
+from normcli.errors import UsageError, unknown
 from normcli.kernels.rows import affine_rows
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, zeros_of_row
@@ -152,7 +152,12 @@ def rms_norm_vjp(
     return {"dx": dx, **row_parameter_gradients(x, dweight, dbias, over, weight)}
 
 
-def _check_order(p: float) -> None:
+def check_order(p: float) -> None:
+    """Reject an order of a norm that is not above 0.
+
+    Raises:
+        UsageError: it is not.
+    """
     if not p > 0:
         raise UsageError(f"p must be more than 0, got {p}")
 
@@ -207,7 +212,7 @@ def lp_normalize(
     >>> lp_normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
     [[0.6, 0.8], [0.0, 0.0]]
     """
-    _check_order(p)
+    check_order(p)
     return _divide_by_norm(tokens(x, reduced_axes(x, layout, axes, "token")), p, eps, dtype)
 
 
@@ -221,27 +226,31 @@ def lp_normalize_vjp(
     p: float = 2.0,
     eps: float = 1e-12,
 ) -> dict[str, Array]:
-    """Pull dy back through lp_normalize with p = 2: dx; 0 at a vector of zeros.
-
-    Raises:
-        TensorError: p is not 2.
-    """
-    _check_order(p)
-    if p != 2:
-        raise TensorError(f"the gradient is known for p = 2, got p = {p:g}")
+    """Pull dy back through lp_normalize: dx; 0 at a vector of zeros."""
+    check_order(p)
     pair, dx = prepare_rows_vjp(x, dy, reduced_axes(x, layout, axes, "token"))
 
     def pull(samples: slice, x: Array, g: Array) -> None:
-        norm = p_norm(x, 2.0, 2)
-        unit = x / np.where(norm > 0, norm, 1.0)
-        clamped = norm <= eps  # there the divisor is the constant eps
-        pulled = np.where(clamped, g, g - unit * (g * unit).sum(axis=2, keepdims=True))
-        divisor = np.maximum(norm, eps)
-        block = np.where(norm > 0, pulled / np.where(divisor > 0, divisor, 1.0), 0.0)
-        pair.view.put(dx, samples.start, samples.stop, block)
+        pair.view.put(dx, samples.start, samples.stop, pull_norm(x, g, p, eps))
 
     pair.blocks(pull)
     return {"dx": dx}
+
+
+def pull_norm(x: Array, g: Array, p: float, eps: float) -> Array:
+    """Pull a cotangent of rows back through x / max(||x||_p, eps); 0 at a row of zeros, shared by tied maxima."""
+    norm = p_norm(x, p, 2)
+    unit = x / np.where(norm > 0, norm, 1.0)
+    size = np.abs(unit)
+    if p == math.inf:
+        largest = size == 1.0
+        slope = np.sign(unit) * largest / np.maximum(largest.sum(axis=2, keepdims=True), 1)
+    else:
+        slope = np.sign(unit) * np.where(size > 0, size, 1.0) ** (p - 1.0)
+    clamped = norm <= eps  # there the divisor is the constant eps
+    pulled = np.where(clamped, g, g - slope * (g * unit).sum(axis=2, keepdims=True))
+    divisor = np.maximum(norm, eps)
+    return np.where(norm > 0, pulled / np.where(divisor > 0, divisor, 1.0), 0.0)
 
 
 @normalizer(family="layer")
@@ -327,7 +336,7 @@ def tensor_norm(
     """
     view = tokens(x, range(1, len(x.shape)))
     if p is not None:
-        _check_order(p)
+        check_order(p)
     if not view.size:
         return view.allocate(dtype)
     if p is None:

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.gradients import check_cotangent
+from normcli.tensor.normalizers.gradients import check_cotangent, mean_over
 from normcli.tensor.normalizers.registry import gradient, normalizer
 from normcli.tensor.normalizers.units import Units
-from normcli.tensor.normalizers.views import Array, Dtype, Tensor, check_parameter, round_to_dtype
+from normcli.tensor.normalizers.views import Array, Dtype, Tensor, check_parameter, read_float64, round_to_dtype
 
 At = Callable[[Array], Array]
 
@@ -26,6 +26,10 @@ def out_axis(rank: int, dim: int) -> int | None:
     if not 0 <= dim < rank:
         raise UsageError(f"dim must be -1 (the complete tensor) or 0 to {rank - 1}, got {dim}")
     return dim
+
+
+def _rest(axis: int | None, rank: int) -> tuple[int, ...]:
+    return tuple(a for a in range(rank) if a != axis)
 
 
 def _factor(what: str, value: Array | None, shape: tuple[int, ...], axis: int | None) -> Array:
@@ -281,3 +285,76 @@ def weight_standardization(
         return at(constant) * y if variant == "scaled-timm" else y
 
     return weight.map(standardized, dtype)
+
+
+@gradient("centred_weight_norm", "dx", "dg")
+def centred_weight_norm_vjp(
+    x: Tensor, dy: Tensor, *, dim: int = 0, g: Array | None = None, divisor: Literal["norm", "std"] = "norm"
+) -> dict[str, Array]:
+    """Pull dw back through centred_weight_norm: dx (of v) and dg; 0 at a row without variation."""
+    check_cotangent(x, dy)
+    v, dw = read_float64(x), read_float64(dy)
+    axis = out_axis(v.ndim, dim)
+    rest = _rest(axis, v.ndim)
+    length = _factor("g", g, v.shape, axis)
+    count = math.prod(v.shape[a] for a in rest)
+    level = math.sqrt(max(count - 1, 1)) if divisor == "std" else 1.0
+    v, exponent = scale_rows(v, rest)
+    z = v - mean_over(v, rest)
+    norm = np.sqrt((z * z).sum(axis=rest, keepdims=True))
+    safe = np.where(norm > 0, norm, 1.0)
+    unit = z / safe
+    dg = (dw * unit).sum(axis=rest, keepdims=True)
+    pulled = length * level / safe * (dw - dg * unit)
+    dv = np.where(norm > 0, np.ldexp(pulled - mean_over(pulled, rest), -exponent), 0.0)
+    return {"dx": round_to_dtype(x, dv), "dg": _gradient_of_factor(x, level * dg, g)}
+
+
+@gradient("weight_standardization", "dx", "dgain")
+def weight_standardization_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    dim: int = 0,
+    variant: Literal["torch", "tf", "timm", "scaled", "scaled-timm"] = "torch",
+    gain: Array | None = None,
+    gamma: float | None = None,
+    eps: float | None = None,
+) -> dict[str, Array]:
+    """Pull dw back through weight_standardization: dx, and dgain of the scaled variants."""
+    check_cotangent(x, dy)
+    if variant not in STANDARDS:
+        raise unknown("variant of weight_standardization", variant, STANDARDS)
+    unbiased, form, default = STANDARDS[variant]
+    eps = default if eps is None else eps
+    w, dw = read_float64(x), read_float64(dy)
+    axis = out_axis(w.ndim, dim)
+    rest = _rest(axis, w.ndim)
+    count = math.prod(w.shape[a] for a in rest)
+    level = (1.0 if gamma is None else gamma) / math.sqrt(count) if variant == "scaled-timm" else 1.0
+    factor = level * _factor("gain", gain, w.shape, axis)
+    z = w - mean_over(w, rest)
+    divided = count - 1 if unbiased else count
+    var = (z * z).sum(axis=rest, keepdims=True) / divided
+    if form == "E2":
+        std = np.sqrt(var)
+        s, slope = std + eps, 0.5 / np.where(std > 0, std, np.inf)
+    elif form == "E4":
+        s = np.sqrt(np.maximum(var * count, eps))
+        slope = np.where(var * count > eps, 0.5 * count / s, 0.0)
+    else:
+        s = np.sqrt(var + eps)
+        slope = 0.5 / s
+    along = (dw * z).sum(axis=rest, keepdims=True)
+    dx = factor * (dw / s - along / (s * s) * slope * 2.0 * z / divided)
+    dgain = level * along / s
+    return {
+        "dx": round_to_dtype(x, dx - mean_over(dx, rest)),
+        "dgain": _gradient_of_factor(x, dgain, gain),
+    }
+
+
+def _gradient_of_factor(x: Tensor, gradient: Array, factor: Array | None) -> Array:
+    """Return the gradient of a factor per output unit in the shape of the factor."""
+    shape = gradient.shape if factor is None else np.shape(factor)
+    return round_to_dtype(x, gradient.sum() if factor is not None and not shape else gradient.reshape(shape))

@@ -5,12 +5,21 @@ from collections.abc import Callable
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
+from normcli.tensor.normalizers.gradients import (
+    ChannelVjp,
+    mean_over,
+    parameter_gradients,
+    prepare_vjp,
+    read_completely,
+)
 from normcli.tensor.normalizers.moments import channel_moments
-from normcli.tensor.normalizers.registry import Normalized, State, normalizer
+from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
     Prepared,
+    RunningStats,
+    load_state,
     prepare,
     require_two_values,
     update_running_stats,
@@ -184,3 +193,118 @@ def iter_norm(
         raise UsageError(f"iterations must be 1 or more, got {iterations}")
     prepared = prepare(x, layout, weight, bias, state, mode, _initial(groups))
     return _whiten(prepared, groups, mode, eps, update_rate, dtype, lambda sigma: _newton(sigma, iterations))
+
+
+def _zca_vjp(sigma: Array, dw: Array) -> Array:
+    """Return the gradient of sigma for that of sigma^(-1/2), by divided differences of the eigenvalues."""
+    values, vectors = np.linalg.eigh(sigma)
+    root = np.sqrt(values)
+    rows, columns = root[:, :, None], root[:, None, :]
+    differences = -1.0 / (rows * columns * (rows + columns))
+    turned = vectors.transpose(0, 2, 1) @ dw @ vectors
+    return np.asarray(vectors @ (differences * turned) @ vectors.transpose(0, 2, 1))
+
+
+def _newton_vjp(sigma: Array, dw: Array, iterations: int) -> Array:
+    """Return the gradient of sigma for that of `_newton`, by going back through its steps."""
+    trace = np.trace(sigma, axis1=1, axis2=2)[:, None, None]
+    identity = np.eye(sigma.shape[1])
+    y, z = sigma / trace, np.broadcast_to(identity, sigma.shape)
+    steps = []
+    for _ in range(iterations):
+        m = 1.5 * identity - 0.5 * (z @ y)
+        steps.append((y, z, m))
+        y, z = y @ m, m @ z
+    dtrace = (dw * z).sum(axis=(1, 2), keepdims=True) * -0.5 * trace**-1.5
+    dy, dz = np.zeros_like(sigma), dw / np.sqrt(trace)
+    for y, z, m in reversed(steps):
+        y_t, z_t, m_t = (t.transpose(0, 2, 1) for t in (y, z, m))
+        dm = y_t @ dy + dz @ z_t
+        dy, dz = dy @ m_t - 0.5 * z_t @ dm, m_t @ dz - 0.5 * dm @ y_t
+    dtrace = dtrace - (dy * sigma).sum(axis=(1, 2), keepdims=True) / trace**2
+    return np.asarray(dy / trace + dtrace * identity)
+
+
+def _whiten_vjp(
+    x: Tensor,
+    vjp: ChannelVjp,
+    groups: int,
+    fixed: RunningStats | None,
+    eps: float,
+    roots: tuple[Callable[[Array], Array], Callable[[Array, Array], Array]],
+) -> tuple[Array, Array]:
+    """Write dx of whitening; return the tables of dweight and dbias.
+
+    Args:
+        x: the tensor.
+        vjp: the arguments.
+        groups: groups of channels.
+        fixed: running statistics in eval mode, None in training.
+        eps: added to the diagonal of the covariance.
+        roots: the inverse root of a covariance, and its vjp.
+    """
+    view = vjp.view
+    check_groups(view.rows, groups)
+    values, g = read_completely(vjp)
+    shape = (-1, groups, view.rows // groups, view.length)
+    pulled = (g * vjp.gamma).reshape(shape)
+    if fixed is None:
+        require_two_values(view.samples * view.length)
+        mean = channel_moments(view).over(0).mean
+        sigma = _covariance(view, mean, groups, eps)
+        w = roots[0](sigma)
+    else:
+        mean, w = fixed["running_mean"], fixed["running_w"]
+    z = (values - mean[:, None]).reshape(shape)
+    dz = np.matmul(w.transpose(0, 2, 1), pulled)
+    if fixed is None:
+        dsigma = roots[1](sigma, np.matmul(pulled, z.transpose(0, 1, 3, 2)).sum(axis=0))
+        dz = dz + np.matmul(dsigma + dsigma.transpose(0, 2, 1), z) / (view.samples * view.length)
+        dz = dz - mean_over(dz, (0, 3))
+    vjp.put(slice(0, len(values)), dz.reshape(values.shape))
+    normal = np.matmul(w, z).reshape(values.shape)
+    return (g * normal).sum(axis=2), g.sum(axis=2)
+
+
+@gradient("zca_whitening", "dx", "dweight", "dbias")
+def zca_whitening_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    groups: int = 1,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through zca_whitening: dx, dweight, dbias."""
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    fixed = load_state(state, mode, _initial(groups), vjp.view.rows) if mode == "eval" else None
+    tables = _whiten_vjp(x, vjp, groups, fixed, eps, (_zca, _zca_vjp))
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
+
+
+@gradient("iter_norm", "dx", "dweight", "dbias")
+def iter_norm_vjp(
+    x: Tensor,
+    dy: Tensor,
+    *,
+    layout: Layout | None = None,
+    groups: int = 1,
+    iterations: int = 5,
+    mode: Mode = "train",
+    state: State | None = None,
+    weight: Array | None = None,
+    bias: Array | None = None,
+    eps: float = 1e-5,
+) -> dict[str, Array]:
+    """Pull dy back through iter_norm, step by step: dx, dweight, dbias."""
+    if iterations < 1:
+        raise UsageError(f"iterations must be 1 or more, got {iterations}")
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    fixed = load_state(state, mode, _initial(groups), vjp.view.rows) if mode == "eval" else None
+    roots = (lambda sigma: _newton(sigma, iterations)), (lambda sigma, dw: _newton_vjp(sigma, dw, iterations))
+    tables = _whiten_vjp(x, vjp, groups, fixed, eps, roots)
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
