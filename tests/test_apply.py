@@ -184,6 +184,27 @@ def test_every_output_leads_back(to: Any, dtype: Any, scheme: str, tmp_path: Pat
         assert back.exact == 4
 
 
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float16", "float32", "float64"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_tiffs_are_the_bytes_that_pillow_and_tifffile_write(channels: int, kind: str) -> None:
+    tifffile = needs.module("tifffile")
+    from normcli.images.encode import tiff
+
+    for height, width in ((1, 1), (9, 70_000), (301, 257)):
+        pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels)).astype(kind)
+        plane = pixels if channels > 1 else pixels[:, :, 0]
+        file = io.BytesIO()
+        if kind in ("uint8", "uint16", "float32") if channels == 1 else (channels, kind) == (3, "uint8"):
+            Image.fromarray(plane).save(file, "TIFF")
+        else:
+            photometric = "rgb" if channels == 3 else "minisblack"
+            planes = "contig" if channels > 1 else None
+            tifffile.imwrite(
+                file, plane, photometric=photometric, planarconfig=planes, metadata=None, software="normcli"
+            )
+        assert b"".join(tiff(pixels)) == file.getvalue()
+
+
 def test_16_bit_colour_comes_back_from_float32(tmp_path: Path) -> None:
     needs.module("imagecodecs")
     from normcli.images.encode import png, tiff
@@ -191,7 +212,7 @@ def test_16_bit_colour_comes_back_from_float32(tmp_path: Path) -> None:
     deep = np.random.default_rng(0).integers(0, 65536, (9, 11, 3)).astype(np.uint16)
     (tmp_path / "in").mkdir()
     (tmp_path / "in/deep.png").write_bytes(png(deep))
-    (tmp_path / "in/bands.tif").write_bytes(tiff(np.concatenate([deep, deep[:, :, :2]], axis=2)))
+    (tmp_path / "in/bands.tif").write_bytes(b"".join(tiff(np.concatenate([deep, deep[:, :, :2]], axis=2))))
     normcli.apply(tmp_path / "in", tmp_path / "out", scheme="zscore")
     assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 2
     now = images.decode((tmp_path / "back/deep.png").read_bytes(), DecodeOptions()).pixels

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from normcli.errors import InputError, UsageError
-from normcli.images import Decoded, decode, jpeg, pillow
+from normcli.images import Decoded, decode, jpeg
 from normcli.options.shared import DecodeOptions
 from normcli.tally import integers
 from tests.support import needs
@@ -338,16 +338,6 @@ class TestBadFiles:
     def test_settings_that_cannot_be(self, setting: dict[str, Any]) -> None:
         with pytest.raises(UsageError):
             DecodeOptions(**setting)
-
-
-def test_large_images_are_taken_over_by_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The array is made of strips, without Pillow's copy of the whole; the last strip is shorter."""
-    monkeypatch.setattr(pillow, "_AT_ONCE", 64 * 5)
-    for channels in (1, 2, 3, 4):
-        pixels = photograph(48, 64, channels).reshape(48, 64, channels)
-        found = decode(encoded(pixels, "TIFF"), DecodeOptions(alpha="keep", color="native"))
-        expected = pixels if channels in (2, 4) else np.dstack([pixels, np.full((48, 64, 1), 255, np.uint8)])
-        np.testing.assert_array_equal(found.pixels, expected)
 
 
 def test_large_images_are_counted_by_strips(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,8 @@ class Decoded:
         mode: as stored: "RGB", "P", "I;16", "CMYK", …
         depth: bits per sample as stored.
         alpha: (H,W) of the pixels' dtype, until `shape` has dealt with it.
+        has_alpha: the last channel of the pixels is alpha, until `shape` has dealt with it.
+        is_owned: nobody else uses the memory of the pixels: a conversion may write into it.
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         valid: bool (H,W,C), True where a sample counts in its band; None when all do.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
@@ -47,6 +49,8 @@ class Decoded:
     mode: str
     depth: int
     alpha: np.ndarray[Any, Any] | None = None
+    has_alpha: bool = False
+    is_owned: bool = False
     weights: np.ndarray[Any, Any] | None = None
     valid: np.ndarray[Any, Any] | None = None
     notes: list[str] = field(default_factory=list)
@@ -59,6 +63,11 @@ class Decoded:
     scales: tuple[tuple[float, float], ...] = ()
     hidden: int = 0
     stored_size: tuple[int, int] = (0, 0)
+
+    @property
+    def colors(self) -> np.ndarray[Any, Any]:
+        """Return the pixels without alpha."""
+        return self.pixels[:, :, :-1] if self.has_alpha else self.pixels
 
 
 def from_levels(levels: np.ndarray[Any, Any], white: int) -> tuple[np.ndarray[Any, Any], int | None]:
@@ -229,8 +238,11 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
     if reading.bands is not None:
         from normcli.images.bands import select_bands
 
+        if image.has_alpha:
+            image.alpha, image.pixels = image.pixels[:, :, -1].copy(), np.ascontiguousarray(image.colors)
+            image.has_alpha = False
         select_bands(image, str(reading.bands))
-    if image.alpha is not None:
+    if image.alpha is not None or image.has_alpha:
         _apply_alpha(image, reading)
     elif reading.alpha == "keep":
         largest = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
@@ -248,7 +260,7 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
         if reading.color != "rgb":
             image.notes.append("bands")
     if reading.color == "gray" and channels >= 3:
-        image.pixels = _gray(image.pixels)
+        _make_gray(image)
         if image.valid is not None:  # luma is of all three
             parts = np.split(image.valid, [3], axis=2)
             image.valid = np.concatenate([parts[0].all(axis=2, keepdims=True), parts[1]], axis=2)
@@ -266,29 +278,31 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
 
 
 def _apply_alpha(image: Decoded, reading: DecodeOptions) -> None:
-    alpha = image.alpha
+    pixels, alpha = image.colors, image.pixels[:, :, -1] if image.has_alpha else image.alpha
     assert alpha is not None
-    image.alpha = None
     image.notes.append("alpha")
-    image.hidden = int(np.count_nonzero(alpha == 0))
+    image.hidden = sum(int(np.count_nonzero(alpha[rows] == 0)) for rows in row_slices(alpha))
     if reading.alpha == "keep":
-        image.pixels = np.concatenate([image.pixels, alpha[:, :, None]], axis=2)
+        image.pixels = image.pixels if image.has_alpha else np.concatenate([pixels, alpha[:, :, None]], axis=2)
         if image.valid is not None:
             image.valid = np.concatenate([image.valid, np.ones((*alpha.shape, 1), bool)], axis=2)
-    elif reading.alpha == "weight":
-        if alpha.dtype.kind != "u":
-            raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
-        _check_alpha_scale(image)
-        image.weights = np.ascontiguousarray(alpha)
-    elif reading.alpha == "mask":
-        visible = (alpha != 0)[:, :, None]
-        if image.hidden:
-            image.valid = visible & (np.ones(image.pixels.shape, bool) if image.valid is None else image.valid)
     elif reading.alpha.startswith("composite:"):
         _check_alpha_scale(image)
-        image.pixels = _composite(image.pixels, alpha, parse_color(reading.alpha.removeprefix("composite:")))
+        _composite(image, pixels, alpha, parse_color(reading.alpha.removeprefix("composite:")))
         if image.valid is not None:  # a gray image over a color has three channels
             image.valid = np.broadcast_to(image.valid, image.pixels.shape)
+    else:
+        if reading.alpha == "weight":
+            if alpha.dtype.kind != "u":
+                raise InputError("unsupported", "an alpha channel of floats cannot weigh pixels exactly")
+            _check_alpha_scale(image)
+            image.weights = np.ascontiguousarray(alpha)
+        elif reading.alpha == "mask" and image.hidden:
+            visible = (alpha != 0)[:, :, None]
+            image.valid = visible & (np.ones(pixels.shape, bool) if image.valid is None else image.valid)
+        if image.has_alpha:
+            _convert(image, pixels.shape[2], lambda colors: colors, pixels)
+    image.alpha, image.has_alpha = None, False
 
 
 def _check_alpha_scale(image: Decoded) -> None:
@@ -309,17 +323,25 @@ def row_slices(array: np.ndarray[Any, Any]) -> Iterator[slice]:
     return (slice(top, top + rows) for top in range(0, len(array), rows))
 
 
-def _by_rows(compute: Callable[..., Any], out: np.ndarray[Any, Any], *planes: np.ndarray[Any, Any]) -> None:
-    """Fill an image with what `compute` makes of some rows of others at a time: int64 is eight times a byte."""
-    height, width = out.shape[:2]
-    rows = max(1, _AT_ONCE // width)
-    for top in range(0, height, rows):
-        out[top : top + rows] = compute(*(plane[top : top + rows] for plane in planes))
+def _convert(image: Decoded, channels: int, compute: Callable[..., Any], *planes: np.ndarray[Any, Any]) -> None:
+    """Make the pixels of an image what `compute` makes of some rows of its planes at a time: int64 is eight bytes.
+
+    The rows go into the memory of the image itself if it may be overwritten: they end where the next ones begin.
+    """
+    old = image.pixels
+    height, width = old.shape[:2]
+    if image.is_owned and channels <= old.shape[2] and old.flags.c_contiguous and old.flags.writeable:
+        out = old.reshape(-1)[: height * width * channels].reshape(height, width, channels)
+    else:
+        out = np.empty((height, width, channels), old.dtype)
+    for rows in row_slices(old):
+        out[rows] = compute(*(plane[rows] for plane in planes))
+    image.pixels, image.is_owned = out, True
 
 
 def _composite(
-    pixels: np.ndarray[Any, Any], alpha: np.ndarray[Any, Any], color: tuple[int, int, int]
-) -> np.ndarray[Any, Any]:
+    image: Decoded, pixels: np.ndarray[Any, Any], alpha: np.ndarray[Any, Any], color: tuple[int, int, int]
+) -> None:
     """Blend over a color: (v*a + b*(white-a)) / white, rounded to nearest for integers."""
     channels = pixels.shape[2]
     if channels == 1:
@@ -341,13 +363,11 @@ def _composite(
             wide = a[:, :, None].astype(np.int64)
             return (v * wide + background * (white - wide) + white // 2) // white
 
-    out = np.empty((*pixels.shape[:2], channels), dtype)
-    _by_rows(blend, out, pixels, alpha)
-    return out
+    _convert(image, channels, blend, pixels, alpha)
 
 
-def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    with_alpha = pixels.shape[2] == 4
+def _make_gray(image: Decoded) -> None:
+    with_alpha = image.pixels.shape[2] == 4
 
     def mix(rows: np.ndarray[Any, Any]) -> Any:
         red, green, blue = (rows[:, :, c] for c in range(3))
@@ -358,6 +378,4 @@ def _gray(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
             luma = ((weighted + 32768) >> 16).astype(rows.dtype)
         return np.dstack([luma, rows[:, :, 3]]) if with_alpha else luma[:, :, None]
 
-    out = np.empty((*pixels.shape[:2], 1 + with_alpha), pixels.dtype)
-    _by_rows(mix, out, pixels)
-    return out
+    _convert(image, 1 + with_alpha, mix, image.pixels)

@@ -1,8 +1,10 @@
 """Arrays as image files: PNG of 8 and 16 bits, TIFF of integers and floats. Lossless, the same bytes each time."""
 
 import io
+import math
 import struct
 import zlib
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,30 +47,85 @@ def _with_orientation(data: bytes, orientation: int) -> bytes:
     return data[:end_of_header] + chunk + data[end_of_header:]
 
 
-def tiff(pixels: Array) -> bytes | memoryview:
-    """Encode (H,W,C) of any dtype and number of channels; values stay as they are.
+def tiff(pixels: Array) -> list[Any]:
+    """Encode (H,W,C) of any dtype and number of channels, as two buffers: what is before the values, and the array.
 
     Raises:
         MissingExtraError: what Pillow cannot write needs the [tiff] extra.
     """
     channels, kind = pixels.shape[2], pixels.dtype.name
     simple = kind in ("uint8", "uint16", "float32") if channels == 1 else (channels, kind) == (3, "uint8")
+    head = _pillow_head(pixels.shape, kind) if simple else _tifffile_head(pixels.shape, kind)
+    return [head, np.ascontiguousarray(pixels)]
+
+
+@lru_cache(maxsize=256)
+def _pillow_head(shape: tuple[int, int, int], kind: str) -> bytes:
+    """Return what Pillow writes before the values of a TIFF: that of one pixel, with the sizes of this image."""
+    height, width, channels = shape
+    one = np.zeros((1, 1, channels) if channels > 1 else (1, 1), kind)
     buffer = io.BytesIO()
-    if simple:
-        plane = np.ascontiguousarray(pixels[:, :, 0] if channels == 1 else pixels)
-        Image.fromarray(plane).save(buffer, "TIFF")
-        return buffer.getbuffer()
+    Image.fromarray(one).save(buffer, "TIFF")
+    head = bytearray(buffer.getvalue()[: -one.nbytes])
+    values = {256: width, 257: height, 278: height, 279: height * width * one.nbytes}
+    (entries,) = struct.unpack_from("<H", head, 8)
+    for entry in range(10, 10 + 12 * entries, 12):
+        if (tag := struct.unpack_from("<H", head, entry)[0]) in values:
+            struct.pack_into("<I", head, entry + 8, values[tag])
+    return bytes(head)
+
+
+@lru_cache(maxsize=256)
+def _tifffile_head(shape: tuple[int, int, int], kind: str) -> bytes:
+    """Return what tifffile writes before the values of a TIFF."""
+    channels = shape[2]
     tifffile = _codecs(f"TIFF of {channels} x {kind}")[1]
-    photometric = "rgb" if channels == 3 else "minisblack"
+    file = _SparseFile()
     tifffile.imwrite(
-        buffer,
-        pixels if channels > 1 else pixels[:, :, 0],
-        photometric=photometric,
+        file,
+        shape=shape if channels > 1 else shape[:2],
+        dtype=kind,
+        photometric="rgb" if channels == 3 else "minisblack",
         planarconfig="contig" if channels > 1 else None,
         metadata=None,
         software="normcli",
     )
-    return buffer.getbuffer()
+    return file.start(file.size - math.prod(shape) * np.dtype(kind).itemsize)
+
+
+class _SparseFile(io.RawIOBase):
+    """A file of which only what is written takes memory: tifffile writes one byte at the end of empty images."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, bytes]] = []
+        self._at = self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self.size)[whence]
+        return self._at
+
+    def write(self, data: Any) -> int:
+        self._parts.append((self._at, bytes(data)))
+        self._at += len(self._parts[-1][1])
+        self.size = max(self.size, self._at)
+        return len(self._parts[-1][1])
+
+    def start(self, size: int) -> bytes:
+        """Return the first bytes."""
+        start = bytearray(size)
+        for at, data in self._parts:
+            if at < size:
+                start[at : at + len(data)] = data
+        return bytes(start)
 
 
 def _codecs(what: str) -> tuple[Any, Any]:

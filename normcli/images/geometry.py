@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from normcli.errors import InputError
-from normcli.images.convert import Decoded, check_size
+from normcli.images.convert import Decoded, check_size, row_slices
 from normcli.images.orientation import upright
 from normcli.options.shared import DecodeOptions, parse_sides
 
 Array = np.ndarray[Any, Any]
 Size = tuple[int, int]  # width, height
+_LARGE = 1 << 24  # values of an image that Pillow is given in parts: it copies what it resizes
 # first input and weights of every output sample along one axis
 Taps = list[tuple[int, Array]]
 
@@ -267,16 +268,12 @@ def resize(pixels: Array, size: Size, interpolation: str) -> Array:
     resample = Image.Resampling[interpolation.upper()]
     if pixels.dtype == np.uint8 and channels in (1, 3):
         plane = pixels[:, :, 0] if channels == 1 else pixels
-        resized = np.asarray(Image.fromarray(plane).resize(size, resample))
+        resized = _resize_plane(plane, size, resample)
         return np.ascontiguousarray(resized.reshape(size[1], size[0], channels))
     if pixels.dtype == np.float64:
         return _resize_exactly(pixels, size, *FILTERS[interpolation])
     # Pillow resizes no 16-bit color: band by band in float32, which holds 16 bits, rounded at the end
-    bands = [
-        Image.fromarray(np.ascontiguousarray(pixels[:, :, c], dtype=np.float32)).resize(size, resample)
-        for c in range(channels)
-    ]
-    stacked = np.stack([np.asarray(band) for band in bands], axis=2)
+    stacked = np.stack([_resize_plane(pixels[:, :, c], size, resample, np.float32) for c in range(channels)], axis=2)
     if pixels.dtype.kind == "u":
         stacked = np.clip(np.rint(stacked), 0, np.iinfo(pixels.dtype).max)
     return np.ascontiguousarray(stacked, dtype=pixels.dtype)
@@ -303,6 +300,17 @@ def _resize_valid(valid: Array, size: Size, interpolation: str) -> Array:
         sums = np.insert(sums, 0, 0, axis=axis)
         valid = np.take(sums, last, axis=axis) == np.take(sums, first, axis=axis)
     return valid
+
+
+def _resize_plane(plane: Array, size: Size, resample: Any, dtype: type[np.generic] = np.uint8) -> Array:
+    """Resize (H,W) or (H,W,3) by Pillow, which first makes all rows narrower, then fewer: so do some rows at a time."""
+    if plane.size <= _LARGE:
+        return np.asarray(Image.fromarray(np.ascontiguousarray(plane, dtype)).resize(size, resample))
+    narrow = [
+        np.asarray(Image.fromarray(part).resize((size[0], len(part)), resample))
+        for part in (np.ascontiguousarray(plane[rows], dtype) for rows in row_slices(plane))
+    ]
+    return np.asarray(Image.fromarray(np.concatenate(narrow)).resize(size, resample))
 
 
 def _resize_exactly(pixels: Array, size: Size, kernel: Callable[[Array], Array], support: float) -> Array:

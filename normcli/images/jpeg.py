@@ -133,7 +133,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     if markers.pictures:
         notes.append("multi-frame")
     mode = "L" if markers.components == 1 else "RGB"
-    return Decoded(pixels, "JPEG", mode, 8, notes=notes, orientation=markers.orientation)
+    return Decoded(pixels, "JPEG", mode, 8, is_owned=True, notes=notes, orientation=markers.orientation)
 
 
 def _buffer(size: int) -> np.ndarray[Any, Any]:

@@ -25,7 +25,7 @@ def mark_no_data(image: Decoded, reading: DecodeOptions) -> None:
         value = _decoded(image, image.no_data)
         if value is None or not holds(image.pixels.dtype, value):
             image.notes.append(f"unusable_nodata:{image.no_data:.10g}")
-        elif (hidden := equal(image.pixels, value)).any():
+        elif (hidden := equal(image.colors, value)).any():
             if reading.nodata == "none":
                 image.notes.append(f"nodata:{image.no_data:.10g}")
             else:
@@ -34,7 +34,7 @@ def mark_no_data(image: Decoded, reading: DecodeOptions) -> None:
     for text in str(reading.nodata).split(","):
         if not holds(image.pixels.dtype, float(text)):
             raise InputError("nodata", f"{image.pixels.dtype} samples cannot have the nodata value {text} (--nodata)")
-        _hide(image, equal(image.pixels, float(text)))
+        _hide(image, equal(image.colors, float(text)))
 
 
 def _hide(image: Decoded, hidden: Array) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
 from normcli.images import raster, tiff, unread
-from normcli.images.convert import Decoded, check_size, is_early_end, to_supported_dtype
+from normcli.images.convert import Decoded, check_size, is_early_end, row_slices, to_supported_dtype
 from normcli.images.orientation import upright
 from normcli.options.shared import MAX_PIXELS, DecodeOptions
 
@@ -24,8 +24,10 @@ log = logging.getLogger("normcli.images")
 # "MPO" must not be in it (it turns every unknown file into a KeyError); the JPEG factory opens MPO anyway.
 FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "JPEG2000"]
 
+Array = np.ndarray[Any, Any]
+
+_LARGE = 1 << 22  # pixels from which an image is decoded with as few copies as possible: see `large`
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
-_AT_ONCE = 1 << 22  # pixels
 _BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_COLORS = 258, 262, 274, 277, 320
 _TIFF_FORMAT, _TIFF_NO_DATA = 339, 42113
@@ -73,20 +75,28 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
         _refuse_what_is_damaged(image)
         frame = image.tile[0][1] if image.format == "GIF" and image.tile else None
         turned = 1 if (tags := _tiff_tags(image)) is None else tags.get(_TIFF_ORIENTATION, 1)
-        image.load()
-        _widen_colors(image)
+        direct = None
+        if image.width * image.height > _LARGE:
+            from normcli.images import large
+
+            direct = large.decode(image, data)
+        if direct is None:
+            image.load()
+            _widen_colors(image)
         mode, name = image.mode, "JPEG" if image.format == "MPO" else str(image.format)
         if mode == "CMYK":
             notes.append("cmyk")
-        pixels, alpha = _pixels(image, reading, _stored_bits(data, image))
+        pixels, alpha, has_alpha = direct or _pixels(image, reading, _stored_bits(data, image))
         if image.format == "TGA" and data[16] in (15, 16) and not data[17] & 15:
-            alpha = None  # the sixteenth bit is no attribute
+            pixels, alpha, has_alpha = pixels[:, :, : -1 if has_alpha else None], None, False  # the bit is no attribute
         if frame is not None and frame != (0, 0, *image.size):
-            alpha = _outside(frame, alpha, image.size)
+            pixels, alpha = (pixels[:, :, :-1], pixels[:, :, -1]) if has_alpha else (pixels, alpha)
+            alpha, has_alpha = _outside(frame, alpha, image.size), False
         orientation = _orientation(image)
         if orientation != 1:
             notes.append("rotated")
-        decoded = Decoded(pixels, name, mode, _depth(image), alpha=alpha, notes=notes, orientation=orientation)
+        decoded = Decoded(np.ascontiguousarray(pixels), name, mode, _depth(image), notes=notes, orientation=orientation)
+        decoded.alpha, decoded.has_alpha, decoded.is_owned = alpha, has_alpha, pixels.flags.writeable
         bits = _stored_bits(data, image)
         if tags is not None:
             bits = int(next(iter(_as_tuple(tags.get(_TIFF_BITS, 1)))))
@@ -261,84 +271,69 @@ def _depth(image: Image.Image) -> int:
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 
-def _pixels(
-    image: Image.Image, reading: DecodeOptions, bits: int
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | None]:
-    """Return pixels (H,W,C) and alpha (H,W) of a loaded image, by its mode."""
+def _pixels(image: Image.Image, reading: DecodeOptions, bits: int) -> tuple[Array, Array | None, bool]:
+    """Return pixels (H,W,C) of a loaded image by its mode, and its alpha: (H,W), or True for the last channel."""
     mode = image.mode
     key = image.info.get("transparency")  # a gray level that counts as transparent; bytes for palettes
     if mode.startswith("I;16"):
         deep = _gray16(image)
-        return deep, None if key is None else np.where(deep[:, :, 0] == key, np.uint16(0), np.uint16(65535))
+        return deep, None if key is None else _opaque_but(deep[:, :, 0], np.uint16(key)), False
     if mode == "I":
-        return _integers(image), None
+        return _integers(image), None, False
     if mode == "F":
-        return to_supported_dtype(_array(image)[:, :, None]), None
-    keyed = key is not None
+        return to_supported_dtype(_array(image)[:, :, None]), None, False
+    target = mode
     if mode in ("P", "PA"):
-        image = _expand_palette(image, keyed or mode == "PA", reading)
-    elif mode in ("RGBa", "La"):
-        image = image.convert("RGBA" if mode == "RGBa" else "LA")
+        array = _expand_palette(image, key is not None or mode == "PA", reading)
+        return array, None, array.shape[2] in (2, 4)
+    if mode in ("RGBa", "La"):
+        target = "RGBA" if mode == "RGBa" else "LA"
     elif mode == "1":
-        plane = _array(image.convert("L"))
-        alpha = None if key is None else np.where(plane == (255 if key else 0), np.uint8(0), np.uint8(255))
-        return plane[:, :, None], alpha
+        target = "L"
     elif mode in _TO_RGB:
-        image = image.convert("RGB")
-    elif key is not None and mode == "L":
-        plane = _array(image)
+        target = "RGB"
+    elif key is not None and mode == "RGB":
+        target = "RGBA"
+    if target not in ("L", "LA", "RGB", "RGBA"):
+        raise InputError("unsupported", f"images of Pillow's mode {target} are not read")
+    pixels = _array(image, target)
+    alpha = None
+    if key is not None and mode in ("1", "L"):
         level = np.uint8(key * (255 // ((1 << bits) - 1)) & 255) if bits < 8 else np.uint8(key)
-        return plane[:, :, None], np.where(plane == level, np.uint8(0), np.uint8(255))
-    elif keyed and mode == "RGB":
-        image = image.convert("RGBA")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise InputError("unsupported", f"images of Pillow's mode {mode} are not read")
-    if image.mode in ("LA", "RGBA"):
-        return _array_and_alpha(image)
-    array = _array(image)
-    return array[:, :, None] if image.mode == "L" else array, None
+        level = level if mode == "L" else np.uint8(255 if key else 0)
+        alpha = _opaque_but(pixels, level)
+    pixels = pixels[:, :, None] if target == "L" else pixels
+    return pixels, alpha, target in ("LA", "RGBA")
 
 
-def _array_and_alpha(image: Image.Image) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return colors (H,W,C) and alpha (H,W), without a second copy of more than some rows on the way."""
-    width, height = image.size
-    rows = max(1, _AT_ONCE // width)
-    pixels = np.empty((height, width, len(image.getbands()) - 1), np.uint8)
-    alpha = np.empty((height, width), np.uint8)
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        part = np.asarray(image if rows >= height else image.crop((0, top, width, bottom)))
-        pixels[top:bottom], alpha[top:bottom] = part[:, :, :-1], part[:, :, -1]
-    return pixels, alpha
+def _opaque_but(pixels: Array, level: Any) -> Array:
+    """Return the alpha (H,W) of pixels of which one level is transparent."""
+    alpha = np.empty_like(pixels)
+    for rows in row_slices(pixels):
+        alpha[rows] = np.where(pixels[rows] == level, 0, np.iinfo(pixels.dtype).max)
+    return alpha
 
 
-def _array(image: Image.Image) -> np.ndarray[Any, Any]:
-    """Return `np.asarray(image)`, without a second copy of more than some rows on the way."""
-    width, height = image.size
-    if width * height <= _AT_ONCE:
-        return np.asarray(image)
-    rows = max(1, _AT_ONCE // width)
-    array: np.ndarray[Any, Any] | None = None
-    for top in range(0, height, rows):
-        bottom = min(top + rows, height)
-        part = np.asarray(image.crop((0, top, width, bottom)))
-        if array is None:
-            array = np.empty((height, *part.shape[1:]), part.dtype)
-        array[top:bottom] = part
-    assert array is not None, "an image has rows"
-    return array
+def _array(image: Image.Image, mode: str | None = None) -> Array:
+    """Return an image as an array, converted to a mode; of a large one it may be in Pillow's own memory."""
+    mode = mode or image.mode
+    if image.width * image.height > _LARGE:
+        from normcli.images import large
+
+        return large.array_of(image, mode)
+    return np.asarray(image if mode == image.mode else image.convert(mode))
 
 
-def _expand_palette(image: Image.Image, transparent: bool, reading: DecodeOptions) -> Image.Image:
+def _expand_palette(image: Image.Image, transparent: bool, reading: DecodeOptions) -> Array:
     """Expand to RGB, or to gray where every used entry is gray; with alpha where an entry is transparent."""
-    expanded = image.convert("RGBA" if transparent else "RGB")
+    expanded = _array(image, "RGBA" if transparent else "RGB")
     if reading.color == "native":
         return expanded
-    colors = expanded.getcolors(1 << 16)
-    if colors is not None and all(len({*c[:3]}) == 1 for _, c in colors if isinstance(c, tuple)):
-        bands = expanded.split()
-        return Image.merge("LA", (bands[0], bands[3])) if transparent else bands[0]
-    return expanded
+    for rows in row_slices(expanded):
+        red, green, blue = (expanded[rows, :, c] for c in range(3))
+        if (red != green).any() or (green != blue).any():
+            return expanded
+    return np.ascontiguousarray(expanded[:, :, ::3] if transparent else expanded[:, :, :1])
 
 
 def _tiff_tags(image: Image.Image) -> Any:
@@ -349,7 +344,8 @@ def _tiff_tags(image: Image.Image) -> Any:
 def _gray16(image: Image.Image) -> np.ndarray[Any, Any]:
     array = to_supported_dtype(_array(image)[:, :, None])
     if (tags := _tiff_tags(image)) is not None and tags.get(_TIFF_PHOTOMETRIC) == 0:
-        return np.uint16(65535) - array  # white is zero: Pillow turns 8 bits round, not 16
+        # white is zero: Pillow turns 8 bits round, not 16
+        array = np.subtract(np.uint16(65535), array, out=array if array.flags.writeable else None)
     return array
 
 

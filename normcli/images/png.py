@@ -1,4 +1,4 @@
-"""PNG: plain 8-bit gray and RGB by libspng (imagecodecs) where it is installed and pays; Pillow for all others.
+"""PNG: plain 8-bit gray, RGB and RGBA by libspng (imagecodecs) where it is installed and pays; Pillow for all others.
 
 A photograph takes libspng 3.5 ms and Pillow 5.7, an MNIST digit 8 us and 29: Pillow walks the chunks
 in Python. Both return the same bits or both reject a file, so only files of which that is certain are taken: every
@@ -27,7 +27,8 @@ _OPENING = struct.Struct(">16sIIBBBBBI")
 _HEADER = _OPENING.size  # signature and IHDR; the other chunks follow
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _CHUNK, _CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
-_CHANNELS = {0: 1, 2: 3}  # by color type
+_CHANNELS = {0: 1, 2: 3, 6: 4}  # by color type; libspng has no gray with alpha
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by channels
 # chunks that change neither pixels nor notes, with the lengths at which decoders agree on them
 _HARMLESS = {
     b"gAMA": (4,),
@@ -36,7 +37,7 @@ _HARMLESS = {
     b"pHYs": (9,),
     b"tIME": (7,),
     b"bKGD": (2, 6),
-    b"sBIT": (1, 3),
+    b"sBIT": (1, 3, 4),
 }
 _WORDS = (b"Software\0", b"date:create\0", b"date:modify\0", b"date:timestamp\0", b"Creation Time\0", b"Comment\0")
 _PAYS = 2 << 20  # decoded bytes from which the import (20 ms) pays; a small image counts as 10 kB
@@ -48,7 +49,7 @@ _lock = threading.Lock()
 
 
 def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
-    """Decode a plain 8-bit gray or RGB PNG.
+    """Decode a plain 8-bit gray, RGB or RGBA PNG.
 
     Returns:
         None for what Pillow should open: other kinds, damage of any sort, too little work to load a decoder for.
@@ -73,7 +74,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     shape = (height, width, channels)
     if pixels.dtype != np.uint8 or pixels.size != height * width * channels:
         return None
-    return Decoded(pixels.reshape(shape), "PNG", "L" if channels == 1 else "RGB", 8, notes=[])
+    return Decoded(pixels.reshape(shape), "PNG", _MODES[channels], 8, has_alpha=channels == 4, is_owned=True)
 
 
 def plain(data: bytes) -> tuple[int, int, int] | None:

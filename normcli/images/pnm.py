@@ -85,10 +85,7 @@ def _decoded(levels: np.ndarray[Any, Any], header: _Header, notes: list[str]) ->
     elif header.maxval == 65535:
         mode += ";16"
     pixels, full_scale = from_levels(levels, header.maxval)
-    last = None
-    if alpha:
-        pixels, last = np.ascontiguousarray(pixels[:, :, :-1]), np.ascontiguousarray(pixels[:, :, -1])
-    return Decoded(pixels, "PPM", mode, depth, alpha=last, notes=notes, full_scale=full_scale)
+    return Decoded(pixels, "PPM", mode, depth, has_alpha=alpha, notes=notes, full_scale=full_scale)
 
 
 def _header(data: bytes, kind: bytes) -> _Header:

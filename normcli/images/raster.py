@@ -159,7 +159,7 @@ def annotate(image: Decoded, tags: BandTags, mask: Array | None, reading: Decode
         mask: (H,W), True where a pixel counts; None without one.
         reading: the options.
     """
-    channels = image.pixels.shape[2]
+    channels = image.colors.shape[2]
     if mask is not None:
         image.notes.append("mask-page")
         image.no_data = None

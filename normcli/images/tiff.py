@@ -16,7 +16,7 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.images import raster
-from normcli.images.convert import Decoded, check_size, from_levels, to_supported_dtype
+from normcli.images.convert import Decoded, check_size, from_levels, row_slices, to_supported_dtype
 from normcli.options.shared import DecodeOptions
 
 _CLASSIC = (b"II*\0", b"MM\0*")
@@ -219,7 +219,9 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         pages = raster.frames(types)
         array, bands = (None, 0) if pages <= 1 else _channels_of_pages(tiff, page, pages, reading)
         if array is None:
-            array = page.asarray()
+            array = _stored(data, page)
+            if array is None:
+                array = page.asarray()
             if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
                 array = np.moveaxis(array, 0, -1)
         if array.ndim == 2:
@@ -232,6 +234,19 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if decoded.orientation != 1:
         decoded.notes.append("rotated")
     return decoded
+
+
+def _stored(data: bytes, page: Any) -> np.ndarray[Any, Any] | None:
+    """Return a page that is not compressed, as a view of the file; None where its values are not stored one by one."""
+    dtype = page.dtype
+    plain = page.compression == 1 and page.predictor == 1 and page.fillorder == 1 and not page.is_tiled
+    if not plain or dtype is None or page.bitspersample != dtype.itemsize * 8 or not page.is_contiguous:
+        return None
+    (start, *_), count = page.dataoffsets, math.prod(page.shape)
+    if count * dtype.itemsize > len(data) - start:
+        return None
+    values = np.frombuffer(data, dtype.newbyteorder(page.parent.byteorder), count, start)
+    return values.reshape(page.shape) if values.flags.aligned else None
 
 
 def no_data_of(page: Any) -> float | None:
@@ -438,17 +453,17 @@ def from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decod
 
 def _unpremultiplied(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Divide 8-bit colors by their alpha, with Pillow's rounding; nothing divides where alpha is 0."""
-    alpha = array[:, :, -1:].astype(np.int32)
-    divided = np.minimum(array[:, :, :-1].astype(np.int32) * 255 // np.maximum(alpha, 1), 255)
-    colors = np.where(alpha == 0, array[:, :, :-1], divided).astype(np.uint8)
-    return np.concatenate([colors, array[:, :, -1:]], axis=2)
+    out = np.empty_like(array)
+    for rows in row_slices(array):
+        alpha = array[rows, :, -1:].astype(np.int32)
+        divided = np.minimum(array[rows, :, :-1].astype(np.int32) * 255 // np.maximum(alpha, 1), 255)
+        out[rows, :, :-1] = np.where(alpha == 0, array[rows, :, :-1], divided)
+        out[rows, :, -1:] = alpha
+    return out
 
 
 def split_alpha(array: np.ndarray[Any, Any], mode: str, name: str, alpha: bool, notes: list[str]) -> Decoded:
     """Return an array (H,W,C) of one of the dtypes that are counted, its last channel as alpha or not."""
     depth = array.dtype.itemsize * 8
-    array = to_supported_dtype(array)
-    if not alpha:
-        return Decoded(array, name, mode, depth, notes=notes)
-    pixels, last = np.ascontiguousarray(array[:, :, :-1]), np.ascontiguousarray(array[:, :, -1])
-    return Decoded(pixels, name, mode, depth, alpha=last, notes=notes)
+    pixels = to_supported_dtype(array)
+    return Decoded(pixels, name, mode, depth, has_alpha=alpha, is_owned=pixels.flags.writeable, notes=notes)

@@ -68,6 +68,7 @@ class LargeImage:
         array = self._image.read(top, left, height, width)
         mask = None if self._mask is None else self._mask.read(top, left, height, width)[:, :, 0] != 0
         block = tiff.from_page(array, self._image.page, ["multi-frame"] if raster.frames(self._types) > 1 else [])
+        block.is_owned = False  # a segment may be read again
         if self._named is not None:
             block.mode, block.depth = self._named
         block.no_data = tiff.no_data_of(self._image.page)

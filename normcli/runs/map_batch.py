@@ -172,7 +172,7 @@ def _map_one(
             del data, encoded, image, pixels, valid, seen  # an encoder may need as much
             parts = job.writer.encode(mapped, task.key)
             record["bytes"] = sum(memoryview(part).nbytes for part in parts)
-            if record["bytes"] <= Buffer.LARGEST_KEPT:
+            if max(record["bytes"], mapped.array.nbytes) <= Buffer.LARGEST_KEPT:
                 decoding.close()  # others decode while this one waits for the disk; not with many huge arrays
             if job.writing and packer is not None:
                 result.packed.append(packer.pack(parts, task.name, label, mapped.array.shape))

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from normcli import storage
 from normcli.errors import InputError, NoInputError, UsageError
@@ -131,10 +131,10 @@ def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
         try:
             written = load(job.folder, job.settings, record)
             size += written.nbytes
-            data = _encode(pixels_of(written, record, job.settings), record, job)
+            parts = _encode(pixels_of(written, record, job.settings), record, job)
             names.check_name_length(record["restored"])
             path = os.path.join(job.output, record["restored"])  # noqa: PTH118
-            storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, [data], job.output)
+            storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, parts, job.output)
         except InputError as error:
             failures.append(Failure(name, "restore", error.reason, error.message))
             continue
@@ -157,8 +157,8 @@ def _fits_png(record: Record, job: RestoreJob) -> bool:
     return str(record["dtype"]).startswith("u") and png_holds(record["shape"][2], job.settings["alpha"])
 
 
-def _encode(pixels: Array, record: Record, job: RestoreJob) -> bytes | memoryview:
-    """Return the content of an image file."""
+def _encode(pixels: Array, record: Record, job: RestoreJob) -> list[Any]:
+    """Return the content of an image file as buffers."""
     orientation = record.get("orientation", 1)
     if orientation != 1:
         pixels = as_stored(pixels, orientation)
@@ -166,7 +166,7 @@ def _encode(pixels: Array, record: Record, job: RestoreJob) -> bytes | memoryvie
         return tiff(pixels)
     if not _fits_png(record, job):
         raise InputError("unsupported", f"PNG cannot hold {pixels.shape[2]} channels of {pixels.dtype}")
-    return png(pixels, orientation)
+    return [png(pixels, orientation)]
 
 
 def _inexact_reason(record: Record, settings: Record) -> str:

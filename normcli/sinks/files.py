@@ -67,7 +67,7 @@ class FileWriter(NamedTuple):
             return encode_array(self.to, image.array, image.affine)
         count = len(image.channels)
         if self.to == "tiff":
-            return [tiff(image.array)]
+            return tiff(image.array)
         if not png_holds(count, self.alpha):
             raise InputError("channels", f"PNG cannot hold {count} channels (--to tiff does)")
         return [png(image.array)]
