@@ -332,3 +332,18 @@ def test_the_python_twin_takes_presets_configs_and_sources(folder: Path, tmp_pat
 def test_wrong_arguments_of_the_twin(arguments: dict[str, Any], message: str, summary: Summary) -> None:
     with pytest.raises(UsageError, match=message):
         normcli.check(summary, **arguments)
+
+
+def test_orfeos_std_is_recognized(run: Run, tmp_path: Path) -> None:
+    """ComputeImagesStatistics: variances of the images (divisor n-1), weighted by n-1, over N-M; the mean is pooled."""
+    rng = np.random.default_rng(4)
+    images = [rng.integers(40 * i, 40 * i + 60, size=(6 + 9 * i, 11, 3)).astype(np.uint8) for i in range(4)]
+    for at, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{at}.png")
+    pixels = np.concatenate([image.reshape(-1, 3) for image in images]).astype(float)
+    squares = sum(image.reshape(-1, 3).astype(float).var(axis=0, ddof=1) * (image[..., 0].size - 1) for image in images)
+    std = np.sqrt(squares / (len(pixels) - len(images)))
+    arguments = ["--mean", *map(repr, pixels.mean(axis=0).tolist()), "--std", *map(repr, np.asarray(std).tolist())]
+    done = run("check", tmp_path, *arguments)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"match: within images, 0-255, RGB (pooled within images)")

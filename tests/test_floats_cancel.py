@@ -31,6 +31,7 @@ def reference(images: list[Any]) -> dict[str, tuple[float, float | None]]:
         "mean_of_image_stds": (of_images, float(sum(stds, Fraction()) / count)),
         "mean_of_image_sample_stds": (of_images, float(sum(samples, Fraction()) / count)),
         "root_mean_image_variance": (of_images, root(sum(variances, Fraction()) / count)),
+        "pooled_within_images": (float(mean), root(sum(spreads, Fraction()) / (len(pooled) - count))),
     }
 
 

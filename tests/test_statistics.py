@@ -5,6 +5,7 @@ import io
 import json
 import math
 import random
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -75,13 +76,18 @@ class TestExact:
         for name in ("pooled_population", "pooled_sample"):
             found = summary.conventions[name]["std"]
             assert found == (expected[name] if None not in expected[name] else None)
-        for name in ("mean_of_image_stds", "mean_of_image_sample_stds", "root_mean_image_variance"):
+        for name, means in {
+            "mean_of_image_stds": "image_mean",
+            "mean_of_image_sample_stds": "image_mean",
+            "root_mean_image_variance": "image_mean",
+            "pooled_within_images": "mean",
+        }.items():
             if expected[name] is None or None in expected[name]:
                 assert summary.conventions[name]["std"] is None
             else:
                 std, mean = (np.array(summary.conventions[name][what]) for what in ("std", "mean"))
                 np.testing.assert_allclose(std, expected[name], atol=1e-12)
-                np.testing.assert_allclose(mean, expected["image_mean"], atol=1e-12)
+                np.testing.assert_allclose(mean, expected[means], atol=1e-12)
 
     @given(st.lists(arrays.arrays(np.uint16, shapes), min_size=1, max_size=5))
     @settings(max_examples=40, deadline=None)
@@ -427,3 +433,25 @@ def test_encoded_pictures_are_counted_as_arrays_are(tmp_path: Path) -> None:
     picture = photograph()
     (tmp_path / "a.png").write_bytes(encoded(picture))
     assert normcli.stats(tmp_path / "a.png").mean == summary_of([picture]).mean
+
+
+def without_scatter(value: Any) -> Any:
+    """Return the JSON values of a state as files had them before the sums of squares within images were counted."""
+    if isinstance(value, dict):
+        return {key: without_scatter(inner) for key, inner in value.items() if key != "scatter"}
+    return [without_scatter(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_state_without_sums_within_images_has_five_conventions(dtype: Any) -> None:
+    rng = np.random.default_rng(1)
+    images = [rng.integers(0, 200, size=(5, 6 + i, 3)).astype(dtype) for i in range(3)]
+    summary = summary_of(images)
+    assert len(summary.conventions) == 6
+    old = replace(summary, state=without_scatter(summary.state))
+    again = Summary.of(old.tally, summary.settings, {})
+    assert again.state == old.state and "pooled_within_images" not in again.conventions
+    assert {**again.conventions, "pooled_within_images": None} == {**summary.conventions, "pooled_within_images": None}
+    for union in (old.tally + summary.tally, summary.tally + old.tally):
+        assert "pooled_within_images" not in Summary.of(union, summary.settings, {}).conventions
+        assert (union - summary.tally).is_valid()

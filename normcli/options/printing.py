@@ -43,7 +43,7 @@ class SummaryOptions(Options):
     )
     convention: str | None = option(
         "Convention to print: pooled_population (default), pooled_sample, mean_of_image_stds, "
-        "mean_of_image_sample_stds or root_mean_image_variance.",
+        "mean_of_image_sample_stds, root_mean_image_variance or pooled_within_images.",
         metavar="NAME",
         complete="conventions",
         parse=parse_name,

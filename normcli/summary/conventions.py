@@ -145,11 +145,24 @@ def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) 
 
 def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "list[_Part]") -> dict[str, Convention]:
     mean = [m for m, _, _ in pooled]
-    return {
+    conventions: dict[str, Convention] = {
         "pooled_population": {"mean": mean, "std": [s for _, s, _ in pooled]},
         "pooled_sample": {"mean": mean, "std": _all_or_none([s for _, _, s in pooled])},
         **_image_conventions(parts, len(pooled)),
     }
+    if all(part.bucket.per_image.scatter is not None for part in parts):
+        conventions["pooled_within_images"] = {"mean": mean, "std": _within_images(parts, len(pooled))}
+    return conventions
+
+
+def _within_images(parts: "list[_Part]", count: int) -> list[float] | None:
+    """Return the root of the sum of squares within images over pixels less images; None where that is 0 everywhere."""
+    std = []
+    for c in range(count):
+        freedom = sum((part.pixels(c) - part.images(c) for part in parts), Fraction(0))
+        squares = sum((part.per_image("scatter", c, 2) for part in parts), Fraction(0))
+        std.append(sqrt_fraction(squares / freedom) if freedom > 0 else math.nan)
+    return None if all(map(math.isnan, std)) else std
 
 
 def _pixels(numbers: list[Fraction]) -> int | float | list[int | float]:

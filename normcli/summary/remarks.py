@@ -11,6 +11,7 @@ CONVENTIONS = {
     "mean_of_image_stds": "each image's own std (N), averaged over images",
     "mean_of_image_sample_stds": "each image's own std (N-1), averaged over images",
     "root_mean_image_variance": "root of the average of each image's own variance",
+    "pooled_within_images": "squares around each image's own mean, over all pixels less one for each image",
 }
 
 

@@ -90,6 +90,7 @@ class Floats:
         self.histogram += own
         mean, std, sample_std = _float_moments(weights, total, squares)
         one = PerImage(self.channels, FLOAT_BITS, 1, [int(w > 0) for w in weights], [int(w > 1) for w in weights])
+        scatter = one.scatter = [0] * self.channels
         for c in np.flatnonzero(counted).tolist():
             weight = weights[c]
             self.total[c] += total[c]
@@ -102,6 +103,7 @@ class Floats:
             one.mean[c] = _nearest(total[c], weight)
             one.variance[c] = _nearest(weight * squares[c] - total[c] ** 2, weight * weight << FLOAT_BITS)
             one.square[c] = _nearest(total[c] ** 2, weight * weight << FLOAT_BITS)
+            scatter[c] = _nearest(weight * squares[c] - total[c] ** 2, weight << FLOAT_BITS)
             one.std[c] = to_fixed_point(std[c])
             one.sample_std[c] = to_fixed_point(sample_std[c])
         self.per_image.add(one)

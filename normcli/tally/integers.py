@@ -77,25 +77,33 @@ class PerImage:
     sample_std: list[int] = field(default_factory=list)
     variance: list[int] = field(default_factory=list)
     square: list[int] = field(default_factory=list)  # of the mean: what a std with equal weights needs
+    scatter: list[int] | None = field(default_factory=list)  # pixels times variance; None where older files lack it
 
-    SUMS = ("mean", "std", "sample_std", "variance", "square")
+    SUMS = ("mean", "std", "sample_std", "variance", "square", "scatter")
     ROWS = ("counted", "sampled", *SUMS)
 
     def __post_init__(self) -> None:
         for name in self.ROWS:
-            if not getattr(self, name):
+            if getattr(self, name) == []:
                 setattr(self, name, [0] * self.channels)
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Return the names of the sums that are known: all, or without `scatter`."""
+        return self.SUMS if self.scatter is not None else self.SUMS[:-1]
 
     def add(self, other: "PerImage", sign: int = 1) -> None:
         """Add the sums of other images, or subtract them with sign -1."""
         self.images += sign * other.images
-        for name in self.ROWS:
+        if other.scatter is None:
+            self.scatter = None
+        for name in (*self.ROWS[:2], *self.known):
             pairs = zip(getattr(self, name), getattr(other, name), strict=True)
             setattr(self, name, [a + sign * b for a, b in pairs])
 
     def state(self) -> dict[str, Any]:
         """Return the sums as JSON values; large integers as text, which no reader rounds."""
-        sums = {name: [str(v) for v in getattr(self, name)] for name in self.SUMS}
+        sums = {name: [str(v) for v in getattr(self, name)] for name in self.known}
         counted = {} if set(self.counted) == {self.images} else {"counted": self.counted}
         return {"bits": self.bits, "images": self.images, **counted, "sampled": one_if_equal(self.sampled), **sums}
 
@@ -104,18 +112,20 @@ class PerImage:
         levels = [n * limit << self.bits for n in self.counted]
         below = all(abs(v) <= n for name in ("mean", "std") for v, n in zip(getattr(self, name), levels, strict=True))
         spreads = all(v >= 0 for name in ("std", "sample_std", "variance") for v in getattr(self, name))
+        spreads = spreads and all(v >= 0 for v in self.scatter or ())
         rising = all(0 <= s <= n <= self.images for s, n in zip(self.sampled, self.counted, strict=True))
         return rising and self.images <= sum(self.counted) and below and spreads
 
     @classmethod
     def from_state(cls, channels: int, bits: int, state: Mapping[str, Any]) -> "PerImage":
         """Rebuild from `state`."""
-        sums = {name: [int(v) for v in state[name]] for name in cls.SUMS}
+        names = cls.SUMS if "scatter" in state else cls.SUMS[:-1]
+        sums: dict[str, Any] = {name: [int(v) for v in state[name]] for name in names}
         if any(len(v) != channels for v in sums.values()) or state["bits"] != bits:
             raise ValueError("per-image sums of another number of channels or another scale")
         images = int(state["images"])
         counted, sampled = per_channel(state.get("counted", images), channels), per_channel(state["sampled"], channels)
-        return cls(channels, bits, images, counted, sampled, **sums)
+        return cls(channels, bits, images, counted, sampled, **{"scatter": None, **sums})
 
 
 def one_if_equal(values: list[int]) -> int | list[int]:
@@ -405,7 +415,7 @@ class ImageRows:
             for c in range(self.sums.channels):
                 self.sums.counted[c] += int(np.count_nonzero(weights[:, c % width]))
                 self.sums.sampled[c] += int(np.count_nonzero(several[:, c % width]))
-            for name, value in zip(PerImage.SUMS, values, strict=True):
+            for name, value in zip(self.sums.known, values, strict=False):
                 rows = value * several if name == "sample_std" else value
                 sums = getattr(self.sums, name)
                 for c in range(self.sums.channels):
@@ -413,8 +423,8 @@ class ImageRows:
         return self.sums
 
 
-def image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, Array, Array, Array, Array]:
-    """Return per-image mean, std, N-1 std, variance and squared mean (B,C), from exact integers.
+def image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, ...]:
+    """Return per-image mean, std, N-1 std, variance, squared mean and scatter (B,C), from exact integers.
 
     n*q - s*s is exact: in int64 where it fits, else in Python's integers. What follows is one float64
     division and one square root, which IEEE 754 rounds alike on every machine. All are 0 where n is.
@@ -428,7 +438,7 @@ def image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, Array, 
     roots = np.sqrt(spread)
     pairs = n_ * np.maximum(n - unit, 1).astype(np.float64)
     mean = s.astype(np.float64) / n_
-    return mean, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_), mean * mean
+    return mean, roots / n_, roots / np.sqrt(pairs), spread / (n_ * n_), mean * mean, spread / (n_ * float(unit))
 
 
 def count_one(pixels: Array, weights: Array | None, own: Array) -> tuple[int, Array]:

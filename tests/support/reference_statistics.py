@@ -33,7 +33,7 @@ def statistics(images: Iterable[Array], channels: int) -> dict[str, Any]:
         rows.append([(n, s, q, white) for n, s, q in per_channel])
     out: dict[str, Any] = {"pooled_population": [], "pooled_sample": []}
     image_stds: dict[str, list[float | None]] = {"mean_of_image_stds": [], "mean_of_image_sample_stds": []}
-    image_stds["root_mean_image_variance"] = []
+    image_stds |= {"root_mean_image_variance": [], "pooled_within_images": []}
     means, image_means = [], []
     for c in range(channels):
         column = [row[c] for row in rows]
@@ -50,6 +50,10 @@ def statistics(images: Iterable[Array], channels: int) -> dict[str, Any]:
         sampled = [root(v * n / (n - 1)) for v, (n, _, _, _) in zip(variances, column, strict=True) if n > 1]
         image_stds["mean_of_image_sample_stds"].append(math.fsum(sampled) / len(sampled) if sampled else None)
         image_stds["root_mean_image_variance"].append(root(sum(variances, Fraction()) / len(column)))
+        # Orfeo ToolBox: sum of var_i (n_i - 1), var_i with divisor n_i - 1, over N - M
+        within = sum((v * n for v, (n, _, _, _) in zip(variances, column, strict=True)), Fraction())
+        freedom = number - len(column)
+        image_stds["pooled_within_images"].append(root(within / freedom) if freedom else None)
     return {"mean": means, "image_mean": image_means, **out, **image_stds}
 
 

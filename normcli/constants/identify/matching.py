@@ -39,7 +39,8 @@ FAMILIES = {
     "pooled_sample": "pooled",
     "mean_of_image_stds": "mean of per-image stds",
     "mean_of_image_sample_stds": "mean of per-image stds",
-    "root_mean_image_variance": "root of the mean per-image variance",
+    "root_mean_image_variance": "within images",
+    "pooled_within_images": "within images",
 }
 
 
@@ -150,7 +151,7 @@ def _judge_near(constants: _Constants, near: list[Hypothesis], remarks: list[str
         _RIVAL_FACTOR * std_distance(best, std) + _RIVAL_MARGIN, _RIVAL_ERRORS * sampling_error(constants.summary)
     )
     rivals = [h for h in same if FAMILIES[h.convention] != family and std_distance(h, std) <= limit]
-    named = [h for h in same if FAMILIES[h.convention] == family]
+    named = [h for h in same if FAMILIES[h.convention] == family and std_distance(h, std) <= limit]
     if std is None:  # the mean alone: every convention with this mean, which for images of one size are all
         nearest = mean_distance(near[0], constants.mean)
         named, rivals = [h for h in same if mean_distance(h, constants.mean) <= nearest + 1e-9], []
@@ -170,7 +171,9 @@ def _judge_documented(
     std = constants.std
     better = [h for h in same if std_distance(h, std) < std_distance(best, std) / _DOCUMENTED_FACTOR]
     if better:
-        nearer = better[0].convention.replace("_", " ")
+        order = list(CONVENTIONS)  # of those about as near, the first
+        nearest = min(better, key=lambda h: (round(std_distance(h, std), 2), order.index(h.convention)))
+        nearer = nearest.convention.replace("_", " ")
         remarks = [
             *remarks,
             f"named by its publication; by the stds alone, {nearer} of these images is nearer",
