@@ -147,6 +147,7 @@ def _parameter(parameter: Any, context: Any) -> Iterator[str]:
 
 def _roff(text: str) -> str:
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
+    text = re.sub(r"\|(?=\w{12})", r"|\\:", text)  # where a line of many long choices may break
     return "\\&" + text if text[:1] in (".", "'") else text
 
 

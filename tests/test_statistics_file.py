@@ -48,6 +48,10 @@ def mixed_summary() -> Summary:
     return Summary.of(tally, SETTINGS, {"normcli": "0.1.0"})
 
 
+def float_summary() -> Summary:
+    return Summary.of(_tally(np.linspace(-3, 5, 60, dtype=np.float32).reshape(4, 5, 3)), SETTINGS, {})
+
+
 class TestSchema:
     def test_every_file_is_valid(self, several: Path, shards: list[Summary]) -> None:
         cats, dogs = normcli.stats(several / "cat"), normcli.stats(several / "dog")
@@ -65,6 +69,8 @@ class TestSchema:
             "difference": (cats + dogs) - cats,
             "forced": normcli.merge(cats, cats, normcli.stats(several, resize=8), force=True),
             "mixed": mixed_summary(),
+            "percentiles": float_summary().with_percentiles("0.5,99.5,iqr", method="weibull"),
+            "percentiles of groups": normcli.stats(several, group_by="folder", percentiles=[0.1]),
             "one pixel": Summary.of(_tally(np.zeros((1, 1, 1), np.uint8)), SETTINGS, {}),
             "bands": Summary.of(_tally(np.zeros((2, 2, 6), np.uint16)), SETTINGS, {}),
             "frozen": normcli.load(ROOT / "sample_data" / "expected.json"),
@@ -118,6 +124,7 @@ class TestSchema:
     def test_schema_reader_and_file_have_the_same_keys(self) -> None:
         summary = mixed_summary()
         assert SCHEMA["required"] == list(summary.to_dict()) == list(REQUIRED_KEYS)
+        summary = float_summary().with_percentiles("99.9,iqr")
         summary.invalid = [1, 0, 0]
         assert list(SCHEMA["properties"]) == list(summary.to_dict())
         assert SCHEMA["properties"]["schema"]["const"] == normcli.summary.SCHEMA

@@ -8,7 +8,7 @@ import typer
 from normcli.cli import completion
 from normcli.cli.build import command, require_with, say
 from normcli.errors import UsageError
-from normcli.options.printing import SummaryOptions, TerminalOptions
+from normcli.options.printing import PercentileOptions, SummaryOptions, TerminalOptions
 from normcli.storage import check_outputs
 
 
@@ -37,6 +37,7 @@ def show(
     ] = False,
     *,
     printing: SummaryOptions,
+    percentiles: PercentileOptions,
     terminal: TerminalOptions,
 ) -> int:
     """Print a statistics file, or mean and std as code or config for another tool.
@@ -44,6 +45,8 @@ def show(
     normcli show stats.json
 
     normcli show stats.json --format torchvision --convention mean_of_image_stds
+
+    normcli show stats.json --percentiles 0.5,99.5,iqr
 
     normcli stats photos/ --json | normcli show - --plot
     """
@@ -58,6 +61,7 @@ def show(
         raise UsageError("FILE is required, or `schema`")
     tables.check_printing(printing)
     require_with("`format`", printing.format is not None, "digits")
+    require_with("`percentiles`", percentiles.percentiles is not None, "percentile_method")
     if plot and (printing.json or printing.format not in (None, "table")):
         raise UsageError("`plot` cannot be combined with `json` or `format`: it is drawn below the table")
     if group is not None and plot:
@@ -67,6 +71,8 @@ def show(
     require_with("`report`", printing.report is not None, "force")
     check_outputs(printing.report, force=force)
     summary = Summary.load(file)
+    if percentiles.percentiles is not None:
+        summary = summary.with_percentiles(percentiles.percentiles, method=percentiles.percentile_method)
     if printing.report is not None:
         from normcli.cli import pages
 

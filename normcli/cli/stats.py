@@ -51,6 +51,7 @@ def stats(
     check_stdout(failures=lists.failures, per_image=images.per_image)
     require_with("`sample` or `margin`", options.is_estimate, "seed", "confidence")
     require_with("`format`", printing.format is not None, "digits")
+    require_with("`percentiles`", options.percentiles is not None, "percentile_method")
     tables.check_printing(printing, output)
     check_outputs(lists.failures, images.per_image, printing.report, force=options.force, other=output)
     page = None if printing.report is None else _Page()

@@ -270,7 +270,7 @@ def show_summary(
         UsageError: unknown names, or options that contradict each other.
     """
     if group is not None and (printing.json or printing.format == "json"):
-        document({"group": group, **vars(summary.group(group))})
+        document({"group": group, **summary.group(group).to_dict()})
     elif group is not None and printing.format in (None, "table"):
         print_group(summary, group, printing.convention)
     elif json or printing.json or printing.format == "json":
@@ -326,6 +326,7 @@ def print_summary(summary: Summary, *, groups: bool = True) -> None:
     separator = " · " if is_colorful(sys.stdout) and is_unicode(sys.stdout) else "; "
     _print_line(separator.join(_headline(summary)), "bold")
     print_table(_channels(summary))
+    _print_method(summary)
     write("\n")
     print_table(_conventions(summary, summary.channels))
     if groups and summary.groups:
@@ -362,11 +363,34 @@ def _channels(summary: Summary) -> Table:
         Column("mean", cells(summary.mean), bold=True),
         Column("std", cells(summary.std), bold=True),
         Column("min", cells(summary.min), drop=1),
-        *(Column(f"{p}%", cells(summary.percentiles[p]), drop=2) for p in _SHOWN_PERCENTILES),
+        *_percentiles(summary, decimals),
         Column("max", cells(summary.max), drop=1),
         *([Column("invalid", [f"{n:,.10g}" for n in summary.invalid], drop=1)] if summary.invalid else ()),
     ]
     return Table([*columns, *_sparklines(summary)])
+
+
+def _percentiles(one: Summary | GroupSummary, decimals: int) -> Iterator[Column]:
+    """Yield the columns of percentiles: those that were asked for, with the bounds of their errors, or three."""
+    details = one.percentile_details
+    if details is None or not details["requested"]:
+        names: Sequence[str] = _SHOWN_PERCENTILES
+    else:
+        names = details["requested"]
+    for name in names:
+        values = one.percentiles[name]
+        errors = (details or {}).get("error", {}).get(name, [0] * len(values))
+        cells = [
+            number(v, decimals) + (f"+-{_rounded_up(e)}" if e else "") for v, e in zip(values, errors, strict=True)
+        ]
+        yield Column(name if name == "iqr" else f"{name}%", cells, drop=0 if details and details["requested"] else 2)
+
+
+def _rounded_up(error: float) -> str:
+    """Return a bound with two digits, not below it."""
+    from decimal import ROUND_UP, Context
+
+    return f"{Context(prec=2, rounding=ROUND_UP).create_decimal_from_float(error):.1e}"
 
 
 def _sparklines(summary: Summary) -> Iterator[Column]:
@@ -407,11 +431,20 @@ def print_group(summary: Summary, name: str, convention: str | None = None) -> N
     images = f"{group.images:,} image{'s' * (group.images != 1)}"
     described = f"{named.replace('_', ' ')}, {'raw units' if summary.range == 'raw' else 'range 0-1'}"
     _print_line(f"{printable(name)}: {images}, {group.pixels_text}; {described}", "bold")
-    rows = [("mean", mean, 0), ("std", std, 0), *((f"{p}%", group.percentiles[p], 2) for p in _SHOWN_PERCENTILES)]
-    columns = [Column(title, [number(v, decimals) for v in row], drop=drop) for title, row, drop in rows]
-    print_table(Table([Column("channel", summary.channels, left=True), *columns]))
+    rows = [("mean", mean), ("std", std)]
+    columns = [Column(title, [number(v, decimals) for v in row]) for title, row in rows]
+    percentiles = _percentiles(group, decimals)
+    print_table(Table([Column("channel", summary.channels, left=True), *columns, *percentiles]))
+    _print_method(group)
     write("\n")
     print_table(_conventions(group, summary.channels))
+
+
+def _print_method(one: Summary | GroupSummary) -> None:
+    """Print how percentiles that were asked for were computed."""
+    if (details := one.percentile_details) is not None:
+        exact = "exact" if details["exact"] else "+- bounds the error of values known to 8 significant bits"
+        _print_line(f"percentiles: {details['method']}, {exact}", "dim")
 
 
 def _groups(summary: Summary) -> Table:

@@ -1,10 +1,89 @@
 """Options of what commands print and list: tables, exports, records, the terminal."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, get_args
 
+from normcli.errors import UsageError
 from normcli.options.field import Options, option, parse_name, parse_paths
+
+PercentileMethod = Literal[
+    "linear",
+    "inverted_cdf",
+    "averaged_inverted_cdf",
+    "closest_observation",
+    "interpolated_inverted_cdf",
+    "hazen",
+    "weibull",
+    "median_unbiased",
+    "normal_unbiased",
+    "lower",
+    "higher",
+    "midpoint",
+    "nearest",
+]
+PERCENTILE_METHODS: tuple[str, ...] = get_args(PercentileMethod)
+_WEIGHTED_METHODS = ("inverted_cdf", "linear")
+IQR = "iqr"  # the range between the quartiles
+_MOST_PERCENTILES, _MOST_DECIMALS = 100, 20
+
+
+def parse_percentiles(values: Any) -> tuple[str, ...]:
+    """Return percentiles as the statistics file names them, each once.
+
+    >>> parse_percentiles("0.5, q10,iqr"), parse_percentiles([50.0, "99.90"]), parse_percentiles(2.5)
+    (('0.5', '10', 'iqr'), ('50', '99.9'), ('2.5',))
+
+    Raises:
+        UsageError: something else than numbers from 0 to 100, qN or iqr; or more than 100 of them.
+    """
+    items = values.split(",") if isinstance(values, str) else values
+    items = items if isinstance(items, Iterable) else [items]
+    names = dict.fromkeys(_percentile_name(item) for item in items)
+    if len(names) > _MOST_PERCENTILES:
+        raise UsageError(f"`percentiles`: {len(names)} are more than {_MOST_PERCENTILES}")
+    return tuple(names)
+
+
+def check_weights(weight: str, by_alpha: bool, method: str) -> None:
+    """Check that percentiles are defined for pixels with weights.
+
+    Args:
+        weight: what counts equally: "pixel", "image" or "group".
+        by_alpha: pixels count by their alpha.
+        method: one of `PERCENTILE_METHODS`.
+
+    Raises:
+        UsageError: they are not.
+    """
+    if weight != "pixel":
+        raise UsageError(
+            f"`percentiles` cannot be combined with `weight` {weight}: the histogram counts every pixel alike "
+            "(count without `weight`)"
+        )
+    if by_alpha and method not in _WEIGHTED_METHODS:
+        raise UsageError(
+            f"`percentile_method`: {method} is not defined for pixels that count by their alpha "
+            f"(choose {' or '.join(_WEIGHTED_METHODS)})"
+        )
+
+
+def _percentile_name(value: Any) -> str:
+    from decimal import Decimal, InvalidOperation
+
+    text = value.strip().lower() if isinstance(value, str) else repr(value)
+    if text == IQR:
+        return IQR
+    try:
+        number = Decimal(text.removeprefix("q") if isinstance(value, str) else repr(float(value)))
+    except (InvalidOperation, TypeError, ValueError):
+        raise UsageError(f"`percentiles`: {value!r} is neither a number from 0 to 100, qN nor iqr") from None
+    if not (number.is_finite() and 0 <= number <= 100):
+        raise UsageError(f"`percentiles`: {text} is not from 0 to 100")
+    if number and number.adjusted() < -_MOST_DECIMALS:
+        raise UsageError(f"`percentiles`: {text} has more than {_MOST_DECIMALS} decimals")
+    return format(number.normalize(), "f").replace("-0", "0")
 
 
 class ListOptions(Options):
@@ -54,6 +133,25 @@ class SummaryOptions(Options):
         minimum=0,
     )
     report: Path | None = option("Write a self-contained HTML report; - is stdout.", metavar="PAGE.html")
+
+
+class PercentileOptions(Options):
+    """Percentiles in addition to those of every statistics file."""
+
+    panel = "Output"
+
+    percentiles: str | Sequence[str | float] | None = option(
+        "Compute these percentiles as well, from 0 to 100, such as 0.5,99.5; q10 is 10, and iqr the range between the "
+        "quartiles. They replace 1, 50 and 99 in the table. --percentile-method NAME takes the methods of "
+        "numpy.percentile, such as hazen (default: linear).",
+        metavar="P[,P...]",
+        parse=parse_percentiles,
+    )
+    percentile_method: PercentileMethod = option(
+        "Method of --percentiles, as numpy.percentile names them: linear interpolates between neighbors.",
+        "linear",
+        hidden=True,
+    )
 
 
 class PerImageOptions(Options):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, is_plain_line, option, parse_labels, parse_shard, python_only
+from normcli.options.printing import PercentileOptions, check_weights
 from normcli.options.shared import (
     GEOMETRY,
     DecodeOptions,
@@ -149,6 +150,7 @@ class StatsOptions(
     EngineOptions,
     FailureOptions,
     CheckpointOptions,
+    PercentileOptions,
     PathOptions,
 ):
     """All options of `stats`."""
@@ -181,6 +183,8 @@ class StatsOptions(
             raise UsageError("`mask_dir` cannot be combined with `resize`, `center_crop` or `like`")
         if self.labels is not None and self.mask_dir is None:
             raise UsageError("`labels` requires `mask_dir`")
+        if self.percentiles is not None:
+            check_weights(self.weight, self.alpha == "weight", self.percentile_method)
         if self.resume and self.margin is not None:
             raise UsageError("`resume` cannot be combined with `margin`; use `sample`")
         if self.resume and self.on_gallery is not None:

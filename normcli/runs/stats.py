@@ -129,6 +129,10 @@ class StatsTarget:
         if differences := differing_settings(theirs, json.loads(json.dumps(settings))):
             changes = describe_differences(differences, first="was", second="now")
             raise UsageError(f"{self._path}: exists, with other settings: {changes} (`force` overwrites it)")
+        details, options = summary.percentile_details or {}, self._options
+        asked = (None, None) if options.percentiles is None else (options.percentile_method, [*options.percentiles])
+        if (details.get("method"), details.get("requested")) != asked:
+            raise UsageError(f"{self._path}: exists, with other percentiles (`force` overwrites it)")
         return summary
 
     def open(self, settings: Mapping[str, Any], listing: InputOptions, mask: PixelMask | None) -> None:
@@ -471,6 +475,8 @@ class _StatsRun:
             raise NoInputError(f"{error}{reason}") from None
         if self.sample is not None and self.stopping is not None:
             self.stopping.report(summary, total.images + total.failed.total() - self.sample.refused)
+        if self.options.percentiles is not None:
+            summary = summary.with_percentiles(self.options.percentiles, method=self.options.percentile_method)
         if self.gallery is not None and self.options.on_gallery is not None:
             self.options.on_gallery(self.gallery.gallery(summary, self.worker.reading))
         return summary

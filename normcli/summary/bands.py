@@ -193,13 +193,18 @@ def scaled_percentiles(
         images: number of all images.
         max_value: that of the settings.
     """
-    kinds = {note[len(_SCALE) :]: count for note, count in notes.items() if note.startswith(_SCALE)}
-    of = _divided(_common_scales(kinds, images), len(rows[0]), max_value)
+    of = channel_scales(notes, images, len(rows[0]), max_value)
     half = len(rows) // 2
     return [
         [_one((low if scale.factor > 0 else high)[c], scale) for c, scale in enumerate(of)]
         for low, high in zip(rows[:half], rows[half:], strict=True)
     ]
+
+
+def channel_scales(notes: Mapping[str, int], images: int, count: int, max_value: int | None) -> list[Scale]:
+    """Return the scale of each of `count` channels; the others are the arguments of `scaled_percentiles`."""
+    kinds = {note[len(_SCALE) :]: number for note, number in notes.items() if note.startswith(_SCALE)}
+    return _divided(_common_scales(kinds, images), count, max_value)
 
 
 def scaled_moments(

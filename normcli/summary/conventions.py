@@ -108,7 +108,7 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Num
         settings: "max_value" is the value of full intensity of 16-bit and float images, or None.
         names: from `shared_channels`.
     """
-    parts = _parts(tally, settings, names)
+    parts = parts_of_tally(tally, settings, names)
     count = range(len(names))
     numbers = [sum((part.pixels(c) for part in parts), Fraction(0)) for c in count]
     pooled = [_pooled([part.sums(c) for part in parts], numbers[c]) for c in count]
@@ -130,7 +130,7 @@ def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Num
 
 def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> GroupSummary:
     """Compute the statistics of a group: pooled, by convention, and percentiles to 8 significant bits."""
-    parts = [_Part(sums, _white_level(sums.dtype, settings), names) for sums in group.parts.values()]
+    parts = parts_of_group(group, settings, names)
     numbers = [sum((part.pixels(c) for part in parts), Fraction(0)) for c in range(len(names))]
     pooled = [_pooled([part.sums(c) for part in parts], numbers[c]) for c in range(len(names))]
     return GroupSummary(
@@ -143,7 +143,7 @@ def describe_group(group: Group, settings: Mapping[str, Any], names: list[str]) 
     )
 
 
-def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "list[_Part]") -> dict[str, Convention]:
+def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "list[Part]") -> dict[str, Convention]:
     mean = [m for m, _, _ in pooled]
     conventions: dict[str, Convention] = {
         "pooled_population": {"mean": mean, "std": [s for _, s, _ in pooled]},
@@ -155,7 +155,7 @@ def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "l
     return conventions
 
 
-def _within_images(parts: "list[_Part]", count: int) -> list[float] | None:
+def _within_images(parts: "list[Part]", count: int) -> list[float] | None:
     """Return the root of the sum of squares within images over pixels less images; None where that is 0 everywhere."""
     std = []
     for c in range(count):
@@ -175,7 +175,7 @@ def _integer_if_possible(number: Fraction) -> int | float:
     return int(number) if number.denominator == 1 else float(number)
 
 
-class _Part:
+class Part:
     """The counts of one bucket by the channels that all images share, scaled so that the white level is 1."""
 
     def __init__(self, bucket: Bucket | Sums, white_level: int | None, names: list[str]) -> None:
@@ -191,7 +191,13 @@ class _Part:
         left_out = self.bucket.left_out if isinstance(self.bucket, Floats) else self.bucket.invalid
         return Fraction(left_out[self.source[channel]], self.bucket.unit)
 
+    @property
+    def is_short(self) -> bool:
+        """Return True if the histogram is that of a group, to 8 significant bits."""
+        return isinstance(self.bucket, Sums)
+
     def sums(self, channel: int) -> tuple[Fraction, Fraction]:
+        """Return the scaled sums of values and of squares of one channel."""
         total, squares = self.bucket.sums(self.source[channel])
         unit = self.bucket.unit
         return Fraction(total) / (unit * self.scale), Fraction(squares) / (unit * self.scale**2)
@@ -208,6 +214,7 @@ class _Part:
         return levels / self.scale if scale is None else levels * (scale // self.scale)
 
     def per_image(self, name: str, channel: int, power: int = 1) -> Fraction:
+        """Return the scaled sum over images of one per-image value; `power` is that of its unit."""
         sums = getattr(self.bucket.per_image, name)
         return Fraction(sums[self.source[channel]], self.scale**power << self.bucket.per_image.bits)
 
@@ -216,8 +223,14 @@ class _Part:
         return int(getattr(self.bucket.per_image, name)[self.source[channel]])
 
 
-def _parts(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> list[_Part]:
-    return [_Part(bucket, _white_level(bucket.dtype, settings), names) for bucket in tally.buckets.values()]
+def parts_of_tally(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> list[Part]:
+    """Return the counts of each bucket."""
+    return [Part(bucket, _white_level(bucket.dtype, settings), names) for bucket in tally.buckets.values()]
+
+
+def parts_of_group(group: Group, settings: Mapping[str, Any], names: list[str]) -> list[Part]:
+    """Return the counts of each bucket of a group."""
+    return [Part(sums, _white_level(sums.dtype, settings), names) for sums in group.parts.values()]
 
 
 def _white_level(dtype: str, settings: Mapping[str, Any]) -> int | None:
@@ -236,7 +249,7 @@ def _pooled(sums: list[tuple[Fraction, Fraction]], number: Fraction) -> tuple[fl
     return float(total / number), sqrt_fraction(spread / number), sample
 
 
-def _image_conventions(parts: list[_Part], count: int) -> dict[str, Convention]:
+def _image_conventions(parts: list[Part], count: int) -> dict[str, Convention]:
     def average(name: str, rounded: Callable[[Fraction], float], over: str = "counted", power: int = 1) -> list[float]:
         """Return the average over the images that have the value; NaN where none has."""
         out = []
@@ -257,7 +270,7 @@ def _image_conventions(parts: list[_Part], count: int) -> dict[str, Convention]:
 
 def equal_images(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> tuple[list[float], list[float]]:
     """Return mean and std with equal weights for all images, from averages over images of E[x] and E[x^2]."""
-    parts = _parts(tally, settings, names)
+    parts = parts_of_tally(tally, settings, names)
     mean, std = [], []
     for c in range(len(names)):
         images = sum(part.images(c) for part in parts)
@@ -293,7 +306,7 @@ def _all_or_none(values: list[float | None]) -> list[float] | None:
     return known if len(known) == len(values) else None
 
 
-def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
+def _range(parts: list[Part], channel: int) -> tuple[float, float] | None:
     counted = [part for part in parts if part.pixels(channel)]
     ranges = [part.bucket.range(part.source[channel]) for part in counted]
     scaled = [
@@ -306,7 +319,7 @@ def _range(parts: list[_Part], channel: int) -> tuple[float, float] | None:
     return float(min(low for low, _ in scaled)), float(max(high for _, high in scaled))
 
 
-def _percentiles(parts: list[_Part], count: int, percents: Sequence[float] = PERCENTILES) -> dict[str, list[float]]:
+def _percentiles(parts: list[Part], count: int, percents: Sequence[float] = PERCENTILES) -> dict[str, list[float]]:
     """Return percentiles, linear between neighbors in rank, as numpy.percentile's default.
 
     Exact for integer images; to 8 significant bits for float images, which are counted so.
@@ -346,11 +359,11 @@ def percentiles(
 ) -> list[list[float]]:
     """Return any percentiles of a set of images, per channel: one row for each of `percents`."""
     if not any(note.startswith("scale:") for note in tally.composition):
-        return list(_percentiles(_parts(tally, settings, names), len(names), percents).values())
+        return list(_percentiles(parts_of_tally(tally, settings, names), len(names), percents).values())
     from normcli.summary.bands import scaled_percentiles
 
     both = [*percents, *(100 - p for p in percents)]  # a negative scale turns the order of values
-    rows = list(_percentiles(_parts(tally, {**settings, "stored": True}, names), len(names), both).values())
+    rows = list(_percentiles(parts_of_tally(tally, {**settings, "stored": True}, names), len(names), both).values())
     return scaled_percentiles(rows, tally.composition, tally.images, settings["max_value"])
 
 

@@ -27,6 +27,8 @@ _SIDES = r"[1-9][0-9]{0,7}x[1-9][0-9]{0,7}"
 _RESIZE = rf"{_SIDES}|([1-9][0-9]{{0,7}},)?longest:[1-9][0-9]{{0,7}}"
 _LEVEL = r"-?[0-9]{1,20}([.][0-9]{1,20})?(e[+-]?[0-9]{1,3})?"
 _PAD = rf"{_LEVEL}(,{_LEVEL})*(:corner)?"
+_PERCENTILE = r"iqr|[0-9]{1,3}(\.[0-9]{1,40})?"
+_ABSENT = object()
 _MAX_COUNT = 2**63 - 1
 
 
@@ -59,6 +61,7 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
         "range": lambda v: v in ("0-1", "raw"),
         "channel_order": lambda v: v == channel_order(channels),
         "percentiles": lambda v: _percentiles(v, count, gaps=gaps),
+        "percentile_details": lambda v: _percentile_details(v, count),
         "conventions": lambda v: _conventions(v, count, gaps=gaps),
         "composition": _composition,
         "failures": _counts,
@@ -212,11 +215,29 @@ def _group(value: Any, length: int) -> bool:
     rows = all(_row(value.get(key), length, gaps=gaps) for key in ("mean", "std"))
     parts = _percentiles(value.get("percentiles"), length, gaps=gaps)
     parts = parts and _conventions(value.get("conventions"), length, gaps=gaps)
+    details = value.get("percentile_details", _ABSENT)
+    parts = parts and (details is _ABSENT or _percentile_details(details, length))
     return rows and parts and _count(value.get("images")) and _pixels(pixels, length)
 
 
 def _percentiles(value: Any, length: int, *, gaps: bool) -> bool:
-    return _rows(value, length, gaps=gaps) and {"1", "50", "99"} <= set(value)
+    names = isinstance(value, dict) and all(map(_percentile, value))
+    return names and _rows(value, length, gaps=gaps) and {"1", "50", "99"} <= set(value)
+
+
+def _percentile(name: Any) -> bool:
+    return _matches(_PERCENTILE, name) and (name == "iqr" or float(name) <= 100)
+
+
+def _percentile_details(value: Any, length: int) -> bool:
+    from normcli.options.printing import PERCENTILE_METHODS
+
+    if not (isinstance(value, dict) and value.get("method") in PERCENTILE_METHODS):
+        return False
+    requested, exact, errors = value.get("requested"), value.get("exact"), value.get("error", {})
+    if not (isinstance(requested, list) and all(map(_percentile, requested)) and isinstance(exact, bool)):
+        return False
+    return _rows(errors, length, gaps=False) and all(map(_percentile, errors)) and bool(errors) != exact
 
 
 def _sample(value: Any, length: int) -> bool:

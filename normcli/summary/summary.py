@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SummarySource: TypeAlias = Union["Summary", str, "os.PathLike[str]"]
 
 
+_NO_DETAILS = ("percentile_details", None)  # absent from files in which nobody asked for percentiles
+
+
 @dataclass(frozen=True, kw_only=True)
 class GroupSummary:
     """Statistics of one group of images, in the units of the summary.
@@ -30,6 +33,7 @@ class GroupSummary:
         mean, std: pooled, per channel.
         percentiles: by percentage, per channel; of 16-bit and float images to 8 significant bits.
         conventions: mean and std per channel in every convention.
+        percentile_details: as in `Summary`.
     """
 
     images: int
@@ -38,6 +42,11 @@ class GroupSummary:
     std: list[float]
     percentiles: dict[str, list[float]]
     conventions: dict[str, dict[str, list[float] | None]]
+    percentile_details: dict[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as JSON values, in the order of the file."""
+        return {key: _from_nan(value) for key, value in vars(self).items() if (key, value) != _NO_DETAILS}
 
     @property
     def pixels_text(self) -> str:
@@ -65,6 +74,8 @@ class Summary:
         mean, std, min, max: per channel; min and max are None where subtraction made them unknown. A channel without
             a valid pixel has NaN for mean, std and percentiles (null in the file), and None for min and max.
         percentiles: by percentage, per channel; of float images to 8 significant bits.
+        percentile_details: where percentiles were asked for, their method, the names that were asked for, whether all
+            are exact, and if not, the bound of each error, |percentile - exact percentile|; else None.
         conventions: mean and std per channel in every convention.
         composition: number of images by format, mode and depth; with alpha, EXIF, damage, …
         failures, skips: number of inputs by reason.
@@ -118,6 +129,7 @@ class Summary:
     provenance: dict[str, Any]
     groups: dict[str, GroupSummary] = field(default_factory=dict)
     sample: dict[str, Any] | None = None
+    percentile_details: dict[str, Any] | None = None
     state: dict[str, Any]
 
     @classmethod
@@ -188,8 +200,9 @@ class Summary:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON values, in the order of the file."""
         document: dict[str, Any] = {"schema": SCHEMA}
-        document.update({f.name: getattr(self, f.name) for f in fields(self)})
-        document["groups"] = {name: dict(vars(group)) for name, group in self.groups.items()}
+        entries = ((f.name, getattr(self, f.name)) for f in fields(self))
+        document.update(entry for entry in entries if entry != _NO_DETAILS)
+        document["groups"] = {name: group.to_dict() for name, group in self.groups.items()}
         if not self.invalid:
             del document["invalid"]
             return document
@@ -269,6 +282,26 @@ class Summary:
         from normcli.summary import views
 
         return views.histogram(self, channel, bins)
+
+    def with_percentiles(
+        self, percentiles: "str | float | Iterable[str | float]", *, method: str = "linear"
+    ) -> "Summary":
+        """Return these statistics with more percentiles, in `percentiles` and in those of the groups.
+
+        Percentiles are exact where the histogram knows every value: of 8- and 16-bit images. Those of float images,
+        and of groups of 16-bit images, have an error, whose bound is in `percentile_details`.
+
+        Args:
+            percentiles: from 0 to 100, such as 0.5 or "99.5"; "iqr" is the range between the quartiles.
+            method: one of the methods of `numpy.percentile`; the percentiles of every file follow it too.
+
+        Raises:
+            UsageError: no percentile or method, or pixels with weights for which the method is not defined.
+            StatisticsFileError: the state is damaged.
+        """
+        from normcli.summary.percentiles import with_percentiles
+
+        return with_percentiles(self, percentiles, method)
 
     def format(
         self, exporter: str, *, convention: str | None = None, group: str | None = None, digits: int | None = None
