@@ -1,6 +1,7 @@
 """Percentiles on demand are those of every pixel: equal to numpy.percentile on the data, by each of its methods."""
 
 import json
+import math
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +15,6 @@ import normcli
 from normcli.errors import UsageError
 from normcli.options.printing import PERCENTILE_METHODS
 from normcli.summary import Summary, merge
-from normcli.summary.conventions import parts_of_tally
-from normcli.summary.percentiles import columns_of, compute
 from normcli.tally import Tally
 from normcli.tally.float_bins import bin_bounds
 from normcli.tally.floats import bins_of
@@ -204,20 +203,30 @@ def test_alpha_weights_are_numpys(dtype: str) -> None:
         summary.with_percentiles("50", method="hazen")
 
 
-def test_a_channel_with_fewer_pixels_has_its_own_number() -> None:
-    images = pictures("uint8", 2)
-    tally = counted(*images).tally
-    data = [values_of(images, c) for c in range(3)]
-    level = int(data[1].min())
-    tally.buckets[3, "uint8", 1].histogram[1, level] = 0
-    data[1] = data[1][data[1] > level]
-    columns = columns_of(parts_of_tally(tally, SETTINGS, ["R", "G", "B"]), [None] * 3)
-    for method in PERCENTILE_METHODS:
-        rows = compute(columns, DYADIC[:-1], method)
-        for percent, row in rows.items():
-            if method != "median_unbiased":
-                want = [np.percentile(v, float(percent), method=method) / 255 for v in data]  # type: ignore[call-overload]
-                assert [value for value, _ in row] == want
+@pytest.mark.parametrize("method", PERCENTILE_METHODS)
+def test_every_channel_has_its_own_number_of_pixels(method: str) -> None:
+    rng = np.random.default_rng(5)
+    tally, valid_values = Tally(), [[], [], []]  # type: ignore[var-annotated]
+    for image in pictures("uint8", 2):
+        valid = rng.random(image.shape) < np.array([1, 0.6, 0])
+        tally.count(image, valid=valid)
+        for c in range(3):
+            valid_values[c].append(image[:, :, c][valid[:, :, c]])
+    summary = Summary.of(tally, SETTINGS, {})
+    found = summary.with_percentiles([*DYADIC, "iqr"], method=method)
+    assert found.invalid and found.percentile_details is not None and found.percentile_details["exact"]
+    for percent in DYADIC:
+        row = found.percentiles[percent]
+        want = [np.percentile(np.concatenate(valid_values[c]), float(percent), method=method) / 255 for c in (0, 1)]  # type: ignore[call-overload]
+        np.testing.assert_allclose(row[:2], want, rtol=2e-16 if method != "median_unbiased" else 1e-14)
+        assert math.isnan(row[2])
+    again = Summary.from_json(found.to_json())
+    assert again.to_json() == found.to_json() and '"iqr": [' in again.to_json() and "NaN" not in again.to_json()
+    freedom = [sum(len(v) - 1 for v in valid_values[c]) for c in (0, 1)]
+    squares = [sum(float(v.var()) * len(v) for v in valid_values[c]) for c in (0, 1)]
+    within = summary.conventions["pooled_within_images"]["std"]
+    assert within is not None and math.isnan(within[2])
+    np.testing.assert_allclose(within[:2], np.sqrt(np.divide(squares, freedom)) / 255, rtol=1e-12)
 
 
 WRONG = {

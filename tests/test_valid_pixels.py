@@ -85,7 +85,7 @@ def reference_state(pictures: list[Masked]) -> dict[str, Any]:
         histogram.append(run_length_encode([counts[i] for i in range(bins)]))
     hidden = [[~valid[:, :, c] for _, valid in pictures] for c in range(channels)]
     invalid = [sum(int(mask.sum()) for mask in masks) for masks in hidden]
-    names = ("mean", "std", "sample_std", "variance", "square")
+    names = ("mean", "std", "sample_std", "variance", "square", "scatter")
     sums = {name: [0] * channels for name in names}
     counted, sampled = [0] * channels, [0] * channels
     for picture, c in itertools.product(pictures, range(channels)):
@@ -99,7 +99,7 @@ def reference_state(pictures: list[Masked]) -> dict[str, Any]:
         if integer:
             mean, root = float(Fraction(s) / n), math.sqrt(float(spread))
             of_sample = root / math.sqrt(float(n) * (n - 1)) if n > 1 else 0.0
-            row = [mean, root / n, of_sample, float(spread) / (float(n) * n), mean * mean]
+            row = [mean, root / n, of_sample, float(spread) / (float(n) * n), mean * mean, float(spread) / n]
             exact = [int(Fraction(v) * 2**bits) for v in row]
         else:
             stds = (
@@ -107,6 +107,7 @@ def reference_state(pictures: list[Masked]) -> dict[str, Any]:
                 sqrt_fraction(Fraction(spread, n * (n - 1))) if n > 1 else 0.0,
             )
             precise = [Fraction(s) / n, *map(Fraction, stds), Fraction(spread) / n**2, (Fraction(s) / n) ** 2]
+            precise.append(Fraction(spread) / n)
             exact = [math.floor(v * 2**bits + Fraction(1, 2)) for v in precise]
         for name, value in zip(names, exact, strict=True):
             sums[name][c] += value

@@ -99,6 +99,8 @@ def read_constants(text: str, name: str) -> list[ConfigConstants]:
     Raises:
         UsageError: no such pair.
     """
+    if _PAM.search(text):
+        return _in_pam(text, name)
     try:
         pairs = list(_in_json(json.loads(text, parse_float=_Token, parse_int=_Token), ""))
     except (ValueError, RecursionError):
@@ -147,11 +149,43 @@ def _in_json(value: Any, where: str) -> Iterator[ConfigConstants]:
             mean, std = _row(value[key]), _row(value.get(_std_name(key)))
             if key not in _MEAN_KEYS and mean and std:
                 yield ConfigConstants(mean, std, f"{where}{key}")
+        if list(value) == [str(c) for c in range(len(value))]:  # of nnU-Net: an object for each channel
+            yield from _by_channel(list(value.values()), where)
         for key, inner in value.items():
             yield from _in_json(inner, f"{where}{key}.")
     elif isinstance(value, list):
+        yield from _by_channel(value, where)
         for index, inner in enumerate(value):
             yield from _in_json(inner, f"{where}{index}.")
+
+
+def _by_channel(channels: list[Any], where: str) -> Iterator[ConfigConstants]:
+    """Yield the pair of several objects of which each has one mean and one std, such as STAC's raster:bands."""
+    entries = [channel.get("statistics", channel) if isinstance(channel, dict) else None for channel in channels]
+    rows: list[tuple[Number, ...] | None] = []
+    for names in (("mean",), ("std", "stddev")):
+        cells = [next((_row(e[n]) for n in names if n in e), None) if isinstance(e, dict) else None for e in entries]
+        known = [cell[0] for cell in cells if cell is not None and len(cell) == 1]
+        rows.append(tuple(known) if known and len(known) == len(entries) else None)
+    if rows[0] is not None and rows[1] is not None:
+        yield ConfigConstants(rows[0], rows[1], f"{where}mean")
+
+
+_PAM = re.compile(r"<PAMDataset\b")
+_PAM_ITEM = re.compile(r"<MDI key=\"STATISTICS_(MEAN|STDDEV)\">\s*([^<>\s]+)\s*</MDI>")
+
+
+def _in_pam(text: str, name: str) -> list[ConfigConstants]:
+    """Return the statistics of the bands in the .aux.xml of GDAL, in their order.
+
+    Raises:
+        UsageError: a band without them, or a value that is not a number.
+    """
+    bands = [dict(_PAM_ITEM.findall(band)) for band in re.split(r"<PAMRasterBand\b", text)[1:]]
+    if not bands or any(band.keys() != {"MEAN", "STDDEV"} for band in bands):
+        raise UsageError(f"{name}: no STATISTICS_MEAN and STATISTICS_STDDEV of every band")
+    mean, std = (tuple(number(band[key]) for band in bands) for key in ("MEAN", "STDDEV"))
+    return [ConfigConstants(mean, std, "STATISTICS_MEAN")]
 
 
 def _row(value: Any) -> tuple[Number, ...] | None:
@@ -250,6 +284,8 @@ def _evaluate(node: ast.expr, source: str, names: dict[str, tuple[Number, ...]])
             return None
         return _evaluate(node.args[0], source, names)
     node = _one_row(node, (ast.List, ast.Tuple), "elts")
+    if isinstance(node, ast.Dict) and all(isinstance(key, ast.Constant | ast.Attribute) for key in node.keys):
+        node = ast.List(elts=node.values)  # by band name, as MEAN = {"B02": 1354.4, "B03": 1118.2}
     if isinstance(node, ast.ListComp | ast.GeneratorExp) and len(node.generators) == 1:
         loop = node.generators[0]
         over = _evaluate(loop.iter, source, names)

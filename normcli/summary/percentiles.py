@@ -163,7 +163,10 @@ def with_percentiles(summary: Summary, percentiles: Any, method: str = "linear")
         }
     except (ArithmeticError, LookupError) as error:
         raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
-    groups = {name: extended(group, grouped[name], names, method) for name, group in summary.groups.items()}
+    groups = {
+        name: extended(group, grouped[name], names, method) if name in grouped else group
+        for name, group in summary.groups.items()
+    }
     return replace(extended(summary, rows, names, method), groups=groups)
 
 

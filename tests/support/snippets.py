@@ -9,6 +9,7 @@ import tomllib
 import types
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import yaml
@@ -154,6 +155,91 @@ def env(text: str, x: Array, max_value: int | None = None) -> Any:
     return normalize(*([float(v) for v in values[f"DATASET_{k}"].split()] for k in ("MEAN", "STD")))(unit(x, max_value))
 
 
+def lerobot(text: str, x: Array, max_value: int | None = None) -> Any:
+    """Normalize images (C,H,W) in 0-1 by entries (C,1,1), as LeRobot's MEAN_STD does but for its 1e-8."""
+    entry = {name: np.array(row) for name, row in json.loads(text)["observation.image"].items()}
+    planes = unit(x, max_value).transpose(2, 0, 1)
+    assert {entry[name].shape for name in entry} == {(x.shape[2], 1, 1), (1,)}
+    assert (entry["min"] <= entry["q01"]).all() and (entry["q99"] <= entry["max"]).all()
+    return ((planes - entry["mean"]) / entry["std"]).transpose(1, 2, 0)
+
+
+def openpi(text: str, x: Array, max_value: int | None = None) -> Any:
+    entry = json.loads(text)["norm_stats"]["image"]
+    assert sorted(entry) == ["mean", "q01", "q99", "std"]
+    return normalize(entry["mean"], entry["std"])(unit(x, max_value))
+
+
+def nnunet(text: str, x: Array, max_value: int | None = None) -> Any:
+    """Normalize as CTNormalization does but for its clipping, with the entry of each channel."""
+    channels = json.loads(text)["foreground_intensity_properties_per_channel"]
+    entries = [channels[str(c)] for c in range(x.shape[2])]
+    for entry in entries:
+        order = [entry[name] for name in ("min", "percentile_00_5", "median", "percentile_99_5", "max")]
+        assert order == sorted(order)
+    return normalize([entry["mean"] for entry in entries], [entry["std"] for entry in entries])(x)
+
+
+def omero(text: str, x: Array, max_value: int | None = None) -> Any:
+    attributes = json.loads(text)
+    for channel in attributes["omero"]["channels"]:
+        window = channel["window"]
+        assert window["min"] <= window["start"] <= window["end"] <= window["max"]
+    return normalize(attributes["normcli"]["mean"], attributes["normcli"]["std"])(x)
+
+
+def bioimageio(text: str, x: Array, max_value: int | None = None) -> Any:
+    out = x.astype(float)
+    for step in yaml.safe_load(text)["preprocessing"]:
+        options = step["kwargs"]
+        if step["id"] == "scale_linear":
+            out = out * options["gain"] + options["offset"]
+        elif step["id"] == "fixed_zero_mean_unit_variance":
+            out = normalize(options["mean"], options["std"])(out)
+        else:
+            assert step == {"id": "ensure_dtype", "kwargs": {"dtype": "float32"}}
+    return out
+
+
+def terratorch(text: str, x: Array, max_value: int | None = None) -> Any:
+    options = yaml.safe_load(text)["data"]["init_args"]
+    assert options["dataset_bands"] == options["output_bands"] and len(options["output_bands"]) == x.shape[2]
+    return normalize(options["means"], options["stds"])(x * options["constant_scale"])
+
+
+def torchgeo(text: str, x: Array, max_value: int | None = None) -> Any:
+    names = executed(
+        text,
+        torch={"tensor": np.array},
+        kornia__augmentation={"Normalize": lambda mean, std: normalize(mean, std)},
+    )
+    assert list(names["MEAN"]) == list(names["STD"]) == names["bands"]
+    return names["normalize"](x)
+
+
+def stac(text: str, x: Array, max_value: int | None = None) -> Any:
+    (asset,) = json.loads(text)["assets"].values()
+    bands = [band["statistics"] for band in asset["raster:bands"]]
+    return normalize([band["mean"] for band in bands], [band["stddev"] for band in bands])(x)
+
+
+def gdal(text: str, x: Array, max_value: int | None = None) -> Any:
+    bands = [
+        {item.attrib["key"]: float(item.text or "") for item in band.iter("MDI")}
+        for band in ElementTree.fromstring(text).iter("PAMRasterBand")
+    ]
+    return normalize([b["STATISTICS_MEAN"] for b in bands], [b["STATISTICS_STDDEV"] for b in bands])(x)
+
+
+def markdown(text: str, x: Array, max_value: int | None = None) -> Any:
+    rows = [line.strip("| ").split(" | ") for line in text.split("\n") if line.startswith("|")]
+    copied = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])
+    assert [float(row[1]) for row in rows[2:]] == copied["mean"] and [float(row[2]) for row in rows[2:]] == copied[
+        "std"
+    ]
+    return normalize(copied["mean"], copied["std"])(unit(x, max_value))
+
+
 EVALUATED: dict[str, Evaluate] = {
     "csv": csv,
     "yaml": mapping(yaml.safe_load),
@@ -172,4 +258,14 @@ EVALUATED: dict[str, Evaluate] = {
     "dali": dali,
     "onnx": onnx,
     "kaldi": kaldi,
+    "lerobot": lerobot,
+    "openpi": openpi,
+    "nnunet": nnunet,
+    "omero": omero,
+    "bioimageio": bioimageio,
+    "terratorch": terratorch,
+    "torchgeo": torchgeo,
+    "stac": stac,
+    "gdal": gdal,
+    "markdown": markdown,
 }

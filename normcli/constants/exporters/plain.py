@@ -33,6 +33,39 @@ def env(constants: DatasetConstants) -> str:
     return "\n".join(rows) + "\n"
 
 
+def markdown(constants: DatasetConstants) -> str:
+    """Write a section for a dataset card: a table of all channels, and mean and std to copy."""
+    low, high = (
+        ["-"] * len(constants.channels) if row is None else [f"{v!r}" for v in row] for row in _range(constants)
+    )
+    percents = ("0.5", "50", "99.5")
+    columns = [constants.unit_mean, constants.unit_std, *map(constants.rounded, constants.percentiles(*percents))]
+    rows = zip(constants.channels, zip(*columns, strict=True), low, high, strict=True)
+    cells = [
+        [quote.markdown(name), *map(repr, numbers[:2]), a, *map(repr, numbers[2:]), b] for name, numbers, a, b in rows
+    ]
+    header = ["channel", "mean", "std", "min", *(f"{p}%" for p in percents), "max"]
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *cells]
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"""\
+## Pixel statistics
+
+{quote.markdown(_comment(constants))}.
+
+{table}
+```yaml
+mean: {_list([quote.real(value) for value in constants.unit_mean])}
+std: {_list([quote.real(value) for value in constants.unit_std])}
+```
+"""
+
+
+def _range(constants: DatasetConstants) -> list[list[float] | None]:
+    """Return minima and maxima, rounded; None where they are not known."""
+    rows = (constants.min, constants.max)
+    return [None if None in row else constants.rounded([v for v in row if v is not None]) for row in rows]
+
+
 def kaldi(constants: DatasetConstants) -> str:
     """Write a CMVN statistics matrix: sums and the count, then sums of squares and 0.
 

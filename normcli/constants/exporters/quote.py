@@ -39,6 +39,36 @@ def double_quoted(text: str) -> str:
     return '"' + "".join(escapes.get(c) or (c if c.isprintable() else f"\\U{ord(c):08x}") for c in text) + '"'
 
 
+def xml(text: str) -> str:
+    """Return text of an XML element; characters that XML 1.0 has not become escapes of Python.
+
+    >>> xml("a<b & c")
+    'a&lt;b &amp; c'
+    """
+    return one_line(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def xml_comment(text: str) -> str:
+    """Return text of an XML comment, which may not contain two dashes.
+
+    >>> xml_comment("a --> b -")
+    'a - -> b - '
+    """
+    text = one_line(text)
+    while "--" in text:
+        text = text.replace("--", "- -")
+    return text + " " * text.endswith("-")
+
+
+def markdown(text: str) -> str:
+    r"""Return one line of Markdown that shows a text as it is, also in a cell of a table.
+
+    >>> print(markdown("a|b <c> *d*"))
+    a\|b \<c\> \*d\*
+    """
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~&" else c for c in one_line(text))
+
+
 def real(value: float) -> str:
     """Return a number that YAML 1.1 and TOML read as the same float: YAML takes 1e-05 for text.
 

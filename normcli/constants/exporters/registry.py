@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from normcli.constants.exporters import frameworks, plain
+from normcli.constants.exporters import biomedical, frameworks, geo, plain, robotics
 from normcli.constants.exporters.geometry import NAME, with_function
 from normcli.constants.exporters.values import DatasetConstants
 from normcli.errors import unknown
@@ -32,14 +32,32 @@ EXPORTERS: dict[str, Exporter] = {
     "dali": frameworks.dali,
     "onnx": frameworks.onnx,
     "kaldi": plain.kaldi,
+    "lerobot": robotics.lerobot,
+    "openpi": robotics.openpi,
+    "nnunet": biomedical.nnunet,
+    "omero": biomedical.omero,
+    "bioimageio": biomedical.bioimageio,
+    "terratorch": geo.terratorch,
+    "torchgeo": geo.torchgeo,
+    "stac": geo.stac,
+    "gdal": geo.gdal,
+    "markdown": plain.markdown,
 }
 
 # what --format takes: the command line draws the table and prints the statistics file itself
 FORMAT_CHOICES = ["table", "json", *EXPORTERS]
 
+# what programs read rather than people
+_ALL_DIGITS = {
+    *("csv", "yaml", "toml", "env", "kaldi"),
+    *("lerobot", "openpi", "nnunet", "omero", "bioimageio", "stac", "gdal"),
+}
+
 # formats without comments: what a reader must know, printed as a note
 NOTES = {
     "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {description}",
+    "lerobot": "lerobot: rename observation.image to the key of the camera; {order} in {range}: {description}",
+    "openpi": "openpi: rename image to the key of the input; {order} in {range}: {description}",
 }
 
 
@@ -80,7 +98,7 @@ def digits_of(exporter: str, digits: int | None = None) -> int | None:
     """
     if digits is not None:
         return digits or None
-    return None if exporter in ("csv", "yaml", "toml", "env", "kaldi") else 4
+    return None if exporter in _ALL_DIGITS else 4
 
 
 def format_note(

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from normcli.constants.exporters.quote import one_line
-from normcli.errors import UsageError, unknown
+from normcli.errors import StatisticsFileError, UsageError, unknown
 from normcli.options.shared import GEOMETRY, describe_geometry
-from normcli.summary import Summary
+from normcli.summary import GroupSummary, Summary
 from normcli.summary.bands import to_levels
 from normcli.summary.file import is_geometry
 from normcli.summary.remarks import CONVENTIONS
@@ -27,6 +27,9 @@ class DatasetConstants(NamedTuple):
         resize, center_crop, interpolation, pad, like: the geometry they were computed after, as settings have it.
         subset: what was counted where that is not the complete dataset, such as "part 1 of 4"; else "".
         digits: significant digits to write, or None for all.
+        min, max: per channel; None where they are not known.
+        valid_percent: share of the pixels that count, per channel.
+        source, group: the summary, and the group of it, that have the percentiles.
     """
 
     mean: list[float]
@@ -43,6 +46,11 @@ class DatasetConstants(NamedTuple):
     like: str | None = None
     subset: str = ""
     digits: int | None = None
+    min: Sequence[float | None] = ()
+    max: Sequence[float | None] = ()
+    valid_percent: Sequence[float] = ()
+    source: Summary | None = None
+    group: str | None = None
 
     @classmethod
     def of(
@@ -77,7 +85,40 @@ class DatasetConstants(NamedTuple):
             **{key: summary.settings.get(key) for key in GEOMETRY},
             subset=", ".join(subset),
             digits=digits,
+            min=_known(summary, summary.min, group),
+            max=_known(summary, summary.max, group),
+            valid_percent=_valid_percent(summary),
+            source=summary,
+            group=group,
         )
+
+    def percentiles(self, *names: str) -> list[list[float]]:
+        """Return percentiles by name, per channel, in the range of `mean`: those of all pixels, linear.
+
+        Raises:
+            UsageError: pixels with weights for which they are not defined.
+            StatisticsFileError: the state is damaged.
+        """
+        assert self.source is not None, "constants of a summary"
+        one: Summary | GroupSummary = self.source if self.group is None else self.source.group(self.group)
+        if not set(names) <= set(one.percentiles):
+            extended = self.source.with_percentiles(names)
+            one = extended if self.group is None else extended.group(self.group)
+        if not set(names) <= set(one.percentiles):
+            raise StatisticsFileError(f"the state of these statistics is damaged: no counts of group {self.group!a}")
+        rows = [one.percentiles[name] for name in names]
+        return [_levels(self.source, row) for row in rows]
+
+    def extremes(self, exporter: str) -> tuple[list[float], list[float]]:
+        """Return minima and maxima in the range of `mean`.
+
+        Raises:
+            UsageError: one is not known.
+        """
+        low, high = ([v for v in row if v is not None] for row in (self.min, self.max))
+        if len(low) < len(self.channels) or len(high) < len(self.channels):
+            raise UsageError(f"{exporter}: minimum and maximum are unknown (of a group, or after a subtraction)")
+        return low, high
 
     @property
     def description(self) -> str:
@@ -220,6 +261,22 @@ def _white_levels(summary: Summary, group: str | None) -> dict[str, int | None]:
     types = {str(bucket.get("dtype")) for bucket in buckets} or {"float"}
     setting = summary.settings.get("max_value")
     return {name: white_level(name, setting) for name in ("uint8", "uint16", "float") if name in types}
+
+
+def _levels(summary: Summary, row: list[float]) -> list[float]:
+    """Return one value per channel in the units of mean and std: in stored levels where rasters have a scale."""
+    return to_levels(summary, row, row)[0] if "scale" in summary.composition else row
+
+
+def _known(summary: Summary, row: list[float | None], group: str | None) -> Sequence[float | None]:
+    """Return minima or maxima in the units of mean and std; None for a group, and where one is not known."""
+    known = [value for value in row if value is not None]
+    return _levels(summary, known) if group is None and len(known) == len(row) else [None] * len(row)
+
+
+def _valid_percent(summary: Summary) -> list[float]:
+    invalid = summary.invalid or [0] * len(summary.channels)
+    return [100 * n / (n + left_out) for n, left_out in zip(summary.pixels_of, invalid, strict=True)]
 
 
 def mean_and_std(
