@@ -229,6 +229,23 @@ def test_every_channel_has_its_own_number_of_pixels(method: str) -> None:
     np.testing.assert_allclose(within[:2], np.sqrt(np.divide(squares, freedom)) / 255, rtol=1e-12)
 
 
+@pytest.mark.parametrize("method", PERCENTILE_METHODS)
+def test_scales_of_bands_apply_to_them_and_a_negative_one_turns_the_order(method: str) -> None:
+    tally = Tally()
+    images = pictures("uint16", 3)
+    for image in images:
+        tally.count(image, notes=("scale:0.25*x-8.0,-0.5*x+3.0,1.0*x+0.0",))
+    found = Summary.of(tally, SETTINGS, {}).with_percentiles([*DYADIC, "iqr"], method=method)
+    assert found.percentile_details is not None and found.percentile_details["exact"]
+    for c, (factor, offset) in enumerate([(0.25, -8), (-0.5, 3), (1, 0)]):
+        data = values_of(images, c) * factor + offset
+        quartiles = {p: np.percentile(data, p, method=method) for p in (25, 75)}  # type: ignore[call-overload]
+        assert found.percentiles["iqr"][c] == pytest.approx(quartiles[75] - quartiles[25], rel=1e-9)
+        for percent in DYADIC:
+            want = np.percentile(data, float(percent), method=method)  # type: ignore[call-overload]
+            assert found.percentiles[percent][c] == pytest.approx(want, rel=1e-9), percent
+
+
 WRONG = {
     "101": b"101 is not from 0 to 100",
     "-1": b"-1 is not from 0 to 100",
