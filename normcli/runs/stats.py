@@ -130,8 +130,8 @@ class StatsTarget:
             changes = describe_differences(differences, first="was", second="now")
             raise UsageError(f"{self._path}: exists, with other settings: {changes} (`force` overwrites it)")
         details, options = summary.percentile_details or {}, self._options
-        asked = (None, None) if options.percentiles is None else (options.percentile_method, [*options.percentiles])
-        if (details.get("method"), details.get("requested")) != asked:
+        wanted = (None, None) if options.percentiles is None else (options.percentile_method, [*options.percentiles])
+        if (details.get("method"), details.get("requested")) != wanted:
             raise UsageError(f"{self._path}: exists, with other percentiles (`force` overwrites it)")
         return summary
 

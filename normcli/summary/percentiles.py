@@ -246,8 +246,8 @@ def extended(one: S, rows: Rows, requested: Sequence[str], method: str, exact: b
         method: one of `PERCENTILE_METHODS`.
         exact: the rows are those of a second pass.
     """
-    kept = _known_exactly(one, method)
-    rows = {name: kept.get(name, row) for name, row in rows.items()}
+    stored = _known_exactly(one, method)
+    rows = {name: stored.get(name, row) for name, row in rows.items()}
     order = sorted(rows, key=lambda name: (name == IQR, 0 if name == IQR else Fraction(name)))
     errors = {name: [error for _, error in rows[name]] for name in order}
     details: dict[str, Any] = {"method": method, "requested": list(requested)}
