@@ -98,7 +98,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     >>> str(unknown("scheme", "contarst", ["unit", "signed", "contrast"]))
     "unknown scheme 'contarst': did you mean 'contrast'?"
     """
+    known = list(known)
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
+    # of names that begin alike, the one that is declared first: torch is torchvision before torchgeo
+    near = [one for one in known if len(name) > 3 and one.startswith(name)] or difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else "choose from " + ", ".join(names)
     return UsageError(f"unknown {kind} {shortened(name)!r}: {hint}")

@@ -223,4 +223,4 @@ def test_a_folder_called_as_the_manifest_is_told_of(run: Run, tmp_path: Path) ->
 def test_a_path_longer_than_the_system_takes(run: Run, tmp_path: Path) -> None:
     source = in_tar(NAMES["long in all"], tmp_path)
     done = run("apply", source, "-o", "out", "-s", "unit")
-    assert done.returncode == 3 and b"1 failed: 1 name-too-long" in done.stderr, done.stderr
+    assert done.returncode == 3 and b"1 failed: 1 unsafe-name" in done.stderr, done.stderr

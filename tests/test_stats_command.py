@@ -398,4 +398,4 @@ def test_a_small_image_costs_few_calls(tmp_path: Path) -> None:
     profile = cProfile.Profile()
     profile.runcall(count_batch, counting, items)
     calls = pstats.Stats(profile).total_calls / len(items)  # type: ignore[attr-defined]
-    assert calls < 60  # 56 when this was written
+    assert calls < 66  # 56 when this was written; 64 since samples may be invalid and bands have names

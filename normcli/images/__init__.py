@@ -11,6 +11,7 @@ import numpy as np
 import PIL
 
 from normcli import __version__
+from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png
 from normcli.images.convert import Decoded, check_full_scale, row_slices
 from normcli.images.header import header_size
@@ -35,7 +36,12 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, *, turn: 
     Raises:
         InputError: the image cannot be decoded; no other exception is raised.
     """
-    return convert.guarded(lambda: _decode(data, reading, turn))
+    try:
+        return _decode(data, reading, turn)
+    except InputError:
+        raise
+    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
+        raise convert.input_error(error) from error
 
 
 def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, turn: bool) -> Decoded:

@@ -173,17 +173,19 @@ def guarded(decode_one: Callable[[], T]) -> T:
         return decode_one()
     except InputError:
         raise
-    except MemoryError:
-        raise InputError("memory", "not enough memory to decode it") from None
-    except ImportError as error:  # not of the image: a disk or an installation that is damaged
-        if (text := _line(error)) and not is_no_memory(error):
-            raise InputError("unreadable", f"a decoder cannot be loaded: {text}") from None
-        raise InputError("memory", "not enough memory to decode it") from None
-    except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        if is_no_memory(error):
-            raise InputError("memory", "not enough memory to decode it") from None
-        reason = "truncated" if is_early_end(error) else "damaged"
-        raise InputError(reason, f"cannot be decoded: {_line(error)}") from error
+    except Exception as error:
+        raise input_error(error) from error
+
+
+def input_error(error: Exception) -> InputError:
+    """Return the error of an image for whatever its decoder raised."""
+    if isinstance(error, MemoryError) or is_no_memory(error):
+        return InputError("memory", "not enough memory to decode it")
+    if isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
+        text = _line(error)
+        return InputError("unreadable", f"a decoder cannot be loaded: {text}") if text else input_error(MemoryError())
+    reason = "truncated" if is_early_end(error) else "damaged"
+    return InputError(reason, f"cannot be decoded: {_line(error)}")
 
 
 def _line(error: Exception) -> str:
@@ -204,7 +206,8 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
     height, width = image.pixels.shape[:2]
     image.stored_size = (width, height)
     shape_block(image, reading, turn=turn)
-    image.notes += transparency_notes(image.hidden, width * height)
+    if image.hidden:
+        image.notes += transparency_notes(image.hidden, width * height)
     if image.valid is not None and not image.valid.any():
         raise InputError("nodata", "no sample is valid: all are nodata or transparent (--nodata none counts nodata)")
     if image.weights is not None and not image.weights.any():
@@ -220,11 +223,6 @@ def transparency_notes(hidden: int, pixels: int) -> list[str]:
 def all_transparent() -> InputError:
     """Return the error for an image without a pixel that has a weight."""
     return InputError("transparent", "every pixel is fully transparent, so --alpha weight leaves none")
-
-
-def has_geometry(reading: DecodeOptions) -> bool:
-    """Return True if an image is resized or cropped."""
-    return reading.resize is not None or reading.center_crop is not None
 
 
 def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decoded:
@@ -266,7 +264,7 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
             image.valid = np.concatenate([parts[0].all(axis=2, keepdims=True), parts[1]], axis=2)
     elif reading.color == "rgb" and channels - (reading.alpha == "keep") not in (1, 3):
         raise InputError("unsupported", f"{channels} channels, neither gray nor RGB (--color native)")
-    if has_geometry(reading):
+    if reading.resize is not None or reading.center_crop is not None:
         from normcli.images import geometry
 
         geometry.apply(image, reading, turn=turn)

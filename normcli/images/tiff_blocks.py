@@ -123,7 +123,8 @@ def _is_suited(page: Any, reading: DecodeOptions) -> bool:
         and page.bitspersample >= 8
         and page.imagedepth == 1
         and tiff.orientation(page) == 1
-        and not convert.has_geometry(reading)
+        and reading.resize is None
+        and reading.center_crop is None
     )
 
 

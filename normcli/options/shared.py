@@ -204,7 +204,7 @@ class DecodeOptions(Options):
     )
     resize: int | str | tuple[int, int] | None = option(
         "Resize images. N: the shorter side to N pixels; HxW: to H rows and W columns; longest:N: the longer side; "
-        "N,longest:M: the shorter side to N, or the longer to M where that is less.",
+        "N,longest:M the shorter side to N, or the longer to M where that is less.",
         metavar="N|HxW|longest:N",
         complete=("224", "256", "224x224", "longest:640"),
         parse=parse_resize,

@@ -60,6 +60,7 @@ class FoldOptions(Options):
         "Value with which the folded network pads where the original padded normalized values with 0: `channel`, the "
         "values that are printed for each channel, or one number, if it is that of all channels.",
         metavar="channel|X",
+        complete=("channel",),
     )
     assume_adjacent: bool = option(
         "Fold pairs although other layers are between them in the file: its order is not that of the data.", False

@@ -194,15 +194,18 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.failures.append(Failure(item.key, "skip", item.reason, item.message))
             result.file_results += [None] if options.file_results else []
             continue
-        stage, data, large = "load", None, None
+        stage, data, large, plain = "load", None, None, False
         try:
-            data = _load(item)
-            result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
+            load = item.load
+            data = load.open() if isinstance(load, FileBytes) and load.is_large() else load()
+            plain = isinstance(data, bytes)
+            result.bytes += len(data) if plain or not hasattr(data, "nbytes") else data.nbytes
             stage = "decode"
-            large = _open_large(data, options)
-            if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
-                data.close()
-                data = item.load()
+            if not plain or data[:4] in images.SIGNATURES:
+                large = _open_large(data, options)
+                if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
+                    data.close()
+                    data = item.load()
             image = images.decode(data, options.reading) if large is None else large.first
             if image.full_scale is not None:
                 images.check_full_scale(image, options.max_value)
@@ -211,12 +214,14 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             if options.mask is not None:
                 options.mask.apply(item.key, image)
             # members of containers are kept together, except a file that a table names, which looks like any file
-            load = getattr(item.load, "loader", item.load)
-            apart = options.file_results and isinstance(getattr(load, "load", load), FileBytes)  # an .npy is a file too
+            apart = options.file_results and _is_file(item)
             into = tally.Tally() if apart else result.tally
             _count(result, into, item, data, large or image, shape, options, group)
-            result.kinds.setdefault(image.pixels.shape[2], item.key)
-            result.bands.setdefault(" ".join(_band_notes(image)), item.key)
+            if shape[2] not in result.kinds:
+                result.kinds[shape[2]] = item.key
+            bands = " ".join(_band_notes(image)) if image.names or image.scales else ""
+            if bands not in result.bands:
+                result.bands[bands] = item.key
             entry: FileResult = None
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
@@ -232,7 +237,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             result.tally.failed[error.reason] += 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
-        for opened in (large, data):
+        for opened in () if plain and large is None else (large, data):
             if opened is not None and hasattr(opened, "close"):
                 opened.close()
         data = image = None  # not together with the next, whatever became of them
@@ -326,7 +331,7 @@ def count_large(
 
 def _notes(image: images.Decoded) -> tuple[str, ...]:
     kinds = f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}"
-    return (*kinds, *image.notes, *_band_notes(image))
+    return (*kinds, *image.notes, *_band_notes(image)) if image.names or image.scales else (*kinds, *image.notes)
 
 
 def _band_notes(image: images.Decoded) -> list[str]:
@@ -337,11 +342,10 @@ def _band_notes(image: images.Decoded) -> list[str]:
     return band_notes(image)
 
 
-def _load(item: Item) -> Any:
-    """Return an image's bytes, an array, or a large file that is open."""
-    if isinstance(item.load, FileBytes) and item.load.is_large():
-        return item.load.open()
-    return item.load()
+def _is_file(item: Item) -> bool:
+    """Return True for a file that a folder or a table names, which may be an array too."""
+    load = getattr(item.load, "loader", item.load)
+    return isinstance(getattr(load, "load", load), FileBytes)
 
 
 def _open_large(data: Any, options: WorkerOptions) -> "LargeImage | None":

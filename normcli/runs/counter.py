@@ -64,8 +64,8 @@ class Counter:
             UsageError: axes that the sizes leave open, or other channels than before.
         """
         name = str(self._result.inputs) if key is None else key
-        found = list(samples.images_of(image, self._options.layout))
-        items: list[Any] = [Item(name, samples.ArrayInMemory(one), group) for one in found]
+        pictures = list(samples.images_of(image, self._options.layout))
+        items: list[Any] = [Item(name, samples.ArrayInMemory(one), group) for one in pictures]
         result = count_batch(self._worker(group), items)
         if result.failures:
             failure = result.failures[0]

@@ -65,10 +65,10 @@ class IndexedSample(NamedTuple):
             raise
         except Exception as error:
             raise _failed_sample(error) from error
-        found = list(images_of(image_in(sample, self.key), self.layout))
-        if len(found) != 1:
-            raise InputError("layout", f"{len(found)} images under one index, where one is expected")
-        return found[0]
+        pictures = list(images_of(image_in(sample, self.key), self.layout))
+        if len(pictures) != 1:
+            raise InputError("layout", f"{len(pictures)} images under one index, where one is expected")
+        return pictures[0]
 
 
 class _Broken(NamedTuple):
@@ -103,13 +103,13 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iter
             yield Item(str(number), sample)
             return
         try:
-            found: list[Any] = list(images_of(image_in(sample, key), layout))
+            pictures: list[Any] = list(images_of(image_in(sample, key), layout))
         except InputError as error:
             yield Item(str(number), _Broken(error))
             number += 1
             continue
-        names = labels_of(sample, len(found)) if labels else [None] * len(found)
-        for image, label in zip(found, names, strict=True):
+        names = labels_of(sample, len(pictures)) if labels else [None] * len(pictures)
+        for image, label in zip(pictures, names, strict=True):
             yield Item(str(number), ArrayInMemory(image), label)
             number += 1
 

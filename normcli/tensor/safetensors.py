@@ -69,7 +69,7 @@ def write(path: Path, arrays: Mapping[str, TensorContent], metadata: Mapping[str
         platforms.reserve(file.fileno(), len(header) + sum(a.nbytes for a in arrays.values()))
         file.write(header)
         for array in arrays.values():
-            if not isinstance(array, np.ndarray):
+            if not isinstance(array, np.ndarray | np.generic):
                 file.writelines(array.parts())
             else:
                 file.write(bytes_of(np.ascontiguousarray(array, array.dtype.newbyteorder("<"))))

@@ -34,7 +34,7 @@ class PairwiseSum:
     >>> total, numbers = PairwiseSum(200_000), np.arange(200_000) / 7
     >>> for part in np.split(numbers, [10, 150_000]):
     ...     total.add(part)
-    >>> total.result() == numbers.sum()
+    >>> bool(total.result() == numbers.sum())
     True
     """
 
