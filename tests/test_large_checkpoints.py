@@ -72,7 +72,7 @@ def write_torch(path: Path, count: int) -> None:
 
 
 WRITERS = {".safetensors": write_safetensors, ".pt": write_torch}
-SIZES = [1, pytest.param(24, marks=pytest.mark.campaign)]  # 256 MiB, and 6 GiB
+SIZES = [pytest.param(n, marks=pytest.mark.campaign) for n in (1, 24)]  # 256 MiB, and 6 GiB
 
 
 @pytest.mark.parametrize("count", SIZES)

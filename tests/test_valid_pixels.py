@@ -24,7 +24,7 @@ Masked = tuple[Array, Array]  # pixels and validity (H,W,C)
 
 SETTINGS: dict[str, Any] = {"color": "auto", "alpha": "drop", "max_value": None, "nan": "skip"}
 DTYPES = ["uint8", "uint16", "float32", "float64"]
-SLOW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @st.composite
