@@ -104,7 +104,7 @@ class StridedTensor(StoredTensor):
 
 
 class _Location(NamedTuple):
-    """The entry of the pickle that has a tensor, and the tensor's place; None where it is of another kind."""
+    """A tensor's entry in the pickle, and its place; None for values of other kinds."""
 
     container: Any
     key: Any
@@ -355,7 +355,7 @@ def _walk(container: Any, key: Any, names: tuple[str, ...]) -> Iterator[tuple[tu
 
 
 def _place(node: Call) -> Place | None:
-    """Return where the elements of a tensor are; None for one that is sparse, quantized or without elements."""
+    """Return the place of a tensor's elements; None for one that is sparse, quantized or without elements."""
     name, arguments = node.function.name, node.arguments
     if name in ("_rebuild_parameter", "_rebuild_parameter_with_state") and arguments:
         return _place(arguments[0]) if isinstance(arguments[0], Call) else None

@@ -499,32 +499,42 @@ def _ours(*names: str) -> tuple[str, ...]:
 
 TARGETS = {
     "tar": Target(
-        "tar archives", lambda d, p: _items(p), _tars, _ours("formats.tar", "formats.names"), ".tar", _mended_tar
+        "tar archives", lambda d, p: _items(p), _tars, _ours("sources.tar", "sources.tar_headers"), ".tar", _mended_tar
     ),
-    "zip": Target("zip archives", lambda d, p: _items(p), _zips, _ours("formats.zip", "storage.spans"), ".zip"),
-    "idx": Target("IDX arrays", lambda d, p: _items(p), _idxs, _ours("formats.idx", "formats.npy"), "-idx3-ubyte"),
-    "npy": Target("images in .npy", lambda d, p: _items(p), _npys, _ours("formats.npy"), ".npy"),
-    "npz": Target("images in .npz", lambda d, p: _items(p), _npzs, _ours("formats.npy", "formats.zip"), ".npz"),
-    "parquet": Target("parquet tables", _parquet, _parquets, _ours("formats.parquet"), ".parquet"),
-    "csv": Target("CSV tables", lambda d, p: _items(p, load=False), _tables, _ours("formats.manifest"), ".csv"),
-    "jsonl": Target("JSONL tables", lambda d, p: _items(p, load=False), _lines, _ours("formats.manifest"), ".jsonl"),
-    "names": Target("names of sources", _names, lambda: [b"a-{01..3}.tar", b"{a,b}/c.zip"], _ours("formats")),
-    "tensor-npy": Target("tensors in .npy", _tensors, _npys, _ours("formats.arrays", "formats.raw"), ".npy"),
-    "tensor-npz": Target("tensors in .npz", _tensors, _npzs, _ours("formats.arrays"), ".npz"),
+    "zip": Target("zip archives", lambda d, p: _items(p), _zips, _ours("sources.zip", "storage.files"), ".zip"),
+    "idx": Target("IDX arrays", lambda d, p: _items(p), _idxs, _ours("sources.idx", "sources.npy"), "-idx3-ubyte"),
+    "npy": Target("images in .npy", lambda d, p: _items(p), _npys, _ours("sources.npy", "storage.npy"), ".npy"),
+    "npz": Target(
+        "images in .npz", lambda d, p: _items(p), _npzs, _ours("sources.npz", "sources.npy", "sources.zip"), ".npz"
+    ),
+    "parquet": Target("parquet tables", _parquet, _parquets, _ours("sources.parquet"), ".parquet"),
+    "csv": Target("CSV tables", lambda d, p: _items(p, load=False), _tables, _ours("sources.file_list"), ".csv"),
+    "jsonl": Target("JSONL tables", lambda d, p: _items(p, load=False), _lines, _ours("sources.file_list"), ".jsonl"),
+    "names": Target("names of sources", _names, lambda: [b"a-{01..3}.tar", b"{a,b}/c.zip"], _ours("sources.listing")),
+    "tensor-npy": Target("tensors in .npy", _tensors, _npys, _ours("storage.npy", "tensor.files"), ".npy"),
+    "tensor-npz": Target("tensors in .npz", _tensors, _npzs, _ours("storage.npy", "tensor.files"), ".npz"),
     "safetensors": Target(
-        "tensors in .safetensors", _tensors, _safetensors, _ours("formats.safetensors"), ".safetensors"
+        "tensors in .safetensors",
+        _tensors,
+        _safetensors,
+        _ours("tensor.safetensors", "storage.safetensors_format"),
+        ".safetensors",
     ),
-    "torch": Target("tensors in .pt", _tensors, _pts, _ours("formats.torch"), ".pt"),
+    "torch": Target(
+        "tensors in .pt", _tensors, _pts, _ours("tensor.torch_file", "storage.torch_zip", "storage.torch_pickle"), ".pt"
+    ),
     "jpeg": Target("JPEG headers and EXIF", _jpeg, _jpegs, _ours("images.jpeg", "images.orientation")),
-    "deep": Target("headers of 16-bit images", _deep, _deeps, _ours("images.deep")),
-    "image": Target("image files", _image, _pictures, _ours("images", "images.pil", "images.policy", "images.jpeg")),
+    "deep": Target("headers of 16-bit images", _deep, _deeps, _ours("images.high_bit_depth")),
+    "image": Target(
+        "image files", _image, _pictures, _ours("images", "images.pillow", "images.convert", "images.jpeg")
+    ),
     "statistics": Target(
         "statistics files",
         _statistics,
         lambda: list(_statistics_seeds()),
         _ours(
             "summary",
-            "summary.validate",
+            "summary.file",
             "tally",
             "tally.integers",
             "tally.floats",
@@ -536,7 +546,7 @@ TARGETS = {
         "checkpoints of stats",
         _checkpoint,
         lambda: list(_checkpoint_seeds()),
-        _ours("runs.checkpoint", "runs.stats_checkpoint", "runs.partial_result", "tally"),
+        _ours("runs.checkpoint", "runs.stats_checkpoint", "runs.count", "tally"),
         ".checkpoint",
         _mended_lines,
     ),
@@ -544,13 +554,7 @@ TARGETS = {
         "manifests of apply",
         _manifest,
         lambda: [_applied()[0], re.sub(rb"\n *", b"", _applied()[0])],
-        _ours(
-            "pipeline.apply.manifest",
-            "pipeline.apply.soundness",
-            "pipeline.apply.written",
-            "pipeline.apply.inverse",
-            "pipeline.apply.verifying",
-        ),
+        _ours("runs.manifest", "runs.validate_manifest", "runs.restore", "runs.verify", "runs.read_output"),
     ),
     "resumed": Target(
         "checkpoints of apply",
@@ -564,6 +568,6 @@ TARGETS = {
         "constants in other tools' files",
         _constants,
         _constants_seeds,
-        _ours("dialects.reading", "recognition", "recognition.readings"),
+        _ours("constants.parse_config", "constants.like", "constants.identify"),
     ),
 }

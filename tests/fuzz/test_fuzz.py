@@ -4,6 +4,7 @@ The long search is guided by coverage: `python -m tests.fuzz NAME --minutes 10` 
 """
 
 import random
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,11 @@ def test_ten_thousand_mutations(name: str, tmp_path: Path, monkeypatch: pytest.M
 
 def test_every_crash_names_a_parser() -> None:
     assert {path.parent.name for path in CRASHES} <= set(TARGETS)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_modules_that_a_campaign_instruments_exist(name: str) -> None:
+    assert [module for module in TARGETS[name].modules if find_spec(module) is None] == []
 
 
 def test_the_harness_sees_what_is_no_error_of_ours(tmp_path: Path) -> None:
