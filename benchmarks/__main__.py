@@ -6,7 +6,7 @@ import sys
 
 from benchmarks.timing import ROOT, Row, markdown
 
-NAMES = ("stats", "containers", "apply", "tensor")
+NAMES = ("stats", "containers", "samples", "apply", "tensor")
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Float images whose values cancel: every convention against fractions, to the last bit."""
 
+import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 import pytest
 
 import normcli
+from normcli.errors import InputError
+from normcli.tally import Tally
 from tests.support.reference_statistics import root
 
 
@@ -60,3 +63,37 @@ def test_values_that_cancel(scale: float, dtype: str, seed: int, tmp_path: Path)
     seconds = [sum((Fraction(float(v)) ** 2 for v in image.ravel()), Fraction()) / image.size for image in images]
     mean_ = sum(means, Fraction()) / 17
     assert equal.mean == [float(mean_)] and equal.std == [root(sum(seconds, Fraction()) / 17 - mean_**2)]
+
+
+def test_thousands_of_extremes_are_the_same_for_every_split() -> None:
+    images = list(np.random.default_rng(3).normal(size=(5000, 1, 2, 1)).astype(np.float32))
+    states = []
+    for parts in (1, 3, 40):
+        tallies = [Tally() for _ in range(parts)]
+        for i, image in enumerate(images):
+            tallies[i * 7 % parts].count(image)
+        states.append(sum(tallies, Tally()).state())
+    assert states[0] == states[1] == states[2]
+    lowest = states[0]["buckets"][0]["lowest"][0]
+    ascending = sorted(float(image.min()) for image in images)[:1024]
+    assert (lowest["values"], lowest["bound"]) == (ascending, ascending[-1])
+
+
+def test_an_image_that_fails_leaves_no_count() -> None:
+    tally = Tally()
+    tally.count(np.full((4, 4, 1), 0.5))
+    before = tally.state()
+    for bad in (math.nan, math.inf, 1e200):
+        image = np.full((4, 4, 1), 0.25)
+        image[1, 1] = bad
+        with pytest.raises(InputError):
+            tally.count(image)
+        assert tally.state() == before
+    tally.count(np.full((4, 4, 1), 0.75))
+    assert (tally - tally_of(0.5)).state() == tally_of(0.75).state()
+
+
+def tally_of(value: float) -> Tally:
+    tally = Tally()
+    tally.count(np.full((4, 4, 1), value))
+    return tally

@@ -13,15 +13,20 @@ def sqrt_fraction(square: Fraction) -> float:
     >>> sqrt_fraction(Fraction(1, 4)), sqrt_fraction(Fraction(2)) == math.sqrt(2)
     (0.5, True)
     """
-    if square <= 0:
+    return sqrt_ratio(square.numerator, square.denominator)
+
+
+def sqrt_ratio(numerator: int, denominator: int) -> float:
+    """Return the square root of a quotient of integers, which may have common factors, correctly rounded to float64."""
+    if numerator <= 0:
         return 0.0
     # scale so that the integer root has at least 64 bits; a sticky last bit marks a remainder
-    bits = square.denominator.bit_length() - square.numerator.bit_length()
+    bits = denominator.bit_length() - numerator.bit_length()
     shift = max(0, (bits + 130) // 2)
-    scaled, remainder = divmod(square.numerator << (2 * shift), square.denominator)
+    scaled, remainder = divmod(numerator << (2 * shift), denominator)
     integer = math.isqrt(scaled)
     inexact = remainder != 0 or integer * integer != scaled
-    return float(Fraction(2 * integer + inexact, 1 << (shift + 1)))
+    return (2 * integer + inexact) / (1 << (shift + 1))
 
 
 def to_fixed_point(value: float) -> int:

@@ -91,7 +91,7 @@ class Tally:
         if valid is not None:
             image = _count_valid(bucket, pixels, weights, valid, nan)
         elif isinstance(bucket, Floats):
-            image = bucket.count(pixels, nan)
+            image = bucket.count(pixels, nan, group=group is not None)
         elif group is None and not moments and weights is None and SmallImageBuffer.accepts(pixels):
             bucket.count_later(pixels)
         else:
