@@ -51,14 +51,15 @@ def stats(
     check_stdout(failures=lists.failures, per_image=images.per_image)
     require_with("`sample` or `margin`", options.is_estimate, "seed", "confidence")
     require_with("`format`", printing.format is not None, "digits")
-    require_with("`percentiles`", options.percentiles is not None, "percentile_method")
+    with_method = options.percentiles is not None or options.exact_percentiles
+    require_with("`percentiles`", with_method, "percentile_method")
     tables.check_printing(printing, output)
     check_outputs(lists.failures, images.per_image, printing.report, force=options.force, other=output)
     page = None if printing.report is None else _Page()
     updates: list[Changes] = []
     resumed: list[int] = []
     existed = output is not None and output.is_file()
-    bar = progress(terminal, total=lambda: None if files else run.expected(sources or ()))
+    bar = progress(terminal, total=lambda: None if files or options.exact_percentiles else run.expected(sources or ()))
     with (
         _interruption(output, options, terminal),
         bar as step,

@@ -143,7 +143,7 @@ class PercentileOptions(Options):
     percentiles: str | Sequence[str | float] | None = option(
         "Compute these percentiles as well, from 0 to 100, such as 0.5,99.5; q10 is 10, and iqr the range between the "
         "quartiles. They replace 1, 50 and 99 in the table. --percentile-method NAME takes the methods of "
-        "numpy.percentile, such as hazen (default: linear).",
+        "numpy.percentile, such as hazen (default: linear); --exact-percentiles of `stats` reads float images twice.",
         metavar="P[,P...]",
         parse=parse_percentiles,
     )

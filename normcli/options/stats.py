@@ -158,6 +158,13 @@ class StatsOptions(
     output: StrPath | None = option(
         "Write the statistics file; - is stdout.", metavar="FILE", flags=("-o", "--output"), panel="Output"
     )
+    exact_percentiles: bool = option(
+        "Make percentiles exact by reading the images again: those of float images, and of groups of 16-bit images, "
+        "which are otherwise known to 8 significant bits.",
+        False,
+        panel="Output",
+        hidden=True,
+    )
     provenance: bool = option("Record time, host and command line in the statistics file.", False, panel="Output")
     force: bool = option("Overwrite existing output files.", False, flags=("-f", "--force"), panel="Output")
     on_image: Callable[[dict[str, Any]], None] | None = python_only(
@@ -185,6 +192,8 @@ class StatsOptions(
             raise UsageError("`labels` requires `mask_dir`")
         if self.percentiles is not None:
             check_weights(self.weight, self.alpha == "weight", self.percentile_method)
+        if self.exact_percentiles:
+            self._check_exact()
         if self.resume and self.margin is not None:
             raise UsageError("`resume` cannot be combined with `margin`; use `sample`")
         if self.resume and self.on_gallery is not None:
@@ -192,6 +201,18 @@ class StatsOptions(
         self._check_checkpoint()
         if self.incremental:
             self._check_incremental()
+
+    def _check_exact(self) -> None:
+        if self.shard is not None:
+            raise UsageError(
+                "`exact_percentiles` cannot be combined with `shard`: which values to look for is known only of all "
+                "parts (run it over all sources, or `show --percentiles` on the merged file, which prints the bounds)"
+            )
+        if self.is_estimate:
+            raise UsageError("`exact_percentiles` cannot be combined with `sample` or `margin`")
+        if self.weight != "pixel":
+            raise UsageError(f"`exact_percentiles` cannot be combined with `weight` {self.weight}")
+        check_weights(self.weight, self.alpha == "weight", self.percentile_method)
 
     def _check_checkpoint(self) -> None:
         for name in ("resume", "incremental"):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from normcli.images.tiff_blocks import LargeImage
     from normcli.runs.gallery import SeenImage
     from normcli.storage.reader import LargeFile
+    from normcli.tally.selection import Division
 
 
 IntervalRow = tuple[list[float], list[float], list[float], float, float, int]
@@ -168,6 +169,7 @@ class WorkerOptions(NamedTuple):
 
     Attributes:
         per_image, extremes, rows, file_results: results of single images to return in addition to the sum.
+        division: of a second pass, the cells of values to divide.
     """
 
     reading: DecodeOptions
@@ -179,12 +181,21 @@ class WorkerOptions(NamedTuple):
     rows: bool = False
     mask: PixelMask | None = None
     file_results: bool = False
+    division: "Division | None" = None
+
+    def tally(self) -> Tally:
+        """Return a tally of no image."""
+        if self.division is None:
+            return Tally()
+        from normcli.tally.second_pass import SecondPass
+
+        return SecondPass(self.division)
 
 
 def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialResult:
     """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
     started = time.perf_counter()
-    result = PartialResult(inputs=len(batch))
+    result = PartialResult(options.tally(), inputs=len(batch))
     group = _grouping(options.group_by)
     data: Any
     image: Any
@@ -322,7 +333,7 @@ def count_large(
     from normcli.images.tiff_blocks import blocks
 
     parts = ((block.pixels, block.weights, block.valid) for block in blocks(large))
-    own = tally.Tally()
+    own = into.empty()
     moments = own.count_blocks(parts, nan=nan, notes=lambda: _notes(large.first), group=group)
     own.digest = digest_of(data) if isinstance(data, bytes) else data.digest()
     into.add(own)  # only once it is known that the file did not change

@@ -129,9 +129,9 @@ class StatsTarget:
         if differences := differing_settings(theirs, json.loads(json.dumps(settings))):
             changes = describe_differences(differences, first="was", second="now")
             raise UsageError(f"{self._path}: exists, with other settings: {changes} (`force` overwrites it)")
-        details, options = summary.percentile_details or {}, self._options
-        wanted = (None, None) if options.percentiles is None else (options.percentile_method, [*options.percentiles])
-        if (details.get("method"), details.get("requested")) != wanted:
+        from normcli.runs.exact_percentiles import has_percentiles
+
+        if not has_percentiles(summary, self._options):
             raise UsageError(f"{self._path}: exists, with other percentiles (`force` overwrites it)")
         return summary
 
@@ -316,6 +316,7 @@ class _StatsRun:
     ) -> None:
         self.sources, self.options, self.target = sources, options, target
         self.files = as_tuple(options.files) if isinstance(options.files, str) else options.files or ()
+        self.files = list(self.files) if options.exact_percentiles else self.files  # they are listed again
         self.listing = options.part(InputOptions)
         containers.check_exist(sources)
         containers.check_distinct(sources)
@@ -475,7 +476,11 @@ class _StatsRun:
             raise NoInputError(f"{error}{reason}") from None
         if self.sample is not None and self.stopping is not None:
             self.stopping.report(summary, total.images + total.failed.total() - self.sample.refused)
-        if self.options.percentiles is not None:
+        if self.options.exact_percentiles:
+            from normcli.runs.exact_percentiles import with_exact_percentiles
+
+            summary = with_exact_percentiles(summary, self.options, self.worker, partial(self._listed, self.files))
+        elif self.options.percentiles is not None:
             summary = summary.with_percentiles(self.options.percentiles, method=self.options.percentile_method)
         if self.gallery is not None and self.options.on_gallery is not None:
             self.options.on_gallery(self.gallery.gallery(summary, self.worker.reading))

@@ -10,7 +10,7 @@ Reference: Hyndman and Fan, Sample quantiles in statistical packages, The Americ
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +25,7 @@ from normcli.summary.summary import GroupSummary, Summary
 from normcli.tally import Tally
 from normcli.tally.float_bins import bin_bounds
 from normcli.tally.groups import levels_of
+from normcli.tally.selection import Cells, floats_of
 
 Array = np.ndarray[Any, Any]
 S = TypeVar("S", Summary, GroupSummary)
@@ -64,18 +65,27 @@ class SortedValues(NamedTuple):
         order = order if band is None or band.factor > 0 else order[::-1]
         return cls(values[order], np.cumsum(counts[order]), unit, scale, band)
 
-    def at(self, position: int, unit: int) -> Fraction:
-        """Return the value at a position from 0, in steps of `unit`; the first or last one outside."""
-        index = np.searchsorted(self.until, max(0, min(position * unit, int(self.until[-1]) - 1)), side="right")
-        value = Fraction(self.values[index].item()) / self.scale
+    def stored(self, part: int) -> Any:
+        """Return the value, in units of 1/scale, of a part of the pixels, from 0; the first or last one outside."""
+        index = np.searchsorted(self.until, max(0, min(part, int(self.until[-1]) - 1)), side="right")
+        return self.values[index].item()
+
+    def at(self, part: int) -> Fraction:
+        """Return the value that a part of the pixels has."""
+        value = Fraction(self.stored(part)) / self.scale
         return value if self.band is None else self.band(value)
+
+    def position(self, percent: Fraction, method: str) -> tuple[list[int], Fraction]:
+        """Return the parts whose values a percentile is between, which are one or two, and its share of the way."""
+        unit = self.unit if method != "inverted_cdf" else 1  # whose definition by weights is that of single parts
+        low, share = position_of(percent / 100, Fraction(int(self.until[-1]), unit), method)
+        return [low * unit] if share == 0 else [low * unit, (low + 1) * unit], share
 
     def percentile(self, percent: Fraction, method: str) -> Fraction:
         """Return a percentile by one of `PERCENTILE_METHODS`."""
-        unit = self.unit if method != "inverted_cdf" else 1  # whose definition by weights is that of single parts
-        low, share = position_of(percent / 100, Fraction(int(self.until[-1]), unit), method)
-        below = self.at(low, unit)
-        return below if share == 0 else below + (self.at(low + 1, unit) - below) * share
+        parts, share = self.position(percent, method)
+        below = self.at(parts[0])
+        return below if share == 0 else below + (self.at(parts[1]) - below) * share
 
 
 def position_of(q: Fraction, n: Fraction, method: str) -> tuple[int, Fraction]:
@@ -104,17 +114,54 @@ def position_of(q: Fraction, n: Fraction, method: str) -> tuple[int, Fraction]:
     return low + even, Fraction(0)
 
 
+class Finer(NamedTuple):
+    """The bins of a histogram that further passes divided.
+
+    Attributes:
+        bins: those that were divided.
+        cells: what they were divided into.
+    """
+
+    bins: Array
+    cells: Cells
+
+
+class PartEnds(NamedTuple):
+    """The bins and cells of one bucket that a column consists of.
+
+    Attributes:
+        address: (group or None, key of the bucket, channel).
+        part: of the histogram.
+        bins: (B,) those in use and not divided.
+        printed: (B + number of finer cells,) the value of each, in the units of `SortedValues.values`.
+        low, high: both ends of each.
+        counts: number of pixels of each, in parts of the bucket's unit.
+        is_exact: every value is known.
+    """
+
+    address: Any
+    part: Part
+    bins: Array
+    printed: Array
+    low: Array
+    high: Array
+    counts: Array
+    is_exact: bool
+
+
 class BoundedValues(NamedTuple):
     """One channel with its values as bins print them, and with the lower and upper ends of the bins.
 
     Attributes:
         printed: the value that is printed for each bin.
         low, high: the ends; the same object as `printed` where the values are known.
+        parts: of which buckets it is.
     """
 
     printed: SortedValues
     low: SortedValues
     high: SortedValues
+    parts: tuple[PartEnds, ...] = ()
 
     @property
     def is_exact(self) -> bool:
@@ -147,27 +194,57 @@ class BoundedValues(NamedTuple):
 
 def with_percentiles(summary: Summary, percentiles: Any, method: str = "linear") -> Summary:
     """Return a summary that contains more percentiles; see `Summary.with_percentiles`."""
+    names = names_of(summary, percentiles, method)
+    columns = columns_of_summary(summary, summary.tally, {})
+    return with_columns(summary, columns, names, method)
+
+
+def names_of(summary: Summary, percentiles: Any, method: str) -> tuple[str, ...]:
+    """Return the names of percentiles of a summary that are asked for.
+
+    Raises:
+        UsageError: see `Summary.with_percentiles`.
+    """
     if method not in PERCENTILE_METHODS:
         raise unknown("percentile method", method, PERCENTILE_METHODS)
     names = () if percentiles is None else parse_percentiles(percentiles)
     by_alpha = any(bucket.get("unit", 1) != 1 for bucket in summary.state["buckets"])
     check_weights(summary.settings.get("weight", "pixel"), by_alpha, method)
-    tally = summary.tally
-    every = [*map(str, PERCENTILES), *names]
+    return names
+
+
+Columns = Iterable[tuple[str | None, list[BoundedValues]]]  # by group; None is the complete dataset
+
+
+def columns_of_summary(summary: Summary, tally: Tally, finer: Mapping[Any, Finer]) -> Columns:
+    """Yield the sorted values of every channel, of all images and of each group.
+
+    Args:
+        summary: the statistics.
+        tally: their counts.
+        finer: by address, what further passes found.
+
+    Raises:
+        StatisticsFileError: the counts are damaged.
+    """
     try:
         settings, bands = _bands(summary, tally)
-        rows = compute(columns_of(parts_of_tally(tally, settings, summary.channels), bands), every, method)
-        grouped = {
-            name: compute(columns_of(parts_of_group(group, settings, summary.channels), bands), every, method)
-            for name, group in tally.groups.items()
-        }
+        yield None, _columns(parts_of_tally(tally, settings, summary.channels), bands, None, finer)
+        for name, group in tally.groups.items():
+            yield name, _columns(parts_of_group(group, settings, summary.channels), bands, name, finer)
     except (ArithmeticError, LookupError) as error:
         raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
+
+
+def with_columns(summary: Summary, columns: Columns, names: Sequence[str], method: str) -> Summary:
+    """Return a summary with the percentiles of its columns: the names and those of every file."""
+    every = [*map(str, PERCENTILES), *names]
+    rows = {name: compute(of, every, method) for name, of in columns}
     groups = {
-        name: extended(group, grouped[name], names, method) if name in grouped else group
+        name: extended(group, rows[name], names, method) if name in rows else group
         for name, group in summary.groups.items()
     }
-    return replace(extended(summary, rows, names, method), groups=groups)
+    return replace(extended(summary, rows[None], names, method), groups=groups)
 
 
 def _bands(summary: Summary, tally: Tally) -> tuple[Mapping[str, Any], list[Scale | None]]:
@@ -179,53 +256,76 @@ def _bands(summary: Summary, tally: Tally) -> tuple[Mapping[str, Any], list[Scal
     return {**summary.settings, "stored": True}, list(bands)
 
 
-def columns_of(parts: Sequence[Part], bands: Sequence[Scale | None]) -> list[BoundedValues]:
+def _columns(
+    parts: Sequence[Part], bands: Sequence[Scale | None], group: str | None, finer: Mapping[Any, Finer]
+) -> list[BoundedValues]:
     """Return the sorted values of every channel of some buckets, each with the scale of its band."""
+    scales = {part.scale for part in parts}
     integers = all(part.bucket.dtype != "float" for part in parts)
-    scale = math.lcm(*(part.scale for part in parts)) if integers else 1
+    # a float that is divided is rounded: only where buckets have several divisors
+    scale = math.lcm(*scales) if integers or len(scales) == 1 else None
     unit = math.lcm(*(part.bucket.unit for part in parts))
     out = []
     for c, band in enumerate(bands):
-        values, lows, highs, counts = [], [], [], []
-        exact = True
-        for part in parts:
-            row = part.bucket.histogram[part.source[c]]
-            bins = np.flatnonzero(row)
-            counts.append(row[bins] * (unit // part.bucket.unit))
-            values.append(part.values(bins, c, scale if integers else None))
-            low, high = _bounds(part, bins, c)
-            exact = exact and bool((low == high).all())
-            lows.append(_scaled(low, part, scale, integers, -math.inf))
-            highs.append(_scaled(high, part, scale, integers, math.inf))
-        total = np.concatenate(counts)
-        printed, low_, high_ = (
-            SortedValues.of(np.concatenate(v), total, unit, scale, band) for v in (values, lows, highs)
+        ends = [_part_ends(part, c, scale, group, finer) for part in parts]
+        total = np.concatenate([one.counts * (unit // one.part.bucket.unit) for one in ends])
+        printed, low, high = (
+            SortedValues.of(np.concatenate([getattr(one, name) for one in ends]), total, unit, scale or 1, band)
+            for name in ("printed", "low", "high")
         )
         if band is not None and band.factor < 0:
-            low_, high_ = high_, low_
-        out.append(BoundedValues(printed, printed, printed) if exact else BoundedValues(printed, low_, high_))
+            low, high = high, low
+        if all(one.is_exact for one in ends):
+            low = high = printed
+        out.append(BoundedValues(printed, low, high, tuple(ends)))
     return out
 
 
-def _scaled(ends: Array, part: Part, scale: int, integers: bool, outward: float) -> Array:
-    """Return ends of bins in units of 1/scale; a rounded division is taken one float64 further out."""
-    if integers:
-        return ends * (scale // part.scale)
-    return ends if part.scale == 1 else np.nextafter(ends / part.scale, outward)
+def _part_ends(part: Part, c: int, scale: int | None, group: str | None, finer: Mapping[Any, Finer]) -> PartEnds:
+    """Return the bins and finer cells of one channel of a bucket."""
+    bucket, source = part.bucket, part.source[c]
+    address = group, (bucket.channels, bucket.dtype, bucket.unit), source
+    row, divided = bucket.histogram[source], finer.get(address)
+    if divided is not None:
+        row = row.copy()
+        row[divided.bins] = 0
+    bins = np.flatnonzero(row)
+    low, high = _bounds(part, bins, c)
+    printed, counts = part.values(bins, c, scale), row[bins]
+    if divided is not None:
+        ends = [floats_of(keys) if bucket.dtype == "float" else keys for keys in divided.cells[:2]]
+        printed = np.append(printed, _scaled(ends[0], part, scale))
+        low, high = np.append(low, ends[0]), np.append(high, ends[1])
+        counts = np.append(counts, divided.cells.counts)
+    known = low == high
+    low, high = _scaled(low, part, scale), _scaled(high, part, scale)
+    if scale is None and part.scale != 1:  # a rounded division is taken one float64 further out
+        low, high = (np.where(known, v, np.nextafter(v, end)) for v, end in ((low, -math.inf), (high, math.inf)))
+    return PartEnds(address, part, bins, printed, low, high, counts, bool(known.all()))
+
+
+def _scaled(values: Array, part: Part, scale: int | None) -> Array:
+    """Return stored values in units of 1/scale; without a scale divided, and rounded."""
+    scaled: Array = values / part.scale if scale is None else values * (scale // part.scale)
+    return scaled
 
 
 def _bounds(part: Part, bins: Array, channel: int) -> tuple[Array, Array]:
     """Return the smallest and largest value that each bin can contain, in stored values."""
+    if part.bucket.dtype != "float" and not part.is_short:
+        return bins, bins
+    low, high = (ends[bins] for ends in bin_ends(part))
+    known = part.bucket.range(part.source[channel])
+    return (low, high) if known is None else (np.clip(low, *known), np.clip(high, *known))
+
+
+def bin_ends(part: Part) -> tuple[Array, Array]:
+    """Return the ends of all bins of a part that knows 8 significant bits, in stored values."""
     dtype = part.bucket.dtype
     if dtype == "float":
-        low, high = (ends[bins] for ends in bin_bounds())
-        known = part.bucket.range(part.source[channel])
-        return (low, high) if known is None else (np.clip(low, *known), np.clip(high, *known))
-    if not part.is_short:
-        return bins, bins
+        return bin_bounds()
     levels = levels_of(dtype)
-    ends = np.append(levels[1:], 1 << (8 if dtype == "uint8" else 16)) - 1
-    return levels[bins], ends[bins]
+    return levels, np.append(levels[1:], 1 << (8 if dtype == "uint8" else 16)) - 1
 
 
 Rows = Mapping[str, list[tuple[float, float]]]
@@ -236,7 +336,7 @@ def compute(columns: Sequence[BoundedValues], names: Sequence[str], method: str)
     return {name: [column.percentile(name, method) for column in columns] for name in names}
 
 
-def extended(one: S, rows: Rows, requested: Sequence[str], method: str, exact: bool = False) -> S:
+def extended(one: S, rows: Rows, requested: Sequence[str], method: str) -> S:
     """Return a summary, or that of a group, with percentiles and their details.
 
     Args:
@@ -244,14 +344,13 @@ def extended(one: S, rows: Rows, requested: Sequence[str], method: str, exact: b
         rows: by name, percentile and bound of each channel.
         requested: names that were asked for, in order; the others are those of every file.
         method: one of `PERCENTILE_METHODS`.
-        exact: the rows are those of a second pass.
     """
     stored = _known_exactly(one, method)
     rows = {name: stored.get(name, row) for name, row in rows.items()}
     order = sorted(rows, key=lambda name: (name == IQR, 0 if name == IQR else Fraction(name)))
     errors = {name: [error for _, error in rows[name]] for name in order}
     details: dict[str, Any] = {"method": method, "requested": list(requested)}
-    details["exact"] = exact or not any(any(row) for row in errors.values())
+    details["exact"] = not any(any(row) for row in errors.values())
     if not details["exact"]:
         details["error"] = errors
     values = {name: [value for value, _ in rows[name]] for name in order}

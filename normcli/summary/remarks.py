@@ -97,7 +97,9 @@ def _notes(summary: Summary) -> list[str]:
     if "scale" in composition:
         out.append("values are in the units of the scale and offset tags (--scale-offset none ignores them)")
     elif summary.max_value is None:
-        out.append("float images count by their values as stored; percentiles are to 8 significant bits")
+        exact = (summary.percentile_details or {}).get("exact")
+        known = "" if exact else "; percentiles are to 8 significant bits"
+        out.append(f"float images count by their values as stored{known}")
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'), 'grayscale')} counted as RGB (R = G = B)")
     if summary.invalid:
