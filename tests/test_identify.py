@@ -19,11 +19,13 @@ from tests.support.normalizer_cases import (
     SHAPES,
     Array,
     Case,
+    dtype_of,
     other_cases,
     rounded,
     spread_input,
     standard_case,
     standardize,
+    with_affine,
 )
 
 EPS = 1e-5
@@ -121,6 +123,45 @@ def test_epsilon_outside_the_root() -> None:
     x = images(eps=1e-8)
     fit = only(identify(x, standardize(x, (1,), centered=True, eps=1e-4, place="outside").astype(np.float32)))
     assert (fit.title, eps_of(fit)) == ("layer_norm axes=1", (1e-4, "outside"))
+
+
+def test_the_place_of_epsilon_stays_open_where_three_statistics_allow_both() -> None:
+    """Three sets and an unknown weight: eps inside the root explains the same bfloat16 numbers, so both are listed."""
+    rng = np.random.default_rng(4)
+    x = spread_input(rng, (3, 8, 3, 4, 4), dtype_of("bfloat16"), 1e-8)
+    n = standardize(x, (1, 2, 3, 4), centered=False, eps=1e-4, place="outside")
+    w, b = (v.astype(x.dtype).astype(np.float64)[:, None, None, None] for v in affine())
+    result = identify(x, with_affine(n, w, b, "weight", "once", x.dtype), layout="NCDHW")
+    places = {fit.eps.place: fit.eps for fit in result.fits if fit.eps is not None}
+    assert result.verdict == "named" and not result.certain and "outside" in places
+    assert places["outside"].low <= 1e-4 <= places["outside"].high
+
+
+def test_a_mean_of_large_and_small_elements() -> None:
+    """Elements far below the mean size of their set show the rounding of the mean: no reason for eval mode."""
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((4, 12, 24)) * 10.0 ** rng.uniform(-4, 0, (4, 12, 24)) + 1e-9
+    fit = only(identify(x, standardize(x, (0, 1), centered=True, eps=1e-4, place="outside"), layout="NTC"))
+    assert (fit.title, eps_of(fit)) == ("batch_norm layout=NLC mode=train", (1e-4, "outside"))
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "eps"),
+    [
+        ("centred_weight_norm", {"dim": 0}, None),
+        ("lp_batch_norm", {"formula": "linf-hoffer"}, 1e-4),
+        ("ghost_batch_norm", {"batch": 2}, 1e-3),
+        ("local_response_norm", {"size": 3, "window": "tf"}, None),
+    ],
+)
+def test_rarer_normalizers_are_named(name: str, settings: dict[str, Any], eps: float | None) -> None:
+    x = spread_input(np.random.default_rng(11), (4, 6, 5), np.dtype(np.float64), 1e-5)
+    layout = {} if name == "centred_weight_norm" else {"layout": "NCL"}
+    result = nn.find(name).function(x, **settings, **layout, **({"eps": eps} if eps else {}))
+    y = np.asarray(result.y if isinstance(result, nn.Normalized) else result)
+    found = identify(x, y, layout="NCL")
+    assert found.verdict == "named" and found.fits[0].name == name, found
+    assert settings.items() <= found.fits[0].settings.items()
 
 
 def test_layer_norm_taken_for_rms_norm() -> None:

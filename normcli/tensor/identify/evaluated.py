@@ -71,7 +71,7 @@ def _error(pair: Pair, reading: Reading, trial: Trial, eps: float, units: float)
             y = np.maximum(y, 0.0) if reading.clipped else y
         else:
             y = normal
-        level = math.sqrt(float(np.nanmean(np.square(y)))) if y.size else 0.0
+        level = 0.0 if np.isnan(y).all() else math.sqrt(float(np.nanmean(np.square(y))))
         bias = 0.0 if reading.bias is None else np.abs(reading.bias)
         tolerance = 0.5 * ulps(pair.y, pair.dtype) + 4.0 * units * pair.unit * (np.abs(y) + level + bias)
         gaps = np.abs(y - pair.y) / tolerance

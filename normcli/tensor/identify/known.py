@@ -57,18 +57,26 @@ def centers(rows: Array) -> Array:
         return np.asarray(mean + (rows - mean).mean(axis=1, keepdims=True))
 
 
-def divisor_bounds(rows: Array, center: Array, bounds: tuple[Array, Array], error: float) -> tuple[Array, Array] | None:
+def center_terms(rows: Array, *, centered: bool) -> Array:
+    """Return the magnitude of the terms behind the center of each row: a sum loses digits of its largest terms."""
+    return np.asarray(np.abs(rows).mean(axis=1, keepdims=True)) if centered else np.zeros((len(rows), 1))
+
+
+def divisor_bounds(
+    rows: Array, center: Array, terms: Array, bounds: tuple[Array, Array], error: float
+) -> tuple[Array, Array] | None:
     """Return the least and the largest reciprocal divisor r of each set; None where a set has none, or none is bounded.
 
     Args:
         rows: elements of each set.
         center: that is subtracted.
+        terms: magnitude of the terms behind the center.
         bounds: of (x - center) * r, for each element.
         error: relative error of the arithmetic.
     """
     with np.errstate(all="ignore"):
         z = rows - center
-        blur = error * (np.abs(rows) + np.abs(center))
+        blur = error * (np.abs(rows) + terms)
         size, negative = np.abs(z), z < 0
         low, high = np.where(negative, -bounds[1], bounds[0]), np.where(negative, -bounds[0], bounds[1])
         near, far = size - blur, size + blur
@@ -84,7 +92,7 @@ def _fits_of(
     pair: Pair, reading: Reading, partition: Partition, center: Array, bounds: tuple[Array, Array], error: float
 ) -> Iterator[Fit]:
     rows = partition.rows(pair.x)
-    divisors = divisor_bounds(rows, center, bounds, error)
+    divisors = divisor_bounds(rows, center, center_terms(rows, centered=bool(center.any())), bounds, error)
     if divisors is None:
         return
     for statistic in statistics_of(partition):

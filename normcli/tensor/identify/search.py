@@ -137,8 +137,13 @@ def _merged(fits: list[Fit], layout: str | None) -> list[Fit]:
 def _names(other: Fit, fit: Fit) -> bool:
     """Return true where another fit has this one's name among its own, and is otherwise equal."""
     alike = (other.variance, other.weight, other.rounding) == (fit.variance, fit.weight, fit.rounding)
-    same = alike and (other.eps == fit.eps or (fit.weight == "solved" and other.signature == fit.signature))
-    return same and fit.names[0] in other.names
+    solved = fit.weight == "solved" and other.signature == fit.signature  # the ranges of epsilon differ a little
+    same = other.eps == fit.eps or (solved and _place(other) == _place(fit))
+    return alike and same and fit.names[0] in other.names
+
+
+def _place(fit: Fit) -> str | None:
+    return None if fit.eps is None else fit.eps.place
 
 
 def _ordered(fits: list[Fit], layout: str | None) -> Iterator[Fit]:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from normcli.tensor.identify.known import centers, divide_by, divisor_bounds, measure, measure_expected
+from normcli.tensor.identify.known import center_terms, centers, divide_by, divisor_bounds, measure, measure_expected
 from normcli.tensor.identify.laws import STATISTICS, Epsilon, Statistic, epsilons
 from normcli.tensor.identify.names import titles
 from normcli.tensor.identify.partition import Partition, Shape, channel_axes, layout_name
@@ -129,7 +129,7 @@ def _solved_with(
 
     if min(map(unexplained, _SCREEN)) > _UNEXPLAINED:
         return
-    terms = np.abs(pair.x) + partition.spread(np.abs(mean), shape)
+    terms = np.abs(pair.x) + partition.spread(center_terms(rows, centered=statistic.centered), shape)
 
     def solution(eps: float, place: str) -> Solution:
         with np.errstate(all="ignore"):
@@ -306,9 +306,10 @@ def state_fits(pair: Pair, state: Mapping[str, Array], readings: Iterator[Readin
         for channel in channels:
             cells = Partition(tuple(a for a in range(len(shape)) if a != channel), channel=channel)
             center = np.asarray(mean, np.float64).reshape(-1, 1)
-            bounds = divisor_bounds(cells.rows(pair.x), center, (cells.rows(low), cells.rows(high)), units * pair.unit)
+            rows, ends, error = cells.rows(pair.x), (cells.rows(low), cells.rows(high)), units * pair.unit
+            bounds = divisor_bounds(rows, center, np.abs(center), ends, error)
             settings = {"layout": layout_name(len(shape), channel), "mode": "eval"}
-            for eps in [] if bounds is None else epsilons(s, *bounds, units * pair.unit):
+            for eps in [] if bounds is None else epsilons(s, *bounds, error):
                 divisor = cells.spread(divide_by(s, eps.value, eps.place or "inside"), shape)
                 yield Fit(
                     names=((name, settings),),
