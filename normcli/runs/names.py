@@ -67,6 +67,8 @@ def make_lister(
         UsageError: see `names`; while listing, a name that leads out of OUT.
     """
     formats.check_exist(sources)
+    if imported := next(filter(formats.is_import, sources), None):
+        raise UsageError(f"{imported}: samples of Python objects are not files to apply to (use normcli.transform)")
     paths = [path for source in sources for path in formats.expand(source)]
     if listing.open_options:
         formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, paths))

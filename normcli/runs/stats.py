@@ -293,6 +293,10 @@ def stats(
         from normcli.constants.like import resolve
 
         options = resolve(options)
+    if any(map(containers.is_import, sources)):
+        from normcli.runs.import_strings import prepare
+
+        sources, options = prepare(sources, options)
     if options.output is not None:
         check_no_image(options.output, sources)
     with StatsTarget(options) as target:

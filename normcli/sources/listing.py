@@ -109,10 +109,37 @@ CONTAINERS = {
         "The array format of MNIST.",
         names_only=True,
     ),
+    "python": Container(
+        r"(?!)",
+        ("python:MODULE:NAME",),
+        "A dataset, an iterable or what returns one, by its import string; the module's code is run.",
+    ),
     "file_list": Container(
         r"\.(csv|tsv|jsonl)$", (".csv", ".tsv", ".jsonl"), "Tables with a column of image paths and one of labels."
     ),
 }
+
+
+PYTHON = "python:"
+
+
+class ListedPath(str):
+    """A path that a list of files names: always a file, never an import string."""
+
+    __slots__ = ()
+
+
+def _listed(path: str) -> str:
+    return path if isinstance(path, Source) else ListedPath(path)
+
+
+def is_import(source: str) -> bool:
+    """Return True for an import string, `python:MODULE:NAME`.
+
+    >>> is_import("python:data:train"), is_import("./python:data"), is_import(ListedPath("python:data:train"))
+    (True, False, False)
+    """
+    return source.startswith(PYTHON) and not isinstance(source, ListedPath)
 
 
 def container(path: str) -> str | None:
@@ -121,6 +148,8 @@ def container(path: str) -> str | None:
     >>> container("s3://bucket/train-000.tar.gz"), container("photos"), container("t10k-images-idx3-ubyte.gz")
     ('tar', None, 'idx')
     """
+    if is_import(path):
+        return "python"
     name = path.rsplit("/", 1)[-1].lower()
     return next((kind for kind, entry in CONTAINERS.items() if re.search(entry.pattern, name)), None)
 
@@ -128,6 +157,8 @@ def container(path: str) -> str | None:
 def kind_of(source: str) -> str:
     """Return the name of the module that reads a source: a container, or "folder", which a single file is as well."""
     kind = container(source)
+    if kind == "python":
+        return kind
     if not is_remote(source) and os.path.isdir(source):  # noqa: PTH112
         if not _may_be_dataset(source):
             return "folder"
@@ -340,7 +371,7 @@ def _read(
     patterns: PatternUse,
 ) -> Items:
     if shard is None:
-        for source in itertools.chain(named, files):
+        for source in itertools.chain(named, map(_listed, files)):
             yield from patterns.watch(source, read_one(source, listing))
         return
     part, of = shard[0] - 1, shard[1]
@@ -349,7 +380,7 @@ def _read(
     owner = {source: i % of for i, source in enumerate(dict.fromkeys(shards))} if len(shards) >= of else {}
     patterns.complete = not owner
     turn = itertools.cycle(range(of))
-    for source in itertools.chain(named, files):
+    for source in itertools.chain(named, map(_listed, files)):
         if owner.get(source, part) != part:
             continue
         items = patterns.watch(source, read_one(source, listing))
@@ -357,7 +388,7 @@ def _read(
 
 
 def check_exist(sources: Iterable[str]) -> None:
-    """Check that every source exists, where one of them does; a lone one fails as an input.
+    """Check that every source exists, where one of them does; a lone one fails as an input, save an import string.
 
     Raises:
         UsageError: some do not, or are of a scheme that is not supported.
@@ -370,10 +401,21 @@ def check_exist(sources: Iterable[str]) -> None:
             remote.check_scheme(source)
         except InputError as error:
             raise UsageError(f"{source}: {error}") from None
+    paths = [source for source in paths if not is_import(source)]
     missing = [s for s in paths if not is_remote(s) and not os.path.lexists(s) and next(expand(s)) == s]
-    if missing and len(missing) < len(paths):
+    if missing and (len(missing) < len(paths) or import_hint(missing[0])):
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
-        raise UsageError(f"{missing[0]}: no such file or folder{more}")
+        raise UsageError(f"{missing[0]}: no such file or folder{more}{import_hint(missing[0])}")
+
+
+def import_hint(path: str) -> str:
+    """Return the end of an error for a path that does not exist and reads like an import string; "" for others.
+
+    >>> import_hint("data:make"), import_hint("data/a.png"), import_hint("C:photos")
+    (' (an import string requires its prefix: python:data:make)', '', '')
+    """
+    looks_so = re.fullmatch(r"[A-Za-z_]\w+(\.\w+)*:[A-Za-z_][\w.]*", path)
+    return f" (an import string requires its prefix: {PYTHON}{path})" if looks_so else ""
 
 
 def check_distinct(sources: Iterable[str]) -> None:
@@ -399,7 +441,7 @@ def _real_path(source: str) -> str:
 def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
     """Yield the sources one by one: brace ranges spelled out, then the files."""
     named = [path for source in sources for path in expand(source)]
-    yield from itertools.chain(named, files)
+    yield from itertools.chain(named, map(_listed, files))
 
 
 def read_one(source: str, listing: InputOptions, *, names_only: bool = False) -> Items:

@@ -59,15 +59,13 @@ class IndexedSample(NamedTuple):
     layout: SampleLayout
 
     def __call__(self) -> Any:
+        sample = _sample(self.dataset, self.number)
         try:
-            sample = self.dataset[self.number]
-        except InputError:
-            raise
-        except Exception as error:
-            raise _failed_sample(error) from error
-        pictures = list(images_of(image_in(sample, self.key), self.layout))
+            pictures = list(images_of(image_in(sample, self.key), self.layout))
+        except UsageError as error:
+            raise InputError("layout", str(error)) from None
         if len(pictures) != 1:
-            raise InputError("layout", f"{len(pictures)} images under one index, where one is expected")
+            raise InputError("layout", f"{len(pictures)} images under one index, where one is expected (pass iter())")
         return pictures[0]
 
 
@@ -93,16 +91,17 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iter
     Raises:
         UsageError: not iterable, or samples whose image needs a `key`.
     """
+    if isinstance(data, Mapping):
+        raise UsageError(f"data must be samples, not a mapping of {', '.join(map(str, data))}: choose one of them")
     if _is_indexed(data) and not labels:
         for index in range(len(data)):  # type: ignore[arg-type]
             yield Item(str(index), IndexedSample(data, index, key, layout))
         return
     number = 0
     for sample in _iterate(data):
-        if isinstance(sample, _Broken):
-            yield Item(str(number), sample)
-            return
         try:
+            if isinstance(sample, _Broken):
+                raise sample.error
             pictures: list[Any] = list(images_of(image_in(sample, key), layout))
         except InputError as error:
             yield Item(str(number), _Broken(error))
@@ -114,7 +113,28 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iter
             number += 1
 
 
+def _sample(data: Any, index: int) -> Any:
+    """Return a sample of a dataset with an index.
+
+    Raises:
+        InputError: the dataset raised.
+    """
+    try:
+        return data[index]
+    except InputError:
+        raise
+    except Exception as error:
+        raise _failed_sample(error) from error
+
+
 def _iterate(data: Dataset) -> Iterator[Any]:
+    if _is_indexed(data):  # not by its iterator, which one index that raises would end
+        for index in range(len(data)):  # type: ignore[arg-type]
+            try:
+                yield _sample(data, index)
+            except InputError as error:
+                yield _Broken(error)
+        return
     try:
         iterator = iter(data)
     except TypeError:
@@ -150,15 +170,15 @@ def image_in(sample: Any, key: Key) -> Any:
         if key is None:
             known = [name for name in _IMAGE_KEYS if name in sample]
             if len(known) != 1:
-                raise UsageError(f"`key` is required: samples have {', '.join(map(str, sample))}")
+                raise UsageError(f"samples have {', '.join(map(str, sample))}: choose the image (key=NAME)")
             key = known[0]
         if key not in sample:
-            raise UsageError(f"`key` {key!r} is not in the samples, which have {', '.join(map(str, sample))}")
+            raise UsageError(f"samples have {', '.join(map(str, sample))}, no {key!r}: choose the image (key=NAME)")
         return sample[key]
     if isinstance(sample, tuple | list) and not _is_array(sample):
         at = 0 if key is None else key
         if not isinstance(at, int) or not -len(sample) <= at < len(sample):
-            raise UsageError(f"`key` {at!r} is not in the samples, which have {len(sample)} members")
+            raise UsageError(f"samples have {len(sample)} members, no {at!r}: choose the image (key=NUMBER)")
         return sample[at]
     return sample
 
@@ -243,7 +263,7 @@ def _recognize(shape: tuple[int, ...], is_tensor: bool) -> str:
     if last and not first:
         return f"{batch}hwc"
     readings = f"{batch}hwc or {batch}chw" if batch or (first and last) else "nhw, hwc or chw"
-    raise UsageError(f"`layout` is required: an array of shape {shape} may be {readings}")
+    raise UsageError(f"an array of shape {shape} may be {readings}: choose one (layout={readings.split()[-1]})")
 
 
 def _of_pillow(image: Image.Image) -> Any:

@@ -31,6 +31,7 @@ INSTALL = {
     **dict.fromkeys(("s3fs", "moto", "webdataset"), 'pip install "normcli[s3]" "moto[server]" webdataset'),
     **dict.fromkeys(LIGHT, "pip install --group conformance"),
     **dict.fromkeys(HEAVY, f"pip install {' '.join(HEAVY)}"),
+    **dict.fromkeys(("datasets", "lmdb", "h5py"), "pip install --group conformance"),
     **dict.fromkeys(("bioimageio", "pystac", "rasterio"), "pip install --group conformance"),
     "mypy": "pip install mypy",
     **dict.fromkeys(("build", "hatchling", "pre_commit"), "pip install build hatchling pre-commit"),
