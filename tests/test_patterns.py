@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import re
+import shutil
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,54 @@ def test_a_source_that_is_named_twice_is_rejected(tree: Path, run: Run) -> None:
         with pytest.raises(UsageError, match=r"ds and .*: the same SOURCE twice"):
             normcli.stats([tree, again])
     assert normcli.stats([tree / "train", tree / "val"]).images == 3
+
+
+def _rejection(*sources: object, **options: object) -> str:
+    with pytest.raises(UsageError) as caught:
+        normcli.stats([str(source) for source in sources], **options)  # type: ignore[arg-type]
+    return str(caught.value)
+
+
+def test_a_source_inside_another_one_is_rejected_unless_that_one_leaves_it_out(tree: Path) -> None:
+    train, top = tree / "train", tree / "top.png"
+    for inner in (train, train / "cat", top, tree / "train" / ".." / "val"):
+        for order in ((tree, inner), (inner, tree)):
+            assert f"{inner}: is part of {tree}: its images would count double" in _rejection(*order)
+    assert "is part of" in _rejection(tree / "**")
+    alone = normcli.stats(tree).images
+    assert normcli.stats([tree, train], exclude="train").images == alone
+    assert "is part of" in _rejection(tree, train, exclude="val")
+    hidden = tree / ".hidden"
+    hidden.mkdir()
+    shutil.copy(top, hidden / "a.png")
+    assert normcli.stats([tree, hidden]).images == alone + 1
+    archive = tree / "more.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(top, "a.png")
+    assert normcli.stats([tree, archive]).images == alone + 1, "a folder does not read the archives in it"
+    with pytest.raises(UsageError, match="is part of"):
+        normcli.apply([tree, top], tree.parent / "out", scheme="unit")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links require a privilege")
+def test_links_to_other_sources_count_once(tree: Path) -> None:
+    other = tree.parent / "other"
+    shutil.copytree(tree / "val", other)
+    (tree / "link").symlink_to(other, target_is_directory=True)
+    (tree / "link.png").symlink_to(tree / "top.png")
+    assert normcli.stats([tree, other]).images == normcli.stats(tree).images + normcli.stats(other).images
+    assert f"{other}: is part of {tree}" in _rejection(tree, other, follow_symlinks=True)
+    assert "link.png: is part of" in _rejection(tree, tree / "link.png")
+    assert "the same SOURCE twice" in _rejection(other, tree / "link")
+
+
+def test_lists_that_name_files_of_a_folder_are_rejected_next_to_it(tree: Path, run: Run) -> None:
+    table = tree.parent / "labels.csv"
+    table.write_text("path,label\nds/top.png,a\n", encoding="utf-8")
+    assert f"{table}: names {tree}{os.sep}top.png, which is part of {tree}" in _rejection(tree, table)
+    assert normcli.stats([tree / "val", table]).images == normcli.stats(tree / "val").images + 1
+    assert "top.png: is part of" in _rejection(tree, files=[str(tree / "top.png")])
+    names = tree.parent / "names.txt"
+    names.write_text("ds/top.png\n", encoding="utf-8")
+    done = run("stats", "ds", "--files-from", "names.txt")
+    assert (done.returncode, done.stdout) == (2, b"") and b"ds/top.png: is part of ds" in done.stderr

@@ -1,6 +1,7 @@
 """The statistics file: its JSON Schema, and what a merge that is not complete says in data and by exit code."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,32 @@ class TestIncompleteMerge:
         done = run("show", "part-1.json", "--format", "torchvision")
         assert b"(part 1 of 4)" in done.stdout and b"part 1 of 4" in done.stderr
         assert run("show", "part-1.json", "--format", "torchvision", "--quiet").stderr == b""
+
+    def test_whatever_uses_a_part_says_which_it_is(
+        self, folder: Path, shards: list[Summary], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "part-1.json"
+        shards[0].save(path)
+        net = tmp_path / "net.npz"
+        np.savez(net, **{"conv.weight": np.ones((2, 3, 1, 1), np.float32), "conv.bias": np.zeros(2, np.float32)})
+        uses: dict[str, Callable[[], object]] = {
+            "transform": lambda: normcli.transform("contrast", stats=path),
+            "transform of a Summary": lambda: normcli.transform("contrast", stats=shards[0]),
+            "apply": lambda: normcli.apply(folder, tmp_path / "out", stats=path),
+            "check": lambda: normcli.check(path, preset="imagenet"),
+            "diff": lambda: normcli.diff(shards[1], path),
+            "verify": lambda: normcli.verify_statistics(path, folder),
+            "fold": lambda: normcli.fold(net, tmp_path / "folded.npz", stats=path, pair=["input:conv"]),
+        }
+        for name, use in uses.items():
+            caplog.clear()
+            use()
+            notes = [text for text in caplog.messages if "not the statistics of the complete dataset" in text]
+            assert len(notes) == 1 + (name == "diff"), name
+        forced = normcli.merge(shards[0], shards[0], force=True)
+        caplog.clear()
+        normcli.transform("contrast", stats=forced)
+        assert "merged by force over conflicts" in caplog.text
 
     def test_the_same_part_or_the_same_images_twice_are_rejected(
         self, run: Run, shards: list[Summary], several: Path, tmp_path: Path

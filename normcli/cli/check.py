@@ -1,6 +1,5 @@
 """normcli check: which convention do these constants follow?"""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,8 +45,7 @@ def check(
     """
     from normcli.cli.inputs import check_page, counting
     from normcli.cli.messages import document, write
-    from normcli.runs.compare import check as identify
-    from normcli.runs.compare import constants_of, one_for_all, remarks_on_rasters, summary_of
+    from normcli.runs.compare import check_summary, constants_of, one_for_all, summary_of
 
     mean, std, _ = constants_of(options)
     paths = sources[0] if len(sources) == 1 else sources
@@ -55,8 +53,7 @@ def check(
     galleries: dict[int, Gallery] | None = None if page.report is None else {}
     with counting(options, terminal, paths, galleries=galleries) as options:
         summary = summary_of(paths, options)
-        result = identify(summary, options)
-        result = replace(result, remarks=[*result.remarks, *remarks_on_rasters(paths, options)])
+        result = check_summary(summary, paths, options)
     if options.config is not None:
         mean, std = one_for_all(mean, len(result.mean)), std and one_for_all(std, len(result.mean))
     if galleries is not None and page.report is not None:

@@ -256,6 +256,10 @@ def resolve_constants(
         if reading is not None:
             settings |= {key: getattr(reading, key) for key in _CONTRACT if hasattr(reading, key)}
         check_contract(summary, settings, name)
+        if not summary.complete:
+            from normcli.summary.remarks import note_incomplete
+
+            note_incomplete(summary, name)
         return of_summary(summary, convention, percents=percents)
     if mean is not None and std is not None:
         return given(mean, std)

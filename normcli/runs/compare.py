@@ -20,6 +20,7 @@ from normcli.sources.folder import SUFFIXES
 from normcli.sources.listing import container, expand
 from normcli.storage import is_remote
 from normcli.summary import Summary
+from normcli.summary.remarks import note_incomplete
 from normcli.summary.summary import as_summary
 
 if TYPE_CHECKING:
@@ -58,10 +59,13 @@ def summary_of(statistics: Counted, options: CountedOptions, like: Summary | Non
         NoInputError: no usable image.
     """
     if isinstance(statistics, Summary):
+        note_incomplete(statistics, "statistics")
         return statistics
     if isinstance(statistics, str | os.PathLike):
         if not is_source(os.fspath(statistics)):
-            return as_summary(statistics)
+            summary = as_summary(statistics)
+            note_incomplete(summary, os.fspath(statistics))
+            return summary
         statistics = [statistics]
     sources = _paths(statistics)
     from normcli.options.stats import StatsOptions
@@ -103,8 +107,12 @@ def recorded_options(summary: Summary) -> dict[str, Any]:
 
 def check(statistics: Counted, options: CheckOptions) -> "CheckResult":
     """Identify the constants of the options by statistics; see `normcli.check`."""
+    return check_summary(summary_of(statistics, options), statistics, options)
+
+
+def check_summary(summary: Summary, statistics: Counted, options: CheckOptions) -> "CheckResult":
+    """Identify the constants of the options by the summary of `statistics`."""
     mean, std, remarks = constants_of(options)
-    summary = summary_of(statistics, options)
     if options.config is not None:
         count = len(summary.channels)
         mean, std = one_for_all(mean, count), std and one_for_all(std, count)
@@ -117,7 +125,7 @@ def check(statistics: Counted, options: CheckOptions) -> "CheckResult":
         raise UsageError(f"{options.preset or options.config}: {text}") from None
     name = options.preset or (Path(options.config).name if options.config is not None else "given constants")
     page = partial(_check_page, summary, mean, std, name, _title(statistics), options.tolerance)
-    remarks = [*result.remarks, *remarks, *remarks_on_rasters(statistics, options)]
+    remarks = [*result.remarks, *remarks, *_remarks_on_rasters(statistics, options)]
     return replace(result, remarks=remarks, page=page)
 
 
@@ -153,7 +161,7 @@ def _title(statistics: Counted, default: str = "these images") -> str:
     return default
 
 
-def remarks_on_rasters(statistics: Counted, options: CountedOptions) -> list[str]:
+def _remarks_on_rasters(statistics: Counted, options: CountedOptions) -> list[str]:
     """Return remarks on statistics that GDAL has stored in sources and that are stale; [] for statistics files."""
     if not _is_counted(statistics):
         return []

@@ -69,6 +69,7 @@ def make_lister(
     formats.check_exist(sources)
     if imported := next(filter(formats.is_import, sources), None):
         raise UsageError(f"{imported}: samples of Python objects are not files to apply to (use normcli.transform)")
+    formats.check_distinct(sources, listing, files or ())
     paths = [path for source in sources for path in formats.expand(source)]
     if listing.open_options:
         formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, paths))

@@ -323,7 +323,7 @@ class _StatsRun:
         self.files = list(self.files) if options.exact_percentiles else self.files  # they are listed again
         self.listing = options.part(InputOptions)
         containers.check_exist(sources)
-        containers.check_distinct(sources)
+        self.files = containers.check_distinct(sources, self.listing, self.files)
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
         plan = SamplePlan.of(options) if options.is_estimate else None

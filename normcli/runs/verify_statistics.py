@@ -9,6 +9,7 @@ from normcli.options.stats import StatsOptions
 from normcli.runs.compare import recorded_options, with_page
 from normcli.runs.stats import stats
 from normcli.summary import Summary
+from normcli.summary.remarks import note_incomplete
 
 _NOT_RECORDED = {"mask": "mask_dir", "sample": "sample"}  # setting -> option whose value the file does not hold
 
@@ -31,6 +32,7 @@ def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyS
     for setting, option in _NOT_RECORDED.items():
         if setting in summary.settings:
             raise UsageError(f"statistics made with `{option}` cannot be verified (count again, and use normcli diff)")
+    note_incomplete(summary, "statistics")
     keywords = options.as_dict()
     keywords |= recorded_options(summary)
     if summary.shards is not None:

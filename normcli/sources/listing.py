@@ -418,24 +418,27 @@ def import_hint(path: str) -> str:
     return f" (an import string requires its prefix: {PYTHON}{path})" if looks_so else ""
 
 
-def check_distinct(sources: Iterable[str]) -> None:
-    """Check that no source is named twice, by whatever path: its images would count double.
+def check_distinct(sources: Sequence[str], listing: InputOptions, files: Iterable[str] = ()) -> Iterable[str]:
+    """Check that no image comes from two sources: its pixels would count double.
+
+    Args:
+        sources: as the user names them; globs and ranges are expanded.
+        listing: what is taken from them: what one source leaves out may be another source.
+        files: further paths.
+
+    Returns:
+        The files, which are checked when they are read.
 
     Raises:
-        UsageError: one is.
+        UsageError: a source is named twice, by whatever path, or is part of another one.
     """
-    seen: dict[tuple[str, str], str] = {}
-    for source in sources:
-        path = str(source) if is_remote(source) or source == "-" else _real_path(source)
-        place = path, repr(sorted(effective_options(source, {}).items()))  # two columns of one file are two sources
-        if place in seen:
-            names = source if seen[place] == source else f"{seen[place]} and {source}"
-            raise UsageError(f"{names}: the same SOURCE twice, its images would count double (name it once)")
-        seen[place] = source
+    more = not isinstance(files, tuple | list) or bool(files)
+    if not sources or (len(sources) == 1 and not more and re.search(_GLOB, sources[0]) is None):
+        return files
+    from normcli.sources import overlap
 
-
-def _real_path(source: str) -> str:
-    return os.path.realpath(source) if os.path.lexists(source) else str(source)
+    watched = overlap.check(sources, listing).watch(files)
+    return list(watched) if isinstance(files, tuple | list) else watched
 
 
 def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:

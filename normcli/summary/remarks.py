@@ -1,9 +1,12 @@
 """Warnings and remarks that the numbers of a summary call for, one sentence each."""
 
+import logging
 from typing import Any
 
 from normcli.summary.shards import describe_shards, missing_shards
 from normcli.summary.summary import Summary, white_level
+
+log = logging.getLogger("normcli.summary")
 
 CONVENTIONS = {
     "pooled_population": "all pixels of all images together, divided by N",
@@ -21,6 +24,18 @@ _DEPTHS = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
 def remarks(summary: Summary) -> list[str]:
     """Return warnings first, then notes."""
     return [*incomplete_merge(summary), *_warnings(summary), *_notes(summary)]
+
+
+def note_incomplete(summary: Summary, name: str) -> None:
+    """Log in one line that statistics which are about to be used are not those of the complete dataset.
+
+    Args:
+        summary: read from a file, or from a caller.
+        name: of the file, for the line.
+    """
+    failed = f"{_inputs(summary.failed)} failed and did not count" if summary.failed else ""
+    if sentences := [*incomplete_merge(summary), *([failed] if failed else [])]:
+        log.warning("%s: %s", name, "; ".join(sentences))
 
 
 def incomplete_merge(summary: Summary) -> list[str]:

@@ -1,6 +1,7 @@
 """Folding the norms of a checkpoint: pairs of layers checked, folded in float64, rounded once and measured."""
 
 import json
+import logging
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -19,6 +20,8 @@ from normcli.tensor.folding import arithmetic
 from normcli.tensor.folding.arithmetic import Linear, NormMap
 from normcli.tensor.folding.network import INPUT, Network, identity_of, is_next, numbers_left_out
 from normcli.tensor.folding.proof import Outputs, departure, find_pairs
+
+log = logging.getLogger("normcli.tensors")
 
 _CENTERED = "mean-centering"
 
@@ -96,6 +99,8 @@ def _input_norm(path: Path, input_range: str) -> NormMap:
         raise TensorError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise TensorError(f"{path}: not a statistics file with mean, std and range") from None
+    if document.get("complete") is False:
+        log.warning("%s: not the statistics of the complete dataset (`normcli show` prints what is missing)", path)
     if mean.ndim != 1 or mean.shape != std.shape or not (np.isfinite(mean).all() and (std > 0).all()):
         raise TensorError(f"{path}: mean and std must be one finite number per channel, and std positive")
     if is_raw and input_range != "0-1":
