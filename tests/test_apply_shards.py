@@ -22,6 +22,7 @@ from normcli.options.shared import DecodeOptions
 from normcli.runs import manifest
 from normcli.runs.map_batch import class_numbers
 from normcli.runs.names import WORK
+from normcli.sinks.parquet import ParquetShardWriter, read_array
 from normcli.sinks.shards import ShardSize
 from tests.support import needs
 from tests.support.command import ENVIRONMENT, ROOT, Run
@@ -130,6 +131,27 @@ def test_pyarrow_reads_the_tables(dtype: Any, photos: Path, tmp_path: Path) -> N
         written = np.load(tmp_path / "files" / f"{row['name']}.npy")
         assert array.shape == written.shape and array.tobytes() == written.tobytes()
         assert row["label"] == row["name"].partition("/")[0]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "uint8"])
+def test_rows_of_any_size_in_several_pages_and_groups(dtype: Any, tmp_path: Path) -> None:
+    parquet = needs.module("pyarrow.parquet")
+    random = np.random.default_rng(5)
+    writer = ParquetShardWriter(str(tmp_path / "x.parquet"), dtype)
+    arrays, labels, places = [], [], []
+    for i in range(1030):  # a group is 1,000 rows or 16 MiB
+        shape = (3, 1201, 1603) if i == 500 else (1, 1, 1) if i % 9 == 0 else tuple(random.integers(1, 7, 3).tolist())
+        arrays.append((random.random(shape) * 255).astype(dtype))
+        labels.append(None if i % 7 < 3 else f"ü{i % 4}")
+        places.append(writer.add([arrays[-1].tobytes()], f"{i}.png", labels[-1], shape))
+    size = writer.close(complete=True)
+    assert size == (tmp_path / "x.parquet").stat().st_size
+    table = parquet.read_table(tmp_path / "x.parquet")
+    assert table["label"].to_pylist() == labels and table["name"].to_pylist() == [f"{i}.png" for i in range(1030)]
+    assert table["shape"].to_pylist() == [list(array.shape) for array in arrays]
+    assert table["array"].combine_chunks().values.to_numpy().tobytes() == b"".join(a.tobytes() for a in arrays)
+    for i in (0, 499, 500, 501, 1029):
+        assert np.array_equal(read_array(str(tmp_path / "x.parquet"), **places[i]), arrays[i])
 
 
 def test_row_groups_are_small_and_read_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

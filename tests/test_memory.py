@@ -134,13 +134,13 @@ def test_two_workers_have_two_images(tmp_path: Path) -> None:
     assert used <= 2 * 192 + BASE
 
 
-# output -> bytes a value, and megabytes that a library holds besides for an image of 16 megapixels: Pillow copies
-# images into 4 bytes a pixel, pyarrow needs a row group (192 MB) seven times while it writes it
+# output -> bytes a value, and megabytes held besides for an image of 16 megapixels: Pillow copies images into 4 bytes a
+# pixel, a table has a row group
 SINKS: dict[str, tuple[int, float]] = {
     **dict.fromkeys(("npy", "npz", "safetensors", "stack", "tiff", "tar"), (4, 0)),
     "png": (1, 64),
     "png16": (2, 64),
-    "parquet": (4, 7 * 192),
+    "parquet": (4, 192),
 }
 APPLY_BASE = BASE + 20  # tables, the log, three threads a worker
 

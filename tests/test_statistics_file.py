@@ -177,7 +177,11 @@ class TestIncompleteMerge:
         path = tmp_path / "part-1.json"
         shards[0].save(path)
         net = tmp_path / "net.npz"
-        np.savez(net, **{"conv.weight": np.ones((2, 3, 1, 1), np.float32), "conv.bias": np.zeros(2, np.float32)})
+        weights: dict[str, Any] = {
+            "conv.weight": np.ones((2, 3, 1, 1), np.float32),
+            "conv.bias": np.zeros(2, np.float32),
+        }
+        np.savez(net, **weights)
         uses: dict[str, Callable[[], object]] = {
             "transform": lambda: normcli.transform("contrast", stats=path),
             "transform of a Summary": lambda: normcli.transform("contrast", stats=shards[0]),
@@ -185,7 +189,7 @@ class TestIncompleteMerge:
             "check": lambda: normcli.check(path, preset="imagenet"),
             "diff": lambda: normcli.diff(shards[1], path),
             "verify": lambda: normcli.verify_statistics(path, folder),
-            "fold": lambda: normcli.fold(net, tmp_path / "folded.npz", stats=path, pair=["input:conv"]),
+            "fold": lambda: normcli.fold(net, tmp_path / "folded.npz", stats=path, pair=("input:conv",)),
         }
         for name, use in uses.items():
             caplog.clear()

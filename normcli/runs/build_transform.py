@@ -3,6 +3,7 @@
 Here are also the checks before the first image is mapped, and the settings that a manifest records.
 """
 
+import importlib.util
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -312,8 +313,8 @@ def shard_size(options: ApplyOptions) -> ShardSize | None:
         return None
     if options.skip_existing:
         raise UsageError(f"`skip_existing` cannot be combined with `to` {options.to}; use `resume`")
-    if options.to == "parquet":
-        parquet_modules()
+    if options.to == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        parquet_modules()  # raises: `verify` and `restore` need it; to write takes no pyarrow, and 40 MB less
     return ShardSize.of(DEFAULT if options.shard_size is None else options.shard_size)
 
 

@@ -11,8 +11,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from normcli import __version__
 from normcli.errors import InputError
 from normcli.options.shared import MAX_PIXELS
+from normcli.sinks.parquet_pages import Column, PageWriter
 from normcli.sinks.sink import Array, SpilledPart
 from normcli.sources.parquet import check_ratio, parquet_modules
 
@@ -32,36 +34,15 @@ class ParquetShardWriter:
     """
 
     def __init__(self, path: str, dtype: str) -> None:
-        pa, parquet = parquet_modules()
-
-        def several(kind: Any) -> Any:
-            return pa.list_(pa.field("element", kind, nullable=False))
-
-        fields = [
-            pa.field("name", pa.string(), nullable=False),
-            pa.field("label", pa.string()),
-            pa.field("array", several(pa.from_numpy_dtype(dtype)), nullable=False),
-            pa.field("shape", several(pa.int32()), nullable=False),
-        ]
-        self._pa, self._schema, self._dtype = pa, pa.schema(fields), dtype
+        self._dtype = dtype
         self._file: IO[bytes] = open(path, "wb")  # noqa: PTH123, SIM115
-        # parquet knows no integers under 32 bits: a dictionary makes a byte of them again. Pictures after a map
-        # do not compress, and statistics of single values are of no use
-        names = ["label", "array.list.element"] if dtype == "uint8" else ["label"]
+        columns = Column("name"), Column("label", optional=True), Column("array", dtype), Column("shape", "int32")
         try:  # it writes the first bytes
-            self._writer = parquet.ParquetWriter(
-                self._file,
-                self._schema,
-                compression="NONE",
-                use_dictionary=names,
-                write_statistics=False,
-                write_batch_size=1 << 20,  # values: 590 MB/s where the default of 1,024 reaches 340
-                data_page_size=4 << 20,
-            )
+            self._writer = PageWriter(self._file, columns, f"normcli version {__version__}")
         except BaseException:
             self._file.close()
             raise
-        self._rows: list[tuple[str, str | None, Any, tuple[int, ...]]] = []
+        self._rows: list[tuple[str, str | None, Any, Any]] = []
         self._held = self._groups = 0
         self.size = 0
 
@@ -77,9 +58,11 @@ class ParquetShardWriter:
         else:
             values = np.frombuffer(memoryview(part).cast("B"), self._dtype)
         if self._rows and self._held + values.nbytes > _GROUP_BYTES:
-            self._flush()  # pyarrow takes four times a row group's bytes: a large image has one of its own
+            self._flush()  # a large image has a row group of its own
         place = {"group": self._groups, "row": len(self._rows)}
-        self._rows.append((_readable(name), None if label is None else _readable(label), values, shape))
+        self._rows.append(
+            (_readable(name), None if label is None else _readable(label), values, np.array(shape, "<i4"))
+        )
         self._held += values.nbytes
         self.size += values.nbytes
         if len(self._rows) >= _GROUP_ROWS or self._held >= _GROUP_BYTES:  # nothing more fits into the group
@@ -87,21 +70,7 @@ class ParquetShardWriter:
         return place
 
     def _flush(self) -> None:
-        pa = self._pa
-        names, labels, arrays, shapes = zip(*self._rows, strict=True)
-        ends = np.cumsum([0, *map(len, arrays)])
-        flat = [pa.array(one) for one in arrays]
-        values = flat[0] if len(flat) == 1 else pa.concat_arrays(flat)  # one large image: no copy
-        array = pa.ListArray.from_arrays(pa.array(ends.astype(np.int32)), values, type=self._schema.field("array").type)
-        columns = [
-            pa.array(names, pa.string()),
-            pa.array(labels, pa.string()),
-            array,
-            pa.array(list(map(list, shapes)), self._schema.field("shape").type),
-        ]
-        self._writer.write_table(pa.Table.from_arrays(columns, schema=self._schema), row_group_size=len(names))
-        if self._held >= _GROUP_BYTES:  # pyarrow's allocator keeps 275 MB of the 740 that a group of 192 takes
-            pa.default_memory_pool().release_unused()
+        self._writer.write_group([*zip(*self._rows, strict=True)], len(self._rows))
         self._rows, self._held = [], 0
         self._groups += 1
 
@@ -111,12 +80,11 @@ class ParquetShardWriter:
             if complete:
                 if self._rows:
                     self._flush()
-                self._writer.close()
+                self._writer.finish()
                 self._file.flush()
                 os.fsync(self._file.fileno())
             return self._file.tell()
         finally:
-            self._writer.is_open = False  # or its destructor would write a footer
             self._file.close()
 
 
