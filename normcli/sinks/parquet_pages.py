@@ -85,7 +85,7 @@ def encode_struct(*fields: Field) -> bytes:
 
 
 class _Physical(NamedTuple):
-    """How a column stores its values.
+    """Physical type of a column.
 
     Attributes:
         kind: physical type.
@@ -212,7 +212,7 @@ class PageWriter:
         return encode_struct(i64(2, start), nested(3, *meta))
 
     def _write_numbers(self, column: Column, arrays: Sequence[Values]) -> None:
-        """Write one page of lists: where each begins, that every value is there, and the values as they are."""
+        """Write one page of lists: levels, and the values unchanged."""
         count = sum(map(len, arrays))
         begins = b"".join(_run(1, 0) + (_run(len(array) - 1, 1) if len(array) > 1 else b"") for array in arrays)
         levels = _sized(begins) + _sized(_run(count, 1))
@@ -274,7 +274,7 @@ def _sized(levels: bytes) -> bytes:
 
 
 def _levels_of_texts(column: Column, values: Sequence[str | None]) -> bytes:
-    """Return for each string that may be missing whether it is there, in runs of equal levels."""
+    """Return the definition levels of strings, in runs."""
     if not column.optional:
         return b""
     there = np.array([value is not None for value in values], np.int8)

@@ -22,7 +22,7 @@ def check(sources: Iterable[str], listing: InputOptions) -> "Places":
 
 
 class Places:
-    """Where the sources of a run are."""
+    """Sources of a run, by their real paths."""
 
     def __init__(self, listing: InputOptions) -> None:
         self._listing = listing

@@ -27,7 +27,7 @@ def remarks(summary: Summary) -> list[str]:
 
 
 def note_incomplete(summary: Summary, name: str) -> None:
-    """Log in one line that statistics which are about to be used are not those of the complete dataset.
+    """Log one line about missing parts, failed inputs and forced conflicts of statistics.
 
     Args:
         summary: read from a file, or from a caller.
