@@ -14,7 +14,7 @@ import numpy as np
 from normcli import __version__
 from normcli.errors import InputError
 from normcli.options.shared import MAX_PIXELS
-from normcli.sinks.parquet_pages import Column, PageWriter
+from normcli.sinks.parquet_pages import PageWriter, ParquetColumn
 from normcli.sinks.sink import Array, SpilledPart
 from normcli.sources.parquet import check_ratio, parquet_modules
 
@@ -36,7 +36,12 @@ class ParquetShardWriter:
     def __init__(self, path: str, dtype: str) -> None:
         self._dtype = dtype
         self._file: IO[bytes] = open(path, "wb")  # noqa: PTH123, SIM115
-        columns = Column("name"), Column("label", optional=True), Column("array", dtype), Column("shape", "int32")
+        columns = (
+            ParquetColumn("name"),
+            ParquetColumn("label", optional=True),
+            ParquetColumn("array", dtype),
+            ParquetColumn("shape", "int32"),
+        )
         try:  # it writes the first bytes
             self._writer = PageWriter(self._file, columns, f"normcli version {__version__}")
         except BaseException:

@@ -115,7 +115,7 @@ _DTYPES = {
 }
 
 
-class Column(NamedTuple):
+class ParquetColumn(NamedTuple):
     """One column: strings, or lists of numbers.
 
     Attributes:
@@ -161,7 +161,7 @@ class PageWriter:
         creator: program and version, for the footer.
     """
 
-    def __init__(self, file: IO[bytes], columns: Sequence[Column], creator: str) -> None:
+    def __init__(self, file: IO[bytes], columns: Sequence[ParquetColumn], creator: str) -> None:
         self._file, self._columns, self._creator = file, columns, creator
         self._groups: list[bytes] = []
         self._rows = 0
@@ -182,7 +182,7 @@ class PageWriter:
         )
         self._rows += rows
 
-    def _write_chunk(self, column: Column, values: Sequence[Any]) -> bytes:
+    def _write_chunk(self, column: ParquetColumn, values: Sequence[Any]) -> bytes:
         """Write the values of one column; return its entry in the footer."""
         start, dictionary = self._at, column.physical.dictionary
         if dictionary:
@@ -211,7 +211,7 @@ class PageWriter:
         )
         return encode_struct(i64(2, start), nested(3, *meta))
 
-    def _write_numbers(self, column: Column, arrays: Sequence[Values]) -> None:
+    def _write_numbers(self, column: ParquetColumn, arrays: Sequence[Values]) -> None:
         """Write one page of lists: levels, and the values unchanged."""
         count = sum(map(len, arrays))
         begins = b"".join(_run(1, 0) + (_run(len(array) - 1, 1) if len(array) > 1 else b"") for array in arrays)
@@ -223,7 +223,7 @@ class PageWriter:
             parts.append(bytes(8 * octets - count))
         self._write_data(column, count, levels, parts)
 
-    def _write_data(self, column: Column, count: int, levels: bytes, parts: Sequence[Any]) -> None:
+    def _write_data(self, column: ParquetColumn, count: int, levels: bytes, parts: Sequence[Any]) -> None:
         encoding = _RLE_DICTIONARY if column.physical.dictionary else _PLAIN
         header = nested(5, i32(1, count), i32(2, encoding), i32(3, _RLE), i32(4, _RLE))
         self._write_page(0, [levels, *parts], header)
@@ -273,7 +273,7 @@ def _sized(levels: bytes) -> bytes:
     return struct.pack("<I", len(levels)) + levels
 
 
-def _levels_of_texts(column: Column, values: Sequence[str | None]) -> bytes:
+def _levels_of_texts(column: ParquetColumn, values: Sequence[str | None]) -> bytes:
     """Return the definition levels of strings, in runs."""
     if not column.optional:
         return b""
