@@ -60,8 +60,6 @@ class TestOptions:
             ({"interpolation": "bicubic"}, "`interpolation` requires `resize`"),
             ({"resize": 9, "interpolation": "bicupic"}, "did you mean 'bicubic'"),
             ({"like": "timm"}, "`like` timm requires `resize`"),
-            ({"mask_dir": "m", "resize": 8}, "cannot be combined with `resize`"),
-            ({"mask_dir": "m", "like": "x.json"}, "cannot be combined"),
         ],
     )
     def test_wrong_values_are_one_line(self, options: dict[str, Any], words: str) -> None:

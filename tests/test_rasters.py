@@ -11,6 +11,7 @@ import pytest
 import normcli
 from normcli.errors import NoInputError, UsageError
 from tests.support import needs
+from tests.support.command import Run
 from tests.support.rasters import raster, reference, write_tags
 
 needs.module("rasterio")
@@ -155,6 +156,64 @@ def test_nodata_that_no_sample_can_have_is_named(tmp_path: Path) -> None:
     tifffile.imwrite(path, np.zeros((4, 4), np.uint8), extratags=[(42113, "s", 0, "-9999", True)])
     summary = normcli.stats(path)
     assert (summary.pixels, summary.composition["unusable_nodata"]) == (16, {"-9999": 1})
+
+
+@pytest.mark.parametrize("nodata", [3, 0, 300])
+def test_nodata_of_a_palette_is_an_index(nodata: int, tmp_path: Path) -> None:
+    indexes = np.random.default_rng(4).integers(0, 5, (9, 11), np.uint8)
+    colors = np.random.default_rng(5).integers(0, 65536, (3, 256)).astype(np.uint16) // 257 * 257
+    tag = (42113, "s", 0, str(nodata), True)
+    tifffile.imwrite(tmp_path / "a.tif", indexes, photometric="palette", colormap=colors, extratags=[tag])
+    summary = normcli.stats(tmp_path / "a.tif")
+    if nodata > 255:
+        assert summary.composition["unusable_nodata"] == {"300": 1} and not summary.invalid
+        return
+    hidden = reference(tmp_path / "a.tif").mask[0]
+    assert (hidden == (indexes == nodata)).all() and summary.invalid == [hidden.sum()] * 3
+    seen = (colors[:, indexes] // 257)[:, ~hidden] / 255
+    np.testing.assert_allclose([summary.mean, summary.std], [seen.mean(1), seen.std(1)], rtol=1e-12)
+    counted = normcli.stats(tmp_path / "a.tif", nodata="none")
+    assert not counted.invalid and counted.composition["nodata"] == {str(nodata): 1}
+    gray = normcli.stats(tmp_path / "a.tif", color="gray")
+    assert gray.invalid == [hidden.sum()]
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_files_of_gdal_that_are_not_read_are_reported(run: Run, tmp_path: Path) -> None:
+    import rasterio
+
+    array = np.arange(64, dtype=np.uint8).reshape(1, 8, 8)
+    (tmp_path / "set").mkdir()
+    for name in "abc":
+        raster(tmp_path / "set" / f"{name}.tif", array)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(tmp_path / "set/a.tif", "r+") as file:
+        file.write_mask(np.arange(64).reshape(8, 8) > 9)
+    assert (tmp_path / "set/a.tif.msk").exists()
+    band = '<PAMDataset><PAMRasterBand band="1">{}</PAMRasterBand></PAMDataset>'
+    (tmp_path / "set/b.tif.aux.xml").write_text(band.format("<NoDataValue>5</NoDataValue><Scale>0.5</Scale>"))
+    (tmp_path / "set/c.tif.aux.xml").write_text(band.format("<Offset>0</Offset><Scale>1</Scale>"))
+    with rasterio.open(tmp_path / "set/b.tif") as file:
+        assert file.nodata == 5 and file.scales == (0.5,)
+    done = run("stats", "set", "-o", "s.json")
+    composition = normcli.load(tmp_path / "s.json").composition
+    assert [composition.get(f"unread_{name}") for name in ("mask", "nodata", "scale")] == [1, 1, 1]
+    for text in (
+        b"1 image with a GDAL mask file (.msk), which is not read",
+        b"1 image with a nodata value in the .aux",
+    ):
+        assert text in done.stderr
+    assert b"scale or offset in the .aux.xml" in done.stderr
+    assert "unread_nodata" not in normcli.stats(tmp_path / "set", nodata=5).composition
+    done = run("apply", "set/a.tif", "set/c.tif", "-o", "out")
+    assert b"1 rasters with a GDAL file next to them" in done.stderr
+
+
+def test_bands_that_only_some_images_name_are_reported(run: Run, tmp_path: Path) -> None:
+    raster(tmp_path / "a.tif", samples("uint8", 2, 0), names=["B02", "B03"])
+    raster(tmp_path / "b.tif", samples("uint8", 2, 1))
+    done = run("stats", "a.tif", "b.tif")
+    assert b"1 of 2 images name their bands, B02,B03: channels have the default names" in done.stderr
+    assert b"name their bands" not in run("stats", "a.tif").stderr
 
 
 def test_a_raster_without_data_fails(tmp_path: Path) -> None:

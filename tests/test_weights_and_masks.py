@@ -9,6 +9,8 @@ from PIL import Image
 
 import normcli
 from normcli.errors import NoInputError, UsageError
+from normcli.images import geometry
+from normcli.options.stats import StatsOptions
 from tests.support import needs
 from tests.support.images import encoded, photograph
 
@@ -56,7 +58,6 @@ def test_settings_that_cannot_be(sizes: Any, tmp_path: Path) -> None:
         {"weight": "imgae"},
         {"weight": "image", "sample": "3"},
         {"mask_dir": tmp_path / "absent"},
-        {"mask_dir": tmp_path, "center_crop": 8},
         {"labels": "1"},
         {"mask_dir": tmp_path, "labels": ">x"},
         {"mask_dir": tmp_path, "labels": "-1"},
@@ -138,6 +139,54 @@ def test_a_resized_pixel_is_valid_where_all_that_it_is_made_of_are(tmp_path: Pat
     found = normcli.stats(tmp_path / "a.npy", nodata=-9999, resize=10)
     assert found.mean == [100] and found.std == [0], "no invalid sample is mixed in"
     assert isinstance(found.pixels, int) and 60 <= found.pixels <= 70
+
+
+GEOMETRIES: list[dict[str, Any]] = [
+    {"resize": 20},
+    {"resize": "13x21", "center_crop": "9x7"},
+    {"center_crop": "40x44", "pad": 9},
+    {"resize": "longest:24", "pad": "0:corner", "interpolation": "bicubic"},
+]
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+@pytest.mark.parametrize("is_upright", [False, True])
+@pytest.mark.parametrize("options", GEOMETRIES)
+def test_masks_get_the_geometry_of_their_images(
+    options: dict[str, Any], is_upright: bool, orientation: int, tmp_path: Path
+) -> None:
+    """Equal to Pillow: both turned upright, the image resized by its filter, the mask by nearest; padding counts."""
+    rng = np.random.default_rng(6)
+    picture = Image.fromarray(rng.integers(0, 256, (30, 48), np.uint8))
+    mask = Image.fromarray((rng.random((30, 48)) < 0.7).astype(np.uint8) * 255)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turn: Any = {1: None, 3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_270}[orientation]
+    seen = [image if turn is None else image.transpose(turn) for image in (picture, mask)]
+    for name in ("set", "masks"):
+        (tmp_path / name).mkdir()
+    picture.save(tmp_path / "set" / "a.png", exif=exif)
+    # of equal sizes, a mask without an orientation is taken to be drawn on the picture as it is seen
+    drawn_as_seen = is_upright or orientation == 3
+    (seen[1] if drawn_as_seen else mask).save(tmp_path / "masks" / "a.png")
+    width, height = seen[0].size
+    reading = StatsOptions(**options)
+    placed = geometry.place(width, height, reading)
+    image = seen[0].resize(placed.scaled, Image.Resampling[(reading.interpolation or "bilinear").upper()])
+    valid = seen[1].resize(placed.scaled, Image.Resampling.NEAREST)
+    left, top, right, bottom = placed.padding
+    sides = ((top, bottom), (left, right))
+    fill = int(str(options.get("pad", 0)).partition(":")[0])
+    levels = np.pad(np.asarray(image), sides, constant_values=fill)
+    counts = np.pad(np.asarray(valid), sides, constant_values=255)
+    window = tuple(
+        slice(start, start + size) for start, size in zip(placed.origin[::-1], placed.size[::-1], strict=True)
+    )
+    values = levels[window][counts[window] > 0] / 255
+    found = normcli.stats(tmp_path / "set", mask_dir=tmp_path / "masks", **options)
+    assert found.pixels == len(values) and found.invalid == [np.count_nonzero(counts[window] == 0)]
+    np.testing.assert_allclose([*found.mean, *found.std], [values.mean(), values.std()], rtol=1e-12)
+    assert found.settings["mask"] and found.composition.get("turned_mask", 0) == (drawn_as_seen and orientation > 1)
 
 
 @pytest.mark.parametrize("kind", ["gray", "palette", "4-bit"])

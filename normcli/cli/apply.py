@@ -201,6 +201,11 @@ def _notes(result: "ApplyResult") -> Iterator[str]:
         yield "16-bit images that never exceed 4095: is this 12-bit data? (--max-value 4095)"
     if count := result.remarks.get("nodata"):
         yield f"{count:,} images with samples of the GDAL nodata value, which count and were mapped (--nodata tag)"
+    if count := result.remarks.get("sidecar"):
+        yield (
+            f"{count:,} rasters with a GDAL file next to them (.msk, or nodata or scale in .aux.xml), which is not "
+            "read: their pixels were mapped as stored"
+        )
     widths: dict[str, int] = {}
     for kind, count in result.kinds.items():
         width = kind.split(" x ")[0]

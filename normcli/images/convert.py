@@ -42,6 +42,7 @@ class Decoded:
         scales: (scale, offset) of each of these bands; () where samples are values.
         hidden: number of pixels that are fully transparent.
         stored_size: width and height as stored, before the geometry of the options, which turns them with the pixels.
+        turned: the EXIF orientation that a geometry has applied, 1 to 8.
     """
 
     pixels: np.ndarray[Any, Any]
@@ -63,6 +64,7 @@ class Decoded:
     scales: tuple[tuple[float, float], ...] = ()
     hidden: int = 0
     stored_size: tuple[int, int] = (0, 0)
+    turned: int = 1
 
     @property
     def colors(self) -> np.ndarray[Any, Any]:

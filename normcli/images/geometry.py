@@ -59,7 +59,7 @@ def apply(image: Decoded, reading: DecodeOptions, *, turn: bool) -> None:
             image.valid = upright(image.valid, image.orientation)
         if image.orientation >= 5:
             image.stored_size = image.stored_size[::-1]
-        image.orientation = 1
+        image.turned, image.orientation = image.orientation, 1
     height, width = image.pixels.shape[:2]
     placed = place(width, height, reading)
     if placed.scaled != (width, height):
@@ -80,6 +80,20 @@ def apply(image: Decoded, reading: DecodeOptions, *, turn: bool) -> None:
         valid = np.broadcast_to(image.valid, (height, width, image.pixels.shape[2]))
         valid = _resize_valid(valid, placed.scaled, filter_name)
         image.valid = _placed(valid, placed, None if fill is None else [1])
+
+
+def apply_to_mask(plane: Array, turned: int, reading: DecodeOptions) -> Array:
+    """Return the mask file of an image after the geometry: (H,W), resized by nearest; padding is valid.
+
+    Args:
+        plane: bool (H,W) of the image as it is stored, True where a pixel is valid.
+        turned: the orientation that the geometry has applied to the image.
+        reading: the options.
+    """
+    pixels = upright(plane[:, :, None], turned)
+    placed = place(pixels.shape[1], pixels.shape[0], reading)
+    fill: list[float] | None = [1] if any(placed.padding) else None
+    return _placed(resize(pixels, placed.scaled, "nearest"), placed, fill)[:, :, 0]
 
 
 def place(width: int, height: int, reading: DecodeOptions) -> Placement:

@@ -37,6 +37,22 @@ def mark_no_data(image: Decoded, reading: DecodeOptions) -> None:
         _hide(image, equal(image.colors, float(text)))
 
 
+def mark_index(image: Decoded, indexes: Array, reading: DecodeOptions) -> None:
+    """Make the pixels of a palette invalid whose index (H,W) is the value of the file's tag.
+
+    A tag that no index can have is left to `mark_no_data`, which notes it.
+    """
+    value = image.no_data
+    if value is None or not holds(indexes.dtype, value):
+        return
+    image.no_data = None
+    if (hidden := equal(indexes, value)).any():
+        if reading.nodata == "none":
+            image.notes.append(f"nodata:{value:.10g}")
+        elif reading.nodata == "tag":
+            _hide(image, np.repeat(hidden[:, :, None], image.colors.shape[2], axis=2))
+
+
 def _hide(image: Decoded, hidden: Array) -> None:
     if hidden.any():
         image.valid = ~hidden if image.valid is None else image.valid & ~hidden

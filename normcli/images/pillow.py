@@ -105,6 +105,10 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
         decoded.stored_bits = bits if bits < 8 and mode in ("1", "L") else 0
         if tags is not None:
             _annotate(decoded, tags, turned, data, reading)
+            if mode == "P" and decoded.no_data is not None:
+                from normcli.images.nodata import mark_index
+
+                mark_index(decoded, np.asarray(image), reading)
         return decoded
 
 

@@ -36,7 +36,8 @@ class CountOptions(Options):
         "Weight every pixel, every image or every group (of --group-by) equally in mean and std.", "pixel"
     )
     mask_dir: StrPath | None = option(
-        "Make pixels invalid where a mask is 0; DIR holds one mask image per image under the same relative path.",
+        "Make pixels invalid where a mask is 0; DIR holds one mask image per image under the same relative path. A "
+        "resize or crop applies to masks too, by nearest.",
         metavar="DIR",
     )
     labels: str | int | Iterable[int] | None = option(
@@ -186,8 +187,6 @@ class StatsOptions(
             self.check_geometry()
         if self.weight != "pixel" and self.is_estimate:
             raise UsageError(f"`weight` {self.weight} cannot be combined with `sample` or `margin`")
-        if self.mask_dir is not None and (self.has_geometry or self.like):
-            raise UsageError("`mask_dir` cannot be combined with `resize`, `center_crop` or `like`")
         if self.labels is not None and self.mask_dir is None:
             raise UsageError("`labels` requires `mask_dir`")
         if self.percentiles is not None:

@@ -220,10 +220,12 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             image = images.decode(data, options.reading) if large is None else large.first
             if image.full_scale is not None:
                 images.check_full_scale(image, options.max_value)
+            if image.format == "TIFF":
+                note_sidecars(item.load, image, options.reading)
             stage = "count"
             shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
             if options.mask is not None:
-                options.mask.apply(item.key, image)
+                options.mask.apply(item.key, image, options.reading)
             # members of containers are kept together, except a file that a table names, which looks like any file
             apart = options.file_results and _is_file(item)
             into = tally.Tally() if apart else result.tally
@@ -338,6 +340,13 @@ def count_large(
     own.digest = digest_of(data) if isinstance(data, bytes) else data.digest()
     into.add(own)  # only once it is known that the file did not change
     return moments
+
+
+def note_sidecars(load: Any, image: images.Decoded, reading: DecodeOptions) -> None:
+    """Add notes to a TIFF for what GDAL files next to it say of its pixels; see `sidecars`."""
+    from normcli.runs import sidecars  # which only rasters need
+
+    sidecars.note_sidecars(load, image, reading)
 
 
 def _notes(image: images.Decoded) -> tuple[str, ...]:

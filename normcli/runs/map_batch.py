@@ -18,7 +18,7 @@ from normcli.images.orientation import upright
 from normcli.options.shared import DecodeOptions, EngineOptions
 from normcli.platforms import usable_cpus
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
-from normcli.runs.count import Failure
+from normcli.runs.count import Failure, note_sidecars
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.names import InputLister, NamedItem
 from normcli.runs.transform import Buffer, MappedImage, Transform
@@ -30,7 +30,7 @@ from normcli.sources import Load, Skipped
 from normcli.storage.files import digest
 
 _12_BITS = 4095
-REMARKS = ("above-range", "low-range", "nodata")  # what a record may note
+REMARKS = ("above-range", "low-range", "nodata", "sidecar")  # what a record may note
 _mine = threading.local()
 _LARGEST_PACKED = 32 << 20  # bytes of a result that waits in memory to be packed; six of them may wait
 
@@ -152,6 +152,8 @@ def _map_one(
             image = images.decode(data, job.reading, turn=job.orientation == "apply")
             if image.full_scale is not None:
                 images.check_full_scale(image, job.transform.max_value)
+            if image.format == "TIFF":
+                note_sidecars(task.load, image, job.reading)
             stage = "map"
             pixels, valid = image.pixels, image.valid
             record["shape"] = list(pixels.shape)
@@ -198,6 +200,8 @@ def _remarks(transform: Transform, pixels: Any, notes: list[str]) -> list[str]:
     remarks = []
     if any(note.startswith("nodata:") for note in notes):
         remarks.append("nodata")
+    if any(note.startswith("unread-") for note in notes):
+        remarks.append("sidecar")
     constants = transform.constants
     of_unit_range = constants is not None and constants.origin.startswith(("given", "preset"))
     if pixels.dtype.kind == "f" and transform.max_value is None and constants is not None and of_unit_range:

@@ -49,13 +49,23 @@ class PixelMask(NamedTuple):
         """Return the settings that the statistics file records, without the folder of the masks."""
         return {"mask": True, **({} if self.labels is None else {"labels": self.labels})}
 
-    def apply(self, key: str, image: Decoded) -> None:
+    def apply(self, key: str, image: Decoded, reading: DecodeOptions) -> None:
         """Make the pixels of an image that its mask leaves out invalid in every channel.
+
+        Args:
+            key: of the image.
+            image: decoded by the options; changed in place.
+            reading: the options: their geometry applies to the mask, too.
 
         Raises:
             InputError: no mask, or of another size.
         """
-        of_all = np.broadcast_to(self._mask(key, image)[:, :, None], image.pixels.shape)
+        plane = self._mask(key, image)
+        if reading.has_geometry:
+            from normcli.images.geometry import apply_to_mask
+
+            plane = apply_to_mask(plane, image.turned, reading)
+        of_all = np.broadcast_to(plane[:, :, None], image.pixels.shape)
         image.valid = of_all if image.valid is None else image.valid & of_all
 
     def version(self, key: str) -> str:
@@ -68,7 +78,7 @@ class PixelMask(NamedTuple):
         return f"{path}:{version}" if version else ""
 
     def _mask(self, key: str, image: Decoded) -> np.ndarray[Any, Any]:
-        """Return the pixels (H,W) of an image that its mask makes valid; notes what was assumed of the mask."""
+        """Return the pixels (H,W) of the stored image that its mask makes valid; notes what was assumed of the mask."""
         path = self._path(key)
         try:
             data = storage.read(path)
@@ -77,9 +87,10 @@ class PixelMask(NamedTuple):
             raise InputError("mask", f"its mask {path}: {error}") from None
         plane = _valid(mask, path, image.notes) if self.labels is None else _labeled(mask, data, path, self.labels)
         plane = plane[:, :, None]
-        height, width = image.pixels.shape[:2]
-        if image.orientation != mask.orientation:  # drawn on the picture as it is seen, as far as the sizes allow
-            turned = as_stored(upright(plane, mask.orientation), image.orientation)
+        width, height = image.stored_size if image.turned < 5 else image.stored_size[::-1]
+        orientation = image.orientation if image.turned == 1 else image.turned
+        if orientation != mask.orientation:  # drawn on the picture as it is seen, as far as the sizes allow
+            turned = as_stored(upright(plane, mask.orientation), orientation)
             if turned.shape[:2] == (height, width):
                 image.notes.append("turned-mask")
                 plane = turned

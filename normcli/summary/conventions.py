@@ -368,7 +368,7 @@ def percentiles(
 
 
 _ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
-_SOMETIMES = ("lossy-mask", "turned-mask", "bands", "mask-page")
+_SOMETIMES = ("lossy-mask", "turned-mask", "bands", "mask-page", "unread-mask", "unread-nodata", "unread-scale")
 
 
 def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:

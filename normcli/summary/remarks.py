@@ -21,6 +21,14 @@ CONVENTIONS = {
 _DEPTHS = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
 
 
+_SIDECARS = {
+    "unread_mask": "a GDAL mask file (.msk), which is not read: every pixel counts (GDAL_TIFF_INTERNAL_MASK=YES writes "
+    "masks into the file)",
+    "unread_nodata": "a nodata value in the .aux.xml, which is not read: it counts (--nodata V makes it invalid)",
+    "unread_scale": "a scale or offset in the .aux.xml, which is not read: values are as stored",
+}
+
+
 def remarks(summary: Summary) -> list[str]:
     """Return warnings first, then notes."""
     return [*incomplete_merge(summary), *_warnings(summary), *_notes(summary)]
@@ -82,6 +90,7 @@ def _warnings(summary: Summary) -> list[str]:
             f"{_images(sum(unusable.values()))} with a GDAL nodata value that their samples cannot have, {values}: "
             "none is invalid (--nodata V sets another)"
         )
+    out += [f"{_images(composition[key])} with {text}" for key, text in _SIDECARS.items() if composition.get(key)]
     if composition.get("lossy_mask"):
         out.append(
             f"{_images(composition['lossy_mask'])} with a mask in a lossy format such as JPEG, whose values of 128 and "
@@ -94,10 +103,23 @@ def _warnings(summary: Summary) -> list[str]:
         )
     if composition.get("bands") and summary.channels == ["R", "G", "B"] and "bands" not in summary.settings:
         out.append(f"{_images(composition['bands'])} of three bands that are not marked as RGB, counted as R, G, B")
+    out += _partly_named(summary)
     constant = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
     if constant:
         out.append(f"constant channel, std 0: {', '.join(constant)}")
     return out
+
+
+def _partly_named(summary: Summary) -> list[str]:
+    """Return a sentence on bands that only some of the images name."""
+    kinds = summary.composition.get("names", {})
+    count = sum(kinds.values())
+    if not 0 < count < summary.images or any(
+        name.split(",")[: len(summary.channels)] == summary.channels for name in kinds
+    ):
+        return []
+    names = " and ".join(list(kinds)[:2])
+    return [f"{count:,} of {_images(summary.images)} name their bands, {names}: channels have the default names"]
 
 
 def _notes(summary: Summary) -> list[str]:
