@@ -343,7 +343,7 @@ def count_large(
 
 
 def note_sidecars(load: Any, image: images.Decoded, reading: DecodeOptions) -> None:
-    """Add notes to a TIFF for what GDAL files next to it say of its pixels; see `sidecars`."""
+    """Add notes to a TIFF for GDAL files next to it that describe its pixels; see `sidecars`."""
     from normcli.runs import sidecars  # which only rasters need
 
     sidecars.note_sidecars(load, image, reading)

@@ -1,4 +1,4 @@
-"""Files that GDAL writes next to rasters: what they say of pixels is not read, and so is reported."""
+"""Files that GDAL writes next to rasters: their masks, nodata values and scales are not read, but reported."""
 
 import re
 from pathlib import Path
