@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from normcli.sources.open_options import source as source
     from normcli.summary import Summary as Summary
     from normcli.summary import load as load
-    from normcli.summary import merge as merge
+    from normcli.summary.sums import merge as merge
 
 _MODULES = {
     "normcli.api": (
@@ -53,7 +53,8 @@ _MODULES = {
     ),
     "normcli.runs.counter": ("Counter",),
     "normcli.sources.open_options": ("source",),
-    "normcli.summary": ("Summary", "load", "merge"),
+    "normcli.summary": ("Summary", "load"),
+    "normcli.summary.sums": ("merge",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

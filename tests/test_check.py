@@ -6,7 +6,6 @@ import random
 import re
 import tarfile
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +148,7 @@ def test_a_mean_alone_is_compared(summary: Summary) -> None:
 
 def test_statistics_without_per_image_sums_say_so(summary: Summary) -> None:
     pooled = {"pooled_population": summary.conventions["pooled_population"]}
-    old = replace(summary, conventions=pooled)
+    old = summary.replace(conventions=pooled)
     found = check(old, written(summary.mean, 4), written(summary.std, 4))
     assert found.conventions == ["pooled_population"]
     assert any("contain no pooled sample, mean of image stds" in line for line in found.remarks)
@@ -173,7 +172,7 @@ def test_what_cannot_be_is_refused(mean: list[float], std: list[float], words: s
 def test_a_constant_channel_does_not_break_it(summary: Summary) -> None:
     gray: dict[str, list[float] | None] = {"mean": [0.5] * 3, "std": [0.0] * 3}
     flat = dict.fromkeys(CONVENTIONS, gray)
-    still = replace(summary, mean=[0.5] * 3, std=[0.0] * 3, conventions=flat)
+    still = summary.replace(mean=[0.5] * 3, std=[0.0] * 3, conventions=flat)
     assert check(still, written([0.5] * 3, 3), written([0.2] * 3, 3)).verdict == "none"
     assert check(still, written([0.4] * 3, 3)).distance is None
 

@@ -8,7 +8,6 @@ import re
 import subprocess
 import tomllib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
@@ -179,8 +178,8 @@ class TestExporters:
     def forged(summary: Summary, text: str) -> Summary:
         settings = {**summary.settings, "resize": text, "center_crop": text}
         group = {text: summary.groups["a"]}
-        return replace(
-            summary, channels=[text, "G", text], convention=text, settings=settings, groups=group, channel_order=text
+        return summary.replace(
+            channels=[text, "G", text], convention=text, settings=settings, groups=group, channel_order=text
         )
 
     @pytest.mark.parametrize("name", PYTHON_FORMATS)
@@ -195,7 +194,7 @@ class TestExporters:
         assert ast.dump(trees[0]) == ast.dump(trees[1])
         assert len(snippets[0].split("\n")) == len(snippets[1].split("\n"))
         evaluated(snippets[1], name)
-        note = exporters.export(replace(forged, convention="pooled_population"), name, group=text)
+        note = exporters.export(forged.replace(convention="pooled_population"), name, group=text)
         ast.parse(note)
 
     @pytest.mark.parametrize("text", [text for text in FORGED if text not in ("\0", "\ud800")])  # no shell takes these
@@ -253,7 +252,7 @@ class TestExporters:
     def test_small_and_large_numbers_are_numbers_in_yaml(self, summary: Summary) -> None:
         """YAML 1.1 takes 1e-05 for text: it wants a point."""
         values = [1e-05, 1e22, 5e-324]
-        one = replace(summary, mean=values, std=values, range="raw", max_value=None)
+        one = summary.replace(mean=values, std=values, range="raw", max_value=None)
         for name, read in (("yaml", yaml.safe_load), ("toml", tomllib.loads)):
             assert read(exporters.export(one, name))["mean"] == values
 
@@ -268,4 +267,4 @@ def _summary() -> Summary:
         percentiles=summary.percentiles,
         conventions=summary.conventions,
     )
-    return replace(summary, groups={"a": group})
+    return summary.replace(groups={"a": group})

@@ -2,7 +2,6 @@
 
 import json
 import math
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from PIL import Image
 import normcli
 from normcli.errors import UsageError
 from normcli.options.printing import PERCENTILE_METHODS
-from normcli.summary import Summary, merge
+from normcli.summary import Summary
+from normcli.summary.sums import merge
 from normcli.tally import Tally
 from normcli.tally.float_bins import bin_bounds
 from normcli.tally.floats import bins_of
@@ -316,6 +316,6 @@ def test_the_table_prints_the_bound(run: Run, tmp_path: Path) -> None:
         assert error <= float(cell.partition("+-")[2]) <= 1.2 * error
     assert "+- bounds the error" in text
     assert "+- bounds the error" in run("show", "s.json", "--group", "a").stdout.decode()
-    damaged = replace(summary, percentile_details={**summary.percentile_details, "method": "x"})
+    damaged = summary.replace(percentile_details={**summary.percentile_details, "method": "x"})
     (tmp_path / "s.json").write_text(json.dumps(damaged.to_dict()))
     assert b"'percentile_details' of the wrong type" in run("show", "s.json").stderr

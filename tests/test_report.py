@@ -2,7 +2,6 @@
 
 import re
 import sqlite3
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,7 +152,7 @@ def test_odd_statistics_make_a_page(change: str, tmp_path: Path) -> None:
     found: list[Gallery] = []
     summary = stats(tmp_path, on_gallery=found.append)
     if change == "no conventions":
-        summary = replace(summary, conventions={}, provenance={}, composition={"format": {}})
+        summary = summary.replace(conventions={}, provenance={}, composition={"format": {}})
     elif change == "six bands":
         summary = bands(tmp_path)
     page = Page(report.render_page(summary, gallery=found[0]))
@@ -229,8 +228,7 @@ def test_names_of_channels_groups_and_settings_are_escaped(tmp_path: Path) -> No
     Image.fromarray(photograph(20, 20, 3, 1)).save(tmp_path / "a.png")
     summary = stats(tmp_path, group_by="folder")
     group = next(iter(summary.groups.values()))
-    hostile = replace(
-        summary,
+    hostile = summary.replace(
         channels=[HOSTILE, "</script><script>alert(1)</script>", '"><b>'],
         groups={HOSTILE: group},
         settings={**summary.settings, HOSTILE: HOSTILE},

@@ -96,7 +96,7 @@ def test_the_page_of_a_difference(tmp_path: Path) -> None:
     for c in range(3):
         assert f"{a.mean[c]:.4f}" in text and f"{b.std[c]:.4f}" in text
     assert "same images and the same settings" in Page(render_diff(a, a, diff(a, a), titles=("a", "a"))).text
-    other = replace(a, settings={**a.settings, "resize": 8})
+    other = a.replace(settings={**a.settings, "resize": 8})
     assert "Settings that differ" in render_diff(a, other, diff(a, other), titles=("a", "b"))
 
 
@@ -104,7 +104,7 @@ def test_one_channel_constant_and_groups_on_one_side(tmp_path: Path) -> None:
     (a, _), (b, _) = dataset(tmp_path / "a", "gray", 1), dataset(tmp_path / "b", "gray", 7)
     a.groups["left alone"] = a.groups[next(iter(a.groups))]
     assert "only in A" in Page(render_diff(a, b, diff(a, b), titles=("a", "b"))).text
-    still = replace(a, std=[0.0], groups={})
+    still = a.replace(std=[0.0], groups={})
     text = Page(render_diff(still, b, diff(still, b), titles=("a", "b"), max_shift=0.1)).text
     assert "from a constant channel" in text and "Over the limit" in text
 
@@ -185,15 +185,14 @@ def test_the_python_twins_write_the_same_pages(run: Run, tmp_path: Path) -> None
 
 def test_names_are_escaped_on_every_page(tmp_path: Path) -> None:
     summary, gallery = dataset(tmp_path / "a", "rgb", 1)
-    hostile = replace(
-        summary,
+    hostile = summary.replace(
         channels=[HOSTILE, "</script><script>alert(1)</script>", '"><b>'],
         groups={HOSTILE: next(iter(summary.groups.values()))},
         settings={**summary.settings, HOSTILE: HOSTILE},
         provenance={"normcli": HOSTILE, "digest": HOSTILE},
     )
     origin = report.Origin(created=HOSTILE, command=HOSTILE)
-    changed = replace(hostile, groups={"other": hostile.groups[HOSTILE]}, settings=summary.settings)
+    changed = hostile.replace(groups={"other": hostile.groups[HOSTILE]}, settings=summary.settings)
     mean = [number("0.5")] * 3
     result = check(hostile, mean, mean)
     remarked = replace(result, remarks=[HOSTILE], advice=HOSTILE, order=HOSTILE)

@@ -5,7 +5,6 @@ import io
 import json
 import math
 import random
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from hypothesis.extra import numpy as arrays
 import normcli
 from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageError
 from normcli.kernels.kernel import Kernel
-from normcli.summary import Summary, merge
+from normcli.summary import Summary
+from normcli.summary.sums import merge
 from normcli.tally import Tally, integers
 from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
 from normcli.tally.integers import SmallImageBuffer
@@ -448,7 +448,7 @@ def test_a_state_without_sums_within_images_has_five_conventions(dtype: Any) -> 
     images = [rng.integers(0, 200, size=(5, 6 + i, 3)).astype(dtype) for i in range(3)]
     summary = summary_of(images)
     assert len(summary.conventions) == 6
-    old = replace(summary, state=without_scatter(summary.state))
+    old = summary.replace(state=without_scatter(summary.state))
     again = Summary.of(old.tally, summary.settings, {})
     assert again.state == old.state and "pooled_within_images" not in again.conventions
     assert {**again.conventions, "pooled_within_images": None} == {**summary.conventions, "pooled_within_images": None}

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +38,17 @@ def test_repr_is_one_short_line() -> None:
     summary = summary_of(photograph(), photograph(seed=1))
     numbers = r"(\.\d{3} ?){3}"
     assert re.fullmatch(rf"<Summary 2 images, RGB, mean {numbers}, std {numbers}>", repr(summary))
-    assert "incomplete" in repr(replace(summary, complete=False))
+    assert "incomplete" in repr(summary.replace(complete=False))
     many = summary_of(np.full((2, 2, 9), 40000, np.uint16))
     assert repr(many) == "<Summary 1 image, 9 bands, mean .610 .610 .610 .610 …, std .000 .000 .000 .000 …>"
     assert "mean 1.5e+04" in repr(summary_of(np.full((2, 2, 1), 15000, np.float32)))
 
 
 def test_html_is_a_small_escaped_table(summary: Summary) -> None:
-    text = replace(summary, channels=["<b>", "G", "B"])._repr_html_()
+    text = summary.replace(channels=["<b>", "G", "B"])._repr_html_()
     assert text.count("<tr>") == 4 and "&lt;b&gt;" in text and "<b>" not in text
     assert f"{summary.mean[1]:.4g}" in text and len(text) < 1200
-    unknown = replace(summary, min=[None] * 3)
+    unknown = summary.replace(min=[None] * 3)
     assert unknown._repr_html_().count("<td>–</td>") == 3
 
 
@@ -184,7 +183,7 @@ def test_paths_are_accepted_wherever_a_summary_is(folder: Path, summary: Summary
 
 
 def test_differences_of_groups_are_typed(summary: Summary) -> None:
-    other = replace(summary, groups={"cat": replace(summary.groups["cat"], images=1), "owl": summary.groups["dog"]})
+    other = summary.replace(groups={"cat": summary.groups["cat"].replace(images=1), "owl": summary.groups["dog"]})
     found = normcli.diff(summary, other).groups
     assert found["owl"] == GroupDifference(images=(0, summary.groups["dog"].images))
     assert found["cat"].shift == [0.0] * 3 and found["cat"].images == (6, 1)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from normcli.errors import InputError
 from normcli.kernels.kernel import Kernel
-from normcli.summary import Summary, merge
+from normcli.summary import Summary
+from normcli.summary.sums import merge
 from normcli.tally import Tally
 from normcli.tally.serialize import from_bytes, to_bytes
 from tests.support.valid_pixels import DTYPES, Masked, masked_images, reference_state, samples

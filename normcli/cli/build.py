@@ -5,15 +5,11 @@ app = command(show)
 """
 
 import inspect
-import logging
 import os
 import re
 import sys
-import time
 import types
-import typing
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -23,7 +19,7 @@ from typer.models import OptionInfo
 from normcli import platforms
 from normcli.cli import click, completion, numbers
 from normcli.cli.narrow_help import Command
-from normcli.errors import OutputError, UsageError
+from normcli.errors import UsageError
 from normcli.options.field import Option, Options
 from normcli.options.printing import TerminalOptions
 
@@ -64,16 +60,19 @@ class NumberRows(Command):
         return super().parse_args(ctx, join_numbers(args))
 
 
-def command(function: Callable[..., int], *, cls: type[Command] | None = None, name: str | None = None) -> typer.Typer:
+def command(
+    function: Callable[..., int], *, cls: type[Command] | None = None, name: str | None = None, quick: bool = False
+) -> typer.Typer:
     """Return an app of one command that a function describes.
 
     Args:
         function: takes Typer's annotated arguments and groups of options; its docstring is the help.
         cls: class of the command.
         name: command by which environment variables are named; by default the function's name.
+        quick: nothing that it runs writes to the log: it is set up only where an option asks for it.
     """
     name = name or function.__name__
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = inspect.get_annotations(function, eval_str=False)
     groups = {name: hint for name, hint in hints.items() if _is_group(hint)}
     signature = inspect.signature(function)
     plain = [p.replace(annotation=hints[n]) for n, p in signature.parameters.items() if n not in groups]
@@ -85,7 +84,7 @@ def command(function: Callable[..., int], *, cls: type[Command] | None = None, n
     def run(**values: Any) -> int:
         objects = {name: _make(group, values) for name, group in groups.items()}
         for group in objects.values():
-            if isinstance(group, TerminalOptions):
+            if isinstance(group, TerminalOptions) and (not quick or group.verbose or group.log_file is not None):
                 configure_log(group)
         return function(**{p.name: values[p.name] for p in plain}, **objects)
 
@@ -124,6 +123,9 @@ def _make(group: type[Options], values: dict[str, Any]) -> Options:
         keywords |= {
             name: value for name, value in _top_options().items() if keywords.get(name) in (None, False, 0, "auto")
         }
+        terminal = object.__new__(group)
+        vars(terminal).update(keywords)  # unchecked: Typer has parsed them
+        return terminal
     return group(**keywords)
 
 
@@ -311,10 +313,6 @@ def _row(row: list[str]) -> list[str]:
     return [f"{row[0]}={' '.join(row[1:])}"] if len(row) > 1 else row
 
 
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
-_LOGGER = logging.getLogger("normcli")
-
-
 def printable(text: str) -> str:
     r"""Make a name safe to print: control characters and bytes that are no text are escaped.
 
@@ -337,43 +335,23 @@ def configure_log(terminal: TerminalOptions) -> None:
     Raises:
         OutputError: the log file cannot be opened.
     """
-    _log_to_stderr(terminal.verbose)
+    import logging  # 3 ms, which `show` spares
+
+    _log_to_stderr(logging, terminal.verbose)
     if terminal.log_file is not None:
-        _log_to_file(terminal.log_file)
+        from normcli.cli.log_file import append_log
+
+        append_log(terminal.log_file)
 
 
-class _LogFile(logging.FileHandler):
-    """A log file; if it cannot be written any more, one line reports that and the run continues without it."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        _LOGGER.removeHandler(self)
-        with suppress(OSError):  # what is buffered cannot be written either
-            self.close()
-        error = sys.exception()
-        say(f"note: cannot write --log-file {self.baseFilename}: {str(getattr(error, 'strerror', error)).lower()}")
-
-
-def _log_to_file(path: Path) -> None:
-    """Append every record to a file, one line each with UTC time and level."""
-    try:
-        handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(f"cannot write --log-file {path}: {(error.strerror or str(error)).lower()}") from None
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
-    _LOGGER.addHandler(handler)
-
-
-def _log_to_stderr(verbosity: int) -> None:
+def _log_to_stderr(logging: types.ModuleType, verbosity: int) -> None:
     """Write warnings always, settings and timings with -v, details with -vv.
 
     Compiling kernels takes seconds, once a machine: a terminal shows that record in any case.
     """
-    _LOGGER.setLevel(logging.DEBUG)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("normcli: %(message)s"))
-    least = _LEVELS[min(verbosity, 2)]
+    least = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     terminal = sys.stderr is not None and sys.stderr.isatty()
     handler.addFilter(
         lambda record: (
@@ -381,7 +359,9 @@ def _log_to_stderr(verbosity: int) -> None:
             or (terminal and record.levelno >= logging.INFO and record.name == "normcli.kernels")
         )
     )
-    _LOGGER.handlers[:] = [handler]
+    logger = logging.getLogger("normcli")
+    logger.setLevel(logging.DEBUG)
+    logger.handlers[:] = [handler]
 
 
 def find_config() -> Path | None:

@@ -30,7 +30,7 @@ def merge(
     normcli merge all.json --minus broken.json -o rest.json
     """
     from normcli.cli import messages, tables
-    from normcli.summary import merge as add
+    from normcli.summary.sums import merge as add
 
     watch = Stopwatch()
     output = options.output

@@ -90,4 +90,4 @@ def show(
     return 0
 
 
-app = command(show)
+app = command(show, quick=True)

@@ -9,7 +9,6 @@ import os
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import field, replace
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
@@ -107,7 +106,7 @@ class Column(NamedTuple):
 class Table(NamedTuple):
     """Columns of equal length; the first names the rows."""
 
-    columns: Sequence[Column] = field(default_factory=list)
+    columns: Sequence[Column] = ()
 
     @classmethod
     def of(cls, header: Sequence[str], rows: Sequence[Sequence[str]]) -> "Table":
@@ -318,7 +317,7 @@ def in_convention(summary: Summary, convention: str) -> Summary:
     from normcli.constants.exporters.values import mean_and_std
 
     name, mean, std = mean_and_std(summary, convention)
-    return replace(summary, mean=mean, std=std, convention=name)
+    return summary.replace(mean=mean, std=std, convention=name)
 
 
 def print_summary(summary: Summary, *, groups: bool = True) -> None:

@@ -51,7 +51,7 @@ def is_plain_line(text: object) -> bool:
     >>> is_plain_line("composite:white"), is_plain_line("224\ntouch x"), is_plain_line(224)
     (True, False, False)
     """
-    return isinstance(text, str) and re.search(_CONTROL, text) is None
+    return isinstance(text, str) and (text.isprintable() or re.search(_CONTROL, text) is None)
 
 
 def parse_shard(value: str | tuple[int, int] | None) -> tuple[int, int] | None:

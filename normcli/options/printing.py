@@ -1,7 +1,6 @@
 """Options of what commands print and list: tables, exports, records, the terminal."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -179,7 +178,6 @@ class PageOptions(Options):
     force: bool = option("Overwrite an existing page.", False, flags=("-f", "--force"))
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)  # unchecked: made of what Typer has parsed
 class TerminalOptions(Options):
     """Messages, progress and logging: the same for every command, and of the command line alone."""
 

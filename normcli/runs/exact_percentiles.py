@@ -1,7 +1,6 @@
 """The further passes of `exact_percentiles`: the images are counted again, and values of few bins are collected."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 
 from normcli.errors import NormcliError, RemoteError
@@ -74,6 +73,6 @@ def has_percentiles(summary: Summary, options: StatsOptions) -> bool:
         return details is None and options.percentiles is None and not options.exact_percentiles
     if (details["method"], details["requested"]) != (options.percentile_method, [*(options.percentiles or ())]):
         return False
-    summary = replace(summary, percentile_details=None)
+    summary = summary.replace(percentile_details=None)
     one_pass = summary.with_percentiles(options.percentiles or (), method=options.percentile_method).percentile_details
     return bool(details["exact"] == (options.exact_percentiles or (one_pass or {})["exact"]))

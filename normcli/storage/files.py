@@ -5,7 +5,6 @@ server sends. Byte sources are picklable; a range of a local file is one `pread`
 thread keeps open.
 """
 
-import base64
 import os
 import re
 import stat
@@ -55,6 +54,8 @@ def path_fields(path: str) -> dict[str, str]:
         path.encode()
     except UnicodeEncodeError:
         raw = path.encode("utf-8", "surrogateescape")
+        import base64
+
         return {"path": raw.decode("utf-8", "replace"), "path_b64": base64.b64encode(raw).decode()}
     return {"path": path}
 

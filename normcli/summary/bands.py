@@ -5,7 +5,6 @@ Stored values are counted, so that counts stay integers; a scale and an offset a
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -171,8 +170,7 @@ def apply_scales(summary: "Summary") -> None:
     summary.percentiles = _percentiles(summary.percentiles, of)
     summary.conventions = _conventions(summary.conventions, of)
     summary.groups = {
-        name: replace(
-            group,
+        name: group.replace(
             mean=_each(group.mean, of),
             std=_spreads(group.std, of),
             percentiles=_percentiles(group.percentiles, of),

@@ -22,7 +22,6 @@ CHANNEL_NAME = r"[A-Za-z0-9_.+-]{1,64}"
 CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights")
 DTYPES = ("uint8", "uint16", "float")
 _FORCED = r"settings\.[a-z_]+|shards|images"
-_IDENTIFIER = r"[a-z][a-z0-9_]*"
 _SIDES = r"[1-9][0-9]{0,7}x[1-9][0-9]{0,7}"
 _RESIZE = rf"{_SIDES}|([1-9][0-9]{{0,7}},)?longest:[1-9][0-9]{{0,7}}"
 _LEVEL = r"-?[0-9]{1,20}([.][0-9]{1,20})?(e[+-]?[0-9]{1,3})?"
@@ -39,7 +38,7 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
     'mean'
     """
     channels = document.get("channels")
-    if not (isinstance(channels, list) and channels and all(_matches(CHANNEL_NAME, c) for c in channels)):
+    if not (isinstance(channels, list) and channels and all(map(_is_channel_name, channels))):
         return "channels"
     from normcli.summary.summary import channel_order  # which imports this module
 
@@ -81,6 +80,18 @@ def _matches(pattern: str, value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(pattern, value) is not None
 
 
+def _is_channel_name(value: Any) -> bool:
+    """Return True for a plain word; the usual ones without the pattern, which takes 0.2 ms to compile."""
+    return isinstance(value, str) and (
+        (len(value) <= 64 and value.isascii() and value.isalnum()) or _matches(CHANNEL_NAME, value)
+    )
+
+
+def _is_identifier(value: Any) -> bool:
+    """Return True for a name of lower-case letters, digits and underscores that begins with a letter."""
+    return isinstance(value, str) and value.isascii() and value.isidentifier() and value.islower() and value[0] != "_"
+
+
 def _number(value: Any) -> bool:
     if not isinstance(value, int | float) or isinstance(value, bool):
         return False
@@ -114,7 +125,7 @@ def _rows(value: Any, length: int, *, gaps: bool) -> bool:
 
 
 def _conventions(value: Any, length: int, *, gaps: bool) -> bool:
-    if not (isinstance(value, dict) and all(_matches(_IDENTIFIER, name) for name in value)):
+    if not (isinstance(value, dict) and all(map(_is_identifier, value))):
         return False
     return all(_convention(entry, length, gaps=gaps) for entry in value.values())
 
@@ -155,7 +166,7 @@ def _settings(value: Mapping[str, Any]) -> bool:
         "sample": lambda v: isinstance(v, dict) and all(_plain(entry) for entry in v.values()),
         "shard": _shards,
     }
-    return all(_matches(_IDENTIFIER, name) and checks.get(name, _plain)(entry) for name, entry in value.items())
+    return all(_is_identifier(name) and checks.get(name, _plain)(entry) for name, entry in value.items())
 
 
 _GEOMETRY_CHECKS: dict[str, Callable[[Any], bool]] = {
@@ -226,6 +237,8 @@ def _percentiles(value: Any, length: int, *, gaps: bool) -> bool:
 
 
 def _percentile(name: Any) -> bool:
+    if isinstance(name, str) and name.isascii() and name.isdigit() and len(name) <= 3:
+        return int(name) <= 100
     return _matches(_PERCENTILE, name) and (name == "iqr" or float(name) <= 100)
 
 

@@ -11,7 +11,6 @@ Reference: Hyndman and Fan, Sample quantiles in statistical packages, The Americ
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeVar
 
@@ -244,7 +243,7 @@ def with_columns(summary: Summary, columns: Columns, names: Sequence[str], metho
         name: extended(group, rows[name], names, method) if name in rows else group
         for name, group in summary.groups.items()
     }
-    return replace(extended(summary, rows[None], names, method), groups=groups)
+    return extended(summary, rows[None], names, method).replace(groups=groups)
 
 
 def _bands(summary: Summary, tally: Tally) -> tuple[Mapping[str, Any], list[Scale | None]]:
@@ -354,7 +353,7 @@ def extended(one: S, rows: Rows, requested: Sequence[str], method: str) -> S:
     if not details["exact"]:
         details["error"] = errors
     values = {name: [value for value, _ in rows[name]] for name in order}
-    return replace(one, percentiles=values, percentile_details=details)
+    return one.replace(percentiles=values, percentile_details=details)
 
 
 def _known_exactly(one: Summary | GroupSummary, method: str) -> dict[str, list[tuple[float, float]]]:

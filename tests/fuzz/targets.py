@@ -349,7 +349,8 @@ def _statistics_seeds() -> tuple[bytes, ...]:
 
 def _statistics(data: bytes, path: Path) -> None:
     from normcli.constants import exporters
-    from normcli.summary import Summary, merge
+    from normcli.summary import Summary
+    from normcli.summary.sums import merge
 
     summary = Summary.from_json(data)
     summary.to_json()
