@@ -85,7 +85,7 @@ def test_every_setting_of_a_normalizer_offers_its_choices() -> None:
         ("apply", "scheme", "con", ["contrast"]),
         ("apply", "preset", "mnist", ["mnist", "mnist-copied"]),
         ("apply", "zero_std", "e", ["error", "eps:"]),
-        ("stats", "open_options", "column", ["column="]),
+        ("stats", "open_options", "column", ["column=", "columns="]),
         ("stats", "open_options", "layout=nch", ["layout=nchw"]),
         ("stats", "format", "torchv", ["torchvision"]),
         ("verify", "engine", "da", ["dask"]),

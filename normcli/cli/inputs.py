@@ -71,7 +71,7 @@ def counting(
     def take(summary: "Summary") -> None:
         if galleries is not None:
             galleries[id(summary)] = pictures.pop()
-        lines.append((watches[-1].line(f"counted {next(names_left)}", summary.images), summary))
+        lines.append((watches[-1].line(f"counted {next(names_left)}", summary.images, noun=summary.unit), summary))
         watches.append(Stopwatch())
 
     with progress(terminal, total=lambda: expected(sources)) as step:

@@ -45,7 +45,7 @@ def merge(
     if not terminal.quiet:
         messages.warn(summary)
         if output is not None and str(output) != "-":
-            watch.closing(f"wrote {output}", summary.images)
+            watch.closing(f"wrote {output}", summary.images, noun=summary.unit)
     return 0 if summary.complete else 3
 
 

@@ -94,15 +94,16 @@ def stats(
         for inputs in [] if complete else resumed:
             say(f"resumed: {inputs:,} inputs from {output}.checkpoint")
         warn(summary)
-        watch.closing(_outcome("already complete:" if complete else "wrote", output, printing.report), summary.images)
+        watch.closing(_outcome(complete, output, printing.report), summary.images, noun=summary.unit)
     if summary.failures.get("remote"):
         return 6
     return 3 if summary.failed else 0
 
 
-def _outcome(verb: str, *outputs: Path | str | None) -> str:
+def _outcome(complete: bool, *outputs: Path | str | None) -> str:
     """Return the start of the closing line; "" where the result went to stdout."""
     names = [str(path) for path in outputs if path is not None and str(path) != "-"]
+    verb = "already complete:" if complete else "wrote"
     return f"{verb} {' and '.join(names)}" if names else ""
 
 

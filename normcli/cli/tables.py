@@ -326,8 +326,9 @@ def print_summary(summary: Summary, *, groups: bool = True) -> None:
     _print_line(separator.join(_headline(summary)), "bold")
     print_table(_channels(summary))
     _print_method(summary)
-    write("\n")
-    print_table(_conventions(summary, summary.channels))
+    if summary.unit == "image":  # the std of a vector's one value is 0
+        write("\n")
+        print_table(_conventions(summary, summary.channels))
     if groups and summary.groups:
         write("\n")
         print_table(_groups(summary))
@@ -347,8 +348,9 @@ def _print_line(text: str, style: str) -> None:
 
 
 def _headline(summary: Summary) -> list[str]:
-    images = f"{summary.images:,} image{'s' * (summary.images != 1)}"
-    return [images, summary.pixels_text, summary.convention_text]
+    images = summary.count_text(summary.images)
+    pixels = [] if summary.unit == "vector" and not isinstance(summary.pixels, list) else [summary.pixels_text]
+    return [images, *pixels, summary.convention_text]
 
 
 def _channels(summary: Summary) -> Table:
@@ -427,7 +429,7 @@ def print_group(summary: Summary, name: str, convention: str | None = None) -> N
     group = summary.group(name)
     named, mean, std = mean_and_std(summary, convention, group=name)
     decimals = decimals_for([*mean, *std])
-    images = f"{group.images:,} image{'s' * (group.images != 1)}"
+    images = summary.count_text(group.images)
     described = f"{named.replace('_', ' ')}, {'raw units' if summary.range == 'raw' else 'range 0-1'}"
     _print_line(f"{printable(name)}: {images}, {group.pixels_text}; {described}", "bold")
     rows = [("mean", mean), ("std", std)]
@@ -435,8 +437,9 @@ def print_group(summary: Summary, name: str, convention: str | None = None) -> N
     percentiles = _percentiles(group, decimals)
     print_table(Table([Column("channel", summary.channels, left=True), *columns, *percentiles]))
     _print_method(group)
-    write("\n")
-    print_table(_conventions(group, summary.channels))
+    if summary.unit == "image":
+        write("\n")
+        print_table(_conventions(group, summary.channels))
 
 
 def _print_method(one: Summary | GroupSummary) -> None:
@@ -451,7 +454,7 @@ def _groups(summary: Summary) -> Table:
         [printable(name), f"{group.images:,}", numbers(group.mean), numbers(group.std)]
         for name, group in summary.groups.items()
     ]
-    return Table.of(["group", "images", "mean", "std"], rows)
+    return Table.of(["group", f"{summary.unit}s", "mean", "std"], rows)
 
 
 def _composition(summary: Summary) -> list[str]:

@@ -87,7 +87,7 @@ def _verify_statistics(
     if printing.json:
         document(difference.to_dict())
     elif difference.identical:
-        write(f"{target} describes these sources: {summary.images:,} images\n")
+        write(f"{target} describes these sources: {summary.count_text(summary.images)}\n")
     else:
         write("".join(f"{line}\n" for line in lines_of(difference)))
     return 0 if difference.identical else 1

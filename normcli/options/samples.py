@@ -11,9 +11,9 @@ from normcli.options.shared import DecodeOptions, FailureOptions, ValueOptions
 class CounterOptions(DecodeOptions, ValueOptions):
     """All options of `Counter`."""
 
-    layout: Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw"] = option(
+    layout: Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw", "nc"] = option(
         "Axes of arrays: n images, h rows, w columns, c channels; auto: recognized by the sizes, with the channels "
-        "of torch tensors first.",
+        "of torch tensors first; nc: vectors, (N,C), (T,C) or a single one (C).",
         "auto",
     )
 

@@ -13,7 +13,7 @@ from normcli import images, tally
 from normcli.errors import InputError
 from normcli.options.shared import DecodeOptions
 from normcli.runs.masks import PixelMask
-from normcli.sources import Item, Skipped
+from normcli.sources import Item, Skipped, Vectors
 from normcli.storage import path_fields
 from normcli.storage.files import FileBytes
 from normcli.storage.files import digest as digest_of
@@ -211,6 +211,12 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             data = load.open() if isinstance(load, FileBytes) and load.is_large() else load()
             plain = isinstance(data, bytes)
             result.bytes += len(data) if plain or not hasattr(data, "nbytes") else data.nbytes
+            if isinstance(data, Vectors):
+                stage = "count"
+                _count_vectors(result, data, options, None if group is None else group(item))
+                result.inputs += len(data.rows) - 1
+                result.file_results += [None] if options.file_results else []
+                continue
             stage = "decode"
             if not plain or data[:4] in images.SIGNATURES:
                 large = _open_large(data, options)
@@ -248,6 +254,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
                 log.debug("%s", item.key, exc_info=True)
                 error = InputError("unexpected", f"{type(error).__name__}: {error}")
             result.tally.failed[error.reason] += 1
+            result.inputs += inputs_of(item) - 1
             entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
         for opened in () if plain and large is None else (large, data):
@@ -258,6 +265,17 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
     result.seconds = time.perf_counter() - started
     return result
+
+
+def inputs_of(item: Any) -> int:
+    """Return the number of inputs of an item: a block of vectors has one for each row."""
+    return int(getattr(getattr(item, "load", None), "inputs", 1))
+
+
+def _count_vectors(result: PartialResult, data: Vectors, options: WorkerOptions, group: str | None) -> None:
+    from normcli.runs.vectors import count_vectors
+
+    count_vectors(result, data, options, group)
 
 
 def _count(

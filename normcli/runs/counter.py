@@ -51,13 +51,14 @@ class Counter:
         """Count an image or a batch.
 
         Args:
-            image: array (H,W), (H,W,C), (C,H,W) or a batch (N,...), of uint8, uint16, other integers or float; a torch
-                tensor on the CPU; a Pillow image; or the bytes of an image file.
+            image: array (H,W), (H,W,C), (C,H,W) or a batch (N,...), of uint8, uint16, other integers or float; with
+                layout "nc" vectors (N,C), (T,C) or (C); a torch tensor on the CPU; a Pillow image; or the bytes of an
+                image file.
             key: name for errors; by default its number.
             group: the group that it belongs to, if any.
 
         Returns:
-            The number of images counted.
+            The number of images counted, or of vectors.
 
         Raises:
             InputError: an image that `normcli stats` would fail; nothing of a batch is counted then.
@@ -65,13 +66,16 @@ class Counter:
         """
         name = str(self._result.inputs) if key is None else key
         pictures = list(samples.images_of(image, self._options.layout))
+        if self._options.layout == "nc":
+            start = self._result.inputs if key is None else 0
+            pictures = [one._replace(path=key or "", first=start) for one in pictures]
         items: list[Any] = [Item(name, samples.ArrayInMemory(one), group) for one in pictures]
         result = count_batch(self._worker(group), items)
         if result.failures:
             failure = result.failures[0]
             raise InputError(failure.reason, f"{failure.key}: {failure.message}")
         self._merge(result)
-        return len(items)
+        return result.inputs
 
     def merge(self, other: "Counter") -> None:
         """Add the counts of another counter.

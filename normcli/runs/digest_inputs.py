@@ -11,7 +11,7 @@ from normcli.errors import InputError
 from normcli.options.shared import EngineOptions
 from normcli.runs.count import Failure
 from normcli.runs.loop import Batching, Loop
-from normcli.sources import Item, Skipped
+from normcli.sources import Item, Skipped, Vectors
 from normcli.storage.files import FileBytes, digest
 from normcli.tally import DIGEST_MODULUS
 
@@ -81,5 +81,7 @@ def _digest_of(item: Item) -> tuple[int, int]:
         with closing(item.load.open()) as file:
             return file.digest(), len(file)
     data = item.load()
+    if isinstance(data, Vectors):
+        raise InputError("unsupported", "vectors are counted again: their digest is that of the rows")
     stored = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
     return digest(stored), len(stored)

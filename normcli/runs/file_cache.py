@@ -31,7 +31,7 @@ from normcli import sources as containers
 from normcli.options.shared import InputOptions
 from normcli.runs.cache_database import CacheDatabase
 from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate
-from normcli.runs.count import Failure, PartialResult
+from normcli.runs.count import Failure, PartialResult, inputs_of
 from normcli.runs.file_versions import version_of_container, version_of_item, version_of_library
 from normcli.runs.loop import Replay
 from normcli.runs.masks import PixelMask
@@ -157,7 +157,7 @@ class FileCache:
     def _files(
         self, source: str, kept: list[StoredEntry], patterns: containers.PatternUse
     ) -> Iterator[Item | Skipped | Replay[PartialResult]]:
-        for item in patterns.watch(source, containers.read_one(source, self._listing)):
+        for item in patterns.watch(source, containers.read_one(source, self._listing, group_by=patterns.group_by)):
             entry = None
             if isinstance(item, Item):
                 entry = CacheEntry(item.key, version_of_item(item, self._mask))
@@ -172,8 +172,8 @@ class FileCache:
 
     def _members(self, source: str, container: _Container, patterns: containers.PatternUse) -> Iterator[Item | Skipped]:
         count = 0
-        for item in patterns.watch(source, containers.read_one(source, self._listing)):
-            count += 1
+        for item in patterns.watch(source, containers.read_one(source, self._listing, group_by=patterns.group_by)):
+            count += inputs_of(item)
             if isinstance(item, Item) and isinstance(item.load, FileBytes):  # a table that names files
                 container.entry = container.entry._replace(version=None)  # it does not change with them
             self._groups.append(container)

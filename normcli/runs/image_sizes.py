@@ -9,9 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from normcli import images
-from normcli.errors import NormcliError
+from normcli.errors import InputError, NormcliError
 from normcli.options.shared import DecodeOptions
-from normcli.sources import Item
+from normcli.sources import Item, Vectors
 from normcli.storage import is_remote
 from normcli.storage.files import ByteRange, FileBytes, read_start
 
@@ -103,5 +103,7 @@ def _size(load: Any) -> tuple[int, int] | None:
     data = load()
     if isinstance(data, bytes):
         return images.header_size(data)
+    if isinstance(data, Vectors):
+        raise InputError("unsupported", "vectors have no --sample and --margin, which are for images")
     shape = data.shape
     return (shape[1], shape[0]) if len(shape) >= 2 else None

@@ -47,6 +47,11 @@ class Prefetched(NamedTuple):
         """Return the number of bytes that the loader holds."""
         return int(getattr(self.data, "nbytes", 0)) or len(self.data)
 
+    @property
+    def inputs(self) -> int:
+        """Return the number of inputs that the loader has: rows of vectors, or one image."""
+        return int(getattr(self.loader, "inputs", 1))
+
     def fingerprint(self) -> str:
         """Return the fingerprint of the loader: the version on the server, not a digest of the bytes."""
         return str(self.loader.fingerprint())

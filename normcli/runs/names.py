@@ -83,6 +83,8 @@ def make_lister(
                 if isinstance(item, Skipped):
                     yield item
                     continue
+                if hasattr(item.load, "inputs"):
+                    raise UsageError(f"{source}: vectors have statistics, but are not written: only images are")
                 inner = formats.name_below(source, item.key)
                 if not inner:
                     inner = os.path.basename(item.key.rstrip("/"))  # noqa: PTH119

@@ -4,7 +4,7 @@ An item is a name and a loader of its bytes, called in the worker: items are pic
 never extracted: its members are read at their offsets, or as they come by in a stream.
 """
 
-from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, failed_item
+from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, Vectors, failed_item
 from normcli.sources.listing import (
     CONTAINERS,
     NO_MATCH,
@@ -35,6 +35,7 @@ __all__ = [
     "PatternUse",
     "Skipped",
     "Source",
+    "Vectors",
     "check_distinct",
     "check_exist",
     "check_open_options",

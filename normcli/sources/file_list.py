@@ -26,13 +26,16 @@ class FileListOptions(Options):
     """Open options of tables of files."""
 
     column: str | None = option("Column that holds the paths (default: path, file, image, url, ...).")
+    columns: str | None = option("Columns of numbers to count as vectors, with a component each: x,y,speed.")
 
 
 OPEN_OPTIONS = FileListOptions
 
 
-def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
+def read(source: str, listing: InputOptions, options: FileListOptions, *, group_by: str | None = None) -> Items:
     """Yield the file of every row; relative paths start at the table's folder.
+
+    With columns of numbers, yield the rows in blocks; `group_by` may be a column of their groups.
 
     Raises:
         InputError: the table cannot be read.
@@ -43,6 +46,11 @@ def read(source: str, listing: InputOptions, options: FileListOptions) -> Items:
     with Reader(source) as reader:
         text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = _objects(source, text) if source.lower().endswith(".jsonl") else _records(source, text)
+        if options.columns is not None:
+            from normcli.sources.vectors import parse_columns, read_records
+
+            yield from read_records(source, rows, parse_columns(options.columns), group_by)
+            return
         path_of = label_of = None
         for number, row in rows:
             if isinstance(row, str):

@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
 from normcli.errors import InputError
 
-ArrayLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw"]
+ArrayLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw", "nc"]
 
 
 class Load(Protocol):
@@ -27,6 +27,29 @@ class Item(NamedTuple):
     key: str
     load: Load
     label: str | None = None
+
+
+class Vectors(NamedTuple):
+    """Rows of numbers, which count as images of one pixel with a channel for every component.
+
+    Attributes:
+        rows: (N,C) of float32 or float64.
+        names: of the components; () for numbers from 0.
+        path: of the source, for the names of rows.
+        first: number of the first row in the source.
+        groups: names of groups, and the position (N) of each row's group among them; None without a column of groups.
+    """
+
+    rows: Any
+    names: tuple[str, ...] = ()
+    path: str = ""
+    first: int = 0
+    groups: tuple[list[str], Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Return the number of bytes of the values."""
+        return int(self.rows.nbytes)
 
 
 class Skipped(NamedTuple):

@@ -58,6 +58,7 @@ class Container(NamedTuple):
         extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
         extra_for: the files that need it.
         names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
+        groups: `read` takes `group_by`, the column that has the groups of vectors.
     """
 
     pattern: str
@@ -66,6 +67,7 @@ class Container(NamedTuple):
     extra: str = ""
     extra_for: str = ""
     names_only: bool = False
+    groups: bool = False
 
 
 # one module each: `read(source, listing)`, and its open options as a third argument where it has OPEN_OPTIONS
@@ -81,10 +83,11 @@ CONTAINERS = {
     "parquet": Container(
         r"\.(parquet|pq)$",
         (".parquet", ".pq"),
-        "Tables with a column of encoded images or of paths.",
+        "Tables with a column of encoded images or of paths, or columns of numbers (-O columns=action).",
         "parquet",
         "all",
-        True,
+        names_only=True,
+        groups=True,
     ),
     "arrow": Container(
         r"\.arrow$", (".arrow",), "Tables as the datasets library saves them to disk, like parquet.", "parquet", "all"
@@ -100,7 +103,7 @@ CONTAINERS = {
     "npy": Container(
         r"\.np[yz]$",
         (".npy", ".npz"),
-        "One array of images, or one image; .npz holds several arrays.",
+        "One array of images, or one image; .npz holds several arrays; -O layout=nc reads rows of numbers.",
         names_only=True,
     ),
     "idx": Container(
@@ -115,7 +118,10 @@ CONTAINERS = {
         "A dataset, an iterable or what returns one, by its import string; the module's code is run.",
     ),
     "file_list": Container(
-        r"\.(csv|tsv|jsonl)$", (".csv", ".tsv", ".jsonl"), "Tables with a column of image paths and one of labels."
+        r"\.(csv|tsv|jsonl)$",
+        (".csv", ".tsv", ".jsonl"),
+        "Tables with a column of image paths and one of labels, or columns of numbers (-O columns=x,y).",
+        groups=True,
     ),
 }
 
@@ -280,12 +286,14 @@ class PatternUse:
 
     Attributes:
         complete: every input was seen.
+        group_by: as passed; a table of vectors may have a column of this name.
     """
 
     def __init__(self, listing: InputOptions, group_by: str | None = None) -> None:
         globs = [("--include", glob) for glob in as_tuple(listing.include)]
         globs += [("--exclude", glob) for glob in as_tuple(listing.exclude)]
         self._unused = {named: compile_patterns([named[1]]) for named in dict.fromkeys(globs)}
+        self.group_by = group_by
         self._group = None if group_by in (None, "folder", "label") else re.compile(str(group_by))
         self.complete = True
 
@@ -372,7 +380,7 @@ def _read(
 ) -> Items:
     if shard is None:
         for source in itertools.chain(named, map(_listed, files)):
-            yield from patterns.watch(source, read_one(source, listing))
+            yield from patterns.watch(source, read_one(source, listing, group_by=patterns.group_by))
         return
     part, of = shard[0] - 1, shard[1]
     shards = [source for source in named if container(source)]
@@ -383,7 +391,7 @@ def _read(
     for source in itertools.chain(named, map(_listed, files)):
         if owner.get(source, part) != part:
             continue
-        items = patterns.watch(source, read_one(source, listing))
+        items = patterns.watch(source, read_one(source, listing, group_by=patterns.group_by))
         yield from items if source in owner else (item for item in items if next(turn) == part)
 
 
@@ -447,7 +455,7 @@ def each(sources: Iterable[str], files: Iterable[str] = ()) -> Iterator[str]:
     yield from itertools.chain(named, map(_listed, files))
 
 
-def read_one(source: str, listing: InputOptions, *, names_only: bool = False) -> Items:
+def read_one(source: str, listing: InputOptions, *, names_only: bool = False, group_by: str | None = None) -> Items:
     """Yield the items of one source; a source that cannot be used is one item that fails.
 
     Args:
@@ -455,6 +463,7 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False) ->
         listing: options of reading.
         names_only: the items are not to be loaded: containers with a header read nothing else. Rows that would fail
             are then items like all others, without a label.
+        group_by: column that has the groups of vectors, where the source has vectors and this column.
     """
     kind = kind_of(source)
     try:
@@ -465,7 +474,10 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False) ->
                 from normcli.sources.open_options import open_options
 
                 options = open_options(kind, values)
-            extra = {"names_only": True} if names_only and kind in CONTAINERS and CONTAINERS[kind].names_only else {}
+            entry = CONTAINERS.get(kind)
+            extra: dict[str, Any] = {"names_only": True} if names_only and entry and entry.names_only else {}
+            if group_by is not None and entry and entry.groups:
+                extra["group_by"] = group_by
             yield from module.read(str(source), listing, options, **extra)
         else:
             yield from module.read(str(source), listing)

@@ -23,7 +23,7 @@ LARGEST_HELD = 1 << 28  # of an image that inflates from a stream: 1 MB of .npz 
 ReadBytes = Callable[[int, int], bytes | bytearray | None]  # offset, size: the bytes where only the reader has them
 _FEW = (1, 2, 3, 4)  # channels
 _MOST_BANDS = 32  # of an image that is not taken for a stack of gray ones
-_AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2}
+_AXES = {"nhwc": 4, "nchw": 4, "nhw": 3, "hwc": 3, "chw": 3, "hw": 2, "nc": 2}
 
 
 class ArraySlice(NamedTuple):
@@ -101,7 +101,8 @@ class NpyOptions(Options):
     """Open options of .npy and .npz files."""
 
     layout: ArrayLayout = option(
-        "Axes of the array: n images, h rows, w columns, c channels; auto: recognized by the sizes.", "auto"
+        "Axes of the array: n images, h rows, w columns, c channels; auto: recognized by the sizes; nc: vectors.",
+        "auto",
     )
     column: str | None = option("Array of an .npz that holds the images (default: the only one of 3 or 4 axes).")
 
@@ -146,6 +147,11 @@ def slice_images(
     limit: int | None = None,
 ) -> Iterator[Item]:
     """Yield one item for every image of an array; `read_bytes` returns the bytes where only the reader has them."""
+    if layout == "nc":
+        from normcli.sources.vectors import slice_rows
+
+        yield from slice_rows(source, array, read_bytes, stamp)
+        return
     alone = not layout.startswith("n")
     shape = array.shape if alone else array.shape[1:]
     count = 1 if alone else array.shape[0]

@@ -39,7 +39,8 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
     column = options.column
     if column is not None and column not in arrays:
         raise UsageError(f"{source}: no array {column!r}; it holds {listed(arrays) or 'none'} (-O column=NAME)")
-    stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in (3, 4)]
+    axes = (2,) if options.layout == "nc" else (3, 4)
+    stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in axes]
     names = [column] if column is not None else stacks
     if not names:
         raise InputError("no-image-column", f"no array of images; it holds {listed(arrays) or 'none'} (-O column=NAME)")

@@ -32,13 +32,23 @@ class ParquetOptions(Options):
     """Open options of parquet tables."""
 
     column: str | None = option("Column that holds the images (default: the only one of bytes).")
+    columns: str | None = option("Columns of numbers, or of lists of numbers, to count as vectors: action,state.")
 
 
 OPEN_OPTIONS = ParquetOptions
 
 
-def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_only: bool = False) -> Items:
+def read(
+    source: str,
+    listing: InputOptions,
+    options: ParquetOptions,
+    *,
+    names_only: bool = False,
+    group_by: str | None = None,
+) -> Items:
     """Yield the image of every row; a row that only names a file means that file, next to the table.
+
+    With columns of numbers, yield the rows in blocks; `group_by` may be a column of their groups.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -53,6 +63,9 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
             # 2 GiB that a page may claim, which a small file cannot need.
             buffer = _BUFFER if reader.size > _SMALL_FILE else 0
             table = parquet.ParquetFile(reader.file(), buffer_size=buffer, pre_buffer=False)
+            if options.columns is not None:
+                yield from _vectors(source, table, options, group_by)
+                return
             column = image_column(source, table.schema_arrow, options.column)
             label = label_column(table.schema_arrow, column)
             names = class_names(table.schema_arrow.metadata, label)
@@ -74,6 +87,17 @@ def read(source: str, listing: InputOptions, options: ParquetOptions, *, names_o
             if isinstance(error, pyarrow.ArrowNotImplementedError):
                 raise InputError("unsupported", text[:200]) from None
             raise InputError("damaged", f"not a parquet file, or damaged after {number} rows: {text[:200]}") from None
+
+
+def _vectors(source: str, table: Any, options: ParquetOptions, group_by: str | None) -> Items:
+    from normcli.sources.vectors import GroupColumn, columns_of, parse_columns, read_parquet
+
+    if options.column is not None:
+        raise UsageError("`open_options` column and columns cannot be combined: images or vectors")
+    schema = table.schema_arrow
+    columns = columns_of(source, schema, parse_columns(str(options.columns)))
+    groups = GroupColumn(group_by) if group_by is not None and schema.names.count(group_by) == 1 else None
+    yield from read_parquet(source, table, columns, groups)
 
 
 def items_of(
@@ -195,7 +219,8 @@ def image_column(source: str, schema: Any, asked: str | None) -> str:
             raise UsageError(f"{source}: column {asked!r} holds no images; its columns are {columns}")
         return asked
     if not fitting:
-        raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}")
+        hint = _numbers_hint(schema)
+        raise InputError("no-image-column", f"no column holds images (bytes); its columns are {columns}{hint}")
     # masks and depth are in columns named as labels are
     images = [name for name in fitting if name not in _LABELS] or fitting
     if len(images) > 1:
@@ -204,6 +229,13 @@ def image_column(source: str, schema: Any, asked: str | None) -> str:
     if len(fitting) > 1:
         _warn_of_pictures(listed(name for name in fitting if name not in images), images[0])
     return str(images[0])
+
+
+def _numbers_hint(schema: Any) -> str:
+    from normcli.sources.vectors import holds_numbers
+
+    names = [field.name for field in schema if holds_numbers(field.type)]
+    return f" (-O columns={','.join(names[:2])} counts numbers)" if names else ""
 
 
 @cache  # once for all shards

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 from normcli.errors import InputError, UsageError
-from normcli.sources.item import Item
+from normcli.sources.item import Item, Vectors
 
-SampleLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw"]
+SampleLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw", "nc"]
 Key = str | int | None
 
 _FEW = (1, 2, 3, 4)  # channels
@@ -49,6 +49,11 @@ class ArrayInMemory(NamedTuple):
         """Return the bytes of memory that the loader itself takes."""
         return int(getattr(self.value, "nbytes", 0)) or len(self.value)
 
+    @property
+    def inputs(self) -> int:
+        """Return the number of rows of vectors; 1 for an image."""
+        return len(self.value.rows) if isinstance(self.value, Vectors) else 1
+
 
 class IndexedSample(NamedTuple):
     """The loader of one image of a dataset with an index, called in a worker's thread."""
@@ -66,7 +71,8 @@ class IndexedSample(NamedTuple):
             raise InputError("layout", str(error)) from None
         if len(pictures) != 1:
             raise InputError("layout", f"{len(pictures)} images under one index, where one is expected (pass iter())")
-        return pictures[0]
+        image = pictures[0]
+        return image._replace(first=self.number) if isinstance(image, Vectors) else image
 
 
 class _Broken(NamedTuple):
@@ -107,10 +113,24 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iter
             yield Item(str(number), _Broken(error))
             number += 1
             continue
+        if layout == "nc":
+            yield _vector_item(pictures[0], number, sample if labels else None)
+            number += len(pictures[0].rows)
+            continue
         names = labels_of(sample, len(pictures)) if labels else [None] * len(pictures)
         for image, label in zip(pictures, names, strict=True):
             yield Item(str(number), ArrayInMemory(image), label)
             number += 1
+
+
+def _vector_item(vectors: Vectors, number: int, sample: Any) -> Item:
+    """Return the item of a sample's vectors; a sample has their labels, one of all or one of each; None for none."""
+    vectors = vectors._replace(first=number)
+    if sample is not None:
+        labels = labels_of(sample, len(vectors.rows))
+        distinct = sorted({*labels})
+        vectors = vectors._replace(groups=(distinct, np.array([distinct.index(name) for name in labels], np.int64)))
+    return Item(str(number), ArrayInMemory(vectors))
 
 
 def _sample(data: Any, index: int) -> Any:
@@ -208,7 +228,7 @@ def labels_of(sample: Any, count: int) -> list[str]:
 
 
 def images_of(value: Any, layout: SampleLayout) -> Iterator[Any]:
-    """Yield the images of an array, tensor or Pillow image: arrays (H,W,C), or the bytes of a PNG.
+    """Yield the images of an array, tensor or Pillow image: arrays (H,W,C), the bytes of a PNG, or its vectors.
 
     Raises:
         InputError: not numbers, of a wrong number of axes, on an accelerator, or of a mode that PNG does not have.
@@ -221,12 +241,26 @@ def images_of(value: Any, layout: SampleLayout) -> Iterator[Any]:
         yield value
         return
     array, is_tensor = _as_array(value)
+    if layout == "nc":
+        yield _vectors(array)
+        return
     kind = layout if layout != "auto" else _recognize(array.shape, is_tensor)
     axes = {"hw": 2, "nhw": 3, "hwc": 3, "chw": 3, "nhwc": 4, "nchw": 4}[kind]
     if array.ndim != axes:
         raise InputError("layout", f"an array of shape {array.shape} is not {kind}")
     for image in array if kind.startswith("n") else array[None]:
         yield np.ascontiguousarray(image.transpose(1, 2, 0) if kind.endswith("chw") else image)
+
+
+def _vectors(array: "np.ndarray[Any, Any]") -> Vectors:
+    """Return the vectors (N,C) of an array; an array of one axis is a single vector."""
+    from normcli.sources.vectors import as_floats, rows_in_block
+
+    rows = array[None] if array.ndim == 1 else array
+    if rows.ndim != 2 or not len(rows):
+        raise InputError("layout", f"an array of shape {array.shape} is not nc")
+    rows_in_block(rows.shape[1])
+    return Vectors(as_floats(rows))
 
 
 def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":

@@ -18,7 +18,7 @@ REQUIRED_KEYS = (
     *("shards", "forced", "settings", "provenance", "groups", "sample", "state"),
 )
 
-CHANNEL_NAME = r"[A-Za-z0-9_.+-]{1,64}"
+CHANNEL_NAME = r"[A-Za-z0-9_.+\[\]-]{1,128}"
 CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights")
 DTYPES = ("uint8", "uint16", "float")
 _FORCED = r"settings\.[a-z_]+|shards|images"

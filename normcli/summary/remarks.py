@@ -135,8 +135,9 @@ def _notes(summary: Summary) -> list[str]:
         out.append("values are in the units of the scale and offset tags (--scale-offset none ignores them)")
     elif summary.max_value is None:
         exact = (summary.percentile_details or {}).get("exact")
-        known = "" if exact else "; percentiles are to 8 significant bits"
-        out.append(f"float images count by their values as stored{known}")
+        texts = ["float images count by their values as stored"] if summary.unit == "image" else []
+        texts += [] if exact else ["percentiles are to 8 significant bits"]
+        out += ["; ".join(texts)] if texts else []
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'), 'grayscale')} counted as RGB (R = G = B)")
     if summary.invalid:

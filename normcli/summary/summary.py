@@ -262,6 +262,16 @@ class Summary(_Values):
         """Return the number of pixels as text."""
         return pixels_text(self.pixels)
 
+    @property
+    def unit(self) -> str:
+        """Return the unit that `images` counts: "image", or "vector" where all are rows of numbers."""
+        formats = self.composition.get("format")
+        return "vector" if formats and set(formats) == {"vectors"} else "image"
+
+    def count_text(self, count: int) -> str:
+        """Return a number of images or vectors as text: "2 images"."""
+        return f"{count:,} {self.unit}{'s' * (count != 1)}"
+
     def to_json(self) -> str:
         """Return the text of the statistics file: one line per key, byte-identical for the same data."""
         return _to_text(self.to_dict())
@@ -291,7 +301,8 @@ class Summary(_Values):
         units = "raw units" if self.range == "raw" else f"range {self.range}"
         if "scale" in self.composition:
             units = "units of the scale tags" + ("" if self.max_value is None else f" / {self.max_value}")
-        return f"{estimate}{self.convention.replace('_', ' ')}, {units}, {self.channel_order}"
+        order = self.channel_order if self.unit == "image" else f"{len(self.channels)} components"
+        return f"{estimate}{self.convention.replace('_', ' ')}, {units}, {order}"
 
     def group(self, name: str) -> GroupSummary:
         """Return the statistics of one group.

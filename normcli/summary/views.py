@@ -22,10 +22,11 @@ _COLORS = {"R": "tab:red", "G": "tab:green", "B": "tab:blue", "L": "tab:gray", "
 
 def one_line(summary: "Summary") -> str:
     """Return images, channels, mean and std in one line, to three digits as papers print them."""
-    count = f"{summary.images:,} image{'s' * (summary.images != 1)}"
+    count = summary.count_text(summary.images)
     mean, std = _short_row(summary.mean), _short_row(summary.std)
     incomplete = "" if summary.complete else ", incomplete"
-    return f"<Summary {count}{incomplete}, {summary.channel_order}, mean {mean}, std {std}>"
+    order = summary.convention_text.rpartition(", ")[2]
+    return f"<Summary {count}{incomplete}, {order}, mean {mean}, std {std}>"
 
 
 def _short_row(values: list[float]) -> str:
@@ -47,7 +48,7 @@ def html_table(summary: "Summary") -> str:
         values = (summary.mean[c], summary.std[c], summary.min[c], summary.percentiles["50"][c], summary.max[c])
         cells = "".join(f"<td>{'–' if value is None else f'{value:.4g}'}</td>" for value in values)
         rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
-    count = f"{summary.images:,} image{'s' * (summary.images != 1)}"
+    count = summary.count_text(summary.images)
     caption = html.escape(f"{count}, {summary.pixels_text}; {summary.convention_text}")
     return f"<table><caption>{caption}</caption><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 

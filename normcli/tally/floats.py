@@ -245,13 +245,21 @@ class ExtremeValues:
 
     def add(self, other: "ExtremeValues", sign: int = 1) -> None:
         """Add or subtract values; the bound is the lower of both, or lower still where too many are known."""
+        bounds = [b for b in (self.bound, other.bound) if b is not None]
+        bound = min(bounds, default=None)
+        if sign == 1 and bound == self.bound:
+            for value, count in other.values.items():
+                if bound is None or value <= bound:
+                    self.values[value] += count
+                    self._total += count
+            if self._total > 2 * _KEPT_EXTREMES:
+                self.trim()
+            return
         self.trim()
         other.trim()
         for value, count in other.values.items():
             self.values[value] += sign * count
-        bounds = [b for b in (self.bound, other.bound) if b is not None]
-        if bounds:
-            self.bound = min(bounds)
+        self.bound = min((b for b in (self.bound, other.bound) if b is not None), default=None)
         self.trim()
 
     def first(self) -> float | None:

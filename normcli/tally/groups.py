@@ -1,6 +1,6 @@
 """Counts of a group of images: sums and short histograms, so that a thousand classes of 16-bit images stay small."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from normcli.tally.exact import FLOAT_BITS, run_length_decode
-from normcli.tally.floats import bin_values
+from normcli.tally.floats import bin_values, bins_of
 from normcli.tally.integers import IMAGE_BITS, CountedImage, ImageRows, PerImage, one_if_equal, per_channel
 
 Array = np.ndarray[Any, Any]
@@ -42,6 +42,14 @@ class GroupHistogram:
         """Add one image's histogram in the bins of its bucket: (C,256) of 8-bit images, else (C,65536)."""
         short = np.add.reduceat(own, levels_of("uint16"), axis=1) if self.dtype == "uint16" else own
         self._add_rows(short)
+
+    def count_columns(self, columns: Sequence[Array]) -> None:
+        """Add the values of each channel, floats of any number, without a histogram of all bins."""
+        for c, column in enumerate(columns):
+            bins = bins_of(column)
+            for page in np.unique(bins // self._size).tolist():
+                inside = bins[bins // self._size == page] - page * self._size
+                self._page(page)[c] += np.bincount(inside, minlength=self._size)
 
     def add(self, other: "GroupHistogram", sign: int) -> None:
         """Add the histogram of other images, or subtract it with sign -1; pages left empty are dropped."""
@@ -126,6 +134,15 @@ class Sums:
             self._images.sums.add(image.values)
         else:
             self._images.append(image.weights[None], image.sums[None])
+
+    def count_columns(self, columns: Sequence[Array], sums: tuple[list[int], ...], images: PerImage) -> None:
+        """Add images of one pixel by their values; see `Group.count_columns`."""
+        weights, total, squares = sums
+        self._add_weights(weights, 1)
+        self.total = [a + b for a, b in zip(self.total, total, strict=True)]
+        self.squares = [a + b for a, b in zip(self.squares, squares, strict=True)]
+        self.counts.count_columns(columns)
+        self._images.sums.add(images)
 
     def _add_weights(self, weights: list[int], sign: int) -> None:
         self.weights = [a + sign * b for a, b in zip(self.weights, weights, strict=True)]
@@ -218,6 +235,17 @@ class Group:
     def count(self, key: Key, image: CountedImage) -> None:
         """Add one image."""
         self._part(key).count(image)
+
+    def count_columns(self, key: Key, columns: Sequence[Array], sums: tuple[list[int], ...], images: PerImage) -> None:
+        """Add images of one float pixel.
+
+        Args:
+            key: of their bucket.
+            columns: values of each channel.
+            sums: weights, sums of values and of squares of each channel, in the bucket's units.
+            images: their per-image values.
+        """
+        self._part(key).count_columns(columns, sums, images)
 
     def add(self, other: "Group", sign: int = 1) -> None:
         """Add another group's images, or subtract them; parts left empty are dropped."""

@@ -42,7 +42,7 @@ class SecondPass(Tally):
     ) -> ImageMoments | None:
         """Add one image, as `Tally.count`."""
         moments = super().count(pixels, weights, valid, group=group, **options)
-        self._select((pixels, weights, valid), group)
+        self.select((pixels, weights, valid), group)
         return moments
 
     def count_blocks(
@@ -58,12 +58,13 @@ class SecondPass(Tally):
 
         def each() -> Iterator[Block]:
             for block in blocks:
-                self._select(block, group)
+                self.select(block, group)
                 yield block
 
         return super().count_blocks(each(), nan=nan, notes=notes, digest=digest, group=group)
 
-    def _select(self, block: Block, group: str | None) -> None:
+    def select(self, block: Block, group: str | None) -> None:
+        """Add the values of a block that are in cells to divide."""
         pixels, weights, valid = block
         key = bucket_key(pixels, weights)
         for c in range(pixels.shape[2]):

@@ -44,6 +44,9 @@ class Tally:
         """Return a tally of no image, which counts as this one does."""
         return Tally()
 
+    def select(self, block: tuple[Array, Array | None, Array | None], group: str | None) -> None:
+        """Look at pixels, weights and valid samples that are counted elsewhere; only a `SecondPass` does."""
+
     @property
     def images(self) -> int:
         """Return the number of images counted."""
