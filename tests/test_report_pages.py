@@ -212,13 +212,14 @@ def test_tensor_compare_writes_a_page(run: Run, tmp_path: Path) -> None:
     x[1, 2] = np.inf
     np.save(tmp_path / "x&y.npy", x)
     done = run(
-        "tensor", "compare", "x&y.npy", "--layout", "NCHW", "--with", "batch_norm,layer_norm", "--report", "p.html"
-    )
+        "tensor", "compare", "x&y.npy", "--layout", "NCHW", "--with", "batch_norm,layer_norm", "--report", "p.html",
+        "--per", "channel",
+    )  # fmt: skip
     assert done.returncode == 0 and b"wrote p.html" in done.stderr and b"batch_norm" in done.stdout
     page = (tmp_path / "p.html").read_text()
     assert_alone(page)
     text = Page(page).text
-    for words in ("x&y.npy", "20 × 60 × 3 × 3", "20 samples, 60 channels", "not finite", "normcli tensor compare"):
+    for words in ("x&y.npy", "20 × 60 × 3 × 3", "20 samples, 60 channels", "Channels", "infinite"):
         assert words in text, words
     again = run("tensor", "compare", "x&y.npy", "--layout", "NCHW", "--report", "p.html")
     assert again.returncode == 2 and b"--force" in again.stderr

@@ -548,6 +548,26 @@ def test_compare_of_features_leaves_instance_norm_out(
     assert capfd.readouterr().err.startswith(told)
 
 
+def test_compare_shows_each_channel(run: Run, here: Path) -> None:
+    x = activations(0)
+    x[0, 2, 0, 0], x[1, 2, 1, 1], x[1, 3, 0, 0] = np.nan, np.inf, np.nan
+    np.save(here / "n.npy", x)
+    asked = ("compare", "n.npy", *NCHW, "--with", "instance_norm", "--per", "channel")
+    rows = json.loads(run("tensor", *asked, "--json", "--memory-limit", "200K").stdout)["rows"]
+    assert [len(row["channels"]) for row in rows] == [x.shape[1]] * 2
+    finite = np.where(np.isfinite(x), x, np.nan).astype(np.float64)
+    for number, channel in enumerate(rows[0]["channels"]):
+        values = finite[:, number]
+        wanted = np.nanmean(values), np.nanstd(values), np.nanmin(values), np.nanmax(values)
+        assert [channel[key] for key in ("mean", "std", "min", "max")] == pytest.approx(wanted, rel=1e-12)
+        assert (channel["nan"], channel["inf"]) == (np.isnan(x[:, number]).sum(), np.isinf(x[:, number]).sum())
+    assert (rows[0]["nan"], rows[0]["inf"], rows[0]["nonfinite"]) == (2, 1, 3)
+    text = run("tensor", *asked, env={"COLUMNS": "120"}).stdout.decode()
+    assert text.count("channel 2") == 2 and "NaN" in text.splitlines()[0]
+    lonely = run("tensor", "compare", "n.npy", "--with", "tensor_norm", "--per", "channel")
+    assert lonely.returncode == 2 and b"--layout" in lonely.stderr
+
+
 def test_comparing_what_is_not_finite_gives_json(run: Run, here: Path) -> None:
     np.save(here / "nan.npy", np.full((2, 4, 2, 2), np.nan, np.float32))
     done = run("tensor", "compare", "nan.npy", *NCHW, "--with", "batch_norm", "--json")

@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,18 +17,15 @@ from normcli.cli import click, completion
 from normcli.cli.build import command, has_defaults, say
 from normcli.cli.narrow_help import CommandGroup
 from normcli.errors import UsageError
-from normcli.options.printing import JsonOptions, PageOptions, TerminalOptions
+from normcli.options.printing import TerminalOptions
 
 if TYPE_CHECKING:
-    from normcli.tensor.compare import ComparisonRow
-    from normcli.tensor.files import Array
     from normcli.tensor.normalizers import Normalizer
     from normcli.tensor.normalizers.registry import Description, Setting
-    from normcli.tensor.profile import TensorProfile
 
 # commands that are no normalizers -> module and function
 TOOLS = {
-    "compare": ("normcli.cli.tensor", "compare"),
+    "compare": ("normcli.cli.tensor_compare", "compare"),
     "diff": ("normcli.cli.tensor_diff", "diff"),
     "identify": ("normcli.cli.tensor_identify", "identify"),
     "list": ("normcli.cli.tensor_list", "list_"),
@@ -318,116 +314,3 @@ def parse_limit(size: str | None) -> int | None:
     from normcli.options.field import parse_size
 
     return parse_size("memory_limit", size)
-
-
-_LAYOUT = typer.Option(
-    metavar="NCHW|NHWC|…", help="Order of the axes.", autocompletion=completion.completer(completion.layouts)
-)
-
-
-def compare(
-    name: Annotated[str, typer.Argument(metavar="IN", help="A tensor: FILE or FILE:KEY.", show_default=False)],
-    normalizers: Annotated[
-        str | None,
-        typer.Option(
-            "--with",
-            metavar="NAME,...",
-            autocompletion=completion.list_completer(completion.normalizers),
-            help="Normalizers to compare; settings follow a colon: group_norm:groups=8. "
-            "By default batch_norm, layer_norm, instance_norm, group_norm and rms_norm.",
-            show_default=False,
-        ),
-    ] = None,
-    layout: Annotated[str | None, _LAYOUT] = None,
-    state: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="Running statistics: show batch_norm and batch_renorm in train and eval mode, and their difference.",
-        ),
-    ] = None,
-    memory_limit: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Largest amount of memory for tensors, such as 2G.")
-    ] = None,
-    *,
-    page: PageOptions,
-    printing: JsonOptions,
-    terminal: TerminalOptions,
-) -> int:
-    """Show the effect of several normalizers on the same activations: statistics before, and after each.
-
-    normcli tensor compare x.npy --layout NCHW --with batch_norm,layer_norm,group_norm:groups=8
-
-    normcli tensor compare x.npy --layout NCHW --with batch_norm,batch_renorm --state bn.npz
-
-    normcli tensor compare x.npy --layout NCHW --report page.html
-    """
-    from normcli.cli import messages, tables
-    from normcli.cli.inputs import check_page
-    from normcli.tensor.compare import compare as compare_normalizers
-    from normcli.tensor.job import describe_values
-
-    requests = None
-    if normalizers is not None:
-        requests = [request.strip() for request in normalizers.split(",") if request.strip()]
-        if not requests:
-            raise UsageError("--with requires a normalizer")
-    check_page(page, json=printing.json)
-    drawing = None if page.report is None else _ComparisonPage(name, layout)
-    with without_numpy_warnings():
-        rows = compare_normalizers(
-            name,
-            requests,
-            layout=layout,
-            state=state,
-            memory_limit=parse_limit(memory_limit),
-            on_tensor=None if drawing is None else drawing.take,
-        )
-    for row in rows if not terminal.quiet else []:
-        subject = name if row is rows[0] else row.name
-        for text in describe_values(subject, row.counts, row.size):
-            say(f"note: {text}")
-    if drawing is not None and page.report is not None:
-        drawing.write(page.report, rows, quiet=terminal.quiet)
-        if str(page.report) == "-":
-            return 0
-    if printing.json:
-        messages.document({"schema": "normcli/compare/1", "input": name, "rows": [row.to_dict() for row in rows]})
-        return 0
-    header = ["", "mean", "std", "min", "max", "histogram"]
-    cells = [
-        [r.name, *(tables.number(v) for v in (r.mean, r.std, r.min, r.max)), tables.bars(r.histogram)] for r in rows
-    ]
-    if any(r.gap for r in rows):
-        header.append("train-eval: rms, max")
-        for row, line in zip(rows, cells, strict=True):
-            line.append("" if row.gap is None else f"{tables.number(row.gap[0])}, {tables.number(row.gap[1])}")
-    tables.columns(header, cells)
-    return 0
-
-
-class _ComparisonPage:
-    """The page of a comparison: profiles of its tensors, taken while they are in memory."""
-
-    def __init__(self, name: str, layout: str | None) -> None:
-        self._name, self._layout = name, None if layout is None else layout.upper()
-        self._profiles: list[TensorProfile] = []
-        self._shape: tuple[int, ...] = ()
-
-    def take(self, y: "Array") -> None:
-        """Profile the tensor of one row."""
-        from normcli.tensor.profile import profile
-
-        self._shape = self._shape or y.shape
-        self._profiles.append(profile(y, self._layout))
-
-    def write(self, path: Path, rows: "list[ComparisonRow]", *, quiet: bool) -> None:
-        """Write the page."""
-        from normcli.cli import pages
-        from normcli.report.tensors import render_comparison
-
-        title = pages.title_of(self._name)
-        text = render_comparison(
-            title, rows, self._profiles, shape=self._shape, layout=self._layout or "", origin=pages.origin_of()
-        )
-        pages.write_page(path, text, quiet=quiet)

@@ -36,7 +36,12 @@ def identify(
     bias: Annotated[str | None, typer.Option(metavar="FILE", help="Shift of the affine (beta).")] = None,
     layout: Annotated[str | None, _LAYOUT] = None,
     state: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Running statistics, to identify batch_norm in eval mode.")
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Running statistics, to identify batch_norm in eval mode; FILE:PREFIX, such as net.pt:bn1., is a "
+            "layer of a checkpoint with its weight and bias.",
+        ),
     ] = None,
     memory_limit: Annotated[str | None, _LIMIT] = None,
     *,

@@ -318,6 +318,8 @@ def nice_ticks(low: float, high: float, count: int) -> list[float]:
     if not high > low or not math.isfinite(high - low):
         return [low]
     rough = (high - low) / count
+    if rough == 0:  # the smallest number of all, divided
+        return [low]
     exponent = math.floor(math.log10(rough))
     step = next(
         (m * 10.0**exponent for m in (1, 2, 2.5, 5) if m * 10.0**exponent >= rough * 0.999), 10.0 ** (exponent + 1)

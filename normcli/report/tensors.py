@@ -10,6 +10,7 @@ from normcli.report.figures import Axis, labeled_cuts, nice_ticks
 from normcli.summary.distribution import ceiling
 
 if TYPE_CHECKING:
+    from normcli.tensor.channel_rows import ChannelRow
     from normcli.tensor.compare import ComparisonRow
     from normcli.tensor.profile import TensorProfile
 
@@ -46,7 +47,8 @@ class TensorFigure:
         zero: the position of 0 on the axis; None where it lies outside.
         means, stds: maps by sample and channel.
         gap: root mean square and largest difference between train and eval mode.
-        nonfinite: number of elements that are NaN or infinite.
+        nan, inf: numbers of elements.
+        channels: statistics of each channel, where they were asked for.
     """
 
     name: str
@@ -62,7 +64,9 @@ class TensorFigure:
     means: Heat
     stds: Heat
     gap: tuple[float, float] | None
-    nonfinite: int
+    nan: int
+    inf: int
+    channels: "Sequence[ChannelRow]" = ()
 
     @property
     def area(self) -> list[tuple[float, float]]:
@@ -146,7 +150,9 @@ def _figure(row: "ComparisonRow", one: "TensorProfile", limits: tuple[float, flo
         means=_heat(one.means, limits[0], f"Mean of each sample and channel after {row.name}"),
         stds=_heat(one.stds, limits[1], f"Standard deviation of each sample and channel after {row.name}"),
         gap=row.gap,
-        nonfinite=row.nonfinite,
+        nan=row.nan,
+        inf=row.inf,
+        channels=row.channels,
     )
 
 

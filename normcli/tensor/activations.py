@@ -164,7 +164,7 @@ def _blocks_of(label: str, tensor: Any, axis: int | None, limit: int | None) -> 
     return blocks
 
 
-class _Sums:
+class MomentSums:
     """Counts and central moments of each slot, merged block by block (Pebay 2008, SAND2008-6212)."""
 
     def __init__(self, slots: int) -> None:
@@ -202,7 +202,7 @@ class _Sums:
 
 
 def _rows(names: Sequence[str], blocks: Blocks) -> list[ActivationRow]:
-    sums = _Sums(len(names))
+    sums = MomentSums(len(names))
     for block in blocks():
         sums.add(block)
     medians = _medians(blocks, sums.count)

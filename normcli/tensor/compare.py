@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from normcli import platforms
 from normcli.errors import TensorError, UsageError
 from normcli.storage.npy import ReservedTensor
 from normcli.tensor import files
+from normcli.tensor.channel_rows import ChannelRow, channel_rows
 from normcli.tensor.files import Array
 from normcli.tensor.job import NO_COUNTS, ValueCounts, count_values
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
@@ -42,7 +43,9 @@ class ComparisonRow:
         max: largest.
         histogram: counts in equal bins from min to max.
         gap: root mean square of train minus eval, and the largest difference.
-        nonfinite: number of elements that are NaN or infinite.
+        nan: number of elements that are NaN.
+        inf: number of elements that are infinite.
+        channels: statistics of each channel, where they were asked for.
         counts: of the elements that a result cannot be right for.
         size: number of elements.
     """
@@ -54,13 +57,23 @@ class ComparisonRow:
     max: float
     histogram: list[int]
     gap: tuple[float, float] | None = None
-    nonfinite: int = 0
+    nan: int = 0
+    inf: int = 0
+    channels: tuple[ChannelRow, ...] = ()
     counts: ValueCounts = NO_COUNTS
     size: int = 0
 
+    @property
+    def nonfinite(self) -> int:
+        """Return the number of elements that are NaN or infinite."""
+        return self.nan + self.inf
+
     def to_dict(self) -> dict[str, Any]:
         """Return the row as plain data, with None for NaN and infinity, which JSON lacks."""
-        plain = {key: value for key, value in asdict(self).items() if key not in ("counts", "size")}
+        plain = {key: value for key, value in asdict(self).items() if key not in ("counts", "size", "channels")}
+        plain["nonfinite"] = self.nonfinite
+        if self.channels:
+            plain["channels"] = [channel.to_dict() for channel in self.channels]
         if self.gap is not None:
             plain["gap"] = [value if math.isfinite(value) else None for value in self.gap]
         return {
@@ -78,6 +91,7 @@ def compare(
     memory_limit: int | None = None,
     threads: int | None = None,
     on_tensor: Observer | None = None,
+    per_channel: bool = False,
 ) -> list[ComparisonRow]:
     """Apply several normalizers to one tensor; the first row is the input.
 
@@ -89,6 +103,10 @@ def compare(
         memory_limit: most bytes of tensors in memory.
         threads: number of threads; None is one for each usable processor.
         on_tensor: called with the tensor of every row, in their order.
+        per_channel: add the statistics of each channel.
+
+    Raises:
+        UsageError: no layout, which channels need from rank 3 on.
     """
     observe = on_tensor or _ignore
     layout = None if layout is None else layout.upper()
@@ -102,10 +120,11 @@ def compare(
         try:
             result_dtype(x)
             observe(x)
-            rows = [_row("input", x)]
+            axis = channel_axis(x, layout) if per_channel else None
+            rows = [_row("input", x, axis)]
             with resources(threads=threads, memory=memory_limit, allocate=allocate):
                 for request in requests:
-                    rows += _rows(request, x, layout, statistics, observe)
+                    rows += _rows(request, x, _Context(layout, statistics, observe, axis))
         except TensorError as error:
             raise type(error)(f"{name}: {error}") from None
     return rows
@@ -126,9 +145,17 @@ def _input(name: str, stored: Any, limit: int | None, results: int, extra: int) 
     return stored
 
 
-def _rows(
-    request: str, x: Any, layout: str | None, state: Mapping[str, Array] | None, observe: Observer
-) -> list[ComparisonRow]:
+class _Context(NamedTuple):
+    """The settings that all normalizers of a comparison share: layout, state, observer, axis of channels to show."""
+
+    layout: str | None
+    state: Mapping[str, Array] | None
+    observe: Observer
+    axis: int | None
+
+
+def _rows(request: str, x: Any, context: _Context) -> list[ComparisonRow]:
+    layout, state, observe, axis = context
     one, settings = _parse_request(request)
     if len(one.tensors) > 1:
         raise UsageError(f"compare: {one.name} needs a second tensor; run it alone")
@@ -147,7 +174,7 @@ def _rows(
     if converted is None:
         y = _apply(one, x, settings)
         observe(y)
-        rows = [_row(label + requested, y)]
+        rows = [_row(label + requested, y, axis)]
         _discard(y)
         return rows
     train = _apply(one, x, {**settings, "state": converted})
@@ -155,7 +182,7 @@ def _rows(
     observe(train)
     observe(evaluated)
     gap = _gap(train, evaluated)
-    rows = [_row(f"{label} train{requested}", train), _row(f"{label} eval{requested}", evaluated, gap)]
+    rows = [_row(f"{label} train{requested}", train, axis), _row(f"{label} eval{requested}", evaluated, axis, gap)]
     for result in (train, evaluated):
         _discard(result)
     return rows
@@ -231,16 +258,18 @@ def _discard(result: Any) -> None:
         result.close()
 
 
-def _row(name: str, y: Tensor, gap: tuple[float, float] | None = None) -> ComparisonRow:
+def _row(name: str, y: Tensor, axis: int | None, gap: tuple[float, float] | None = None) -> ComparisonRow:
     """Return the statistics of a tensor, read by blocks: the bits of NumPy's over all finite elements in one array."""
     size = math.prod(y.shape)
-    counts, finite, low, high = NO_COUNTS, 0, math.inf, -math.inf
+    counts, nan, finite, low, high = NO_COUNTS, 0, 0, math.inf, -math.inf
     for block in _blocks(y):
-        counts = counts.plus(count_values(block))
+        part = count_values(block)
+        counts, nan = counts.plus(part), nan + (int(np.isnan(block.astype(np.float64)).sum()) if part.nonfinite else 0)
         values = _finite(block)
         finite += values.size
         low, high = min(low, float(values.min(initial=math.inf))), max(high, float(values.max(initial=-math.inf)))
-    last = (gap, counts.nonfinite, counts, size)
+    channels = () if axis is None else tuple(channel_rows(_blocks(y), axis, y.shape[axis]))
+    last = (gap, nan, counts.nonfinite - nan, channels, counts, size)
     if not finite:
         return ComparisonRow(name, np.nan, np.nan, np.nan, np.nan, [0] * BINS, *last)
     with np.errstate(all="ignore"):

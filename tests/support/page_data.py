@@ -150,6 +150,29 @@ def _re_estimate(folder: Path) -> None:
         np.save(folder / f"activations/b{number}.npy", batch)
 
 
+def _port(folder: Path) -> None:
+    """Write the outputs of all layers of the network, and of a port whose batch norms have another epsilon."""
+    state = network()
+    torch_file.write(folder / "net.pt", state)
+    images = np.random.default_rng(3).normal(size=(2, 3, 12, 12))
+    for name, eps in (("reference.npz", 1e-5), ("port.npz", 1e-3)):
+        outputs: dict[str, Any] = {"images": images.astype(np.float32)}
+        x = images
+        for number in "12":
+            patches = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (2, 3))
+            x = np.einsum("ncijkl,ockl->noij", patches, state[f"conv{number}.weight"].astype(np.float64))
+            x += state.get(f"conv{number}.bias", np.zeros(16))[:, None, None]
+            outputs[f"conv{number}"] = x.astype(np.float32)
+            x = outputs[f"conv{number}"].astype(np.float64)
+            bn = {key: state[f"bn{number}.{key}"].astype(np.float64)[:, None, None] for key in _KEYS}
+            x = (x - bn["running_mean"]) / np.sqrt(bn["running_var"] + eps) * bn["weight"] + bn["bias"]
+            outputs[f"bn{number}"] = x.astype(np.float32)
+            x = np.maximum(x, 0)
+        np.savez(folder / name, **outputs)
+
+
+_KEYS = ("weight", "bias", "running_mean", "running_var")
+
 OF_PAGES: dict[str, Callable[[Path], None]] = {
     "docs/choosing.md": _choosing,
     "docs/comparison.md": _comparison,
@@ -157,6 +180,7 @@ OF_PAGES: dict[str, Callable[[Path], None]] = {
     "docs/faq.md": _faq,
     "docs/how-to/fold.md": _fold,
     "docs/how-to/nodata.md": _nodata,
+    "docs/how-to/port-a-model.md": _port,
     "docs/how-to/rasters.md": _rasters,
     "docs/how-to/re-estimate-bn.md": _re_estimate,
     "docs/troubleshooting.md": _troubleshooting,
