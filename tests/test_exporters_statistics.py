@@ -19,6 +19,7 @@ from normcli.tally import Tally
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import photograph
+from tests.support.rasters import raster
 
 Array = np.ndarray[Any, Any]
 
@@ -205,6 +206,42 @@ def test_gdal_reads_the_pam_file_next_to_a_raster(dtype: str, tmp_path: Path) ->
                 },
                 rel=1e-6,
             )
+
+
+@pytest.mark.parametrize("nodata", [None, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
+def test_scaled_rasters_are_exported_in_stored_values(dtype: str, nodata: int | None, tmp_path: Path) -> None:
+    """STATISTICS_* and raster:bands describe samples before scale and offset: equal to those that rasterio reads."""
+    rasterio, path = needs.module("rasterio"), tmp_path / "a.tif"
+    rng = np.random.default_rng(0)
+    scales = [(0.0001, -0.1), (0.5, 3), (2, 0)]
+    array = rng.integers(0, 200, (3, 16, 20)).astype(dtype)
+    raster(
+        path,
+        array,
+        scales=scales,
+        nodata=nodata,
+        names=["B02", "B03", "B04"],
+        transform=rasterio.Affine(2, 0, 0, 0, -2, 0),
+    )
+    summary = normcli.stats(path, max_value=10)
+    bands = json.loads(exporters.export(summary, "stac"))["assets"]["data"]["raster:bands"]
+    percentiles = json.loads(exporters.export(summary, "nnunet"))["foreground_intensity_properties_per_channel"]
+    path.with_suffix(".tif.aux.xml").write_text(exporters.export(summary, "gdal"))
+    with rasterio.open(path) as file:
+        samples = file.read(masked=True).astype(float)
+        assert file.scales == tuple(scale for scale, _ in scales) and file.descriptions == ("B02", "B03", "B04")
+        for c, band in enumerate(bands):
+            wanted = [samples[c].min(), samples[c].max(), samples[c].mean(), samples[c].std(), None]
+            wanted[4] = 100 * samples[c].count() / samples[c].size
+            names = ("minimum", "maximum", "mean", "stddev", "valid_percent")
+            assert [band["statistics"][name] for name in names] == pytest.approx(wanted, rel=1e-9)
+            tags = file.tags(c + 1)
+            short = ("MINIMUM", "MAXIMUM", "MEAN", "STDDEV", "VALID_PERCENT")
+            assert [float(tags[f"STATISTICS_{name}"]) for name in short] == pytest.approx(wanted, rel=1e-6)
+            median = percentiles[str(c)]["median"]
+            tolerance = 2.0**-8 if dtype in ("int16", "float32") else 1e-9
+            assert median == pytest.approx(np.median(samples[c].compressed()), rel=tolerance)
 
 
 def test_a_group_has_no_extremes_and_the_card_says_so(run: Run, tmp_path: Path) -> None:

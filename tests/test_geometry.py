@@ -377,3 +377,12 @@ class TestCommands:
         done = run("apply", "a.png", "-s", "unit", "-o", "-", "--resize", "longest:32", "--pad", "0")
         (tmp_path / "a.npy").write_bytes(done.stdout)
         assert np.load(tmp_path / "a.npy").shape == (3, 32, 32)
+
+
+def test_a_fill_of_8_bits_in_images_of_16_is_reported(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(np.full((4, 8), 40000, np.uint16)).save(tmp_path / "a.png")
+    done = run("stats", "a.png", "--resize", "8x8", "--pad", "114", "--json")
+    assert json.loads(done.stdout)["mean"] == [(40000 + 114) / 2 / 65535]
+    assert b"--pad 114 is a level of 65,535 in 16-bit images (29298 is as bright as 114 in 8 bits)" in done.stderr
+    for options in (["--pad", "29298"], ["--pad", "0"], ["--pad", "114", "--max-value", "4095"]):
+        assert b"is a level of" not in run("stats", "a.png", "--resize", "8x8", *options).stderr

@@ -103,7 +103,7 @@ def _warnings(summary: Summary) -> list[str]:
         )
     if composition.get("bands") and summary.channels == ["R", "G", "B"] and "bands" not in summary.settings:
         out.append(f"{_images(composition['bands'])} of three bands that are not marked as RGB, counted as R, G, B")
-    out += _partly_named(summary)
+    out += _partly_named(summary) + _dark_padding(summary)
     constant = [name for name, std in zip(summary.channels, summary.std, strict=True) if std == 0]
     if constant:
         out.append(f"constant channel, std 0: {', '.join(constant)}")
@@ -120,6 +120,16 @@ def _partly_named(summary: Summary) -> list[str]:
         return []
     names = " and ".join(list(kinds)[:2])
     return [f"{count:,} of {_images(summary.images)} name their bands, {names}: channels have the default names"]
+
+
+def _dark_padding(summary: Summary) -> list[str]:
+    """Return a sentence on a fill that is a level of 8 bits in images of 16."""
+    values = [float(v) for v in str(summary.settings.get("pad") or 0).partition(":")[0].split(",")]
+    deep = any(bucket.get("dtype") == "uint16" for bucket in summary.state.get("buckets", ()))
+    if not deep or summary.settings.get("max_value") is not None or not 0 < max(values) <= 255:
+        return []
+    level, bright = f"{max(values):g}", f"{257 * max(values):.0f}"
+    return [f"--pad {level} is a level of 65,535 in 16-bit images ({bright} is as bright as {level} in 8 bits)"]
 
 
 def _notes(summary: Summary) -> list[str]:
