@@ -351,7 +351,12 @@ def test_every_container_gives_the_folders_state(row: str, folder: Path, tmp_pat
 def test_every_container_has_a_row() -> None:
     from normcli.sources import CONTAINERS
 
-    alone = {"npy", "idx", "python"}  # they hold arrays, not files: see test_arrays.py and test_import_strings.py
+    alone = {
+        "npy",
+        "idx",
+        "python",
+        "video",
+    }  # they hold arrays, not files
     assert {kind for kind, _ in packing.ROWS.values()} == set(CONTAINERS) - alone
 
 

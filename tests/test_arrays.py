@@ -150,6 +150,7 @@ def test_every_container_describes_its_open_options() -> None:
         "idx": ["layout"],
         "parquet": ["column"],
         "python": ["key", "layout", "labels"],
+        "video": ["frames", "matrix", "pixels"],
         "file_list": ["column"],
     }
     assert all(o.help.endswith(".") or o.help.endswith(").") for row in rows.values() for o in row.options)

@@ -143,11 +143,12 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
-    """Return an array (H,W) or (H,W,C) from a container as a decoded image.
+    """Return an array (H,W) or (H,W,C) from a container, which may have `notes`, as a decoded image.
 
     Raises:
         InputError: of another shape or type, or too large.
     """
+    notes = [*getattr(array, "notes", ())]
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
@@ -155,7 +156,9 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    return Decoded(to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8)
+    return Decoded(
+        to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8, notes=notes
+    )
 
 
 def is_no_memory(error: Exception) -> bool:

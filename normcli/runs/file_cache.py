@@ -41,8 +41,15 @@ from normcli.tally import Floats, Tally
 
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
 _MOST_REPLAYED = 256  # entries in one replay
-_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx")  # their members have no versions of their own
-_LIBRARIES = ("tifffile", "imagecodecs", "pillow-heif", "zstandard", "pyarrow")  # what they decode or reject may change
+_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video")  # their members have no versions of their own
+_LIBRARIES = (
+    "tifffile",
+    "imagecodecs",
+    "pillow-heif",
+    "zstandard",
+    "pyarrow",
+    "av",
+)  # what they decode or reject may change
 
 
 def _is_read_as_one(source: str) -> bool:

@@ -71,6 +71,8 @@ def make_lister(
         raise UsageError(f"{imported}: samples of Python objects are not files to apply to (use normcli.transform)")
     formats.check_distinct(sources, listing, files or ())
     paths = [path for source in sources for path in formats.expand(source)]
+    if video := next((path for path in paths if formats.kind_of(path) == "video"), None):
+        raise UsageError(f"{video}: frames of videos are not written (use normcli.transform in the program itself)")
     if listing.open_options:
         formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, paths))
     several = len(paths) + (files is not None) > 1

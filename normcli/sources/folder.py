@@ -212,12 +212,16 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     return sorted(files), sorted(folders), sorted(others)
 
 
+_CONTAINERS = ("tar", "zip", "parquet", "arrow", "npy", "video")
+
+
 def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] | None:
     rejected = paths.reject_reason(path, name)
-    if rejected and rejected[0] == "not-an-image-name" and container(name) in ("tar", "zip", "parquet", "arrow", "npy"):
+    if rejected and rejected[0] == "not-an-image-name" and container(name) in _CONTAINERS:
         if name.lower().endswith(".npy"):
             return rejected
-        return "container", f"an archive or table in a folder: to read all of them, {_files_like(path)} is a SOURCE"
+        kind = "a video" if container(name) == "video" else "an archive or table"
+        return "container", f"{kind} in a folder: to read all of them, {_files_like(path)} is a SOURCE"
     return rejected
 
 

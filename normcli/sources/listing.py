@@ -112,6 +112,13 @@ CONTAINERS = {
         "The array format of MNIST.",
         names_only=True,
     ),
+    "video": Container(
+        r"\.(mp4|m4v|mov|mkv|webm|avi)$",
+        (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
+        "Videos: every frame, every N-th or some, converted to RGB; labels are the names of the files.",
+        "video",
+        "all",
+    ),
     "python": Container(
         r"(?!)",
         ("python:MODULE:NAME",),

@@ -154,6 +154,9 @@ def _notes(summary: Summary) -> list[str]:
         out.append(_describe_invalid(summary))
     if count("alpha") and summary.settings.get("alpha") == "drop":
         out.append(f"{_images(count('alpha'))} with an alpha channel, which is dropped")
+    for conversion, frames in composition.get("video", {}).items():
+        remedy = " (-O matrix=bt709 is usual from 720 rows on)" * conversion.endswith("(assumed)")
+        out.append(f"{_images(frames)} of videos: {conversion}{remedy}")
     if count("cmyk"):
         out.append(f"{_images(count('cmyk'), 'CMYK')} converted to RGB (Pillow's conversion)")
     if count("multi_frame"):

@@ -38,6 +38,7 @@ INSTALL = {
     "jsonschema": "pip install jsonschema",
     "pyarrow": 'pip install "normcli[parquet]"',
     "distributed": 'pip install "normcli[dask]"',
+    "av": 'pip install "normcli[video]"',
     "zstandard": 'pip install "normcli[zst]"',
     "pillow_heif": 'pip install "normcli[heif]"',
     **dict.fromkeys(("mkdocs", "material", "griffe"), "pip install --group docs"),
