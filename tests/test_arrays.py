@@ -148,10 +148,10 @@ def test_every_container_describes_its_open_options() -> None:
         "huggingface": ["split", "column"],
         "npy": ["layout", "column"],
         "idx": ["layout"],
-        "parquet": ["column"],
+        "parquet": ["column", "columns"],
         "python": ["key", "layout", "labels"],
         "video": ["frames", "matrix", "pixels"],
-        "file_list": ["column"],
+        "file_list": ["column", "columns"],
     }
     assert all(o.help.endswith(".") or o.help.endswith(").") for row in rows.values() for o in row.options)
     del rows["image"], rows["huggingface"], rows["python"]
