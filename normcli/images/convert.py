@@ -208,7 +208,7 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
         turn: apply the EXIF orientation before a geometry, which then sees the picture as the model does; without a
             geometry the pixels stay as stored.
     """
-    height, width = image.pixels.shape[:2]
+    height, width, _ = image.pixels.shape
     image.stored_size = (width, height)
     shape_block(image, reading, turn=turn)
     if image.hidden:
@@ -255,7 +255,7 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
         if image.valid is not None:
             image.valid = np.concatenate([image.valid, np.ones(alpha.shape, bool)], axis=2)
     channels = image.pixels.shape[2]
-    if image.mode.startswith("bands") or reading.bands is not None:
+    if image.mode[:5] == "bands" or reading.bands is not None:
         colors = channels - (reading.alpha == "keep")
         if reading.color == "gray" or (reading.color == "rgb" and colors != 3):
             as_rgb = "; --color rgb takes three bands as RGB" if colors == 3 else ""

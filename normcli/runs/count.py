@@ -218,7 +218,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
                 result.file_results += [None] if options.file_results else []
                 continue
             stage = "decode"
-            if not plain or data[:4] in images.SIGNATURES:
+            tiff = not plain or data[:4] in images.SIGNATURES
+            if tiff:
                 large = _open_large(data, options)
                 if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
                     data.close()
@@ -226,7 +227,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             image = images.decode(data, options.reading) if large is None else large.first
             if image.full_scale is not None:
                 images.check_full_scale(image, options.max_value)
-            if image.format == "TIFF":
+            if tiff and image.format == "TIFF":
                 note_sidecars(item.load, image, options.reading)
             stage = "count"
             shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])

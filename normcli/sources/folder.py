@@ -34,7 +34,7 @@ _TABLE = (
 )
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
-_SUSPECT = r"[\\:\0]"
+_SUSPECT = re.compile(r"[\\:\0]")
 
 
 class PathFilter:
@@ -103,7 +103,7 @@ def is_unsafe(name: str) -> bool:
     >>> [is_unsafe(n) for n in ("a/b.jpg", "./a..b/c.jpg", "/etc/passwd", "a/../../b.png", "C:\\x.png", "a\0.png", "")]
     [False, False, True, True, True, True, True]
     """
-    if name[:1] not in ("", "/") and ".." not in name and re.search(_SUSPECT, name) is None:
+    if name[:1] not in ("", "/") and ".." not in name and _SUSPECT.search(name) is None:
         return False  # nearly every name
     parts = re.split(r"[/\\]", name)
     return not name or parts[0] == "" or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:[/\\]", name) is not None

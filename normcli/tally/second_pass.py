@@ -7,7 +7,7 @@ import numpy as np
 
 from normcli.tally.integers import ImageMoments
 from normcli.tally.selection import Division, Selected
-from normcli.tally.tally import Tally, bucket_key
+from normcli.tally.tally import Tally
 
 Array = np.ndarray[Any, Any]
 Block = tuple[Array, Array | None, Array | None]
@@ -66,7 +66,7 @@ class SecondPass(Tally):
     def select(self, block: Block, group: str | None) -> None:
         """Add the values of a block that are in cells to divide."""
         pixels, weights, valid = block
-        key = bucket_key(pixels, weights)
+        key, _ = self._bucket(pixels, weights)
         for c in range(pixels.shape[2]):
             addresses = [a for a in {(None, key, c), (group, key, c)} if a in self.division.cells]
             if not addresses:

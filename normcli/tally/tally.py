@@ -116,7 +116,8 @@ class Tally:
 
     def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:
         """Return the key and the bucket of an image, which may be a new one."""
-        key = bucket_key(pixels, weights)
+        unit = 1 if weights is None else int(np.iinfo(weights.dtype).max)
+        key = (pixels.shape[2], _KINDS[pixels.dtype.char], unit)
         bucket = self.buckets.get(key)
         if bucket is None:
             bucket = Floats(key[0]) if key[1] == "float" else Integers(*key)
@@ -262,11 +263,6 @@ def _count_valid(bucket: Bucket, pixels: Array, weights: Array | None, valid: Ar
     if not valid.any():
         raise nothing_valid()
     return count_valid(bucket, pixels, weights, valid, nan)
-
-
-def bucket_key(pixels: Array, weights: Array | None) -> tuple[int, str, int]:
-    """Return the key of the bucket of an image: its channels, its type and the weight of a pixel that counts fully."""
-    return pixels.shape[2], bucket_dtype(pixels), 1 if weights is None else int(np.iinfo(weights.dtype).max)
 
 
 def bucket_dtype(pixels: Array) -> str:
