@@ -344,7 +344,8 @@ class Summary(_Values):
         """Return these statistics with more percentiles, in `percentiles` and in those of the groups.
 
         Percentiles are exact where the histogram knows every value: of 8- and 16-bit images. Those of float images,
-        and of groups of 16-bit images, have an error, whose bound is in `percentile_details`.
+        and of groups of 16-bit images, have an error, whose bound is in `percentile_details`; those that
+        `stats(exact_percentiles=True)` made exact stay so, by the same method.
 
         Args:
             percentiles: from 0 to 100, such as 0.5 or "99.5"; "iqr" is the range between the quartiles.

@@ -10,6 +10,7 @@ from normcli.tally.selection import Division, Selected
 from normcli.tally.tally import Tally
 
 Array = np.ndarray[Any, Any]
+_AT_ONCE = 1 << 16  # values whose keys are computed together: they stay in the processor's cache
 Block = tuple[Array, Array | None, Array | None]
 
 
@@ -67,15 +68,17 @@ class SecondPass(Tally):
         """Add the values of a block that are in cells to divide."""
         pixels, weights, valid = block
         key, _ = self._bucket(pixels, weights)
+        rows = max(1, _AT_ONCE // pixels.shape[1])
         for c in range(pixels.shape[2]):
             addresses = [a for a in {(None, key, c), (group, key, c)} if a in self.division.cells]
-            if not addresses:
-                continue
-            values = pixels[:, :, c]
-            usable = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
-            usable = usable if valid is None else usable & valid[:, :, c]
-            for address in addresses:
-                self.selected.add_values(address, values[usable], None if weights is None else weights[usable])
+            for top in range(0, pixels.shape[0] if addresses else 0, rows):
+                part = slice(top, top + rows)
+                values = pixels[part, :, c]
+                usable = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
+                usable = usable if valid is None else usable & valid[part, :, c]
+                weight = None if weights is None else weights[part][usable]
+                for address in addresses:
+                    self.selected.add_values(address, values[usable], weight)
 
     def add(self, other: Tally, sign: int = 1) -> None:
         """Add the counts of a second pass over other images."""
