@@ -149,7 +149,7 @@ def test_every_container_describes_its_open_options() -> None:
         "npy": ["layout", "column"],
         "idx": ["layout"],
         "parquet": ["column", "columns"],
-        "python": ["key", "layout", "labels"],
+        "python": ["key", "layout", "labels", "partial"],
         "video": ["frames", "matrix", "pixels"],
         "file_list": ["column", "columns"],
     }

@@ -1,6 +1,9 @@
 """Counting Python objects gives the counts of `stats` over the same pixels: whatever yields them, split however."""
 
+import itertools
+import os
 import pickle
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -209,6 +212,119 @@ def test_the_statistics_file_is_written(tmp_path: Path) -> None:
         normcli.count(pictures(), output=tmp_path / "s.json")
 
 
+def test_a_labeled_dataset_with_a_bad_index_keeps_the_others() -> None:
+    good = [{"image": array, "label": i % 2} for i, array in enumerate(pictures()[:5])]
+    failures: list[Any] = []
+    data = Indexed([*good[:2], KeyError("no such row"), *good[2:]])
+    summary = normcli.count(data, group_by="label", on_failure=failures.append)
+    assert (summary.images, [(one.key, one.reason) for one in failures]) == (5, [("2", "dataset")])
+    with pytest.raises(normcli.UsageError, match="a mapping of train, test: choose one"):
+        normcli.count({"train": good, "test": good})
+
+
+class TestInterruption:
+    def endless(self, images: int) -> Iterator[Any]:
+        for i in itertools.count():
+            if i == images:
+                signal.raise_signal(signal.SIGINT)
+            yield pictures(count=1)[0]
+
+    def test_a_partial_result_is_valid_and_says_so(self, tmp_path: Path) -> None:
+        expected = normcli.count(itertools.islice(self.endless(-1), 40)).state
+        before = signal.getsignal(signal.SIGINT)
+        for workers in (1, 2):
+            failures: list[Any] = []
+            out = tmp_path / f"{workers}.json"
+            summary = normcli.count(
+                self.endless(40), partial=True, workers=workers, output=out, on_failure=failures.append
+            )
+            assert (summary.images, summary.failures, summary.complete) == (40, {"interrupted": 1}, False)
+            assert {**summary.state, "failed": {}} == expected == {**normcli.load(out).state, "failed": {}}
+            assert [failure.key for failure in failures] == ["40"]
+        assert signal.getsignal(signal.SIGINT) is before
+
+    def test_without_it_nothing_is_written(self, tmp_path: Path) -> None:
+        with pytest.raises(KeyboardInterrupt):
+            normcli.count(self.endless(40), output=tmp_path / "a.json")
+        assert not list(tmp_path.iterdir())
+
+    def test_it_ends_between_samples_of_an_index_too(self) -> None:
+        class Slow(Indexed):
+            def __getitem__(self, index: int) -> Any:
+                if index == 30:
+                    signal.raise_signal(signal.SIGINT)
+                return pictures(count=1)[0]
+
+        summary = normcli.count(Slow([0] * 100_000), partial=True)
+        assert 30 < summary.images < 2000 and summary.failures == {"interrupted": 1}
+
+
+class TestMasksAndWeights:
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+    def test_a_mask_counts_as_that_of_mask_dir(self, dtype: type[np.generic], tmp_path: Path) -> None:
+        arrays = [a[:, :12] for a in pictures(dtype, 6)]
+        masks = [np.random.default_rng(i).integers(0, 2, (9, 12), np.uint8) for i in range(6)]
+        folder_of(arrays, tmp_path / "a")
+        (tmp_path / "m").mkdir()
+        for i, mask in enumerate(masks):
+            Image.fromarray(mask).save(tmp_path / "m" / f"{i:03d}.png")
+        expected = normcli.stats(tmp_path / "a", include="*.npy", mask_dir=tmp_path / "m").state
+        one, batch, channels = normcli.Counter(), normcli.Counter(), normcli.Counter(layout="nchw")
+        for array, mask in zip(arrays, masks, strict=True):
+            one.add(array, mask=mask)
+        batch.add(np.stack(arrays), mask=np.stack(masks) > 0)
+        first = np.stack(arrays).transpose(0, 3, 1, 2)
+        channels.add(first, mask=np.broadcast_to(np.stack(masks)[:, None], first.shape))
+        assert one.summary().state == batch.summary().state == channels.summary().state == expected
+
+    def test_a_mask_of_each_channel(self) -> None:
+        array, counter = pictures(count=1)[0], normcli.Counter()
+        mask = np.random.default_rng(0).integers(0, 2, array.shape).astype(bool)
+        counter.add(array, mask=mask)
+        summary = counter.summary()
+        for c in range(3):
+            values = array[:, :, c][mask[:, :, c]] / 255
+            np.testing.assert_allclose((summary.mean[c], summary.std[c]), (values.mean(), values.std()), rtol=1e-12)
+        assert summary.invalid == (~mask).sum(axis=(0, 1)).tolist()
+
+    def test_weights_are_those_of_alpha(self) -> None:
+        array = pictures(count=1)[0]
+        weight = np.random.default_rng(1).integers(0, 256, array.shape[:2], np.uint8)
+        by_alpha, counter = normcli.Counter(alpha="weight"), normcli.Counter()
+        by_alpha.add(Image.fromarray(np.dstack([array, weight])))
+        counter.add(array, weight=weight)
+        assert counter.summary().state["buckets"] == by_alpha.summary().state["buckets"]
+        with pytest.raises(normcli.InputError, match="alpha channel already"):
+            by_alpha.add(Image.fromarray(np.dstack([array, weight])), weight=weight)
+
+    def test_what_does_not_fit_is_named_and_nothing_is_counted(self) -> None:
+        array, counter = pictures(count=1)[0], normcli.Counter()
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({"mask": np.ones((3, 3), bool)}, "shape"),
+            ({"mask": np.ones(array.shape[:2])}, "bool or integers"),
+            ({"mask": np.zeros(array.shape[:2], bool)}, "no sample is valid"),
+            ({"weight": np.ones(array.shape[:2])}, "weights are of float64"),
+            ({"weight": np.zeros(array.shape[:2], np.uint8)}, "no pixel has a weight"),
+            ({"weight": np.ones((2, 2), np.uint8)}, "shape"),
+        ]
+        for more, text in cases:
+            with pytest.raises(normcli.InputError, match=text):
+                counter.add(array, **more)
+        with pytest.raises(normcli.InputError, match="for a batch of 2 images"):
+            counter.add(np.stack([array, array]), mask=np.ones(array.shape[:2], bool))
+        with pytest.raises(normcli.UsageError, match="cannot be combined"):
+            normcli.Counter(resize=8).add(array, mask=np.ones(array.shape[:2], bool))
+        assert counter.images == 0
+
+
+def test_collate_counts_what_fails() -> None:
+    counter = normcli.Counter()
+    part = counter.collate([pictures()[0], np.full((4, 4), np.nan), (pictures()[1], "label")])
+    counter += pickle.loads(pickle.dumps(part))
+    assert (counter.images, counter.summary().failures) == (2, {"not-finite": 1})
+    assert [failure.key for failure in counter.failures] == ["1"]
+
+
 class TestTorch:
     @pytest.fixture
     def arrays(self) -> Arrays:
@@ -242,3 +358,39 @@ class TestTorch:
         assert counter.summary().mean == [0.5, 0.5, 0.5]
         with pytest.raises(normcli.InputError, match=r"\.cpu\(\)"):
             counter.add(torch.empty((3, 4, 4), device="meta"))
+
+    def test_a_worker_that_dies_ends_the_loader_as_one_failure(self, arrays: Arrays) -> None:
+        from torch.utils.data import DataLoader
+
+        class Deadly(Indexed):
+            def __getitem__(self, index: int) -> Any:
+                if index == 25:  # what the worker read ahead may be lost with it
+                    os._exit(1)
+                return super().__getitem__(index)
+
+        failures: list[Any] = []
+        loader: Iterable[Any] = DataLoader(Deadly(arrays), batch_size=2, num_workers=1)
+        summary = normcli.count(loader, on_failure=failures.append)
+        assert 0 < summary.images <= 24 and (summary.failures, summary.complete) == ({"dataset": 1}, False)
+        assert [(failure.key, failure.stage) for failure in failures] == [(str(summary.images), "load")]
+
+    @pytest.mark.campaign
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+    @pytest.mark.parametrize("workers", [0, 1, 4])
+    @pytest.mark.parametrize("batch", [1, 7, 64])
+    def test_every_number_of_workers_and_size_of_batches(
+        self, workers: int, batch: int, arrays: Arrays, tmp_path: Path
+    ) -> None:
+        self.test_a_data_loader(workers, batch, arrays, tmp_path)
+
+    def test_a_dataset_of_hugging_face(self, arrays: Arrays, tmp_path: Path) -> None:
+        datasets = needs.module("datasets")
+        expected = counted(folder_of(arrays, tmp_path / "a")).state["buckets"]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        rows = {"image": arrays, "label": [i % 2 for i in range(len(arrays))]}
+        dataset = datasets.Dataset.from_dict(rows, features=features)
+        for data in (dataset, dataset.to_iterable_dataset(), dataset.with_format("numpy")):
+            assert normcli.count(data).state["buckets"] == expected
+        assert sorted(normcli.count(dataset, group_by="label").groups) == ["0", "1"]
+        with pytest.raises(normcli.UsageError, match="a mapping of train"):
+            normcli.count(datasets.DatasetDict(train=dataset))

@@ -34,6 +34,9 @@ class IterableOptions(CounterOptions, FailureOptions):
         1,
         minimum=1,
     )
+    partial: bool = option(
+        "Return the statistics of what was counted when Ctrl-C stops the run, with one failure, interrupted.", False
+    )
     output: str | os.PathLike[str] | None = option("Write the statistics file.")
     force: bool = option("Overwrite an existing statistics file.", False)
     on_progress: Callable[[Any], None] | None = python_only(

@@ -22,6 +22,7 @@ from normcli.tally import ImageMoments, Tally, serialize
 
 if TYPE_CHECKING:
     from normcli.images.tiff_blocks import LargeImage
+    from normcli.runs.array_masks import ArrayMask
     from normcli.runs.gallery import SeenImage
     from normcli.storage.reader import LargeFile
     from normcli.tally.selection import Division
@@ -179,7 +180,7 @@ class WorkerOptions(NamedTuple):
     per_image: bool = False
     extremes: bool = False
     rows: bool = False
-    mask: PixelMask | None = None
+    mask: "PixelMask | ArrayMask | None" = None
     file_results: bool = False
     division: "Division | None" = None
 

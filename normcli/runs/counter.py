@@ -13,7 +13,7 @@ from normcli.options.field import make, parse_level
 from normcli.options.samples import CounterOptions, IterableOptions
 from normcli.options.shared import DecodeOptions
 from normcli.options.stats import StatsOptions
-from normcli.runs.count import PartialResult, WorkerOptions, count_batch
+from normcli.runs.count import Failure, PartialResult, WorkerOptions, count_batch, merge
 from normcli.runs.stats import settings_of, stats
 from normcli.sources import Item, samples
 from normcli.sources.samples import Dataset as Dataset
@@ -47,7 +47,9 @@ class Counter:
         self._result = PartialResult()
         self._lock = threading.Lock()
 
-    def add(self, image: Any, *, key: str | None = None, group: str | None = None) -> int:
+    def add(
+        self, image: Any, *, key: str | None = None, group: str | None = None, weight: Any = None, mask: Any = None
+    ) -> int:
         """Count an image or a batch.
 
         Args:
@@ -56,6 +58,10 @@ class Counter:
                 image file.
             key: name for errors; by default its number.
             group: the group that it belongs to, if any.
+            weight: weights of pixels, (H,W) or (N,H,W), of the image's unsigned type: 0 is none, 255 or 65535 full, as
+                an alpha channel with alpha="weight".
+            mask: bool or integers, (H,W) or with the axes of the image: a sample counts where it is not 0. A batch has
+                a batch of masks.
 
         Returns:
             The number of images counted, or of vectors.
@@ -64,18 +70,31 @@ class Counter:
             InputError: an image that `normcli stats` would fail; nothing of a batch is counted then.
             UsageError: axes that the sizes leave open, or other channels than before.
         """
+        result = self._count(image, key, group, weight, mask)
+        if result.failures:
+            failure = result.failures[0]
+            raise InputError(failure.reason, f"{failure.key}: {failure.message}")
+        self._merge(result)
+        return result.inputs
+
+    def _count(self, image: Any, key: str | None, group: str | None, weight: Any, mask: Any) -> PartialResult:
         name = str(self._result.inputs) if key is None else key
         pictures = list(samples.images_of(image, self._options.layout))
         if self._options.layout == "nc":
             start = self._result.inputs if key is None else 0
             pictures = [one._replace(path=key or "", first=start) for one in pictures]
         items: list[Any] = [Item(name, samples.ArrayInMemory(one), group) for one in pictures]
-        result = count_batch(self._worker(group), items)
-        if result.failures:
-            failure = result.failures[0]
-            raise InputError(failure.reason, f"{failure.key}: {failure.message}")
-        self._merge(result)
-        return result.inputs
+        if weight is None and mask is None:
+            return count_batch(self._worker(group), items)
+        if self._options.has_geometry or self._options.layout == "nc":
+            raise UsageError("`mask` and `weight` cannot be combined with `resize`, `center_crop` or vectors")
+        from normcli.runs.array_masks import ArrayMask, split
+
+        is_batch = len(items) != 1 or getattr(image, "ndim", 0) == getattr(pictures[0], "ndim", 0) + 1
+        each = zip(*(split(value, len(items), is_batch) for value in (mask, weight)), strict=True)
+        worker = self._worker(group)
+        pairs = zip(items, each, strict=True)
+        return merge([count_batch(worker._replace(mask=ArrayMask(*one)), [item]) for item, one in pairs])
 
     def merge(self, other: "Counter") -> None:
         """Add the counts of another counter.
@@ -102,6 +121,11 @@ class Counter:
         """Return the number of images counted."""
         return self._result.tally.images
 
+    @property
+    def failures(self) -> list[Failure]:
+        """Return the samples that `collate` could not count."""
+        return list(self._result.failures)
+
     def summary(self) -> Summary:
         """Return the statistics of everything counted so far.
 
@@ -118,6 +142,8 @@ class Counter:
     def collate(self, batch: list[Any]) -> "Counter":
         """Return a counter of a batch of samples: the `collate_fn` of a torch DataLoader, called in its workers.
 
+        A sample that cannot be counted is one of the `failures`, named by its number in the batch.
+
         for part in DataLoader(dataset, batch_size=64, num_workers=4, collate_fn=counter.collate):
             counter += part
 
@@ -127,7 +153,7 @@ class Counter:
         """
         part = Counter(**self._options.as_dict())
         for sample in batch:
-            part.add(samples.image_in(sample, None))
+            part._merge(part._count(samples.image_in(sample, None), None, None, None, None))
         return part
 
     def _worker(self, group: str | None) -> WorkerOptions:
@@ -173,7 +199,12 @@ def count(data: Dataset, options: IterableOptions) -> Summary:
         force=options.force,
     )
     items = samples.read(data, options.key, options.layout, labels=options.group_by is not None)
-    return stats([], run, items)
+    if not options.partial:
+        return stats([], run, items)
+    from normcli.sources.stoppable import StoppableItems
+
+    with StoppableItems(items) as stoppable:
+        return stats([], run, stoppable)
 
 
 def _stats_options(options: CounterOptions, **more: Any) -> StatsOptions:

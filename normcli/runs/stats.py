@@ -327,7 +327,7 @@ class _StatsRun:
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
         plan = SamplePlan.of(options) if options.is_estimate else None
-        mask = None if options.mask_dir is None else PixelMask.of(options.mask_dir, options.labels, sources)
+        self.mask = mask = None if options.mask_dir is None else PixelMask.of(options.mask_dir, options.labels, sources)
         self.worker = WorkerOptions(
             reading=options.part(DecodeOptions),
             nan=options.nan,
@@ -370,7 +370,7 @@ class _StatsRun:
             "max_file_size": parse_size("max_file_size", options.max_file_size),
         }
         depends["per_image"] = self.worker.per_image
-        target.open({**depends, **images.versions()}, self.listing, self.worker.mask)
+        target.open({**depends, **images.versions()}, self.listing, self.mask)
         if self.sample is not None:
             items = self.sample.items()
         elif items is None:
@@ -397,7 +397,7 @@ class _StatsRun:
         lists = (options.on_image, options.on_gallery)
         limits = (options.max_pixels, options.max_file_size) != (MAX_PIXELS, None)
         versions = {key: earlier.provenance.get(key) for key in images.versions()}
-        more = earlier.failed or limits or options.group_by or self.worker.mask is not None or any(map(callable, lists))
+        more = earlier.failed or limits or options.group_by or self.mask is not None or any(map(callable, lists))
         if more or versions != images.versions():
             return False
         from normcli.runs.digest_inputs import digest_inputs

@@ -29,6 +29,9 @@ class PythonOptions(Options):
         "Axes of arrays: n images, h rows, w columns, c channels; auto: recognized by the sizes.", "auto"
     )
     labels: Literal["no", "yes"] = option("Read the label of every sample; --group-by label sets it.", "no")
+    partial: Literal["no", "yes"] = option(
+        "Write the statistics of what was counted when Ctrl-C stops the run, with one failure, interrupted.", "no"
+    )
 
 
 OPEN_OPTIONS = PythonOptions
@@ -45,7 +48,18 @@ def read(source: str, listing: InputOptions, options: PythonOptions) -> Items:
     key: str | int | None = options.key
     if isinstance(key, str) and key.lstrip("-").isdecimal():
         key = int(key)
-    for item in samples.read(data, key, options.layout, labels=options.labels == "yes"):
+    items = samples.read(data, key, options.layout, labels=options.labels == "yes")
+    if options.partial == "no":
+        yield from _below(source, items)
+        return
+    from normcli.sources.stoppable import StoppableItems
+
+    with StoppableItems(items) as stoppable:
+        yield from _below(source, stoppable)
+
+
+def _below(source: str, items: Items) -> Items:
+    for item in items:
         yield item._replace(key=f"{source}/{item.key}")
 
 
