@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from functools import partial
@@ -13,6 +15,7 @@ import pytest
 
 from normcli import engine
 from normcli.errors import NormcliError, UsageError
+from normcli.runs import loop
 from normcli.runs.loop import Items
 from normcli.sources import Item, Skipped, failed_item
 from normcli.storage.files import ByteRange, FileBytes
@@ -132,3 +135,48 @@ def test_files_go_by_column() -> None:
 def test_an_address_is_of_a_cluster(engine_: str) -> None:
     with pytest.raises(UsageError):
         list(engine.run(double, numbers(1), engine=engine_))
+
+
+class RemoteFile:
+    """A loader of a file on a server, which counts the bytes of all that were read and not yet used."""
+
+    path = "http://server/image"
+    lock = threading.Lock()
+    started = 0
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self) -> bytes:
+        with self.lock:
+            RemoteFile.started += self.size
+        return bytes(self.size)
+
+    def fingerprint(self) -> str:
+        return str(self.size)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "ahead"),
+    [
+        ([40] * 60, 1000, 1040),
+        ([400] * 20, 1000, 1200),
+        ([3000] * 9, 1000, 15000),  # five, before the first size is known
+        ([1] * 100, 1000, 34),  # by their number
+        ([5000, *[10] * 60], 1000, 6000),
+    ],
+)
+def test_reads_ahead_are_bounded_in_bytes(
+    sizes: list[int], most: int, ahead: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "_MOST_BYTES", most)
+    monkeypatch.setattr(RemoteFile, "started", 0)
+    steps = (Item(str(i), RemoteFile(size), None) for i, size in enumerate(sizes))
+    used: list[int] = []
+    peak = 0
+    for item in loop.prefetch(iter(steps)):
+        peak = max(peak, RemoteFile.started - sum(used))
+        used.append(len(item.load()))
+        time.sleep(0)
+    assert used == sizes
+    assert peak <= ahead

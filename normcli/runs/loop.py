@@ -26,6 +26,7 @@ from normcli.storage.files import FileBytes
 
 _READERS = 16
 _MOST_READS = 32  # in flight, or done and not yet used
+_MOST_BYTES = 64 << 20  # of them
 
 
 T = TypeVar("T")
@@ -60,15 +61,31 @@ class Prefetched(NamedTuple):
 def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
     """Yield steps in order; those whose loader is remote with their bytes already read, others unchanged.
 
+    Bytes that wait, with those expected of the reads in flight, are at most 64 MiB, or one file; before the first
+    one is there, four or five files.
+
     Args:
         steps: items, named tuples with a loader as `load`; anything else is passed on.
     """
     waiting: deque[tuple[Any, Future[Load] | None]] = deque()
     pool: ThreadPoolExecutor | None = None
+    expected: float | None = None  # bytes of the next files: as the largest of late. Four are read at first
 
     def first() -> Any:
+        nonlocal expected
         step, future = waiting.popleft()
-        return step if future is None else step._replace(load=future.result())
+        if future is None:
+            return step
+        load = future.result()
+        size = getattr(load, "memory_bytes", 0)
+        expected = max(size, 0.75 * (expected or 0))
+        return step._replace(load=load)
+
+    def is_full() -> bool:
+        reads = [future for _, future in waiting if future is not None]
+        guess = _MOST_BYTES / 4 if expected is None else expected
+        sizes = (getattr(read.result(), "memory_bytes", 0) if read.done() else guess for read in reads)
+        return len(waiting) > _MOST_READS or sum(sizes) > _MOST_BYTES
 
     try:
         for step in steps:
@@ -81,7 +98,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
                 yield step
                 continue
             waiting.append((step, future))
-            while waiting and (waiting[0][1] is None or len(waiting) > _MOST_READS):
+            while waiting and (waiting[0][1] is None or is_full()):
                 yield first()
         while waiting:
             yield first()
