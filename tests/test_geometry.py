@@ -135,6 +135,11 @@ class TestSides:
         for options in ({"resize": "400x400"}, {"resize": "longest:400", "pad": 0}, {"center_crop": 400, "pad": 1}):
             assert reason(small, max_pixels=10_000, **options)[0] == "bomb"
 
+    def test_the_limit_counts_bands(self) -> None:
+        narrow = np.zeros((400, 3, 200), np.uint16)  # 224 x 29,867 pixels of 200 bands: 2.7 GB
+        with pytest.raises(InputError, match="1337996800 values in 200 bands, over four times"):
+            images.decode(narrow, reading(resize=224, max_pixels=10_000_000, color="native"))
+
 
 class TestPixels:
     @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "lanczos", "nearest"])

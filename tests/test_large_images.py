@@ -58,6 +58,9 @@ FILES: dict[str, tuple[Callable[[], bytes], str]] = {
     "GIF": (lambda: saved(colors().quantize(64), "GIF"), "RGB"),
     "BMP": (lambda: saved(colors(), "BMP"), "RGB"),
     "TGA": (lambda: saved(Image.fromarray(picture(4)), "TGA"), "RGBA"),
+    "TGA of RGB, from the top": (lambda: saved(colors(), "TGA", orientation=1), "RGB"),
+    "TGA in runs": (lambda: saved(colors().quantize(16).convert("RGB"), "TGA", compression="tga_rle"), "RGB"),
+    "BMP of 32 bits": (lambda: saved(Image.fromarray(picture(4)), "BMP"), "RGB"),
     "CMYK JPEG": (lambda: saved(in_mode("CMYK"), "JPEG"), "RGB"),
     "WebP": (lambda: saved(colors(), "WEBP", method=0), "RGB"),
     "lossless WebP with alpha": (
@@ -102,6 +105,47 @@ def test_deep_tiffs_equal_their_array(kind: str, planes: str, byteorder: Any) ->
         luma = (19595 * red + 38470 * green + 7471 * blue + 32768) >> 16
         np.testing.assert_array_equal(decode(data, DecodeOptions(color="gray")).pixels[:, :, 0], luma)
     assert data == before  # a view of the file is not written into
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": (32, 48)},
+        {"tile": (32, 48), "compression": "lzw", "predictor": 2},
+        {"rowsperstrip": 7, "compression": "zlib"},
+        {"rowsperstrip": 7, "compression": "lzw", "predictor": 2, "bigtiff": True},
+        {"rowsperstrip": 64},
+    ],
+)
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+def test_tiffs_put_together_from_blocks_equal_their_array(
+    planes: Any, options: dict[str, Any], byteorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from normcli.images import tiff_blocks
+
+    whole = []
+    read = tiff_blocks.read_page
+
+    def read_page(page: Any, size: int) -> Array | None:
+        array = read(page, size)
+        whole.append(array is None)
+        return array
+
+    monkeypatch.setattr(tiff_blocks, "_PIECE", 0)
+    monkeypatch.setattr(tiff_blocks, "_BLOCK", 5000)
+    monkeypatch.setattr(tiff_blocks, "read_page", read_page)
+    for samples, kind in ((3, "u2"), (5, "u1"), (1, "f4"), (2, "i2")):
+        array = picture(samples)[:101, :133].astype(kind) * 3
+        stored = np.moveaxis(array, 2, 0) if planes == "separate" else array
+        layout: dict[str, Any] = {**options, "planarconfig": planes}
+        if samples == 1:
+            stored, layout = array[:, :, 0], {**options, "predictor": None}
+        photometric = "rgb" if samples == 3 else "minisblack"
+        data = by_tifffile(stored, photometric=photometric, byteorder=byteorder, metadata=None, **layout)
+        found = decode(data, DecodeOptions(color="native"))
+        np.testing.assert_array_equal(found.pixels, array.astype(found.pixels.dtype))
+    assert not any(whole)
 
 
 def test_gray_tiffs_equal_their_array() -> None:

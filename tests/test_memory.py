@@ -66,12 +66,13 @@ class Case(NamedTuple):
 
 
 COMPOSITE, WEIGHT, GRAY = ("--alpha", "composite:white"), ("--alpha", "weight"), ("--color", "gray")
+RESIZED = ("--resize", "224")
 rgb_png = by_pillow("PNG", compress_level=1)
 rgba_png = by_pillow("PNG", 4, compress_level=1)
 STATS = {
     "JPEG": Case(by_pillow("JPEG"), 3),
     "JPEG to gray": Case(by_pillow("JPEG"), 3, 0, GRAY),
-    "JPEG resized": Case(by_pillow("JPEG"), 3, 0.6, ("--resize", "224")),  # the narrow rows
+    "JPEG resized": Case(by_pillow("JPEG"), 3, 0.6, RESIZED),  # the narrow rows
     "progressive JPEG": Case(by_pillow("JPEG", progressive=True), 3, 3),  # libjpeg has coefficients of 16 bits
     "CMYK JPEG": Case(by_pillow("JPEG", mode="CMYK"), 4, 0.3),
     "PNG": Case(rgb_png, 3),
@@ -79,20 +80,24 @@ STATS = {
     "RGBA PNG": Case(rgba_png, 4),
     "RGBA PNG composited": Case(rgba_png, 4, 0, COMPOSITE),
     "RGBA PNG weighted": Case(rgba_png, 4, 1.3, WEIGHT),  # the weights are an image of their own
-    "gray PNG with alpha": Case(by_pillow("PNG", 4, "LA", compress_level=1), 2, 2.3),  # Pillow: 4 bytes a pixel
+    "gray PNG with alpha": Case(by_pillow("PNG", 4, "LA", compress_level=1), 2, 1),  # alpha is taken out
     "palette PNG": Case(by_pillow("PNG", mode="P", compress_level=1), 3, 1),  # and the indices
     "16-bit PNG": Case(deep_png(3), 6),
     "16-bit RGBA PNG composited": Case(deep_png(4), 8, 0, COMPOSITE),
     "WebP": Case(by_pillow("WEBP", method=0), 3),
     "lossless WebP": Case(by_pillow("WEBP", lossless=True, quality=0, method=0), 3, 4),  # libwebp: 4 bytes a pixel
     "TIFF": Case(by_pillow("TIFF"), 3),
-    "LZW TIFF": Case(by_pillow("TIFF", compression="tiff_lzw"), 3, 3),  # the file, and Pillow's fourth byte
-    "BMP": Case(by_pillow("BMP"), 3, 4),  # likewise
+    "LZW TIFF": Case(by_pillow("TIFF", compression="tiff_lzw"), 3),  # in blocks, as all large TIFFs
+    "BMP": Case(by_pillow("BMP"), 3, 3),  # the file
+    "TGA": Case(by_pillow("TGA"), 3, 3),
     "16-bit TIFF": Case(by_tifffile(3), 6),
-    "16-bit TIFF to gray": Case(by_tifffile(3), 6, 2, GRAY),  # a file is not written into
-    "16-bit TIFF, other byte order": Case(by_tifffile(3, byteorder=">"), 6, 6),  # the file
+    "16-bit TIFF to gray": Case(by_tifffile(3), 6, 0, GRAY),
+    "16-bit TIFF, other byte order": Case(by_tifffile(3, byteorder=">"), 6),
+    "16-bit TIFF, other byte order, resized": Case(by_tifffile(3, byteorder=">"), 6, 6, RESIZED),  # the file
+    "16-bit TIFF of tiles, resized": Case(by_tifffile(3, tile=(256, 256)), 6, 6.3, RESIZED),  # likewise
+    "16-bit LZW TIFF, resized": Case(by_tifffile(3, compression="lzw"), 6, 3, RESIZED),
     "float TIFF": Case(float_tiff, 12),
-    "float TIFF to gray": Case(float_tiff, 12, 4, GRAY),
+    "float TIFF to gray": Case(float_tiff, 12, 0, GRAY),
 }
 
 

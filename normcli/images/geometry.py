@@ -6,6 +6,7 @@ any other: colors are not multiplied by it. A sample is valid where all that it 
 and has full weight, because the model sees it.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ from normcli.options.shared import DecodeOptions, parse_sides
 
 Array = np.ndarray[Any, Any]
 Size = tuple[int, int]  # width, height
-_LARGE = 1 << 24  # values of an image that Pillow is given in parts: it copies what it resizes
+_LARGE = 1 << 22  # values of an image that Pillow is given in parts: it copies what it resizes
 # first input and weights of every output sample along one axis
 Taps = list[tuple[int, Array]]
 
@@ -66,6 +67,7 @@ def apply(image: Decoded, reading: DecodeOptions, *, turn: bool) -> None:
         check_size(*placed.scaled, reading)
     if placed.size != placed.scaled:
         check_size(*placed.size, reading)
+    _check_values(image.pixels.shape[2], placed, reading)
     fill = None if not any(placed.padding) else _fill(image, reading)
     filter_name = reading.interpolation or "bilinear"
     pixels = image.pixels
@@ -94,6 +96,17 @@ def apply_to_mask(plane: Array, turned: int, reading: DecodeOptions) -> Array:
     placed = place(pixels.shape[1], pixels.shape[0], reading)
     fill: list[float] | None = [1] if any(placed.padding) else None
     return _placed(resize(pixels, placed.scaled, "nearest"), placed, fill)[:, :, 0]
+
+
+def _check_values(channels: int, placed: Placement, reading: DecodeOptions) -> None:
+    """Check that a geometry makes no more values of an image than one of four channels may have.
+
+    Raises:
+        InputError: a narrow image of thousands of bands, which `--resize` makes a large one.
+    """
+    values = channels * max(math.prod(placed.scaled), math.prod(placed.size))
+    if values > 4 * max(reading.max_pixels, 1):
+        raise InputError("bomb", f"{values} values in {channels} bands, over four times --max-pixels")
 
 
 def place(width: int, height: int, reading: DecodeOptions) -> Placement:

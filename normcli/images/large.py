@@ -46,9 +46,15 @@ def decode(image: Image.Image, data: bytes) -> tuple[Array, None, bool] | None:
     Returns:
         Pixels (H,W,C), None, and whether the last channel is alpha; None where Pillow should load it.
     """
-    pixels = _view(image, data) if image.format == "TIFF" else None
-    if image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
-        pixels = _decode_webp(image, data)
+    pixels = None
+    if image.format == "TIFF":
+        pixels = _view(image, data)
+    elif image.format in ("BMP", "DIB", "TGA"):
+        pixels = _unpack(image, data)
+    elif image.format == "PNG" and image.mode == "LA":
+        pixels = _decode_by("png", image, data)
+    elif image.format == "WEBP" and getattr(image, "n_frames", 1) == 1:
+        pixels = _decode_by("webp", image, data)
     if pixels is not None:
         return pixels, None, image.mode in ("LA", "RGBA")
     core: Any = getattr(Image, "core", None)
@@ -82,12 +88,32 @@ def _view(image: Image.Image, data: bytes) -> Array | None:
     return pixels.reshape(image.height, image.width, channels) if pixels.flags.aligned else None
 
 
-def _decode_webp(image: Image.Image, data: bytes) -> Array | None:
-    """Return the pixels of a WebP by imagecodecs, the same library in one image; None where that fails."""
+def _unpack(image: Image.Image, data: bytes) -> Array | None:
+    """Return colors that are stored as rows of BGR; None for other layouts, and where rows are missing."""
+    tiles: Any = getattr(image, "tile", ())
+    if len(tiles) != 1 or image.mode not in ("RGB", "RGBA"):
+        return None
+    (codec, extents, offset, args), channels = tiles[0], len(image.getbands())
+    raw_mode, stride, direction = args if isinstance(args, tuple) and len(args) == 3 else ("", 0, 0)
+    stored = {"BGR": 3, "BGRX": 4, "BGRA": 4}.get(raw_mode, 0) if codec == "raw" else 0
+    line = stride or image.width * stored
+    usable = stored >= channels and direction in (1, -1) and extents in (None, (0, 0, *image.size))
+    if not usable or line < image.width * stored or offset + image.height * line > len(data):
+        return None
+    rows = np.frombuffer(data, np.uint8, image.height * line, offset).reshape(image.height, line)[::direction]
+    pixels = np.empty((image.height, image.width, channels), np.uint8)
+    source = rows[:, : image.width * stored].reshape(image.height, image.width, stored)
+    for band, place in enumerate((2, 1, 0, 3)[:channels]):
+        pixels[:, :, band] = source[:, :, place]
+    return pixels
+
+
+def _decode_by(library: str, image: Image.Image, data: bytes) -> Array | None:
+    """Return the pixels of a PNG or WebP by imagecodecs, the same library in one image; None where that fails."""
     try:
         import imagecodecs
 
-        pixels: Array = imagecodecs.webp_decode(data)
+        pixels: Array = getattr(imagecodecs, f"{library}_decode")(data)
     except Exception:  # not installed; damaged, of which Pillow has the better words
         return None
     shape = (image.height, image.width, len(image.getbands()))

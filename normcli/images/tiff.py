@@ -219,13 +219,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         pages = raster.frames(types)
         array, bands = (None, 0) if pages <= 1 else _channels_of_pages(tiff, page, pages, reading)
         if array is None:
-            array = _stored(data, page)
-            if array is None:
-                array = page.asarray()
-            if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
-                array = np.moveaxis(array, 0, -1)
-        if array.ndim == 2:
-            array = array[:, :, None]
+            array = _read(data, page)
         decoded = from_page(array, page, ["multi-frame"] if pages > max(bands, 1) else [])
         mask = _mask(tiff, types)
     decoded.no_data = no_data_of(page)
@@ -234,6 +228,20 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if decoded.orientation != 1:
         decoded.notes.append("rotated")
     return decoded
+
+
+def _read(data: bytes, page: Any) -> np.ndarray[Any, Any]:
+    """Return the samples (H,W,C) of a page."""
+    array = _stored(data, page)
+    if array is None:
+        from normcli.images import tiff_blocks  # which large pages need
+
+        if (pixels := tiff_blocks.read_page(page, len(data))) is not None:
+            return pixels
+        array = page.asarray()
+    if "S" in page.axes and page.axes.index("S") == 0:  # planes one after the other
+        array = np.moveaxis(array, 0, -1)
+    return array[:, :, None] if array.ndim == 2 else array
 
 
 def _stored(data: bytes, page: Any) -> np.ndarray[Any, Any] | None:

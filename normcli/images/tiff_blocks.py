@@ -15,6 +15,7 @@ from normcli.options.shared import DecodeOptions
 Array = np.ndarray[Any, Any]
 
 _BLOCK = 1 << 20  # samples
+_PIECE = 16 << 20  # bytes of a page, from which it is put together block by block
 _JPEG = (6, 7, 34892, 33007)  # compressions whose segments share their tables
 
 
@@ -111,21 +112,44 @@ def _open(data: IO[bytes], size: int, reading: DecodeOptions) -> LargeImage | No
     return None
 
 
+def read_page(page: Any, size: int) -> Array | None:
+    """Return a large page (H,W,S), put together from its tiles or strips; None where tifffile has to do that.
+
+    tifffile holds the decoded segments of all its threads, and moves planes in a second image.
+
+    Args:
+        page: of a kind that is read, see `tiff.check_page`.
+        size: of the file, in bytes.
+    """
+    if not _is_decoded_alike(page) or page.nbytes <= _PIECE:
+        return None
+    source, out = _Page(page, size), None
+    for top, left, height, width in source.windows():
+        block = source.read(top, left, height, width)
+        if out is None:
+            out = np.empty((page.imagelength, page.imagewidth, block.shape[2]), block.dtype)
+        out[top : top + height, left : left + width] = block
+    return out
+
+
 def _is_suited(page: Any, reading: DecodeOptions) -> bool:
+    """Return True if blocks of a page can be counted one by one: nothing turns or resizes the image."""
+    return (
+        _is_decoded_alike(page)
+        and tiff.orientation(page) == 1
+        and reading.resize is None
+        and reading.center_crop is None
+    )
+
+
+def _is_decoded_alike(page: Any) -> bool:
     """Return True if blocks of a page are decoded to the same values as the complete image."""
     numbers = (page.imagewidth, page.imagelength, page.imagedepth, page.samplesperpixel, page.bitspersample)
     if not all(isinstance(value, int) for value in numbers) or page.dtype is None:
         return False
     jpeg = page.compression in _JPEG and not (tiff.is_jpeg_of_ycbcr(page) and page.planarconfig == 1)
     same = not jpeg and (int(page.photometric) in (0, 1, 2) or tiff.is_jpeg_of_ycbcr(page))
-    return (
-        same
-        and page.bitspersample >= 8
-        and page.imagedepth == 1
-        and tiff.orientation(page) == 1
-        and reading.resize is None
-        and reading.center_crop is None
-    )
+    return same and page.bitspersample >= 8 and page.imagedepth == 1
 
 
 class _Page:
