@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from normcli.platforms import usable_cpus
 from tests.support import needs
 from tests.support.cluster import cluster, many  # noqa: F401 - fixtures
 from tests.support.command import ROOT, Run
@@ -21,6 +22,12 @@ from tests.support.servers import bucket, no_waiting, server  # noqa: F401
 
 # a shell that runs the tests in its background has SIGINT ignored, and what is ignored is inherited
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return the workers of `-n auto`: two a core, since tests wait for commands, servers and disks."""
+    return 2 * usable_cpus()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
