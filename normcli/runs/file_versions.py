@@ -1,6 +1,7 @@
 """Versions of files and containers, which an incremental run compares to find changes."""
 
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from normcli import sources as containers
@@ -42,6 +43,10 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
         from normcli.sources import huggingface
 
         paths = huggingface.tables(source)  # in the order of their names
+    if containers.kind_of(source) == "lerobot":
+        from normcli.sources import lerobot
+
+        paths = [str(Path(source, "meta", "info.json")), *lerobot.tables(source)]
     versions = [_version(path, None) for path in paths]
     if not all(versions):
         return None

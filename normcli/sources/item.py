@@ -29,6 +29,12 @@ class Item(NamedTuple):
     label: str | None = None
 
 
+class ColumnLabel(str):
+    """A label of the column that `group_by` names, which no pattern of paths replaces."""
+
+    __slots__ = ()
+
+
 class Vectors(NamedTuple):
     """Rows of numbers, which count as images of one pixel with a channel for every component.
 

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Self
 from normcli.errors import InputError, UsageError
 from normcli.options.field import as_tuple, parse_pairs
 from normcli.options.shared import InputOptions
-from normcli.sources.item import Item, Items, failed_item
+from normcli.sources.item import ColumnLabel, Item, Items, failed_item
 from normcli.storage import is_remote
 
 
@@ -100,6 +100,15 @@ CONTAINERS = {
         "tables",
         True,
     ),
+    "lerobot": Container(
+        r"(?!)",
+        ("a folder",),
+        "A folder of LeRobot, v2.x or v3: vectors by feature, or the pictures of one camera.",
+        "parquet",
+        "all",
+        names_only=True,
+        groups=True,
+    ),
     "npy": Container(
         r"\.np[yz]$",
         (".npy", ".npz"),
@@ -175,6 +184,11 @@ def kind_of(source: str) -> str:
     if not is_remote(source) and os.path.isdir(source):  # noqa: PTH112
         if not _may_be_dataset(source):
             return "folder"
+        if os.path.isfile(os.path.join(source, "meta", "info.json")):  # noqa: PTH113, PTH118
+            from normcli.sources import lerobot
+
+            if lerobot.is_dataset(source):
+                return "lerobot"
         from normcli.sources import huggingface
 
         return "huggingface" if huggingface.is_dataset(source) else "folder"
@@ -205,7 +219,7 @@ def is_stream(source: str) -> bool:
     if kind == "tar" and is_remote(source):
         return True
     plain = source.lower().endswith((".tar", ".npy", ".idx", "-ubyte"))
-    return kind in ("parquet", "arrow", "huggingface") or (kind in ("tar", "npy", "idx") and not plain)
+    return kind in ("parquet", "arrow", "huggingface", "lerobot") or (kind in ("tar", "npy", "idx") and not plain)
 
 
 log = logging.getLogger("normcli.sources")
@@ -315,7 +329,7 @@ class PatternUse:
                 used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
                 for named in used:
                     del self._unused[named]
-            if self._group is not None and isinstance(item, Item):
+            if self._group is not None and isinstance(item, Item) and not isinstance(item.label, ColumnLabel):
                 yield item._replace(label=_group(self._group, path))
             else:
                 yield item

@@ -13,7 +13,7 @@ from normcli.errors import InputError, MissingExtraError, UsageError, listed, sh
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.folder import is_unsafe
-from normcli.sources.item import Item, Items, failed_item
+from normcli.sources.item import ColumnLabel, Item, Items, Skipped, failed_item
 from normcli.storage.files import FileBytes, InMemory
 from normcli.storage.reader import BOMB_RATIO, Reader
 
@@ -48,7 +48,7 @@ def read(
 ) -> Items:
     """Yield the image of every row; a row that only names a file means that file, next to the table.
 
-    With columns of numbers, yield the rows in blocks; `group_by` may be a column of their groups.
+    With columns of numbers, yield the rows in blocks. `group_by` may be a column, which then has the groups.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -67,7 +67,7 @@ def read(
                 yield from _vectors(source, table, options, group_by)
                 return
             column = image_column(source, table.schema_arrow, options.column)
-            label = label_column(table.schema_arrow, column)
+            label = label_column(table.schema_arrow, column, group_by)
             names = class_names(table.schema_arrow.metadata, label)
             width = len(str(max(0, table.metadata.num_rows - 1)))
             if names_only and table.metadata.num_rows <= reader.size:  # a footer may claim any number of rows
@@ -79,7 +79,8 @@ def read(
             for batch in _batches(table, columns):
                 keys = (f"{source}/{i:0{width}d}" for i in range(number, number + len(batch)))
                 number += len(batch)
-                yield from items_of(keys, batch, column, label, names, source, listing)
+                items = items_of(keys, batch, column, label, names, source, listing)
+                yield from items if label is None or label != group_by else map(_with_column_label, items)
         except (pyarrow.ArrowException, OSError, EOFError, ValueError, KeyError, OverflowError) as error:
             if isinstance(error, InputError | UsageError):
                 raise
@@ -262,11 +263,15 @@ def _is_list_of_bytes(kind: Any) -> bool:
     return bool(is_list and pa.types.is_uint8(kind.value_type))
 
 
-def label_column(schema: Any, column: str) -> str | None:
-    """Return the first column that is named as labels are and holds classes: numbers, text, times."""
+def _with_column_label(item: Item | Skipped) -> Item | Skipped:
+    return item._replace(label=ColumnLabel(item.label)) if isinstance(item, Item) and item.label is not None else item
+
+
+def label_column(schema: Any, column: str, group_by: str | None = None) -> str | None:
+    """Return the column of the groups, or the first that is named as labels are: of numbers, text or times."""
     import pyarrow as pa
 
-    for name in _LABELS:
+    for name in _LABELS if group_by not in schema.names else (group_by,):
         if name in schema.names and name != column:
             kinds = [schema.field(i).type for i in schema.get_all_field_indices(name)]
             kinds = [kind.value_type if pa.types.is_dictionary(kind) else kind for kind in kinds]
