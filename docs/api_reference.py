@@ -14,7 +14,7 @@ import normcli
 
 SECTIONS = {
     "Images": ("stats", "count", "Counter", "apply", "transform", "restore", "verify", "verify_statistics", "source"),
-    "Statistics": ("Summary", "load", "merge", "diff", "check"),
+    "Statistics": ("Summary", "load", "merge", "diff", "check", "check_features"),
     "Tensors": ("list_tensors", "activation_stats", "merge_states", "mix_states", "fold"),
     "Errors": (
         "NormcliError",

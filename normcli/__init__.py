@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from normcli.api import activation_stats as activation_stats
     from normcli.api import apply as apply
     from normcli.api import check as check
+    from normcli.api import check_features as check_features
     from normcli.api import count as count
     from normcli.api import diff as diff
     from normcli.api import fold as fold
@@ -43,7 +44,18 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "normcli.api": (
-        *("activation_stats", "apply", "check", "count", "diff", "fold", "list_tensors", "merge_states", "mix_states"),
+        *(
+            "activation_stats",
+            "apply",
+            "check",
+            "check_features",
+            "count",
+            "diff",
+            "fold",
+            "list_tensors",
+            "merge_states",
+            "mix_states",
+        ),
         *("restore", "stats", "transform"),
         *("verify", "verify_statistics"),
     ),

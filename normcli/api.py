@@ -16,7 +16,7 @@ from normcli.constants.identify import CheckResult
 from normcli.errors import MissingExtraError, NormcliError, UsageError
 from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
-from normcli.options.compare import CheckOptions, DiffOptions
+from normcli.options.compare import CheckOptions, CountedOptions, DiffOptions
 from normcli.options.samples import IterableOptions
 from normcli.options.stats import StatsOptions
 from normcli.options.tensor import FoldOptions
@@ -31,6 +31,7 @@ from normcli.runs.verify import VerifyResult
 from normcli.summary import Summary
 
 if TYPE_CHECKING:
+    from normcli.constants.features import FeatureCheck
     from normcli.runs.counter import Dataset
     from normcli.tensor.activations import ActivationRow, Per
     from normcli.tensor.folding.fold import FoldedPair
@@ -384,6 +385,31 @@ def check(statistics: Counted, mean: Any, std: Any, options: CheckOptions) -> Ch
         >>> normcli.check("photos/", preset="imagenet", resize=256).advice  # doctest: +SKIP
     """
     return comparing.check(statistics, options)
+
+
+@_two_arguments(CountedOptions)
+def check_features(statistics: Counted, file: StrPath, options: CountedOptions) -> "FeatureCheck":
+    """Compare statistics by feature, as LeRobot and openpi keep them, with those of the frames.
+
+    Args:
+        statistics: a `Summary` of vectors, the path of its file, or sources to count: a path or an iterable of them.
+        file: stats.json of LeRobot, or norm_stats.json of openpi.
+        options: all keywords.
+
+    Returns:
+        The values that are wrong, shares of the frames outside q01 to q99, components that hardly ever move, and
+        features of another width.
+
+    Raises:
+        UsageError: not such a file, no vectors, or no feature in common.
+        StatisticsFileError: a statistics file that is missing or damaged.
+        NoInputError: no usable frame in the sources.
+
+    Example:
+        >>> import normcli
+        >>> normcli.check_features("robot", "robot/meta/stats.json").is_right  # doctest: +SKIP
+    """
+    return comparing.check_features(statistics, file, options)
 
 
 @_two_arguments(DiffOptions)

@@ -47,8 +47,13 @@ def check(
     from normcli.cli.messages import document, write
     from normcli.runs.compare import check_summary, constants_of, one_for_all, summary_of
 
-    mean, std, _ = constants_of(options)
     paths = sources[0] if len(sources) == 1 else sources
+    if options.config is not None and str(options.config).endswith(".json"):
+        from normcli.constants.features import is_feature_file
+
+        if is_feature_file(options.config):
+            return _check_features(paths, options, page, printing, terminal)
+    mean, std, _ = constants_of(options)
     check_page(page, json=printing.json)
     galleries: dict[int, Gallery] | None = None if page.report is None else {}
     with counting(options, terminal, paths, galleries=galleries) as options:
@@ -80,6 +85,23 @@ def check(
     else:
         write("".join(line + "\n" for line in _lines(result, mean, std, options.tolerance, summary.channels)))
     return 0 if result.fits else 1
+
+
+def _check_features(
+    paths: str | list[str], options: CheckOptions, page: PageOptions, printing: JsonOptions, terminal: TerminalOptions
+) -> int:
+    """Check statistics by feature, of LeRobot or openpi."""
+    from normcli.cli.inputs import counting, print_features
+    from normcli.errors import UsageError
+    from normcli.options.compare import CountedOptions
+    from normcli.runs.compare import check_features
+
+    if page.report is not None:
+        raise UsageError("`report` draws images: it cannot be combined with statistics by feature")
+    config = str(options.config)
+    with counting(options, terminal, paths) as options:
+        result = check_features(paths, config, options.part(CountedOptions))
+    return print_features(result, config, json=printing.json)
 
 
 def _lines(

@@ -13,6 +13,7 @@ from normcli.options.printing import PageOptions, TerminalOptions
 from normcli.storage import check_outputs
 
 if TYPE_CHECKING:
+    from normcli.constants.features import FeatureCheck
     from normcli.report import Gallery
     from normcli.summary import Summary
 
@@ -81,3 +82,15 @@ def counting(
         if not terminal.quiet:
             say(line)
         warn_failures(summary)
+
+
+def print_features(result: "FeatureCheck", path: str, *, json: bool) -> int:
+    """Print a check of statistics by feature; return the exit code: 1 where a value is wrong."""
+    from normcli.cli.messages import document, write
+
+    if json:
+        document(result.to_dict())
+    else:
+        verdict = "agrees with these frames" if result.is_right else "does not describe these frames"
+        write("".join(f"{line}\n" for line in (f"{path} {verdict}", *result.lines)))
+    return 0 if result.is_right else 1

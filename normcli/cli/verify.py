@@ -33,11 +33,14 @@ def verify(
     """Check the output of `apply`, or check that a statistics file still describes its sources.
 
     FOLDER: read every file again and print mean and std per channel. STATS SOURCE...: count the sources again, with the
-    settings of the file, and compare. Exit 0 when all is as it was, 1 when not.
+    settings of the file, and compare; STATS may be a stats.json of LeRobot or a norm_stats.json of openpi. Exit 0 when
+    all is as it was, 1 when not.
 
     normcli verify arrays
 
     normcli verify stats.json photos/
+
+    normcli verify robot/meta/stats.json robot/
     """
     if sources:
         if Path(target).is_dir():
@@ -81,6 +84,8 @@ def _verify_statistics(
     from normcli.runs.verify_statistics import verify_statistics
     from normcli.summary import Summary
 
+    if (code := _verify_features(target, sources, options, printing, terminal)) is not None:
+        return code
     summary = Summary.load(Path(target))
     with progress(terminal, total=lambda: expected(sources)) as step:
         difference = verify_statistics(summary, sources, options.replace(on_progress=step))
@@ -91,6 +96,27 @@ def _verify_statistics(
     else:
         write("".join(f"{line}\n" for line in lines_of(difference)))
     return 0 if difference.identical else 1
+
+
+def _verify_features(
+    target: str,
+    sources: list[str],
+    options: VerifyStatisticsOptions,
+    printing: JsonOptions,
+    terminal: TerminalOptions,
+) -> int | None:
+    """Compare statistics by feature with those of the sources; None for another kind of file."""
+    from normcli.cli.inputs import print_features
+    from normcli.constants.features import is_feature_file
+    from normcli.options.compare import CountedOptions
+    from normcli.runs.compare import check_features
+    from normcli.runs.stats import expected
+
+    if not Path(target).is_file() or not is_feature_file(target):
+        return None
+    with progress(terminal, total=lambda: expected(sources)) as step:
+        result = check_features(sources, target, CountedOptions(**options.replace(on_progress=step).as_dict()))
+    return print_features(result, target, json=printing.json)
 
 
 app = command(verify)

@@ -25,11 +25,19 @@ from normcli.summary.summary import as_summary
 
 if TYPE_CHECKING:
     from normcli.constants.compare import Difference
+    from normcli.constants.features import FeatureCheck
     from normcli.constants.identify import CheckResult
     from normcli.report import Origin
 
 StrPath: TypeAlias = "str | os.PathLike[str]"
 Counted: TypeAlias = "Summary | StrPath | Iterable[StrPath]"
+
+
+def check_features(statistics: Counted, file: StrPath, options: CountedOptions) -> "FeatureCheck":
+    """Compare statistics by feature, as LeRobot and openpi keep them, with those of frames; see `check_features`."""
+    from normcli.constants.features import check_feature_values, read_features
+
+    return check_feature_values(summary_of(statistics, options), read_features(file))
 
 
 def is_source(path: str) -> bool:

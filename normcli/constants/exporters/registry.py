@@ -59,6 +59,10 @@ NOTES = {
     "lerobot": "lerobot: rename observation.image to the key of the camera; {order} in {range}: {description}",
     "openpi": "openpi: rename image to the key of the input; {order} in {range}: {description}",
 }
+_NOTES_OF_VECTORS = {
+    name: f"{name}: entries of {file} by feature; {{order}} in {{range}}, quantiles {{quantiles}}: {{description}}"
+    for name, file in {"lerobot": "meta/stats.json", "openpi": "norm_stats.json"}.items()
+}
 
 
 def export(
@@ -108,6 +112,11 @@ def format_note(
     if exporter not in NOTES:
         return None
     constants = DatasetConstants.of(summary, convention, group=group)
-    return NOTES[exporter].format(
-        order=constants.channel_order, range=constants.range, description=constants.description
+    notes = _NOTES_OF_VECTORS if constants.is_vector and exporter in _NOTES_OF_VECTORS else NOTES
+    details = (summary if group is None else summary.group(group)).percentile_details or {}
+    return notes[exporter].format(
+        order=constants.channel_order,
+        range=constants.range,
+        description=constants.description,
+        quantiles="exact" if details.get("exact") else "to 8 significant bits (count with --exact-percentiles)",
     )

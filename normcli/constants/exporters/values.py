@@ -125,7 +125,8 @@ class DatasetConstants(NamedTuple):
         """Return convention, number of images and geometry as one line of text."""
         geometry = f" after {self.geometry}" if self.geometry else ""
         subset = f" ({self.subset})" if self.subset else ""
-        images = f"{self.images} image{'s' * (self.images != 1)}"
+        unit = "image" if self.source is None else self.source.unit
+        images = f"{self.images} {unit}{'s' * (self.images != 1)}"
         return one_line(f"{self.convention.replace('_', ' ')} over {images}{subset}{geometry}")
 
     @property
@@ -140,13 +141,18 @@ class DatasetConstants(NamedTuple):
 
     @property
     def channel_order(self) -> str:
-        """Return the channels as text: "RGB", "L", "5 bands"."""
-        return channel_order(self.channels)
+        """Return the channels as text: "RGB", "L", "5 bands"; "5 components" of vectors."""
+        return f"{len(self.channels)} components" if self.is_vector else channel_order(self.channels)
 
     @property
     def is_8bit(self) -> bool:
         """Return True if all images are of 8 bits, for which most tools have a scaling of their own."""
         return set(self.white_levels) == {"uint8"}
+
+    @property
+    def is_vector(self) -> bool:
+        """Return True if these are constants of vectors."""
+        return self.source is not None and self.source.unit == "vector"
 
     @property
     def is_raw(self) -> bool:

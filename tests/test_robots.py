@@ -1,0 +1,191 @@
+"""Datasets of LeRobot: vectors by feature, episode and task, and statistics of theirs and openpi's, checked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from tests.support import needs, robots
+from tests.support.command import run_here
+
+COMPONENTS = [f"{name}[{motor}]" for name in ("action", "observation.state") for motor in robots.MOTORS]
+
+
+@pytest.fixture(scope="module")
+def frames() -> list[dict[str, Any]]:
+    return robots.episodes()
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory: pytest.TempPathFactory, frames: list[dict[str, Any]]) -> dict[str, Path]:
+    needs.module("pyarrow")
+    folder = tmp_path_factory.mktemp("robots")
+    return {version: robots.write(folder / version, version, frames, camera=True) for version in ("v2.1", "v3.0")}
+
+
+@pytest.fixture(scope="module")
+def exact(datasets: dict[str, Path]) -> dict[str, normcli.Summary]:
+    return {
+        version: normcli.stats(path, group_by="task", percentiles="1,10,50,90,99", exact_percentiles=True)
+        for version, path in datasets.items()
+    }
+
+
+def test_both_versions_have_the_counts_of_their_frames(
+    exact: dict[str, normcli.Summary], frames: list[dict[str, Any]]
+) -> None:
+    counter = normcli.Counter(layout="nc")
+    for episode in frames:
+        counter.add(np.concatenate([episode["action"], episode["observation.state"]], axis=1))
+    for summary in exact.values():
+        assert summary.channels == COMPONENTS and summary.images == 1500
+        assert summary.state["buckets"] == counter.summary().state["buckets"]
+        assert list(summary.groups) == robots.TASKS
+    assert exact["v2.1"].state == exact["v3.0"].state
+
+
+def test_groups_are_episodes_or_tasks(datasets: dict[str, Path], frames: list[dict[str, Any]]) -> None:
+    source = normcli.source(datasets["v3.0"], features="action")
+    episodes = normcli.stats(source, group_by="episode")
+    assert set(episodes.groups) == {str(number) for number in range(len(frames))}
+    for number, episode in enumerate(frames):
+        group = episodes.group(str(number))
+        assert group.images == len(episode["action"])
+        np.testing.assert_allclose(group.mean, episode["action"].astype(np.float64).mean(axis=0), rtol=1e-12)
+    shards = [normcli.stats(source, group_by="episode", shard=f"{i}/2") for i in (2, 1)]
+    assert normcli.merge(shards).state == episodes.state
+
+
+def test_exact_quantiles_where_averages_and_envelopes_of_episodes_are_wrong(
+    exact: dict[str, normcli.Summary], frames: list[dict[str, Any]]
+) -> None:
+    """The last component is constant in four of five episodes: see the error of both usual ways next to ours."""
+    truth, averaged, enveloped = (make(frames) for make in (robots.statistics, robots.averaged, robots.enveloped))
+    for summary in exact.values():
+        for q, percent in robots.QUANTILES.items():
+            ours = summary.percentiles[str(percent)]
+            right = [value for name in truth for value in truth[name][q]]
+            np.testing.assert_allclose(ours, right, rtol=1e-14)
+            ninth = np.concatenate([frame["action"] for frame in frames]).astype(np.float64)
+            assert ours[2] == pytest.approx(np.quantile(ninth[:, 2], percent / 100), rel=1e-15)
+    std = truth["action"]["std"][2]
+    errors = {
+        name: max(abs(table["action"][q][2] - truth["action"][q][2]) / std for q in robots.QUANTILES)
+        for name, table in {"averaged": averaged, "enveloped": enveloped}.items()
+    }
+    assert errors["averaged"] > 3 and errors["enveloped"] > 1.5, errors
+
+
+def test_lerobots_statistics_have_its_schema(exact: dict[str, normcli.Summary], frames: list[dict[str, Any]]) -> None:
+    """Lists of one number for each component, and the number of frames: `serialize_dict` of LeRobot's statistics."""
+    document = json.loads(exact["v3.0"].format("lerobot"))
+    truth = robots.statistics(frames)
+    assert list(document) == ["action", "observation.state"]
+    for name, entry in document.items():
+        assert set(entry) == {"min", "max", "mean", "std", "count", *robots.QUANTILES}
+        assert entry["count"] == [1500]
+        for row in entry.keys() - {"count"}:
+            np.testing.assert_allclose(entry[row], truth[name][row], rtol=1e-12)
+
+
+def test_openpis_statistics_have_its_keys(exact: dict[str, normcli.Summary], frames: list[dict[str, Any]]) -> None:
+    document = json.loads(exact["v2.1"].format("openpi"))["norm_stats"]
+    truth = robots.statistics(frames)
+    assert set(document) == {"actions", "state"}
+    for own, name in {"actions": "action", "state": "observation.state"}.items():
+        assert set(document[own]) == {"mean", "std", "q01", "q99"}
+        for row, values in document[own].items():
+            np.testing.assert_allclose(values, truth[name][row], rtol=1e-12)
+
+
+@pytest.mark.parametrize("exporter", ["lerobot", "openpi"])
+def test_what_is_exported_is_read_back_as_right(
+    exporter: str, exact: dict[str, normcli.Summary], datasets: dict[str, Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "statistics.json"
+    path.write_text(exact["v3.0"].format(exporter))
+    result = normcli.check_features(exact["v3.0"], path)
+    assert result.is_right and not result.missing and len(result.outside) == 6
+    assert run_here("verify", path, datasets["v2.1"]).code == 0
+    assert run_here("check", datasets["v3.0"], "--config", path, "-q").code == 0
+
+
+def test_wrong_quantiles_are_named_with_the_share_outside(
+    datasets: dict[str, Path], frames: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    path = tmp_path / "stats.json"
+    path.write_text(json.dumps(robots.averaged(frames)))
+    done = run_here("verify", path, datasets["v3.0"])
+    assert done.code == 1
+    assert "action[gripper.pos]: q99 is -55.0332, of these frames 81.005" in done.out
+    assert "action[shoulder.pos]: 19.7% of the frames are below q01 of the file" in done.out
+    document = json.loads(run_here("verify", path, datasets["v3.0"], "--json").out)
+    assert document["right"] is False and {one["quantity"] for one in document["wrong"]} == set(robots.QUANTILES)
+    assert run_here("check", datasets["v3.0"], "--config", path).code == 1
+
+
+def test_another_width_a_missing_feature_and_a_narrow_component_are_named(tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    rows = np.stack([random.normal(size=5000), np.full(5000, 7.0), np.where(np.arange(5000) < 20, 9.0, 1.0)], axis=1)
+    np.save(tmp_path / "a.npy", rows)
+    summary = normcli.stats(normcli.source(tmp_path / "a.npy", layout="nc"))
+    entry = {"mean": rows.mean(axis=0).tolist(), "std": rows.std(axis=0).tolist()}
+    path = tmp_path / "stats.json"
+    path.write_text(json.dumps({"vector": entry, "other": entry}))
+    result = normcli.check_features(summary, path)
+    assert result.is_right and result.missing == ["other"]
+    assert result.narrow[0] == "1: constant, 7" and result.narrow[1].startswith("2: nearly constant: q99 - q01 is 0,")
+    path.write_text(json.dumps({"vector": {"mean": [0.0] * 7, "std": [1.0] * 7}}))
+    wide = normcli.check_features(summary, path)
+    assert wide.widths == ["vector: 7 components in the file, 3 here"] and not wide.is_right
+    path.write_text(json.dumps({"else": entry}))
+    with pytest.raises(normcli.UsageError, match="no feature in common"):
+        normcli.check_features(summary, path)
+
+
+def test_pictures_of_a_camera(datasets: dict[str, Path]) -> None:
+    for path in datasets.values():
+        source = normcli.source(path, features="observation.images.top")
+        summary = normcli.stats(source, group_by="episode")
+        assert (summary.images, summary.channels, summary.unit) == (1500, ["R", "G", "B"], "image")
+        assert summary.group("3").mean[0] == 3 / 255 and len(summary.groups) == 20
+
+
+BAD = {
+    "no such feature": ("features=gone", 2, "no feature 'gone'"),
+    "vectors and pictures": ("features=action,observation.images.top", 2, "one feature of pictures"),
+    "features twice": ("features=action,action", 2, "distinct names"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_features_are_one_line(case: str, datasets: dict[str, Path]) -> None:
+    option, code, text = BAD[case]
+    done = run_here("stats", datasets["v3.0"], "-O", option)
+    assert done.code == code and text in done.err and done.err.count("\n") == 1, done
+
+
+def test_a_description_that_does_not_fit_its_tables(frames: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = robots.write(tmp_path / "a", "v3.0", frames[:4])
+    info = path / "meta/info.json"
+    document = json.loads(info.read_text())
+    document["features"]["action"]["shape"] = [4]
+    info.write_text(json.dumps(document))
+    done = run_here("stats", path)
+    assert done.code == 4 and "3 numbers in column 'action', where meta/info.json has 4" in done.err
+    assert done.err.count("\n") == 1
+    del document["features"]["action"]["shape"]
+    info.write_text(json.dumps(document))
+    assert "no features with a dtype and a shape" in run_here("stats", path).err
+
+
+def test_an_incremental_run_sees_a_table_that_changed(frames: list[dict[str, Any]], tmp_path: Path) -> None:
+    path = robots.write(tmp_path / "a", "v2.1", frames[:3])
+    first = normcli.stats(path, output=tmp_path / "s.json", incremental=True)
+    (path / "data/chunk-000/episode_000002.parquet").unlink()
+    second = normcli.stats(path, output=tmp_path / "s.json", incremental=True)
+    assert (first.images, second.images) == (225, 150)
+    assert second.state == normcli.stats(path).state
