@@ -41,7 +41,16 @@ from normcli.tally import Floats, Tally
 
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
 _MOST_REPLAYED = 256  # entries in one replay
-_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video", "lerobot")  # their members have no versions of their own
+_READ_AS_ONE = (
+    "tar",
+    "zip",
+    "parquet",
+    "arrow",
+    "npy",
+    "idx",
+    "video",
+    "lerobot",
+)  # their members have no versions of their own
 _LIBRARIES = (
     "tifffile",
     "imagecodecs",

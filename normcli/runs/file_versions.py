@@ -46,7 +46,7 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
     if containers.kind_of(source) == "lerobot":
         from normcli.sources import lerobot
 
-        paths = [str(Path(source, "meta", "info.json")), *lerobot.tables(source)]
+        paths = [str(Path(source, "meta", "info.json")), *lerobot.tables(source), *lerobot.videos(source)]
     versions = [_version(path, None) for path in paths]
     if not all(versions):
         return None

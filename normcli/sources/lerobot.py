@@ -1,4 +1,4 @@
-"""A folder of LeRobot, v2.x or v3: vectors by feature, and pictures of a camera, from the tables in `data`.
+"""A folder of LeRobot, v2.x or v3: vectors by feature, and pictures of a camera, from the tables and videos.
 
 `meta/info.json` names the features, their types, shapes and components. The tables are `data/chunk-000/*.parquet`:
 one episode each in v2.x, many in v3. Tasks are in `meta/tasks.jsonl` (v2.x) or `meta/tasks.parquet` (v3).
@@ -31,6 +31,7 @@ class LeRobotOptions(Options):
     features: str | None = option(
         "Features to count: vectors such as action,observation.state, or one of pictures (default: all of floats)."
     )
+    frames: str = option("Frames of the videos of a feature: all; every N-th as ::N; a range as A:B or A:B:N.", "all")
 
 
 OPEN_OPTIONS = LeRobotOptions
@@ -91,7 +92,8 @@ def read(
         raise InputError("empty", "no tables in data: data/chunk-000/*.parquet")
     kinds = {features[name].dtype for name in names}
     if "video" in kinds:
-        raise InputError("unsupported", f"feature {names[0]} is a video: name its files as SOURCE (videos/**/*.mp4)")
+        yield from _read_videos(source, listing, names[0], options.frames, group_by)
+        return
     if "image" in kinds:
         from normcli.sources import parquet
 
@@ -107,6 +109,19 @@ def read(
         rows += rows_of_table
         yield from items
     _compare_rows(source, rows)
+
+
+def _read_videos(source: str, listing: InputOptions, name: str, frames: str, group_by: str | None) -> Items:
+    """Yield the frames of the videos of a feature, in which v3 has many episodes each."""
+    from normcli.sources import video
+
+    if group_by in ("episode", "task"):
+        raise UsageError(f"`group_by` {group_by}: the files of videos do not have one each; a regex groups by file")
+    paths = videos(source, name)
+    if not paths:
+        raise InputError("empty", f"no videos of feature {name}")
+    for path in paths:
+        yield from video.read(path, listing, video.VideoOptions(frames=frames))
 
 
 def features_of(source: str) -> dict[str, Feature]:
@@ -129,6 +144,12 @@ def features_of(source: str) -> dict[str, Feature]:
 def tables(source: str) -> list[str]:
     """Return the paths of the tables of a dataset, in order."""
     return [str(path) for path in sorted(Path(source, "data").glob("*/*.parquet"))]
+
+
+def videos(source: str, name: str = "*") -> list[str]:
+    """Return the paths of the videos of a feature: in videos/chunk-000/NAME in v2.x, videos/NAME/chunk-000 in v3."""
+    folder = Path(source, "videos")
+    return [str(path) for path in sorted({*folder.glob(f"*/{name}/*.mp4"), *folder.glob(f"{name}/*/*.mp4")})]
 
 
 def _flat(names: Any) -> Iterator[str]:

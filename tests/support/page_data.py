@@ -1,5 +1,6 @@
 """The data that the pages below docs name, made in the folder in which their blocks run."""
 
+import json
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 from normcli import images
 from normcli.options.shared import DecodeOptions
 from normcli.tensor import safetensors, torch_file
-from tests.support import needs
+from tests.support import needs, robots
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 
@@ -173,14 +174,23 @@ def _port(folder: Path) -> None:
 
 _KEYS = ("weight", "bias", "running_mean", "running_var")
 
+
+def _robot(folder: Path) -> None:
+    frames = robots.episodes()
+    robots.write(folder / "robot", "v3.0", frames, camera=True)
+    (folder / "robot/meta/stats.json").write_text(json.dumps(robots.averaged(frames)))
+
+
 OF_PAGES: dict[str, Callable[[Path], None]] = {
     "docs/choosing.md": _choosing,
     "docs/comparison.md": _comparison,
     "docs/conventions.md": _conventions,
     "docs/faq.md": _faq,
     "docs/how-to/fold.md": _fold,
+    "docs/how-to/lerobot.md": _robot,
     "docs/how-to/nodata.md": _nodata,
     "docs/how-to/port-a-model.md": _port,
+    "docs/how-to/openpi.md": _robot,
     "docs/how-to/rasters.md": _rasters,
     "docs/how-to/re-estimate-bn.md": _re_estimate,
     "docs/troubleshooting.md": _troubleshooting,
