@@ -44,19 +44,8 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "normcli.api": (
-        *(
-            "activation_stats",
-            "apply",
-            "check",
-            "check_features",
-            "count",
-            "diff",
-            "fold",
-            "list_tensors",
-            "merge_states",
-            "mix_states",
-        ),
-        *("restore", "stats", "transform"),
+        *("activation_stats", "apply", "check", "check_features", "count", "diff", "fold", "list_tensors"),
+        *("merge_states", "mix_states", "restore", "stats", "transform"),
         *("verify", "verify_statistics"),
     ),
     "normcli.errors": (

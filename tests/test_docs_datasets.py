@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.support import needs, packing
+from tests.support import needs, packing, robots
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 
@@ -89,6 +89,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out.rmdir()
     note.write_text("no image")
     np.save(home / "images.npy", np.stack([photograph(seed=i).transpose(2, 0, 1) for i in range(4)]))
+    vectors = robots.episodes(2, 20)
+    np.save(home / "vectors.npy", vectors[0]["action"])
+    if there("pyarrow"):
+        pa, parquet = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+        columns = {
+            name: pa.array(list(vectors[0][of])) for name, of in (("action", "action"), ("state", "observation.state"))
+        }
+        parquet.write_table(pa.table(columns), home / "run.parquet")
+        robots.write(home / "robot", "v3.0", vectors)
+    (home / "module.py").write_text("import numpy\ndataset = [numpy.zeros((8, 8, 3), numpy.uint8)] * 3\n")
     digits = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + bytes(3 * 28 * 28 - 1) + b"x"
     (home / "t10k-images-idx3-ubyte").write_bytes(digits)
     packing.gzipped(home / "t10k-images-idx3-ubyte")
@@ -117,7 +127,7 @@ def check_line(line: str, folder: Path) -> None:
     for path in written:
         assert (folder / path).exists() and (folder / path).stat().st_size > 0, path
     if line.split("normcli ")[1].startswith("stats"):
-        found = re.search(rb'"images": (\d+)|^(\d+) images?;', done.stdout, re.MULTILINE)
+        found = re.search(rb'"images": (\d+)|^(\d+) (?:images?|vectors);', done.stdout, re.MULTILINE)
         assert found and int(found[1] or found[2]) > 0, done.stdout
     else:
         assert written or done.stdout, "it shows or writes something"

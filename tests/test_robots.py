@@ -189,3 +189,29 @@ def test_an_incremental_run_sees_a_table_that_changed(frames: list[dict[str, Any
     second = normcli.stats(path, output=tmp_path / "s.json", incremental=True)
     assert (first.images, second.images) == (225, 150)
     assert second.state == normcli.stats(path).state
+
+
+def test_videos_of_a_camera(frames: list[dict[str, Any]], tmp_path: Path) -> None:
+    av = needs.module("av")
+    path = robots.write(tmp_path / "a", "v3.0", frames[:2])
+    info = path / "meta/info.json"
+    document = json.loads(info.read_text())
+    document["features"]["observation.images.top"] = {"dtype": "video", "shape": [32, 48, 3], "names": None}
+    info.write_text(json.dumps(document))
+    source = normcli.source(path, features="observation.images.top")
+    with pytest.raises(normcli.NoInputError, match="no videos of feature"):
+        normcli.stats(source)
+    file = path / "videos/observation.images.top/chunk-000/file-000.mp4"
+    file.parent.mkdir(parents=True)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for level in (0, 60, 120, 180):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert normcli.stats(source).state == normcli.stats(file).state
+    every = normcli.stats(normcli.source(path, features="observation.images.top", frames="::2"))
+    assert (every.images, every.unit) == (2, "image")
+    with pytest.raises(normcli.UsageError, match="group_by"):
+        normcli.stats(source, group_by="episode")

@@ -254,7 +254,7 @@ def _tasks(source: str) -> dict[Any, str]:
 def _compare_rows(source: str, rows: int) -> None:
     total = _json(Path(source, "meta", "info.json")).get("total_frames")
     if isinstance(total, int) and total != rows:
-        log.warning("%s: meta/info.json says %s frames, and its tables have %s", source, f"{total:,}", f"{rows:,}")
+        log.warning("%s: meta/info.json has %s frames, and its tables %s", source, f"{total:,}", f"{rows:,}")
 
 
 def _json(path: Path) -> dict[str, Any]:
