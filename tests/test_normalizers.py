@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import normcli.tensor.normalizers as nn
+from normcli.errors import UsageError
 from normcli.tensor.normalizers import NORMALIZERS, resources
 from normcli.tensor.normalizers.registry import describe
 from tests.support import needs
@@ -138,6 +139,8 @@ FORMULAS: list[tuple[Any, float]] = [
     *[(f, math.inf) for f in ("linf-hoffer", "linf-exact", "topk")],
 ]
 VARIANCES: list[tuple[Any, int]] = [("biased", 0), ("unbiased", 1)]
+OVER: tuple[tuple[Literal["batch", "instance"], tuple[int, ...]], ...] = (("batch", (0, 2, 3)), ("instance", (2, 3)))
+
 TWINS: dict[str, Callable[[], list[Any]]] = {
     "batch_norm": lambda: [
         (nn.batch_norm(T, **L).y, ref.batch_norm(T)),
@@ -227,6 +230,24 @@ TWINS: dict[str, Callable[[], list[Any]]] = {
         (nn.tensor_norm(T.ravel(), p=0.5), T.ravel() / (np.abs(T) ** 0.5).sum() ** 2),
     ],
     "dynamic_tanh": lambda: [(nn.dynamic_tanh(T, **L, alpha=0.7), ref.dynamic_tanh(T, 0.7))],
+    "dynamic_erf": lambda: [(nn.dynamic_erf(T, **L, alpha=0.7, shift=-0.2), ref.dynamic_erf(T, 0.7, -0.2))],
+    "adaptive_layer_norm": lambda: [
+        (nn.adaptive_layer_norm(T, s, s + 1, **L), ref.adaptive_layer_norm(T, s, s + 1)) for s in (P6, T[:, :, 0, 0])
+    ],
+    "spatially_adaptive_norm": lambda: [
+        (nn.spatially_adaptive_norm(T, T**2, T - 1, **L, over=o), ref.spatially_adaptive_norm(T, T**2, T - 1, axes))
+        for o, axes in OVER
+    ],
+    "reversible_instance_norm": lambda: [
+        (nn.reversible_instance_norm(T, **L, last=last), ref.reversible_instance_norm(T, last))
+        for last in (False, True)
+    ],
+    "reversible_instance_denorm": lambda: [
+        (
+            nn.reversible_instance_denorm(T, P6, P6**2, **L, weight=P6, bias=P6 - 1),
+            (T - ref._c(P6 - 1, T)) / (ref._c(P6, T) + 1e-10) * ref._c(P6**2, T) + ref._c(P6, T),
+        )
+    ],
     "filter_response_norm": lambda: [(nn.filter_response_norm(T, **L, tau=RHO), ref.filter_response_norm(T, RHO))],
     "evo_norm": lambda: [
         (nn.evo_norm(T, **L, groups=3, v=P6).y, ref.evo_norm_s0(T, 3, P6)),
@@ -468,3 +489,56 @@ def test_threads_and_memory_change_no_bit(dtype: Any) -> None:
         for threads, memory in ((2, None), (3, 10**8), (5, None)):
             with resources(threads=threads, memory=memory):
                 np.testing.assert_array_equal(call(), alone)
+
+
+def test_statistics_are_those_that_x_is_normalized_by() -> None:
+    x = T.astype(np.float32)
+    for axes in ("image", "token", "2,3", (0, 2)):
+        found = nn.layer_norm_statistics(x, **L, axes=axes)
+        assert found["mean"].dtype == np.float64 and found["mean"].ndim == x.ndim
+        y = (x - found["mean"]) * found["inverse_std"]
+        np.testing.assert_allclose(y, nn.layer_norm(x, **L, axes=axes), rtol=1e-6, atol=1e-6)
+    for variant in ("torch", "original"):
+        found = nn.rms_norm_statistics(x, axes="-1", variant=variant, fraction=0.7)
+        np.testing.assert_allclose(
+            x * found["inverse_rms"], nn.rms_norm(x, axes="-1", variant=variant, fraction=0.7), rtol=1e-6
+        )
+    rows = x.reshape(len(x), 3, -1)
+    found = nn.group_norm_statistics(x, **L, groups=3, eps=0.1)
+    y = (rows - found["mean"][..., None]) * found["inverse_std"][..., None]
+    np.testing.assert_allclose(y.reshape(x.shape), nn.group_norm(x, **L, groups=3, eps=0.1), rtol=1e-6, atol=1e-6)
+    alone = nn.instance_norm_statistics(x, **L)
+    np.testing.assert_allclose(alone["mean"], x.astype(np.float64).mean((2, 3)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_reversible_normalization_is_reversed(last: bool) -> None:
+    series = T.reshape(4, 6, 15)
+    found = nn.reversible_instance_norm_statistics(series, **NCL, last=last)
+    y = nn.reversible_instance_norm(series, **NCL, last=last, weight=P6 + 3, bias=P6)
+    back = nn.reversible_instance_denorm(y, found["mean"], found["std"], **NCL, weight=P6 + 3, bias=P6)
+    np.testing.assert_allclose(back, series, rtol=1e-8, atol=1e-8)
+
+
+def test_a_debiased_average_is_haikus() -> None:
+    state: Any = None
+    hidden, decay = np.zeros(6), 0.7
+    for step in range(1, 5):
+        batch = T * step + step
+        state = nn.batch_norm(batch, **L, state=state, update_rate=1 - decay, debiased=True).state
+        hidden = decay * hidden + (1 - decay) * batch.mean((0, 2, 3))
+        np.testing.assert_allclose(state["running_mean"], hidden / (1 - decay**step), rtol=1e-12)
+
+
+def test_keras_renorm_clips_nothing_unless_it_is_told() -> None:
+    state = {"running_mean": P6, "running_std": P6**2 + 0.01}
+    keras = nn.find("batch_renorm").preset("keras")
+    y = nn.batch_renorm(T, **L, state=state, **keras).y
+    np.testing.assert_allclose(y, nn.batch_renorm(T, **L, state=state, mode="eval").y, rtol=1e-10, atol=1e-10)
+    clipped = nn.batch_renorm(T, **L, state=state, rmin=0.9, rmax=1.1, dmax=0.2).y
+    mean, std = (v[:, None, None] for v in (T.mean((0, 2, 3)), np.sqrt(T.var((0, 2, 3)) + 1e-3)))
+    r = np.clip(std / (P6**2 + 0.01)[:, None, None], 0.9, 1.1)
+    d = np.clip((mean - P6[:, None, None]) / (P6**2 + 0.01)[:, None, None], -0.2, 0.2)
+    np.testing.assert_allclose(clipped, (T - mean) / std * r + d, rtol=1e-10, atol=1e-10)
+    with pytest.raises(UsageError, match="rmin"):
+        nn.batch_renorm(T, **L, rmin=1.5)

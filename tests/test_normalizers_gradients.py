@@ -273,6 +273,46 @@ CASES |= {
         case("iter_norm", AFFINE, **L, groups=2, eps=0.1),
         case("iter_norm", AFFINE, **EVAL, groups=2, state=MATRICES),
     ],
+    "dynamic_erf": [
+        (
+            lambda x, s: nn.dynamic_erf(x, **L, **{**s, **{k: float(s[k]) for k in ("alpha", "shift")}}),
+            lambda s: nn.dynamic_erf_vjp(X, DY, **L, **s),
+            X,
+            DY,
+            {**AFFINE, "alpha": np.array(0.7), "shift": np.array(-0.2)},
+        )
+    ],
+    "adaptive_layer_norm": [
+        (
+            lambda x, s: nn.adaptive_layer_norm(x, s["scale"], s["shift"], **L),
+            lambda s: nn.adaptive_layer_norm_vjp(X, s["scale"], s["shift"], DY, **L),
+            X,
+            DY,
+            {"scale": X[:, :, 0, 0], "shift": X[0, :, 1, 1]},
+        )
+    ],
+    "spatially_adaptive_norm": [
+        (
+            lambda x, s, o=o: nn.spatially_adaptive_norm(x, s["scale"], s["shift"], **L, over=o),
+            lambda s, o=o: nn.spatially_adaptive_norm_vjp(X, s["scale"], s["shift"], DY, **L, over=o),
+            X,
+            DY,
+            {"scale": X + 1, "shift": X - 1},
+        )
+        for o in ("batch", "instance")
+    ],
+    "reversible_instance_norm": [case("reversible_instance_norm", AFFINE, **L, last=last) for last in (False, True)],
+    "reversible_instance_denorm": [
+        (
+            lambda x, s: nn.reversible_instance_denorm(x, s["mean"], s["std"], **L, weight=s["weight"], bias=s["bias"]),
+            lambda s: nn.reversible_instance_denorm_vjp(
+                X, s["mean"], s["std"], DY, **L, weight=s["weight"], bias=s["bias"]
+            ),
+            X,
+            DY,
+            {**AFFINE, "mean": X[:, :, 0, 0], "std": X[:, :, 1, 1]},
+        )
+    ],
     "adaptive_instance_norm": [
         (
             lambda x, s: nn.adaptive_instance_norm(x, s["style"], **L),

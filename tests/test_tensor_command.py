@@ -548,6 +548,24 @@ def test_compare_of_features_leaves_instance_norm_out(
     assert capfd.readouterr().err.startswith(told)
 
 
+def test_statistics_of_a_normalizer_are_saved(run: Run, here: Path) -> None:
+    asked = ("layer-norm", "b0.npy", *NCHW, "--axes", "image", "--eps", "0.5")
+    done = run("tensor", *asked, "--save-statistics", "s.npz", "-o", "y.npy")
+    assert done.returncode == 0 and done.stderr.split() == b"wrote y.npy wrote s.npz".split()
+    wanted = nn.layer_norm_statistics(activations(0), layout="NCHW", axes="image", eps=0.5)
+    with np.load(here / "s.npz") as saved:
+        assert list(saved) == ["mean", "inverse_std"]
+        for key, values in wanted.items():
+            np.testing.assert_array_equal(saved[key], values)
+    refused(run("tensor", *asked, "--save-statistics", "s.npz"), 2, "s.npz", "--force")
+    refused(run("tensor", "layer-norm", "b0.npy", "b1.npy", *NCHW, "--save-statistics", "t.npz"), 2, "one IN")
+    series = ("--layout", "NCHW", "--last", "--save-statistics", "r.npz", "-o", "n.npy")
+    assert run("tensor", "reversible-instance-norm", "b0.npy", *series).returncode == 0
+    back = ("--layout", "NCHW", "--mean", "r.npz:mean", "--std", "r.npz:std", "-o", "x.npy")
+    assert run("tensor", "reversible-instance-denorm", "n.npy", *back).returncode == 0
+    np.testing.assert_allclose(np.load(here / "x.npy"), activations(0), rtol=1e-5, atol=1e-5)
+
+
 def test_compare_shows_each_channel(run: Run, here: Path) -> None:
     x = activations(0)
     x[0, 2, 0, 0], x[1, 2, 1, 1], x[1, 3, 0, 0] = np.nan, np.inf, np.nan

@@ -210,6 +210,10 @@ def _files(one: "Normalizer") -> list[inspect.Parameter]:
     if one.vjp is not None:
         text = "Write the gradients dx, dweight, … for this cotangent in place of the result; one for each IN."
         parameters.append(_parameter("grad", list[str] | None, _option(metavar="DY", panel=OUTPUT, help=text)))
+    if one.statistics is not None:
+        names = " and ".join(one.statistic_names)
+        text = f"Write the statistics of IN to FILE: {names}, in float64."
+        parameters.append(_parameter("save_statistics", str | None, _option(metavar="FILE", panel=OUTPUT, help=text)))
     if one.presets:
         text = "Framework whose default settings to use."
         preset = _option(metavar="|".join(one.presets), panel=NORMALIZER, help=text, choices=tuple(one.presets))
@@ -282,6 +286,7 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
         preset=values.get("preset"),
         state=values.get("state"),
         save_state=values.get("save_state"),
+        save_statistics=values.get("save_statistics"),
         recompute_state=values.get("recompute_state", False),
         grad=values.get("grad") or (),
         min_rank=values["min_rank"],

@@ -164,6 +164,7 @@ class Job:
         preset: a framework, for the settings that were not set.
         state: running statistics to start from: a file, or FILE:PREFIX of a layer in a checkpoint.
         save_state: file for the statistics after the last batch; of a layer, a copy of its checkpoint.
+        save_statistics: file for the statistics that the one input is normalized by.
         recompute_state: exact statistics over all batches in place of the moving ones.
         grad: cotangents, one for each input; the output is then the gradients.
         min_rank: fewest axes of the tensors of a file that are normalized; the others pass through.
@@ -182,6 +183,7 @@ class Job:
     preset: str | None = None
     state: str | None = None
     save_state: str | None = None
+    save_statistics: str | None = None
     recompute_state: bool = False
     grad: Sequence[str] = ()
     min_rank: int | None = None
@@ -259,6 +261,8 @@ def run_job(job: Job) -> JobReport:
     if job.save_state is not None:
         files.output_paths([job.inputs[0]], job.save_state, job.force)
         files.check_state_path(job.save_state)
+    if job.save_statistics is not None:
+        files.output_paths([job.inputs[0]], job.save_statistics, job.force)
     arrays = {name: _read_parameter(file, name in one.settings) for name, file in job.parameters.items()}
     for name, array in arrays.items():
         if array.shape:
@@ -278,6 +282,9 @@ def run_job(job: Job) -> JobReport:
                 _write_gradients(job, call, (name, job.grad[i]), state, output, remarks)
             else:
                 state = _normalize_input(job, call, name, state, output, remarks)
+        if job.save_statistics is not None:
+            _write_statistics(job, call)
+            paths = [*paths, job.save_statistics]
     lines = remarks.lines + [f"wrote {path}" for path in paths if path != "-"]
     if job.save_state is not None:
         lines.append(_save_state(job.save_state, call, state if exact is None else exact, layer))
@@ -328,13 +335,15 @@ def _validate(job: Job, one: Normalizer) -> None:
     reads = [*job.inputs, *job.parameters.values(), *job.grad, *([job.state] if job.state else [])]
     if reads.count("-") > 1 or "-" in [*job.parameters.values(), *job.grad, job.state]:
         raise UsageError("- (stdin) can be used once, and only as an input")
-    if job.output is None and job.save_state is None:
+    if job.output is None and job.save_state is None and job.save_statistics is None:
         raise UsageError("nothing to write (use -o OUT, or --save-state FILE)")
     for value, option in ((job.state, "--state"), (job.save_state, "--save-state")):
         if value and not one.state:
             raise UsageError(f"{option}: {one.name} has no running statistics")
     if job.save_state and (eval_mode or job.grad) and not job.recompute_state:
         raise UsageError(f"--save-state: {'a gradient' if job.grad else 'eval mode'} changes no state")
+    if job.save_statistics is not None:
+        _validate_statistics(job, one)
     if job.save_state == "-":
         raise UsageError("--save-state requires a file, not stdout")
     if job.grad and one.vjp is None:
@@ -346,6 +355,15 @@ def _validate(job: Job, one: Normalizer) -> None:
     missing = [name for name in one.tensors[1:] if name not in job.parameters]
     if missing:
         raise UsageError(f"{one.name} needs --{missing[0].replace('_', '-')} FILE")
+
+
+def _validate_statistics(job: Job, one: Normalizer) -> None:
+    if one.statistics is None:
+        raise UsageError(f"--save-statistics: {one.name} has no statistics that can be saved")
+    if job.save_statistics == "-" or job.inputs == ["-"]:
+        raise UsageError("--save-statistics cannot be combined with stdin, and requires a file, not stdout")
+    if len(job.inputs) > 1 or job.grad:
+        raise UsageError(f"--save-statistics requires one IN{' and no --grad' if job.grad else ''}")
 
 
 def _validate_recompute(job: Job, one: Normalizer, eval_mode: bool) -> None:
@@ -529,6 +547,19 @@ def _write_gradients(
         remarks.values(name, x)
         remarks.values(cotangent, dy)
         output.finish(gradients)
+
+
+def _write_statistics(job: Job, call: _Call) -> None:
+    """Write the statistics that the input is normalized by."""
+    one = call.one
+    assert one.statistics is not None and job.save_statistics is not None
+    accepted = Normalizer(one.name, one.statistics).settings
+    settings = {key: value for key, value in call.settings.items() if key in accepted}
+    with ExitStack() as outputs:
+        output = _open_output(outputs, job.save_statistics, job)
+        output.expect(one.statistic_names)
+        with files.open_one(job.inputs[0], limit=job.memory_limit) as stored:
+            output.finish(_call_normalizer(one.statistics, [stored], settings, job.inputs[0]))
 
 
 def _exact_state(job: Job, call: _Call) -> dict[str, Array]:

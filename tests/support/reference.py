@@ -161,6 +161,25 @@ def dynamic_tanh(x: Array, alpha: Array | float) -> Array:
     return np.tanh(alpha * x)
 
 
+def dynamic_erf(x: Array, alpha: float, shift: float) -> Array:
+    return np.asarray(np.vectorize(math.erf)(alpha * x + shift))
+
+
+def adaptive_layer_norm(x: Array, scale: Array, shift: Array, eps: float = 1e-6) -> Array:
+    factor, offset = (p.reshape(*(p.shape if p.ndim == 2 else (1, -1)), *[1] * (x.ndim - 2)) for p in (scale, shift))
+    return (1 + factor) * _normal(x, 1, eps) + offset
+
+
+def spatially_adaptive_norm(x: Array, scale: Array, shift: Array, axes: tuple[int, ...]) -> Array:
+    return (1 + scale) * _normal(x, axes, 1e-5) + shift
+
+
+def reversible_instance_norm(x: Array, last: bool) -> Array:
+    center = x.reshape(*x.shape[:2], -1)[..., -1].reshape(*x.shape[:2], *[1] * (x.ndim - 2)) if last else 0.0
+    std = np.sqrt(x.var(_space(x), keepdims=True) + 1e-5)
+    return (x - (center if last else x.mean(_space(x), keepdims=True))) / std
+
+
 def filter_response_norm(x: Array, tau: Array | float, eps: float = 1e-6) -> Array:
     return np.maximum(x / np.sqrt((x**2).mean(_space(x), keepdims=True) + eps), _c(tau, x))
 

@@ -290,6 +290,38 @@ LP: list[tuple[str, float]] = [
 IMAGE = {"axes": "image"}
 TOKEN = {"axes": "token"}
 
+
+def token_adapted(x: T, scale: T, shift: T) -> T:
+    return (1 + channel(scale, x)) * standard(x, (1,), 1e-6) + channel(shift, x)
+
+
+def spatially_adapted(over: str) -> Callable[..., T]:
+    return lambda x, scale, shift: (1 + scale) * standard(x, batch(x) if over == "batch" else space(x)) + shift
+
+
+def reversible(last: bool) -> Callable[..., T]:
+    def function(x: T, **p: T) -> T:
+        center = x.flatten(2)[..., -1:].reshape(*x.shape[:2], *[1] * (x.ndim - 2))
+        mean = x.mean(space(x), keepdim=True)
+        std = torch.sqrt(x.var(space(x), correction=0, keepdim=True) + EPS)
+        return affine((x - (center if last else mean)) / std, **p)
+
+    return function
+
+
+def restored(x: T, mean: T, std: T, weight: T | None = None, bias: T | None = None) -> T:
+    x = x if bias is None else x - channel(bias, x)
+    x = x / (EPS**2 + (torch.ones((), dtype=x.dtype) if weight is None else channel(weight, x)))
+    return x * channel(std, x) + channel(mean, x)
+
+
+CONDITION: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+    name: lambda shape: shape[:2] for name in ("scale", "shift")
+}
+MAPS: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+    name: lambda shape: shape for name in ("scale", "shift")
+}
+
 CATALOG = [
     Case("batch_norm", {}, lambda x, **p: affine(standard(x, batch(x)), **p)),
     Case("batch_norm", {"mode": "eval", "state": STATE}, evaluated),
@@ -331,6 +363,14 @@ CATALOG = [
     Case("tensor_norm", {}, lambda x: standard(x, tuple(range(x.ndim))), affine=False),
     Case("tensor_norm", {"p": 2.0}, lambda x: x / x.norm(), affine=False),
     Case("dynamic_tanh", {"alpha": 0.7}, lambda x, **p: affine(torch.tanh(0.7 * x), **p)),
+    Case("dynamic_erf", {"alpha": 0.7, "shift": -0.2}, lambda x, **p: affine(torch.erf(0.7 * x - 0.2), **p)),
+    Case("adaptive_layer_norm", {}, token_adapted, parameters=CONDITION, affine=False),
+    *[
+        Case("spatially_adaptive_norm", {"over": over}, spatially_adapted(over), SPATIAL, MAPS, affine=False)
+        for over in ("batch", "instance")
+    ],
+    *[Case("reversible_instance_norm", {"last": last}, reversible(last), SPATIAL) for last in (False, True)],
+    Case("reversible_instance_denorm", {}, restored, SPATIAL, {k: lambda shape: shape[:2] for k in ("mean", "std")}),
     Case("filter_response_norm", {}, thresholded, SPATIAL, by_channel("tau", "learned_eps")),
     Case("evo_norm", {"groups": 2}, evolved, SPATIAL, by_channel("v")),
     Case("evo_norm", {"variant": "B0"}, evolved_b0, SPATIAL, by_channel("v")),

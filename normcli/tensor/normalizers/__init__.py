@@ -13,14 +13,17 @@ array([[-1.,  1., -1.,  1.]], dtype=float32)
 # fmt: off
 # isort: off
 from normcli.tensor.normalizers.batch import batch_norm, batch_norm_vjp, ghost_batch_norm, ghost_batch_norm_vjp
+from normcli.tensor.normalizers.conditional import (
+    adaptive_layer_norm, adaptive_layer_norm_vjp, spatially_adaptive_norm, spatially_adaptive_norm_vjp,
+)
 from normcli.tensor.normalizers.convolution import (
     evo_norm, evo_norm_vjp, filter_response_norm, filter_response_norm_vjp, global_response_norm,
     global_response_norm_vjp,
 )
 from normcli.tensor.normalizers.cosine import cosine_norm, cosine_norm_vjp
 from normcli.tensor.normalizers.layer import (
-    adaptive_instance_norm, adaptive_instance_norm_vjp, group_norm, group_norm_vjp, instance_norm,
-    instance_norm_vjp, layer_norm, layer_norm_vjp,
+    adaptive_instance_norm, adaptive_instance_norm_vjp, group_norm, group_norm_statistics, group_norm_vjp,
+    instance_norm, instance_norm_statistics, instance_norm_vjp, layer_norm, layer_norm_statistics, layer_norm_vjp,
 )
 from normcli.tensor.normalizers.local import (
     divisive_norm, divisive_norm_vjp, local_response_norm, local_response_norm_vjp,
@@ -33,11 +36,15 @@ from normcli.tensor.normalizers.noise import noisy_batch_norm, noisy_batch_norm_
 from normcli.tensor.normalizers.power import power_norm, power_norm_vjp
 from normcli.tensor.normalizers.registry import NORMALIZERS, Normalized, Normalizer, find
 from normcli.tensor.normalizers.renorm import batch_renorm, batch_renorm_vjp
+from normcli.tensor.normalizers.reversible import (
+    reversible_instance_denorm, reversible_instance_denorm_vjp, reversible_instance_norm,
+    reversible_instance_norm_statistics, reversible_instance_norm_vjp,
+)
 from normcli.tensor.normalizers.spectral import spectral_norm, spectral_norm_vjp
-from normcli.tensor.normalizers.tanh import dynamic_tanh, dynamic_tanh_vjp
+from normcli.tensor.normalizers.squashing import dynamic_erf, dynamic_erf_vjp, dynamic_tanh, dynamic_tanh_vjp
 from normcli.tensor.normalizers.variance import mean_variance_norm, mean_variance_norm_vjp
 from normcli.tensor.normalizers.vector import (
-    lp_normalize, lp_normalize_vjp, pixel_norm, rms_norm, rms_norm_vjp, scale_norm, tensor_norm,
+    lp_normalize, lp_normalize_vjp, pixel_norm, rms_norm, rms_norm_statistics, rms_norm_vjp, scale_norm, tensor_norm,
 )
 from normcli.tensor.normalizers.vector_gradients import pixel_norm_vjp, scale_norm_vjp, tensor_norm_vjp
 from normcli.tensor.normalizers.views import resources
@@ -63,3 +70,8 @@ __all__ += ["adaptive_instance_norm_vjp", "batch_instance_norm_vjp", "centred_we
 __all__ += ["evo_norm_vjp", "filter_response_norm_vjp", "ghost_batch_norm_vjp", "iter_norm_vjp"]
 __all__ += ["mean_variance_norm_vjp", "pixel_norm_vjp", "power_norm_vjp", "scale_norm_vjp"]
 __all__ += ["switchable_norm_vjp", "tensor_norm_vjp", "weight_standardization_vjp", "zca_whitening_vjp"]
+__all__ += ["adaptive_layer_norm", "dynamic_erf", "reversible_instance_denorm", "reversible_instance_norm"]
+__all__ += ["group_norm_statistics", "instance_norm_statistics", "layer_norm_statistics", "rms_norm_statistics"]
+__all__ += ["reversible_instance_norm_statistics", "spatially_adaptive_norm"]
+__all__ += ["adaptive_layer_norm_vjp", "dynamic_erf_vjp", "reversible_instance_denorm_vjp"]
+__all__ += ["reversible_instance_norm_vjp", "spatially_adaptive_norm_vjp"]

@@ -20,6 +20,7 @@ from normcli.tensor.normalizers.registry import Normalized, State, gradient, nor
 from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
+    debiased_rate,
     load_state,
     prepare,
     require_two_values,
@@ -35,6 +36,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "torch": {},
     "keras": {"eps": 1e-3, "update_rate": 0.01, "running_var": "biased"},
     "flax": {"update_rate": 0.01, "running_var": "biased"},
+    "equinox": {"update_rate": 0.01, "running_var": "biased"},
+    "tf": {"eps": 1e-3, "update_rate": 0.01},
     "onnx": {"running_var": "biased"},
     "paper": {"cumulative": True},
 }
@@ -55,7 +58,10 @@ def exact_state(moments: Moments, *, running_var: str = "unbiased", **others: An
     return batch_statistics(moments, running_var)
 
 
-@normalizer(family="batch", state=INITIAL, presets=PRESETS, exact=exact_state)
+HAIKU: dict[str, Any] = {"running_var": "biased", "debiased": True}
+
+
+@normalizer(family="batch", state=INITIAL, presets=PRESETS | {"haiku": HAIKU}, exact=exact_state)
 def batch_norm(
     x: Tensor,
     *,
@@ -67,6 +73,7 @@ def batch_norm(
     eps: float = 1e-5,
     update_rate: float = 0.1,
     cumulative: bool = False,
+    debiased: bool = False,
     running_var: RunningVar = "unbiased",
     dtype: Dtype | None = None,
 ) -> Normalized:
@@ -85,6 +92,7 @@ def batch_norm(
         F.batch_norm(x, running_mean, running_var, weight, bias, training=True, momentum=update_rate, eps=eps)
     Settings:
         cumulative: keep the plain mean over all batches, as torch's momentum=None; update_rate is not used
+        debiased: leave the initial values out of the moving average (zero debiasing, as in haiku)
 
     Raises:
         TensorError: fewer than 2 values per channel in training; no state in eval mode.
@@ -102,7 +110,8 @@ def batch_norm(
         require_two_values(view.samples * view.length)
         mean = channel_moments(view).over(0)
         var = mean.var
-        running = update_running_stats(running, batch_statistics(mean, running_var), update_rate, cumulative)
+        rate = debiased_rate(update_rate, running.batches) if debiased else update_rate
+        running = update_running_stats(running, batch_statistics(mean, running_var), rate, cumulative)
     return Normalized(affine(view, mean, scale / np.sqrt(var + eps), shift, dtype), running.state)
 
 

@@ -17,8 +17,8 @@ from normcli.tensor.normalizers.gradients import (
     standard_vjp,
     zeros_of_row,
 )
-from normcli.tensor.normalizers.moments import affine, channel_moments
-from normcli.tensor.normalizers.registry import gradient, normalizer
+from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
+from normcli.tensor.normalizers.registry import gradient, normalizer, statistics
 from normcli.tensor.normalizers.running import require_spatial
 from normcli.tensor.normalizers.views import (
     Array,
@@ -37,9 +37,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "torch": {},
     "keras": {"eps": 1e-3},
     "flax": {"eps": 1e-6},
+    "haiku": {},
+    "equinox": {},
+    "tf": {"eps": 1e-3},
     "onnx": {},
     "paper": {},
 }
+INSTANCE_PRESETS = {name: values for name, values in PRESETS.items() if name != "equinox"}
 
 
 @normalizer(family="layer", presets=PRESETS)
@@ -113,7 +117,7 @@ def _rows_of_groups(view: View, groups: int, what: str, value: Array | None) -> 
     return None if value is None else per_channel(view, what, value, 0.0).reshape(-1, view.rows // groups)
 
 
-@normalizer(family="layer", presets=PRESETS)
+@normalizer(family="layer", presets=INSTANCE_PRESETS)
 def instance_norm(
     x: Tensor,
     *,
@@ -154,6 +158,9 @@ def instance_norm(
         "torch": {},
         "keras": {"groups": 32, "eps": 1e-3},
         "flax": {"groups": 32, "eps": 1e-6},
+        "haiku": {},
+        "equinox": {},
+        "tf": {"groups": 32, "eps": 1e-3},
         "onnx": {},
         "paper": {"groups": 32},
     },
@@ -194,6 +201,38 @@ def group_norm(
     w = _rows_of_groups(view, groups, "weight", weight)
     b = _rows_of_groups(view, groups, "bias", bias)
     return normalize(rows, w, b, eps, dtype)
+
+
+def _described(moments: Moments, eps: float, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Return mean and 1 / sqrt(var + eps) in a shape."""
+    return {"mean": moments.mean.reshape(shape), "inverse_std": (1.0 / np.sqrt(moments.var + eps)).reshape(shape)}
+
+
+@statistics("layer_norm", "mean", "inverse_std")
+def layer_norm_statistics(
+    x: Tensor, *, layout: Layout | None = None, axes: Axes | None = None, eps: float = 1e-5
+) -> dict[str, Array]:
+    """Return mean and 1 / sqrt(var + eps) in float64, with the axes of x: those reduced have length 1, as in ONNX."""
+    over = reduced_axes(x, layout, axes)
+    shape = tuple(1 if a in over else n for a, n in enumerate(x.shape))
+    return _described(channel_moments(tokens(x, over)), eps, shape)
+
+
+@statistics("instance_norm", "mean", "inverse_std")
+def instance_norm_statistics(x: Tensor, *, layout: Layout | None = None, eps: float = 1e-5) -> dict[str, Array]:
+    """Return mean and 1 / sqrt(var + eps) of every sample and channel, (N, C) in float64."""
+    view = channels(x, layout)
+    require_spatial(view.length)
+    return _described(channel_moments(view), eps, (view.samples, view.rows))
+
+
+@statistics("group_norm", "mean", "inverse_std")
+def group_norm_statistics(
+    x: Tensor, *, groups: int, layout: Layout | None = None, eps: float = 1e-5
+) -> dict[str, Array]:
+    """Return mean and 1 / sqrt(var + eps) of every sample and group, (N, groups) in float64."""
+    rows = channels(x, layout).regroup(groups)
+    return _described(channel_moments(rows), eps, (rows.samples, groups))
 
 
 @gradient("instance_norm", "dx", "dweight", "dbias")

@@ -46,6 +46,8 @@ class Normalizer:
         exact: makes the state from the moments of complete channels, for precise statistics.
         vjp: the vector-Jacobian product.
         gradients: the keys of its results.
+        statistics: the function that returns the statistics which it normalizes by.
+        statistic_names: the keys of its result.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Normalizer:
     exact: Callable[..., dict[str, Array]] | None = None
     vjp: Callable[..., dict[str, Array]] | None = None
     gradients: tuple[str, ...] = ()
+    statistics: Callable[..., dict[str, Array]] | None = None
+    statistic_names: tuple[str, ...] = ()
 
     @property
     def settings(self) -> dict[str, inspect.Parameter]:
@@ -118,6 +122,17 @@ def gradient(of: str, *keys: str) -> Callable[[Callable[P, dict[str, Array]]], C
     def register(function: Callable[P, dict[str, Array]]) -> Callable[P, dict[str, Array]]:
         checked = _checked(of, function)
         NORMALIZERS[of].vjp, NORMALIZERS[of].gradients = checked, keys
+        return checked
+
+    return register
+
+
+def statistics(of: str, *keys: str) -> Callable[[Callable[P, dict[str, Array]]], Callable[P, dict[str, Array]]]:
+    """Register the function of a normalizer's statistics: (x, settings) -> {"mean": …, …}, with these keys."""
+
+    def register(function: Callable[P, dict[str, Array]]) -> Callable[P, dict[str, Array]]:
+        checked = _checked(of, function)
+        NORMALIZERS[of].statistics, NORMALIZERS[of].statistic_names = checked, keys
         return checked
 
     return register

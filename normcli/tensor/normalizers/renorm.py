@@ -1,5 +1,6 @@
 """Batch renormalization: batch statistics in training, corrected towards the running ones."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,10 @@ def schedule(step: int) -> tuple[float, float]:
     return rmax, 5.0 * min(max(step - 5000, 0) / 20000, 1.0)
 
 
-def _limits(step: int | None, batches: int, rmax: float | None, dmax: float | None) -> tuple[float, float]:
-    """Return the clipping limits; those that are None follow the schedule."""
+def _limits(
+    step: int | None, batches: int, rmin: float | None, rmax: float | None, dmax: float | None
+) -> tuple[float, float, float]:
+    """Return the clipping limits rmin, rmax and dmax; those that are None follow the schedule."""
     if step is not None and step < 0:
         raise UsageError(f"step must be 0 or more, got {step}")
     if step is not None and rmax is not None and dmax is not None:
@@ -48,15 +51,17 @@ def _limits(step: int | None, batches: int, rmax: float | None, dmax: float | No
     r, d = scheduled[0] if rmax is None else rmax, scheduled[1] if dmax is None else dmax
     if not (r >= 1 and d >= 0):
         raise UsageError(f"rmax must be 1 or more and dmax 0 or more, got {r} and {d}")
-    return r, d
+    if rmin is not None and not 0 <= rmin <= 1:
+        raise UsageError(f"rmin must be 0 to 1, got {rmin}")
+    return 1.0 / r if rmin is None else rmin, r, d
 
 
 def _correction(
-    moments: Moments, running: RunningStats, eps: float, rmax: float, dmax: float
+    moments: Moments, running: RunningStats, eps: float, rmin: float, rmax: float, dmax: float
 ) -> tuple[Array, Array, Array]:
     """Return the batch's std, and the clipped factor r and shift d that lead to the running statistics."""
     std = np.sqrt(moments.var + eps)
-    r = np.clip(std / running["running_std"], 1.0 / rmax, rmax)
+    r = np.clip(std / running["running_std"], rmin, rmax)
     d = np.clip((moments.mean - running["running_mean"]) / running["running_std"], -dmax, dmax)
     return std, r, d
 
@@ -66,7 +71,11 @@ def exact_state(moments: Moments, *, eps: float = 1e-3, **others: Any) -> dict[s
     return {"running_mean": moments.mean, "running_std": np.sqrt(moments.var + eps)}
 
 
-@normalizer(family="batch", state=INITIAL, exact=exact_state)
+# BatchNormalization(renorm=True) clips nothing unless it is told, with renorm_momentum = momentum = 0.99
+PRESETS: dict[str, dict[str, Any]] = {"paper": {}, "keras": {"rmin": 0.0, "rmax": math.inf, "dmax": math.inf}}
+
+
+@normalizer(family="batch", state=INITIAL, presets=PRESETS, exact=exact_state)
 def batch_renorm(
     x: Tensor,
     *,
@@ -78,6 +87,7 @@ def batch_renorm(
     eps: float = 1e-3,
     update_rate: float = 0.01,
     step: int | None = None,
+    rmin: float | None = None,
     rmax: float | None = None,
     dmax: float | None = None,
     dtype: Dtype | None = None,
@@ -85,7 +95,7 @@ def batch_renorm(
     """Normalize a batch towards the running statistics, so that training and inference agree.
 
     Formula:
-        std_B = sqrt(var + eps); r = clip(std_B / running_std, 1/rmax, rmax);
+        std_B = sqrt(var + eps); r = clip(std_B / running_std, rmin, rmax), rmin = 1/rmax;
         d = clip((mean_B - running_mean) / running_std, -dmax, dmax);
         y = weight * ((x - mean_B) / std_B * r + d) + bias
         Eval mode: y = weight * (x - running_mean) / running_std + bias.
@@ -97,7 +107,8 @@ def batch_renorm(
         running_mean, running_std (not a variance; eps is inside), num_batches_tracked
     Settings:
         step: training step of the paper's schedule; by default the batches behind the state
-        rmax: limit of r; by default the schedule's: 1 until step 5000, then linearly 3 at 40000
+        rmin: lower limit of r [default: 1 / rmax]
+        rmax: upper limit of r; by default the schedule's: 1 until step 5000, then linearly 3 at 40000
         dmax: limit of d; by default the schedule's: 0 until step 5000, then linearly 5 at 25000
     Raises:
         TensorError: fewer than 2 values per channel in training; no state in eval mode.
@@ -109,7 +120,7 @@ def batch_renorm(
     [0.0, 1.0]
     """
     view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
-    limits = _limits(step, running.batches, rmax, dmax)
+    limits = _limits(step, running.batches, rmin, rmax, dmax)
     if mode == "eval":
         y = affine(view, running["running_mean"], scale / running["running_std"], shift, dtype)
         return Normalized(y, running.state)
@@ -133,6 +144,7 @@ def batch_renorm_vjp(
     bias: Array | None = None,
     eps: float = 1e-3,
     step: int | None = None,
+    rmin: float | None = None,
     rmax: float | None = None,
     dmax: float | None = None,
 ) -> dict[str, Array]:
@@ -140,7 +152,7 @@ def batch_renorm_vjp(
     vjp = prepare_vjp(x, dy, layout, weight, bias)
     view = vjp.view
     running = load_state(state, mode, INITIAL, view.rows)
-    limits = _limits(step, running.batches, rmax, dmax)
+    limits = _limits(step, running.batches, rmin, rmax, dmax)
     if mode == "eval":
         tables = eval_vjp(vjp, running["running_mean"], 1.0 / running["running_std"])
         return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}

@@ -1,5 +1,6 @@
 """Running statistics: a state checked on input, and updated by a batch."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -125,6 +126,19 @@ def update_running_stats(
     rate = 1.0 / (running.batches + 1) if cumulative else update_rate
     values: dict[str, Array] = {key: (1.0 - rate) * old + rate * batch[key] for key, old in running.values.items()}
     return RunningStats(values, running.batches + 1)
+
+
+def debiased_rate(update_rate: float, batches: int) -> float:
+    """Return the weight of a batch in a moving average without initial values: 1 for the first batch.
+
+    The average of t batches is that which started at 0, divided by 1 - (1 - update_rate)^t.
+
+    >>> debiased_rate(0.1, 0), round(debiased_rate(0.5, 1), 4)
+    (1.0, 0.6667)
+    """
+    return (
+        update_rate and update_rate / -math.expm1((batches + 1) * math.log1p(-update_rate)) if update_rate < 1 else 1.0
+    )
 
 
 def require_two_values(count: int) -> None:

@@ -10,7 +10,7 @@ from normcli.kernels.rows import affine_rows
 from normcli.tensor.normalizers.axes import Axes, axes_parameter, reduced_axes
 from normcli.tensor.normalizers.gradients import prepare_rows_vjp, row_parameter_gradients, zeros_of_row
 from normcli.tensor.normalizers.moments import tensor_moments
-from normcli.tensor.normalizers.registry import gradient, normalizer
+from normcli.tensor.normalizers.registry import gradient, normalizer, statistics
 from normcli.tensor.normalizers.views import (
     WORKING_COPIES,
     Array,
@@ -49,6 +49,8 @@ def _rms_settings(variant: str, eps: float | None, fraction: float, length: int,
         "torch": {},
         "keras": {"eps": 1e-6},
         "flax": {"eps": 1e-6},
+        "haiku": {"eps": 1e-5},
+        "equinox": {"eps": 1e-5},
         "onnx": {"eps": 1e-5},
         "paper": {"variant": "original"},
     },
@@ -108,6 +110,34 @@ def rms_norm(
     if variant == "gemma" and w is not None:
         w = 1.0 + w
     return normalize(view, w, b, eps, dtype, centered=False, eps_outside=variant == "original", head=head)
+
+
+@statistics("rms_norm", "inverse_rms")
+def rms_norm_statistics(
+    x: Tensor,
+    *,
+    layout: Layout | None = None,
+    axes: Axes | None = None,
+    variant: RmsVariant = "torch",
+    fraction: float = 1.0,
+    eps: float | None = None,
+) -> dict[str, Array]:
+    """Return the number that each token is multiplied by, in float64, with the axes of x: those reduced have length 1.
+
+    It is 1 / sqrt(mean x^2 + eps), of the variant original 1 / (sqrt(mean x^2) + eps).
+    """
+    over = reduced_axes(x, layout, axes)
+    view = tokens(x, over)
+    eps, head = _rms_settings(variant, eps, fraction, view.length, x)
+    square = np.zeros((view.samples, view.rows))
+
+    def compute_block(start: int, stop: int) -> None:
+        square[start:stop] = (view.block(start, stop)[..., :head].astype(np.float64) ** 2).mean(axis=2)
+
+    if view.size:
+        parallel_blocks(view.samples, view.sample_bytes, compute_block)
+    root = np.sqrt(square) + eps if variant == "original" else np.sqrt(square + eps)
+    return {"inverse_rms": (1.0 / root).reshape([1 if a in over else n for a, n in enumerate(x.shape)])}
 
 
 @gradient("rms_norm", "dx", "dweight", "dbias")
