@@ -123,10 +123,17 @@ def test_bad_input_is_refused_in_one_line(call: Callable[[], Any], error: type[N
     assert "\n" not in str(caught.value)
 
 
+def others_for(one: nn.Normalizer, x: Array) -> list[Array]:
+    """Return the further tensors that a normalizer takes by position."""
+    per_channel = one.name in ("adaptive_layer_norm", "reversible_instance_denorm")
+    other = x[0, 0, :3] if one.name == "cosine_norm" else x[:, :, 0, 0] if per_channel else x * 0.7 + 1
+    return [other] * (len(one.tensors) - 1)
+
+
 @pytest.mark.parametrize("name", sorted(NORMALIZERS))
 def test_every_error_names_its_normalizer(name: str) -> None:
     one = NORMALIZERS[name]
-    tensors = [X, *([X[0, 0]] * (len(one.tensors) - 1))] if name == "cosine_norm" else [X] * len(one.tensors)
+    tensors = [X, *others_for(one, X)]
     settings = settings_for(one) | (L if "layout" in one.settings else {})
     with pytest.raises(UsageError, match=f"^{name}: unknown dtype 'float23'"):
         one.function(*tensors, **settings, dtype="float23")
@@ -191,7 +198,7 @@ def results(call: Callable[..., Any], tensors: list[Array], settings: dict[str, 
 def test_the_order_in_memory_changes_no_bit(name: str, order: str) -> None:
     draw, one = np.random.default_rng(3), NORMALIZERS[name]
     x = draw.standard_normal((16, 4, 5, 7)) * 2 + 0.3
-    others = [draw.standard_normal((3, 7)) if name == "cosine_norm" else x * 0.7 + 1] * (len(one.tensors) - 1)
+    others = others_for(one, x)
     dy = draw.standard_normal((16, 4, 5, 3 if name == "cosine_norm" else 7))
     for call, tensors in ((one.function, [x, *others]), (one.vjp, [x, *others, dy])):
         if call is not None:
