@@ -1,11 +1,13 @@
 """What apply does with invalid samples: it writes them as --fill says, counts them, and leaves them out of the rest."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import normcli
 from normcli.errors import InputError, UsageError
@@ -124,3 +126,49 @@ def test_statistics_of_another_nodata_value_are_not_used(tmp_path: Path) -> None
         normcli.apply(tmp_path / "a.png", tmp_path / "out", stats=tmp_path / "s.json")
     result = normcli.apply(tmp_path / "a.png", tmp_path / "out", stats=tmp_path / "s.json", nodata=0)
     assert result.images == 1
+
+
+@pytest.mark.parametrize("options", [{}, {"resize": "9x11", "center_crop": 7}, {"resize": "longest:16", "pad": 3}])
+@pytest.mark.parametrize("scheme", ["unit", "contrast"])
+def test_masks_make_pixels_invalid(options: dict[str, Any], scheme: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(11)
+    for name, levels in (("set", 256), ("masks", 3)):
+        (tmp_path / name / "a").mkdir(parents=True)
+        for number in range(3):
+            Image.fromarray(rng.integers(0, levels, (12, 20), np.uint8)).save(tmp_path / name / "a" / f"{number}.png")
+    masks: dict[str, Any] = {"mask_dir": tmp_path / "masks", "labels": ">1", **options}
+    counted = normcli.stats(tmp_path / "set", **masks)
+    result = normcli.apply(tmp_path / "set", tmp_path / "out", scheme=scheme, fill=-50, **masks)
+    plain = normcli.apply(
+        tmp_path / "set", tmp_path / "plain", scheme=scheme, stats=None if scheme == "unit" else counted, **options
+    )
+    assert result.invalid == sum(counted.invalid) > 0 and plain.invalid == 0
+    values = []
+    for number in range(3):
+        filled, mapped = (np.load(tmp_path / out / "a" / f"{number}.png.npy") for out in ("out", "plain"))
+        hidden = filled == -50
+        np.testing.assert_array_equal(filled[~hidden], mapped[~hidden])
+        values.append(mapped[~hidden].astype(float))
+    seen = np.concatenate(values)
+    wanted = (counted.mean[0], counted.std[0]) if scheme == "unit" else (0, 1)
+    np.testing.assert_allclose((seen.mean(), seen.std()), wanted, atol=1e-6)
+    (channel,) = normcli.verify(tmp_path / "out").channels
+    assert (channel.mean, channel.std) == pytest.approx((seen.mean(), seen.std()), abs=1e-6)
+
+
+def test_masks_of_apply_that_cannot_be_used_are_one_line(run: Run, tmp_path: Path) -> None:
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "masks" / "a.png")
+    for arguments, message in (
+        (["--labels", "1"], b"--labels requires --mask-dir"),
+        (["--mask-dir", "masks", "--resume"], b"--mask-dir cannot be combined with --resume"),
+        (["--mask-dir", "absent"], b"--mask-dir: absent does not exist"),
+    ):
+        done = run("apply", "a.png", "-o", "out", "--scheme", "unit", *arguments)
+        assert done.returncode == 2 and message in done.stderr and done.stderr.count(b"\n") == 1
+    one = run("apply", "a.png", "-o", "-", "--scheme", "unit", "--mask-dir", "masks", "--fill", "nan")
+    assert np.isnan(np.load(io.BytesIO(one.stdout))).sum() == 56
+    data = (tmp_path / "a.png").read_bytes()
+    done = run("apply", "-", "-o", "-", "--scheme", "unit", "--mask-dir", "masks", input=data)
+    assert done.returncode == 2 and b"--mask-dir requires a path" in done.stderr

@@ -11,6 +11,7 @@ from normcli.options.field import (
     Options,
     option,
     parse_fill,
+    parse_labels,
     parse_name,
     parse_no_data,
     parse_numbers,
@@ -135,7 +136,7 @@ class SinkOptions(Options):
     )
     fill: str | float = option(
         "Write invalid samples (--nodata, --alpha mask, --nan skip) as V, in the values of the output, or as nan; keep "
-        "maps them like all others.",
+        "maps them like all others. Masks (--mask-dir, with or without --labels) are those of `stats`.",
         "keep",
         metavar="V|nan|keep",
         complete=("keep", "nan", "0"),
@@ -168,6 +169,15 @@ class ApplyOptions(
     orientation: Literal["apply", "ignore"] = option(
         "Apply the EXIF orientation, or ignore it and keep pixels as stored.", "apply", panel="Decoding"
     )
+    mask_dir: str | os.PathLike[str] | None = option(
+        "Make pixels invalid where a mask is 0, as `stats --mask-dir` does.", metavar="DIR", hidden=True
+    )
+    labels: str | int | Iterable[int] | None = option(
+        "Values of the masks that make a pixel valid, as `stats --labels`; requires --mask-dir.",
+        metavar="'>N'|N[,N...]",
+        parse=parse_labels,
+        hidden=True,
+    )
     resume: bool = option("Resume an interrupted run.", False, panel="Output")
     skip_existing: bool = option("Write only outputs that do not exist yet.", False, panel="Output")
     force: bool = option("Overwrite existing output files.", False, flags=("-f", "--force"), panel="Output")
@@ -190,6 +200,11 @@ class ApplyOptions(
             raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")
         if self.dry_run and modes and modes != ["force"]:
             raise UsageError(f"`dry_run` cannot be combined with `{modes[0]}`")
+        if self.labels is not None and self.mask_dir is None:
+            raise UsageError("`labels` requires `mask_dir`")
+        if self.mask_dir is not None and modes not in ([], ["force"]):
+            why = "no output shows which version of its mask it is of"
+            raise UsageError(f"`mask_dir` cannot be combined with `{modes[0]}`: {why}")
         if self.nan == "skip" and self.dtype in ("uint8", "uint16") and self.fill in ("keep", "nan"):
             raise UsageError(
                 f"`nan` skip requires a float `dtype`, or a number as `fill`: {self.dtype} cannot hold NaN"

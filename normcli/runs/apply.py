@@ -23,6 +23,7 @@ from normcli.runs.apply_checkpoint import ApplyCheckpoint
 from normcli.runs.finished_shards import count_finished_shards, finished_stack
 from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import REMARKS, BatchResult, MapJob, class_numbers, map_loop, tasks, with_gate
+from normcli.runs.masks import PixelMask
 from normcli.runs.measure_stack import measure_stack
 from normcli.runs.names import InputLister, SuffixCollisions, Survey, any_stream
 from normcli.runs.transform import Transform
@@ -251,6 +252,8 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
         transform = replace(transform, constants=constants)
         build_transform.refuse_constant(transform)
         job = _job(transform, output, options, class_numbers(survey.labels))
+        if options.mask_dir is not None:
+            job = job._replace(mask=PixelMask.of(options.mask_dir, options.labels, sources))
         run = Run(
             job=job,
             listed=listed,
@@ -319,6 +322,8 @@ def _compute_statistics(
             engine=options.engine,
             workers=options.workers,
             on_progress=options.on_progress,
+            mask_dir=options.mask_dir,
+            labels=options.labels,
             **shared,
         ),
         items,

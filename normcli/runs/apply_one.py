@@ -14,6 +14,7 @@ from normcli.options.field import parse_level, parse_size
 from normcli.options.shared import DecodeOptions
 from normcli.runs import build_transform
 from normcli.runs import build_transform as numbers
+from normcli.runs.masks import PixelMask
 from normcli.runs.stats import decode_settings
 from normcli.sinks import open_writer, output_kind
 from normcli.summary import Summary
@@ -35,6 +36,9 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
     options = build_transform.with_geometry(options)
     if options.to == "stack" or output_kind(options.to).shard:
         raise UsageError(f"`to` {options.to} holds many images and requires a folder as `output`")
+    if options.mask_dir is not None and source == "-":
+        raise UsageError("`mask_dir` requires a path: its masks are named as the images are")
+    mask = None if options.mask_dir is None else PixelMask.of(options.mask_dir, options.labels, [source])
     reading = options.part(DecodeOptions)
     built = build_transform.transform_for(options)
     constants = build_transform.resolve_constants(built, options, reading)
@@ -45,6 +49,8 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
             data = storage.read(source, limit=parse_size("max_file_size", options.max_file_size))
         image = images.decode(data, reading, turn=options.orientation == "apply")
         images.check_full_scale(image, parse_level(options.max_value))
+        if mask is not None:
+            mask.apply(source, image, reading)
         turn = image.orientation if options.orientation == "apply" else 1
         pixels, valid = upright(image.pixels, turn), None if image.valid is None else upright(image.valid, turn)
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image

@@ -403,6 +403,7 @@ def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
         **{key: getattr(reading, key) for key in ("color", "alpha", "nodata", "strict", "resize", "center_crop")},
         **{key: value for key in GEOMETRY_WHERE_USED if (value := getattr(reading, key)) is not None},
         **({} if size is None else {"shard_size": str(size)}),
+        **({} if work.mask is None else work.mask.settings()),
     }
     constants = transform.constants
     return {

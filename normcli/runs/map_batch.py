@@ -20,6 +20,7 @@ from normcli.platforms import usable_cpus
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
 from normcli.runs.count import Failure, note_sidecars
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
+from normcli.runs.masks import PixelMask
 from normcli.runs.names import InputLister, NamedItem
 from normcli.runs.transform import Buffer, MappedImage, Transform
 from normcli.sinks import OUTPUT_KINDS
@@ -51,6 +52,7 @@ class MapJob(NamedTuple):
         writing: False maps only, for the dry run.
         gate: lets only so many threads decode at a time; the others write.
         stop: set when the run is aborted.
+        mask: which pixels are invalid, by mask files.
     """
 
     transform: Transform
@@ -65,6 +67,7 @@ class MapJob(NamedTuple):
     writing: bool = True
     gate: Any = None
     stop: threading.Event | None = None
+    mask: PixelMask | None = None
 
 
 class Task(NamedTuple):
@@ -154,6 +157,8 @@ def _map_one(
                 images.check_full_scale(image, job.transform.max_value)
             if image.format == "TIFF":
                 note_sidecars(task.load, image, job.reading)
+            if job.mask is not None:
+                job.mask.apply(task.key, image, job.reading)
             stage = "map"
             pixels, valid = image.pixels, image.valid
             record["shape"] = list(pixels.shape)
