@@ -17,6 +17,7 @@ from normcli.options.tensor import FoldOptions
 from normcli.tensor.folding.fold import FoldedPair, fold
 from tests.support import needs
 from tests.support.command import Run
+from tests.support.memory import peak
 
 Array = np.ndarray[Any, Any]
 torch: Any = needs.module("torch")
@@ -442,3 +443,33 @@ def test_a_public_checkpoint_folds_to_the_published_sums(tmp_path: Path) -> None
     }
     assert sums["conv1"] == pytest.approx((2235.277218998, 81.157386032), abs=5e-10)
     assert sums["conv6"] == pytest.approx((99.073194561, 1.490478653), abs=5e-10)
+
+
+def test_layers_that_do_not_fit_into_the_memory_allowed_are_rejected(tmp_path: Path) -> None:
+    net = sequence(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 64, 3), nn.BatchNorm2d(64))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    pairs = ("0:1", "2:3")
+    fold(tmp_path / "net.pt", tmp_path / "a.pt", FoldOptions(pair=pairs, memory_limit="1M"))
+    with pytest.raises(TensorError, match=r"^2: the layers to fold need 336,960 bytes .* raise --memory-limit"):
+        fold(tmp_path / "net.pt", tmp_path / "b.pt", FoldOptions(pair=pairs, memory_limit="300K"))
+    with pytest.raises(TensorError, match=r"npz keeps all tensors in memory"):
+        fold(tmp_path / "net.pt", tmp_path / "b.npz", FoldOptions(pair=("0:1",), memory_limit="20K"))
+    assert not (tmp_path / "b.pt").exists() and not (tmp_path / "b.npz").exists()
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_checkpoint_larger_than_the_limit_is_folded(suffix: str, tmp_path: Path) -> None:
+    """One pair of a checkpoint of 768 MB, within 200 MB."""
+    state: dict[str, Any] = {f"blocks.{i}.weight": torch.zeros(1024, 1 << 16) for i in range(3)}
+    state |= {f"conv.{key}": value for key, value in nn.Conv2d(3, 8, 3).state_dict().items()}
+    state |= {f"bn.{key}": value for key, value in nn.BatchNorm2d(8).state_dict().items()}
+    path = tmp_path / f"net.{suffix}"
+    if suffix == "pt":
+        torch.save(state, path)
+    else:
+        needs.module("safetensors.torch").save_file(state, path)
+    options = ("--pair", "conv:bn", "--memory-limit", "200M", "--assume-adjacent")
+    used, done = peak(tmp_path, "tensor", "fold", path.name, *options, "-o", f"out.{suffix}", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert used < 400

@@ -1,10 +1,11 @@
 """Options of the commands of `tensor` that are no normalizers."""
 
 import os
+from functools import partial
 from typing import Literal
 
 from normcli.errors import UsageError
-from normcli.options.field import Options, option, parse_texts
+from normcli.options.field import Options, option, parse_size, parse_texts
 
 StrPath = str | os.PathLike[str]
 
@@ -72,6 +73,12 @@ class FoldOptions(Options):
     )
     dtype: Literal["float16", "bfloat16", "float32", "float64"] | None = option(
         "Type of the folded weights: float16, bfloat16, float32 or float64 (default: that of the original weight)."
+    )
+    memory_limit: int | str | None = option(
+        "Largest amount of memory for the folded layers, such as 2G; the rest of the checkpoint passes through in pieces.",
+        metavar="SIZE",
+        parse=partial(parse_size, "memory_limit"),
+        panel="Run",
     )
 
     def _check(self) -> None:

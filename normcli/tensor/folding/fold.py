@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -11,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import TensorError, UsageError
+from normcli.options.field import parse_size
 from normcli.options.tensor import FoldOptions
 from normcli.storage.safetensors_format import bfloat16
 from normcli.tensor import files
-from normcli.tensor.checkpoint import open_checkpoint
+from normcli.tensor.checkpoint import TensorFile, open_checkpoint
 from normcli.tensor.files import Array
 from normcli.tensor.folding import arithmetic
 from normcli.tensor.folding.arithmetic import Linear, NormMap
@@ -70,7 +72,9 @@ def fold(checkpoint: str | Path, output: str | Path, options: FoldOptions) -> li
     """
     with ExitStack() as stack:
         source = stack.enter_context(open_checkpoint(checkpoint))
-        network = Network(source, options.transposed, options.eps, options.weight_offset)
+        limit = parse_size("memory_limit", options.memory_limit)
+        _check_output(source, str(output), limit)
+        network = Network(source, options.transposed, options.eps, options.weight_offset, limit)
         if options.stats is not None:
             network.norms[INPUT] = _input_norm(Path(options.stats), options.input_range)
         x, outputs = _verification(stack, options)
@@ -82,6 +86,17 @@ def fold(checkpoint: str | Path, output: str | Path, options: FoldOptions) -> li
         rows = folder.measured(changes, x)
         source.save_copy(str(output), changes)
     return rows
+
+
+def _check_output(source: TensorFile, output: str, limit: int | None) -> None:
+    """Reject an output that keeps all tensors in memory until it is written, where they do not fit."""
+    if limit is not None and files.file_format(output) == ".npz":
+        need = sum(math.prod(tensor.shape) * tensor.dtype.itemsize for tensor in source.tensors.values())
+        if need > limit:
+            raise TensorError(
+                f"{output}: a .npz keeps all tensors in memory, {need:,} bytes, the limit is {limit:,}: raise "
+                "--memory-limit, or write .safetensors"
+            )
 
 
 def _input_norm(path: Path, input_range: str) -> NormMap:
@@ -133,7 +148,8 @@ def _verification(stack: ExitStack, options: FoldOptions) -> tuple[Array | None,
     """Return the input to check on, or the outputs of the layers."""
     if options.verify is None:
         return None, None
-    tensors = stack.enter_context(files.open_tensors(str(options.verify)))
+    limit = parse_size("memory_limit", options.memory_limit)
+    tensors = stack.enter_context(files.open_tensors(str(options.verify), limit=limit))
     if list(tensors) in ([""], [files.split_key(str(options.verify))[1]]):
         if options.auto:
             raise UsageError("`auto` requires outputs of the layers in `verify`, each under its name, not one tensor")

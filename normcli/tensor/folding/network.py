@@ -1,5 +1,6 @@
 """The layers of a checkpoint: norms and linear layers by name, in float64, with the changes that folds make."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,6 +12,9 @@ from normcli.tensor import files
 from normcli.tensor.checkpoint import TensorFile
 from normcli.tensor.files import Array
 from normcli.tensor.folding.arithmetic import Linear, NormMap
+
+_KEPT_BYTES = 24  # of each element of the layers: before and after the folds, and rounded
+_WORKING_BYTES = 48  # of each element of one layer while its output is compared
 
 INPUT = "input"  # the name of the dataset's own normalization in a pair
 
@@ -26,8 +30,14 @@ class Network:
     """
 
     def __init__(
-        self, source: TensorFile, transposed: Sequence[str] = (), eps: float = 1e-5, weight_offset: float = 0.0
+        self,
+        source: TensorFile,
+        transposed: Sequence[str] = (),
+        eps: float = 1e-5,
+        weight_offset: float = 0.0,
+        memory_limit: int | None = None,
     ) -> None:
+        self._memory_limit, self._counts = memory_limit, dict[str, int]()
         self.source, self._transposed, self._eps, self._offset = source, transposed, eps, weight_offset
         self.layers: dict[str, Linear] = {}
         self.originals: dict[str, Linear] = {}
@@ -89,7 +99,7 @@ class Network:
             after: the norm follows the layer.
 
         Raises:
-            TensorError: it has no weight of two or more axes.
+            TensorError: it has no weight of two or more axes, or does not fit into the memory allowed.
         """
         if name in self.layers:
             return self.layers[name]
@@ -99,6 +109,8 @@ class Network:
                 f"{name}: its weight is computed by a parametrization (remove it first, with "
                 "torch.nn.utils.parametrize.remove_parametrizations)"
             )
+        if "weight" in members:
+            self._reserve(name, math.prod(self.source.named(members["weight"]).shape))
         weight = self._read(members["weight"]) if "weight" in members else np.zeros(0)
         if weight.ndim < 2:
             raise TensorError(f"{name}: no linear layer: it has {', '.join(list(members)[:6])}")
@@ -110,6 +122,16 @@ class Network:
             layer = Linear(name, weight, bias, True)
         self.layers[name] = self.originals[name] = layer
         return layer
+
+    def _reserve(self, name: str, count: int) -> None:
+        """Reject a weight with which the layers no longer fit into the memory allowed."""
+        self._counts[name] = count
+        need = sum(self._counts.values()) * _KEPT_BYTES + max(self._counts.values()) * _WORKING_BYTES
+        if self._memory_limit is not None and need > self._memory_limit:
+            raise TensorError(
+                f"{name}: the layers to fold need {need:,} bytes with it, the limit is {self._memory_limit:,}: raise "
+                "--memory-limit, or fold some pairs, and the others from the result"
+            )
 
     def _read(self, name: str) -> Array:
         tensor = files.read_array(self.source.named(name))
