@@ -75,7 +75,7 @@ class FoldOptions(Options):
         "Type of the folded weights: float16, bfloat16, float32 or float64 (default: that of the original weight)."
     )
     memory_limit: int | str | None = option(
-        "Largest amount of memory for the folded layers, such as 2G; the rest of the checkpoint passes through in pieces.",
+        "Largest amount of memory for the folded layers, such as 2G; other tensors pass through in pieces.",
         metavar="SIZE",
         parse=partial(parse_size, "memory_limit"),
         panel="Run",
