@@ -148,6 +148,7 @@ def test_every_container_describes_its_open_options() -> None:
         "huggingface": ["split", "column"],
         "npy": ["layout", "column"],
         "idx": ["layout"],
+        "nifti": ["scaling"],
         "parquet": ["column", "columns"],
         "python": ["key", "layout", "labels", "partial"],
         "video": ["frames", "matrix", "pixels"],

@@ -22,7 +22,14 @@ from tests.support.images import encoded, photograph
 TEXT = (ROOT / "docs/datasets.md").read_text()
 # what cannot be run here: there is no server of Google's to put on the loopback
 NOT_RUN = {"normcli stats gs://bucket/photos"}
-MODULES = {"zst": "zstandard", "parquet": "pyarrow", "remote": "aiohttp", "s3": "s3fs", "dask": "distributed"}
+MODULES = {
+    "medical": "nibabel",
+    "zst": "zstandard",
+    "parquet": "pyarrow",
+    "remote": "aiohttp",
+    "s3": "s3fs",
+    "dask": "distributed",
+}
 # options whose value is a file or folder that is there afterwards
 WRITES = r"(?:-o|--output|--per-image|--failures|--report) (\S+)"
 
@@ -102,6 +109,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     digits = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + bytes(3 * 28 * 28 - 1) + b"x"
     (home / "t10k-images-idx3-ubyte").write_bytes(digits)
     packing.gzipped(home / "t10k-images-idx3-ubyte")
+    if there("nibabel"):
+        import nibabel
+
+        nibabel.Nifti1Image(np.arange(120, dtype=np.int16).reshape(6, 5, 4), np.eye(4)).to_filename(
+            home / "case.nii.gz"
+        )
     return home
 
 

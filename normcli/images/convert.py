@@ -148,7 +148,7 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     Raises:
         InputError: of another shape or type, or too large.
     """
-    notes = [*getattr(array, "notes", ())]
+    notes, tags = [*getattr(array, "notes", ())], getattr(array, "tags", None)
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape:
@@ -156,9 +156,15 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    return Decoded(
+    image = Decoded(
         to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8, notes=notes
     )
+    if tags is not None:
+        from normcli.images.tags import apply_tags  # of arrays of volumes and the like
+
+        scale, hidden = tags
+        apply_tags(image, scale, hidden, reading)
+    return image
 
 
 def is_no_memory(error: Exception) -> bool:

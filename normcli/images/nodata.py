@@ -29,12 +29,12 @@ def mark_no_data(image: Decoded, reading: DecodeOptions) -> None:
             if reading.nodata == "none":
                 image.notes.append(f"nodata:{image.no_data:.10g}")
             else:
-                _hide(image, hidden)
+                hide(image, hidden)
         return
     for text in str(reading.nodata).split(","):
         if not holds(image.pixels.dtype, float(text)):
             raise InputError("nodata", f"{image.pixels.dtype} samples cannot have the nodata value {text} (--nodata)")
-        _hide(image, equal(image.colors, float(text)))
+        hide(image, equal(image.colors, float(text)))
 
 
 def mark_index(image: Decoded, indexes: Array, reading: DecodeOptions) -> None:
@@ -50,10 +50,11 @@ def mark_index(image: Decoded, indexes: Array, reading: DecodeOptions) -> None:
         if reading.nodata == "none":
             image.notes.append(f"nodata:{value:.10g}")
         elif reading.nodata == "tag":
-            _hide(image, np.repeat(hidden[:, :, None], image.colors.shape[2], axis=2))
+            hide(image, np.repeat(hidden[:, :, None], image.colors.shape[2], axis=2))
 
 
-def _hide(image: Decoded, hidden: Array) -> None:
+def hide(image: Decoded, hidden: Array) -> None:
+    """Make samples of an image invalid, in addition to those that are; `hidden` is bool (H,W,C)."""
     if hidden.any():
         image.valid = ~hidden if image.valid is None else image.valid & ~hidden
 

@@ -41,16 +41,8 @@ from normcli.tally import Floats, Tally
 
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
 _MOST_REPLAYED = 256  # entries in one replay
-_READ_AS_ONE = (
-    "tar",
-    "zip",
-    "parquet",
-    "arrow",
-    "npy",
-    "idx",
-    "video",
-    "lerobot",
-)  # their members have no versions of their own
+# their members have no versions of their own
+_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video", "lerobot", "nifti")
 _LIBRARIES = (
     "tifffile",
     "imagecodecs",
@@ -58,6 +50,7 @@ _LIBRARIES = (
     "zstandard",
     "pyarrow",
     "av",
+    "nibabel",
 )  # what they decode or reject may change
 
 

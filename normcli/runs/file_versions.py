@@ -39,6 +39,10 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
         from normcli.sources import idx
 
         paths.append(idx.labels_beside(source) or source)
+    if containers.kind_of(source) == "nifti":
+        from normcli.sources import nifti
+
+        paths = sorted({*nifti.pair_of(source)})
     if containers.kind_of(source) == "huggingface":
         from normcli.sources import huggingface
 

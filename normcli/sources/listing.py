@@ -128,6 +128,14 @@ CONTAINERS = {
         "video",
         "all",
     ),
+    "nifti": Container(
+        r"\.(nii|hdr|img)(\.gz)?$",
+        (".nii", ".nii.gz", ".hdr", ".img"),
+        "Volumes of NIfTI and Analyze: each plane of the first two axes is an image; labels are names of files.",
+        "medical",
+        "all",
+        names_only=True,
+    ),
     "python": Container(
         r"(?!)",
         ("python:MODULE:NAME",),
@@ -218,8 +226,9 @@ def is_stream(source: str) -> bool:
     kind = kind_of(source)
     if kind == "tar" and is_remote(source):
         return True
-    plain = source.lower().endswith((".tar", ".npy", ".idx", "-ubyte"))
-    return kind in ("parquet", "arrow", "huggingface", "lerobot") or (kind in ("tar", "npy", "idx") and not plain)
+    plain = source.lower().endswith((".tar", ".npy", ".idx", "-ubyte", ".nii", ".hdr", ".img"))
+    tables = ("parquet", "arrow", "huggingface", "lerobot")
+    return kind in tables or (kind in ("tar", "npy", "idx", "nifti") and not plain)
 
 
 log = logging.getLogger("normcli.sources")

@@ -45,6 +45,7 @@ class ArraySlice(NamedTuple):
         if data is None:
             data = read_at(self.path, self.offset, prod(self.shape) * dtype.itemsize, self.stamp)
         image = np.frombuffer(data, dtype).reshape(self.shape)
+        image = image.astype(dtype.newbyteorder("="), copy=False)  # counts do not depend on the order of bytes
         return np.ascontiguousarray(image.transpose(1, 2, 0)) if self.channels_first else image
 
     @property

@@ -37,6 +37,10 @@ class Places:
             UsageError: it is there already, by whatever path.
         """
         path = "-" if source == "-" else self._location(source)
+        if container(source) == "nifti":
+            from normcli.sources import nifti
+
+            path = nifti.pair_of(path)[0]  # a header and its samples are one volume
         if os.path.islink(path):  # noqa: PTH114
             path = os.path.realpath(path)
         own = repr(sorted(effective_options(source, {}).items()))  # two columns of one file are two sources

@@ -40,6 +40,7 @@ INSTALL = {
     "distributed": 'pip install "normcli[dask]"',
     "av": 'pip install "normcli[video]"',
     "zstandard": 'pip install "normcli[zst]"',
+    "nibabel": 'pip install "normcli[medical]"',
     "pillow_heif": 'pip install "normcli[heif]"',
     **dict.fromkeys(("mkdocs", "material", "griffe"), "pip install --group docs"),
     "jinja2": 'pip install "normcli[report]"',

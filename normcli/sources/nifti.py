@@ -1,0 +1,209 @@
+"""Volumes of NIfTI and Analyze: every plane of the first two axes is an image, in the order of the file.
+
+A plane is a span of the file, read in the worker; compressed files are read once, from start to end.
+"""
+
+import re
+from collections.abc import Callable
+from math import prod
+from typing import Any, NamedTuple
+
+from normcli.errors import InputError, MissingExtraError
+from normcli.options.field import Options, parse_size
+from normcli.options.shared import InputOptions
+from normcli.sources.item import Item, Items, failed_item
+from normcli.sources.npy import LARGEST_HELD, ArraySlice
+from normcli.sources.tagged import UNSCALED, ArrayTags, Scaling, TaggedLoad, scaling_option
+from normcli.storage.files import FileStamp
+from normcli.storage.reader import Reader, Stream
+
+_HEADER = 540  # of NIfTI-2; of the others 348
+_COLORS = {("R", "G", "B"): 3, ("R", "G", "B", "A"): 4}
+
+
+class NiftiOptions(Options):
+    """Open options of NIfTI and Analyze."""
+
+    scaling: Scaling = scaling_option()
+
+
+OPEN_OPTIONS = NiftiOptions
+
+
+class Volume(NamedTuple):
+    """The planes of one file.
+
+    Attributes:
+        start: of the first plane, in bytes.
+        dtype: of a sample.
+        shape: of a plane: rows (the second axis of the file), columns (the first), colors where samples have them.
+        axes: lengths of the other axes, the first one fastest.
+        tags: scale and offset.
+    """
+
+    start: int
+    dtype: str
+    shape: tuple[int, ...]
+    axes: tuple[int, ...]
+    tags: ArrayTags
+
+    @property
+    def plane_bytes(self) -> int:
+        """Return the bytes of one plane."""
+        import numpy as np
+
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+def read(source: str, listing: InputOptions, options: NiftiOptions, *, names_only: bool = False) -> Items:
+    """Yield the planes of a volume, named by the numbers of their axes, slowest first; the label is the file's name.
+
+    Raises:
+        InputError: damaged, cut short, or samples that are not numbers.
+        MissingExtraError: nibabel is not installed.
+    """
+    header_path, image_path = pair_of(source)
+    limit = parse_size("max_file_size", listing.max_file_size)
+    with Reader(header_path) as reader:
+        stream = Stream(reader) if reader.compression() else None
+        head = (stream or reader).at(0, _HEADER)
+        volume, is_single = parse_header(head, options.scaling)
+        if is_single:
+            yield from _planes(source, _Bytes(header_path, reader, stream, head), volume, limit, names_only)
+            return
+    with Reader(image_path) as reader:
+        stream = Stream(reader) if reader.compression() else None
+        yield from _planes(source, _Bytes(image_path, reader, stream), volume, limit, names_only)
+
+
+def pair_of(path: str) -> tuple[str, str]:
+    """Return the paths of a file's header and of its samples; of .nii they are the same.
+
+    >>> pair_of("a/t1.img.gz"), pair_of("t1.nii")
+    (('a/t1.hdr.gz', 'a/t1.img.gz'), ('t1.nii', 't1.nii'))
+    """
+    match = re.search(r"\.(hdr|img)((\.gz)?)$", path, re.IGNORECASE)
+    if match is None:
+        return path, path
+    upper = match[1].isupper()
+    header, image = (path[: match.start() + 1] + (name.upper() if upper else name) for name in ("hdr", "img"))
+    return header + match[2], image + match[2]
+
+
+def case_of(path: str) -> str:
+    """Return the name of a file without its suffixes.
+
+    >>> case_of("imagesTr/case_01.nii.gz")
+    'case_01'
+    """
+    return re.sub(r"\.(nii|hdr|img)(\.gz)?$", "", path.rpartition("/")[2], flags=re.IGNORECASE)
+
+
+def parse_header(data: bytes, scaling: Scaling = "printed") -> tuple[Volume, bool]:
+    """Parse a header; also return True if the samples are in the same file.
+
+    Raises:
+        InputError: none, damaged, or of samples that are not numbers.
+        MissingExtraError: nibabel is not installed.
+    """
+    kinds, errors = _header_classes()
+    kind = next((one for one in kinds if one.may_contain_header(data)), None)
+    if kind is None:
+        raise InputError("not-an-image", "neither NIfTI nor Analyze")
+    try:
+        header = kind(data[: kind.template_dtype.itemsize], check=False)
+        is_single = "magic" in header and header["magic"].item().startswith(b"n+")
+        start = int(header["vox_offset"])
+        dtype, shape = header.get_data_dtype(), tuple(int(n) for n in header.get_data_shape())
+        scale = header.get_slope_inter() if hasattr(header, "get_slope_inter") else (None, None)
+    except KeyError as error:
+        raise InputError("unsupported", f"samples of the unknown type {error}") from None
+    except errors as error:
+        raise InputError("damaged", f"its header is damaged: {' '.join(str(error).split())}") from None
+    least = kind.template_dtype.itemsize if is_single else 0
+    if len(shape) < 2 or min(shape) < 1 or len(shape) > 7:
+        raise InputError("not-an-image", f"a volume of shape {shape}; planes need 2 axes or more, none of length 0")
+    if start < least and (start or not is_single):
+        raise InputError("damaged", f"its header claims that samples start at byte {start}")
+    start = start or (0 if not is_single else least + 4)
+    factor, offset = ((value if value is not None else usual) for value, usual in zip(scale, UNSCALED, strict=True))
+    tags = ArrayTags((float(factor), float(offset)), scaling=scaling).checked()
+    colors: tuple[int, ...] = ()
+    if dtype.names is not None and dtype.names in _COLORS:
+        colors, dtype = (_COLORS[dtype.names],), dtype[0]
+    if dtype.kind not in "uif" or dtype.itemsize > 8:
+        raise InputError("unsupported", f"samples of type {dtype.name}, not integers or floats of up to 64 bits")
+    return Volume(start, dtype.str, (shape[1], shape[0], *colors), shape[2:], tags), is_single
+
+
+def _header_classes() -> tuple[list[Any], tuple[type[Exception], ...]]:
+    """Return the classes of headers, in the order in which nibabel tries them, and what they raise.
+
+    Raises:
+        MissingExtraError: nibabel is not installed.
+    """
+    try:
+        from nibabel.analyze import AnalyzeHeader
+        from nibabel.nifti1 import Nifti1PairHeader
+        from nibabel.nifti2 import Nifti2PairHeader
+        from nibabel.spatialimages import HeaderDataError
+        from nibabel.spm2analyze import Spm2AnalyzeHeader
+        from nibabel.wrapstruct import WrapStructError
+    except ImportError:
+        raise MissingExtraError(".nii", "nibabel", "medical") from None
+    return [Nifti1PairHeader, Nifti2PairHeader, Spm2AnalyzeHeader, AnalyzeHeader], (
+        HeaderDataError,
+        WrapStructError,
+        ValueError,
+        OverflowError,
+    )
+
+
+class _Bytes(NamedTuple):
+    """The file of the samples: `head` are the bytes that were read of a stream."""
+
+    path: str
+    reader: Reader
+    stream: Stream | None
+    head: bytes = b""
+
+    def planes(self, names_only: bool) -> Callable[[int, int], bytes | None]:
+        def take(offset: int, size: int) -> bytes | None:
+            if self.stream is None or names_only:
+                return None
+            early = self.head[offset : offset + size]
+            rest = size - len(early)
+            data = early + self.stream.at(offset + len(early), rest) if rest else early
+            if len(data) < size:
+                raise InputError("truncated", "the volume is cut short")
+            return data
+
+        return take
+
+    @property
+    def stamp(self) -> FileStamp | None:
+        return self.reader.stamp
+
+
+def _planes(source: str, file: _Bytes, volume: Volume, limit: int | None, names_only: bool) -> Items:
+    count, size = prod(volume.axes), volume.plane_bytes
+    if file.stream is None and volume.start + count * size > file.reader.size:
+        held = max(0, file.reader.size - volume.start)
+        raise InputError("truncated", f"{held} of {count * size} bytes: the volume is cut short")
+    largest = limit or (LARGEST_HELD if file.stream else None)
+    if largest is not None and size > largest:
+        what = f"planes of {size} bytes, more than the limit of {largest} (--max-file-size)"
+        yield failed_item(source, "too-large", what)
+        return
+    take, label = file.planes(names_only), case_of(source)
+    widths = [len(str(n - 1)) for n in volume.axes]
+    for i in range(count):
+        key, rest = source, i
+        numbers = []
+        for length, width in zip(volume.axes, widths, strict=True):
+            rest, number = divmod(rest, length)
+            numbers.append(f"{number:0{width}d}")
+        key = "/".join([source, *reversed(numbers)])
+        offset = volume.start + i * size
+        load = ArraySlice(file.path, offset, volume.dtype, volume.shape, False, file.stamp, take(offset, size))
+        yield Item(key, TaggedLoad(load, volume.tags), label)

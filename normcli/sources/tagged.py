@@ -1,0 +1,128 @@
+"""Arrays with what their container records of the samples: scales, nodata values, a reversed gray scale.
+
+Stored values are counted, so that integers stay integers; the scale applies to the numbers that are printed.
+"""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.options.field import option
+
+Array = np.ndarray[Any, Any]
+Scaling = Literal["printed", "values"]
+UNSCALED = 1.0, 0.0
+
+
+def scaling_option() -> Any:
+    """Return the open option of containers whose samples have a scale and an offset."""
+    return option(
+        "Use of scale and offset; printed: stored samples are counted, and the scale applies to the results; "
+        "values: samples are scaled before they are counted, for files whose scales differ.",
+        "printed",
+    )
+
+
+class ArrayTags(NamedTuple):
+    """Properties of the samples of an array.
+
+    Attributes:
+        scale: factor and offset.
+        no_data: values of samples that are invalid.
+        hidden: lowest and highest value of a range of samples that are invalid; None for no range.
+        reversed_by: number of which samples are subtracted, because 0 is white; None where it is black.
+        scaling: "values" applies the scale to the samples.
+    """
+
+    scale: tuple[float, float] = UNSCALED
+    no_data: tuple[float, ...] = ()
+    hidden: tuple[float, float] | None = None
+    reversed_by: int | None = None
+    scaling: Scaling = "printed"
+
+    def checked(self) -> "ArrayTags":
+        """Return the tags.
+
+        Raises:
+            InputError: a scale that is 0, or not finite.
+        """
+        factor, offset = self.scale
+        if not (math.isfinite(factor) and math.isfinite(offset)) or factor == 0:
+            raise InputError("scale", f"its scale is {factor:g}, its offset {offset:g} (--scale-offset none)")
+        return self
+
+
+class TaggedArray(np.ndarray[Any, Any]):
+    """An array (H,W) or (H,W,C) with tags that decoding applies; views of it have none.
+
+    Attributes:
+        tags: scale and offset; bool (H,W) or (H,W,C), True where a sample is invalid, or None.
+        notes: for the composition.
+    """
+
+    tags: tuple[tuple[float, float], Array | None]
+    notes: tuple[str, ...]
+
+
+class TaggedLoad(NamedTuple):
+    """The loader of an array with tags; `values` loads its samples as they are stored."""
+
+    values: Any
+    tags: ArrayTags
+
+    def __call__(self) -> TaggedArray:
+        return tagged(self.values(), self.tags)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the bytes of memory that the loader itself takes."""
+        return int(getattr(self.values, "memory_bytes", 0))
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with the image or its tags."""
+        return f"{self.values.fingerprint()}:{self.tags}"
+
+
+def tagged(stored: Array, tags: ArrayTags) -> TaggedArray:
+    """Return stored samples with their tags, in the byte order of the machine."""
+    array = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    hidden, notes = invalid_samples(array, tags)
+    if tags.reversed_by is not None:
+        array = (np.asarray(tags.reversed_by, np.int64) - array).astype(array.dtype)
+    scale = tags.scale
+    if tags.scaling == "values" and scale != UNSCALED:
+        array, scale = array * np.float64(scale[0]) + np.float64(scale[1]), UNSCALED
+    result = np.ascontiguousarray(array).view(TaggedArray)
+    result.tags, result.notes = (scale, hidden), notes
+    return result
+
+
+def invalid_samples(array: Array, tags: ArrayTags) -> tuple[Array | None, tuple[str, ...]]:
+    """Return True where samples are invalid, or None where none is; and notes on values that no sample can have."""
+    hidden: Array | None = None
+    notes: list[str] = []
+    for value in dict.fromkeys(tags.no_data):
+        if not holds(array.dtype, value):
+            notes.append(f"unusable_nodata:{value:.10g}")
+            continue
+        same = np.isnan(array) if math.isnan(value) else np.equal(array, np.asarray(value).astype(array.dtype))
+        hidden = same if hidden is None else hidden | same
+    if tags.hidden is not None:
+        low, high = tags.hidden
+        between = (array >= low) & (array <= high)
+        hidden = between if hidden is None else hidden | between
+    return (hidden if hidden is not None and hidden.any() else None), tuple(notes)
+
+
+def holds(dtype: "np.dtype[Any]", value: float) -> bool:
+    """Return True if a sample of this type can have a value, which floats round.
+
+    >>> holds(np.dtype("i2"), -2000), holds(np.dtype("u1"), -1), holds(np.dtype("i2"), float("nan"))
+    (True, False, False)
+    """
+    if dtype.kind in "ui":
+        limits = np.iinfo(dtype)
+        return math.isfinite(value) and limits.min <= value <= limits.max and value == int(value)
+    return dtype.kind == "f"
