@@ -284,3 +284,27 @@ def test_inputs_that_change_between_the_passes_end_the_run(change: str, tmp_path
     with pytest.raises(normcli.NormcliError, match="`exact_percentiles` reads every input again, and"):
         normcli.stats(data, on_progress=step, **LISTING, **options)
     assert not (tmp_path / "s.json").exists()
+
+
+def test_an_iterator_cannot_be_read_twice(run: Run, tmp_path: Path) -> None:
+    lines = "import numpy as np\nimages = [np.arange(24.0).reshape(2, 4, 3)]\nonce = iter(images)\n"
+    (tmp_path / "samples.py").write_text(lines)
+    arguments = ("-O", "layout=hwc", "--exact-percentiles", "--percentiles", "12.5", "--json")
+    done = run("stats", "python:samples:images", *arguments)
+    assert (
+        json.loads(done.stdout)["percentiles"]["12.5"] == np.percentile(np.arange(24.0).reshape(8, 3), 12.5, 0).tolist()
+    )
+    done = run("stats", "python:samples:once", *arguments)
+    assert done.returncode == 1 and b"ends after one reading" in done.stderr and done.stderr.count(b"\n") == 1
+
+
+def test_vectors_are_searched_too(tmp_path: Path) -> None:
+    rows = np.random.default_rng(12).normal(0, 1, (3000, 5)).astype(np.float32)
+    rows[::7, 2] = np.nan
+    np.save(tmp_path / "a.npy", rows)
+    options: dict[str, Any] = {"open_options": {"layout": "nc"}, "nan": "skip", "percentiles": PERCENTS}
+    found = normcli.stats(tmp_path / "a.npy", exact_percentiles=True, **options)
+    assert found.percentile_details is not None and found.percentile_details["exact"]
+    for percent in PERCENTS:
+        want = np.nanpercentile(rows.astype(float), float(percent), axis=0)
+        np.testing.assert_allclose(found.percentiles[percent], want, rtol=1e-13)

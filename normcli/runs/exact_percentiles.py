@@ -37,7 +37,7 @@ def with_exact_percentiles(
     while (division := search.next_division()) is not None:
         again, failure = _read(plain._replace(division=division), options, listed())
         if (f"{again.digest:032x}", again.images) != (summary.provenance["digest"], summary.images):
-            raise _changed(failure)
+            raise _changed(failure, again)
         search.refine(again.selected)
     return search.summary()
 
@@ -57,13 +57,15 @@ def _read(
     return total, next(iter(failures), None)
 
 
-def _changed(failure: Failure | None) -> NormcliError:
+def _changed(failure: Failure | None, tally: SecondPass) -> NormcliError:
     """Return the error for another content than that of the first pass."""
     again = "`exact_percentiles` reads every input again"
-    if failure is None:
-        return NormcliError(f"{again}, and the inputs changed meanwhile (run the same command again)")
-    kind = RemoteError if failure.reason == "remote" else NormcliError
-    return kind(f"{again}, and {failure.key} cannot be read: {failure.message}")
+    if failure is not None:
+        kind = RemoteError if failure.reason == "remote" else NormcliError
+        return kind(f"{again}, and {failure.key} cannot be read: {failure.message}")
+    if not tally.images and not tally.failed:
+        return NormcliError(f"{again}, and this one ends after one reading (an iterator, such as a generator)")
+    return NormcliError(f"{again}, and the inputs changed meanwhile (run the same command again)")
 
 
 def has_percentiles(summary: Summary, options: StatsOptions) -> bool:
