@@ -8,10 +8,10 @@ from normcli.errors import TensorError, UsageError
 from normcli.tensor.normalizers.gradients import (
     batch_vjp,
     broadcast_channels,
-    eval_vjp,
+    fixed_vjp,
     mean_over,
     parameter_gradients,
-    prepare_vjp,
+    prepare_running_vjp,
     read_completely,
     standard_vjp,
 )
@@ -21,7 +21,6 @@ from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
     debiased_rate,
-    load_state,
     prepare,
     require_two_values,
     update_running_stats,
@@ -128,15 +127,13 @@ def batch_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull the cotangent dy of a batch_norm back to dx, dweight and dbias."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
-    view = vjp.view
-    running = load_state(state, mode, INITIAL, view.rows)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     if mode == "eval":
-        dweight, dbias = eval_vjp(vjp, running["running_mean"], 1.0 / np.sqrt(running["running_var"] + eps))
-    else:
-        require_two_values(view.samples * view.length)
-        moments = channel_moments(view).over(0)
-        dbias, dweight = batch_vjp(vjp, moments, 1.0 / np.sqrt(broadcast_channels(moments.var) + eps))
+        scale = 1.0 / np.sqrt(running["running_var"] + eps)
+        return fixed_vjp(x, vjp, running["running_mean"], scale, weight, bias)
+    require_two_values(vjp.view.samples * vjp.view.length)
+    moments = channel_moments(vjp.view).over(0)
+    dbias, dweight = batch_vjp(vjp, moments, 1.0 / np.sqrt(broadcast_channels(moments.var) + eps))
     return {"dx": vjp.dx, **parameter_gradients(x, (dweight, dbias), weight, bias)}
 
 
@@ -237,11 +234,10 @@ def ghost_batch_norm_vjp(
     ghosts: Literal["contiguous", "interleaved"] = "contiguous",
 ) -> dict[str, Array]:
     """Pull dy back through ghost_batch_norm: dx, dweight, dbias."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
-    running = load_state(state, mode, INITIAL, vjp.view.rows)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     if mode == "eval":
-        tables = eval_vjp(vjp, running["running_mean"], 1.0 / np.sqrt(running["running_var"] + eps))
-        return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
+        scale = 1.0 / np.sqrt(running["running_var"] + eps)
+        return fixed_vjp(x, vjp, running["running_mean"], scale, weight, bias)
     members = _ghost_members(vjp.view.samples, batch, ghosts)
     require_two_values(batch * vjp.view.length)
     values, g = read_completely(vjp)

@@ -10,6 +10,8 @@ from normcli.errors import TensorError
 from normcli.platforms import usable_cpus
 from normcli.tensor.normalizers.axes import reduce_to_parameter
 from normcli.tensor.normalizers.moments import Moments
+from normcli.tensor.normalizers.registry import State
+from normcli.tensor.normalizers.running import InitialState, RunningStats, load_state
 from normcli.tensor.normalizers.views import (
     Array,
     Tensor,
@@ -152,6 +154,25 @@ def prepare_vjp(
     return ChannelVjp(pair, gamma, pair.view.allocate(None))
 
 
+def prepare_running_vjp(
+    x: Tensor,
+    dy: Tensor,
+    layout: str | None,
+    weight: Array | None,
+    bias: Array | None,
+    state: State | None,
+    mode: str,
+    initial: InitialState,
+) -> tuple[ChannelVjp, RunningStats]:
+    """Check the arguments of a vjp of a normalizer with running statistics, and read its state: the twin of `prepare`.
+
+    Raises:
+        TensorError: a shape, the layout, the state or a parameter does not fit the tensor.
+    """
+    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    return vjp, load_state(state, mode, initial, vjp.view.rows)
+
+
 def prepare_rows_vjp(x: Tensor, dy: Tensor, over: tuple[int, ...]) -> tuple[Cotangent, Any]:
     """Return x and dy as rows of the axes `over`, and the tensor for the gradient."""
     check_cotangent(x, dy)
@@ -202,7 +223,7 @@ def batch_vjp(
     return bias, weight
 
 
-def eval_vjp(vjp: ChannelVjp, mean: Array, scale: Array) -> tuple[Array, Array]:
+def _eval_tables(vjp: ChannelVjp, mean: Array, scale: Array) -> tuple[Array, Array]:
     """Write dx of (x - mean) * scale, both fixed; return sums of g * normal and of g, (N, C).
 
     Args:
@@ -218,6 +239,23 @@ def eval_vjp(vjp: ChannelVjp, mean: Array, scale: Array) -> tuple[Array, Array]:
 
     dweight, dbias = vjp.pair.tables(2, pull)
     return dweight, dbias
+
+
+def fixed_vjp(
+    x: Tensor, vjp: ChannelVjp, mean: Array, scale: Array, weight: Array | None, bias: Array | None
+) -> dict[str, Array]:
+    """Return all gradients of eval mode, where mean and scale are fixed.
+
+    Args:
+        x: the tensor.
+        vjp: the arguments.
+        mean: per channel.
+        scale: per channel.
+        weight: as given.
+        bias: as given.
+    """
+    tables = _eval_tables(vjp, mean, scale)
+    return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
 
 
 def read_completely(vjp: ChannelVjp) -> tuple[Array, Array]:

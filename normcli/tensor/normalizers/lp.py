@@ -7,13 +7,12 @@ from typing import Literal
 import numpy as np
 
 from normcli.errors import TensorError, UsageError, unknown
-from normcli.tensor.normalizers.gradients import broadcast_channels, eval_vjp, parameter_gradients, prepare_vjp
+from normcli.tensor.normalizers.gradients import broadcast_channels, fixed_vjp, parameter_gradients, prepare_running_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
-    load_state,
     prepare,
     require_two_values,
     update_running_stats,
@@ -181,12 +180,11 @@ def lp_batch_norm_vjp(
     p = _check(formula, p, 1)
     if mode == "train" and (formula == "topk" or (formula == "santurkar" and p != 1)):
         raise TensorError(f"the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     view = vjp.view
     if mode == "eval":
-        running = load_state(state, mode, INITIAL, view.rows)
-        fixed = eval_vjp(vjp, running["running_mean"], 1.0 / (running["running_scale"] + eps))
-        return {"dx": vjp.dx, **parameter_gradients(x, fixed, weight, bias)}
+        scale = 1.0 / (running["running_scale"] + eps)
+        return fixed_vjp(x, vjp, running["running_mean"], scale, weight, bias)
     count = view.samples * view.length
     require_two_values(count)
     mean = channel_moments(view).over(0).mean

@@ -10,7 +10,7 @@ from normcli.tensor.normalizers.gradients import (
     broadcast_channels,
     mean_over,
     parameter_gradients,
-    prepare_vjp,
+    prepare_running_vjp,
     read_completely,
     standard_vjp,
     sum_to_parameter,
@@ -20,7 +20,6 @@ from normcli.tensor.normalizers.registry import Normalized, State, gradient, nor
 from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
-    load_state,
     prepare,
     require_spatial,
     require_two_values,
@@ -187,10 +186,9 @@ def batch_instance_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through batch_instance_norm: dx, dweight, dbias, drho."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     view = vjp.view
     share = broadcast_channels(_shares(view.rows, rho))
-    running = load_state(state, mode, INITIAL, view.rows)
     require_spatial(view.length)
     values, g = read_completely(vjp)
     pulled = g * vjp.gamma
@@ -227,10 +225,9 @@ def switchable_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through switchable_norm: dx, dweight, dbias, and those of both logits."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, SWITCHABLE_INITIAL)
     view = vjp.view
     w, v = _softmax("mean_weight", mean_weight), _softmax("var_weight", var_weight)
-    running = load_state(state, mode, SWITCHABLE_INITIAL, view.rows)
     require_spatial(view.length)
     values, g = read_completely(vjp)
     mean_in = values.mean(axis=2)

@@ -12,13 +12,13 @@ from normcli.tensor.normalizers.batch import INITIAL, PRESETS, RunningVar, batch
 from normcli.tensor.normalizers.gradients import (
     batch_vjp,
     broadcast_channels,
-    eval_vjp,
+    fixed_vjp,
     parameter_gradients,
-    prepare_vjp,
+    prepare_running_vjp,
 )
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
-from normcli.tensor.normalizers.running import Mode, load_state, prepare, require_two_values, update_running_stats
+from normcli.tensor.normalizers.running import Mode, prepare, require_two_values, update_running_stats
 from normcli.tensor.normalizers.views import (
     WORKING_COPIES,
     Array,
@@ -171,12 +171,11 @@ def noisy_batch_norm_vjp(
     r_sigma: float = 0.1,
 ) -> dict[str, Array]:
     """Pull dy back through noisy_batch_norm; in training with the noise of the same seed and step."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     view = vjp.view
-    running = load_state(state, mode, INITIAL, view.rows)
     if mode == "eval":
-        tables = eval_vjp(vjp, running["running_mean"], 1.0 / np.sqrt(running["running_var"] + eps))
-        return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
+        scale = 1.0 / np.sqrt(running["running_var"] + eps)
+        return fixed_vjp(x, vjp, running["running_mean"], scale, weight, bias)
     step = running.batches
     require_two_values(view.samples * view.length)
     _, s = _noise(view, seed, step, n_mu, n_sigma, r_mu, r_sigma)

@@ -7,7 +7,7 @@ from normcli.tensor.normalizers.gradients import (
     broadcast_channels,
     mean_over,
     parameter_gradients,
-    prepare_vjp,
+    prepare_running_vjp,
     read_completely,
 )
 from normcli.tensor.normalizers.moments import Moments
@@ -16,7 +16,6 @@ from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
     RunningStats,
-    load_state,
     prepare,
     update_running_stats,
 )
@@ -144,11 +143,10 @@ def power_norm_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through power_norm: dx, dweight, dbias, exactly; the paper's own backward pass is approximate."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     view = vjp.view
     if groups:
         check_groups(view.rows, groups)
-    running = load_state(state, mode, INITIAL, view.rows)
     values, g = read_completely(vjp)
     scaled = _scale_groups(view, values, groups, eps)
     own = mode == "train" and running.batches + 1 <= warmup

@@ -9,9 +9,9 @@ from normcli.errors import UsageError
 from normcli.tensor.normalizers.gradients import (
     batch_vjp,
     broadcast_channels,
-    eval_vjp,
+    fixed_vjp,
     parameter_gradients,
-    prepare_vjp,
+    prepare_running_vjp,
 )
 from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
@@ -19,7 +19,6 @@ from normcli.tensor.normalizers.running import (
     InitialState,
     Mode,
     RunningStats,
-    load_state,
     prepare,
     require_two_values,
     update_running_stats,
@@ -149,13 +148,11 @@ def batch_renorm_vjp(
     dmax: float | None = None,
 ) -> dict[str, Array]:
     """Pull dy back through batch_renorm; in training r and d are constants, as in the paper."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     view = vjp.view
-    running = load_state(state, mode, INITIAL, view.rows)
     limits = _limits(step, running.batches, rmin, rmax, dmax)
     if mode == "eval":
-        tables = eval_vjp(vjp, running["running_mean"], 1.0 / running["running_std"])
-        return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
+        return fixed_vjp(x, vjp, running["running_mean"], 1.0 / running["running_std"], weight, bias)
     require_two_values(view.samples * view.length)
     moments = channel_moments(view).over(0)
     std, r, d = _correction(moments, running, eps, *limits)

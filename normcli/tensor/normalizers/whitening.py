@@ -9,7 +9,7 @@ from normcli.tensor.normalizers.gradients import (
     ChannelVjp,
     mean_over,
     parameter_gradients,
-    prepare_vjp,
+    prepare_running_vjp,
     read_completely,
 )
 from normcli.tensor.normalizers.moments import channel_moments
@@ -19,7 +19,6 @@ from normcli.tensor.normalizers.running import (
     Mode,
     Prepared,
     RunningStats,
-    load_state,
     prepare,
     require_two_values,
     update_running_stats,
@@ -280,8 +279,8 @@ def zca_whitening_vjp(
     eps: float = 1e-5,
 ) -> dict[str, Array]:
     """Pull dy back through zca_whitening: dx, dweight, dbias."""
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
-    fixed = load_state(state, mode, _initial(groups), vjp.view.rows) if mode == "eval" else None
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, _initial(groups))
+    fixed = running if mode == "eval" else None
     tables = _whiten_vjp(x, vjp, groups, fixed, eps, (_zca, _zca_vjp))
     return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
 
@@ -303,8 +302,8 @@ def iter_norm_vjp(
     """Pull dy back through iter_norm, step by step: dx, dweight, dbias."""
     if iterations < 1:
         raise UsageError(f"iterations must be 1 or more, got {iterations}")
-    vjp = prepare_vjp(x, dy, layout, weight, bias)
-    fixed = load_state(state, mode, _initial(groups), vjp.view.rows) if mode == "eval" else None
+    vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, _initial(groups))
+    fixed = running if mode == "eval" else None
     roots = (lambda sigma: _newton(sigma, iterations)), (lambda sigma, dw: _newton_vjp(sigma, dw, iterations))
     tables = _whiten_vjp(x, vjp, groups, fixed, eps, roots)
     return {"dx": vjp.dx, **parameter_gradients(x, tables, weight, bias)}
