@@ -1,5 +1,7 @@
 """normcli merge: add statistics files without loss, or subtract one."""
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from normcli import platforms
 from normcli.cli.build import command
 from normcli.cli.messages import Stopwatch
+from normcli.errors import UsageError
 from normcli.options.printing import MergeOptions, TerminalOptions
 from normcli.storage import check_outputs
 
@@ -28,6 +31,10 @@ def merge(
     normcli merge shard-*.json -o all.json
 
     normcli merge all.json --minus broken.json -o rest.json
+
+    With FILE:WEIGHT the result is a weighted mixture of the datasets, whatever their sizes. It has no counts.
+
+    normcli merge robot.json:0.7 simulation.json:0.3 -o mixture.json
     """
     from normcli.cli import messages, tables
     from normcli.summary.sums import merge as add
@@ -35,7 +42,8 @@ def merge(
     watch = Stopwatch()
     output = options.output
     check_outputs(output, force=options.force)
-    summary = add(*files, minus=options.minus, force=options.force)
+    names, weights = split_weights(files)
+    summary = add(*names, minus=options.minus, force=options.force, weights=weights)
     if output is not None and str(output) != "-":
         summary.save(output)
     if options.json or str(output) == "-":
@@ -48,5 +56,23 @@ def merge(
             watch.closing(f"wrote {output}", summary.images, noun=summary.unit)
     return 0 if summary.complete else 3
 
+
+def split_weights(files: list[str]) -> tuple[list[str], list[float] | None]:
+    """Return the paths and the weights of FILE:WEIGHT; None where no file has one, or all of them exist as they are.
+
+    Raises:
+        UsageError: some files have a weight, and others none.
+    """
+    matches = [None if Path(file).exists() else re.fullmatch(_WEIGHTED, file) for file in files]
+    pairs = [(match[1], float(match[2])) for match in matches if match is not None]
+    if not pairs:
+        return files, None
+    if len(pairs) < len(files):
+        bare = files[matches.index(None)]
+        raise UsageError(f"{bare}: has no weight, and others have: FILE:WEIGHT is required for all of them, or none")
+    return [path for path, _ in pairs], [weight for _, weight in pairs]
+
+
+_WEIGHTED = r"(.+):([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 
 app = command(merge)

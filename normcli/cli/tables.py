@@ -398,7 +398,11 @@ def _sparklines(summary: Summary) -> Iterator[Column]:
     """Yield the column of histograms, where there is color and room for it."""
     width = terminal_width(sys.stdout)
     wide = width is None or width >= _NARROW
-    if summary.max_value is None or not (wide and is_colorful(sys.stdout) and is_unicode(sys.stdout)):
+    if (
+        summary.max_value is None
+        or "mixture" in summary.settings
+        or not (wide and is_colorful(sys.stdout) and is_unicode(sys.stdout))
+    ):
         return
     from normcli.summary.distribution import columns as histogram_columns
 

@@ -11,7 +11,11 @@ from normcli.runs.stats import stats
 from normcli.summary import Summary
 from normcli.summary.remarks import note_incomplete
 
-_NOT_RECORDED = {"mask": "mask_dir", "sample": "sample"}  # setting -> option whose value the file does not hold
+_NOT_RECORDED = {
+    "mask": "mask_dir",
+    "sample": "sample",
+    "mixture": "weights",
+}  # setting -> option whose value the file does not hold
 
 
 def verify_statistics(summary: Summary, sources: Sequence[str], options: VerifyStatisticsOptions) -> Difference:

@@ -4,7 +4,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from normcli.errors import StatisticsFileError
+from normcli.errors import StatisticsFileError, UsageError
 from normcli.summary.summary import source_channels
 from normcli.tally.exact import run_length_decode
 
@@ -88,6 +88,8 @@ def ceiling(rows: list[list[float]]) -> float:
 
 def _levels(summary: "Summary") -> list[Iterator[Level]]:
     """Return the levels of each channel, in the order of buckets; a value may come once per bucket."""
+    if "mixture" in summary.settings:
+        raise UsageError("these statistics are a mixture, which has no histogram: use the statistics that it is of")
     count = len(summary.channels)
     channels: list[list[Level]] = [[] for _ in summary.channels]
     try:

@@ -60,6 +60,9 @@ def incomplete_merge(summary: Summary) -> list[str]:
 
 def _warnings(summary: Summary) -> list[str]:
     composition, out = summary.composition, []
+    if record := summary.settings.get("mixture"):
+        of = " and ".join(f"{part['weight']:.6g} of {summary.count_text(part['images'])}" for part in record)
+        out.append(f"a weighted mixture, {of}: not the statistics of one pass, and without counts")
     if summary.failed:
         out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
     if composition.get("damaged"):

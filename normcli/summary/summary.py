@@ -282,9 +282,12 @@ class Summary(_Values):
 
         Raises:
             StatisticsFileError: the state is damaged.
+            UsageError: a mixture, which has no counts.
         """
         from normcli.tally import Tally
 
+        if "mixture" in self.settings:
+            raise UsageError("these statistics are a mixture, which has no counts: use the statistics that it is of")
         try:
             return Tally.from_state(self.state)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
@@ -298,6 +301,10 @@ class Summary(_Values):
             estimate = f"estimate from {self.sample['read']} of {self.sample['of']} images; "
         elif self.sample is None and self.settings.get("sample"):
             estimate = "estimate from samples; "
+        if "mixture" in self.settings:
+            from normcli.summary.mixture import describe_mixture
+
+            estimate = f"{describe_mixture(self.settings)}; {estimate}"
         units = "raw units" if self.range == "raw" else f"range {self.range}"
         if "scale" in self.composition:
             units = "units of the scale tags" + ("" if self.max_value is None else f" / {self.max_value}")

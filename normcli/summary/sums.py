@@ -16,8 +16,9 @@ def merge(
     *statistics: SummarySource | Iterable[SummarySource],
     minus: SummarySource | Iterable[SummarySource] = (),
     force: bool = False,
+    weights: Sequence[float] | None = None,
 ) -> Summary:
-    """Add statistics without loss, and subtract others.
+    """Add statistics without loss, and subtract others; with weights, mix them.
 
     The result is bit for bit that of one pass over the same images. It is incomplete (`complete` is False) where
     inputs failed, shards are missing, or anything was forced; see `shards` and `forced`.
@@ -27,13 +28,15 @@ def merge(
         minus: a summary or path, or several, to subtract; their images must be part of the sum.
         force: merge although settings differ (those of the first source are used), or a shard or the same images
             come twice. What was forced is recorded in `forced`.
+        weights: one for each of the statistics: the result is their mixture, whatever their sizes. It has no counts,
+            so it cannot be merged or subtracted, and records itself in its settings.
 
     Returns:
-        The summary of the sum.
+        The summary of the sum, or of the mixture.
 
     Raises:
         UsageError: settings differ, a shard or the same images come twice, the images subtracted are not part of the
-            sum, or there is nothing to merge.
+            sum, there is nothing to merge, or a mixture among them.
         NoInputError: no image is left.
         StatisticsFileError: a file that is missing or damaged.
 
@@ -57,6 +60,16 @@ def merge(
     conflicts = _conflicts(added, subtracted, [*map(_name, sources, range(1, len(sources) + 1))])
     if conflicts and not force:
         raise UsageError(next(iter(conflicts.values())))
+    if weights is not None:
+        if subtracted:
+            raise UsageError("`minus` cannot be combined with weights: a mixture has no counts")
+        from normcli.summary.mixture import mix
+
+        for summary in added:
+            _verified_tally(summary)
+        mixture = mix(added, weights, _merge_provenance(added))
+        mixture.forced = sorted({*mixture.forced, *conflicts})
+        return mixture
     forced = {*conflicts}.union(*(summary.forced for summary in (*added, *subtracted)))
     shards = None if "shards" in conflicts else merge_shards(_shards(added), _shards(subtracted))
     total = Tally()

@@ -69,6 +69,10 @@ class DatasetConstants(NamedTuple):
             raise UsageError(f"channel {', '.join(empty)} has no valid pixel, so no mean and std to export")
         subset = [] if group is None else [f"group {group!a}"]
         levels = _white_levels(summary, group)
+        if "mixture" in summary.settings:
+            from normcli.summary.mixture import describe_mixture
+
+            subset.append(f"weighted {describe_mixture(summary.settings)}")
         if "scale" in summary.composition:
             mean, std = to_levels(summary, mean, std)
             levels = dict.fromkeys(levels)
