@@ -81,7 +81,7 @@ def mix(parts: Sequence[Summary], weights: Sequence[float], provenance: Mapping[
         skips=_added([part.skips for part in parts]),
         forced=sorted({entry for part in parts for entry in part.forced}),
         settings={**first.settings, "mixture": record},
-        provenance=dict(provenance),
+        provenance={**provenance, "digest": "0" * 32},
         state=_without_counts(dtypes, len(first.channels)),
     )
 
