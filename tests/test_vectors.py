@@ -219,14 +219,33 @@ def test_a_run_of_vectors_is_repeated_and_updated(tmp_path: Path) -> None:
 
 @pytest.mark.campaign
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_ten_million_rows_take_less_than_300_megabytes(dtype: Any, tmp_path: Path) -> None:
+def test_exact_quantiles_of_ten_million_rows_take_less_than_300_megabytes(dtype: Any, tmp_path: Path) -> None:
     pa, parquet = needs.module("pyarrow"), needs.module("pyarrow.parquet")
     random = np.random.default_rng(1)
     schema = pa.schema({"a": pa.list_(pa.from_numpy_dtype(dtype), 4)})
+    parts = []
     with parquet.ParquetWriter(tmp_path / "a.parquet", schema) as out:
         for _ in range(10):
-            numbers = pa.array(random.normal(size=4_000_000).astype(dtype))
-            out.write_table(pa.table({"a": pa.FixedSizeListArray.from_arrays(numbers, 4)}, schema))
-    used, done = peak(tmp_path, "stats", "a.parquet", "-O", "columns=a", "-o", "s.json")
+            numbers = (random.normal(size=4_000_000) ** 3).astype(dtype)
+            parts.append(numbers.reshape(-1, 4))
+            rows = pa.FixedSizeListArray.from_arrays(pa.array(numbers), 4)
+            out.write_table(pa.table({"a": rows}, schema), row_group_size=1 << 20)
+    exact = ["--exact-percentiles", "--percentiles", "1,10,50,90,99"]
+    used, done = peak(tmp_path, "stats", "a.parquet", "-O", "columns=a", "-o", "s.json", *exact, timeout=600)
     assert done.returncode == 0 and used < 300, used
-    assert normcli.load(tmp_path / "s.json").images == 10_000_000
+    summary = normcli.load(tmp_path / "s.json")
+    assert summary.images == 10_000_000 and summary.percentile_details == {
+        "method": "linear",
+        "requested": ["1", "10", "50", "90", "99"],
+        "exact": True,
+    }
+    everything = np.concatenate(parts)
+    for percent in (1, 10, 50, 90, 99):
+        right = np.quantile(everything, percent / 100, axis=0)
+        ours = np.array(summary.percentiles[str(percent)])
+        if dtype == np.float32:
+            assert ours.astype(dtype).tolist() == right.tolist()
+        np.testing.assert_allclose(ours, np.quantile(everything.astype(np.float64), percent / 100, axis=0), rtol=1e-12)
+    source = normcli.source(tmp_path / "a.parquet", columns="a")
+    shards = [normcli.stats(source, shard=f"{i}/3") for i in (2, 3, 1)]
+    assert normcli.merge(shards).state == summary.state

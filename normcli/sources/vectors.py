@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 
 NO_GROUP = "."  # the group of rows without a value
 MOST_COMPONENTS = 512  # each has a histogram of 0.5 MB
-_BLOCK = 1 << 20  # numbers in a block
+_BLOCK = 1 << 18  # numbers in a block
 _WORK = 4  # times the memory of the numbers, which it takes to count them
 _EXACT = 1 << 53  # integers up to it are float64
 _LONGEST_NAME = 128
