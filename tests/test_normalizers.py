@@ -542,3 +542,19 @@ def test_keras_renorm_clips_nothing_unless_it_is_told() -> None:
     np.testing.assert_allclose(clipped, (T - mean) / std * r + d, rtol=1e-10, atol=1e-10)
     with pytest.raises(UsageError, match="rmin"):
         nn.batch_renorm(T, **L, rmin=1.5)
+
+
+def test_float32_results_are_float64_ones_rounded_once() -> None:
+    x = T.astype(np.float32)
+    wide, p = x.astype(np.float64), P6
+    pairs = [
+        (nn.dynamic_erf(x, **L, alpha=0.7, shift=-0.2), ref.dynamic_erf(wide, 0.7, -0.2)),
+        (nn.adaptive_layer_norm(x, p, p + 1, **L), ref.adaptive_layer_norm(wide, p, p + 1)),
+        (nn.spatially_adaptive_norm(x, x, x, **L), ref.spatially_adaptive_norm(wide, wide, wide, (0, 2, 3))),
+        (nn.reversible_instance_norm(x, **L, last=True), ref.reversible_instance_norm(wide, True)),
+        (nn.reversible_instance_denorm(x, p, p**2, **L), wide / (1 + 1e-10) * ref._c(p**2, x) + ref._c(p, x)),
+    ]
+    for found, wanted in pairs:
+        assert found.dtype == np.float32
+        np.testing.assert_array_max_ulp(found, wanted.astype(np.float32), maxulp=1)
+        assert np.mean(found == wanted.astype(np.float32)) > 0.999
