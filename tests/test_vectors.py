@@ -127,6 +127,35 @@ def test_a_column_groups_rows(tmp_path: Path) -> None:
     assert [group.images for group in lines.groups.values()] == [100] * 7
 
 
+def test_tables_of_the_datasets_library(tmp_path: Path) -> None:
+    pa = needs.module("pyarrow")
+    rows = values()
+    whole = counted(rows[:, :3], 700).summary().state["buckets"]
+    (tmp_path / "d/data").mkdir(parents=True)
+    for number, part in enumerate(np.array_split(rows, 2)):
+        path = tmp_path / f"d/data/train-0000{number}-of-00002.parquet"
+        table(path, part, run=np.full(len(part), number))
+    summary = normcli.stats(normcli.source(tmp_path / "d", columns="action"), group_by="run")
+    assert summary.state["buckets"] == whole and [g.images for g in summary.groups.values()] == [350, 350]
+    batch = pa.table({"action": pa.array(rows[:, :3].tolist(), pa.list_(pa.float32()))})
+    with pa.OSFile(str(tmp_path / "a.arrow"), "wb") as file, pa.ipc.new_stream(file, batch.schema) as out:
+        out.write_table(batch, max_chunksize=90)
+    assert normcli.stats(normcli.source(tmp_path / "a.arrow", columns="action")).state["buckets"] == whole
+
+
+def test_lists_of_numbers_are_vectors() -> None:
+    rows = values(np.float64, 20)
+    whole = counted(rows, 20).summary().state["buckets"]
+    assert normcli.count(rows.tolist(), layout="nc").state["buckets"] == whole
+    dictionaries = [{"action": row.tolist(), "label": i % 2} for i, row in enumerate(rows)]
+    summary = normcli.count(iter(dictionaries), key="action", layout="nc", group_by="label")
+    assert summary.state["buckets"] == whole and [g.images for g in summary.groups.values()] == [10, 10]
+    ragged = normcli.count(iter([{"a": [[1.0, 2.0], [3.0]]}, {"a": [[1.0, 2.0]]}]), key="a", layout="nc")
+    assert (ragged.images, ragged.failures) == (1, {"unsupported": 1})
+    with pytest.raises(normcli.UsageError, match="3 channels"):
+        normcli.count([rows[0], rows[1][:3]], layout="nc")
+
+
 def test_nan_fails_its_row_or_leaves_out_its_component(tmp_path: Path) -> None:
     rows = values(np.float64, 30)
     rows[4, 2], rows[9] = np.nan, np.inf

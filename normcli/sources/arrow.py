@@ -21,13 +21,16 @@ class ArrowOptions(Options):
     """Open options of Arrow tables."""
 
     column: str | None = option("Column that holds the images (default: the only one of bytes).")
+    columns: str | None = option("Columns of numbers, or of lists of numbers, to count as vectors: action,state.")
 
 
 OPEN_OPTIONS = ArrowOptions
 
 
-def read(source: str, listing: InputOptions, options: ArrowOptions) -> Items:
+def read(source: str, listing: InputOptions, options: ArrowOptions, *, group_by: str | None = None) -> Items:
     """Yield the image of every row; a row that only names a file means that file, next to the table.
+
+    With columns of numbers, yield the rows in blocks; `group_by` may be a column of their groups.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -40,6 +43,11 @@ def read(source: str, listing: InputOptions, options: ArrowOptions) -> Items:
         try:
             _check_messages(reader)
             table, batches = _open(pyarrow, reader)
+            if options.columns is not None:
+                from normcli.sources.vectors import read_batches
+
+                yield from read_batches(source, table.schema, batches, options, group_by)
+                return
             column = image_column(source, table.schema, options.column)
             label = label_column(table.schema, column)
             names = class_names(table.schema.metadata, label)

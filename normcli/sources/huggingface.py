@@ -28,6 +28,7 @@ class HuggingFaceOptions(Options):
 
     split: str | None = option("Split to read, such as train; all reads every split (default: the only one).")
     column: str | None = option("Column that holds the images (default: the only one of bytes).")
+    columns: str | None = option("Columns of numbers, or of lists of numbers, to count as vectors: action,state.")
 
 
 OPEN_OPTIONS = HuggingFaceOptions
@@ -91,8 +92,15 @@ def _names_files(path: Path) -> bool:
         return False
 
 
-def read(source: str, listing: InputOptions, options: HuggingFaceOptions, *, names_only: bool = False) -> Items:
-    """Yield the images of a dataset, shard after shard.
+def read(
+    source: str,
+    listing: InputOptions,
+    options: HuggingFaceOptions,
+    *,
+    names_only: bool = False,
+    group_by: str | None = None,
+) -> Items:
+    """Yield the images of a dataset, or the rows of its columns of numbers, shard after shard.
 
     Raises:
         InputError: the dataset's own description is damaged.
@@ -107,7 +115,7 @@ def read(source: str, listing: InputOptions, options: HuggingFaceOptions, *, nam
         raise UsageError(f"{source}: splits {', '.join(splits)}: choose one ({choices}; all reads every one)")
     for part in parts:
         if options.split in (None, "all", part.split):
-            yield from _read_part(part, listing, options, names_only)
+            yield from _read_part(part, listing, options, names_only, group_by)
 
 
 def tables(source: str) -> list[str]:
@@ -118,15 +126,20 @@ def tables(source: str) -> list[str]:
         return []
 
 
-def _read_part(part: _Part, listing: InputOptions, options: HuggingFaceOptions, names_only: bool) -> Items:
+def _read_part(
+    part: _Part, listing: InputOptions, options: HuggingFaceOptions, names_only: bool, group_by: str | None
+) -> Items:
     if part.kind == "file_list":
         from normcli.sources import file_list
 
-        yield from file_list.read(part.path, listing, file_list.FileListOptions(column=options.column))
+        yield from file_list.read(
+            part.path, listing, file_list.FileListOptions(column=options.column, columns=options.columns)
+        )
         return
     module = importlib.import_module(f"normcli.sources.{part.kind}")
     extra = {"names_only": True} if names_only and part.kind == "parquet" else {}
-    yield from module.read(part.path, listing, module.OPEN_OPTIONS(column=options.column), **extra)
+    own = module.OPEN_OPTIONS(column=options.column, columns=options.columns)
+    yield from module.read(part.path, listing, own, group_by=group_by, **extra)
 
 
 def _parts(source: str) -> Iterator[_Part]:

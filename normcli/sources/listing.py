@@ -90,7 +90,12 @@ CONTAINERS = {
         groups=True,
     ),
     "arrow": Container(
-        r"\.arrow$", (".arrow",), "Tables as the datasets library saves them to disk, like parquet.", "parquet", "all"
+        r"\.arrow$",
+        (".arrow",),
+        "Tables as the datasets library saves them to disk, like parquet.",
+        "parquet",
+        "all",
+        groups=True,
     ),
     "huggingface": Container(
         r"(?!)",
@@ -98,7 +103,8 @@ CONTAINERS = {
         "A folder of the datasets library: data/train-00000-of-00005.parquet, save_to_disk, metadata.csv.",
         "parquet",
         "tables",
-        True,
+        names_only=True,
+        groups=True,
     ),
     "lerobot": Container(
         r"(?!)",

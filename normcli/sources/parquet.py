@@ -91,13 +91,9 @@ def read(
 
 
 def _vectors(source: str, table: Any, options: ParquetOptions, group_by: str | None) -> Items:
-    from normcli.sources.vectors import GroupColumn, columns_of, parse_columns, read_parquet
+    from normcli.sources.vectors import choose_columns, read_parquet
 
-    if options.column is not None:
-        raise UsageError("`open_options` column and columns cannot be combined: images or vectors")
-    schema = table.schema_arrow
-    columns = columns_of(source, schema, parse_columns(str(options.columns)))
-    groups = GroupColumn(group_by) if group_by is not None and schema.names.count(group_by) == 1 else None
+    columns, groups = choose_columns(source, table.schema_arrow, options, group_by)
     yield from read_parquet(source, table, columns, groups)
 
 

@@ -196,6 +196,8 @@ def image_in(sample: Any, key: Key) -> Any:
             raise UsageError(f"samples have {', '.join(map(str, sample))}, no {key!r}: choose the image (key=NAME)")
         return sample[key]
     if isinstance(sample, tuple | list) and not _is_array(sample):
+        if key is None and sample and all(isinstance(value, int | float) for value in sample):
+            return sample  # a vector
         at = 0 if key is None else key
         if not isinstance(at, int) or not -len(sample) <= at < len(sample):
             raise UsageError(f"samples have {len(sample)} members, no {at!r}: choose the image (key=NUMBER)")
@@ -266,7 +268,12 @@ def _vectors(array: "np.ndarray[Any, Any]") -> Vectors:
 def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
     """Return a value as an array, without a copy where memory is shared, and whether it is a torch tensor."""
     if not hasattr(value, "detach"):
-        array = np.asarray(value)
+        try:
+            array = np.asarray(value)
+        except ValueError:  # lists of several lengths
+            raise InputError(
+                "unsupported", f"a sample of type {type(value).__name__}, not an array of numbers"
+            ) from None
         if array.dtype.kind not in "uifb":
             raise InputError("unsupported", f"a sample of type {type(value).__name__}, not an array of numbers")
         return array, False

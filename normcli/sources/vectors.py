@@ -228,6 +228,39 @@ def read_parquet(source: str, table: Any, columns: list[NumberColumn], groups: "
         yield from blocks.of(batches)
 
 
+def read_batches(source: str, schema: Any, batches: Iterable[Any], options: Any, group_by: str | None) -> Items:
+    """Yield the rows of Arrow record batches in blocks.
+
+    Args:
+        source: for the names of rows.
+        schema: of the batches.
+        batches: of any number of rows.
+        options: open options with `column` and `columns`.
+        group_by: column of the groups, where there is one of this name.
+
+    Raises:
+        UsageError: no such columns, or one of images as well.
+    """
+    columns, groups = choose_columns(source, schema, options, group_by)
+    step = rows_in_block(min(MOST_COMPONENTS, 16 * len(columns)))
+    parts = (batch.slice(start, step) for batch in batches for start in range(0, len(batch), step))
+    yield from Blocks(source, columns, groups).of(part for part in parts if not part.validate(full=True))
+
+
+def choose_columns(
+    source: str, schema: Any, options: Any, group_by: str | None
+) -> "tuple[list[NumberColumn], GroupColumn | None]":
+    """Return the columns of numbers of a table by its open options, and that of the groups.
+
+    Raises:
+        UsageError: no such columns, or one of images as well.
+    """
+    if options.column is not None:
+        raise UsageError("`open_options` column and columns cannot be combined: images or vectors")
+    columns = columns_of(source, schema, parse_columns(str(options.columns)))
+    return columns, GroupColumn(group_by) if group_by is not None and schema.names.count(group_by) == 1 else None
+
+
 class GroupColumn(NamedTuple):
     """The column that has the groups of rows.
 
