@@ -127,6 +127,14 @@ def test_a_column_groups_rows(tmp_path: Path) -> None:
     assert [group.images for group in lines.groups.values()] == [100] * 7
 
 
+def test_labels_of_an_archive_group_its_rows(tmp_path: Path) -> None:
+    rows = values()
+    np.savez(tmp_path / "a.npz", x=rows, y=np.arange(len(rows)) % 2)
+    summary = normcli.stats(normcli.source(tmp_path / "a.npz", layout="nc", column="x"), group_by="label")
+    assert [group.images for group in summary.groups.values()] == [350, 350]
+    assert summary.group("1").mean[3] == pytest.approx(rows[1::2, 3].astype(np.float64).mean(), rel=1e-12)
+
+
 def test_tables_of_the_datasets_library(tmp_path: Path) -> None:
     pa = needs.module("pyarrow")
     rows = values()

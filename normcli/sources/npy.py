@@ -151,7 +151,7 @@ def slice_images(
     if layout == "nc":
         from normcli.sources.vectors import slice_rows
 
-        yield from slice_rows(source, array, read_bytes, stamp)
+        yield from slice_rows(source, array, read_bytes, stamp, labels)
         return
     alone = not layout.startswith("n")
     shape = array.shape if alone else array.shape[1:]

@@ -61,12 +61,14 @@ class RowSlice(NamedTuple):
     first: int
     stamp: FileStamp | None = None
     content: bytes | bytearray | None = None
+    groups: tuple[list[str], Array] | None = None
 
     def __call__(self) -> Vectors:
         data: bytes | bytearray | None = self.content
         if data is None:
             data = read_at(self.path, self.offset, self._size, self.stamp)
-        return Vectors(as_floats(np.frombuffer(data, self.dtype).reshape(self.shape)), (), self.key, self.first)
+        rows = as_floats(np.frombuffer(data, self.dtype).reshape(self.shape))
+        return Vectors(rows, (), self.key, self.first, self.groups)
 
     @property
     def memory_bytes(self) -> int:
@@ -359,10 +361,7 @@ def _values(column: NumberColumn, values: Any) -> Array:
 
 
 def slice_rows(
-    source: str,
-    array: Any,
-    read_bytes: Any,
-    stamp: FileStamp | None,
+    source: str, array: Any, read_bytes: Any, stamp: FileStamp | None, labels: Array | None = None
 ) -> Iterator[Item]:
     """Yield the rows of an array (N,C) in blocks; the arguments are those of `npy.slice_images`."""
     count, components = array.shape
@@ -370,11 +369,19 @@ def slice_rows(
     step = rows_in_block(components)
     if not count:
         yield failed_item(source, "empty", f"an array of shape {array.shape} has no rows")
+    names, codes = list[str](), None
+    if labels is not None:
+        classes, codes = np.unique(labels.ravel(), return_inverse=True)
+        names = [str(name) for name in classes]
     for first in range(0, count, step):
         shape = (min(step, count - first), components)
         offset = array.start + first * size
-        load = RowSlice(source, source, offset, array.dtype, shape, first, stamp, read_bytes(offset, shape[0] * size))
-        yield Item(f"{source}/{first}", load)
+        content = read_bytes(offset, shape[0] * size)
+        groups = None if codes is None else (names, codes[first : first + step])
+        yield Item(
+            f"{source}/{first}",
+            RowSlice(source, source, offset, array.dtype, shape, first, stamp, content, groups),
+        )
 
 
 def read_records(
