@@ -359,6 +359,8 @@ class TestTorch:
         with pytest.raises(normcli.InputError, match=r"\.cpu\(\)"):
             counter.add(torch.empty((3, 4, 4), device="meta"))
 
+    # torch raises once more when it collects the loader
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_worker_that_dies_ends_the_loader_as_one_failure(self, arrays: Arrays) -> None:
         from torch.utils.data import DataLoader
 

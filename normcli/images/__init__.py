@@ -13,12 +13,21 @@ import PIL
 from normcli import __version__
 from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, pillow, png
-from normcli.images.convert import Decoded, check_full_scale, row_slices
+from normcli.images.convert import Decoded, check_full_scale, row_slices, stored_bytes
 from normcli.images.header import header_size
 from normcli.images.tiff import SIGNATURES
 from normcli.options.shared import DecodeOptions
 
-__all__ = ["SIGNATURES", "Decoded", "check_full_scale", "decode", "header_size", "row_slices", "versions"]
+__all__ = [
+    "SIGNATURES",
+    "Decoded",
+    "check_full_scale",
+    "decode",
+    "header_size",
+    "row_slices",
+    "stored_bytes",
+    "versions",
+]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, *, turn: bool = True) -> Decoded:

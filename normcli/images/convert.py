@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -156,15 +157,27 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     check_size(array.shape[1], array.shape[0], reading)
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
-    image = Decoded(
-        to_supported_dtype(array), "array", f"{array.shape[2]}x{array.dtype}", array.itemsize * 8, notes=notes
-    )
+    mode = _mode(array.shape[2], array.dtype)
+    image = Decoded(to_supported_dtype(array), "array", mode, array.itemsize * 8, notes=notes)
     if tags is not None:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like
 
         scale, hidden = tags
         apply_tags(image, scale, hidden, reading)
     return image
+
+
+def stored_bytes(data: bytes | np.ndarray[Any, Any]) -> bytes | memoryview:
+    """Return the bytes that the digest of an image is of: encoded ones, those of an array, or an array's `identity`."""
+    if isinstance(data, bytes):
+        return data
+    identity: bytes | None = getattr(data, "identity", None)
+    return np.ascontiguousarray(data).data.cast("B") if identity is None else identity
+
+
+@cache
+def _mode(channels: int, dtype: np.dtype[Any]) -> str:
+    return f"{channels}x{dtype}"  # NumPy takes 8 us for the name
 
 
 def is_no_memory(error: Exception) -> bool:

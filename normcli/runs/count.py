@@ -170,6 +170,7 @@ class WorkerOptions(NamedTuple):
 
     Attributes:
         per_image, extremes, rows, file_results: results of single images to return in addition to the sum.
+        in_batches: compute per-image values for each batch; False leaves them to the sum of many small ones.
         division: of a second pass, the cells of values to divide.
     """
 
@@ -183,6 +184,7 @@ class WorkerOptions(NamedTuple):
     mask: "PixelMask | ArrayMask | None" = None
     file_results: bool = False
     division: "Division | None" = None
+    in_batches: bool = True
 
     def tally(self) -> Tally:
         """Return a tally of no image."""
@@ -264,7 +266,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
                 opened.close()
         data = image = None  # not together with the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
-    _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
+    if options.in_batches:
+        _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
     result.seconds = time.perf_counter() - started
     return result
 
@@ -293,7 +296,7 @@ def _count(
     digest = into.digest
     name = None if group is None else group(item)
     if isinstance(image, images.Decoded):
-        encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+        encoded = images.stored_bytes(data)
         moments = into.count(
             image.pixels,
             image.weights,
@@ -327,7 +330,7 @@ def _count(
             image.stored_size if image.orientation < 5 else image.stored_size[::-1]
         )  # 5 to 8 are turned by 90 degrees
         own = (into.digest - digest) % tally.DIGEST_MODULUS
-        row_of_image = ImageRow(item.key, item.label, *size, len(encoded), own)
+        row_of_image = ImageRow(item.key, item.label, *size, getattr(data, "nbytes", len(encoded)), own)
         result.seen.append(SeenImage(item, max(moments.weights), *scaled, row_of_image))
     if options.per_image:
         height, width, channels = shape  # before pixels were left out

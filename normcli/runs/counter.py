@@ -44,6 +44,7 @@ class Counter:
 
     def __init__(self, **keywords: Any) -> None:
         self._options = make(CounterOptions, "Counter", keywords)
+        self._worker = _worker_of(self._options)
         self._result = PartialResult()
         self._lock = threading.Lock()
 
@@ -84,15 +85,15 @@ class Counter:
             start = self._result.inputs if key is None else 0
             pictures = [one._replace(path=key or "", first=start) for one in pictures]
         items: list[Any] = [Item(name, samples.ArrayInMemory(one), group) for one in pictures]
+        worker = self._worker if group is None else self._worker._replace(group_by="label")
         if weight is None and mask is None:
-            return count_batch(self._worker(group), items)
+            return count_batch(worker, items)
         if self._options.has_geometry or self._options.layout == "nc":
             raise UsageError("`mask` and `weight` cannot be combined with `resize`, `center_crop` or vectors")
         from normcli.runs.array_masks import ArrayMask, split
 
         is_batch = len(items) != 1 or getattr(image, "ndim", 0) == getattr(pictures[0], "ndim", 0) + 1
         each = zip(*(split(value, len(items), is_batch) for value in (mask, weight)), strict=True)
-        worker = self._worker(group)
         pairs = zip(items, each, strict=True)
         return merge([count_batch(worker._replace(mask=ArrayMask(*one)), [item]) for item, one in pairs])
 
@@ -156,15 +157,6 @@ class Counter:
             part._merge(part._count(samples.image_in(sample, None), None, None, None, None))
         return part
 
-    def _worker(self, group: str | None) -> WorkerOptions:
-        options = self._options
-        return WorkerOptions(
-            reading=options.part(DecodeOptions),
-            nan=options.nan,
-            max_value=parse_level(options.max_value),
-            group_by=None if group is None else "label",
-        )
-
     def _merge(self, result: PartialResult) -> None:
         kinds = {**result.kinds, **self._result.kinds}
         if len(kinds) > 1:
@@ -178,11 +170,21 @@ class Counter:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._options = state["options"]
+        self._worker = _worker_of(self._options)
         self._result = PartialResult.from_state(state["state"])
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Counter({self.images:,} images)"
+
+
+def _worker_of(options: CounterOptions) -> WorkerOptions:
+    return WorkerOptions(
+        reading=options.part(DecodeOptions),
+        nan=options.nan,
+        max_value=parse_level(options.max_value),
+        in_batches=False,
+    )
 
 
 def count(data: Dataset, options: IterableOptions) -> Summary:

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
-import numpy as np
-
+from normcli import images
 from normcli.errors import InputError
 from normcli.options.shared import EngineOptions
 from normcli.runs.count import Failure
@@ -83,5 +82,5 @@ def _digest_of(item: Item) -> tuple[int, int]:
     data = item.load()
     if isinstance(data, Vectors):
         raise InputError("unsupported", "vectors are counted again: their digest is that of the rows")
-    stored = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+    stored = images.stored_bytes(data)
     return digest(stored), len(stored)

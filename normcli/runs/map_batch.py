@@ -174,7 +174,7 @@ def _map_one(
             _describe(record, job.transform, seen, mapped)
             if remarks := _remarks(job.transform, seen, image.notes):
                 record["remarks"] = remarks
-            encoded = data if isinstance(data, bytes) else np.ascontiguousarray(data).data.cast("B")
+            encoded = images.stored_bytes(data)
             record["digest"] = f"{digest(encoded):032x}"
             del data, encoded, image, pixels, valid, seen  # an encoder may need as much
             parts = job.writer.encode(mapped, task.key)

@@ -1,10 +1,10 @@
 """Frames of a video, by PyAV: decoded in order, converted to RGB by libswscale in the worker."""
 
+import hashlib
 import logging
 import os
 import re
 import threading
-import zlib
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -46,9 +46,20 @@ _thread = threading.local()
 
 
 class FramePixels(np.ndarray[Any, Any]):
-    """The pixels of a frame, with a note on their conversion for the composition."""
+    """The pixels of a frame, with a note on their conversion for the composition.
+
+    Attributes:
+        identity: digest of the file, number and conversion, for the digest of the image: SHA-256 of the pixels takes
+            0.45 ms of the 2.7 of a frame of 640 x 480.
+    """
 
     notes: tuple[str, ...] = ()
+    identity: bytes | None = None
+
+    def described(self, note: str, identity: bytes) -> "FramePixels":
+        """Set both; return the pixels."""
+        self.notes, self.identity = (note,), identity
+        return self
 
 
 class Conversion(NamedTuple):
@@ -72,9 +83,7 @@ class Conversion(NamedTuple):
             _thread.reformatter = VideoReformatter()  # a frame's own one is set up anew: 0.25 ms instead of 0.11
         matrix = {"src_colorspace": self.coefficients} if self.coefficients else {}
         converted = _thread.reformatter.reformat(frame, format=self.pixels, **matrix)
-        picture = converted.to_ndarray().view(FramePixels)
-        picture.notes = (self.note,)
-        return picture  # type: ignore[no-any-return]
+        return converted.to_ndarray().view(FramePixels)  # type: ignore[no-any-return]
 
 
 class ConvertedFrame(NamedTuple):
@@ -82,11 +91,10 @@ class ConvertedFrame(NamedTuple):
 
     pixels: np.ndarray[Any, Any]
     note: str
+    identity: bytes
 
     def __call__(self) -> FramePixels:
-        picture = self.pixels.view(FramePixels)
-        picture.notes = (self.note,)
-        return picture
+        return self.pixels.view(FramePixels).described(self.note, self.identity)
 
 
 class DecodedFrame(NamedTuple):
@@ -94,17 +102,18 @@ class DecodedFrame(NamedTuple):
 
     frame: Any
     conversion: Conversion
+    identity: bytes
 
     def __call__(self) -> FramePixels:
         try:
-            return self.conversion.apply(self.frame)
+            return self.conversion.apply(self.frame).described(self.conversion.note, self.identity)
         except Exception as error:
             raise InputError(
                 "unsupported", f"cannot be converted to {self.conversion.pixels}: {_line(error)}"
             ) from None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ConvertedFrame, (np.asarray(self()), self.conversion.note)
+        return ConvertedFrame, (np.asarray(self()), self.conversion.note, self.identity)
 
     @property
     def memory_bytes(self) -> int:
@@ -112,8 +121,8 @@ class DecodedFrame(NamedTuple):
         return int(self.frame.width * self.frame.height * 3)
 
     def fingerprint(self) -> str:
-        """Return a text that changes with the image: a checksum of its pixels."""
-        return str(zlib.crc32(np.ascontiguousarray(self()).data))
+        """Return a text that changes with the image: its identity."""
+        return self.identity.hex()
 
 
 class FrameChoice(NamedTuple):
@@ -223,6 +232,8 @@ class _Decoding:
 def _frames(source: str, decoding: _Decoding, choice: FrameChoice, options: VideoOptions) -> Iterator[Item]:
     label, number, selected, failed = os.path.basename(source), 0, 0, 0  # noqa: PTH119
     conversions: dict[tuple[Any, ...], Conversion] = {}
+    with open(source, "rb") as file:  # noqa: PTH123
+        content = hashlib.file_digest(file, "sha256").digest()
     for frame in decoding.frames():
         if choice.stop is not None and number >= choice.stop:
             return
@@ -239,7 +250,9 @@ def _frames(source: str, decoding: _Decoding, choice: FrameChoice, options: Vide
         if kind not in conversions:
             conversions[kind] = conversion = conversion_of(frame, options)
             log.info("%s: %d x %d, %s", source, frame.width, frame.height, conversion.note.removeprefix("video:"))
-        yield Item(key, DecodedFrame(frame, conversions[kind]), label)
+        conversion = conversions[kind]
+        identity = content + number.to_bytes(8, "big") + conversion.note.encode()
+        yield Item(key, DecodedFrame(frame, conversion, identity), label)
     expected = int(decoding.stream.frames)  # 0 where the container does not record it
     if decoding.problem or decoding.packets < expected or (not expected and _is_cut(source)):
         of = f"of {expected} " if expected else ""

@@ -376,6 +376,9 @@ class Integers:
         return one
 
 
+_MOST_ROWS = 1024  # arrays that wait, where images are added one by one
+
+
 class ImageRows:
     """Sums over images of per-image values; images wait in rows, whose values are computed many at once.
 
@@ -395,7 +398,10 @@ class ImageRows:
     def add(self, other: "ImageRows") -> None:
         """Add the images of another one."""
         self._rows += other._rows
-        self.sums.add(other.sums)
+        if other.sums.images:
+            self.sums.add(other.sums)
+        if len(self._rows) > _MOST_ROWS:
+            self.flushed()
 
     @property
     def images(self) -> int:
