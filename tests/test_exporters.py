@@ -3,7 +3,6 @@
 import json
 import math
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +199,7 @@ def test_image_processors_do_not_resize_deep_images() -> None:
 
 
 def test_a_constant_channel_is_refused_where_it_would_divide(dataset: tuple[Summary, Array]) -> None:
-    summary = replace(dataset[0], std=[0.0] * len(dataset[0].std))
+    summary = dataset[0].replace(std=[0.0] * len(dataset[0].std))
     for name in exporters.EXPORTERS:
         if name in EIGHT_BITS and dataset[1].dtype != np.uint8:
             continue
@@ -220,7 +219,7 @@ def test_unknown_names_suggest_the_nearest(dataset: tuple[Summary, Array]) -> No
 
 def test_a_convention_that_is_not_held_is_one_line(dataset: tuple[Summary, Array]) -> None:
     only = {"pooled_population": dataset[0].conventions["pooled_population"]}
-    summary = replace(dataset[0], conventions=only)
+    summary = dataset[0].replace(conventions=only)
     assert exporters.export(summary, "toml")
     with pytest.raises(UsageError, match="contain no mean of image stds"):
         exporters.export(summary, "toml", "mean_of_image_stds")
@@ -306,4 +305,4 @@ def test_a_damaged_state_is_one_line(dataset: tuple[Summary, Array]) -> None:
     from normcli.summary.distribution import distribution
 
     with pytest.raises(StatisticsFileError, match="damaged"):
-        distribution(replace(dataset[0], state={"buckets": [{"dtype": "uint8"}]}))
+        distribution(dataset[0].replace(state={"buckets": [{"dtype": "uint8"}]}))
