@@ -142,6 +142,8 @@ def test_links_to_other_sources_count_once(tree: Path) -> None:
     shutil.copytree(tree / "val", other)
     (tree / "link").symlink_to(other, target_is_directory=True)
     (tree / "link.png").symlink_to(tree / "top.png")
+    (tree.parent / "ds2.tar").symlink_to(tree.parent / "ds.tar")
+    assert "the same SOURCE twice" in _rejection(tree.parent / "ds.tar", tree.parent / "ds2.tar")
     assert normcli.stats([tree, other]).images == normcli.stats(tree).images + normcli.stats(other).images
     assert f"{other}: is part of {tree}" in _rejection(tree, other, follow_symlinks=True)
     assert "link.png: is part of" in _rejection(tree, tree / "link.png")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable, Iterator
+from typing import TypeAlias
 
 from normcli.errors import UsageError
 from normcli.options.shared import InputOptions
@@ -21,14 +22,18 @@ def check(sources: Iterable[str], listing: InputOptions) -> "Places":
     return places
 
 
+Identity: TypeAlias = "str | tuple[int, int]"
+
+
 class Places:
     """Sources of a run, by their real paths."""
 
     def __init__(self, listing: InputOptions) -> None:
         self._listing = listing
-        self._of: dict[tuple[str, str], str] = {}  # real path and own options -> source
-        self._folders: dict[str, str] = {}  # real path -> source
+        self._of: dict[tuple[Identity, str], str] = {}  # file and own options -> source
+        self._folders: dict[Identity, str] = {}
         self._real_parents: dict[str, str] = {}
+        self._identities: dict[str, Identity] = {}  # of folders
 
     def add(self, source: str) -> None:
         """Add a source.
@@ -36,19 +41,17 @@ class Places:
         Raises:
             UsageError: it is there already, by whatever path.
         """
-        path = "-" if source == "-" else self._location(source)
+        place = source if source == "-" else _identity(source)
         if container(source) == "nifti":
             from normcli.sources import nifti
 
-            path = nifti.pair_of(path)[0]  # a header and its samples are one volume
-        if os.path.islink(path):  # noqa: PTH114
-            path = os.path.realpath(path)
+            place = nifti.pair_of(str(place))[0]  # a header and its samples are one volume
         own = repr(sorted(effective_options(source, {}).items()))  # two columns of one file are two sources
-        if (first := self._of.setdefault((path, own), source)) is not source:
+        if (first := self._of.setdefault((place, own), source)) is not source:
             names = source if first == source else f"{first} and {source}"
             raise UsageError(f"{names}: the same SOURCE twice, its images would count double (name it once)")
         if (is_remote(source) and container(source) is None) or os.path.isdir(source):  # noqa: PTH112
-            self._folders[path] = source
+            self._folders[place] = source
 
     def check_nested(self) -> None:
         """Check every source against the folders that it may be in.
@@ -84,7 +87,7 @@ class Places:
     def _check_above(self, file: str, source: str) -> None:
         path = above = self._location(file)
         while True:
-            outer = self._folders.get(above)
+            outer = self._folders.get(self._identity_of_folder(above))
             if outer is not None and outer != source and self._reads(above, outer, path, file):
                 what = "is part of" if file == source else f"names {file}, which is part of"
                 raise UsageError(f"{source}: {what} {outer}: its images would count double (name one of them)")
@@ -114,9 +117,9 @@ class Places:
         real = map(self._location, files)
         return any(file == path or file.startswith(path + os.sep) for file in real)
 
-    def _linked(self) -> Iterator[tuple[str, str]]:
+    def _linked(self) -> Iterator[tuple[Identity, str]]:
         """Yield the folders that links in the sources lead to, with their source."""
-        stack = [(root, source) for root, source in self._folders.items() if not is_remote(source)]
+        stack = [(os.path.realpath(source), source) for source in self._folders.values() if not is_remote(source)]
         seen = {root for root, _ in stack}
         while stack:
             root, source = stack.pop()
@@ -126,10 +129,15 @@ class Places:
                     if not os.path.islink(path):  # noqa: PTH114
                         continue
                     real = os.path.realpath(path)
-                    yield real, source
+                    yield _identity(real), source
                     if real not in seen:
                         seen.add(real)
                         stack.append((real, source))
+
+    def _identity_of_folder(self, path: str) -> Identity:
+        if path not in self._identities:
+            self._identities[path] = _identity(path)
+        return self._identities[path]
 
     def _location(self, source: str) -> str:
         """Return a real path; of a link to a file, that of the link."""
@@ -141,6 +149,19 @@ class Places:
         if parent not in self._real_parents:
             self._real_parents[parent] = os.path.realpath(parent)
         return os.path.join(self._real_parents[parent], name)  # noqa: PTH118
+
+
+def _identity(path: str) -> Identity:
+    """Return device and inode of a folder, whose name may have other letters; the real path of a file.
+
+    Files with one inode are images of their own: tools that save space link equal ones.
+    """
+    if is_remote(path):
+        return str(path).rstrip("/")
+    if not os.path.lexists(path):
+        return str(path)
+    status = os.stat(path) if os.path.isdir(path) else None  # noqa: PTH112, PTH116
+    return (status.st_dev, status.st_ino) if status is not None and status.st_ino else os.path.realpath(path)
 
 
 def _is_read(paths: folders.PathFilter, root: str, path: str) -> bool:
