@@ -201,6 +201,15 @@ class TestIncompleteMerge:
         normcli.transform("contrast", stats=forced)
         assert "merged by force over conflicts" in caplog.text
 
+    def test_an_estimate_says_so_wherever_it_is_used(
+        self, run: Run, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        normcli.stats(folder, sample=3, output=tmp_path / "estimate.json")
+        normcli.transform("contrast", stats=tmp_path / "estimate.json")
+        assert "estimate.json: estimated from 3 of" in caplog.text
+        done = run("show", "estimate.json", "--format", "yaml")
+        assert b"over 3 images (a random sample of " in done.stdout and b"note: estimated from 3 of" in done.stderr
+
     def test_the_same_part_or_the_same_images_twice_are_rejected(
         self, run: Run, shards: list[Summary], several: Path, tmp_path: Path
     ) -> None:

@@ -52,7 +52,7 @@ def show(
     """
     from normcli.cli import messages, tables
     from normcli.summary import SCHEMA_FILE, Summary
-    from normcli.summary.remarks import incomplete_merge
+    from normcli.summary.remarks import incompleteness
 
     if schema:
         messages.write(SCHEMA_FILE.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def show(
     if not printing.json and printing.format in (None, "table"):
         messages.warn(summary)
     else:
-        for remark in incomplete_merge(summary):
+        for remark in incompleteness(summary):
             say(f"note: {remark}")
     return 0
 

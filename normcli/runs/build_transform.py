@@ -257,7 +257,7 @@ def resolve_constants(
         if reading is not None:
             settings |= {key: getattr(reading, key) for key in _CONTRACT if hasattr(reading, key)}
         check_contract(summary, settings, name)
-        if not summary.complete:
+        if not summary.complete or summary.sample is not None:
             from normcli.summary.remarks import note_incomplete
 
             note_incomplete(summary, name)

@@ -1,12 +1,9 @@
 """Warnings and remarks that the numbers of a summary call for, one sentence each."""
 
-import logging
 from typing import Any
 
 from normcli.summary.shards import describe_shards, missing_shards
 from normcli.summary.summary import Summary, white_level
-
-log = logging.getLogger("normcli.summary")
 
 CONVENTIONS = {
     "pooled_population": "all pixels of all images together, divided by N",
@@ -41,9 +38,20 @@ def note_incomplete(summary: Summary, name: str) -> None:
         summary: read from a file, or from a caller.
         name: of the file, for the line.
     """
-    failed = f"{_inputs(summary.failed)} failed and did not count" if summary.failed else ""
-    if sentences := [*incomplete_merge(summary), *([failed] if failed else [])]:
-        log.warning("%s: %s", name, "; ".join(sentences))
+    if sentences := incompleteness(summary):
+        import logging  # 5 ms, which `show` does not need
+
+        logging.getLogger("normcli.summary").warning("%s: %s", name, "; ".join(sentences))
+
+
+def incompleteness(summary: Summary) -> list[str]:
+    """Return a sentence for each reason why statistics are not those of the complete dataset."""
+    out = incomplete_merge(summary)
+    if summary.failed:
+        out.append(f"{_inputs(summary.failed)} failed and did not count")
+    if summary.sample is not None and summary.sample["read"] < summary.sample["of"]:
+        out.append(_describe_sample(summary.sample))
+    return out
 
 
 def incomplete_merge(summary: Summary) -> list[str]:

@@ -78,6 +78,8 @@ class DatasetConstants(NamedTuple):
             levels = dict.fromkeys(levels)
             subset += ["in stored values, before scale and offset"]
         subset += [describe_shards(summary.shards)] if summary.shards is not None else []
+        if summary.sample is not None and summary.sample["read"] < summary.sample["of"]:
+            subset.append(f"a random sample of {summary.sample['of']:,}")
         return cls(
             mean=mean,
             std=std,

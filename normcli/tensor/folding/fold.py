@@ -114,7 +114,7 @@ def _input_norm(path: Path, input_range: str) -> NormMap:
         raise TensorError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except (ValueError, KeyError, TypeError, RecursionError):
         raise TensorError(f"{path}: not a statistics file with mean, std and range") from None
-    if document.get("complete") is False:
+    if document.get("complete") is False or document.get("sample"):
         log.warning("%s: not the statistics of the complete dataset (`normcli show` prints what is missing)", path)
     if mean.ndim != 1 or mean.shape != std.shape or not (np.isfinite(mean).all() and (std > 0).all()):
         raise TensorError(f"{path}: mean and std must be one finite number per channel, and std positive")
