@@ -152,6 +152,7 @@ def test_a_mean_of_large_and_small_elements() -> None:
         ("lp_batch_norm", {"formula": "linf-hoffer"}, 1e-4),
         ("ghost_batch_norm", {"batch": 2}, 1e-3),
         ("local_response_norm", {"size": 3, "window": "tf"}, None),
+        ("dynamic_erf", {"alpha": 0.7, "shift": -0.2}, None),
     ],
 )
 def test_rarer_normalizers_are_named(name: str, settings: dict[str, Any], eps: float | None) -> None:
@@ -161,7 +162,8 @@ def test_rarer_normalizers_are_named(name: str, settings: dict[str, Any], eps: f
     y = np.asarray(result.y if isinstance(result, nn.Normalized) else result)
     found = identify(x, y, layout="NCL")
     assert found.verdict == "named" and found.fits[0].name == name, found
-    assert settings.items() <= found.fits[0].settings.items()
+    named = {key: str(value) for key, value in found.fits[0].settings.items()}
+    assert {key: str(value) for key, value in settings.items()}.items() <= named.items()
 
 
 def test_layer_norm_taken_for_rms_norm() -> None:

@@ -205,6 +205,7 @@ def other_cases(rng: Generator, layout: str) -> Iterator[Case]:
     yield of("weight_standardization", dim=0, variant="scaled")
     yield of("spectral_norm", dim=0)
     yield of("dynamic_tanh", {}, alpha=float(rng.uniform(0.4, 2.0)), weight=w, bias=b, **how)
+    yield of("dynamic_erf", {}, alpha=0.7, shift=-0.2, weight=w, bias=b, **how)
     yield of("local_response_norm", size=int(rng.choice([3, 5])), window=str(rng.choice(["torch", "tf"])), **how)
     yield of("divisive_norm", eps=1.0, **how)
     yield of("evo_norm", variant="S0", groups=4, eps=eps, **how)

@@ -10,6 +10,7 @@ from normcli.tensor.identify.names import Title
 from normcli.tensor.identify.partition import channel_axes, divisors, layout_name
 from normcli.tensor.identify.readings import Pair, Reading
 from normcli.tensor.normalizers import Normalized, find
+from normcli.tensor.normalizers.squashing import erf
 from normcli.tensor.normalizers.views import Array
 
 _SEEDS = 8
@@ -103,7 +104,7 @@ def _before_affine(pair: Pair, reading: Reading) -> Array:
 
 
 def _squashing(pair: Pair, reading: Reading) -> Iterator[Trial]:
-    """Yield the trial of dynamic_tanh, whose slope is solved for where tanh is neither flat nor close to 0."""
+    """Yield the trials of dynamic_tanh and dynamic_erf, solved for where they are not flat."""
     y = _before_affine(pair, reading)
     with np.errstate(all="ignore"):
         steep = (np.abs(y) > 0.05) & (np.abs(y) < 0.9) & (pair.x != 0)
@@ -111,6 +112,19 @@ def _squashing(pair: Pair, reading: Reading) -> Iterator[Trial]:
             alpha = float(np.median(np.arctanh(y[steep]) / pair.x[steep]))
             settings = {"alpha": f"{alpha:.6g}"}
             yield Trial(("dynamic_tanh", settings), lambda _: np.tanh(alpha * pair.x), has_eps=False)
+        inside = (np.abs(y) < 0.9) & np.isfinite(pair.x)
+        if np.count_nonzero(inside) > 2 and np.ptp(pair.x[inside]) > 0:
+            slope, shift = (float(v) for v in np.polyfit(pair.x[inside], _inverse_erf(y[inside]), 1))
+            settings = {"alpha": f"{slope:.6g}", "shift": f"{shift:.6g}" if abs(shift) > 1e-6 else "0"}
+            yield Trial(("dynamic_erf", settings), lambda _: erf(slope * pair.x + shift), has_eps=False)
+
+
+def _inverse_erf(y: Array) -> Array:
+    """Return the inverse of the error function between -0.9 and 0.9, by Newton's steps from its slope at 0."""
+    t = y * (math.sqrt(math.pi) / 2.0)
+    for _ in range(12):
+        t = t - (erf(t) - y) * (math.sqrt(math.pi) / 2.0) * np.exp(t * t)
+    return np.asarray(t)
 
 
 def _batch_instance(pair: Pair, reading: Reading, layout: str) -> Trial:

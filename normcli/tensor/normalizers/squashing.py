@@ -68,7 +68,7 @@ def dynamic_tanh_vjp(
     return {"dx": vjp.dx, "dalpha": round_to_dtype(x, dalpha.sum()), **gradients}
 
 
-def _erf(values: Array) -> Array:
+def erf(values: Array) -> Array:
     """Return the error function of float64 values."""
     rows = np.ascontiguousarray(values).reshape(1, -1)
     out = np.empty_like(rows)
@@ -108,7 +108,7 @@ def dynamic_erf(
     view = channels(x, layout)
     w = per_channel(view, "weight", weight, 1.0)
     b = per_channel(view, "bias", bias, 0.0)
-    return view.map_numpy(lambda x, w, b: w * _erf(alpha * x + shift) + b, w, b, dtype=dtype)
+    return view.map_numpy(lambda x, w, b: w * erf(alpha * x + shift) + b, w, b, dtype=dtype)
 
 
 @gradient("dynamic_erf", "dx", "dalpha", "dshift", "dweight", "dbias")
@@ -129,7 +129,7 @@ def dynamic_erf_vjp(
         t = alpha * x + shift
         slope = g * vjp.weight_at(samples) * (2.0 / math.sqrt(math.pi)) * np.exp(-t * t)
         vjp.put(samples, slope * alpha)
-        return tuple(v.sum(axis=2) for v in (g * _erf(t), g, slope * x, slope))
+        return tuple(v.sum(axis=2) for v in (g * erf(t), g, slope * x, slope))
 
     dweight, dbias, dalpha, dshift = vjp.pair.tables(4, pull)
     own = {"dalpha": round_to_dtype(x, dalpha.sum()), "dshift": round_to_dtype(x, dshift.sum())}
