@@ -144,8 +144,9 @@ def test_every_container_describes_its_open_options() -> None:
         "image": ["layout"],
         "tar": ["layout"],
         "zip": ["layout"],
-        "arrow": ["column"],
-        "huggingface": ["split", "column"],
+        "arrow": ["column", "columns"],
+        "huggingface": ["split", "column", "columns"],
+        "lerobot": ["features", "frames"],
         "npy": ["layout", "column"],
         "idx": ["layout"],
         "nifti": ["scaling"],
@@ -155,5 +156,5 @@ def test_every_container_describes_its_open_options() -> None:
         "file_list": ["column", "columns"],
     }
     assert all(o.help.endswith(".") or o.help.endswith(").") for row in rows.values() for o in row.options)
-    del rows["image"], rows["huggingface"], rows["python"]
+    del rows["image"], rows["huggingface"], rows["python"], rows["lerobot"]
     assert all(container(f"a{suffix}") == name for name, row in rows.items() for suffix in row.suffixes)
