@@ -319,6 +319,7 @@ NORMALIZERS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         (
             *("batch-instance-norm", "batch-norm", "batch-renorm", "divisive-norm", "dynamic-tanh"),
+            *("dynamic-erf", "reversible-instance-norm"),
             *("filter-response-norm", "global-response-norm", "instance-norm", "iter-norm"),
             *("local-response-norm", "lp-batch-norm", "lp-normalize", "mean-variance-norm", "pixel-norm"),
             *("power-norm", "scale-norm", "switchable-norm", "zca-whitening"),
@@ -326,6 +327,9 @@ NORMALIZERS: dict[str, tuple[str, ...]] = {
         _NCHW,
     ),
     "adaptive-instance-norm": (*_NCHW, "--style", "../x2_{}.npy"),
+    "adaptive-layer-norm": (*_NCHW, "--scale", "../channels.npy", "--shift", "../channels.npy"),
+    "spatially-adaptive-norm": (*_NCHW, "--scale", "../x2_{}.npy", "--shift", "../x2_{}.npy"),
+    "reversible-instance-denorm": (*_NCHW, "--mean", "../channels.npy", "--std", "../channels.npy"),
     "ghost-batch-norm": (*_NCHW, "--batch", "4"),
     "evo-norm": (*_NCHW, "--groups", "4"),
     "group-norm": (*_NCHW, "--groups", "4"),
