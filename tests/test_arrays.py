@@ -149,6 +149,7 @@ def test_every_container_describes_its_open_options() -> None:
         "lerobot": ["features", "frames"],
         "npy": ["layout", "column"],
         "idx": ["layout"],
+        "hdf5": ["variable", "axes", "scaling"],
         "nifti": ["scaling"],
         "parquet": ["column", "columns"],
         "python": ["key", "layout", "labels", "partial"],

@@ -23,6 +23,7 @@ TEXT = (ROOT / "docs/datasets.md").read_text()
 # what cannot be run here: there is no server of Google's to put on the loopback
 NOT_RUN = {"normcli stats gs://bucket/photos"}
 MODULES = {
+    "hdf5": "h5py",
     "medical": "nibabel",
     "zst": "zstandard",
     "parquet": "pyarrow",
@@ -109,6 +110,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     digits = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + bytes(3 * 28 * 28 - 1) + b"x"
     (home / "t10k-images-idx3-ubyte").write_bytes(digits)
     packing.gzipped(home / "t10k-images-idx3-ubyte")
+    if there("h5py"):
+        import h5py
+
+        with h5py.File(home / "era5.nc", "w") as file:
+            file["t2m"], file["sst"] = np.zeros((2, 3, 8, 9), np.int16)
     if there("nibabel"):
         import nibabel
 

@@ -16,6 +16,7 @@ from normcli.sources import read_one
 from normcli.sources.nifti import parse_header
 from tests.support import needs
 from tests.support.command import run_here
+from tests.support.memory import peak
 
 Array = np.ndarray[Any, Any]
 
@@ -180,3 +181,147 @@ class TestNifti:
                 parse_header(bytes(data))
             except InputError as error:
                 assert error.message
+
+
+def hdf5(path: Path, values: Array, name: str = "images", **settings: Any) -> Path:
+    with needs.module("h5py").File(path, "w") as file:
+        file.create_dataset(name, data=values, **settings)
+    return path
+
+
+def netcdf(path: Path, values: Array, **attributes: Any) -> Path:
+    """Write a variable of (time, level, lat, lon) with coordinates and bounds, as netCDF-C lays them out."""
+    h5py = needs.module("h5py")
+    with h5py.File(path, "w") as file:
+        variable = file.create_dataset("t2m", data=values, chunks=(1, *values.shape[1:]), compression="gzip")
+        for i, (name, length) in enumerate(zip(("time", "level", "lat", "lon"), values.shape, strict=True)):
+            file[name] = np.arange(length, dtype=np.float64)
+            file[name].make_scale(name)
+            variable.dims[i].attach_scale(file[name])
+        file["time_bnds"] = np.zeros((values.shape[0], 2))
+        file["time"].attrs["bounds"] = "time_bnds"
+        variable.attrs.update(attributes)
+    return path
+
+
+class TestHdf5:
+    @pytest.mark.parametrize("dtype", ["u1", ">u2", "i2", ">i4", "f4"])
+    def test_the_state_is_that_of_an_npy(self, dtype: str, tmp_path: Path) -> None:
+        values = volume(dtype)
+        expected = state(stack(tmp_path / "a.npy", values))
+        layouts: list[dict[str, Any]] = [
+            {},
+            {"chunks": (1, 2, 5, 4), "compression": "gzip", "shuffle": True},
+            {"chunks": values.shape, "compression": "lzf", "fletcher32": True},
+        ]
+        for layout in layouts:
+            path = hdf5(tmp_path / "a.h5", values, **layout)
+            assert state(normcli.source(path, axes="TZYX")) == expected
+        assert state(netcdf(tmp_path / "a.nc", values)) == expected
+        turned = hdf5(tmp_path / "b.h5", np.ascontiguousarray(values.transpose(3, 0, 2, 1)))
+        assert state(normcli.source(turned, axes="XTYZ")) == expected
+
+    def test_names_and_color(self, tmp_path: Path) -> None:
+        values = volume("u1", (11, 6, 5, 3))
+        path = hdf5(tmp_path / "a.h5", values, "obs/front")
+        items: list[Any] = list(read_one(str(path), InputOptions()))
+        assert [item.key.partition(".h5/")[2] for item in items[:2]] == ["obs/front/00", "obs/front/01"]
+        assert np.array_equal(items[10].load(), values[10])
+        first = normcli.source(hdf5(tmp_path / "b.h5", values.transpose(0, 3, 1, 2)), axes="NCHW")
+        np.save(tmp_path / "a.npy", values)
+        assert state(first) == state(path) == state(tmp_path / "a.npy")
+
+    def test_conventions_of_netcdf(self, tmp_path: Path) -> None:
+        values = volume("i2")
+        values[0, 0, 0, :3], values[1, 1, 1, :2], values[2, 2, 2, 0] = -32767, -32766, 20_000
+        marks = {
+            "_FillValue": np.int16(-32767),
+            "missing_value": np.array([-32766], np.int16),
+            "valid_max": np.int16(15_000),
+        }
+        path = netcdf(tmp_path / "a.nc", values, scale_factor=0.01, add_offset=273.15, **marks)
+        decoded = np.where((values < -30_000) | (values > 15_000), np.nan, values * 0.01 + 273.15)
+        summary = normcli.stats(path)
+        assert summary.invalid == [6]
+        assert summary.mean + summary.std == pytest.approx([np.nanmean(decoded), np.nanstd(decoded)], rel=1e-12)
+        assert normcli.stats(path, nodata="none", scale_offset="none").min == [-32767]
+        unsigned = netcdf(tmp_path / "b.nc", volume("u1").view("i1"), _Unsigned="true", _FillValue=np.int8(-1))
+        assert state(unsigned) == state(stack(tmp_path / "b.npy", volume("u1")), nodata="255")
+
+    def test_what_is_not_clear_is_asked(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        path = hdf5(tmp_path / "a.h5", volume("u1"))
+        with h5py.File(path, "a") as file:
+            file["masks"], file["names"], file["ids"] = volume("u1"), [b"a", b"b"], np.arange(9)
+        done = run_here("stats", path)
+        assert done.code == 2 and "/images (3, 5, 12, 10), /masks (3, 5, 12, 10): choose one (-O variable=" in done.err
+        done = run_here("stats", path, "-O", "variable=images")
+        assert done.code == 2 and "-O axes=" in done.err
+        assert run_here("stats", path, "-O", "variable=images", "-O", "axes=tzyx").code == 0
+        for axes, message in (("YX", "has 4 axes"), ("YYXX", "one letter for each axis"), ("TZCN", "Y and X among")):
+            done = run_here("stats", path, "-O", "variable=images", "-O", f"axes={axes}")
+            assert done.code == 2 and message in done.err, done
+        for name, message in (("image", "no dataset 'image'"), ("/", "no dataset"), ("names", "not a dataset of num")):
+            done = run_here("stats", path, "-O", f"variable={name}")
+            assert done.code == 2 and message in done.err, done
+
+    def test_nothing_outside_the_file_is_read(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        values = volume("u1")[0]
+        hdf5(tmp_path / "secret.h5", values)
+        (tmp_path / "raw").write_bytes(values.tobytes())
+        layout = h5py.VirtualLayout(values.shape, np.uint8)
+        layout[:] = h5py.VirtualSource(str(tmp_path / "secret.h5"), "images", values.shape)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["link"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "/images")
+            file["soft"] = h5py.SoftLink("/link")
+            file.create_virtual_dataset("virtual", layout)
+            file.create_dataset("stored", values.shape, np.uint8, external=[(str(tmp_path / "raw"), 0, values.size)])
+            file.create_dataset("plain", data=values)
+        messages = {
+            "link": "a link to another file",
+            "link/x": "a link to another file",
+            "soft": "a soft link",
+            "virtual": "a virtual dataset of other files",
+            "stored": "its values are in another file",
+        }
+        for name, message in messages.items():
+            done = run_here("stats", tmp_path / "a.h5", "-O", f"variable={name}", "-O", "axes=ZYX")
+            assert done.code == 4 and message in done.err and "Traceback" not in done.err, done
+
+    def test_a_filter_of_a_plugin_is_not_loaded(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            created = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            created.set_chunk((4, 4))
+            created.set_filter(32_015, h5py.h5z.FLAG_OPTIONAL)  # zstd
+            h5py.h5d.create(file.id, b"images", h5py.h5t.NATIVE_UINT8, h5py.h5s.create_simple((8, 8)), created)
+        done = run_here("stats", tmp_path / "a.h5")
+        assert done.code == 4 and "compressed by filter 32015" in done.err, done
+
+    def test_damage_is_one_line(self, tmp_path: Path) -> None:
+        sound = netcdf(tmp_path / "a.nc", volume()).read_bytes()
+        draw = random.Random(18)
+        cases = [sound[: len(sound) // 2], sound[:100], b"CDF\1" + bytes(60), b"text" * 40]
+        for _ in range(60):
+            data = bytearray(sound)
+            for _ in range(draw.randint(1, 8)):
+                data[draw.randrange(len(data))] = draw.randrange(256)
+            cases.append(bytes(data))
+        for i, content in enumerate(cases):
+            (tmp_path / f"{i}.nc").write_bytes(content)
+            done = run_here("stats", tmp_path / f"{i}.nc", "--nan", "skip", "--engine", "serial")
+            assert done.code in (0, 2, 3, 4) and "Traceback" not in done.err, done
+            assert "unexpected" not in done.err, done
+
+    def test_parts_and_engines(self, tmp_path: Path) -> None:
+        path = netcdf(tmp_path / "a.nc", volume(), scale_factor=0.5)
+        once = normcli.stats(path, engine="serial")
+        parts = [normcli.stats(path, shard=f"{i}/3", engine="processes", workers=2) for i in (1, 2, 3)]
+        assert normcli.merge(*parts).state == once.state == normcli.stats(path, engine="threads").state
+
+    def test_memory_is_that_of_some_chunks(self, tmp_path: Path) -> None:
+        with needs.module("h5py").File(tmp_path / "a.h5", "w") as file:  # 1 GB that takes no room
+            file.create_dataset("images", (64, 2048, 8192), np.uint8, chunks=(8, 256, 256), compression="gzip")
+        used, done = peak(tmp_path, "stats", "a.h5", "-O", "axes=NYX", "-j", "2", "--engine", "threads")
+        assert done.returncode == 0 and used < 300, (used, done.stderr)

@@ -42,7 +42,7 @@ from normcli.tally import Floats, Tally
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
 _MOST_REPLAYED = 256  # entries in one replay
 # their members have no versions of their own
-_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video", "lerobot", "nifti")
+_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video", "lerobot", "nifti", "hdf5")
 _LIBRARIES = (
     "tifffile",
     "imagecodecs",
@@ -51,6 +51,7 @@ _LIBRARIES = (
     "pyarrow",
     "av",
     "nibabel",
+    "h5py",
 )  # what they decode or reject may change
 
 

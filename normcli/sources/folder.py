@@ -212,7 +212,7 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
     return sorted(files), sorted(folders), sorted(others)
 
 
-_CONTAINERS = ("tar", "zip", "parquet", "arrow", "npy", "video", "nifti")
+_CONTAINERS = ("tar", "zip", "parquet", "arrow", "npy", "video", "nifti", "hdf5")
 
 
 def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] | None:

@@ -134,6 +134,13 @@ CONTAINERS = {
         "video",
         "all",
     ),
+    "hdf5": Container(
+        r"\.(h5|hdf5|he5|nc|nc4)$",
+        (".h5", ".hdf5", ".he5", ".nc", ".nc4"),
+        "HDF5 and NetCDF4: the planes of one dataset, with the fill values, scale and offset of CF.",
+        "hdf5",
+        "all",
+    ),
     "nifti": Container(
         r"\.(nii|hdr|img)(\.gz)?$",
         (".nii", ".nii.gz", ".hdr", ".img"),

@@ -32,6 +32,7 @@ class ArrayTags(NamedTuple):
         scale: factor and offset.
         no_data: values of samples that are invalid.
         hidden: lowest and highest value of a range of samples that are invalid; None for no range.
+        valid: lowest and highest value of samples that are valid; None for no limits.
         reversed_by: number of which samples are subtracted, because 0 is white; None where it is black.
         scaling: "values" applies the scale to the samples.
     """
@@ -39,6 +40,7 @@ class ArrayTags(NamedTuple):
     scale: tuple[float, float] = UNSCALED
     no_data: tuple[float, ...] = ()
     hidden: tuple[float, float] | None = None
+    valid: tuple[float, float] | None = None
     reversed_by: int | None = None
     scaling: Scaling = "printed"
 
@@ -113,6 +115,9 @@ def invalid_samples(array: Array, tags: ArrayTags) -> tuple[Array | None, tuple[
         low, high = tags.hidden
         between = (array >= low) & (array <= high)
         hidden = between if hidden is None else hidden | between
+    if tags.valid is not None:
+        outside = (array < tags.valid[0]) | (array > tags.valid[1])
+        hidden = outside if hidden is None else hidden | outside
     return (hidden if hidden is not None and hidden.any() else None), tuple(notes)
 
 

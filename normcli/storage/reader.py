@@ -51,6 +51,10 @@ class Reader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
         if self._remote is not None:
             self._remote.close()
         else:
@@ -138,7 +142,7 @@ class LargeFile:
 
     def close(self) -> None:
         """Close the file."""
-        self._reader.__exit__(None, None, None)
+        self._reader.close()
 
 
 class RangeFile(io.RawIOBase):

@@ -1,0 +1,126 @@
+"""Axes of arrays with more than rows and columns: letters for each, and the planes that are images."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+from normcli.errors import InputError, UsageError
+
+log = logging.getLogger("normcli.sources")
+
+MOST_PLANES = 100_000_000
+_FEW = (1, 2, 3, 4)  # channels
+_MOST_BANDS = 32
+_SAME = {"H": "Y", "W": "X"}
+# names of dimensions in CF and xarray files
+_NAMES = {
+    "Y": ("y", "lat", "latitude", "rlat", "nav_lat", "south_north", "row", "rows", "height", "yc"),
+    "X": ("x", "lon", "longitude", "rlon", "nav_lon", "west_east", "col", "cols", "column", "columns", "width", "xc"),
+    "T": ("t", "time", "valid_time", "forecast_time", "step", "frame"),
+    "Z": ("z", "lev", "level", "plev", "pressure_level", "isobaric", "depth", "altitude", "hybrid"),
+    "C": ("c", "channel", "channels", "band", "bands"),
+}
+
+
+class Planes(NamedTuple):
+    """The images of an array: index and name of each one, and the order of its axes.
+
+    Attributes:
+        shape: of the array.
+        axes: a letter for each axis.
+    """
+
+    shape: tuple[int, ...]
+    axes: str
+
+    @property
+    def outer(self) -> tuple[int, ...]:
+        """Return the positions of the axes that number the images."""
+        return tuple(i for i, letter in enumerate(self.axes) if letter not in "YXC")
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Return the axes of one image, without the outer ones, as rows, columns and channels."""
+        inner = [letter for letter in self.axes if letter in "YXC"]
+        return tuple(inner.index(letter) for letter in "YXC" if letter in inner)
+
+    @property
+    def values(self) -> int:
+        """Return the number of samples of one image."""
+        count = 1
+        for length, letter in zip(self.shape, self.axes, strict=True):
+            count *= length if letter in "YXC" else 1
+        return count
+
+    def each(self) -> Iterator[tuple[str, tuple[Any, ...]]]:
+        """Yield name and index of every image; the name is "" where the array is one image.
+
+        Raises:
+            InputError: an axis without length, or too many images.
+        """
+        count = 1
+        for i in self.outer:
+            count *= self.shape[i]
+        if 0 in self.shape or count > MOST_PLANES:
+            raise InputError("bomb" if count else "empty", f"an array of shape {self.shape} has {count:,} planes")
+        widths = [len(str(self.shape[i] - 1)) for i in self.outer]
+        for numbers in product(*(range(self.shape[i]) for i in self.outer)):
+            index: list[Any] = [slice(None)] * len(self.shape)
+            for i, number in zip(self.outer, numbers, strict=True):
+                index[i] = number
+            yield "/".join(f"{n:0{width}d}" for n, width in zip(numbers, widths, strict=True)), tuple(index)
+
+
+def planes_of(source: str, shape: tuple[int, ...], axes: str | None, names: Sequence[str] = ()) -> Planes:
+    """Return the images of an array.
+
+    Args:
+        source: for messages.
+        shape: of the array.
+        axes: letters of the user; None recognizes them.
+        names: of the dimensions as the file has them, "" where it has none.
+
+    Raises:
+        InputError: fewer than two axes.
+        UsageError: letters that do not fit, or axes that are not clear.
+    """
+    if len(shape) < 2:
+        raise InputError("not-an-image", f"an array of shape {shape}; images need 2 axes or more")
+    if axes is not None:
+        letters = "".join(_SAME.get(letter, letter) for letter in axes.upper())
+        if len(letters) != len(shape):
+            raise UsageError(f"{source}: an array of shape {shape} has {len(shape)} axes, not those of -O axes={axes}")
+        if not letters.isalpha() or len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters):
+            raise UsageError(f"`open_options` axes={axes}: must be one letter for each axis, Y and X among them")
+        return Planes(shape, letters)
+    return Planes(shape, _by_names(names) or _by_lengths(source, shape))
+
+
+def _by_names(names: Sequence[str]) -> str | None:
+    """Return letters by the names of dimensions; None where rows or columns are not among them.
+
+    >>> _by_names(["time", "level", "latitude", "longitude"]), _by_names(["n", "x", "y"]), _by_names(["phony_dim_0"])
+    ('TZYX', 'NXY', None)
+    """
+    letters = ""
+    for name in names:
+        known = next((letter for letter, texts in _NAMES.items() if name.lower() in texts), "")
+        free = next(letter for letter in "NABDEFGIJK" if letter not in letters)
+        letters += known if known and known not in letters else free
+    return letters if {"Y", "X"} <= set(letters) else None
+
+
+def _by_lengths(source: str, shape: tuple[int, ...]) -> str:
+    remedy = "-O axes=NYX"
+    if len(shape) == 2:
+        return "YX"
+    if len(shape) == 3:
+        bands = shape[0] <= _MOST_BANDS or (shape[2] <= _MOST_BANDS and shape[2] != shape[1])
+        if not bands:
+            log.warning("%s: read as %d gray images of %d x %d (-O axes=CYX or YXC reads bands)", source, *shape)
+            return "NYX"
+        raise UsageError(f"{source}: shape {shape} may be NYX, YXC or CYX (choose one: {remedy})")
+    if len(shape) == 4 and (shape[3] in _FEW) != (shape[1] in _FEW):
+        return "NYXC" if shape[3] in _FEW else "NCYX"
+    raise UsageError(f"{source}: the axes of shape {shape} are not clear (one letter for each: -O axes=TZYX)"[:400])

@@ -1,0 +1,299 @@
+"""HDF5 and NetCDF4: the planes of one dataset, each read in the worker through the cache of its chunks.
+
+Nothing outside the file is opened: neither external links nor external storage, nor filters that are not HDF5's own.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from typing import Any, NamedTuple
+
+from normcli.errors import InputError, MissingExtraError, UsageError, listed
+from normcli.options.field import Options, option, parse_size
+from normcli.options.shared import InputOptions
+from normcli.sources.axes import Planes, planes_of
+from normcli.sources.item import Item, Items, failed_item
+from normcli.sources.npy import LARGEST_HELD
+from normcli.sources.tagged import ArrayTags, Scaling, TaggedArray, scaling_option, tagged
+from normcli.storage.files import FileStamp
+from normcli.storage.reader import Reader
+
+_FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+_LEAST_CACHE, _MOST_CACHE = 1 << 20, 64 << 20  # bytes of chunks that stay inflated for the next plane
+_MOST_OBJECTS = 10_000
+_CLASSIC = b"CDF"
+
+
+class Hdf5Options(Options):
+    """Open options of HDF5 and NetCDF4."""
+
+    variable: str | None = option(
+        "Path of the dataset that holds the images (default: the only one of 2 or more axes)."
+    )
+    axes: str | None = option(
+        "A letter for each axis: Y rows, X columns, C channels, others number the images (default: by names of "
+        "dimensions, else by the sizes)."
+    )
+    scaling: Scaling = scaling_option()
+
+
+OPEN_OPTIONS = Hdf5Options
+
+
+class DatasetSlice(NamedTuple):
+    """The loader of one image of a dataset."""
+
+    path: str
+    variable: str
+    place: tuple[Any, ...]
+    order: tuple[int, ...]
+    dtype: str
+    tags: ArrayTags
+    cache: int
+    stamp: FileStamp | None
+
+    def __call__(self) -> TaggedArray:
+        with _readable():
+            values = _opened(self.path, self.stamp, self.cache)[self.variable][self.place]
+        return tagged(values.view(self.dtype).transpose(self.order), self.tags)
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with the image: stamp, dataset and index."""
+        return f"{self.stamp}:{self.variable}:{self.place}:{self.tags}"
+
+
+def read(source: str, listing: InputOptions, options: Hdf5Options) -> Items:
+    """Yield the images of a dataset, named by the numbers of their axes.
+
+    Raises:
+        InputError: damaged, cut short, without images, or with data outside the file.
+        MissingExtraError: h5py is not installed.
+        UsageError: several datasets, or axes that are not clear.
+    """
+    with Reader(source) as reader:
+        if reader.at(0, 3) == _CLASSIC:
+            raise InputError("unsupported", "NetCDF in the classic format (nccopy -k nc4 converts it to NetCDF4)")
+        limit = parse_size("max_file_size", listing.max_file_size) or max(LARGEST_HELD, reader.size)
+        stamp = reader.stamp
+        with _readable(), _open(reader) as file:
+            variable = options.variable or _only_variable(source, file)
+            dataset = _dataset(source, file, variable)
+            _check_storage(dataset)
+            planes = planes_of(source, dataset.shape, options.axes, _dimension_names(dataset))
+            dtype, tags = _tags(dataset, options.scaling)
+            cache = _cache_bytes(dataset, planes)
+    size = planes.values * dtype.itemsize
+    name = f"{source}/{variable.strip('/')}"
+    if size > limit:
+        yield failed_item(
+            name, "too-large", f"images of {size} bytes, more than the limit of {limit} (--max-file-size)"
+        )
+        return
+    for number, index in planes.each():
+        key = f"{name}/{number}" if number else name
+        yield Item(key, DatasetSlice(source, variable, index, planes.order, dtype.str, tags, cache, stamp))
+
+
+def _h5py() -> Any:
+    try:
+        import h5py
+    except ImportError:
+        raise MissingExtraError(".h5", "h5py", "hdf5") from None
+    return h5py
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Raise InputError for what h5py raises on damaged files."""
+    try:
+        yield
+    except (InputError, UsageError, MissingExtraError, MemoryError):
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        reason = "truncated" if "truncated" in text or "eof" in text.lower() else "damaged"
+        if "file signature not found" in text:
+            raise InputError("not-an-image", "not an HDF5 file") from None
+        raise InputError(reason, f"cannot be read as HDF5: {text[:200]}") from None
+
+
+def _open(reader: Reader, cache: int = _LEAST_CACHE) -> Any:
+    # through Python's file: HDF5 would lock the path in this process for as long as a thread has it open
+    return _h5py().File(reader.file(), "r", rdcc_nbytes=cache, rdcc_nslots=10_007)
+
+
+_local = threading.local()
+
+
+def _opened(path: str, stamp: FileStamp | None, cache: int) -> Any:
+    """Return the open file of this thread, whose chunks stay inflated from one plane to the next.
+
+    Raises:
+        InputError: it changed since it was listed.
+    """
+    key = os.getpid(), path, stamp, cache
+    if getattr(_local, "key", None) != key:
+        close_file()
+        reader = Reader(path)
+        _local.reader, _local.file, _local.key = reader, _open(reader, cache), key
+    if _local.reader.stamp != stamp or _local.reader.changed():
+        raise InputError("changed", "it changed while it was read")
+    return _local.file
+
+
+def close_file() -> None:
+    """Close the file that this thread has open."""
+    if getattr(_local, "key", None) is None:
+        return
+    if _local.key[0] == os.getpid():
+        _local.file.close()
+        _local.reader.close()
+    _local.key = _local.file = _local.reader = None
+
+
+def _only_variable(source: str, file: Any) -> str:
+    """Return the path of the only dataset that may hold images.
+
+    Raises:
+        InputError: there is none.
+        UsageError: there are several.
+    """
+    numbers: dict[str, tuple[int, ...]] = {}
+    bounds: set[str] = set()
+    for name, dataset in _datasets(file):
+        text = dataset.attrs.get("bounds")
+        if isinstance(text, str):  # of the cells of a coordinate, as CF has them
+            bounds.add(name.rpartition("/")[0] + "/" + text)
+        if dataset.ndim >= 2 and dataset.dtype.kind in "uifb" and dataset.attrs.get("CLASS") != b"DIMENSION_SCALE":
+            numbers[name] = dataset.shape
+    numbers = {name: shape for name, shape in numbers.items() if name not in bounds}
+    if not numbers:
+        raise InputError("no-image-column", "no dataset of numbers with 2 axes or more (-O variable=PATH)")
+    if len(numbers) > 1:
+        names = listed(f"{name} {shape}" for name, shape in numbers.items())
+        raise UsageError(f"{source}: several datasets, {names}: choose one (-O variable={next(iter(numbers))})")
+    return next(iter(numbers))
+
+
+def _datasets(file: Any) -> Iterator[tuple[str, Any]]:
+    """Yield path and dataset of every hard link; a group is entered once."""
+    h5py = _h5py()
+    stack, seen, count = [("", file)], set(), 0
+    while stack:
+        path, group = stack.pop()
+        address = h5py.h5o.get_info(group.id).addr
+        if address in seen:
+            continue
+        seen.add(address)
+        for name in sorted(group):
+            count += 1
+            if count > _MOST_OBJECTS:
+                raise InputError("bomb", f"more than {_MOST_OBJECTS:,} objects (-O variable=PATH)")
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            value = group[name]
+            if isinstance(value, h5py.Dataset):
+                yield f"{path}/{name}", value
+            elif isinstance(value, h5py.Group):
+                stack.append((f"{path}/{name}", value))
+
+
+def _dataset(source: str, file: Any, variable: str) -> Any:
+    """Return a dataset by its path, without following a link out of the file.
+
+    Raises:
+        InputError: a link out of the file.
+        UsageError: no such dataset, or one without numbers.
+    """
+    h5py, value = _h5py(), file
+    for part in variable.strip("/").split("/"):
+        link = value.get(part, getlink=True) if isinstance(value, h5py.Group) and part in value else None
+        if isinstance(link, h5py.ExternalLink):
+            raise InputError("unsafe-name", f"{variable} is a link to another file, {link.filename}")
+        if isinstance(link, h5py.SoftLink):
+            raise InputError(
+                "unsafe-name", f"{variable} is a soft link, which is not followed (-O variable={link.path})"
+            )
+        if link is None:
+            names = listed(name for name, _ in _datasets(file))
+            raise UsageError(f"{source}: no dataset {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+        value = value[part]
+    if not isinstance(value, h5py.Dataset) or value.dtype.kind not in "uifb":
+        what = f"a dataset of {value.dtype}" if isinstance(value, h5py.Dataset) else "a group"
+        raise UsageError(f"{source}: {variable} is {what}, not a dataset of numbers (-O variable=PATH)")
+    return value
+
+
+def _check_storage(dataset: Any) -> None:
+    """Check that the values are in the file, and that HDF5 itself can read them.
+
+    Raises:
+        InputError: outside, or by filters that are not HDF5's own.
+    """
+    if dataset.external:
+        raise InputError("unsafe-name", f"its values are in another file, {dataset.external[0][0]}")
+    if dataset.is_virtual and any(source.file_name != "." for source in dataset.virtual_sources()):
+        raise InputError("unsafe-name", "a virtual dataset of other files (name them as SOURCES)")
+    created = dataset.id.get_create_plist()
+    for i in range(created.get_nfilters()):
+        code, name = created.get_filter(i)[0], created.get_filter(i)[3]
+        if code not in _FILTERS:
+            text = name.decode("utf-8", "replace") or "without a name"
+            raise InputError(
+                "unsupported", f"compressed by filter {code} ({text[:60]}), which is not one of HDF5's own"
+            )
+    if dataset.chunks and prod(dataset.chunks) * dataset.dtype.itemsize > LARGEST_HELD:
+        size = prod(dataset.chunks) * dataset.dtype.itemsize
+        raise InputError("bomb", f"chunks of {size:,} bytes, more than the limit of {LARGEST_HELD:,}")
+
+
+def _cache_bytes(dataset: Any, planes: Planes) -> int:
+    """Return the bytes of the chunks that one image is in, within bounds."""
+    if not dataset.chunks:
+        return _LEAST_CACHE
+    count = 1
+    for length, chunk, letter in zip(dataset.shape, dataset.chunks, planes.axes, strict=True):
+        count *= -(-length // chunk) if letter in "YXC" else 1
+    size = int(count * prod(dataset.chunks) * dataset.dtype.itemsize)
+    return min(max(size, _LEAST_CACHE), _MOST_CACHE)
+
+
+def _dimension_names(dataset: Any) -> list[str]:
+    names = []
+    for dimension in dataset.dims:
+        scale = dimension[0].name if len(dimension) else ""
+        names.append(dimension.label or (scale or "").rpartition("/")[2])
+    return names
+
+
+def _tags(dataset: Any, scaling: Scaling) -> tuple[Any, ArrayTags]:
+    """Return the type of samples and what the CF conventions record of them.
+
+    Raises:
+        InputError: attributes that are not numbers.
+    """
+    import numpy as np
+
+    attributes = dataset.attrs
+    dtype = dataset.dtype
+    if attributes.get("_Unsigned") in ("true", b"true") and dtype.kind == "i":
+        dtype = np.dtype(dtype.str.replace("i", "u"))
+
+    def numbers(name: str) -> list[float]:
+        if name not in attributes:
+            return []
+        value = np.ravel(attributes[name])
+        if value.dtype.kind not in "uif":
+            raise InputError("scale", f"its attribute {name} is {str(attributes[name])[:60]!r}, not a number")
+        if dtype.kind == "u" and value.dtype.kind == "i" and value.dtype.itemsize == dtype.itemsize:
+            value = value.astype(dtype)
+        return [float(one) for one in value]
+
+    factor, offset = (numbers("scale_factor") or [1.0])[0], (numbers("add_offset") or [0.0])[0]
+    low, high = [*numbers("valid_range"), -np.inf, np.inf][:2] if "valid_range" in attributes else (-np.inf, np.inf)
+    low, high = (numbers("valid_min") or [low])[0], (numbers("valid_max") or [high])[0]
+    valid = None if (low, high) == (-np.inf, np.inf) else (float(low), float(high))
+    no_data = tuple(numbers("_FillValue") + numbers("missing_value"))
+    return dtype, ArrayTags((factor, offset), no_data, valid=valid, scaling=scaling).checked()
