@@ -115,6 +115,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         with h5py.File(home / "era5.nc", "w") as file:
             file["t2m"], file["sst"] = np.zeros((2, 3, 8, 9), np.int16)
+    if there("pydicom"):
+        import pydicom
+
+        (home / "series").mkdir()
+        shutil.copy(Path(pydicom.__file__).parent / "data/test_files/CT_small.dcm", home / "series/1.dcm")
     if there("nibabel"):
         import nibabel
 

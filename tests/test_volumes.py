@@ -325,3 +325,108 @@ class TestHdf5:
             file.create_dataset("images", (64, 2048, 8192), np.uint8, chunks=(8, 256, 256), compression="gzip")
         used, done = peak(tmp_path, "stats", "a.h5", "-O", "axes=NYX", "-j", "2", "--engine", "threads")
         assert done.returncode == 0 and used < 300, (used, done.stderr)
+
+
+def dicom_data(name: str) -> Path:
+    folder = Path(needs.module("pydicom").__file__).parent / "data" / "test_files"
+    return folder / f"{name}.dcm" if folder.is_dir() else needs.skip(needs.INSTALL["pydicom"])
+
+
+def dicom(path: Path, *, implicit: bool = False, **elements: Any) -> Path:
+    """Write the CT of pydicom with other elements; those that are None are removed."""
+    dataset = needs.module("pydicom").dcmread(dicom_data("CT_small"))
+    for name, value in elements.items():
+        if value is None:
+            delattr(dataset, name)
+        elif name == "PixelPaddingRangeLimit":
+            dataset.add_new(name, "SS", value)
+        else:
+            setattr(dataset, name, value)
+    if implicit:
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2"
+        dataset.save_as(path, implicit_vr=True, little_endian=True)
+    else:
+        dataset.save_as(path)
+    return path
+
+
+class TestDicom:
+    def test_reference_values_of_a_ct(self) -> None:
+        summary = normcli.stats(dicom_data("CT_small"), percentiles="0.5,99.5", exact_percentiles=True)
+        assert summary.mean + summary.std == pytest.approx([-119.0738525390625, 379.7570003455], rel=1e-12)
+        assert (summary.min, summary.max) == ([-896], [1167])
+        assert [summary.percentiles[p] for p in ("0.5", "99.5")] == [[-861], [785]]
+
+    @pytest.mark.parametrize("twin", ["", "_RLE", "_jp2klossless", "_bigendian", "_implicit"])
+    def test_reference_values_of_an_mr(self, twin: str) -> None:
+        summary = normcli.stats(dicom_data(f"MR_small{twin}"))
+        assert summary.mean + summary.std == pytest.approx([518.88134765625, 409.1370987935], rel=1e-12)
+
+    def test_reference_values_of_color(self) -> None:
+        summary = normcli.stats(dicom_data("examples_rgb_color"))
+        assert [mean * 255 for mean in summary.mean] == pytest.approx([40.104, 34.235, 28.461], abs=5e-4)
+
+    def test_every_file_is_read_or_named(self) -> None:
+        import collections
+
+        codes: collections.Counter[int] = collections.Counter()
+        for path in sorted(dicom_data("CT_small").parent.glob("*.dcm")):
+            done = run_here("stats", path, "--engine", "serial")
+            assert "Traceback" not in done.err and "unexpected" not in done.err, (path, done)
+            codes[done.code] += 1
+        assert set(codes) == {0, 4} and codes[0] >= 40, codes
+
+    def test_a_folder_of_slices(self, tmp_path: Path) -> None:
+        for i in range(3):
+            dicom(tmp_path / f"{i}.dcm", InstanceNumber=i)
+        (tmp_path / "DICOMDIR").write_bytes(b"")
+        summary = normcli.stats(tmp_path, group_by="folder")
+        assert summary.images == 3 and summary.skipped == 1
+        assert summary.mean == normcli.stats(dicom_data("CT_small")).mean
+        assert list(summary.groups) == [tmp_path.name]
+
+    def test_padding_is_invalid(self, tmp_path: Path) -> None:
+        pydicom = needs.module("pydicom")
+        dataset = pydicom.dcmread(dicom_data("CT_small"))
+        stored = dataset.pixel_array.copy()
+        stored[:10], stored[10] = -2000, -1990
+        path = dicom(tmp_path / "a.dcm", PixelData=stored.tobytes())
+        assert normcli.stats(path).invalid == [10 * 128]
+        assert normcli.stats(path).mean == pytest.approx([stored[10:].mean() - 1024], rel=1e-12)
+        assert normcli.stats(path, nodata="none").mean == pytest.approx([stored.mean() - 1024], rel=1e-12)
+        assert normcli.stats(dicom(tmp_path / "c.dcm", implicit=True, PixelData=stored.tobytes())).invalid == [10 * 128]
+        both = dicom(tmp_path / "b.dcm", PixelData=stored.tobytes(), PixelPaddingRangeLimit=-1980)
+        assert normcli.stats(both).invalid == [11 * 128]
+
+    def test_gray_is_turned(self, tmp_path: Path) -> None:
+        stored = np.random.default_rng(0).integers(0, 4096, (128, 128)).astype(np.uint16)
+        kind: dict[str, Any] = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11, "PixelPaddingValue": None}
+        for name, values in (("MONOCHROME1", stored), ("MONOCHROME2", 4095 - stored)):
+            pixels: dict[str, Any] = {
+                "PhotometricInterpretation": name,
+                "PixelData": values.tobytes(),
+                "RescaleIntercept": 0,
+            }
+            path = dicom(tmp_path / f"{name}.dcm", **kind, **pixels)
+            assert normcli.stats(path).mean == pytest.approx([(4095 - stored.astype(float)).mean()], rel=1e-12)
+
+    def test_the_counts_are_those_of_an_npy(self, tmp_path: Path) -> None:
+        stored = needs.module("pydicom").dcmread(dicom_data("CT_small")).pixel_array
+        np.save(tmp_path / "a.npy", stored)
+        file, array = normcli.stats(dicom_data("CT_small"), scale_offset="none"), normcli.stats(tmp_path / "a.npy")
+        assert (file.mean, file.std, file.min, file.max) == (array.mean, array.std, array.min, array.max)
+
+    def test_damage_is_one_line(self, tmp_path: Path) -> None:
+        sound = dicom_data("CT_small").read_bytes()
+        draw = random.Random(18)
+        cases = [sound[:20_000], sound[:200], sound[:132] + b"\xfe\xff\x00\xe0\0\0\0\0" * 100_001]
+        for _ in range(60):
+            data = bytearray(sound)
+            for _ in range(draw.randint(1, 8)):
+                data[draw.randrange(4000)] = draw.randrange(256)
+            cases.append(bytes(data))
+        for i, content in enumerate(cases):
+            (tmp_path / f"{i}.dcm").write_bytes(content)
+            done = run_here("stats", tmp_path / f"{i}.dcm", "--engine", "serial")
+            assert done.code in (0, 4) and "Traceback" not in done.err, (i, done)
+            assert done.code == 4 or i > 2, (i, done)

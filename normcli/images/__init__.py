@@ -1,8 +1,7 @@
 """Decoding: an encoded image in, an array and notes about it out.
 
-`decode` is the only entry. A JPEG goes to simplejpeg, a plain PNG and what Pillow would silently damage (16-bit
-color, multi-band, 32-bit and float color, unusual numbers of bits) to tifffile and imagecodecs, PNM to our own decoder,
-the rest to Pillow; the bits of the result are the same.
+`decode` is the only entry: a JPEG goes to simplejpeg, PNG and what Pillow would damage (16-bit color, multi-band,
+float color) to tifffile and imagecodecs, PNM to our own decoder, DICOM to pydicom, all others to Pillow.
 """
 
 from typing import Any
@@ -65,6 +64,10 @@ def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, turn: bo
 
         if pnm.is_pnm(data):
             return convert.shape(pnm.decode(data, reading), reading, turn=turn)
+    if data[128:132] == b"DICM":
+        from normcli.images import dicom
+
+        return convert.shape(dicom.decode(data, reading), reading, turn=turn)
     need = high_bit_depth.needed(data)
     decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
     if data[:8] == png.SIGNATURE and not png.is_intact(data):

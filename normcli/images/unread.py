@@ -74,7 +74,6 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI ", "AVI video"),
     (20, b"\0\0\0\1GIMP", "GIMP brush"),
     (20, b"\0\0\0\2GIMP", "GIMP brush"),
-    (128, b"DICM", "DICOM"),
     (257, b"ustar", "tar"),
     (344, b"n+1\0", "NIfTI"),
     (2048, b"PCD_", "Photo CD"),

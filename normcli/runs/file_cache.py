@@ -51,6 +51,7 @@ _LIBRARIES = (
     "pyarrow",
     "av",
     "nibabel",
+    "pydicom",
     "h5py",
 )  # what they decode or reject may change
 

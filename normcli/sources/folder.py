@@ -24,6 +24,7 @@ SUFFIXES = frozenset(
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".dib", ".gif", ".tif", ".tiff"),
         *(".webp", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".tga", ".heic", ".heif"),
         *(".jp2", ".j2k", ".jpx", ".j2c", ".jpf"),
+        *(".dcm", ".dicom"),
     }
 )
 SYSTEM_FOLDERS = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information"})

@@ -1,0 +1,135 @@
+"""DICOM, by pydicom (the `[medical]` extra): the first frame, with rescale, padding and a reversed gray scale.
+
+Stored integers are counted; RescaleSlope and RescaleIntercept are the scale of the results, such as Hounsfield units.
+"""
+
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+
+from normcli.errors import InputError
+from normcli.images.convert import Decoded, check_size, to_supported_dtype
+from normcli.images.tags import apply_tags
+from normcli.options.shared import DecodeOptions
+
+Array = np.ndarray[Any, Any]
+_ITEM = b"\xfe\xff\x00\xe0"
+_MOST_ITEMS = 100_000  # of sequences: each takes 1 KB as an object, and 8 bytes in the file
+_LARGEST_PICTURE = 8  # bits of gray that is a picture, from 0 to 1; gray of more bits is a measurement
+_MISSING = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
+
+
+def decode(data: bytes, reading: DecodeOptions) -> Decoded:
+    """Decode the first frame.
+
+    Raises:
+        InputError: the extra or a decoder is not installed, no pixels, too large, or cut short.
+        Exception: whatever pydicom raises on damaged files.
+    """
+    try:
+        import pydicom
+        from pydicom.pixels import apply_color_lut, pixel_array
+    except ImportError:
+        raise InputError("unsupported", 'DICOM needs pydicom 3: pip install "normcli[medical]"') from None
+    warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")  # on values that break the standard
+    if data.count(_ITEM) > _MOST_ITEMS:
+        raise InputError("bomb", f"more than {_MOST_ITEMS:,} items of sequences")
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
+        raise InputError("not-an-image", f"a DICOM file without pixels ({_kind(dataset)})")
+    check_size(int(dataset.Columns), int(dataset.Rows), reading)
+    stored = _first_frame(dataset, pixel_array)
+    gray = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
+    scale, hidden = (1.0, 0.0), None
+    if gray.startswith("MONOCHROME"):
+        scale, hidden = _rescale(dataset, reading), _padding(stored, dataset)
+    elif gray == "PALETTE COLOR":
+        stored = apply_color_lut(stored, dataset)
+    bits = int(dataset.get("BitsStored", stored.itemsize * 8))
+    if gray == "MONOCHROME1" and stored.dtype.kind in "ui":
+        white = -1 if stored.dtype.kind == "i" else (1 << bits) - 1
+        stored = (white - stored.astype(np.int64)).astype(stored.dtype)
+    if bits == 1:
+        stored = stored * np.uint8(255)
+    pixels = to_supported_dtype(stored if stored.ndim == 3 else stored[:, :, None])
+    image = Decoded(pixels, "DICOM", gray.replace(" ", "_"), bits, white_is_zero=gray == "MONOCHROME1")
+    if int(dataset.get("NumberOfFrames") or 1) > 1:
+        image.notes.append("multi-frame")
+    apply_tags(image, scale, hidden, reading)
+    measured = gray.startswith("MONOCHROME") and bits > _LARGEST_PICTURE
+    if measured and not image.scales and reading.scale_offset == "tag":
+        image.scales = ((1.0, 0.0),)
+    return image
+
+
+def _kind(dataset: Any) -> str:
+    """Return the name of the kind of object, for a message."""
+    uid = dataset.get("SOPClassUID")
+    return str(getattr(uid, "name", "") or dataset.get("Modality", "") or "unknown")[:80]
+
+
+def _first_frame(dataset: Any, pixel_array: Any) -> Array:
+    """Return the stored samples (H,W) or (H,W,C) of the first frame; color as RGB.
+
+    Raises:
+        InputError: cut short, or compressed in a way that no installed library decodes.
+    """
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    try:
+        frame: Array = pixel_array(dataset, index=0)
+    except (RuntimeError, NotImplementedError) as error:
+        text = " ".join(str(error).split())
+        if "by all available plugins" in text:
+            cause = text.rpartition("plugins: ")[2][:120]
+            raise InputError("damaged", f"cannot be decoded: {cause} (other decoders: {_MISSING})") from None
+        if isinstance(error, NotImplementedError) or "missing dependencies" in text or "nable to decompress" in text:
+            name = getattr(syntax, "name", None) or "an unknown syntax"
+            raise InputError(
+                "unsupported", f"compressed as {name}: no installed library decodes it ({_MISSING})"
+            ) from None
+        raise
+    except ValueError as error:
+        if "less than expected" in str(error) or "no frame" in str(error).lower():
+            raise InputError("truncated", "the pixels are cut short") from None
+        raise
+    return frame
+
+
+def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
+    """Return RescaleSlope and RescaleIntercept.
+
+    Raises:
+        InputError: a slope of 0, numbers that are not finite, or a table of values instead.
+    """
+    if reading.scale_offset != "tag":
+        return 1.0, 0.0
+    if "ModalityLUTSequence" in dataset:
+        raise InputError(
+            "scale", "its values follow a table, the Modality LUT, which is not read (--scale-offset none)"
+        )
+    slope, intercept = (dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
+    scale = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+    if not np.isfinite(scale).all() or scale[0] == 0:
+        raise InputError("scale", f"its rescale slope is {slope}, its intercept {intercept} (--scale-offset none)")
+    return scale
+
+
+def _padding(stored: Array, dataset: Any) -> Array | None:
+    """Return True (H,W) where samples are padding; None where none is."""
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int):
+        return None
+    ends = sorted(_signed(one, stored.dtype) for one in (value, limit if isinstance(limit, int) else value))
+    hidden = (stored >= ends[0]) & (stored <= ends[1])
+    return hidden if hidden.any() else None
+
+
+def _signed(value: int, dtype: "np.dtype[Any]") -> int:
+    """Return a value that was written as unsigned as one of a signed type.
+
+    >>> _signed(63536, np.dtype("i2")), _signed(-2000, np.dtype("i2")), _signed(63536, np.dtype("u2"))
+    (-2000, -2000, 63536)
+    """
+    return value - (1 << 8 * dtype.itemsize) if dtype.kind == "i" and value > np.iinfo(dtype).max else value
