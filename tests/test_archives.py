@@ -352,7 +352,7 @@ def test_every_container_has_a_row() -> None:
     from normcli.sources import CONTAINERS
 
     # they hold arrays, not files: see test_arrays.py, test_import_strings.py, test_videos.py and test_volumes.py
-    alone = {"npy", "idx", "python", "video", "nifti", "hdf5"}
+    alone = {"npy", "idx", "python", "video", "nifti", "hdf5", "zarr"}
     assert {kind for kind, _ in packing.ROWS.values()} == set(CONTAINERS) - alone
 
 

@@ -151,6 +151,7 @@ def test_every_container_describes_its_open_options() -> None:
         "idx": ["layout"],
         "hdf5": ["variable", "axes", "scaling"],
         "nifti": ["scaling"],
+        "zarr": ["variable", "axes", "scaling"],
         "parquet": ["column", "columns"],
         "python": ["key", "layout", "labels", "partial"],
         "video": ["frames", "matrix", "pixels"],

@@ -23,6 +23,7 @@ TEXT = (ROOT / "docs/datasets.md").read_text()
 # what cannot be run here: there is no server of Google's to put on the loopback
 NOT_RUN = {"normcli stats gs://bucket/photos"}
 MODULES = {
+    "zarr": "zarr",
     "hdf5": "h5py",
     "medical": "nibabel",
     "zst": "zstandard",
@@ -120,6 +121,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         (home / "series").mkdir()
         shutil.copy(Path(pydicom.__file__).parent / "data/test_files/CT_small.dcm", home / "series/1.dcm")
+    if there("zarr"):
+        import zarr
+
+        zarr.create_array(home / "plate.zarr", data=np.zeros((2, 40, 50), np.uint16), dimension_names=("t", "y", "x"))
     if there("nibabel"):
         import nibabel
 

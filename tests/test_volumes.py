@@ -430,3 +430,81 @@ class TestDicom:
             done = run_here("stats", tmp_path / f"{i}.dcm", "--engine", "serial")
             assert done.code in (0, 4) and "Traceback" not in done.err, (i, done)
             assert done.code == 4 or i > 2, (i, done)
+
+
+def zarr(path: Path, values: Array, version: int = 3, **settings: Any) -> Path:
+    needs.module("zarr").create_array(path, data=values, zarr_format=version, **settings)
+    return path
+
+
+class TestZarr:
+    @pytest.mark.parametrize("dtype", ["u1", ">u2", "i2", "f4"])
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_the_state_is_that_of_an_npy(self, version: int, dtype: str, tmp_path: Path) -> None:
+        values = volume(dtype)
+        expected = state(stack(tmp_path / "a.npy", values))
+        for i, chunks in enumerate([(1, 2, 5, 4), (3, 5, 12, 10), (2, 2, 12, 10)]):
+            path = zarr(tmp_path / f"{i}.zarr", values, version, chunks=chunks)
+            assert state(normcli.source(path, axes="TZYX")) == expected
+        if version == 3:
+            path = zarr(tmp_path / "s.zarr", values, chunks=(1, 1, 6, 5), shards=(3, 5, 12, 10))
+            path.rename(tmp_path / "folder")
+            assert state(normcli.source(tmp_path / "folder", axes="TZYX")) == expected
+
+    def test_images_of_ome_zarr(self, tmp_path: Path) -> None:
+        library = needs.module("zarr")
+        values = volume("u2", (2, 3, 1, 12, 10))
+        root = library.open_group(tmp_path / "plate.zarr", mode="w", zarr_format=2)
+        for well in ("A/1", "B/2"):
+            image = root.create_group(f"{well}/0")
+            image.create_array("0", data=values)
+            image.create_array("1", data=values[..., ::2, ::2])
+            axes = [{"name": name} for name in "tczyx"]
+            image.attrs["multiscales"] = [{"datasets": [{"path": "0"}, {"path": "1"}], "axes": axes}]
+            image.attrs["omero"] = {"channels": [{"label": name} for name in ("DAPI", "GFP (488)", "RFP")]}
+        summary = normcli.stats(tmp_path / "plate.zarr", group_by="folder")
+        assert summary.channels == ["DAPI", "GFP_488", "RFP"]
+        assert {name: group.images for name, group in summary.groups.items()} == {"A/1/0": 2, "B/2/0": 2}
+        channels = values.astype(float).transpose(1, 0, 2, 3, 4).reshape(3, -1) / 65535
+        assert summary.mean == pytest.approx(channels.mean(axis=1).tolist(), rel=1e-12)
+
+    def test_conventions_of_xarray(self, tmp_path: Path) -> None:
+        values = volume("i2")
+        values[0, 0, 0, :3] = -32767
+        attributes = {"scale_factor": 0.01, "add_offset": 273.15, "_FillValue": -32767}
+        names = ("time", "level", "latitude", "longitude")
+        path = zarr(tmp_path / "a.zarr", values, dimension_names=names, attributes=attributes)
+        decoded = np.where(values == -32767, np.nan, values * 0.01 + 273.15)
+        summary = normcli.stats(path)
+        assert summary.invalid == [3]
+        assert summary.mean + summary.std == pytest.approx([np.nanmean(decoded), np.nanstd(decoded)], rel=1e-12)
+
+    def test_what_is_not_read_is_named(self, tmp_path: Path) -> None:
+        root = needs.module("zarr").open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+        for name in ("x", "y"):
+            root.create_array(name, data=volume("u1"))
+        assert "several arrays, x (3, 5, 12, 10), y" in run_here("stats", tmp_path / "a.zarr").err
+        assert "no array 'z'" in run_here("stats", tmp_path / "a.zarr", "-O", "variable=z").err
+        chosen = ["-O", "variable=x", "-O", "axes=TZYX"]
+        assert run_here("stats", tmp_path / "a.zarr", *chosen).code == 0
+        metadata = tmp_path / "a.zarr/x/.zarray"
+        sound = metadata.read_text()
+        for text, message in (
+            (sound.replace('"filters": null', '"filters": [{"id": "pickle"}]'), "the codec pickle"),
+            (sound[:40], "no JSON object"),
+            (sound.replace('"|u1"', '"|O"'), "not of numbers"),
+            (sound.replace('"chunks": [', '"chunks": [1000000000, '), "lengths of chunks"),
+            (sound.replace('"blosc"', '"gzip"'), "cannot be decoded"),
+        ):
+            assert text != sound
+            metadata.write_text(text)
+            done = run_here("stats", tmp_path / "a.zarr", *chosen)
+            assert done.code == 4 and message in done.err and "Traceback" not in done.err, done
+        assert run_here("stats", tmp_path / "a.zarr", "-O", "variable=../secret").code == 4
+        assert "no such folder" in run_here("stats", tmp_path / "b.zarr").err
+
+    def test_parts_and_engines(self, tmp_path: Path) -> None:
+        path = normcli.source(zarr(tmp_path / "a.zarr", volume(), chunks=(2, 2, 12, 10)), axes="TZYX")
+        once = normcli.stats(path, engine="serial")
+        parts = [normcli.stats(path, shard=f"{i}/3", engine="processes", workers=2) for i in (1, 2, 3)]
+        assert normcli.merge(*parts).state == once.state == normcli.stats(path, engine="threads").state

@@ -162,7 +162,7 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     if tags is not None:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like
 
-        scale, hidden = tags
+        scale, hidden, image.names = tags
         apply_tags(image, scale, hidden, reading)
     return image
 

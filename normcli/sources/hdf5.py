@@ -14,6 +14,7 @@ from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import Planes, planes_of
+from normcli.sources.cf import cf_tags
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
 from normcli.sources.tagged import ArrayTags, Scaling, TaggedArray, scaling_option, tagged
@@ -82,7 +83,7 @@ def read(source: str, listing: InputOptions, options: Hdf5Options) -> Items:
             dataset = _dataset(source, file, variable)
             _check_storage(dataset)
             planes = planes_of(source, dataset.shape, options.axes, _dimension_names(dataset))
-            dtype, tags = _tags(dataset, options.scaling)
+            dtype, tags = cf_tags(dataset.attrs, dataset.dtype, options.scaling)
             cache = _cache_bytes(dataset, planes)
     size = planes.values * dtype.itemsize
     name = f"{source}/{variable.strip('/')}"
@@ -266,34 +267,3 @@ def _dimension_names(dataset: Any) -> list[str]:
         scale = dimension[0].name if len(dimension) else ""
         names.append(dimension.label or (scale or "").rpartition("/")[2])
     return names
-
-
-def _tags(dataset: Any, scaling: Scaling) -> tuple[Any, ArrayTags]:
-    """Return the type of samples and what the CF conventions record of them.
-
-    Raises:
-        InputError: attributes that are not numbers.
-    """
-    import numpy as np
-
-    attributes = dataset.attrs
-    dtype = dataset.dtype
-    if attributes.get("_Unsigned") in ("true", b"true") and dtype.kind == "i":
-        dtype = np.dtype(dtype.str.replace("i", "u"))
-
-    def numbers(name: str) -> list[float]:
-        if name not in attributes:
-            return []
-        value = np.ravel(attributes[name])
-        if value.dtype.kind not in "uif":
-            raise InputError("scale", f"its attribute {name} is {str(attributes[name])[:60]!r}, not a number")
-        if dtype.kind == "u" and value.dtype.kind == "i" and value.dtype.itemsize == dtype.itemsize:
-            value = value.astype(dtype)
-        return [float(one) for one in value]
-
-    factor, offset = (numbers("scale_factor") or [1.0])[0], (numbers("add_offset") or [0.0])[0]
-    low, high = [*numbers("valid_range"), -np.inf, np.inf][:2] if "valid_range" in attributes else (-np.inf, np.inf)
-    low, high = (numbers("valid_min") or [low])[0], (numbers("valid_max") or [high])[0]
-    valid = None if (low, high) == (-np.inf, np.inf) else (float(low), float(high))
-    no_data = tuple(numbers("_FillValue") + numbers("missing_value"))
-    return dtype, ArrayTags((factor, offset), no_data, valid=valid, scaling=scaling).checked()

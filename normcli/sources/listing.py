@@ -141,6 +141,13 @@ CONTAINERS = {
         "hdf5",
         "all",
     ),
+    "zarr": Container(
+        r"\.zarr$",
+        (".zarr",),
+        "Folders of Zarr 2 and 3: the planes of one array, or level 0 of the images of OME-Zarr.",
+        "zarr",
+        "all",
+    ),
     "nifti": Container(
         r"\.(nii|hdr|img)(\.gz)?$",
         (".nii", ".nii.gz", ".hdr", ".img"),
@@ -210,13 +217,15 @@ def kind_of(source: str) -> str:
 
             if lerobot.is_dataset(source):
                 return "lerobot"
-        from normcli.sources import huggingface
+        from normcli.sources import huggingface, zarr
 
+        if zarr.is_zarr(source):
+            return "zarr"
         return "huggingface" if huggingface.is_dataset(source) else "folder"
     return "folder" if kind is None else kind
 
 
-_DATASET_NAME = r".*\.(parquet|arrow|csv|json|jsonl)|data|train|test|val|valid|validation"
+_DATASET_NAME = r".*\.(parquet|arrow|csv|json|jsonl)|data|train|test|val|valid|validation|\.zgroup|\.zarray"
 _FIRST_NAMES = 512
 
 

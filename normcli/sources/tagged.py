@@ -33,6 +33,7 @@ class ArrayTags(NamedTuple):
         no_data: values of samples that are invalid.
         hidden: lowest and highest value of a range of samples that are invalid; None for no range.
         valid: lowest and highest value of samples that are valid; None for no limits.
+        names: of the channels; () where there are none.
         reversed_by: number of which samples are subtracted, because 0 is white; None where it is black.
         scaling: "values" applies the scale to the samples.
     """
@@ -41,6 +42,7 @@ class ArrayTags(NamedTuple):
     no_data: tuple[float, ...] = ()
     hidden: tuple[float, float] | None = None
     valid: tuple[float, float] | None = None
+    names: tuple[str, ...] = ()
     reversed_by: int | None = None
     scaling: Scaling = "printed"
 
@@ -60,11 +62,11 @@ class TaggedArray(np.ndarray[Any, Any]):
     """An array (H,W) or (H,W,C) with tags that decoding applies; views of it have none.
 
     Attributes:
-        tags: scale and offset; bool (H,W) or (H,W,C), True where a sample is invalid, or None.
+        tags: scale and offset; bool (H,W) or (H,W,C), True where a sample is invalid, or None; names.
         notes: for the composition.
     """
 
-    tags: tuple[tuple[float, float], Array | None]
+    tags: tuple[tuple[float, float], Array | None, tuple[str, ...]]
     notes: tuple[str, ...]
 
 
@@ -97,7 +99,7 @@ def tagged(stored: Array, tags: ArrayTags) -> TaggedArray:
     if tags.scaling == "values" and scale != UNSCALED:
         array, scale = array * np.float64(scale[0]) + np.float64(scale[1]), UNSCALED
     result = np.ascontiguousarray(array).view(TaggedArray)
-    result.tags, result.notes = (scale, hidden), notes
+    result.tags, result.notes = (scale, hidden, tags.names), notes
     return result
 
 

@@ -41,6 +41,7 @@ INSTALL = {
     "distributed": 'pip install "normcli[dask]"',
     "av": 'pip install "normcli[video]"',
     "zstandard": 'pip install "normcli[zst]"',
+    "zarr": 'pip install "normcli[zarr]"',
     "pydicom": 'pip install "normcli[medical]"',
     "nibabel": 'pip install "normcli[medical]"',
     "pillow_heif": 'pip install "normcli[heif]"',
