@@ -508,3 +508,12 @@ class TestZarr:
         once = normcli.stats(path, engine="serial")
         parts = [normcli.stats(path, shard=f"{i}/3", engine="processes", workers=2) for i in (1, 2, 3)]
         assert normcli.merge(*parts).state == once.state == normcli.stats(path, engine="threads").state
+
+    def test_it_is_read_anew_in_every_incremental_run(self, tmp_path: Path) -> None:
+        """Its chunks have no version as one; an item of it once ended in an internal error."""
+        path = zarr(tmp_path / "a.zarr", volume("u1"), chunks=(1, 1, 12, 10))
+        arguments = ["stats", path, "-O", "axes=TZYX", "--incremental", "-o", tmp_path / "s.json"]
+        assert run_here(*arguments).code == 0
+        needs.module("zarr").open_array(path, mode="a")[0] = 7
+        assert run_here(*arguments).code == 0
+        assert normcli.load(tmp_path / "s.json").state == state(normcli.source(path, axes="TZYX"))

@@ -42,7 +42,7 @@ from normcli.tally import Floats, Tally
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
 _MOST_REPLAYED = 256  # entries in one replay
 # their members have no versions of their own
-_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video", "lerobot", "nifti", "hdf5")
+_READ_AS_ONE = ("tar", "zip", "parquet", "arrow", "npy", "idx", "video", "lerobot", "nifti", "hdf5", "zarr")
 _LIBRARIES = (
     "tifffile",
     "imagecodecs",
@@ -52,6 +52,7 @@ _LIBRARIES = (
     "av",
     "nibabel",
     "pydicom",
+    "zarr",
     "h5py",
 )  # what they decode or reject may change
 

@@ -309,7 +309,7 @@ def _plane(path: str, version: str, place: tuple[Any, ...]) -> Any:
             import zarr
         except ImportError:
             raise MissingExtraError(".zarr", "zarr", "zarr") from None
-        _local.array, _local.key, _local.start = zarr.open_array(path, mode="r"), key, None
+        _local.array, _local.key, _local.start, _local.block = zarr.open_array(path, mode="r"), key, None, None
     array = _local.array
     lengths = [chunk if isinstance(at, int) else 0 for at, chunk in zip(place, array.chunks, strict=True)]
     size = prod(length or n for length, n in zip(lengths, array.shape, strict=True)) * array.dtype.itemsize
@@ -317,6 +317,7 @@ def _plane(path: str, version: str, place: tuple[Any, ...]) -> Any:
         return array[place]
     start = tuple(at // n * n if n else 0 for at, n in zip(place, lengths, strict=True))
     if _local.start != start:
+        _local.block = _local.start = None  # before the next one takes its memory
         _local.block = array[
             tuple(slice(at, at + n) if n else slice(None) for at, n in zip(start, lengths, strict=True))
         ]
