@@ -7,6 +7,7 @@ import importlib
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -59,8 +60,11 @@ def read(source: str, listing: InputOptions, options: PythonOptions) -> Items:
 
 
 def _below(source: str, items: Items) -> Items:
-    for item in items:
-        yield item._replace(key=f"{source}/{item.key}")
+    try:
+        for item in items:
+            yield item._replace(key=f"{source}/{item.key}")
+    except UsageError as error:
+        raise UsageError(re.sub(r"\((key|layout)=", r"(-O \1=", f"{source}: {error}")) from None
 
 
 def load(source: str) -> Any:
