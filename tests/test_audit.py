@@ -164,6 +164,8 @@ def test_nothing_is_opened_or_run_that_was_not_named(tmp_path: Path) -> None:
     write = [str(out), str(cache)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(cache)}
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment["TMPDIR"] = str(cache)  # torch imports dill where it is installed, which looks for a temporary folder
+    cache.mkdir()
     arguments = [json.dumps(part) for part in (read, write, commands)]
     done = subprocess.run(
         [sys.executable, "-c", CODE, *arguments], capture_output=True, env=environment, cwd=out, timeout=120

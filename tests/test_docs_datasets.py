@@ -23,6 +23,7 @@ TEXT = (ROOT / "docs/datasets.md").read_text()
 # what cannot be run here: there is no server of Google's to put on the loopback
 NOT_RUN = {"normcli stats gs://bucket/photos"}
 MODULES = {
+    "video": "av",
     "zarr": "zarr",
     "hdf5": "h5py",
     "medical": "nibabel",
@@ -125,6 +126,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         import zarr
 
         zarr.create_array(home / "plate.zarr", data=np.zeros((2, 40, 50), np.uint16), dimension_names=("t", "y", "x"))
+    if there("av"):
+        import av
+
+        with av.open(str(home / "clip.mp4"), "w") as container:
+            stream = container.add_stream("mpeg4", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            for i in range(20):
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(photograph(48, 64, seed=i), format="rgb24")))
+            container.mux(stream.encode())
     if there("nibabel"):
         import nibabel
 

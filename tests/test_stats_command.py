@@ -153,7 +153,7 @@ class TestBadInput:
         os.mkfifo(folder / "pipe.png")
         name = os.fsencode(folder) + b"/caf\xe9.png"
         Path(os.fsdecode(name)).write_bytes(encoded(photograph()))
-        (tmp_path / "list").write_text(str(folder / "missing.png"))
+        (tmp_path / "list").write_text(str(tmp_path / "missing.png"))
         done = run("stats", folder, "--files-from", "list", "--failures", "f.jsonl", "--json")
         assert done.returncode == 3
         found = json.loads(done.stdout)

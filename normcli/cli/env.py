@@ -24,6 +24,10 @@ EXTRAS = {
     "plot": ("matplotlib",),
     "heif": ("pillow-heif",),
     "zst": ("zstandard",),
+    "video": ("av",),
+    "medical": ("nibabel", "pydicom"),
+    "hdf5": ("h5py",),
+    "zarr": ("zarr",),
 }
 
 
