@@ -351,7 +351,7 @@ def test_every_container_gives_the_folders_state(row: str, folder: Path, tmp_pat
 def test_every_container_has_a_row() -> None:
     from normcli.sources import CONTAINERS
 
-    # they hold arrays, not files: see test_arrays.py, test_import_strings.py, test_videos.py, test_robots.py and test_volumes.py
+    # they hold arrays, not files: see the tests of arrays, import strings, videos, robots and volumes
     alone = {"npy", "idx", "python", "video", "lerobot", "nifti", "hdf5", "zarr"}
     assert {kind for kind, _ in packing.ROWS.values()} == set(CONTAINERS) - alone
 

@@ -147,7 +147,8 @@ def test_nothing_is_opened_or_run_that_was_not_named(tmp_path: Path) -> None:
     every = [str(source / name) for name in ("a.tar", "a.zip", "objects.npy", "objects.npz", "pickle.npy")]
     statistics = str(out / "s.json")
     commands: list[list[str]] = [
-        ["stats", str(source), *every, "-o", statistics, "-q", "--include", "*", "--engine", "threads"],
+        ["stats", str(source), "-o", statistics, "-q", "--include", "*", "--engine", "threads"],
+        ["stats", *every, "-o", str(out / "containers.json"), "-q", "--engine", "threads"],
         ["apply", str(source), "-o", str(out / "applied"), "-s", "unit", "-q", "--include", "*"],
         ["restore", str(tmp_path / "foreign"), "-o", str(out / "back"), "-q"],
         ["verify", str(tmp_path / "foreign2")],
