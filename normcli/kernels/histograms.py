@@ -108,7 +108,8 @@ def count_floats(pixels, histogram, totals, squares, extremes, used):  # type: i
         totals: int64 (C, 4096, 2), added to: sums by SHIFT + exponent.
         squares: int64 (C, 4096, 2), added to: sums of squares by SHIFT + exponent.
         extremes: float64 (C, 2), lowered and raised to the smallest and largest value.
-        used: int64 (1), added to: the number of pixels used.
+        used: int64 (3): the number of pixels used, added to; the smallest and largest exponent, as float64 stores it,
+            of a value other than 0, lowered and raised.
     """
     channels = totals.shape[0]
     for i in range(pixels.size // channels):
@@ -152,6 +153,9 @@ def count_floats(pixels, histogram, totals, squares, extremes, used):  # type: i
                     mantissa |= 0x10000000000000
                 else:
                     exponent = np.int64(1)  # subnormal: the same scale, no hidden bit
+                if part == 0 and mantissa:
+                    used[1] = min(used[1], exponent)
+                    used[2] = max(used[2], exponent)
                 sign = np.int64(1) - 2 * np.int64(term < 0)
                 into = totals if part == 0 else squares
                 place = exponent + (SHIFT if part == 0 else shift)

@@ -36,7 +36,29 @@ def to_fixed_point(value: float) -> int:
     True
     """
     numerator, denominator = value.as_integer_ratio()
-    return (numerator << FLOAT_BITS) // denominator
+    return numerator << (FLOAT_BITS + 1 - denominator.bit_length())  # the denominator is a power of two
+
+
+def trailing_zeros(number: int) -> int:
+    """Return how often 2 divides an integer other than 0.
+
+    >>> trailing_zeros(40), trailing_zeros(-3)
+    (3, 0)
+    """
+    return (number & -number).bit_length() - 1
+
+
+def nearest_quotient(numerator: int, denominator: int, shift: int = 0) -> int:
+    """Return the integer nearest to numerator * 2^shift / denominator; of two, the greater one.
+
+    >>> nearest_quotient(7, 2), nearest_quotient(3, 1, -1), nearest_quotient(3, 4, 2)
+    (4, 2, 3)
+    """
+    if shift >= 0:
+        numerator <<= shift
+    else:
+        denominator <<= -shift
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def run_length_encode(counts: Iterable[int]) -> list[int]:

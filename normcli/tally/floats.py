@@ -11,7 +11,15 @@ import numpy as np
 
 from normcli.errors import InputError
 from normcli.kernels.kernel import contiguous
-from normcli.tally.exact import FLOAT_BITS, run_length_decode, run_length_encode, sqrt_ratio, to_fixed_point
+from normcli.tally.exact import (
+    FLOAT_BITS,
+    nearest_quotient,
+    run_length_decode,
+    run_length_encode,
+    sqrt_ratio,
+    to_fixed_point,
+    trailing_zeros,
+)
 from normcli.tally.integers import CountedImage, ImageMoments, PerImage, one_if_equal, per_channel
 
 Array = np.ndarray[Any, Any]
@@ -19,6 +27,7 @@ Array = np.ndarray[Any, Any]
 _KEPT_EXTREMES = 1024
 _BINS = 65536
 _LARGEST = 1e150
+_BIAS = 1023  # of the exponents that float64 stores
 
 
 class Floats:
@@ -100,9 +109,9 @@ class Floats:
         self.not_finite = [a + b for a, b in zip(self.not_finite, left_out[1], strict=True)]
         if own is not None:
             self.histogram += own
-        mean, std, sample_std = _float_moments(weights, total, squares)
         one = PerImage(self.channels, FLOAT_BITS, 1, [int(w > 0) for w in weights], [int(w > 1) for w in weights])
         scatter = one.scatter = [0] * self.channels
+        mean, std, sample_std = [math.nan] * self.channels, [math.nan] * self.channels, [0.0] * self.channels
         for c in np.flatnonzero(counted).tolist():
             weight = weights[c]
             self.total[c] += total[c]
@@ -111,11 +120,20 @@ class Floats:
             # 0 has two signs, which are equal as keys: the first to come would stay, and show in the state
             self.lowest[c].add_value(low + 0.0)
             self.highest[c].add_value(0.0 - high)
+            # values of one image have few bits: without the zeros at their end, integers of 2,148 bits become short
+            zeros = _common_zeros(total[c], squares[c])
+            values, shift = total[c] >> zeros, 2 * zeros - FLOAT_BITS
+            square = values * values
+            spread = weight * (squares[c] >> 2 * zeros) - square
+            mean[c] = _quotient(values, weight, zeros - FLOAT_BITS)
+            std[c] = _root(spread, weight * weight, shift - FLOAT_BITS)
+            if weight > 1:
+                sample_std[c] = _root(spread, weight * (weight - 1), shift - FLOAT_BITS)
             # not the rounded moments: means around 1e32 that cancel would leave a sum of nothing but their roundings
-            one.mean[c] = _nearest(total[c], weight)
-            one.variance[c] = _nearest(weight * squares[c] - total[c] ** 2, weight * weight << FLOAT_BITS)
-            one.square[c] = _nearest(total[c] ** 2, weight * weight << FLOAT_BITS)
-            scatter[c] = _nearest(weight * squares[c] - total[c] ** 2, weight << FLOAT_BITS)
+            one.mean[c] = nearest_quotient(values, weight, zeros)
+            one.variance[c] = nearest_quotient(spread, weight * weight, shift)
+            one.square[c] = nearest_quotient(square, weight * weight, shift)
+            scatter[c] = nearest_quotient(spread, weight, shift)
             one.std[c] = to_fixed_point(std[c])
             one.sample_std[c] = to_fixed_point(sample_std[c])
         self.per_image.add(one)
@@ -322,10 +340,10 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
     bins = _scratch.bins.pop(channels, None)
     if bins is None:
         bins = np.zeros((2, channels, loops.EXPONENTS, 2), np.int64)
-    used = np.zeros(1, np.int64)
+    used = np.array([0, loops.EXPONENTS, 0], np.int64)
     flat = contiguous(pixels).reshape(-1)
     if loops.count_floats.try_call(flat, histogram, bins[0], bins[1], extremes, used):
-        totals, squares = _take_sums(bins, (-loops.SHIFT, FLOAT_BITS - loops.SHIFT))
+        totals, squares = _take_sums(bins, *used[1:].tolist())
         if channels <= _FEW:
             _scratch.bins[channels] = bins
         return int(used[0]), totals, squares, extremes
@@ -339,38 +357,46 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
     return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
 
 
-def _take_sums(bins: Array, extras: tuple[int, int]) -> list[list[int]]:
+def _take_sums(bins: Array, lowest: int, highest: int) -> list[list[int]]:
     """Combine sums by exponent (2,C,bins,2) into two integers per channel, and set them to zero.
 
-    Each bin counts times 2^(its index - 1 + extra), with one extra for each of the two.
+    Args:
+        bins: sums of values and of squares, as the kernel adds them.
+        lowest: the smallest exponent of a value other than 0, as float64 stores it; above `highest` for zeros alone.
+        highest: the largest one.
     """
-    _, channels, exponents, _ = bins.shape
-    pairs = bins.reshape(-1, 2)
-    places = np.flatnonzero(pairs[:, 0] | pairs[:, 1])  # of all channels at once: four calls less for each
-    out = [[0] * channels for _ in extras]
-    for place, (high, low) in zip(places.tolist(), pairs[places].tolist(), strict=True):
-        row, exponent = divmod(place, exponents)
-        kind, channel = divmod(row, channels)
-        mantissa, power = (high << 26) + low, exponent - 1 + extras[kind]
-        # what is shifted out is zero
-        out[kind][channel] += mantissa << power if power >= 0 else mantissa >> -power
-    pairs[places] = 0
+    from normcli.kernels.histograms import EXPONENTS, SHIFT
+
+    # exponents of x^2 = (high + low)^2: up to that of 4^(e+1), where high is rounded up; down to low^2, 104 below 4^e
+    ends = (lowest, highest + 1), (2 * lowest - _BIAS - 104, 2 * highest - _BIAS + 3)
+    if lowest < _BIAS - 390 or highest > _BIAS + 500:  # the kernel scales tiny values; squares may overflow
+        ends = ((-SHIFT, EXPONENTS - SHIFT),) * 2
+    out: list[list[int]] = []
+    for part, (first, last), extra in zip(bins, ends, (0, FLOAT_BITS), strict=True):
+        within = part[:, SHIFT + first : SHIFT + last] if highest else part[:, :0]
+        sums = []
+        for row in within.tolist():
+            mantissas = sum(((high << 26) + low) << i for i, (high, low) in enumerate(row) if high or low)
+            power = first - 1 + extra
+            sums.append(mantissas << power if power >= 0 else mantissas >> -power)  # what is shifted out is zero
+        within[...] = 0
+        out.append(sums)
     return out
 
 
-def _nearest(numerator: int, denominator: int) -> int:
-    """Return the integer nearest to a fraction."""
-    return (2 * numerator + denominator) // (2 * denominator)
+def _common_zeros(total: int, squares: int) -> int:
+    """Return n so that 2^n divides a sum of values, and 2^2n the sum of their squares."""
+    if squares == 0:
+        return FLOAT_BITS
+    zeros = trailing_zeros(squares) // 2
+    return min(zeros, trailing_zeros(total)) if total else zeros
 
 
-def _float_moments(
-    weights: list[int], total: list[int], squares: list[int]
-) -> tuple[list[float], list[float], list[float]]:
-    """Return mean, std and N-1 std of one image: NaN without a pixel, the latter 0 for a single one."""
-    mean, std, sample = [], [], []
-    for weight, t, q in zip(weights, total, squares, strict=True):
-        spread, scaled = weight * q - t * t, weight << 2 * FLOAT_BITS
-        mean.append(t / (weight << FLOAT_BITS) if weight else math.nan)  # of integers: rounded once
-        std.append(sqrt_ratio(spread, scaled * weight) if weight else math.nan)
-        sample.append(sqrt_ratio(spread, scaled * (weight - 1)) if weight > 1 else 0.0)
-    return mean, std, sample
+def _quotient(numerator: int, denominator: int, shift: int) -> float:
+    """Return numerator * 2^shift / denominator, rounded once."""
+    return (numerator << shift) / denominator if shift >= 0 else numerator / (denominator << -shift)
+
+
+def _root(numerator: int, denominator: int, shift: int) -> float:
+    """Return the square root of numerator * 2^shift / denominator, rounded once."""
+    return sqrt_ratio(numerator << max(shift, 0), denominator << max(-shift, 0))

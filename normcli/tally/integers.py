@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from operator import add, sub
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -98,8 +99,7 @@ class PerImage:
         if other.scatter is None:
             self.scatter = None
         for name in (*self.ROWS[:2], *self.known):
-            pairs = zip(getattr(self, name), getattr(other, name), strict=True)
-            setattr(self, name, [a + sign * b for a, b in pairs])
+            setattr(self, name, [*map(add if sign == 1 else sub, getattr(self, name), getattr(other, name))])
 
     def state(self) -> dict[str, Any]:
         """Return the sums as JSON values; large integers as text, which no reader rounds."""
