@@ -15,7 +15,7 @@ import typer
 from typer._completion_shared import get_completion_script
 
 from normcli import __version__
-from normcli.cli.build import PANELS, flags_of, panel_of
+from normcli.cli.build import PANELS, flags_of, heading_of
 from normcli.cli.defaults import VARIABLES
 from normcli.cli.main import app
 from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
@@ -115,7 +115,7 @@ def _options() -> Iterator[str]:
         yield "| option | value | default | meaning |"
         yield "|---|---|---|---|"
         shown = [f for f in options_of(group) if f.cli]
-        for f in sorted(shown, key=lambda f: PANELS.index(panel_of(group, f))):
+        for f in sorted(shown, key=lambda f: PANELS.index(heading_of(f))):
             choices = choices_of(group).get(f.name)
             value = "|".join(choices) if choices else f.metavar or ""
             default = "" if f.default in (None, False, ()) else f"`{f.default}`"

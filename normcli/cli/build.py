@@ -147,32 +147,31 @@ def _parameters(function: str, group: type[Options]) -> Iterator[tuple[str, insp
         kind, settings = _kind(f)
         default = None if _is_tuple(f) else f.default
         yield (
-            panel_of(group, f),
+            heading_of(f),
             inspect.Parameter(
                 f.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[kind, typer.Option(*flags_of(f), **{**settings, **_shared(function, group, f)})],
+                annotation=Annotated[kind, typer.Option(*flags_of(f), **{**settings, **_shared(function, f)})],
                 default=default,
             ),
         )
 
 
-def _shared(function: str, group: type[Options], f: Option) -> dict[str, Any]:
+def _shared(function: str, f: Option) -> dict[str, Any]:
     show_default = f.default not in (None, False, (), 0) and "default" not in f.help
     return {
         "help": f.help.replace("[", "\\["),
         "show_default": show_default,
-        "rich_help_panel": panel_of(group, f),
+        "rich_help_panel": heading_of(f),
         "hidden": f.hidden,
         "envvar": variables_of(function, f.name),
         "show_envvar": False,
     }
 
 
-def panel_of(group: type[Options], f: Option) -> str:
-    """Return the help's heading of an option: its own, or that of the class that defines it."""
-    owner = next(cls for cls in group.__mro__ if f.name in inspect.get_annotations(cls))
-    return f.panel or str(getattr(owner, "panel", Options.panel))
+def heading_of(f: Option) -> str:
+    """Return the heading in the help above an option: its own, or that of the class that declares it."""
+    return f.panel or str(f.owner.panel)
 
 
 def _name_variables(command: str, parameter: inspect.Parameter) -> None:

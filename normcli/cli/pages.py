@@ -2,7 +2,6 @@
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -75,6 +74,8 @@ def origin_of(sources: Iterable[object] = (), statistics: object = None) -> "Ori
 
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     now = datetime.fromtimestamp(int(epoch), UTC) if epoch.isdecimal() else datetime.now(UTC)
+    import shlex
+
     command = shlex.join(["normcli", *(without_secrets(argument) for argument in sys.argv[1:])])
     return Origin(
         created=f"{now.day} {now:%B %Y, %H:%M} UTC",

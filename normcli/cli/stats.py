@@ -36,7 +36,7 @@ def stats(
 
     find . -name '*.png' -print0 | normcli stats --files-from - -0
     """
-    from normcli.cli import pages, tables
+    from normcli.cli import tables
     from normcli.cli.build import say
     from normcli.cli.messages import progress, warn, warn_failures
     from normcli.runs import stats as run
@@ -79,6 +79,8 @@ def stats(
             ),
         )
     if page is not None and printing.report is not None:
+        from normcli.cli import pages
+
         title = ", ".join(pages.title_of(source) for source in sources or ("images",))
         origin = pages.origin_of(sources or (), output)
         pages.write_summary_page(printing.report, summary, title, origin, page.gallery, page.failures)

@@ -348,7 +348,7 @@ class Option:
         help: a full sentence: what it does, its unit, what each choice does.
         metavar: placeholder in the help; None derives it from the type.
         flags: names on the command line, such as ("-j", "--workers"); () derives them from the name.
-        panel: heading in the help above the option; "" takes that of its class.
+        panel: heading in the help above the option; "" takes that of its class, `owner`.
         complete: the values that the shell completes, or the name of a table of them ("presets").
         parse: returns the value as it is used, or raises UsageError; called where a value is given.
         minimum: the least number that the option takes.
@@ -372,9 +372,11 @@ class Option:
             "minimum",
             "cli",
             "hidden",
+            "owner",
         ),
     )
     type: Any
+    owner: Any  # the class that declares it
     choices: tuple[str, ...]
     plain: type | None
 
@@ -445,7 +447,7 @@ class Options:
         for name, hint in inspect.get_annotations(cls).items():
             item = vars(cls)[name]
             assert isinstance(item, Option), name
-            item.name, item.type = name, hint
+            item.name, item.type, item.owner = name, hint, cls
             item.choices = _literals(hint)
             parts = set(get_args(hint) or (hint,)) - {type(None)}
             item.plain = next(iter(parts & _PLAIN.keys()), None) if len(parts) == 1 else None

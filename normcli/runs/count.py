@@ -12,7 +12,6 @@ import numpy as np
 from normcli import images, tally
 from normcli.errors import InputError
 from normcli.options.shared import DecodeOptions
-from normcli.runs.masks import PixelMask
 from normcli.sources import Item, Skipped, Vectors
 from normcli.storage import path_fields
 from normcli.storage.files import FileBytes
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from normcli.images.tiff_blocks import LargeImage
     from normcli.runs.array_masks import ArrayMask
     from normcli.runs.gallery import SeenImage
+    from normcli.runs.masks import PixelMask
     from normcli.storage.reader import LargeFile
     from normcli.tally.selection import Division
 

@@ -25,8 +25,6 @@ from normcli.options.shared import GEOMETRY_WHERE_USED, MAX_PIXELS, DecodeOption
 from normcli.options.stats import StatsOptions
 from normcli.runs.count import NO_LABEL, Failure, PartialResult, WorkerOptions, count_batch, merge
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
-from normcli.runs.masks import PixelMask
-from normcli.runs.sample import Sample, SamplePlan, StoppingRule, checkpoints
 from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.sources import Item, Skipped, folder
 from normcli.sources.folder import SUFFIXES
@@ -41,7 +39,7 @@ if TYPE_CHECKING:
     from normcli.runs.file_cache import FileCache
     from normcli.runs.gallery import GalleryCollector
     from normcli.runs.masks import PixelMask
-    from normcli.runs.sample import SamplePlan
+    from normcli.runs.sample import Sample, SamplePlan, StoppingRule
 
 
 Steps = Iterator[Item | Skipped | Replay[PartialResult]]
@@ -135,7 +133,7 @@ class StatsTarget:
             raise UsageError(f"{self._path}: exists, with other percentiles (`force` overwrites it)")
         return summary
 
-    def open(self, settings: Mapping[str, Any], listing: InputOptions, mask: PixelMask | None) -> None:
+    def open(self, settings: Mapping[str, Any], listing: InputOptions, mask: "PixelMask | None") -> None:
         """Open the checkpoint or the cache.
 
         Args:
@@ -249,6 +247,22 @@ def decode_settings(options: DecodeOptions) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value is not None or key not in GEOMETRY_WHERE_USED}
 
 
+def _plan_of(options: StatsOptions) -> "SamplePlan | None":
+    if not options.is_estimate:
+        return None
+    from normcli.runs.sample import SamplePlan
+
+    return SamplePlan.of(options)
+
+
+def _mask_of(options: StatsOptions, sources: Sequence[str]) -> "PixelMask | None":
+    if options.mask_dir is None:
+        return None
+    from normcli.runs.masks import PixelMask
+
+    return PixelMask.of(options.mask_dir, options.labels, sources)
+
+
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:
     """Return the settings that change the numbers, as the statistics file records them."""
     settings = {
@@ -326,8 +340,8 @@ class _StatsRun:
         self.files = containers.check_distinct(sources, self.listing, self.files)
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
-        plan = SamplePlan.of(options) if options.is_estimate else None
-        self.mask = mask = None if options.mask_dir is None else PixelMask.of(options.mask_dir, options.labels, sources)
+        plan = _plan_of(options)
+        self.mask = mask = _mask_of(options, sources)
         self.worker = WorkerOptions(
             reading=options.part(DecodeOptions),
             nan=options.nan,
@@ -340,8 +354,13 @@ class _StatsRun:
             mask=mask,
         )
         self.settings = settings_of(options, plan, mask)
-        self.sample = None if plan is None else Sample(plan, self._relisted(), self.worker.reading)
-        self.stopping = None if self.sample is None else StoppingRule(self.sample)
+        self.sample: Sample | None = None
+        self.stopping: StoppingRule | None = None
+        if plan is not None:
+            from normcli.runs import sample
+
+            self.sample = sample.Sample(plan, self._relisted(), self.worker.reading)
+            self.stopping = sample.StoppingRule(self.sample)
         self.gallery = None if options.on_gallery is None else _gallery_collector()
         self.total = Tally()
         self.bytes = 0
@@ -414,6 +433,8 @@ class _StatsRun:
         checkpoint, cache = self.target.checkpoint, self.target.cache
         batching = BATCHING
         if self.sample is not None:
+            from normcli.runs.sample import checkpoints
+
             batching = batching._replace(ends=checkpoints)
         if cache is not None:
             batching = batching._replace(group_of=cache.group_of)

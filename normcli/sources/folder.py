@@ -6,7 +6,6 @@ are in memory at a time.
 
 import os
 import re
-import shlex
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -35,7 +34,6 @@ _TABLE = (
 )
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
-_SUSPECT = re.compile(r"[\\:\0]")
 
 
 class PathFilter:
@@ -104,7 +102,7 @@ def is_unsafe(name: str) -> bool:
     >>> [is_unsafe(n) for n in ("a/b.jpg", "./a..b/c.jpg", "/etc/passwd", "a/../../b.png", "C:\\x.png", "a\0.png", "")]
     [False, False, True, True, True, True, True]
     """
-    if name[:1] not in ("", "/") and ".." not in name and _SUSPECT.search(name) is None:
+    if name[:1] not in ("", "/") and ".." not in name and not ("\\" in name or ":" in name or "\0" in name):
         return False  # nearly every name
     parts = re.split(r"[/\\]", name)
     return not name or parts[0] == "" or ".." in parts or "\0" in name or re.match(r"[A-Za-z]:[/\\]", name) is not None
@@ -237,6 +235,8 @@ def _item(path: str, load: FileBytes, label: str | None, layout: ArrayLayout) ->
 
 def _files_like(path: str) -> str:
     """Return the glob of the files in a folder with the suffix of one of them, quoted for the shell."""
+    import shlex
+
     folder, name = os.path.split(path)
     suffix = name[name.find(".") :]
     return shlex.quote(os.path.join(folder, f"*{suffix}"))  # noqa: PTH118

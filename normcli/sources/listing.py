@@ -5,7 +5,6 @@ is reported.
 """
 
 import fnmatch
-import glob
 import importlib
 import itertools
 import logging
@@ -171,6 +170,7 @@ CONTAINERS = {
 
 
 PYTHON = "python:"
+_NO_CONTAINER = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class ListedPath(str):
@@ -201,6 +201,8 @@ def container(path: str) -> str | None:
     if is_import(path):
         return "python"
     name = path.rsplit("/", 1)[-1].lower()
+    if name.endswith(_NO_CONTAINER) or not ("." in name or "-" in name):
+        return None  # most sources: the patterns take 3 ms to compile
     return next((kind for kind, entry in CONTAINERS.items() if re.search(entry.pattern, name)), None)
 
 
@@ -390,7 +392,12 @@ def reporting(patterns: PatternUse, items: Items) -> Items:
 
 
 _LARGEST_RANGE = 1_000_000
-_GLOB = r"[{*?\[]"
+_WILDCARDS = "{*?["
+
+
+def has_wildcard(source: str) -> bool:
+    """Return True for a path that may be a glob or a range in braces."""
+    return any(character in source for character in _WILDCARDS)
 
 
 def read(
@@ -493,7 +500,7 @@ def check_distinct(sources: Sequence[str], listing: InputOptions, files: Iterabl
         UsageError: a source is named twice, by whatever path, or is part of another one.
     """
     more = not isinstance(files, tuple | list) or bool(files)
-    if not sources or (len(sources) == 1 and not more and re.search(_GLOB, sources[0]) is None):
+    if not sources or (len(sources) == 1 and not more and not has_wildcard(sources[0])):
         return files
     from normcli.sources import overlap
 
@@ -548,7 +555,7 @@ def expand(source: str) -> Iterator[str]:
     Raises:
         UsageError: a range of more than a million.
     """
-    if re.search(_GLOB, source) is None or (not is_remote(source) and os.path.lexists(source)):
+    if not has_wildcard(source) or (not is_remote(source) and os.path.lexists(source)):
         yield source
         return
     if isinstance(source, Source):
@@ -568,8 +575,10 @@ def expand(source: str) -> Iterator[str]:
 
 
 def _matching(path: str) -> list[str]:
-    if is_remote(path) or not glob.has_magic(path) or os.path.lexists(path):
+    if is_remote(path) or not has_wildcard(path) or os.path.lexists(path):
         return [path]
+    import glob
+
     return sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207
 
 

@@ -40,8 +40,14 @@ DOCS = ROOT / "docs"
 LANGUAGES = ("bash", "console", "json", "make", "py", "pycon", "python", "sh", "text", "toml", "yaml")
 # a word in a command -> the module that it needs
 MODULES = {
-    **{"torch": "torch", "dask": "distributed", "parquet": "pyarrow", "http": "aiohttp"},
-    **{"h5": "h5py", "mp4": "av", "nii": "nibabel", "zarr": "zarr"},
+    "torch": "torch",
+    "dask": "distributed",
+    "parquet": "pyarrow",
+    "http": "aiohttp",
+    "h5": "h5py",
+    "mp4": "av",
+    "nii": "nibabel",
+    "zarr": "zarr",
 }
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # of the closing line of a command, which has the time and the speed of this run
