@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from normcli.report import Gallery
     from normcli.runs.count import Failure
     from normcli.runs.file_cache import Changes
+    from normcli.summary import Summary
 
 
 def stats(
@@ -79,11 +80,7 @@ def stats(
             ),
         )
     if page is not None and printing.report is not None:
-        from normcli.cli import pages
-
-        title = ", ".join(pages.title_of(source) for source in sources or ("images",))
-        origin = pages.origin_of(sources or (), output)
-        pages.write_summary_page(printing.report, summary, title, origin, page.gallery, page.failures)
+        page.write(printing.report, summary, sources or [], output)
     printed = to_stdout or printing.format is not None or not (terminal.quiet and (output or printing.report))
     if str(printing.report) != "-" and printed:
         tables.show_summary(summary, printing, json=to_stdout)
@@ -141,6 +138,13 @@ class _Page:
     def fail(self, record: dict[str, Any]) -> None:
         if len(self.failures) < self._room:
             self.failures.append(record)
+
+    def write(self, path: Path, summary: "Summary", sources: list[str], output: Path | None) -> None:
+        from normcli.cli import pages
+
+        title = ", ".join(pages.title_of(source) for source in sources or ("images",))
+        origin = pages.origin_of(sources, output)
+        pages.write_summary_page(path, summary, title, origin, self.gallery, self.failures)
 
 
 def _both(write: Callable[[dict[str, Any]], None] | None, page: _Page | None) -> "Callable[[Failure], None] | None":

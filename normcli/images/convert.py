@@ -1,7 +1,6 @@
 """The conversion of every decoder's result: limits, color, alpha, geometry."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
 
@@ -18,9 +17,8 @@ _EXACT = 1 << 53  # float64 represents every integer up to here
 _AT_ONCE = 1 << 18  # values that are computed in wider types
 
 
-@dataclass(slots=True, eq=False, repr=False)
 class Decoded:
-    """One decoded image.
+    """One decoded image. What few images have is an attribute of the class until it is set: 0.5 us less an image.
 
     Attributes:
         pixels: (H,W,C), C-contiguous; uint8, uint16, float32 or float64.
@@ -46,16 +44,11 @@ class Decoded:
         turned: the EXIF orientation that a geometry has applied, 1 to 8.
     """
 
-    pixels: np.ndarray[Any, Any]
-    format: str
-    mode: str
-    depth: int
     alpha: np.ndarray[Any, Any] | None = None
     has_alpha: bool = False
     is_owned: bool = False
     weights: np.ndarray[Any, Any] | None = None
     valid: np.ndarray[Any, Any] | None = None
-    notes: list[str] = field(default_factory=list)
     orientation: int = 1
     full_scale: int | None = None
     no_data: float | None = None
@@ -66,6 +59,36 @@ class Decoded:
     hidden: int = 0
     stored_size: tuple[int, int] = (0, 0)
     turned: int = 1
+
+    def __init__(
+        self,
+        pixels: np.ndarray[Any, Any],
+        format: str,
+        mode: str,
+        depth: int,
+        *,
+        notes: list[str] | None = None,
+        orientation: int = 1,
+        has_alpha: bool = False,
+        is_owned: bool = False,
+        valid: np.ndarray[Any, Any] | None = None,
+        full_scale: int | None = None,
+        white_is_zero: bool = False,
+    ) -> None:
+        self.pixels, self.format, self.mode, self.depth = pixels, format, mode, depth
+        self.notes = [] if notes is None else notes
+        if orientation != 1:
+            self.orientation = orientation
+        if has_alpha:
+            self.has_alpha = True
+        if is_owned:
+            self.is_owned = True
+        if valid is not None:
+            self.valid = valid
+        if full_scale is not None:
+            self.full_scale = full_scale
+        if white_is_zero:
+            self.white_is_zero = True
 
     @property
     def colors(self) -> np.ndarray[Any, Any]:

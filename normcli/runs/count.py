@@ -214,7 +214,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             data = load.open() if isinstance(load, FileBytes) and load.is_large() else load()
             plain = isinstance(data, bytes)
             result.bytes += len(data) if plain or not hasattr(data, "nbytes") else data.nbytes
-            if isinstance(data, Vectors):
+            if not plain and isinstance(data, Vectors):
                 stage = "count"
                 _count_vectors(result, data, options, None if group is None else group(item))
                 result.inputs += len(data.rows) - 1
