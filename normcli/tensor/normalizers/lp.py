@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError, unknown
+from normcli.errors import UsageError, unknown
 from normcli.tensor.normalizers.gradients import broadcast_channels, fixed_vjp, parameter_gradients, prepare_running_vjp
 from normcli.tensor.normalizers.moments import affine, channel_moments
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
@@ -84,6 +84,12 @@ def _constant(formula: str, p: float, count: int) -> float:
 
 def _norm(view: View, center: Array, p: float, k: int) -> Array:
     """Return (mean |x - center|^p)^(1/p) per channel; for p = inf the mean of the k largest."""
+    table = _deviations(view, center, p, k)
+    return np.asarray(table.mean(axis=1) if p == math.inf else table[:, 0] ** (1.0 / p))
+
+
+def _deviations(view: View, center: Array, p: float, k: int) -> Array:
+    """Return mean |x - center|^p (C,1); for p = inf the k largest (C,k), in rising order."""
     k = min(k, view.samples * view.length)
     keep = min(k, view.length)
     table = np.empty((view.samples, view.rows, keep))
@@ -97,9 +103,8 @@ def _norm(view: View, center: Array, p: float, k: int) -> Array:
 
     parallel_blocks(view.samples, view.sample_bytes, compute_block, copies=WORKING_COPIES)
     if p != math.inf:
-        return np.asarray(table[:, :, 0].mean(axis=0) ** (1.0 / p))
-    largest = np.sort(table.transpose(1, 0, 2).reshape(view.rows, -1), axis=1)[:, -k:]
-    return np.asarray(largest.mean(axis=1))
+        return np.asarray(table[:, :, 0].mean(axis=0)[:, None])
+    return np.sort(table.transpose(1, 0, 2).reshape(view.rows, -1), axis=1)[:, -k:]
 
 
 @normalizer(family="batch", state=INITIAL)
@@ -166,20 +171,15 @@ def lp_batch_norm_vjp(
     layout: Layout | None = None,
     formula: LpFormula = "lp-gauss",
     p: float | None = None,
+    k: int = 10,
     mode: Mode = "train",
     state: State | None = None,
     weight: Array | None = None,
     bias: Array | None = None,
     eps: float = 1e-5,
 ) -> dict[str, Array]:
-    """Pull dy back through lp_batch_norm; tied maxima share their part.
-
-    Raises:
-        TensorError: formula topk, or santurkar with p other than 1: no gradient is published.
-    """
-    p = _check(formula, p, 1)
-    if mode == "train" and (formula == "topk" or (formula == "santurkar" and p != 1)):
-        raise TensorError(f"the gradient of {formula} with p = {p:g} is not known; santurkar has p = 1")
+    """Pull dy back through lp_batch_norm; deviations as large as the least of the k largest share their part."""
+    p = _check(formula, p, k)
     vjp, running = prepare_running_vjp(x, dy, layout, weight, bias, state, mode, INITIAL)
     view = vjp.view
     if mode == "eval":
@@ -190,36 +190,33 @@ def lp_batch_norm_vjp(
     mean = channel_moments(view).over(0).mean
     centre = np.zeros(view.rows) if formula == "santurkar" else mean
     c = _constant(formula, p, count)
-    q = broadcast_channels(_norm(view, centre, p, 1))
+    largest = _deviations(view, centre, p, k if formula == "topk" else 1)
+    q = broadcast_channels(largest.mean(axis=1) if p == math.inf else largest[:, 0] ** (1.0 / p))
     mean, centre = broadcast_channels(mean), broadcast_channels(centre)
     s = c * q + eps
+    least, share = broadcast_channels(largest[:, 0]), np.ones((1, view.rows, 1))
+    if p == math.inf:
+        (ties,) = vjp.pair.tables(1, lambda _, x, g: ((np.abs(x - centre) == least).sum(axis=2),))
+        share = broadcast_channels((largest == largest[:, :1]).sum(axis=1) / ties.sum(axis=0))
 
     def slope(x: Array) -> Array:
-        """Return dq/dx times count, but for the number of maxima that share it."""
+        """Return dq/dx times count."""
         deviation = x - centre
         size = np.abs(deviation)
         if p == math.inf:
-            return np.asarray(np.sign(deviation) * (size == q) * count)
+            part = np.where(size == least, share, size > least)
+            return np.asarray(np.sign(deviation) * part * (count / largest.shape[1]))
         return np.where(size > 0, np.sign(deviation) * size ** (p - 1.0) * q ** (1.0 - p), 0.0)
 
-    tables = vjp.pair.tables(
-        4,
-        lambda _, x, g: (
-            (g * (x - mean)).sum(axis=2),
-            g.sum(axis=2),
-            slope(x).sum(axis=2),
-            (np.abs(x - centre) == q).sum(axis=2),
-        ),
-    )
+    tables = vjp.pair.tables(3, lambda _, x, g: ((g * (x - mean)).sum(axis=2), g.sum(axis=2), slope(x).sum(axis=2)))
     gamma = vjp.gamma[..., 0]
-    ties = tables[3].sum(axis=0) if p == math.inf else np.ones(view.rows)
     along, level = (((gamma * t).sum(axis=0) / count)[None, :, None] for t in tables[:2])
-    drift = broadcast_channels(tables[2].sum(axis=0) / count / ties)
+    drift = broadcast_channels(tables[2].sum(axis=0) / count)
     strength = along * c / s**2
     constant = level / s - (0.0 if formula == "santurkar" else strength * drift)
 
     def pull(samples: slice, x: Array, g: Array) -> None:
-        pulled = strength * slope(x) / ties[None, :, None]
+        pulled = strength * slope(x)
         vjp.put(samples, g * vjp.weight_at(samples) / s - pulled - constant)
 
     vjp.pair.blocks(pull)
