@@ -334,20 +334,20 @@ def configure_log(terminal: TerminalOptions) -> None:
     Raises:
         OutputError: the log file cannot be opened.
     """
-    import logging  # 3 ms, which `show` spares
-
-    _log_to_stderr(logging, terminal.verbose)
+    _log_to_stderr(terminal.verbose)
     if terminal.log_file is not None:
         from normcli.cli.log_file import append_log
 
         append_log(terminal.log_file)
 
 
-def _log_to_stderr(logging: types.ModuleType, verbosity: int) -> None:
+def _log_to_stderr(verbosity: int) -> None:
     """Write warnings always, settings and timings with -v, details with -vv.
 
     Compiling kernels takes seconds, once a machine: a terminal shows that record in any case.
     """
+    import logging  # 3 ms, which `show` spares
+
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("normcli: %(message)s"))
     least = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]

@@ -6,6 +6,8 @@ from itertools import product
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
+from normcli.options.field import Options, option
+from normcli.sources.tagged import Scaling, scaling_option
 
 log = logging.getLogger("normcli.sources")
 
@@ -21,6 +23,19 @@ _NAMES = {
     "Z": ("z", "lev", "level", "plev", "pressure_level", "isobaric", "depth", "altitude", "hybrid"),
     "C": ("c", "channel", "channels", "band", "bands"),
 }
+
+
+class DatasetOptions(Options):
+    """Open options of files that hold arrays by name: HDF5, NetCDF4 and Zarr."""
+
+    variable: str | None = option(
+        "Path of the array that holds the images (default: the only one of 2 or more axes, or OME-Zarr images)."
+    )
+    axes: str | None = option(
+        "A letter for each axis: Y rows, X columns, C channels, others number the images (default: by names of "
+        "dimensions, else by the sizes)."
+    )
+    scaling: Scaling = scaling_option()
 
 
 class Planes(NamedTuple):

@@ -11,13 +11,13 @@ from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
-from normcli.options.field import Options, option, parse_size
+from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
-from normcli.sources.axes import Planes, planes_of
+from normcli.sources.axes import DatasetOptions, Planes, planes_of
 from normcli.sources.cf import cf_tags
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
-from normcli.sources.tagged import ArrayTags, Scaling, TaggedArray, scaling_option, tagged
+from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
 from normcli.storage.files import FileStamp
 from normcli.storage.reader import Reader
 
@@ -27,20 +27,7 @@ _MOST_OBJECTS = 10_000
 _CLASSIC = b"CDF"
 
 
-class Hdf5Options(Options):
-    """Open options of HDF5 and NetCDF4."""
-
-    variable: str | None = option(
-        "Path of the dataset that holds the images (default: the only one of 2 or more axes)."
-    )
-    axes: str | None = option(
-        "A letter for each axis: Y rows, X columns, C channels, others number the images (default: by names of "
-        "dimensions, else by the sizes)."
-    )
-    scaling: Scaling = scaling_option()
-
-
-OPEN_OPTIONS = Hdf5Options
+OPEN_OPTIONS = DatasetOptions
 
 
 class DatasetSlice(NamedTuple):
@@ -65,7 +52,7 @@ class DatasetSlice(NamedTuple):
         return f"{self.stamp}:{self.variable}:{self.place}:{self.tags}"
 
 
-def read(source: str, listing: InputOptions, options: Hdf5Options) -> Items:
+def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
     """Yield the images of a dataset, named by the numbers of their axes.
 
     Raises:

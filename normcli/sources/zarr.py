@@ -16,13 +16,13 @@ from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
-from normcli.options.field import Options, option, parse_size
+from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
-from normcli.sources.axes import planes_of
+from normcli.sources.axes import DatasetOptions, planes_of
 from normcli.sources.cf import cf_tags
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
-from normcli.sources.tagged import ArrayTags, Scaling, TaggedArray, scaling_option, tagged
+from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
 from normcli.storage.files import is_remote
 
 _MARKERS = ("zarr.json", ".zgroup", ".zarray")
@@ -37,20 +37,7 @@ _MOST_GROUPS = 10_000
 _LARGEST_BLOCK = 64 << 20  # bytes of chunks that stay decoded for the next plane
 
 
-class ZarrOptions(Options):
-    """Open options of Zarr."""
-
-    variable: str | None = option(
-        "Path of the array that holds the images (default: the only one, or OME-Zarr images)."
-    )
-    axes: str | None = option(
-        "A letter for each axis: Y rows, X columns, C channels, others number the images (default: by names of "
-        "dimensions, else by the sizes)."
-    )
-    scaling: Scaling = scaling_option()
-
-
-OPEN_OPTIONS = ZarrOptions
+OPEN_OPTIONS = DatasetOptions
 
 
 class _Array(NamedTuple):
@@ -94,7 +81,7 @@ def is_zarr(folder: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, name)) for name in _MARKERS)  # noqa: PTH113, PTH118
 
 
-def read(source: str, listing: InputOptions, options: ZarrOptions) -> Items:
+def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
     """Yield the images of an array, or of every image of an OME-Zarr, named by the numbers of their axes.
 
     Raises:
@@ -114,7 +101,7 @@ def read(source: str, listing: InputOptions, options: ZarrOptions) -> Items:
             yield failed_item(name, error.reason, error.message)
 
 
-def _images(name: str, path: str, array: _Array, listing: InputOptions, options: ZarrOptions) -> Items:
+def _images(name: str, path: str, array: _Array, listing: InputOptions, options: DatasetOptions) -> Items:
     import numpy as np
 
     shape = tuple(int(n) for n in array.metadata["shape"])
