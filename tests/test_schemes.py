@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import normcli
 from normcli import images, schemes, transform
 from normcli.errors import InputError, UsageError
 from normcli.kernels.kernel import Kernel
@@ -80,12 +81,26 @@ def goodfellow_gcn(x: Array, white: int) -> Array:
     return 0.5 * (x - x.mean()) / np.sqrt(0.01 + x.var())
 
 
+def windowed(x: Array, white: int) -> Array:
+    """The map of MONAI's ScaleIntensityRange with clip."""
+    return (np.clip(x, 20, 180) - 20) / 160
+
+
+def nonzero_zscore(x: Array, white: int) -> Array:
+    """nnU-Net's ZScoreNormalization with use_mask_for_norm, for a mask of each channel."""
+    inside = x != 0
+    mean, std = (np.array([f(c[m]) for c, m in zip(x, inside, strict=True)]) for f in (np.mean, np.std))
+    return np.where(inside, (x - columns(tuple(mean))) / columns(tuple(std)), 0)
+
+
 FORMULAS = [
     ("unit", {}, torchvision_to_tensor),
     ("signed", {}, keras_tf),
     ("contrast", {"mean": MEAN, "std": STD}, torchvision_normalize),
     ("contrast", {"preset": "imagenet"}, albumentations_standard),
     ("caffe", {}, keras_caffe),
+    ("clip:20,180", {}, windowed),
+    ("zscore:mask=nonzero", {}, nonzero_zscore),
     ("zscore:eps=1e-4", {}, albumentations_image_per_channel),
     ("zscore:per=image,eps=1e-4", {}, albumentations_image),
     ("minmax:per=image,eps=1e-4", {}, albumentations_min_max),
@@ -307,3 +322,64 @@ def test_presets_hold_what_they_need() -> None:
         assert found.std is not None and len(found.mean) == len(found.std) in (1, 3), name
         assert found.convention and found.source
         assert min(found.std) > 0 and max(found.mean) < 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_clipped_standardization_is_the_formula_of_nnu_net_for_ct(dtype: Any, tmp_path: Path) -> None:
+    """clip(x, p00_5, p99_5), then (x - mean) / max(std, 1e-8), by the numbers of voxels that are not 0."""
+    x = np.random.default_rng(4).integers(0, 2000, (50, 60)).astype(dtype)
+    np.save(tmp_path / "case.npy", x)
+    source = normcli.source(tmp_path / "case.npy", layout="hw")
+    options: Any = {"nodata": "0", "max_value": 4095} if dtype == np.uint16 else {"nodata": "0"}
+    summary = normcli.stats(source, percentiles="0.5,99.5", exact_percentiles=True, **options)
+    seen = x[x != 0].astype(np.float64)
+    low, high = np.percentile(seen, [0.5, 99.5])
+    right = (np.clip(x, low, high) - seen.mean()) / max(seen.std(), 1e-8)
+    ours = transform("contrast:0.5,99.5", stats=summary, zero_std="eps:1e-8", **options)(x)
+    np.testing.assert_allclose(ours[0], right, rtol=3e-7, atol=3e-7)
+    head = normcli.apply(
+        source, tmp_path / "out", scheme="contrast:lo=0.5,hi=99.5", stats=summary, dtype="float64", **options
+    )
+    outside = int(((x < low) | (x > high)).sum())
+    assert head.clipped == outside - int((x == 0).sum())  # invalid samples are not values that were lost
+    np.testing.assert_allclose(np.load(next((tmp_path / "out").rglob("*.npy")))[0], right, rtol=1e-12)
+
+
+def test_inexact_percentiles_of_a_file_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    x = np.random.default_rng(4).normal(size=(50, 60))
+    transform("contrast:0.5,99.5", stats=normcli.count([x]))
+    assert "exact-percentiles" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("to", ["npy", "png"])
+def test_samples_outside_of_the_mask_are_restored(kind: str, to: Any, tmp_path: Path) -> None:
+    x = np.where(np.arange(4800).reshape(60, 80) % 3, photograph(60, 80, 1)[:, :, 0] | 1, 0).astype(kind)
+    np.save(tmp_path / "a.npy", x)
+    source = normcli.source(tmp_path / "a.npy", layout="hw")
+    head = normcli.apply(source, tmp_path / "out", scheme="zscore:mask=nonzero", to=to)
+    back = normcli.restore(tmp_path / "out", tmp_path / "back", to="tiff")
+    now = images.decode(next((tmp_path / "back").glob("*.tif")).read_bytes(), DecodeOptions()).pixels[:, :, 0]
+    assert head.exact == back.exact == (kind.startswith("u") and (to == "npy" or kind == "uint8"))
+    np.testing.assert_allclose(now, x, atol=1 if to == "png" else 1e-4)
+    assert (now[x == 0] == 0).all()
+
+
+def test_a_sample_that_equals_the_mean_is_not_exact() -> None:
+    x = np.array([[0, 1, 2, 3]], np.uint8)[:, :, None]
+    assert not Transform(scheme="zscore", settings=(("mask", "nonzero"),)).map(x).exact
+    assert Transform(scheme="zscore", settings=(("mask", "nonzero"),)).map(x[:, [0, 1, 3, 3]]).exact
+
+
+@pytest.mark.parametrize("scheme", ["clip", "clip:3", "clip:4,3", "clip:nan,3", "contrast:99,1", "zscore:mask=yes"])
+def test_windows_and_masks_that_cannot_be(scheme: str) -> None:
+    with pytest.raises(UsageError, match="`scheme`"):
+        transform(scheme, mean=[0.5], std=[0.2])
+
+
+def test_a_window_is_in_the_units_of_the_scale_tags(tmp_path: Path) -> None:
+    pixels = np.arange(20, dtype=np.uint16).reshape(4, 5, 1) * 100
+    mapped = Transform(scheme="clip", settings=(("hi", 200.0), ("lo", -1000.0))).map(pixels, scales=((1.0, -1024.0),))
+    right = (np.clip(pixels[:, :, 0] - 1024.0, -1000, 200) + 1000) / 1200
+    np.testing.assert_allclose(mapped.array[0], right, rtol=1e-6)
+    assert mapped.clipped == 8 and not mapped.exact

@@ -59,7 +59,9 @@ def _schemes() -> Iterator[Row]:
     from normcli.runs.build_transform import catalog
 
     for name, defaults, summary in catalog()[0]:
-        settings = ",".join(f"{key}={_shown(value)}" for key, value in defaults.items())
+        settings = ",".join(
+            f"{key}={key.upper() if value is None else _shown(value)}" for key, value in defaults.items()
+        )
         yield {"name": name, "summary": summary, "settings": f"{name}:{settings}" if settings else ""}
 
 

@@ -205,6 +205,8 @@ class ApplyOptions(
         if self.mask_dir is not None and modes not in ([], ["force"]):
             why = "no output shows which version of its mask it is of"
             raise UsageError(f"`mask_dir` cannot be combined with `{modes[0]}`: {why}")
+        if self.mask_dir is not None and "mask=nonzero" in self.scheme:
+            raise UsageError("`mask_dir` cannot be combined with `scheme` zscore:mask=nonzero: both are masks")
         if self.nan == "skip" and self.dtype in ("uint8", "uint16") and self.fill in ("keep", "nan"):
             raise UsageError(
                 f"`nan` skip requires a float `dtype`, or a number as `fill`: {self.dtype} cannot hold NaN"

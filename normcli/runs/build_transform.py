@@ -4,6 +4,7 @@ Here are also the checks before the first image is mapped, and the settings that
 """
 
 import importlib.util
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,9 @@ _CONTRACT = ("color", "alpha", "nodata", *GEOMETRY, "max_value", "bands", "scale
 _DEFAULTS = {"nodata": "tag", "scale_offset": "tag"}  # of settings that are recorded where they differ
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
 _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
+
+
+log = logging.getLogger("normcli.apply")
 
 
 def given(mean: Sequence[float], std: Sequence[float]) -> MapConstants:
@@ -90,9 +94,7 @@ def of_summary(
         raise UsageError(f"`convention`: these statistics have no std in {name}")
     low = high = None
     if percents is not None:
-        from normcli.summary.conventions import percentiles
-
-        low, high = (tuple(row) for row in percentiles(summary.tally, summary.settings, summary.channels, percents))
+        low, high = _percentiles_of(summary, percents)
     found_dtypes = {str(bucket["dtype"]) for bucket in summary.state["buckets"]}
     return MapConstants(
         mean=tuple(mean),
@@ -110,6 +112,22 @@ def of_summary(
         high=high,
         scales=_scales(summary),
     )
+
+
+def _percentiles_of(summary: Summary, percents: tuple[float, float]) -> list[tuple[float, ...]]:
+    """Return two percentiles per channel: the exact ones of the file, where it has them."""
+    details, names = summary.percentile_details or {}, [f"{percent:g}" for percent in percents]
+    if details.get("exact") and details["method"] == "linear" and all(name in summary.percentiles for name in names):
+        return [tuple(summary.percentiles[name]) for name in names]
+    from normcli.summary.conventions import percentiles
+
+    if "float" in {str(bucket["dtype"]) for bucket in summary.state["buckets"]}:
+        log.warning(
+            "percentiles %s and %s of float images are within 1/256 of their values (stats --percentiles %s,%s "
+            "--exact-percentiles computes them exactly)",
+            *names * 2,
+        )
+    return [tuple(row) for row in percentiles(summary.tally, summary.settings, summary.channels, percents)]
 
 
 def _scales(summary: Summary) -> tuple[tuple[float, float], ...]:
@@ -212,7 +230,7 @@ def _check_fill(built: Transform) -> None:
 
 def needs_statistics(target: Transform) -> bool:
     """Return True if a transform requires statistics of the dataset."""
-    return target.scheme == "contrast" or dict(target.settings).get("over") == "dataset"
+    return target.scheme == "contrast" or percents_of(target) is not None
 
 
 def resolve_constants(
@@ -247,7 +265,8 @@ def resolve_constants(
         raise UsageError(f"`{answers[0]}` cannot be combined with `{answers[1]}`: both set mean and std")
     percents = percents_of(target)
     if percents is not None and answers and answers != ["stats"]:
-        raise UsageError(f"`scheme` percentile:over=dataset requires `stats`, not `{answers[0]}`")
+        name = "percentile:over=dataset" if target.scheme == "percentile" else "contrast:LO,HI"
+        raise UsageError(f"`scheme` {name} requires `stats`, not `{answers[0]}`")
     if convention != "pooled_population" and answers and answers != ["stats"]:
         raise UsageError(f"`convention` {convention} requires `stats`, not `{answers[0]}`")
     if stats is not None:
@@ -278,10 +297,7 @@ def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]
 
 def percents_of(target: Transform) -> tuple[float, float] | None:
     """Return the two percentages whose percentiles over the dataset a transform needs."""
-    settings = {**schemes.settings(target.scheme), **dict(target.settings)}
-    if settings.get("over") != "dataset":
-        return None
-    return settings["lo"], settings["hi"]
+    return schemes.percents(target.scheme, dict(target.settings))
 
 
 def with_geometry(options: ApplyOptions) -> ApplyOptions:

@@ -49,10 +49,10 @@ def clipped_invalid(pixels: Array, valid: Array, source: tuple[int, ...], affine
     if pixels.dtype == np.uint8 and finish.clip is None:  # a table covers every level: nothing is counted
         return 0
     clipped = 0
-    for c, scale, shift in zip(source, *affine, strict=True):
+    for j, (c, scale, shift) in enumerate(zip(source, *affine, strict=True)):
         with np.errstate(over="ignore", invalid="ignore"):
             y = pixels[:, :, c][~valid[:, :, c]].astype(np.float64) * scale + shift
-        clipped += finish(y)[1]
+        clipped += finish.channel(j)(y)[1]
     return clipped
 
 
@@ -71,6 +71,27 @@ def fill_invalid(out: Array, valid: Array, source: tuple[int, ...], fill: str, p
         if fill != "keep":
             (out[j] if planar else out[:, :, j])[hidden] = float(fill)
     return counts
+
+
+def write_outside(out: Array, outside: Array, source: tuple[int, ...], value: float, planar: bool) -> bool:
+    """Write 0, as the output represents it, where samples are outside of a mask.
+
+    Args:
+        out: the output; changed in place.
+        outside: bool (H,W,C) by the channels of the pixels.
+        source: the channel of the pixels that each channel of `out` is made from.
+        value: 0 in the output.
+        planar: `out` is (C,H,W).
+
+    Returns:
+        True if no sample inside has this value, so that it identifies those outside.
+    """
+    apart = True
+    for j, c in enumerate(source):
+        plane = out[j] if planar else out[:, :, j]
+        apart &= not (plane[~outside[:, :, c]] == value).any()
+        plane[outside[:, :, c]] = value
+    return apart
 
 
 def without_filled(plane: Array, fill: str, count: int) -> Array | None:

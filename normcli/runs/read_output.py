@@ -80,6 +80,9 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
     dtype = np.dtype(record["dtype"])
     pixels = np.empty((height, width, record["shape"][2]), dtype)
     top = 255 if dtype.itemsize == 1 else 65535
+    outside = None
+    if settings.get("mask") == "nonzero":
+        outside = written == (0 if dequantize is None else np.rint(-dequantize.shift[0] / dequantize.scale[0]))
     for j, channel in enumerate(mapping["source"]):
         affine = Affine((mapping["scale"][j],), (mapping["shift"][j],))
         if dtype.kind == "u":
@@ -90,6 +93,8 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
             if dequantize is not None:
                 y = y * dequantize.scale[0] + dequantize.shift[0]
             pixels[:, :, channel] = ((y - affine.shift[0]) / affine.scale[0]).astype(dtype)
+        if outside is not None:
+            pixels[:, :, channel][outside[:, :, j]] = 0
     return pixels
 
 

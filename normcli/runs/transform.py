@@ -1,5 +1,6 @@
 """One image mapped: scheme.affine ► kernel. The command and `normcli.transform` both end here: the same bits."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -115,11 +116,32 @@ class MappedImage(NamedTuple):
 
 
 class Finish(NamedTuple):
-    """The steps after the affine: clip, quantize, round to the dtype."""
+    """The steps after the affine: clip, quantize, round to the dtype.
+
+    Attributes:
+        dtype: of the result.
+        clip: bounds of y; of all channels together where they have `windows`.
+        restore: from quantized values to y.
+        windows: bounds of y for each channel, where the scheme has them; () for the same bounds.
+    """
 
     dtype: str
     clip: tuple[float, float] | None = None
     restore: Affine | None = None
+    windows: tuple[tuple[float, float], ...] = ()
+
+    @classmethod
+    def of(cls, dtype: str, clip: tuple[float, float] | None, windows: Sequence[tuple[float, float]] = ()) -> "Finish":
+        """Return the steps that clip to the windows of a scheme, if it has some, and then to `clip`, if that is set."""
+        if not windows:
+            return cls(dtype, clip)
+        low, high = clip or (-np.inf, np.inf)
+        limits = tuple((min(max(a, low), high), min(max(b, low), high)) for a, b in windows)
+        return cls(dtype, (min(a for a, _ in limits), max(b for _, b in limits)), None, limits)
+
+    def channel(self, j: int) -> "Finish":
+        """Return the steps of one channel."""
+        return self._replace(clip=self.windows[j], windows=()) if self.windows else self
 
     def __call__(self, y: Array) -> tuple[Array, int]:
         """Finish float64 values; return them and the number of clipped ones."""
@@ -219,16 +241,20 @@ class Transform:
                 raise InputError("not-finite", "no pixel is finite")
             valid = finite
         source = self._source(pixels, scales)
-        affine, low, high = self._affine(pixels, source, scales, valid)
+        outside = pixels == 0 if dict(self.settings).get("mask") == "nonzero" else None
+        if outside is not None and valid is not None:
+            outside &= valid
+        seen = valid if outside is None else ~outside if valid is None else valid & ~outside
+        affine, windows, low, high = self._affine(pixels, source, scales, seen)
         wide = len(source)
         names = self.constants.channels if self.constants else channel_names(wide)
         if self.channel_order == "bgr" and wide in (3, 4):
             turned = (2, 1, 0, 3)[:wide]
-            affine = affine.take(turned)
+            affine, windows = affine.take(turned), tuple(windows[c] for c in turned if windows)
             names, source = tuple(names[c] for c in turned), tuple(source[c] for c in turned)
-        finish = Finish(self.dtype, self.clip)
+        finish = Finish.of(self.dtype, self.clip, windows)
         if self.dtype.startswith("u"):
-            low, high = self.clip or (low, high)
+            low, high = finish.clip or (low, high)
             step = (high - low) / np.iinfo(self.dtype).max or 1.0
             finish = finish._replace(restore=Affine((step,), (low,)))
         height, width = pixels.shape[:2]
@@ -247,6 +273,10 @@ class Transform:
         elif dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
             raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
         kept = self.fill == "keep" or not any(hidden)
+        if outside is not None:
+            from normcli.runs.fill import write_outside
+
+            kept &= write_outside(out, outside, source, finish(np.zeros(1))[0].item(), planar)
         exact = dtype.kind == "u" and clipped == 0 and kept and _invertible(affine, finish, dtype.name)
         return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact, hidden)
 
@@ -269,31 +299,34 @@ class Transform:
         source: tuple[int, ...],
         scales: tuple[tuple[float, float], ...],
         valid: Array | None,
-    ) -> tuple[Affine, float, float]:
-        """Return the affine in RGB order, and the range of y that a quantized result covers."""
+    ) -> tuple[Affine, tuple[tuple[float, float], ...], float, float]:
+        """Return the affine in RGB order, the bounds that the scheme clips to, and the range of a quantized result."""
         count = pixels.shape[2]
         white_level = _white_level(pixels.dtype, self.max_value)
         settings = dict(self.settings)
         if schemes.divides(self.scheme):
             settings["zero_std"] = self.zero_std
+        constants = self.constants
         if self.scheme == "contrast":
-            assert self.constants is not None
-            settings |= {"mean": self.constants.mean, "std": self.constants.std}
-        elif self.scheme == "percentile" and self.constants is not None:
-            settings |= {"low": self.constants.low, "high": self.constants.high}
+            assert constants is not None
+            settings |= {"mean": constants.mean, "std": constants.std}
+        elif self.scheme == "percentile" and constants is not None:
+            settings |= {"low": constants.low, "high": constants.high}
         function = schemes.SCHEMES[self.scheme]
-        if self.scheme in schemes.OF_DATASET or self.constants is not None:
-            names = self.constants.channels if self.constants else channel_names(len(source))
-            if scales and self.constants is not None:
+        if self.scheme in schemes.OF_DATASET or constants is not None:
+            names = constants.channels if constants else channel_names(len(source))
+            in_units = bool(scales) and (constants is not None or self.scheme == "clip")
+            if in_units:
                 white_level = self.max_value
             image = schemes.Image(names=names, white_level=white_level)
             affine = of_values = function(image, **settings)
-            if scales and self.constants is not None:
+            windows = schemes.window(self.scheme, of_values, _ends(constants, float(white_level or 1)))
+            if in_units:
                 affine = of_values.of_levels([scales[c] for c in source])
             if not self.dtype.startswith("u") or white_level is not None:
-                return affine, *_span(of_values, [0.0] * len(source), [white_level or 1.0] * len(source))
+                return affine, windows, *_span(of_values, [0.0] * len(source), [white_level or 1.0] * len(source))
             low, high = _bounds(pixels, valid)
-            return affine, *_span(affine, [low[c] for c in source], [high[c] for c in source])
+            return affine, windows, *_span(affine, [low[c] for c in source], [high[c] for c in source])
         if pixels.dtype.kind == "f":
             flat = pixels.reshape(-1, count).astype(np.float64) if valid is None else _valid_values(pixels, valid)
             image = schemes.Image(names=channel_names(count), white_level=white_level, pixels=flat)
@@ -304,7 +337,7 @@ class Transform:
             low, high = [float(b[0]) for b in bins], [float(b[-1]) for b in bins]
             image = schemes.Image(names=channel_names(count), white_level=white_level, histogram=histogram)
         affine = function(image, **settings)
-        return affine.take(source), *_span(affine, low, high)
+        return affine.take(source), (), *_span(affine, low, high)
 
 
 class Buffer:
@@ -364,6 +397,13 @@ def _white_level(dtype: np.dtype[Any], setting: int | None) -> float | None:
     return float(setting) if setting is not None else {"uint16": 65535.0}.get(dtype.name)
 
 
+def _ends(constants: MapConstants | None, white: float) -> tuple[Values, Values] | None:
+    """Return the percentiles of the dataset per channel, in the values that an affine maps; None if it has none."""
+    if constants is None or constants.low is None or constants.high is None:
+        return None
+    return tuple(v * white for v in constants.low), tuple(v * white for v in constants.high)
+
+
 def _span(affine: Affine, low: list[float], high: list[float]) -> tuple[float, float]:
     """Return the smallest and largest y over all channels, for x between low and high."""
     ends = [x * s + t for x, s, t in zip([*low, *high], affine.scale * 2, affine.shift * 2, strict=True)]
@@ -388,10 +428,11 @@ def _invertible(affine: Affine, finish: Finish, dtype: str) -> bool:
     if finish.clip is None and finish.restore is not None:  # made for the levels of this image
         (step,), (bottom,) = finish.restore
         low, high = bottom - step / 2, bottom + step * (np.iinfo(finish.dtype).max + 0.5)
-    for s, t in zip(*affine, strict=True):
+    for j, (s, t) in enumerate(zip(*affine, strict=True)):
         y = levels * s + t
+        low, high = finish.channel(j).clip or (low, high)
         unclipped = levels[(y >= low) & (y <= high)]
-        written, _ = finish(unclipped * s + t)
+        written, _ = finish.channel(j)(unclipped * s + t)
         if not np.array_equal(invert(written, Affine((s,), (t,)), finish.restore), unclipped):
             return False
     return True
@@ -454,7 +495,7 @@ def _fill_by_numpy(
         else:
             with np.errstate(over="ignore", invalid="ignore"):  # nodata at the end of the range
                 y = plane.astype(np.float64) * affine.scale[j] + affine.shift[j]
-            finished, count = finish(y)
+            finished, count = finish.channel(j)(y)
             into[:] = finished
             clipped += count
     return clipped

@@ -4,7 +4,19 @@ A scheme is one function of `maps` and one row of `registry`, which also parses 
 """
 
 from normcli.kernels.affine import Affine, Values
-from normcli.schemes.maps import OF_DATASET, PRESETS, SCHEMES, Image, divides, least_std, parse, preset, settings
+from normcli.schemes.maps import (
+    OF_DATASET,
+    PRESETS,
+    SCHEMES,
+    Image,
+    divides,
+    least_std,
+    parse,
+    percents,
+    preset,
+    settings,
+    window,
+)
 
 __all__ = [
     "OF_DATASET",
@@ -16,6 +28,8 @@ __all__ = [
     "divides",
     "least_std",
     "parse",
+    "percents",
     "preset",
     "settings",
+    "window",
 ]

@@ -7,7 +7,7 @@ published constants that `contrast` can use, come last.
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -77,11 +77,35 @@ def signed(image: Image) -> Affine:
     return Affine((2.0 / image.full(),) * len(image.names), (-1.0,) * len(image.names))
 
 
-def contrast(image: Image, *, mean: Values, std: Values, zero_std: str = "error") -> Affine:
+def clip(image: Image, *, lo: float | None = None, hi: float | None = None) -> Affine:
+    """Clip to a window and scale it to [0,1]: (min(max(x, lo), hi) - lo) / (hi - lo), as CT is windowed.
+
+    Args:
+        image: its levels.
+        lo: value that becomes 0, in the units of the image: Hounsfield units where its scale tags are of CT.
+        hi: value that becomes 1.
+    """
+    if lo is None or hi is None or not lo < hi:
+        raise UsageError("`scheme`: clip requires LO,HI with LO < HI, such as clip:-1000,400")
+    return centered([lo] * len(image.names), [hi - lo] * len(image.names))
+
+
+def contrast(
+    image: Image,
+    *,
+    mean: Values,
+    std: Values,
+    lo: float = 0.0,
+    hi: float = 100.0,
+    low: Values | None = None,
+    high: Values | None = None,
+    zero_std: str = "error",
+) -> Affine:
     """Standardize by the dataset's mean and std per channel: (x/255 - mean) / std.
 
     Float images without --max-value are not divided: their mean and std are in raw units. Mean and std come from
-    --stats, --mean and --std, --preset, or are computed first.
+    --stats, --mean and --std, --preset, or are computed first. With LO,HI, values are first clipped to these
+    percentiles of the statistics, as nnU-Net normalizes CT (`contrast:0.5,99.5`).
     """
     white = float(image.white_level or 1)
     spread = _divisors(std, image.names, zero_std, "std")
@@ -102,13 +126,18 @@ def caffe(image: Image, *, mean: Values = (123.68, 116.779, 103.939)) -> Affine:
     return Affine((255.0 / image.full(),) * len(mean), tuple(-m for m in mean))
 
 
-def zscore(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
+def zscore(
+    image: Image, *, per: str = "channel", eps: float = 0.0, mask: str = "none", zero_std: str = "error"
+) -> Affine:
     """Standardize each image by its own mean and std: (x - mean) / (std + eps).
+
+    With mask=nonzero, mean and std are of the samples that are not 0, and the others become 0, as MR is normalized.
 
     Args:
         image: its levels.
         per: "channel", or "image" for one mean and std over all channels.
         eps: added to the std, in levels as stored; albumentations adds 1e-4.
+        mask: "nonzero" leaves samples of value 0 out, each in its own channel; `image` is without them.
         zero_std: treatment of a constant channel.
     """
     mean, std = _moments(image, per)
@@ -281,22 +310,22 @@ def _positive(name: str, value: float) -> float:
 SCHEMES: dict[str, Callable[..., Affine]] = {
     scheme.__name__: scheme
     for scheme in (
-        *(unit, signed, contrast, caffe),
+        *(unit, signed, clip, contrast, caffe),
         *(zscore, minmax, percentile, robust, gcn),
     )
 }
 ALIASES = {"standardize": "contrast"}
 # the same affine for every image of a depth; the others depend on the image
-OF_DATASET = frozenset({"unit", "signed", "contrast", "caffe"})
+OF_DATASET = frozenset({"unit", "signed", "clip", "contrast", "caffe"})
 # parameters that are not settings: options of their own, or computed from the statistics
-_NO_SETTINGS = {"contrast": {"mean", "std"}, "percentile": {"low", "high"}}
+_NO_SETTINGS = {"contrast": {"mean", "std", "low", "high"}, "percentile": {"low", "high"}}
 
 
 def settings(name: str) -> dict[str, Any]:
     """Return the settings of a scheme in `--scheme NAME:SETTINGS`, with their defaults, from its signature.
 
     >>> settings("zscore")
-    {'per': 'channel', 'eps': 0.0}
+    {'per': 'channel', 'eps': 0.0, 'mask': 'none'}
 
     Raises:
         UsageError: no such scheme.
@@ -343,10 +372,46 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
                 raise UsageError(f"`scheme`: {name} has no settings")
             raise unknown(f"setting of {name}", key, defaults)
         values[key] = _value(name, key, value, defaults[key])
-    for key, choices in (("over", ("image", "dataset")), ("per", ("channel", "image"))):
+    for key, choices in (
+        ("over", ("image", "dataset")),
+        ("per", ("channel", "image")),
+        ("mask", ("none", "nonzero")),
+    ):
         if values.get(key, choices[0]) not in choices:
             raise UsageError(f"`scheme`: {key} of {name} must be one of {', '.join(choices)}, not {values[key]!r}")
+    if name == "clip":
+        clip(Image((), None), **values)
+    if name == "contrast":
+        lo, hi = values.get("lo", 0.0), values.get("hi", 100.0)
+        if not 0 <= lo < hi <= 100:
+            raise UsageError(f"`scheme`: contrast requires percentiles 0 <= LO < HI <= 100, not {lo:g},{hi:g}")
     return name, values
+
+
+def percents(name: str, given: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return the two percentages whose percentiles over the dataset a scheme needs; None for none.
+
+    >>> percents("contrast", {"lo": 0.5, "hi": 99.5}), percents("contrast", {}), percents("percentile", {})
+    ((0.5, 99.5), None, None)
+    """
+    values = {**settings(name), **given}
+    clips = name == "contrast" and (values["lo"], values["hi"]) != (0.0, 100.0)
+    return (values["lo"], values["hi"]) if clips or values.get("over") == "dataset" else None
+
+
+def window(name: str, affine: Affine, ends: tuple[Values, Values] | None) -> tuple[tuple[float, float], ...]:
+    """Return the bounds of y per channel that a scheme clips to; () for one that clips nothing.
+
+    Args:
+        name: of the scheme.
+        affine: of values, not of stored levels.
+        ends: of the values, where percentiles of the dataset limit them.
+    """
+    if name == "clip":
+        return ((0.0, 1.0),) * len(affine.scale)
+    if name != "contrast" or ends is None:
+        return ()
+    return tuple((low * s + t, high * s + t) for low, high, s, t in zip(*ends, *affine, strict=True))
 
 
 def _count_of(settings: dict[str, Any]) -> str:

@@ -227,6 +227,8 @@ _SCHEMES = {
     "robust": ("-s", "robust"),
     "gcn": ("-s", "gcn:sqrt_bias=10"),
     "clip": ("--clip", "-1,1"),
+    "window": ("-s", "clip:30,200"),
+    "nonzero": ("-s", "zscore:mask=nonzero"),
     "zero-std": ("-s", "zscore", "--zero-std", "one"),
     "float16": ("--dtype", "float16"),
     "float64": ("--dtype", "float64"),
