@@ -1,30 +1,34 @@
-"""What people run today, each the way its users write it, and the floors under any such tool.
+"""Programs that people use today, each as its users write it, and the work that no such program can avoid.
 
-Run as `python -m benchmarks.peers NAME FOLDER`: one process a measurement, its start included.
+Run as `python -m benchmarks.peers NAME FOLDER`: one process for each measurement, its start included.
 """
 
 import io
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+WORKERS = 2
+
 
 def files(folder: str) -> list[str]:
-    """Every file below a folder."""
+    """List every file below a folder."""
     return sorted(os.path.join(top, name) for top, _, names in os.walk(folder) for name in names)
 
 
-def _halves(paths: list[str], one: Callable[[str], Any]) -> None:
-    def work(start: int) -> None:
-        for path in paths[start::2]:
-            one(path)
+def _in_threads(paths: list[str], one: Callable[[str], Any]) -> list[Any]:
+    """Call a function of a path in two threads, each with every second path."""
 
-    with ThreadPoolExecutor(2) as executor:
-        list(executor.map(work, range(2)))
+    def work(start: int) -> list[Any]:
+        return [one(path) for path in paths[start::WORKERS]]
+
+    with ThreadPoolExecutor(WORKERS) as executor:
+        return [result for results in executor.map(work, range(WORKERS)) for result in results]
 
 
 def floor(folder: str) -> None:
@@ -44,11 +48,20 @@ def floor(folder: str) -> None:
         else:
             np.asarray(Image.open(io.BytesIO(data)))
 
-    _halves(files(folder), one)
+    _in_threads(files(folder), one)
 
 
 def dataloader(folder: str) -> None:
     """PyTorch DataLoader, 2 workers."""
+    _dataloader(folder, batch=1)
+
+
+def dataloader_batches(folder: str) -> None:
+    """PyTorch DataLoader, 2 workers, batches of 64 equal images."""
+    _dataloader(folder, batch=64)
+
+
+def _dataloader(folder: str, batch: int) -> None:
     import numpy as np
     import torch
     from PIL import Image
@@ -65,12 +78,12 @@ def dataloader(folder: str) -> None:
                 array = np.array(image.convert("RGB"))
             return torch.from_numpy(array).permute(2, 0, 1).float().div(255)
 
-    loader = torch.utils.data.DataLoader(Images(), batch_size=1, num_workers=2)
+    loader = torch.utils.data.DataLoader(Images(), batch_size=batch, num_workers=WORKERS)
     total, squares, pixels = torch.zeros(3), torch.zeros(3), 0
-    for batch in loader:
-        total += batch.sum(dim=(0, 2, 3))
-        squares += (batch**2).sum(dim=(0, 2, 3))
-        pixels += batch.shape[0] * batch.shape[2] * batch.shape[3]
+    for images in loader:
+        total += images.sum(dim=(0, 2, 3))
+        squares += (images**2).sum(dim=(0, 2, 3))
+        pixels += images.shape[0] * images.shape[2] * images.shape[3]
     mean = total / pixels
     print(mean, (squares / pixels - mean**2).sqrt())
 
@@ -90,17 +103,65 @@ def pil_numpy(folder: str) -> None:
     print(mean, np.sqrt(squares / pixels - mean**2))
 
 
-def opencv(folder: str) -> None:
-    """OpenCV imread + meanStdDev loop."""
+def _mean_and_std(path: str) -> Any:
     import cv2
+
+    return cv2.meanStdDev(cv2.imread(path))
+
+
+def _print_averages(results: Any) -> None:
     import numpy as np
 
-    means, stds = [], []
-    for path in files(folder):
-        mean, std = cv2.meanStdDev(cv2.imread(path))
-        means.append(mean)
-        stds.append(std)
+    means, stds = zip(*results, strict=True)
     print(np.mean(means, axis=0), np.mean(stds, axis=0))
+
+
+def opencv(folder: str) -> None:
+    """OpenCV imread + meanStdDev loop."""
+    _print_averages(map(_mean_and_std, files(folder)))
+
+
+def opencv_threads(folder: str) -> None:
+    """OpenCV imread + meanStdDev, 2 threads."""
+    _print_averages(_in_threads(files(folder), _mean_and_std))
+
+
+def opencv_processes(folder: str) -> None:
+    """OpenCV imread + meanStdDev, 2 processes."""
+    with multiprocessing.get_context("fork").Pool(WORKERS) as pool:
+        _print_averages(pool.imap_unordered(_mean_and_std, files(folder), chunksize=64))
+
+
+def turbojpeg(folder: str) -> None:
+    """NumPy sums of libjpeg-turbo (simplejpeg), 2 threads."""
+    import numpy as np
+    import simplejpeg
+
+    def one(path: str) -> Any:
+        with open(path, "rb") as file:
+            pixels = simplejpeg.decode_jpeg(file.read()).reshape(-1, 3)
+        wide = pixels.astype(np.uint32)
+        return wide.sum(axis=0), (wide * wide).sum(axis=0), len(pixels)
+
+    total, squares, counts = zip(*_in_threads(files(folder), one), strict=True)
+    mean = sum(total) / sum(counts)
+    print(mean, np.sqrt(sum(squares) / sum(counts) - mean**2))
+
+
+def torchvision(folder: str) -> None:
+    """Sums by torch of torchvision decode_jpeg, 2 threads."""
+    import torch
+    from torchvision.io import decode_jpeg, read_file  # type: ignore[import-untyped,import-not-found,unused-ignore]
+
+    torch.set_num_threads(1)
+
+    def one(path: str) -> Any:
+        pixels = decode_jpeg(read_file(path)).float()
+        return pixels.sum(dim=(1, 2)), (pixels * pixels).sum(dim=(1, 2)), pixels.shape[1] * pixels.shape[2]
+
+    total, squares, counts = zip(*_in_threads(files(folder), one), strict=True)
+    mean = sum(total) / sum(counts)
+    print(mean, (sum(squares) / sum(counts) - mean**2).sqrt())
 
 
 def imagestat(folder: str) -> None:
@@ -124,7 +185,7 @@ def scikit(folder: str) -> None:
 
 
 def vips(folder: str) -> None:
-    """Libvips stats loop."""
+    """Loop over the stats of libvips."""
     import pyvips
 
     rows = [pyvips.Image.new_from_file(path, access="sequential").stats().numpy() for path in files(folder)]
@@ -137,31 +198,52 @@ def magick(folder: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
 
-NEEDS = {"dataloader": "torch", "opencv": "cv2", "scikit": "sklearn", "vips": "pyvips"}
+NEEDS = {
+    "dataloader": "torch",
+    "dataloader_batches": "torch",
+    "opencv": "cv2",
+    "opencv_threads": "cv2",
+    "opencv_processes": "cv2",
+    "scikit": "sklearn",
+    "vips": "pyvips",
+}
 PEERS: dict[str, Callable[[str], None]] = {
     "floor": floor,
-    "dataloader": dataloader,
+    "opencv_threads": opencv_threads,
+    "opencv_processes": opencv_processes,
     "opencv": opencv,
+    "turbojpeg": turbojpeg,
+    "torchvision": torchvision,
+    "vips": vips,
+    "dataloader": dataloader,
+    "dataloader_batches": dataloader_batches,
     "pil_numpy": pil_numpy,
     "imagestat": imagestat,
     "scikit": scikit,
-    "vips": vips,
     "magick": magick,
 }
-SLOW = ("dataloader", "pil_numpy", "imagestat", "scikit", "vips", "magick")
+SLOW = ("dataloader", "dataloader_batches", "pil_numpy", "imagestat", "scikit", "vips", "magick")
 
 
 def title(name: str) -> str:
-    """The first line of a peer's docstring, without its full stop."""
+    """Return the first line of a peer's docstring, without its full stop."""
     return (PEERS[name].__doc__ or name).partition("\n")[0].rstrip(".")
 
 
-def installed() -> Iterator[str]:
-    """Names of the peers that can run here."""
+def installed() -> list[str]:
+    """List the names of the peers that can run here."""
+    return [name for name in PEERS if _can_run(name)]
+
+
+def _can_run(name: str) -> bool:
     from importlib.util import find_spec
 
-    found = (name for name in PEERS if name not in NEEDS or find_spec(NEEDS[name]))
-    return (name for name in found if name != "magick" or shutil.which("identify"))
+    if name == "magick":
+        return shutil.which("identify") is not None
+    if name == "torchvision":  # its compiled part loads beside the torch that it was built for alone
+        code = "import torch, torchvision.io; torch.ops.image.decode_jpeg"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
+    return name not in NEEDS or find_spec(NEEDS[name]) is not None
 
 
 if __name__ == "__main__":

@@ -10,6 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
+
+
+def stats_command(folder: Path, *options: str) -> list[str]:
+    """Return the command of `normcli stats` with two workers."""
+    return [PYTHON, "-m", "normcli", "stats", "-q", "-j", "2", str(folder), *options]
 
 
 def seconds(command: Sequence[str]) -> float:
