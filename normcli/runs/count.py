@@ -223,11 +223,11 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             stage = "decode"
             tiff = not plain or data[:4] in images.SIGNATURES
             if tiff:
-                large = _open_large(data, options)
+                large = None if hasattr(item.load, "skips_empty") else _open_large(data, options)
                 if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
                     data.close()
                     data = item.load()
-            image = images.decode(data, options.reading) if large is None else large.first
+            image = _decode(item.load, data, options.reading) if large is None else large.first
             if image.full_scale is not None:
                 images.check_full_scale(image, options.max_value)
             if tiff and image.format == "TIFF":
@@ -257,9 +257,9 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             elif not isinstance(error, InputError):
                 log.debug("%s", item.key, exc_info=True)
                 error = InputError("unexpected", f"{type(error).__name__}: {error}")
-            result.tally.failed[error.reason] += 1
+            entry = failure_of(item.key, stage, error)
+            (result.tally.skipped if entry.stage == "skip" else result.tally.failed)[error.reason] += 1
             result.inputs += inputs_of(item) - 1
-            entry = Failure(item.key, stage, error.reason, " ".join(error.message.split()))
             result.failures.append(entry)
         for opened in () if plain and large is None else (large, data):
             if opened is not None and hasattr(opened, "close"):
@@ -270,6 +270,20 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _decode(load: Any, data: Any, reading: DecodeOptions) -> images.Decoded:
+    if not hasattr(load, "skips_empty"):
+        return images.decode(data, reading)
+    from normcli.runs.empty import decode_content
+
+    return decode_content(data, reading)
+
+
+def failure_of(key: str, stage: str, error: InputError) -> Failure:
+    """Return the record of an input that was not used; stage "skip" for one that is left out because it is empty."""
+    stage = "skip" if error.reason == "all-zero" else stage
+    return Failure(key, stage, error.reason, " ".join(error.message.split()))
 
 
 def inputs_of(item: Any) -> int:

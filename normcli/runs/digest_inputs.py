@@ -76,6 +76,8 @@ def _digest_of(item: Item) -> tuple[int, int]:
     Raises:
         InputError: it cannot be read.
     """
+    if hasattr(item.load, "skips_empty"):
+        raise InputError("unsupported", "which images are empty is known once they are decoded")
     if isinstance(item.load, FileBytes) and item.load.is_large():
         with closing(item.load.open()) as file:
             return file.digest(), len(file)

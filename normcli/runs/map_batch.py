@@ -18,7 +18,7 @@ from normcli.images.orientation import upright
 from normcli.options.shared import DecodeOptions, EngineOptions
 from normcli.platforms import usable_cpus
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
-from normcli.runs.count import Failure, note_sidecars
+from normcli.runs.count import Failure, failure_of, note_sidecars
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.masks import PixelMask
 from normcli.runs.names import InputLister, NamedItem
@@ -152,7 +152,7 @@ def _map_one(
             result.bytes += len(data) if isinstance(data, bytes) else data.nbytes
             label = _class(job, task.label)
             stage = "decode"
-            image = images.decode(data, job.reading, turn=job.orientation == "apply")
+            image = _decode(job, task, data)
             if image.full_scale is not None:
                 images.check_full_scale(image, job.transform.max_value)
             if image.format == "TIFF":
@@ -193,11 +193,24 @@ def _map_one(
             raise
         elif not isinstance(error, InputError):  # a library that the scheme of a row needs
             error = InputError("unsupported", str(error))
-        result.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
-        result.failures.append(Failure(task.key, stage, error.reason, error.message))
+        failure = failure_of(task.key, stage, error)
+        result.failures.append(failure)
+        if failure.stage == "skip":
+            result.skipped[failure.reason] += 1
+        else:
+            result.records.append({**names, "error": error.reason, "message": error.message, "stage": stage})
         return 0
     result.records.append(record)
     return int(record["bytes"])
+
+
+def _decode(job: MapJob, task: Task, data: Any) -> images.Decoded:
+    turn = job.orientation == "apply"
+    if not hasattr(task.load, "skips_empty"):
+        return images.decode(data, job.reading, turn=turn)
+    from normcli.runs.empty import decode_content
+
+    return decode_content(data, job.reading, turn=turn)
 
 
 def _remarks(transform: Transform, pixels: Any, notes: list[str]) -> list[str]:

@@ -1,16 +1,19 @@
 """Axes of arrays with more than rows and columns: letters for each, and the planes that are images."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import product
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
+from normcli.sources.item import ColumnLabel
+from normcli.sources.listing import SkipEmpty, axis_of, skip_empty_option
 from normcli.sources.tagged import Scaling, scaling_option
 
 log = logging.getLogger("normcli.sources")
 
+Coordinates = Callable[[int, int], list[str] | None]
 MOST_PLANES = 100_000_000
 _FEW = (1, 2, 3, 4)  # channels
 _MOST_BANDS = 32
@@ -36,6 +39,7 @@ class DatasetOptions(Options):
         "dimensions, else by the sizes)."
     )
     scaling: Scaling = scaling_option()
+    skip_empty: SkipEmpty = skip_empty_option()
 
 
 class Planes(NamedTuple):
@@ -44,10 +48,12 @@ class Planes(NamedTuple):
     Attributes:
         shape: of the array.
         axes: a letter for each axis.
+        names: of the dimensions as the file has them; () where it has none.
     """
 
     shape: tuple[int, ...]
     axes: str
+    names: tuple[str, ...] = ()
 
     @property
     def outer(self) -> tuple[int, ...]:
@@ -79,12 +85,52 @@ class Planes(NamedTuple):
             count *= self.shape[i]
         if 0 in self.shape or count > MOST_PLANES:
             raise InputError("bomb" if count else "empty", f"an array of shape {self.shape} has {count:,} planes")
-        widths = [len(str(self.shape[i] - 1)) for i in self.outer]
         for numbers in product(*(range(self.shape[i]) for i in self.outer)):
             index: list[Any] = [slice(None)] * len(self.shape)
             for i, number in zip(self.outer, numbers, strict=True):
                 index[i] = number
-            yield "/".join(f"{n:0{width}d}" for n, width in zip(numbers, widths, strict=True)), tuple(index)
+            yield "/".join(map(self._numbered, self.outer, numbers)), tuple(index)
+
+    def _numbered(self, axis: int, number: int) -> str:
+        return f"{number:0{len(str(self.shape[axis] - 1))}d}"
+
+    def groups(self, source: str, group_by: str | None, coordinates: Coordinates | None = None) -> "AxisGroups | None":
+        """Return the groups of the images along the axis that `group_by` names; None where it names none.
+
+        Args:
+            source: for messages.
+            group_by: "axis:" and a letter, or a name of a dimension.
+            coordinates: of an axis, by its position and its length; without any, groups are numbers.
+
+        Raises:
+            UsageError: no such axis numbers the images.
+        """
+        name = axis_of(group_by)
+        if name is None:
+            return None
+        for i in self.outer:
+            if name.upper() == self.axes[i] or name in self.names[i : i + 1]:
+                values = None if coordinates is None else coordinates(i, self.shape[i])
+                return AxisGroups(i, values or [self._numbered(i, number) for number in range(self.shape[i])])
+        each = (self.names[i] if self.names and self.names[i] else self.axes[i] for i in self.outer)
+        what = f"they are numbered by {', '.join(each)}" if self.outer else "it is one image"
+        raise UsageError(f"`group_by` {group_by}: no such axis numbers the images of {source}: {what}")
+
+
+class AxisGroups(NamedTuple):
+    """Groups of images by their place on one axis.
+
+    Attributes:
+        axis: its position.
+        labels: of every place.
+    """
+
+    axis: int
+    labels: list[str]
+
+    def label(self, index: tuple[Any, ...]) -> ColumnLabel:
+        """Return the group of the image at an index."""
+        return ColumnLabel(self.labels[index[self.axis]])
 
 
 def planes_of(source: str, shape: tuple[int, ...], axes: str | None, names: Sequence[str] = ()) -> Planes:
@@ -108,8 +154,19 @@ def planes_of(source: str, shape: tuple[int, ...], axes: str | None, names: Sequ
             raise UsageError(f"{source}: an array of shape {shape} has {len(shape)} axes, not those of -O axes={axes}")
         if not letters.isalpha() or len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters):
             raise UsageError(f"`open_options` axes={axes}: must be one letter for each axis, Y and X among them")
-        return Planes(shape, letters)
-    return Planes(shape, _by_names(names) or _by_lengths(source, shape))
+        return Planes(shape, letters, tuple(names))
+    return Planes(shape, _by_names(names) or _by_lengths(source, shape), tuple(names))
+
+
+def coordinate_texts(values: Any, length: int) -> list[str] | None:
+    """Return the values of a coordinate as names of groups; None where they are not one number for each place."""
+    import numpy as np
+
+    array = np.asarray(values)
+    if array.shape != (length,) or array.dtype.kind not in "uif":
+        return None
+    texts = [f"{value:.10g}" for value in array.tolist()]
+    return texts if len(set(texts)) == length else None
 
 
 def _by_names(names: Sequence[str]) -> str | None:

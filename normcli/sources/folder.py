@@ -14,7 +14,7 @@ from normcli.errors import InputError, shortened
 from normcli.options.field import Options, as_tuple, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Item, Skipped, failed_item
-from normcli.sources.listing import compile_patterns, container, path_below
+from normcli.sources.listing import SkipEmpty, compile_patterns, container, path_below, skip_empty_option
 from normcli.storage.atomic import PARTIAL
 from normcli.storage.files import FileBytes
 
@@ -128,6 +128,7 @@ class FolderOptions(Options):
     layout: ArrayLayout = option(
         "Axes of the .npy files that --include asks for, one image each; auto: recognized by the sizes.", "auto"
     )
+    skip_empty: SkipEmpty = skip_empty_option()
 
 
 OPEN_OPTIONS = FolderOptions

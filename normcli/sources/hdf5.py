@@ -7,13 +7,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
-from normcli.sources.axes import DatasetOptions, Planes, planes_of
+from normcli.sources.axes import DatasetOptions, Planes, coordinate_texts, planes_of
 from normcli.sources.cf import cf_tags
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
@@ -52,8 +53,8 @@ class DatasetSlice(NamedTuple):
         return f"{self.stamp}:{self.variable}:{self.place}:{self.tags}"
 
 
-def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
-    """Yield the images of a dataset, named by the numbers of their axes.
+def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_by: str | None = None) -> Items:
+    """Yield the images of a dataset, named by the numbers of their axes; `group_by` may be an axis.
 
     Raises:
         InputError: damaged, cut short, without images, or with data outside the file.
@@ -72,6 +73,7 @@ def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
             planes = planes_of(source, dataset.shape, options.axes, _dimension_names(dataset))
             dtype, tags = cf_tags(dataset.attrs, dataset.dtype, options.scaling)
             cache = _cache_bytes(dataset, planes)
+            groups = planes.groups(source, group_by, partial(_coordinates, dataset))
     size = planes.values * dtype.itemsize
     name = f"{source}/{variable.strip('/')}"
     if size > limit:
@@ -81,7 +83,8 @@ def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
         return
     for number, index in planes.each():
         key = f"{name}/{number}" if number else name
-        yield Item(key, DatasetSlice(source, variable, index, planes.order, dtype.str, tags, cache, stamp))
+        label = None if groups is None else groups.label(index)
+        yield Item(key, DatasetSlice(source, variable, index, planes.order, dtype.str, tags, cache, stamp), label)
 
 
 def _h5py() -> Any:
@@ -254,3 +257,11 @@ def _dimension_names(dataset: Any) -> list[str]:
         scale = dimension[0].name if len(dimension) else ""
         names.append(dimension.label or (scale or "").rpartition("/")[2])
     return names
+
+
+def _coordinates(dataset: Any, axis: int, length: int) -> list[str] | None:
+    """Return the values of the scale of a dimension; None where it has none."""
+    dimension = dataset.dims[axis]
+    if not len(dimension) or dimension[0].shape != (length,) or dimension[0].dtype.kind not in "uif":
+        return None
+    return coordinate_texts(dimension[0][()], length)

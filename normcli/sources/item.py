@@ -30,7 +30,7 @@ class Item(NamedTuple):
 
 
 class ColumnLabel(str):
-    """A label of the column that `group_by` names, which no pattern of paths replaces."""
+    """A label of the column or axis that `group_by` names, which no pattern of paths replaces."""
 
     __slots__ = ()
 
@@ -64,6 +64,29 @@ class Skipped(NamedTuple):
     key: str
     reason: str
     message: str
+
+
+class NonEmpty(NamedTuple):
+    """The loader of an image that is left out where all of its samples are 0."""
+
+    loader: Any
+
+    def __call__(self) -> Any:
+        return self.loader()
+
+    @property
+    def skips_empty(self) -> bool:
+        """Return True."""
+        return True
+
+    @property
+    def memory_bytes(self) -> int:
+        """Return the bytes of memory that the loader itself takes."""
+        return int(getattr(self.loader, "memory_bytes", 0))
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with the image, and with this option."""
+        return f"{self.loader.fingerprint()}:skip_empty"
 
 
 class FailingSource(NamedTuple):

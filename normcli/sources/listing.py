@@ -11,12 +11,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self
 
 from normcli.errors import InputError, UsageError
-from normcli.options.field import as_tuple, parse_pairs
+from normcli.options.field import as_tuple, option, parse_pairs
 from normcli.options.shared import InputOptions
-from normcli.sources.item import ColumnLabel, Item, Items, failed_item
+from normcli.sources.item import ColumnLabel, FailingSource, Item, Items, NonEmpty, Skipped, failed_item
 from normcli.storage import is_remote
 
 
@@ -57,7 +57,8 @@ class Container(NamedTuple):
         extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
         extra_for: the files that need it.
         names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
-        groups: `read` takes `group_by`, the column that has the groups of vectors.
+        groups: `read` takes `group_by`, which may be the column that has the groups of vectors.
+        axes: `read` takes `group_by`, which may be an axis.
     """
 
     pattern: str
@@ -67,6 +68,7 @@ class Container(NamedTuple):
     extra_for: str = ""
     names_only: bool = False
     groups: bool = False
+    axes: bool = False
 
 
 # one module each: `read(source, listing)`, and its open options as a third argument where it has OPEN_OPTIONS
@@ -119,6 +121,7 @@ CONTAINERS = {
         (".npy", ".npz"),
         "One array of images, or one image; .npz holds several arrays; -O layout=nc reads rows of numbers.",
         names_only=True,
+        axes=True,
     ),
     "idx": Container(
         r"([.-]idx\d?(-ubyte)?)(\.gz)?$",
@@ -139,6 +142,7 @@ CONTAINERS = {
         "HDF5 and NetCDF4: the planes of one dataset, with the fill values, scale and offset of CF.",
         "hdf5",
         "all",
+        axes=True,
     ),
     "zarr": Container(
         r"\.zarr$",
@@ -146,6 +150,7 @@ CONTAINERS = {
         "Folders of Zarr 2 and 3: the planes of one array, or level 0 of the images of OME-Zarr.",
         "zarr",
         "all",
+        axes=True,
     ),
     "nifti": Container(
         r"\.(nii|hdr|img)(\.gz)?$",
@@ -154,6 +159,7 @@ CONTAINERS = {
         "medical",
         "all",
         names_only=True,
+        axes=True,
     ),
     "python": Container(
         r"(?!)",
@@ -331,6 +337,23 @@ def name_below(source: str, key: str) -> str:
     return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
 
 
+SkipEmpty = Literal["no", "yes"]
+
+
+def axis_of(group_by: str | None) -> str | None:
+    """Return the axis that `group_by` names.
+
+    >>> axis_of("axis:Z"), axis_of("folder"), axis_of(None)
+    ('Z', None, None)
+    """
+    return group_by.removeprefix("axis:") if group_by is not None and group_by.startswith("axis:") else None
+
+
+def skip_empty_option() -> Any:
+    """Return the open option of containers that may have planes without content."""
+    return option("yes: leave out images whose samples are all 0, and count them as skipped.", "no")
+
+
 class PatternUse:
     """Patterns of a run, which remembers those that matched nothing.
 
@@ -348,12 +371,15 @@ class PatternUse:
         globs += [("--exclude", glob) for glob in as_tuple(listing.exclude)]
         self._unused = {named: compile_patterns([named[1]]) for named in dict.fromkeys(globs)}
         self.group_by = group_by
-        self._group = None if group_by in (None, "folder", "label") else re.compile(str(group_by))
+        self._axis = axis_of(group_by)
+        plain = group_by in (None, "folder", "label") or self._axis is not None
+        self._group = None if plain else re.compile(str(group_by))
         self.complete = True
 
     def watch(self, source: str, items: Items) -> Items:
         """Yield the items of a source."""
-        return items if not self._unused and self._group is None else self._watch(source, items)
+        plain = not self._unused and self._group is None and self._axis is None
+        return items if plain else self._watch(source, items)
 
     def _watch(self, source: str, items: Items) -> Items:
         for item in items:
@@ -362,10 +388,14 @@ class PatternUse:
                 used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
                 for named in used:
                     del self._unused[named]
-            if self._group is not None and isinstance(item, Item) and not isinstance(item.label, ColumnLabel):
-                yield item._replace(label=_group(self._group, path))
-            else:
+            if isinstance(item, Skipped) or isinstance(item.label, ColumnLabel):
                 yield item
+            elif self._group is not None:
+                yield item._replace(label=_group(self._group, path))
+            elif self._axis is None or isinstance(item.load, FailingSource):
+                yield item
+            else:
+                raise UsageError(f"`group_by` {self.group_by}: {item.key} has no axes (-O axes=TZYX)")
 
     def report(self) -> None:
         """Log every pattern that matched nothing, once."""
@@ -535,13 +565,22 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False, gr
                 options = open_options(kind, values)
             entry = CONTAINERS.get(kind)
             extra: dict[str, Any] = {"names_only": True} if names_only and entry and entry.names_only else {}
-            if group_by is not None and entry and entry.groups:
+            by_axis = axis_of(group_by) is not None
+            if group_by is not None and entry and (entry.axes if by_axis else entry.groups):
                 extra["group_by"] = group_by
-            yield from module.read(str(source), listing, options, **extra)
+            items = module.read(str(source), listing, options, **extra)
+            yield from items if getattr(options, "skip_empty", "no") == "no" else map(_non_empty, items)
         else:
             yield from module.read(str(source), listing)
     except InputError as error:
         yield failed_item(source, error.reason, error.message)
+
+
+def _non_empty(item: Item | Skipped) -> Item | Skipped:
+    """Return an item that is left out where all of its samples are 0; blocks of vectors are not images."""
+    if isinstance(item, Skipped) or isinstance(item.load, FailingSource) or hasattr(item.load, "inputs"):
+        return item
+    return item._replace(load=NonEmpty(item.load))
 
 
 def expand(source: str) -> Iterator[str]:

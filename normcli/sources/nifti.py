@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 from normcli.errors import InputError, MissingExtraError
 from normcli.options.field import Options, parse_size
 from normcli.options.shared import InputOptions
+from normcli.sources.axes import Planes
 from normcli.sources.item import Item, Items, failed_item
+from normcli.sources.listing import SkipEmpty, skip_empty_option
 from normcli.sources.npy import LARGEST_HELD, ArraySlice
 from normcli.sources.tagged import UNSCALED, ArrayTags, Scaling, TaggedLoad, scaling_option
 from normcli.storage.files import FileStamp
@@ -25,6 +27,7 @@ class NiftiOptions(Options):
     """Open options of NIfTI and Analyze."""
 
     scaling: Scaling = scaling_option()
+    skip_empty: SkipEmpty = skip_empty_option()
 
 
 OPEN_OPTIONS = NiftiOptions
@@ -55,8 +58,17 @@ class Volume(NamedTuple):
         return prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
-def read(source: str, listing: InputOptions, options: NiftiOptions, *, names_only: bool = False) -> Items:
-    """Yield the planes of a volume, named by the numbers of their axes, slowest first; the label is the file's name.
+def read(
+    source: str,
+    listing: InputOptions,
+    options: NiftiOptions,
+    *,
+    names_only: bool = False,
+    group_by: str | None = None,
+) -> Items:
+    """Yield the planes of a volume, named by the numbers of their axes, slowest first.
+
+    The label is the file's name, or the place on the axis that `group_by` names: Z, T and, above, U, V and W.
 
     Raises:
         InputError: damaged, cut short, or samples that are not numbers.
@@ -69,11 +81,12 @@ def read(source: str, listing: InputOptions, options: NiftiOptions, *, names_onl
         head = (stream or reader).at(0, _HEADER)
         volume, is_single = parse_header(head, options.scaling)
         if is_single:
-            yield from _planes(source, _Bytes(header_path, reader, stream, head), volume, limit, names_only)
+            file = _Bytes(header_path, reader, stream, head)
+            yield from _planes(source, file, volume, limit, names_only, group_by)
             return
     with Reader(image_path) as reader:
         stream = Stream(reader) if reader.compression() else None
-        yield from _planes(source, _Bytes(image_path, reader, stream), volume, limit, names_only)
+        yield from _planes(source, _Bytes(image_path, reader, stream), volume, limit, names_only, group_by)
 
 
 def pair_of(path: str) -> tuple[str, str]:
@@ -185,7 +198,9 @@ class _Bytes(NamedTuple):
         return self.reader.stamp
 
 
-def _planes(source: str, file: _Bytes, volume: Volume, limit: int | None, names_only: bool) -> Items:
+def _planes(
+    source: str, file: _Bytes, volume: Volume, limit: int | None, names_only: bool, group_by: str | None
+) -> Items:
     count, size = prod(volume.axes), volume.plane_bytes
     if file.stream is None and volume.start + count * size > file.reader.size:
         held = max(0, file.reader.size - volume.start)
@@ -195,15 +210,12 @@ def _planes(source: str, file: _Bytes, volume: Volume, limit: int | None, names_
         what = f"planes of {size} bytes, more than the limit of {largest} (--max-file-size)"
         yield failed_item(source, "too-large", what)
         return
-    take, label = file.planes(names_only), case_of(source)
-    widths = [len(str(n - 1)) for n in volume.axes]
-    for i in range(count):
-        key, rest = source, i
-        numbers = []
-        for length, width in zip(volume.axes, widths, strict=True):
-            rest, number = divmod(rest, length)
-            numbers.append(f"{number:0{width}d}")
-        key = "/".join([source, *reversed(numbers)])
+    take, case = file.planes(names_only), case_of(source)
+    letters = "WVUTZ"[5 - len(volume.axes) :]
+    planes = Planes((*reversed(volume.axes), *volume.shape[:2]), f"{letters}YX")
+    groups = planes.groups(source, group_by)
+    for i, (number, index) in enumerate(planes.each()):
         offset = volume.start + i * size
         load = ArraySlice(file.path, offset, volume.dtype, volume.shape, False, file.stamp, take(offset, size))
-        yield Item(key, TaggedLoad(load, volume.tags), label)
+        label = case if groups is None else groups.label(index)
+        yield Item(f"{source}/{number}" if number else source, TaggedLoad(load, volume.tags), label)

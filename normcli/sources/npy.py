@@ -13,6 +13,7 @@ from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Item, Items, failed_item
+from normcli.sources.listing import SkipEmpty, skip_empty_option
 from normcli.storage.files import FileStamp, read_at
 from normcli.storage.npy import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
@@ -105,14 +106,31 @@ class NpyOptions(Options):
         "Axes of the array: n images, h rows, w columns, c channels; auto: recognized by the sizes; nc: vectors.",
         "auto",
     )
+    axes: str | None = option(
+        "A letter for each axis of an array of more axes, such as TCZYX: Y rows, X columns, C channels, others number "
+        "the images."
+    )
     column: str | None = option("Array of an .npz that holds the images (default: the only one of 3 or 4 axes).")
+    skip_empty: SkipEmpty = skip_empty_option()
+
+    def _check(self) -> None:
+        super()._check()
+        if self.axes is not None and self.layout != "auto":
+            raise UsageError("`open_options` axes: cannot be combined with layout")
 
 
 OPEN_OPTIONS = NpyOptions
 
 
-def read(source: str, listing: InputOptions, options: NpyOptions, *, names_only: bool = False) -> Items:
-    """Yield the images of an .npy or .npz.
+def read(
+    source: str,
+    listing: InputOptions,
+    options: NpyOptions,
+    *,
+    names_only: bool = False,
+    group_by: str | None = None,
+) -> Items:
+    """Yield the images of an .npy or .npz; `group_by` may be one of the `axes`.
 
     Raises:
         InputError: damaged, cut short, of objects, or in Fortran order.
@@ -122,16 +140,22 @@ def read(source: str, listing: InputOptions, options: NpyOptions, *, names_only:
         if reader.at(0, 4) == b"PK\3\4":
             from normcli.sources import npz
 
-            yield from npz.read_archive(reader, listing, options, names_only)
+            yield from npz.read_archive(reader, listing, options, names_only, group_by)
             return
         array = parse_npy_header(reader.at(0, MAX_HEADER))
-        layout = resolve_layout(source, array, options.layout)
+        check_numbers(array)
+        layout = "" if options.axes else resolve_layout(source, array, options.layout)
         total = prod(array.shape) * itemsize(array.dtype)
         if array.start + total > reader.size:
             raise InputError("truncated", f"{reader.size - array.start} of {total} bytes: the array is cut short")
-        yield from slice_images(
-            source, array, layout, no_bytes, reader.stamp, None, parse_size("max_file_size", listing.max_file_size)
-        )
+        limit = parse_size("max_file_size", listing.max_file_size)
+        if options.axes:
+            from normcli.sources.array_planes import ArrayFile, slice_planes
+
+            file = ArrayFile(source, array, options.axes, no_bytes, reader.stamp, None, limit, group_by)
+            yield from slice_planes(file)
+            return
+        yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, limit)
 
 
 def no_bytes(offset: int, size: int) -> None:
@@ -187,11 +211,7 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: boo
         InputError: of text or complex numbers, in Fortran order, or of too few axes.
         UsageError: the layout does not fit, or is not clear from the shape.
     """
-    import numpy as np
-
-    kind = np.dtype(array.dtype).kind
-    if kind not in "uifb":
-        raise InputError("unsupported", f"an array of {array.dtype}, not of numbers")
+    check_numbers(array)
     shape = array.shape
     if layout == "auto":
         layout = "nhw" if labeled and len(shape) == 3 else _layout(source, shape)
@@ -200,6 +220,18 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: boo
     if array.fortran and len([n for n in shape if n > 1]) > 1:
         raise InputError("unsupported", "in Fortran order its images are scattered (save np.ascontiguousarray of it)")
     return layout
+
+
+def check_numbers(array: ArrayHeader) -> None:
+    """Check that an array is of numbers.
+
+    Raises:
+        InputError: of text, complex numbers or objects.
+    """
+    import numpy as np
+
+    if np.dtype(array.dtype).kind not in "uifb":
+        raise InputError("unsupported", f"an array of {array.dtype}, not of numbers")
 
 
 def _layout(source: str, shape: tuple[int, ...]) -> str:

@@ -12,6 +12,7 @@ from normcli.sources.npy import (
     LARGEST_HELD,
     NpyOptions,
     ReadBytes,
+    check_numbers,
     itemsize,
     no_bytes,
     resolve_layout,
@@ -22,7 +23,9 @@ from normcli.storage.npy import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader
 
 
-def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, names_only: bool) -> Items:
+def read_archive(
+    reader: Reader, listing: InputOptions, options: NpyOptions, names_only: bool, group_by: str | None = None
+) -> Items:
     """Yield the images of the one array of an .npz that looks like images, or of the one that is asked for."""
     source = reader.path
     arrays: dict[str, tuple[ZipEntry, ArrayHeader]] = {}
@@ -39,7 +42,7 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
     column = options.column
     if column is not None and column not in arrays:
         raise UsageError(f"{source}: no array {column!r}; it holds {listed(arrays) or 'none'} (-O column=NAME)")
-    axes = (2,) if options.layout == "nc" else (3, 4)
+    axes = (len(options.axes),) if options.axes else (2,) if options.layout == "nc" else (3, 4)
     stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in axes]
     names = [column] if column is not None else stacks
     if not names:
@@ -51,10 +54,17 @@ def read_archive(reader: Reader, listing: InputOptions, options: NpyOptions, nam
         entry, array = arrays[name]
         try:
             labels = _labels(reader, name, arrays)
-            layout = resolve_layout(f"{source}/{name}", array, options.layout, labeled=labels is not None)
             stream = _Inflating(reader, entry)
             limit = parse_size("max_file_size", listing.max_file_size) or LARGEST_HELD
             read_bytes: ReadBytes = no_bytes if names_only else stream.exactly
+            if options.axes:
+                from normcli.sources.array_planes import ArrayFile, slice_planes
+
+                check_numbers(array)
+                file = ArrayFile(f"{source}/{name}", array, options.axes, read_bytes, None, labels, limit, group_by)
+                yield from slice_planes(file)
+                continue
+            layout = resolve_layout(f"{source}/{name}", array, options.layout, labeled=labels is not None)
             yield from slice_images(f"{source}/{name}", array, layout, read_bytes, None, labels, limit)
         except InputError as error:
             yield failed_item(f"{source}/{name}", error.reason, error.message)

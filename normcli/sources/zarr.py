@@ -12,13 +12,14 @@ import struct
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
-from normcli.sources.axes import DatasetOptions, planes_of
+from normcli.sources.axes import DatasetOptions, coordinate_texts, planes_of
 from normcli.sources.cf import cf_tags
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
@@ -81,8 +82,10 @@ def is_zarr(folder: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, name)) for name in _MARKERS)  # noqa: PTH113, PTH118
 
 
-def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
+def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_by: str | None = None) -> Items:
     """Yield the images of an array, or of every image of an OME-Zarr, named by the numbers of their axes.
+
+    `group_by` may be an axis.
 
     Raises:
         InputError: no Zarr, damaged metadata, or codecs that are not known.
@@ -96,12 +99,14 @@ def read(source: str, listing: InputOptions, options: DatasetOptions) -> Items:
     for array in _chosen(source, root, options.variable):
         name = f"{source.rstrip('/')}/{array.path}" if array.path else source.rstrip("/")
         try:
-            yield from _images(name, os.path.join(root, array.path), array, listing, options)  # noqa: PTH118
+            yield from _images(name, os.path.join(root, array.path), array, listing, options, group_by)  # noqa: PTH118
         except InputError as error:
             yield failed_item(name, error.reason, error.message)
 
 
-def _images(name: str, path: str, array: _Array, listing: InputOptions, options: DatasetOptions) -> Items:
+def _images(
+    name: str, path: str, array: _Array, listing: InputOptions, options: DatasetOptions, group_by: str | None
+) -> Items:
     import numpy as np
 
     shape = tuple(int(n) for n in array.metadata["shape"])
@@ -125,9 +130,11 @@ def _images(name: str, path: str, array: _Array, listing: InputOptions, options:
     if size > limit:
         raise InputError("too-large", f"images of {size} bytes, more than the limit of {limit} (--max-file-size)")
     version = f"{zlib.crc32(json.dumps([array.metadata, array.attributes], sort_keys=True).encode()):08x}"
+    groups = planes.groups(name, group_by, partial(_coordinates, path, planes.names))
     for number, index in planes.each():
         load = ZarrSlice(path, index, planes.order, stored.str, tags, version)
-        yield Item(f"{name}/{number}" if number else name, load, array.path.rpartition("/")[0] or None)
+        label = (array.path.rpartition("/")[0] or None) if groups is None else groups.label(index)
+        yield Item(f"{name}/{number}" if number else name, load, label)
 
 
 def _chosen(source: str, root: str, variable: str | None) -> list[_Array]:
@@ -283,6 +290,19 @@ def _cf_attributes(array: _Array) -> dict[str, Any]:
             except (binascii.Error, struct.error):
                 del attributes["_FillValue"]
     return attributes
+
+
+def _coordinates(path: str, names: tuple[str, ...], axis: int, length: int) -> list[str] | None:
+    """Return the values of the array beside this one that has the name of a dimension; None where there is none."""
+    name = names[axis] if names else ""
+    beside = os.path.join(os.path.dirname(path), name)  # noqa: PTH118, PTH120
+    metadata, _ = _metadata(beside) if name and "/" not in name and ".." not in name else (None, {})
+    if metadata is None or metadata.get("shape") != [length]:
+        return None
+    _check_codecs(metadata)
+    import zarr
+
+    return coordinate_texts(zarr.open_array(beside, mode="r")[:], length)
 
 
 _local = threading.local()
