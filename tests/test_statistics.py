@@ -22,6 +22,7 @@ from normcli.summary import Summary
 from normcli.summary.sums import merge
 from normcli.tally import Tally, integers
 from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
+from normcli.tally.floats import sum_floats
 from normcli.tally.integers import SmallImageBuffer
 from tests.support import reference_statistics as reference
 from tests.support.images import encoded, photograph
@@ -153,6 +154,24 @@ class TestExact:
                 lower, upper = (np.percentile(values, int(percent), method=m) for m in ("lower", "higher"))
                 slack = max(abs(lower), abs(upper)) / 128 + 2.0**-133  # subnormals have fewer bits
                 assert lower - slack <= per_channel[c] <= upper + slack
+
+    @pytest.mark.parametrize(("dtype", "channels"), [(np.float32, 1), (np.float64, 3)])
+    def test_floats_that_are_integers_count_as_any_other(self, dtype: Any, channels: int) -> None:
+        """Large ones take a histogram of integers; a -0, a fraction, a NaN or a wider value ends it."""
+        shape = (380, 350, channels)
+        picture = np.random.default_rng(18).integers(-32768, 32768, shape).astype(dtype)
+        for value in (None, -0.0, 0.5, np.nan, 32768.0, -32769.0, 1e30):
+            if value is not None:
+                picture[-1, -1, -1] = value
+            histograms = [np.zeros((channels, 65536), np.int64) for _ in range(3)]
+            parts = [picture, *np.array_split(picture, 2)]
+            one, left, right = (sum_floats(part, own) for part, own in zip(parts, histograms, strict=True))
+            assert one[0] == left[0] + right[0]
+            for sums in zip(one[1] + one[2], left[1] + left[2], right[1] + right[2], strict=True):
+                assert sums[0] == sums[1] + sums[2]
+            assert np.array_equal(histograms[0], histograms[1] + histograms[2])
+            lowest, highest = np.minimum(left[3], right[3])[:, 0], np.maximum(left[3], right[3])[:, 1]
+            assert np.array_equal(one[3], np.stack([lowest, highest], axis=1))
 
     def test_floats_of_small_spread_keep_their_std(self) -> None:
         picture = (1e6 + np.random.default_rng(1).uniform(-1e-3, 1e-3, (300, 300, 1))).astype(np.float32)

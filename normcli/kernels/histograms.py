@@ -95,6 +95,29 @@ def count_weighted(pixels, weights, histogram):  # type: ignore[no-untyped-def]
 
 
 @kernel()
+def count_whole(pixels, histogram, used):  # type: ignore[no-untyped-def]
+    """Add an image of floats that are integers of 16 bits to a histogram; stop at the first that is none.
+
+    Args:
+        pixels: float32 or float64 (H*W*C).
+        histogram: int64 (C, 65536), added to: by the value + 32768.
+        used: int64 (1), set to the number of samples before the first other one; -0 is another one, and so is NaN.
+    """
+    channels = histogram.shape[0]
+    used[0] = 0
+    for i in range(pixels.size // channels):
+        for c in range(channels):
+            x = np.float64(pixels[i * channels + c])
+            if not -32768.0 <= x <= 32767.0:
+                return
+            n = np.int64(x)
+            if np.float64(n).view(np.int64) != x.view(np.int64):
+                return
+            histogram[c, n + 32768] += 1
+            used[0] += 1
+
+
+@kernel()
 def count_floats(pixels, histogram, totals, squares, extremes, used):  # type: ignore[no-untyped-def]
     """Add up an image of floats without rounding, leaving out pixels with a NaN or an infinity.
 

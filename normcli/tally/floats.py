@@ -324,10 +324,12 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.bins: dict[int, Array] = {}  # by number of channels, of images with few
+        self.whole: dict[int, Array] = {}
 
 
 _scratch = _Scratch()
 _FEW = 4
+_MANY = 1 << 17  # pixels from which a histogram of integers is faster: 2 to 6 ns a sample for 14, and 1 ms for its bins
 
 
 def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
@@ -335,6 +337,8 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
     from normcli.kernels import histograms as loops
 
     channels = pixels.shape[2]
+    if channels <= _FEW and pixels.size >= _MANY * channels and (sums := _sum_whole(pixels, histogram)) is not None:
+        return sums
     extremes = np.empty((channels, 2))
     extremes[:] = np.inf, -np.inf
     bins = _scratch.bins.pop(channels, None)
@@ -355,6 +359,29 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
         histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
     exact = [[to_fixed_point(float(v)) for v in rows[:, c]] for c in range(channels)]
     return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
+
+
+def _sum_whole(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array] | None:
+    """Return what `sum_floats` does of an image whose samples are all integers of 16 bits; None for any other."""
+    from normcli.kernels.histograms import count_whole
+
+    channels, used = pixels.shape[2], np.zeros(1, np.int64)
+    counts = _scratch.whole.pop(channels, None)
+    if counts is None:
+        counts = np.zeros((channels, _BINS), np.int64)
+    if not count_whole.try_call(contiguous(pixels).reshape(-1), counts, used):
+        return None
+    totals, squares, extremes = [0] * channels, [0] * channels, np.empty((channels, 2))
+    for c in range(channels if used[0] == pixels.size else 0):
+        (levels,) = np.nonzero(counts[c])
+        values, times = levels - _BINS // 2, counts[c, levels]
+        np.add.at(histogram[c], bins_of(values), times)
+        totals[c] = int(values @ times) << FLOAT_BITS
+        squares[c] = int(values * values @ times) << 2 * FLOAT_BITS
+        extremes[c] = values[0], values[-1]
+    counts[:] = 0
+    _scratch.whole[channels] = counts
+    return (pixels.size // channels, totals, squares, extremes) if used[0] == pixels.size else None
 
 
 def _take_sums(bins: Array, lowest: int, highest: int) -> list[list[int]]:
