@@ -80,6 +80,28 @@ def test_the_state_is_that_of_the_folder(way: str, dtype: type[np.generic], tmp_
     assert summary.settings == expected.settings
 
 
+def in_any_order(seed: int) -> Arrays:
+    """Small and large arrays, of 8 bits and others, with and without an axis of channels, in turn."""
+    random = np.random.default_rng(seed)
+    shapes = [(9, 12, 3), (9, 12, 1), (12, 9, 3), (9, 12), (120, 110, 3), (5, 1, 3)]
+    arrays = [random.integers(0, 256, shapes[i % 6], np.uint8) for i in range(48)]
+    arrays += [random.integers(0, 65536, shapes[0], np.uint16) for _ in range(6)]
+    return [arrays[i] for i in random.permutation(len(arrays))]
+
+
+@pytest.mark.parametrize("options", [{}, {"color": "rgb"}, {"color": "gray"}, {"max_pixels": 107}, {"nodata": "3"}])
+def test_plain_arrays_count_as_decoded_ones(options: dict[str, Any]) -> None:
+    """`count` gathers arrays that need no conversion; with groups it decodes each."""
+    arrays = in_any_order(3)
+    failures: tuple[list[Any], list[Any]] = [], []
+    gathered = normcli.count(arrays, on_failure=failures[0].append, **options)
+    labeled = [*zip(arrays, ["one"] * len(arrays), strict=True)]
+    single = normcli.count(labeled, group_by="label", on_failure=failures[1].append, **options)
+    assert gathered.state["buckets"] == single.state["buckets"]
+    assert {**single.state, "groups": None} == {**gathered.state, "groups": None}
+    assert failures[0] == failures[1] and bool(failures[0]) == ("max_pixels" in options)
+
+
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_a_counter_takes_batches_and_single_images(batch: int, tmp_path: Path) -> None:
     arrays = [a[:, :12] for a in pictures()]

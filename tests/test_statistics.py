@@ -23,7 +23,7 @@ from normcli.summary.sums import merge
 from normcli.tally import Tally, integers
 from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
 from normcli.tally.floats import sum_floats
-from normcli.tally.integers import SmallImageBuffer
+from normcli.tally.integers import is_small
 from tests.support import reference_statistics as reference
 from tests.support.images import encoded, photograph
 
@@ -122,16 +122,22 @@ class TestExact:
                 assert sums[c].tolist() == [(values * counts).sum(), (values * values * counts).sum()]
                 assert bucket.histogram[c].sum() == weight
 
+    @pytest.mark.parametrize("numba", [True, False], ids=["kernel", "fallback"])
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_blocks_of_small_images_count_as_each_by_itself(self, channels: int) -> None:
+    def test_blocks_of_small_images_count_as_each_by_itself(
+        self, channels: int, numba: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Of mixed sizes, more than one block holds, some extreme; and of the largest that is taken."""
+        monkeypatch.setattr(Kernel, "is_due", lambda _: True)
+        if not numba:
+            monkeypatch.setattr(Kernel, "try_call", lambda *_: False)
         rng = np.random.default_rng(channels)
         sides = [*rng.integers(1, 60, 300).tolist(), *[32] * 200, 96]
         blocks, single = Tally(), Tally()
         for i, side in enumerate(sides):
             low, high = ((0, 1), (255, 256), (0, 256))[min(i, 2)]
             picture = rng.integers(low, high, (side, max(1, side - i % 3), channels)).astype(np.uint8)
-            assert SmallImageBuffer.accepts(picture)
+            assert is_small(picture)
             blocks.count(picture, data=bytes([i % 256]))
             single.count(picture, data=bytes([i % 256]), moments=True)
         assert blocks.images == single.images == len(sides)

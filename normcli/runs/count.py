@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from normcli.runs.array_masks import ArrayMask
     from normcli.runs.gallery import SeenImage
     from normcli.runs.masks import PixelMask
+    from normcli.runs.plain_arrays import PlainArrays
     from normcli.storage.reader import LargeFile
     from normcli.tally.selection import Division
 
@@ -202,6 +203,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     group = _grouping(options.group_by)
     data: Any
     image: Any
+    arrays: PlainArrays | None = None
     for item in batch:
         if isinstance(item, Skipped):
             result.tally.skipped[item.reason] += 1
@@ -220,6 +222,10 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
                 result.inputs += len(data.rows) - 1
                 result.file_results += [None] if options.file_results else []
                 continue
+            if type(data) is np.ndarray and not hasattr(load, "skips_empty"):
+                arrays = arrays or _plain_arrays(options, result)
+                if arrays.add(item.key, data):
+                    continue
             stage = "decode"
             tiff = not plain or data[:4] in images.SIGNATURES
             if tiff:
@@ -249,16 +255,9 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
                 result.tally.add(into)
-        except Exception as error:
-            if isinstance(error, MemoryError):
-                error = InputError("memory", f"not enough memory to {stage} it")
-            elif isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
-                error = InputError("unreadable", f"a part of normcli cannot be loaded to {stage} it: {error}")
-            elif not isinstance(error, InputError):
-                log.debug("%s", item.key, exc_info=True)
-                error = InputError("unexpected", f"{type(error).__name__}: {error}")
-            entry = failure_of(item.key, stage, error)
-            (result.tally.skipped if entry.stage == "skip" else result.tally.failed)[error.reason] += 1
+        except Exception as raised:
+            entry = failure_of(item.key, stage, _input_error(raised, stage, item.key))
+            (result.tally.skipped if entry.stage == "skip" else result.tally.failed)[entry.reason] += 1
             result.inputs += inputs_of(item) - 1
             result.failures.append(entry)
         for opened in () if plain and large is None else (large, data):
@@ -266,6 +265,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
                 opened.close()
         data = image = None  # not together with the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
+    if arrays is not None:
+        arrays.flush()
     if options.in_batches:
         _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
     result.seconds = time.perf_counter() - started
@@ -286,9 +287,27 @@ def failure_of(key: str, stage: str, error: InputError) -> Failure:
     return Failure(key, stage, error.reason, " ".join(error.message.split()))
 
 
+def _input_error(error: Exception, stage: str, key: str) -> InputError:
+    """Return the error of an input for an exception that a stage raised."""
+    if isinstance(error, InputError):
+        return error
+    if isinstance(error, MemoryError):
+        return InputError("memory", f"not enough memory to {stage} it")
+    if isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
+        return InputError("unreadable", f"a part of normcli cannot be loaded to {stage} it: {error}")
+    log.debug("%s", key, exc_info=error)
+    return InputError("unexpected", f"{type(error).__name__}: {error}")
+
+
 def inputs_of(item: Any) -> int:
     """Return the number of inputs of an item: a block of vectors has one for each row."""
     return int(getattr(getattr(item, "load", None), "inputs", 1))
+
+
+def _plain_arrays(options: WorkerOptions, result: PartialResult) -> "PlainArrays":
+    from normcli.runs.plain_arrays import PlainArrays
+
+    return PlainArrays(options, result)
 
 
 def _count_vectors(result: PartialResult, data: Vectors, options: WorkerOptions, group: str | None) -> None:

