@@ -1,9 +1,9 @@
 """normcli apply: normalize every image, into arrays or files, reversibly."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -141,14 +141,23 @@ def _interruption(output: Path | None, terminal: TerminalOptions) -> Iterator[No
 app = command(apply, cls=NumberRows)
 
 
+def _constants_line(constants: Mapping[str, Any], scheme: str) -> str:
+    """Return the line of text on the constants of a run."""
+    origin, convention = constants["origin"], constants["convention"].replace("_", " ")
+    if scheme == "nyul":
+        rows = ["[" + " ".join(f"{v:.4f}" for v in row) + "]" for row in constants["landmarks"]["standard"]]
+        return f"landmarks {', '.join(rows)} ({origin})"
+    mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
+    return f"mean {mean}, std {std}{' of L*a*b*' if scheme == 'reinhard' else ''} ({origin}; {convention})"
+
+
 def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
     """Print the constants, notes, and the closing line of a run of apply."""
     from normcli.runs.build_transform import suspicious_numbers
 
     constants = result.constants
     if constants is not None:
-        mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
-        say(f"mean {mean}, std {std} ({constants['origin']}; {constants['convention'].replace('_', ' ')})")
+        say(_constants_line(constants, result.settings["scheme"]))
         if (wrong := suspicious_numbers(constants)) is not None:
             say(f"note: {wrong}")
     for note in _notes(result):

@@ -315,6 +315,10 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
         from normcli.images import geometry
 
         geometry.apply(image, reading, turn=turn)
+    if reading.color[:3] == "lab":
+        from normcli.images.lab import make_lab
+
+        make_lab(image, reading)
     if image.names or image.scales:
         from normcli.images.bands import align_bands
 

@@ -97,7 +97,9 @@ class TransformOptions(ConstantsOptions, ValueOptions):
         "Channel order of the result (default: rgb; bgr for scheme caffe)."
     )
     color: Color = option(
-        "Color mode. rgb: repeat gray into three channels; gray: convert color to gray; auto, native: as given.", "auto"
+        "Color mode. rgb: repeat gray into three channels; gray: convert color to gray; lab: CIE L*a*b*; "
+        "lab-tissue: the same, of pixels with an L* below 80; auto, native: as given.",
+        "auto",
     )
     nodata: str | float | Iterable[float] = option(
         "Values of invalid samples, each in its own channel; tag, none: no value.", "tag", parse=parse_no_data
@@ -195,6 +197,8 @@ class ApplyOptions(
         super()._check()
         if self.any_set(*GEOMETRY):
             self.check_geometry()
+        if self.color.startswith("lab"):
+            self.check_lab()
         modes = [name for name in ("resume", "skip_existing", "force") if getattr(self, name)]
         if len(modes) > 1:
             raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")

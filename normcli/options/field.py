@@ -332,7 +332,7 @@ def parse_numbers(name: str, values: Any, count: int | None = None) -> tuple[flo
     return numbers
 
 
-Color = Literal["auto", "rgb", "gray", "native"]  # also a setting of statistics files
+Color = Literal["auto", "rgb", "gray", "native", "lab", "lab-tissue"]  # also a setting of statistics files
 O = TypeVar("O", bound="Options")  # noqa: E741
 
 

@@ -17,6 +17,11 @@ class CounterOptions(DecodeOptions, ValueOptions):
         "auto",
     )
 
+    def _check(self) -> None:
+        super()._check()
+        if self.color.startswith("lab"):
+            self.check_lab()
+
 
 class IterableOptions(CounterOptions, FailureOptions):
     """All options of `count`."""

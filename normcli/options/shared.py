@@ -168,7 +168,8 @@ class DecodeOptions(Options):
     color: Color = option(
         "Convert images to a color mode. auto: keep the channels of each file, with palettes expanded, and count gray "
         "as R = G = B where there are RGB images; rgb: gray and RGB as three channels, fail others; gray: one channel "
-        "(ITU-R 601-2); native: as auto, but fail a mix of gray and RGB.",
+        "(ITU-R 601-2); native: as auto, but fail a mix of gray and RGB; lab: CIE L*a*b* of sRGB, L* from 0 to 100; "
+        "lab-tissue: the same, of pixels with an L* below 80.",
         "auto",
     )
     alpha: str = option(
@@ -232,6 +233,17 @@ class DecodeOptions(Options):
         metavar="FILE|LIBRARY",
         complete=LIBRARIES,
     )
+
+    def check_lab(self) -> None:
+        """Check the options that `color` lab cannot be combined with.
+
+        Raises:
+            UsageError: an option for other values.
+        """
+        if getattr(self, "max_value", None) is not None:
+            raise UsageError(f"`color` {self.color} cannot be combined with `max_value`: L*a*b* has its own range")
+        if self.alpha in ("weight", "keep"):
+            raise UsageError(f"`color` {self.color} cannot be combined with `alpha` {self.alpha}")
 
     def check_geometry(self) -> None:
         """Check the options of the geometry together, and bring them to one spelling.

@@ -186,6 +186,8 @@ class StatsOptions(
         super()._check()
         if self.any_set(*GEOMETRY):
             self.check_geometry()
+        if self.color.startswith("lab"):
+            self.check_lab()
         if self.weight != "pixel" and self.is_estimate:
             raise UsageError(f"`weight` {self.weight} cannot be combined with `sample` or `margin`")
         if self.labels is not None and self.mask_dir is None:

@@ -16,7 +16,6 @@ from normcli.options.field import Options, as_tuple, options_of
 from normcli.options.shared import DecodeOptions, EngineOptions, InputOptions, ValueOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs import build_transform
-from normcli.runs import build_transform as numbers
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
 from normcli.runs.apply_checkpoint import ApplyCheckpoint
@@ -238,12 +237,11 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
     ) as survey:
         constants = build_transform.resolve_constants(transform, options, reading)
         computed: Summary | None = None
-        if constants is not None or not build_transform.needs_statistics(transform):
+        if not build_transform.needs_pass(transform, constants):
             survey.run()
         else:
             computed = _compute_statistics(sources, named, output, options, survey)
-            percents = build_transform.percents_of(transform)
-            constants = numbers.of_summary(computed, options.convention, origin="computed", percents=percents)
+            constants = build_transform.after_pass(computed, transform, options.convention, constants)
             if options.on_statistics is not None:
                 options.on_statistics(computed)
         if collisions is not None:
@@ -315,6 +313,7 @@ def _compute_statistics(
         survey.run()
     groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
     shared = {f.name: getattr(options, f.name) for group in groups for f in options_of(group)}
+    shared |= build_transform.counting_options(options.scheme)
     return counting.stats(
         sources,
         StatsOptions(

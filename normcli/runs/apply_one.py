@@ -16,6 +16,7 @@ from normcli.runs import build_transform
 from normcli.runs import build_transform as numbers
 from normcli.runs.masks import PixelMask
 from normcli.runs.stats import decode_settings
+from normcli.schemes import CURVES
 from normcli.sinks import open_writer, output_kind
 from normcli.summary import Summary
 from normcli.tally import Tally
@@ -53,6 +54,8 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
             mask.apply(source, image, reading)
         turn = image.orientation if options.orientation == "apply" else 1
         pixels, valid = upright(image.pixels, turn), None if image.valid is None else upright(image.valid, turn)
+        if constants is None and built.scheme in CURVES:
+            raise UsageError(f"`scheme` {built.scheme} of one image requires `stats`")
         if constants is None and build_transform.needs_statistics(built):  # the dataset is this image
             from normcli.images.bands import band_notes
 

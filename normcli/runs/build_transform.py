@@ -32,6 +32,7 @@ from normcli.summary.summary import channel_names
 # what must be the same where statistics are made and used
 _CONTRACT = ("color", "alpha", "nodata", *GEOMETRY, "max_value", "bands", "scale_offset")
 _DEFAULTS = {"nodata": "tag", "scale_offset": "tag"}  # of settings that are recorded where they differ
+_OTHER_COLORS = ("gray", "lab", "lab-tissue")  # with other numbers than those of the stored channels
 # settings of statistics in which every pixel of the images counts once; masks, weights and samples have their own
 _PLAIN = {*_CONTRACT, "strict", "nan", "group_by"}
 
@@ -139,6 +140,16 @@ def _scales(summary: Summary) -> tuple[tuple[float, float], ...]:
     return tuple((float(scale.factor), float(scale.offset)) for scale in scales_of(summary.composition))
 
 
+def constants_of(summary: Summary, target: Transform, convention: str, *, origin: str) -> MapConstants:
+    """Return the constants of a transform by statistics; see `of_summary`."""
+    constants = of_summary(summary, convention, origin=origin, percents=percents_of(target))
+    if target.scheme not in schemes.CURVES:
+        return constants
+    from normcli.runs.curves import with_curve
+
+    return with_curve(constants, summary, target)
+
+
 def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> None:
     """Check that statistics were computed with the decode options they are used with.
 
@@ -156,7 +167,7 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
             continue
         theirs, ours = summary.settings.get(key, _DEFAULTS.get(key)), settings[key]
         if key == "color":  # gray is another mean; the others differ in their channels
-            theirs, ours = ("gray" if value == "gray" else "auto" for value in (theirs, ours))
+            theirs, ours = (value if value in _OTHER_COLORS else "auto" for value in (theirs, ours))
         if theirs != ours:
             differing.append((key.replace("_", "-"), theirs, ours))
     if differing:
@@ -191,6 +202,8 @@ def transform(scheme: str, options: TransformOptions) -> Transform:
     built = build_transform(scheme, options)
     _check_fill(built)
     constants = resolve_constants(built, options)
+    if constants is None and built.scheme in schemes.CURVES:
+        raise UsageError(f"`scheme` {scheme} requires `stats`")
     if constants is None and needs_statistics(built):
         raise UsageError(f"`scheme` {scheme} requires `stats`, `mean` and `std`, or `preset`")
     return replace(built, constants=constants)
@@ -230,7 +243,41 @@ def _check_fill(built: Transform) -> None:
 
 def needs_statistics(target: Transform) -> bool:
     """Return True if a transform requires statistics of the dataset."""
-    return target.scheme == "contrast" or percents_of(target) is not None
+    return target.scheme in ("contrast", *schemes.CURVES) or percents_of(target) is not None
+
+
+def needs_pass(target: Transform, constants: MapConstants | None) -> bool:
+    """Return True if the images must be counted before they are mapped: for constants, or for the cases of nyul."""
+    if constants is None:
+        return needs_statistics(target)
+    return target.scheme == "nyul" and dict(target.settings).get("over", "case") == "case"
+
+
+def after_pass(summary: Summary, target: Transform, convention: str, constants: MapConstants | None) -> MapConstants:
+    """Return the constants of a transform, of statistics of the images to map.
+
+    Args:
+        summary: the statistics.
+        target: the transform.
+        convention: one of the statistics' conventions.
+        constants: those of `resolve_constants`; None takes them of `summary` too.
+    """
+    constants = constants or constants_of(summary, target, convention, origin="computed")
+    if target.scheme != "nyul":
+        return constants
+    from normcli.runs.curves import with_cases
+
+    return with_cases(constants, summary, target)
+
+
+def counting_options(scheme: str) -> dict[str, Any]:
+    """Return the options of `stats` that count what a scheme requires, beyond those of every scheme."""
+    name, settings = schemes.parse(scheme)
+    if name not in schemes.CURVES:
+        return {}
+    from normcli.runs import curves
+
+    return curves.counting_options(name, settings)
 
 
 def resolve_constants(
@@ -267,6 +314,8 @@ def resolve_constants(
     if percents is not None and answers and answers != ["stats"]:
         name = "percentile:over=dataset" if target.scheme == "percentile" else "contrast:LO,HI"
         raise UsageError(f"`scheme` {name} requires `stats`, not `{answers[0]}`")
+    if target.scheme in schemes.CURVES and answers and answers != ["stats"]:
+        raise UsageError(f"`scheme` {target.scheme} requires `stats`, not `{answers[0]}`")
     if convention != "pooled_population" and answers and answers != ["stats"]:
         raise UsageError(f"`convention` {convention} requires `stats`, not `{answers[0]}`")
     if stats is not None:
@@ -275,12 +324,14 @@ def resolve_constants(
         settings: dict[str, Any] = {"color": target.color, "max_value": target.max_value}
         if reading is not None:
             settings |= {key: getattr(reading, key) for key in _CONTRACT if hasattr(reading, key)}
+        if target.scheme == "reinhard":
+            del settings["color"]  # of the statistics, which are in L*a*b*
         check_contract(summary, settings, name)
         if not summary.complete or summary.sample is not None:
             from normcli.summary.remarks import note_incomplete
 
             note_incomplete(summary, name)
-        return of_summary(summary, convention, percents=percents)
+        return constants_of(summary, target, convention, origin="statistics")
     if mean is not None and std is not None:
         return given(mean, std)
     return None if preset is None else published(preset)
@@ -401,6 +452,8 @@ def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
         return None
     summary = Summary.load(path)
     settings = {**options.part(DecodeOptions).as_dict(), "max_value": parse_level(options.max_value)}
+    if summary.settings["color"] != options.color and schemes.parse(options.scheme)[0] == "reinhard":
+        del settings["color"]
     check_contract(summary, settings, path)
     return summary
 

@@ -18,7 +18,7 @@ from normcli.images.orientation import upright
 from normcli.options.shared import DecodeOptions, EngineOptions
 from normcli.platforms import usable_cpus
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, is_up_to_date
-from normcli.runs.count import Failure, failure_of, note_sidecars
+from normcli.runs.count import NO_LABEL, Failure, failure_of, note_sidecars
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.masks import PixelMask
 from normcli.runs.names import InputLister, NamedItem
@@ -169,7 +169,8 @@ def _map_one(
                 record["orientation"] = image.orientation
             if not hasattr(_mine, "buffer"):
                 _mine.buffer = Buffer()
-            mapped = job.transform.map(pixels, None if packer is not None else _mine.buffer, image.scales, valid)
+            buffer = None if packer is not None else _mine.buffer
+            mapped = job.transform.map(pixels, buffer, image.scales, valid, task.label or NO_LABEL)
             seen = pixels if valid is None else pixels[valid]
             _describe(record, job.transform, seen, mapped)
             if remarks := _remarks(job.transform, seen, image.notes):

@@ -20,6 +20,7 @@ from normcli.runs.count import Failure
 from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.names import SuffixCollisions
 from normcli.runs.read_output import BATCHING, load, pixels_of, readable
+from normcli.schemes import CURVES
 from normcli.sinks.files import png_holds, temporary_name
 from normcli.sinks.sink import Array, Record, decode_name
 
@@ -46,6 +47,8 @@ class RestoreResult:
 def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     """Restore the images that `apply` read from its output; see `normcli.restore`."""
     head, records = manifest.read(folder)
+    if (scheme := head["settings"]["scheme"]) in CURVES:
+        raise UsageError(f"{folder}: written by scheme {scheme}, whose map is no scale and shift: it has no inverse")
     names.check_overlap(output, [folder])
     if names.find_content(output) is not None and not options.force:
         raise UsageError(f"{output} is not empty (`force` writes into it)")

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from normcli.options.shared import DecodeOptions
 from normcli.schemes import Affine, Values
 from normcli.summary.summary import channel_names, source_channels
 from normcli.tally import Integers
+
+if TYPE_CHECKING:
+    from normcli.schemes.nyul import Landmarks
 
 Array = np.ndarray[Any, Any]
 
@@ -33,6 +36,7 @@ class MapConstants(NamedTuple):
         dtypes: of those images: "uint8", "uint16", "float"; empty where it is not known.
         pooled: every pixel counts once: mapped by these, the same images have mean 0 and std 1.
         low, high: percentiles of the dataset, where a scheme asked for them.
+        landmarks: of scheme nyul.
         scales: (scale, offset) of the stored levels of those images; None where the images are not known.
     """
 
@@ -47,11 +51,14 @@ class MapConstants(NamedTuple):
     pooled: bool = False
     low: Values | None = None
     high: Values | None = None
+    landmarks: "Landmarks | None" = None
     scales: tuple[tuple[float, float], ...] | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the object for the manifest."""
         values = {name: value for name, value in self._asdict().items() if value not in (None, ())}
+        if self.landmarks is not None:
+            values["landmarks"] = self.landmarks.record()
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def check(self, channels: int, dtype: str, scales: tuple[tuple[float, float], ...] = ()) -> None:
@@ -218,6 +225,7 @@ class Transform:
         buffer: "Buffer | None" = None,
         scales: tuple[tuple[float, float], ...] = (),
         valid: Array | None = None,
+        case: str | None = None,
     ) -> MappedImage:
         """Map decoded pixels (H,W,C).
 
@@ -226,6 +234,7 @@ class Transform:
             buffer: has the memory for the result; a fresh array by default.
             scales: (scale, offset) of each channel, in whose units the constants are; () where samples are values.
             valid: bool (H,W,C), True where a sample counts in its channel; None where all do.
+            case: name of the case that the image is a part of; None for an image that is a case.
 
         Raises:
             InputError: constant, of another depth or channels than the statistics, not finite, no range.
@@ -245,13 +254,23 @@ class Transform:
         if outside is not None and valid is not None:
             outside &= valid
         seen = valid if outside is None else ~outside if valid is None else valid & ~outside
-        affine, windows, low, high = self._affine(pixels, source, scales, seen)
-        wide = len(source)
+        wide, at = len(source), source  # channels of the stored pixels, and of those that the affine maps
+        windows: tuple[tuple[float, float], ...] = ()
+        is_curve = self.scheme in schemes.CURVES
+        if is_curve:
+            from normcli.runs.curves import curved
+
+            pixels, low, high = curved(self, pixels, source, scales, valid, case)
+            affine, at = Affine((1.0,) * wide, (0.0,) * wide), tuple(range(wide))
+            valid = None if valid is None else valid[:, :, list(source)]
+        else:
+            affine, windows, low, high = self._affine(pixels, source, scales, seen)
         names = self.constants.channels if self.constants else channel_names(wide)
         if self.channel_order == "bgr" and wide in (3, 4):
             turned = (2, 1, 0, 3)[:wide]
             affine, windows = affine.take(turned), tuple(windows[c] for c in turned if windows)
-            names, source = tuple(names[c] for c in turned), tuple(source[c] for c in turned)
+            names, at = tuple(names[c] for c in turned), tuple(at[c] for c in turned)
+            source = tuple(source[c] for c in turned)
         finish = Finish.of(self.dtype, self.clip, windows)
         if self.dtype.startswith("u"):
             low, high = finish.clip or (low, high)
@@ -261,18 +280,18 @@ class Transform:
         planar = self.output_layout == "chw"
         shape = (wide, height, width) if planar else (height, width, wide)
         out = np.empty(shape, self.dtype) if buffer is None else buffer(shape, self.dtype)
-        clipped = _fill(pixels, source, affine, finish, out, planar)
+        clipped = _fill(pixels, at, affine, finish, out, planar)
         hidden: tuple[int, ...] = ()
         if valid is not None:
             from normcli.runs.fill import clipped_invalid, fill_invalid, valid_is_finite
 
-            if self.nan == "error" and out.dtype.kind == "f" and not valid_is_finite(out, valid, source, planar):
+            if self.nan == "error" and out.dtype.kind == "f" and not valid_is_finite(out, valid, at, planar):
                 raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
-            clipped -= clipped_invalid(pixels, valid, source, affine, finish)
-            hidden = tuple(fill_invalid(out, valid, source, self.fill, planar))
+            clipped -= clipped_invalid(pixels, valid, at, affine, finish)
+            hidden = tuple(fill_invalid(out, valid, at, self.fill, planar))
         elif dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
             raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
-        kept = self.fill == "keep" or not any(hidden)
+        kept = not is_curve and (self.fill == "keep" or not any(hidden))
         if outside is not None:
             from normcli.runs.fill import write_outside
 

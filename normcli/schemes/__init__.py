@@ -1,9 +1,10 @@
-"""Schemes of normalization: each maps an image by an affine, y = x*scale + shift per channel.
+"""Schemes of normalization: each maps an image by an affine, y = x*scale + shift per channel, or by a curve.
 
 A scheme is one function of `maps` and one row of `registry`, which also parses `--scheme NAME:SETTINGS`.
 """
 
 from normcli.kernels.affine import Affine, Values
+from normcli.schemes.curves import CURVES, Curve
 from normcli.schemes.maps import (
     OF_DATASET,
     PRESETS,
@@ -19,10 +20,12 @@ from normcli.schemes.maps import (
 )
 
 __all__ = [
+    "CURVES",
     "OF_DATASET",
     "PRESETS",
     "SCHEMES",
     "Affine",
+    "Curve",
     "Image",
     "Values",
     "divides",

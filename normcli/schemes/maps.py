@@ -16,6 +16,7 @@ from normcli.constants.presets import PRESETS as PUBLISHED
 from normcli.constants.presets import Preset
 from normcli.errors import InputError, UsageError, unknown
 from normcli.kernels.affine import Affine, Values
+from normcli.schemes import curves
 
 Array = np.ndarray[Any, Any]
 
@@ -108,7 +109,7 @@ def contrast(
     percentiles of the statistics, as nnU-Net normalizes CT (`contrast:0.5,99.5`).
     """
     white = float(image.white_level or 1)
-    spread = _divisors(std, image.names, zero_std, "std")
+    spread = divisors(std, image.names, zero_std, "std")
     return centered([m * white for m in mean], [s * white for s in spread])
 
 
@@ -141,7 +142,7 @@ def zscore(
         zero_std: treatment of a constant channel.
     """
     mean, std = _moments(image, per)
-    return centered(mean, _divisors([s + eps for s in std], image.names, zero_std, "std"))
+    return centered(mean, divisors([s + eps for s in std], image.names, zero_std, "std"))
 
 
 def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: str = "error") -> Affine:
@@ -156,8 +157,8 @@ def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: s
     mean, std = _moments(image, "image")
     bias = sqrt_bias * float(image.white_level or 1) ** 2
     spread = [math.sqrt(bias + s * s) if bias else s for s in std]
-    divisors = _divisors(spread, image.names, zero_std, "std")
-    return centered(mean, [d / _positive("scale", scale) for d in divisors])
+    widths = divisors(spread, image.names, zero_std, "std")
+    return centered(mean, [width / _positive("scale", scale) for width in widths])
 
 
 def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: str = "error") -> Affine:
@@ -172,7 +173,7 @@ def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
     columns = image.columns(per)
     low = [float(values[0]) for values, _ in columns]
     width = [float(values[-1]) - bottom + eps for (values, _), bottom in zip(columns, low, strict=True)]
-    return centered(low, _divisors(width, image.names, zero_std, "max - min"))
+    return centered(low, divisors(width, image.names, zero_std, "max - min"))
 
 
 def percentile(
@@ -211,7 +212,7 @@ def percentile(
         bottom = [_quantile(values, counts, lo) for values, counts in columns]
         top = [_quantile(values, counts, hi) for values, counts in columns]
     width = [t - b for b, t in zip(bottom, top, strict=True)]
-    return centered(bottom, _divisors(width, image.names, zero_std, f"{hi:g}% - {lo:g}%"))
+    return centered(bottom, divisors(width, image.names, zero_std, f"{hi:g}% - {lo:g}%"))
 
 
 def robust(
@@ -235,7 +236,7 @@ def robust(
         order = np.argsort(apart, kind="stable")
         median.append(middle)
         mad.append(factor * _quantile(apart[order], counts[order], 50))
-    return centered(median, _divisors(mad, image.names, zero_std, "MAD"))
+    return centered(median, divisors(mad, image.names, zero_std, "MAD"))
 
 
 def _moments(image: Image, per: str) -> tuple[list[float], list[float]]:
@@ -266,7 +267,7 @@ def _quantile(values: Array, counts: Array, percent: float) -> float:
     return bottom + (top - bottom) * (rank - below)
 
 
-def _divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what: str) -> list[float]:
+def divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what: str) -> list[float]:
     """Return divisors; where a spread is 0, raise an error that names the channel, or use 1, or at least eps."""
     least = least_std(zero_std)
     if least is None:
@@ -307,18 +308,26 @@ def _positive(name: str, value: float) -> float:
     return value
 
 
-SCHEMES: dict[str, Callable[..., Affine]] = {
+SCHEMES: dict[str, Callable[..., Any]] = {  # an affine each, and a function of levels those of `curves`
     scheme.__name__: scheme
     for scheme in (
         *(unit, signed, clip, contrast, caffe),
         *(zscore, minmax, percentile, robust, gcn),
+        *(curves.nyul, curves.reinhard),
     )
 }
 ALIASES = {"standardize": "contrast"}
 # the same affine for every image of a depth; the others depend on the image
 OF_DATASET = frozenset({"unit", "signed", "clip", "contrast", "caffe"})
 # parameters that are not settings: options of their own, or computed from the statistics
-_NO_SETTINGS = {"contrast": {"mean", "std", "low", "high"}, "percentile": {"low", "high"}}
+_NO_SETTINGS = {
+    "contrast": {"mean", "std", "low", "high"},
+    "percentile": {"low", "high"},
+    "nyul": {"landmarks", "percentiles"},
+    "reinhard": {"mean", "std"},
+}
+_CHOICES = {"over": ("image", "dataset"), "per": ("channel", "image"), "mask": ("none", "nonzero")}
+_CHOICES_OF = {"nyul": {"over": ("case", "image")}, "reinhard": {"mask": ("none", "tissue")}}
 
 
 def settings(name: str) -> dict[str, Any]:
@@ -372,11 +381,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
                 raise UsageError(f"`scheme`: {name} has no settings")
             raise unknown(f"setting of {name}", key, defaults)
         values[key] = _value(name, key, value, defaults[key])
-    for key, choices in (
-        ("over", ("image", "dataset")),
-        ("per", ("channel", "image")),
-        ("mask", ("none", "nonzero")),
-    ):
+    for key, choices in {**_CHOICES, **_CHOICES_OF.get(name, {})}.items():
         if values.get(key, choices[0]) not in choices:
             raise UsageError(f"`scheme`: {key} of {name} must be one of {', '.join(choices)}, not {values[key]!r}")
     if name == "clip":

@@ -535,7 +535,7 @@ def channel_order(names: Sequence[str]) -> str:
     return "".join(names) if tuple(names) in _ORDERS else f"{len(names)} bands"
 
 
-_ORDERS = {*_NAMES.values(), ("B", "G", "R"), ("B", "G", "R", "A")}
+_ORDERS = {*_NAMES.values(), ("B", "G", "R"), ("B", "G", "R", "A"), ("L", "a", "b")}
 
 
 def rgb_channels(count: int) -> tuple[int, int, int]:
