@@ -34,7 +34,7 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
     """
     if mask is not None and mask.folder is not None:
         return None  # its masks are known only from its members
-    if containers.kind_of(source) == "zarr":
+    if containers.kind_of(source) == "zarr" and not source.lower().endswith((".zip", ".ozx")):
         return None  # its chunks are files of their own, as many as a dataset has images
     paths = [source]
     if containers.kind_of(source) == "idx":

@@ -80,7 +80,7 @@ CONTAINERS = {
         "zst",
         ".tar.zst",
     ),
-    "zip": Container(r"\.zip$", (".zip",), "Zip archives; labels from folders."),
+    "zip": Container(r"(?<!\.zarr)\.zip$", (".zip",), "Zip archives; labels from folders."),
     "parquet": Container(
         r"\.(parquet|pq)$",
         (".parquet", ".pq"),
@@ -145,9 +145,9 @@ CONTAINERS = {
         axes=True,
     ),
     "zarr": Container(
-        r"\.zarr$",
-        (".zarr",),
-        "Folders of Zarr 2 and 3: the planes of one array, or level 0 of the images of OME-Zarr.",
+        r"\.zarr(\.zip)?$|\.ozx$",
+        (".zarr", ".zarr.zip", ".ozx"),
+        "Zarr 2 and 3, folders and zips: the planes of one array, or level 0 of the images of OME-Zarr.",
         "zarr",
         "all",
         axes=True,
