@@ -300,7 +300,7 @@ class TestBadFiles:
         assert refusal(png[: len(png) // 2]) == "truncated"
         assert refusal(photo[: len(photo) // 2]) == "truncated"
         assert refusal(png[:8]) in ("truncated", "not-an-image", "damaged")
-        assert refusal(b"\0\0\0\x18ftypheic\0\0\0\0") == "unsupported"
+        assert refusal(b"\0\0\0\x18ftypheic\0\0\0\0") in ("unsupported", "damaged")  # by whether pillow-heif is here
 
     def test_a_bomb_is_refused_by_its_header(self) -> None:
         header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)

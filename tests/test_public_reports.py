@@ -9,7 +9,6 @@ import re
 import struct
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -1032,88 +1031,3 @@ class TestFloatsWithoutRange:
         path = tiff(tmp_path / "a.tif", rng().random((40, 40, 3)).astype("f4"), photometric="rgb")
         done = run_here("apply", path, "-o", tmp_path / "out", "--preset", "imagenet")
         assert "--max-value 255" not in done.err
-
-
-def _saved_by_pillow() -> list[tuple[str, bytes]]:
-    """A file by every plugin of Pillow that writes."""
-    Image.init()
-    picture = Image.fromarray(rng().integers(0, 256, (32, 48, 3)).astype("u1"))
-    out = []
-    for name in sorted(Image.SAVE):
-        for mode in ("RGB", "L", "1", "F"):
-            buffer = io.BytesIO()
-            try:
-                picture.convert(mode).save(buffer, name)
-                Image.open(io.BytesIO(buffer.getvalue()))
-            except Exception:
-                continue
-            out.append((f"Pillow {name} {mode}", buffer.getvalue()))
-    return out
-
-
-def _saved_by_imagecodecs() -> list[tuple[str, bytes]]:
-    """A file by every image codec."""
-    color = rng().integers(0, 256, (32, 48, 3)).astype("u1")
-    out = []
-    for name in (
-        "jpegxl",
-        "jpegxr",
-        "jpegls",
-        "avif",
-        "webp",
-        "qoi",
-        "rgbe",
-        "bmp",
-        "gif",
-        "apng",
-        "png",
-        "htj2k",
-        "jpeg2k",
-        "jpeg8",
-        "ljpeg",
-        "tiff",
-        "lerc",
-        "jpegxs",
-        "heif",
-        "brunsli",
-    ):
-        for array in (color, color[:, :, 0].copy(), color.astype("f4") / 255, color[:, :, 0].astype("u2")):
-            try:
-                data = bytes(getattr(imagecodecs, f"{name}_encode")(array))
-                getattr(imagecodecs, f"{name}_decode")(data)
-            except Exception:
-                continue
-            out.append((f"imagecodecs {name} {array.dtype} {array.shape}", data))
-    return out
-
-
-def _saved_by_opencv() -> list[tuple[str, bytes]]:
-    """A file by every writer of OpenCV, where it is installed."""
-    try:
-        import cv2
-    except ImportError:
-        return []
-    color = rng().integers(0, 256, (32, 48, 3)).astype("u1")
-    out = []
-    for suffix in ("bmp", "jpg", "jp2", "png", "webp", "avif", "pbm", "pgm", "ppm", "pam", "pfm", "ras", "tiff", "hdr"):
-        for array in (color, color[:, :, 0], color.astype("f4") / 255, color.astype("u2") * 257):
-            try:
-                fine, data = cv2.imencode(f".{suffix}", array)
-            except cv2.error:
-                continue
-            if fine:
-                out.append((f"OpenCV {suffix} {array.dtype} {array.shape}", data.tobytes()))
-    return out
-
-
-@pytest.mark.parametrize("written", [_saved_by_pillow, _saved_by_imagecodecs, _saved_by_opencv])
-def test_no_file_that_a_library_writes_is_called_damaged(written: Callable[[], list[tuple[str, bytes]]]) -> None:
-    from normcli.errors import InputError
-    from normcli.images import decode
-    from normcli.options.shared import DecodeOptions
-
-    for name, data in written():
-        try:
-            decode(data, DecodeOptions())
-        except InputError as error:
-            assert "damaged" not in error.message and error.reason != "damaged", (name, error.message)

@@ -1,6 +1,7 @@
-"""JPEG 2000: 8-bit images and gray of 16 bits by Pillow; other precisions, signed samples and palettes by imagecodecs.
+"""JPEG 2000: up to four bands of 8 bits, and gray of 16 bits, by Pillow; all others by imagecodecs.
 
-Pillow shifts 9 to 15 bits to 16 (or 9 to 8), adds half the range to signed samples, and drops equal palette entries.
+Pillow shifts 9 to 15 bits to 16 (or 9 to 8), adds half the range to signed samples, drops equal palette entries, and
+opens no more than four bands.
 """
 
 import struct
@@ -17,6 +18,7 @@ _CODESTREAM = b"\xff\x4f\xff\x51"
 _LARGEST_HEADER = 1 << 20  # the boxes before the codestream: profiles, metadata
 _COLOR_SPACES = {12: "CMYK", 14: "CIELAB", 18: "YCbCr", 24: "e-sYCC"}
 _GRAY, _SRGB = 17, 16
+_MOST_BITS = 31  # of a sample, which OpenJPEG reads
 
 
 class _Header(NamedTuple):
@@ -41,7 +43,7 @@ def needs_imagecodecs(data: bytes) -> bool:
     header = _header(data)
     if header is None or (header.bits == (16,) and not header.palette):
         return False
-    return header.palette or any(bits != 8 for bits in header.bits)
+    return header.palette or len(header.bits) > 4 or any(bits != 8 for bits in header.bits)
 
 
 def _header(data: bytes) -> _Header | None:
@@ -100,6 +102,8 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         raise InputError("bomb", f"{len(header.bits)} components, over four times --max-pixels")
     if header.color_space in _COLOR_SPACES:
         raise InputError("unsupported", f"JPEG 2000 of {_COLOR_SPACES[header.color_space]} at this depth")
+    if abs(header.bits[0]) > _MOST_BITS:
+        raise InputError("unsupported", f"JPEG 2000 of {abs(header.bits[0])} bits, more than OpenJPEG reads")
     if len(set(header.bits)) > 1 or header.subsampled:
         what = "subsampled components" if header.subsampled else f"components of {header.bits} bits"
         raise InputError("unsupported", f"JPEG 2000 of {what}".replace("-", "signed "))

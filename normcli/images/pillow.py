@@ -31,6 +31,7 @@ _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 _BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_COLORS = 258, 262, 274, 277, 320
 _TIFF_FORMAT, _TIFF_NO_DATA = 339, 42113
+_TIFF_EXTRA = 'pip install "normcli[tiff]"'
 
 
 def decode(data: bytes, reading: DecodeOptions) -> Decoded:
@@ -51,6 +52,9 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         except InputError as other:
             if other.reason == "unsupported":
                 raise
+        except ImportError:
+            if isinstance(error, InputError) or not tiff.is_usual(data):
+                raise InputError("unsupported", f"{tiff.UNUSUAL} needs tifffile: {_TIFF_EXTRA}") from None
         except Exception as other:
             log.debug("tifffile: %s", other)
         raise
@@ -224,7 +228,7 @@ def _refuse_what_is_damaged(image: Image.Image) -> None:
     if (tags := _tiff_tags(image)) is not None:
         samples = tags.get(_TIFF_SAMPLES, 1)
         if image.mode != "P" and samples > len(image.getbands()) and image.mode != "RGBX":
-            raise InputError("unsupported", f'{samples} bands need tifffile: pip install "normcli[tiff]"')
+            raise InputError("unsupported", f"{samples} bands need tifffile: {_TIFF_EXTRA}")
 
 
 def _notes(image: Image.Image, data: bytes) -> list[str]:
@@ -359,7 +363,7 @@ def _integers(image: Image.Image) -> np.ndarray[Any, Any]:
     if (tags := _tiff_tags(image)) is not None:
         formats: Any = tags.get(_TIFF_FORMAT, (1,))
         if formats != 2 and tuple(formats if isinstance(formats, tuple) else (formats,)) != (2,):
-            raise InputError("unsupported", 'unsigned 32-bit samples need tifffile: pip install "normcli[tiff]"')
+            raise InputError("unsupported", f"unsigned 32-bit samples need tifffile: {_TIFF_EXTRA}")
         return to_supported_dtype(array)
     if int(array.min()) < 0 or int(array.max()) > 65535:
         raise InputError("unsupported", "32-bit samples outside 0 to 65535")

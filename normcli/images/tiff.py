@@ -40,6 +40,9 @@ _DESCRIPTION, _NO_DATA = 270, 42113
 _ORIENTATION = 274
 # of which libtiff and tifffile undo a predictor
 _WITH_PREDICTOR = frozenset({5, 8, 32946, 34925, 50000})
+UNUSUAL = "a TIFF of this compression or these colors"
+# which every libtiff reads, and the colors of which Pillow knows modes
+_USUAL_COMPRESSIONS, _USUAL_COLORS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}), frozenset({0, 1, 2, 3, 5, 6})
 LARGE = 64 << 20  # bytes of samples, from which images are decoded in blocks
 _LONGEST_TEXT = 1 << 16
 _MOST_BANDS_AS_PAGES = 16
@@ -89,6 +92,15 @@ def needs_tifffile(data: bytes) -> bool:
         return True
     directory = first_directory(data)
     return directory is not None and _is_damaged_by_pillow(directory, data[:2] == b"MM")
+
+
+def is_usual(data: bytes) -> bool:
+    """Return True for a TIFF that every Pillow reads unless it is damaged."""
+    directory = first_directory(data)
+    if directory is None:
+        return True
+    colors = directory.get("photometric")
+    return directory.get("compression") in _USUAL_COMPRESSIONS and colors in _USUAL_COLORS
 
 
 def page_needs_tifffile(page: Any) -> bool:
@@ -357,6 +369,16 @@ def check_page(page: Any, size: int, reading: DecodeOptions) -> None:
     bits = page.bitspersample
     if isinstance(bits, tuple) and (page.samplesperpixel != 3 or bits != (5, 6, 5) or page.photometric != 2):
         raise InputError("unsupported", f"a TIFF whose bitspersample is {str(bits)[:40]}")
+    if page.compression not in libraries()[0].TIFF.DECOMPRESSORS:
+        name = getattr(page.compression, "name", page.compression)
+        raise InputError("unsupported", f"a TIFF in the compression {name}: save it with LZW or deflate")
+    if (
+        page.compression in (6, 7)
+        and page.planarconfig == 1
+        and page.samplesperpixel in (2, 4)
+        and page.photometric < 3
+    ):
+        raise InputError("unsupported", f"a TIFF of {page.samplesperpixel} bands in JPEG: save it with LZW or deflate")
     if page.dtype is None:
         kind = "complex integers" if page.sampleformat == 5 else f"{bits}-bit samples of format {page.sampleformat}"
         raise InputError("unsupported", f"a TIFF of {kind}")
@@ -434,6 +456,10 @@ def from_page(array: np.ndarray[Any, Any], page: Any, notes: list[str]) -> Decod
     samples = array.shape[2]
     bits = page.bitspersample if isinstance(page.bitspersample, int) else 8  # 5, 6 and 5 bits expand to 8
     white = (1 << bits) - 1
+    if array.dtype == bool:
+        array = array.view(np.uint8)
+    if array.dtype.kind == "u" and bits < 8 * array.dtype.itemsize and (top := int(array.max())) > white:
+        raise InputError("unsupported", f"samples up to {top} in a TIFF whose header claims {bits} bits")
     if photometric == 0:  # white is zero
         if array.dtype.kind != "u":
             raise InputError("unsupported", f"a white-is-zero TIFF with samples of {array.dtype}")

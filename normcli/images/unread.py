@@ -1,5 +1,7 @@
 """Identification of files that no decoder opens: formats by signature, text, pointers; damage last."""
 
+import re
+
 from normcli.errors import InputError
 
 # signature at an offset -> name; what libraries at hand read and normcli does not
@@ -69,6 +71,19 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (4, b"ftypisom", "MP4 video"),
     (4, b"ftypmp4", "MP4 video"),
     (4, b"ftypcrx", "Canon raw"),
+    (0, b"IIRO", "Olympus raw"),
+    (0, b"IIRS", "Olympus raw"),
+    (0, b"MMOR", "Olympus raw"),
+    (0, b"IIU\0", "Panasonic raw"),
+    (0, b"FUJIFILMCCD-RAW", "Fujifilm raw"),
+    (0, b"\0\0\1\xb3", "MPEG video"),
+    (0, b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "OLE document"),
+    (40, b" EMF", "Windows Metafile"),
+    (0, b"NRRD000", "NRRD"),
+    (0, b"ObjectType = Image", "MetaImage"),
+    (0, b"# vtk DataFile", "VTK"),
+    (0, b"BSDF", "BSDF"),
+    (0, b"zfp\5", "ZFP"),
     (4, b"\x11\xaf", "FLI animation"),
     (4, b"\x12\xaf", "FLC animation"),
     (8, b"AVI ", "AVI video"),
@@ -76,10 +91,24 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (20, b"\0\0\0\2GIMP", "GIMP brush"),
     (257, b"ustar", "tar"),
     (344, b"n+1\0", "NIfTI"),
+    (344, b"ni1\0", "NIfTI"),
+    (4, b"n+2\0", "NIfTI"),
+    (4, b"ni2\0", "NIfTI"),
+    (0, b"\x5c\1\0\0", "Analyze"),
+    (0, b"\0\0\1\x5c", "Analyze"),
     (2048, b"PCD_", "Photo CD"),
 )
 _HEIC = (b"heic", b"heix", b"mif1", b"hevc", b"heim", b"heis", b"msf1")
-_CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array"}
+# signature at an offset -> what a Pillow of few parts does not read, its name among PIL.features
+_OPTIONAL = (
+    (4, b"ftypavif", "AVIF", "avif"),
+    (8, b"WEBP", "WebP", "webp"),
+    (0, b"\0\0\0\x0cjP  ", "JPEG 2000", "jpg_2000"),
+    (0, b"\xff\x4f\xff\x51", "JPEG 2000", "jpg_2000"),
+)
+# the first element of a data set that is no file: groups 2 and 8, and their usual elements
+_DICOM = re.compile(rb"(?:[\2\x08]\0[\0\1\5\x08\x12\x16\x18]\0|\0[\2\x08]\0[\0\1\5\x08\x12\x16\x18])[\0-\x7f]{4}")
+_CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array", "NIfTI", "Analyze"}
 _DOCUMENTS = {"PostScript", "PDF", "DjVu"}
 _PEEK = 1024
 
@@ -94,7 +123,9 @@ def explain(data: bytes) -> InputError:
     """
     head = data[:16]
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC:
-        return InputError("unsupported", 'HEIC needs pillow-heif: pip install "normcli[heif]"')
+        return _heic()
+    if (error := _left_out_of_pillow(data)) is not None:
+        return error
     if data.startswith(b"version https://git-lfs.github.com/"):
         return InputError("git-lfs", "a Git LFS pointer, not the image itself (git lfs pull)")
     name = next((name for at, signature, name in _SIGNATURES if data.startswith(signature, at)), None)
@@ -102,6 +133,8 @@ def explain(data: bytes) -> InputError:
         name = _kind_of_jpeg(data)
     if name in _CONTAINERS:
         return InputError("not-an-image", f"in the format {name} under the name of an image: rename it to use it")
+    if name is None and _DICOM.match(data):
+        return InputError("unsupported", "DICOM without the file header of 132 bytes: pydicom's save_as adds it")
     if name is not None and name.endswith("-compressed"):
         return InputError("unsupported", f"{name} data, not an image: decompress it first")
     if name is not None:
@@ -114,6 +147,27 @@ def explain(data: bytes) -> InputError:
     return InputError("not-an-image", "not an image that normcli reads, or its header is damaged")
 
 
+def _heic() -> InputError:
+    """Return the error for a HEIC that is not opened: without pillow-heif none is."""
+    from importlib.util import find_spec
+
+    if find_spec("pillow_heif") is None:
+        return InputError("unsupported", 'HEIC needs pillow-heif: pip install "normcli[heif]"')
+    return InputError("damaged", "a HEIC that libheif does not open")
+
+
+def _left_out_of_pillow(data: bytes) -> InputError | None:
+    """Return the error for a format that Pillow reads only where it was built with its library."""
+    from PIL import features
+
+    for at, signature, name, feature in _OPTIONAL:
+        if data.startswith(signature, at):
+            if not features.check(feature):
+                return InputError("unsupported", f"{name} needs a Pillow that reads it: pip install --upgrade pillow")
+            return InputError("damaged", f"a {name} whose header is damaged")
+    return None
+
+
 def _kind_of_jpeg(data: bytes) -> str | None:
     """Return the name of a JPEG whose coding no decoder here knows, by the marker of its frame."""
     at = 2
@@ -123,7 +177,10 @@ def _kind_of_jpeg(data: bytes) -> str | None:
             return "JPEG-LS"
         if marker in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF):
             return "hierarchical JPEG"
-        if marker == 0xDA or (0xC0 <= marker <= 0xCB and marker not in (0xC4, 0xC8)):
+        if 0xC0 <= marker <= 0xCB and marker not in (0xC4, 0xC8):
+            components = data[at + 9] if at + 9 < len(data) else 1
+            return None if components in (1, 3, 4) else f"JPEG of {components} components"
+        if marker == 0xDA:
             return None
         at += 2 + (data[at + 2] << 8 | data[at + 3])
     return None
@@ -162,7 +219,21 @@ def _other_format(data: bytes) -> str | None:
 
     Image.init()
     # by their signatures alone: none of these decodes, starts another program or follows a path while it opens
-    for name in ("MSP", "SPIDER", "XVTHUMB", "MCIDAS", "IPTC", "IMT", "PIXAR", "ICO", "CUR", "GBR", "FLI", "PSD"):
+    for name in (
+        "MSP",
+        "SPIDER",
+        "XVTHUMB",
+        "MCIDAS",
+        "IPTC",
+        "IMT",
+        "PIXAR",
+        "ICO",
+        "CUR",
+        "GBR",
+        "FLI",
+        "PSD",
+        "PCX",
+    ):
         factory, accept = Image.OPEN.get(name, (None, None))
         if factory is None or (accept is not None and accept(data[:16]) in (False, None)):
             continue

@@ -76,7 +76,7 @@ def read(
     """
     header_path, image_path = pair_of(source)
     limit = parse_size("max_file_size", listing.max_file_size)
-    with Reader(header_path) as reader:
+    with _header_of(header_path, source) as reader:
         stream = Stream(reader) if reader.compression() else None
         head = (stream or reader).at(0, _HEADER)
         volume, is_single = parse_header(head, options.scaling)
@@ -87,6 +87,22 @@ def read(
     with Reader(image_path) as reader:
         stream = Stream(reader) if reader.compression() else None
         yield from _planes(source, _Bytes(image_path, reader, stream), volume, limit, names_only, group_by)
+
+
+def _header_of(path: str, source: str) -> Reader:
+    """Open the header of a source, which for .img is another file.
+
+    Raises:
+        InputError: unreadable; of .img, its header is missing.
+    """
+    try:
+        return Reader(path)
+    except InputError as error:
+        if error.reason != "missing" or path == source:
+            raise
+        suffixes = re.findall(r"\.(?:hdr|img)(?:\.gz)?$", path + "\n" + source, re.IGNORECASE | re.MULTILINE)
+        message = "{1} is read as NIfTI or Analyze, and its {0} is missing (images of other formats: rename them)"
+        raise InputError("missing", message.format(*suffixes)) from None
 
 
 def pair_of(path: str) -> tuple[str, str]:
@@ -122,6 +138,8 @@ def parse_header(data: bytes, scaling: Scaling = "printed") -> tuple[Volume, boo
     kinds, errors = _header_classes()
     kind = next((one for one in kinds if one.may_contain_header(data)), None)
     if kind is None:
+        if data.startswith(b"#?"):
+            raise InputError("unsupported", "in the format Radiance HDR, which is not read: convert it to TIFF")
         raise InputError("not-an-image", "neither NIfTI nor Analyze")
     try:
         header = kind(data[: kind.template_dtype.itemsize], check=False)
