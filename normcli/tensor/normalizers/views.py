@@ -502,12 +502,19 @@ def normalize(
     a = np.ones((1, 1)) if weight is None else np.ascontiguousarray(weight, np.float64)
     b = np.zeros((1, 1)) if bias is None else np.ascontiguousarray(bias, np.float64)
     period, parts = max(len(a), len(b)), max(a.shape[1], b.shape[1])
-    a, b = (np.tile(np.repeat(t, parts // t.shape[1], axis=1), (period // len(t), 1)) for t in (a, b))
-    shape = (period, parts)
-    if shape[1] == view.length:
+    a, b = (_expand(t, period, parts) for t in (a, b))
+    if parts == view.length:
         a, b = _narrow(a, b)
     head = view.length if head is None else head
     return view.map_kernel(normalize_rows, a, b, float(eps), centered, eps_outside, head, dtype=dtype)
+
+
+def _expand(table: Array, period: int, parts: int) -> Array:
+    """Repeat a table until it has the shape (period, parts)."""
+    rows, columns = table.shape
+    if (rows, columns) == (period, parts):
+        return table
+    return np.tile(np.repeat(table, parts // columns, axis=1), (period // rows, 1))
 
 
 def _narrow(*tables: Array) -> list[Array]:
@@ -517,5 +524,5 @@ def _narrow(*tables: Array) -> list[Array]:
     """
     with np.errstate(over="ignore"):
         narrow = [table.astype(np.float32) for table in tables]
-    exact = all(np.array_equal(n, t) for n, t in zip(narrow, tables, strict=True))
+    exact = all((n == t).all() for n, t in zip(narrow, tables, strict=True))
     return narrow if exact else list(tables)
