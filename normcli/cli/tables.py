@@ -447,7 +447,7 @@ def print_group(summary: Summary, name: str, convention: str | None = None) -> N
 
 
 def _print_method(one: Summary | GroupSummary) -> None:
-    """Print how percentiles that were asked for were computed."""
+    """Print the method of the percentiles requested."""
     if (details := one.percentile_details) is not None:
         exact = "exact" if details["exact"] else "+- bounds the error of values known to 8 significant bits"
         _print_line(f"percentiles: {details['method']}, {exact}", "dim")

@@ -142,7 +142,7 @@ class _ComparisonPage:
         self._shape: tuple[int, ...] = ()
 
     def take(self, y: "Array") -> None:
-        """Profile the tensor of one row."""
+        """Compute the profile of the tensor of one row."""
         from normcli.tensor.profile import profile
 
         self._shape = self._shape or y.shape

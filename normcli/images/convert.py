@@ -204,7 +204,7 @@ def _mode(channels: int, dtype: np.dtype[Any]) -> str:
 
 
 def is_no_memory(error: Exception) -> bool:
-    """Return whether an error means that there is no memory: Pillow raises OSError, a library's loader ImportError."""
+    """Return True if an error means that there is no memory: Pillow raises OSError, a library's loader ImportError."""
     return any(words in str(error).lower() for words in ("out of memory", "failed to map segment"))
 
 

@@ -61,7 +61,7 @@ def tiff(pixels: Array) -> list[Any]:
 
 @lru_cache(maxsize=256)
 def _pillow_head(shape: tuple[int, int, int], kind: str) -> bytes:
-    """Return what Pillow writes before the values of a TIFF: that of one pixel, with the sizes of this image."""
+    """Return the header that Pillow writes for a TIFF: that of one pixel, with the sizes of this image."""
     height, width, channels = shape
     one = np.zeros((1, 1, channels) if channels > 1 else (1, 1), kind)
     buffer = io.BytesIO()
@@ -77,7 +77,7 @@ def _pillow_head(shape: tuple[int, int, int], kind: str) -> bytes:
 
 @lru_cache(maxsize=256)
 def _tifffile_head(shape: tuple[int, int, int], kind: str) -> bytes:
-    """Return what tifffile writes before the values of a TIFF."""
+    """Return the header that tifffile writes for a TIFF."""
     channels = shape[2]
     tifffile = _codecs(f"TIFF of {channels} x {kind}")[1]
     file = _SparseFile()

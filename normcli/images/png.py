@@ -112,7 +112,7 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
 
 
 def is_intact(data: bytes) -> bool:
-    """Return whether every chunk up to the end marker is complete and has the right checksum: 1-3 GB/s.
+    """Return True if every chunk up to the end marker is complete and has the right checksum: 1-3 GB/s.
 
     Pillow decodes image data with a wrong checksum, and a file that ends inside a chunk, without a word.
     """

@@ -133,7 +133,7 @@ def _names(summary: Summary, result: CheckResult, count: int) -> list[str]:
 
 
 def _factor(result: CheckResult, summary: Summary) -> float:
-    """Return what the dataset's values are multiplied by in the range of the constants."""
+    """Return the factor from the dataset's values to the range of the constants."""
     high = result.range.removeprefix("0-")
     return float(high) if high.isdecimal() and summary.max_value is not None else 1.0
 

@@ -58,7 +58,7 @@ _LIBRARIES = (
 
 
 def _is_read_as_one(source: str) -> bool:
-    """Return whether the items of a source are members of it, without versions of their own."""
+    """Return True if the items of a source are members of it, without versions of their own."""
     kind = containers.kind_of(source)
     if kind == "huggingface":
         from normcli.sources import huggingface

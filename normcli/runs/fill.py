@@ -45,7 +45,7 @@ def valid_values(pixels: Array, valid: Array) -> Array:
 
 
 def clipped_invalid(pixels: Array, valid: Array, source: tuple[int, ...], affine: Affine, finish: "Finish") -> int:
-    """Return how many invalid samples the map clipped, of those that it counts."""
+    """Return the number of invalid samples among those counted as clipped."""
     if pixels.dtype == np.uint8 and finish.clip is None:  # a table covers every level: nothing is counted
         return 0
     clipped = 0

@@ -128,7 +128,7 @@ class Stratum(NamedTuple):
 
     @property
     def left(self) -> float:
-        """Share of its images that were not read."""
+        """Return the share of its images that were not read."""
         return max(0.0, 1 - len(self.members) / max(self.images, 1))
 
 

@@ -202,7 +202,7 @@ class StatsTarget:
 
 
 def same_counts(a: Summary, b: Summary) -> bool:
-    """Return whether two summaries are equal in everything but the time of the run."""
+    """Return True if two summaries are equal in everything but the time of the run."""
     for summary in (a, b):
         summary.provenance.pop("stamp", None)
     return a.to_json() == b.to_json()
@@ -411,7 +411,7 @@ class _StatsRun:
         return summary
 
     def _is_repetition(self, earlier: Summary) -> bool:
-        """Return whether a finished run was of the same bytes, which are read and not decoded where that is enough."""
+        """Return True if a finished run was of the same bytes, which are read and not decoded where that is enough."""
         options = self.options
         lists = (options.on_image, options.on_gallery)
         limits = (options.max_pixels, options.max_file_size) != (MAX_PIXELS, None)

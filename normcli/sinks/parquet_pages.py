@@ -130,7 +130,7 @@ class ParquetColumn(NamedTuple):
 
     @property
     def physical(self) -> _Physical:
-        """Return how the values are stored."""
+        """Return the encoding of the values."""
         return _TEXT if self.dtype is None else _DTYPES[self.dtype]
 
     @property

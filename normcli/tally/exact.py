@@ -40,7 +40,7 @@ def to_fixed_point(value: float) -> int:
 
 
 def trailing_zeros(number: int) -> int:
-    """Return how often 2 divides an integer other than 0.
+    """Return the exponent of 2 in an integer other than 0.
 
     >>> trailing_zeros(40), trailing_zeros(-3)
     (3, 0)

@@ -61,7 +61,7 @@ class Linear:
 
     @property
     def kind(self) -> str:
-        """Return what the layer is, in words."""
+        """Return the name of the layer."""
         if self.weight.ndim == 2:
             return "embedding or transposed linear layer" if self.transposed else "linear layer"
         return "transposed convolution" if self.transposed else "convolution"

@@ -510,7 +510,7 @@ def normalize(
 
 
 def _expand(table: Array, period: int, parts: int) -> Array:
-    """Repeat a table until it has the shape (period, parts)."""
+    """Return a table repeated to the shape (period, parts)."""
     rows, columns = table.shape
     if (rows, columns) == (period, parts):
         return table
