@@ -92,14 +92,36 @@ def in_any_order(seed: int) -> Arrays:
 @pytest.mark.parametrize("options", [{}, {"color": "rgb"}, {"color": "gray"}, {"max_pixels": 107}, {"nodata": "3"}])
 def test_plain_arrays_count_as_decoded_ones(options: dict[str, Any]) -> None:
     """`count` gathers arrays that need no conversion; with groups it decodes each."""
-    arrays = in_any_order(3)
+    failures = together_and_by_itself(in_any_order(3), **options)
+    assert bool(failures) == ("max_pixels" in options)
+
+
+def together_and_by_itself(arrays: Arrays, **options: Any) -> list[Any]:
+    """Check that arrays count alike gathered and one by one; return what fails."""
     failures: tuple[list[Any], list[Any]] = [], []
     gathered = normcli.count(arrays, on_failure=failures[0].append, **options)
     labeled = [*zip(arrays, ["one"] * len(arrays), strict=True)]
     single = normcli.count(labeled, group_by="label", on_failure=failures[1].append, **options)
-    assert gathered.state["buckets"] == single.state["buckets"]
     assert {**single.state, "groups": None} == {**gathered.state, "groups": None}
-    assert failures[0] == failures[1] and bool(failures[0]) == ("max_pixels" in options)
+    assert failures[0] == failures[1]
+    return failures[0]
+
+
+@pytest.mark.parametrize("nan", ["error", "skip"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_small_floats_count_together_as_one_by_one(dtype: Any, nan: str) -> None:
+    """As ToTensor and Normalize make them, with some of a wide range, with NaN, and too large for a square."""
+    random = np.random.default_rng(5)
+    levels = random.integers(0, 256, (60, 7, 9, 3)).astype(np.float32) / np.float32(255)
+    arrays = [*levels[:20].astype(dtype), *((levels[20:40] - np.float32(0.45)) / np.float32(0.225)).astype(dtype)]
+    arrays += [*(levels[40:] * np.float32(2e-9)).astype(dtype), *random.random((10, 7, 9, 3)).astype(dtype)]
+    arrays += [np.zeros((7, 9, 3), dtype), np.full((7, 9, 3), -3, dtype), *(random.random((9, 1, 1, 3)).astype(dtype))]
+    arrays[25][2, 3, 1] = 1e-30
+    arrays[27][:] = np.nan
+    arrays[28][0, 0, 0] = np.inf
+    arrays[62][1, 1, 1] = 1e200 if dtype == np.float64 else 3e38
+    failures = together_and_by_itself(arrays, nan=nan, layout="hwc")
+    assert [f.key for f in failures] == [*(["27"] if nan == "skip" else ["27", "28"]), *["62"] * (dtype == np.float64)]
 
 
 @pytest.mark.parametrize("batch", [1, 7, 64])

@@ -216,3 +216,51 @@ def count_floats(pixels, histogram, totals, squares, extremes, used):  # type: i
                 place = exponent + (SHIFT if part == 0 else shift)
                 into[c, place, 0] += sign * (mantissa >> 26)
                 into[c, place, 1] += sign * (mantissa & 0x3FFFFFF)
+
+
+@kernel()
+def sum_small_floats(pixels, scale, histogram, sums, extremes, exact):  # type: ignore[no-untyped-def]
+    """Add up each image of a block of floats without rounding, as long as its values fit in 46 bits.
+
+    Of an image with an integer m = value * scale for every value, |m| < 2^46 and m = 2^23 a + b with 0 <= b < 2^23,
+    no sum of products of a and b leaves int64 before 2^15 pixels: 2.5 ns a sample, where `count_floats` takes 14.
+
+    Args:
+        pixels: float32 or float64 (B,P,C); P at most 2^15.
+        scale: a power of two.
+        histogram: int64 (C, 65536), added to as in `count_floats`, by the images that are exact.
+        sums: int64 (B,C,4), set to the sums of m, a*a, a*b and b*b.
+        extremes: float64 (B,C,2), set to the smallest and largest value.
+        exact: int64 (B), set to 1 for an image whose values all fit, to 0 for any other one, of which nothing is set.
+    """
+    images, size, channels = pixels.shape
+    for i in range(images):
+        fits = True
+        for j in range(size):
+            for c in range(channels):
+                y = np.float64(pixels[i, j, c]) * scale
+                fits &= abs(y) < 70368744177664.0  # not of NaN
+                fits &= (y + 6755399441055744.0) - 6755399441055744.0 == y  # 1.5 * 2^52 rounds to an integer
+        exact[i] = fits
+        if not fits:
+            continue
+        for c in range(channels):
+            total = aa = ab = bb = np.int64(0)
+            for j in range(size):
+                m = np.int64(np.float64(pixels[i, j, c]) * scale)
+                a, b = m >> 23, m & 0x7FFFFF
+                total += m
+                aa += a * a
+                ab += a * b
+                bb += b * b
+            sums[i, c, 0], sums[i, c, 1], sums[i, c, 2], sums[i, c, 3] = total, aa, ab, bb
+        for c in range(channels):
+            low = high = np.float64(pixels[i, 0, c])
+            for j in range(size):
+                x = np.float64(pixels[i, j, c])
+                low, high = min(low, x), max(high, x)
+            extremes[i, c, 0], extremes[i, c, 1] = low, high
+        for j in range(size):
+            for c in range(channels):
+                upper = np.int64(np.float32(pixels[i, j, c]).view(np.uint32) >> np.uint32(16))
+                histogram[c, 0xFFFF - upper if upper >> 15 else upper | 0x8000] += 1

@@ -171,6 +171,7 @@ class WorkerOptions(NamedTuple):
 
     Attributes:
         per_image, extremes, rows, file_results: results of single images to return in addition to the sum.
+        gather: count small arrays together.
         in_batches: compute per-image values for each batch; False leaves them to the sum of many small ones.
         division: of a second pass, the cells of values to divide.
     """
@@ -186,6 +187,7 @@ class WorkerOptions(NamedTuple):
     file_results: bool = False
     division: "Division | None" = None
     in_batches: bool = True
+    gather: bool = True
 
     def tally(self) -> Tally:
         """Return a tally of no image."""
@@ -266,7 +268,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         data = image = None  # not together with the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
     if arrays is not None:
-        arrays.flush()
+        arrays.finish(batch)
     if options.in_batches:
         _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
     result.seconds = time.perf_counter() - started

@@ -1,14 +1,17 @@
-"""Arrays of 8 bits that need no conversion: counted without an object for each, which costs more than 32x32 pixels."""
+"""Small arrays that need no conversion: counted without an object for each, which costs more than 32x32 pixels."""
 
 from typing import Any
 
 import numpy as np
 
 from normcli.options.shared import DecodeOptions
-from normcli.runs.count import PartialResult, WorkerOptions
-from normcli.tally.integers import is_small
+from normcli.runs.count import PartialResult, WorkerOptions, count_batch
+from normcli.sources import Item, Skipped
+from normcli.sources.samples import ArrayInMemory
+from normcli.tally.integers import MOST_SMALL, is_small
 
-_TOGETHER = 1 << 17  # bytes
+_TOGETHER = {"B": 1 << 17, "f": 1 << 20, "d": 1 << 20}  # bytes by dtype.char
+_FEWEST = 8  # images of floats
 _NEUTRAL = ("color", "strict", "max_pixels")  # options that do not change an array of one or three channels
 
 
@@ -26,42 +29,62 @@ class PlainArrays:
         is_neutral = all(value == default[name] for name, value in reading.items() if name not in _NEUTRAL)
         by_image = (options.per_image, options.extremes, options.rows, options.file_results, options.group_by)
         no_others = options.mask is None and options.division is None and not any(by_image)
-        self._is_on = is_neutral and reading["color"] != "gray" and no_others
-        self._most = options.reading.max_pixels
-        self._result = result
+        self._is_on = options.gather and is_neutral and reading["color"] == "auto" and no_others
+        self._options, self._result = options, result
         self._images: list[bytes] = []
-        self._shape: tuple[int, ...] = ()  # of them, and their channels
-        self._channels = 0
+        self._keys: list[str] = []
+        self._shape: tuple[int, ...] = ()  # of them, and their dtype
+        self._dtype: np.dtype[Any] = np.dtype(np.uint8)
+        self._left: list[Item | Skipped] = []
 
     def add(self, key: str, array: "np.ndarray[Any, Any]") -> bool:
-        """Count an array; return False for one that has to be decoded, which is then not counted.
+        """Count an array, now or later; return False for one that has to be decoded, which is then not counted.
 
         Args:
             key: of its item.
             array: exactly of NumPy's class: those of containers may have tags.
         """
-        shape = array.shape
-        if shape != self._shape or array.dtype.char != "B":
+        if array.shape != self._shape or array.dtype is not self._dtype:
             if not self._accepts(array):
                 return False
-            self.flush()
-            channels = shape[2] if len(shape) == 3 else 1
-            self._shape, self._channels = shape, channels
-            self._result.kinds.setdefault(channels, key)
-            self._result.bands.setdefault("", key)
+            self._flush()
+            self._shape, self._dtype = array.shape, array.dtype
         self._images.append(array.tobytes())
-        if len(self._images) * array.size > _TOGETHER:
-            self.flush()
+        self._keys.append(key)
+        if len(self._images) * array.nbytes > _TOGETHER[array.dtype.char]:
+            self._flush()
         return True
 
     def _accepts(self, array: "np.ndarray[Any, Any]") -> bool:
-        if not (self._is_on and 2 <= array.ndim <= 3 and 0 < array.size <= self._most):
+        if not (self._is_on and 2 <= array.ndim <= 3 and 0 < array.size <= self._options.reading.max_pixels):
             return False
+        if array.dtype.kind == "f" and array.dtype.char in _TOGETHER:
+            return array.dtype.isnative and array.size <= MOST_SMALL and (array.ndim == 2 or array.shape[2] <= 4)
         return is_small(array if array.ndim == 3 else array[:, :, None])
 
-    def flush(self) -> None:
-        """Add the arrays since the last time to the tally."""
-        if self._images:
-            notes = "format:array", f"mode:{self._channels}xuint8", "depth:8"
-            self._result.tally.count_small(self._images, self._channels, notes)
-            self._images = []
+    def _flush(self) -> None:
+        images, keys, self._images, self._keys = self._images, self._keys, [], []
+        if not images:
+            return
+        height, width, channels = (*self._shape, 1)[:3]
+        dtype, left = self._dtype, list(range(len(images)))
+        if dtype.kind == "u" or len(images) >= _FEWEST:
+            notes = "format:array", f"mode:{channels}x{dtype.name}", f"depth:{8 * dtype.itemsize}"
+            left = self._result.tally.count_small(images, (height * width, channels), dtype, notes)
+        if len(left) < len(images):
+            first = next(i for i in range(len(left) + 1) if left[i : i + 1] != [i])
+            self._result.kinds.setdefault(channels, keys[first])
+            self._result.bands.setdefault("", keys[first])
+        self._left += [Item(keys[i], ArrayInMemory(np.frombuffer(images[i], dtype).reshape(self._shape))) for i in left]
+
+    def finish(self, batch: list[Item | Skipped]) -> None:
+        """Count what waits, and one by one what cannot be counted together; failures are in the order of the batch."""
+        self._flush()
+        if not self._left:
+            return
+        part = count_batch(self._options._replace(gather=False, in_batches=False), self._left)
+        part.inputs = part.bytes = 0  # the batch has them
+        self._result.add(part)
+        position = {item.key: i for i, item in enumerate(batch)}
+        if part.failures and all(failure.key in position for failure in self._result.failures):
+            self._result.failures.sort(key=lambda failure: position[failure.key])

@@ -114,22 +114,38 @@ class Tally:
             self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
         return None if image is None else image.moments
 
-    def count_small(self, images: list[bytes], channels: int, notes: tuple[str, ...]) -> None:
-        """Add small 8-bit images of one size, as `count` does with their samples as `data`.
+    def count_small(
+        self, images: list[bytes], shape: tuple[int, int], dtype: np.dtype[Any], notes: tuple[str, ...]
+    ) -> list[int]:
+        """Add small images of one size, as `count` does with their samples as `data`.
 
         Args:
             images: their samples, channels interleaved.
-            channels: 1 or 3.
+            shape: pixels and channels of each.
+            dtype: uint8, float32 or float64.
             notes: properties of each that the composition counts.
+
+        Returns:
+            The positions of those that have to be counted one by one, and are not counted here: floats of a wide range
+            or with NaN.
         """
-        key = channels, "uint8", 1
-        bucket = self.buckets.get(key)
-        if bucket is None:
-            bucket = self.buckets[key] = Integers(*key)
-        assert isinstance(bucket, Integers)
-        bucket.count_later(images)
+        key = shape[1], _KINDS[dtype.char], 1
+        bucket = self.buckets.get(key) or (Floats(shape[1]) if key[1] == "float" else Integers(*key))
+        left: list[int] = []
+        if isinstance(bucket, Integers):
+            bucket.count_later(images)
+        else:
+            from normcli.tally.small_floats import count_small_floats
+
+            counted = count_small_floats(bucket, np.frombuffer(b"".join(images), dtype).reshape(-1, *shape))
+            left = np.flatnonzero(~counted).tolist()
+            images = [image for image, is_counted in zip(images, counted.tolist(), strict=True) if is_counted]
+            if not images:
+                return left
+        self.buckets[key] = bucket
         self._noted[notes] += len(images)
         self.digest = (self.digest + sum(map(digest, images))) % DIGEST_MODULUS
+        return left
 
     def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:
         """Return the key and the bucket of an image, which may be a new one."""
