@@ -141,17 +141,17 @@ def test_every_container_describes_its_open_options() -> None:
     rows = {row.name: row for row in describe_formats()}
     assert set(rows) == {"image", *CONTAINERS}
     assert {name: [o.name for o in row.options] for name, row in rows.items() if row.options} == {
-        "image": ["layout"],
+        "image": ["layout", "skip_empty"],
         "tar": ["layout"],
         "zip": ["layout"],
         "arrow": ["column", "columns"],
         "huggingface": ["split", "column", "columns"],
         "lerobot": ["features", "frames"],
-        "npy": ["layout", "column"],
+        "npy": ["layout", "axes", "column", "skip_empty"],
         "idx": ["layout"],
-        "hdf5": ["variable", "axes", "scaling"],
-        "nifti": ["scaling"],
-        "zarr": ["variable", "axes", "scaling"],
+        "hdf5": ["variable", "axes", "skip_empty"],
+        "nifti": ["skip_empty"],
+        "zarr": ["variable", "axes", "skip_empty"],
         "parquet": ["column", "columns"],
         "python": ["key", "layout", "labels", "partial"],
         "video": ["frames", "matrix", "pixels"],

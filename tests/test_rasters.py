@@ -298,6 +298,15 @@ def test_images_of_different_scales_are_not_counted_together(tmp_path: Path) -> 
         with pytest.raises(UsageError, match="scale and offset differ"):
             normcli.merge(normcli.stats(a), normcli.stats(other))
     assert normcli.stats([a, b, plain], scale_offset="none").images == 3
+    both = normcli.stats([a, b], scale_offset="values")
+    values = np.concatenate([array.reshape(2, -1) * 1e-4, (array.reshape(2, -1) + 1) * 2e-4], axis=1)
+    assert both.mean + both.std == pytest.approx([*values.mean(axis=1), *values.std(axis=1)], rel=1e-12)
+    assert both.settings["scale_offset"] == "values"
+    normcli.apply([str(a), str(b)], tmp_path / "out", scheme="contrast", stats=both, scale_offset="values")
+    mapped = np.concatenate([np.load(file).reshape(2, -1) for file in sorted((tmp_path / "out").glob("*.npy"))], axis=1)
+    assert [*mapped.mean(axis=1), *mapped.std(axis=1)] == pytest.approx([0, 0, 1, 1], abs=1e-5)
+    with pytest.raises(UsageError, match="made with scale-offset values"):
+        normcli.apply([str(a)], tmp_path / "other", scheme="contrast", stats=both)
     assert normcli.merge(normcli.stats(a), normcli.stats(a), force=True).mean == normcli.stats(a).mean
 
 

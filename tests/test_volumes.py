@@ -111,10 +111,10 @@ class TestNifti:
         assert (scaled.min, scaled.max) == ([8 - values.max() / 2], [8 - values.min() / 2])
         assert normcli.stats(tmp_path / "b.nii", scale_offset="none").mean == stored.mean
         both = [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")]
-        with pytest.raises(normcli.errors.UsageError, match="scaling=values"):
+        with pytest.raises(normcli.errors.UsageError, match=r"`scale_offset` none .* values counts scaled ones"):
             normcli.stats(both)
         pooled = np.concatenate([values.ravel(), values.ravel() * -0.5 + 8])
-        summary = normcli.stats(both, open_options={"scaling": "values"})
+        summary = normcli.stats(both, scale_offset="values")
         assert summary.mean + summary.std == pytest.approx([pooled.mean(), pooled.std()], rel=1e-12)
 
     def test_colors_and_nan(self, tmp_path: Path) -> None:
@@ -409,6 +409,20 @@ class TestDicom:
             }
             path = dicom(tmp_path / f"{name}.dcm", **kind, **pixels)
             assert normcli.stats(path).mean == pytest.approx([(4095 - stored.astype(float)).mean()], rel=1e-12)
+
+    def test_slopes_that_differ(self, tmp_path: Path) -> None:
+        """Slices of PET have a slope each."""
+        stored = needs.module("pydicom").dcmread(dicom_data("CT_small")).pixel_array
+        for i, slope in enumerate((1, 0.5, 2)):
+            dicom(tmp_path / f"{i}.dcm", RescaleSlope=slope, RescaleIntercept=-1000 * (i != 0))
+        with pytest.raises(normcli.errors.UsageError, match="values counts scaled ones"):
+            normcli.stats(tmp_path)
+        values = np.stack([stored, stored * 0.5 - 1000, stored * 2.0 - 1000])
+        summary = normcli.stats(tmp_path, scale_offset="values")
+        assert summary.mean + summary.std == pytest.approx([values.mean(), values.std()], rel=1e-12)
+        assert (summary.min, summary.max) == ([values.min()], [values.max()])
+        parts = [normcli.stats(tmp_path, scale_offset="values", shard=f"{i}/2") for i in (1, 2)]
+        assert normcli.merge(*parts).state == summary.state
 
     def test_the_counts_are_those_of_an_npy(self, tmp_path: Path) -> None:
         stored = needs.module("pydicom").dcmread(dicom_data("CT_small")).pixel_array

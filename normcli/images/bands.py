@@ -37,7 +37,7 @@ def select_bands(image: Decoded, selection: str) -> None:
 
 
 def align_bands(image: Decoded, reading: DecodeOptions) -> None:
-    """Set the names and scales of channels by those of the stored bands.
+    """Set the names and scales of channels by those of the stored bands; apply the scales where the options say so.
 
     Raises:
         InputError: gray of bands whose scales differ.
@@ -52,6 +52,9 @@ def align_bands(image: Decoded, reading: DecodeOptions) -> None:
         image.names = own if len(own) == channels and len({*own} - {""}) == len(own) - own.count("") else ()
     if image.scales:
         image.scales = (*image.scales, (1.0, 0.0))[:channels]
+    if image.scales and reading.scale_offset == "values":
+        factors, offsets = np.array(image.scales).T
+        image.pixels, image.scales = image.pixels * factors + offsets, ()
 
 
 def band_notes(image: Decoded) -> list[str]:

@@ -59,7 +59,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         image.notes.append("multi-frame")
     apply_tags(image, scale, hidden, reading)
     measured = gray.startswith("MONOCHROME") and bits > _LARGEST_PICTURE
-    if measured and not image.scales and reading.scale_offset == "tag":
+    if measured and not image.scales and reading.scale_offset != "none":
         image.scales = ((1.0, 0.0),)
     return image
 
@@ -103,7 +103,7 @@ def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
     Raises:
         InputError: a slope of 0, numbers that are not finite, or a table of values instead.
     """
-    if reading.scale_offset != "tag":
+    if reading.scale_offset == "none":
         return 1.0, 0.0
     if "ModalityLUTSequence" in dataset:
         raise InputError(

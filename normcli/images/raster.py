@@ -166,7 +166,7 @@ def annotate(image: Decoded, tags: BandTags, mask: Array | None, reading: Decode
         image.valid = None if mask.all() else np.repeat(mask[:, :, None], channels, axis=2)
     if len(tags.names) >= channels:
         image.names = tags.names
-    if len(tags.scales) >= channels and reading.scale_offset == "tag":
+    if len(tags.scales) >= channels and reading.scale_offset != "none":
         image.scales = tags.scales
 
 

@@ -20,7 +20,7 @@ def apply_tags(image: Decoded, scale: tuple[float, float], hidden: Array | None,
         hidden: bool (H,W) or (H,W,C), True where the file marks a sample as invalid; None where all count.
         reading: the options; `nodata` "none" counts the samples that the file marks, and a note counts the image.
     """
-    if scale != (1.0, 0.0) and reading.scale_offset == "tag":
+    if reading.scale_offset == "values" or (scale != (1.0, 0.0) and reading.scale_offset == "tag"):
         image.scales = (scale,) * image.pixels.shape[2]
     if hidden is None:
         return

@@ -194,9 +194,10 @@ class DecodeOptions(Options):
         metavar="NAME,...|N,...",
         parse=parse_bands,
     )
-    scale_offset: Literal["tag", "none"] = option(
-        "Use the scale and offset of GDAL tags. tag: print values in the units that they define, while stored values "
-        "are counted; none: ignore the tags.",
+    scale_offset: Literal["tag", "values", "none"] = option(
+        "Use of scale and offset, which tags of GDAL, NIfTI, DICOM and CF have. tag: print values in the units that "
+        "they define, while stored values are counted; values: scale the values before they are counted, for files "
+        "whose scales differ; none: ignore the tags.",
         "tag",
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)

@@ -28,5 +28,5 @@ def note_sidecars(load: Any, image: Decoded, reading: DecodeOptions) -> None:
         return
     if reading.nodata == "tag" and image.no_data is None and _NO_DATA.search(text):
         image.notes.append("unread-nodata")
-    if reading.scale_offset == "tag" and not image.scales and _SCALE.search(text):
+    if reading.scale_offset != "none" and not image.scales and _SCALE.search(text):
         image.notes.append("unread-scale")

@@ -9,7 +9,6 @@ from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
 from normcli.sources.item import ColumnLabel
 from normcli.sources.listing import SkipEmpty, axis_of, skip_empty_option
-from normcli.sources.tagged import Scaling, scaling_option
 
 log = logging.getLogger("normcli.sources")
 
@@ -38,7 +37,6 @@ class DatasetOptions(Options):
         "A letter for each axis: Y rows, X columns, C channels, others number the images (default: by names of "
         "dimensions, else by the sizes)."
     )
-    scaling: Scaling = scaling_option()
     skip_empty: SkipEmpty = skip_empty_option()
 
 

@@ -6,16 +6,15 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.sources.tagged import ArrayTags, Scaling
+from normcli.sources.tagged import ArrayTags
 
 
-def cf_tags(attributes: Mapping[str, Any], dtype: Any, scaling: Scaling) -> tuple[Any, ArrayTags]:
+def cf_tags(attributes: Mapping[str, Any], dtype: Any) -> tuple[Any, ArrayTags]:
     """Return the type of samples and what the CF conventions record of them.
 
     Args:
         attributes: of the variable.
         dtype: as it is stored; `_Unsigned` changes it.
-        scaling: use of scale and offset.
 
     Raises:
         InputError: attributes that are not numbers.
@@ -38,4 +37,4 @@ def cf_tags(attributes: Mapping[str, Any], dtype: Any, scaling: Scaling) -> tupl
     low, high = (numbers("valid_min") or [low])[0], (numbers("valid_max") or [high])[0]
     valid = None if (low, high) == (-np.inf, np.inf) else (float(low), float(high))
     no_data = tuple(numbers("_FillValue") + numbers("missing_value"))
-    return dtype, ArrayTags((factor, offset), no_data, valid=valid, scaling=scaling).checked()
+    return dtype, ArrayTags((factor, offset), no_data, valid=valid).checked()

@@ -71,7 +71,7 @@ def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_b
             dataset = _dataset(source, file, variable)
             _check_storage(dataset)
             planes = planes_of(source, dataset.shape, options.axes, _dimension_names(dataset))
-            dtype, tags = cf_tags(dataset.attrs, dataset.dtype, options.scaling)
+            dtype, tags = cf_tags(dataset.attrs, dataset.dtype)
             cache = _cache_bytes(dataset, planes)
             groups = planes.groups(source, group_by, partial(_coordinates, dataset))
     size = planes.values * dtype.itemsize

@@ -15,7 +15,7 @@ from normcli.sources.axes import Planes
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.listing import SkipEmpty, skip_empty_option
 from normcli.sources.npy import LARGEST_HELD, ArraySlice
-from normcli.sources.tagged import UNSCALED, ArrayTags, Scaling, TaggedLoad, scaling_option
+from normcli.sources.tagged import UNSCALED, ArrayTags, TaggedLoad
 from normcli.storage.files import FileStamp
 from normcli.storage.reader import Reader, Stream
 
@@ -26,7 +26,6 @@ _COLORS = {("R", "G", "B"): 3, ("R", "G", "B", "A"): 4}
 class NiftiOptions(Options):
     """Open options of NIfTI and Analyze."""
 
-    scaling: Scaling = scaling_option()
     skip_empty: SkipEmpty = skip_empty_option()
 
 
@@ -79,7 +78,7 @@ def read(
     with _header_of(header_path, source) as reader:
         stream = Stream(reader) if reader.compression() else None
         head = (stream or reader).at(0, _HEADER)
-        volume, is_single = parse_header(head, options.scaling)
+        volume, is_single = parse_header(head)
         if is_single:
             file = _Bytes(header_path, reader, stream, head)
             yield from _planes(source, file, volume, limit, names_only, group_by)
@@ -128,7 +127,7 @@ def case_of(path: str) -> str:
     return re.sub(r"\.(nii|hdr|img)(\.gz)?$", "", path.rpartition("/")[2], flags=re.IGNORECASE)
 
 
-def parse_header(data: bytes, scaling: Scaling = "printed") -> tuple[Volume, bool]:
+def parse_header(data: bytes) -> tuple[Volume, bool]:
     """Parse a header; also return True if the samples are in the same file.
 
     Raises:
@@ -158,7 +157,7 @@ def parse_header(data: bytes, scaling: Scaling = "printed") -> tuple[Volume, boo
         raise InputError("damaged", f"its header claims that samples start at byte {start}")
     start = start or (0 if not is_single else least + 4)
     factor, offset = ((value if value is not None else usual) for value, usual in zip(scale, UNSCALED, strict=True))
-    tags = ArrayTags((float(factor), float(offset)), scaling=scaling).checked()
+    tags = ArrayTags((float(factor), float(offset))).checked()
     colors: tuple[int, ...] = ()
     if dtype.names is not None and dtype.names in _COLORS:
         colors, dtype = (_COLORS[dtype.names],), dtype[0]

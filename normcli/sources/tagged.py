@@ -4,25 +4,14 @@ Stored values are counted, so that integers stay integers; the scale applies to 
 """
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.options.field import option
 
 Array = np.ndarray[Any, Any]
-Scaling = Literal["printed", "values"]
 UNSCALED = 1.0, 0.0
-
-
-def scaling_option() -> Any:
-    """Return the open option of containers whose samples have a scale and an offset."""
-    return option(
-        "Use of scale and offset; printed: stored samples are counted, and the scale applies to the results; "
-        "values: samples are scaled before they are counted, for files whose scales differ.",
-        "printed",
-    )
 
 
 class ArrayTags(NamedTuple):
@@ -35,7 +24,6 @@ class ArrayTags(NamedTuple):
         valid: lowest and highest value of samples that are valid; None for no limits.
         names: of the channels; () where there are none.
         reversed_by: number of which samples are subtracted, because 0 is white; None where it is black.
-        scaling: "values" applies the scale to the samples.
     """
 
     scale: tuple[float, float] = UNSCALED
@@ -44,7 +32,6 @@ class ArrayTags(NamedTuple):
     valid: tuple[float, float] | None = None
     names: tuple[str, ...] = ()
     reversed_by: int | None = None
-    scaling: Scaling = "printed"
 
     def checked(self) -> "ArrayTags":
         """Return the tags.
@@ -95,11 +82,8 @@ def tagged(stored: Array, tags: ArrayTags) -> TaggedArray:
     hidden, notes = invalid_samples(array, tags)
     if tags.reversed_by is not None:
         array = (np.asarray(tags.reversed_by, np.int64) - array).astype(array.dtype)
-    scale = tags.scale
-    if tags.scaling == "values" and scale != UNSCALED:
-        array, scale = array * np.float64(scale[0]) + np.float64(scale[1]), UNSCALED
     result = np.ascontiguousarray(array).view(TaggedArray)
-    result.tags, result.notes = (scale, hidden, tags.names), notes
+    result.tags, result.notes = (tags.scale, hidden, tags.names), notes
     return result
 
 

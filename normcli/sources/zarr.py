@@ -94,7 +94,7 @@ def _images(
     shape, dtype = stored_array.shape, stored_array.dtype
     names = array.attributes.get("_ARRAY_DIMENSIONS") or array.metadata.get("dimension_names") or ()
     planes = planes_of(name, shape, options.axes or array.axes, [str(one or "") for one in names])
-    stored, tags = cf_tags(_cf_attributes(array), dtype, options.scaling)
+    stored, tags = cf_tags(_cf_attributes(array), dtype)
     length = shape[planes.axes.index("C")] if "C" in planes.axes else 1
     tags = tags._replace(names=array.channels if len(array.channels) == length else ())
     limit = parse_size("max_file_size", listing.max_file_size) or LARGEST_HELD

@@ -56,7 +56,7 @@ def named_bands(notes: Mapping[str, int], images: int, settings: Mapping[str, An
 
 
 _BY_NAME = "`bands` selects them by name, or by number whatever their names"
-_NONE = "`scale_offset` none counts values as stored; -O scaling=values counts scaled ones, of volumes"
+_NONE = "`scale_offset` none counts values as stored; values counts scaled ones"
 
 
 def _common_scales(notes: Mapping[str, int], images: int) -> "tuple[Scale, ...]":
