@@ -37,7 +37,7 @@ def select_bands(image: Decoded, selection: str) -> None:
 
 
 def align_bands(image: Decoded, reading: DecodeOptions) -> None:
-    """Set the names and scales of channels by those of the stored bands; apply the scales where the options say so.
+    """Set the names and scales of channels by those of the stored bands; apply the scales under `scale_offset` values.
 
     Raises:
         InputError: gray of bands whose scales differ.
