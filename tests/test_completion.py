@@ -226,3 +226,25 @@ def test_install_completion_installs_these_scripts(place: Path) -> None:
             text=True,
         )
         assert (done.returncode, done.stdout.strip()) == (0, (SCRIPTS / script).read_text().strip())
+
+
+@pytest.mark.parametrize("shell", ["fish", "zsh"])
+def test_a_description_is_one_line_and_needs_no_rich(shell: str, place: Path) -> None:
+    variables = {"_NORMCLI_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "normcli"],
+        env={**environment(place), "COLUMNS": "80", **variables, "_TYPER_COMPLETE_ARGS": "normcli stats --ma"},
+        capture_output=True,
+        text=True,
+    )
+    pattern = r"(--ma[\w-]+)\t.+" if shell == "fish" else r"\W*?\"(--ma[\w-]+)\":\".+"
+    lines = [re.fullmatch(pattern, line.removeprefix("_arguments '*: :((")) for line in done.stdout.splitlines()]
+    assert [line and line[1] for line in lines] == [
+        "--max-file-size",
+        "--max-value",
+        "--max-pixels",
+        "--mask-dir",
+        "--margin",
+        "--max-failures",
+    ]
+    assert "typer.core" in done.stderr and "rich." not in done.stderr

@@ -1,5 +1,6 @@
 """Imports of Typer's private copy of Click (below 0.29), in one place."""
 
+from typer import _completion_classes as completion_classes
 from typer._click import Command, Context, HelpFormatter, Parameter
 from typer._click.core import ParameterSource
 from typer._click.exceptions import BadParameter, ClickException
@@ -14,6 +15,7 @@ __all__ = [
     "HelpFormatter",
     "Parameter",
     "ParameterSource",
+    "completion_classes",
     "completion_scripts",
     "get_current_context",
 ]

@@ -62,7 +62,19 @@ end
 complete --command %(prog_name)s --no-files --arguments '(_%(prog_name)s_complete get-args)' \
     --condition '_%(prog_name)s_complete is-args'
 """
+
+
+def _description(text: str) -> str:
+    """Return a help text as one line, which shells show beside a completion; the escape of a bracket is undone.
+
+    Typer renders it with Rich, which takes longer to import than all the rest, and breaks it at 80 columns: shells
+    take the second line for another value.
+    """
+    return text.replace("\\[", "[")
+
+
 click.completion_scripts.update(bash=_BASH, zsh=_ZSH, fish=_FISH)
+click.completion_classes._sanitize_help_text = _description
 Values = tuple[str, ...] | Callable[[], Iterator[str]]
 
 
