@@ -181,7 +181,7 @@ def _debugging(arguments: Sequence[str]) -> bool:
     return "--debug" in arguments
 
 
-_SPARE = [bytearray(4 << 20)]  # address space for the line that reports that there is none left
+_SPARE = [bytes(4 << 20)]  # address space, never touched, for the line that reports that there is none left
 
 
 def _unraisable(found: "sys.UnraisableHookArgs") -> None:

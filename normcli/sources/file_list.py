@@ -86,7 +86,7 @@ class RowPlaces:
     """
 
     def __init__(self, table: str) -> None:
-        self._remote = bool(is_remote(table))
+        self._remote = is_remote(table)
         self._home = table.rpartition("/")[0]
         self._host = urlsplit(table).hostname if self._remote else None
 
