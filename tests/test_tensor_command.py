@@ -90,7 +90,7 @@ def test_commands_are_grouped_by_family(run: Run) -> None:
     assert {name.replace("-", "_") for name, _, _ in rows} == set(NORMALIZERS)
     assert {family for _, family, _ in rows} == set(catalog.FAMILIES)
     text = run("tensor", "--help", env={"COLUMNS": "100"}).stdout.decode()
-    headings = [text.index(f" {heading} ") for heading in catalog.FAMILIES.values()]
+    headings = [text.index(f"\n{heading}:\n") for heading in catalog.FAMILIES.values()]
     assert headings == sorted(headings)
     for heading, name in zip(headings, ("batch-renorm", "group-norm", "weight-norm", "evo-norm"), strict=True):
         assert text.index(f" {name} ", heading) < min([h for h in headings if h > heading], default=len(text))

@@ -120,17 +120,30 @@ def commands() -> Iterator[tuple[str, Any, Any]]:
 
 
 @pytest.mark.parametrize(("command", "context"), [pair for _, *pair in commands()], ids=[n for n, *_ in commands()])
-@pytest.mark.parametrize("width", [40, 60, 80])
+@pytest.mark.parametrize("width", [40, 60, 80, 130])
 def test_the_help_loses_no_letter(
     width: int, command: Any, context: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     text = command.get_help(context) or capsys.readouterr().out
-    words = set(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+    words = set(text.split())
     for parameter in command.get_params(context):
         if (record := parameter.get_help_record(context)) is not None:
-            shown = record if width < 80 else (*parameter.opts, parameter.help or "")
-            missing = {word for part in shown for word in part.replace("\\[", "[").split()} - words
-            assert not missing or parameter.param_type_name == "argument", (parameter.name, missing)
-    if width < 80:
-        assert all(len(line) <= width or " " not in line.strip() for line in text.splitlines()), text
+            missing = {word for part in record for word in part.replace("\\[", "[").split()} - words
+            assert not missing, (parameter.name, missing)
+    assert all(len(line) <= width or " " not in line.strip() for line in text.splitlines()), text
+
+
+@pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "color"])
+def test_the_help_needs_no_rich_and_color_changes_no_letter(variables: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "normcli", "show", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PATH": "", "COLUMNS": "100", **variables},
+    )
+    assert ("\x1b[1m" in done.stdout) is bool(variables)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
+    assert re.search(r"\n  -f, --force +Overwrite an existing report\.\n", plain)
+    assert "typer.core" in done.stderr and "rich" not in done.stderr

@@ -18,7 +18,7 @@ from typer.models import OptionInfo
 
 from normcli import platforms
 from normcli.cli import click, completion, numbers
-from normcli.cli.narrow_help import Command
+from normcli.cli.help import Command
 from normcli.errors import UsageError
 from normcli.options.field import Option, Options
 from normcli.options.printing import TerminalOptions

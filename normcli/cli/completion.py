@@ -65,7 +65,7 @@ complete --command %(prog_name)s --no-files --arguments '(_%(prog_name)s_complet
 
 
 def _description(text: str) -> str:
-    """Return a help text as one line, which shells show beside a completion; the escape of a bracket is undone.
+    """Return a help text as one line, which shells show next to a completion; the escape of a bracket is undone.
 
     Typer renders it with Rich, which takes longer to import than all the rest, and breaks it at 80 columns: shells
     take the second line for another value.

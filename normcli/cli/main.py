@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 from normcli.cli import click, defaults
 from normcli.cli.build import flags_of, has_defaults, say
 from normcli.cli.defaults import COMMANDS as COMMANDS
-from normcli.cli.narrow_help import CommandGroup
+from normcli.cli.help import CommandGroup
 from normcli.errors import NormcliError, unknown
 from normcli.options.printing import TerminalOptions
 
@@ -88,7 +88,6 @@ app = typer.Typer(
     invoke_without_command=True,
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -136,7 +135,7 @@ def _top(
     normcli show stats.json
     """
     if context.invoked_subcommand is None:
-        sys.stdout.write(context.get_help())  # "" where Rich has printed it already
+        sys.stdout.write(context.get_help())
         raise typer.Exit
     if not quiet and has_defaults():
         for line in defaults.unknown_variables(context.invoked_subcommand):

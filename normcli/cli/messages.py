@@ -3,11 +3,12 @@
 Progress is a bar on a terminal or in a notebook, and a line every 30 s elsewhere.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from normcli.cli.build import say
 from normcli.options.printing import TerminalOptions
@@ -43,6 +44,24 @@ def document(keys: dict[str, Any]) -> None:
 def write(text: str) -> None:
     """Write data to stdout."""
     sys.stdout.write(text)
+
+
+def is_colorful(stream: TextIO) -> bool:
+    """Return True for a terminal, unless NO_COLOR is set or it is dumb, and wherever FORCE_COLOR is set."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def is_unicode(stream: TextIO) -> bool:
+    """Return True where a stream can show block characters."""
+    try:
+        "▁█─".encode(stream.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
 
 
 class Stopwatch:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 from normcli.cli.build import printable, say
-from normcli.cli.messages import document, write
+from normcli.cli.messages import document, is_colorful, is_unicode, write
 from normcli.errors import UsageError, unknown
 from normcli.options.printing import SummaryOptions
 from normcli.summary import GroupSummary, Summary
@@ -127,24 +127,6 @@ class Table(NamedTuple):
                 break
             columns.remove(max(droppable, key=lambda column: column.drop))
         return Table(columns)
-
-
-def is_colorful(stream: TextIO) -> bool:
-    """Return True for a terminal, unless NO_COLOR is set or it is dumb, and wherever FORCE_COLOR is set."""
-    if os.environ.get("NO_COLOR"):
-        return False
-    if os.environ.get("FORCE_COLOR"):
-        return True
-    return stream.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def is_unicode(stream: TextIO) -> bool:
-    """Return True where a stream can show block characters."""
-    try:
-        "▁█─".encode(stream.encoding or "ascii")
-    except (UnicodeEncodeError, LookupError):
-        return False
-    return True
 
 
 def terminal_width(stream: TextIO) -> int | None:

@@ -15,7 +15,7 @@ import typer
 
 from normcli.cli import click, completion
 from normcli.cli.build import command, has_defaults, say
-from normcli.cli.narrow_help import CommandGroup
+from normcli.cli.help import CommandGroup
 from normcli.errors import UsageError
 from normcli.options.printing import TerminalOptions
 
@@ -95,7 +95,7 @@ def tensor(context: typer.Context) -> None:
     normcli tensor batch-norm x.npy --layout NCHW --mode eval --state bn.npz -o y.npy
     """
     if context.invoked_subcommand is None:
-        sys.stdout.write(context.get_help())  # "" where Rich has printed it already
+        sys.stdout.write(context.get_help())
         raise typer.Exit
 
 

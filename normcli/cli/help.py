@@ -1,6 +1,10 @@
-"""Help for terminals below 80 columns, where the tables of Typer's help would cut long words."""
+"""Help as plain text: each name before its text, or above it on a terminal below 80 columns.
+
+Typer's own help takes Rich, whose import is 60% of the time of `normcli --help`, and its tables cut long words.
+"""
 
 import shutil
+import sys
 import textwrap
 from collections.abc import Iterator
 
@@ -8,49 +12,56 @@ from typer.core import TyperCommand, TyperGroup
 
 from normcli.cli import click
 
-_WIDE = 80  # columns from which on no word of any help is cut (test_terminal)
+_WIDE = 80  # columns from which on texts have a column of their own
+_WIDEST = 120  # columns; longer lines are hard to read
+_NAMES = 26  # columns of the longest name that has its text on the same line
 _INDENT = 6
-
-
-def is_narrow() -> bool:
-    """Return True if the terminal is too narrow for tables with three columns of text."""
-    return shutil.get_terminal_size((_WIDE, 24)).columns < _WIDE
+_HEADING = "\x1b[1m"
+_NAME = "\x1b[1;36m"
+_END = "\x1b[0m"
 
 
 class Command(TyperCommand):
-    """A command whose help loses no letter on a narrow terminal."""
+    """A command whose help loses no letter on any terminal."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if is_narrow():
-            write_help(self, ctx, formatter)
-        else:
-            super().format_help(ctx, formatter)
+        write_help(self, ctx, formatter)
 
 
 class CommandGroup(TyperGroup):
-    """A group of commands whose help loses no letter on a narrow terminal."""
+    """A group of commands whose help loses no letter on any terminal."""
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        if is_narrow():
-            write_help(self, ctx, formatter)
-        else:
-            super().format_help(ctx, formatter)
+        write_help(self, ctx, formatter)
 
 
 def write_help(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-    """Write the help of a command or group as plain text."""
-    width = shutil.get_terminal_size((_WIDE, 24)).columns
+    """Write the help of a command or group, fitted to the terminal, with color where it has color."""
+    from normcli.cli.messages import is_colorful
+
+    ctx.color = is_colorful(sys.stdout)
+    columns = shutil.get_terminal_size((_WIDE, 24)).columns
+    width = min(columns, _WIDEST)
     usage = " ".join(["Usage:", ctx.command_path, *command.collect_usage_pieces(ctx)])
     lines = [*_wrapped(usage, width)]
     for paragraph in (command.help or "").split("\n\n"):
         lines += ["", *_wrapped(paragraph, width)]
     for title, rows in _sections(command, ctx).items():
-        lines += ["", f"{title}:"]
+        lines += ["", _styled(f"{title}:", _HEADING, ctx)]
+        longest = max(len(name) for name, _ in rows)
+        indent = min(longest, _NAMES) + 4 if columns >= _WIDE else _INDENT
         for name, text in rows:
-            lines += [*_wrapped(name, width, 2), *_wrapped(text, width, _INDENT)]
+            names, texts = list(_wrapped(name, width, 2)), list(_wrapped(text, width, indent))
+            if columns >= _WIDE and len(names[-1]) <= indent - 2 and texts:
+                texts[0] = _styled(names.pop().ljust(indent), _NAME, ctx) + texts[0][indent:]
+            lines += [*(_styled(part, _NAME, ctx) for part in names), *texts]
     if command.epilog:
         lines += ["", *_wrapped(command.epilog, width)]
     formatter.write("".join(f"{line}\n" for line in lines))
+
+
+def _styled(text: str, style: str, ctx: click.Context) -> str:
+    return f"{style}{text}{_END}" if ctx.color else text
 
 
 def _sections(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
