@@ -1,5 +1,6 @@
 """Weights and masks: what counts the same, what does not count at all."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from normcli.images import geometry
 from normcli.options.stats import StatsOptions
 from tests.support import needs
 from tests.support.images import encoded, photograph
+
+Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture
@@ -221,3 +224,100 @@ def test_labels_of_a_mask_without_exact_values_fail(tmp_path: Path) -> None:
         with pytest.raises(NoInputError, match=r"save masks as PNG|3 channels, and labels require one"):
             normcli.stats(tmp_path / "0.png", mask_dir=tmp_path / "m", labels=1)
         (tmp_path / "m" / name).unlink()
+
+
+class TestLabelVolumes:
+    """NIfTI labels of NIfTI images, as datasets of nnU-Net have them."""
+
+    def cases(self, folder: Path, count: int = 2, suffix: str = ".nii.gz") -> list[tuple[Array, Array]]:
+        """Write images of a channel and their labels from 0 to 2, which planes at the ends do not have."""
+        nibabel = needs.module("nibabel")
+        generator, pairs = np.random.default_rng(3), []
+        affine = np.array([[1.0, 0, 0, 5], [0, 1, 0, 6], [0, 0, 3, 7], [0, 0, 0, 1]])
+        for name in ("images", "labels"):
+            (folder / name).mkdir()
+        for i in range(count):
+            voxels = generator.integers(-900, 1200, (16, 12, 8)).astype("i2")
+            labels = np.zeros(voxels.shape, "u1")
+            labels[4:12, 3:9, 2:7] = generator.integers(0, 3, (8, 6, 5))
+            nibabel.Nifti1Image(voxels, affine).to_filename(folder / f"images/case_{i}_0000{suffix}")
+            nibabel.Nifti1Image(labels, affine).to_filename(folder / f"labels/case_{i}{suffix}")
+            pairs.append((voxels, labels))
+        return pairs
+
+    @pytest.mark.parametrize(("labels", "suffix"), [(None, ".nii.gz"), (">1", ".nii"), ("1,2", ".nii.gz")])
+    def test_voxels_with_a_label_count(self, labels: Any, suffix: str, tmp_path: Path) -> None:
+        pairs = self.cases(tmp_path, suffix=suffix)
+        wanted = {None: (1, 2), ">1": (2,), "1,2": (1, 2)}[labels]
+        options: dict[str, Any] = {
+            "mask_dir": tmp_path / "labels", "labels": labels, "group_by": "label", "percentiles": "0.5,99.5",
+            "exact_percentiles": True,
+        }  # fmt: skip
+        summary = normcli.stats(str(tmp_path / f"images/*{suffix}"), **options)
+        every = [voxels[np.isin(of, wanted)].astype(float) for voxels, of in pairs]
+        seen = np.concatenate(every)
+        assert (summary.images, summary.pixels, summary.skips) == (10, len(seen), {"unlabeled": 6})
+        assert summary.complete and summary.mean + summary.std == pytest.approx([seen.mean(), seen.std()], rel=1e-12)
+        assert summary.percentiles["99.5"] == [pytest.approx(np.percentile(seen, 99.5))]
+        for group, values in zip(summary.groups.values(), every, strict=True):
+            assert group.mean == [pytest.approx(values.mean())]
+            assert group.percentiles["0.5"] == [pytest.approx(np.percentile(values, 0.5))]
+
+    def test_parts_and_engines(self, tmp_path: Path) -> None:
+        self.cases(tmp_path)
+        source, masks = str(tmp_path / "images/*.nii.gz"), tmp_path / "labels"
+        once = normcli.stats(source, mask_dir=masks, engine="serial")
+        parts = [
+            normcli.stats(source, mask_dir=masks, shard=f"{i}/3", engine="processes", workers=2) for i in (3, 1, 2)
+        ]
+        assert normcli.merge(*parts).state == once.state
+
+    def test_labels_apply_to_every_time(self, tmp_path: Path) -> None:
+        nibabel = needs.module("nibabel")
+        generator = np.random.default_rng(1)
+        voxels, labels = generator.integers(0, 999, (6, 5, 4, 3)).astype("i2"), generator.integers(0, 2, (6, 5, 4))
+        (tmp_path / "labels").mkdir()
+        nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "f.nii.gz")
+        for shape in ((6, 5, 4), (6, 5, 4, 1)):
+            # nibabel writes floats with a scale
+            nibabel.Nifti1Image(labels.reshape(shape).astype("f4"), np.eye(4)).to_filename(tmp_path / "labels/f.nii")
+            summary = normcli.stats(tmp_path / "f.nii.gz", mask_dir=tmp_path / "labels", labels=1)
+            assert summary.mean == [pytest.approx(voxels[labels == 1].mean())]
+
+    def test_labels_of_another_grid_fail_in_words(self, tmp_path: Path) -> None:
+        nibabel = needs.module("nibabel")
+        labels = self.cases(tmp_path, 1)[0][1]
+        source, path = tmp_path / "images/case_0_0000.nii.gz", tmp_path / "labels/case_0.nii.gz"
+        affine = nibabel.load(source).affine
+        near, far = affine.copy(), affine.copy()
+        near[0, 3] += 1e-3
+        far[0, 3] += 0.5
+        wrong = {
+            "16 x 12 x 7 and 16 x 12 x 8": (labels[:, :, 1:], affine),
+            "12 x 16 x 8 and 16 x 12 x 8": (labels.transpose(1, 0, 2), affine),
+            "0.5 voxels apart": (labels, far),
+            "not integers": (labels.astype("f4") / 2, affine),
+        }
+        for message, (values, of) in wrong.items():
+            nibabel.Nifti1Image(values, of).to_filename(path)
+            failures: list[Any] = []
+            with pytest.raises(NoInputError):
+                normcli.stats(source, mask_dir=tmp_path / "labels", on_failure=failures.append)
+            assert any(message in failure.message for failure in failures), failures
+        nibabel.Nifti1Image(labels, near).to_filename(path)  # a file that is written again is read again
+        assert normcli.stats(source, mask_dir=tmp_path / "labels").pixels == np.count_nonzero(labels)
+        path.write_bytes(path.read_bytes()[:-60])
+        assert normcli.stats(source, mask_dir=tmp_path / "labels", on_failure=failures.append).failures == {"mask": 3}
+        assert re.fullmatch(r"its labels .*case_0.nii.gz: the compressed data ends early", failures[-1].message)
+        path.unlink()
+        with pytest.raises(NoInputError, match=r"no label volume .*case_0_0000.nii.gz"):
+            normcli.stats(source, mask_dir=tmp_path / "labels")
+
+    def test_apply_maps_every_plane(self, tmp_path: Path) -> None:
+        voxels, labels = self.cases(tmp_path, 1)[0]
+        source = tmp_path / "images/case_0_0000.nii.gz"
+        normcli.apply(source, tmp_path / "out", mask_dir=tmp_path / "labels", fill=0, dtype="float64")
+        planes = [np.load(tmp_path / f"out/{z}.npy")[0] for z in range(8)]
+        seen = voxels[labels > 0]
+        right = np.where(labels > 0, (voxels - seen.mean()) / seen.std(), 0)
+        assert np.allclose(np.stack(planes).transpose(2, 1, 0), right, rtol=1e-12, atol=1e-12)

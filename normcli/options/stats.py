@@ -37,8 +37,8 @@ class CountOptions(Options):
         "Weight every pixel, every image or every group (of --group-by) equally in mean and std.", "pixel"
     )
     mask_dir: StrPath | None = option(
-        "Make pixels invalid where a mask is 0; DIR holds one mask image per image under the same relative path. A "
-        "resize or crop applies to masks too, by nearest.",
+        "Make pixels invalid where a mask is 0; DIR holds one mask image per image under the same relative path, or "
+        "one NIfTI label volume per NIfTI volume. A resize or crop applies to masks too, by nearest.",
         metavar="DIR",
     )
     labels: str | int | Iterable[int] | None = option(

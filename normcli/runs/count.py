@@ -285,7 +285,7 @@ def _decode(load: Any, data: Any, reading: DecodeOptions) -> images.Decoded:
 
 def failure_of(key: str, stage: str, error: InputError) -> Failure:
     """Return the record of an input that was not used; stage "skip" for one that is left out because it is empty."""
-    stage = "skip" if error.reason == "all-zero" else stage
+    stage = "skip" if error.reason in ("all-zero", "unlabeled") else stage
     return Failure(key, stage, error.reason, " ".join(error.message.split()))
 
 

@@ -171,7 +171,7 @@ def _map_one(
                 _mine.buffer = Buffer()
             buffer = None if packer is not None else _mine.buffer
             mapped = job.transform.map(pixels, buffer, image.scales, valid, task.label or NO_LABEL)
-            seen = pixels if valid is None else pixels[valid]
+            seen = pixels if valid is None or not valid.any() else pixels[valid]  # a plane without a label has none
             _describe(record, job.transform, seen, mapped)
             if remarks := _remarks(job.transform, seen, image.notes):
                 record["remarks"] = remarks

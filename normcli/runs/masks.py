@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from normcli.options.shared import DecodeOptions
 
 _LOSSY = ("JPEG", "WEBP", "AVIF")
 _SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+_IN_VOLUME = re.compile(r"\.(nii|img|hdr)(\.gz)?(/|$)", re.IGNORECASE)  # keys of planes of volumes
 _READING = DecodeOptions(color="native")
 
 
@@ -26,14 +28,16 @@ class PixelMask(NamedTuple):
         folder: of masks, laid out as the images are.
         roots: folders that were named as sources; a mask's path starts where they end.
         labels: values of a mask that make a pixel valid: ">N", or a list; None is everything but 0.
+        counting: planes of volumes without a label are left out, since nothing of them counts.
     """
 
     folder: str
     roots: tuple[str, ...] = ()
     labels: str | None = None
+    counting: bool = False
 
     @classmethod
-    def of(cls, folder: Any, labels: Any, sources: Iterable[str]) -> "PixelMask":
+    def of(cls, folder: Any, labels: Any, sources: Iterable[str], *, counting: bool = False) -> "PixelMask":
         """Return the masks of the options.
 
         Raises:
@@ -43,7 +47,7 @@ class PixelMask(NamedTuple):
         if not os.path.isdir(path):  # noqa: PTH112
             raise UsageError(f"`mask_dir`: {path} does not exist")
         roots = sorted((os.path.normpath(s) for s in sources if os.path.isdir(s)), key=len, reverse=True)  # noqa: PTH112
-        return cls(path, tuple(roots), labels)
+        return cls(path, tuple(roots), labels, counting)
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that the statistics file records, without the folder of the masks."""
@@ -58,9 +62,9 @@ class PixelMask(NamedTuple):
             reading: the options: their geometry applies to the mask, too.
 
         Raises:
-            InputError: no mask, or of another size.
+            InputError: no mask, or of another size; `label_volumes.UNLABELED` for a plane to leave out.
         """
-        plane = self._mask(key, image)
+        plane = self._mask_of_volume(key, image) if _IN_VOLUME.search(key) else self._mask(key, image)
         if reading.has_geometry:
             from normcli.images.geometry import apply_to_mask
 
@@ -76,6 +80,18 @@ class PixelMask(NamedTuple):
             return ""
         version = storage.version(path)
         return f"{path}:{version}" if version else ""
+
+    def _mask_of_volume(self, key: str, image: Decoded) -> np.ndarray[Any, Any]:
+        """Return the pixels (H,W) of a plane of a volume that its labels make valid."""
+        from normcli.runs import label_volumes
+
+        place = label_volumes.split_key(key)
+        if place is None:
+            return self._mask(key, image)
+        plane = label_volumes.mask_of_plane(*place, self._path(key), self.labels)
+        if self.counting and not plane.any():
+            raise InputError(label_volumes.UNLABELED, "no voxel of this plane has a label to count")
+        return plane
 
     def _mask(self, key: str, image: Decoded) -> np.ndarray[Any, Any]:
         """Return the pixels (H,W) of the stored image that its mask makes valid; notes what was assumed of the mask."""
@@ -104,9 +120,16 @@ class PixelMask(NamedTuple):
         Raises:
             InputError: there is none.
         """
-        name = os.path.normpath(key)
+        volume = None
+        if _IN_VOLUME.search(key):
+            from normcli.runs import label_volumes
+
+            volume = label_volumes.split_key(key)
+        name = os.path.normpath(key if volume is None else volume[0])
         root = next((root for root in self.roots if name.startswith(root + os.sep)), None)
         inside = name[len(root) + 1 :] if root is not None else os.path.basename(name)  # noqa: PTH119
+        if volume is not None:
+            return label_volumes.find_labels(self.folder, inside)
         stem = os.path.join(self.folder, os.path.splitext(inside)[0])  # noqa: PTH118, PTH122
         own = os.path.splitext(inside)[1]  # noqa: PTH122
         for suffix in (*_SUFFIXES, own):

@@ -260,7 +260,7 @@ def _mask_of(options: StatsOptions, sources: Sequence[str]) -> "PixelMask | None
         return None
     from normcli.runs.masks import PixelMask
 
-    return PixelMask.of(options.mask_dir, options.labels, sources)
+    return PixelMask.of(options.mask_dir, options.labels, sources, counting=True)
 
 
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:

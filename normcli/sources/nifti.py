@@ -166,6 +166,12 @@ def parse_header(data: bytes) -> tuple[Volume, bool]:
     return Volume(start, dtype.str, (shape[1], shape[0], *colors), shape[2:], tags), is_single
 
 
+def affine_of(data: bytes) -> Any:
+    """Return the affine (4,4) of a header that `parse_header` accepts: from indices of voxels to millimeters."""
+    kind = next(one for one in _header_classes()[0] if one.may_contain_header(data))
+    return kind(data[: kind.template_dtype.itemsize], check=False).get_best_affine()
+
+
 def _header_classes() -> tuple[list[Any], tuple[type[Exception], ...]]:
     """Return the classes of headers, in the order in which nibabel tries them, and what they raise.
 
