@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.sources.video import FrameChoice
+from normcli.sources.frames import FrameChoice
 from tests.support import needs
 from tests.support.command import run_here
 

@@ -18,6 +18,7 @@ from normcli.errors import InputError
 from normcli.images import raster
 from normcli.images.convert import Decoded, check_size, from_levels, row_slices, to_supported_dtype
 from normcli.options.shared import DecodeOptions
+from normcli.storage.tiff_pages import check_claims
 
 _CLASSIC = (b"II*\0", b"MM\0*")
 _BIG = (b"II+\0", b"MM\0+")
@@ -409,6 +410,7 @@ def _channels_of_pages(tiff: Any, page: Any, pages: int, reading: DecodeOptions)
     what = bands_as_pages((page.description or "").encode("latin-1", "replace"))
     if what is None or page.samplesperpixel != 1:
         return None, 0
+    check_claims(page.description.encode("latin-1", "replace"))
     series = tiff.series[0]
     axes, shape = series.axes, series.shape
     place = axes.find("C")

@@ -128,14 +128,37 @@ class FolderOptions(Options):
     layout: ArrayLayout = option(
         "Axes of the .npy files that --include asks for, one image each; auto: recognized by the sizes.", "auto"
     )
+    frames: str | None = option(
+        "Frames of TIFF, GIF, APNG, WebP, AVIF and MPO files: first; all; or numbers, as for videos (default: first; "
+        "all with axes or series)."
+    )
+    series: str | None = option("Series of a TIFF, such as the images of OME-TIFF: its number from 0, or all.")
+    axes: str | None = option(
+        "A letter for each axis of a TIFF: Y rows, X columns, C channels, others number the images (default: those of "
+        "OME-TIFF and ImageJ)."
+    )
     skip_empty: SkipEmpty = skip_empty_option()
+
+    def _check(self) -> None:
+        super()._check()
+        if self.has_frames:
+            from normcli.sources import frames
+
+            frames.check(self)
+
+    @property
+    def has_frames(self) -> bool:
+        """Return True if files may have several images."""
+        return self.frames is not None or self.series is not None or self.axes is not None
 
 
 OPEN_OPTIONS = FolderOptions
 
 
-def read(source: str, listing: InputOptions, options: FolderOptions) -> Iterator[Item | Skipped]:
-    """Yield a file itself, or the images in and below a folder.
+def read(
+    source: str, listing: InputOptions, options: FolderOptions, *, group_by: str | None = None
+) -> Iterator[Item | Skipped]:
+    """Yield a file itself, or the images in and below a folder; `group_by` may be an axis of TIFF.
 
     A file that is named itself is always read; in folders the suffix or `include` decides. Hidden files and folders
     are passed over unless `include` names them; an .npy that it names is one image.
@@ -143,13 +166,14 @@ def read(source: str, listing: InputOptions, options: FolderOptions) -> Iterator
     paths = PathFilter(listing, source)
     limit = parse_size("max_file_size", listing.max_file_size)
     if storage.is_remote(source):
-        yield from _read_remote(source, paths, limit, options.layout)
+        yield from _read_remote(source, paths, limit, options, group_by)
         return
     if not os.path.isdir(source):  # noqa: PTH112
         if paths.excluded(source):
             yield Skipped(source, "excluded", "matches --exclude")
         else:
-            yield Item(source, FileBytes(source, limit), os.path.basename(os.path.dirname(source)) or None)  # noqa: PTH119, PTH120
+            label = os.path.basename(os.path.dirname(source)) or None  # noqa: PTH119, PTH120
+            yield from _items(source, FileBytes(source, limit), label, options, group_by)
         return
     root = os.path.normpath(source)
     name = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119
@@ -175,7 +199,7 @@ def read(source: str, listing: InputOptions, options: FolderOptions) -> Iterator
             if rejected:
                 yield Skipped(path, *rejected)
             else:
-                yield _item(path, FileBytes(path, limit), label, options.layout)
+                yield from _items(path, FileBytes(path, limit), label, options, group_by)
         for other, reason, message in others:
             path = os.path.join(folder, other)  # noqa: PTH118
             if reason == "folder-link":
@@ -225,13 +249,20 @@ def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] |
     return rejected
 
 
-def _item(path: str, load: FileBytes, label: str | None, layout: ArrayLayout) -> Item:
-    """Return a file as an item; an .npy is one image."""
-    if path[-4:].lower() != ".npy":
-        return Item(path, load, label)
-    from normcli.sources import npy  # 5 ms that photographs do not need
+def _items(
+    path: str, load: FileBytes, label: str | None, options: FolderOptions, group_by: str | None
+) -> Iterator[Item]:
+    """Yield a file, or its frames; an .npy is one image."""
+    if path[-4:].lower() == ".npy":
+        from normcli.sources import npy  # 5 ms that photographs do not need
 
-    return Item(path, npy.ArrayMember(load, path, layout), label)
+        yield Item(path, npy.ArrayMember(load, path, options.layout), label)
+    elif options.has_frames:
+        from normcli.sources import frames
+
+        yield from frames.read_frames(path, load, label, options, group_by)
+    else:
+        yield Item(path, load, label)
 
 
 def _files_like(path: str) -> str:
@@ -259,7 +290,9 @@ def _kind(entry: os.DirEntry[str], follow: bool) -> tuple[str, str] | None:
         return "unreadable", (error.strerror or str(error)).lower()
 
 
-def _read_remote(source: str, paths: PathFilter, limit: int | None, layout: ArrayLayout) -> Iterator[Item | Skipped]:
+def _read_remote(
+    source: str, paths: PathFilter, limit: int | None, options: FolderOptions, group_by: str | None
+) -> Iterator[Item | Skipped]:
     """Yield the items of a folder on a server, whose names are in memory while it is walked."""
     from normcli.storage import remote
 
@@ -267,7 +300,8 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None, layout: Arra
         if paths.excluded(source):
             yield Skipped(source, "excluded", "matches --exclude")
         else:
-            yield Item(source, FileBytes(source, limit), source.rsplit("/", 2)[-2] or None)
+            label = source.rsplit("/", 2)[-2] or None
+            yield from _items(source, FileBytes(source, limit), label, options, group_by)
         return
     root = source.rstrip("/")
     stack = [_RemoteFolder(source, root.rpartition("/")[2])]
@@ -294,7 +328,7 @@ def _read_remote(source: str, paths: PathFilter, limit: int | None, layout: Arra
                     yield Skipped(entry.path, *rejected)
                 else:
                     load = FileBytes(entry.path, limit, entry.fingerprint)
-                    yield _item(entry.path, load, folder.label, layout)
+                    yield from _items(entry.path, load, folder.label, options, group_by)
             if inner and folder.above[-2:] == (names, names):
                 raise InputError(
                     "link-loop", "lists the same names as the two folders above it, so it probably links to itself"

@@ -395,7 +395,9 @@ class PatternUse:
             elif self._axis is None or isinstance(item.load, FailingSource):
                 yield item
             else:
-                raise UsageError(f"`group_by` {self.group_by}: {item.key} has no axes (-O axes=TZYX)")
+                raise UsageError(
+                    f"`group_by` {self.group_by}: {item.key} has no axes (-O axes=TZYX; -O frames=all of TIFF)"
+                )
 
     def report(self) -> None:
         """Log every pattern that matched nothing, once."""
@@ -566,7 +568,8 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False, gr
             entry = CONTAINERS.get(kind)
             extra: dict[str, Any] = {"names_only": True} if names_only and entry and entry.names_only else {}
             by_axis = axis_of(group_by) is not None
-            if group_by is not None and entry and (entry.axes if by_axis else entry.groups):
+            takes = by_axis if entry is None else entry.axes if by_axis else entry.groups
+            if group_by is not None and takes:
                 extra["group_by"] = group_by
             items = module.read(str(source), listing, options, **extra)
             yield from items if getattr(options, "skip_empty", "no") == "no" else map(_non_empty, items)

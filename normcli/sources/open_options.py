@@ -91,7 +91,7 @@ def check_open_options(pairs: Pairs, kinds: Iterable[str]) -> None:
 
 
 def _keys() -> dict[str, set[str]]:
-    return {kind: {f.name for f in options_of(options_class(kind))} for kind in CONTAINERS}
+    return {kind: {f.name for f in options_of(options_class(kind))} for kind in ("folder", *CONTAINERS)}
 
 
 def _refuse_unknown(keys: Iterable[str]) -> None:

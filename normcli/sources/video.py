@@ -3,16 +3,16 @@
 import hashlib
 import logging
 import os
-import re
 import threading
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from normcli.errors import InputError, MissingExtraError, UsageError
+from normcli.errors import InputError, MissingExtraError
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
+from normcli.sources.frames import FrameChoice
 from normcli.sources.item import Item, Items, failed_item
 from normcli.storage import is_remote, read_error
 
@@ -123,43 +123,6 @@ class DecodedFrame(NamedTuple):
     def fingerprint(self) -> str:
         """Return a text that changes with the image: its identity."""
         return self.identity.hex()
-
-
-class FrameChoice(NamedTuple):
-    """The frames that are read: a range with a step, or single numbers."""
-
-    start: int = 0
-    stop: int | None = None
-    step: int = 1
-    numbers: frozenset[int] | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "FrameChoice":
-        """Return the frames that a text names.
-
-        >>> FrameChoice.parse("::10"), 20 in FrameChoice.parse("5:30:5"), 7 in FrameChoice.parse("0,7")
-        (FrameChoice(start=0, stop=None, step=10, numbers=None), True, True)
-
-        Raises:
-            UsageError: neither a range nor numbers.
-        """
-        if text == "all":
-            return cls()
-        if match := re.fullmatch(r"(\d{0,9}):(\d{0,9})(?::(\d{0,9}))?", text):
-            start, stop, step = (int(part) if part else None for part in match.groups())
-            if step != 0 and (stop is None or stop > (start or 0)):
-                return cls(start or 0, stop, step or 1)
-        elif re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
-            numbers = frozenset(map(int, text.split(",")))
-            return cls(min(numbers), max(numbers) + 1, 1, numbers)
-        raise UsageError(f"`open_options` frames={text}: must be all, ::N, A:B, A:B:N or numbers such as 0,10,20")
-
-    def __contains__(self, number: object) -> bool:
-        assert isinstance(number, int)
-        if self.numbers is not None:
-            return number in self.numbers
-        inside = self.start <= number and (self.stop is None or number < self.stop)
-        return inside and (number - self.start) % self.step == 0
 
 
 def read(source: str, listing: InputOptions, options: VideoOptions) -> Items:
