@@ -119,7 +119,7 @@ class TestGroups:
     def test_a_source_without_axes_is_named(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", stack()[0, 0])
         done = run_here("stats", tmp_path / "a.npy", "-O", "layout=nhw", "--group-by", "axis:Z")
-        assert done.code == 2 and "has no axes (-O axes=TZYX)" in done.err
+        assert done.code == 2 and "has no axes (-O axes=TZYX; -O frames=all of TIFF)" in done.err
 
 
 class TestEmptyPlanes:

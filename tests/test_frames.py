@@ -147,6 +147,8 @@ class TestSeries:
         means = [group.mean[2] * 65535 for group in summary.groups.values()]
         assert means == pytest.approx(values[:, 2].mean(axis=(0, 2, 3)).tolist())
         assert list(normcli.stats(source, group_by="axis:T").groups) == ["0", "1"]
+        for one in (source, normcli.source(tmp_path, frames="all")):
+            assert list(normcli.stats(one, group_by=r"(\w+)\.ome").groups) == ["a"]
         with pytest.raises(UsageError, match="-O frames=all of TIFF"):
             normcli.stats(tmp_path / "a.ome.tif", group_by="axis:Z")
 

@@ -144,16 +144,16 @@ class _Places:
         """Return the loader of the image at an index of the array."""
         file, place = self._file, index[self._turn]
         start = sum(at * stride for at, stride in zip(place, self._strides, strict=True) if isinstance(at, int))
-        whole = PlaneRuns(
+        runs = PlaneRuns(
             file.source, file.header.start + start, file.header.dtype, self._lead, self._run, self._order, file.stamp
         )
         if not self._is_stream:
-            return whole
+            return runs
         if not self._lead:
-            content = file.read_bytes(whole.start, prod(self._run) * itemsize(file.header.dtype))
-            return whole if content is None else whole._replace(content=bytes(content))
+            content = file.read_bytes(runs.start, prod(self._run) * itemsize(file.header.dtype))
+            return runs if content is None else runs._replace(content=bytes(content))
         values = self._values(place)
-        return whole._replace(content=values.tobytes(), lead=(), run=values.shape)
+        return runs._replace(content=values.tobytes(), lead=(), run=values.shape)
 
     def _values(self, place: tuple[Any, ...]) -> Any:
         """Return the image at a place in the block that was read of a stream."""

@@ -105,8 +105,8 @@ def read_frames(
         UsageError: axes that do not fit, or no such series.
         MissingExtraError: a library that the file needs is not installed.
     """
-    chosen = options.axes is not None or options.series is not None
-    choice = FrameChoice.parse(options.frames or ("all" if chosen else "first"))
+    by_axes = options.axes is not None or options.series is not None
+    choice = FrameChoice.parse(options.frames or ("all" if by_axes else "first"))
     count = 0
     try:
         head = read_start(load, _HEAD)
@@ -135,7 +135,7 @@ def read_frames(
         yield failed_item(path, "missing", f"no frame {least}: it has {count:,} (-O frames={options.frames})")
 
 
-class Picture(NamedTuple):
+class FramePicture(NamedTuple):
     """The loader of one picture of an animation: its PNG."""
 
     load: FileBytes
@@ -195,7 +195,7 @@ def _pictures(path: str, load: FileBytes, label: str | None, group_by: str | Non
         places = _mpo_places(image, data.index(b"MPF\0") + 4) if name == "MPO" else []
     for number in range(count):
         own = ColumnLabel(f"{number:0{width}d}") if axis_of(group_by) in ("T", "t") else label
-        frame = MpoPicture(load, *places[number]) if places else Picture(load, number)
+        frame = MpoPicture(load, *places[number]) if places else FramePicture(load, number)
         yield Item(f"{path}/{number:0{width}d}", frame, own)
 
 

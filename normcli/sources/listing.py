@@ -176,6 +176,7 @@ CONTAINERS = {
 
 
 PYTHON = "python:"
+_WITH_FRAMES = (".tif", ".tiff", ".gif", ".png", ".apng", ".webp", ".avif", ".mpo", ".jpg", ".jpeg")
 _NO_CONTAINER = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -382,8 +383,9 @@ class PatternUse:
         return items if plain else self._watch(source, items)
 
     def _watch(self, source: str, items: Items) -> Items:
+        is_file = source.lower().endswith(_WITH_FRAMES)  # whose frames have its name
         for item in items:
-            path = path_below(source, item.key)
+            path = item.key.lstrip("/") if is_file else path_below(source, item.key)
             if self._unused:
                 used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
                 for named in used:

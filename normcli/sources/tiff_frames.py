@@ -47,7 +47,7 @@ class TiffPlane(NamedTuple):
         load: of the complete file.
         stamp: of the file; None on a server.
         size: of the file.
-        found: its format.
+        layout: its format.
         pages: the channels of the plane, or a page and its mask.
         description: of the first page; b"" for none, None for its own.
     """
@@ -55,12 +55,12 @@ class TiffPlane(NamedTuple):
     load: FileBytes
     stamp: FileStamp | None
     size: int
-    found: Format
+    layout: Format
     pages: tuple[Plane, ...]
     description: bytes | None
 
     def __call__(self) -> bytes:
-        return extract(self._read, self.size, self.found, self.pages, self.description)
+        return extract(self._read, self.size, self.layout, self.pages, self.description)
 
     def _read(self, offset: int, size: int) -> bytes:
         size = min(size, self.size - offset)
@@ -90,17 +90,17 @@ def tiff_frames(
     with Reader(load.path) as reader:
         if load.limit is not None and reader.size > load.limit:
             raise too_large(reader.size, load.limit)
-        found, first = parse_start(reader.at(0, 16))
+        layout, first = parse_start(reader.at(0, 16))
         pages = [
-            (at, subfile_type(entries, found), entries.get(DESCRIPTION), _LSM in entries)
-            for at, entries in directories(reader.at, found, first)
+            (at, subfile_type(entries, layout), entries.get(DESCRIPTION), _LSM in entries)
+            for at, entries in directories(reader.at, layout, first)
         ]
         if not pages:
             raise InputError("damaged", "a TIFF without a directory")
-        file = _File(path, load, label, reader, found)
+        file = _File(path, load, label, reader, layout)
         text = b"" if pages[0][2] is None else pages[0][2].value.rstrip(b"\0 \r\n")
-        described = text.startswith((b"ImageJ=", b'{"shape"')) or text.endswith(b"OME>") or pages[0][3]
-        if described or options.axes is not None or options.series is not None:
+        has_metadata = text.startswith((b"ImageJ=", b'{"shape"')) or text.endswith(b"OME>") or pages[0][3]
+        if has_metadata or options.axes is not None or options.series is not None:
             yield from _series(file, text, options, group_by)
             return
         yield from _pages(file, [page[:2] for page in pages], group_by)
@@ -111,10 +111,10 @@ class _File(NamedTuple):
     load: FileBytes
     label: str | None
     reader: Reader
-    found: Format
+    layout: Format
 
     def plane(self, pages: tuple[Plane, ...], description: bytes | None) -> TiffPlane:
-        return TiffPlane(self.load, self.reader.stamp, self.reader.size, self.found, pages, description)
+        return TiffPlane(self.load, self.reader.stamp, self.reader.size, self.layout, pages, description)
 
 
 def _pages(file: _File, pages: list[tuple[int, int]], group_by: str | None) -> Iterator[Item]:
@@ -144,11 +144,11 @@ def _series(file: _File, text: bytes, options: FrameOptions, group_by: str | Non
     xml = _ome(text)
     with tifffile.TiffFile(file.reader.file(), name=file.load.path.rpartition("/")[2]) as tiff:
         every = list(tiff.series)
-        chosen = _chosen(file.path, every, options.series)
-        for number in chosen:
+        numbers = _chosen(file.path, every, options.series)
+        for number in numbers:
             one = every[number]
             names = _channel_names(tiff, xml, every, number)
-            several = f"{file.path}/{number}" if len(chosen) > 1 else file.path
+            several = f"{file.path}/{number}" if len(numbers) > 1 else file.path
             yield from _planes_of_series(file, several, one, options.axes, names, group_by, xml)
 
 
@@ -201,24 +201,24 @@ def _planes_of_series(
     description = _description(names, keyframe, len(channels)) if keyframe.axes != "YXS" else b""
     is_set = _names_files(xml)
     expected = prod(shape[:outer])
-    present = sum(page is not None for page in pages)
-    if present < expected and not is_set and not (len(pages) == 1 and series.dataoffset is not None):
+    count = sum(page is not None for page in pages)
+    if count < expected and not is_set and not (len(pages) == 1 and series.dataoffset is not None):
         raise InputError(
-            "truncated", f"{present:,} of {expected:,} pages of the axes {series.axes} {shape} are in the file"
+            "truncated", f"{count:,} of {expected:,} pages of the axes {series.axes} {shape} are in the file"
         )
     for number, index in planes.each():
         addresses = []
         for channel in channels:
             place = tuple(channel if isinstance(at, slice) else at for at in index[: len(lead)])
             addresses.append(_address(series, pages, keyframe, lead, place, split))
-        held = tuple(address for address in addresses if address is not None)
-        if 0 < len(held) < len(addresses):
+        places = tuple(address for address in addresses if address is not None)
+        if 0 < len(places) < len(addresses):
             raise InputError(
                 "unsupported", "the channels of one plane are in several files: save each plane in one file"
             )
-        if held:
+        if places:
             label = file.label if groups is None else groups.label(index)
-            yield Item(f"{name}/{number}" if number else name, file.plane(held, description), label)
+            yield Item(f"{name}/{number}" if number else name, file.plane(places, description), label)
 
 
 def _address(

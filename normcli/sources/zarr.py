@@ -231,7 +231,7 @@ def _cf_attributes(array: _Array) -> dict[str, Any]:
 
 
 def _coordinates(array: ZarrArray, names: tuple[str, ...], axis: int, length: int) -> list[str] | None:
-    """Return the values of the array beside this one that has the name of a dimension; None where there is none."""
+    """Return the values of the array that has the name of a dimension, in the same group; None without one."""
     name = names[axis] if names else ""
     if not name or "/" in name or ".." in name:
         return None

@@ -74,37 +74,37 @@ def parse_start(data: bytes) -> tuple[Format, int]:
     order = {b"II": "<", b"MM": ">"}.get(data[:2], "")
     if not order or len(data) < 16 or data[2:4] not in (b"*\0", b"\0*", b"+\0", b"\0+"):
         raise InputError("not-an-image", "not a TIFF")
-    found = Format(order, b"+" in data[2:4])
-    (first,) = struct.unpack_from(order + found.offset, data, 8 if found.is_big else 4)
-    return found, first
+    layout = Format(order, b"+" in data[2:4])
+    (first,) = struct.unpack_from(order + layout.offset, data, 8 if layout.is_big else 4)
+    return layout, first
 
 
-def read_directory(read: ReadRange, found: Format, offset: int) -> tuple[dict[int, Entry], int]:
+def read_directory(read: ReadRange, layout: Format, offset: int) -> tuple[dict[int, Entry], int]:
     """Return the entries of a directory, and the offset of the next one.
 
     Raises:
         InputError: damaged, or cut short.
     """
-    order, letter = found.order, "Q" if found.is_big else "H"
+    order, letter = layout.order, "Q" if layout.is_big else "H"
     head = struct.calcsize(order + letter)
     (count,) = struct.unpack(order + letter, _exactly(read, offset, head))
     if count > _MOST_ENTRIES:
         raise InputError("damaged", f"a directory of {count:,} entries")
-    form = struct.Struct(f"{order}HH{found.offset}{found.inline}s")
-    data = _exactly(read, offset + head, count * form.size + found.inline)
+    form = struct.Struct(f"{order}HH{layout.offset}{layout.inline}s")
+    data = _exactly(read, offset + head, count * form.size + layout.inline)
     entries = {}
     for at in range(0, count * form.size, form.size):
         tag, kind, number, value = form.unpack_from(data, at)
         size = _SIZES.get(kind, 0) * number
-        if size > found.inline:
-            (place,) = struct.unpack(order + found.offset, value)
+        if size > layout.inline:
+            (place,) = struct.unpack(order + layout.offset, value)
             value = _exactly(read, place, size)
         if size:
             entries[tag] = Entry(kind, number, value[:size])
-    return entries, int.from_bytes(data[-found.inline :], "little" if order == "<" else "big")
+    return entries, int.from_bytes(data[-layout.inline :], "little" if order == "<" else "big")
 
 
-def directories(read: ReadRange, found: Format, offset: int) -> Iterator[tuple[int, dict[int, Entry]]]:
+def directories(read: ReadRange, layout: Format, offset: int) -> Iterator[tuple[int, dict[int, Entry]]]:
     """Yield the offset and the entries of every directory.
 
     Raises:
@@ -115,23 +115,23 @@ def directories(read: ReadRange, found: Format, offset: int) -> Iterator[tuple[i
         if len(seen) >= _MOST_DIRECTORIES:
             raise InputError("bomb", f"more than {_MOST_DIRECTORIES:,} directories")
         seen.add(offset)
-        entries, after = read_directory(read, found, offset)
+        entries, after = read_directory(read, layout, offset)
         yield offset, entries
         offset = after
 
 
-def subfile_type(entries: Mapping[int, Entry], found: Format) -> int:
+def subfile_type(entries: Mapping[int, Entry], layout: Format) -> int:
     """Return the subfile type of a directory: 1 a reduced image, 4 a mask."""
-    return next(iter(_numbers(entries, _SUBFILE, found)), 0)
+    return next(iter(_numbers(entries, _SUBFILE, layout)), 0)
 
 
-def extract(read: ReadRange, size: int, found: Format, planes: tuple[Plane, ...], description: bytes | None) -> bytes:
+def extract(read: ReadRange, size: int, layout: Format, planes: tuple[Plane, ...], description: bytes | None) -> bytes:
     """Return a TIFF of some pages, with their samples as they are compressed.
 
     Args:
         read: ranges of the file.
         size: of the file.
-        found: its format.
+        layout: its format.
         planes: the pages, in this order.
         description: of the first page, b"" for none on any page; None keeps those of the pages.
 
@@ -139,30 +139,30 @@ def extract(read: ReadRange, size: int, found: Format, planes: tuple[Plane, ...]
         InputError: damaged, cut short, or of a kind whose parts cannot be moved.
     """
     out = io.BytesIO()  # its value is its buffer
-    out.write((b"II" if found.order == "<" else b"MM") + struct.pack(found.order + "H", 43 if found.is_big else 42))
-    out.write(struct.pack(found.order + "HH", 8, 0) if found.is_big else b"")
+    out.write((b"II" if layout.order == "<" else b"MM") + struct.pack(layout.order + "H", 43 if layout.is_big else 42))
+    out.write(struct.pack(layout.order + "HH", 8, 0) if layout.is_big else b"")
     link = out.tell()
-    out.write(bytes(found.inline))
+    out.write(bytes(layout.inline))
     for number, plane in enumerate(planes):
-        entries, _ = read_directory(read, found, plane.directory)
+        entries, _ = read_directory(read, layout, plane.directory)
         if description is not None:
             for tag in (DESCRIPTION, *_IMAGEJ):
                 entries.pop(tag, None)
             if description and not number:
                 entries[DESCRIPTION] = Entry(2, len(description) + 1, description + b"\0")
-        link = _write_page(out, link, read, size, found, entries, plane)
+        link = _write_page(out, link, read, size, layout, entries, plane)
     return out.getvalue()
 
 
 def _write_page(
-    out: io.BytesIO, link: int, read: ReadRange, size: int, found: Format, entries: dict[int, Entry], plane: Plane
+    out: io.BytesIO, link: int, read: ReadRange, size: int, layout: Format, entries: dict[int, Entry], plane: Plane
 ) -> int:
     """Append a page, and its offset at `link`; return the place for the offset of the next page."""
-    segments = _segments(entries, found, plane)
+    segments = _segments(entries, layout, plane)
     if sum(count for _, count in segments) > size:
         raise InputError("bomb", "its strips or tiles are larger than the file")
     if plane.sample is not None:
-        _keep_one_sample(entries, found)
+        _keep_one_sample(entries, layout)
     if plane.start is not None:
         entries[_ROWS] = entries[_LENGTH]
     for tag in _POINTERS:
@@ -174,74 +174,76 @@ def _write_page(
     for tag, values in zip(
         _TILES if _TILES[0] in entries else _STRIPS, (places, [n for _, n in segments]), strict=True
     ):
-        entries[tag] = _entry(found, values)
-    form = found.order + ("Q" if found.is_big else "H")
+        entries[tag] = _entry(layout, values)
+    form = layout.order + ("Q" if layout.is_big else "H")
     rows = []
     for tag, (kind, count, value) in sorted(entries.items()):
-        if len(value) > found.inline:
+        if len(value) > layout.inline:
             at = _align(out)
             out.write(value)
-            value = struct.pack(found.order + found.offset, at)
-        rows.append(struct.pack(f"{found.order}HH{found.offset}", tag, kind, count) + value.ljust(found.inline, b"\0"))
+            value = struct.pack(layout.order + layout.offset, at)
+        rows.append(
+            struct.pack(f"{layout.order}HH{layout.offset}", tag, kind, count) + value.ljust(layout.inline, b"\0")
+        )
     start = _align(out)
     out.write(struct.pack(form, len(rows)) + b"".join(rows))
     after = out.tell()
-    out.write(bytes(found.inline))
+    out.write(bytes(layout.inline))
     out.seek(link)
-    out.write(struct.pack(found.order + found.offset, start))
+    out.write(struct.pack(layout.order + layout.offset, start))
     out.seek(0, io.SEEK_END)
     return after
 
 
-def _segments(entries: Mapping[int, Entry], found: Format, plane: Plane) -> list[tuple[int, int]]:
+def _segments(entries: Mapping[int, Entry], layout: Format, plane: Plane) -> list[tuple[int, int]]:
     """Return offset and size of the strips or tiles of a plane.
 
     Raises:
         InputError: none, not as many of both, or such as point to further parts of the file.
     """
-    if _OLD_JPEG in _numbers(entries, _COMPRESSION, found):
+    if _OLD_JPEG in _numbers(entries, _COMPRESSION, layout):
         raise InputError("unsupported", "pages of the old JPEG compression are not read one by one")
-    offsets, counts = (_numbers(entries, tag, found) for tag in (_TILES if _TILES[0] in entries else _STRIPS))
+    offsets, counts = (_numbers(entries, tag, layout) for tag in (_TILES if _TILES[0] in entries else _STRIPS))
     if not offsets or len(offsets) != len(counts):
         raise InputError("damaged", f"{len(offsets)} strips or tiles, and the sizes of {len(counts)}")
     if plane.start is not None:
         width, length, samples, bits = (
-            max((1, *_numbers(entries, tag, found))) for tag in (_WIDTH, _LENGTH, _SAMPLES, _BITS)
+            max((1, *_numbers(entries, tag, layout))) for tag in (_WIDTH, _LENGTH, _SAMPLES, _BITS)
         )
         return [(plane.start, length * ((width * samples * bits + 7) // 8))]
     pairs = list(zip(offsets, counts, strict=True))
     if plane.sample is None:
         return pairs
-    each = len(pairs) // max((1, *_numbers(entries, _SAMPLES, found)))
+    each = len(pairs) // max((1, *_numbers(entries, _SAMPLES, layout)))
     return pairs[plane.sample * each : (plane.sample + 1) * each]
 
 
-def _keep_one_sample(entries: dict[int, Entry], found: Format) -> None:
+def _keep_one_sample(entries: dict[int, Entry], layout: Format) -> None:
     """Change the tags of a page of several samples to those of one."""
     for tag in (_BITS, _FORMAT):
-        if values := _numbers(entries, tag, found):
-            entries[tag] = _short(found, values[0])
+        if values := _numbers(entries, tag, layout):
+            entries[tag] = _short(layout, values[0])
     entries.pop(_EXTRA, None)
-    entries[_SAMPLES], entries[_PLANAR] = _short(found, 1), _short(found, 1)
-    if _numbers(entries, _PHOTOMETRIC, found) != (0,):
-        entries[_PHOTOMETRIC] = _short(found, 1)
+    entries[_SAMPLES], entries[_PLANAR] = _short(layout, 1), _short(layout, 1)
+    if _numbers(entries, _PHOTOMETRIC, layout) != (0,):
+        entries[_PHOTOMETRIC] = _short(layout, 1)
 
 
-def _numbers(entries: Mapping[int, Entry], tag: int, found: Format) -> tuple[int, ...]:
+def _numbers(entries: Mapping[int, Entry], tag: int, layout: Format) -> tuple[int, ...]:
     """Return the integers of a tag; () where there are none."""
     entry = entries.get(tag)
     if entry is None or entry.kind not in _INTEGERS:
         return ()
-    return struct.unpack(f"{found.order}{entry.length}{_INTEGERS[entry.kind]}", entry.value)
+    return struct.unpack(f"{layout.order}{entry.length}{_INTEGERS[entry.kind]}", entry.value)
 
 
-def _short(found: Format, value: int) -> Entry:
-    return Entry(3, 1, struct.pack(found.order + "H", value))
+def _short(layout: Format, value: int) -> Entry:
+    return Entry(3, 1, struct.pack(layout.order + "H", value))
 
 
-def _entry(found: Format, values: list[int]) -> Entry:
-    kind = 16 if found.is_big else 4
-    return Entry(kind, len(values), struct.pack(f"{found.order}{len(values)}{found.offset}", *values))
+def _entry(layout: Format, values: list[int]) -> Entry:
+    kind = 16 if layout.is_big else 4
+    return Entry(kind, len(values), struct.pack(f"{layout.order}{len(values)}{layout.offset}", *values))
 
 
 def _align(out: io.BytesIO) -> int:
