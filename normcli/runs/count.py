@@ -165,6 +165,8 @@ def merge(parts: list[PartialResult]) -> PartialResult:
 
 log = logging.getLogger("normcli.stats")
 
+_LARGE_BATCH = 64  # inputs; the per-image values of a batch cost 200 us, however few its images are
+
 
 class WorkerOptions(NamedTuple):
     """Options of the worker function: picklable, the same in every worker.
@@ -172,7 +174,6 @@ class WorkerOptions(NamedTuple):
     Attributes:
         per_image, extremes, rows, file_results: results of single images to return in addition to the sum.
         gather: count small arrays together.
-        in_batches: compute per-image values for each batch; False leaves them to the sum of many small ones.
         division: of a second pass, the cells of values to divide.
     """
 
@@ -186,7 +187,6 @@ class WorkerOptions(NamedTuple):
     mask: "PixelMask | ArrayMask | None" = None
     file_results: bool = False
     division: "Division | None" = None
-    in_batches: bool = True
     gather: bool = True
 
     def tally(self) -> Tally:
@@ -269,8 +269,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         result.file_results += [entry] if options.file_results else []
     if arrays is not None:
         arrays.finish(batch)
-    if options.in_batches:
-        _ = result.tally.images  # per-image values of the complete batch at once, here in the worker
+    if result.inputs >= _LARGE_BATCH:  # here in the worker; those of small batches wait until they are many
+        result.tally.compute_per_image()
     result.seconds = time.perf_counter() - started
     return result
 

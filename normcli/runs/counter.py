@@ -183,7 +183,6 @@ def _worker_of(options: CounterOptions) -> WorkerOptions:
         reading=options.part(DecodeOptions),
         nan=options.nan,
         max_value=parse_level(options.max_value),
-        in_batches=False,
     )
 
 

@@ -82,7 +82,7 @@ class PlainArrays:
         self._flush()
         if not self._left:
             return
-        part = count_batch(self._options._replace(gather=False, in_batches=False), self._left)
+        part = count_batch(self._options._replace(gather=False), self._left)
         part.inputs = part.bytes = 0  # the batch has them
         self._result.add(part)
         position = {item.key: i for i, item in enumerate(batch)}

@@ -280,7 +280,7 @@ class Integers:
 
     def is_empty(self) -> bool:
         """Return True if no image is left after subtraction."""
-        return self.per_image.images == 0 and not self.histogram.any()
+        return self.images == 0 and not self.histogram.any()
 
     def state(self) -> dict[str, Any]:
         """Return the counts as JSON values."""
@@ -320,14 +320,17 @@ class ImageRows:
         self.sums = PerImage(channels, bits)
         self._unit = unit
         self._rows: list[tuple[Array, Array]] = []
+        self._waiting = 0  # number of images in these rows
 
     def append(self, weights: Array, sums: Array) -> None:
         """Add images by their weights, (B,1) or (B,C), and sums of values and of squares (B,C,2)."""
         self._rows.append((weights, sums))
+        self._waiting += len(weights)
 
     def add(self, other: "ImageRows") -> None:
         """Add the images of another one."""
         self._rows += other._rows
+        self._waiting += other._waiting
         if other.sums.images:
             self.sums.add(other.sums)
         if len(self._rows) > _MOST_ROWS:
@@ -336,7 +339,7 @@ class ImageRows:
     @property
     def images(self) -> int:
         """Return the number of images; below 0 after subtracting images that were not in it."""
-        return self.sums.images + sum(len(weights) for weights, _ in self._rows)
+        return self.sums.images + self._waiting
 
     def flushed(self) -> PerImage:
         """Return the sums of all images."""
@@ -346,6 +349,7 @@ class ImageRows:
             weights = np.concatenate(each if width == 1 else [np.broadcast_to(w, (len(w), width)) for w in each])
             values = image_values(weights, np.concatenate([row[1] for row in self._rows]), self._unit)
             self._rows.clear()
+            self._waiting = 0
             self.sums.images += len(weights)
             several = weights > self._unit
             for c in range(self.sums.channels):

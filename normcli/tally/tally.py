@@ -50,7 +50,12 @@ class Tally:
     @property
     def images(self) -> int:
         """Return the number of images counted."""
-        return sum(bucket.per_image.images for bucket in self.buckets.values())
+        return sum(bucket.images for bucket in self.buckets.values())
+
+    def compute_per_image(self) -> None:
+        """Compute the per-image values of the images that wait for it, all at once."""
+        for bucket in self.buckets.values():
+            _ = bucket.per_image
 
     @property
     def composition(self) -> Counter[str]:
