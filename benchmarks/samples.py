@@ -1,10 +1,12 @@
-"""`normcli.count` over a torch Dataset of the size of CIFAR-10 against the loop of tutorials; video against PyAV."""
+"""`normcli.count` over a torch Dataset of the size of CIFAR-10 against the usual loops; video against PyAV."""
 
 import argparse
+import importlib
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,11 @@ def main(arguments: list[str]) -> list[Row]:
 
 
 def against_torch(count: int, rounds: int) -> Iterator[Row]:
-    """Time one pass over the same pixels in memory, as torchvision's CIFAR10 has them."""
+    """Time `count` and four loops that repositories and forums repeat, over the same images.
+
+    All in one thread, by processor time: two workers of a DataLoader take 2.5 times as much of it, since a batch costs
+    more to send than to make, and torch's second thread waits for work in a loop.
+    """
     try:
         import torch
     except ImportError:
@@ -43,42 +49,123 @@ def against_torch(count: int, rounds: int) -> Iterator[Row]:
         return
     pixels = np.random.default_rng(0).integers(0, 256, (count, SIDE, SIDE, 3), np.uint8)
 
-    class Pictures:
-        """Pillow images and labels."""
+    def to_tensor(image: Image.Image) -> Any:
+        """Convert an image by the steps of torchvision's ToTensor."""
+        array = torch.from_numpy(np.array(image, np.uint8, copy=True))
+        array = array.view(image.height, image.width, len(image.getbands()))
+        return array.permute((2, 0, 1)).contiguous().to(dtype=torch.float32).div(255)
 
-        transform: Callable[[Any], Any] | None = None
+    tensors = Images(pixels, to_tensor)
+    jobs: dict[str, Callable[[], Any]] = {name: partial(loop, tensors) for name, loop in LOOPS.items()}
+    jobs["Pillow images"] = lambda: normcli.count(Images(pixels))
+    jobs["float tensors"] = lambda: normcli.count(tensors)
+    jobs["samples, nothing counted"] = lambda: [
+        image.tobytes() for image, _ in map(Images(pixels).__getitem__, range(count))
+    ]
+    if (stored := cifar10(torch, pixels)) is not None:
+        jobs["torchvision's CIFAR10"] = lambda: normcli.count(stored)
+    torch.set_num_threads(1)
+    times = timed(jobs, rounds, time.process_time)
+    for kind in [name for name in jobs if name not in LOOPS]:
+        for name in LOOPS:
+            target = 3 if kind in ("torchvision's CIFAR10", "Pillow images") else None
+            yield faster(f"{kind}, {count:,}", name, times[kind], times[name], target)
 
-        def __len__(self) -> int:
-            return count
 
-        def __getitem__(self, index: int) -> tuple[Any, int]:
-            image = Image.fromarray(pixels[index])
-            return (image if self.transform is None else self.transform(image)), 0
+class Images:
+    """Samples as torchvision's CIFAR10 makes them: a Pillow image, converted if wanted, and a label."""
 
-    class Tensors(Pictures):
-        """Tensors and labels, by the steps of torchvision's ToTensor."""
+    def __init__(self, pixels: Any, transform: Callable[[Image.Image], Any] | None = None) -> None:
+        self.data, self.transform = pixels, transform
 
-        def transform(self, image: Image.Image) -> Any:
-            return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().float().div(255)
+    def __len__(self) -> int:
+        return len(self.data)
 
-    def tutorial() -> Any:
-        total, squares, batches = torch.zeros(3), torch.zeros(3), 0
-        for images, _ in torch.utils.data.DataLoader(Tensors(), batch_size=64):
-            total += images.mean(dim=[0, 2, 3])
-            squares += (images**2).mean(dim=[0, 2, 3])
-            batches += 1
-        mean = total / batches
-        return mean, (squares / batches - mean**2).sqrt()
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        image = Image.fromarray(self.data[index])
+        return (image if self.transform is None else self.transform(image)), 0
 
-    jobs = {
-        "loop": tutorial,
-        "images": lambda: normcli.count(Pictures()),
-        "tensors": lambda: normcli.count(Tensors()),
-    }
-    times = timed(jobs, rounds)
-    work, against = f"count, {count:,} images of 32x32", "the DataLoader loop"
-    yield faster(work, f"Pillow images, with {against}", times["images"], times["loop"], 3)
-    yield faster(work, f"float tensors, with {against}", times["tensors"], times["loop"])
+
+def loop_of_batch_means(data: Any) -> Any:
+    """Average the means of values and of squares of batches of 64."""
+    import torch
+
+    total, squares, batches = torch.zeros(3), torch.zeros(3), 0
+    for images, _ in torch.utils.data.DataLoader(data, batch_size=64):
+        total += images.mean(dim=[0, 2, 3])
+        squares += (images**2).mean(dim=[0, 2, 3])
+        batches += 1
+    mean = total / batches
+    return mean, (squares / batches - mean**2).sqrt()
+
+
+def loop_of_image_stds(data: Any) -> Any:
+    """Average the means and stds of images, in batches of 64."""
+    import torch
+
+    mean, std, count = torch.zeros(3), torch.zeros(3), 0
+    for images, _ in torch.utils.data.DataLoader(data, batch_size=64):
+        rows = images.view(images.size(0), images.size(1), -1)
+        mean += rows.mean(2).sum(0)
+        std += rows.std(2).sum(0)
+        count += len(rows)
+    return mean / count, std / count
+
+
+def loop_of_two_passes(data: Any) -> Any:
+    """Compute the mean in one pass and the variance around it in a second one."""
+    import torch
+
+    loader = torch.utils.data.DataLoader(data, batch_size=64)
+    mean, variance = torch.zeros(3), torch.zeros(3)
+    for images, _ in loader:
+        mean += images.view(images.size(0), images.size(1), -1).mean(2).sum(0)
+    mean /= len(data)
+    for images, _ in loader:
+        rows = images.view(images.size(0), images.size(1), -1)
+        variance += ((rows - mean.unsqueeze(1)) ** 2).sum([0, 2])
+    return mean, (variance / (len(data) * SIDE * SIDE)).sqrt()
+
+
+def loop_of_single_images(data: Any) -> Any:
+    """Average the mean and std of every channel of every image, as `get_mean_and_std` in many CIFAR-10 repositories."""
+    import torch
+
+    mean, std = torch.zeros(3), torch.zeros(3)
+    for images, _ in torch.utils.data.DataLoader(data, batch_size=1, shuffle=True):
+        for i in range(3):
+            mean[i] += images[:, i, :, :].mean()
+            std[i] += images[:, i, :, :].std()
+    return mean / len(data), std / len(data)
+
+
+LOOPS: dict[str, Callable[[Any], Any]] = {
+    "loop, means of batches": loop_of_batch_means,
+    "loop, stds of images": loop_of_image_stds,
+    "loop, two passes": loop_of_two_passes,
+    "loop, get_mean_and_std": loop_of_single_images,
+}
+
+
+def cifar10(torch: Any, pixels: Any) -> Any:
+    """Return torchvision's CIFAR10 with other pixels than its files have; None where it is not installed."""
+    try:
+        for name in (
+            "nms",
+            "qnms",
+        ):  # its wheels are built for CUDA: beside a torch for the CPU they lack two operators
+            _operators.append(torch.library.Library("torchvision", "FRAGMENT"))
+            _operators[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        kind = importlib.import_module("torchvision.datasets").CIFAR10
+    except (ImportError, RuntimeError):
+        print("absent peer: torchvision")
+        return None
+    dataset = kind.__new__(kind)
+    dataset.__dict__.update(data=pixels, targets=[0] * len(pixels), transform=None, target_transform=None)
+    return dataset
+
+
+_operators: list[Any] = []  # torch forgets them with their library
 
 
 def timed(

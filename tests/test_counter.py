@@ -391,6 +391,32 @@ class TestTorch:
             counter += part
         assert counter.summary().state == expected.state
 
+    def test_datasets_of_torchvision_are_read_from_their_array(self) -> None:
+        """With a transform, or an index of another class, by their samples."""
+        needs.torchvision()
+        torchvision = needs.module("torchvision.datasets")
+
+        class Inverted(torchvision.CIFAR10):  # type: ignore[misc, name-defined]
+            def __getitem__(self, index: int) -> Any:
+                image, target = super().__getitem__(index)
+                return image.point(lambda level: 255 - level), target
+
+        random = np.random.default_rng(2)
+        colors = random.integers(0, 200, (12, 32, 32, 3), np.uint8)
+        digits = random.integers(0, 200, (12, 28, 28), np.uint8)
+        for kind, data in (
+            (torchvision.CIFAR10, colors),
+            (torchvision.MNIST, needs.module("torch").from_numpy(digits)),
+            (Inverted, colors),
+        ):
+            dataset = kind.__new__(kind)  # without the files
+            dataset.__dict__.update(data=data, targets=[*range(12)], transform=None, target_transform=None)
+            expected = normcli.count([dataset[i] for i in range(12)])
+            assert normcli.count(dataset).state == normcli.count(dataset, workers=2).state == expected.state
+            assert normcli.count(dataset, group_by="label").groups["3"].images == 1
+            dataset.transform = lambda image: image.resize((4, 4))
+            assert normcli.count(dataset).state == normcli.count([dataset[i] for i in range(12)]).state
+
     def test_bfloat16_and_gradients(self, arrays: Arrays) -> None:
         import torch
 
