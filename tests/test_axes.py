@@ -165,3 +165,126 @@ class TestEmptyPlanes:
         for _ in range(2):
             assert run_here(*incremental).code == 0
             assert normcli.load(tmp_path / "s.json").images == 3
+
+
+def nifti(path: Path, values: Array) -> Any:
+    nibabel = needs.module("nibabel")
+    nibabel.Nifti1Image(np.ascontiguousarray(values.T), np.eye(4)).to_filename(path)
+    return str(path)
+
+
+def dicom(folder: Path, values: Array) -> Any:
+    """Write a series of a file for each plane."""
+    pydicom = needs.module("pydicom")
+    folder.mkdir()
+    for i, plane in enumerate(values):
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.1.2.1", f"1.2.{i + 1}"
+        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2"
+        dataset = pydicom.Dataset()
+        dataset.file_meta = meta
+        dataset.Rows, dataset.Columns = plane.shape
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+        dataset.PixelRepresentation = int(values.dtype.kind == "i")
+        dataset.PixelData = plane.tobytes()
+        dataset.save_as(folder / f"{i}.dcm", enforce_file_format=True)
+    return str(folder)
+
+
+def hdf5(path: Path, values: Array, *, scales: bool = False, **storage: Any) -> Any:
+    h5py = needs.module("h5py")
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("images", data=values, **storage)
+        for i, name in enumerate(("level", "latitude", "longitude") if scales else ()):
+            file[name] = np.arange(values.shape[i])
+            file[name].make_scale(name)
+            data.dims[i].attach_scale(file[name])
+    return str(path) if scales else normcli.source(path, variable="/images", axes="ZYX")
+
+
+def zarr(path: Path, values: Array, version: int) -> Any:
+    needs.module("zarr").create_array(path, data=values, zarr_format=version, chunks=(3, 8, 20))
+    return normcli.source(path, axes="ZYX")
+
+
+def ome_zarr(path: Path, values: Array) -> Any:
+    image = needs.module("zarr").open_group(path, mode="w", zarr_format=2)
+    image.create_array("0", data=values[None, None], chunks=(1, 1, 2, 16, 20))
+    axes = [{"name": name} for name in "tczyx"]
+    image.attrs["multiscales"] = [{"axes": axes, "datasets": [{"path": "0"}]}]
+    return str(path)
+
+
+def tiff(path: Path, values: Array, **settings: Any) -> Any:
+    needs.module("tifffile").imwrite(path, values, photometric="minisblack", **settings)
+    return normcli.source(path, frames="all")
+
+
+def npy(path: Path, values: Array, axes: str = "ZYX") -> Any:
+    np.save(path, values)
+    return normcli.source(path, axes=axes)
+
+
+def npz(path: Path, values: Array) -> Any:
+    np.savez_compressed(path, images=values)
+    return normcli.source(path, axes="ZYX")
+
+
+CONTAINERS: dict[str, Any] = {
+    "npy": lambda folder, values: npy(folder / "a.npy", values),
+    "npy, Fortran order": lambda folder, values: npy(folder / "f.npy", values.T, "XYZ"),
+    "npz": lambda folder, values: npz(folder / "a.npz", values),
+    "NIfTI": lambda folder, values: nifti(folder / "a.nii", values),
+    "NIfTI, compressed": lambda folder, values: nifti(folder / "a.nii.gz", values),
+    "DICOM series": lambda folder, values: dicom(folder / "series", values),
+    "HDF5": lambda folder, values: hdf5(folder / "a.h5", values, chunks=(2, 8, 10), compression="gzip"),
+    "NetCDF": lambda folder, values: hdf5(folder / "a.nc", values, scales=True),
+    "Zarr 2": lambda folder, values: zarr(folder / "a.zarr", values, 2),
+    "Zarr 3": lambda folder, values: zarr(folder / "b.zarr", values, 3),
+    "OME-Zarr": lambda folder, values: ome_zarr(folder / "c.zarr", values),
+    "OME-TIFF": lambda folder, values: tiff(folder / "a.ome.tif", values, metadata={"axes": "ZYX"}),
+    "OME-TIFF, tiled": lambda folder, values: tiff(
+        folder / "b.ome.tif", values, metadata={"axes": "ZYX"}, tile=(16, 16), compression="zlib"
+    ),
+    "ImageJ": lambda folder, values: tiff(folder / "j.tif", values, imagej=True, metadata={"axes": "ZYX"}),
+    "pages": lambda folder, values: tiff(folder / "p.tif", values, metadata=None, byteorder=">"),
+}
+
+
+class TestContainers:
+    """The same integers have one state, whichever container they are in, however they are counted."""
+
+    @pytest.fixture(params=["u2", "i2"])
+    def values(self, request: pytest.FixtureRequest) -> Array:
+        volume = np.random.default_rng(3).integers(0, 4000, (7, 16, 20))
+        return volume.astype(request.param) if request.param == "u2" else (volume - 1000).astype("i2")
+
+    @pytest.mark.parametrize("container", CONTAINERS)
+    def test_the_state_is_that_of_one_array(self, container: str, values: Array, tmp_path: Path) -> None:
+        if container == "ImageJ" and values.dtype.kind == "i":
+            return  # which has no signed samples
+        expected = normcli.stats(npy(tmp_path / "expected.npy", values)).state["buckets"]
+        source = CONTAINERS[container](tmp_path, values)
+        # DICOM of more than 8 bits is in the units of its rescale tags, which the others have none of
+        once = normcli.stats(source, scale_offset="none", engine="serial")
+        assert (once.images, once.state["buckets"]) == (7, expected)
+        parts = [normcli.stats(source, scale_offset="none", shard=f"{i}/3", engine="threads") for i in (1, 2, 3)]
+        assert normcli.merge(*parts[::-1]).state == once.state
+
+    @pytest.mark.parametrize(
+        "engines", [("threads", "processes"), pytest.param(("dask", "dask"), marks=pytest.mark.campaign)]
+    )
+    def test_every_engine(self, engines: tuple[str, str], tmp_path: Path) -> None:
+        if "dask" in engines:
+            needs.module("distributed")
+        values = np.random.default_rng(3).integers(0, 4000, (7, 16, 20)).astype("u2")
+        sources = [make(tmp_path, values) for make in CONTAINERS.values()]
+        once = normcli.stats(sources, scale_offset="none", engine="serial")
+        single = normcli.stats(sources[0])
+        assert (once.images, once.mean, once.std) == (7 * len(sources), single.mean, single.std)
+        parts = [
+            normcli.stats(sources, scale_offset="none", shard=f"{i}/2", engine=engine, workers=2)
+            for i, engine in enumerate(engines, 1)
+        ]
+        assert normcli.merge(*parts).state == once.state

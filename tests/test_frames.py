@@ -398,3 +398,46 @@ class TestDamage:
             except normcli.errors.NormcliError as error:
                 assert str(error), i
             assert all(failure.reason != "unexpected" for failure in failures), (i, failures)
+
+
+class TestSources:
+    @pytest.mark.usefixtures("no_waiting")
+    def test_files_on_a_server(self, tmp_path: Path, server: Any) -> None:
+        address, _ = server  # of this folder
+        values = stack()
+        ome(tmp_path / "a.ome.tif", values)
+        np.save(tmp_path / "a.npy", values)
+        pictures = TestPictures().pictures()
+        pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:])
+        for name, options in (
+            ("a.ome.tif", {"frames": "all"}),
+            ("a.npy", {"axes": "TCZYX"}),
+            ("a.gif", {"frames": "all"}),
+        ):
+            local = normcli.stats(normcli.source(tmp_path / name, **options))
+            assert normcli.stats(normcli.source(f"{address}/{name}", **options)).state == local.state, name
+
+    def test_lists_of_files_take_the_options(self, tmp_path: Path) -> None:
+        path = ome(tmp_path / "a.ome.tif", stack())
+        (tmp_path / "list.txt").write_text(f"{path}\n")
+        done = run_here("stats", "--files-from", tmp_path / "list.txt", "-O", "frames=all", "-o", tmp_path / "s.json")
+        assert done.code == 0 and normcli.load(tmp_path / "s.json").images == 8, done
+        out = ["-o", tmp_path / "out", "--scheme", "unit"]
+        assert run_here("apply", "--files-from", tmp_path / "list.txt", "-O", "frames=all", *out).code == 0
+        assert len(list((tmp_path / "out").rglob("*.npy"))) == 8
+
+    def test_samples_and_verification(self, tmp_path: Path) -> None:
+        path = ome(tmp_path / "a.ome.tif", stack())
+        assert run_here("stats", path, "-O", "frames=all", "--sample", "5", "-o", tmp_path / "a.json").code == 0
+        assert normcli.load(tmp_path / "a.json").images == 5
+        assert run_here("stats", path, "-O", "frames=all", "-o", tmp_path / "s.json").code == 0
+        assert run_here("verify", tmp_path / "s.json", path, "-O", "frames=all").code == 0
+        assert run_here("verify", tmp_path / "s.json", path).code == 1
+        done = run_here("stats", path, "-O", "frames=all", "--resume", "-o", tmp_path / "s.json")
+        assert done.code == 0 and "already complete" in done.err, done
+
+    def test_the_same_file_twice(self, tmp_path: Path) -> None:
+        path = ome(tmp_path / "a.ome.tif", stack())
+        done = run_here("stats", path, tmp_path / "." / "a.ome.tif", "-O", "frames=all")
+        assert done.code == 2 and "the same SOURCE twice" in done.err
+        assert run_here("stats", tmp_path, path, "-O", "frames=all").code == 2

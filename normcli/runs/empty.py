@@ -26,6 +26,9 @@ def decode_content(data: Any, reading: DecodeOptions, *, turn: bool = True) -> i
     if isinstance(data, np.ndarray):
         _check(data)
         return images.decode(data, reading, turn=turn)
+    if reading.scale_offset == "values":  # 0 as stored may be another value
+        _check(images.decode(data, replace(reading, nodata="none", scale_offset="none")).pixels)
+        return images.decode(data, reading, turn=turn)
     try:
         image = images.decode(data, reading, turn=turn)
     except InputError as error:

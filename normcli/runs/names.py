@@ -74,7 +74,8 @@ def make_lister(
     if video := next((path for path in paths if formats.kind_of(path) == "video"), None):
         raise UsageError(f"{video}: frames of videos are not written (use normcli.transform in the program itself)")
     if listing.open_options:
-        formats.check_open_options(listing.open_options, formats.CONTAINERS if files else map(formats.kind_of, paths))
+        kinds = ("folder", *formats.CONTAINERS) if files else map(formats.kind_of, paths)
+        formats.check_open_options(listing.open_options, kinds)
     several = len(paths) + (files is not None) > 1
     patterns = formats.PatternUse(listing)
 

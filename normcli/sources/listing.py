@@ -459,7 +459,8 @@ def read(
     if listing.open_options:
         from normcli.sources.open_options import check_open_options
 
-        check_open_options(listing.open_options, CONTAINERS if later or not named else map(kind_of, named))
+        every = later or not named
+        check_open_options(listing.open_options, ("folder", *CONTAINERS) if every else map(kind_of, named))
     watched = PatternUse(InputOptions()) if patterns is None else patterns
     return reporting(watched, _read(named, listing, files, shard, watched))
 
