@@ -121,9 +121,12 @@ class SinkOptions(Options):
 
     panel = "Output files"
 
-    to: Literal["npy", "npz", "stack", "safetensors", "tar", "parquet", "png", "png16", "tiff"] = option(
+    to: Literal[
+        "npy", "npz", "stack", "safetensors", "tar", "parquet", "png", "png16", "tiff", "nifti", "hdf5", "zarr"
+    ] = option(
         "Write one array file per image (npy, npz, safetensors), one array of all images (stack), shards of arrays "
-        "(tar, parquet) or image files (png, png16: quantized; tiff: floats).",
+        "(tar, parquet), image files (png, png16: quantized; tiff: floats), or volumes with their metadata (nifti, "
+        "hdf5, zarr).",
         "npy",
     )
     shard_size: str | int | None = option(

@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from normcli import images, storage
 from normcli.errors import NoInputError, NormcliError, RemoteError, UsageError
 from normcli.options.apply import ApplyOptions
@@ -141,6 +143,9 @@ class Totals:
         if record.get("found"):
             self.found += 1
             return
+        if "arrays" in record:
+            self._count_volume(record)
+            return
         self.bytes += record["bytes"]
         self.exact += record["exact"]
         self.clipped += record.get("clipped", 0)
@@ -152,6 +157,17 @@ class Totals:
         self.looks_normalized += bool(record.get("looks_normalized"))
         remarks = record.get("remarks", [])
         self.remarks.update(name for name in REMARKS if isinstance(remarks, list) and name in remarks)
+
+    def _count_volume(self, record: Record) -> None:
+        self.bytes += record["bytes"]
+        self.exact += record["exact"]
+        self.digest = (self.digest + int(record["digest"], 16)) % DIGEST_MODULUS
+        for array in record["arrays"]:
+            self.values += array["values"]
+            self.clipped += array["clipped"]
+            self.invalid += array["invalid"]
+        first = record["arrays"][0]
+        self.kinds[f"{len(first['scale'])} x {np.dtype(first['dtype']).name}"] += 1
 
     def require_servers(self) -> None:
         """End a run in which every image's place depends on the others, when a server does not answer.
@@ -212,6 +228,11 @@ log = logging.getLogger("normcli.apply")
 def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyResult:
     """Map every image of the sources and write the results into a folder; see `normcli.apply`."""
     options = build_transform.with_geometry(options)
+    if OUTPUT_KINDS[options.to].volume:
+        from normcli.runs.apply_volumes import apply_volumes
+
+        result: ApplyResult = apply_volumes(sources, output, options, _engine(options))
+        return result
     reading = options.part(DecodeOptions)
     listing = options.part(InputOptions)
     size = build_transform.shard_size(options)

@@ -35,7 +35,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
         NormcliError: the image cannot be read or mapped.
     """
     options = build_transform.with_geometry(options)
-    if options.to == "stack" or output_kind(options.to).shard:
+    if options.to == "stack" or output_kind(options.to).shard or output_kind(options.to).volume:
         raise UsageError(f"`to` {options.to} holds many images and requires a folder as `output`")
     if options.mask_dir is not None and source == "-":
         raise UsageError("`mask_dir` requires a path: its masks are named as the images are")

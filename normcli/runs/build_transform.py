@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from normcli import schemes
 from normcli.constants.presets import Preset
@@ -19,7 +19,7 @@ from normcli.options.field import options_of, parse_level
 from normcli.options.shared import GEOMETRY, GEOMETRY_WHERE_USED, DecodeOptions, ValueOptions
 from normcli.runs import manifest
 from normcli.runs import names as naming
-from normcli.runs.map_batch import MapJob
+from normcli.runs.masks import PixelMask
 from normcli.runs.transform import MapConstants, Transform
 from normcli.schemes import preset
 from normcli.sinks import output_kind, resolve_output
@@ -458,7 +458,35 @@ def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
     return summary
 
 
-def head(work: MapJob, no_suffix: bool, size: ShardSize | None) -> Record:
+class MappingJob(Protocol):
+    """The part of the job of images or of volumes that a manifest records."""
+
+    @property
+    def transform(self) -> Transform:
+        """Return what is done to the pixels."""
+
+    @property
+    def reading(self) -> DecodeOptions:
+        """Return how images are read."""
+
+    @property
+    def orientation(self) -> str:
+        """Return "apply" or "ignore"."""
+
+    @property
+    def to(self) -> str:
+        """Return the kind of output."""
+
+    @property
+    def classes(self) -> dict[str, int] | None:
+        """Return the number of every class, where a format has numbers."""
+
+    @property
+    def mask(self) -> PixelMask | None:
+        """Return the masks."""
+
+
+def head(work: MappingJob, no_suffix: bool, size: ShardSize | None) -> Record:
     """Return the settings and constants that must be equal for a run to be resumed."""
     transform, reading = work.transform, work.reading
     settings = {

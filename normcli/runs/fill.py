@@ -73,7 +73,14 @@ def fill_invalid(out: Array, valid: Array, source: tuple[int, ...], fill: str, p
     return counts
 
 
-def write_outside(out: Array, outside: Array, source: tuple[int, ...], value: float, planar: bool) -> bool:
+def write_outside(
+    out: Array,
+    outside: Array,
+    source: tuple[int, ...],
+    value: float,
+    planar: bool,
+    scales: tuple[tuple[float, float], ...],
+) -> tuple[tuple[float, ...], bool]:
     """Write 0, as the output represents it, where samples are outside of a mask.
 
     Args:
@@ -82,16 +89,19 @@ def write_outside(out: Array, outside: Array, source: tuple[int, ...], value: fl
         source: the channel of the pixels that each channel of `out` is made from.
         value: 0 in the output.
         planar: `out` is (C,H,W).
+        scales: (scale, offset) of each channel of the pixels; () where samples are values.
 
     Returns:
-        True if no sample inside has this value, so that it identifies those outside.
+        The level of the samples outside, for each channel of `out`; True if no sample inside has the value 0 in the
+        output, so that it identifies those outside.
     """
     apart = True
     for j, c in enumerate(source):
         plane = out[j] if planar else out[:, :, j]
         apart &= not (plane[~outside[:, :, c]] == value).any()
         plane[outside[:, :, c]] = value
-    return apart
+    factors = scales or ((1.0, 0.0),) * outside.shape[2]
+    return tuple(-factors[c][1] / factors[c][0] + 0.0 for c in source), bool(apart)
 
 
 def without_filled(plane: Array, fill: str, count: int) -> Array | None:

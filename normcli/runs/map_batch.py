@@ -252,6 +252,8 @@ def _describe(record: Record, transform: Transform, pixels: Any, mapped: MappedI
     }
     if mapped.restore is not None:
         record["map"]["restore"] = {"scale": mapped.restore.scale[0], "shift": mapped.restore.shift[0]}
+    if mapped.outside:
+        record["map"]["outside"] = list(mapped.outside)
     record["exact"] = mapped.exact
     if mapped.clipped:
         record["clipped"] = mapped.clipped

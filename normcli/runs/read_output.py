@@ -81,7 +81,7 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
     pixels = np.empty((height, width, record["shape"][2]), dtype)
     top = 255 if dtype.itemsize == 1 else 65535
     outside = None
-    if settings.get("mask") == "nonzero":
+    if "outside" in mapping:
         outside = written == (0 if dequantize is None else np.rint(-dequantize.shift[0] / dequantize.scale[0]))
     for j, channel in enumerate(mapping["source"]):
         affine = Affine((mapping["scale"][j],), (mapping["shift"][j],))
@@ -94,7 +94,8 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
                 y = y * dequantize.scale[0] + dequantize.shift[0]
             pixels[:, :, channel] = ((y - affine.shift[0]) / affine.scale[0]).astype(dtype)
         if outside is not None:
-            pixels[:, :, channel][outside[:, :, j]] = 0
+            zero = mapping["outside"][j]
+            pixels[:, :, channel][outside[:, :, j]] = round(min(max(zero, 0), top)) if dtype.kind == "u" else zero
     return pixels
 
 

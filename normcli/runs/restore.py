@@ -21,6 +21,7 @@ from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.names import SuffixCollisions
 from normcli.runs.read_output import BATCHING, load, pixels_of, readable
 from normcli.schemes import CURVES
+from normcli.sinks import OUTPUT_KINDS
 from normcli.sinks.files import png_holds, temporary_name
 from normcli.sinks.sink import Array, Record, decode_name
 
@@ -49,6 +50,10 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     head, records = manifest.read(folder)
     if (scheme := head["settings"]["scheme"]) in CURVES:
         raise UsageError(f"{folder}: written by scheme {scheme}, whose map is no scale and shift: it has no inverse")
+    if OUTPUT_KINDS[head["settings"]["to"]].volume:
+        from normcli.runs.restore_volumes import restore_volumes
+
+        return restore_volumes(folder, head["settings"], records, output, options)
     names.check_overlap(output, [folder])
     if names.find_content(output) is not None and not options.force:
         raise UsageError(f"{output} is not empty (`force` writes into it)")

@@ -110,6 +110,7 @@ class MappedImage(NamedTuple):
         clipped: values that --clip or the quantized range changed.
         exact: the inverse restores the pixels bit for bit.
         invalid: number of invalid samples of each channel of `array`; () where there is none.
+        outside: level of the samples of each channel that a mask leaves out, which are 0; () without such a mask.
     """
 
     array: Array
@@ -120,6 +121,7 @@ class MappedImage(NamedTuple):
     clipped: int
     exact: bool
     invalid: tuple[int, ...] = ()
+    outside: tuple[float, ...] = ()
 
 
 class Finish(NamedTuple):
@@ -250,10 +252,9 @@ class Transform:
                 raise InputError("not-finite", "no pixel is finite")
             valid = finite
         source = self._source(pixels, scales)
-        outside = pixels == 0 if dict(self.settings).get("mask") == "nonzero" else None
-        if outside is not None and valid is not None:
-            outside &= valid
-        seen = valid if outside is None else ~outside if valid is None else valid & ~outside
+        outside, seen = None, valid
+        if dict(self.settings).get("mask") == "nonzero":
+            outside, seen = _outside(pixels, scales, valid)
         wide, at = len(source), source  # channels of the stored pixels, and of those that the affine maps
         windows: tuple[tuple[float, float], ...] = ()
         is_curve = self.scheme in schemes.CURVES
@@ -292,12 +293,14 @@ class Transform:
         elif dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
             raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
         kept = not is_curve and (self.fill == "keep" or not any(hidden))
+        zero: tuple[float, ...] = ()
         if outside is not None:
             from normcli.runs.fill import write_outside
 
-            kept &= write_outside(out, outside, source, finish(np.zeros(1))[0].item(), planar)
+            zero, is_apart = write_outside(out, outside, source, finish(np.zeros(1))[0].item(), planar, scales)
+            kept &= is_apart
         exact = dtype.kind == "u" and clipped == 0 and kept and _invertible(affine, finish, dtype.name)
-        return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact, hidden)
+        return MappedImage(out, affine, finish.restore, tuple(names), source, clipped, exact, hidden, zero)
 
     def _source(self, pixels: Array, scales: tuple[tuple[float, float], ...]) -> tuple[int, ...]:
         """Return the channel of the pixels that each channel of the result is made from: gray may be repeated."""
@@ -378,6 +381,14 @@ class Buffer:
         if self._bytes.size < size:
             self._bytes = np.empty(max(size, 1 << 20), np.uint8)
         return self._bytes[:size].view(dtype).reshape(shape)
+
+
+def _outside(pixels: Array, scales: tuple[tuple[float, float], ...], valid: Array | None) -> tuple[Array, Array]:
+    """Return True where the value of a valid sample, which may have a scale, is 0; and where it is valid and not 0."""
+    zeros: Array = np.equal(pixels, 0)
+    if scales:
+        zeros = np.stack([pixels[:, :, c] * np.float64(s) + o == 0 for c, (s, o) in enumerate(scales)], axis=2)
+    return (zeros, ~zeros) if valid is None else (zeros & valid, valid & ~zeros)
 
 
 def _histogram(pixels: Array, valid: Array | None) -> Array:

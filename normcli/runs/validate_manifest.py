@@ -66,6 +66,10 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
         return "name"
     if record.get("found"):
         return None
+    if OUTPUT_KINDS[settings["to"]].volume:
+        from normcli.runs.validate_volumes import find_invalid_volume_key
+
+        return find_invalid_volume_key(record)
     shape = record.get("shape")
     if not (isinstance(shape, list) and len(shape) == 3 and all(_whole(n) and 0 < n < 1 << 31 for n in shape)):
         return "shape"
@@ -128,10 +132,10 @@ def _map(entry: Record, wide: int) -> bool:
         return False
     if not (isinstance(source, list) and all(map(_whole, source)) and {*source} == {*range(min(wide, 1 << 16))}):
         return False  # every channel of the original is in the file: a shape of 10^6 channels takes no memory
-    rows = (entry.get("scale"), entry.get("shift"))
+    rows = (entry.get("scale"), entry.get("shift"), *([entry["outside"]] if "outside" in entry else []))
     if not all(isinstance(row, list) and all(map(_finite, row)) for row in rows):
         return False
-    if not len(channels) == len(source) == len(entry["scale"]) == len(entry["shift"]):
+    if len(channels) != len(source) or any(len(row) != len(source) for row in rows):
         return False
     restore = entry.get("restore")
     return restore is None or (isinstance(restore, dict) and all(_finite(restore.get(k)) for k in ("scale", "shift")))

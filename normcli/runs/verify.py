@@ -14,6 +14,7 @@ from normcli.runs import manifest
 from normcli.runs.count import Failure
 from normcli.runs.loop import Loop
 from normcli.runs.read_output import BATCHING, check_size, dequantize_affine, interleaved, load, readable
+from normcli.sinks import OUTPUT_KINDS
 from normcli.sinks.sink import Array, Record, decode_name
 
 
@@ -93,8 +94,12 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
         for names, channels in batch.sums:
             sums.setdefault(names, []).append(channels)
 
-    worker = partial(_verify_batch, folder, settings, head.get("shards", []))
-    Loop(worker=worker, consume=consume, engine=options, batching=BATCHING).run(readable(records))
+    worker, batching = partial(_verify_batch, folder, settings, head.get("shards", [])), BATCHING
+    if OUTPUT_KINDS[settings["to"]].volume:
+        from normcli.runs import restore_volumes
+
+        worker, batching = partial(restore_volumes.verify_batch, folder, settings), restore_volumes.BATCHING
+    Loop(worker=worker, consume=consume, engine=options, batching=batching).run(readable(records))
     listed = result.images + len(result.problems)
     if listed != head.get("images", listed):
         result.problems.append((manifest.NAME, f"counts {head['images']} images, and lists {listed}"))
@@ -109,10 +114,12 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
 def _expects_standardized(head: Record) -> bool:
     """Return True if mean and std must be 0 and 1: floats, not clipped, by the statistics of the same images."""
     constants = head["constants"] or {}
+    is_volume = OUTPUT_KINDS[head["settings"]["to"]].volume  # whose digest is of blocks, not of planes
+    same = constants.get("origin") == "computed" if is_volume else constants.get("digest") == head.get("digest")
     return bool(
         head["settings"]["scheme"] == "contrast"
         and constants.get("pooled", False)
-        and constants.get("digest") == head.get("digest")
+        and same
         and "restore" not in (head.get("maps") or [{}])[0]
         and not head.get("clipped")
     )
@@ -162,12 +169,16 @@ def _sums(written: Array, record: Record, settings: Record) -> tuple[list[Channe
         finite = np.isfinite(y)
         if not finite.all() and settings["nan"] == "error":
             raise InputError("nan", "holds NaN or infinity")
-        y = y[finite]
-        mean = float(y.mean()) if y.size else 0.0
-        squares = float(((y - mean) ** 2).sum())
-        least, greatest = float(y.min(initial=math.inf)), float(y.max(initial=-math.inf))
-        channels.append(ChannelSums(int(y.size), mean, squares, least, greatest))
+        channels.append(channel_sums(y[finite]))
     return channels, kept
+
+
+def channel_sums(y: Array) -> ChannelSums:
+    """Return the sums of finite values in float64."""
+    mean = float(y.mean()) if y.size else 0.0
+    squares = float(((y - mean) ** 2).sum())
+    least, greatest = float(y.min(initial=math.inf)), float(y.max(initial=-math.inf))
+    return ChannelSums(int(y.size), mean, squares, least, greatest)
 
 
 def _add_up(name: str, images: list[ChannelSums]) -> ChannelStatistics:

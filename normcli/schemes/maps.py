@@ -63,6 +63,22 @@ class Image(NamedTuple):
         columns = [column if len(column[0]) else anything for column in columns]
         return columns if per == "channel" else columns * count
 
+    def moments(self, per: str) -> tuple[list[float], list[float]]:
+        """Return mean and population std, of each channel or of all together; of integers from exact sums."""
+        mean, std = [], []
+        for values, counts in self.columns(per):
+            if self.histogram is not None:
+                pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
+                n, s = sum(c for _, c in pairs), sum(v * c for v, c in pairs)
+                spread = n * sum(v * v * c for v, c in pairs) - s * s
+                mean.append(s / n)
+                std.append(math.sqrt(spread) / n)
+            else:
+                middle = math.fsum(values.tolist()) / values.size
+                mean.append(middle)
+                std.append(math.sqrt(math.fsum(((values - middle) ** 2).tolist()) / values.size))
+        return mean, std
+
 
 def unit(image: Image) -> Affine:
     """Scale to [0,1]: x/255, or x/65535 at 16 bits.
@@ -141,7 +157,7 @@ def zscore(
         mask: "nonzero" leaves samples of value 0 out, each in its own channel; `image` is without them.
         zero_std: treatment of a constant channel.
     """
-    mean, std = _moments(image, per)
+    mean, std = image.moments(per)
     return centered(mean, divisors([s + eps for s in std], image.names, zero_std, "std"))
 
 
@@ -154,7 +170,7 @@ def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: s
         sqrt_bias: added to the variance, range 0-1 squared (Goodfellow et al., Deep Learning, 12.2.1.1).
         zero_std: what a constant image does.
     """
-    mean, std = _moments(image, "image")
+    mean, std = image.moments("image")
     bias = sqrt_bias * float(image.white_level or 1) ** 2
     spread = [math.sqrt(bias + s * s) if bias else s for s in std]
     widths = divisors(spread, image.names, zero_std, "std")
@@ -237,23 +253,6 @@ def robust(
         median.append(middle)
         mad.append(factor * _quantile(apart[order], counts[order], 50))
     return centered(median, divisors(mad, image.names, zero_std, "MAD"))
-
-
-def _moments(image: Image, per: str) -> tuple[list[float], list[float]]:
-    """Return mean and population std; of integers from exact sums."""
-    mean, std = [], []
-    for values, counts in image.columns(per):
-        if image.histogram is not None:
-            pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
-            n, s = sum(c for _, c in pairs), sum(v * c for v, c in pairs)
-            spread = n * sum(v * v * c for v, c in pairs) - s * s
-            mean.append(s / n)
-            std.append(math.sqrt(spread) / n)
-        else:
-            middle = math.fsum(values.tolist()) / values.size
-            mean.append(middle)
-            std.append(math.sqrt(math.fsum(((values - middle) ** 2).tolist()) / values.size))
-    return mean, std
 
 
 def _quantile(values: Array, counts: Array, percent: float) -> float:

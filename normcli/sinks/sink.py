@@ -27,6 +27,7 @@ Record = dict[str, Any]
 _PIECE = 4 << 20
 
 DTYPES = ("float32", "float16", "float64", "uint8")
+FLOATS = ("float32", "float64")
 
 
 class OutputKind(NamedTuple):
@@ -38,6 +39,7 @@ class OutputKind(NamedTuple):
         dtypes: that it can hold, the default first.
         image: True for image files, which are interleaved and RGB, whatever arrays are.
         shard: suffix of the shards that hold many images each; "" for everything else.
+        volume: True for containers of volumes, one for each that is read.
     """
 
     help: str
@@ -45,6 +47,7 @@ class OutputKind(NamedTuple):
     dtypes: tuple[str, ...] = DTYPES
     image: bool = False
     shard: str = ""
+    volume: bool = False
 
 
 OUTPUT_KINDS = {
@@ -57,6 +60,9 @@ OUTPUT_KINDS = {
     "png": OutputKind("8-bit PNG files, the mapped range quantized", ".png", ("uint8",), True),
     "png16": OutputKind("16-bit PNG files, the mapped range quantized", ".png", ("uint16",), True),
     "tiff": OutputKind("TIFF files of float values as they are", ".tif", DTYPES, True),
+    "nifti": OutputKind("one NIfTI per NIfTI: its header with another type", "", FLOATS, volume=True),
+    "hdf5": OutputKind("one HDF5 per HDF5, NetCDF4 or NIfTI: its structure, other samples", "", FLOATS, volume=True),
+    "zarr": OutputKind("one Zarr store per Zarr or NIfTI: its structure, other samples", "", FLOATS, volume=True),
 }
 
 

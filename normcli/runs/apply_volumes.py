@@ -1,0 +1,418 @@
+"""apply to containers of volumes: each file or store becomes one of the same structure, block by block.
+
+The unit of the run, of its checkpoint and of its manifest is a container: what a killed run left of one is written
+again, with the same bytes.
+"""
+
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli import __version__, sources, storage
+from normcli.errors import InputError, MissingExtraError, NoInputError, NormcliError, OutputError, UsageError
+from normcli.options.apply import ApplyOptions
+from normcli.options.field import Options, as_tuple, options_of
+from normcli.options.shared import GEOMETRY, DecodeOptions, EngineOptions, FailureOptions, InputOptions, ValueOptions
+from normcli.options.stats import StatsOptions
+from normcli.runs import build_transform
+from normcli.runs import names as naming
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, changed_since
+from normcli.runs.count import Failure
+from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
+from normcli.runs.map_batch import BatchResult
+from normcli.runs.transform import Transform
+from normcli.runs.volume_map import (
+    MappedBlock,
+    background_of,
+    map_block,
+    map_record,
+    missing_of,
+    names_of,
+    stand_in,
+    transform_of,
+)
+from normcli.sinks import volume as volume_files
+from normcli.sinks.files import temporary_name
+from normcli.sinks.sink import Record, name_fields
+from normcli.sinks.volume import (
+    RECORD,
+    ArrayPlan,
+    VolumeOutput,
+    container_bytes,
+    files_below,
+    open_output,
+    output_name,
+    remove,
+    writing,
+)
+from normcli.sources.volume import KINDS, Array, StoredVolume, blocks_of, volumes_of
+from normcli.sources.volume_details import background, packing_of, stored_dtype
+from normcli.storage.files import digest
+from normcli.summary import Summary
+from normcli.tally import DIGEST_MODULUS
+
+BATCHING = Batching(seconds=0.0, most_items=1)
+_AXES = "zyx"
+
+
+class VolumeJob(NamedTuple):
+    """Options of the worker function.
+
+    Attributes:
+        transform: what is done to the samples.
+        reading: how samples are decoded.
+        listing: open options of the containers.
+        to: kind of output.
+        out: output folder.
+        folder: for containers that are being written.
+        writing: False maps only, for the dry run.
+        stop: set when the run is aborted.
+        orientation, classes, mask: as of images, which volumes do not have.
+    """
+
+    transform: Transform
+    reading: DecodeOptions
+    listing: InputOptions
+    to: str
+    out: str
+    folder: str
+    writing: bool = True
+    stop: threading.Event | None = None
+    orientation: str = "ignore"
+    classes: None = None
+    mask: None = None
+
+
+class VolumeTask(NamedTuple):
+    """A container on its way to a worker: its path, and the name of its output."""
+
+    source: str
+    name: str
+
+
+def check_options(options: ApplyOptions) -> None:
+    """Reject options without a meaning for volumes, which keep their shape and their names.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    options_set: dict[str, Any] = {
+        **{key: getattr(options, key) is not None for key in (*GEOMETRY, "bands", "mask_dir", "shard_size")},
+        **{key: getattr(options, key) is not None for key in ("output_layout", "channel_order")},
+        "alpha": options.alpha != "drop",
+        "color": options.color not in ("auto", "native"),
+        "no_suffix": options.no_suffix,
+        "scheme caffe": options.scheme.startswith("caffe"),
+        "scheme nyul": options.scheme.startswith("nyul"),
+        "scheme reinhard": options.scheme.startswith("reinhard"),
+        "include": bool(as_tuple(options.include)),
+        "exclude": bool(as_tuple(options.exclude)),
+    }
+    for name, is_given in options_set.items():
+        if is_given:
+            raise UsageError(f"`{name}` cannot be combined with `to` {options.to}: volumes keep their shape and names")
+
+
+def containers(paths: Sequence[str], files: list[str] | None, to: str) -> list[VolumeTask]:
+    """Return every container with the name of its output, below the folder that they have in common.
+
+    Raises:
+        UsageError: a source that is not a container of volumes, or two of one name.
+    """
+    sources.check_exist(paths)
+    sources.check_distinct(paths, InputOptions(), files or ())
+    named = [path for source in paths for path in sources.expand(source)] + (files or [])
+    for path in named:
+        kind = sources.kind_of(path)
+        if kind not in KINDS:
+            remedy = "name its volumes, as in 'folder/*.nii.gz'" if kind == "folder" else "--to npy or stack"
+            raise UsageError(f"{path}: `to` {to} requires volumes: NIfTI, HDF5, NetCDF4 or Zarr ({remedy})")
+        if kind == "zarr" and not os.path.isdir(path):  # noqa: PTH112
+            raise UsageError(f"{path}: `to` zarr requires a store in a local folder")
+        if kind not in ("nifti", to):
+            raise UsageError(f"{path}: `to` {to} cannot be combined with volumes of {kind} (use `to` {kind})")
+    if not named:
+        raise NoInputError("no volume")
+    parts = [_parts(path) for path in named]
+    common = 0
+    while all(len(one) > common + 1 and one[common] == parts[0][common] for one in parts):
+        common += 1
+    tasks, origins = [], dict[str, str]()
+    for path, one in zip(named, parts, strict=True):
+        name = output_name("/".join(one[common:]), sources.kind_of(path), to)
+        if name in origins:
+            raise UsageError(f"{origins[name]} and {path} would both be written as {name}")
+        if name.split("/")[0] in (naming.WORK, naming.MANIFEST, naming.STATISTICS) or ".." in name.split("/"):
+            raise UsageError(f"{path}: {name} is the name of normcli's own file in OUT")
+        origins[name] = path
+        tasks.append(VolumeTask(path, name))
+    return tasks
+
+
+def _parts(path: str) -> list[str]:
+    if storage.is_remote(path):
+        return [part for part in path.partition("://")[2].split("/") if part]
+    return [part for part in os.path.abspath(path).replace(os.sep, "/").split("/") if part]  # noqa: PTH100
+
+
+def apply_volumes(paths: Sequence[str], output: str, options: ApplyOptions, engine: EngineOptions) -> Any:
+    """Map every volume of the sources and write the results into a folder; see `normcli.apply`."""
+    from normcli.runs.apply import ApplyResult, Totals
+
+    check_options(options)
+    options = options.replace(orientation="ignore")
+    reading = options.part(DecodeOptions)
+    transform = replace(build_transform.transform_for(options), output_layout="hwc")
+    if not options.dry_run:
+        naming.check_overlap(output, paths)
+        build_transform.refuse_occupied(output, options.resume or options.force or options.skip_existing)
+    files = None if options.files is None else list(as_tuple(options.files))
+    tasks = containers(paths, files, options.to)
+    constants, computed = build_transform.resolve_constants(transform, options, reading), None
+    if constants is None and build_transform.needs_statistics(transform):
+        if options.resume or options.skip_existing:
+            computed = build_transform.kept_statistics(output, options)
+        computed = computed or _compute_statistics(paths, files, options)
+        percents = build_transform.percents_of(transform)
+        constants = build_transform.of_summary(computed, options.convention, origin="computed", percents=percents)
+        if options.on_statistics is not None:
+            options.on_statistics(computed)
+    transform = replace(transform, constants=constants)
+    build_transform.refuse_constant(transform)
+    job = VolumeJob(
+        transform=transform,
+        reading=reading,
+        listing=options.part(InputOptions),
+        to=options.to,
+        out=output,
+        folder=os.path.join(output, naming.WORK),  # noqa: PTH118
+        writing=not options.dry_run,
+        stop=threading.Event() if engine.engine == "threads" else None,
+    )
+    head = build_transform.head(job, False, None)
+    totals = Totals(FailurePolicy(options.part(FailureOptions)))
+    loop = partial(Loop, worker=partial(map_volumes, job), engine=engine, batching=BATCHING, failures=totals.failures)
+    if options.dry_run:
+        loop(consume=totals.add).run(iter(tasks))
+        return ApplyResult.of(totals.head(head, len(tasks), {}))
+    checkpoint = ApplyCheckpoint(output, head)
+    fresh = naming.find_content(output) is None
+    checkpoint.open(resume=options.resume or options.skip_existing)
+    try:
+        if computed is not None:
+            path = os.path.join(output, naming.STATISTICS)  # noqa: PTH118
+            storage.atomic_write_buffers(f"{checkpoint.folder}/file-statistics", path, [computed.to_json().encode()])
+
+        def consume(result: BatchResult) -> None:
+            totals.add(result)
+            checkpoint.add(result.records)
+
+        loop(consume=consume).run(_steps(job, tasks, checkpoint, options.skip_existing))
+        complete = totals.head(head, len(tasks), {})
+        storage.sync_folders({os.path.dirname(os.path.join(output, task.name)) for task in tasks})  # noqa: PTH118, PTH120
+        checkpoint.finish(complete, checkpoint.records(), fold=False)
+    except BaseException as error:
+        if job.stop is not None:
+            job.stop.set()
+        forget = fresh and not totals.images and isinstance(error, NormcliError)
+        if forget and computed is not None:
+            remove(os.path.join(output, naming.STATISTICS))  # noqa: PTH118
+        checkpoint.close(forget=forget)
+        raise
+    return ApplyResult.of({**complete, "reused": totals.reused, "changed": False})
+
+
+def _compute_statistics(paths: Sequence[str], files: list[str] | None, options: ApplyOptions) -> Summary:
+    from normcli.runs import stats as counting
+
+    groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
+    shared = {f.name: getattr(options, f.name) for group in groups for f in options_of(group)}
+    return counting.stats(
+        paths,
+        StatsOptions(
+            files=files, engine=options.engine, workers=options.workers, on_progress=options.on_progress, **shared
+        ),
+    )
+
+
+def _steps(
+    job: VolumeJob, tasks: list[VolumeTask], checkpoint: ApplyCheckpoint, skip_existing: bool
+) -> Iterator[VolumeTask | Replay[BatchResult]]:
+    """Yield every container as a task, or a replay of an earlier run's record."""
+    for task in tasks:
+        path = os.path.join(job.out, task.name)  # noqa: PTH118
+        known = checkpoint.done(task.name)
+        if known is not None and not _is_up_to_date(known, path, task.source):
+            known = None
+        if known is None and skip_existing and os.path.exists(path):  # noqa: PTH110
+            known = {**name_fields("name", task.name), **name_fields("source", task.source), "found": True}
+        yield task if known is None else Replay(partial(_replay, known))
+
+
+def _replay(record: Record) -> BatchResult:
+    return BatchResult([record], [], Counter(), 1, reused=int(not record.get("found")))
+
+
+def _is_up_to_date(record: Record, path: str, source: str) -> bool:
+    """Return True if an output has its size, and is newer than every file of its source."""
+    try:
+        if record.get("found"):
+            return os.path.exists(path)  # noqa: PTH110
+        modified = max(os.lstat(one).st_mtime_ns for one in files_below(path))
+        if container_bytes(path) != record["bytes"]:
+            return False
+    except (OSError, ValueError):
+        return False
+    if storage.is_remote(source) or not os.path.isdir(source):  # noqa: PTH112
+        return not changed_since(source, modified)
+    return not any(changed_since(one, modified) for one in files_below(source))
+
+
+def map_volumes(job: VolumeJob, batch: list[VolumeTask]) -> BatchResult:
+    """Map and write containers, in a worker; one that fails is recorded and left out."""
+    started = time.perf_counter()
+    result = BatchResult([], [], Counter(), len(batch))
+    for task in batch:
+        names = {**name_fields("name", task.name), **name_fields("source", task.source)}
+        try:
+            record = _map_container(job, task)
+            result.records.append({**names, **record})
+            result.bytes += record["bytes"]
+        except (NormcliError, MemoryError) as error:
+            if isinstance(error, MemoryError):
+                error = InputError("memory", "not enough memory to map it")
+            elif isinstance(error, OutputError | UsageError | MissingExtraError):
+                raise
+            elif not isinstance(error, InputError):
+                error = InputError("unsupported", str(error))
+            result.records.append({**names, "error": error.reason, "message": error.message, "stage": "map"})
+            result.failures.append(Failure(task.source, "map", error.reason, error.message))
+    result.seconds = time.perf_counter() - started
+    return result
+
+
+def _map_container(job: VolumeJob, task: VolumeTask) -> Record:
+    """Map one container; return its record, without names."""
+    volumes = volumes_of(task.source, job.listing)
+    naming.check_name_length(task.name)
+    transforms: list[Transform] = []
+    for volume in volumes:
+        is_level = volume.like is not None
+        own = transforms[volume.like] if volume.like is not None else None
+        transforms.append(own if is_level and own else transform_of(job.transform, volume, job.reading))
+    plans = [_plan(job, volume, transform) for volume, transform in zip(volumes, transforms, strict=True)]
+    temporary = f"{job.folder}/{temporary_name()}{'.gz' if task.name.endswith('.gz') else ''}"
+    final = os.path.join(job.out, task.name)  # noqa: PTH118
+    total = 0
+    arrays: list[Record] = []
+    output: VolumeOutput | None = None
+    try:
+        if job.writing:
+            with writing(final):
+                output = open_output(job.to, temporary, plans, **_note(job))
+        for number, (volume, transform) in enumerate(zip(volumes, transforms, strict=True)):
+            record, hashed = _map_array(job, number, volume, transform, output, final)
+            arrays.append(record)
+            total = (total + hashed) % DIGEST_MODULUS
+        size = sum(record["values"] for record in arrays) * np.dtype(job.transform.dtype).itemsize
+        if output is not None:
+            with writing(final):
+                output.finish()
+                size = container_bytes(temporary)
+            volume_files.publish(temporary, final, job.out)
+    except BaseException:
+        if output is not None:
+            output.abandon()
+        remove(temporary)
+        raise
+    record = {"digest": f"{total:032x}", "bytes": size, "exact": all(one["exact"] for one in arrays), "arrays": arrays}
+    if volumes[0].kind == "nifti":
+        from normcli.sinks.nifti_record import header_record
+
+        record["header"] = header_record(task.source)
+    return record
+
+
+def _note(job: VolumeJob) -> dict[str, str]:
+    return {"note": f"normcli {job.transform.scheme}"} if job.to == "nifti" else {}
+
+
+def _plan(job: VolumeJob, volume: StoredVolume, transform: Transform) -> ArrayPlan:
+    """Return the plan of an array: its background and its attributes."""
+    attributes: dict[str, Any] = {}
+    packing = packing_of(volume)
+    if missing_of(volume, job.reading) and transform.fill == "keep":
+        value = np.dtype(transform.dtype).type(stand_in(volume, transform.dtype))
+        if "_FillValue" in packing or "missing_value" not in packing:
+            attributes["_FillValue"] = value
+        else:
+            attributes["missing_value"] = value
+    attributes[RECORD] = {"version": __version__, "scheme": transform.scheme, **dict(transform.settings)}
+    if transform.constants is not None:
+        attributes[RECORD] |= {"mean": list(transform.constants.mean), "std": list(transform.constants.std)}
+    if volume.kind == "nifti" and job.to != "nifti":
+        axes = ["c"] if volume.channel is not None else []
+        lead = len(volume.shape) - len(axes) - 3
+        names = [
+            *(["t"] if lead == 1 else [f"a{i}" for i in range(lead)]),
+            *_AXES[-min(3, len(volume.shape) - len(axes)) :],
+        ]
+        from normcli.sinks.nifti import affine_of
+
+        attributes |= {"affine": affine_of(volume.source), "axes": [*names, *axes]}
+    return ArrayPlan(
+        volume, transform.dtype, background_of(transform, volume, job.reading, background(volume)), attributes
+    )
+
+
+def _map_array(
+    job: VolumeJob, number: int, volume: StoredVolume, transform: Transform, output: VolumeOutput | None, final: str
+) -> tuple[Record, int]:
+    """Map the blocks of an array; return its record, and the digest of its stored samples."""
+    record: Record = {
+        "path": volume.path,
+        "shape": list(volume.shape),
+        "dtype": np.dtype(volume.dtype).str,
+        "stored": stored_dtype(volume),
+        "channel": volume.channel,
+        "channels": names_of(volume),
+        "missing": missing_of(volume, job.reading),
+        "background": repr(background(volume)),
+        "packing": packing_of(volume),
+        "values": 0,
+        "exact": True,
+        "clipped": 0,
+        "kept": 0,
+        "invalid": 0,
+    }
+    total = 0
+    for place, stored in blocks_of(volume):
+        if job.stop is not None and job.stop.is_set():
+            raise InputError("interrupted", "the run was interrupted")
+        block = map_block(transform, stored, volume, job.reading)
+        total += digest(np.ascontiguousarray(stored).data.cast("B"))
+        _count(record, block, stored, volume, job.reading)
+        if output is not None:
+            with writing(final):
+                output.write(number, place, block.values)
+    if "scale" not in record:
+        raise InputError("not-finite", "no sample is finite")
+    return record, total % DIGEST_MODULUS
+
+
+def _count(record: Record, block: MappedBlock, stored: Array, volume: StoredVolume, reading: DecodeOptions) -> None:
+    record["values"] += int(stored.size)
+    record["kept"] += block.missing
+    record["invalid"] += block.invalid
+    record["exact"] = bool(record["exact"] and (block.exact or block.mapped is None))
+    if block.mapped is not None:
+        record["clipped"] += block.mapped.clipped
+        if "scale" not in record:
+            record |= map_record(block.mapped, volume, reading)

@@ -1,0 +1,224 @@
+"""One block of a volume mapped, and back: decode ─► scheme ─► kernel, with the shape and the missing samples kept."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli import schemes
+from normcli.errors import InputError
+from normcli.images import convert
+from normcli.options.shared import DecodeOptions
+from normcli.runs.transform import MappedImage, Transform
+from normcli.runs.volume_statistics import CountedBlock, affine_of_volume
+from normcli.schemes import Affine
+from normcli.sinks.sink import Record
+from normcli.sources.tagged import UNSCALED, tagged
+from normcli.sources.volume import Array, StoredVolume, blocks_of, is_missing
+from normcli.summary.summary import channel_names, white_level
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedTransform(Transform):
+    """The transform of one volume: its affine of stored levels is known.
+
+    Attributes:
+        affine: scale and shift per channel.
+    """
+
+    affine: Affine
+
+    def _affine(self, *args: Any) -> tuple[Affine, tuple[tuple[float, float], ...], float, float]:
+        return self.affine, (), 0.0, 1.0
+
+
+class MappedBlock(NamedTuple):
+    """A block after the map.
+
+    Attributes:
+        values: in the shape of the stored block.
+        mapped: the image that it was mapped as; None where no sample of it is finite.
+        missing: number of samples that stay as they were.
+        invalid: number of other invalid samples.
+        exact: the inverse returns the stored samples.
+    """
+
+    values: Array
+    mapped: MappedImage | None
+    missing: int
+    invalid: int
+    exact: bool
+
+
+def as_image(block: Array, channel: int | None) -> Array:
+    """Return a block as (H,W,C)."""
+    if channel is None:
+        return block.reshape(-1, block.shape[-1], 1)
+    last = np.moveaxis(block, channel, -1)
+    return last.reshape(-1, last.shape[-2], last.shape[-1])
+
+
+def as_block(image: Array, shape: tuple[int, ...], channel: int | None) -> Array:
+    """Return (H,W,C) in the shape of the block that it was."""
+    if channel is None:
+        return image.reshape(shape)
+    rest = [*shape[:channel], *shape[channel + 1 :]]
+    return np.moveaxis(image.reshape(*rest, shape[channel]), -1, channel)
+
+
+def decode_block(stored: Array, volume: StoredVolume, reading: DecodeOptions) -> convert.Decoded:
+    """Return stored samples (H,W,C) as decoded pixels.
+
+    Raises:
+        InputError: as `images.decode`.
+    """
+    try:
+        return convert.shape_block(convert.from_array(tagged(stored, volume.tags), reading), reading)
+    except InputError:
+        raise
+    except Exception as error:
+        raise convert.input_error(error) from error
+
+
+def transform_of(transform: Transform, volume: StoredVolume, reading: DecodeOptions) -> Transform:
+    """Return the transform of a volume, for which a scheme of each image reads all of it.
+
+    Raises:
+        InputError: see `affine_of_volume`.
+    """
+    if transform.scheme in schemes.OF_DATASET or transform.constants is not None:
+        return transform
+    settings = {**schemes.settings(transform.scheme), **dict(transform.settings)}
+    if schemes.divides(transform.scheme):
+        settings["zero_std"] = transform.zero_std
+    dtype = np.dtype(volume.dtype)
+    is_scaled = reading.scale_offset == "values" and volume.tags.scale != UNSCALED
+    is_short = dtype.kind in "iub" and dtype.itemsize <= 2 and not is_scaled
+    kind = "uint8" if dtype.kind == "b" else dtype.name if dtype.name in ("uint8", "uint16") else "float"
+    white = white_level(kind, transform.max_value)
+    blocks = _counted(volume, reading)
+    affine = affine_of_volume(
+        transform.scheme,
+        settings,
+        blocks,
+        None if white is None else float(white),
+        is_short=is_short,
+        nan=transform.nan,
+    )
+    values = {name: getattr(transform, name) for name in Transform.__dataclass_fields__}
+    return FixedTransform(**values, affine=affine)
+
+
+def _counted(volume: StoredVolume, reading: DecodeOptions) -> Iterator[CountedBlock]:
+    for _, block in blocks_of(volume):
+        image = decode_block(as_image(block, volume.channel), volume, reading)
+        yield CountedBlock(image.pixels, image.valid, image.scales)
+
+
+def map_block(transform: Transform, stored: Array, volume: StoredVolume, reading: DecodeOptions) -> MappedBlock:
+    """Map a block of stored samples.
+
+    Raises:
+        InputError: as `Transform.map`, or constants of other channels.
+    """
+    pixels = as_image(stored, volume.channel)
+    image = decode_block(pixels, volume, reading)
+    mapped = None
+    if image.pixels.dtype.kind == "f" and transform.nan == "skip" and not np.isfinite(image.pixels).any():
+        values, hidden = image.pixels.astype(transform.dtype), image.pixels.size
+    else:
+        mapped = transform.map(image.pixels, None, image.scales, image.valid)
+        values, hidden = mapped.array, sum(mapped.invalid)
+    if values.shape != pixels.shape:
+        raise InputError("channels", f"{pixels.shape[2]} channels, which would become {values.shape[2]}")
+    missing = is_missing(pixels, volume.tags) if reading.nodata == "tag" and transform.fill == "keep" else None
+    count = 0
+    if missing is not None:
+        values[missing] = pixels[missing].astype(values.dtype)
+        count = int(np.count_nonzero(missing))
+    if volume.tags.valid is not None and image.valid is not None and transform.fill == "keep":
+        beyond = ~image.valid if missing is None else ~image.valid & ~missing
+        values[beyond] = stand_in(volume, transform.dtype)
+    exact = False
+    if pixels.dtype.kind in "iub" and mapped is not None:
+        entry = {
+            **map_record(mapped, volume, reading),
+            "dtype": pixels.dtype.str,
+            "missing": missing_of(volume, reading),
+        }
+        exact = np.array_equal(invert(values, entry), pixels)
+    block = as_block(values, stored.shape, volume.channel)
+    return MappedBlock(block, mapped, count, hidden - count, exact)
+
+
+def stand_in(volume: StoredVolume, dtype: str) -> Any:
+    """Return the value of samples out of the valid range: the first missing value, or NaN."""
+    values = volume.tags.no_data
+    return np.dtype(dtype).type(values[0] if values else np.nan)
+
+
+def missing_of(volume: StoredVolume, reading: DecodeOptions) -> list[str]:
+    """Return the values of missing samples, which stay as they are, as text."""
+    return [repr(value) for value in dict.fromkeys(volume.tags.no_data)] if reading.nodata == "tag" else []
+
+
+def map_record(mapped: MappedImage, volume: StoredVolume, reading: DecodeOptions) -> Record:
+    """Return the map of stored levels, for the record of an array."""
+    affine, outside = mapped.affine, list(mapped.outside)
+    if reading.scale_offset == "values" and volume.tags.scale != UNSCALED:
+        scale, offset = volume.tags.scale
+        affine = affine.of_levels([(scale, offset)] * len(affine.scale))
+        outside = [-offset / scale + 0.0 for _ in outside]
+    record: Record = {"scale": list(affine.scale), "shift": list(affine.shift)}
+    return {**record, "outside": outside} if outside else record
+
+
+def invert(values: Array, entry: Record) -> Array:
+    """Return the stored samples (H,W,C) of mapped ones: integers rounded and within their type.
+
+    Args:
+        values: (H,W,C) of floats.
+        entry: record of the array: scale and shift per channel, dtype, and values of missing samples.
+    """
+    dtype = np.dtype(entry["dtype"])
+    levels = np.empty(values.shape, dtype.newbyteorder("="))
+    for c, (scale, shift) in enumerate(zip(entry["scale"], entry["shift"], strict=True)):
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            level = (values[:, :, c].astype(np.float64) - shift) / scale
+            if "outside" in entry:
+                level[values[:, :, c] == 0] = entry["outside"][c]
+            if dtype.kind in "iu":
+                limits: Any = np.iinfo(dtype)
+                # the largest of 64 bits is no float64: the next lower one is
+                top = float(limits.max) if dtype.itemsize < 8 else float(np.nextafter(float(limits.max), 0))
+                level = np.clip(np.nan_to_num(np.rint(level)), float(limits.min), top)
+            elif dtype.kind == "b":
+                level = level > 127
+            levels[:, :, c] = level.astype(levels.dtype)
+    for text in entry["missing"]:
+        value = np.asarray(float(text)).astype(levels.dtype)
+        same = value.astype(values.dtype)
+        levels[np.isnan(values) if np.isnan(same) else values == same] = value
+    return levels
+
+
+def background_of(transform: Transform, volume: StoredVolume, reading: DecodeOptions, stored: float) -> float:
+    """Return the value of chunks that are not written, from the one that the source reads there."""
+    try:
+        one = np.full([volume.channels if i == volume.channel else 1 for i in range(len(volume.shape))], stored)
+        block = map_block(transform, one.astype(np.dtype(volume.dtype)), volume, reading)
+        return float(block.values.flat[0])
+    except (InputError, ValueError, OverflowError):
+        return 0.0
+
+
+def names_of(volume: StoredVolume) -> list[str]:
+    """Return the names of the channels."""
+    names = volume.tags.names
+    return list(names if len(names) == volume.channels else channel_names(volume.channels))
+
+
+def without_fill(transform: Transform) -> Transform:
+    """Return a transform whose arrays are (H,W,C)."""
+    return replace(transform, output_layout="hwc")

@@ -1,0 +1,148 @@
+"""Statistics of one volume for the schemes that map each image by its own: counted block by block, exactly."""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from normcli import schemes
+from normcli.errors import InputError
+from normcli.schemes import Affine
+from normcli.tally import Tally
+
+Array = np.ndarray[Any, Any]
+Scales = tuple[tuple[float, float], ...]
+_LEVELS = 1 << 16
+
+
+class CountedBlock(NamedTuple):
+    """A block of a volume.
+
+    Attributes:
+        pixels: (H,W,C) as decoded.
+        valid: bool (H,W,C), True where a sample counts; None where all do.
+        scales: (scale, offset) of each channel; () where samples are values.
+    """
+
+    pixels: Array
+    valid: Array | None
+    scales: Scales
+
+
+class _VolumeImage(schemes.Image):
+    """A volume as a scheme sees it: columns and moments that were counted, in its own units."""
+
+    counted: list[tuple[Array, Array]]
+    means: tuple[list[float], list[float]]
+
+    def columns(self, per: str) -> list[tuple[Array, Array]]:
+        """Return sorted values and their counts of each channel, or of all together for each."""
+        return self.counted
+
+    def moments(self, per: str) -> tuple[list[float], list[float]]:
+        """Return mean and population std."""
+        return self.means
+
+
+def affine_of_volume(
+    scheme: str,
+    settings: dict[str, Any],
+    blocks: Iterable[CountedBlock],
+    white: float | None,
+    *,
+    is_short: bool,
+    nan: str,
+) -> Affine:
+    """Return the affine of stored levels by which a scheme maps a volume.
+
+    Args:
+        scheme: one that maps each image by its own statistics.
+        settings: of the scheme.
+        blocks: of the volume.
+        white: level of full intensity; None for raw units.
+        is_short: samples are integers of at most 16 bits, whose values are all counted.
+        nan: "error" or "skip", of NaN and infinite samples.
+
+    Raises:
+        InputError: constant, NaN, or a scheme that requires all values of floats.
+    """
+    if not is_short and scheme in ("percentile", "robust"):
+        text = "sorts the values of a volume, which is of more than 16 bits (percentile:over=dataset does not)"
+        raise InputError("unsupported", f"{scheme} {text}")
+    per_image = settings.get("per") == "image" or scheme == "gcn"
+    tally, wide = Tally(), 1
+    scales: Scales = ()
+    levels: Array | None = None
+    for block in blocks:
+        pixels, valid = block.pixels, block.valid
+        scales, wide = block.scales, pixels.shape[2]
+        if settings.get("mask") == "nonzero":
+            factors = scales or ((1.0, 0.0),) * wide
+            values = np.stack([pixels[:, :, c] * np.float64(s) + o != 0 for c, (s, o) in enumerate(factors)], axis=2)
+            valid = values if valid is None else valid & values
+        if per_image and wide > 1:
+            pixels = pixels.reshape(pixels.shape[0], -1, 1)
+            valid = None if valid is None else valid.reshape(pixels.shape)
+        if valid is not None and not valid.any():
+            continue
+        if pixels.dtype.kind == "f" and nan == "skip" and not np.isfinite(pixels).any():
+            continue
+        if is_short:
+            if levels is None:
+                levels = np.zeros((pixels.shape[2], 2 * _LEVELS), np.int64)
+            for c in range(pixels.shape[2]):
+                plane = pixels[:, :, c] if valid is None else pixels[:, :, c][valid[:, :, c]]
+                levels[c] += np.bincount(plane.ravel().astype(np.int64) + _LEVELS, minlength=2 * _LEVELS)
+        else:
+            tally.count(pixels, None, valid, nan=nan)
+    image = _VolumeImage(names=tuple(str(c) for c in range(wide)), white_level=white)
+    columns = _columns_of(levels) if is_short and levels is not None else _ends_of(tally)
+    if not columns:  # nothing is valid: any affine maps it
+        return Affine((1.0,) * wide, (0.0,) * wide)
+    means = [_moments(values, counts) for values, counts in columns] if is_short else _tally_moments(tally)
+    factors = scales or ((1.0, 0.0),) * wide
+    columns, means = ([*row, *row[:1] * (wide - len(row))] for row in (columns, means))
+    image.counted = [_scaled(column, factor) for column, factor in zip(columns, factors, strict=True)]
+    pairs = zip(means, factors, strict=True)
+    in_units = [(mean * s + o, std * abs(s)) for (mean, std), (s, o) in pairs]
+    image.means = [mean for mean, _ in in_units], [std for _, std in in_units]
+    affine: Affine = schemes.SCHEMES[scheme](image, **settings)
+    return affine.of_levels(list(factors)) if scales else affine
+
+
+def _columns_of(levels: Array) -> list[tuple[Array, Array]]:
+    """Return values and counts of each channel; a channel without samples is that of 0 and 1."""
+    columns = [(np.flatnonzero(row) - _LEVELS, row[np.flatnonzero(row)]) for row in levels]
+    anything = np.arange(2), np.ones(2, np.int64)
+    return [column if len(column[0]) else anything for column in columns]
+
+
+def _ends_of(tally: Tally) -> list[tuple[Array, Array]]:
+    """Return the least and the greatest value of each channel."""
+    for bucket in tally.buckets.values():
+        ends = [bucket.range(c) or (0.0, 1.0) for c in range(bucket.channels)]
+        return [(np.array(pair, np.float64), np.ones(2, np.int64)) for pair in ends]
+    return []
+
+
+def _moments(values: Array, counts: Array) -> tuple[float, float]:
+    pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
+    n, s = sum(c for _, c in pairs), sum(v * c for v, c in pairs)
+    return s / n, math.sqrt(n * sum(v * v * c for v, c in pairs) - s * s) / n
+
+
+def _tally_moments(tally: Tally) -> list[tuple[float, float]]:
+    """Return mean and std of each channel from exact sums."""
+    (bucket,) = tally.buckets.values()
+    rows = []
+    for c in range(bucket.channels):
+        n, (s, q) = bucket.weights[c], bucket.sums(c)
+        rows.append((float(s / n), math.sqrt(float((q - s * s / n) / n))) if n else (0.5, 0.5))
+    return rows
+
+
+def _scaled(column: tuple[Array, Array], scale: tuple[float, float]) -> tuple[Array, Array]:
+    """Return sorted values in units, and their counts."""
+    values, counts = column[0] * np.float64(scale[0]) + scale[1], column[1]
+    return (values, counts) if scale[0] > 0 else (values[::-1], counts[::-1])

@@ -1,0 +1,69 @@
+"""Metadata of arrays that a copy keeps: packing and validity of CF, and the value of chunks that are not there."""
+
+import os
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+
+from normcli.sources.volume import StoredVolume, open_dataset
+
+_VALID = ("valid_min", "valid_max", "valid_range")
+PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", *_VALID, "_Unsigned")
+
+
+def attribute_of(value: Any) -> Any:
+    """Return an attribute that `packing_of` returned as its container has it."""
+    if not isinstance(value, dict):
+        return value
+    dtype = np.dtype(value["dtype"])
+    numbers = [float(text) if dtype.kind == "f" else int(text) for text in value["values"]]
+    return np.array(numbers, dtype).reshape(value["shape"])[()]
+
+
+def packing_of(volume: StoredVolume) -> dict[str, Any]:
+    """Return the attributes of packing and validity of an array: dtype and values, or text."""
+    if volume.kind == "nifti":
+        return {}
+    if volume.kind == "zarr":
+        import zarr
+
+        attributes: Any = dict(zarr.open_array(os.path.join(volume.source, volume.path), mode="r").attrs)  # noqa: PTH118
+        return {name: attributes[name] for name in PACKING if name in attributes}
+    with ExitStack() as stack:
+        attributes = open_dataset(stack, volume.source, volume.path).attrs
+        return {name: _typed(attributes[name]) for name in PACKING if name in attributes}
+
+
+def _typed(value: Any) -> Any:
+    if isinstance(value, bytes | str):
+        return value if isinstance(value, str) else value.decode("utf-8", "replace")
+    array = np.asarray(value)
+    return {
+        "dtype": array.dtype.str,
+        "shape": list(array.shape),
+        "values": [repr(one) for one in array.ravel().tolist()],
+    }
+
+
+def stored_dtype(volume: StoredVolume) -> str:
+    """Return the type of samples in the file, which `_Unsigned` may read as another one."""
+    if volume.kind == "nifti":
+        return volume.dtype
+    if volume.kind == "zarr":
+        import zarr
+
+        array: Any = zarr.open_array(os.path.join(volume.source, volume.path), mode="r")  # noqa: PTH118
+        return str(array.dtype.str)
+    with ExitStack() as stack:
+        return str(open_dataset(stack, volume.source, volume.path).dtype.str)
+
+
+def background(volume: StoredVolume) -> float:
+    """Return the value of chunks that are not stored; 0 where there is none."""
+    if volume.kind == "nifti":
+        return 0.0
+    if volume.kind == "zarr":
+        return float(volume.array.fill)
+    with ExitStack() as stack:
+        return float(open_dataset(stack, volume.source, volume.path).fillvalue or 0)

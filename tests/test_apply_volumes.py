@@ -1,0 +1,455 @@
+"""apply and restore of volumes: what nibabel, h5py and zarr read of the outputs, against NumPy in float64."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import normcli
+from normcli.errors import NormcliError, UsageError
+from normcli.sources.volume import block_shape
+from tests.support import needs
+from tests.support.command import Run, run_here
+from tests.support.kills import killed_at_random, limited
+from tests.support.memory import peak
+from tests.support.outputs import finals, tree
+
+Array = np.ndarray[Any, Any]
+LIBRARIES = {"nifti": "nibabel", "hdf5": "h5py", "zarr": "zarr"}
+
+
+def voxels(dtype: Any = np.int16, shape: tuple[int, ...] = (9, 12, 10), seed: int = 0) -> Array:
+    values = np.random.default_rng(seed).integers(-900, 1500, shape)
+    values[:2] = 0
+    return np.abs(values).astype(dtype) if np.dtype(dtype).kind == "u" else values.astype(dtype)
+
+
+def nifti(path: Path, values: Array, *, slope: float = 1.0, inter: float = 0.0, order: str = "<") -> Path:
+    """Write (X,Y,Z) with an oblique affine, units, a description and an extension."""
+    nibabel = needs.module("nibabel")
+    header = nibabel.Nifti1Header(endianness=order)
+    header.set_data_dtype(values.dtype)
+    affine = np.array([[-2, 0.1, 0, 30], [0, 2.5, 0.2, -4], [0.1, 0, 3, 7], [0, 0, 0, 1.0]])
+    image = nibabel.Nifti1Image(values, affine, header)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"a scan"
+    image.header["cal_max"] = 100
+    image.header.extensions.append(nibabel.nifti1.Nifti1Extension(6, b"kept"))
+    image.header.set_slope_inter(slope, inter)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.to_filename(path)
+    return path
+
+
+def read(path: Path) -> Array:
+    """Return the samples of a result (Z,Y,X) by the library of its container."""
+    if path.suffix == ".h5":
+        with needs.module("h5py").File(path) as file:
+            return np.asarray(file["image"])
+    if path.suffix == ".zarr":
+        return np.asarray(needs.module("zarr").open_array(path, mode="r"))
+    return np.asarray(needs.module("nibabel").load(path).dataobj).T
+
+
+def written(folder: Path, to: str) -> Path:
+    return folder / {"nifti": "a.nii.gz", "hdf5": "a.h5", "zarr": "a.zarr"}[to]
+
+
+class TestNifti:
+    @pytest.mark.parametrize("order", ["<", ">"])
+    @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+    def test_header_affine_and_extensions_stay(self, name: str, order: str, tmp_path: Path) -> None:
+        nibabel = needs.module("nibabel")
+        values = voxels()
+        source = nifti(tmp_path / name, values, slope=0.5, inter=-3.0, order=order)
+        head = normcli.apply(source, tmp_path / "out", to="nifti")
+        old, new = nibabel.load(source), nibabel.load(tmp_path / "out" / name)
+        x = old.get_fdata()
+        np.testing.assert_allclose(new.get_fdata(), (x - x.mean()) / x.std(), atol=3e-7)
+        assert np.array_equal(old.affine, new.affine) and new.get_data_dtype() == np.dtype(f"{order}f4")
+        assert new.dataobj.slope == 1 and new.dataobj.inter == 0 and new.header["cal_max"] == 0
+        assert new.header["descrip"].item() == b"a scan; normcli contrast"
+        same = ("dim", "pixdim", "qform_code", "sform_code", "quatern_b", "srow_x", "xyzt_units", "intent_code")
+        assert all(np.array_equal(old.header[key], new.header[key]) for key in same)
+        assert [e.get_content() for e in new.header.extensions] == [b"kept"]
+        assert head.images == head.exact == 1 and normcli.verify(tmp_path / "out").is_valid
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        back = nibabel.load(tmp_path / "back" / name)
+        assert back.header == old.header
+        assert np.array_equal(back.dataobj.get_unscaled(), old.dataobj.get_unscaled())
+
+    def test_the_same_bytes_each_time(self, tmp_path: Path) -> None:
+        source = nifti(tmp_path / "a.nii.gz", voxels())
+        for name in ("one", "two"):
+            os.utime(source)
+            normcli.apply(source, tmp_path / name, to="nifti", engine="serial" if name == "one" else "processes")
+        assert tree(tmp_path / "one") == tree(tmp_path / "two")
+        assert (tmp_path / "one/a.nii.gz").read_bytes()[4:8] == b"\0\0\0\0"
+
+    def test_a_tree_stays_a_tree(self, tmp_path: Path) -> None:
+        for case in ("sub-1", "sub-2"):
+            nifti(tmp_path / f"in/{case}/anat/t1.nii.gz", voxels(seed=len(case)))
+        normcli.apply(tmp_path / "in/*/anat/t1.nii.gz", tmp_path / "out", scheme="zscore", to="nifti")
+        assert sorted(finals(tmp_path / "out")) == [
+            "normcli.json",
+            "sub-1/anat/t1.nii.gz",
+            "sub-2/anat/t1.nii.gz",
+        ]
+
+    def test_pairs_become_one_file(self, tmp_path: Path) -> None:
+        nibabel = needs.module("nibabel")
+        values = voxels()
+        nibabel.Nifti1Pair(values, np.diag([2.0, 3, 4, 1])).to_filename(tmp_path / "a.img")
+        normcli.apply(tmp_path / "a.img", tmp_path / "out", scheme="zscore", to="nifti")
+        new = nibabel.load(tmp_path / "out/a.nii")
+        assert np.array_equal(new.affine, np.diag([2.0, 3, 4, 1]))
+        np.testing.assert_allclose(new.get_fdata(), (values - values.mean()) / values.std(), atol=3e-7)
+        normcli.restore(tmp_path / "out", tmp_path / "back")
+        assert np.array_equal(np.asarray(nibabel.load(tmp_path / "back/a.nii").dataobj), values)
+
+    def test_missing_voxels_stay(self, tmp_path: Path) -> None:
+        values = voxels("f4")
+        values[3] = np.nan
+        source = nifti(tmp_path / "a.nii", values)
+        with pytest.raises(NormcliError, match="NaN"):
+            normcli.apply(source, tmp_path / "bad", scheme="zscore", to="nifti")
+        assert not (tmp_path / "bad").exists()
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="nifti", nan="skip")
+        seen = values[np.isfinite(values)].astype(np.float64)
+        np.testing.assert_allclose(read(tmp_path / "out/a.nii").T, (values - seen.mean()) / seen.std(), atol=3e-7)
+        normcli.restore(tmp_path / "out", tmp_path / "back")
+        np.testing.assert_allclose(read(tmp_path / "back/a.nii").T, values, atol=2e-4)
+
+
+FORMULAS: dict[str, Any] = {
+    "clip:-500,700": lambda x: (np.clip(x, -500, 700) + 500) / 1200,
+    "zscore": lambda x: (x - x.mean()) / x.std(),
+    "zscore:mask=nonzero": lambda x: np.where(x == 0, 0, (x - x[x != 0].mean()) / x[x != 0].std()),
+    "minmax": lambda x: (x - x.min()) / (x.max() - x.min()),
+    "percentile:1,99": lambda x: (x - np.percentile(x, 1)) / (np.percentile(x, 99) - np.percentile(x, 1)),
+    "robust": lambda x: (x - np.median(x)) / (1.4826022185056018 * np.median(np.abs(x - np.median(x)))),
+}
+
+
+class TestSchemes:
+    @pytest.mark.parametrize("scheme", FORMULAS)
+    @pytest.mark.parametrize(("slope", "inter"), [(1.0, 0.0), (-0.5, 20.0)])
+    def test_each_volume_by_its_own(self, scheme: str, slope: float, inter: float, tmp_path: Path) -> None:
+        values = voxels()
+        if inter:
+            values[:2] = 40  # whose value is 0
+        source = nifti(tmp_path / "a.nii", values, slope=slope, inter=inter)
+        head = normcli.apply(source, tmp_path / "out", scheme=scheme, to="nifti")
+        x = values * slope + inter
+        np.testing.assert_allclose(read(tmp_path / "out/a.nii").T, FORMULAS[scheme](x), atol=1e-6)
+        back = normcli.restore(tmp_path / "out", tmp_path / "back")
+        assert head.exact == back.exact == (not scheme.startswith("clip"))
+        now = needs.module("nibabel").load(tmp_path / "back/a.nii").dataobj.get_unscaled()
+        if back.exact:
+            assert np.array_equal(now, values)
+        else:
+            assert back.inexact == {"clipped values": 1} and head.clipped == ((x < -500) | (x > 700)).sum()
+            inside = (x >= -500) & (x <= 700)
+            assert np.array_equal(now[inside], values[inside])
+
+    @pytest.mark.parametrize("dtype", ["u1", "u2", "i4", "f4", "f8"])
+    def test_samples_of_every_type(self, dtype: str, tmp_path: Path) -> None:
+        values = voxels(dtype) if dtype != "u1" else voxels("u2").astype("u1")
+        source = nifti(tmp_path / "a.nii", values)
+        normcli.apply(source, tmp_path / "out", scheme="zscore:mask=nonzero", to="nifti")
+        expected = FORMULAS["zscore:mask=nonzero"](values.astype(np.float64))
+        np.testing.assert_allclose(read(tmp_path / "out/a.nii").T, expected, atol=1e-6)
+        back = normcli.restore(tmp_path / "out", tmp_path / "back")
+        now = read(tmp_path / "back/a.nii").T
+        assert now.dtype == values.dtype and back.exact == (values.dtype.kind != "f")
+        np.testing.assert_allclose(now, values, atol=0 if back.exact else 2e-4)
+
+    def test_ct_as_nnu_net_normalizes_it(self, tmp_path: Path) -> None:
+        nibabel = needs.module("nibabel")
+        source = Path(nibabel.__file__).parent / "tests/data/example4d.nii.gz"
+        if not source.exists():
+            needs.skip(needs.INSTALL["nibabel"])
+        stats = normcli.stats(source, nodata="0", percentiles="0.5,99.5", exact_percentiles=True)
+        scheme = "contrast:0.5,99.5"
+        normcli.apply(source, tmp_path / "out", scheme=scheme, stats=stats, nodata="0", zero_std="eps:1e-8", to="nifti")
+        x = nibabel.load(source).get_fdata()
+        expected = (np.clip(x, 29, 782) - 443.945396) / 161.397664  # the values of the issue
+        np.testing.assert_allclose(read(tmp_path / "out/example4d.nii.gz").T, expected, atol=1e-6)
+
+
+class TestContainers:
+    @pytest.mark.parametrize("to", ["hdf5", "zarr"])
+    def test_nifti_becomes_an_array_with_an_affine(self, to: Any, tmp_path: Path) -> None:
+        needs.module(LIBRARIES[to])
+        values = voxels(shape=(140, 150, 40))
+        source = nifti(tmp_path / "in/a.nii.gz", values)
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to=to)
+        np.testing.assert_allclose(read(written(tmp_path / "out", to)).T, FORMULAS["zscore"](values), atol=1e-6)
+        if to == "hdf5":
+            with needs.module("h5py").File(tmp_path / "out/a.h5") as file:
+                attributes, chunks = dict(file["image"].attrs), file["image"].chunks
+        else:
+            array = needs.module("zarr").open_array(tmp_path / "out/a.zarr")
+            attributes, chunks = dict(array.attrs), array.chunks
+            assert array.metadata.dimension_names == ("z", "y", "x")
+        affine = needs.module("nibabel").load(source).affine
+        assert np.array_equal(attributes["affine"], affine) and list(attributes["axes"]) == ["z", "y", "x"]
+        assert chunks == (16, 128, 128)
+        assert normcli.verify(tmp_path / "out").is_valid
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        back, old = (needs.module("nibabel").load(path) for path in (tmp_path / "back/a.nii.gz", source))
+        assert back.header == old.header and np.array_equal(back.dataobj, old.dataobj)
+
+    def test_hdf5_keeps_its_structure(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        values = voxels("u1", (7, 20, 30, 3))
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            group = file.create_group("obs")
+            group.attrs["robot"] = "arm"
+            images = group.create_dataset("rgb", data=values, chunks=(1, 20, 30, 3), compression="gzip", shuffle=True)
+            images.attrs.update({"fps": np.float32(30), "names": ["a", "b"], "note": "text"})
+            file["labels"] = np.arange(7)
+            file["text"] = np.array(["x", "yy"], dtype=h5py.string_dtype())
+            file["soft"], file["outside"] = h5py.SoftLink("/obs/rgb"), h5py.ExternalLink("/etc/passwd", "/x")
+            file["again"] = group
+        head = normcli.apply(normcli.source(tmp_path / "a.h5", variable="obs/rgb"), tmp_path / "out", to="hdf5")
+        x = values.reshape(-1, 3) / 255
+        with h5py.File(tmp_path / "out/a.h5") as file:
+            images = file["obs/rgb"]
+            expected = ((x - x.mean(0)) / x.std(0)).reshape(values.shape)
+            np.testing.assert_allclose(images[:], expected, atol=1e-6)
+            assert (images.dtype, images.chunks, images.compression, images.shuffle) == (
+                np.float32,
+                (1, 20, 30, 3),
+                "gzip",
+                True,
+            )
+            assert images.attrs["fps"] == 30 and list(images.attrs["names"]) == ["a", "b"]
+            assert file["obs"].attrs["robot"] == "arm" and images.attrs["note"] == "text"
+            assert file["labels"][:].tolist() == [*range(7)] and file["text"][:].tolist() == [b"x", b"yy"]
+            assert file["soft"] == images == file["again/rgb"]
+            assert file.get("outside", getlink=True).filename == "/etc/passwd"
+            assert json.loads(images.attrs["normcli"])["scheme"] == "contrast"
+        assert head.exact == normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        with h5py.File(tmp_path / "back/a.h5") as file:
+            assert np.array_equal(file["obs/rgb"], values) and "normcli" not in file["obs/rgb"].attrs
+
+    def test_netcdf_keeps_its_missing_values_and_scales(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        values = voxels(shape=(4, 6, 8))
+        values[1, 2] = -32767
+        values[0, 0, 0] = 2000  # beyond the valid range
+        with h5py.File(tmp_path / "a.nc", "w") as file:
+            data = file.create_dataset("t2m", data=values, chunks=(1, 6, 8))
+            for i, (name, length) in enumerate(zip(("time", "lat", "lon"), values.shape, strict=True)):
+                file[name] = np.arange(length, dtype=np.float64)
+                file[name].make_scale(name)
+                data.dims[i].attach_scale(file[name])
+            data.attrs.update({"scale_factor": 0.01, "add_offset": 280.0, "units": "K"})
+            data.attrs.update({"_FillValue": np.int16(-32767), "valid_max": np.int16(1999)})
+        normcli.apply(tmp_path / "a.nc", tmp_path / "out", to="hdf5")
+        valid = (values != -32767) & (values < 2000)
+        x = values * 0.01 + 280
+        expected = np.where(valid, (x - x[valid].mean()) / x[valid].std(), -32767)
+        with h5py.File(tmp_path / "out/a.nc") as file:
+            np.testing.assert_allclose(file["t2m"][:], expected, atol=1e-5)
+            attributes = dict(file["t2m"].attrs)
+            assert attributes["_FillValue"] == np.float32(-32767) and attributes["_FillValue"].dtype == np.float32
+            assert attributes["units"] == "K" and not {"scale_factor", "add_offset", "valid_max"} & {*attributes}
+            assert [dimension[0].name for dimension in file["t2m"].dims] == ["/time", "/lat", "/lon"]
+        checked = normcli.verify(tmp_path / "out")
+        assert checked.is_valid and checked.channels[0].values == valid.sum()
+        back = normcli.restore(tmp_path / "out", tmp_path / "back")
+        assert back.inexact == {"invalid samples, which were filled": 1}
+        with h5py.File(tmp_path / "back/a.nc") as file:
+            now = file["t2m"]
+            assert np.array_equal(now[:][valid], values[valid]) and (now[:][~valid] == -32767).all()
+            assert now.attrs["scale_factor"] == 0.01 and now.attrs["valid_max"].dtype == np.int16
+
+    @pytest.mark.parametrize("version", [2, 3])
+    def test_ome_zarr_keeps_its_metadata_and_levels(self, version: Any, tmp_path: Path) -> None:
+        zarr = needs.module("zarr")
+        plate = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=version)
+        plate.attrs["plate"] = {"name": "p"}
+        images = {}
+        for number, well in enumerate(("A/1", "B/2")):
+            image = plate.create_group(f"{well}/0")
+            images[well] = voxels("u2", (4, 3, 40, 24), number)
+            for level, step in enumerate((1, 2)):
+                data = images[well][:, :, ::step, ::step]
+                image.create_array(str(level), data=data, chunks=(1, 1, 16, 16))
+            axes = [{"name": name} for name in "tcyx"]
+            metadata: Any = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]}
+            image.attrs.update(metadata if version == 2 else {"ome": metadata})
+        plate.create_array("labels", data=np.arange(5))
+        head = normcli.apply(tmp_path / "a.zarr", tmp_path / "out", scheme="zscore", to="zarr")
+        assert head.images == head.exact == 1
+        out = zarr.open_group(tmp_path / "out/a.zarr", mode="r")
+        for well, x in images.items():
+            mean, std = (f(x.astype(np.float64), axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
+            array = out[f"{well}/0/0"]
+            np.testing.assert_allclose(array[:], (x - mean) / std, atol=1e-6)
+            np.testing.assert_allclose(out[f"{well}/0/1"][:], (x[:, :, ::2, ::2] - mean) / std, atol=1e-6)
+            assert array.chunks == (1, 1, 16, 16) and array.metadata.zarr_format == version
+            assert dict(out[f"{well}/0"].attrs) == dict(plate[f"{well}/0"].attrs)
+        assert out["labels"][:].tolist() == [*range(5)] and out.attrs["plate"] == {"name": "p"}
+        assert normcli.verify(tmp_path / "out").is_valid
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        back = zarr.open_group(tmp_path / "back/a.zarr", mode="r")
+        assert all(np.array_equal(back[f"{well}/0/0"], x) for well, x in images.items())
+        assert set(tree(tmp_path / "back/a.zarr")) == set(tree(tmp_path / "a.zarr"))
+
+    @pytest.mark.parametrize("shards", [None, (4, 16, 16)])
+    def test_chunks_of_background_are_not_written(self, shards: Any, tmp_path: Path) -> None:
+        zarr = needs.module("zarr")
+        settings: Any = {"shape": (8, 32, 32), "chunks": (2, 16, 16), "dtype": "i2", "fill_value": 7, "shards": shards}
+        array = zarr.create_array(tmp_path / "a.zarr", attributes={"k": 1}, **settings)
+        array[:2, :16, :16] = voxels(shape=(2, 16, 16))
+        normcli.apply(normcli.source(tmp_path / "a.zarr", axes="ZYX"), tmp_path / "out", scheme="zscore", to="zarr")
+        out = zarr.open_array(tmp_path / "out/a.zarr", mode="r")
+        x = np.asarray(array[:]).astype(np.float64)
+        np.testing.assert_allclose(out[:], (x - x.mean()) / x.std(), atol=1e-6)
+        assert out.nchunks_initialized == array.nchunks_initialized and out.shards == shards and out.attrs["k"] == 1
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        back = zarr.open_array(tmp_path / "back/a.zarr", mode="r")
+        assert back.fill_value == 7 and np.array_equal(back, array)
+
+    def test_blocks_are_complete_chunks(self) -> None:
+        assert block_shape((5, 4000, 4000), (1, 512, 512)) == (1, 512, 4000)
+        assert block_shape((100, 8, 8), (3, 8, 8)) == (100, 8, 8)
+
+
+class TestRuns:
+    @pytest.mark.parametrize("to", LIBRARIES)
+    def test_resume_force_and_skip(self, to: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        needs.modules("nibabel", LIBRARIES[to])
+        for name in "abc":
+            nifti(tmp_path / f"in/{name}.nii.gz", voxels(seed=ord(name)))
+        source, out = tmp_path / "in/*.nii.gz", tmp_path / "out"
+        normcli.apply(source, tmp_path / "plain", scheme="zscore", to=to)
+        undisturbed = tree(tmp_path / "plain")
+        from normcli.sinks import volume
+
+        count, true = 0, volume.publish
+
+        def interrupted(*arguments: Any) -> None:
+            nonlocal count
+            count += 1
+            if count == 3:
+                raise KeyboardInterrupt
+            true(*arguments)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(volume, "publish", interrupted)
+            normcli.apply(source, out, scheme="zscore", to=to, engine="serial")
+        assert set(finals(out)) < set(undisturbed)
+        with pytest.raises(UsageError, match="interrupted run"):
+            normcli.apply(source, out, scheme="zscore", to=to)
+        with pytest.raises(UsageError, match="other settings"):
+            normcli.apply(source, out, scheme="minmax", to=to, resume=True)
+        assert normcli.apply(source, out, scheme="zscore", to=to, resume=True).reused == 2
+        assert tree(out) == undisturbed
+        assert normcli.apply(source, out, scheme="zscore", to=to, resume=True).reused == 3
+        with pytest.raises(UsageError, match="not empty"):
+            normcli.apply(source, out, scheme="zscore", to=to)
+        normcli.apply(source, out, scheme="zscore", to=to, force=True)
+        assert tree(out) == undisturbed
+
+    @pytest.mark.parametrize("to", LIBRARIES)
+    def test_a_full_disk_ends_with_code_5_and_one_line(self, to: str, run: Run, tmp_path: Path) -> None:
+        needs.modules("nibabel", LIBRARIES[to])
+        values = np.random.default_rng(0).integers(0, 30_000, (40, 40, 20)).astype(np.int16)
+        nifti(tmp_path / "in/a.nii", values)
+        done = run("apply", "in/a.nii", "-o", "out", "-s", "zscore", "--to", to, preexec_fn=limited)
+        assert done.returncode == 5, done.stderr
+        assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1, done.stderr
+        assert finals(tmp_path / "out") == {}
+
+    @pytest.mark.campaign
+    @pytest.mark.parametrize("to", LIBRARIES)
+    def test_killed_and_resumed_is_byte_identical(self, to: str, tmp_path: Path) -> None:
+        needs.modules("nibabel", LIBRARIES[to])
+        for number in range(6):
+            nifti(tmp_path / f"in/{number}.nii.gz", voxels(shape=(90, 90, 40), seed=number))
+        (tmp_path / "in/broken.nii").write_bytes((tmp_path / "in/0.nii.gz").read_bytes()[:4000])
+        arguments = [str(tmp_path / "in/*.nii*"), "--scheme", "zscore", "--to", to]
+        assert run_here("apply", *arguments, "-o", tmp_path / "plain").code == 3
+        killed_at_random([*arguments, "-o", str(tmp_path / "out")], tree(tmp_path / "plain"), tmp_path / "out", 12, 3)
+
+    def test_what_is_not_a_volume_is_said(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", voxels())
+        (tmp_path / "images").mkdir()
+        nifti(tmp_path / "b.nii", voxels())
+        cases: list[tuple[Any, dict[str, Any], str]] = [
+            (tmp_path / "a.npy", {}, "requires volumes"),
+            (tmp_path / "images", {}, r"\*\.nii\.gz"),
+            (tmp_path / "b.nii", {"resize": 10}, "`resize` cannot be combined with `to` nifti"),
+            (tmp_path / "b.nii", {"dtype": "uint8"}, "nifti holds float32, float64"),
+            (tmp_path / "b.nii", {"scheme": "caffe"}, "`scheme caffe`"),
+        ]
+        for source, options, message in cases:
+            with pytest.raises(UsageError, match=message):
+                normcli.apply(source, tmp_path / "out", **{"scheme": "zscore", "to": "nifti", **options})
+        assert not (tmp_path / "out").exists()
+        with pytest.raises(UsageError, match="cannot be combined with volumes, which"):
+            normcli.apply(tmp_path / "b.nii", tmp_path / "out", scheme="zscore", to="nifti")
+            normcli.restore(tmp_path / "out", tmp_path / "back", to="png")
+
+    def test_damaged_inputs_and_outputs_are_named(self, tmp_path: Path) -> None:
+        data = nifti(tmp_path / "in/a.nii", voxels()).read_bytes()
+        (tmp_path / "in/cut.nii").write_bytes(data[:-100])
+        head = normcli.apply(tmp_path / "in/*.nii", tmp_path / "out", scheme="zscore", to="nifti")
+        assert head.images == 1 and head.failed == {"truncated": 1}
+        path = tmp_path / "out/a.nii"
+        whole = path.read_bytes()
+        for damage in (whole[:-4], whole + b"\0", whole[:70] + b"\x08\x00" + whole[72:], gzip.compress(whole), None):
+            path.unlink() if damage is None else path.write_bytes(damage)
+            assert len(normcli.verify(tmp_path / "out").problems) == 1
+        back = normcli.restore
+        with pytest.raises(NormcliError, match="nothing in"):
+            back(tmp_path / "out", tmp_path / "back")
+
+    def test_a_forged_manifest_leads_nowhere(self, tmp_path: Path) -> None:
+        source = nifti(tmp_path / "a.nii", voxels())
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="nifti")
+        path = tmp_path / "out/normcli.json"
+        true = json.loads(path.read_text())
+        forged: list[tuple[str, Any]] = [("path", "../x"), ("scale", [0]), ("shape", [1 << 70, 2]), ("dtype", "O")]
+        forged += [("stored", "f8"), ("missing", ["x"]), ("channel", 9), ("packing", {"a": {"dtype": "i2"}})]
+        for key, value in forged:
+            document = json.loads(json.dumps(true))
+            document["files"][0]["arrays"][0][key] = value
+            path.write_text(json.dumps(document))
+            with pytest.raises(UsageError, match="damaged manifest"):
+                normcli.restore(tmp_path / "out", tmp_path / "back")
+        document = json.loads(json.dumps(true))
+        document["files"][0]["header"] = "eA=="
+        path.write_text(json.dumps(document))
+        with pytest.raises(NormcliError):
+            normcli.restore(tmp_path / "out", tmp_path / "again")
+
+    def test_dry_run_and_stdout(self, tmp_path: Path) -> None:
+        nifti(tmp_path / "a.nii", voxels())
+        done = run_here("apply", tmp_path / "a.nii", "-o", tmp_path / "out", "-s", "zscore", "--to", "nifti", "-n")
+        assert done.code == 0 and done.out.startswith("1 images") and not (tmp_path / "out").exists()
+        assert run_here("apply", tmp_path / "a.nii", "-o", "-", "--to", "nifti").code == 2
+
+    @pytest.mark.campaign
+    @pytest.mark.parametrize("to", ["hdf5", "zarr"])
+    def test_memory_of_a_large_array(self, to: str, tmp_path: Path) -> None:
+        """2 GB of int16 in chunks of 64 planes: blocks, not planes nor the array, are in memory."""
+        shape, chunks = (1024, 1024, 1024), (64, 256, 256)
+        if to == "hdf5":
+            with needs.module("h5py").File(tmp_path / "a.h5", "w") as file:
+                file.create_dataset("image", shape, "i2", chunks=chunks)[:64, :256] = 5
+            name = "a.h5"
+        else:
+            array = needs.module("zarr").create_array(tmp_path / "a.zarr", shape=shape, chunks=chunks, dtype="i2")
+            array[:64, :256] = 5
+            name = "a.zarr"
+        most, done = peak(tmp_path, "apply", name, "-O", "axes=ZYX", "-o", "out", "-s", "zscore", "--to", to)
+        assert done.returncode == 0 and most < 450, (most, done.stderr)
