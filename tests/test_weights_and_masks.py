@@ -321,3 +321,82 @@ class TestLabelVolumes:
         seen = voxels[labels > 0]
         right = np.where(labels > 0, (voxels - seen.mean()) / seen.std(), 0)
         assert np.allclose(np.stack(planes).transpose(2, 1, 0), right, rtol=1e-12, atol=1e-12)
+
+
+class TestCases:
+    """`weight` case: the limit of nnU-Net's fingerprint, which draws the same number of voxels from every case."""
+
+    def folder(self, path: Path, dtype: str) -> list[Array]:
+        """Write two planes or more of each of three cases of different sizes; return their values."""
+        generator, cases = np.random.default_rng(5), []
+        for i, planes in enumerate((2, 5, 9)):
+            values = generator.gamma(2 + i, 20 + 400 * (dtype != "u1"), (planes, 11, 13))
+            values = np.minimum(values, 255) if dtype == "u1" else values - 300 * (dtype != "u2")
+            (path / str(i)).mkdir()
+            for j, plane in enumerate(values.astype(dtype)):
+                np.save(path / str(i) / f"{j}.npy", plane)
+            cases.append(values.astype(dtype).astype(float).ravel())
+        return cases
+
+    def expected(self, cases: list[Array], percents: Any) -> tuple[float, float, list[float]]:
+        """Return mean, std and percentiles with weights: those of a case are one together."""
+        weights, values = np.concatenate([np.full(len(c), 1 / len(c)) for c in cases]), np.concatenate(cases)
+        mean = np.average(values, weights=weights)
+        quantiles = np.quantile(values, np.array(percents) / 100, weights=weights, method="inverted_cdf")
+        return mean, np.sqrt(np.average((values - mean) ** 2, weights=weights)), quantiles.tolist()
+
+    @pytest.mark.parametrize("dtype", ["u1", "u2", "i2", "f4"])
+    def test_numbers_equal_those_with_weights(self, dtype: str, tmp_path: Path) -> None:
+        cases, of = self.folder(tmp_path, dtype), (0.5, 1, 50, 99, 99.5)
+        options: dict[str, Any] = {"weight": "case", "percentiles": of, "include": "*.npy"}
+        summary = normcli.stats(tmp_path, exact_percentiles=True, **options)
+        scale = {"u1": 255, "u2": 65535}.get(dtype, 1)
+        mean, std, percentiles = self.expected([c / scale for c in cases], of)
+        assert (summary.convention, summary.settings["group_by"]) == ("equal_samples_per_case", "label")
+        assert summary.mean + summary.std == pytest.approx([mean, std], rel=1e-12)
+        rows = [summary.percentiles[f"{percent:g}"] for percent in of]
+        assert rows == [[pytest.approx(value, rel=1e-12)] for value in percentiles]
+        assert summary.percentile_details == {"method": "linear", "requested": [*map("{:g}".format, of)], "exact": True}
+        near = normcli.stats(tmp_path, **options)
+        for percent, value in zip(of, percentiles, strict=True):
+            (found,) = near.percentiles[name := f"{percent:g}"]
+            (bound,) = (near.percentile_details or {}).get("error", {}).get(name, [1e-12])
+            assert abs(found - value) <= bound
+
+    def test_parts_merge(self, tmp_path: Path) -> None:
+        self.folder(tmp_path, "i2")
+        once = normcli.stats(tmp_path, weight="case", include="*.npy")
+        parts = [normcli.stats(tmp_path, weight="case", include="*.npy", shard=f"{i}/2") for i in (2, 1)]
+        assert normcli.merge(*parts).to_json() == once.to_json()
+
+    def test_scaled_volumes_and_nnunet(self, tmp_path: Path) -> None:
+        nibabel = needs.module("nibabel")
+        generator, cases, paths = np.random.default_rng(9), [], []
+        for i in range(3):
+            voxels = generator.gamma(2, 100 * (i + 1), (9, 8, 3 + 2 * i)).astype("i2")
+            image = nibabel.Nifti1Image(voxels, np.eye(4))
+            image.header.set_slope_inter(-2.0, 24.0)
+            image.to_filename(tmp_path / f"{i}.nii")
+            cases.append(voxels.ravel() * -2.0 + 24)
+            paths.append(tmp_path / f"{i}.nii")
+        summary = normcli.stats(paths, weight="case", percentiles="0.5,50,99.5", exact_percentiles=True)
+        mean, std, percentiles = self.expected(cases, (0.5, 50, 99.5))
+        assert summary.mean + summary.std == pytest.approx([mean, std], rel=1e-12)
+        # of equal weights on both sides, NumPy takes the other end of a step: neighbors in the values
+        for name, value, percent in zip(("0.5", "50", "99.5"), percentiles, (0.5, 50, 99.5), strict=True):
+            below = np.mean([np.mean(c < summary.percentiles[name][0]) for c in cases])
+            until = np.mean([np.mean(c <= summary.percentiles[name][0]) for c in cases])
+            assert below <= percent / 100 + 1e-9 and until >= percent / 100 - 1e-9, value
+        clipped = normcli.apply(paths[0], tmp_path / "out", scheme="contrast:0.5,99.5", stats=summary,
+                                convention="equal-samples-per-case", dtype="float64")  # fmt: skip
+        assert clipped.constants is not None and clipped.constants["convention"] == "equal_samples_per_case"
+        limits = [summary.percentiles[name][0] for name in ("0.5", "99.5")]
+        right = (np.clip(cases[0], limits[0], limits[1]) - mean) / std
+        planes = [np.load(tmp_path / f"out/{z}.npy")[0] for z in range(3)]
+        assert np.allclose(np.stack(planes).transpose(2, 1, 0).ravel(), right, rtol=1e-9, atol=1e-9)
+
+    def test_methods_without_a_definition_are_rejected(self, tmp_path: Path) -> None:
+        with pytest.raises(UsageError, match="not defined for cases"):
+            normcli.stats(tmp_path, weight="case", percentiles="50", percentile_method="hazen")
+        with pytest.raises(UsageError, match="`weight` case cannot be combined with `sample`"):
+            normcli.stats(tmp_path, weight="case", sample=3)

@@ -49,14 +49,19 @@ def check_weights(weight: str, by_alpha: bool, method: str) -> None:
     """Check that percentiles are defined for pixels with weights.
 
     Args:
-        weight: what counts equally: "pixel", "image" or "group".
+        weight: what counts equally: "pixel", "image", "group" or "case".
         by_alpha: pixels count by their alpha.
         method: one of `PERCENTILE_METHODS`.
 
     Raises:
         UsageError: they are not.
     """
-    if weight != "pixel":
+    if weight == "case" and method not in _WEIGHTED_METHODS:
+        raise UsageError(
+            f"`percentile_method`: {method} is not defined for cases of the same weight "
+            f"(choose {' or '.join(_WEIGHTED_METHODS)})"
+        )
+    if weight not in ("pixel", "case"):
         raise UsageError(
             f"`percentiles` cannot be combined with `weight` {weight}: the histogram counts every pixel alike "
             "(count without `weight`)"

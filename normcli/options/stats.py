@@ -33,8 +33,10 @@ class CountOptions(Options):
         metavar="folder|label|axis:NAME|REGEX",
         complete=("folder", "label", "axis:Z", "axis:T"),
     )
-    weight: Literal["pixel", "image", "group"] = option(
-        "Weight every pixel, every image or every group (of --group-by) equally in mean and std.", "pixel"
+    weight: Literal["pixel", "image", "group", "case"] = option(
+        "Weight every pixel, every image or every group (of --group-by) equally in mean and std. case: every group "
+        "(default: label, such as a volume) also in the percentiles, as nnU-Net samples its cases.",
+        "pixel",
     )
     mask_dir: StrPath | None = option(
         "Make pixels invalid where a mask is 0; DIR holds one mask image per image under the same relative path, or "
@@ -67,6 +69,8 @@ class CountOptions(Options):
                 raise UsageError(
                     f"`group_by`: {self.group_by!r} contains control characters (write them as \\n, \\x1b)"
                 )
+        if self.weight == "case" and self.group_by is None:
+            self._set("group_by", "label")
         if self.weight == "group" and self.group_by is None:
             raise UsageError("`weight` group requires `group_by`")
 
@@ -212,7 +216,7 @@ class StatsOptions(
             )
         if self.is_estimate:
             raise UsageError("`exact_percentiles` cannot be combined with `sample` or `margin`")
-        if self.weight != "pixel":
+        if self.weight not in ("pixel", "case"):
             raise UsageError(f"`exact_percentiles` cannot be combined with `weight` {self.weight}")
         check_weights(self.weight, self.alpha == "weight", self.percentile_method)
 

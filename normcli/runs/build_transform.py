@@ -87,9 +87,13 @@ def of_summary(
         UsageError: no such convention, or no std in it.
     """
     name = convention.replace("-", "_")
-    if name not in summary.conventions:
-        raise unknown("convention", name, summary.conventions)
-    values = summary.conventions[name]
+    conventions: dict[str, Any] = {
+        **summary.conventions,
+        summary.convention: {"mean": summary.mean, "std": summary.std},
+    }
+    if name not in conventions:
+        raise unknown("convention", name, conventions)
+    values = conventions[name]
     mean, std = values["mean"], values["std"]
     if mean is None or std is None:
         raise UsageError(f"`convention`: these statistics have no std in {name}")
@@ -120,6 +124,9 @@ def _percentiles_of(summary: Summary, percents: tuple[float, float]) -> list[tup
     details, names = summary.percentile_details or {}, [f"{percent:g}" for percent in percents]
     if details.get("exact") and details["method"] == "linear" and all(name in summary.percentiles for name in names):
         return [tuple(summary.percentiles[name]) for name in names]
+    if summary.settings.get("weight") == "case":
+        rows = summary.with_percentiles(names).percentiles
+        return [tuple(rows[name]) for name in names]
     from normcli.summary.conventions import percentiles
 
     if "float" in {str(bucket["dtype"]) for bucket in summary.state["buckets"]}:

@@ -23,7 +23,7 @@ from normcli.tally.floats import bin_values
 from normcli.tally.groups import Group, Sums, levels_of
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-WEIGHTS = ("pixel", "image", "group")
+WEIGHTS = ("pixel", "image", "group", "case")
 
 Convention = dict[str, list[float] | None]  # its mean and std
 
@@ -400,6 +400,7 @@ _CONVENTION_OF_WEIGHT = {
     "pixel": "pooled_population",
     "image": "equal_image_weights",
     "group": "equal_group_weights",
+    "case": "equal_samples_per_case",
 }
 
 
@@ -429,7 +430,7 @@ def build_summary(
     if weight == "image":
         mean, std = equal_images(tally, levels, names)
         numbers = numbers._replace(mean=mean, std=std)
-    elif weight == "group":
+    elif weight in ("group", "case"):
         mean, std = equal_groups([(group.mean, group.std) for group in groups.values()], len(names))
         numbers = numbers._replace(mean=mean, std=std)
     raw = settings["max_value"] is None and all(bucket.dtype == "float" for bucket in tally.buckets.values())
@@ -458,6 +459,10 @@ def build_summary(
         from normcli.summary.bands import apply_scales
 
         apply_scales(summary)
+    if weight == "case":
+        from normcli.summary.percentiles import of_cases
+
+        summary.percentiles = of_cases(summary, tally)
     return summary
 
 

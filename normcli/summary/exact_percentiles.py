@@ -6,6 +6,7 @@ while (division := search.next_division()) is not None:
 summary = search.summary()
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 
 from normcli.errors import UsageError
 from normcli.options.printing import IQR
+from normcli.summary.cases import intervals_of_cases, with_pixels
 from normcli.summary.conventions import PERCENTILES, Part
 from normcli.summary.percentiles import (
     BoundedValues,
@@ -69,9 +71,14 @@ class Search:
     def next_division(self) -> Division | None:
         """Return the cells that the next pass divides, by (group or None, key of bucket, channel); None at the end."""
         self._targets = {}
-        for _, columns in columns_of_summary(self._summary, self._tally, self._finer):
-            for column in columns:
+        of_cases = self._summary.settings.get("weight") == "case"
+        by_group = dict(columns_of_summary(self._summary, self._tally, self._finer))
+        for group, columns in by_group.items():
+            for column in columns if group is not None or not of_cases else ():
                 self._mark(column)
+        if of_cases:
+            for parts in zip(*(columns for group, columns in by_group.items() if group is not None), strict=True):
+                self._mark_cases(parts)
         cells = {address: self._cells(address, target) for address, target in self._targets.items()}
         return Division(cells) if cells else None
 
@@ -84,10 +91,20 @@ class Search:
             for percent in (25, 75) if name == IQR else (Fraction(name),):
                 parts, _ = column.low.position(Fraction(percent), self._method)
                 intervals |= {tuple(sorted((column.low.stored(part), column.high.stored(part)))) for part in parts}
+        self._mark_intervals(column, intervals, 1)
+
+    def _mark_cases(self, parts: Sequence[BoundedValues]) -> None:
+        """Mark the cells of a channel of all groups that a percentile can be in where each group weighs the same."""
+        if channel := with_pixels(parts):
+            intervals = intervals_of_cases(channel, (*map(str, PERCENTILES), *self._names))
+            for column in channel:
+                self._mark_intervals(column, intervals, column.printed.scale)
+
+    def _mark_intervals(self, column: BoundedValues, intervals: Iterable[tuple[Any, Any]], scale: int) -> None:
         for ends in column.parts:
             mask = np.zeros(len(ends.low), bool)
             for low, high in intervals:
-                mask |= (ends.low <= high) & (ends.high >= low)
+                mask |= (ends.low / scale <= high) & (ends.high / scale >= low)
             mask &= ends.low < ends.high
             if mask.any():
                 self._add_target(ends, mask)

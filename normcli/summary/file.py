@@ -19,7 +19,7 @@ REQUIRED_KEYS = (
 )
 
 CHANNEL_NAME = r"[A-Za-z0-9_.+\[\]-]{1,128}"
-CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights")
+CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights", "equal_samples_per_case")
 DTYPES = ("uint8", "uint16", "float")
 _FORCED = r"settings\.[a-z_]+|shards|images"
 _SIDES = r"[1-9][0-9]{0,7}x[1-9][0-9]{0,7}"
@@ -159,7 +159,7 @@ def _settings(value: Mapping[str, Any]) -> bool:
         **_GEOMETRY_CHECKS,
         "max_value": _max_value,
         "nan": lambda v: v in ("error", "skip"),
-        "weight": lambda v: v in ("pixel", "image", "group"),
+        "weight": lambda v: v in ("pixel", "image", "group", "case"),
         "mask": lambda v: isinstance(v, bool),
         "nodata": is_plain_line,
         "labels": is_plain_line,

@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
-
 from normcli.errors import UsageError
-from normcli.summary.percentiles import BoundedValues, SortedValues, columns_of_summary
+from normcli.summary.cases import stored_percentiles
+from normcli.summary.percentiles import columns_of_summary
 from normcli.summary.summary import Summary
 from normcli.tally.exact import sqrt_fraction
 
-Array = np.ndarray[Any, Any]
-
 _PERCENTILES = ("0.5", "1", "5", "10", "25", "50", "75", "90", "95", "99", "99.5")
-_RELATIVE = 1e-12  # of a sum of weights: below it two shares are the same
 
 
 def mix(parts: Sequence[Summary], weights: Sequence[float], provenance: Mapping[str, Any]) -> Summary:
@@ -124,27 +120,14 @@ def _percentiles(
     columns = [dict(columns_of_summary(part, part.tally, {}))[None] for part in parts]
     values: dict[str, list[float]] = {name: [] for name in _PERCENTILES}
     errors: dict[str, list[float]] = {name: [] for name in _PERCENTILES}
+    percents = [float(name) for name in _PERCENTILES]
     for channel in zip(*columns, strict=True):
-        ends = [_inverted(channel, shares, end) for end in ("printed", "low", "high")]
+        ends = [stored_percentiles(channel, shares, end, percents) for end in ("printed", "low", "high")]
         for i, name in enumerate(_PERCENTILES):
             printed, low, high = (row[i] for row in ends)
             values[name].append(printed)
             errors[name].append(max(printed - low, high - printed))
     return values, errors
-
-
-def _inverted(channel: Sequence[BoundedValues], shares: Sequence[float], end: str) -> list[float]:
-    """Return the percentiles of the weighted values of several parts, at one end of their bins."""
-    values, weights = [], []
-    for column, share in zip(channel, shares, strict=True):
-        one: SortedValues = getattr(column, end)
-        values.append(one.values / one.scale)
-        weights.append(np.diff(one.until, prepend=0) * (share / float(one.until[-1])))
-    together, weight = np.concatenate(values), np.concatenate(weights)
-    order = np.argsort(together, kind="stable")
-    until = np.cumsum(weight[order])
-    places = np.searchsorted(until, [float(name) / 100 * until[-1] * (1 - _RELATIVE) for name in _PERCENTILES])
-    return [float(value) for value in together[order][np.minimum(places, len(order) - 1)]]
 
 
 def _extremes(rows: Sequence[Sequence[float | None]], pick: Any) -> list[float | None]:

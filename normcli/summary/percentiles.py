@@ -238,12 +238,26 @@ def columns_of_summary(summary: Summary, tally: Tally, finer: Mapping[Any, Finer
 def with_columns(summary: Summary, columns: Columns, names: Sequence[str], method: str) -> Summary:
     """Return a summary with the percentiles of its columns: the names and those of every file."""
     every = [*map(str, PERCENTILES), *names]
-    rows = {name: compute(of, every, method) for name, of in columns}
+    by_group = dict(columns)
+    rows = {name: compute(of, every, method) for name, of in by_group.items()}
+    if summary.settings.get("weight") == "case":
+        from normcli.summary.cases import compute_cases
+
+        rows[None] = compute_cases({name: of for name, of in by_group.items() if name is not None}, every)
     groups = {
         name: extended(group, rows[name], names, method) if name in rows else group
         for name, group in summary.groups.items()
     }
     return extended(summary, rows[None], names, method).replace(groups=groups)
+
+
+def of_cases(summary: Summary, tally: Tally) -> dict[str, list[float]]:
+    """Return the percentiles of every file, of groups that weigh the same."""
+    from normcli.summary.cases import compute_cases
+
+    groups = {name: columns for name, columns in columns_of_summary(summary, tally, {}) if name is not None}
+    rows = compute_cases(groups, [str(percent) for percent in PERCENTILES])
+    return {name: [value for value, _ in row] for name, row in rows.items()}
 
 
 def _bands(summary: Summary, tally: Tally) -> tuple[Mapping[str, Any], list[Scale | None]]:

@@ -113,7 +113,7 @@ class Summary(_Values):
         channels: ["R", "G", "B"], ["L"], …
         max_value: the stored value that maps to 1.0: 255, 65535 or the setting; None for raw units.
         convention: the convention of `mean` and `std`: "pooled_population", or with other weights
-            "equal_image_weights" or "equal_group_weights".
+            "equal_image_weights", "equal_group_weights" or "equal_samples_per_case".
         range: "0-1", or "raw" for float images without a max_value.
         channel_order: "RGB", "L", "6 bands", …
         mean, std, min, max: per channel; min and max are None where subtraction made them unknown. A channel without
