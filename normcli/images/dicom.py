@@ -5,6 +5,7 @@ Stored integers are counted; RescaleSlope and RescaleIntercept are the scale of 
 
 import io
 import warnings
+import zlib
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from normcli.images.tags import apply_tags
 from normcli.options.shared import DecodeOptions
 
 Array = np.ndarray[Any, Any]
-_ITEM = b"\xfe\xff\x00\xe0"
-_MOST_ITEMS = 100_000  # of sequences: each takes 1 KB as an object, and 8 bytes in the file
+_MOST_READS = 500_000  # of elements and items of sequences: 300 bytes as an object, and 8 in the file
+_DEFLATED, _PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
+_META, _LONG_VRS = b"\x02\x00", (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC", b"UR", b"UT", b"UN")
+_BOMB_RATIO, _HARMLESS = 100, 1 << 26
 _LARGEST_PICTURE = 8  # bits of gray that is a picture, from 0 to 1; gray of more bits is a measurement
 _MISSING = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
 
@@ -34,9 +37,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     except ImportError:
         raise InputError("unsupported", 'DICOM needs pydicom 3: pip install "normcli[medical]"') from None
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")  # on values that break the standard
-    if data.count(_ITEM) > _MOST_ITEMS:
-        raise InputError("bomb", f"more than {_MOST_ITEMS:,} items of sequences")
-    dataset = pydicom.dcmread(io.BytesIO(data))
+    dataset = _parsed(pydicom, data)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError("not-an-image", f"a DICOM file without pixels ({_kind(dataset)})")
     check_size(int(dataset.Columns), int(dataset.Rows), reading)
@@ -62,6 +63,61 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if measured and not image.scales and reading.scale_offset != "none":
         image.scales = ((1.0, 0.0),)
     return image
+
+
+class _Bytes(io.BytesIO):
+    """A file whose elements are counted as they are read, in sequences too: pydicom makes an object of each."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Read some bytes; raise OSError after more reads than files with images take."""
+        self.reads += 1
+        if self.reads > _MOST_READS:
+            raise OSError("too many elements")
+        return super().read(size)
+
+
+def _parsed(pydicom: Any, data: bytes) -> Any:
+    """Return the dataset of a file.
+
+    Raises:
+        InputError: too many elements, or too deep.
+        Exception: whatever pydicom raises on damaged files.
+    """
+    file = _Bytes(_inflated(data))
+    try:
+        return pydicom.dcmread(file)
+    except RecursionError:
+        raise InputError("bomb", "sequences in sequences, too many") from None
+    except Exception:
+        if file.reads > _MOST_READS:
+            raise InputError("bomb", f"more than {_MOST_READS // 2:,} elements and items of sequences") from None
+        raise
+
+
+def _inflated(data: bytes) -> bytes:
+    """Return a file whose elements are deflated as one where they are not; any other as it is.
+
+    pydicom inflates without a limit.
+
+    Raises:
+        InputError: damaged, or a bomb.
+    """
+    at, deflated = 132, False
+    while data[at : at + 2] == _META and at + 12 <= len(data):
+        is_long = data[at + 4 : at + 6] in _LONG_VRS
+        head, length = (12, 8) if is_long else (8, 6)
+        size = int.from_bytes(data[at + length : at + head], "little")
+        deflated |= data[at + head : at + head + size].rstrip(b"\0 ") == _DEFLATED
+        at += head + size
+    if not deflated:
+        return data
+    inflater, most = zlib.decompressobj(-zlib.MAX_WBITS), max(_HARMLESS, _BOMB_RATIO * len(data))
+    plain = inflater.decompress(data[at:], most + 1)
+    if len(plain) > most:
+        raise InputError("bomb", f"deflated elements that expand to more than {most:,} bytes")
+    return data[:at].replace(_DEFLATED, _PLAIN) + plain
 
 
 def _kind(dataset: Any) -> str:

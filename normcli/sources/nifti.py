@@ -20,6 +20,7 @@ from normcli.storage.files import FileStamp
 from normcli.storage.reader import Reader, Stream
 
 _HEADER = 540  # of NIfTI-2; of the others 348
+_SPARSE = 1 << 32  # bytes: labels of a few organs shrink 1,000 times; memory is that of a plane
 _COLORS = {("R", "G", "B"): 3, ("R", "G", "B", "A"): 4}
 
 
@@ -76,7 +77,7 @@ def read(
     header_path, image_path = pair_of(source)
     limit = parse_size("max_file_size", listing.max_file_size)
     with _header_of(header_path, source) as reader:
-        stream = Stream(reader) if reader.compression() else None
+        stream = Stream(reader, _SPARSE) if reader.compression() else None
         head = (stream or reader).at(0, _HEADER)
         volume, is_single = parse_header(head)
         if is_single:
@@ -84,7 +85,7 @@ def read(
             yield from _planes(source, file, volume, limit, names_only, group_by)
             return
     with Reader(image_path) as reader:
-        stream = Stream(reader) if reader.compression() else None
+        stream = Stream(reader, _SPARSE) if reader.compression() else None
         yield from _planes(source, _Bytes(image_path, reader, stream), volume, limit, names_only, group_by)
 
 

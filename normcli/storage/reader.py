@@ -183,12 +183,17 @@ class RangeFile(io.RawIOBase):
 class Stream:
     """A file read once from start to end, decompressed where it is compressed; offsets only grow.
 
+    Args:
+        reader: of the file.
+        harmless: bytes that may expand in any ratio.
+
     Raises:
         MissingExtraError: zst without zstandard.
     """
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, harmless: int = 0) -> None:
         self.path = reader.path
+        self._harmless = harmless
         # 1 MiB: what a request to a server should at least ask for
         self._packed = io.BufferedReader(RangeFile(reader.at, reader.size), 1 << 20)
         self._file = _decompressed(self._packed, reader.compression())
@@ -230,7 +235,8 @@ class Stream:
         self._at += len(data)
         if self._at - self._checked[0] >= _BOMB_WINDOW:
             taken = self._packed.tell()  # by the decompressor, not what was read ahead for it
-            if self._at - self._checked[0] > BOMB_RATIO * max(taken - self._checked[1], 1):
+            expanded = self._at - self._checked[0]
+            if self._at > self._harmless and expanded > BOMB_RATIO * max(taken - self._checked[1], 1):
                 raise InputError("bomb", f"its compressed data expands to more than {BOMB_RATIO} times its size")
             self._checked = (self._at, taken)
         return data
