@@ -19,8 +19,8 @@ import normcli
 from normcli.errors import InputError
 from normcli.options.shared import InputOptions
 from normcli.sources import Item, read_one
+from normcli.sources.chunk_codecs import Chain, decode
 from normcli.sources.zarr_array import array_of
-from normcli.sources.zarr_codecs import Chain, decode
 from normcli.sources.zarr_files import open_files
 from tests.support import needs
 from tests.support.command import run_here
@@ -91,14 +91,14 @@ class TestChunks:
             )
 
     def test_each_thread_has_the_block_of_its_images(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from normcli.sources import zarr as module
+        from normcli.sources import chunked as module
 
         values = np.random.default_rng(0).integers(0, 256, (5, 7, 12, 10)).astype(np.uint8)
         np.save(tmp_path / "a.npy", values.reshape(-1, 12, 10))
         expected = normcli.stats(normcli.source(tmp_path / "a.npy", layout="nhw")).state
         zarr.create_array(tmp_path / "a.zarr", data=values, chunks=(2, 4, 5, 6))
         for planes in (1, 3, 5, 100):  # that have room
-            monkeypatch.setattr(module, "_LARGEST_BLOCK", planes * 120)
+            monkeypatch.setattr(module, "LARGEST_BLOCK", planes * 120)
             assert normcli.stats(normcli.source(tmp_path / "a.zarr", axes="TZYX"), workers=2).state == expected
 
 

@@ -4,6 +4,7 @@ Nothing outside the file is opened: neither external links nor external storage,
 """
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, Planes, coordinate_texts, planes_of
 from normcli.sources.cf import cf_tags
+from normcli.sources.chunked import image
+from normcli.sources.hdf5_chunks import ChunkedDataset, chunked
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
 from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
@@ -45,7 +48,7 @@ class DatasetSlice(NamedTuple):
 
     def __call__(self) -> TaggedArray:
         with _readable():
-            values = _opened(self.path, self.stamp, self.cache)[self.variable][self.place]
+            values = _image(self)
         return tagged(values.view(self.dtype).transpose(self.order), self.tags)
 
     def fingerprint(self) -> str:
@@ -87,7 +90,17 @@ def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_b
         yield Item(key, DatasetSlice(source, variable, index, planes.order, dtype.str, tags, cache, stamp), label)
 
 
+def _image(load: DatasetSlice) -> Any:
+    dataset, ours = _opened(load.path, load.stamp, load.cache, load.variable)
+    if ours is None:
+        return dataset[load.place]
+    key = os.getpid(), load.path, load.stamp, load.variable
+    return image(key, load.place, dataset.shape, dataset.chunks, dataset.dtype.itemsize, ours.region)
+
+
 def _h5py() -> Any:
+    if "h5py" not in sys.modules:
+        os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # no plugin is loaded, whatever HDF5_PLUGIN_PATH has
     try:
         import h5py
     except ImportError:
@@ -118,20 +131,22 @@ def _open(reader: Reader, cache: int = _LEAST_CACHE) -> Any:
 _local = threading.local()
 
 
-def _opened(path: str, stamp: FileStamp | None, cache: int) -> Any:
-    """Return the open file of this thread, whose chunks stay inflated from one plane to the next.
+def _opened(path: str, stamp: FileStamp | None, cache: int, variable: str) -> tuple[Any, ChunkedDataset | None]:
+    """Return a dataset in the open file of this thread, and how its chunks are decoded by us, where they are.
 
     Raises:
         InputError: it changed since it was listed.
     """
-    key = os.getpid(), path, stamp, cache
+    key = os.getpid(), path, stamp, cache, variable
     if getattr(_local, "key", None) != key:
         close_file()
         reader = Reader(path)
         _local.reader, _local.file, _local.key = reader, _open(reader, cache), key
+        _local.dataset = _local.file[variable]
+        _local.chunked = chunked(_local.dataset, reader.size)
     if _local.reader.stamp != stamp or _local.reader.changed():
         raise InputError("changed", "it changed while it was read")
-    return _local.file
+    return _local.dataset, _local.chunked
 
 
 def close_file() -> None:
@@ -141,7 +156,7 @@ def close_file() -> None:
     if _local.key[0] == os.getpid():
         _local.file.close()
         _local.reader.close()
-    _local.key = _local.file = _local.reader = None
+    _local.key = _local.file = _local.reader = _local.dataset = _local.chunked = None
 
 
 def _only_variable(source: str, file: Any) -> str:
@@ -225,8 +240,13 @@ def _check_storage(dataset: Any) -> None:
     """
     if dataset.external:
         raise InputError("unsafe-name", f"its values are in another file, {dataset.external[0][0]}")
-    if dataset.is_virtual and any(source.file_name != "." for source in dataset.virtual_sources()):
-        raise InputError("unsafe-name", "a virtual dataset of other files (name them as SOURCES)")
+    for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        if source.file_name != ".":
+            raise InputError("unsafe-name", "a virtual dataset of other files (name them as SOURCES)")
+        inner = _dataset(dataset.file.filename, dataset.file, source.dset_name)
+        if inner.is_virtual:
+            raise InputError("unsupported", f"a virtual dataset of a virtual one, {source.dset_name[:80]}")
+        _check_storage(inner)
     created = dataset.id.get_create_plist()
     for i in range(created.get_nfilters()):
         code, name = created.get_filter(i)[0], created.get_filter(i)[3]
@@ -260,8 +280,13 @@ def _dimension_names(dataset: Any) -> list[str]:
 
 
 def _coordinates(dataset: Any, axis: int, length: int) -> list[str] | None:
-    """Return the values of the scale of a dimension; None where it has none."""
+    """Return the values of the scale of a dimension; None where it has none.
+
+    Raises:
+        InputError: they are in another file.
+    """
     dimension = dataset.dims[axis]
     if not len(dimension) or dimension[0].shape != (length,) or dimension[0].dtype.kind not in "uif":
         return None
+    _check_storage(dimension[0])
     return coordinate_texts(dimension[0][()], length)

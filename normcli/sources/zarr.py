@@ -9,11 +9,9 @@ import json
 import os
 import re
 import struct
-import threading
 import zlib
 from collections.abc import Iterator, Mapping
 from functools import partial
-from math import prod
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
@@ -21,6 +19,7 @@ from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, planes_of
 from normcli.sources.cf import cf_tags
+from normcli.sources.chunked import image
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
 from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
@@ -29,7 +28,6 @@ from normcli.sources.zarr_files import MARKERS, Files, open_files
 
 _LARGEST_METADATA = 1 << 24
 _MOST_GROUPS = 10_000
-_LARGEST_BLOCK = 64 << 20  # bytes of chunks that stay decoded for the next plane
 
 
 OPEN_OPTIONS = DatasetOptions
@@ -56,7 +54,9 @@ class ZarrSlice(NamedTuple):
     version: str
 
     def __call__(self) -> TaggedArray:
-        values = _plane(self.array, self.version, self.place)
+        array = self.array
+        key, read_region = (os.getpid(), array.files, array.path, self.version), partial(decoded, array)
+        values = image(key, self.place, array.shape, array.chunks, array.dtype.itemsize, read_region)
         return tagged(values.view(self.dtype).transpose(self.order), self.tags)
 
     def fingerprint(self) -> str:
@@ -256,40 +256,3 @@ def decoded(array: ZarrArray, start: tuple[int, ...], stop: tuple[int, ...]) -> 
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise InputError("damaged", f"a chunk cannot be decoded: {type(error).__name__}: {text}") from None
-
-
-class _Block(threading.local):
-    """Images in the same chunks as the one that this thread read last, decoded."""
-
-    def __init__(self) -> None:
-        self.key: Any = None
-        self.start: tuple[int, ...] = ()
-        self.values: Any = None
-
-
-_last = _Block()
-
-
-def _plane(array: ZarrArray, version: str, place: tuple[Any, ...]) -> Any:
-    """Return one image; its neighbors in the same chunks are decoded with it, within a bound."""
-    lengths = [1 if isinstance(at, int) else n for at, n in zip(place, array.shape, strict=True)]
-    room = _LARGEST_BLOCK // (prod(lengths) * array.dtype.itemsize)
-    for i in range(len(place) - 1, -1, -1):  # the last axis is the first to be read on
-        if isinstance(place[i], int) and room > 1:
-            lengths[i] = min(array.chunks[i], room)
-            room //= lengths[i]
-    key, start = (os.getpid(), array.files, array.path, version), list[int]()
-    for at, n, chunk in zip(place, lengths, array.chunks, strict=True):
-        first = at // chunk * chunk if isinstance(at, int) else 0  # of its chunk
-        start.append(first + (at - first) // n * n if isinstance(at, int) else 0)
-    if (_last.key, _last.start) != (key, tuple(start)):
-        _last.key = _last.values = None  # before the next one takes its memory
-        stop = list[int]()
-        for first, n, chunk, length, at in zip(start, lengths, array.chunks, array.shape, place, strict=True):
-            end = first // chunk * chunk + chunk if isinstance(at, int) else length
-            stop.append(min(first + n, end, length))
-        _last.values = decoded(array, tuple(start), tuple(stop))
-        _last.key, _last.start = key, tuple(start)
-    return _last.values[
-        tuple(at - first if isinstance(at, int) else at for at, first in zip(place, start, strict=True))
-    ]

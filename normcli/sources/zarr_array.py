@@ -6,14 +6,14 @@ A chunk without a file has the fill value. The chunks of a shard are read at the
 import math
 import threading
 from collections.abc import Iterator, Mapping
-from itertools import product
 from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.sources.zarr_codecs import LARGEST_CHUNK, Array, Chain, Sharding, chain_of_2, chain_of_3, decode
+from normcli.sources.chunk_codecs import LARGEST_CHUNK, Array, Chain, Sharding, chain_of_2, chain_of_3, decode
+from normcli.sources.chunked import region
 from normcli.sources.zarr_files import Files
 
 _LARGEST_INDEX = 1 << 26  # bytes, of 4 million chunks in a shard
@@ -61,19 +61,11 @@ class ZarrArray(NamedTuple):
             MissingExtraError: a codec without its library.
             Exception: those of decoders on damaged data.
         """
-        out = np.empty([b - a for a, b in zip(start, stop, strict=True)], self.dtype)
-        numbers = (range(a // n, -(-b // n)) for a, b, n in zip(start, stop, self.chunks, strict=True))
-        for chunk in product(*numbers):
-            firsts = [i * n for i, n in zip(chunk, self.chunks, strict=True)]
-            within = list(zip(start, stop, firsts, self.chunks, strict=True))
-            into = tuple(slice(max(first - a, 0), min(first + n, b) - a) for a, b, first, n in within)
-            data = self._chunk_bytes(chunk)
-            if data is None:
-                out[into] = self.fill
-                continue
-            part = tuple(slice(max(a - first, 0), min(b - first, n)) for a, b, first, n in within)
-            out[into] = decode(data, self.chain, self.chunks)[part]
-        return out
+        return region(start, stop, self.chunks, self.dtype, self._chunk)
+
+    def _chunk(self, chunk: tuple[int, ...]) -> Any:
+        data = self._chunk_bytes(chunk)
+        return self.fill if data is None else decode(data, self.chain, self.chunks)
 
     def _chunk_bytes(self, chunk: tuple[int, ...]) -> bytes | None:
         if self.sharding is None:

@@ -1,4 +1,4 @@
-"""Chunks of Zarr 2 and 3: the chain of codecs of an array, and decoding within a bound.
+"""Chunks of Zarr and HDF5: the chain of codecs of an array, and decoding within a bound.
 
 A chunk has a fixed number of bytes, so that one that expands to more is a bomb, which is found before its memory is
 taken. Codecs are those of numcodecs, save pickle and others that run code.
@@ -294,6 +294,23 @@ def _check_crc32c(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
     return data[:-4]
 
 
+def _check_fletcher(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
+    words = np.frombuffer(data[:-4] + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
+    places = np.arange(len(words), 0, -1, dtype=np.uint64) % 65535
+    sums = [int(part) % 65535 for part in (words.sum(), (words * places).sum())]
+    stored = struct.unpack("<HH", data[-4:])
+    if [one % 65535 for one in stored] != sums:
+        raise InputError("damaged", "the checksum of a chunk is wrong")
+    return data[:-4]
+
+
+def _unshuffle(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
+    size = settings.get("elementsize", 4)
+    if type(size) is not int or not 0 < size <= 64 or len(data) % size:
+        raise InputError("damaged", f"chunks of {len(data):,} bytes are not of elements of {str(size)[:20]} bytes")
+    return np.frombuffer(data, np.uint8).reshape(size, -1).T.tobytes()
+
+
 _UNPACK: dict[str, Callable[[bytes, Mapping[str, Any], int], bytes]] = {
     "gzip": _inflate,
     "zlib": _inflate,
@@ -303,4 +320,6 @@ _UNPACK: dict[str, Callable[[bytes, Mapping[str, Any], int], bytes]] = {
     "lz4": _unlz4,
     "zstd": _unzstd,
     "crc32c": _check_crc32c,
+    "fletcher32": _check_fletcher,
+    "shuffle": _unshuffle,
 }
