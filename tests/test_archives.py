@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import normcli
@@ -334,6 +335,22 @@ def test_a_member_inflates_only_as_far_as_allowed(tmp_path: Path) -> None:
             if len(_inflated(packed, claimed, 1 << 30)) != claimed:
                 raise normcli.errors.InputError("damaged", "")
         assert caught.value.reason in ("bomb", "damaged")
+
+
+@pytest.mark.parametrize(("head", "reason"), [(b"BM", None), (b"\x89PNG", "bomb"), (b"\0\0\2\0", None), (b"", "bomb")])
+def test_only_plain_formats_shrink_99_times(head: bytes, reason: str | None) -> None:
+    from normcli.sources.zip import _inflated
+
+    data = head + np.random.default_rng(0).bytes(100_000) + bytes(9_900_000)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(data) + packer.flush()
+    assert 90 < len(data) / len(packed) < 100
+    if reason is None:
+        assert _inflated(packed, len(data), 1 << 30) == data
+        return
+    with pytest.raises(normcli.errors.InputError, match="more than 20 times") as caught:
+        _inflated(packed, len(data), 1 << 30)
+    assert caught.value.reason == reason
 
 
 @pytest.mark.parametrize("row", packing.ROWS)

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import normcli
 from tests.support import needs
+from tests.support.command import run_here
 from tests.support.images import encoded, photograph
 
 pa = needs.module("pyarrow")
@@ -80,3 +82,16 @@ def test_rows_of_a_dictionary_are_read_a_few_at_a_time() -> None:
     out = io.BytesIO()
     parquet.write_table(pa.table({"image": pa.array([IMAGE] * 40)}), out)
     assert [len(batch) for batch in _batches(parquet.ParquetFile(out), ["image"])] == [16, 16, 8]
+
+
+def test_halves_of_fastparquet_are_no_images(tmp_path: Path) -> None:
+    """It writes float16 as two bytes a row, and tells the type in metadata of pandas only."""
+    halves = np.arange(8, dtype="f2")
+    table = pa.table({"x": pa.array([half.tobytes() for half in halves], pa.binary(2))})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    done = run_here("stats", tmp_path / "a.parquet")
+    assert done.code == 4 and "x (fixed_size_binary[2])" in done.err and "damaged" not in done.err, str(done)
+    done = run_here("stats", tmp_path / "a.parquet", "-O", "columns=x")
+    assert done.code == 2 and "'x' holds fixed_size_binary[2], neither numbers" in done.err, str(done)
+    parquet.write_table(pa.table({"x": pa.array(halves, pa.float16())}), tmp_path / "b.parquet")
+    assert normcli.stats(tmp_path / "b.parquet", open_options={"columns": "x"}).mean == [3.5]

@@ -106,7 +106,26 @@ def test_a_source_that_is_named_twice_is_rejected(tree: Path, run: Run) -> None:
     for again in (f"{tree}/", tree / ".." / "ds"):
         with pytest.raises(UsageError, match=r"ds and .*: the same SOURCE twice"):
             normcli.stats([tree, again])
+    same = str(tree)
+    with pytest.raises(UsageError, match=r"the same SOURCE twice"):  # one string object: it was counted double
+        normcli.stats([same, same])
     assert normcli.stats([tree / "train", tree / "val"]).images == 3
+
+
+@pytest.mark.parametrize("options", [[], ["--incremental", "-o", "s.json"], ["--shard", "1/1"], ["--sample", "2"]])
+@pytest.mark.parametrize("form", ["list", "table"])
+def test_a_line_that_comes_again_is_reported(form: str, options: list[str], tree: Path, run: Run) -> None:
+    """Its images count again, in silence: a list may draw with repetition, or be an accident."""
+    paths = [str(path) for path in sorted(tree.rglob("*.png"))]
+    lines = [*paths, paths[0], f"{tree}/../{tree.name}/{Path(paths[1]).relative_to(tree)}", paths[0]]
+    (tree.parent / "l.csv").write_text("path\n" + "\n".join(lines))
+    (tree.parent / "l.txt").write_text("\n".join(lines))
+    named = ["--files-from", "l.txt"] if form == "list" else ["l.csv"]
+    done = run("stats", *named, *options, "--json")
+    words = f"{3} of {len(lines)} lines name files that were named before: their images count again".encode()
+    assert done.stderr.count(words) == 1, done.stderr
+    (tree.parent / "l.txt").write_text("\n".join(paths))
+    assert b"named before" not in run("stats", "--files-from", "l.txt", "--json").stderr
 
 
 def _rejection(*sources: object, **options: object) -> str:

@@ -461,6 +461,13 @@ class TestHealthyFiles:
         path = file(tmp_path / "a.bmp", head + info + b"".join(colors) + packed)
         right(stats(path), np.abs(indices.astype("i8") - swapped).mean())
 
+    @pytest.mark.parametrize("offset", [1, 14, 53])
+    def test_a_bmp_whose_pixels_begin_in_its_header_is_damaged(self, offset: int, tmp_path: Path) -> None:
+        data = bytearray(encoded(flat(100), "BMP"))
+        struct.pack_into("<I", data, 10, offset)
+        done = stats(file(tmp_path / "a.bmp", bytes(data)))
+        assert done.code == 4 and "pixels that begin inside it" in done.err, str(done)
+
     def test_a_palette_of_0_to_255(self, tmp_path: Path) -> None:
         array, colors = rng().integers(0, 256, (8, 8)).astype("u1"), rng(1).integers(0, 256, (3, 256)).astype("u2")
         path = tiff(tmp_path / "a.tif", array, photometric="palette", colormap=colors)

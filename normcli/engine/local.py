@@ -26,7 +26,7 @@ _DEAR = 5e-4  # seconds an item from which threads do well
 
 def run_serial(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
     """Yield results one after the other."""
-    yield from map(function, batches)
+    yield from map(function, batches)  # holds no batch while the next one is read
 
 
 def run_threads(function: Callable[[Any], Any], batches: Iterable[Any], workers: int, weigh: Weigh) -> Iterator[Any]:
@@ -92,12 +92,13 @@ def run_auto(function: Callable[[Any], Any], batches: Iterable[Any], workers: in
     would run the caller's script again (another thread is alive, so none can be forked), it stays with threads.
     """
     source = iter(batches)
-    for batch in islice(source, 1):  # pays for first uses: not measured
-        yield function(batch)
+    yield from map(function, islice(source, 1))  # pays for first uses: not measured
     started, items = time.perf_counter(), 0
     for batch in source:
-        yield function(batch)
         items += len(batch)
+        result = function(batch)
+        batch = None  # or its bytes stay until the next one is there
+        yield result
         spent = time.perf_counter() - started
         if spent > _TRIAL or spent > _DEAR * items:
             break

@@ -63,6 +63,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
 def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
     _restrain(reading)
     data = _with_palette_of_two(data)
+    _check_place_of_pixels(data)
     try:
         try:
             image = Image.open(io.BytesIO(data), formats=_formats())
@@ -160,6 +161,16 @@ def _with_palette_of_two(data: bytes) -> bytes:
     if bits not in (4, 8) or used != 2 or data[at : at + 3] + data[at + 4 : at + 7] != _BLACK_AND_WHITE:
         return data
     return data[:at] + _MARKED_BLACK + data[at + 3 :]
+
+
+def _check_place_of_pixels(data: bytes) -> None:
+    """Check that the pixels of a BMP do not begin inside its headers, which Pillow would read as colors.
+
+    Raises:
+        InputError: they do. 0 is no place, but behind the headers.
+    """
+    if data[:2] == b"BM" and 0 < int.from_bytes(data[10:14], "little") < 14 + int.from_bytes(data[14:18], "little"):
+        raise InputError("damaged", "its header claims pixels that begin inside it")
 
 
 def _is_tga_of_15_bits(data: bytes) -> bool:

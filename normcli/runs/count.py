@@ -265,7 +265,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         for opened in () if plain and large is None else (large, data):
             if opened is not None and hasattr(opened, "close"):
                 opened.close()
-        data = image = None  # not together with the next, whatever became of them
+        opened = data = image = None  # not together with the next, whatever became of them
         result.file_results += [entry] if options.file_results else []
     if arrays is not None:
         arrays.finish(batch)

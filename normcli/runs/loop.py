@@ -96,6 +96,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
                 future = pool.submit(_fetch, load)
             elif not waiting:
                 yield step
+                step = load = None  # or its bytes stay until the next one is there
                 continue
             waiting.append((step, future))
             while waiting and (waiting[0][1] is None or is_full()):
@@ -411,6 +412,7 @@ class _Order(Generic[T, R]):
                 if self._loop.merge is None:
                     self._under_way.append(None if checkpoint is None else checkpoint.on_submit(batch))
                 yield batch
+                batch = Items()  # or its bytes stay until the next one is there
             elif not self._under_way:
                 self._replay(batch)
             else:

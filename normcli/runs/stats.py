@@ -178,7 +178,7 @@ class StatsTarget:
     ) -> Steps:
         """Return the items of the sources, with replays for those that earlier runs counted."""
         if self._cache is not None:
-            return self._cache.skip_unchanged(containers.each(sources, files), patterns)
+            return self._cache.skip_unchanged(containers.each(sources, patterns.watch_files(files)), patterns)
         return items if self._checkpoint is None else self._checkpoint.skip_done(items)
 
     def commit(self, summary: Summary) -> None:

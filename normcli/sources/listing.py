@@ -11,13 +11,16 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import as_tuple, option, parse_pairs
 from normcli.options.shared import InputOptions
 from normcli.sources.item import ColumnLabel, FailingSource, Item, Items, NonEmpty, Skipped, failed_item
 from normcli.storage import is_remote
+
+if TYPE_CHECKING:
+    from normcli.sources.repeats import Repeats
 
 
 class Source(str):
@@ -376,9 +379,16 @@ class PatternUse:
         plain = group_by in (None, "folder", "label") or self._axis is not None
         self._group = None if plain else re.compile(str(group_by))
         self.complete = True
+        self._names: Repeats | None = None
+
+    def watch_files(self, files: Iterable[str]) -> Iterable[str]:
+        """Yield the paths of a list, and remember those that come again."""
+        return files if files == () else self._repeats().watch(files)
 
     def watch(self, source: str, items: Items) -> Items:
         """Yield the items of a source."""
+        if container(source) == "file_list":
+            items = self._repeats().watch(items)
         plain = not self._unused and self._group is None and self._axis is None
         return items if plain else self._watch(source, items)
 
@@ -402,11 +412,20 @@ class PatternUse:
                 )
 
     def report(self) -> None:
-        """Log every pattern that matched nothing, once."""
+        """Log every pattern that matched nothing, and the number of names that came again, once."""
         if self.complete:
             for option, glob in self._unused:
                 log.warning("%s %r matched nothing", option, glob)
             self._unused.clear()
+        if self._names is not None:
+            self._names.report()
+
+    def _repeats(self) -> "Repeats":
+        if self._names is None:
+            from normcli.sources.repeats import Repeats
+
+            self._names = Repeats()
+        return self._names
 
 
 def _group(pattern: re.Pattern[str], path: str) -> str:
@@ -462,6 +481,8 @@ def read(
         every = later or not named
         check_open_options(listing.open_options, ("folder", *CONTAINERS) if every else map(kind_of, named))
     watched = PatternUse(InputOptions()) if patterns is None else patterns
+    if patterns is not None:
+        files = patterns.watch_files(files)
     return reporting(watched, _read(named, listing, files, shard, watched))
 
 

@@ -192,10 +192,9 @@ def slice_images(
         return
     for i in range(count):
         key = source if alone else f"{source}/{i:0{width}d}"
-        offset = array.start + i * size
-        content = read_bytes(offset, size)
-        load = ArraySlice(source, offset, array.dtype, shape, first, stamp, content)
-        yield Item(key, load, None if labels is None else str(labels[i]))
+        offset, label = array.start + i * size, None if labels is None else str(labels[i])
+        # no name for its bytes: they would stay until the next image is there
+        yield Item(key, ArraySlice(source, offset, array.dtype, shape, first, stamp, read_bytes(offset, size)), label)
 
 
 def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: bool = False) -> str:

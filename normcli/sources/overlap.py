@@ -47,9 +47,10 @@ class Places:
 
             place = nifti.pair_of(str(place))[0]  # a header and its samples are one volume
         own = repr(sorted(effective_options(source, {}).items()))  # two columns of one file are two sources
-        if (first := self._of.setdefault((place, own), source)) is not source:
+        if (first := self._of.get((place, own))) is not None:
             names = source if first == source else f"{first} and {source}"
             raise UsageError(f"{names}: the same SOURCE twice, its images would count double (name it once)")
+        self._of[place, own] = source
         if (is_remote(source) and container(source) is None) or os.path.isdir(source):  # noqa: PTH112
             self._folders[place] = source
 

@@ -19,6 +19,7 @@ from normcli.storage.reader import BOMB_RATIO, Reader
 
 log = logging.getLogger("normcli.sources")
 
+_SMALLEST_IMAGE = 16  # bytes: no image has a header of fewer
 _LABELS = ("label", "labels", "cls", "class", "fine_label", "category", "target")
 _ROWS = 16  # at a time, and fewer where they are large
 _BATCH = 16 << 20  # bytes of rows at a time
@@ -249,6 +250,8 @@ def _holds_bytes(kind: Any) -> bool:
         return _holds_bytes(kind.value_type)
     view = getattr(pa.types, "is_binary_view", None)
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    if pa.types.is_fixed_size_binary(kind) and kind.byte_width < _SMALLEST_IMAGE:
+        return False  # such as float16 by fastparquet
     return any(test(kind) for test in tests) or bool(view and view(kind))
 
 

@@ -25,6 +25,8 @@ _LARGEST_MEMBER = 1 << 30  # --max-file-size sets another
 _HARMLESS = 1 << 20  # below this no ratio is a bomb: a flat mask as BMP shrinks 500 times
 _WINDOW = 1 << 18
 _PIECE = 4 << 20  # of a member that is inflated; photographs are smaller
+_COMPRESSED_RATIO = 20  # of more than a piece, in formats that compress on their own
+_PLAIN = (b"BM", b"II", b"MM", b"P", b"\x93NUMPY")
 
 
 class ZipEntry(NamedTuple):
@@ -58,10 +60,11 @@ class ZipMember(NamedTuple):
         name, extra = struct.unpack_from("<HH", header, 26)
         if header[:4] != _LOCAL or name != len(self.name):
             raise InputError("damaged", "the archive's directory and the member's own header disagree")
-        data = read_at(self.path, self.at + 30, name + extra + self.packed, self.stamp)
+        start, more = self.at + 30, self.packed if self.packed < _PIECE else 0  # a large one is not read to be copied
+        data = read_at(self.path, start, name + extra + more, self.stamp)
         if data[:name] != self.name:
             raise InputError("damaged", "the archive's directory and the member's own header disagree")
-        data = data[name + extra :]
+        data = data[name + extra :] if more else read_at(self.path, start + name + extra, self.packed, self.stamp)
         out = _inflated(data, self.size, self.limit) if self.method == 8 else data
         if not out:
             raise InputError("empty", "empty file")
@@ -76,7 +79,8 @@ class ZipMember(NamedTuple):
 
 def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
     """Inflate at most the allowed size; the claimed size is verified, never trusted."""
-    allowed = min(limit, max(_HARMLESS, BOMB_RATIO * len(data)))
+    ratio = BOMB_RATIO
+    allowed = min(limit, max(_HARMLESS, ratio * len(data)))
     inflater = zlib.decompressobj(-15)
     most = min(allowed, claimed) + 1
     try:
@@ -84,6 +88,10 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
         if len(out) == _PIECE:  # zlib joins its blocks, which takes twice the memory; a BytesIO does not
             buffer = io.BytesIO()
             buffer.write(out)
+            if not _is_stored_plainly(out):
+                ratio = _COMPRESSED_RATIO
+                allowed = min(limit, max(_PIECE, ratio * len(data)))
+                most = min(allowed, claimed) + 1
             while buffer.tell() < most and out:
                 out = inflater.decompress(inflater.unconsumed_tail, min(most - buffer.tell(), _PIECE))
                 buffer.write(out)
@@ -93,10 +101,16 @@ def _inflated(data: bytes, claimed: int, limit: int) -> bytes:
     if len(out) > allowed:
         if allowed == limit:
             raise InputError("too-large", f"more than the limit of {limit} bytes (--max-file-size)")
-        raise InputError("bomb", f"{len(data)} bytes expand to more than {BOMB_RATIO} times as many")
+        raise InputError("bomb", f"{len(data)} bytes expand to more than {ratio} times as many")
     if not inflater.eof and len(out) <= claimed:
         raise InputError("truncated", "the compressed data ends early")
     return out
+
+
+def _is_stored_plainly(head: bytes) -> bool:
+    """Return True for the first bytes of a format that may store pixels one by one, as large as the image."""
+    tga = head[1:3] in (b"\1\1", b"\0\2", b"\0\3")
+    return head.startswith(_PLAIN) or head[128:132] == b"DICM" or tga
 
 
 class ZipOptions(Options):
