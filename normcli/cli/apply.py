@@ -138,7 +138,7 @@ def _interruption(output: Path | None, terminal: TerminalOptions) -> Iterator[No
         raise
 
 
-app = command(apply, cls=NumberRows)
+app = command(apply, cls=NumberRows, arrays=True)
 
 
 def _constants_line(constants: Mapping[str, Any], scheme: str) -> str:

@@ -61,7 +61,12 @@ class NumberRows(Command):
 
 
 def command(
-    function: Callable[..., int], *, cls: type[Command] | None = None, name: str | None = None, quick: bool = False
+    function: Callable[..., int],
+    *,
+    cls: type[Command] | None = None,
+    name: str | None = None,
+    quick: bool = False,
+    arrays: bool = False,
 ) -> typer.Typer:
     """Return an app of one command that a function describes.
 
@@ -70,6 +75,9 @@ def command(
         cls: class of the command.
         name: command by which environment variables are named; by default the function's name.
         quick: nothing that it runs writes to the log: it is set up only where an option asks for it.
+        arrays: it always computes with NumPy, which is imported before the command's own modules import it: further
+            down, its calls cross an end of CPython's stack chunks of 16 KB, each of them mapped and unmapped anew,
+            750 times for `stats` and 1,500 for `apply`.
     """
     name = name or function.__name__
     hints = inspect.get_annotations(function, eval_str=False)
@@ -82,6 +90,8 @@ def command(
     options = [parameter for _, parameter in sorted(pairs, key=lambda pair: PANELS.index(pair[0]))]
 
     def run(**values: Any) -> int:
+        if arrays:
+            import numpy  # noqa: F401
         objects = {name: _make(group, values) for name, group in groups.items()}
         for group in objects.values():
             if isinstance(group, TerminalOptions) and (not quick or group.verbose or group.log_file is not None):

@@ -75,4 +75,4 @@ def split_weights(files: list[str]) -> tuple[list[str], list[float] | None]:
 
 _WEIGHTED = r"(.+):([0-9]+(?:\.[0-9]*)?|\.[0-9]+)"
 
-app = command(merge)
+app = command(merge, arrays=True)

@@ -57,7 +57,7 @@ def restore(
     return 3 if result.failed else 0
 
 
-app = command(restore)
+app = command(restore, arrays=True)
 
 
 def _show(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:

@@ -171,4 +171,4 @@ def _report_changes(changes: "Changes") -> None:
         say("note: no cached file matched; source paths must be spelled as in the previous run")
 
 
-app = command(stats)
+app = command(stats, arrays=True)

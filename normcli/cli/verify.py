@@ -119,7 +119,7 @@ def _verify_features(
     return print_features(result, target, json=printing.json)
 
 
-app = command(verify)
+app = command(verify, arrays=True)
 
 
 def _show(result: "VerifyResult") -> None:
