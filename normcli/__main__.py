@@ -24,7 +24,8 @@ def main() -> None:
         os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Numba would import it for linear algebra that no kernel has: 0.17 s, and no end where memory is short
     sys.modules.setdefault("scipy", None)  # type: ignore[arg-type]
-    gc.set_threshold(20_000)  # at the usual 700, looking through all that NumPy and typer made takes 5% of a run
+    gc.disable()  # looking through all that NumPy and typer make takes 5% of a run; a command enables it when it starts
+    gc.set_threshold(20_000)
     try:
         from normcli.cli.main import run
     except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """Tables in a terminal: numbers are never cut off, at any width, with color and without."""
 
+import gc
 import importlib
 import itertools
 import os
@@ -147,3 +148,13 @@ def test_the_help_needs_no_rich_and_color_changes_no_letter(variables: dict[str,
     plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
     assert re.search(r"\n  -f, --force +Overwrite an existing report\.\n", plain)
     assert "typer.core" in done.stderr and "rich" not in done.stderr
+
+
+def test_a_command_collects_garbage(statistics: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gc.disable()  # as the console script does until modules are imported
+    try:
+        assert main.run(["show", str(statistics)]) == 0
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()

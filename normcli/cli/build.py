@@ -4,6 +4,7 @@ def show(file: Annotated[Path, ...], printing: SummaryOptions, terminal: Termina
 app = command(show)
 """
 
+import gc
 import inspect
 import os
 import re
@@ -92,6 +93,9 @@ def command(
     def run(**values: Any) -> int:
         if arrays:
             import numpy  # noqa: F401
+        if not gc.isenabled():
+            gc.freeze()  # no module is garbage
+            gc.enable()
         objects = {name: _make(group, values) for name, group in groups.items()}
         for group in objects.values():
             if isinstance(group, TerminalOptions) and (not quick or group.verbose or group.log_file is not None):
