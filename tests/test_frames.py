@@ -180,7 +180,9 @@ class TestSeries:
         failures: list[Any] = []
         normcli.stats(source, on_failure=failures.append)
         assert {failure.message[:40] for failure in failures} == {"the channels of one plane are in several"}
-        assert len(failures) == 2
+        assert len(failures) == 2 and "-O axes=NYX counts" in failures[0].message
+        gray = normcli.stats([normcli.source(tmp_path / f"C{i}.ome.tif", axes="NYX") for i in range(2)])
+        assert gray.images == 2 and gray.mean == summary.mean
 
 
 class TestPages:
@@ -441,3 +443,58 @@ class TestSources:
         done = run_here("stats", path, tmp_path / "." / "a.ome.tif", "-O", "frames=all")
         assert done.code == 2 and "the same SOURCE twice" in done.err
         assert run_here("stats", tmp_path, path, "-O", "frames=all").code == 2
+
+
+class TestDicom:
+    def enhanced(self, path: Path, values: Array, slopes: list[float]) -> Path:
+        """Write the frames of a volume with a rescale slope each."""
+        pydicom = needs.module("pydicom")
+        meta = pydicom.dataset.FileMetaDataset()
+        meta.TransferSyntaxUID, meta.MediaStorageSOPInstanceUID = "1.2.840.10008.1.2.1", "1.2.3"
+        meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.2.1"
+        dataset = pydicom.Dataset()
+        dataset.file_meta = meta
+        dataset.NumberOfFrames, dataset.Rows, dataset.Columns = values.shape
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PixelRepresentation = 1, "MONOCHROME2", 0
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
+        groups = []
+        for slope in slopes:
+            group, transformation = pydicom.Dataset(), pydicom.Dataset()
+            transformation.RescaleSlope, transformation.RescaleIntercept = slope, -10
+            group.PixelValueTransformationSequence = [transformation]
+            groups.append(group)
+        dataset.PerFrameFunctionalGroupsSequence = groups
+        dataset.PixelData = values.tobytes()
+        dataset.save_as(path, enforce_file_format=True)
+        return path
+
+    def test_frames_have_their_own_scale(self, tmp_path: Path) -> None:
+        """The slope of an enhanced CT was ignored: it is in its functional groups."""
+        values = stack()[0, 0]
+        path = self.enhanced(tmp_path / "a.dcm", values, [1, 2, 0.5, 1])
+        assert normcli.stats(path).mean == pytest.approx([values[0].mean() - 10])
+        source = normcli.source(path, frames="all")
+        scaled = values * np.array([1, 2, 0.5, 1])[:, None, None] - 10
+        summary = normcli.stats(source, scale_offset="values")
+        assert summary.images == 4
+        assert summary.mean + summary.std == pytest.approx([scaled.mean(), scaled.std()])
+        groups = normcli.stats(source, scale_offset="values", group_by="axis:I").groups
+        assert [group.mean[0] for group in groups.values()] == pytest.approx(scaled.mean(axis=(1, 2)).tolist())
+        path.write_bytes(path.read_bytes()[:-700])
+        done = run_here("stats", path, "-O", "frames=all", "--scale-offset", "none")
+        assert done.code == 3 and "2 truncated" in done.err, done
+
+    @pytest.mark.parametrize(
+        "name", ["rtdose", "rtdose_expb", "rtdose_rle", "examples_ybr_color", "SC_rgb_rle_16bit_2frame"]
+    )
+    def test_frames_are_those_of_pydicom(self, name: str, tmp_path: Path) -> None:
+        pydicom = needs.module("pydicom")
+        path = Path(pydicom.__file__).parent / "data" / "test_files" / f"{name}.dcm"
+        if not path.exists():
+            needs.skip(needs.INSTALL["pydicom"])
+        summary = normcli.stats(normcli.source(path, frames="all"), scale_offset="none")
+        frames = needs.module("pydicom.pixels").pixel_array(path)
+        expected = frames.reshape(-1, frames.shape[-1] if frames.ndim == 4 else 1).astype(float)
+        full = {"uint8": 255, "uint16": 65535}.get(str(frames.dtype), 1)
+        assert summary.images == len(frames)
+        assert summary.mean == pytest.approx((expected / full).mean(axis=0).tolist(), rel=1e-12)

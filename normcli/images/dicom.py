@@ -154,7 +154,7 @@ def _first_frame(dataset: Any, pixel_array: Any) -> Array:
 
 
 def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
-    """Return RescaleSlope and RescaleIntercept.
+    """Return RescaleSlope and RescaleIntercept, of a file of several frames those of its first one.
 
     Raises:
         InputError: a slope of 0, numbers that are not finite, or a table of values instead.
@@ -165,11 +165,22 @@ def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
         raise InputError(
             "scale", "its values follow a table, the Modality LUT, which is not read (--scale-offset none)"
         )
-    slope, intercept = (dataset.get(name) for name in ("RescaleSlope", "RescaleIntercept"))
+    own = _functional_group(dataset)
+    slope, intercept = (own.get(name, dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
     scale = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
     if not np.isfinite(scale).all() or scale[0] == 0:
         raise InputError("scale", f"its rescale slope is {slope}, its intercept {intercept} (--scale-offset none)")
     return scale
+
+
+def _functional_group(dataset: Any) -> Any:
+    """Return the pixel value transformation of the first frame (PS3.3, C.7.6.16.2.9), or {} where there is none."""
+    for name in ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+        groups = dataset.get(name)
+        sequence = groups[0].get("PixelValueTransformationSequence") if groups else None
+        if sequence:
+            return sequence[0]
+    return {}
 
 
 def _padding(stored: Array, dataset: Any) -> Array | None:

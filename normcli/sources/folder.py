@@ -129,7 +129,7 @@ class FolderOptions(Options):
         "Axes of the .npy files that --include asks for, one image each; auto: recognized by the sizes.", "auto"
     )
     frames: str | None = option(
-        "Frames of TIFF, GIF, APNG, WebP, AVIF and MPO files: first; all; or numbers, as for videos (default: first; "
+        "Frames of TIFF, DICOM, GIF, APNG, WebP, AVIF and MPO: first; all; or numbers, as for videos (default: first; "
         "all with axes or series)."
     )
     series: str | None = option("Series of a TIFF, such as the images of OME-TIFF: its number from 0, or all.")

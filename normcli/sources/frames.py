@@ -1,4 +1,4 @@
-"""Frames of image files that hold several: pages of TIFF, and pictures of GIF, APNG, WebP, AVIF and MPO.
+"""Frames of image files that have several: pages of TIFF, frames of DICOM, pictures of GIF, APNG, WebP, AVIF and MPO.
 
 Each frame is an item whose loader returns an encoded image: a page as a TIFF of its own, a picture of an MPO as its
 JPEG, one of an animation as its PNG.
@@ -114,6 +114,10 @@ def read_frames(
             from normcli.sources.tiff_frames import tiff_frames
 
             frames = tiff_frames(path, load, label, options, group_by)
+        elif head[128:132] == b"DICM":
+            from normcli.sources.dicom_frames import dicom_frames
+
+            frames = dicom_frames(path, load, label, group_by)
         else:
             frames = _pictures(path, load, label, group_by, head)
         for count, item in enumerate(frames, 1):

@@ -213,9 +213,8 @@ def _planes_of_series(
             addresses.append(_address(series, pages, keyframe, lead, place, split))
         places = tuple(address for address in addresses if address is not None)
         if 0 < len(places) < len(addresses):
-            raise InputError(
-                "unsupported", "the channels of one plane are in several files: save each plane in one file"
-            )
+            remedy = f"-O axes={planes.axes.replace('C', 'N')} counts each channel as an image"
+            raise InputError("unsupported", f"the channels of one plane are in several files ({remedy})")
         if places:
             label = file.label if groups is None else groups.label(index)
             yield Item(f"{name}/{number}" if number else name, file.plane(places, description), label)

@@ -153,6 +153,8 @@ class RangeFile(io.RawIOBase):
         size: of the file.
     """
 
+    name = ""  # some libraries ask for it
+
     def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
         self._read_range, self._size = read_range, size
         self._at = 0
