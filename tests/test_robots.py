@@ -91,6 +91,56 @@ def test_lerobots_statistics_have_its_schema(exact: dict[str, normcli.Summary], 
             np.testing.assert_allclose(entry[row], truth[name][row], rtol=1e-12)
 
 
+def test_lerobots_own_loader_reads_them(
+    datasets: dict[str, Path], exact: dict[str, normcli.Summary], frames: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Version 0.3 reads v2.1, of which it adds up the statistics of episodes; 0.4 reads stats.json of v3."""
+    needs.torchvision()
+    lerobot = needs.module("lerobot.datasets.utils")
+    truth = robots.statistics(frames)
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta/stats.json").write_text(exact["v3.0"].format("lerobot"))
+    for name, entry in lerobot.load_stats(tmp_path).items():
+        for row, values in entry.items():
+            np.testing.assert_allclose(values, truth[name][row], rtol=1e-12)
+    for path in datasets.values():
+        features = lerobot.load_info(path)["features"]
+        assert features["action"]["shape"] == (3,)
+    if not hasattr(lerobot, "load_episodes_stats"):
+        return
+    (tmp_path / "meta/episodes_stats.jsonl").write_text(episodes_stats(datasets["v2.1"]))
+    compute_stats = needs.module("lerobot.datasets.compute_stats")
+    added = compute_stats.aggregate_stats([*lerobot.load_episodes_stats(tmp_path).values()])
+    for name, entry in added.items():
+        for row in ("min", "max", "mean", "std", "count"):
+            np.testing.assert_allclose(entry[row], truth[name][row], rtol=1e-12)
+
+
+def episodes_stats(dataset: Path) -> str:
+    """Return episodes_stats.jsonl of v2.1, by the steps of docs/how-to/lerobot.md."""
+    summary = normcli.stats(dataset, group_by="episode", exact_percentiles=True, percentiles="0,1,10,50,90,99,100")
+    episodes = sorted(summary.groups, key=int)
+    stats = [json.loads(summary.format("lerobot", group=episode)) for episode in episodes]
+    return "".join(
+        json.dumps({"episode_index": int(episode), "stats": each}) + "\n"
+        for episode, each in zip(episodes, stats, strict=True)
+    )
+
+
+def test_statistics_of_an_episode_are_those_of_its_frames(
+    datasets: dict[str, Path], frames: list[dict[str, Any]]
+) -> None:
+    lines = [json.loads(line) for line in episodes_stats(datasets["v2.1"]).splitlines()]
+    assert [line["episode_index"] for line in lines] == [*range(len(frames))]
+    for line, episode in zip(lines, frames, strict=True):
+        truth = robots.statistics([episode])
+        for name, entry in line["stats"].items():
+            for row, values in entry.items():
+                np.testing.assert_allclose(values, truth[name][row], rtol=1e-12, atol=1e-12)
+    with pytest.raises(normcli.UsageError, match="`percentiles` 0,100 and `exact_percentiles`"):
+        normcli.stats(datasets["v2.1"], group_by="episode").format("lerobot", group="3")
+
+
 def test_openpis_statistics_have_its_keys(exact: dict[str, normcli.Summary], frames: list[dict[str, Any]]) -> None:
     document = json.loads(exact["v2.1"].format("openpi"))["norm_stats"]
     truth = robots.statistics(frames)

