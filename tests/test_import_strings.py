@@ -92,7 +92,7 @@ def test_the_command(module: str, tmp_path: Path) -> None:
     done = run_here("stats", f"{module}:Labeled", "-O", "key=depth", "--json")
     assert done.code == 3
     done = run_here("stats", f"{module}:Labeled")
-    assert "choose the image (key=NAME)" in done.err
+    assert done.code == 2 and ":Labeled: samples have depth, label: choose the image (-O key=NAME)" in done.err
     (tmp_path / "paths.txt").write_text(f"{module}:generator\n")
     done = run_here("stats", "--files-from", "paths.txt")
     assert done.code == 4 and "no such file" in done.err  # a list of paths runs no code

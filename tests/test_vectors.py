@@ -160,8 +160,24 @@ def test_lists_of_numbers_are_vectors() -> None:
     assert summary.state["buckets"] == whole and [g.images for g in summary.groups.values()] == [10, 10]
     ragged = normcli.count(iter([{"a": [[1.0, 2.0], [3.0]]}, {"a": [[1.0, 2.0]]}]), key="a", layout="nc")
     assert (ragged.images, ragged.failures) == (1, {"unsupported": 1})
-    with pytest.raises(normcli.UsageError, match="3 channels"):
+    with pytest.raises(normcli.UsageError, match="3 components"):
         normcli.count([rows[0], rows[1][:3]], layout="nc")
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_percentiles_of_what_is_counted_twice_are_exact(workers: int) -> None:
+    rows = values(np.float64, 300)
+    summary = normcli.count([*rows], layout="nc", exact_percentiles=True, percentiles="1,99.5", workers=workers)
+    assert summary.percentile_details == {"method": "linear", "requested": ["1", "99.5"], "exact": True}
+    for name, each in summary.percentiles.items():
+        np.testing.assert_allclose(each, np.percentile(rows, float(name), axis=0), rtol=1e-12)
+    with pytest.raises(normcli.UsageError, match="an iterator ends after once"):
+        normcli.count(iter(rows), layout="nc", exact_percentiles=True)
+    with pytest.raises(normcli.UsageError, match="`exact_percentiles` cannot be combined with `partial`"):
+        normcli.count([*rows], layout="nc", exact_percentiles=True, partial=True)
+    images = [row.reshape(1, 4, 1).astype(np.float32) for row in rows]
+    exact = normcli.count(images, layout="hwc", exact_percentiles=True, workers=workers).percentiles["50"]
+    np.testing.assert_allclose(exact, [np.median(rows.astype(np.float32).astype(np.float64))], rtol=1e-12)
 
 
 def test_nan_fails_its_row_or_leaves_out_its_component(tmp_path: Path) -> None:
@@ -208,11 +224,12 @@ BAD = {
     "three axes": (["c.npy", "-O", "layout=nc"], 2, "is not nc"),
     "wide": (["w.npy", "-O", "layout=nc"], 4, "513 components"),
     "long integers": (["i.npy", "-O", "layout=nc"], 4, "over 2^53"),
-    "two widths": (["v.npy", "x.npy", "-O", "layout=nc"], 2, "x.npy has 3 channels, v.npy has 4"),
+    "two widths": (["v.npy", "x.npy", "-O", "layout=nc"], 2, "x.npy has 3 components, v.npy has 4: such vectors"),
     "not numbers": (["t.csv", "-O", "columns=x,y"], 4, "not a number: 'b'"),
-    "resize": (["v.npy", "-O", "layout=nc", "--resize", "8"], 4, "no --resize"),
-    "sample": (["v.npy", "-O", "layout=nc", "--sample", "8"], 4, "no --sample"),
-    "per image": (["v.npy", "-O", "layout=nc", "--per-image", "p.jsonl"], 4, "no --per-image"),
+    "resize": (["v.npy", "-O", "layout=nc", "--resize", "8"], 2, "--resize is for images"),
+    "color": (["v.npy", "-O", "layout=nc", "--color", "gray"], 2, "--color is for images"),
+    "sample": (["v.npy", "-O", "layout=nc", "--sample", "8"], 2, "--sample is for images"),
+    "per image": (["v.npy", "-O", "layout=nc", "--per-image", "p.jsonl"], 2, "--per-image is for images"),
 }
 
 

@@ -4,7 +4,9 @@ import os
 from collections.abc import Callable
 from typing import Any, Literal
 
+from normcli.errors import UsageError
 from normcli.options.field import option, python_only
+from normcli.options.printing import PercentileOptions
 from normcli.options.shared import DecodeOptions, FailureOptions, ValueOptions
 
 
@@ -23,7 +25,7 @@ class CounterOptions(DecodeOptions, ValueOptions):
             self.check_lab()
 
 
-class IterableOptions(CounterOptions, FailureOptions):
+class IterableOptions(CounterOptions, FailureOptions, PercentileOptions):
     """All options of `count`."""
 
     panel = "Input"
@@ -42,8 +44,20 @@ class IterableOptions(CounterOptions, FailureOptions):
     partial: bool = option(
         "Return the statistics of what was counted when Ctrl-C stops the run, with one failure, interrupted.", False
     )
+    exact_percentiles: bool = option(
+        "Make percentiles of float images and vectors exact by reading the data again, which must not be an iterator; "
+        "they are otherwise known to 8 significant bits.",
+        False,
+    )
     output: str | os.PathLike[str] | None = option("Write the statistics file.")
     force: bool = option("Overwrite an existing statistics file.", False)
     on_progress: Callable[[Any], None] | None = python_only(
         "Called after every batch with an object that has `inputs` and `bytes`, the numbers of that batch."
     )
+
+    def _check(self) -> None:
+        super()._check()
+        if self.exact_percentiles and self.partial:
+            raise UsageError(
+                "`exact_percentiles` cannot be combined with `partial`: it reads the data to the end, twice"
+            )

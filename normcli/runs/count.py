@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from normcli import images, tally
-from normcli.errors import InputError
+from normcli.errors import InputError, UsageError
 from normcli.options.shared import DecodeOptions
 from normcli.sources import Item, Skipped, Vectors
 from normcli.storage import path_fields
@@ -257,6 +257,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             if apart:
                 entry = (image.pixels.shape[2], serialize.to_bytes(into))
                 result.tally.add(into)
+        except UsageError:
+            raise  # of options, or of samples that none of them describe
         except Exception as raised:
             entry = failure_of(item.key, stage, _input_error(raised, stage, item.key))
             (result.tally.skipped if entry.stage == "skip" else result.tally.failed)[entry.reason] += 1

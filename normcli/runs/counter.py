@@ -5,6 +5,8 @@ The counts are those of `stats`: a `Counter` adds and merges them, and `count` i
 
 import os
 import threading
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from normcli import images
@@ -25,7 +27,8 @@ class Counter:
     """Exact counts of images that Python code has at hand, one array or batch at a time.
 
     The state is that of `normcli stats` over the same arrays, bit for bit, in any order and however they are split over
-    counters. Counters add, pickle, and may be used by several threads.
+    counters. Counters add, pickle, and may be used by several threads. They see each array once, so percentiles of
+    float images and vectors are to 8 significant bits; those of `count` and `stats` are exact with `exact_percentiles`.
 
     >>> import numpy as np
     >>> counter = Counter()
@@ -160,8 +163,8 @@ class Counter:
     def _merge(self, result: PartialResult) -> None:
         kinds = {**result.kinds, **self._result.kinds}
         if len(kinds) > 1:
-            bands = (self._result.tally.composition + result.tally.composition)["bands"] > 0
-            check_shared_channels(kinds, {"color": self._options.color}, bands)
+            composition = self._result.tally.composition + result.tally.composition
+            check_shared_channels(kinds, {"color": self._options.color}, composition)
         with self._lock:
             self._result.add(result)
 
@@ -198,13 +201,18 @@ def count(data: Dataset, options: IterableOptions) -> Summary:
         on_progress=options.on_progress,
         output=None if options.output is None else os.fsdecode(options.output),
         force=options.force,
+        exact_percentiles=options.exact_percentiles,
     )
-    items = samples.read(data, options.key, options.layout, labels=options.group_by is not None)
+    listed = partial(samples.read, data, options.key, options.layout, labels=options.group_by is not None)
+    if options.exact_percentiles and isinstance(data, Iterator):
+        raise UsageError(
+            "`exact_percentiles` reads the data twice, and an iterator ends after once: pass a list or a dataset"
+        )
     if not options.partial:
-        return stats([], run, items)
+        return stats([], run, listed(), again=listed)
     from normcli.sources.stoppable import StoppableItems
 
-    with StoppableItems(items) as stoppable:
+    with StoppableItems(listed()) as stoppable:
         return stats([], run, stoppable)
 
 

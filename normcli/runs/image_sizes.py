@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from normcli import images
-from normcli.errors import InputError, NormcliError
+from normcli.errors import NormcliError, UsageError
 from normcli.options.shared import DecodeOptions
 from normcli.sources import Item, Vectors
 from normcli.storage import is_remote
@@ -104,6 +104,6 @@ def _size(load: Any) -> tuple[int, int] | None:
     if isinstance(data, bytes):
         return images.header_size(data)
     if isinstance(data, Vectors):
-        raise InputError("unsupported", "vectors have no --sample and --margin, which are for images")
+        raise UsageError("`sample` is for images: vectors cannot have it")
     shape = data.shape
     return (shape[1], shape[0]) if len(shape) >= 2 else None

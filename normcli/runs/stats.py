@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -292,6 +292,7 @@ def stats(
     options: StatsOptions,
     items: Iterator[Item | Skipped] | None = None,
     patterns: containers.PatternUse | None = None,
+    again: Callable[[], Iterator[Item | Skipped]] | None = None,
 ) -> Summary:
     """Compute the statistics of all images of the sources in one pass; see `normcli.stats`.
 
@@ -302,6 +303,7 @@ def stats(
         options: all options.
         items: of the sources, where the caller lists them; None lists them here.
         patterns: those to report if they match nothing; None takes them from the options.
+        again: returns the items once more, for `exact_percentiles`; None lists the sources.
     """
     if options.like is not None:
         from normcli.constants.like import resolve
@@ -314,7 +316,7 @@ def stats(
     if options.output is not None:
         check_no_image(options.output, sources)
     with StatsTarget(options) as target:
-        run = _StatsRun(list(sources), options, target, patterns)
+        run = _StatsRun(list(sources), options, target, patterns, again)
         try:
             return run.run(items)
         finally:
@@ -331,8 +333,9 @@ class _StatsRun:
         options: StatsOptions,
         target: StatsTarget,
         patterns: containers.PatternUse | None,
+        again: Callable[[], Iterator[Item | Skipped]] | None = None,
     ) -> None:
-        self.sources, self.options, self.target = sources, options, target
+        self.sources, self.options, self.target, self.again = sources, options, target, again
         self.files = as_tuple(options.files) if isinstance(options.files, str) else options.files or ()
         self.files = list(self.files) if options.exact_percentiles else self.files  # they are listed again
         self.listing = options.part(InputOptions)
@@ -465,7 +468,7 @@ class _StatsRun:
         self.kinds = {**result.kinds, **self.kinds}
         self.bands = {**result.bands, **self.bands}
         if len(self.kinds) > 1:
-            check_shared_channels(self.kinds, self.settings, bands=self.total.composition["bands"] > 0)
+            check_shared_channels(self.kinds, self.settings, self.total.composition)
         if len(self.bands) > 1:
             from normcli.summary.bands import check_same_bands
 
@@ -504,7 +507,8 @@ class _StatsRun:
         if self.options.exact_percentiles:
             from normcli.runs.exact_percentiles import with_exact_percentiles
 
-            summary = with_exact_percentiles(summary, self.options, self.worker, partial(self._listed, self.files))
+            again = self.again or partial(self._listed, self.files)
+            summary = with_exact_percentiles(summary, self.options, self.worker, again)
         elif self.options.percentiles is not None:
             summary = summary.with_percentiles(self.options.percentiles, method=self.options.percentile_method)
         if self.gallery is not None and self.options.on_gallery is not None:

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from normcli.errors import InputError
+from normcli.errors import UsageError
 from normcli.options.shared import GEOMETRY
 from normcli.runs.count import Failure, PartialResult, WorkerOptions
 from normcli.sources import Vectors
 from normcli.tally.vectors import BadRow, RowGroups, count_rows
 
-_PER_IMAGE = {"per_image": "--per-image", "rows": "--sample and --margin", "mask": "--mask-dir"}
+_PER_IMAGE = {"per_image": "per_image", "rows": "sample", "mask": "mask_dir"}
 _DECODING = (*GEOMETRY, "bands", "color", "alpha", "nodata")
 _MESSAGES = {
     "not-finite": "component {name} is NaN or infinite (--nan skip leaves it out)",
@@ -27,7 +27,7 @@ def count_vectors(result: PartialResult, data: Vectors, options: WorkerOptions, 
         group: the group of rows that have none of their own, if any.
 
     Raises:
-        InputError: an option that has no meaning for vectors.
+        UsageError: an option that has no meaning for vectors.
     """
     _check_options(options)
     count, components = data.rows.shape
@@ -54,7 +54,7 @@ def _message(bad: BadRow, names: tuple[str, ...], nan: str) -> str:
 def _check_options(options: WorkerOptions) -> None:
     reading = options.reading
     default = type(reading)()
-    unfit = [f"--{name.replace('_', '-')}" for name in _DECODING if getattr(reading, name) != getattr(default, name)]
+    unfit = [name for name in _DECODING if getattr(reading, name) != getattr(default, name)]
     unfit += [option for name, option in _PER_IMAGE.items() if getattr(options, name)]
     if unfit:
-        raise InputError("unsupported", f"vectors have no {unfit[0]}, which is for images")
+        raise UsageError(f"`{unfit[0]}` is for images: vectors cannot have it")

@@ -7,7 +7,6 @@ import importlib
 import inspect
 import logging
 import os
-import re
 import sys
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -49,7 +48,7 @@ def read(source: str, listing: InputOptions, options: PythonOptions) -> Items:
     key: str | int | None = options.key
     if isinstance(key, str) and key.lstrip("-").isdecimal():
         key = int(key)
-    items = samples.read(data, key, options.layout, labels=options.labels == "yes")
+    items = samples.read(data, key, options.layout, labels=options.labels == "yes", source=source)
     if options.partial == "no":
         yield from _below(source, items)
         return
@@ -64,7 +63,7 @@ def _below(source: str, items: Items) -> Items:
         for item in items:
             yield item._replace(key=f"{source}/{item.key}")
     except UsageError as error:
-        raise UsageError(re.sub(r"\((key|layout)=", r"(-O \1=", f"{source}: {error}")) from None
+        raise UsageError(samples.as_open_options(f"{source}: {error}")) from None
 
 
 def load(source: str) -> Any:

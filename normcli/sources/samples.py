@@ -4,6 +4,7 @@ Arrays count as those of an .npy folder do, Pillow images as their PNG: the same
 """
 
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -62,6 +63,7 @@ class IndexedSample(NamedTuple):
     number: int
     key: Key
     layout: SampleLayout
+    source: str = ""
 
     def __call__(self) -> Any:
         sample = _sample(self.dataset, self.number)
@@ -72,7 +74,10 @@ class IndexedSample(NamedTuple):
         try:
             pictures = list(images_of(image_in(sample, self.key), self.layout))
         except UsageError as error:
-            raise InputError("layout", str(error)) from None
+            text = as_open_options(str(error)) if self.source else str(error)
+            if self.number == 0:  # then the others will not be clear either
+                raise UsageError(f"{self.source}: {text}" if self.source else text) from None
+            raise InputError("layout", text) from None
         if len(pictures) != 1:
             raise InputError("layout", f"{len(pictures)} images under one index, where one is expected (pass iter())")
         image = pictures[0]
@@ -86,7 +91,16 @@ class _Broken(NamedTuple):
         raise self.error
 
 
-def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iterator[Item]:
+def as_open_options(text: str) -> str:
+    """Return an error with the parameters in its remedy as options of the command.
+
+    >>> as_open_options("choose the image (key=NAME)")
+    'choose the image (-O key=NAME)'
+    """
+    return re.sub(r"\((key|layout)=", r"(-O \1=", text)
+
+
+def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool, source: str = "") -> Iterator[Item]:
     """Yield one item for every image of an iterable, in order; the key of an item is its number.
 
     A dataset with a length and an index is read in the workers; anything else while it is iterated over. An error of
@@ -97,6 +111,7 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iter
         key: of the image in a sample that is a mapping, tuple or list; None finds it.
         layout: axes of arrays; "auto" recognizes them by the sizes.
         labels: take the label of each sample as the item's label.
+        source: name of the data on the command line, where errors name key and layout as open options.
 
     Raises:
         UsageError: not iterable, or samples whose image needs a `key`.
@@ -107,7 +122,7 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool) -> Iter
         data, layout = stored, "hwc"
     if _is_indexed(data) and not labels:
         for index in range(len(data)):  # type: ignore[arg-type]
-            yield Item(str(index), IndexedSample(data, index, key, layout))
+            yield Item(str(index), IndexedSample(data, index, key, layout, source))
         return
     number = 0
     for sample in _iterate(data):
@@ -221,6 +236,8 @@ def image_in(sample: Any, key: Key) -> Any:
         if key not in sample:
             raise UsageError(f"samples have {', '.join(map(str, sample))}, no {key!r}: choose the image (key=NAME)")
         return sample[key]
+    if key is None and isinstance(sample, list) and sample and isinstance(sample[0], list):
+        return sample  # rows of numbers, if they are equally long
     if isinstance(sample, tuple | list) and not _is_array(sample):
         if key is None and sample and all(isinstance(value, int | float) for value in sample):
             return sample  # a vector

@@ -58,7 +58,8 @@ def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
         named = (count in (1, 3) or settings["alpha"] == "keep") and (not bands or (mixed and count == 3))
         names = list(channel_names(count) if named else band_names(count))
     elif not _are_compatible(counts, settings, bands):
-        raise UsageError(f"images of {' and '.join(map(str, counts))} channels {_advice(counts)}")
+        units, parts, advice = _mix(counts, tally.composition)
+        raise UsageError(f"{units} of {' and '.join(map(str, counts))} {parts}s {advice}")
     else:
         names = list(channel_names(counts[-1]))
     if any(note.startswith("names:") for note in tally.composition):
@@ -69,22 +70,25 @@ def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
     return names
 
 
-def check_shared_channels(kinds: Mapping[int, str], settings: Mapping[str, Any], bands: bool) -> None:
+def check_shared_channels(
+    kinds: Mapping[int, str], settings: Mapping[str, Any], composition: Mapping[str, int]
+) -> None:
     """Raise an error as soon as images have no channels in common, whatever is still to come.
 
     Args:
         kinds: an image of each number of channels.
         settings: as in `shared_channels`.
-        bands: any image has bands that are not colors.
+        composition: number of images by note, as a tally has it.
 
     Raises:
         UsageError: naming two of them.
     """
     counts = sorted(kinds)
-    if len(counts) > 1 and not _are_compatible(counts, settings, bands):
+    if len(counts) > 1 and not _are_compatible(counts, settings, composition.get("bands", 0) > 0):
         few, many = counts[0], counts[-1]
-        what = f"{kinds[few]} has {few} channel{'s' if few > 1 else ''}, {kinds[many]} has {many}"
-        raise UsageError(f"{what}: such images {_advice(counts)}")
+        units, part, advice = _mix(counts, composition)
+        what = f"{kinds[few]} has {few} {part}{'s' if few > 1 else ''}, {kinds[many]} has {many}"
+        raise UsageError(f"{what}: such {units} {advice}")
 
 
 def _are_compatible(counts: list[int], settings: Mapping[str, Any], bands: bool) -> bool:
@@ -92,12 +96,18 @@ def _are_compatible(counts: list[int], settings: Mapping[str, Any], bands: bool)
     return counts in ([1, 3], [2, 4]) and settings["color"] != "native" and not bands
 
 
-def _advice(counts: list[int]) -> str:
-    if counts in ([1, 3], [2, 4]):
+def _mix(counts: list[int], composition: Mapping[str, int]) -> tuple[str, str, str]:
+    """Return the names of inputs and of their channels, and the problem of several numbers of these with its remedy."""
+    units, part = "images", "channel"
+    if composition.get("format:vectors", 0):
+        are_alone = all(note == "format:vectors" for note in composition if note.startswith("format:"))
+        units, part = ("vectors", "component") if are_alone else ("images and vectors", "channel")
+        hint = "count those of one width at a time" if are_alone else "count either at a time"
+    elif counts in ([1, 3], [2, 4]):
         hint = "`color` rgb repeats gray, `color` gray turns color into luma"
     else:
         hint = "`color` rgb or gray fails what is neither; or `include` one kind"
-    return f"have no common mean and std ({hint})"
+    return units, part, f"have no common mean and std ({hint})"
 
 
 def describe(tally: Tally, settings: Mapping[str, Any], names: list[str]) -> Numbers:
