@@ -134,6 +134,29 @@ def _rejection(*sources: object, **options: object) -> str:
     return str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    ("columns", "reported"),
+    [("image,path", True), ("path,url", False), ("path,label", False), ("file,file_name", True)],
+)
+def test_of_two_columns_of_paths_none_is_taken_in_silence(
+    columns: str, reported: bool, suffix: str, tree: Path, run: Run
+) -> None:
+    one, two = (str(tree / name) for name in ("train/cat/1.png", "top.png"))
+    names = columns.split(",")
+    rows = {"csv": f"{columns}\n{one},{two}\n", "jsonl": json.dumps(dict(zip(names, (one, two), strict=True)))}
+    (tree.parent / f"t.{suffix}").write_text(rows[suffix])
+    done = run("stats", f"t.{suffix}")
+    assert done.returncode == 0 and (b"has other paths: the images are those of column" in done.stderr) == reported
+    asked = run("stats", f"t.{suffix}", "-O", f"column={names[0]}")
+    assert asked.returncode == 0 and b"other paths" not in asked.stderr
+
+
+def test_a_glob_in_quotes_is_expanded(tree: Path, run: Run) -> None:
+    assert json.loads(run("stats", "ds/*/cat", "--json").stdout)["images"] == 2
+    assert json.loads(run("stats", "ds/**/1.png", "--json").stdout)["images"] == 4
+
+
 def test_a_source_inside_another_one_is_rejected_unless_that_one_leaves_it_out(tree: Path) -> None:
     train, top = tree / "train", tree / "top.png"
     for inner in (train, train / "cat", top, tree / "train" / ".." / "val"):

@@ -5,6 +5,7 @@ The right values come from NumPy.
 
 import io
 import json
+import math
 import re
 import struct
 import tarfile
@@ -771,6 +772,13 @@ class TestSamples:
         done = stats(packed(tmp_path, "tar", members), "--group-by", "label")
         assert "2 unused-label" in done.err, str(done)
 
+    @pytest.mark.parametrize("label", ["{}.cls", "labels/{}.cls"])
+    def test_labels_of_all_images_that_come_first_are_said(self, label: str, tmp_path: Path) -> None:
+        members = [(label.format(key), str(i).encode()) for i, key in enumerate("ab")]
+        members += [(f"{key}.png", encoded(flat(value))) for key, value in (("a", 50), ("b", 200))]
+        done = stats(packed(tmp_path, "tar", members), "--group-by", "label")
+        assert done.statistics is not None and "2 unused-label" in done.err, str(done)
+
     @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
     @pytest.mark.parametrize("name", ["labels.csv", "train/annotations.tsv", "LABELS.CSV"])
     def test_a_table_of_labels_is_not_joined_in_silence(self, name: str, kind: str, tmp_path: Path) -> None:
@@ -1034,7 +1042,116 @@ class TestFloatsWithoutRange:
         done = run_here("apply", path, "-o", tmp_path / "out", *constants)
         assert done.code == 0 and "--max-value 255" in done.err
 
+    @pytest.mark.parametrize("dtype", ["f8", "i4"])
+    def test_other_raw_units_are_said_too(self, dtype: str, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", rng().integers(0, 256, (1, 40, 48, 3)).astype(dtype))
+        done = run_here("apply", tmp_path / "a.npy", "-o", tmp_path / "out", "--preset", "imagenet")
+        assert done.code == 0 and "--max-value 255" in done.err, str(done)
+
     def test_floats_of_0_to_1_are_not_told(self, tmp_path: Path) -> None:
         path = tiff(tmp_path / "a.tif", rng().random((40, 40, 3)).astype("f4"), photometric="rgb")
         done = run_here("apply", path, "-o", tmp_path / "out", "--preset", "imagenet")
         assert "--max-value 255" not in done.err
+
+
+# kind -> number of public cases, and the tests that hold them and their siblings
+KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
+    "1 bytes swapped": (2, ("TestBigEndianTiff.test_one_band",)),
+    "2 JPEG 2000 shifted": (
+        2,
+        (
+            "TestOtherDepths.test_jpeg_2000",
+            "TestOtherDepths.test_signed_jpeg_2000_is_in_raw_units",
+            "TestOtherDepths.test_color_of_12_bits_and_its_alpha",
+        ),
+    ),
+    "3 maxval": (3, ("TestOtherDepths.test_pnm_of_more_than_8_bits", "TestOtherDepths.test_pnm_of_a_small_maxval")),
+    "4 transparent level": (2, ("TestTransparentLevel.test_weighted", "TestTransparentLevel.test_color")),
+    "5 orientation": (1, ("TestOrientation.test_tiff", "TestOrientation.test_png_of_16_bit_color")),
+    "6 floats with a range": (
+        2,
+        (
+            "TestFloatsWithMaxValue.test_the_same_pixels_do_not_differ",
+            "TestFloatsWithMaxValue.test_exporters_know_the_range",
+        ),
+    ),
+    "7 masks and EXIF": (1, ("TestMasks.test_drawn_on_the_upright_picture",)),
+    "8 nodata": (1, ("TestNoData.test_is_said", "TestNoData.test_a_band_has_its_own")),
+    "9 stacks pooled": (1, ("TestStacks.test_of_several_arrays_none_is_taken", "TestStacks.test_labels_make_a_stack")),
+    "10 bands taken for images": (1, ("TestStacks.test_bands_are_asked_for",)),
+    "11 columns of pictures": (2, ("TestTables.test_pictures_as_labels", "TestTables.test_bytes_are_bytes")),
+    "12 check --config": (
+        4,
+        (
+            "TestCheckConfig.test_the_pair_of_a_block",
+            "TestCheckConfig.test_a_std_of_1_divides_nothing",
+            "TestCheckConfig.test_one_number_is_for_every_channel",
+        ),
+    ),
+    "13 healthy files called damaged": (
+        4,
+        (
+            "TestOtherDepths.test_tiff",
+            "TestOtherDepths.test_jpeg",
+            "TestHealthyFiles.test_pfm",
+            "TestHealthyFiles.test_white_is_zero",
+        ),
+    ),
+    "14 hints": (
+        2,
+        (
+            "TestHints.test_arrays_that_include_names",
+            "TestHints.test_other_layouts_of_arrays_in_a_folder",
+            "TestHuggingFaceFolders.test_splits",
+        ),
+    ),
+    "15 left by systems": (
+        2,
+        ("TestLeftBySystems.test_does_not_count_and_is_said", "TestLeftBySystems.test_apple_double"),
+    ),
+    "16 several images of a sample": (1, ("TestSamples.test_of_several_images_none_is_taken",)),
+    "17 labels apart": (
+        1,
+        (
+            "TestSamples.test_labels_that_lie_apart_are_said",
+            "TestSamples.test_labels_of_folders_that_come_after_all_images_are_said",
+            "TestSamples.test_labels_of_all_images_that_come_first_are_said",
+        ),
+    ),
+    "18 lossy masks": (
+        1,
+        ("TestMasks.test_a_lossy_mask_counts_from_half", "TestMasks.test_a_lossy_mask_of_class_numbers_is_rejected"),
+    ),
+    "19 bands as pages": (
+        1,
+        ("TestPages.test_bands_last_by_tifffiles_default", "TestPages.test_channels_of_a_microscope_are_all_read"),
+    ),
+    "20 wide integers": (
+        1,
+        ("TestWideIntegers.test_small_ones_are_raw_units", "TestWideIntegers.test_large_ones_say_what_to_do"),
+    ),
+    "21 RGB that says black is zero": (
+        1,
+        (
+            "TestBandsAsColor.test_asked_to_be_rgb",
+            "TestBandsAsColor.test_one_of_them_among_rgb",
+            "TestBandsAsColor.test_alone_they_are_bands",
+        ),
+    ),
+    "22 floats of 0 to 255": (
+        1,
+        ("TestFloatsWithoutRange.test_apply_says_so", "TestFloatsWithoutRange.test_other_raw_units_are_said_too"),
+    ),
+    "23 text": (1, ("TestText.test_is_called_text",)),
+}
+
+
+def test_every_kind_has_its_cases_and_two_siblings() -> None:
+    def cases_of(name: str) -> int:
+        owner, _, test = name.partition(".")
+        marks = getattr(getattr(globals()[owner], test), "pytestmark", [])
+        return math.prod(len(mark.args[1]) for mark in marks if mark.name == "parametrize")
+
+    assert len(KINDS) == 23 and sum(cases for cases, _ in KINDS.values()) == 38
+    for kind, (cases, tests) in KINDS.items():
+        assert sum(map(cases_of, tests)) >= cases + 2, kind

@@ -3,8 +3,10 @@
 import csv
 import io
 import json
+import logging
 import os
 from collections.abc import Iterator
+from functools import cache
 from typing import IO, Any
 from urllib.parse import urlsplit
 
@@ -16,6 +18,8 @@ from normcli.sources.item import Item, Items, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.files import FileBytes
 from normcli.storage.reader import Reader
+
+log = logging.getLogger("normcli.sources")
 
 PATHS = ("path", "file", "filename", "file_name", "filepath", "image", "image_path", "img", "url")
 LABELS = ("label", "labels", "class", "cls", "category", "target")
@@ -131,7 +135,16 @@ def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
         columns = listed(map(str, row)) or "none"
         what = f"no column {asked!r}" if asked else "no column of paths"
         raise UsageError(f"{source}: {what}; its columns are {columns} (-O column=NAME)")
+    first = os.path.basename(str(row[column]))  # noqa: PTH119
+    for other in PATHS:  # a url is where the file of a row came from
+        if other not in (column, "url") and row.get(other) and os.path.basename(str(row[other])) != first:  # noqa: PTH119
+            _warn_of_paths(source, column, other)
     return column
+
+
+@cache  # once for all rows and passes
+def _warn_of_paths(source: str, column: str, other: str) -> None:
+    log.warning("%s: column %s has other paths: the images are those of column %s", source, other, column)
 
 
 def _records(source: str, text: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:
