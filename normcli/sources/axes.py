@@ -31,11 +31,12 @@ class DatasetOptions(Options):
     """Open options of files that hold arrays by name: HDF5, NetCDF4 and Zarr."""
 
     variable: str | None = option(
-        "Path of the array that holds the images (default: the only one of 2 or more axes, or OME-Zarr images)."
+        "Path of the array that holds the images; wildcards select several, and what they match are the labels: "
+        "/data/demo_*/actions (default: the only one of 2 or more axes, or OME-Zarr images)."
     )
     axes: str | None = option(
-        "A letter for each axis: Y rows, X columns, C channels, others number the images (default: by names of "
-        "dimensions, else by the sizes)."
+        "A letter for each axis: Y rows, X columns, C channels, others number the images; NC: rows of numbers, "
+        "counted as vectors (default: by names of dimensions, else by the sizes)."
     )
     skip_empty: SkipEmpty = skip_empty_option()
 

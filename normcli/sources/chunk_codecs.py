@@ -224,8 +224,8 @@ def _at_once(inflater: Any, data: bytes, most: int) -> bytes:
 
 
 def _unblosc(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
-    size, _, packed = struct.unpack_from("<III", data, 4)
-    if packed > len(data):  # the decoder takes the header's word for the bytes that it reads
+    size, _, length = struct.unpack_from("<III", data, 4)
+    if length > len(data):  # the decoder takes the header's word for the bytes that it reads
         raise InputError("truncated", "a chunk is cut short")
     if size > most:
         raise _bomb(most)
@@ -269,18 +269,18 @@ def zstd_bounds(data: bytes) -> tuple[int, int]:
         at += 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
         content = int.from_bytes(data[at : at + length], "little") + (256 if length == 2 else 0)
         at += length
-        expanded, unknown, last = 0, 0, 0
+        count_of_frame, unknown, last = 0, 0, 0
         while not last:
             header = int.from_bytes(data[at : at + 3], "little")
             if at + 3 > len(data):
                 raise InputError("truncated", "a chunk is cut short")
             last, kind, count = header & 1, header >> 1 & 3, header >> 3
             at += 3 + (1 if kind == 1 else count)
-            expanded += count if kind < 2 else 0
+            count_of_frame += count if kind < 2 else 0
             unknown += _ZSTD_BLOCK if kind >= 2 else 0
         at += 4 * (descriptor >> 2 & 1)
-        least += max(content, expanded)
-        largest += content if length else expanded + unknown
+        least += max(content, count_of_frame)
+        largest += content if length else count_of_frame + unknown
     return least, largest
 
 
@@ -298,8 +298,8 @@ def _check_fletcher(data: bytes, settings: Mapping[str, Any], most: int) -> byte
     words = np.frombuffer(data[:-4] + b"\0" * (len(data) % 2), ">u2").astype(np.uint64)
     places = np.arange(len(words), 0, -1, dtype=np.uint64) % 65535
     sums = [int(part) % 65535 for part in (words.sum(), (words * places).sum())]
-    stored = struct.unpack("<HH", data[-4:])
-    if [one % 65535 for one in stored] != sums:
+    sums_of_file = struct.unpack("<HH", data[-4:])
+    if [one % 65535 for one in sums_of_file] != sums:
         raise InputError("damaged", "the checksum of a chunk is wrong")
     return data[:-4]
 

@@ -6,7 +6,7 @@ Nothing outside the file is opened: neither external links nor external storage,
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
-from normcli.sources.axes import DatasetOptions, Planes, coordinate_texts, planes_of
+from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
 from normcli.sources.cf import cf_tags
 from normcli.sources.chunked import image
+from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.hdf5_chunks import ChunkedDataset, chunked
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
@@ -27,7 +28,7 @@ from normcli.storage.reader import Reader
 
 _FILTERS = {1: "deflate", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 _LEAST_CACHE, _MOST_CACHE = 1 << 20, 64 << 20  # bytes of chunks that stay inflated for the next plane
-_MOST_OBJECTS = 10_000
+_MOST_OBJECTS = 100_000
 _CLASSIC = b"CDF"
 
 
@@ -56,8 +57,46 @@ class DatasetSlice(NamedTuple):
         return f"{self.stamp}:{self.variable}:{self.place}:{self.tags}"
 
 
+class DatasetRegion(NamedTuple):
+    """The loader of a region of a dataset."""
+
+    path: str
+    variable: str
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    dtype: str
+    tags: ArrayTags
+    stamp: FileStamp | None
+
+    def __call__(self) -> TaggedArray:
+        with _readable():
+            dataset, ours = _opened(self.path, self.stamp, _LEAST_CACHE, self.variable)
+            place = tuple(map(slice, self.start, self.stop))
+            values = dataset[place] if ours is None else ours.region(self.start, self.stop)
+        return tagged(values.view(self.dtype), self.tags)
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with the samples: stamp and dataset."""
+        return f"{self.stamp}:{self.variable}:{self.tags}"
+
+
+class _Chosen(NamedTuple):
+    """A dataset to read: its images, None where its rows are vectors."""
+
+    variable: str
+    shape: tuple[int, ...]
+    planes: Planes | None
+    dtype: Any
+    tags: ArrayTags
+    cache: int
+    groups: AxisGroups | None
+    label: str | None
+
+
 def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_by: str | None = None) -> Items:
-    """Yield the images of a dataset, named by the numbers of their axes; `group_by` may be an axis.
+    """Yield the images of datasets, named by the numbers of their axes, or rows of numbers in blocks.
+
+    `group_by` may be an axis.
 
     Raises:
         InputError: damaged, cut short, without images, or with data outside the file.
@@ -70,24 +109,62 @@ def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_b
         limit = parse_size("max_file_size", listing.max_file_size) or max(LARGEST_HELD, reader.size)
         stamp = reader.stamp
         with _readable(), _open(reader) as file:
-            variable = options.variable or _only_variable(source, file)
-            dataset = _dataset(source, file, variable)
-            _check_storage(dataset)
-            planes = planes_of(source, dataset.shape, options.axes, _dimension_names(dataset))
-            dtype, tags = cf_tags(dataset.attrs, dataset.dtype)
-            cache = _cache_bytes(dataset, planes)
-            groups = planes.groups(source, group_by, partial(_coordinates, dataset))
-    size = planes.values * dtype.itemsize
-    name = f"{source}/{variable.strip('/')}"
-    if size > limit:
-        yield failed_item(
-            name, "too-large", f"images of {size} bytes, more than the limit of {limit} (--max-file-size)"
-        )
-        return
-    for number, index in planes.each():
-        key = f"{name}/{number}" if number else name
-        label = None if groups is None else groups.label(index)
-        yield Item(key, DatasetSlice(source, variable, index, planes.order, dtype.str, tags, cache, stamp), label)
+            variables = _variables(source, file, options.variable)
+            every = [_choose(source, file, *variable, options, group_by) for variable in variables]
+    for one in every:
+        name = f"{source}/{one.variable.strip('/')}"
+        kind = one.dtype.str, one.tags
+        if one.planes is None:
+            load = partial(_region, source, one.variable, kind, stamp)
+            yield from rows_of(name, one.shape, str(options.axes), one.label, load)
+            continue
+        size = one.planes.values * one.dtype.itemsize
+        if size > limit:
+            what = f"images of {size} bytes, more than the limit of {limit} (--max-file-size)"
+            yield failed_item(name, "too-large", what)
+            continue
+        for number, index in one.planes.each():
+            label = one.label if one.groups is None else one.groups.label(index)
+            slice_of = DatasetSlice(source, one.variable, index, one.planes.order, *kind, one.cache, stamp)
+            yield Item(f"{name}/{number}" if number else name, slice_of, label)
+
+
+def _region(source: str, variable: str, kind: tuple[str, ArrayTags], stamp: FileStamp | None, region: Region) -> Any:
+    return DatasetRegion(source, variable, *region, *kind, stamp)
+
+
+def _variables(source: str, file: Any, variable: str | None) -> Sequence[tuple[str, str | None]]:
+    """Return the paths of the datasets to read, each with what the wildcards match.
+
+    Raises:
+        InputError: none that holds images.
+        UsageError: none that matches, or several without a choice.
+    """
+    if variable is None:
+        return [(_only_variable(source, file), None)]
+    if not has_wildcard(variable):
+        return [(variable, None)]
+    every = [(name, group_of(variable, name)) for name, _ in _datasets(file)]
+    if not (matches := [(name, group) for name, group in every if group is not None]):
+        names = listed(name for name, _ in every)
+        raise UsageError(f"{source}: no dataset matches {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+    return matches
+
+
+def _choose(
+    source: str, file: Any, variable: str, label: str | None, options: DatasetOptions, group_by: str | None
+) -> _Chosen:
+    dataset = _dataset(source, file, variable)
+    _check_storage(dataset)
+    dtype, tags = cf_tags(dataset.attrs, dataset.dtype)
+    if is_rows(options.axes):
+        return _Chosen(variable, dataset.shape, None, dtype, tags, 0, None, label)
+    names = _dimension_names(dataset)
+    if options.axes is None and not any(names):
+        check_image(f"{source}/{variable.strip('/')}", dataset.shape, dtype.kind)
+    planes = planes_of(source, dataset.shape, options.axes, names)
+    groups = planes.groups(source, group_by, partial(_coordinates, dataset))
+    return _Chosen(variable, dataset.shape, planes, dtype, tags, _cache_bytes(dataset, planes), groups, label)
 
 
 def _image(load: DatasetSlice) -> Any:

@@ -35,14 +35,14 @@ class ChunkedDataset(NamedTuple):
 
     def _chunk(self, chunk: tuple[int, ...]) -> Any:
         place = tuple(i * n for i, n in zip(chunk, self.dataset.chunks, strict=True))
-        stored = self.dataset.id.get_chunk_info_by_coord(place)
-        if stored.byte_offset is None:
+        info = self.dataset.id.get_chunk_info_by_coord(place)
+        if info.byte_offset is None:
             return self.dataset.fillvalue
-        if stored.size > self.file_bytes:
-            raise InputError("truncated", f"a chunk of {stored.size:,} bytes, more than the file has")
-        unused, data = self.dataset.id.read_direct_chunk(place)
-        used = [one for i, one in enumerate(self.filters) if not unused >> i & 1]
-        codecs = tuple((_CODECS[code], {"elementsize": setting}) for code, setting in reversed(used))
+        if info.size > self.file_bytes:
+            raise InputError("truncated", f"a chunk of {info.size:,} bytes, more than the file has")
+        mask, data = self.dataset.id.read_direct_chunk(place)
+        filters = [one for i, one in enumerate(self.filters) if not mask >> i & 1]
+        codecs = tuple((_CODECS[code], {"elementsize": setting}) for code, setting in reversed(filters))
         return decode(data, Chain(codecs, self.dataset.dtype.str, tuple(range(len(place)))), self.dataset.chunks)
 
 
@@ -68,6 +68,6 @@ def chunked(dataset: Any, file_bytes: int) -> ChunkedDataset | None:
     if same and all(code in _CODECS for code, _ in filters):
         return ChunkedDataset(dataset, tuple(filters), file_bytes)
     largest = 2 * prod(dataset.chunks) * dataset.dtype.itemsize + _HARMLESS
-    if dataset.id.chunk_iter(lambda stored: True if stored.size > largest else None) is not None:
+    if dataset.id.chunk_iter(lambda info: True if info.size > largest else None) is not None:
         raise InputError("bomb", f"a chunk is stored in more than the {largest:,} bytes that its shape allows")
     return None

@@ -20,6 +20,7 @@ from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, planes_of
 from normcli.sources.cf import cf_tags
 from normcli.sources.chunked import image
+from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
 from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
@@ -27,7 +28,7 @@ from normcli.sources.zarr_array import ZarrArray, array_of
 from normcli.sources.zarr_files import MARKERS, Files, open_files
 
 _LARGEST_METADATA = 1 << 24
-_MOST_GROUPS = 10_000
+_MOST_GROUPS = 100_000
 
 
 OPEN_OPTIONS = DatasetOptions
@@ -41,6 +42,7 @@ class _Array(NamedTuple):
     attributes: Mapping[str, Any]
     axes: str | None = None
     channels: tuple[str, ...] = ()
+    group: str | None = None
 
 
 class ZarrSlice(NamedTuple):
@@ -62,6 +64,24 @@ class ZarrSlice(NamedTuple):
     def fingerprint(self) -> str:
         """Return a text that changes with the metadata of the array, and the index of the image."""
         return f"{self.version}:{self.place}:{self.tags}"
+
+
+class ZarrRegion(NamedTuple):
+    """The loader of a region of an array."""
+
+    array: ZarrArray
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    dtype: str
+    tags: ArrayTags
+    version: str
+
+    def __call__(self) -> TaggedArray:
+        return tagged(decoded(self.array, self.start, self.stop).view(self.dtype), self.tags)
+
+    def fingerprint(self) -> str:
+        """Return a text that changes with the metadata of the array."""
+        return f"{self.version}:{self.tags}"
 
 
 def is_zarr(folder: str) -> bool:
@@ -92,21 +112,33 @@ def _images(
 ) -> Items:
     stored_array = array_of(files, array.path, array.metadata)
     shape, dtype = stored_array.shape, stored_array.dtype
-    names = array.attributes.get("_ARRAY_DIMENSIONS") or array.metadata.get("dimension_names") or ()
-    planes = planes_of(name, shape, options.axes or array.axes, [str(one or "") for one in names])
+    dimensions = array.attributes.get("_ARRAY_DIMENSIONS") or array.metadata.get("dimension_names") or ()
+    names = [str(one or "") for one in dimensions]
     stored, tags = cf_tags(_cf_attributes(array), dtype)
+    version = f"{zlib.crc32(json.dumps([array.metadata, array.attributes], sort_keys=True).encode()):08x}"
+    folder = array.group or array.path.rpartition("/")[0] or None
+    if is_rows(options.axes):
+        load_rows = partial(_rows, stored_array, stored.str, tags, version)
+        yield from rows_of(name, shape, str(options.axes), folder, load_rows)
+        return
+    if options.axes is None and array.axes is None and not any(names):
+        check_image(name, shape, dtype.kind)
+    planes = planes_of(name, shape, options.axes or array.axes, names)
     length = shape[planes.axes.index("C")] if "C" in planes.axes else 1
     tags = tags._replace(names=array.channels if len(array.channels) == length else ())
     limit = parse_size("max_file_size", listing.max_file_size) or LARGEST_HELD
     size = planes.values * dtype.itemsize
     if size > limit:
         raise InputError("too-large", f"images of {size} bytes, more than the limit of {limit} (--max-file-size)")
-    version = f"{zlib.crc32(json.dumps([array.metadata, array.attributes], sort_keys=True).encode()):08x}"
     groups = planes.groups(name, group_by, partial(_coordinates, stored_array, planes.names))
     for number, index in planes.each():
         load = ZarrSlice(stored_array, index, planes.order, stored.str, tags, version)
-        label = (array.path.rpartition("/")[0] or None) if groups is None else groups.label(index)
+        label = folder if groups is None else groups.label(index)
         yield Item(f"{name}/{number}" if number else name, load, label)
+
+
+def _rows(array: ZarrArray, dtype: str, tags: ArrayTags, version: str, region: Region) -> ZarrRegion:
+    return ZarrRegion(array, *region, dtype, tags, version)
 
 
 def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
@@ -120,6 +152,8 @@ def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
         path = variable.strip("/")
         if ".." in path.split("/"):
             raise InputError("unsafe-name", f"{variable} leads out of the folder")
+        if has_wildcard(path):
+            return _matching(source, files, path)
         found = [array for array in _arrays(files) if array.path == path]
         if not found:
             metadata, attributes = _metadata(files, path)
@@ -135,6 +169,21 @@ def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
         names = listed(f"{array.path} {tuple(array.metadata['shape'])}" for array in every)
         raise UsageError(f"{source}: several arrays, {names}: choose one (-O variable={every[0].path})")
     return every
+
+
+def _matching(source: str, files: Files, variable: str) -> list[_Array]:
+    """Return the arrays whose paths match wildcards.
+
+    Raises:
+        UsageError: there is none.
+    """
+    every = list(_arrays(files))
+    groups = [group_of(variable, array.path) for array in every]
+    matches = [array._replace(group=group) for array, group in zip(every, groups, strict=True) if group is not None]
+    if not matches:
+        names = listed(array.path or "." for array in every)
+        raise UsageError(f"{source}: no array matches {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+    return matches
 
 
 def _arrays(files: Files) -> Iterator[_Array]:
