@@ -6,7 +6,7 @@ import sys
 
 from benchmarks.timing import ROOT, Row, markdown
 
-NAMES = ("stats", "growth", "start", "lock", "containers", "samples", "apply", "tensor")
+NAMES = ("stats", "growth", "start", "lock", "containers", "volumes", "samples", "apply", "tensor")
 
 
 def main() -> None:

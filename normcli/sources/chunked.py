@@ -11,7 +11,7 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 Numbers = tuple[int, ...]
 
-LARGEST_BLOCK = 64 << 20  # bytes of chunks that stay decoded for the next image
+LARGEST_BLOCK = 48 << 20  # bytes of chunks that stay decoded for the next image
 
 
 def region(
