@@ -107,6 +107,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             name: pa.array(list(vectors[0][of])) for name, of in (("action", "action"), ("state", "observation.state"))
         }
         parquet.write_table(pa.table(columns), home / "run.parquet")
+        needs.module("pyarrow.feather").write_feather(pa.table(columns), home / "run.feather")
         robots.write(home / "robot", "v3.0", vectors)
     (home / "module.py").write_text("import numpy\ndataset = [numpy.zeros((8, 8, 3), numpy.uint8)] * 3\n")
     digits = bytes([0, 0, 8, 3]) + b"".join(n.to_bytes(4, "big") for n in (3, 28, 28)) + bytes(3 * 28 * 28 - 1) + b"x"
@@ -117,6 +118,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         with h5py.File(home / "era5.nc", "w") as file:
             file["t2m"], file["sst"] = np.zeros((2, 3, 8, 9), np.int16)
+        with h5py.File(home / "demos.hdf5", "w") as file:
+            for i, episode in enumerate(vectors):
+                file[f"data/demo_{i}/actions"] = episode["action"]
     if there("pydicom"):
         import pydicom
 

@@ -933,7 +933,7 @@ class TestHuggingFaceFolders:
             with pa.ipc.new_stream(sink, bomb.schema, options=options) as writer:
                 writer.write_table(bomb)
         assert (tmp_path / "a.arrow").stat().st_size < 100_000
-        assert "compressed batches" in stats(tmp_path / "a.arrow").err
+        assert "a compressed batch of more than" in stats(tmp_path / "a.arrow").err
         source = self.shards(tmp_path / "d", "arrow") / "train/data-00000-of-00002.arrow"
         data = bytearray(source.read_bytes())
         at = data.rindex(b"\xff\xff\xff\xff", 0, len(data) - 8)  # of the batch

@@ -151,6 +151,25 @@ def test_tables_of_the_datasets_library(tmp_path: Path) -> None:
     assert normcli.stats(normcli.source(tmp_path / "a.arrow", columns="action")).state["buckets"] == whole
 
 
+@pytest.mark.parametrize("compression", ["lz4", "zstd", "uncompressed"])
+def test_feather_and_compressed_streams(compression: str, tmp_path: Path) -> None:
+    pa, feather = needs.module("pyarrow"), needs.module("pyarrow.feather")
+    rows = values()
+    groups = pa.array([f"run{i // 100}" for i in range(len(rows))]).dictionary_encode()
+    content = pa.table({"action": pa.FixedSizeListArray.from_arrays(pa.array(rows[:, :3].ravel()), 3), "run": groups})
+    whole = normcli.stats(normcli.source(table(tmp_path / "a.parquet", rows), columns="action")).state["buckets"]
+    feather.write_feather(content, tmp_path / "a.feather", compression=compression, chunksize=90)
+    settings = pa.ipc.IpcWriteOptions(compression=None if compression == "uncompressed" else compression)
+    with (
+        pa.OSFile(str(tmp_path / "a.arrows"), "wb") as file,
+        pa.ipc.new_stream(file, content.schema, options=settings) as out,
+    ):
+        out.write_table(content, max_chunksize=90)
+    for name in ("a.feather", "a.arrows"):
+        summary = normcli.stats(normcli.source(tmp_path / name, columns="action"), group_by="run")
+        assert summary.state["buckets"] == whole and len(summary.groups) == 7, name
+
+
 def test_lists_of_numbers_are_vectors() -> None:
     rows = values(np.float64, 20)
     whole = counted(rows, 20).summary().state["buckets"]

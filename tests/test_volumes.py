@@ -17,6 +17,7 @@ from normcli.sources.nifti import parse_header
 from tests.support import needs
 from tests.support.command import run_here
 from tests.support.memory import peak
+from tests.support.servers import upload
 
 Array = np.ndarray[Any, Any]
 
@@ -334,6 +335,23 @@ class TestHdf5:
             file.create_dataset("images", (64, 2048, 8192), np.uint8, chunks=(8, 256, 256), compression="gzip")
         used, done = peak(tmp_path, "stats", "a.h5", "-O", "axes=NYX", "-j", "2", "--engine", "threads")
         assert done.returncode == 0 and used < 300, (used, done.stderr)
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_servers(tmp_path: Path, server: Any, bucket: Any) -> None:
+    """A plane is a range of an uncompressed NIfTI; of HDF5, what its index and chunks take."""
+    values = volume("u1")
+    path = tmp_path / "data"
+    path.mkdir()
+    expected = state(stack(tmp_path / "a.npy", values))
+    names = [nifti(path / f"a{suffix}", values).name for suffix in (".nii", ".nii.gz", ".img")]
+    names.append(hdf5(path / "a.h5", values, chunks=(1, 2, 12, 10), compression="gzip").name)
+    upload(bucket, path, "volumes")
+    address, _ = server
+    for name in names:
+        for source in (f"{address}/data/{name}", f"s3://photos/volumes/{name}"):
+            options = {"axes": "TZYX"} if name.endswith(".h5") else {}
+            assert state(normcli.source(source, **options)) == expected, source
 
 
 def dicom_data(name: str) -> Path:

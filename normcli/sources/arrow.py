@@ -1,4 +1,4 @@
-"""Arrow tables of images, as `datasets.save_to_disk` writes them: a stream or a file of record batches."""
+"""Arrow tables, as `datasets.save_to_disk` writes them and Feather: a stream or a file of record batches."""
 
 import struct
 from collections.abc import Iterator
@@ -9,11 +9,12 @@ from normcli.options.field import Options, option
 from normcli.options.shared import InputOptions
 from normcli.sources.item import Items
 from normcli.sources.parquet import class_names, image_column, items_of, label_column, parquet_modules
-from normcli.storage.reader import Reader
+from normcli.storage.reader import BOMB_RATIO, Reader
 
 _MAGIC = b"ARROW1\0\0"
 _CONTINUED = b"\xff\xff\xff\xff"  # begins every message
 _LARGEST_METADATA = 1 << 26
+_LARGEST_BATCH = 1 << 26  # bytes, where it is compressed 100 times or more
 _DICTIONARY, _BATCH = 2, 3  # types of messages
 
 
@@ -64,23 +65,29 @@ def read(source: str, listing: InputOptions, options: ArrowOptions, *, group_by:
 
 
 def _open(pyarrow: Any, reader: Reader) -> tuple[Any, Iterator[Any]]:
-    """Return the open table, which has the schema, and its record batches."""
-    if reader.at(0, len(_MAGIC)) == _MAGIC:
-        file = pyarrow.ipc.open_file(reader.file())
-        return file, (file.get_batch(i) for i in range(file.num_record_batches))
-    stream = pyarrow.ipc.open_stream(reader.file())
+    """Return the open table, which has the schema, and its record batches.
+
+    A file is a stream with a footer, whose places of batches are not used: only what `_check_messages` saw is read.
+    """
+    data = reader.file()
+    data.seek(_start(reader))
+    stream = pyarrow.ipc.open_stream(data)
     return stream, iter(stream)
+
+
+def _start(reader: Reader) -> int:
+    return len(_MAGIC) if reader.at(0, len(_MAGIC)) == _MAGIC else 0
 
 
 def _check_messages(reader: Reader) -> None:
     """Check the lengths that the messages claim, before pyarrow allocates them, and that the end is there.
 
-    A compressed buffer may claim any size, so compressed batches are rejected; the datasets library writes none.
+    A compressed buffer claims its size before it, which pyarrow allocates: those of a batch have a limit.
 
     Raises:
-        InputError: cut short, damaged or compressed.
+        InputError: cut short, damaged, or compressed batches that are too large.
     """
-    at = len(_MAGIC) if reader.at(0, len(_MAGIC)) == _MAGIC else 0
+    at = _start(reader)
     while True:
         head = reader.at(at, 8)
         if len(head) < 8:
@@ -91,18 +98,21 @@ def _check_messages(reader: Reader) -> None:
         if size == 0:
             return
         try:
-            length, compressed = _message(bytes(reader.at(at + 8, size)))
+            length, buffers = _message(bytes(reader.at(at + 8, size)))
         except struct.error:
             raise InputError("damaged", "not an Arrow table, or damaged: a message cannot be read") from None
-        at += 8 + size + length
+        body = at + 8 + size
+        at = body + length
         if length < 0 or at > reader.size:
             raise InputError("truncated", "an Arrow table that is cut short, or damaged: a batch ends beyond the file")
-        if compressed:
-            raise InputError("unsupported", "an Arrow table of compressed batches: write it without compression")
+        claims = (int.from_bytes(reader.at(body + start, 8), "little", signed=True) for start in buffers)
+        if sum(max(claim, 0) for claim in claims) > max(_LARGEST_BATCH, BOMB_RATIO * length):
+            what = f"a compressed batch of more than {_LARGEST_BATCH:,} bytes, and {BOMB_RATIO} times its size"
+            raise InputError("bomb", f"{what} (write it without compression)")
 
 
-def _message(data: bytes) -> tuple[int, bool]:
-    """Return the length of a message's body, and whether it is compressed, from its flatbuffer.
+def _message(data: bytes) -> tuple[int, list[int]]:
+    """Return the length of a message's body, and the places of its compressed buffers, from its flatbuffer.
 
     Raises:
         struct.error: offsets that lead out of it.
@@ -127,4 +137,9 @@ def _message(data: bytes) -> tuple[int, bool]:
     batch = follow(field(root, 2))
     if kind == _DICTIONARY and batch:
         batch = follow(field(batch, 1))
-    return int(length), bool(batch and kind in (_DICTIONARY, _BATCH) and field(batch, 3))
+    if not (batch and kind in (_DICTIONARY, _BATCH) and field(batch, 3)):
+        return int(length), []
+    buffers = follow(field(batch, 2))
+    (count,) = struct.unpack_from("<I", data, buffers)
+    rows = struct.unpack_from(f"<{2 * count}q", data, buffers + 4) if count < len(data) else ()
+    return int(length), [start for start, size in zip(rows[::2], rows[1::2], strict=True) if size > 0]

@@ -94,9 +94,9 @@ CONTAINERS = {
         groups=True,
     ),
     "arrow": Container(
-        r"\.arrow$",
-        (".arrow",),
-        "Tables as the datasets library saves them to disk, like parquet.",
+        r"\.(arrows?|feather|ipc)$",
+        (".arrow", ".arrows", ".feather", ".ipc"),
+        "Arrow files and streams, as the datasets library saves them to disk: like parquet.",
         "parquet",
         "all",
         groups=True,
