@@ -141,7 +141,7 @@ def test_every_container_describes_its_open_options() -> None:
     rows = {row.name: row for row in describe_formats()}
     assert set(rows) == {"image", *CONTAINERS}
     assert {name: [o.name for o in row.options] for name, row in rows.items() if row.options} == {
-        "image": ["layout", "skip_empty"],
+        "image": ["layout", "frames", "series", "axes", "skip_empty"],
         "tar": ["layout"],
         "zip": ["layout"],
         "arrow": ["column", "columns"],

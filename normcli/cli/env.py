@@ -27,7 +27,7 @@ EXTRAS = {
     "video": ("av",),
     "medical": ("nibabel", "pydicom"),
     "hdf5": ("h5py",),
-    "zarr": ("zarr",),
+    "zarr": ("zarr", "numcodecs", "google-crc32c"),
 }
 
 
