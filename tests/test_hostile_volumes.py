@@ -142,6 +142,18 @@ class TestHdf5:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=True, text=True)
         assert done.stdout == "::\n"
 
+    def test_references_are_no_numbers(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            images = file.create_dataset("images", data=np.zeros((4, 6, 7), np.uint8))
+            file.create_dataset("objects", (4, 4), h5py.ref_dtype)[0, 0] = images.ref
+            file.create_dataset("regions", (4, 4), h5py.regionref_dtype)
+            file.create_dataset("lists", (4, 4), h5py.vlen_dtype(np.uint8))
+            images.attrs["_FillValue"] = images.ref
+        for name, code in (("objects", 2), ("regions", 2), ("lists", 2), ("images", 4)):
+            done = run_here("stats", tmp_path / "a.h5", "-O", f"variable={name}", "-O", "axes=NYX")
+            assert done.code == code and "not a" in done.err and "Traceback" not in done.err, done
+
     def test_shapes_that_lie(self, tmp_path: Path) -> None:
         h5py = needs.module("h5py")
         with h5py.File(tmp_path / "a.h5", "w") as file:

@@ -116,8 +116,12 @@ class Files(NamedTuple):
         if is_remote(folder):
             from normcli.storage import remote
 
-            found = remote.entries(folder + "/")
-            return sorted(entry.path.rstrip("/").rpartition("/")[2] for entry in found if entry.folder)
+            try:
+                entries_of = list(remote.entries(folder + "/"))
+            except InputError as error:
+                what = f"the groups in {path or 'it'} cannot be listed (-O variable=PATH): {error.message}"
+                raise InputError(error.reason, what) from None
+            return sorted(entry.path.rstrip("/").rpartition("/")[2] for entry in entries_of if entry.folder)
         with os.scandir(folder) as entries:
             return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
 
