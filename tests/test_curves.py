@@ -112,6 +112,19 @@ class TestNyul:
         for path in volumes:
             assert np.array_equal(mapped(tmp_path / "serial", path), mapped(tmp_path / "processes", path))
 
+    def test_volumes_of_one_name_are_no_cases(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        for name in "ab":
+            (tmp_path / name).mkdir()
+            cases(tmp_path / name, 1)
+        paths = [str(tmp_path / f"{name}/case_0.nii.gz") for name in "ab"]
+        with pytest.raises(UsageError, match="have the same label"):
+            normcli.apply(paths, tmp_path / "out", scheme="nyul")
+        with pytest.raises(UsageError, match="`group_by` REGEX"):
+            normcli.stats(paths, weight="case")
+        assert len(normcli.stats(paths, weight="case", group_by="/([ab])/").groups) == 2
+        assert len(normcli.stats(paths, group_by="label").groups) == 1
+        assert "have the same label" in caplog.text
+
     def test_errors_are_one_line(self, tmp_path: Path) -> None:
         volumes = cases(tmp_path)
         plain = normcli.stats([*volumes])
@@ -200,6 +213,28 @@ class TestLab:
         ]
         assert normcli.merge(*halves).state == normcli.load(tmp_path / "s.json").state == summary.state
 
+    def test_blocks_of_a_large_file_are_those_of_the_image(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tifffile = needs.module("tifffile")
+        image = np.full((600, 700, 3), 255, np.uint8)
+        image[:40, :60] = tile(0)[:40, :60]
+        for name, compression in (("plain", None), ("tiles", "deflate")):
+            tifffile.imwrite(tmp_path / f"{name}.tif", image, photometric="rgb", compression=compression, tile=(64, 64))
+        Image.fromarray(image).save(tmp_path / "image.png")
+        monkeypatch.setattr("normcli.images.tiff.LARGE", 1 << 10)
+        states = [
+            normcli.stats(path, color="lab-tissue", engine="serial").state["buckets"]
+            for path in sorted(tmp_path.iterdir())
+        ]
+        assert states[0] == states[1] == states[2]
+
+    def test_exporters_of_rgb_reject_lab(self, tmp_path: Path) -> None:
+        summary = normcli.stats(tiles(tmp_path, 1), color="lab")
+        assert [line.partition(",")[0] for line in summary.format("csv").splitlines()] == ["channel", "L", "a", "b"]
+        with pytest.raises(UsageError, match="torchvision: its images are RGB"):
+            summary.format("torchvision")
+
     def test_what_has_no_lab_is_rejected(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.zeros((2, 4, 4, 3), np.float32))
         with pytest.raises(NormcliError, match="has no white"):
@@ -245,7 +280,7 @@ class TestReinhard:
             normcli.transform("reinhard")
         with pytest.raises(NormcliError, match="constant"):
             normcli.transform("reinhard", stats=lab)(np.full((4, 4, 3), 9, np.uint8))
-        with pytest.raises(NormcliError, match="no pixel has an L"):
+        with pytest.raises(NormcliError, match="no pixel that counts has an L"):
             normcli.apply(tmp_path / "white.png", tmp_path / "a", scheme="reinhard:mask=tissue")
 
     @pytest.mark.campaign

@@ -29,7 +29,5 @@ def make_lab(image: Decoded, reading: DecodeOptions) -> None:
     if reading.color == "lab-tissue":
         tissue = np.less(lab[:, :, 0], BRIGHTEST_TISSUE)
         valid = tissue if valid is None else valid & tissue
-        if not valid.any():
-            raise InputError("no-tissue", "no pixel has an L* below 80 (--color lab counts all)")
     image.valid = None if valid is None else np.broadcast_to(valid[:, :, None], lab.shape)
     image.pixels, image.is_owned, image.full_scale, image.names = lab, True, None, NAMES

@@ -335,6 +335,8 @@ def _compute_statistics(
     groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
     shared = {f.name: getattr(options, f.name) for group in groups for f in options_of(group)}
     shared |= build_transform.counting_options(options.scheme)
+    if shared.get("group_by") == "label":
+        counting.check_cases(sources, weigh=True)
     return counting.stats(
         sources,
         StatsOptions(

@@ -2,12 +2,13 @@
 
 import logging
 from collections.abc import Mapping
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 from normcli import images, schemes
-from normcli.errors import UsageError
+from normcli.errors import StatisticsFileError, UsageError
 from normcli.options.printing import parse_percentiles
 from normcli.runs.count import NO_LABEL
 from normcli.runs.transform import MapConstants, Transform
@@ -73,7 +74,8 @@ def _curve(
     assert landmarks is not None
     if landmarks.cases:
         unit = (white or 1.0) if not scales else float(transform.max_value or 1)
-        rows = [[value * unit for value in row] for row in landmarks.of_case(case or NO_LABEL)]
+        # a channel of which no sample of the case is valid has no percentiles
+        rows = [[0.0 if isnan(v) else v * unit for v in row] for row in landmarks.of_case(case or NO_LABEL)]
     else:
         rows = _own_percentiles(pixels, scales, valid, percents_of(settings))
     rows = rows if len(rows) == len(source) else [rows[c] for c in source]
@@ -150,6 +152,7 @@ def percentiles_of_cases(summary: Summary, of: tuple[float, ...]) -> dict[str, t
 
     Raises:
         UsageError: no groups.
+        StatisticsFileError: groups without counts.
     """
     names = parse_percentiles(of)
     if not summary.groups:
@@ -159,6 +162,8 @@ def percentiles_of_cases(summary: Summary, of: tuple[float, ...]) -> dict[str, t
         )
     method = (summary.percentile_details or {}).get("method", "linear")
     extended = summary.with_percentiles(of, method=method)
+    if not all(set(names) <= set(group.percentiles) for group in extended.groups.values()):
+        raise StatisticsFileError("the state of these statistics is damaged: no counts of a group")
     if not all((group.percentile_details or {}).get("exact") for group in extended.groups.values()):
         log.warning(
             "percentiles of these cases are within 1/256 of their values (stats --exact-percentiles --percentiles %s)",

@@ -263,6 +263,25 @@ def _mask_of(options: StatsOptions, sources: Sequence[str]) -> "PixelMask | None
     return PixelMask.of(options.mask_dir, options.labels, sources, counting=True)
 
 
+def check_cases(sources: Sequence[str], *, weigh: bool) -> None:
+    """Check that no two volumes have one label, by which they would be one case.
+
+    Args:
+        sources: of the run.
+        weigh: raise an error, because numbers depend on the cases; else log a warning.
+
+    Raises:
+        UsageError: naming two of them.
+    """
+    from normcli.sources.cases import find_same_case
+
+    if (same := find_same_case(sources)) is not None:
+        text = f"{same[0]} and {same[1]} have the same label, and are one case"
+        if weigh:
+            raise UsageError(f"{text} (`group_by` REGEX of their paths makes them two, in statistics)")
+        log.warning("%s (--group-by REGEX of their paths makes them two)", text)
+
+
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:
     """Return the settings that change the numbers, as the statistics file records them."""
     settings = {
@@ -341,6 +360,8 @@ class _StatsRun:
         self.listing = options.part(InputOptions)
         containers.check_exist(sources)
         self.files = containers.check_distinct(sources, self.listing, self.files)
+        if options.group_by == "label":
+            check_cases(sources, weigh=options.weight == "case")
         self.patterns = patterns or containers.PatternUse(self.listing, options.group_by)
         self.failures = FailurePolicy(options)
         plan = _plan_of(options)

@@ -243,6 +243,8 @@ def with_columns(summary: Summary, columns: Columns, names: Sequence[str], metho
     if summary.settings.get("weight") == "case":
         from normcli.summary.cases import compute_cases
 
+        if len(by_group) < 2:
+            raise StatisticsFileError("the state of these statistics is damaged: no counts of groups")
         rows[None] = compute_cases({name: of for name, of in by_group.items() if name is not None}, every)
     groups = {
         name: extended(group, rows[name], names, method) if name in rows else group

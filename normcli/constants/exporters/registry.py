@@ -5,7 +5,7 @@ from collections.abc import Callable
 from normcli.constants.exporters import biomedical, frameworks, geo, plain, robotics
 from normcli.constants.exporters.geometry import NAME, with_function
 from normcli.constants.exporters.values import DatasetConstants
-from normcli.errors import unknown
+from normcli.errors import UsageError, unknown
 from normcli.summary import Summary
 
 Exporter = Callable[[DatasetConstants], str]
@@ -53,6 +53,9 @@ _ALL_DIGITS = {
     *("lerobot", "openpi", "nnunet", "omero", "bioimageio", "stac", "gdal"),
 }
 
+# numbers without a claim about the pixels of a tool
+_OF_ANY_COLOR = {"csv", "yaml", "toml", "env", "markdown"}
+
 # formats without comments: what a reader must know, printed as a note
 NOTES = {
     "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {description}",
@@ -87,6 +90,8 @@ def export(
     """
     if exporter not in EXPORTERS:
         raise unknown("format", exporter, FORMAT_CHOICES)
+    if summary.settings.get("color") in ("lab", "lab-tissue") and exporter not in _OF_ANY_COLOR:
+        raise UsageError(f"{exporter}: its images are RGB, and these statistics are in L*a*b*")
     return EXPORTERS[exporter](DatasetConstants.of(summary, convention, group=group, digits=digits))
 
 
