@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -187,7 +187,18 @@ def test_a_pillow_image_counts_as_its_file(mode: str, tmp_path: Path) -> None:
         assert (counter.images, counter.summary().mean) == (2, expected.mean)
 
 
+class OnDevice:
+    """An array on a GPU, as CuPy's: NumPy cannot read it."""
+
+    __cuda_array_interface__: ClassVar[dict[str, Any]] = {"shape": (4, 4), "typestr": "<f4", "version": 3}
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed.")
+
+
 BAD: dict[str, tuple[Any, str]] = {
+    "on a device": (OnDevice(), "device"),
+    "rows of several lengths": ([[1, 2], [3]], "unsupported"),
     "ragged": (np.array([[1, 2], [3]], dtype=object), "unsupported"),
     "text": (np.array([["a", "b"]]), "unsupported"),
     "vector": (np.arange(4.0), "not-an-image"),

@@ -263,5 +263,40 @@ def test_videos_of_a_camera(frames: list[dict[str, Any]], tmp_path: Path) -> Non
     assert normcli.stats(source).state == normcli.stats(file).state
     every = normcli.stats(normcli.source(path, features="observation.images.top", frames="::2"))
     assert (every.images, every.unit) == (2, "image")
-    with pytest.raises(normcli.UsageError, match="group_by"):
+    with pytest.raises(normcli.NoInputError, match="no meta/episodes, in which v3 has the place"):
         normcli.stats(source, group_by="episode")
+
+
+def test_frames_of_videos_have_the_episode_and_the_task_of_their_row(
+    frames: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """In v2.1 a video is an episode; in v3 the second one begins at 2.5 s, and frames after the last have no row."""
+    needs.module("av")
+    pa, parquet = needs.module("pyarrow"), needs.module("pyarrow.parquet")
+    name = "observation.images.top"
+    for version in ("v2.1", "v3.0"):
+        path = robots.write(tmp_path / version, version, frames[:2])
+        info = path / "meta/info.json"
+        document = json.loads(info.read_text())
+        document["features"][name] = {"dtype": "video", "shape": [16, 16, 3], "names": None}
+        info.write_text(json.dumps(document))
+        if version == "v2.1":
+            for episode, level in enumerate((40, 200)):
+                robots.film(path / f"videos/chunk-000/{name}/episode_{episode:06d}.mp4", [level] * 75)
+        else:
+            robots.film(path / f"videos/{name}/chunk-000/file-000.mp4", [40] * 75 + [200] * 75 + [0] * 2)
+            (path / "meta/episodes/chunk-000").mkdir(parents=True)
+            columns = {"chunk_index": [0, 0], "file_index": [0, 0], "from_timestamp": [0.0, 2.5]}
+            rows = {"episode_index": [0, 1], **{f"videos/{name}/{key}": row for key, row in columns.items()}}
+            parquet.write_table(pa.table(rows), path / "meta/episodes/chunk-000/file-000.parquet")
+        source = normcli.source(path, features=name)
+        for group_by, names in (("episode", ["0", "1"]), ("task", robots.TASKS), ("task_index", ["0", "1"])):
+            groups = normcli.stats(source, group_by=group_by, workers=2).groups
+            assert {*groups} == {*names, *(["."] if version == "v3.0" else [])}
+            assert [groups[name].images for name in names] == [75, 75]
+            np.testing.assert_allclose([groups[name].mean[0] * 255 for name in names], [40, 200], atol=3)
+        some = normcli.stats(normcli.source(path, features=name, frames="70:80"), group_by="episode").groups
+        assert [some[name].images for name in ("0", "1")] == [5, 5]
+        assert set(normcli.stats(source, group_by=r"(\w+)\.mp4").groups) >= {
+            "episode_000000" if version == "v2.1" else "000"
+        }

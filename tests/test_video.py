@@ -146,6 +146,38 @@ def test_the_matrix_is_the_files_or_the_users(tmp_path: Path) -> None:
     assert "1 image of videos: yuv444p to rgb24 by libswscale, bt709" in " ".join(done.err.split())
 
 
+def turned(path: Path, matrix: tuple[int, ...]) -> Path:
+    """Write the display matrix of the track of an MP4: 9 numbers of 32 bits, 40 bytes into its header."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    assert data[at : at + 4] == (1 << 16).to_bytes(4, "big"), "the identity"
+    data[at : at + 36] = b"".join(number.to_bytes(4, "big", signed=True) for number in matrix)
+    path.write_bytes(data)
+    return path
+
+
+ONE = 1 << 16
+
+
+@pytest.mark.parametrize(
+    ("turns", "matrix"),
+    [(1, (0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30)), (3, (0, -ONE, 0, ONE, 0, 0, 0, 0, 1 << 30))],
+    ids=["clockwise", "counterclockwise"],
+)
+def test_a_display_matrix_turns_frames_before_a_geometry(turns: int, matrix: tuple[int, ...], tmp_path: Path) -> None:
+    """As EXIF turns photographs: without a geometry the pixels are counted as stored."""
+    path = turned(clip(tmp_path, "mp4"), matrix)
+    frames = frames_of(path)
+    for engine in ("threads", "processes"):
+        stored = normcli.stats(path, engine=engine, workers=2)
+        assert stored.composition["rotated"] == len(frames)
+        assert stored.state["buckets"] == normcli.count(frames, layout="hwc").state["buckets"]
+        crop = normcli.stats(path, center_crop=(59, 19), engine=engine, workers=2)
+        upright = [np.rot90(frame, -turns) for frame in frames]  # odd margins show the direction
+        expected = normcli.count(upright, layout="hwc", center_crop=(59, 19))
+        assert crop.state["buckets"] == expected.state["buckets"]
+
+
 def test_pixel_formats(tmp_path: Path) -> None:
     gray = write(tmp_path / "gray.mkv", plain((51,), "gray"), "ffv1", "gray")
     summary = normcli.stats(gray, color="native")

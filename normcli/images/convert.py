@@ -181,7 +181,8 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     mode = _mode(array.shape[2], array.dtype)
-    image = Decoded(to_supported_dtype(array), "array", mode, array.itemsize * 8, notes=notes)
+    orientation = getattr(array, "orientation", 1)
+    image = Decoded(to_supported_dtype(array), "array", mode, array.itemsize * 8, notes=notes, orientation=orientation)
     if tags is not None:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like
 

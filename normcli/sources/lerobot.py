@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import Options, option
@@ -17,6 +17,9 @@ from normcli.sources.item import Items
 from normcli.sources.parquet import ParquetOptions, parquet_modules
 from normcli.sources.vectors import GroupColumn, NumberColumn, columns_of, read_parquet
 from normcli.storage.reader import Reader
+
+if TYPE_CHECKING:
+    from normcli.sources.lerobot_videos import FrameLabels
 
 log = logging.getLogger("normcli.sources")
 
@@ -112,16 +115,32 @@ def read(
 
 
 def _read_videos(source: str, listing: InputOptions, name: str, frames: str, group_by: str | None) -> Items:
-    """Yield the frames of the videos of a feature, in which v3 has many episodes each."""
+    """Yield the frames of the videos of a feature; with a group, labeled by the rows of the tables."""
     from normcli.sources import video
 
-    if group_by in ("episode", "task"):
-        raise UsageError(f"`group_by` {group_by}: the files of videos do not have one each; a regex groups by file")
     paths = videos(source, name)
     if not paths:
         raise InputError("empty", f"no videos of feature {name}")
+    labels = None if group_by is None else _labels_of_frames(source, name, group_by)
     for path in paths:
-        yield from video.read(path, listing, video.VideoOptions(frames=frames))
+        items = video.read(path, listing, video.VideoOptions(frames=frames))
+        yield from items if labels is None else labels.label(path, items)
+
+
+def _labels_of_frames(source: str, name: str, group_by: str) -> "FrameLabels | None":
+    """Return the labels of the frames of a feature, where the tables have the group as a column; None elsewhere."""
+    from normcli.sources.lerobot_videos import FrameLabels
+
+    column = _column(group_by)
+    _, parquet = parquet_modules()
+    paths = tables(source)
+    if group_by not in ("episode", "task") and column not in parquet.read_schema(paths[0]).names:
+        return None  # a regex of paths
+    fps = _json(Path(source, "meta", "info.json")).get("fps")
+    if not isinstance(fps, int | float) or not fps > 0:
+        raise InputError("damaged", "meta/info.json has no frames per second (fps)")
+    texts = _tasks(source) if group_by == "task" else {}
+    return FrameLabels(source, name, paths, column, texts, fps)
 
 
 def features_of(source: str) -> dict[str, Feature]:

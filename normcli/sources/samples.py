@@ -313,7 +313,11 @@ def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
     if not hasattr(value, "detach"):
         try:
             array = np.asarray(value)
-        except ValueError:  # lists of several lengths
+        except MemoryError:
+            raise
+        except Exception:  # ValueError for lists of several lengths, TypeError of a library for memory of a GPU
+            if hasattr(value, "__cuda_array_interface__"):
+                raise InputError("device", f"a {type(value).__name__} on a GPU: copy it to memory (.get())") from None
             raise InputError(
                 "unsupported", f"a sample of type {type(value).__name__}, not an array of numbers"
             ) from None
@@ -339,7 +343,8 @@ def _recognize(shape: tuple[int, ...], is_tensor: bool) -> str:
     if len(shape) == 2:
         return "hw"
     if len(shape) not in (3, 4):
-        raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes")
+        vector = ", vectors a layout of nc" if len(shape) == 1 else ""
+        raise InputError("not-an-image", f"an array of shape {shape}; images need 2 to 4 axes{vector}")
     batch = "n" if len(shape) == 4 else ""
     first, last = shape[-3] in _FEW, shape[-1] in _FEW
     if first and (is_tensor or not last):
