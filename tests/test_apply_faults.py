@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.errors import NormcliError, OutputError
+from normcli.errors import NormcliError, OutputError, UsageError
 from normcli.runs.names import WORK
 from tests.support import needs
 from tests.support.command import APPLY, ENVIRONMENT, Run
@@ -211,3 +211,29 @@ def test_killed_while_the_statistics_are_written(tmp_path: Path, photos: Path) -
     normcli.apply(photos, out, resume=True)
     normcli.apply(photos, tmp_path / "plain")
     assert tree(out) == tree(tmp_path / "plain")
+
+
+def test_no_sync_waits_for_no_file_and_writes_the_same(tmp_path: Path, photos: Path) -> None:
+    true, calls = os.fsync, 0
+
+    def count(handle: int) -> None:
+        nonlocal calls
+        calls += 1
+        true(handle)
+
+    seen = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", count)
+        for no_sync in (False, True):
+            calls, out = 0, tmp_path / f"{no_sync}"
+            normcli.apply(photos, out, scheme="unit", no_sync=no_sync, workers=2, engine="threads")
+            seen[no_sync] = calls
+    assert seen[False] > 40 > 5 > seen[True]
+    assert tree(tmp_path / "True") == tree(tmp_path / "False")
+
+
+@pytest.mark.parametrize("to", ["stack", "tar", "parquet", "zarr", "nifti", "hdf5"])
+def test_no_sync_is_rejected_where_an_output_holds_many_images(to: Any, tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(UsageError, match=f"`no_sync` requires one file per image, not `to` {to}"):
+        normcli.apply(photos, tmp_path / "out", scheme="unit", to=to, no_sync=True)
+    assert not (tmp_path / "out").exists()

@@ -90,7 +90,7 @@ def apply(
 # options without a meaning for one image
 _FOR_MANY = (
     *("include", "exclude", "follow_symlinks", "open_options", "resume", "skip_existing", "dry_run", "shard_size"),
-    *("max_failures", "no_suffix", "failures", "json"),
+    *("max_failures", "no_suffix", "no_sync", "failures", "json"),
 )
 
 

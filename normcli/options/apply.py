@@ -148,6 +148,10 @@ class SinkOptions(Options):
         parse=parse_fill,
     )
     no_suffix: bool = option("Name outputs a.npy instead of a.jpg.npy.", False)
+    no_sync: bool = option(
+        "Do not wait until the disk holds each file: a power failure can then lose files that the manifest lists.",
+        False,
+    )
 
 
 class ApplyOptions(

@@ -300,7 +300,7 @@ def _engine(options: ApplyOptions) -> EngineOptions:
 def _job(transform: Transform, output: str, options: ApplyOptions, classes: dict[str, int] | None) -> MapJob:
     reading, engine = options.part(DecodeOptions), _engine(options)
     partial = os.path.join(output, naming.WORK)  # noqa: PTH118
-    writer = open_writer(options.to, out=output, partial=partial, alpha=reading.alpha)
+    writer = open_writer(options.to, out=output, partial=partial, alpha=reading.alpha, sync=not options.no_sync)
     are_apart = engine.engine.startswith(("processes", "dask"))
     job = MapJob(
         transform=transform,

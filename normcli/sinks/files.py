@@ -50,12 +50,14 @@ class FileWriter(NamedTuple):
         out: output folder.
         partial: folder for files that are being written.
         alpha: "keep" makes alpha a channel.
+        sync: wait until the disk holds each file.
     """
 
     to: str
     out: str = ""
     partial: str = ""
     alpha: str = "drop"
+    sync: bool = True
 
     def encode(self, image: EncodableImage, key: str = "") -> Parts:
         """Return the content of one file as buffers.
@@ -80,7 +82,7 @@ class FileWriter(NamedTuple):
             OutputError: it cannot be written.
         """
         path = os.path.join(self.out, name) + OUTPUT_KINDS[self.to].suffix  # noqa: PTH118
-        storage.atomic_write_buffers(f"{self.partial}/{temporary_name()}", path, parts, self.out)
+        storage.atomic_write_buffers(f"{self.partial}/{temporary_name()}", path, parts, self.out, sync=self.sync)
         return {}
 
 
@@ -109,8 +111,9 @@ class FileSink:
         return {}
 
     def finish(self, log: RecordLog) -> Iterator[Record]:
-        """Make the files' names durable."""
-        storage.sync_folders({os.path.join(self.writer.out, folder) for folder in self._folders})  # noqa: PTH118
+        """Make the files' names durable, where the files are."""
+        folders = self._folders if self.writer.sync else set()
+        storage.sync_folders({os.path.join(self.writer.out, folder) for folder in folders})  # noqa: PTH118
         return log.records()
 
     def abandon(self) -> None:

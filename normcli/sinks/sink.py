@@ -300,7 +300,7 @@ def output_shape(record: Record, layout: str) -> tuple[int, int, int]:
     return (count, height, width) if layout == "chw" else (height, width, count)
 
 
-def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop") -> ImageEncoder:
+def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop", sync: bool = True) -> ImageEncoder:
     """Return the writer of a kind of output; that of a stack has no shape yet (`Stack.of_shape`).
 
     Args:
@@ -308,6 +308,7 @@ def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop
         out: output folder.
         partial: folder for files that are being written, on the same file system.
         alpha: "keep" makes alpha a channel of image files.
+        sync: wait until the disk holds each file; outputs of many images are synced in any case.
     """
     if to == "stack":
         from normcli.sinks.stack import ARRAY, Stack
@@ -319,7 +320,7 @@ def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop
         return ShardEncoder(to=to)
     from normcli.sinks.files import FileWriter
 
-    return FileWriter(to=to, out=out, partial=partial, alpha=alpha)
+    return FileWriter(to=to, out=out, partial=partial, alpha=alpha, sync=sync)
 
 
 def open_sink(

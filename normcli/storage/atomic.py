@@ -116,7 +116,9 @@ def _copied_at_end(path: Path) -> Iterator[Path]:
         raise_output_error(path, error)
 
 
-def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any], root: str | None = None) -> int:
+def atomic_write_buffers(
+    temporary: str, final: str, parts: Sequence[Any], root: str | None = None, *, sync: bool = True
+) -> int:
     """Write buffers one after the other as one file, durably, or nothing; return the number of bytes.
 
     For many files: `temporary` is on the same file system, the folder of `final` is made when it is missing,
@@ -127,6 +129,7 @@ def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any], root:
         final: name of the finished file.
         parts: the buffers.
         root: folder above `final` between which and `final` no link may lead elsewhere; None checks none.
+        sync: wait until the disk holds the bytes; else a power failure can leave an empty file.
 
     Raises:
         OutputError: the file cannot be written, or a link leads out of `root`.
@@ -138,7 +141,8 @@ def atomic_write_buffers(temporary: str, final: str, parts: Sequence[Any], root:
             handle = platforms.open_binary(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             try:
                 size = write_all(handle, parts)
-                os.fsync(handle)
+                if sync:
+                    os.fsync(handle)
             finally:
                 os.close(handle)
             try:
