@@ -180,6 +180,21 @@ class TestSchemes:
         expected = (np.clip(x, 29, 782) - 443.945396) / 161.397664  # the values of the issue
         np.testing.assert_allclose(read(tmp_path / "out/example4d.nii.gz").T, expected, atol=1e-6)
 
+    def test_nyul_maps_each_volume_as_its_planes_are_mapped(self, tmp_path: Path) -> None:
+        for name in "ab":
+            values = np.random.default_rng(ord(name)).gamma(3, 50, (9, 12, 10)).astype(np.int16)
+            nifti(tmp_path / f"in/{name}.nii", values, slope=0.5, inter=1.0)
+        source = tmp_path / "in/*.nii"
+        for to, out in (("npy", "planes"), ("nifti", "volumes")):
+            normcli.apply(source, tmp_path / out, scheme="nyul", to=to)  # type: ignore[arg-type]
+        for name in "ab":
+            planes = np.stack([np.load(path)[0] for path in sorted((tmp_path / f"planes/{name}.nii").iterdir())])
+            assert np.array_equal(read(tmp_path / f"volumes/{name}.nii"), planes)
+        with pytest.raises(UsageError, match="no inverse"):
+            normcli.restore(tmp_path / "volumes", tmp_path / "back")
+        with pytest.raises(UsageError, match="maps each plane"):
+            normcli.apply(source, tmp_path / "more", scheme="reinhard", to="nifti")
+
 
 class TestContainers:
     @pytest.mark.parametrize("to", ["hdf5", "zarr"])

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli import __version__, sources, storage
+from normcli import __version__, schemes, sources, storage
 from normcli.errors import InputError, MissingExtraError, NoInputError, NormcliError, OutputError, UsageError
 from normcli.options.apply import ApplyOptions
 from normcli.options.field import Options, as_tuple, options_of
@@ -112,14 +112,15 @@ def check_options(options: ApplyOptions) -> None:
         "color": options.color not in ("auto", "native"),
         "no_suffix": options.no_suffix,
         "scheme caffe": options.scheme.startswith("caffe"),
-        "scheme nyul": options.scheme.startswith("nyul"),
-        "scheme reinhard": options.scheme.startswith("reinhard"),
         "include": bool(as_tuple(options.include)),
         "exclude": bool(as_tuple(options.exclude)),
     }
     for name, is_given in options_set.items():
         if is_given:
             raise UsageError(f"`{name}` cannot be combined with `to` {options.to}: volumes keep their shape and names")
+    scheme, settings = schemes.parse(options.scheme)
+    if scheme == "reinhard" or (scheme == "nyul" and settings.get("over") == "image"):
+        raise UsageError(f"`scheme` {options.scheme} cannot be combined with `to` {options.to}: it maps each plane")
 
 
 def containers(paths: Sequence[str], files: list[str] | None, to: str) -> list[VolumeTask]:
@@ -178,12 +179,11 @@ def apply_volumes(paths: Sequence[str], output: str, options: ApplyOptions, engi
     files = None if options.files is None else list(as_tuple(options.files))
     tasks = containers(paths, files, options.to)
     constants, computed = build_transform.resolve_constants(transform, options, reading), None
-    if constants is None and build_transform.needs_statistics(transform):
+    if build_transform.needs_pass(transform, constants):
         if options.resume or options.skip_existing:
             computed = build_transform.kept_statistics(output, options)
         computed = computed or _compute_statistics(paths, files, options)
-        percents = build_transform.percents_of(transform)
-        constants = build_transform.of_summary(computed, options.convention, origin="computed", percents=percents)
+        constants = build_transform.after_pass(computed, transform, options.convention, constants)
         if options.on_statistics is not None:
             options.on_statistics(computed)
     transform = replace(transform, constants=constants)
@@ -236,6 +236,7 @@ def _compute_statistics(paths: Sequence[str], files: list[str] | None, options: 
 
     groups: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions)
     shared = {f.name: getattr(options, f.name) for group in groups for f in options_of(group)}
+    shared |= build_transform.counting_options(options.scheme)
     return counting.stats(
         paths,
         StatsOptions(

@@ -14,6 +14,7 @@ from normcli.runs.transform import MappedImage, Transform
 from normcli.runs.volume_statistics import CountedBlock, affine_of_volume
 from normcli.schemes import Affine
 from normcli.sinks.sink import Record
+from normcli.sources.nifti import case_of
 from normcli.sources.tagged import UNSCALED, tagged
 from normcli.sources.volume import Array, StoredVolume, blocks_of, is_missing
 from normcli.summary.summary import channel_names, white_level
@@ -128,7 +129,7 @@ def map_block(transform: Transform, stored: Array, volume: StoredVolume, reading
     if image.pixels.dtype.kind == "f" and transform.nan == "skip" and not np.isfinite(image.pixels).any():
         values, hidden = image.pixels.astype(transform.dtype), image.pixels.size
     else:
-        mapped = transform.map(image.pixels, None, image.scales, image.valid)
+        mapped = transform.map(image.pixels, None, image.scales, image.valid, case_name(volume))
         values, hidden = mapped.array, sum(mapped.invalid)
     if values.shape != pixels.shape:
         raise InputError("channels", f"{pixels.shape[2]} channels, which would become {values.shape[2]}")
@@ -141,7 +142,7 @@ def map_block(transform: Transform, stored: Array, volume: StoredVolume, reading
         beyond = ~image.valid if missing is None else ~image.valid & ~missing
         values[beyond] = stand_in(volume, transform.dtype)
     exact = False
-    if pixels.dtype.kind in "iub" and mapped is not None:
+    if pixels.dtype.kind in "iub" and mapped is not None and transform.scheme not in schemes.CURVES:
         entry = {
             **map_record(mapped, volume, reading),
             "dtype": pixels.dtype.str,
@@ -150,6 +151,13 @@ def map_block(transform: Transform, stored: Array, volume: StoredVolume, reading
         exact = np.array_equal(invert(values, entry), pixels)
     block = as_block(values, stored.shape, volume.channel)
     return MappedBlock(block, mapped, count, hidden - count, exact)
+
+
+def case_name(volume: StoredVolume) -> str | None:
+    """Return the label of the planes of a volume, by which `stats` groups them as one case; None for none."""
+    if volume.kind == "nifti":
+        return case_of(volume.source)
+    return (volume.path.rpartition("/")[0] or None) if volume.kind == "zarr" else None
 
 
 def stand_in(volume: StoredVolume, dtype: str) -> Any:
