@@ -125,8 +125,8 @@ class SinkOptions(Options):
         "npy", "npz", "stack", "safetensors", "tar", "parquet", "png", "png16", "tiff", "nifti", "hdf5", "zarr"
     ] = option(
         "Write one array file per image (npy, npz, safetensors), one array of all images (stack), shards of arrays "
-        "(tar, parquet), image files (png, png16: quantized; tiff: floats), or volumes with their metadata (nifti, "
-        "hdf5, zarr).",
+        "(tar, parquet), image files (png, png16: quantized; tiff: floats), volumes with their metadata (nifti, "
+        "hdf5, zarr), or one array of all images in a container (hdf5, zarr).",
         "npy",
     )
     shard_size: str | int | None = option(

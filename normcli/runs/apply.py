@@ -228,11 +228,18 @@ log = logging.getLogger("normcli.apply")
 def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyResult:
     """Map every image of the sources and write the results into a folder; see `normcli.apply`."""
     options = build_transform.with_geometry(options)
+    is_stacked = options.to == "stack"
     if OUTPUT_KINDS[options.to].volume:
-        from normcli.runs.apply_volumes import apply_volumes
+        from normcli.runs import apply_volumes as volumes
+        from normcli.sinks.image_container import require_library
 
-        result: ApplyResult = apply_volumes(sources, output, options, _engine(options))
-        return result
+        if options.files is not None:
+            options = options.replace(files=list(as_tuple(options.files)))
+        if volumes.takes(sources, options.files, options.to):
+            result: ApplyResult = volumes.apply_volumes(sources, output, options, _engine(options))
+            return result
+        require_library(options.to)
+        is_stacked = True
     reading = options.part(DecodeOptions)
     listing = options.part(InputOptions)
     size = build_transform.shard_size(options)
@@ -243,7 +250,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
     if not options.dry_run:
         naming.check_overlap(output, sources)
         build_transform.refuse_occupied(output, options.resume or options.force or options.skip_existing)
-    suffix = None if options.to == "stack" or size is not None else OUTPUT_KINDS[options.to].suffix
+    suffix = None if is_stacked or size is not None else OUTPUT_KINDS[options.to].suffix
     listed = naming.make_lister(sources, named, listing, options.no_suffix, suffix)
     shorter = suffix is not None and OUTPUT_KINDS[options.to].image and not options.no_suffix
     collisions = SuffixCollisions() if shorter else None
@@ -380,7 +387,7 @@ class Run:
     def dry(self) -> ApplyResult:
         """Map everything and write nothing."""
         job = self.job
-        if job.to == "stack":
+        if isinstance(job.writer, Stack):
             job = measure_stack(job, self.listed, self.survey.count)
         map_loop(job, self.engine, self.totals.failures, self.totals.add).run(tasks(self.listed, None, job))
         stack = job.writer
@@ -392,7 +399,7 @@ class Run:
         folder = self.job.out
         if (
             again
-            and self.job.to == "stack"
+            and isinstance(self.job.writer, Stack)
             and (earlier := finished_stack(self.listed(), self.head, folder)) is not None
         ):
             self.totals.add(earlier)
@@ -415,7 +422,7 @@ class Run:
         except BaseException as error:
             if self.job.stop is not None:
                 self.job.stop.set()
-            nothing = not self.totals.images or (self.job.to == "stack" and isinstance(error, UsageError))
+            nothing = not self.totals.images or (isinstance(self.job.writer, Stack) and isinstance(error, UsageError))
             untouched = fresh and nothing and isinstance(error, NormcliError)
             if untouched and self.computed is not None:
                 with suppress(OSError):
@@ -430,11 +437,13 @@ class Run:
 
     def _map(self, checkpoint: ApplyCheckpoint, skip_existing: bool) -> Record:
         job, totals = self.job, self.totals
-        if job.to == "stack":
+        if isinstance(job.writer, Stack):
             job = measure_stack(job, self.listed, self.survey.count)
             assert isinstance(job.writer, Stack)
             job.writer.allocate(os.path.join(job.out, ARRAY))  # noqa: PTH118
-        sink = open_sink(job.writer, out=job.out, partial=job.folder, dtype=job.transform.dtype, size=self.size)
+        sink = open_sink(
+            job.writer, out=job.out, partial=job.folder, dtype=job.transform.dtype, size=self.size, head=self.head
+        )
         shards = count_finished_shards(self.survey.names(), checkpoint, job) if checkpoint.shards else 0
         checkpoint.add(sink.resume(checkpoint.shards, shards))
 

@@ -81,7 +81,7 @@ class ApplyCheckpoint:
         if resume:
             for number in numbers:
                 self._read_log(self._path_of(number))
-            if self.head["settings"]["to"] != "stack":
+            if self.head["settings"]["to"] != "stack" and not self.head["settings"].get("stacked"):
                 self._read_manifest()
             elif ARRAY not in self._names():
                 # the rows that the logs name are gone: were these kept, a second kill would leave them next to a

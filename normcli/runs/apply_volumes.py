@@ -31,6 +31,7 @@ from normcli.runs.transform import Transform
 from normcli.runs.volume_map import (
     MappedBlock,
     background_of,
+    inexact_levels,
     map_block,
     map_record,
     missing_of,
@@ -74,7 +75,7 @@ class VolumeJob(NamedTuple):
         folder: for containers that are being written.
         writing: False maps only, for the dry run.
         stop: set when the run is aborted.
-        orientation, classes, mask: as of images, which volumes do not have.
+        orientation, classes, mask, stacked: as of images, which volumes do not have.
     """
 
     transform: Transform
@@ -88,6 +89,7 @@ class VolumeJob(NamedTuple):
     orientation: str = "ignore"
     classes: None = None
     mask: None = None
+    stacked: bool = False
 
 
 class VolumeTask(NamedTuple):
@@ -121,6 +123,12 @@ def check_options(options: ApplyOptions) -> None:
     scheme, settings = schemes.parse(options.scheme)
     if scheme == "reinhard" or (scheme == "nyul" and settings.get("over") == "image"):
         raise UsageError(f"`scheme` {options.scheme} cannot be combined with `to` {options.to}: it maps each plane")
+
+
+def takes(paths: Sequence[str], files: Any, to: str) -> bool:
+    """Return True if sources are volumes, or can be nothing else in this kind of output; False for images."""
+    named = [path for source in paths for path in sources.expand(source)] + list(as_tuple(files or ()))
+    return to == "nifti" or any(sources.kind_of(path) in KINDS for path in named)
 
 
 def containers(paths: Sequence[str], files: list[str] | None, to: str) -> list[VolumeTask]:
@@ -396,10 +404,11 @@ def _map_array(
         "invalid": 0,
     }
     total = 0
+    inexact = inexact_levels(transform, volume, job.reading) if volume.tags.valid is None else None
     for place, stored in blocks_of(volume):
         if job.stop is not None and job.stop.is_set():
             raise InputError("interrupted", "the run was interrupted")
-        block = map_block(transform, stored, volume, job.reading)
+        block = map_block(transform, stored, volume, job.reading, inexact)
         total += digest(np.ascontiguousarray(stored).data.cast("B"))
         _count(record, block, stored, volume, job.reading)
         if output is not None:

@@ -492,6 +492,10 @@ class MappingJob(Protocol):
         """Return the number of every class, where a format has numbers."""
 
     @property
+    def stacked(self) -> bool:
+        """Return True if all images become one array of a container that others have for volumes."""
+
+    @property
     def mask(self) -> PixelMask | None:
         """Return the masks."""
 
@@ -510,6 +514,7 @@ def head(work: MappingJob, no_suffix: bool, size: ShardSize | None) -> Record:
         **{key: getattr(reading, key) for key in ("color", "alpha", "nodata", "strict", "resize", "center_crop")},
         **{key: value for key in GEOMETRY_WHERE_USED if (value := getattr(reading, key)) is not None},
         **({} if size is None else {"shard_size": str(size)}),
+        **({"stacked": True} if work.stacked else {}),
         **({} if work.mask is None else work.mask.settings()),
     }
     constants = transform.constants

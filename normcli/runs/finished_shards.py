@@ -5,8 +5,6 @@ from collections import Counter
 from collections.abc import Iterable
 from itertools import zip_longest
 
-import numpy as np
-
 from normcli.runs import manifest
 from normcli.runs.apply_checkpoint import ApplyCheckpoint, changed_since, is_up_to_date
 from normcli.runs.count import LASTING, Failure
@@ -14,7 +12,7 @@ from normcli.runs.map_batch import BatchResult, MapJob
 from normcli.runs.names import WORK, NamedItem
 from normcli.sinks.shards import shard_name
 from normcli.sinks.sink import Record, decode_name
-from normcli.sinks.stack import ARRAY, INDEX
+from normcli.sinks.stack import FINAL, INDEX, stack_shape
 from normcli.sources import Skipped
 
 
@@ -62,8 +60,9 @@ def finished_stack(listed: Iterable[NamedItem | Skipped], head: Record, folder: 
     Raises:
         UsageError: the earlier run had other settings, or its manifest is damaged.
     """
-    path = os.path.join(folder, ARRAY)  # noqa: PTH118
-    finished = (os.path.join(folder, name) for name in (manifest.NAME, INDEX, ARRAY))  # noqa: PTH118
+    name = FINAL[head["settings"]["to"]]
+    path = os.path.join(folder, name)  # noqa: PTH118
+    finished = (os.path.join(folder, name) for name in (manifest.NAME, INDEX, name))  # noqa: PTH118
     if os.path.exists(os.path.join(folder, WORK)) or not all(map(os.path.exists, finished)):  # noqa: PTH110, PTH118
         return None
     earlier, records = manifest.read(folder)
@@ -84,9 +83,8 @@ def finished_stack(listed: Iterable[NamedItem | Skipped], head: Record, folder: 
                 return None
             result.failures.append(failure)
     result.reused = sum("error" not in record for record in result.records)
-    try:
-        shape = list(np.load(path, mmap_mode="r", allow_pickle=False).shape)
-    except (OSError, ValueError):
+    shape = stack_shape(path, head["settings"]["to"])
+    if shape is None:
         return None
     return result if shape[0] == result.reused and shape == earlier.get("stack") else None
 

@@ -69,6 +69,11 @@ class MapJob(NamedTuple):
     stop: threading.Event | None = None
     mask: PixelMask | None = None
 
+    @property
+    def stacked(self) -> bool:
+        """Return True if all images become one array of a container that others have for volumes."""
+        return isinstance(self.writer, Stack) and self.to != "stack"
+
 
 class Task(NamedTuple):
     """One input on its way to a worker.

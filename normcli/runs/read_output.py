@@ -49,7 +49,7 @@ def check_size(out: str, settings: Record, record: Record, shards: list[Record])
         InputError: missing, or of another size.
     """
     to = settings["to"]
-    if to == "stack":
+    if to == "stack" or OUTPUT_KINDS[to].volume:
         return
     if OUTPUT_KINDS[to].shard:
         if record["shard"] >= len(shards):

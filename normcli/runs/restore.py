@@ -20,8 +20,8 @@ from normcli.runs.count import Failure
 from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.names import SuffixCollisions
 from normcli.runs.read_output import BATCHING, load, pixels_of, readable
+from normcli.runs.validate_manifest import holds_volumes
 from normcli.schemes import CURVES
-from normcli.sinks import OUTPUT_KINDS
 from normcli.sinks.files import png_holds, temporary_name
 from normcli.sinks.sink import Array, Record, decode_name
 
@@ -50,7 +50,7 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     head, records = manifest.read(folder)
     if (scheme := head["settings"]["scheme"]) in CURVES:
         raise UsageError(f"{folder}: written by scheme {scheme}, whose map is no scale and shift: it has no inverse")
-    if OUTPUT_KINDS[head["settings"]["to"]].volume:
+    if holds_volumes(head["settings"]):
         from normcli.runs.restore_volumes import restore_volumes
 
         return restore_volumes(folder, head["settings"], records, output, options)

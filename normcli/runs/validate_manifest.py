@@ -14,7 +14,11 @@ from normcli.sinks import DTYPES, OUTPUT_KINDS
 
 Record = dict[str, Any]
 # the place of an image in the file that it was packed into
-_PLACE = {"stack": ("row",), "tar": ("shard", "offset"), "parquet": ("shard", "group", "row")}
+_PLACE = {
+    **dict.fromkeys(("stack", "hdf5", "zarr"), ("row",)),
+    "tar": ("shard", "offset"),
+    "parquet": ("shard", "group", "row"),
+}
 _PIXELS = {"uint8", "uint16", "float32", "float64"}
 
 
@@ -66,7 +70,7 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
         return "name"
     if record.get("found"):
         return None
-    if OUTPUT_KINDS[settings["to"]].volume:
+    if holds_volumes(settings):
         from normcli.runs.validate_volumes import find_invalid_volume_key
 
         return find_invalid_volume_key(record)
@@ -91,6 +95,11 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
     ):
         return "invalid"
     return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
+
+
+def holds_volumes(settings: Record) -> bool:
+    """Return True if an output has a container for each volume, and not the images of all in one."""
+    return OUTPUT_KINDS[settings["to"]].volume and not settings.get("stacked")
 
 
 def find_invalid_shard_key(record: Record) -> str | None:

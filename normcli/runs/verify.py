@@ -14,7 +14,7 @@ from normcli.runs import manifest
 from normcli.runs.count import Failure
 from normcli.runs.loop import Loop
 from normcli.runs.read_output import BATCHING, check_size, dequantize_affine, interleaved, load, readable
-from normcli.sinks import OUTPUT_KINDS
+from normcli.runs.validate_manifest import holds_volumes
 from normcli.sinks.sink import Array, Record, decode_name
 
 
@@ -95,7 +95,7 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
             sums.setdefault(names, []).append(channels)
 
     worker, batching = partial(_verify_batch, folder, settings, head.get("shards", [])), BATCHING
-    if OUTPUT_KINDS[settings["to"]].volume:
+    if holds_volumes(settings):
         from normcli.runs import restore_volumes
 
         worker, batching = partial(restore_volumes.verify_batch, folder, settings), restore_volumes.BATCHING
@@ -114,7 +114,7 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
 def _expects_standardized(head: Record) -> bool:
     """Return True if mean and std must be 0 and 1: floats, not clipped, by the statistics of the same images."""
     constants = head["constants"] or {}
-    is_volume = OUTPUT_KINDS[head["settings"]["to"]].volume  # whose digest is of blocks, not of planes
+    is_volume = holds_volumes(head["settings"])  # whose digest is of blocks, not of planes
     same = constants.get("origin") == "computed" if is_volume else constants.get("digest") == head.get("digest")
     return bool(
         head["settings"]["scheme"] == "contrast"

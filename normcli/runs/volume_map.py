@@ -117,8 +117,45 @@ def _counted(volume: StoredVolume, reading: DecodeOptions) -> Iterator[CountedBl
         yield CountedBlock(image.pixels, image.valid, image.scales)
 
 
-def map_block(transform: Transform, stored: Array, volume: StoredVolume, reading: DecodeOptions) -> MappedBlock:
+def inexact_levels(transform: Transform, volume: StoredVolume, reading: DecodeOptions) -> Array | None:
+    """Return True (levels,C) where the map of a level has another inverse; None for samples of more than 16 bits.
+
+    Levels are those of the unsigned type of the same size: a block is looked up in a tenth of the time of its inverse.
+    """
+    dtype = np.dtype(volume.dtype)
+    if dtype.kind not in "iu" or dtype.itemsize > 2:
+        return None
+    levels = np.arange(1 << 8 * dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype.newbyteorder("="))
+    shape = [len(levels) if i == len(volume.shape) - 1 else 1 for i in range(len(volume.shape))]
+    if volume.channel is not None:  # of its own, next to the levels
+        shape = [1] * (len(volume.shape) - 2) + [len(levels), volume.channels]
+    block = np.broadcast_to(levels.reshape(-1, 1), (len(levels), volume.channels)).reshape(shape)
+    one = volume._replace(channel=None if volume.channel is None else len(shape) - 1)
+    try:
+        mapped = map_block(transform, np.ascontiguousarray(block), one, reading)
+    except InputError:
+        return None
+    assert mapped.mapped is not None
+    entry = {**map_record(mapped.mapped, volume, reading), "dtype": dtype.str, "missing": missing_of(volume, reading)}
+    differs: Array = invert(as_image(mapped.values, one.channel), entry) != as_image(block, one.channel)
+    return differs.reshape(len(levels), volume.channels)
+
+
+def map_block(
+    transform: Transform,
+    stored: Array,
+    volume: StoredVolume,
+    reading: DecodeOptions,
+    inexact: Array | None = None,
+) -> MappedBlock:
     """Map a block of stored samples.
+
+    Args:
+        transform: of the volume.
+        stored: the samples.
+        volume: the array that they are of.
+        reading: how samples are decoded.
+        inexact: levels without an inverse, of `inexact_levels`; None computes the inverse of the block.
 
     Raises:
         InputError: as `Transform.map`, or constants of other channels.
@@ -148,7 +185,11 @@ def map_block(transform: Transform, stored: Array, volume: StoredVolume, reading
             "dtype": pixels.dtype.str,
             "missing": missing_of(volume, reading),
         }
-        exact = np.array_equal(invert(values, entry), pixels)
+        if inexact is None:
+            exact = np.array_equal(invert(values, entry), pixels)
+        else:
+            places = pixels.view(f"u{pixels.itemsize}")
+            exact = not any(inexact[places[:, :, c], c].any() for c in range(places.shape[2]))
     block = as_block(values, stored.shape, volume.channel)
     return MappedBlock(block, mapped, count, hidden - count, exact)
 

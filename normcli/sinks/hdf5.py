@@ -36,7 +36,7 @@ def array_path(plan: ArrayPlan) -> str:
     return plan.volume.path if plan.volume.kind == "hdf5" else _NAME
 
 
-class _RawFile(io.FileIO):
+class RawFile(io.FileIO):
     """A file that keeps its first error instead of raising it: HDF5 prints what it cannot write when it closes."""
 
     def __init__(self, path: str) -> None:
@@ -84,7 +84,7 @@ class Hdf5Writer:
     def __init__(self, path: str, plans: list[ArrayPlan]) -> None:
         import h5py
 
-        self._plans, self._raw = plans, _RawFile(path)
+        self._plans, self._raw = plans, RawFile(path)
         self._file = h5py.File(self._raw, "w", libver=("earliest", "v110"))
         try:
             if plans[0].volume.kind == "hdf5":

@@ -60,9 +60,9 @@ OUTPUT_KINDS = {
     "png": OutputKind("8-bit PNG files, the mapped range quantized", ".png", ("uint8",), True),
     "png16": OutputKind("16-bit PNG files, the mapped range quantized", ".png", ("uint16",), True),
     "tiff": OutputKind("TIFF files of float values as they are", ".tif", DTYPES, True),
-    "nifti": OutputKind("one NIfTI per NIfTI: its header with another type", "", FLOATS, volume=True),
-    "hdf5": OutputKind("one HDF5 per HDF5, NetCDF4 or NIfTI: its structure, other samples", "", FLOATS, volume=True),
-    "zarr": OutputKind("one Zarr store per Zarr or NIfTI: its structure, other samples", "", FLOATS, volume=True),
+    "nifti": OutputKind("one NIfTI per NIfTI, with its header", "", FLOATS, volume=True),
+    "hdf5": OutputKind("one HDF5 per HDF5, NetCDF4 or NIfTI; of images, images.h5 (N,H,W,C)", "", FLOATS, volume=True),
+    "zarr": OutputKind("one store per Zarr or NIfTI; of images, images.zarr (N,H,W,C)", "", FLOATS, volume=True),
 }
 
 
@@ -90,7 +90,11 @@ def resolve_output(to: str, dtype: str | None, layout: str | None, order: str | 
         raise UsageError(f"`output_layout` cannot be combined with `to` {to}: image files are interleaved")
     if kind.image and order == "bgr":
         raise UsageError(f"`channel_order` cannot be combined with `to` {to}: image files hold RGB")
-    return dtype or kind.dtypes[0], layout or ("hwc" if kind.image else "chw"), "rgb" if kind.image else order
+    return (
+        dtype or kind.dtypes[0],
+        layout or ("hwc" if kind.image or kind.volume else "chw"),
+        "rgb" if kind.image else order,
+    )
 
 
 class EncodableImage(Protocol):
@@ -310,10 +314,10 @@ def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop
         alpha: "keep" makes alpha a channel of image files.
         sync: wait until the disk holds each file; outputs of many images are synced in any case.
     """
-    if to == "stack":
+    if to == "stack" or output_kind(to).volume:
         from normcli.sinks.stack import ARRAY, Stack
 
-        return Stack(f"{partial}/{ARRAY}", 0, (), "float32")
+        return Stack(f"{partial}/{ARRAY}", 0, (), "float32", to)
     if output_kind(to).shard:
         from normcli.sinks.shards import ShardEncoder
 
@@ -324,7 +328,13 @@ def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop
 
 
 def open_sink(
-    writer: ImageEncoder, *, out: str, partial: str, dtype: str = "float32", size: "ShardSize | None" = None
+    writer: ImageEncoder,
+    *,
+    out: str,
+    partial: str,
+    dtype: str = "float32",
+    size: "ShardSize | None" = None,
+    head: Mapping[str, Any] | None = None,
 ) -> Sink:
     """Return the sink that a writer belongs to.
 
@@ -334,6 +344,7 @@ def open_sink(
         partial: folder for files that are being written, on the same file system.
         dtype: of the arrays in shards.
         size: of shards; required for tar and parquet.
+        head: of the manifest, which containers with attributes record.
     """
     if isinstance(writer, ImagePacker):
         from normcli.sinks.shards import ShardEncoder, ShardSink
@@ -344,7 +355,7 @@ def open_sink(
     from normcli.sinks.stack import Stack, StackSink
 
     if isinstance(writer, Stack):
-        return StackSink(writer, out, partial)
+        return StackSink(writer, out, partial, head or {})
     assert isinstance(writer, FileWriter)
     return FileSink(writer)
 
@@ -362,10 +373,10 @@ def read_array(to: str, out: str, record: Record, alpha: str, shape: tuple[int, 
     Raises:
         InputError: missing or damaged.
     """
-    if to == "stack":
+    if to == "stack" or OUTPUT_KINDS[to].volume:
         from normcli.sinks import stack
 
-        return stack.read_row(out, record["row"])
+        return stack.read_row(out, record["row"], to)
     if OUTPUT_KINDS[to].shard:
         from normcli.sinks import shards
 

@@ -17,6 +17,8 @@ from normcli.storage.npy import npy_header
 
 _NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
 ARRAY, INDEX = "stack.npy", "index.csv"
+# names of the finished stack by the kind of output
+FINAL = {"stack": ARRAY, "hdf5": "images.h5", "zarr": "images.zarr"}
 _SYNC_SECONDS = 1.0
 
 
@@ -28,12 +30,14 @@ class Stack(NamedTuple):
         rows: number of images it has room for.
         shape: of one image.
         dtype: of its values.
+        to: "stack", or the container that the finished stack is copied to.
     """
 
     path: str
     rows: int
     shape: tuple[int, ...]
     dtype: str
+    to: str = "stack"
 
     @property
     def row_bytes(self) -> int:
@@ -149,12 +153,13 @@ class StackSink:
         writer: the stack under its temporary name.
         out: output folder.
         partial: folder for files that are being written.
+        head: of the manifest, for the attributes of a container.
     """
 
     needs_every_input = True
 
-    def __init__(self, writer: Stack, out: str, partial: str) -> None:
-        self.writer = writer
+    def __init__(self, writer: Stack, out: str, partial: str, head: Mapping[str, Any]) -> None:
+        self.writer, self._head = writer, head
         self._out, self._partial = out, partial
         self._synced = time.monotonic()
 
@@ -186,7 +191,13 @@ class StackSink:
                 label = decode_name(record, "label") if "label" in record else ""
                 lines.append((len(rows), decode_name(record, "name"), label))
                 rows.append(record["row"])
-        self.writer.close_gaps(rows, os.path.join(self._out, ARRAY))  # noqa: PTH118
+        if self.writer.to == "stack":
+            self.writer.close_gaps(rows, os.path.join(self._out, ARRAY))  # noqa: PTH118
+        else:
+            from normcli.sinks.image_container import write_container
+
+            labels = [label for _, _, label in lines]
+            write_container(self.writer, rows, labels, self._head, out=self._out, partial=self._partial)
         index = os.path.join(self._out, INDEX)  # noqa: PTH118
         storage.atomic_write_buffers(f"{self._partial}/file-index", index, [_index(lines)])
         place = {row: number for number, row in enumerate(rows)}
@@ -216,14 +227,30 @@ def _plain_cell(text: str, prefix: str) -> str:
     return prefix + text if is_formula else text
 
 
-def read_row(out: str, row: int) -> Array:
+def read_row(out: str, row: int, to: str = "stack") -> Array:
     """Return one image of a finished stack, mapped into memory.
 
     Raises:
         InputError: missing or damaged.
     """
+    if to != "stack":
+        from normcli.sinks.image_container import read_image
+
+        return read_image(os.path.join(out, FINAL[to]), row)  # noqa: PTH118
     try:
         array: Any = np.load(os.path.join(out, ARRAY), mmap_mode="r", allow_pickle=False)  # noqa: PTH118
         return np.asanyarray(array[row])
     except (OSError, ValueError, IndexError) as error:
         raise InputError("damaged", f"{ARRAY}: {error}") from None
+
+
+def stack_shape(path: str, to: str) -> list[int] | None:
+    """Return the shape of a finished stack; None where it cannot be read."""
+    try:
+        if to != "stack":
+            from normcli.sinks.image_container import container_shape
+
+            return container_shape(path)
+        return list(np.load(path, mmap_mode="r", allow_pickle=False).shape)
+    except (OSError, ValueError, InputError):
+        return None
