@@ -23,6 +23,7 @@ TEXT = (ROOT / "docs/datasets.md").read_text()
 # what cannot be run here: there is no server of Google's to put on the loopback
 NOT_RUN = {"normcli stats gs://bucket/photos"}
 MODULES = {
+    "tiff": "tifffile",
     "video": "av",
     "zarr": "zarr",
     "hdf5": "h5py",
@@ -121,6 +122,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with h5py.File(home / "demos.hdf5", "w") as file:
             for i, episode in enumerate(vectors):
                 file[f"data/demo_{i}/actions"] = episode["action"]
+    if there("tifffile"):
+        import tifffile
+
+        (home / "plate").mkdir()
+        stack = np.arange(2 * 3 * 8 * 9, dtype=np.uint16).reshape(2, 3, 8, 9)
+        tifffile.imwrite(home / "plate/A01.ome.tif", stack, photometric="minisblack", metadata={"axes": "ZCYX"})
     if there("pydicom"):
         import pydicom
 

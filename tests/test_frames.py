@@ -138,6 +138,7 @@ class TestSeries:
         assert len(keys(normcli.source(path, series="all"))) == 6
         assert keys(normcli.source(path, series="1")) == [f"{path}/0", f"{path}/1"]
         assert "no series 2; it has 0 ZYX" in run_here("stats", path, "-O", "series=2").err
+        assert buckets(normcli.source(path, frames="first", series="0")) == buckets(path)
         assert "must be all, or a number" in run_here("stats", path, "-O", "series=b").err
 
     def test_groups_along_an_axis(self, tmp_path: Path) -> None:
@@ -294,6 +295,11 @@ class TestPictures:
         assert done.code == 4 and "no frame 2: it has 1" in done.err
         assert "must be all, ::N" in run_here("stats", tmp_path, "-O", "frames=x").err
         assert run_here("stats", tmp_path, "-O", "frames=x").code == 2
+        for option in ("axes=YX", "series=0"):
+            assert "of TIFF, which this file is not" in run_here("stats", tmp_path / "a.png", "-O", option).err
+        np.save(tmp_path / "c.npy", stack()[0, 0, 0])
+        done = run_here("stats", tmp_path, "--include", "*.npy", "-O", "axes=YX")
+        assert done.code == 2 and "an .npy in a folder is one image" in done.err
         archive = run_here("stats", tmp_path / "a.zip", "-O", "series=1")
         assert archive.code == 2 and "it belongs to folder" in archive.err, archive
 

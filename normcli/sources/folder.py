@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from normcli import storage
-from normcli.errors import InputError, shortened
+from normcli.errors import InputError, UsageError, shortened
 from normcli.options.field import Options, as_tuple, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Item, Skipped, failed_item
@@ -256,6 +256,8 @@ def _items(
     if path[-4:].lower() == ".npy":
         from normcli.sources import npy  # 5 ms that photographs do not need
 
+        if options.axes is not None:
+            raise UsageError("`open_options` axes: an .npy in a folder is one image (-O layout=hwc, chw or hw)")
         yield Item(path, npy.ArrayMember(load, path, options.layout), label)
     elif options.has_frames:
         from normcli.sources import frames

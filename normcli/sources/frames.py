@@ -114,6 +114,8 @@ def read_frames(
             from normcli.sources.tiff_frames import tiff_frames
 
             frames = tiff_frames(path, load, label, options, group_by)
+        elif by_axes:
+            raise InputError("unsupported", "-O axes and -O series are of TIFF, which this file is not")
         elif head[128:132] == b"DICM":
             from normcli.sources.dicom_frames import dicom_frames
 
@@ -173,7 +175,7 @@ class MpoPicture(NamedTuple):
         data, at = self.load()[self.start : self.start + self.size], 2
         if len(data) < self.size:
             raise InputError("truncated", f"a picture of {self.size} bytes, of which {len(data)} are in the file")
-        while data[at : at + 1] == b"\xff" and data[at + 1] != 0xDA and at + 4 <= len(data):
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
             after = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
             if data[at + 1] == 0xE2 and data[at + 4 : at + 8] == b"MPF\0":
                 return data[:at] + data[after:]

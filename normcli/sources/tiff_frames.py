@@ -100,6 +100,8 @@ def tiff_frames(
         file = _File(path, load, label, reader, layout)
         text = b"" if pages[0][2] is None else pages[0][2].value.rstrip(b"\0 \r\n")
         has_metadata = text.startswith((b"ImageJ=", b'{"shape"')) or text.endswith(b"OME>") or pages[0][3]
+        if len(pages) == 1 and text.startswith(b'{"shape"') and not re.search(rb'"(axes|truncated)"', text):
+            has_metadata = False  # of one image
         if has_metadata or options.axes is not None or options.series is not None:
             yield from _series(file, text, options, group_by)
             return
@@ -184,7 +186,12 @@ def _planes_of_series(
     pages, shape, keyframe = list(series.pages), tuple(int(n) for n in series.shape), series.keyframe
     if series.kind not in _KINDS and axes is None:
         raise InputError("unsupported", f"a series of {series.kind}, whose axes are not known (-O axes=ZYX)")
-    planes = planes_of(name, shape, axes or _letters(series.axes))
+    try:
+        planes = planes_of(name, shape, axes or _letters(series.axes))
+    except UsageError as error:
+        if axes is not None:
+            raise
+        raise InputError("unsupported", f"its axes are not clear: {error}") from None
     inner = len(keyframe.shape)
     outer = len(shape) - inner
     part = {"YX": "YX", "YXS": "YXC", "SYX": "YX"}.get(keyframe.axes)
