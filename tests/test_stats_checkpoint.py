@@ -89,7 +89,7 @@ class Reads:
     def __enter__(self) -> "Reads":
         self._read = files.read
 
-        def read(path: Any, **options: Any) -> bytes:
+        def read(path: Any, **options: Any) -> Any:
             self.files += str(path).startswith(self._folder)
             return self._read(path, **options)
 

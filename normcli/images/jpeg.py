@@ -5,6 +5,7 @@ Reusing the buffer saves a quarter of the time of decoding a photograph (1.38 ag
 """
 
 import threading
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,7 @@ try:
 except ImportError:  # no wheel for this machine: Pillow returns the same bits
     simplejpeg = None
 
+_SHORT = 1024  # bytes up to the first scan of a JPEG without EXIF or profile
 _LARGEST_KEPT = 16 << 20  # per thread; faulting in a larger one is 2% of its decoding
 _thread = threading.local()
 
@@ -46,6 +48,18 @@ def header(data: bytes) -> Header | None:
 
     Markers after the frame header are not looked at: APPn segments precede it in practice.
     """
+    scan = data.find(b"\xff\xda", 2, _SHORT)
+    known = _short_header(data[:scan]) if scan > 0 else None
+    return _parse(data) if known is None else known
+
+
+@lru_cache(maxsize=256)
+def _short_header(start: bytes) -> Header | None:
+    """Parse the markers before a scan: images of one encoder and one size open with the same bytes."""
+    return _parse(start)
+
+
+def _parse(data: bytes) -> Header | None:
     at, end = 2, len(data)
     exif = icc = pictures = False
     orientation = 1

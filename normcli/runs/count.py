@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -215,7 +216,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         stage, data, large, plain = "load", None, None, False
         try:
             load = item.load
-            data = load.open() if isinstance(load, FileBytes) and load.is_large() else load()
+            data = load.read_or_open() if isinstance(load, FileBytes) else load()
             plain = isinstance(data, bytes)
             result.bytes += len(data) if plain or not hasattr(data, "nbytes") else data.nbytes
             if not plain and isinstance(data, Vectors):
@@ -410,8 +411,15 @@ def note_sidecars(load: Any, image: images.Decoded, reading: DecodeOptions) -> N
 
 
 def _notes(image: images.Decoded) -> tuple[str, ...]:
-    kinds = f"format:{image.format}", f"mode:{image.mode}", f"depth:{image.depth}"
-    return (*kinds, *image.notes, *_band_notes(image)) if image.names or image.scales else (*kinds, *image.notes)
+    kinds = _kinds(image.format, image.mode, image.depth)
+    if not image.notes and not image.names and not image.scales:
+        return kinds
+    return (*kinds, *image.notes, *_band_notes(image))
+
+
+@cache
+def _kinds(format: str, mode: str, depth: int) -> tuple[str, ...]:
+    return f"format:{format}", f"mode:{mode}", f"depth:{depth}"
 
 
 def _band_notes(image: images.Decoded) -> list[str]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
 from normcli import images
 from normcli.errors import InputError
@@ -12,6 +13,7 @@ from normcli.runs.count import Failure
 from normcli.runs.loop import Batching, Loop
 from normcli.sources import Item, Skipped, Vectors
 from normcli.storage.files import FileBytes, digest
+from normcli.storage.reader import LargeFile
 from normcli.tally import DIGEST_MODULUS
 
 _BATCHING = Batching(seconds=0.05, most_items=64)
@@ -78,10 +80,10 @@ def _digest_of(item: Item) -> tuple[int, int]:
     """
     if hasattr(item.load, "skips_empty"):
         raise InputError("unsupported", "which images are empty is known once they are decoded")
-    if isinstance(item.load, FileBytes) and item.load.is_large():
-        with closing(item.load.open()) as file:
+    data: Any = item.load.read_or_open() if isinstance(item.load, FileBytes) else item.load()
+    if isinstance(data, LargeFile):
+        with closing(data) as file:
             return file.digest(), len(file)
-    data = item.load()
     if isinstance(data, Vectors):
         raise InputError("unsupported", "vectors are counted again: their digest is that of the rows")
     stored = images.stored_bytes(data)

@@ -74,7 +74,7 @@ class PathFilter:
                 return "not-an-image-name", "not an image extension (use --include to read it)"
         elif self._include(path_below(self._source, path)) is None:
             return "not-included", "matches no --include"
-        if self.excluded(path):
+        if self._exclude is not None and self.excluded(path):
             return "excluded", "matches --exclude"
         return None
 
@@ -178,6 +178,7 @@ def read(
     root = os.path.normpath(source)
     name = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119
     seen: set[tuple[int, int]] = set()
+    has_frames = options.has_frames
     stack = [(source, name)]
     while stack:
         folder, label = stack.pop()
@@ -195,11 +196,13 @@ def read(
         above = os.path.join(folder, "")  # noqa: PTH118
         for file in files:
             path = above + file
-            rejected = _reject_reason(paths, path, file)
+            rejected = paths.reject_reason(path, file)
             if rejected:
-                yield Skipped(path, *rejected)
-            else:
+                yield Skipped(path, *_or_container(rejected, path, file))
+            elif has_frames or file[-4:].lower() == ".npy":
                 yield from _items(path, FileBytes(path, limit), label, options, group_by)
+            else:
+                yield Item(path, FileBytes(path, limit), label)
         for other, reason, message in others:
             path = os.path.join(folder, other)  # noqa: PTH118
             if reason == "folder-link":
@@ -239,9 +242,9 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
 _CONTAINERS = ("tar", "zip", "parquet", "arrow", "npy", "video", "nifti", "hdf5")
 
 
-def _reject_reason(paths: PathFilter, path: str, name: str) -> tuple[str, str] | None:
-    rejected = paths.reject_reason(path, name)
-    if rejected and rejected[0] == "not-an-image-name" and container(name) in _CONTAINERS:
+def _or_container(rejected: tuple[str, str], path: str, name: str) -> tuple[str, str]:
+    """Return reason and message for a path that is not selected; a container has its own."""
+    if rejected[0] == "not-an-image-name" and container(name) in _CONTAINERS:
         if name.lower().endswith(".npy"):
             return rejected
         kind = "a video" if container(name) == "video" else "an archive or table"
@@ -326,8 +329,8 @@ def _read_remote(
                 elif entry.folder:
                     label = name if folder.path == source else f"{folder.label}/{name}"
                     inner.append(_RemoteFolder(entry.path, label, folder.depth + 1))
-                elif rejected := _reject_reason(paths, entry.path, name):
-                    yield Skipped(entry.path, *rejected)
+                elif rejected := paths.reject_reason(entry.path, name):
+                    yield Skipped(entry.path, *_or_container(rejected, entry.path, name))
                 else:
                     load = FileBytes(entry.path, limit, entry.fingerprint)
                     yield from _items(entry.path, load, folder.label, options, group_by)

@@ -12,14 +12,17 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, overload
 
 from normcli import platforms
 from normcli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    import hashlib
+
     from normcli.storage.reader import LargeFile
 
 # s3://bucket/key, and chains such as simplecache::s3://bucket/key, which are rejected
@@ -107,7 +110,11 @@ def version(path: str) -> str:
 _TOO_MANY_OPEN = (23, 24)  # ENFILE, EMFILE
 
 
-def read(path: str | Path, *, limit: int | None = None) -> bytes:
+@overload
+def read(path: str | Path, *, limit: int | None = None) -> bytes: ...
+@overload
+def read(path: str | Path, *, limit: int | None = None, most: int) -> bytes | None: ...
+def read(path: str | Path, *, limit: int | None = None, most: int | None = None) -> bytes | None:
     """Read a complete regular file.
 
     Plain `os.open`/`os.read` take 27 us on a small file where `open().read()` takes 52.
@@ -115,6 +122,7 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
     Args:
         path: a local path, or one with "://".
         limit: size in bytes over which a file is rejected before it is read.
+        most: size in bytes over which a local file is not read, and None returned.
 
     Raises:
         InputError: missing, unreadable, not a regular file, empty, over the limit, or changed while read.
@@ -125,6 +133,8 @@ def read(path: str | Path, *, limit: int | None = None) -> bytes:
         return remote.read(path, limit)
     handle, (size, modified) = open_regular(path)
     try:
+        if most is not None and size > most:
+            return None
         if limit is not None and size > limit:
             raise too_large(size, limit)
         data = os.read(handle, size + 1)  # one more than promised: end of file shows in the same call
@@ -233,12 +243,14 @@ class FileBytes(NamedTuple):
     def __call__(self) -> bytes:
         return read(self.path, limit=self.limit)
 
-    def is_large(self) -> bool:
-        """Return True for a local file that is better read in parts; 1 us."""
-        try:
-            return not is_remote(self.path) and os.stat(self.path).st_size > _LARGE  # noqa: PTH116
-        except (OSError, ValueError):
-            return False
+    def read_or_open(self) -> "bytes | LargeFile":
+        """Read the file; a local one that is better read in parts is opened.
+
+        Raises:
+            InputError: as a complete read.
+        """
+        data = read(self.path, limit=self.limit, most=_LARGE)
+        return self.open() if data is None else data
 
     def open(self) -> "LargeFile":
         """Open a local file to be read in parts.
@@ -391,6 +403,11 @@ def read_path_list(source: str | None, *, null: bool = False) -> Iterator[str] |
 
 def digest(data: bytes | memoryview) -> int:
     """Return the first 128 bits of SHA-256 of an item's bytes: the fastest hash in the standard library here."""
+    return int.from_bytes(_sha256()(data).digest()[:16], "big")
+
+
+@cache
+def _sha256() -> "Callable[[bytes | memoryview], hashlib._Hash]":
     import hashlib  # 3 ms that `show` does not need
 
-    return int.from_bytes(hashlib.sha256(data).digest()[:16], "big")
+    return hashlib.sha256
