@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.images import jpeg, jpeg2000, tiff
+from normcli.images import jpeg, tiff
 from normcli.images.convert import Decoded, check_size, from_levels
 from normcli.options.shared import DecodeOptions
 
@@ -35,6 +35,8 @@ def needed(data: bytes) -> str | None:
         return "JPEG" if markers is not None and (markers.precision != 8 or markers.lossless) else None
     if tiff.is_tiff(data):
         return "TIFF" if tiff.needs_tifffile(data) else None
+    from normcli.images import jpeg2000  # behind the usual formats, which do without it
+
     if jpeg2000.is_jpeg2000(data):
         return "JPEG 2000" if jpeg2000.needs_imagecodecs(data) else None
     return None
@@ -52,6 +54,8 @@ def decode(data: bytes, need: str, reading: DecodeOptions) -> Decoded:
         InputError: the extra is not installed, the image is too large or damaged, or of a kind that is not read.
         Exception: damaged.
     """
+    from normcli.images import jpeg2000
+
     decode_one = {"PNG": _png, "JPEG": _jpeg, "JPEG 2000": jpeg2000.decode, "TIFF": tiff.decode}[need]
     try:
         tiff.libraries()

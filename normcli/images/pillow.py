@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
-from normcli.images import raster, tiff, unread
+from normcli.images import raster, tiff
 from normcli.images.convert import Decoded, check_size, is_early_end, row_slices, to_supported_dtype
 from normcli.images.orientation import upright
 from normcli.options.shared import MAX_PIXELS, DecodeOptions
@@ -69,6 +69,8 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
             image = Image.open(io.BytesIO(data), formats=_formats())
         except UnidentifiedImageError:
             if not _is_tga_of_15_bits(data):
+                from normcli.images import unread
+
                 raise unread.explain(data) from None
             image = Image.open(io.BytesIO(data[:16] + b"\x10" + data[17:]), formats=["TGA"])
     except Image.DecompressionBombError as error:

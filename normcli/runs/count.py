@@ -3,8 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -70,7 +69,6 @@ class Failure(NamedTuple):
 FileResult = tuple[int, bytes] | Failure | None  # of one item: its channels and packed counts, or why there are none
 
 
-@dataclass(eq=False, repr=False)
 class PartialResult:
     """The accumulated results of consecutive batches.
 
@@ -88,17 +86,18 @@ class PartialResult:
         file_results: of every item, what the file cache stores of it; empty where there is none.
     """
 
-    tally: Tally = field(default_factory=Tally)
-    failures: list[Failure] = field(default_factory=list)
-    records: list[dict[str, Any]] = field(default_factory=list)
-    rows: list[IntervalRow] = field(default_factory=list)
-    seen: "list[SeenImage]" = field(default_factory=list)
-    inputs: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    kinds: dict[int, str] = field(default_factory=dict)
-    bands: dict[str, str] = field(default_factory=dict)
-    file_results: list[FileResult] = field(default_factory=list)
+    def __init__(self, tally: Tally | None = None, failures: Iterable[Failure] = (), *, inputs: int = 0) -> None:
+        self.tally = Tally() if tally is None else tally
+        self.failures = list(failures)
+        self.records: list[dict[str, Any]] = []
+        self.rows: list[IntervalRow] = []
+        self.seen: list[SeenImage] = []
+        self.inputs = inputs
+        self.bytes = 0
+        self.seconds = 0.0
+        self.kinds: dict[int, str] = {}
+        self.bands: dict[str, str] = {}
+        self.file_results: list[FileResult] = []
 
     def add(self, other: "PartialResult") -> None:
         """Add the result of the next batch."""
@@ -131,16 +130,13 @@ class PartialResult:
     def from_state(cls, state: Mapping[str, Any]) -> "PartialResult":
         """Rebuild a result from its state."""
         failures = [Failure(*row) for row in state["failures"]]
-        return cls(
-            Tally.from_state(state["tally"]),
-            failures,
-            state["records"],
-            [tuple(row) for row in state["rows"]],
-            inputs=state["inputs"],
-            bytes=state["bytes"],
-            kinds={int(channels): key for channels, key in state.get("kinds", {}).items()},
-            bands=state.get("bands", {}),
-        )
+        result = cls(Tally.from_state(state["tally"]), failures, inputs=state["inputs"])
+        result.records = state["records"]
+        result.rows = [tuple(row) for row in state["rows"]]
+        result.bytes = state["bytes"]
+        result.kinds = {int(channels): key for channels, key in state.get("kinds", {}).items()}
+        result.bands = state.get("bands", {})
+        return result
 
 
 def row(moments: ImageMoments, unit: int, white: int | None, pixels: int) -> IntervalRow:

@@ -5,7 +5,6 @@ Values of single images and their sums are the conventions behind many published
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import cache
 from operator import add, sub
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -60,7 +59,6 @@ class CountedImage(NamedTuple):
     moments: ImageMoments | None = None
 
 
-@dataclass(eq=False, repr=False)
 class PerImage:
     """Sums over images of per-image values: the conventions behind many published constants.
 
@@ -68,25 +66,30 @@ class PerImage:
     once from exact integers; the others of float images are exact to half a multiple, since they may cancel in a sum.
     """
 
-    channels: int
-    bits: int
-    images: int = 0
-    counted: list[int] = field(default_factory=list)  # images with a valid pixel in the channel
-    sampled: list[int] = field(default_factory=list)  # with two and more: one pixel has no N-1 std
-    mean: list[int] = field(default_factory=list)
-    std: list[int] = field(default_factory=list)
-    sample_std: list[int] = field(default_factory=list)
-    variance: list[int] = field(default_factory=list)
-    square: list[int] = field(default_factory=list)  # of the mean: what a std with equal weights needs
-    scatter: list[int] | None = field(default_factory=list)  # pixels times variance; None where older files lack it
+    mean: list[int]
+    std: list[int]
+    sample_std: list[int]
+    variance: list[int]
+    square: list[int]  # of the mean: what a std with equal weights needs
+    scatter: list[int] | None  # pixels times variance; None where older files lack it
 
     SUMS = ("mean", "std", "sample_std", "variance", "square", "scatter")
     ROWS = ("counted", "sampled", *SUMS)
 
-    def __post_init__(self) -> None:
-        for name in self.ROWS:
-            if getattr(self, name) == []:
-                setattr(self, name, [0] * self.channels)
+    def __init__(
+        self,
+        channels: int,
+        bits: int,
+        images: int = 0,
+        counted: list[int] | None = None,
+        sampled: list[int] | None = None,
+        **sums: list[int] | None,
+    ) -> None:
+        self.channels, self.bits, self.images = channels, bits, images
+        self.counted = counted or [0] * channels  # images with a valid pixel in the channel
+        self.sampled = sampled or [0] * channels  # with two and more: one pixel has no N-1 std
+        for name in self.SUMS:
+            setattr(self, name, sums.get(name, [0] * channels))
 
     @property
     def known(self) -> tuple[str, ...]:
