@@ -165,7 +165,7 @@ class Batching(NamedTuple):
         most_items: upper bound of its size.
         most_result_bytes: upper bound of what the result of a batch holds; None where results are small.
         ends: numbers of items after which a batch ends, whatever its size.
-        group_of: called with every item, once and in order; a batch holds items of one group only.
+        group_of: called with every item, once and in order; a batch holds items of one group only; None for no group.
         complete_groups: a group is one batch, whatever its size; items of the group None are in batches as usual.
     """
 
@@ -173,7 +173,7 @@ class Batching(NamedTuple):
     most_items: int
     most_result_bytes: int | None = None
     ends: Callable[[], Iterator[int]] = lambda: iter(())
-    group_of: Callable[[Any], object] = lambda _: None
+    group_of: Callable[[Any], object] | None = None
     complete_groups: bool = False
 
 
@@ -229,7 +229,8 @@ class Batcher(Generic[T, R]):
         item = next(self._steps, None)
         if item is None or isinstance(item, Replay):
             return item
-        return item, self._batching.group_of(item)
+        group_of = self._batching.group_of
+        return item, None if group_of is None else group_of(item)
 
     def _is_full(self, batch: Items[T], held: int, group: object) -> bool:
         if group is not None and self._batching.complete_groups:

@@ -6,6 +6,7 @@ member against 6), and follows what an archive asks for.
 
 from collections.abc import Iterator
 from typing import NamedTuple
+from zlib import adler32
 
 from normcli.errors import InputError
 from normcli.storage.reader import Reader, Stream
@@ -16,8 +17,6 @@ _LONGEST_NAME = 1 << 16
 _LARGEST_PAX = 1 << 20
 _MOST_RECORDS = 1000  # of a pax header, which has a dozen; 1 MiB holds 200,000, and gzip a thousand such headers
 _SMALL_WINDOW, _WINDOW = 1 << 11, 1 << 16
-_EVEN_BYTES = int.from_bytes(b"\xff\0" * (BLOCK // 2), "little")
-_EVEN_PAIRS = int.from_bytes(b"\xff\xff\0\0" * (BLOCK // 4), "little")
 
 
 class TarMember(NamedTuple):
@@ -142,15 +141,14 @@ def parse_header(header: bytes, at: int) -> tuple[bytes, int]:
 
 
 def byte_sum(header: bytes) -> int:
-    """Return the sum of a block's bytes: as one number, whose digits are added two by two. 0.6 us, `sum` takes 2.2.
+    """Return the sum of a block's bytes, by Adler-32, whose lower half is 1 plus this sum modulo 65,521.
 
-    >>> byte_sum(bytes(range(256)) * 2) == sum(range(256)) * 2
-    True
+    That of 256 bytes is smaller. `sum` takes ten times as long.
+
+    >>> byte_sum(bytes(range(256)) * 2) == sum(range(256)) * 2, byte_sum(bytes([255]) * 512) == 255 * 512
+    (True, True)
     """
-    number = int.from_bytes(header, "little")
-    pairs = (number & _EVEN_BYTES) + (number >> 8 & _EVEN_BYTES)
-    fours = (pairs & _EVEN_PAIRS) + (pairs >> 16 & _EVEN_PAIRS)
-    return fours % 0xFFFFFFFF  # the sum of the digits to base 2^32, which is far below 2^32
+    return (adler32(header[:256]) & 0xFFFF) + (adler32(header[256:]) & 0xFFFF) - 2
 
 
 def _signed(header: bytes) -> int:
