@@ -313,6 +313,18 @@ class TestLabelVolumes:
         with pytest.raises(NoInputError, match=r"no label volume .*case_0_0000.nii.gz"):
             normcli.stats(source, mask_dir=tmp_path / "labels")
 
+    def test_labels_may_be_zeros_for_the_most_part(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        nibabel = needs.module("nibabel")
+        voxels = np.random.default_rng(0).integers(0, 999, (64, 64, 32)).astype("i2")
+        labels = np.zeros(voxels.shape, "u1")
+        labels[30:34, 30:34, 30:] = 1
+        (tmp_path / "labels").mkdir()
+        nibabel.Nifti1Image(voxels, np.eye(4)).to_filename(tmp_path / "a.nii.gz")
+        nibabel.Nifti1Image(labels, np.eye(4)).to_filename(tmp_path / "labels/a.nii.gz")
+        monkeypatch.setattr("normcli.storage.reader._BOMB_WINDOW", 1 << 14)
+        summary = normcli.stats(tmp_path / "a.nii.gz", mask_dir=tmp_path / "labels")
+        assert (summary.pixels, summary.failures) == (32, {})
+
     def test_apply_maps_every_plane(self, tmp_path: Path) -> None:
         voxels, labels = self.cases(tmp_path, 1)[0]
         source = tmp_path / "images/case_0_0000.nii.gz"

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import product
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,7 +137,8 @@ class _OpenLabels:
             data = self._reader.at(offset, volume.plane_bytes)
         else:
             if self._stream is None or offset < self._next:
-                self._stream = Stream(self._reader)
+                claimed = volume.start + prod(volume.axes) * volume.plane_bytes  # labels are zeros, for the most part
+                self._stream = Stream(self._reader, harmless=claimed)
             data, self._next = self._stream.at(offset, volume.plane_bytes), offset + volume.plane_bytes
         if len(data) < volume.plane_bytes:
             raise InputError("truncated", "they are cut short")
