@@ -337,6 +337,16 @@ def test_a_member_inflates_only_as_far_as_allowed(tmp_path: Path) -> None:
         assert caught.value.reason in ("bomb", "damaged")
 
 
+def test_a_member_of_no_bytes_expands_to_none(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", b"")
+    data = bytearray((tmp_path / "a.zip").read_bytes())
+    struct.pack_into("<II", data, data.index(b"PK\1\2") + 20, 0, 5 << 20)
+    (tmp_path / "a.zip").write_bytes(data)
+    with pytest.raises(normcli.NoInputError, match="claims 5242880 bytes of a member of none"):
+        normcli.stats(tmp_path / "a.zip")
+
+
 @pytest.mark.parametrize(("head", "reason"), [(b"BM", None), (b"\x89PNG", "bomb"), (b"\0\0\2\0", None), (b"", "bomb")])
 def test_only_plain_formats_shrink_99_times(head: bytes, reason: str | None) -> None:
     from normcli.sources.zip import _inflated

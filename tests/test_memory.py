@@ -93,8 +93,10 @@ STATS = {
     "16-bit TIFF": Case(by_tifffile(3), 6),
     "16-bit TIFF to gray": Case(by_tifffile(3), 6, 0, GRAY),
     "16-bit TIFF, other byte order": Case(by_tifffile(3, byteorder=">"), 6),
-    "16-bit TIFF, other byte order, resized": Case(by_tifffile(3, byteorder=">"), 6, 6, RESIZED),  # the file
-    "16-bit TIFF of tiles, resized": Case(by_tifffile(3, tile=(256, 256)), 6, 6.3, RESIZED),  # likewise
+    "16-bit TIFF, other byte order, resized": Case(
+        by_tifffile(3, byteorder=">"), 6, 6.4, RESIZED
+    ),  # the file, and one pass
+    "16-bit TIFF of tiles, resized": Case(by_tifffile(3, tile=(256, 256)), 6, 6.7, RESIZED),  # likewise
     "16-bit LZW TIFF, resized": Case(by_tifffile(3, compression="lzw"), 6, 3, RESIZED),
     "float TIFF": Case(float_tiff, 12),
     "float TIFF to gray": Case(float_tiff, 12, 0, GRAY),
@@ -116,7 +118,9 @@ def check(name: str, folder: Path, side: int) -> None:
     used = largest(folder, "stats", "large", "-j", 1, "-q", "--json", *case.options)
     pixels = side * side / 1e6
     print(f"{name}: {used:.0f} MB, of which {case.image * pixels:.0f} are the image")
-    assert used <= pixels * (case.image + case.library) + BASE
+    encoded = (folder / "large").stat().st_size / 1e6
+    waiting = encoded if encoded < case.image * pixels / 4 else 0  # a file is in memory while it is decoded
+    assert used <= pixels * (case.image + case.library) + waiting + BASE
 
 
 @pytest.mark.parametrize("name", ["JPEG to gray", "RGBA PNG composited", "16-bit TIFF", "WebP", "BMP"])
