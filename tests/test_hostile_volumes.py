@@ -1,6 +1,7 @@
 """Volumes that claim what is not there: bombs, other files, plugins; memory within the budget, one line of error."""
 
 import gzip
+import io
 import os
 import struct
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import normcli
 from normcli.errors import InputError
@@ -215,6 +217,25 @@ class TestDicom:
         assert self.failure(dicom(PLAIN, nested)).startswith("bomb: sequences in sequences")
         big = struct.pack(">HH2sHI", 8, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(">HHI", 0xFFFE, 0xE000, 0) * 20_000
         assert self.failure(dicom(BIG, big)).startswith("bomb: more than 5,000 elements")
+
+    @pytest.mark.parametrize("kind", ["JPEG2000", "JPEG"])
+    def test_a_frame_that_is_larger_than_the_file_has(self, kind: str, tmp_path: Path) -> None:
+        """2.5 KB took 1 GB."""
+        pydicom = needs.module("pydicom")
+        path = Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small_jp2klossless.dcm"
+        if not path.is_file():
+            needs.skip(needs.INSTALL["pydicom"])
+        buffer = io.BytesIO()
+        Image.fromarray(np.zeros((3000, 3000), np.uint8)).save(buffer, kind)
+        dataset = pydicom.dcmread(path)
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit, dataset.PixelRepresentation = 7, 0
+        dataset.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
+        if kind == "JPEG":
+            dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
+        dataset.save_as(tmp_path / "a.dcm")
+        message = self.failure((tmp_path / "a.dcm").read_bytes())
+        assert message == "damaged: its first frame has 3000 x 3000 pixels, where the file has 64 x 64"
 
     def test_pixels_that_are_not_there(self, tmp_path: Path) -> None:
         pydicom = needs.module("pydicom")

@@ -3,7 +3,9 @@
 Stored integers are counted; RescaleSlope and RescaleIntercept are the scale of the results, such as Hounsfield units.
 """
 
+import contextlib
 import io
+import struct
 import warnings
 import zlib
 from typing import Any
@@ -19,6 +21,7 @@ Array = np.ndarray[Any, Any]
 _MOST_READS = 500_000  # of elements and items of sequences: 300 bytes as an object, and 8 in the file
 _DEFLATED, _PLAIN = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"
 _META, _LONG_VRS = b"\x02\x00", (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC", b"UR", b"UT", b"UN")
+_JPEG_2000 = b"\xff\x4f\xff\x51"
 _BOMB_RATIO, _HARMLESS = 100, 1 << 26
 _LARGEST_PICTURE = 8  # bits of gray that is a picture, from 0 to 1; gray of more bits is a measurement
 _MISSING = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
@@ -133,6 +136,7 @@ def _first_frame(dataset: Any, pixel_array: Any) -> Array:
         InputError: cut short, or compressed in a way that no installed library decodes.
     """
     syntax = dataset.file_meta.get("TransferSyntaxUID")
+    _check_frame(dataset)
     try:
         frame: Array = pixel_array(dataset, index=0)
     except (RuntimeError, NotImplementedError) as error:
@@ -151,6 +155,43 @@ def _first_frame(dataset: Any, pixel_array: Any) -> Array:
             raise InputError("truncated", "the pixels are cut short") from None
         raise
     return frame
+
+
+def _check_frame(dataset: Any) -> None:
+    """Check that the first frame is compressed in the size that the file has: decoders take the frame's own.
+
+    Raises:
+        InputError: it is larger.
+    """
+    from pydicom.encaps import get_frame
+
+    width = height = 0
+    with contextlib.suppress(Exception):  # a damaged file, or one that is not compressed: `pixel_array` names it
+        frame = get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+        width, height = _frame_size(frame)
+    if width * height > int(dataset.Rows) * int(dataset.Columns):
+        what = f"{width} x {height} pixels, where the file has {dataset.Columns} x {dataset.Rows}"
+        raise InputError("damaged", f"its first frame has {what}")
+
+
+def _frame_size(data: bytes) -> tuple[int, int]:
+    """Return width and height of a frame of JPEG, JPEG-LS or JPEG 2000; zeros where it has none.
+
+    >>> _frame_size(bytes.fromhex("ffd8 ffc0 0011 08 0010 0020 03".replace(" ", "")))
+    (32, 16)
+    """
+    at = data.find(_JPEG_2000, 0, 1 << 12)
+    if at >= 0:
+        right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
+        return right - left, bottom - top
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            height, width = struct.unpack_from(">HH", data, at + 5)
+            return width, height
+        at += 2 + length
+    return 0, 0
 
 
 def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
