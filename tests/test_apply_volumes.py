@@ -255,6 +255,36 @@ class TestContainers:
         with h5py.File(tmp_path / "back/a.h5") as file:
             assert np.array_equal(file["obs/rgb"], values) and "normcli" not in file["obs/rgb"].attrs
 
+    def test_other_datasets_outside_of_the_file_are_named(self, tmp_path: Path) -> None:
+        h5py = needs.module("h5py")
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["image"] = voxels()
+            layout = h5py.VirtualLayout((4,), "i2")
+            layout[:] = h5py.VirtualSource("elsewhere.h5", "x", (4,))
+            file.create_virtual_dataset("more", layout)
+        done = run_here(
+            *("apply", tmp_path / "a.h5", "-O", "variable=image", "-O", "axes=ZYX", "-s", "zscore", "--to", "hdf5"),
+            *("-o", tmp_path / "out"),
+        )
+        assert done.code == 4 and "dataset more has values in other files" in done.err and done.err.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("scheme", ["zscore:mask=nonzero", "contrast"])
+    def test_files_of_other_scales_are_mapped_by_their_values(self, scheme: str, tmp_path: Path) -> None:
+        values = voxels()
+        values[:2] = 40  # whose value is 0
+        for name, slope in (("a", 0.5), ("b", 0.25)):
+            nifti(tmp_path / f"in/{name}.nii", values, slope=slope, inter=-40 * slope)
+        out = tmp_path / "out"
+        head = normcli.apply(tmp_path / "in/*.nii", out, scheme=scheme, to="nifti", scale_offset="values")
+        assert head.exact == 2 == normcli.restore(out, tmp_path / "back").exact
+        one, other = (values * slope - 40 * slope for slope in (0.5, 0.25))
+        both = np.concatenate([one, other])
+        x = FORMULAS[scheme](other) if scheme in FORMULAS else (other - both.mean()) / both.std()
+        np.testing.assert_allclose(read(out / "b.nii").T, x, atol=1e-6)
+        back = needs.module("nibabel").load(tmp_path / "back/b.nii").dataobj
+        assert np.array_equal(back.get_unscaled(), values) and (back.slope, back.inter) == (0.25, -10)
+
     def test_netcdf_keeps_its_missing_values_and_scales(self, tmp_path: Path) -> None:
         h5py = needs.module("h5py")
         values = voxels(shape=(4, 6, 8))

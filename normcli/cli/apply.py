@@ -154,6 +154,7 @@ def _constants_line(constants: Mapping[str, Any], scheme: str) -> str:
 def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
     """Print the constants, notes, and the closing line of a run of apply."""
     from normcli.runs.build_transform import suspicious_numbers
+    from normcli.runs.validate_manifest import holds_volumes
 
     constants = result.constants
     if constants is not None:
@@ -174,7 +175,8 @@ def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stop
     details.append(f"{result.bytes / 1e6:,.1f} MB")
     complete = reused == result.images and not dry_run
     outcome = "would write" if dry_run else f"already complete: {output}" if complete else f"wrote {output}"
-    watch.closing(outcome, result.images - (0 if complete else reused), *details)
+    noun = "volume" if holds_volumes(result.settings) else "image"
+    watch.closing(outcome, result.images - (0 if complete else reused), *details, noun=noun)
 
 
 def _notes(result: "ApplyResult") -> Iterator[str]:

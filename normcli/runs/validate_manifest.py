@@ -7,7 +7,7 @@ end a run otherwise than by one line.
 import base64
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from normcli.sinks import DTYPES, OUTPUT_KINDS
@@ -97,7 +97,7 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
     return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
 
 
-def holds_volumes(settings: Record) -> bool:
+def holds_volumes(settings: Mapping[str, Any]) -> bool:
     """Return True if an output has a container for each volume, and not the images of all in one."""
     return OUTPUT_KINDS[settings["to"]].volume and not settings.get("stacked")
 
