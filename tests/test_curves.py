@@ -119,6 +119,8 @@ class TestNyul:
         paths = [str(tmp_path / f"{name}/case_0.nii.gz") for name in "ab"]
         with pytest.raises(UsageError, match="have the same label"):
             normcli.apply(paths, tmp_path / "out", scheme="nyul")
+        with pytest.raises(UsageError, match="have the same label"):
+            normcli.apply([], tmp_path / "out", scheme="nyul", files=paths)
         with pytest.raises(UsageError, match="`group_by` REGEX"):
             normcli.stats(paths, weight="case")
         assert len(normcli.stats(paths, weight="case", group_by="/([ab])/").groups) == 2
@@ -135,6 +137,11 @@ class TestNyul:
         for text in ("nyul:over=dataset", "reinhard:mask=yes"):
             with pytest.raises(UsageError, match="must be one of"):
                 normcli.transform(text, stats=plain)
+        trained = normcli.stats([*volumes], **TRAIN)
+        damaged = trained.replace(state={**trained.state, "groups": {}})
+        damaged.groups["case_1"].percentiles.pop("40")
+        with pytest.raises(NormcliError, match="no counts of a group"):
+            normcli.apply([*volumes], tmp_path / "a", scheme="nyul", stats=damaged)
         path = next(iter(volumes))
         needs.module("nibabel").Nifti1Image(np.zeros((4, 4, 2), "i2"), np.eye(4)).to_filename(path)
         with pytest.raises(UsageError, match="percentile of case_0 are equal"):

@@ -343,7 +343,7 @@ def _compute_statistics(
     shared = {f.name: getattr(options, f.name) for group in groups for f in options_of(group)}
     shared |= build_transform.counting_options(options.scheme)
     if shared.get("group_by") == "label":
-        counting.check_cases(sources, weigh=True)
+        counting.check_cases([*sources, *(named or ())], weigh=True)
     return counting.stats(
         sources,
         StatsOptions(
