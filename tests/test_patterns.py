@@ -14,7 +14,7 @@ import pytest
 import normcli
 from normcli.errors import UsageError
 from normcli.sources.listing import compile_patterns
-from tests.support.command import Run
+from tests.support.command import Run, run_here
 from tests.support.images import encoded, photograph
 
 FILES = ("train/cat/1.png", "train/dog/1.png", "val/cat/1.png", "test/dog/1.png", "top.png")
@@ -114,18 +114,19 @@ def test_a_source_that_is_named_twice_is_rejected(tree: Path, run: Run) -> None:
 
 @pytest.mark.parametrize("options", [[], ["--incremental", "-o", "s.json"], ["--shard", "1/1"], ["--sample", "2"]])
 @pytest.mark.parametrize("form", ["list", "table"])
-def test_a_line_that_comes_again_is_reported(form: str, options: list[str], tree: Path, run: Run) -> None:
+def test_a_line_that_comes_again_is_reported(form: str, options: list[str], tree: Path) -> None:
     """Its images count again, in silence: a list may draw with repetition, or be an accident."""
     paths = [str(path) for path in sorted(tree.rglob("*.png"))]
     lines = [*paths, paths[0], f"{tree}/../{tree.name}/{Path(paths[1]).relative_to(tree)}", paths[0]]
     (tree.parent / "l.csv").write_text("path\n" + "\n".join(lines))
     (tree.parent / "l.txt").write_text("\n".join(lines))
-    named = ["--files-from", "l.txt"] if form == "list" else ["l.csv"]
-    done = run("stats", *named, *options, "--json")
-    words = f"{3} of {len(lines)} lines name files that were named before: their images count again".encode()
-    assert done.stderr.count(words) == 1, done.stderr
+    named = ["--files-from", tree.parent / "l.txt"] if form == "list" else [tree.parent / "l.csv"]
+    more = [tree.parent / option if option.endswith(".json") else option for option in options]
+    done = run_here("stats", *named, *more, "-j", 1, "--json")
+    words = f"3 of {len(lines)} lines name files that were named before: their images count again"
+    assert done.err.count(words) == 1, done.err
     (tree.parent / "l.txt").write_text("\n".join(paths))
-    assert b"named before" not in run("stats", "--files-from", "l.txt", "--json").stderr
+    assert "named before" not in run_here("stats", "--files-from", tree.parent / "l.txt", "--json").err
 
 
 def _rejection(*sources: object, **options: object) -> str:
@@ -140,16 +141,16 @@ def _rejection(*sources: object, **options: object) -> str:
     [("image,path", True), ("path,url", False), ("path,label", False), ("file,file_name", True)],
 )
 def test_of_two_columns_of_paths_none_is_taken_in_silence(
-    columns: str, reported: bool, suffix: str, tree: Path, run: Run
+    columns: str, reported: bool, suffix: str, tree: Path
 ) -> None:
     one, two = (str(tree / name) for name in ("train/cat/1.png", "top.png"))
     names = columns.split(",")
     rows = {"csv": f"{columns}\n{one},{two}\n", "jsonl": json.dumps(dict(zip(names, (one, two), strict=True)))}
     (tree.parent / f"t.{suffix}").write_text(rows[suffix])
-    done = run("stats", f"t.{suffix}")
-    assert done.returncode == 0 and (b"has other paths: the images are those of column" in done.stderr) == reported
-    asked = run("stats", f"t.{suffix}", "-O", f"column={names[0]}")
-    assert asked.returncode == 0 and b"other paths" not in asked.stderr
+    done = run_here("stats", tree.parent / f"t.{suffix}")
+    assert done.code == 0 and ("has other paths: the images are those of column" in done.err) == reported
+    asked = run_here("stats", tree.parent / f"t.{suffix}", "-O", f"column={names[0]}")
+    assert asked.code == 0 and "other paths" not in asked.err
 
 
 def test_a_glob_in_quotes_is_expanded(tree: Path, run: Run) -> None:
