@@ -20,7 +20,7 @@ from normcli.errors import InputError, NoInputError, StatisticsFileError, UsageE
 from normcli.kernels.kernel import Kernel
 from normcli.summary import Summary
 from normcli.summary.sums import merge
-from normcli.tally import Tally, integers
+from normcli.tally import Tally, integers, small_floats
 from normcli.tally.exact import run_length_decode, run_length_encode, sqrt_fraction
 from normcli.tally.floats import sum_floats
 from normcli.tally.integers import is_small
@@ -143,6 +143,21 @@ class TestExact:
         assert blocks.images == single.images == len(sides)
         assert (blocks + single).state() == (single + blocks).state()
         assert blocks.state() == single.state()
+
+    @pytest.mark.parametrize("denominator", [1, 3, 1024 * 1023, 27648**2])
+    def test_roots_in_pairs_of_floats_are_rounded_as_integers_are(self, denominator: int) -> None:
+        """Near to halfway between two float64, at powers of two, of squares and of large numbers."""
+        rng = np.random.default_rng(denominator)
+        odd = [
+            (2 * int(n) + 1) ** 2 * denominator // 4 + int(d) for n, d in rng.integers((1, -2), (2**45, 3), (200, 2))
+        ]
+        numerators = [
+            *odd,
+            *(n * n * denominator for n in range(40)),
+            *(int(n) << 58 for n in rng.integers(0, 2**60, 50)),
+        ]
+        right = [sqrt_fraction(Fraction(max(n, 0), denominator)) for n in numerators]
+        assert small_floats.roots([max(n, 0) for n in numerators], denominator).tolist() == right
 
     def test_16_bit_images_near_the_top_keep_their_std(self) -> None:
         picture = np.random.default_rng(1).integers(59997, 60004, (500, 500, 1)).astype(np.uint16)
