@@ -254,6 +254,15 @@ class TestHostile:
             with pytest.raises(InputError, match="bytes, where its shape has 4,096"):
                 decode(packed(name, size), chain, (64, 64))
 
+    def test_the_same_without_imagecodecs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("normcli.sources.chunk_codecs._libdeflate", lambda: None)
+        self.test_a_chunk_that_expands_beyond_its_shape("zlib")
+        values = values_of("i4")
+        for size in (1, 2, 3, 4, 8, 12):
+            shuffled = zlib.compress(values.view(np.uint8).reshape(-1, size).T.tobytes())
+            chain = Chain((("zlib", {}), ("shuffle", {"elementsize": size})), "<i4", (0, 1, 2))
+            assert np.array_equal(decode(shuffled, chain, SHAPE), values)
+
     def test_frames_of_zstandard_that_have_no_size(self) -> None:
         """Blocks of one repeated byte: 128 KB of memory for 4 bytes of a file."""
         block = struct.pack("<I", 1 << 17 << 3 | 1 << 1)[:3] + b"\0"
