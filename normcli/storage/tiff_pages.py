@@ -24,6 +24,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _INTEGERS = {1: "B", 3: "H", 4: "I", 13: "I", 16: "Q", 18: "Q"}
 _MOST_ENTRIES, _MOST_DIRECTORIES = 4096, 1 << 16
 _MOST_CLAIMED = 1 << 20
+_PIECE = 4 << 20
 
 
 class Format(NamedTuple):
@@ -170,7 +171,8 @@ def _write_page(
     places = []
     for offset, count in segments:
         places.append(_align(out) if count else 0)
-        out.write(_exactly(read, offset, count) if count else b"")
+        for at in range(0, count, _PIECE):  # a strip may be the complete page
+            out.write(_exactly(read, offset + at, min(_PIECE, count - at)))
     for tag, values in zip(
         _TILES if _TILES[0] in entries else _STRIPS, (places, [n for _, n in segments]), strict=True
     ):
