@@ -28,8 +28,8 @@ class LargeImage:
             the notes of all.
     """
 
-    def __init__(self, file: Any, size: int, reading: DecodeOptions) -> None:
-        self._tiff, self._reading = file, reading
+    def __init__(self, file: Any, data: IO[bytes], size: int, reading: DecodeOptions) -> None:
+        self._tiff, self._data, self._reading = file, data, reading
         page = file.pages[0]
         plain = not tiff.page_needs_tifffile(page)
         self._named = pillow.mode_and_depth(file.filehandle, reading) if plain else None  # as in one piece
@@ -77,8 +77,10 @@ class LargeImage:
         return convert.shape_block(block, self._reading)
 
     def close(self) -> None:
-        """Close the library's view of the file."""
+        """Close the library's view of the file, and free the bytes of one that is in memory: its pages refer to it."""
         self._tiff.close()
+        if isinstance(self._data, io.BytesIO):
+            self._data.close()
 
 
 def _open(data: IO[bytes], size: int, reading: DecodeOptions) -> LargeImage | None:
@@ -104,7 +106,7 @@ def _open(data: IO[bytes], size: int, reading: DecodeOptions) -> LargeImage | No
             tiff.check_page(page, size, reading)
             pages = raster.frames([int(one.subfiletype) for one in file.pages])
             if pages == 1 or tiff.bands_as_pages((page.description or "").encode("latin-1", "replace")) is None:
-                return LargeImage(file, size, reading)
+                return LargeImage(file, data, size, reading)
     except BaseException:
         file.close()
         raise
