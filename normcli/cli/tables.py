@@ -1,4 +1,4 @@
-"""Statistics as tables and plots that fit the terminal: aligned text, never a number cut off.
+"""Statistics as tables and plots that fit the terminal: aligned text or Rich, never a number cut off.
 
 Where a table is too wide, complete columns are dropped, the least important first; then it is stacked:
 one block of "name value" lines for each row.
@@ -23,7 +23,7 @@ _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#@"
 _ANSI = {"R": "\x1b[91m", "G": "\x1b[92m", "B": "\x1b[94m"}  # bright: plain blue cannot be read on black
 _ANSI_END = "\x1b[0m"
-_BOLD = "\x1b[1m"
+HUES = {"R": "bright_red", "G": "bright_green", "B": "bright_blue"}
 
 
 def bars(counts: Sequence[float], blocks: str = _BLOCKS) -> str:
@@ -83,7 +83,7 @@ class Column(NamedTuple):
         left: align to the left; numbers are aligned to the right.
         drop: the higher, the sooner the column goes where the table is too wide; 0 stays.
         bold: emphasize.
-        styles: of each cell, the text that turns its color on; () for none.
+        styles: Rich style of each cell; () for none.
     """
 
     title: str
@@ -97,10 +97,6 @@ class Column(NamedTuple):
     def width(self) -> int:
         """Return the characters of the widest cell."""
         return max(len(self.title), *map(len, self.cells), 0)
-
-    def style(self, row: int) -> str:
-        """Return the text that turns the style of a cell on."""
-        return (_BOLD if self.bold else "") + (self.styles[row] if self.styles else "")
 
     def padded(self, text: str) -> str:
         """Return a cell's text with the spaces that align it."""
@@ -141,30 +137,29 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table to stdout, fitted to its width; numbers are never cut."""
-    lines = lines_of(table, terminal_width(sys.stdout), color=is_colorful(sys.stdout))
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    """Print a table to stdout, fitted to its width: by Rich where there is color, else as aligned text."""
+    width = terminal_width(sys.stdout)
+    if not is_colorful(sys.stdout) or not is_unicode(sys.stdout):
+        sys.stdout.write("".join(f"{line}\n" for line in lines_of(table, width)))
+        return
+    fitted = table.fitted(width)
+    if width is not None and fitted.width > width:
+        sys.stdout.write("".join(f"{line}\n" for line in _stacked(fitted)))
+    else:
+        _print_rich(fitted)
 
 
-def lines_of(table: Table, width: int | None = None, *, color: bool = False) -> Iterator[str]:
+def lines_of(table: Table, width: int | None = None) -> Iterator[str]:
     """Yield the lines of a table as aligned text, fitted to a width."""
     fitted = table.fitted(width)
     if width is not None and fitted.width > width:
         yield from _stacked(fitted)
         return
-    gap = " " * _GAP
-    titles = gap.join(column.padded(column.title) for column in fitted.columns).rstrip()
-    yield _styled(titles, _BOLD if color else "")
-    for i in range(len(fitted.columns[0].cells)):
-        cells = [
-            _styled(column.padded(printable(column.cells[i])), column.style(i) if color else "")
-            for column in fitted.columns
-        ]
-        yield gap.join(cells).rstrip()
-
-
-def _styled(text: str, style: str) -> str:
-    return f"{style}{text}{_ANSI_END}" if style else text
+    rows = [[column.title for column in fitted.columns]]
+    rows += [[column.cells[i] for column in fitted.columns] for i in range(len(fitted.columns[0].cells))]
+    for row in rows:
+        cells = [column.padded(cell) for cell, column in zip(row, fitted.columns, strict=True)]
+        yield (" " * _GAP).join(cells).rstrip()
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
@@ -183,6 +178,30 @@ def _stacked(table: Table) -> Iterator[str]:
     for i, name in enumerate(first.cells):
         yield f"{first.title} {name}".strip()
         yield from (f"  {column.title:<{width}}  {column.cells[i]}" for column in others)
+
+
+def _print_rich(table: Table) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    console = Console(
+        file=sys.stdout, markup=False, highlight=False, emoji=False, width=max(table.width + 4, 20), color_system="auto"
+    )
+    rich_table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    # padded here: Rich does not justify text that may overflow, and numbers must never be cut
+    for column in table.columns:
+        rich_table.add_column(Text(column.padded(column.title)), no_wrap=True, overflow="ignore")
+    for i in range(len(table.columns[0].cells)):
+        cells = []
+        for column in table.columns:
+            text = Text(column.padded(printable(column.cells[i])), style="bold" if column.bold else "")
+            if column.styles:
+                text.stylize(column.styles[i])
+            cells.append(text)
+        rich_table.add_row(*cells)
+    console.print(rich_table)
 
 
 def decimals_for(values: Iterable[float | None]) -> int:
@@ -370,7 +389,7 @@ def _sparklines(summary: Summary) -> Iterator[Column]:
     from normcli.summary.distribution import columns as histogram_columns
 
     shapes = histogram_columns(summary, _SPARKLINE)
-    styles = [_ANSI.get(name, "") for name in summary.channels]
+    styles = [HUES.get(name, "") for name in summary.channels]
     yield Column(f"0{'1'.rjust(_SPARKLINE - 1)}", [bars(shape) for shape in shapes], left=True, drop=3, styles=styles)
 
 
