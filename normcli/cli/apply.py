@@ -154,7 +154,7 @@ def _constants_line(constants: Mapping[str, Any], scheme: str) -> str:
 def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
     """Print the constants, notes, and the closing line of a run of apply."""
     from normcli.runs.build_transform import suspicious_numbers
-    from normcli.runs.validate_manifest import holds_volumes
+    from normcli.sinks import holds_volumes
 
     constants = result.constants
     if constants is not None:

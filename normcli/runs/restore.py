@@ -20,8 +20,8 @@ from normcli.runs.count import Failure
 from normcli.runs.loop import FailurePolicy, Loop
 from normcli.runs.names import SuffixCollisions
 from normcli.runs.read_output import BATCHING, load, pixels_of, readable
-from normcli.runs.validate_manifest import holds_volumes
 from normcli.schemes import CURVES
+from normcli.sinks import holds_volumes
 from normcli.sinks.files import png_holds, temporary_name
 from normcli.sinks.sink import Array, Record, decode_name
 

@@ -7,10 +7,10 @@ end a run otherwise than by one line.
 import base64
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
-from normcli.sinks import DTYPES, OUTPUT_KINDS
+from normcli.sinks import DTYPES, OUTPUT_KINDS, holds_volumes
 
 Record = dict[str, Any]
 # the place of an image in the file that it was packed into
@@ -95,11 +95,6 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
     ):
         return "invalid"
     return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
-
-
-def holds_volumes(settings: Mapping[str, Any]) -> bool:
-    """Return True if an output has a container for each volume, and not the images of all in one."""
-    return OUTPUT_KINDS[settings["to"]].volume and not settings.get("stacked")
 
 
 def find_invalid_shard_key(record: Record) -> str | None:

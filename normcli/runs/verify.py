@@ -14,7 +14,7 @@ from normcli.runs import manifest
 from normcli.runs.count import Failure
 from normcli.runs.loop import Loop
 from normcli.runs.read_output import BATCHING, check_size, dequantize_affine, interleaved, load, readable
-from normcli.runs.validate_manifest import holds_volumes
+from normcli.sinks import holds_volumes
 from normcli.sinks.sink import Array, Record, decode_name
 
 

@@ -304,6 +304,11 @@ def output_shape(record: Record, layout: str) -> tuple[int, int, int]:
     return (count, height, width) if layout == "chw" else (height, width, count)
 
 
+def holds_volumes(settings: Mapping[str, Any]) -> bool:
+    """Return True if an output has a container for each volume, and not the images of all in one."""
+    return OUTPUT_KINDS[settings["to"]].volume and not settings.get("stacked")
+
+
 def open_writer(to: str, *, out: str = "", partial: str = "", alpha: str = "drop", sync: bool = True) -> ImageEncoder:
     """Return the writer of a kind of output; that of a stack has no shape yet (`Stack.of_shape`).
 
