@@ -17,6 +17,7 @@ from typer._completion_shared import get_completion_script
 from normcli import __version__
 from normcli.cli.build import PANELS, flags_of, heading_of
 from normcli.cli.defaults import VARIABLES
+from normcli.cli.help import is_example
 from normcli.cli.main import app
 from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
 from normcli.options.field import Options, choices_of, options_of
@@ -129,12 +130,13 @@ def _paragraphs(text: str | None) -> list[str]:
 
 
 def _description(paragraphs: list[str]) -> Iterator[str]:
-    """Paragraphs; those that are commands as examples."""
+    """Yield paragraphs, and below them the examples as one block."""
     for text in paragraphs:
-        if re.match(r"(normcli|find) ", text):
-            yield f".PP\n.RS\n.EX\n{_roff(text)}\n.EE\n.RE"
-        else:
+        if not is_example(text):
             yield f".PP\n{_roff(text)}"
+    examples = [_roff(text) for text in paragraphs if is_example(text)]
+    if examples:
+        yield "\n".join([".PP", "Examples:", ".PP", ".RS", ".EX", *examples, ".EE", ".RE"])
 
 
 def _parameter(parameter: Any, context: Any) -> Iterator[str]:

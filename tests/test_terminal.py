@@ -135,6 +135,24 @@ def test_the_help_loses_no_letter(
     assert all(len(line) <= width or " " not in line.strip() for line in text.splitlines()), text
 
 
+@pytest.mark.parametrize("width", [60, 120])
+def test_examples_have_a_heading_and_an_indent(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    one = {name: (command, context) for name, command, context in commands()}["merge"]
+    text = one[0].get_help(one[1]) or capsys.readouterr().out
+    block = text.split("\n\nExamples:\n")[1].split("\n\n")[0].splitlines()
+    last = ["  normcli merge robot.json:0.7 simulation.json:0.3 -o mixture.json"]
+    if width == 60:
+        last = ["  normcli merge robot.json:0.7 simulation.json:0.3 -o", "      mixture.json"]
+    assert block[:2] == [
+        "  normcli merge shard-*.json -o all.json",
+        "  normcli merge all.json --minus broken.json -o rest.json",
+    ]
+    assert block[2:] == last
+
+
 @pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "color"])
 def test_the_help_needs_no_rich_and_color_changes_no_letter(variables: dict[str, str]) -> None:
     done = subprocess.run(

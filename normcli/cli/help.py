@@ -44,8 +44,14 @@ def write_help(command: click.Command, ctx: click.Context, formatter: click.Help
     width = min(columns, _WIDEST)
     usage = " ".join(["Usage:", ctx.command_path, *command.collect_usage_pieces(ctx)])
     lines = [*_wrapped(usage, width)]
-    for paragraph in (command.help or "").split("\n\n"):
-        lines += ["", *_wrapped(paragraph, width)]
+    paragraphs = (command.help or "").split("\n\n")
+    for paragraph in paragraphs:
+        if not is_example(paragraph):
+            lines += ["", *_wrapped(paragraph, width)]
+    examples = [paragraph for paragraph in paragraphs if is_example(paragraph)]
+    if examples:
+        lines += ["", _styled("Examples:", _HEADING, ctx)]
+        lines += [line for example in examples for line in _wrapped(example, width, 2, _INDENT)]
     for title, rows in _sections(command, ctx).items():
         lines += ["", _styled(f"{title}:", _HEADING, ctx)]
         longest = max(len(name) for name, _ in rows)
@@ -58,6 +64,11 @@ def write_help(command: click.Command, ctx: click.Context, formatter: click.Help
     if command.epilog:
         lines += ["", *_wrapped(command.epilog, width)]
     formatter.write("".join(f"{line}\n" for line in lines))
+
+
+def is_example(paragraph: str) -> bool:
+    """Return True if a paragraph of a command's help is a command line."""
+    return paragraph.lstrip().startswith(("normcli ", "find "))
 
 
 def _styled(text: str, style: str, ctx: click.Context) -> str:
@@ -82,10 +93,13 @@ def _sections(command: click.Command, ctx: click.Context) -> dict[str, list[tupl
     return {title: rows for title, rows in sections.items() if rows}
 
 
-def _wrapped(text: str, width: int, indent: int = 0) -> Iterator[str]:
-    """Yield lines of at most `width` columns, broken at spaces alone; Rich's escape of a bracket is undone."""
-    space = " " * indent
+def _wrapped(text: str, width: int, indent: int = 0, below: int | None = None) -> Iterator[str]:
+    """Yield lines of at most `width` columns, broken at spaces alone; Rich's escape of a bracket is undone.
+
+    The first has `indent` spaces, those below it `below`, by default as many.
+    """
+    first, rest = " " * indent, " " * (indent if below is None else below)
     plain = " ".join(text.split()).replace("\\[", "[")
     yield from textwrap.wrap(
-        plain, width, initial_indent=space, subsequent_indent=space, break_long_words=False, break_on_hyphens=False
+        plain, width, initial_indent=first, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
     )

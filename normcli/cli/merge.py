@@ -28,11 +28,11 @@ def merge(
     The result is bit for bit that of one pass over all the images. Exit 3 when it is incomplete: inputs failed,
     parts are missing, or conflicts were forced.
 
+    With FILE:WEIGHT the result is a weighted mixture of the datasets, whatever their sizes. It has no counts.
+
     normcli merge shard-*.json -o all.json
 
     normcli merge all.json --minus broken.json -o rest.json
-
-    With FILE:WEIGHT the result is a weighted mixture of the datasets, whatever their sizes. It has no counts.
 
     normcli merge robot.json:0.7 simulation.json:0.3 -o mixture.json
     """
