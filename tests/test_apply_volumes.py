@@ -370,6 +370,74 @@ class TestContainers:
         assert block_shape((100, 8, 8), (3, 8, 8)) == (100, 8, 8)
 
 
+def of_itself(scheme: str, x: Array) -> Array:
+    """Return a volume or a plane as a scheme of each image maps it, in float64."""
+    inside = x[x != 0]
+    low, high, middle = *np.percentile(x, [1, 99]), np.median(x)
+    center, width = {
+        "zscore": (x.mean(), x.std()),
+        "zscore:eps=3": (x.mean(), x.std() + 3),
+        "zscore:mask=nonzero": (inside.mean(), inside.std()),
+        "minmax": (x.min(), np.ptp(x)),
+        "percentile": (low, high - low),
+        "robust": (middle, 1.4826022185056018 * np.median(np.abs(x - middle))),
+        "gcn": (x.mean(), x.std()),
+    }[scheme]
+    result: Array = (x - center) / width
+    return np.where(x == 0, 0, result) if "mask" in scheme else result
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.float32])
+@pytest.mark.parametrize("mode", ["tag", "values"])
+def test_schemes_of_each_image_are_in_units(mode: Any, dtype: Any, tmp_path: Path) -> None:
+    stored = voxels(dtype)
+    stored[5:7] = 40  # 0 in units
+    source = nifti(tmp_path / "a.nii", stored, slope=-0.5, inter=20.0)
+    values = stored.astype(np.float64) * -0.5 + 20
+    for scheme in ("zscore", "zscore:eps=3", "zscore:mask=nonzero", "minmax", "percentile", "robust", "gcn"):
+        options: dict[str, Any] = {"scheme": scheme, "scale_offset": mode, "dtype": "float64"}
+        normcli.apply(source, tmp_path / f"{scheme}-planes", **options)
+        for z in (0, 9):
+            plane = np.load(tmp_path / f"{scheme}-planes/{z}.npy")[0].T
+            assert np.allclose(plane, of_itself(scheme, values[:, :, z]), rtol=1e-9, atol=1e-9), scheme
+        if dtype == np.float32 and scheme in ("percentile", "robust"):
+            continue  # sorts all values of a volume
+        normcli.apply(source, tmp_path / scheme, to="nifti", **options)
+        assert np.allclose(read(tmp_path / scheme / "a.nii").T, of_itself(scheme, values), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("slope", [0.5, -0.5])
+def test_percentiles_whose_sum_is_100_have_a_scale(slope: float, tmp_path: Path) -> None:
+    stored = voxels(np.uint8, (20, 20, 5))
+    source = nifti(tmp_path / "a.nii", stored, slope=slope, inter=20.0)
+    x = stored * slope + 20
+    low, high = np.percentile(x, [5, 95])
+    normcli.apply(source, tmp_path / "dataset", scheme="percentile:5,95,over=dataset", to="nifti", dtype="float64")
+    assert np.allclose(read(tmp_path / "dataset/a.nii").T, (x - low) / (high - low))
+    normcli.apply(source, tmp_path / "clipped", scheme="contrast:5,95", to="nifti", dtype="float64")
+    assert np.allclose(read(tmp_path / "clipped/a.nii").T, (x.clip(low, high) - x.mean()) / x.std())
+
+
+def test_one_range_for_bands_of_different_scales(tmp_path: Path) -> None:
+    tifffile = needs.module("tifffile")
+    levels = np.random.default_rng(3).integers(0, 4000, (9, 8, 3)).astype(np.uint16)
+    scales = ((-0.5, 20.0), (2.0, 0.0), (0.1, -7.0))
+    items = "".join(
+        f'<Item name="{name.upper()}" sample="{band}" role="{name}">{value}</Item>'
+        for band, pair in enumerate(scales)
+        for name, value in zip(("scale", "offset"), pair, strict=True)
+    )
+    tag = (42112, "s", 0, f"<GDALMetadata>{items}</GDALMetadata>", True)
+    tifffile.imwrite(tmp_path / "a.tif", levels, photometric="rgb", extratags=[tag])
+    values = levels * np.array([s for s, _ in scales]) + [o for _, o in scales]
+    for scheme, right in (
+        ("zscore:per=image", (values - values.mean()) / values.std()),
+        ("minmax", (values - values.min((0, 1))) / np.ptp(values, (0, 1))),
+    ):
+        normcli.apply(tmp_path / "a.tif", tmp_path / scheme, scheme=scheme, dtype="float64", output_layout="hwc")
+        assert np.allclose(np.load(tmp_path / scheme / "a.tif.npy"), right, rtol=1e-9, atol=1e-9)
+
+
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for number in range(5):

@@ -399,13 +399,29 @@ class TestCases:
             below = np.mean([np.mean(c < summary.percentiles[name][0]) for c in cases])
             until = np.mean([np.mean(c <= summary.percentiles[name][0]) for c in cases])
             assert below <= percent / 100 + 1e-9 and until >= percent / 100 - 1e-9, value
-        clipped = normcli.apply(paths[0], tmp_path / "out", scheme="contrast:0.5,99.5", stats=summary,
-                                convention="equal-samples-per-case", dtype="float64")  # fmt: skip
+        clipped = normcli.apply(paths[0], tmp_path / "out", scheme="contrast:0.5,99.5", stats=summary, dtype="float64")
         assert clipped.constants is not None and clipped.constants["convention"] == "equal_samples_per_case"
         limits = [summary.percentiles[name][0] for name in ("0.5", "99.5")]
         right = (np.clip(cases[0], limits[0], limits[1]) - mean) / std
         planes = [np.load(tmp_path / f"out/{z}.npy")[0] for z in range(3)]
         assert np.allclose(np.stack(planes).transpose(2, 1, 0).ravel(), right, rtol=1e-9, atol=1e-9)
+        pooled = normcli.apply(paths[0], tmp_path / "pooled", scheme="contrast:0.5,99.5", stats=summary,
+                               convention="pooled_population", dtype="float64")  # fmt: skip
+        plain = normcli.stats(paths, percentiles="0.5,99.5", exact_percentiles=True)
+        same = normcli.apply(paths[0], tmp_path / "plain", scheme="contrast:0.5,99.5", stats=plain, dtype="float64")
+        assert pooled.constants is not None and same.constants is not None
+        assert pooled.constants["mean"] == same.constants["mean"] != clipped.constants["mean"]
+        other, one = (np.load(tmp_path / name / "1.npy") for name in ("pooled", "plain"))
+        assert np.allclose(other, one, rtol=0.02)  # of int16, to 1/256
+
+    def test_apply_takes_the_convention_of_the_file(self, tmp_path: Path) -> None:
+        for name, level in (("a", 10), ("b", 50)):
+            np.save(tmp_path / f"{name}.npy", np.arange(level * 4, dtype="u1").reshape(8, level // 2))
+        paths = [tmp_path / "a.npy", tmp_path / "b.npy"]
+        summary = normcli.stats(paths, weight="image")
+        mapped = normcli.apply(paths, tmp_path / "out", stats=summary)
+        assert mapped.constants is not None and mapped.constants["convention"] == "equal_image_weights"
+        assert mapped.constants["mean"] == summary.mean
 
     def test_methods_without_a_definition_are_rejected(self, tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="not defined for cases"):

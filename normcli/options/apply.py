@@ -59,9 +59,8 @@ class ConstantsOptions(Options):
         metavar="NAME",
         complete="presets",
     )
-    convention: str = option(
-        "Convention of the statistics file to take mean and std from.",
-        "pooled_population",
+    convention: str | None = option(
+        "Convention of the statistics file to take mean and std from; by default its own, as stats --weight sets it.",
         metavar="NAME",
         complete="conventions",
         parse=parse_name,

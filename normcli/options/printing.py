@@ -125,7 +125,7 @@ class SummaryOptions(Options):
         complete="formats",
     )
     convention: str | None = option(
-        "Convention to print: pooled_population (default), pooled_sample, mean_of_image_stds, "
+        "Convention to print, by default that of the file: pooled_population, pooled_sample, mean_of_image_stds, "
         "mean_of_image_sample_stds, root_mean_image_variance or pooled_within_images.",
         metavar="NAME",
         complete="conventions",

@@ -70,7 +70,7 @@ def published(name: str) -> MapConstants:
 
 def of_summary(
     summary: Summary,
-    convention: str = "pooled_population",
+    convention: str | None = None,
     *,
     origin: str = "statistics",
     percents: tuple[float, float] | None = None,
@@ -79,14 +79,14 @@ def of_summary(
 
     Args:
         summary: the statistics.
-        convention: one of its conventions; dashes and underscores are alike.
+        convention: one of its conventions, where dashes and underscores are alike; None is that of its `mean`.
         origin: "statistics" or "computed".
         percents: two percentages whose percentiles to take as well.
 
     Raises:
         UsageError: no such convention, or no std in it.
     """
-    name = convention.replace("-", "_")
+    name = summary.convention if convention is None else convention.replace("-", "_")
     conventions: dict[str, Any] = {
         **summary.conventions,
         summary.convention: {"mean": summary.mean, "std": summary.std},
@@ -99,7 +99,7 @@ def of_summary(
         raise UsageError(f"`convention`: these statistics have no std in {name}")
     low = high = None
     if percents is not None:
-        low, high = _percentiles_of(summary, percents)
+        low, high = _percentiles_of(summary, percents, of_file=name == summary.convention)
     found_dtypes = {str(bucket["dtype"]) for bucket in summary.state["buckets"]}
     return MapConstants(
         mean=tuple(mean),
@@ -119,12 +119,21 @@ def of_summary(
     )
 
 
-def _percentiles_of(summary: Summary, percents: tuple[float, float]) -> list[tuple[float, ...]]:
-    """Return two percentiles per channel: the exact ones of the file, where it has them."""
+def _percentiles_of(summary: Summary, percents: tuple[float, float], *, of_file: bool) -> list[tuple[float, ...]]:
+    """Return two percentiles per channel: the exact ones of the file, where it has them.
+
+    Args:
+        summary: the statistics.
+        percents: the percentages.
+        of_file: the convention is that of the file; False takes pooled percentiles where `weight` is case.
+    """
     details, names = summary.percentile_details or {}, [f"{percent:g}" for percent in percents]
+    by_case = summary.settings.get("weight") == "case"
+    if by_case and not of_file:
+        details = {}
     if details.get("exact") and details["method"] == "linear" and all(name in summary.percentiles for name in names):
         return [tuple(summary.percentiles[name]) for name in names]
-    if summary.settings.get("weight") == "case":
+    if by_case and of_file:
         rows = summary.with_percentiles(names).percentiles
         return [tuple(rows[name]) for name in names]
     from normcli.summary.conventions import percentiles
@@ -132,8 +141,9 @@ def _percentiles_of(summary: Summary, percents: tuple[float, float]) -> list[tup
     if "float" in {str(bucket["dtype"]) for bucket in summary.state["buckets"]}:
         log.warning(
             "percentiles %s and %s of float images are within 1/256 of their values (stats --percentiles %s,%s "
-            "--exact-percentiles computes them exactly)",
+            "--exact-percentiles computes them exactly%s)",
             *names * 2,
+            " without --weight case" if by_case else "",
         )
     return [tuple(row) for row in percentiles(summary.tally, summary.settings, summary.channels, percents)]
 
@@ -147,7 +157,7 @@ def _scales(summary: Summary) -> tuple[tuple[float, float], ...]:
     return tuple((float(scale.factor), float(scale.offset)) for scale in scales_of(summary.composition))
 
 
-def constants_of(summary: Summary, target: Transform, convention: str, *, origin: str) -> MapConstants:
+def constants_of(summary: Summary, target: Transform, convention: str | None, *, origin: str) -> MapConstants:
     """Return the constants of a transform by statistics; see `of_summary`."""
     constants = of_summary(summary, convention, origin=origin, percents=percents_of(target))
     if target.scheme not in schemes.CURVES:
@@ -260,13 +270,15 @@ def needs_pass(target: Transform, constants: MapConstants | None) -> bool:
     return target.scheme == "nyul" and dict(target.settings).get("over", "case") == "case"
 
 
-def after_pass(summary: Summary, target: Transform, convention: str, constants: MapConstants | None) -> MapConstants:
+def after_pass(
+    summary: Summary, target: Transform, convention: str | None, constants: MapConstants | None
+) -> MapConstants:
     """Return the constants of a transform, of statistics of the images to map.
 
     Args:
         summary: the statistics.
         target: the transform.
-        convention: one of the statistics' conventions.
+        convention: one of the statistics' conventions; None is that of their `mean`.
         constants: those of `resolve_constants`; None takes them of `summary` too.
     """
     constants = constants or constants_of(summary, target, convention, origin="computed")
@@ -310,7 +322,7 @@ def resolve_constants(
     answers = [name for name, value in (("stats", stats), ("mean", mean), ("preset", preset)) if value is not None]
     if not needs_statistics(target):
         useless = [f"`{name}`" for name in answers]
-        useless += ["`convention`"] if convention != "pooled_population" else []
+        useless += ["`convention`"] if convention is not None else []
         useless += ["`alpha` weight"] if reading is not None and reading.alpha == "weight" else []
         if useless:
             raise UsageError(f"{useless[0]} cannot be combined with `scheme` {target.scheme}, which uses no statistics")
@@ -323,7 +335,7 @@ def resolve_constants(
         raise UsageError(f"`scheme` {name} requires `stats`, not `{answers[0]}`")
     if target.scheme in schemes.CURVES and answers and answers != ["stats"]:
         raise UsageError(f"`scheme` {target.scheme} requires `stats`, not `{answers[0]}`")
-    if convention != "pooled_population" and answers and answers != ["stats"]:
+    if convention is not None and answers and answers != ["stats"]:
         raise UsageError(f"`convention` {convention} requires `stats`, not `{answers[0]}`")
     if stats is not None:
         summary = stats if isinstance(stats, Summary) else Summary.load(os.fspath(cast("str", stats)))

@@ -349,16 +349,20 @@ class Transform:
                 return affine, windows, *_span(of_values, [0.0] * len(source), [white_level or 1.0] * len(source))
             low, high = _bounds(pixels, valid)
             return affine, windows, *_span(affine, [low[c] for c in source], [high[c] for c in source])
+        image = schemes.Image(names=channel_names(count), white_level=self.max_value if scales else white_level)
+        image = image._replace(scales=scales)
         if pixels.dtype.kind == "f":
             flat = pixels.reshape(-1, count).astype(np.float64) if valid is None else _valid_values(pixels, valid)
-            image = schemes.Image(names=channel_names(count), white_level=white_level, pixels=flat)
+            image = image._replace(pixels=flat)
             low, high = _bounds(pixels, valid)
         else:
             histogram = _histogram(pixels, valid)
             bins = [np.flatnonzero(row) if row.any() else (0, 1) for row in histogram]
             low, high = [float(b[0]) for b in bins], [float(b[-1]) for b in bins]
-            image = schemes.Image(names=channel_names(count), white_level=white_level, histogram=histogram)
+            image = image._replace(histogram=histogram)
         affine = function(image, **settings)
+        if scales:
+            affine = affine.of_levels(scales[:count])
         return affine.take(source), (), *_span(affine, low, high)
 
 

@@ -94,17 +94,19 @@ def transform_of(transform: Transform, volume: StoredVolume, reading: DecodeOpti
     if schemes.divides(transform.scheme):
         settings["zero_std"] = transform.zero_std
     dtype = np.dtype(volume.dtype)
-    is_scaled = reading.scale_offset == "values" and volume.tags.scale != UNSCALED
-    is_short = dtype.kind in "iub" and dtype.itemsize <= 2 and not is_scaled
+    in_units = reading.scale_offset != "none" and volume.tags.scale != UNSCALED
+    is_scaled = in_units and reading.scale_offset == "values"
+    is_short = dtype.kind in "iub" and dtype.itemsize <= 2
     kind = "uint8" if dtype.kind == "b" else dtype.name if dtype.name in ("uint8", "uint16") else "float"
-    white = white_level(kind, transform.max_value)
-    blocks = _counted(volume, reading)
+    white = transform.max_value if in_units else white_level(kind, transform.max_value)
+    blocks = _counted(volume, reading.replace(scale_offset="tag") if is_scaled else reading)  # levels are few
     affine = affine_of_volume(
         transform.scheme,
         settings,
         blocks,
         None if white is None else float(white),
         is_short=is_short,
+        of_values=is_scaled,
         nan=transform.nan,
     )
     values = {name: getattr(transform, name) for name in Transform.__dataclass_fields__}

@@ -52,9 +52,10 @@ def affine_of_volume(
     white: float | None,
     *,
     is_short: bool,
+    of_values: bool,
     nan: str,
 ) -> Affine:
-    """Return the affine of stored levels by which a scheme maps a volume.
+    """Return the affine by which a scheme maps a volume.
 
     Args:
         scheme: one that maps each image by its own statistics.
@@ -62,13 +63,15 @@ def affine_of_volume(
         blocks: of the volume.
         white: level of full intensity; None for raw units.
         is_short: samples are integers of at most 16 bits, whose values are all counted.
+        of_values: the affine is one of values in units; False is one of stored levels.
         nan: "error" or "skip", of NaN and infinite samples.
 
     Raises:
         InputError: constant, NaN, or a scheme that requires all values of floats.
     """
     if not is_short and scheme in ("percentile", "robust"):
-        text = "sorts the values of a volume, which is of more than 16 bits (percentile:over=dataset does not)"
+        text = "sorts the values of a volume, which are not integers of at most 16 bits"
+        text += " (percentile:over=dataset does not)" if scheme == "percentile" else " (zscore does not)"
         raise InputError("unsupported", f"{scheme} {text}")
     per_image = settings.get("per") == "image" or scheme == "gcn"
     tally, wide = Tally(), 1
@@ -103,12 +106,12 @@ def affine_of_volume(
     means = [_moments(values, counts) for values, counts in columns] if is_short else _tally_moments(tally)
     factors = scales or ((1.0, 0.0),) * wide
     columns, means = ([*row, *row[:1] * (wide - len(row))] for row in (columns, means))
-    image.counted = [_scaled(column, factor) for column, factor in zip(columns, factors, strict=True)]
+    image.counted = [schemes.scaled(*column, factor) for column, factor in zip(columns, factors, strict=True)]
     pairs = zip(means, factors, strict=True)
     in_units = [(mean * s + o, std * abs(s)) for (mean, std), (s, o) in pairs]
     image.means = [mean for mean, _ in in_units], [std for _, std in in_units]
     affine: Affine = schemes.SCHEMES[scheme](image, **settings)
-    return affine.of_levels(list(factors)) if scales else affine
+    return affine.of_levels(list(factors)) if scales and not of_values else affine
 
 
 def _columns_of(levels: Array) -> list[tuple[Array, Array]]:
@@ -140,9 +143,3 @@ def _tally_moments(tally: Tally) -> list[tuple[float, float]]:
         n, (s, q) = bucket.weights[c], bucket.sums(c)
         rows.append((float(s / n), math.sqrt(float((q - s * s / n) / n))) if n else (0.5, 0.5))
     return rows
-
-
-def _scaled(column: tuple[Array, Array], scale: tuple[float, float]) -> tuple[Array, Array]:
-    """Return sorted values in units, and their counts."""
-    values, counts = column[0] * np.float64(scale[0]) + scale[1], column[1]
-    return (values, counts) if scale[0] > 0 else (values[::-1], counts[::-1])

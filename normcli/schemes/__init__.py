@@ -15,6 +15,7 @@ from normcli.schemes.maps import (
     parse,
     percents,
     preset,
+    scaled,
     settings,
     window,
 )
@@ -33,6 +34,7 @@ __all__ = [
     "parse",
     "percents",
     "preset",
+    "scaled",
     "settings",
     "window",
 ]

@@ -29,12 +29,14 @@ class Image(NamedTuple):
         white_level: level of full intensity: 255, 65535 or the setting; None for floats in raw units.
         histogram: (C, bins) counts of an integer image; None for floats.
         pixels: values (N, C) of a float image, NaN where a sample is invalid; None for integers.
+        scales: (scale, offset) of each channel, by which levels are values in units; () where they are values.
     """
 
     names: tuple[str, ...]
     white_level: float | None
     histogram: Array | None = None
     pixels: Array | None = None
+    scales: tuple[tuple[float, float], ...] = ()
 
     def full(self) -> float:
         """Return the level of full intensity.
@@ -51,14 +53,21 @@ class Image(NamedTuple):
         if per not in ("channel", "image"):
             raise UsageError(f"`scheme`: per must be one of channel, image, not {per!r}")
         count = len(self.names)
+        together = per == "image" and len(set(self.scales)) <= 1
         if self.histogram is not None:
-            rows = self.histogram if per == "channel" else self.histogram.sum(axis=0, keepdims=True)
+            rows = self.histogram.sum(axis=0, keepdims=True) if together else self.histogram
             columns = [(np.flatnonzero(row), row[np.flatnonzero(row)]) for row in rows]
         else:
             assert self.pixels is not None
-            groups = self.pixels.T if per == "channel" else self.pixels.reshape(1, -1)
+            groups = self.pixels.reshape(1, -1) if together else self.pixels.T
             seen = [values[~np.isnan(values)] for values in groups]
             columns = [(np.sort(values), np.ones(values.size, np.int64)) for values in seen]
+        if self.scales:
+            columns = [scaled(*column, scale) for column, scale in zip(columns, self.scales, strict=False)]
+            if per == "image" and not together:
+                values, counts = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+                order = np.argsort(values, kind="stable")
+                columns = [(values[order], counts[order])]
         anything = np.arange(2), np.ones(2, np.int64)  # maps a channel of which no sample is valid
         columns = [column if len(column[0]) else anything for column in columns]
         return columns if per == "channel" else columns * count
@@ -67,17 +76,24 @@ class Image(NamedTuple):
         """Return mean and population std, of each channel or of all together; of integers from exact sums."""
         mean, std = [], []
         for values, counts in self.columns(per):
-            if self.histogram is not None:
+            if values.dtype.kind != "f":
                 pairs = list(zip(values.tolist(), counts.tolist(), strict=True))
                 n, s = sum(c for _, c in pairs), sum(v * c for v, c in pairs)
                 spread = n * sum(v * v * c for v, c in pairs) - s * s
                 mean.append(s / n)
                 std.append(math.sqrt(spread) / n)
             else:
-                middle = math.fsum(values.tolist()) / values.size
+                n = int(counts.sum())
+                middle = math.fsum((values * counts).tolist()) / n
                 mean.append(middle)
-                std.append(math.sqrt(math.fsum(((values - middle) ** 2).tolist()) / values.size))
+                std.append(math.sqrt(math.fsum(((values - middle) ** 2 * counts).tolist()) / n))
         return mean, std
+
+
+def scaled(values: Array, counts: Array, scale: tuple[float, float]) -> tuple[Array, Array]:
+    """Return sorted values in the units of a scale (scale, offset), sorted again, and their counts."""
+    in_units = values * np.float64(scale[0]) + scale[1]
+    return (in_units, counts) if scale[0] > 0 else (in_units[::-1], counts[::-1])
 
 
 def unit(image: Image) -> Affine:
@@ -153,7 +169,7 @@ def zscore(
     Args:
         image: its levels.
         per: "channel", or "image" for one mean and std over all channels.
-        eps: added to the std, in levels as stored; albumentations adds 1e-4.
+        eps: added to the std, in levels or, by scale tags, in units; albumentations adds 1e-4.
         mask: "nonzero" leaves samples of value 0 out, each in its own channel; `image` is without them.
         zero_std: treatment of a constant channel.
     """
@@ -183,7 +199,7 @@ def minmax(image: Image, *, per: str = "channel", eps: float = 0.0, zero_std: st
     Args:
         image: its levels.
         per: "channel", or "image" for one range over all channels.
-        eps: added to the range, in levels as stored; albumentations adds 1e-4.
+        eps: added to the range, in levels or, by scale tags, in units; albumentations adds 1e-4.
         zero_std: treatment of a constant channel.
     """
     columns = image.columns(per)

@@ -373,8 +373,8 @@ def percentiles(
     from normcli.summary.bands import scaled_percentiles
 
     both = [*percents, *(100 - p for p in percents)]  # a negative scale turns the order of values
-    rows = list(_percentiles(parts_of_tally(tally, {**settings, "stored": True}, names), len(names), both).values())
-    return scaled_percentiles(rows, tally.composition, tally.images, settings["max_value"])
+    rows = _percentiles(parts_of_tally(tally, {**settings, "stored": True}, names), len(names), both)
+    return scaled_percentiles([rows[str(p)] for p in both], tally.composition, tally.images, settings["max_value"])
 
 
 _ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
