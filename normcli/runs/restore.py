@@ -4,7 +4,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -130,28 +130,44 @@ def _renamed(records: Iterator[Record], job: RestoreJob, collisions: SuffixColli
 
 
 def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
+    return restore_each(records, partial(_restore, job), lambda record: _inexact_reason(record, job.settings))
+
+
+def restore_each(
+    records: list[Record], restore_one: Callable[[Record], int], inexact_reason: Callable[[Record], str]
+) -> RestoredBatch:
+    """Restore the images or volumes of a batch, in a worker; one that fails is listed and left out.
+
+    Args:
+        records: of the manifest.
+        restore_one: writes an image or volume and returns its number of bytes.
+        inexact_reason: returns why one is not restored bit for bit.
+    """
     started = time.perf_counter()
     exact, size = 0, 0
     inexact: Counter[str] = Counter()
     failures = []
     for record in records:
-        name = decode_name(record, "name")
         try:
-            written = load(job.folder, job.settings, record)
-            size += written.nbytes
-            parts = _encode(pixels_of(written, record, job.settings), record, job)
-            names.check_name_length(record["restored"])
-            path = os.path.join(job.output, record["restored"])  # noqa: PTH118
-            storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, parts, job.output)
+            size += restore_one(record)
         except InputError as error:
-            failures.append(Failure(name, "restore", error.reason, error.message))
+            failures.append(Failure(decode_name(record, "name"), "restore", error.reason, error.message))
             continue
         if record["exact"]:
             exact += 1
         else:
-            inexact[_inexact_reason(record, job.settings)] += 1
+            inexact[inexact_reason(record)] += 1
     seconds = time.perf_counter() - started
     return RestoredBatch(len(records) - len(failures), exact, inexact, failures, len(records), size, seconds)
+
+
+def _restore(job: RestoreJob, record: Record) -> int:
+    written = load(job.folder, job.settings, record)
+    parts = _encode(pixels_of(written, record, job.settings), record, job)
+    names.check_name_length(record["restored"])
+    path = os.path.join(job.output, record["restored"])  # noqa: PTH118
+    storage.atomic_write_buffers(f"{job.unfinished}/{temporary_name()}", path, parts, job.output)
+    return written.nbytes
 
 
 def _kind(record: Record, job: RestoreJob) -> str:

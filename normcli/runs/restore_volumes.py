@@ -3,7 +3,6 @@
 import os
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from math import prod
@@ -16,10 +15,9 @@ from normcli.errors import InputError, NoInputError, UsageError
 from normcli.options.apply import RestoreOptions
 from normcli.options.shared import DecodeOptions, FailureOptions, InputOptions
 from normcli.runs import names
-from normcli.runs.count import Failure
 from normcli.runs.loop import Batching, FailurePolicy, Loop
 from normcli.runs.read_output import readable
-from normcli.runs.restore import RestoredBatch, RestoreResult
+from normcli.runs.restore import RestoredBatch, RestoreResult, restore_each
 from normcli.runs.verify import ChannelSums, VerifiedBatch, channel_sums
 from normcli.runs.volume_map import as_block, as_image, decode_block, invert
 from normcli.sinks.files import temporary_name
@@ -84,23 +82,7 @@ def restore_volumes(
 
 
 def _restore_batch(job: VolumeRestoreJob, records: list[Record]) -> RestoredBatch:
-    started = time.perf_counter()
-    exact, size = 0, 0
-    inexact: Counter[str] = Counter()
-    failures = []
-    for record in records:
-        name = decode_name(record, "name")
-        try:
-            size += _restore(job, record)
-        except InputError as error:
-            failures.append(Failure(name, "restore", error.reason, error.message))
-            continue
-        if record["exact"]:
-            exact += 1
-        else:
-            inexact[_inexact_reason(record, job.settings)] += 1
-    seconds = time.perf_counter() - started
-    return RestoredBatch(len(records) - len(failures), exact, inexact, failures, len(records), size, seconds)
+    return restore_each(records, partial(_restore, job), lambda record: _inexact_reason(record, job.settings))
 
 
 def _restore(job: VolumeRestoreJob, record: Record) -> int:
