@@ -343,7 +343,7 @@ def test_a_member_of_no_bytes_expands_to_none(tmp_path: Path) -> None:
     data = bytearray((tmp_path / "a.zip").read_bytes())
     struct.pack_into("<II", data, data.index(b"PK\1\2") + 20, 0, 5 << 20)
     (tmp_path / "a.zip").write_bytes(data)
-    with pytest.raises(normcli.NoInputError, match="claims 5242880 bytes of a member of none"):
+    with pytest.raises(normcli.NoInputError, match="claims 5242880 bytes of an empty member"):
         normcli.stats(tmp_path / "a.zip")
 
 

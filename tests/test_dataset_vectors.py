@@ -74,9 +74,9 @@ def test_wildcards_select_images_too(robomimic: Path) -> None:
 def test_what_is_not_clear_is_asked(robomimic: Path) -> None:
     for options, message in (
         (["variable=data/demo_0/actions"], "may be rows of vectors or an image (-O axes=NC or YX)"),
-        (["variable=data/demo_0/actions", "axes=CN"], "is no rows of vectors"),
-        (["variable=data/demo_0/front", "axes=NC"], "is no rows of vectors"),
-        (["variable=data/*/action"], "matches 'data/*/action'; it holds"),
+        (["variable=data/demo_0/actions", "axes=CN"], "has no rows of vectors"),
+        (["variable=data/demo_0/front", "axes=NC"], "has no rows of vectors"),
+        (["variable=data/*/action"], "matches 'data/*/action'; it contains"),
     ):
         done = run_here("stats", robomimic, *(part for option in options for part in ("-O", option)))
         assert done.code == 2 and message in done.err, (options, done)

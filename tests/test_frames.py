@@ -110,7 +110,7 @@ class TestSeries:
         assert normcli.stats(normcli.source(tmp_path / "b.tif", axes="TZCYX")).images == 6
         for axes, code, text in (
             ("ZYC", 2, "Y and X among them"),
-            ("ZXY", 4, "not its Y and X"),
+            ("ZXY", 4, "not Y and X of"),
             ("YX", 2, "has 3 axes"),
         ):
             done = run_here("stats", tmp_path / "a.tif", "-O", f"axes={axes}")
@@ -150,7 +150,7 @@ class TestSeries:
         assert list(normcli.stats(source, group_by="axis:T").groups) == ["0", "1"]
         for one in (source, normcli.source(tmp_path, frames="all")):
             assert list(normcli.stats(one, group_by=r"(\w+)\.ome").groups) == ["a"]
-        with pytest.raises(UsageError, match="-O frames=all of TIFF"):
+        with pytest.raises(UsageError, match="-O frames=all for TIFF"):
             normcli.stats(tmp_path / "a.ome.tif", group_by="axis:Z")
 
     def test_files_of_a_set_have_their_own_planes(self, tmp_path: Path) -> None:
@@ -296,7 +296,7 @@ class TestPictures:
         assert "must be all, ::N" in run_here("stats", tmp_path, "-O", "frames=x").err
         assert run_here("stats", tmp_path, "-O", "frames=x").code == 2
         for option in ("axes=YX", "series=0"):
-            assert "of TIFF, which this file is not" in run_here("stats", tmp_path / "a.png", "-O", option).err
+            assert "require a TIFF" in run_here("stats", tmp_path / "a.png", "-O", option).err
         np.save(tmp_path / "c.npy", stack()[0, 0, 0])
         done = run_here("stats", tmp_path, "--include", "*.npy", "-O", "axes=YX")
         assert done.code == 2 and "an .npy in a folder is one image" in done.err

@@ -148,7 +148,7 @@ def test_of_two_columns_of_paths_none_is_taken_in_silence(
     rows = {"csv": f"{columns}\n{one},{two}\n", "jsonl": json.dumps(dict(zip(names, (one, two), strict=True)))}
     (tree.parent / f"t.{suffix}").write_text(rows[suffix])
     done = run_here("stats", tree.parent / f"t.{suffix}")
-    assert done.code == 0 and ("has other paths: the images are those of column" in done.err) == reported
+    assert done.code == 0 and ("has other paths; images are read from column" in done.err) == reported
     asked = run_here("stats", tree.parent / f"t.{suffix}", "-O", f"column={names[0]}")
     assert asked.code == 0 and "other paths" not in asked.err
 

@@ -157,7 +157,7 @@ class TestExact:
             *(int(n) << 58 for n in rng.integers(0, 2**60, 50)),
         ]
         right = [sqrt_fraction(Fraction(max(n, 0), denominator)) for n in numerators]
-        assert small_floats.roots([max(n, 0) for n in numerators], denominator).tolist() == right
+        assert small_floats.square_roots([max(n, 0) for n in numerators], denominator).tolist() == right
 
     def test_16_bit_images_near_the_top_keep_their_std(self) -> None:
         picture = np.random.default_rng(1).integers(59997, 60004, (500, 500, 1)).astype(np.uint16)

@@ -308,7 +308,7 @@ class TestLabelVolumes:
         assert normcli.stats(source, mask_dir=tmp_path / "labels").pixels == np.count_nonzero(labels)
         path.write_bytes(path.read_bytes()[:-60])
         assert normcli.stats(source, mask_dir=tmp_path / "labels", on_failure=failures.append).failures == {"mask": 3}
-        assert re.fullmatch(r"its labels .*case_0.nii.gz: the compressed data ends early", failures[-1].message)
+        assert re.fullmatch(r"label volume .*case_0.nii.gz: the compressed data ends early", failures[-1].message)
         path.unlink()
         with pytest.raises(NoInputError, match=r"no label volume .*case_0_0000.nii.gz"):
             normcli.stats(source, mask_dir=tmp_path / "labels")

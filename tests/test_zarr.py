@@ -251,7 +251,7 @@ class TestHostile:
             decode(packed(name, 1 << 22), chain, (64, 64))
         assert caught.value.reason == "bomb"
         for size in (4095, 4097, 1):
-            with pytest.raises(InputError, match="bytes, where its shape has 4,096"):
+            with pytest.raises(InputError, match="bytes, but its shape has 4,096"):
                 decode(packed(name, size), chain, (64, 64))
 
     def test_the_same_without_imagecodecs(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,13 +327,13 @@ class TestHostile:
                 lies += [
                     ({"chunk_grid": grid}, "chunks of different lengths"),
                     ({"codecs": [{"name": "bytes"}, {"name": "pickle"}]}, "the codec pickle"),
-                    ({"codecs": []}, "no codec of bytes"),
+                    ({"codecs": []}, "no bytes codec"),
                     (
                         {"codecs": [{"name": "transpose", "configuration": {"order": [0, 0, 1]}}, {"name": "bytes"}]},
                         "order",
                     ),
                     ({"codecs": [{"name": "bytes"}, {"name": "gzip"}, {"name": "zstd"}]}, "compressed twice"),
-                    ({"codecs": [{"name": "sharding_indexed", "configuration": {}}]}, "no codec of bytes"),
+                    ({"codecs": [{"name": "sharding_indexed", "configuration": {}}]}, "no bytes codec"),
                 ]
             else:
                 lies += [

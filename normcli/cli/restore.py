@@ -27,7 +27,7 @@ def restore(
     printing: JsonOptions,
     terminal: TerminalOptions,
 ) -> int:
-    """Restore the original images from the output of `apply`, bit for bit where it holds every level.
+    """Restore the original images from the output of `apply`, bit for bit where it has every level.
 
     normcli restore arrays -o photos-again
     """

@@ -258,7 +258,7 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
         image.notes += transparency_notes(image.hidden, width * height)
     if image.valid is not None and not image.valid.any():
         if reading.color == "lab-tissue":
-            raise InputError("no-tissue", "no pixel that counts has an L* below 80 (--color lab counts all)")
+            raise InputError("no-tissue", "no valid pixel has an L* below 80 (--color lab counts all)")
         raise InputError("nodata", "no sample is valid: all are nodata or transparent (--nodata none counts nodata)")
     if image.weights is not None and not image.weights.any():
         raise all_transparent()

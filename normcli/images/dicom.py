@@ -92,7 +92,7 @@ def _parsed(pydicom: Any, data: bytes) -> Any:
     try:
         return pydicom.dcmread(file)
     except RecursionError:
-        raise InputError("bomb", "sequences in sequences, too many") from None
+        raise InputError("bomb", "sequences are nested too deeply") from None
     except Exception:
         if file.reads > _MOST_READS:
             raise InputError("bomb", f"more than {_MOST_READS // 2:,} elements and items of sequences") from None
@@ -170,7 +170,7 @@ def _check_frame(dataset: Any) -> None:
         frame = get_frame(dataset.PixelData, 0, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
         width, height = _frame_size(frame)
     if width * height > int(dataset.Rows) * int(dataset.Columns):
-        what = f"{width} x {height} pixels, where the file has {dataset.Columns} x {dataset.Rows}"
+        what = f"{width} x {height} pixels, but its header has {dataset.Columns} x {dataset.Rows}"
         raise InputError("damaged", f"its first frame has {what}")
 
 

@@ -18,9 +18,9 @@ def make_lab(image: Decoded, reading: DecodeOptions) -> None:
     """
     height, width, channels = image.pixels.shape
     if channels not in (1, 3) or image.mode.startswith("bands"):
-        raise InputError("unsupported", f"{channels} channels, neither gray nor RGB, have no L*a*b*")
+        raise InputError("unsupported", f"L*a*b* requires gray or RGB, not {channels} channels")
     if image.pixels.dtype.kind == "f" or image.scales:
-        raise InputError("no-range", "an image of floats or scaled samples has no white, which L*a*b* requires")
+        raise InputError("no-range", "L*a*b* requires levels of 8 or 16 bits, not floats or scaled samples")
     white = float(image.full_scale or np.iinfo(image.pixels.dtype).max)
     lab = np.empty((height, width, 3), np.float32)
     for rows in row_slices(lab):

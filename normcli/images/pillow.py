@@ -172,7 +172,7 @@ def _check_place_of_pixels(data: bytes) -> None:
         InputError: they do. 0 is no place, but behind the headers.
     """
     if data[:2] == b"BM" and 0 < int.from_bytes(data[10:14], "little") < 14 + int.from_bytes(data[14:18], "little"):
-        raise InputError("damaged", "its header claims pixels that begin inside it")
+        raise InputError("damaged", "its pixels would begin inside the header")
 
 
 def _is_tga_of_15_bits(data: bytes) -> bool:

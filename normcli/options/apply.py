@@ -60,7 +60,7 @@ class ConstantsOptions(Options):
         complete="presets",
     )
     convention: str | None = option(
-        "Convention of the statistics file to take mean and std from; by default its own, as stats --weight sets it.",
+        "Convention of mean and std in the statistics file (default: that which stats --weight set).",
         metavar="NAME",
         complete="conventions",
         parse=parse_name,

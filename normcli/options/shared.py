@@ -169,7 +169,7 @@ class DecodeOptions(Options):
         "Convert images to a color mode. auto: keep the channels of each file, with palettes expanded, and count gray "
         "as R = G = B where there are RGB images; rgb: gray and RGB as three channels, fail others; gray: one channel "
         "(ITU-R 601-2); native: as auto, but fail a mix of gray and RGB; lab: CIE L*a*b* of sRGB, L* from 0 to 100; "
-        "lab-tissue: the same, of pixels with an L* below 80.",
+        "lab-tissue: as lab, and make pixels with an L* of 80 or more invalid.",
         "auto",
     )
     alpha: str = option(
@@ -195,9 +195,9 @@ class DecodeOptions(Options):
         parse=parse_bands,
     )
     scale_offset: Literal["tag", "values", "none"] = option(
-        "Use of scale and offset, which tags of GDAL, NIfTI, DICOM and CF have. tag: print values in the units that "
-        "they define, while stored values are counted; values: scale the values before they are counted, for files "
-        "whose scales differ; none: ignore the tags.",
+        "Use the scale and offset in tags of GDAL, NIfTI, DICOM and CF. tag: count stored values, and print results in "
+        "the units of the tags; values: scale the values before they are counted, for files whose scales differ; "
+        "none: ignore the tags.",
         "tag",
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)

@@ -28,14 +28,14 @@ class CountOptions(Options):
 
     group_by: str | None = option(
         "Report statistics per group as well. folder, label: by class folder or the label of the container; "
-        "axis:NAME: by the place of a plane on an axis of an array, such as axis:Z or axis:level; "
+        "axis:NAME: by the position of a plane on an axis of an array, such as axis:Z or axis:level; "
         "REGEX: by its match, or its first group's, in the path.",
         metavar="folder|label|axis:NAME|REGEX",
         complete=("folder", "label", "axis:Z", "axis:T"),
     )
     weight: Literal["pixel", "image", "group", "case"] = option(
         "Weight every pixel, every image or every group (of --group-by) equally in mean and std. case: every group "
-        "(default: label, such as a volume) also in the percentiles, as nnU-Net samples its cases.",
+        "equally in the percentiles too, as nnU-Net samples its cases (default group: label, such as a volume).",
         "pixel",
     )
     mask_dir: StrPath | None = option(

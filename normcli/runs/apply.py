@@ -235,7 +235,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
 
         if options.files is not None:
             options = options.replace(files=list(as_tuple(options.files)))
-        if volumes.takes(sources, options.files, options.to):
+        if volumes.are_volumes(sources, options.files, options.to):
             result: ApplyResult = volumes.apply_volumes(sources, output, options, _engine(options))
             return result
         require_library(options.to)

@@ -36,7 +36,7 @@ from normcli.runs.volume_map import (
     map_record,
     missing_of,
     names_of,
-    stand_in,
+    out_of_range_value,
     transform_of,
 )
 from normcli.sinks import volume as volume_files
@@ -49,9 +49,9 @@ from normcli.sinks.volume import (
     container_bytes,
     files_below,
     open_output,
+    output_errors,
     output_name,
     remove,
-    writing,
 )
 from normcli.sources.volume import KINDS, Array, StoredVolume, blocks_of, volumes_of
 from normcli.sources.volume_details import background, packing_of, stored_dtype
@@ -125,7 +125,7 @@ def check_options(options: ApplyOptions) -> None:
         raise UsageError(f"`scheme` {options.scheme} cannot be combined with `to` {options.to}: it maps each plane")
 
 
-def takes(paths: Sequence[str], files: Any, to: str) -> bool:
+def are_volumes(paths: Sequence[str], files: Any, to: str) -> bool:
     """Return True if sources are volumes, or can be nothing else in this kind of output; False for images."""
     named = [path for source in paths for path in sources.expand(source)] + list(as_tuple(files or ()))
     return to == "nifti" or any(sources.kind_of(path) in KINDS for path in named)
@@ -161,7 +161,7 @@ def containers(paths: Sequence[str], files: list[str] | None, to: str) -> list[V
         if name in origins:
             raise UsageError(f"{origins[name]} and {path} would both be written as {name}")
         if name.split("/")[0] in (naming.WORK, naming.MANIFEST, naming.STATISTICS) or ".." in name.split("/"):
-            raise UsageError(f"{path}: {name} is the name of normcli's own file in OUT")
+            raise UsageError(f"{path}: would be written as {name}, a name that normcli uses in OUT")
         origins[name] = path
         tasks.append(VolumeTask(path, name))
     return tasks
@@ -326,7 +326,7 @@ def _map_container(job: VolumeJob, task: VolumeTask) -> Record:
     output: VolumeOutput | None = None
     try:
         if job.writing:
-            with writing(final):
+            with output_errors(final):
                 output = open_output(job.to, temporary, plans, **_note(job))
         for number, (volume, transform) in enumerate(zip(volumes, transforms, strict=True)):
             record, hashed = _map_array(job, number, volume, transform, output, final)
@@ -334,7 +334,7 @@ def _map_container(job: VolumeJob, task: VolumeTask) -> Record:
             total = (total + hashed) % DIGEST_MODULUS
         size = sum(record["values"] for record in arrays) * np.dtype(job.transform.dtype).itemsize
         if output is not None:
-            with writing(final):
+            with output_errors(final):
                 output.finish()
                 size = container_bytes(temporary)
             volume_files.publish(temporary, final, job.out)
@@ -360,7 +360,7 @@ def _plan(job: VolumeJob, volume: StoredVolume, transform: Transform) -> ArrayPl
     attributes: dict[str, Any] = {}
     packing = packing_of(volume)
     if missing_of(volume, job.reading) and transform.fill == "keep":
-        value = np.dtype(transform.dtype).type(stand_in(volume, transform.dtype))
+        value = np.dtype(transform.dtype).type(out_of_range_value(volume, transform.dtype))
         if "_FillValue" in packing or "missing_value" not in packing:
             attributes["_FillValue"] = value
         else:
@@ -412,7 +412,7 @@ def _map_array(
         total += digest(np.ascontiguousarray(stored).data.cast("B"))
         _count(record, block, stored, volume, job.reading)
         if output is not None:
-            with writing(final):
+            with output_errors(final):
                 output.write(number, place, block.values)
     if "scale" not in record:
         raise InputError("not-finite", "no sample is finite")

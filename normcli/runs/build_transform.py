@@ -188,8 +188,8 @@ def check_contract(summary: Summary, settings: Mapping[str, Any], name: str) -> 
         if theirs != ours:
             differing.append((key.replace("_", "-"), theirs, ours))
     if differing:
-        made = ", ".join(f"{key} {_said(theirs)}" for key, theirs, _ in differing)
-        here = ", ".join(f"{key} {_said(ours)}" for key, _, ours in differing)
+        made = ", ".join(f"{key} {_text(theirs)}" for key, theirs, _ in differing)
+        here = ", ".join(f"{key} {_text(ours)}" for key, _, ours in differing)
         raise UsageError(
             f"{name}: statistics were made with {made}, not with {here} (use the same options, or `mean` and `std`)"
         )
@@ -210,7 +210,7 @@ def suspicious_numbers(constants: Mapping[str, Any]) -> str | None:
     )
 
 
-def _said(value: Any) -> str:
+def _text(value: Any) -> str:
     return "none" if value is None else str(value)
 
 

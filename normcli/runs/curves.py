@@ -20,7 +20,7 @@ Array = np.ndarray[Any, Any]
 log = logging.getLogger("normcli.apply")
 
 
-def curved(
+def map_by_curve(
     transform: Transform,
     pixels: Array,
     source: tuple[int, ...],

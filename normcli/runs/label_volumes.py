@@ -20,7 +20,7 @@ UNLABELED = "unlabeled"  # reason of skipped planes
 _HEADER = 540  # of NIfTI-2
 _SUFFIXES = (".nii.gz", ".nii", ".img", ".img.gz", ".hdr", ".hdr.gz")
 _KEY = re.compile(r"(.*[^/]\.(?:nii|img|hdr)(?:\.gz)?)((?:/\d+)*)", re.IGNORECASE | re.DOTALL)
-_APART = 0.1  # voxels between corners by the affines of an image and of its labels, at most
+_LARGEST_DISTANCE = 0.1  # voxels between corners by the affines of an image and of its labels, at most
 _mine = threading.local()
 
 
@@ -72,10 +72,10 @@ def mask_of_plane(image: str, plane: Sequence[int], labels_path: str, labels: st
             _mine.labels = opened = _OpenLabels(key)
         values = opened.plane(plane)
     except OSError as error:
-        raise InputError("mask", f"its labels {labels_path}: {(error.strerror or str(error)).lower()}") from None
+        raise InputError("mask", f"label volume {labels_path}: {(error.strerror or str(error)).lower()}") from None
     except InputError as error:
         _mine.labels = None
-        raise InputError("mask", f"its labels {labels_path}: {error}") from None
+        raise InputError("mask", f"label volume {labels_path}: {error}") from None
     if labels is None:
         return np.asarray(values != 0)
     if labels.startswith(">"):
@@ -106,11 +106,12 @@ class _OpenLabels:
         self._volume = volume = header.volume
         axes, ours = _without_ones(volume.axes), _without_ones(image.volume.axes)
         if volume.shape != image.volume.shape[:2] or axes != ours[: len(axes)] or (ours and not axes):
-            sizes = " and ".join(_said(one.volume) for one in (header, image))
-            raise InputError("mask", f"their shape and that of the image differ: {sizes}")
-        if (apart := _apart(image, header)) > _APART:
+            sizes = " and ".join(_shape_text(one.volume) for one in (header, image))
+            raise InputError("mask", f"its shape is not that of the image: {sizes}")
+        if (apart := _corner_distance(image, header)) > _LARGEST_DISTANCE:
             raise InputError(
-                "mask", f"their affine is another: corners are {apart:.3g} voxels apart (resample them to the image)"
+                "mask",
+                f"its affine is not that of the image: corners are {apart:.3g} voxels apart (resample it)",
             )
         self._reader = Reader(pair_of(key[1])[1])
         self._stream: Stream | None = None
@@ -141,14 +142,14 @@ class _OpenLabels:
                 self._stream = Stream(self._reader, harmless=claimed)
             data, self._next = self._stream.at(offset, volume.plane_bytes), offset + volume.plane_bytes
         if len(data) < volume.plane_bytes:
-            raise InputError("truncated", "they are cut short")
+            raise InputError("truncated", "the file is cut short")
         values = np.frombuffer(data, volume.dtype).reshape(volume.shape)
         factor, shift = volume.tags.scale
         if values.dtype.kind == "f" or (factor, shift) != (1.0, 0.0):
             scaled = values * factor + shift
             values = np.rint(scaled)
             if not (np.abs(scaled - values) < 1e-3).all():
-                raise InputError("mask", "they have values that are not integers")
+                raise InputError("mask", "its values are not integers")
         return values
 
 
@@ -165,11 +166,11 @@ def _without_ones(axes: tuple[int, ...]) -> tuple[int, ...]:
     return axes
 
 
-def _said(volume: Volume) -> str:
+def _shape_text(volume: Volume) -> str:
     return " x ".join(map(str, (volume.shape[1], volume.shape[0], *volume.axes)))
 
 
-def _apart(image: _Header, labels: _Header) -> float:
+def _corner_distance(image: _Header, labels: _Header) -> float:
     """Return the largest distance of a corner of the volume by two affines, in voxels of the image."""
     sides = (image.volume.shape[1], image.volume.shape[0], *(image.volume.axes or (1,)))[:3]
     corners = np.array([[*corner, 1.0] for corner in product(*((0, side - 1) for side in sides))])

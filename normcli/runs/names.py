@@ -113,7 +113,7 @@ def _inside(name: str, item: Item, no_suffix: bool, suffix: str | None) -> Named
     if parts[0] == WORK:
         raise UsageError(f"{key}: {WORK} is the name of normcli's own folder; --exclude it")
     if suffix is not None and parts[0] in (MANIFEST, STATISTICS) and len(parts) > 1:
-        raise UsageError(f"{key}: {parts[0]} is the name of normcli's own file in OUT; --exclude it")
+        raise UsageError(f"{key}: {parts[0]} is a name that normcli uses in OUT; --exclude it")
     if no_suffix and "." in parts[-1].lstrip("."):
         parts[-1] = parts[-1].rpartition(".")[0]
     name = "/".join(parts)

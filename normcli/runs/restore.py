@@ -200,4 +200,4 @@ def _inexact_reason(record: Record, settings: Record) -> str:
         return "clipped values"
     if record.get("invalid") and settings.get("fill", "keep") != "keep":
         return "invalid samples, which were filled"
-    return f"{settings['to']} {settings['dtype']} holds fewer levels than the original"
+    return f"{settings['to']} {settings['dtype']} has fewer levels than the original"

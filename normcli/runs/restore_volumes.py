@@ -22,7 +22,7 @@ from normcli.runs.verify import ChannelSums, VerifiedBatch, channel_sums
 from normcli.runs.volume_map import as_block, as_image, decode_block, invert
 from normcli.sinks.files import temporary_name
 from normcli.sinks.sink import Record, decode_name
-from normcli.sinks.volume import ArrayPlan, VolumeOutput, container_bytes, open_output, publish, remove, writing
+from normcli.sinks.volume import ArrayPlan, VolumeOutput, container_bytes, open_output, output_errors, publish, remove
 from normcli.sources.listing import Source
 from normcli.sources.volume import BLOCK_VALUES, StoredVolume, blocks_of, letters_of, volumes_of
 from normcli.sources.volume_details import attribute_of
@@ -111,16 +111,16 @@ def _restore(job: VolumeRestoreJob, record: Record) -> int:
     final = os.path.join(job.output, name)  # noqa: PTH118
     output: VolumeOutput | None = None
     try:
-        with writing(final):
+        with output_errors(final):
             output = open_output(kind, temporary, plans, **options)
         for number, (volume, array) in enumerate(zip(volumes, record["arrays"], strict=True)):
             stored = np.dtype(array["stored"]).newbyteorder("=")
             for place, block in blocks_of(volume):
                 levels = invert(as_image(block, volume.channel), array)
                 values = as_block(levels, block.shape, volume.channel).view(stored)
-                with writing(final):
+                with output_errors(final):
                     output.write(number, place, values)
-        with writing(final):
+        with output_errors(final):
             output.finish()
         size = container_bytes(temporary)
         publish(temporary, final, job.output)
@@ -221,7 +221,7 @@ def _sums_of(
             plane = plane.reshape(-1) if image.valid is None else plane[image.valid[:, :, c]]
             finite = np.isfinite(plane)
             if not finite.all() and settings["nan"] == "error" and settings.get("fill", "keep") == "keep":
-                raise InputError("nan", "holds NaN or infinity")
+                raise InputError("nan", "contains NaN or infinity")
             rows.append(channel_sums(plane[finite].astype(np.float64)))
         yield names_of_channels, rows
 
@@ -234,4 +234,4 @@ def _inexact_reason(record: Record, settings: Record) -> str:
         return "clipped values"
     if any(array["invalid"] for array in arrays):
         return "invalid samples, which were filled"
-    return f"{settings['to']} {settings['dtype']} holds fewer levels than the original"
+    return f"{settings['to']} {settings['dtype']} has fewer levels than the original"

@@ -278,8 +278,8 @@ def check_cases(sources: Sequence[str], *, weigh: bool) -> None:
     if (same := find_same_case(sources)) is not None:
         text = f"{same[0]} and {same[1]} have the same label, and are one case"
         if weigh:
-            raise UsageError(f"{text} (`group_by` REGEX of their paths makes them two, in statistics)")
-        log.warning("%s (--group-by REGEX of their paths makes them two)", text)
+            raise UsageError(f"{text} (`group_by` REGEX of their paths separates them, in statistics)")
+        log.warning("%s (--group-by REGEX of their paths separates them)", text)
 
 
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:

@@ -73,7 +73,7 @@ class MapConstants(NamedTuple):
         if self.scales is not None and not same:
             raise InputError(
                 "scale",
-                f"its scale and offset, {_said(scales)}, are not those of the statistics, {_said(self.scales)} "
+                f"its scale and offset, {_scales(scales)}, are not those of the statistics, {_scales(self.scales)} "
                 "(--scale-offset none ignores both)",
             )
         if channels != want and not repeated:
@@ -90,7 +90,7 @@ class MapConstants(NamedTuple):
             )
 
 
-def _said(scales: tuple[tuple[float, float], ...]) -> str:
+def _scales(scales: tuple[tuple[float, float], ...]) -> str:
     return ", ".join(f"{scale:g}*x{offset:+g}" for scale, offset in scales) or "none"
 
 
@@ -259,9 +259,9 @@ class Transform:
         windows: tuple[tuple[float, float], ...] = ()
         is_curve = self.scheme in schemes.CURVES
         if is_curve:
-            from normcli.runs.curves import curved
+            from normcli.runs.curves import map_by_curve
 
-            pixels, low, high = curved(self, pixels, source, scales, valid, case)
+            pixels, low, high = map_by_curve(self, pixels, source, scales, valid, case)
             affine, at = Affine((1.0,) * wide, (0.0,) * wide), tuple(range(wide))
             valid = None if valid is None else valid[:, :, list(source)]
         else:

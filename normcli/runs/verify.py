@@ -168,7 +168,7 @@ def _sums(written: Array, record: Record, settings: Record) -> tuple[list[Channe
             y = y * dequantize.scale[0] + dequantize.shift[0]
         finite = np.isfinite(y)
         if not finite.all() and settings["nan"] == "error":
-            raise InputError("nan", "holds NaN or infinity")
+            raise InputError("nan", "contains NaN or infinity")
         channels.append(channel_sums(y[finite]))
     return channels, kept
 

@@ -179,7 +179,7 @@ def map_block(
         count = int(np.count_nonzero(missing))
     if volume.tags.valid is not None and image.valid is not None and transform.fill == "keep":
         beyond = ~image.valid if missing is None else ~image.valid & ~missing
-        values[beyond] = stand_in(volume, transform.dtype)
+        values[beyond] = out_of_range_value(volume, transform.dtype)
     exact = False
     if pixels.dtype.kind in "iub" and mapped is not None and transform.scheme not in schemes.CURVES:
         entry = {
@@ -203,7 +203,7 @@ def case_name(volume: StoredVolume) -> str | None:
     return (volume.path.rpartition("/")[0] or None) if volume.kind == "zarr" else None
 
 
-def stand_in(volume: StoredVolume, dtype: str) -> Any:
+def out_of_range_value(volume: StoredVolume, dtype: str) -> Any:
     """Return the value of samples out of the valid range: the first missing value, or NaN."""
     values = volume.tags.no_data
     return np.dtype(dtype).type(values[0] if values else np.nan)

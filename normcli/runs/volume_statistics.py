@@ -70,7 +70,7 @@ def affine_of_volume(
         InputError: constant, NaN, or a scheme that requires all values of floats.
     """
     if not is_short and scheme in ("percentile", "robust"):
-        text = "sorts the values of a volume, which are not integers of at most 16 bits"
+        text = "requires volumes of integers of at most 16 bits"
         text += " (percentile:over=dataset does not)" if scheme == "percentile" else " (zscore does not)"
         raise InputError("unsupported", f"{scheme} {text}")
     per_image = settings.get("per") == "image" or scheme == "gcn"

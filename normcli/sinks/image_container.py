@@ -14,7 +14,7 @@ import numpy as np
 from normcli.errors import InputError, MissingExtraError, UsageError
 from normcli.options.shared import InputOptions
 from normcli.sinks.stack import FINAL, Stack
-from normcli.sinks.volume import LIBRARIES, RECORD, Array, publish, remove, sync_all, writing
+from normcli.sinks.volume import LIBRARIES, RECORD, Array, output_errors, publish, remove, sync_all
 from normcli.sources.listing import Source
 from normcli.sources.volume import open_dataset, volumes_of
 
@@ -58,7 +58,7 @@ def write_container(
     record = json.dumps({key: head.get(key) for key in ("settings", "constants")}, sort_keys=True)
     count = max(1, _PIECE // stack.row_bytes)
     write = {"hdf5": _write_hdf5, "zarr": _write_zarr}[stack.to]
-    with writing(final):
+    with output_errors(final):
         write(temporary, stack, (len(rows), count), _pieces(stack, rows, count), _classes(labels), record)
         sync_all(temporary)
     publish(temporary, final, out)
@@ -177,7 +177,7 @@ def read_image(path: str, row: int) -> Array:
         _thread.key = key
     volume = _thread.volume
     if row >= volume.shape[0]:
-        raise InputError("damaged", f"holds no image {row}")
+        raise InputError("damaged", f"has no image {row}")
     if volume.kind == "zarr":
         from normcli.sources.zarr import decoded
 

@@ -36,7 +36,7 @@ def create(path: str, plans: list[ArrayPlan], *, header: bytes | None = None, no
     (plan,) = plans
     if header is None:
         if plan.volume.channel is not None:
-            raise InputError("unsupported", "colors as floats have no type in NIfTI (--to zarr or hdf5)")
+            raise InputError("unsupported", "NIfTI has no type for colors as floats (--to zarr or hdf5)")
         header = mapped_header(header_of(plan.volume.source), plan.dtype, note)
     return NiftiWriter(path, plan, header)
 

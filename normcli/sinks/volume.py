@@ -22,7 +22,7 @@ Array = np.ndarray[Any, Any]
 
 SUFFIXES = {"nifti": ".nii.gz", "hdf5": ".h5", "zarr": ".zarr"}
 LIBRARIES = {"nifti": ("nibabel", "medical"), "hdf5": ("h5py", "hdf5"), "zarr": ("zarr", "zarr")}
-RECORD = "normcli"  # the attribute that says how an array was mapped
+RECORD = "normcli"  # the attribute that records how an array was mapped
 
 
 class ArrayPlan(NamedTuple):
@@ -92,7 +92,7 @@ def open_output(to: str, path: str, plans: list[ArrayPlan], **options: Any) -> V
 
 
 @contextmanager
-def writing(final: str) -> Iterator[None]:
+def output_errors(final: str) -> Iterator[None]:
     """Raise OutputError for errors of libraries that write.
 
     Raises:

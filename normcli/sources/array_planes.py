@@ -99,7 +99,7 @@ def slice_planes(file: ArrayFile) -> Iterator[Item]:
     groups = planes.groups(source, file.group_by)
     size = planes.values * itemsize(header.dtype)
     if 0 in header.shape:
-        yield failed_item(source, "empty", f"an array of shape {header.shape} holds no pixels")
+        yield failed_item(source, "empty", f"an array of shape {header.shape} has no pixels")
         return
     if file.limit is not None and size > file.limit:
         what = f"images of {size} bytes, more than the limit of {file.limit} (--max-file-size)"
@@ -126,12 +126,13 @@ class _Places:
         inner = [i for i, letter in enumerate(stored.axes) if letter in "YXC"]
         self._is_stream = file.read_bytes is not no_bytes
         if header.fortran and self._is_stream:
-            raise InputError("unsupported", "in Fortran order in an archive (save np.ascontiguousarray of it)")
+            raise InputError("unsupported", "Fortran order in an archive is not read (save np.ascontiguousarray of it)")
         rows = min(stored.axes.index("Y"), stored.axes.index("X"))
         if outer and outer[-1] > rows:
             order = "Fortran order" if header.fortran else "C order"
             raise InputError(
-                "unsupported", f"planes of the axes {planes.axes} in {order} are scattered (save them with YX last)"
+                "unsupported",
+                f"planes of axes {planes.axes} in {order} are not contiguous (save them with YX last)",
             )
         self._strides = [prod(stored.shape[i + 1 :]) * itemsize(header.dtype) for i in range(len(stored.shape))]
         after = outer[-1] if outer else -1

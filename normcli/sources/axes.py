@@ -31,7 +31,7 @@ class DatasetOptions(Options):
     """Open options of files that hold arrays by name: HDF5, NetCDF4 and Zarr."""
 
     variable: str | None = option(
-        "Path of the array that holds the images; wildcards select several, and what they match are the labels: "
+        "Path of the array of images. Wildcards select several arrays, and the text that they match is the label: "
         "/data/demo_*/actions (default: the only one of 2 or more axes, or OME-Zarr images)."
     )
     axes: str | None = option(

@@ -68,10 +68,10 @@ def chain_of_2(metadata: Mapping[str, Any], dtype: "np.dtype[Any]", axes: int) -
     filters = metadata.get("filters") or []
     compressor = metadata.get("compressor")
     if not isinstance(filters, list):
-        raise InputError("damaged", "its metadata has filters that are no list")
+        raise InputError("damaged", "its metadata has filters that are not a list")
     codecs = [compressor, *reversed(filters)] if compressor else filters[::-1]
     order = range(axes)[::-1] if metadata.get("order") == "F" else range(axes)
-    return Chain(_checked([_codec(one, "id") for one in codecs]), dtype.str, tuple(order))
+    return Chain(_validate([_codec(one, "id") for one in codecs]), dtype.str, tuple(order))
 
 
 def chain_of_3(codecs: Any, dtype: "np.dtype[Any]", axes: int) -> tuple[Chain, Sharding | None]:
@@ -99,10 +99,10 @@ def chain_of_3(codecs: Any, dtype: "np.dtype[Any]", axes: int) -> tuple[Chain, S
         else:
             chain.insert(0, (name, settings))
     if not any(name in ("bytes", "endian") for name, _ in entries):
-        raise InputError("damaged", "its metadata has no codec of bytes")
+        raise InputError("damaged", "its metadata has no bytes codec")
     if dtype.byteorder == ">" and any(name in _FILTERS - _CHECKSUMS - {"shuffle"} for name, _ in chain):
         raise InputError("unsupported", "filters of samples in big-endian order, which are not read")
-    return Chain(_checked(chain), dtype.str, order), None
+    return Chain(_validate(chain), dtype.str, order), None
 
 
 def _sharding(settings: Mapping[str, Any], dtype: "np.dtype[Any]", axes: int) -> tuple[Chain, Sharding]:
@@ -113,7 +113,7 @@ def _sharding(settings: Mapping[str, Any], dtype: "np.dtype[Any]", axes: int) ->
         raise InputError("unsupported", "shards in shards, which are not read")
     names = [name for name, _ in index]
     if names not in (["bytes"], ["bytes", "crc32c"]) or index[0][1].get("endian", "little") != "little":
-        raise InputError("unsupported", f"shards with an index of the codecs {', '.join(names)[:60]}")
+        raise InputError("unsupported", f"shards with an index of codecs {', '.join(names)[:60]}, which are not read")
     if not isinstance(chunks, list) or len(chunks) != axes or not all(type(n) is int and n > 0 for n in chunks):
         raise InputError("damaged", "its metadata has no lengths of the chunks in a shard")
     return chain, Sharding(tuple(chunks), settings.get("index_location", "end") == "end", len(index) == 2)
@@ -129,7 +129,7 @@ def _codec(entry: Any, key: str) -> Codec:
     return name.removeprefix("numcodecs."), settings if isinstance(settings, dict) else {}
 
 
-def _checked(codecs: list[Codec]) -> tuple[Codec, ...]:
+def _validate(codecs: list[Codec]) -> tuple[Codec, ...]:
     """Check the names of codecs, and the types that they may ask for.
 
     Raises:
@@ -167,7 +167,7 @@ def decode(data: bytes, chain: Chain, shape: tuple[int, ...]) -> Array:
         value = _UNPACK[name](bytes(value), settings, most) if name in _UNPACK else _unfilter(name, settings, value)
     flat = np.frombuffer(value, np.uint8) if isinstance(value, bytes) else np.ascontiguousarray(value).ravel()
     if flat.nbytes != size:
-        raise InputError("damaged", f"a chunk has {flat.nbytes:,} bytes, where its shape has {size:,}")
+        raise InputError("damaged", f"a chunk has {flat.nbytes:,} bytes, but its shape has {size:,}")
     return flat.view(dtype).reshape([shape[i] for i in chain.order]).transpose(np.argsort(chain.order))
 
 
@@ -278,7 +278,7 @@ def zstd_bounds(data: bytes) -> tuple[int, int]:
             at += 8 + int(struct.unpack_from("<I", data, at + 4)[0])
             continue
         if magic != 0xFD2FB528:
-            raise InputError("damaged", "a chunk is not of Zstandard")
+            raise InputError("damaged", "a chunk is not compressed by Zstandard")
         single = descriptor >> 5 & 1
         length = (single, 2, 4, 8)[descriptor >> 6]
         at += 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3]
@@ -322,7 +322,7 @@ def _check_fletcher(data: bytes, settings: Mapping[str, Any], most: int) -> byte
 def _unshuffle(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
     size = settings.get("elementsize", 4)
     if type(size) is not int or not 0 < size <= 64 or len(data) % size:
-        raise InputError("damaged", f"chunks of {len(data):,} bytes are not of elements of {str(size)[:20]} bytes")
+        raise InputError("damaged", f"a chunk of {len(data):,} bytes, not of elements of {str(size)[:20]} bytes")
     planes = np.frombuffer(data, np.uint8).reshape(size, -1)
     if size not in (2, 4, 8):
         return planes.T.tobytes()

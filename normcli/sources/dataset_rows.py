@@ -75,7 +75,7 @@ def rows_of(name: str, shape: tuple[int, ...], axes: str, label: str | None, loa
     """
     letters = axes.upper()
     if len(letters) != len(shape) or letters[0] == "C" or letters[1:] not in ("", "C"):
-        raise UsageError(f"`open_options` axes={axes}: {name} of shape {shape} is no rows of vectors (-O axes=NC)")
+        raise UsageError(f"`open_options` axes={axes}: {name} of shape {shape} has no rows of vectors (-O axes=NC)")
     if not shape[0]:
         raise InputError("empty", f"an array of shape {shape} has no rows")
     width = shape[1] if len(shape) == 2 else None

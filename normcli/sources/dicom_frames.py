@@ -34,7 +34,7 @@ class DicomFrame(NamedTuple):
 
     def __call__(self) -> bytes:
         try:
-            file = _opened(self.load)
+            file = _open_file(self.load)
             return file.frame(self.number)
         except (InputError, MissingExtraError, MemoryError):
             raise
@@ -165,7 +165,7 @@ class _File:
 _local = threading.local()
 
 
-def _opened(load: FileBytes) -> _File:
+def _open_file(load: FileBytes) -> _File:
     """Return the open file of this thread.
 
     Raises:

@@ -144,7 +144,7 @@ def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
 
 @cache  # once for all rows and passes
 def _warn_of_paths(source: str, column: str, other: str) -> None:
-    log.warning("%s: column %s has other paths: the images are those of column %s", source, other, column)
+    log.warning("%s: column %s has other paths; images are read from column %s", source, other, column)
 
 
 def _records(source: str, text: IO[str]) -> Iterator[tuple[int, dict[str, Any] | str]]:

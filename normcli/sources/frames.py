@@ -115,7 +115,7 @@ def read_frames(
 
             frames = tiff_frames(path, load, label, options, group_by)
         elif by_axes:
-            raise InputError("unsupported", "-O axes and -O series are of TIFF, which this file is not")
+            raise InputError("unsupported", "-O axes and -O series require a TIFF")
         elif head[128:132] == b"DICM":
             from normcli.sources.dicom_frames import dicom_frames
 
@@ -148,7 +148,7 @@ class FramePicture(NamedTuple):
     number: int
 
     def __call__(self) -> bytes:
-        image, first = _opened(self.load)
+        image, first = _open_image(self.load)
         try:
             image.seek(self.number)
             return _encoded(image, None if self.number else first)
@@ -250,7 +250,7 @@ def _mpo_places(image: Any, base: int) -> list[tuple[int, int]]:
 _local = threading.local()
 
 
-def _opened(load: FileBytes) -> tuple[Any, tuple[int, int, int, int] | None]:
+def _open_image(load: FileBytes) -> tuple[Any, tuple[int, int, int, int] | None]:
     """Return the open image of this thread, and the part of a GIF that its first picture fills.
 
     The next picture is decoded from the one before.

@@ -19,7 +19,7 @@ from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_
 from normcli.sources.cf import cf_tags
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
-from normcli.sources.hdf5_chunks import ChunkedDataset, chunked
+from normcli.sources.hdf5_chunks import ChunkedDataset, chunked_dataset
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
 from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
@@ -70,7 +70,7 @@ class DatasetRegion(NamedTuple):
 
     def __call__(self) -> TaggedArray:
         with _readable():
-            dataset, ours = _opened(self.path, self.stamp, _LEAST_CACHE, self.variable)
+            dataset, ours = _open_dataset(self.path, self.stamp, _LEAST_CACHE, self.variable)
             place = tuple(map(slice, self.start, self.stop))
             values = dataset[place] if ours is None else ours.region(self.start, self.stop)
         return tagged(values.view(self.dtype), self.tags)
@@ -147,7 +147,7 @@ def _variables(source: str, file: Any, variable: str | None) -> Sequence[tuple[s
     every = [(name, group_of(variable, name)) for name, _ in _datasets(file)]
     if not (matches := [(name, group) for name, group in every if group is not None]):
         names = listed(name for name, _ in every)
-        raise UsageError(f"{source}: no dataset matches {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+        raise UsageError(f"{source}: no dataset matches {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
     return matches
 
 
@@ -168,7 +168,7 @@ def _choose(
 
 
 def _image(load: DatasetSlice) -> Any:
-    dataset, ours = _opened(load.path, load.stamp, load.cache, load.variable)
+    dataset, ours = _open_dataset(load.path, load.stamp, load.cache, load.variable)
     if ours is None:
         return dataset[load.place]
     key = os.getpid(), load.path, load.stamp, load.variable
@@ -208,7 +208,7 @@ def _open(reader: Reader, cache: int = _LEAST_CACHE) -> Any:
 _local = threading.local()
 
 
-def _opened(path: str, stamp: FileStamp | None, cache: int, variable: str) -> tuple[Any, ChunkedDataset | None]:
+def _open_dataset(path: str, stamp: FileStamp | None, cache: int, variable: str) -> tuple[Any, ChunkedDataset | None]:
     """Return a dataset in the open file of this thread, and how its chunks are decoded by us, where they are.
 
     Raises:
@@ -220,7 +220,7 @@ def _opened(path: str, stamp: FileStamp | None, cache: int, variable: str) -> tu
         reader = Reader(path)
         _local.reader, _local.file, _local.key = reader, _open(reader, cache), key
         _local.dataset = _local.file[variable]
-        _local.chunked = chunked(_local.dataset, reader.size)
+        _local.chunked = chunked_dataset(_local.dataset, reader.size)
     if _local.reader.stamp != stamp or _local.reader.changed():
         raise InputError("changed", "it changed while it was read")
     return _local.dataset, _local.chunked
@@ -301,7 +301,7 @@ def _dataset(source: str, file: Any, variable: str) -> Any:
             )
         if link is None:
             names = listed(name for name, _ in _datasets(file))
-            raise UsageError(f"{source}: no dataset {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+            raise UsageError(f"{source}: no dataset {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
         value = value[part]
     if not isinstance(value, h5py.Dataset) or value.dtype.kind not in "uifb":
         what = f"a dataset of {value.dtype}" if isinstance(value, h5py.Dataset) else "a group"
@@ -322,7 +322,7 @@ def _check_storage(dataset: Any) -> None:
             raise InputError("unsafe-name", "a virtual dataset of other files (name them as SOURCES)")
         inner = _dataset(dataset.file.filename, dataset.file, source.dset_name)
         if inner.is_virtual:
-            raise InputError("unsupported", f"a virtual dataset of a virtual one, {source.dset_name[:80]}")
+            raise InputError("unsupported", f"a virtual dataset of the virtual dataset {source.dset_name[:80]}")
         _check_storage(inner)
     created = dataset.id.get_create_plist()
     for i in range(created.get_nfilters()):

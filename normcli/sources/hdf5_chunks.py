@@ -49,7 +49,7 @@ class ChunkedDataset(NamedTuple):
 _CODECS = {_DEFLATE: "zlib", _FLETCHER: "fletcher32", _SHUFFLE: "shuffle"}
 
 
-def chunked(dataset: Any, file_bytes: int) -> ChunkedDataset | None:
+def chunked_dataset(dataset: Any, file_bytes: int) -> ChunkedDataset | None:
     """Return a dataset whose chunks are decoded by us; None for one that h5py has to read.
 
     Raises:

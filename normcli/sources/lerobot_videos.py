@@ -1,4 +1,4 @@
-"""Frames of LeRobot's videos by the rows of its tables: which episode a frame is of, and what a column has for it.
+"""Frames of LeRobot's videos by the rows of its tables: the episode of each frame, and its value in a column.
 
 In v2.x a video is one episode, `episode_000003.mp4`. In v3 a video has several, and `meta/episodes` the time in the
 video at which each begins.

@@ -409,7 +409,7 @@ class PatternUse:
                 yield item
             else:
                 raise UsageError(
-                    f"`group_by` {self.group_by}: {item.key} has no axes (-O axes=TZYX; -O frames=all of TIFF)"
+                    f"`group_by` {self.group_by}: {item.key} has no axes (-O axes=TZYX, or -O frames=all for TIFF)"
                 )
 
     def report(self) -> None:

@@ -80,7 +80,7 @@ class ArrayMember(NamedTuple):
         if len(values) < size:
             raise InputError("truncated", f"{len(values)} of {size} bytes: the array is cut short")
         if not size:
-            raise InputError("empty", f"an array of shape {array.shape} holds no pixels")
+            raise InputError("empty", f"an array of shape {array.shape} has no pixels")
         return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, values)()
 
     def _axes(self, shape: tuple[int, ...]) -> str:
@@ -184,7 +184,7 @@ def slice_images(
     first = layout.endswith("chw")
     width = len(str(max(0, count - 1)))
     if 0 in shape:
-        yield failed_item(source, "empty", f"an array of shape {array.shape} holds no pixels")
+        yield failed_item(source, "empty", f"an array of shape {array.shape} has no pixels")
         return
     if limit is not None and size > limit:  # one word for all: a stream of a few bytes may claim 2^48 of them
         what = f"{size} bytes" if alone else f"{count} images of {size} bytes"
@@ -217,7 +217,7 @@ def resolve_layout(source: str, array: ArrayHeader, layout: str, *, labeled: boo
     if len(shape) != _AXES[layout]:
         raise UsageError(f"{source}: an array of shape {shape} is not {layout} (-O layout=nchw)")
     if array.fortran and len([n for n in shape if n > 1]) > 1:
-        raise InputError("unsupported", "in Fortran order its images are scattered (save np.ascontiguousarray of it)")
+        raise InputError("unsupported", "images in Fortran order are not contiguous (save np.ascontiguousarray of it)")
     return layout
 
 

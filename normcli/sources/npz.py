@@ -41,12 +41,14 @@ def read_archive(
             raise InputError("unsupported", "more than 10,000 arrays")
     column = options.column
     if column is not None and column not in arrays:
-        raise UsageError(f"{source}: no array {column!r}; it holds {listed(arrays) or 'none'} (-O column=NAME)")
+        raise UsageError(f"{source}: no array {column!r}; it contains {listed(arrays) or 'none'} (-O column=NAME)")
     axes = (len(options.axes),) if options.axes else (2,) if options.layout == "nc" else (3, 4)
     stacks = [name for name, (_, array) in arrays.items() if len(array.shape) in axes]
     names = [column] if column is not None else stacks
     if not names:
-        raise InputError("no-image-column", f"no array of images; it holds {listed(arrays) or 'none'} (-O column=NAME)")
+        raise InputError(
+            "no-image-column", f"no array of images; it contains {listed(arrays) or 'none'} (-O column=NAME)"
+        )
     if len(names) > 1:
         choices = " or ".join(f"-O column={shortened(name)}" for name in names[:4])
         raise UsageError(f"{source}: images in arrays {listed(names)}: choose one ({choices})")

@@ -196,9 +196,7 @@ def _planes_of_series(
     outer = len(shape) - inner
     part = {"YX": "YX", "YXS": "YXC", "SYX": "YX"}.get(keyframe.axes)
     if part is None or not planes.axes.endswith(part) or shape[outer:] != keyframe.shape:
-        raise InputError(
-            "unsupported", f"axes {planes.axes}, of which a page has those of {keyframe.axes}: not its Y and X"
-        )
+        raise InputError("unsupported", f"pages have the axes {keyframe.axes}, not Y and X of the axes {planes.axes}")
     split = keyframe.axes == "SYX"
     groups = planes.groups(name, group_by)
     lead = shape[: outer + split]

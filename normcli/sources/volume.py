@@ -125,7 +125,7 @@ def _first_items(source: str, listing: InputOptions) -> list[Item]:
         load: Any = item.load
         firsts.setdefault(load.variable if hasattr(load, "variable") else load.array.path, item)
     if not firsts:
-        raise InputError("empty", "holds no image")
+        raise InputError("empty", "contains no image")
     return list(firsts.values())
 
 

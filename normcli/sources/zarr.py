@@ -159,7 +159,7 @@ def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
             metadata, attributes = _metadata(files, path)
             if metadata is None or "shape" not in metadata:
                 names = listed(array.path or "." for array in _arrays(files))
-                raise UsageError(f"{source}: no array {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+                raise UsageError(f"{source}: no array {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
             found = [_Array(path, metadata, attributes)]
         return found
     every = [array for array in _arrays(files) if array.axes or len(array.metadata["shape"]) >= 2]
@@ -182,7 +182,7 @@ def _matching(source: str, files: Files, variable: str) -> list[_Array]:
     matches = [array._replace(group=group) for array, group in zip(every, groups, strict=True) if group is not None]
     if not matches:
         names = listed(array.path or "." for array in every)
-        raise UsageError(f"{source}: no array matches {variable!r}; it holds {names or 'none'} (-O variable=PATH)")
+        raise UsageError(f"{source}: no array matches {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
     return matches
 
 

@@ -132,7 +132,7 @@ def array_of(files: Files, path: str, metadata: Mapping[str, Any]) -> ZarrArray:
     try:
         dtype = np.dtype(metadata["dtype"] if "dtype" in metadata else metadata["data_type"])
     except (TypeError, KeyError, ValueError, SyntaxError):
-        raise InputError("unsupported", "an array of another type than numbers") from None
+        raise InputError("unsupported", "an array whose samples are not numbers") from None
     if dtype.kind not in "uifb" or dtype.itemsize > 8:
         raise InputError("unsupported", f"an array of {dtype}, not of numbers of up to 64 bits")
     fill = _fill(metadata.get("fill_value"), dtype)
@@ -141,7 +141,7 @@ def array_of(files: Files, path: str, metadata: Mapping[str, Any]) -> ZarrArray:
     chunks = _lengths(metadata.get("chunks"), "chunks", 1, len(shape))
     separator = metadata.get("dimension_separator") or "."
     chain = chain_of_2(metadata, dtype, len(shape))
-    return _checked(ZarrArray(files, path, shape, chunks, fill, chain, chunks, None, "", separator))
+    return _validate(ZarrArray(files, path, shape, chunks, fill, chain, chunks, None, "", separator))
 
 
 def _array_of_3(
@@ -164,17 +164,19 @@ def _array_of_3(
     separator = (settings if isinstance(settings, dict) else {}).get("separator", "/" if is_default else ".")
     chunks = shards if sharding is None else sharding.chunks
     prefix = "c" if is_default else ""
-    return _checked(ZarrArray(files, path, shape, chunks, fill, chain, shards, sharding, prefix, separator))
+    return _validate(ZarrArray(files, path, shape, chunks, fill, chain, shards, sharding, prefix, separator))
 
 
-def _checked(array: ZarrArray) -> ZarrArray:
+def _validate(array: ZarrArray) -> ZarrArray:
     size = prod(array.chunks) * array.dtype.itemsize
     if size > LARGEST_CHUNK:
         raise InputError("bomb", f"chunks of {size:,} bytes, more than {LARGEST_CHUNK:,}")
     if array.separator not in (".", "/"):
         raise InputError("damaged", f"its metadata separates the numbers of chunks by {str(array.separator)[:20]!r}")
     if any(n % m for n, m in zip(array.shards, array.chunks, strict=True)):
-        raise InputError("damaged", f"shards of {array.shards} are not of complete chunks of {array.chunks}")
+        raise InputError(
+            "damaged", f"shards of shape {array.shards} do not consist of complete chunks of {array.chunks}"
+        )
     if 16 * prod(n // m for n, m in zip(array.shards, array.chunks, strict=True)) > _LARGEST_INDEX:
         raise InputError("bomb", f"shards of {array.shards} have too many chunks of {array.chunks}")
     return array
@@ -193,7 +195,7 @@ def _fill(value: Any, dtype: "np.dtype[Any]") -> int | float:
     """Return the value of chunks without a file.
 
     Raises:
-        InputError: it is none of the array's type.
+        InputError: it is not of the type of the array.
     """
     try:
         if isinstance(value, str) and value.startswith("0x"):
@@ -209,4 +211,4 @@ def _fill(value: Any, dtype: "np.dtype[Any]") -> int | float:
         pass
     if value is None:
         return 0
-    raise InputError("damaged", f"its fill value {str(value)[:40]!r} is none of {dtype}")
+    raise InputError("damaged", f"its fill value {str(value)[:40]!r} is not of type {dtype}")

@@ -180,7 +180,7 @@ def _problem(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] | N
     if entry.size > limit or entry.packed > limit:
         return "too-large", f"{max(entry.size, entry.packed)} bytes, more than the limit of {limit} (--max-file-size)"
     if entry.size and not entry.packed:
-        return "damaged", f"its directory claims {entry.size} bytes of a member of none"
+        return "damaged", f"its directory claims {entry.size} bytes of an empty member"
     if entry.size > _HARMLESS and entry.size > BOMB_RATIO * entry.packed:
         return "bomb", f"{entry.packed} bytes claim to expand to {entry.size}, more than {BOMB_RATIO} times as many"
     return None

@@ -102,7 +102,7 @@ def _mix(counts: list[int], composition: Mapping[str, int]) -> tuple[str, str, s
     if composition.get("format:vectors", 0):
         are_alone = all(note == "format:vectors" for note in composition if note.startswith("format:"))
         units, part = ("vectors", "component") if are_alone else ("images and vectors", "channel")
-        hint = "count those of one width at a time" if are_alone else "count either at a time"
+        hint = "count those of one width at a time" if are_alone else "count one kind at a time"
     elif counts in ([1, 3], [2, 4]):
         hint = "`color` rgb repeats gray, `color` gray turns color into luma"
     else:

@@ -173,7 +173,7 @@ def _notes(summary: Summary) -> list[str]:
     if count("multi_frame"):
         out.append(
             f"{_images(count('multi_frame'), 'multi-frame')}: only the first frame used "
-            "(-O frames=all reads the others, but of PNM and HEIC)"
+            "(-O frames=all reads the others, except of PNM and HEIC)"
         )
     if count("mask_page"):
         out.append(f"{_images(count('mask_page'))} with a mask of their own, outside which no pixel counts")

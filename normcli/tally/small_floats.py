@@ -79,9 +79,9 @@ def _add(bucket: Floats, pixels: int, shift: int, sums: Array, extremes: Array) 
         one.square[c] = _rounded_sum(pixels * square - spread, (values % fourth) ** 2, pixels * pixels, fine)
         one.variance[c] = _rounded_sum(spread, residues, pixels * pixels, fine)
         one.scatter[c] = _rounded_sum(spread, residues, pixels, fine)
-        one.std[c] = _sum_of(roots(spreads, pixels * pixels)) << unit >> _FRACTION
+        one.std[c] = _sum_of(square_roots(spreads, pixels * pixels)) << unit >> _FRACTION
         if pixels > 1:
-            one.sample_std[c] = _sum_of(roots(spreads, pixels * (pixels - 1))) << unit >> _FRACTION
+            one.sample_std[c] = _sum_of(square_roots(spreads, pixels * (pixels - 1))) << unit >> _FRACTION
     bucket.per_image.add(one)
 
 
@@ -119,10 +119,10 @@ def _sum_of(values: Array) -> int:
     return total
 
 
-def roots(numerators: list[int], denominator: int) -> Array:
+def square_roots(numerators: list[int], denominator: int) -> Array:
     """Return square roots (B) of integers over one below 2^31, each rounded once.
 
-    >>> roots([8, 2], 2).tolist() == [2.0, 1.0]
+    >>> square_roots([8, 2], 2).tolist() == [2.0, 1.0]
     True
     """
     high = np.array([float(n) for n in numerators])
