@@ -219,3 +219,12 @@ def test_help_names_every_choice_and_the_default(group: type[Options]) -> None:
             assert f.default is not None or "default" in f.help, f.name
             shown = f"{f.help} {'|'.join(choices[f.name])}"
             assert all(choice in shown for choice in choices[f.name]), f.name
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in ("api.md", "options.md")], ids=lambda page: page.name
+)
+def test_prose_of_pages_is_wrapped(page: Path) -> None:
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    prose = [line for line in text.splitlines() if not re.match(r" *\||\[[^]]+\]: ", line)]  # tables and addresses
+    assert [line for line in prose if len(line) > 120] == []

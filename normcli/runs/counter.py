@@ -27,8 +27,8 @@ class Counter:
     """Exact counts of images that Python code has at hand, one array or batch at a time.
 
     The state is that of `normcli stats` over the same arrays, bit for bit, in any order and however they are split over
-    counters. Counters add, pickle, and may be used by several threads. They see each array once, so percentiles of
-    float images and vectors are to 8 significant bits; those of `count` and `stats` are exact with `exact_percentiles`.
+    counters. Counters add, pickle, and may be used by several threads. They read each array once, so percentiles
+    of float images and vectors have 8 significant bits; `exact_percentiles` of `count` and `stats` makes them exact.
 
     >>> import numpy as np
     >>> counter = Counter()

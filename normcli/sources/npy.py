@@ -107,8 +107,7 @@ class NpyOptions(Options):
         "auto",
     )
     axes: str | None = option(
-        "A letter for each axis of an array of more axes, such as TCZYX: Y rows, X columns, C channels, others number "
-        "the images."
+        "A letter for each axis of the array, such as TCZYX: Y rows, X columns, C channels, others number the images."
     )
     column: str | None = option("Array of an .npz that holds the images (default: the only one of 3 or 4 axes).")
     skip_empty: SkipEmpty = skip_empty_option()
