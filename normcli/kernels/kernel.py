@@ -298,8 +298,11 @@ def contiguous(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def as_words(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the bytes of uint8 pixels, four in a uint32 with the first one lowest; empty where that needs a copy."""
-    fits = sys.byteorder == "little" and pixels.dtype == np.uint8 and not pixels.ctypes.data % 4
-    return pixels[: pixels.size // 4 * 4 if fits else 0].view(np.uint32)
+    if sys.byteorder == "little" and pixels.dtype == np.uint8:
+        words = pixels[: pixels.size // 4 * 4].view(np.uint32)
+        if words.flags.aligned:
+            return words
+    return pixels[:0].view(np.uint32)
 
 
 class KernelUnavailable(Exception):
@@ -406,8 +409,7 @@ class Kernel:
                 if not (flags.c_contiguous and flags.aligned):
                     raise ValueError(f"{self.__name__}: arrays must be contiguous and aligned")
                 types.append((argument.dtype, argument.ndim))
-                values.append(argument.ctypes.data)
-                values.extend(argument.shape)
+                values += (argument.__array_interface__["data"][0], *argument.shape)
             elif isinstance(argument, _FLOATS):
                 types.append(float)
                 values.append(float(argument))
@@ -418,7 +420,8 @@ class Kernel:
                 values.append(int(argument))
             else:
                 raise TypeError(f"{self.__name__}: {type(argument).__name__} is neither an array nor a number")
-        function = self._functions.get(tuple(types)) or self._load(tuple(types))
+        key = tuple(types)
+        function = self._functions.get(key) or self._load(key)
         return self(*arguments) if function is None else function(*values)
 
     def _load(self, types: tuple[Any, ...]) -> Callable[..., None] | None:
