@@ -8,6 +8,7 @@ overlap with decoding: a server takes 20-100 ms to answer, an image 2 ms to deco
 other, whatever the images' size.
 """
 
+import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -91,7 +92,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
         for step in steps:
             future = None
             load = getattr(step, "load", None)
-            if load is not None and is_remote(getattr(load, "path", "")):
+            if "://" in getattr(load, "path", "") and is_remote(load.path):
                 pool = pool or ThreadPoolExecutor(_READERS, "normcli reader")
                 future = pool.submit(_fetch, load)
             elif not waiting:
@@ -198,31 +199,56 @@ class Batcher(Generic[T, R]):
         return self
 
     def __next__(self) -> Items[T] | Replay[R]:
-        batch: Items[T] = Items()
-        held, group_of_batch = 0, None
-        while (step := self._take()) is not None:
-            if isinstance(step, Replay):
-                if not batch:
-                    return step
-                self._next = step
-                break
-            item, group = step
-            if batch and group != group_of_batch:
-                self._next = step
-                break
-            batch.append(item)
-            self._count += 1
-            held, group_of_batch = held + _memory_of_item(item), group
-            if self._count == self._end:
-                self._end = next(self._ends, None)
-                break
-            if self._is_full(batch, held, group):
-                break
-        if not batch:
+        step = self._take()
+        if step is None:
             raise StopIteration
+        if isinstance(step, Replay):
+            return step
+        item, group = step
+        batch = Items[T]([item])
+        if self._batching.group_of is None:
+            self._fill(batch)
+        else:
+            self._fill_with_group(batch, group)
+        self._count += len(batch)
+        if self._count == self._end:
+            self._end = next(self._ends, None)
         return batch
 
+    def _most(self) -> float:
+        """Return the number of items up to the next of the numbers after which a batch ends."""
+        return math.inf if self._end is None or self._end <= self._count else self._end - self._count
+
+    def _fill(self, batch: Items[T]) -> None:
+        """Add items to a batch of one until it is full: the usual case, in few steps."""
+        most = min(self._size, self._most())
+        held = _memory_of_item(batch[0])
+        while len(batch) < most and held < _LARGEST_HELD:
+            item = next(self._steps, None)
+            if item is None:
+                return
+            if isinstance(item, Replay):
+                self._next = item
+                return
+            batch.append(item)
+            held += _memory_of_item(item)
+
+    def _fill_with_group(self, batch: Items[T], group: object) -> None:
+        """Add items to a batch of one, as long as they are of its group, until it is full."""
+        most, held = self._most(), _memory_of_item(batch[0])
+        is_limited = group is None or not self._batching.complete_groups
+        while len(batch) < most and not (is_limited and (len(batch) >= self._size or held >= _LARGEST_HELD)):
+            step = self._take()
+            if step is None:
+                return
+            if isinstance(step, Replay) or step[1] != group:
+                self._next = step
+                return
+            batch.append(step[0])
+            held += _memory_of_item(step[0])
+
     def _take(self) -> tuple[T, object] | Replay[R] | None:
+        """Return the next item and its group, or the next replay; None at the end."""
         if self._next is not None:
             step, self._next = self._next, None
             return step
@@ -231,11 +257,6 @@ class Batcher(Generic[T, R]):
             return item
         group_of = self._batching.group_of
         return item, None if group_of is None else group_of(item)
-
-    def _is_full(self, batch: Items[T], held: int, group: object) -> bool:
-        if group is not None and self._batching.complete_groups:
-            return False
-        return len(batch) >= self._size or held >= _LARGEST_HELD
 
     def learn(self, inputs: int, seconds: float, result_bytes: int = 0) -> None:
         """Adapt the size of the next batches to the time that one took.
