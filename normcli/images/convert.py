@@ -28,6 +28,7 @@ class Decoded:
         alpha: (H,W) of the pixels' dtype, until `shape` has dealt with it.
         has_alpha: the last channel of the pixels is alpha, until `shape` has dealt with it.
         is_owned: nobody else uses the memory of the pixels: a conversion may write into it.
+        is_plain: of 8 bits, gray or RGB, intact, without alpha and tags: only `keeps_plain` options leave it as it is.
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         valid: bool (H,W,C), True where a sample counts in its band; None when all do.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
@@ -47,6 +48,7 @@ class Decoded:
     alpha: np.ndarray[Any, Any] | None = None
     has_alpha: bool = False
     is_owned: bool = False
+    is_plain: bool = False
     weights: np.ndarray[Any, Any] | None = None
     valid: np.ndarray[Any, Any] | None = None
     orientation: int = 1
@@ -71,7 +73,7 @@ class Decoded:
         orientation: int = 1,
         has_alpha: bool = False,
         is_owned: bool = False,
-        valid: np.ndarray[Any, Any] | None = None,
+        is_plain: bool = False,
         full_scale: int | None = None,
         white_is_zero: bool = False,
     ) -> None:
@@ -83,8 +85,8 @@ class Decoded:
             self.has_alpha = True
         if is_owned:
             self.is_owned = True
-        if valid is not None:
-            self.valid = valid
+        if is_plain:
+            self.is_plain = True
         if full_scale is not None:
             self.full_scale = full_scale
         if white_is_zero:
@@ -253,6 +255,8 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
     """
     height, width, _ = image.pixels.shape
     image.stored_size = (width, height)
+    if image.is_plain and reading.keeps_plain:
+        return image
     shape_block(image, reading, turn=turn)
     if image.hidden:
         image.notes += transparency_notes(image.hidden, width * height)

@@ -151,9 +151,7 @@ def _jpeg(data: bytes, reading: DecodeOptions) -> Decoded:
         array = array[:, :, None]
     pixels, full_scale = from_levels(array, (1 << markers.precision) - 1)
     mode = ("L" if markers.components == 1 else "RGB") + (";16" if pixels.dtype.itemsize > 1 else "")
-    notes = [name for name in ("exif", "icc") if getattr(markers, name)]
-    if markers.orientation != 1:
-        notes.append("rotated")
+    notes: list[str] = [note for note in ("exif", "icc", "rotated") if note in markers.notes]
     return Decoded(
         pixels,
         "JPEG",

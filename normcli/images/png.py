@@ -59,26 +59,29 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     """
     if _tried and _decode is None:
         return None
-    header = plain(data)
-    if header is None:
+    shape = plain(data)
+    if shape is None:
         return None
-    width, height, channels = header
+    height, width, channels = shape
     check_size(width, height, reading)
-    codec = _decode or _load(width * height * channels)
+    size = height * width * channels
+    codec = _decode or _load(size)
     if codec is None:
         return None
     try:
         pixels = codec(data)
     except Exception:  # Pillow names what is wrong, or decodes it nevertheless
         return None
-    shape = (height, width, channels)
-    if pixels.dtype != np.uint8 or pixels.size != height * width * channels:
+    if pixels.dtype != np.uint8 or pixels.size != size:
         return None
-    return Decoded(pixels.reshape(shape), "PNG", _MODES[channels], 8, has_alpha=channels == 4, is_owned=True)
+    pixels, mode = pixels.reshape(shape), _MODES[channels]
+    if channels == 4:
+        return Decoded(pixels, "PNG", mode, 8, has_alpha=True, is_owned=True)
+    return Decoded(pixels, "PNG", mode, 8, is_owned=True, is_plain=True)
 
 
 def plain(data: bytes) -> tuple[int, int, int] | None:
-    """Return width, height and channels of a PNG that every decoder reads alike; None for all others."""
+    """Return height, width and channels of a PNG that every decoder reads alike; None for all others."""
     shape = _opened(data[:_HEADER])
     if shape is None:
         return None
@@ -86,28 +89,23 @@ def plain(data: bytes) -> tuple[int, int, int] | None:
     at, end, place = _HEADER, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
     while at + 12 <= end:
         length, kind = _CHUNK.unpack_from(data, at)
-        after = at + 12 + length
-        if after > end:
+        stop = at + 8 + length  # of the chunk before its checksum
+        if stop + 4 > end or zlib.crc32(view[at + 4 : stop]) != _CHECKSUM.unpack_from(data, stop)[0]:
             return None
         if kind == b"IDAT":
-            if place == 2 or zlib.crc32(view[at + 4 : after - 4]) != _CHECKSUM.unpack_from(data, after - 4)[0]:
+            if place == 2:
                 return None
-            place = 1
-            at = after
-            if end - at == 12 and data.endswith(_END):  # most files end so
+            if end - stop == 16 and data.endswith(_END):  # most files end so
                 return shape
-            continue
-        place = 2 if place else 0
-        if zlib.crc32(data[at + 4 : after - 4]) != _CHECKSUM.unpack_from(data, after - 4)[0]:
-            return None
-        if kind == b"IEND":
+            place = 1
+        elif kind == b"IEND":
             return shape if place and not length else None
-        if kind == b"tEXt":
-            if not data.startswith(_WORDS, at + 8):
+        else:
+            place = 2 if place else 0
+            is_harmless = data.startswith(_WORDS, at + 8) if kind == b"tEXt" else length in _HARMLESS.get(kind, ())
+            if not is_harmless:
                 return None
-        elif length not in _HARMLESS.get(kind, ()):
-            return None
-        at = after
+        at = stop + 4
     return None
 
 
@@ -131,14 +129,14 @@ def is_intact(data: bytes) -> bool:
 
 @lru_cache(maxsize=256)  # images of one size open with the same bytes
 def _opened(opening: bytes) -> tuple[int, int, int] | None:
-    """Return width, height and channels from a valid header of a plain kind, else None."""
+    """Return height, width and channels from a valid header of a plain kind, else None."""
     if len(opening) < _HEADER:
         return None
     start, width, height, depth, color, *rest, checksum = _OPENING.unpack(opening)
     channels = _CHANNELS.get(color)
     if start != SIGNATURE + b"\0\0\0\rIHDR" or depth != 8 or any(rest) or not (channels and width and height):
         return None
-    return (width, height, channels) if zlib.crc32(opening[12:29]) == checksum else None
+    return (height, width, channels) if zlib.crc32(opening[12:29]) == checksum else None
 
 
 def _load(size: int) -> Callable[[bytes], Any] | None:

@@ -91,7 +91,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
     try:
         for step in steps:
             future = None
-            load = getattr(step, "load", None)
+            load: Any = getattr(step, "load", None)
             if "://" in getattr(load, "path", "") and is_remote(load.path):
                 pool = pool or ThreadPoolExecutor(_READERS, "normcli reader")
                 future = pool.submit(_fetch, load)
