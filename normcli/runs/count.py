@@ -214,29 +214,37 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             load = item.load
             data = load.read_or_open() if isinstance(load, FileBytes) else load()
             plain = isinstance(data, bytes)
-            result.bytes += len(data) if plain or not hasattr(data, "nbytes") else data.nbytes
-            if not plain and isinstance(data, Vectors):
-                stage = "count"
-                _count_vectors(result, data, options, None if group is None else group(item))
-                result.inputs += len(data.rows) - 1
-                result.file_results += [None] if options.file_results else []
-                continue
-            if type(data) is np.ndarray and not hasattr(load, "skips_empty"):
-                arrays = arrays or _plain_arrays(options, result)
-                if arrays.add(item.key, data):
+            if plain:
+                result.bytes += len(data)
+            else:
+                result.bytes += data.nbytes if hasattr(data, "nbytes") else len(data)
+                if isinstance(data, Vectors):
+                    stage = "count"
+                    _count_vectors(result, data, options, None if group is None else group(item))
+                    result.inputs += len(data.rows) - 1
+                    result.file_results += [None] if options.file_results else []
                     continue
+                if type(data) is np.ndarray and not hasattr(load, "skips_empty"):
+                    arrays = arrays or _plain_arrays(options, result)
+                    if arrays.add(item.key, data):
+                        continue
             stage = "decode"
             tiff = not plain or data[:4] in images.SIGNATURES
             if tiff:
-                large = None if hasattr(item.load, "skips_empty") else _open_large(data, options)
+                large = None if hasattr(load, "skips_empty") else _open_large(data, options)
                 if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
                     data.close()
-                    data = item.load()
-            image = _decode(item.load, data, options.reading) if large is None else large.first
+                    data = load()
+            if large is not None:
+                image = large.first
+            elif hasattr(load, "skips_empty"):
+                image = _decode_content(data, options.reading)
+            else:
+                image = images.decode(data, options.reading)
             if image.full_scale is not None:
                 images.check_full_scale(image, options.max_value)
             if tiff and image.format == "TIFF":
-                note_sidecars(item.load, image, options.reading)
+                note_sidecars(load, image, options.reading)
             stage = "count"
             shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
             if options.mask is not None:
@@ -261,11 +269,11 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             (result.tally.skipped if entry.stage == "skip" else result.tally.failed)[entry.reason] += 1
             result.inputs += inputs_of(item) - 1
             result.failures.append(entry)
-        for opened in () if plain and large is None else (large, data):
-            if opened is not None and hasattr(opened, "close"):
-                opened.close()
-        opened = data = image = None  # not together with the next, whatever became of them
-        result.file_results += [entry] if options.file_results else []
+        if not plain or large is not None:
+            _close(large, data)
+        data = image = None  # not together with the next, whatever became of them
+        if options.file_results:
+            result.file_results.append(entry)
     if arrays is not None:
         arrays.finish(batch)
     if result.inputs >= _LARGE_BATCH:  # here in the worker; those of small batches wait until they are many
@@ -274,9 +282,14 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     return result
 
 
-def _decode(load: Any, data: Any, reading: DecodeOptions) -> images.Decoded:
-    if not hasattr(load, "skips_empty"):
-        return images.decode(data, reading)
+def _close(*opened: Any) -> None:
+    """Close what can be closed: files that are read in parts, and images that are decoded in blocks."""
+    for one in opened:
+        if hasattr(one, "close"):
+            one.close()
+
+
+def _decode_content(data: Any, reading: DecodeOptions) -> images.Decoded:
     from normcli.runs.empty import decode_content
 
     return decode_content(data, reading)
@@ -330,7 +343,7 @@ def _count(
     digest = into.digest
     name = None if group is None else group(item)
     if isinstance(image, images.Decoded):
-        encoded = images.stored_bytes(data)
+        encoded = data if isinstance(data, bytes) else images.stored_bytes(data)
         moments = into.count(
             image.pixels,
             image.weights,

@@ -66,7 +66,7 @@ class PathFilter:
             if not self._with_hidden:
                 return _HIDDEN
         if self._include is None:
-            if name[name.rfind(".") :].lower() not in SUFFIXES or "." not in name:
+            if name[name.rfind(".") :].lower() not in SUFFIXES:
                 if name.lower().endswith(".npy"):
                     return "not-an-image-name", "an array (--include '*.npy' reads each as one image)"
                 if name.lower().endswith((".csv", ".tsv")):
@@ -178,7 +178,7 @@ def read(
     root = os.path.normpath(source)
     name = os.path.basename(os.path.abspath(root))  # noqa: PTH100, PTH119
     seen: set[tuple[int, int]] = set()
-    has_frames = options.has_frames
+    has_others = options.has_frames or bool(as_tuple(listing.include))  # frames, or arrays that `include` names
     stack = [(source, name)]
     while stack:
         folder, label = stack.pop()
@@ -199,7 +199,7 @@ def read(
             rejected = paths.reject_reason(path, file)
             if rejected:
                 yield Skipped(path, *_or_container(rejected, path, file))
-            elif has_frames or file[-4:].lower() == ".npy":
+            elif has_others:
                 yield from _items(path, FileBytes(path, limit), label, options, group_by)
             else:
                 yield Item(path, FileBytes(path, limit), label)

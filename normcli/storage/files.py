@@ -127,11 +127,12 @@ def read(path: str | Path, *, limit: int | None = None, most: int | None = None)
     Raises:
         InputError: missing, unreadable, not a regular file, empty, over the limit, or changed while read.
     """
-    if isinstance(path, str) and is_remote(path):
+    if isinstance(path, str) and "://" in path and is_remote(path):
         from normcli.storage import remote
 
         return remote.read(path, limit)
-    handle, (size, modified) = open_regular(path)
+    handle, stamp = open_regular(path)
+    size = stamp[0]
     try:
         if most is not None and size > most:
             return None
@@ -140,7 +141,7 @@ def read(path: str | Path, *, limit: int | None = None, most: int | None = None)
         data = os.read(handle, size + 1)  # one more than promised: end of file shows in the same call
         if len(data) != size:
             data = _read_rest(handle, data, size, limit)
-        if size and stamp_of(handle) != (size, modified):  # a write in place shows nowhere else; 0.5 us
+        if size and stamp_of(handle) != stamp:  # a write in place shows nowhere else; 0.5 us
             raise InputError("changed", "it changed while it was read")
     except OSError as error:
         raise read_error(path, error) from None
@@ -173,6 +174,9 @@ def read_stream(path: str | Path) -> bytes:
         raise read_error(path, error) from None
 
 
+_READ = os.O_RDONLY | platforms.NONBLOCK
+
+
 def open_regular(path: str | Path) -> tuple[int, FileStamp]:
     """Open a regular local file for reading; return the descriptor and the file's stamp.
 
@@ -180,7 +184,7 @@ def open_regular(path: str | Path) -> tuple[int, FileStamp]:
         InputError: missing, unreadable or not a regular file.
     """
     try:
-        handle = platforms.open_binary(path, os.O_RDONLY | platforms.NONBLOCK)
+        handle = platforms.open_binary(path, _READ)
     except OSError as error:
         raise read_error(path, error) from None
     except ValueError:

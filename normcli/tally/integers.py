@@ -166,6 +166,7 @@ class Integers:
 
     Attributes:
         invalid: per channel, the weight of the pixels that do not count in it.
+        gathers: small images can be counted together: see `is_small`.
     """
 
     def __init__(self, channels: int, dtype: str, unit: int = 1) -> None:
@@ -174,6 +175,7 @@ class Integers:
         self._images = ImageRows(channels, IMAGE_BITS, unit)
         self._small: SmallImageBuffer | None = None  # images not yet in any of them
         self.invalid = [0] * channels
+        self.gathers = dtype == "uint8" and channels in _MODES
 
     def count(self, pixels: Array, weights: Array | None, own: Array | None = None) -> tuple[Array, Array]:
         """Add one image (H,W,C); return its weight (1), and its sums (C,2) of values and of squares.

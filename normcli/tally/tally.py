@@ -9,7 +9,7 @@ import numpy as np
 from normcli.storage.files import digest
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
-from normcli.tally.integers import CountedImage, ImageMoments, Integers, is_small
+from normcli.tally.integers import MOST_SMALL, CountedImage, ImageMoments, Integers
 
 Array = np.ndarray[Any, Any]
 
@@ -104,7 +104,7 @@ class Tally:
             image = _count_valid(bucket, pixels, weights, valid, nan)
         elif isinstance(bucket, Floats):
             image = bucket.count(pixels, nan, group=group is not None)
-        elif group is None and not moments and weights is None and is_small(pixels):
+        elif group is None and not moments and weights is None and bucket.gathers and pixels.size <= MOST_SMALL:
             bucket.count_later([pixels.tobytes()])
         else:
             own = None if group is None else bucket.bins()
