@@ -28,7 +28,7 @@ class Decoded:
         alpha: (H,W) of the pixels' dtype, until `shape` has dealt with it.
         has_alpha: the last channel of the pixels is alpha, until `shape` has dealt with it.
         is_owned: nobody else uses the memory of the pixels: a conversion may write into it.
-        is_plain: of 8 bits, gray or RGB, intact, without alpha and tags: only `keeps_plain` options leave it as it is.
+        is_plain: of 8 bits, gray or RGB, intact, without alpha and tags, and as it is stored: default options keep it so.
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         valid: bool (H,W,C), True where a sample counts in its band; None when all do.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
@@ -77,7 +77,10 @@ class Decoded:
         full_scale: int | None = None,
         white_is_zero: bool = False,
     ) -> None:
-        self.pixels, self.format, self.mode, self.depth = pixels, format, mode, depth
+        self.pixels = pixels
+        self.format = format
+        self.mode = mode
+        self.depth = depth
         self.notes = [] if notes is None else notes
         if orientation != 1:
             self.orientation = orientation
@@ -244,6 +247,9 @@ def _line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
+_NEUTRAL = frozenset(("strict", "max_pixels"))  # options that change no plain image
+
+
 def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decoded:
     """Apply the options to a decoded image: damage, alpha, color, geometry.
 
@@ -255,8 +261,9 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
     """
     height, width, _ = image.pixels.shape
     image.stored_size = (width, height)
-    if image.is_plain and reading.keeps_plain:
+    if image.is_plain and reading.changed <= _NEUTRAL:
         return image
+    image.is_plain = False
     shape_block(image, reading, turn=turn)
     if image.hidden:
         image.notes += transparency_notes(image.hidden, width * height)

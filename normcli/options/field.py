@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Any, ClassVar, Literal, TypeVar, Union, dataclass_transform, get_args, get_origin
 
@@ -494,8 +495,14 @@ class Options:
         """Return True if one of these options is not None."""
         return any(getattr(self, name) is not None for name in names)
 
+    @cached_property
+    def changed(self) -> frozenset[str]:
+        """The names of the options that are not as by default."""
+        return frozenset(name for name, item in self.declared.items() if getattr(self, name) != item.default)
+
     def _set(self, name: str, value: Any) -> None:
         self.__dict__[name] = value
+        self.__dict__.pop("changed", None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise AttributeError(f"cannot assign to {name!r}: options are immutable (use `replace`)")

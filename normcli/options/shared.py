@@ -4,7 +4,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Literal
 
 from normcli.errors import UsageError
@@ -234,12 +234,6 @@ class DecodeOptions(Options):
         metavar="FILE|LIBRARY",
         complete=LIBRARIES,
     )
-
-    @cached_property
-    def keeps_plain(self) -> bool:
-        """True where 8-bit gray and RGB without alpha and tags stay as they are decoded: most runs."""
-        is_neutral = self.color in ("auto", "rgb", "native") and self.alpha != "keep" and self.nodata in ("tag", "none")
-        return is_neutral and not self.any_set("bands", "resize", "center_crop")
 
     def check_lab(self) -> None:
         """Check the options that `color` lab cannot be combined with.

@@ -99,6 +99,13 @@ class PartialResult:
         self.bands: dict[str, str] = {}
         self.file_results: list[FileResult] = []
 
+    def note_kind(self, channels: int, bands: str, key: str) -> None:
+        """Remember an image if it is the first of its number of channels, or of its names and scales of bands."""
+        if channels not in self.kinds:
+            self.kinds[channels] = key
+        if bands not in self.bands:
+            self.bands[bands] = key
+
     def add(self, other: "PartialResult") -> None:
         """Add the result of the next batch."""
         self.tally.add(other.tally)
@@ -186,6 +193,12 @@ class WorkerOptions(NamedTuple):
     division: "Division | None" = None
     gather: bool = True
 
+    @property
+    def adds_only(self) -> bool:
+        """True where images are added to one tally, and nothing is returned of a single one."""
+        by_image = (self.per_image, self.extremes, self.rows, self.file_results, self.group_by)
+        return self.mask is None and self.division is None and not any(by_image)
+
     def tally(self) -> Tally:
         """Return a tally of no image."""
         if self.division is None:
@@ -199,7 +212,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     """Load, decode and count one batch, in a worker; an input that fails is listed and left out."""
     started = time.perf_counter()
     result = PartialResult(options.tally(), inputs=len(batch))
-    group = _grouping(options.group_by)
+    group, adds_only = _grouping(options.group_by), options.adds_only
     data: Any
     image: Any
     arrays: PlainArrays | None = None
@@ -241,27 +254,18 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
                 image = _decode_content(data, options.reading)
             else:
                 image = images.decode(data, options.reading)
-            if image.full_scale is not None:
-                images.check_full_scale(image, options.max_value)
-            if tiff and image.format == "TIFF":
-                note_sidecars(load, image, options.reading)
-            stage = "count"
-            shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
-            if options.mask is not None:
-                options.mask.apply(item.key, image, options.reading)
-            # members of containers are kept together, except a file that a table names, which looks like any file
-            apart = options.file_results and _is_file(item)
-            into = tally.Tally() if apart else result.tally
-            _count(result, into, item, data, large or image, shape, options, group)
-            if shape[2] not in result.kinds:
-                result.kinds[shape[2]] = item.key
-            bands = " ".join(_band_notes(image)) if image.names or image.scales else ""
-            if bands not in result.bands:
-                result.bands[bands] = item.key
             entry: FileResult = None
-            if apart:
-                entry = (image.pixels.shape[2], serialize.to_bytes(into))
-                result.tally.add(into)
+            if adds_only and image.is_plain:
+                stage = "count"
+                result.tally.count_plain(image.pixels, _notes(image), data)
+                result.note_kind(image.pixels.shape[2], "", item.key)
+            else:
+                if image.full_scale is not None:
+                    images.check_full_scale(image, options.max_value)
+                if tiff and image.format == "TIFF":
+                    note_sidecars(load, image, options.reading)
+                stage = "count"
+                entry = _count_alone(result, item, data, large, image, options, group)
         except UsageError:
             raise  # of options, or of samples that none of them describe
         except Exception as raised:
@@ -280,6 +284,31 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         result.tally.compute_per_image()
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _count_alone(
+    result: PartialResult,
+    item: Item,
+    data: Any,
+    large: "LargeImage | None",
+    image: images.Decoded,
+    options: WorkerOptions,
+    group: Callable[[Item], str] | None,
+) -> FileResult:
+    """Count an image with whatever the options ask of single ones; return the result of its file, if it has one."""
+    shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
+    if options.mask is not None:
+        options.mask.apply(item.key, image, options.reading)
+    # members of containers are kept together, except a file that a table names, which looks like any file
+    apart = options.file_results and _is_file(item)
+    into = tally.Tally() if apart else result.tally
+    _count(result, into, item, data, large or image, shape, options, group)
+    result.note_kind(shape[2], " ".join(_band_notes(image)), item.key)
+    if not apart:
+        return None
+    entry = (image.pixels.shape[2], serialize.to_bytes(into))
+    result.tally.add(into)
+    return entry
 
 
 def _close(*opened: Any) -> None:

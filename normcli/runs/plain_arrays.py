@@ -27,9 +27,7 @@ class PlainArrays:
         reading = options.reading.as_dict()
         default = DecodeOptions().as_dict()
         is_neutral = all(value == default[name] for name, value in reading.items() if name not in _NEUTRAL)
-        by_image = (options.per_image, options.extremes, options.rows, options.file_results, options.group_by)
-        no_others = options.mask is None and options.division is None and not any(by_image)
-        self._is_on = options.gather and is_neutral and reading["color"] == "auto" and no_others
+        self._is_on = options.gather and is_neutral and reading["color"] == "auto" and options.adds_only
         self._options, self._result = options, result
         self._images: list[bytes] = []
         self._keys: list[str] = []

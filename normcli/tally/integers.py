@@ -208,8 +208,7 @@ class Integers:
             from normcli.tally.small_images import SmallImageBuffer
 
             self._small = SmallImageBuffer(self.channels)
-        self._small.add(images)
-        if self._small.is_full:
+        if self._small.add(images):
             self._flush_small()
 
     def _flush_small(self) -> None:

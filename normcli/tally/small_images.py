@@ -22,6 +22,7 @@ class SmallImageBuffer:
 
     >>> buffer = SmallImageBuffer(1)
     >>> buffer.add([bytes([1, 2])])
+    False
     >>> histogram, sums = buffer.flush()
     >>> histogram[0, :4].tolist(), [(n, s.tolist()) for n, s in sums]
     ([0, 1, 1, 0], [(2, [[[3, 5]]])])
@@ -35,16 +36,12 @@ class SmallImageBuffer:
     def __len__(self) -> int:
         return sum(map(len, self._images.values()))
 
-    @property
-    def is_full(self) -> bool:
-        """Return True if it is time to flush the buffer."""
-        return self._size >= _FULL
-
-    def add(self, images: list[bytes]) -> None:
-        """Store images of one size by their samples, channels interleaved."""
+    def add(self, images: list[bytes]) -> bool:
+        """Store images of one size by their samples, channels interleaved; return True if it is time to flush them."""
         size = len(images[0])
         self._size += size * len(images)
         self._images[size] += images
+        return self._size >= _FULL
 
     def flush(self) -> tuple[Counts, Iterator[tuple[int, Counts]]]:
         """Count the images and empty the buffer.

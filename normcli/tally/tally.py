@@ -119,6 +119,25 @@ class Tally:
             self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
         return None if image is None else image.moments
 
+    def count_plain(self, pixels: Array, notes: tuple[str, ...], data: bytes) -> None:
+        """Add one image as `count` does: of uint8, every pixel with a weight of 1, without a group.
+
+        Args:
+            pixels: uint8 (H,W,C).
+            notes: properties that the composition counts.
+            data: the encoded bytes, for the digest.
+        """
+        key = pixels.shape[2], "uint8", 1
+        bucket = self.buckets.get(key) or Integers(*key)
+        assert isinstance(bucket, Integers)
+        if bucket.gathers and pixels.size <= MOST_SMALL:
+            bucket.count_later([pixels.tobytes()])
+        else:
+            bucket.count(pixels, None)
+        self.buckets[key] = bucket
+        self._noted[notes] += 1
+        self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
+
     def count_small(
         self, images: list[bytes], shape: tuple[int, int], dtype: np.dtype[Any], notes: tuple[str, ...]
     ) -> list[int]:
