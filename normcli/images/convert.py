@@ -28,7 +28,7 @@ class Decoded:
         alpha: (H,W) of the pixels' dtype, until `shape` has dealt with it.
         has_alpha: the last channel of the pixels is alpha, until `shape` has dealt with it.
         is_owned: nobody else uses the memory of the pixels: a conversion may write into it.
-        is_plain: of 8 bits, gray or RGB, intact, without alpha and tags, and as it is stored: default options keep it so.
+        is_plain: of 8 bits, gray or RGB, intact, without alpha and tags, as stored: default options keep it so.
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         valid: bool (H,W,C), True where a sample counts in its band; None when all do.
         notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
