@@ -56,6 +56,7 @@ def read(source: str, listing: InputOptions, options: TarOptions) -> Items:
 def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputOptions, layout: ArrayLayout) -> Items:
     """Yield the items, those of a sample after its label is known: `dir/0007.jpg`, `dir/0007.cls`."""
     paths = PathFilter(listing, source)
+    limit = parse_size("max_file_size", listing.max_file_size)
     key_of_sample, items, labels, label = "", list[Item](), list[tuple[Skipped, str | None]](), None
 
     warned: list[str] = []
@@ -80,7 +81,7 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
             if key != key_of_sample or len(items) + len(labels) >= _MOST_OF_A_SAMPLE:
                 yield from sample()
                 key_of_sample, items, labels, label = key, [], [], None
-            entry = _item(source, member, blocks, reader, paths, listing)
+            entry = _item(source, member, blocks, reader, paths, limit)
             if isinstance(entry, Item):
                 if name.endswith(".npy") and not isinstance(entry.load, FailingSource):  # asked for by --include
                     from normcli.sources import npy  # 5 ms that photographs do not need
@@ -128,40 +129,39 @@ def _item(
     blocks: Blocks,
     reader: Reader | None,
     paths: PathFilter,
-    listing: InputOptions,
+    limit: int | None,
 ) -> Item | Skipped | None:
-    if member.kind == b"5":
+    name, kind, offset, size = member
+    if kind == b"5":
         return None
-    key = paths.member(source, member.name)
+    key = paths.member(source, name)
     if not isinstance(key, str):
         return key
-    if member.kind in (b"1", b"2"):
-        return failed_item(key, "link", "a link to another member or file: archives are read without following them")
-    if member.kind not in (b"0", b"\0", b"7"):
-        what = _KINDS.get(member.kind, "a sparse file or of an unknown type")
+    if kind not in (b"0", b"\0", b"7"):
+        if kind in (b"1", b"2"):
+            what = "a link to another member or file: archives are read without following them"
+            return failed_item(key, "link", what)
+        what = _KINDS.get(kind, "a sparse file or of an unknown type")
         return failed_item(key, "not-a-file", f"{what}, not a regular file")
-    label = folder_of(member.name)
-    limit = parse_size("max_file_size", listing.max_file_size)
-    if limit is not None and member.size > limit:
-        return failed_item(key, "too-large", f"{member.size} bytes, more than the limit of {limit} (--max-file-size)")
+    label = folder_of(name)
+    if limit is not None and size > limit:
+        return failed_item(key, "too-large", f"{size} bytes, more than the limit of {limit} (--max-file-size)")
     if reader is not None:
-        if member.offset + member.size > reader.size:
-            return failed_item(
-                key, "truncated", f"the archive ends {member.offset + member.size - reader.size} bytes early"
-            )
-        return Item(key, ByteRange(source, member.offset, member.size, reader.stamp), label)
-    if limit is None and member.size > _LARGEST_MEMBER:
-        return failed_item(key, "too-large", f"{member.size} bytes in a stream, more than 1 GiB (--max-file-size)")
-    if member.size == 0:
+        if offset + size > reader.size:
+            return failed_item(key, "truncated", f"the archive ends {offset + size - reader.size} bytes early")
+        return Item(key, ByteRange(source, offset, size, reader.stamp), label)
+    if limit is None and size > _LARGEST_MEMBER:
+        return failed_item(key, "too-large", f"{size} bytes in a stream, more than 1 GiB (--max-file-size)")
+    if size == 0:
         return failed_item(key, "empty", "empty file")
     try:
-        data = blocks.at(member.offset, member.size)
+        data = blocks.at(offset, size)
     except InputError as error:
         if error.reason == "truncated":
             return failed_item(key, "truncated", "the archive ends inside it")
         raise
-    if len(data) < member.size:
-        return failed_item(key, "truncated", f"the archive ends {member.size - len(data)} bytes early")
+    if len(data) < size:
+        return failed_item(key, "truncated", f"the archive ends {size - len(data)} bytes early")
     return Item(key, InMemory(data), label)
 
 

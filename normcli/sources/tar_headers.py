@@ -129,8 +129,8 @@ def parse_header(header: bytes, at: int) -> tuple[bytes, int]:
     Raises:
         InputError: the checksum is wrong, or the size is no number.
     """
-    stored = _octal(header[148:156])
-    total = byte_sum(header) - sum(header[148:156]) + 256
+    checksum = header[148:156]
+    stored, total = _octal(checksum), byte_sum(header) - sum(checksum) + 256
     if stored != total and stored != _signed(header):
         what = "not a tar" if at == 0 else f"a damaged header at byte {at}"
         raise InputError("damaged" if at else "not-an-archive", f"{what}: its checksum is wrong")

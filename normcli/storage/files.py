@@ -315,7 +315,7 @@ def read_at(path: str, offset: int, size: int, stamp: FileStamp | None = None) -
     """
     if size == 0:
         raise InputError("empty", "empty file")
-    if is_remote(path):
+    if "://" in path and is_remote(path):
         from normcli.storage import remote
 
         data = remote.read_at(path, offset, size)
@@ -366,9 +366,9 @@ def _descriptor(path: str, stamp: FileStamp | None) -> tuple[int, int]:
         entry = cache[path] = (_Descriptor(handle), actual)
         if len(cache) > _OPEN_FILES:
             cache.popitem(last=False)
+        if stamp is not None and actual != stamp:
+            raise InputError("changed", f"{path} changed while it was read")
     cache.move_to_end(path)
-    if stamp is not None and entry[1] != stamp:
-        raise InputError("changed", f"{path} changed while it was read")
     return entry[0].handle, entry[1][0]
 
 
