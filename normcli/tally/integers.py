@@ -415,7 +415,7 @@ def count_one(pixels: Array, weights: Array | None, own: Array) -> tuple[int, Ar
 
 def _count(pixels: Array, histogram: Array, sums: Array) -> None:
     """Add one integer image to a histogram (C,bins) and fill in its sums (C,2)."""
-    from normcli.kernels import histograms as loops
+    from normcli.kernels.histograms import count_bytes, count_integers
 
     def fallback() -> None:
         own = _histogram_by_numpy(pixels)
@@ -427,9 +427,9 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
         return flat, as_words(flat), histogram, sums, tables()
 
     if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
-        loops.count_bytes.call_or(fallback, byte_arguments)
+        count_bytes.call_or(fallback, byte_arguments)
     else:
-        loops.count_integers.call_or(fallback, lambda: (contiguous(pixels).reshape(-1), histogram, sums))
+        count_integers.call_or(fallback, lambda: (contiguous(pixels).reshape(-1), histogram, sums))
 
 
 def is_small(pixels: Array) -> bool:
