@@ -74,6 +74,7 @@ class Decoded:
         has_alpha: bool = False,
         is_owned: bool = False,
         is_plain: bool = False,
+        valid: np.ndarray[Any, Any] | None = None,
         full_scale: int | None = None,
         white_is_zero: bool = False,
     ) -> None:
@@ -90,6 +91,8 @@ class Decoded:
             self.is_owned = True
         if is_plain:
             self.is_plain = True
+        if valid is not None:
+            self.valid = valid
         if full_scale is not None:
             self.full_scale = full_scale
         if white_is_zero:
