@@ -344,7 +344,9 @@ class TestContainers:
             assert array.chunks == (1, 1, 16, 16) and array.metadata.zarr_format == version
             assert dict(out[f"{well}/0"].attrs) == dict(plate[f"{well}/0"].attrs)
         assert out["labels"][:].tolist() == [*range(5)] and out.attrs["plate"] == {"name": "p"}
-        assert normcli.verify(tmp_path / "out").is_valid
+        verified = normcli.verify(tmp_path / "out")
+        assert verified.is_valid and len(verified.channels) == 3
+        assert verified.channels[0].std == pytest.approx(1, abs=1e-6)  # of level 0
         assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
         back = zarr.open_group(tmp_path / "back/a.zarr", mode="r")
         assert all(np.array_equal(back[f"{well}/0/0"], x) for well, x in images.items())
@@ -657,3 +659,18 @@ class TestRuns:
         arguments = ("apply", name, "-O", "axes=ZYX", "-o", "out", "-s", "zscore", "--to", to)
         most, done = peak(tmp_path, *arguments, timeout=600)
         assert done.returncode == 0 and most < 300, (most, done.stderr)
+
+
+@pytest.mark.parametrize("command", [["stats"], ["apply", "--scheme", "zscore", "-o", "out"]])
+def test_volumes_in_a_folder_are_named(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    nifti(tmp_path / "scans/a.nii.gz", voxels())
+    nifti(tmp_path / "scans/b.nii", voxels())
+    (tmp_path / "scans/README.md").write_text("scans")
+    for include, text in (
+        ([], "to read all of them, 'scans/*.nii.gz' is a SOURCE"),
+        (["--include", "*.gz"], "name a volume as a SOURCE"),
+        (["--include", "*.nii"], "in the format NIfTI: name it as a SOURCE"),
+    ):
+        ran = run_here(*command, "scans", *include)
+        assert ran.code == 4 and text in ran.err

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.errors import InputError
+from normcli.errors import InputError, UsageError
 from normcli.options.shared import InputOptions
 from normcli.sources import read_one
 from normcli.sources.nifti import parse_header
@@ -568,3 +568,23 @@ class TestZarr:
         needs.module("zarr").open_array(path, mode="a")[0] = 7
         assert run_here(*arguments).code == 0
         assert normcli.load(tmp_path / "s.json").state == state(normcli.source(path, axes="TZYX"))
+
+
+def test_several_arrays_of_several_files(tmp_path: Path) -> None:
+    h5py = needs.module("h5py")
+    values, paths = np.random.default_rng(5).normal(size=(2, 5, 7)), []
+    for number in range(2):
+        paths.append(tmp_path / f"episode_{number}.hdf5")
+        with h5py.File(paths[-1], "w") as file:
+            file["action"] = values[number]
+            file["time"] = np.arange(5)
+            file["goal"] = values[number] + 1
+    rows = {"axes": "NC", "variable": "/action"}
+    by_file = normcli.stats(paths, group_by=r"episode_(\d+)", open_options=rows)
+    for number in range(2):
+        assert by_file.groups[str(number)].mean == pytest.approx(values[number].mean(0).tolist())
+    both = normcli.stats(paths, group_by="label", open_options={"axes": "YX", "variable": "/*"})
+    assert sorted(both.groups) == ["action", "goal"]  # and no array of one axis
+    with pytest.raises(UsageError, match="vectors have statistics, but are not written"):
+        normcli.apply(paths, tmp_path / "out", to="hdf5", stats=by_file, open_options=rows)
+    assert not (tmp_path / "out").exists()

@@ -1,5 +1,6 @@
 """Weights and masks: what counts the same, what does not count at all."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image
 
 import normcli
+from normcli.constants.exporters import export
 from normcli.errors import NoInputError, UsageError
 from normcli.images import geometry
 from normcli.options.stats import StatsOptions
@@ -399,6 +401,11 @@ class TestCases:
             below = np.mean([np.mean(c < summary.percentiles[name][0]) for c in cases])
             until = np.mean([np.mean(c <= summary.percentiles[name][0]) for c in cases])
             assert below <= percent / 100 + 1e-9 and until >= percent / 100 - 1e-9, value
+        properties = json.loads(export(summary, "nnunet"))["foreground_intensity_properties_per_channel"]["0"]
+        exported = [properties[key] for key in ("mean", "std", "percentile_00_5", "median", "percentile_99_5")]
+        rows = [summary.percentiles[name][0] for name in ("0.5", "50", "99.5")]
+        assert exported == pytest.approx([mean, std, *rows], rel=1e-12)  # as SimpleITK reads them
+        assert (properties["min"], properties["max"]) == (min(c.min() for c in cases), max(c.max() for c in cases))
         clipped = normcli.apply(paths[0], tmp_path / "out", scheme="contrast:0.5,99.5", stats=summary, dtype="float64")
         assert clipped.constants is not None and clipped.constants["convention"] == "equal_samples_per_case"
         limits = [summary.percentiles[name][0] for name in ("0.5", "99.5")]

@@ -108,7 +108,7 @@ _OPTIONAL = (
 )
 # the first element of a data set that is no file: groups 2 and 8, and their usual elements
 _DICOM = re.compile(rb"(?:[\2\x08]\0[\0\1\5\x08\x12\x16\x18]\0|\0[\2\x08]\0[\0\1\5\x08\x12\x16\x18])[\0-\x7f]{4}")
-_CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array", "NIfTI", "Analyze"}
+_CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array", "NIfTI", "Analyze", "HDF5"}
 _DOCUMENTS = {"PostScript", "PDF", "DjVu"}
 _PEEK = 1024
 
@@ -132,11 +132,11 @@ def explain(data: bytes) -> InputError:
     if name is None and data[:3] == b"\xff\xd8\xff":
         name = _kind_of_jpeg(data)
     if name in _CONTAINERS:
-        return InputError("not-an-image", f"in the format {name} under the name of an image: rename it to use it")
+        return InputError("not-an-image", f"in the format {name}: name it as a SOURCE, with the suffix of its format")
     if name is None and _DICOM.match(data):
         return InputError("unsupported", "DICOM without the file header of 132 bytes: pydicom's save_as adds it")
     if name is not None and name.endswith("-compressed"):
-        return InputError("unsupported", f"{name} data, not an image: decompress it first")
+        return InputError("unsupported", f"{name} data, not an image: decompress it, or name a volume as a SOURCE")
     if name is not None:
         reason = "not-an-image" if name in _DOCUMENTS else "unsupported"
         return InputError(reason, f"in the format {name}, which is not read: convert it to PNG or TIFF")

@@ -198,6 +198,8 @@ class Totals:
                 because += f" (and {more} more)" if more else ""
             elif self.skipped:
                 because = f" ({', '.join(f'{n} {reason}' for reason, n in sorted(self.skipped.items()))})"
+                unused = self.failures.first_unused
+                because += "" if unused is None else f": {unused.key}: {unused.message}"
             if self.failed["remote"]:
                 raise RemoteError(f"nothing could be read{because}")
             raise NoInputError(f"no usable image{because}")

@@ -402,6 +402,7 @@ def _map_array(
         "clipped": 0,
         "kept": 0,
         "invalid": 0,
+        **({"level": True} if volume.like is not None else {}),  # smaller, of another std: no part of `verify`'s
     }
     total = 0
     inexact = inexact_levels(transform, volume, job.reading) if volume.tags.valid is None else None

@@ -335,7 +335,8 @@ class FailurePolicy:
                 self._on_failure(failure)
             first = self.first_unused
             says_little = first is not None and first.stage == "skip" and first.reason != "container"
-            if first is None or (says_little and failure.reason == "container"):
+            says_more = failure.reason == "container" or failure.stage != "skip"
+            if first is None or (says_little and says_more):
                 self.first_unused = failure  # a README next to tables of images explains nothing
             if failure.stage == "skip":
                 continue

@@ -198,7 +198,8 @@ def verify_batch(folder: str, settings: Record, records: list[Record]) -> Verifi
             if actual != record["bytes"]:
                 raise InputError("damaged", f"has {actual} bytes, and {record['bytes']} were written")
             for volume, array in zip(volumes, record["arrays"], strict=True):
-                own += _sums_of(volume, array, settings)
+                rows = list(_sums_of(volume, array, settings))
+                own += [] if array.get("level") else rows
                 has_invalid |= bool(array["invalid"])
             size += record["bytes"]
             sums += own

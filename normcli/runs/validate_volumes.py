@@ -47,6 +47,8 @@ def _invalid_key(array: Any) -> str | None:
         **dict.fromkeys(("values", "clipped", "kept", "invalid"), _count),
         "exact": lambda v: isinstance(v, bool),
     }
+    if not isinstance(array.get("level", False), bool):
+        return "level"
     invalid_key = next((key for key, check in checks.items() if not check(array.get(key))), None)
     if invalid_key is None and 0 in array["scale"]:
         return "scale"

@@ -181,6 +181,7 @@ CONTAINERS = {
 PYTHON = "python:"
 _WITH_FRAMES = (".tif", ".tiff", ".gif", ".png", ".apng", ".webp", ".avif", ".mpo", ".jpg", ".jpeg")
 _VOLUMES = tuple(name + suffix for name in (".nii", ".hdr", ".img") for suffix in ("", ".gz"))
+_VOLUMES += (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".zarr", ".zarr.zip", ".ozx")
 _NO_CONTAINER = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
@@ -394,7 +395,7 @@ class PatternUse:
         return items if plain else self._watch(source, items)
 
     def _watch(self, source: str, items: Items) -> Items:
-        is_file = source.lower().endswith((*_WITH_FRAMES, *_VOLUMES))  # whose frames and planes have its name
+        is_file = source.lower().rstrip("/").endswith((*_WITH_FRAMES, *_VOLUMES))  # frames and planes have its name
         for item in items:
             path = item.key.lstrip("/") if is_file else path_below(source, item.key)
             if self._unused:

@@ -123,6 +123,8 @@ def _first_items(source: str, listing: InputOptions) -> list[Item]:
         if isinstance(item.load, FailingSource):
             raise InputError(item.load.reason, item.load.message)
         load: Any = item.load
+        if hasattr(load, "inputs"):
+            raise UsageError(f"{source}: vectors have statistics, but are not written: only images are")
         firsts.setdefault(load.variable if hasattr(load, "variable") else load.array.path, item)
     if not firsts:
         raise InputError("empty", "contains no image")

@@ -178,6 +178,7 @@ def _matching(source: str, files: Files, variable: str) -> list[_Array]:
         UsageError: there is none.
     """
     every = list(_arrays(files))
+    every = [array for array in every if len(array.metadata["shape"]) > 1] or every  # without coordinates
     groups = [group_of(variable, array.path) for array in every]
     matches = [array._replace(group=group) for array, group in zip(every, groups, strict=True) if group is not None]
     if not matches:

@@ -9,7 +9,7 @@ _COLORS = {"R": "FF0000", "G": "00FF00", "B": "0000FF"}
 
 
 def nnunet(constants: DatasetConstants) -> str:
-    """Write foreground intensities of a dataset_fingerprint.json: stored values, with the percentiles 0.5 and 99.5."""
+    """Write foreground intensities of a dataset_fingerprint.json: values as SimpleITK reads them, with percentiles."""
     low, high = (constants.rounded(constants.stored(row), 2) for row in constants.extremes("nnunet"))
     below, median, above = (
         constants.rounded(constants.stored(row), 2) for row in constants.percentiles("0.5", "50", "99.5")

@@ -7,7 +7,8 @@ from normcli.constants.exporters.values import DatasetConstants
 def csv(constants: DatasetConstants) -> str:
     """Write one row per channel: channel,mean,std,range,convention."""
     rows = ["channel,mean,std,range,convention"]
-    units = "raw" if constants.is_raw else "0-1"
+    is_scaled = constants.source is not None and "scale" in constants.source.composition
+    units = "stored" if is_scaled else "raw" if constants.is_raw else "0-1"  # without scale and offset
     for name, mean, std in zip(constants.channels, constants.unit_mean, constants.unit_std, strict=True):
         rows.append(f"{quote.csv_field(name)},{mean!r},{std!r},{units},{quote.csv_field(constants.convention)}")
     return "\n".join(rows) + "\n"

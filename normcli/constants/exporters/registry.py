@@ -56,6 +56,9 @@ _ALL_DIGITS = {
 # numbers without a claim about the pixels of a tool
 _OF_ANY_COLOR = {"csv", "yaml", "toml", "env", "markdown"}
 
+# of tools whose readers apply scale and offset, such as SimpleITK's
+_IN_UNITS = {"nnunet"}
+
 # formats without comments: what a reader must know, printed as a note
 NOTES = {
     "kaldi": "kaldi: sums and counts for apply-cmvn --norm-vars=true; features are {order} in {range}: {description}",
@@ -92,7 +95,9 @@ def export(
         raise unknown("format", exporter, FORMAT_CHOICES)
     if summary.settings.get("color") in ("lab", "lab-tissue") and exporter not in _OF_ANY_COLOR:
         raise UsageError(f"{exporter}: its images are RGB, and these statistics are in L*a*b*")
-    return EXPORTERS[exporter](DatasetConstants.of(summary, convention, group=group, digits=digits))
+    in_units = exporter in _IN_UNITS
+    constants = DatasetConstants.of(summary, convention, group=group, digits=digits, in_units=in_units)
+    return EXPORTERS[exporter](constants)
 
 
 def digits_of(exporter: str, digits: int | None = None) -> int | None:

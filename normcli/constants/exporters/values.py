@@ -30,6 +30,7 @@ class DatasetConstants(NamedTuple):
         min, max: per channel; None where they are not known.
         valid_percent: share of the pixels that count, per channel.
         source, group: the summary, and the group of it, that have the percentiles.
+        in_units: values are in the units of scale tags, as tools of volumes read them; False is of stored values.
     """
 
     mean: list[float]
@@ -51,10 +52,17 @@ class DatasetConstants(NamedTuple):
     valid_percent: Sequence[float] = ()
     source: Summary | None = None
     group: str | None = None
+    in_units: bool = False
 
     @classmethod
     def of(
-        cls, summary: Summary, convention: str | None = None, *, group: str | None = None, digits: int | None = None
+        cls,
+        summary: Summary,
+        convention: str | None = None,
+        *,
+        group: str | None = None,
+        digits: int | None = None,
+        in_units: bool = False,
     ) -> "DatasetConstants":
         """Take the constants of one convention, or of one group, from a summary.
 
@@ -74,9 +82,10 @@ class DatasetConstants(NamedTuple):
 
             subset.append(f"weighted {describe_mixture(summary.settings)}")
         if "scale" in summary.composition:
-            mean, std = to_levels(summary, mean, std)
-            levels = dict.fromkeys(levels)
-            subset += ["in stored values, before scale and offset"]
+            levels = dict.fromkeys(levels, summary.max_value if in_units else None)
+            subset += ["in the units of scale and offset" if in_units else "in stored values, before scale and offset"]
+            if not in_units:
+                mean, std = to_levels(summary, mean, std)
         subset += [describe_shards(summary.shards)] if summary.shards is not None else []
         if summary.sample is not None and summary.sample["read"] < summary.sample["of"]:
             subset.append(f"a random sample of {summary.sample['of']:,}")
@@ -91,11 +100,12 @@ class DatasetConstants(NamedTuple):
             **{key: summary.settings.get(key) for key in GEOMETRY},
             subset=", ".join(subset),
             digits=digits,
-            min=_known(summary, summary.min, group),
-            max=_known(summary, summary.max, group),
+            min=_known(summary, summary.min, group, in_units),
+            max=_known(summary, summary.max, group, in_units),
             valid_percent=_valid_percent(summary),
             source=summary,
             group=group,
+            in_units=in_units,
         )
 
     def percentiles(self, *names: str) -> list[list[float]]:
@@ -106,7 +116,7 @@ class DatasetConstants(NamedTuple):
             StatisticsFileError: the state is damaged.
         """
         one = self._with_percentiles(names)
-        return [_levels(self._summary, one.percentiles[name]) for name in names]
+        return [_levels(self._summary, one.percentiles[name], self.in_units) for name in names]
 
     def _with_percentiles(self, names: Sequence[str]) -> Summary | GroupSummary:
         one: Summary | GroupSummary = self._summary if self.group is None else self._summary.group(self.group)
@@ -291,15 +301,15 @@ def _white_levels(summary: Summary, group: str | None) -> dict[str, int | None]:
     return {name: white_level(name, setting) for name in ("uint8", "uint16", "float") if name in types}
 
 
-def _levels(summary: Summary, row: list[float]) -> list[float]:
+def _levels(summary: Summary, row: list[float], in_units: bool) -> list[float]:
     """Return one value per channel in the units of mean and std: in stored levels where rasters have a scale."""
-    return to_levels(summary, row, row)[0] if "scale" in summary.composition else row
+    return to_levels(summary, row, row)[0] if "scale" in summary.composition and not in_units else row
 
 
-def _known(summary: Summary, row: list[float | None], group: str | None) -> Sequence[float | None]:
+def _known(summary: Summary, row: list[float | None], group: str | None, in_units: bool) -> Sequence[float | None]:
     """Return minima or maxima in the units of mean and std; None for a group, and where one is not known."""
     known = [value for value in row if value is not None]
-    return _levels(summary, known) if group is None and len(known) == len(row) else [None] * len(row)
+    return _levels(summary, known, in_units) if group is None and len(known) == len(row) else [None] * len(row)
 
 
 def _valid_percent(summary: Summary) -> list[float]:
