@@ -79,7 +79,8 @@ class TestNifti:
         assert all(np.array_equal(old.header[key], new.header[key]) for key in same)
         assert [e.get_content() for e in new.header.extensions] == [b"kept"]
         assert head.images == head.exact == 1 and normcli.verify(tmp_path / "out").is_valid
-        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        result = normcli.restore(tmp_path / "out", tmp_path / "back")
+        assert (result.exact, result.unit) == (1, "volume") == (1, normcli.verify(tmp_path / "out").unit)
         back = nibabel.load(tmp_path / "back" / name)
         assert back.header == old.header
         assert np.array_equal(back.dataobj.get_unscaled(), old.dataobj.get_unscaled())

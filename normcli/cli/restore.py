@@ -67,4 +67,4 @@ def _show(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
     for reason, count in result.inexact.items():
         say(f"note: {count:,} not exact: {reason}")
     warn_failed(dict(result.failed))
-    watch.closing(f"wrote {output}", result.images, f"{result.exact:,} bit for bit")
+    watch.closing(f"wrote {output}", result.images, f"{result.exact:,} bit for bit", noun=result.unit)

@@ -36,6 +36,7 @@ class RestoreResult:
         inexact: the others, by reason.
         failed: files that are missing or damaged, by reason.
         geometry: the resize and crop that `apply` made, which cannot be undone; "" where there were none.
+        unit: "image" or "volume", of the numbers.
     """
 
     images: int = 0
@@ -43,13 +44,14 @@ class RestoreResult:
     inexact: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     geometry: str = ""
+    unit: str = "image"
 
 
 def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     """Restore the images that `apply` read from its output; see `normcli.restore`."""
     head, records = manifest.read(folder)
     if (scheme := head["settings"]["scheme"]) in CURVES:
-        raise UsageError(f"{folder}: written by scheme {scheme}, whose map is no scale and shift: it has no inverse")
+        raise UsageError(f"{folder}: cannot be restored: scheme {scheme} has no inverse")
     if holds_volumes(head["settings"]):
         from normcli.runs.restore_volumes import restore_volumes
 

@@ -57,7 +57,7 @@ def restore_volumes(
         raise UsageError(f"{output} is not empty (`force` writes into it)")
     unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
     storage.make_work_folder(unfinished)
-    total = RestoreResult()
+    total = RestoreResult(unit="volume")
 
     def consume(result: RestoredBatch) -> None:
         total.images += result.images

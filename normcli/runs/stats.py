@@ -509,7 +509,7 @@ class _StatsRun:
         """
         failures, total = self.failures, self.total
         if set(total.groups) == {containers.NO_MATCH}:
-            log.warning("--group-by %r matched no image", self.options.group_by)
+            log.warning("--group-by '%s' matched no image", self.options.group_by)
         elif set(total.groups) == {NO_LABEL}:
             log.warning("--group-by %s: no image has a class, all are in one group", self.options.group_by)
         spent = time.perf_counter() - self.started

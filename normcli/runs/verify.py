@@ -40,6 +40,7 @@ class VerifyResult:
         problems: name and message of every file that is missing or not as it was written.
         expected: True where mean and std must be 0 and 1, within `tolerance`: not where invalid samples were kept.
         tolerance: depends on the dtype.
+        unit: "image" or "volume", of `images`.
     """
 
     images: int
@@ -47,6 +48,7 @@ class VerifyResult:
     problems: list[tuple[str, str]]
     expected: bool
     tolerance: float
+    unit: str = "image"
 
     @property
     def is_valid(self) -> bool:
@@ -98,6 +100,7 @@ def verify(folder: str, options: VerifyOptions) -> VerifyResult:
     if holds_volumes(settings):
         from normcli.runs import restore_volumes
 
+        result.unit = "volume"
         worker, batching = partial(restore_volumes.verify_batch, folder, settings), restore_volumes.BATCHING
     Loop(worker=worker, consume=consume, engine=options, batching=batching).run(readable(records))
     listed = result.images + len(result.problems)

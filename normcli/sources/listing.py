@@ -417,7 +417,7 @@ class PatternUse:
         """Log every pattern that matched nothing, and the number of names that came again, once."""
         if self.complete:
             for option, glob in self._unused:
-                log.warning("%s %r matched nothing", option, glob)
+                log.warning("%s '%s' matched nothing", option, glob)
             self._unused.clear()
         if self._names is not None:
             self._names.report()
