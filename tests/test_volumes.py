@@ -330,6 +330,12 @@ class TestHdf5:
         parts = [normcli.stats(path, shard=f"{i}/3", engine="processes", workers=2) for i in (1, 2, 3)]
         assert normcli.merge(*parts).state == once.state == normcli.stats(path, engine="threads").state
 
+    def test_a_group_has_the_units_of_the_dataset(self, tmp_path: Path) -> None:
+        path = netcdf(tmp_path / "a.nc", volume(), scale_factor=0.5)
+        assert "units of the scale tags" in run_here("stats", path, "--group-by", ".*", "-o", tmp_path / "a.json").out
+        name = next(iter(normcli.load(tmp_path / "a.json").groups))
+        assert "units of the scale tags\n" in run_here("show", tmp_path / "a.json", "--group", name).out
+
     def test_memory_is_that_of_some_chunks(self, tmp_path: Path) -> None:
         with needs.module("h5py").File(tmp_path / "a.h5", "w") as file:  # 1 GB that takes no room
             file.create_dataset("images", (64, 2048, 8192), np.uint8, chunks=(8, 256, 256), compression="gzip")

@@ -416,7 +416,7 @@ def print_group(summary: Summary, name: str, convention: str | None = None) -> N
     named, mean, std = mean_and_std(summary, convention, group=name)
     decimals = decimals_for([*mean, *std])
     images = summary.count_text(group.images)
-    described = f"{named.replace('_', ' ')}, {'raw units' if summary.range == 'raw' else 'range 0-1'}"
+    described = f"{named.replace('_', ' ')}, {summary.units_text}"
     _print_line(f"{printable(name)}: {images}, {group.pixels_text}; {described}", "bold")
     rows = [("mean", mean), ("std", std)]
     columns = [Column(title, [number(v, decimals) for v in row]) for title, row in rows]

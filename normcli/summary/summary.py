@@ -305,11 +305,15 @@ class Summary(_Values):
             from normcli.summary.mixture import describe_mixture
 
             estimate = f"{describe_mixture(self.settings)}; {estimate}"
-        units = "raw units" if self.range == "raw" else f"range {self.range}"
-        if "scale" in self.composition:
-            units = "units of the scale tags" + ("" if self.max_value is None else f" / {self.max_value}")
         order = self.channel_order if self.unit == "image" else f"{len(self.channels)} components"
-        return f"{estimate}{self.convention.replace('_', ' ')}, {units}, {order}"
+        return f"{estimate}{self.convention.replace('_', ' ')}, {self.units_text}, {order}"
+
+    @property
+    def units_text(self) -> str:
+        """Return the units of mean and std as text: "range 0-1", "raw units" or "units of the scale tags"."""
+        if "scale" in self.composition:
+            return "units of the scale tags" + ("" if self.max_value is None else f" / {self.max_value}")
+        return "raw units" if self.range == "raw" else f"range {self.range}"
 
     def group(self, name: str) -> GroupSummary:
         """Return the statistics of one group.
