@@ -210,6 +210,8 @@ class ApplyOptions(
             raise UsageError(f"`{modes[0]}` cannot be combined with `{modes[1]}`")
         if self.dry_run and modes and modes != ["force"]:
             raise UsageError(f"`dry_run` cannot be combined with `{modes[0]}`")
+        if self.no_sync and self.to not in ("npy", "npz", "safetensors", "png", "png16", "tiff"):
+            raise UsageError(f"`no_sync` requires one file per image, not `to` {self.to}")
         if self.labels is not None and self.mask_dir is None:
             raise UsageError("`labels` requires `mask_dir`")
         if self.mask_dir is not None and modes not in ([], ["force"]):

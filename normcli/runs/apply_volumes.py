@@ -105,8 +105,6 @@ def check_options(options: ApplyOptions) -> None:
     Raises:
         UsageError: naming the first.
     """
-    if options.no_sync:
-        raise UsageError(f"`no_sync` requires one file per image, not `to` {options.to}")
     options_set: dict[str, Any] = {
         **{key: getattr(options, key) is not None for key in (*GEOMETRY, "bands", "mask_dir", "shard_size")},
         **{key: getattr(options, key) is not None for key in ("output_layout", "channel_order")},

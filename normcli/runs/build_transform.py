@@ -393,10 +393,7 @@ def shard_size(options: ApplyOptions) -> ShardSize | None:
         UsageError: not such a size, or an option that this kind of output does not know.
         MissingExtraError: `to` is "parquet", and pyarrow is not installed.
     """
-    kind = output_kind(options.to)
-    if options.no_sync and not kind.suffix:
-        raise UsageError(f"`no_sync` requires one file per image, not `to` {options.to}")
-    if not kind.shard:
+    if not output_kind(options.to).shard:
         if options.shard_size is not None:
             raise UsageError(f"`shard_size` requires `to` tar or parquet, not {options.to}")
         return None

@@ -135,11 +135,13 @@ def parse_header(data: bytes) -> tuple[Volume, bool]:
         InputError: none, damaged, or of samples that are not numbers.
         MissingExtraError: nibabel is not installed.
     """
+    if data.startswith(b"#?"):
+        raise InputError("unsupported", "in the format Radiance HDR, which is not read: convert it to TIFF")
+    if not _may_be_header(data):  # before nibabel is asked for
+        raise InputError("not-an-image", "neither NIfTI nor Analyze")
     kinds, errors = _header_classes()
     kind = next((one for one in kinds if one.may_contain_header(data)), None)
     if kind is None:
-        if data.startswith(b"#?"):
-            raise InputError("unsupported", "in the format Radiance HDR, which is not read: convert it to TIFF")
         raise InputError("not-an-image", "neither NIfTI nor Analyze")
     try:
         header = kind(data[: kind.template_dtype.itemsize], check=False)
@@ -165,6 +167,12 @@ def parse_header(data: bytes) -> tuple[Volume, bool]:
     if dtype.kind not in "uif" or dtype.itemsize > 8:
         raise InputError("unsupported", f"samples of type {dtype.name}, not integers or floats of up to 64 bits")
     return Volume(start, dtype.str, (shape[1], shape[0], *colors), shape[2:], tags), is_single
+
+
+def _may_be_header(data: bytes) -> bool:
+    """Return True for the size of a header in its first bytes, in either byte order, or the magic of NIfTI-1."""
+    sizes = {size.to_bytes(4, order) for size in (348, 540) for order in ("little", "big")}
+    return data[:4] in sizes or data[344:347] in (b"ni1", b"n+1")
 
 
 def affine_of(data: bytes) -> Any:

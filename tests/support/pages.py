@@ -45,6 +45,8 @@ MODULES = {
     "parquet": "pyarrow",
     "http": "aiohttp",
     "h5": "h5py",
+    "hdf5": "h5py",
+    "nc": "h5py",
     "mp4": "av",
     "nii": "nibabel",
     "zarr": "zarr",
