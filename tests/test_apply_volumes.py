@@ -675,3 +675,18 @@ def test_volumes_in_a_folder_are_named(command: list[str], tmp_path: Path, monke
     ):
         ran = run_here(*command, "scans", *include)
         assert ran.code == 4 and text in ran.err
+
+
+@pytest.mark.parametrize(
+    ("pair", "text"),
+    [
+        ("frames=all", "frames=all: no source here has this option"),
+        ("skip_empty=yes", "skip_empty cannot be combined with `to` nifti: volumes are complete"),
+    ],
+)
+def test_open_options_that_no_volume_has_are_rejected(pair: str, text: str, tmp_path: Path) -> None:
+    source = nifti(tmp_path / "a.nii", voxels())
+    options: dict[str, Any] = {"scheme": "zscore", "to": "nifti", "open_options": [pair]}
+    with pytest.raises(UsageError, match=text):
+        normcli.apply(source, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

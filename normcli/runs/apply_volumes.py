@@ -123,6 +123,20 @@ def check_options(options: ApplyOptions) -> None:
         raise UsageError(f"`scheme` {options.scheme} cannot be combined with `to` {options.to}: it maps each plane")
 
 
+def check_open_options(options: ApplyOptions, tasks: list[VolumeTask]) -> None:
+    """Reject open options that no volume here has, and those that leave out planes.
+
+    Raises:
+        UsageError: naming the first.
+    """
+    if options.open_options:
+        sources.check_open_options(options.open_options, {sources.kind_of(task.source) for task in tasks})
+        if dict(parse_pairs(options.open_options)).get("skip_empty") == "yes":
+            raise UsageError(
+                f"`open_options` skip_empty cannot be combined with `to` {options.to}: volumes are complete"
+            )
+
+
 def are_volumes(paths: Sequence[str], files: Any, to: str) -> bool:
     """Return True if sources are volumes, or can be nothing else in this kind of output; False for images."""
     named = [path for source in paths for path in sources.expand(source)] + list(as_tuple(files or ()))
@@ -184,6 +198,7 @@ def apply_volumes(paths: Sequence[str], output: str, options: ApplyOptions, engi
         build_transform.refuse_occupied(output, options.resume or options.force or options.skip_existing)
     files = None if options.files is None else list(as_tuple(options.files))
     tasks = containers(paths, files, options.to)
+    check_open_options(options, tasks)
     constants, computed = build_transform.resolve_constants(transform, options, reading), None
     if build_transform.needs_pass(transform, constants):
         if options.resume or options.skip_existing:
