@@ -18,7 +18,7 @@ import numpy as np
 from normcli import __version__, schemes, sources, storage
 from normcli.errors import InputError, MissingExtraError, NoInputError, NormcliError, OutputError, UsageError
 from normcli.options.apply import ApplyOptions
-from normcli.options.field import Options, as_tuple, options_of
+from normcli.options.field import Options, as_tuple, options_of, parse_pairs
 from normcli.options.shared import GEOMETRY, DecodeOptions, EngineOptions, FailureOptions, InputOptions, ValueOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs import build_transform

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,7 @@ def transform_of(transform: Transform, volume: StoredVolume, reading: DecodeOpti
     is_short = dtype.kind in "iub" and dtype.itemsize <= 2
     kind = "uint8" if dtype.kind == "b" else dtype.name if dtype.name in ("uint8", "uint16") else "float"
     white = transform.max_value if in_units else white_level(kind, transform.max_value)
-    blocks = _counted(volume, reading.replace(scale_offset="tag") if is_scaled else reading)  # levels are few
+    blocks = partial(_counted, volume, reading.replace(scale_offset="tag") if is_scaled else reading)  # few levels
     affine = affine_of_volume(
         transform.scheme,
         settings,

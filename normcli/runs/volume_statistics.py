@@ -1,7 +1,7 @@
 """Statistics of one volume for the schemes that map each image by its own: counted block by block, exactly."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +48,7 @@ class _VolumeImage(schemes.Image):
 def affine_of_volume(
     scheme: str,
     settings: dict[str, Any],
-    blocks: Iterable[CountedBlock],
+    blocks: Callable[[], Iterable[CountedBlock]],
     white: float | None,
     *,
     is_short: bool,
@@ -60,33 +60,24 @@ def affine_of_volume(
     Args:
         scheme: one that maps each image by its own statistics.
         settings: of the scheme.
-        blocks: of the volume.
+        blocks: returns those of the volume; percentiles of floats read them several times.
         white: level of full intensity; None for raw units.
         is_short: samples are integers of at most 16 bits, whose values are all counted.
         of_values: the affine is one of values in units; False is one of stored levels.
         nan: "error" or "skip", of NaN and infinite samples.
 
     Raises:
-        InputError: constant, NaN, or a scheme that requires all values of floats.
+        InputError: constant, NaN, or robust of floats.
     """
-    if not is_short and scheme in ("percentile", "robust"):
-        text = "requires volumes of integers of at most 16 bits"
-        text += " (percentile:over=dataset does not)" if scheme == "percentile" else " (zscore does not)"
-        raise InputError("unsupported", f"{scheme} {text}")
+    if not is_short and scheme == "robust":
+        raise InputError("unsupported", "robust requires volumes of integers of at most 16 bits (percentile does not)")
     per_image = settings.get("per") == "image" or scheme == "gcn"
     tally, wide = Tally(), 1
     scales: Scales = ()
     levels: Array | None = None
-    for block in blocks:
-        pixels, valid = block.pixels, block.valid
-        scales, wide = block.scales, pixels.shape[2]
-        if settings.get("mask") == "nonzero":
-            factors = scales or ((1.0, 0.0),) * wide
-            values = np.stack([pixels[:, :, c] * np.float64(s) + o != 0 for c, (s, o) in enumerate(factors)], axis=2)
-            valid = values if valid is None else valid & values
-        if per_image and wide > 1:
-            pixels = pixels.reshape(pixels.shape[0], -1, 1)
-            valid = None if valid is None else valid.reshape(pixels.shape)
+    for block in blocks():
+        scales, wide = block.scales, block.pixels.shape[2]
+        pixels, valid = _counting(block, settings, per_image)
         if valid is not None and not valid.any():
             continue
         if pixels.dtype.kind == "f" and nan == "skip" and not np.isfinite(pixels).any():
@@ -101,6 +92,8 @@ def affine_of_volume(
             tally.count(pixels, None, valid, nan=nan)
     image = _VolumeImage(names=tuple(str(c) for c in range(wide)), white_level=white)
     columns = _columns_of(levels) if is_short and levels is not None else _ends_of(tally)
+    if columns and not is_short and scheme == "percentile":
+        columns = _percentile_columns(blocks, settings, tally)
     if not columns:  # nothing is valid: any affine maps it
         return Affine((1.0,) * wide, (0.0,) * wide)
     means = [_moments(values, counts) for values, counts in columns] if is_short else _tally_moments(tally)
@@ -112,6 +105,43 @@ def affine_of_volume(
     image.means = [mean for mean, _ in in_units], [std for _, std in in_units]
     affine: Affine = schemes.SCHEMES[scheme](image, **settings)
     return affine.of_levels(list(factors)) if scales and not of_values else affine
+
+
+def _counting(block: CountedBlock, settings: dict[str, Any], per_image: bool) -> tuple[Array, Array | None]:
+    """Return pixels and valid samples of a block, by the settings of a scheme; of all channels as one if per image."""
+    pixels, valid = block.pixels, block.valid
+    wide = pixels.shape[2]
+    if settings.get("mask") == "nonzero":
+        factors = block.scales or ((1.0, 0.0),) * wide
+        values = np.stack([pixels[:, :, c] * np.float64(s) + o != 0 for c, (s, o) in enumerate(factors)], axis=2)
+        valid = values if valid is None else valid & values
+    if per_image and wide > 1:
+        pixels = pixels.reshape(pixels.shape[0], -1, 1)
+        valid = None if valid is None else valid.reshape(pixels.shape)
+    return pixels, valid
+
+
+def _percentile_columns(
+    blocks: Callable[[], Iterable[CountedBlock]], settings: dict[str, Any], tally: Tally
+) -> list[tuple[Array, Array]]:
+    """Return values and counts with the percentiles of each channel; a channel without samples is that of 0 and 1."""
+    from normcli.runs.volume_quantiles import columns_of_percentiles
+
+    (bucket,) = tally.buckets.values()
+    counts = [int(bucket.weights[c]) for c in range(bucket.channels)]
+
+    def samples() -> Iterator[tuple[int, Array]]:
+        for block in blocks():
+            pixels, valid = _counting(block, settings, settings.get("per") == "image")
+            for c in range(pixels.shape[2]):
+                plane = pixels[:, :, c] if valid is None else pixels[:, :, c][valid[:, :, c]]
+                yield c, plane[np.isfinite(plane)]
+
+    percents = (float(settings["lo"]), float(settings["hi"]))
+    ends = [*percents, *(100 - p for p in percents)]  # a negative scale turns the order
+    columns = columns_of_percentiles(samples, [count or 1 for count in counts], ends)
+    anything = np.arange(2.0), np.ones(2, np.int64)
+    return [column if count else anything for column, count in zip(columns, counts, strict=True)]
 
 
 def _columns_of(levels: Array) -> list[tuple[Array, Array]]:
