@@ -276,7 +276,7 @@ def test_bad_input_is_one_line_and_an_exit_code(case: str, bad: Path, monkeypatc
 
 def test_vectors_are_not_written(bad: Path, tmp_path: Path) -> None:
     done = run_here("apply", bad / "v.npy", "-O", "layout=nc", "-o", tmp_path / "out", "--scheme", "unit")
-    assert done.code == 2 and "vectors have statistics, but are not written" in done.err
+    assert done.code == 2 and "apply writes images, not vectors" in done.err
 
 
 def test_a_run_of_vectors_is_repeated_and_updated(tmp_path: Path) -> None:

@@ -591,6 +591,6 @@ def test_several_arrays_of_several_files(tmp_path: Path) -> None:
         assert by_file.groups[str(number)].mean == pytest.approx(values[number].mean(0).tolist())
     both = normcli.stats(paths, group_by="label", open_options={"axes": "YX", "variable": "/*"})
     assert sorted(both.groups) == ["action", "goal"]  # and no array of one axis
-    with pytest.raises(UsageError, match="vectors have statistics, but are not written"):
+    with pytest.raises(UsageError, match="apply writes images, not vectors"):
         normcli.apply(paths, tmp_path / "out", to="hdf5", stats=by_file, open_options=rows)
     assert not (tmp_path / "out").exists()

@@ -87,7 +87,7 @@ def make_lister(
                     yield item
                     continue
                 if hasattr(item.load, "inputs"):
-                    raise UsageError(f"{source}: vectors have statistics, but are not written: only images are")
+                    raise UsageError(f"{source}: apply writes images, not vectors (`stats` counts them)")
                 inner = formats.name_below(source, item.key)
                 if not inner:
                     inner = os.path.basename(item.key.rstrip("/"))  # noqa: PTH119

@@ -124,7 +124,7 @@ def _first_items(source: str, listing: InputOptions) -> list[Item]:
             raise InputError(item.load.reason, item.load.message)
         load: Any = item.load
         if hasattr(load, "inputs"):
-            raise UsageError(f"{source}: vectors have statistics, but are not written: only images are")
+            raise UsageError(f"{source}: apply writes images, not vectors (`stats` counts them)")
         firsts.setdefault(load.variable if hasattr(load, "variable") else load.array.path, item)
     if not firsts:
         raise InputError("empty", "contains no image")
