@@ -450,7 +450,7 @@ def note_sidecars(load: Any, image: images.Decoded, reading: DecodeOptions) -> N
 
 def _notes(image: images.Decoded) -> tuple[str, ...]:
     kinds = _kinds(image.format, image.mode, image.depth)
-    if not image.notes and not image.names and not image.scales:
+    if not image.notes and (image.is_plain or not (image.names or image.scales)):
         return kinds
     return (*kinds, *image.notes, *_band_notes(image))
 

@@ -223,15 +223,16 @@ class Batcher(Generic[T, R]):
         """Add items to a batch of one until it is full: the usual case, in few steps."""
         most = min(self._size, self._most())
         held = _memory_of_item(batch[0])
-        while len(batch) < most and held < _LARGEST_HELD:
-            item = next(self._steps, None)
-            if item is None:
-                return
+        if len(batch) >= most or held >= _LARGEST_HELD:
+            return
+        for item in self._steps:
             if isinstance(item, Replay):
                 self._next = item
                 return
             batch.append(item)
             held += _memory_of_item(item)
+            if len(batch) >= most or held >= _LARGEST_HELD:
+                return
 
     def _fill_with_group(self, batch: Items[T], group: object) -> None:
         """Add items to a batch of one, as long as they are of its group, until it is full."""

@@ -250,7 +250,7 @@ def _may_be_dataset(folder: str) -> bool:
             names = [entry.name for entry in itertools.islice(entries, _FIRST_NAMES)]
     except OSError:
         return False
-    return len(names) == _FIRST_NAMES or any(re.fullmatch(_DATASET_NAME, name) for name in names)
+    return len(names) == _FIRST_NAMES or any(map(re.compile(_DATASET_NAME).fullmatch, names))
 
 
 def is_stream(source: str) -> bool:

@@ -128,8 +128,7 @@ class Tally:
             data: the encoded bytes, for the digest.
         """
         key = pixels.shape[2], "uint8", 1
-        bucket = self.buckets.get(key) or Integers(*key)
-        assert isinstance(bucket, Integers)
+        bucket: Any = self.buckets.get(key) or Integers(*key)
         if bucket.gathers and pixels.size <= MOST_SMALL:
             bucket.count_later([pixels.tobytes()])
         else:
