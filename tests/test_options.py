@@ -127,6 +127,11 @@ def test_arguments_go_by_name_too_and_a_missing_one_is_named(folder: Path, tmp_p
     assert normcli.apply(folder, None, scheme="unit", dry_run=True).images == 12
 
 
+def test_options_know_which_are_not_as_by_default() -> None:
+    assert StatsOptions().changed == StatsOptions(color="auto", nodata="tag").changed == frozenset()
+    assert StatsOptions(color="gray", resize="20").changed == {"color", "resize"}
+
+
 class TestTextIsOneValue:
     """B1: a text where several are taken is one of them, and not its letters."""
 

@@ -144,6 +144,26 @@ class TestExact:
         assert (blocks + single).state() == (single + blocks).state()
         assert blocks.state() == single.state()
 
+    @pytest.mark.parametrize(
+        "options",
+        [{}, {"strict": True}, {"color": "gray"}, {"color": "lab"}, {"alpha": "keep"}, {"nodata": 7}, {"resize": 20}],
+        ids=str,
+    )
+    def test_images_that_are_only_added_up_count_as_those_of_groups(
+        self, options: dict[str, Any], tmp_path: Path
+    ) -> None:
+        """Gray, color and alpha, small and large; the first one is large enough for the fast decoder to be loaded."""
+        (tmp_path / "0.png").write_bytes(encoded(photograph(900, 800)))
+        for i, (kind, channels) in enumerate((("PNG", 1), ("PNG", 3), ("PNG", 4), ("JPEG", 1), ("JPEG", 3)), 1):
+            for side in (32, 110):
+                data = encoded(photograph(side, side + 1, channels, seed=i), kind)
+                (tmp_path / f"{i}_{side}.{kind.lower()}").write_bytes(data)
+        direct = normcli.stats(tmp_path, **options).state
+        assert direct["buckets"]
+        grouped = dict(normcli.stats(tmp_path, group_by="folder", **options).state)
+        assert grouped.pop("groups")
+        assert {**direct, "groups": None} == {**grouped, "groups": None}
+
     @pytest.mark.parametrize("denominator", [1, 3, 1024 * 1023, 27648**2])
     def test_roots_in_pairs_of_floats_are_rounded_as_integers_are(self, denominator: int) -> None:
         """Near to halfway between two float64, at powers of two, of squares and of large numbers."""
