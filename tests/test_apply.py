@@ -472,6 +472,9 @@ def test_normalized_input_is_told_of(run: Run, photos: Path, tmp_path: Path) -> 
     assert "5 float images have values of both signs within [-5,5]" in line(done)
     wrong = run("apply", photos, "-o", "wrong", "--mean", "123.7,116.3,103.5", "--std", "58.4,57.1,57.4")
     assert wrong.returncode == 0 and "look like range 0-255" in line(wrong)
+    np.save(tmp_path / "ct.npy", np.arange(-300, 300, dtype=np.int16).reshape(20, 30))
+    units = run("apply", "ct.npy", "-o", "units", "--mean", "40", "--std", "400")
+    assert units.returncode == 0 and "look like range" not in line(units)
 
 
 def test_dry_run_writes_nothing_and_tells_the_bytes(run: Run, photos: Path, tmp_path: Path) -> None:

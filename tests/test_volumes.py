@@ -389,6 +389,8 @@ class TestDicom:
         assert (summary.mean, f"{summary.std[0]:.10f}") == ([-119.0738525390625], "379.7570003455")
         assert (summary.min, summary.max) == ([-896], [1167])
         assert [summary.percentiles[p] for p in ("0.5", "99.5")] == [[-861], [785]]
+        frames = normcli.stats(dicom_data("CT_small"), open_options=["frames=all"])  # its preamble is of a TIFF
+        assert (frames.mean, frames.min) == (summary.mean, summary.min)
 
     @pytest.mark.parametrize("twin", ["", "_RLE", "_jp2klossless", "_bigendian", "_implicit", "_expb", "_padded"])
     def test_reference_values_of_an_mr(self, twin: str) -> None:

@@ -159,7 +159,8 @@ def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stop
     constants = result.constants
     if constants is not None:
         say(_constants_line(constants, result.settings["scheme"]))
-        if (wrong := suspicious_numbers(constants)) is not None:
+        divides = any("uint" in kind for kind in result.kinds)  # others are in their units, such as HU
+        if divides and (wrong := suspicious_numbers(constants)) is not None:
             say(f"note: {wrong}")
     for note in _notes(result):
         say(f"note: {note}")

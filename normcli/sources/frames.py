@@ -110,13 +110,14 @@ def read_frames(
     count = 0
     try:
         head = read_start(load, _HEAD)
-        if head[:4] in _TIFF:
+        is_dicom = head[128:132] == b"DICM"  # whose preamble may be that of a TIFF, as of GE's CT
+        if head[:4] in _TIFF and not is_dicom:
             from normcli.sources.tiff_frames import tiff_frames
 
             frames = tiff_frames(path, load, label, options, group_by)
         elif by_axes:
             raise InputError("unsupported", "-O axes and -O series require a TIFF")
-        elif head[128:132] == b"DICM":
+        elif is_dicom:
             from normcli.sources.dicom_frames import dicom_frames
 
             frames = dicom_frames(path, load, label, group_by)
