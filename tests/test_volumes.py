@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, NormcliError, UsageError
 from normcli.options.shared import InputOptions
 from normcli.sources import read_one
 from normcli.sources.nifti import parse_header
@@ -593,6 +593,8 @@ def test_several_arrays_of_several_files(tmp_path: Path) -> None:
         assert by_file.groups[str(number)].mean == pytest.approx(values[number].mean(0).tolist())
     both = normcli.stats(paths, group_by="label", open_options={"axes": "YX", "variable": "/*"})
     assert sorted(both.groups) == ["action", "goal"]  # and no array of one axis
+    with pytest.raises(NormcliError, match="images need 2 axes"):
+        normcli.stats(paths, open_options={"variable": "/ti*"})
     with pytest.raises(UsageError, match="apply writes images, not vectors"):
         normcli.apply(paths, tmp_path / "out", to="hdf5", stats=by_file, open_options=rows)
     assert not (tmp_path / "out").exists()

@@ -134,7 +134,7 @@ def _show(result: "VerifyResult") -> None:
     verdict = ""
     if result.expected and not result.problems:
         verdict = f", mean 0 and std 1 within {result.tolerance:g}: {'yes' if result.is_valid else 'NO'}"
-    write(f"{result.images:,} {result.unit}s read again{verdict}\n")
+    write(f"{result.images:,} {result.unit}{'s' * (result.images != 1)} read again{verdict}\n")
 
 
 def _six(*values: float) -> list[str]:

@@ -144,13 +144,11 @@ def _variables(source: str, file: Any, variable: str | None) -> Sequence[tuple[s
         return [(_only_variable(source, file), None)]
     if not has_wildcard(variable):
         return [(variable, None)]
-    datasets = list(_datasets(file))
-    every = [(name, group_of(variable, name)) for name, one in datasets if len(one.shape or ()) > 1]
-    every = every or [(name, group_of(variable, name)) for name, _ in datasets]  # without coordinates
-    if not (matches := [(name, group) for name, group in every if group is not None]):
-        names = listed(name for name, _ in every)
+    every = [(name, len(one.shape or ()), group_of(variable, name)) for name, one in _datasets(file)]
+    if not (matches := [(name, group) for name, _, group in every if group is not None]):
+        names = listed(name for name, _, _ in every)
         raise UsageError(f"{source}: no dataset matches {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
-    return matches
+    return [(name, group) for name, axes, group in every if group is not None and axes > 1] or matches
 
 
 def _choose(

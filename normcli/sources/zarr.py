@@ -178,13 +178,12 @@ def _matching(source: str, files: Files, variable: str) -> list[_Array]:
         UsageError: there is none.
     """
     every = list(_arrays(files))
-    every = [array for array in every if len(array.metadata["shape"]) > 1] or every  # without coordinates
     groups = [group_of(variable, array.path) for array in every]
     matches = [array._replace(group=group) for array, group in zip(every, groups, strict=True) if group is not None]
     if not matches:
         names = listed(array.path or "." for array in every)
         raise UsageError(f"{source}: no array matches {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
-    return matches
+    return [array for array in matches if len(array.metadata["shape"]) > 1] or matches  # without coordinates
 
 
 def _arrays(files: Files) -> Iterator[_Array]:
