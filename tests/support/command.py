@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -49,6 +50,8 @@ def run_here(*arguments: Any) -> Outcome:
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     hook, out, err = sys.unraisablehook, io.StringIO(), io.StringIO()
+    logger = logging.getLogger("normcli")
+    level, logs = logger.level, list(logger.handlers)
     try:
         with redirect_stdout(out), redirect_stderr(err):
             code = run([str(argument) for argument in arguments])
@@ -56,4 +59,6 @@ def run_here(*arguments: Any) -> Outcome:
         for number, handler in handlers.items():
             signal.signal(number, handler)
         sys.unraisablehook = hook
+        logger.setLevel(level)
+        logger.handlers[:] = logs
     return Outcome(code, out.getvalue(), err.getvalue())
