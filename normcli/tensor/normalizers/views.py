@@ -180,7 +180,7 @@ def parallel_blocks(
     step = block_samples(sample_bytes) if step is None else step
     threads = 1 if step >= samples else limits.threads or usable_cpus()  # reading the quota takes 5 us
     if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
-        step, copies = max(step, -(-samples // (4 * threads))), 0
+        step, copies = max(step, -(-samples // (2 * threads))), 0
     starts = range(0, samples, step)
     threads = min(threads, len(starts))
     if limits.memory is not None and threads:
@@ -195,8 +195,8 @@ def parallel_blocks(
 
     def compute_blocks() -> None:
         try:
-            while not failures and (turn := next(turns)) < len(starts):
-                with np.errstate(all="ignore"):  # a thread does not have the caller's
+            with np.errstate(all="ignore"):  # a thread does not have the caller's
+                while not failures and (turn := next(turns)) < len(starts):
                     compute(starts[turn], min(starts[turn] + step, samples))
         except BaseException as error:
             failures.append(error)
