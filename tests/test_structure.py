@@ -19,7 +19,7 @@ PARAMETERS = 12
 LINES = 80
 INIT_LINES = 80
 FORWARDS = 5  # keywords `name=name` in one call
-OPTIONS = 48  # in the help of stats, and of apply (design, section 5)
+OPTIONS = 47  # at most, in the help of stats and of apply: below 48
 
 # a normalizer's settings are its paper's: each is documented, and none is passed on in bulk
 NORMALIZERS = "normcli/tensor/normalizers/"

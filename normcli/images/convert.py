@@ -73,7 +73,6 @@ class Decoded:
         orientation: int = 1,
         has_alpha: bool = False,
         is_owned: bool = False,
-        is_plain: bool = False,
         valid: np.ndarray[Any, Any] | None = None,
         full_scale: int | None = None,
         white_is_zero: bool = False,
@@ -89,8 +88,6 @@ class Decoded:
             self.has_alpha = True
         if is_owned:
             self.is_owned = True
-        if is_plain:
-            self.is_plain = True
         if valid is not None:
             self.valid = valid
         if full_scale is not None:

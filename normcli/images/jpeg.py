@@ -129,7 +129,9 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
         decoded = pillow.decode(data, reading)
         decoded.notes.append("damaged")
         return decoded
-    return Decoded(pixels, "JPEG", mode, 8, is_owned=True, is_plain=True, notes=[*notes], orientation=orientation)
+    image = Decoded(pixels, "JPEG", mode, 8, is_owned=True, notes=[*notes], orientation=orientation)
+    image.is_plain = True
+    return image
 
 
 def _buffer(size: int) -> np.ndarray[Any, Any]:

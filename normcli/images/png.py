@@ -77,7 +77,9 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     pixels, mode = pixels.reshape(shape), _MODES[channels]
     if channels == 4:
         return Decoded(pixels, "PNG", mode, 8, has_alpha=True, is_owned=True)
-    return Decoded(pixels, "PNG", mode, 8, is_owned=True, is_plain=True)
+    image = Decoded(pixels, "PNG", mode, 8, is_owned=True)
+    image.is_plain = True
+    return image
 
 
 def plain(data: bytes) -> tuple[int, int, int] | None:

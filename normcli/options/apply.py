@@ -150,6 +150,7 @@ class SinkOptions(Options):
     no_sync: bool = option(
         "Do not wait until the disk holds each file: a power failure can then lose files that the manifest lists.",
         False,
+        hidden=True,
     )
 
 

@@ -98,9 +98,9 @@ class RestoreJob(NamedTuple):
     Attributes:
         folder: what `apply` wrote.
         settings: of its manifest.
-        output: folder for the images.
+        output: folder for the images or volumes.
         unfinished: folder for files that are being written.
-        to: "png" or "tiff"; None chooses by the pixels.
+        to: of images, "png" or "tiff"; None chooses by the pixels.
     """
 
     folder: str

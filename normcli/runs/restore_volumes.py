@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from math import prod
-from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from normcli.options.shared import DecodeOptions, FailureOptions, InputOptions
 from normcli.runs import names
 from normcli.runs.loop import Batching, FailurePolicy, Loop
 from normcli.runs.read_output import readable
-from normcli.runs.restore import RestoredBatch, RestoreResult, restore_each
+from normcli.runs.restore import RestoredBatch, RestoreJob, RestoreResult, restore_each
 from normcli.runs.verify import ChannelSums, VerifiedBatch, channel_sums
 from normcli.runs.volume_map import as_block, as_image, decode_block, invert
 from normcli.sinks.files import temporary_name
@@ -28,22 +27,6 @@ from normcli.sources.volume import BLOCK_VALUES, StoredVolume, blocks_of, letter
 from normcli.sources.volume_details import attribute_of
 
 BATCHING = Batching(seconds=0.0, most_items=1)
-
-
-class VolumeRestoreJob(NamedTuple):
-    """Settings by which a worker restores volumes.
-
-    Attributes:
-        folder: what `apply` wrote.
-        settings: of its manifest.
-        output: folder for the volumes.
-        unfinished: folder for those that are being written.
-    """
-
-    folder: str
-    settings: Record
-    output: str
-    unfinished: str
 
 
 def restore_volumes(
@@ -65,7 +48,7 @@ def restore_volumes(
         total.inexact.update(result.inexact)
         total.failed.update(failure.reason for failure in result.failures)
 
-    job = VolumeRestoreJob(folder, settings, output, unfinished)
+    job = RestoreJob(folder, settings, output, unfinished, None)
     policy = FailurePolicy(FailureOptions(on_failure=options.on_failure))
     loop = Loop(
         worker=partial(_restore_batch, job), consume=consume, engine=options, batching=BATCHING, failures=policy
@@ -81,11 +64,11 @@ def restore_volumes(
     return total
 
 
-def _restore_batch(job: VolumeRestoreJob, records: list[Record]) -> RestoredBatch:
+def _restore_batch(job: RestoreJob, records: list[Record]) -> RestoredBatch:
     return restore_each(records, partial(_restore, job), lambda record: _inexact_reason(record, job.settings))
 
 
-def _restore(job: VolumeRestoreJob, record: Record) -> int:
+def _restore(job: RestoreJob, record: Record) -> int:
     """Write a container as it was; return its bytes."""
     volumes = open_written(job.folder, job.settings, record)
     name = decode_name(record, "name")

@@ -75,33 +75,33 @@ def find_invalid_key(record: Any, settings: Record) -> str | None:
 
         return find_invalid_volume_key(record)
     shape = record.get("shape")
-    if not (isinstance(shape, list) and len(shape) == 3 and all(_whole(n) and 0 < n < 1 << 31 for n in shape)):
+    if not (isinstance(shape, list) and len(shape) == 3 and all(is_count(n) and 0 < n < 1 << 31 for n in shape)):
         return "shape"
     checks: dict[str, Callable[[Any], bool]] = {
         "dtype": lambda v: isinstance(v, str) and v in _PIXELS,
         "map": lambda v: isinstance(v, dict) and _map(v, shape[2]),
         "exact": lambda v: isinstance(v, bool),
-        "bytes": _whole,
-        "digest": _hexadecimal,
+        "bytes": is_count,
+        "digest": is_hexadecimal,
     }
     invalid_key = next((key for key, check in checks.items() if not check(record.get(key))), None)
     if invalid_key is not None:
         return invalid_key
-    if not (_whole(record.get("orientation", 1)) and 1 <= record.get("orientation", 1) <= 8):
+    if not (is_count(record.get("orientation", 1)) and 1 <= record.get("orientation", 1) <= 8):
         return "orientation"
     invalid = record.get("invalid")
     if invalid is not None and not (
-        isinstance(invalid, list) and all(map(_whole, invalid)) and len(invalid) == len(record["map"]["channels"])
+        isinstance(invalid, list) and all(map(is_count, invalid)) and len(invalid) == len(record["map"]["channels"])
     ):
         return "invalid"
-    return next((key for key in _PLACE.get(settings["to"], ()) if not _whole(record.get(key))), None)
+    return next((key for key in _PLACE.get(settings["to"], ()) if not is_count(record.get(key))), None)
 
 
 def find_invalid_shard_key(record: Record) -> str | None:
     """Return the first invalid key of a checkpoint's line of a shard; None for a valid one."""
     if "restart_from" in record:
-        return None if _whole(record["restart_from"]) else "restart_from"
-    invalid_key = next((key for key in ("finished_shard", "bytes") if not _whole(record.get(key))), None)
+        return None if is_count(record["restart_from"]) else "restart_from"
+    invalid_key = next((key for key in ("finished_shard", "bytes") if not is_count(record.get(key))), None)
     return invalid_key or (None if isinstance(record.get("last"), bool) else "last")
 
 
@@ -127,22 +127,22 @@ def _inside(name: str) -> bool:
 def _shard(shard: Any) -> bool:
     if not (isinstance(shard, dict) and isinstance(shard.get("name"), str) and _inside(shard["name"])):
         return False
-    return _whole(shard.get("images")) and _whole(shard.get("bytes"))
+    return is_count(shard.get("images")) and is_count(shard.get("bytes"))
 
 
 def _map(entry: Record, wide: int) -> bool:
     channels, source = entry.get("channels"), entry.get("source")
     if not (isinstance(channels, list) and channels and all(isinstance(c, str) for c in channels)):
         return False
-    if not (isinstance(source, list) and all(map(_whole, source)) and {*source} == {*range(min(wide, 1 << 16))}):
+    if not (isinstance(source, list) and all(map(is_count, source)) and {*source} == {*range(min(wide, 1 << 16))}):
         return False  # every channel of the original is in the file: a shape of 10^6 channels takes no memory
     rows = (entry.get("scale"), entry.get("shift"), *([entry["outside"]] if "outside" in entry else []))
-    if not all(isinstance(row, list) and all(map(_finite, row)) for row in rows):
+    if not all(isinstance(row, list) and all(map(is_finite, row)) for row in rows):
         return False
     if len(channels) != len(source) or any(len(row) != len(source) for row in rows):
         return False
     restore = entry.get("restore")
-    return restore is None or (isinstance(restore, dict) and all(_finite(restore.get(k)) for k in ("scale", "shift")))
+    return restore is None or (isinstance(restore, dict) and all(is_finite(restore.get(k)) for k in ("scale", "shift")))
 
 
 def _fill(value: Any) -> bool:
@@ -153,19 +153,22 @@ def _fill(value: Any) -> bool:
         return False
 
 
-def _whole(value: Any) -> bool:
+def is_count(value: Any) -> bool:
+    """Return True for an integer from 0 to 2^63 - 1."""
     return type(value) is int and 0 <= value < 1 << 63
 
 
-def _finite(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
+    """Return True for a finite number."""
     return type(value) in (int, float) and abs(value) < 1e308 and math.isfinite(value)
 
 
 def _counter(value: Any) -> bool:
-    return isinstance(value, dict) and all(map(_whole, value.values()))
+    return isinstance(value, dict) and all(map(is_count, value.values()))
 
 
-def _hexadecimal(value: Any) -> bool:
+def is_hexadecimal(value: Any) -> bool:
+    """Return True for hexadecimal digits."""
     try:
         return isinstance(value, str) and int(value, 16) >= 0
     except ValueError:
@@ -174,10 +177,12 @@ def _hexadecimal(value: Any) -> bool:
 
 # what a finished run's head counts
 _COUNTS: dict[str, Callable[[Any], bool]] = {
-    **dict.fromkeys(("images", "bytes", "values", "clipped", "invalid", "exact", "found", "looks_normalized"), _whole),
+    **dict.fromkeys(
+        ("images", "bytes", "values", "clipped", "invalid", "exact", "found", "looks_normalized"), is_count
+    ),
     **dict.fromkeys(("failed", "skipped", "kinds"), _counter),
-    "digest": _hexadecimal,
+    "digest": is_hexadecimal,
     "complete": lambda v: isinstance(v, bool),
-    "stack": lambda v: isinstance(v, list) and len(v) == 4 and all(map(_whole, v)),
+    "stack": lambda v: isinstance(v, list) and len(v) == 4 and all(map(is_count, v)),
     "classes": lambda v: isinstance(v, list) and all(isinstance(name, str) for name in v),
 }

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from normcli.runs.validate_manifest import is_count, is_finite, is_hexadecimal
+
 Record = dict[str, Any]
 _MOST_ARRAYS = 100_000
 
@@ -15,9 +17,9 @@ def find_invalid_volume_key(record: Record) -> str | None:
     if not isinstance(record.get("header", ""), str):
         return "header"
     checks: dict[str, Callable[[Any], bool]] = {
-        "bytes": _count,
+        "bytes": is_count,
         "exact": lambda v: isinstance(v, bool),
-        "digest": _hexadecimal,
+        "digest": is_hexadecimal,
         "arrays": lambda v: isinstance(v, list) and 0 < len(v) <= _MOST_ARRAYS,
     }
     invalid_key = next((key for key, check in checks.items() if not check(record.get(key))), None)
@@ -28,10 +30,10 @@ def _invalid_key(array: Any) -> str | None:
     if not isinstance(array, dict):
         return "arrays"
     shape = array.get("shape")
-    if not (isinstance(shape, list) and len(shape) >= 2 and all(_count(n) and n > 0 for n in shape)):
+    if not (isinstance(shape, list) and len(shape) >= 2 and all(is_count(n) and n > 0 for n in shape)):
         return "shape"
     channel = array.get("channel")
-    if channel is not None and not (_count(channel) and channel < len(shape)):
+    if channel is not None and not (is_count(channel) and channel < len(shape)):
         return "channel"
     wide = 1 if channel is None else shape[channel]
     numbers = ("scale", "shift", *(["outside"] if "outside" in array else []))
@@ -40,11 +42,11 @@ def _invalid_key(array: Any) -> str | None:
         "dtype": _dtype,
         "stored": _dtype,
         "channels": lambda v: isinstance(v, list) and len(v) == wide and all(isinstance(one, str) for one in v),
-        **dict.fromkeys(numbers, lambda v: isinstance(v, list) and len(v) == wide and all(map(_finite, v))),
+        **dict.fromkeys(numbers, lambda v: isinstance(v, list) and len(v) == wide and all(map(is_finite, v))),
         "missing": lambda v: isinstance(v, list) and all(map(_number_text, v)),
         "background": _number_text,
         "packing": _packing,
-        **dict.fromkeys(("values", "clipped", "kept", "invalid"), _count),
+        **dict.fromkeys(("values", "clipped", "kept", "invalid"), is_count),
         "exact": lambda v: isinstance(v, bool),
     }
     if not isinstance(array.get("level", False), bool):
@@ -70,7 +72,7 @@ def _packed(value: Record) -> bool:
         and isinstance(values, list)
         and all(map(_number_text, values))
         and isinstance(shape, list)
-        and all(map(_count, shape))
+        and all(map(is_count, shape))
         and math.prod(shape) == len(values)
     )
 
@@ -86,20 +88,5 @@ def _dtype(value: Any) -> bool:
 def _number_text(value: Any) -> bool:
     try:
         return isinstance(value, str) and len(value) < 400 and (float(value) is not None)
-    except ValueError:
-        return False
-
-
-def _count(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
-
-
-def _finite(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e308 and math.isfinite(value)
-
-
-def _hexadecimal(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and int(value, 16) >= 0
     except ValueError:
         return False
