@@ -64,6 +64,7 @@ def test_a_file_that_a_library_opens_is_read_or_named(written: Callable[[], Iter
 
 
 @pytest.mark.campaign
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of imageio's writers, as they close
 @pytest.mark.parametrize("written", [*library_files.WRITERS, library_files.shipped])
 def test_all_files_that_libraries_write_and_ship(written: Callable[[], Iterator[library_files.File]]) -> None:
     counts, wrong = library_files.judge(written())
