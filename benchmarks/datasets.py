@@ -73,7 +73,7 @@ def small_jpegs(target: Path, count: int) -> Path:
 
 
 def small_pngs(source: Path, target: Path, count: int) -> Path:
-    """Make PNGs of 32x32, parts of photographs scaled to the size of CIFAR's."""
+    """Make PNGs of 32x32, parts of photographs scaled to the size of CIFAR's; without a profile, as those are."""
     target.mkdir()
     thumbnails = []
     for path in sorted(source.iterdir()):
@@ -82,7 +82,7 @@ def small_pngs(source: Path, target: Path, count: int) -> Path:
     rng = np.random.default_rng(0)
     for i, (left, top) in enumerate(zip(rng.integers(0, 64, count), rng.integers(0, 40, count), strict=True)):
         part = thumbnails[i % len(thumbnails)].crop((left, top, left + _SIDE, top + _SIDE))
-        part.save(target / f"{i:06}.png")
+        part.save(target / f"{i:06}.png", icc_profile=None)
     return target
 
 

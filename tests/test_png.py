@@ -47,7 +47,7 @@ def mutated(seed: bytes, rng: random.Random) -> bytes:
     """One change that checksums do not tell of, or that they do."""
     parts = chunks(seed)
     kinds = [kind for kind, _ in parts]
-    match rng.randrange(6):
+    match rng.randrange(7):
         case 0:  # other compressed bytes, with a right checksum
             at = kinds.index(b"IDAT")
             content = bytearray(parts[at][1])
@@ -75,7 +75,15 @@ def mutated(seed: bytes, rng: random.Random) -> bytes:
             pair: tuple[bytes, bytes] = rng.choice([(kind, data), (b"tEXt", rng.choice(texts))])
             parts.insert(rng.randrange(len(parts) + 1), pair)
             return joined(parts)
-        case 4:
+        case 4:  # a profile, whole or not, once or twice, anywhere
+            packed = zlib.compress(bytes(rng.choice([0, 1, 560])))
+            packed = rng.choice([packed, packed, packed[: rng.randrange(len(packed))], packed + b"x", b""])
+            name = rng.choice([b"ICC Profile", b"sRGB", b"", b"n" * 79, b"n" * 80])
+            for _ in range(rng.choice([1, 1, 1, 2])):
+                profile = b"iCCP", name + rng.choice([b"\0\0", b"\0\0", b"\0\1", b"\0", b""]) + packed
+                parts.insert(rng.choice([1, 1, rng.randrange(len(parts) + 1)]), profile)
+            return joined(parts)
+        case 5:
             flipped = bytearray(seed)
             flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
             return bytes(flipped)
@@ -115,6 +123,9 @@ def test_plain_files_are_taken_and_others_left() -> None:
         pixels = photograph(20, 30, channels)
         found = png.decode(encoded(pixels), READING)
         assert found is not None
+        np.testing.assert_array_equal(found.pixels, pixels.reshape(20, 30, channels))
+        found = png.decode(encoded(pixels, icc_profile=b"not a profile"), READING)
+        assert found is not None and found.notes == ["icc"]
         np.testing.assert_array_equal(found.pixels, pixels.reshape(20, 30, channels))
     for other in (photograph(20, 30, 2), photograph(20, 30)[:, :, 0] > 128):
         assert png.decode(encoded(other), READING) is None
