@@ -15,9 +15,9 @@ import typer
 from typer._completion_shared import get_completion_script
 
 from normcli import __version__
-from normcli.cli.build import PANELS, flags_of, heading_of
+from normcli.cli.build import PANELS, TERMINAL_NAMES, flags_of, heading_of
 from normcli.cli.defaults import VARIABLES
-from normcli.cli.help import is_example
+from normcli.cli.help import is_example, show_hidden
 from normcli.cli.main import app
 from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
 from normcli.options.field import Options, choices_of, options_of
@@ -82,6 +82,9 @@ def _page() -> Iterator[str]:
     yield ".B normcli"
     yield "\\fICOMMAND\\fR [\\fIOPTION\\fR]... [\\fIARGUMENT\\fR]..."
     yield from _description(rest)
+    yield ".SH OPTIONS"
+    for parameter in top.params:
+        yield from _parameter(parameter, context)
     yield ".SH COMMANDS"
     for name in top.list_commands(context):
         command: Any = top.get_command(context, name)
@@ -89,8 +92,10 @@ def _page() -> Iterator[str]:
         words = " ".join(command.collect_usage_pieces(inner))
         yield f".SS normcli {_roff(name)} {_roff(words)}"
         yield from _description(_paragraphs(command.help))
+        show_hidden(command)
         for parameter in command.params:
-            yield from _parameter(parameter, inner)
+            if parameter.name not in TERMINAL_NAMES:  # they stand once, at the top
+                yield from _parameter(parameter, inner)
     yield ".SH EXIT STATUS"
     for code, words in EXIT_CODES.items():
         yield f".TP\n.B {code}\n{_roff(words)}"
@@ -118,7 +123,7 @@ def _options() -> Iterator[str]:
         shown = [f for f in options_of(group) if f.cli]
         for f in sorted(shown, key=lambda f: PANELS.index(heading_of(f))):
             choices = choices_of(group).get(f.name)
-            value = "|".join(choices) if choices else f.metavar or ""
+            value = f.metavar or "|".join(choices or ())
             default = "" if f.default in (None, False, ()) else f"`{f.default}`"
             flags = " ".join(f"`{flag}`" for flag in flags_of(f))
             cells = [flags, *(cell.replace("|", "\\|") for cell in (value, default, f.help))]

@@ -13,13 +13,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from normcli.cli.build import flags_of
+from normcli.options.apply import ApplyOptions, RestoreOptions, VerifyOptions
+from normcli.options.field import options_of
+from normcli.options.printing import TerminalOptions
+from normcli.options.stats import StatsOptions
 from tests.support.command import ROOT
 
 PARAMETERS = 12
 LINES = 80
 INIT_LINES = 80
 FORWARDS = 5  # keywords `name=name` in one call
-OPTIONS = 47  # at most, in the help of stats and of apply: below 48
+OPTIONS = 40  # at most, in the help of stats and of apply
 
 # a normalizer's settings are its paper's: each is documented, and none is passed on in bulk
 NORMALIZERS = "normcli/tensor/normalizers/"
@@ -99,6 +104,17 @@ def test_the_help_is_short(command: str) -> None:
     assert len(options) > 20
     assert len(options) <= OPTIONS or command in MANY_OPTIONS, options
     assert len(options) > OPTIONS or command not in MANY_OPTIONS
+
+
+@pytest.mark.parametrize("command", ["stats", "apply", "restore", "verify"])
+def test_help_all_prints_every_option(command: str) -> None:
+    kind = {"stats": StatsOptions, "apply": ApplyOptions, "restore": RestoreOptions, "verify": VerifyOptions}[command]
+    call = [sys.executable, "-m", "normcli", command, "--help-all"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "60"}
+    text = subprocess.run(call, env=environment, capture_output=True, text=True, check=True).stdout
+    fields = [f for f in (*options_of(kind), *options_of(TerminalOptions)) if f.cli]
+    assert [f.name for f in fields if not re.search(rf"^  (?:-\w, )?{flags_of(f)[-1]}\b", text, re.M)] == []
+    assert max(map(len, text.split("\n"))) <= 60 and "--help-all` lists" not in text
 
 
 def test_the_measures_see_what_is_too_large() -> None:

@@ -19,7 +19,7 @@ from typer.models import OptionInfo
 
 from normcli import platforms
 from normcli.cli import click, completion, numbers
-from normcli.cli.help import Command
+from normcli.cli.help import Command, show_hidden
 from normcli.errors import UsageError
 from normcli.options.field import Option, Options
 from normcli.options.printing import TerminalOptions
@@ -41,7 +41,6 @@ StatisticsFile = Annotated[Path, typer.Argument(metavar="FILE", help="Statistics
 PANELS = (
     *("Constants", "Input", "Decoding", "Counting", "Estimates", "Normalization", "Output files", "Run", "Output"),
 )
-_EPILOG = "Every command also takes -q, -v, --progress, --log-file and --debug: see normcli --help."
 TERMINAL_NAMES = frozenset(f.name for f in TerminalOptions.declared.values())
 # option -> how its text becomes the value that its class takes
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
@@ -52,6 +51,23 @@ _PARSERS: dict[str, Callable[[str, str], Any]] = {
 
 
 _LONGEST_LINE = 5000  # on stderr: a path may have 4,096 bytes
+
+
+def _print_all(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        show_hidden(ctx.command)
+        sys.stdout.write(f"{ctx.get_help()}\n")
+        raise typer.Exit
+
+
+_HELP_ALL = inspect.Parameter(
+    "help_all",
+    inspect.Parameter.KEYWORD_ONLY,
+    annotation=Annotated[
+        bool, typer.Option("--help-all", is_eager=True, callback=_print_all, help="Show all options and exit.")
+    ],
+    default=False,
+)
 
 
 class NumberRows(Command):
@@ -89,6 +105,8 @@ def command(
         _name_variables(name, parameter)
     pairs = [pair for group in groups.values() for pair in _parameters(name, group)]
     options = [parameter for _, parameter in sorted(pairs, key=lambda pair: PANELS.index(pair[0]))]
+    if any(f.hidden for group in groups.values() for f in group.declared.values()):
+        options.append(_HELP_ALL)
 
     def run(**values: Any) -> int:
         if arrays:
@@ -107,8 +125,7 @@ def command(
     run.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in ordered}
     app = typer.Typer(add_completion=False)
-    has_terminal = TerminalOptions in groups.values()
-    app.command(name=function.__name__.strip("_"), cls=cls or Command, epilog=_EPILOG if has_terminal else None)(run)
+    app.command(name=function.__name__.strip("_"), cls=cls or Command)(run)
     return app
 
 
@@ -222,7 +239,7 @@ def _kind(f: Option) -> tuple[Any, dict[str, Any]]:
         return bool, {}
     settings: dict[str, Any] = {"metavar": f.metavar}
     if f.choices:
-        return f.type, {"case_sensitive": False, "metavar": "|".join(f.choices)}
+        return f.type, {"case_sensitive": False, "metavar": f.metavar or "|".join(f.choices)}
     if f.complete:
         values = f.complete if isinstance(f.complete, tuple) else completion.TABLES[f.complete]
         settings["autocompletion"] = completion.completer(values)

@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
 
@@ -22,7 +23,11 @@ _END = "\x1b[0m"
 
 
 class Command(TyperCommand):
-    """A command whose help loses no letter on any terminal."""
+    """A command whose help loses no letter on any terminal; --help-all prints its hidden options too."""
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
+        show_hidden(self)
+        return super().shell_complete(ctx, incomplete)
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_help(self, ctx, formatter)
@@ -33,6 +38,18 @@ class CommandGroup(TyperGroup):
 
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_help(self, ctx, formatter)
+
+
+def has_hidden(command: click.Command) -> bool:
+    """Return True if --help prints not all of the options."""
+    return any(getattr(parameter, "hidden", False) and getattr(parameter, "help", None) for parameter in command.params)
+
+
+def show_hidden(command: click.Command) -> None:
+    """Make help and completion show the hidden options as well, except those without a text."""
+    for parameter in command.params:
+        if getattr(parameter, "help", None):
+            vars(parameter)["hidden"] = False
 
 
 def write_help(command: click.Command, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -57,12 +74,14 @@ def write_help(command: click.Command, ctx: click.Context, formatter: click.Help
         longest = max(len(name) for name, _ in rows)
         indent = min(longest, _NAMES) + 4 if columns >= _WIDE else _INDENT
         for name, text in rows:
-            names, texts = list(_wrapped(name, width, 2)), list(_wrapped(text, width, indent))
+            choices = _wrapped(name.replace("|", "| "), width, 2)  # a list that is too long is broken after a bar
+            names, texts = [line.replace("| ", "|") for line in choices], list(_wrapped(text, width, indent))
             if columns >= _WIDE and len(names[-1]) <= indent - 2 and texts:
                 texts[0] = _styled(names.pop().ljust(indent), _NAME, ctx) + texts[0][indent:]
             lines += [*(_styled(part, _NAME, ctx) for part in names), *texts]
-    if command.epilog:
-        lines += ["", *_wrapped(command.epilog, width)]
+    if has_hidden(command):
+        more = f"`{ctx.command_path} --help-all` lists further options, also -q, -v, --progress and --log-file."
+        lines += ["", *_wrapped(more, width)]
     formatter.write("".join(f"{line}\n" for line in lines))
 
 
@@ -78,7 +97,7 @@ def _styled(text: str, style: str, ctx: click.Context) -> str:
 def _sections(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
     """Return names and texts by heading, in the order of Typer's help: arguments, options by panel, commands."""
     sections: dict[str, list[tuple[str, str]]] = {"Arguments": [], "Options": []}
-    for parameter in command.get_params(ctx):
+    for parameter in sorted(command.get_params(ctx), key=lambda one: one.name != "help"):
         record = parameter.get_help_record(ctx)
         if record is not None:
             is_argument = parameter.param_type_name == "argument"

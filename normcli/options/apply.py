@@ -64,12 +64,14 @@ class ConstantsOptions(Options):
         metavar="NAME",
         complete="conventions",
         parse=parse_name,
+        hidden=True,
     )
     zero_std: str = option(
         "Divide a channel whose std is 0 by nothing and fail (error), by 1 (one), or by X (eps:X).",
         "error",
         metavar="error|one|eps:X",
         complete=("error", "one", "eps:"),
+        hidden=True,
     )
     clip: tuple[float, float] | None = option(
         "Clip output values to [LO, HI] and report how many were clipped.",
@@ -146,7 +148,7 @@ class SinkOptions(Options):
         complete=("keep", "nan", "0"),
         parse=parse_fill,
     )
-    no_suffix: bool = option("Name outputs a.npy instead of a.jpg.npy.", False)
+    no_suffix: bool = option("Name outputs a.npy instead of a.jpg.npy.", False, hidden=True)
     no_sync: bool = option(
         "Do not wait until the disk holds each file: a power failure can then lose files that the manifest lists.",
         False,
@@ -176,7 +178,7 @@ class ApplyOptions(
         panel="Normalization",
     )
     orientation: Literal["apply", "ignore"] = option(
-        "Apply the EXIF orientation, or ignore it and keep pixels as stored.", "apply", panel="Decoding"
+        "Apply the EXIF orientation, or ignore it and keep pixels as stored.", "apply", panel="Decoding", hidden=True
     )
     mask_dir: str | os.PathLike[str] | None = option(
         "Make pixels invalid where a mask is 0, as `stats --mask-dir` does.", metavar="DIR", hidden=True

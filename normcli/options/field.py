@@ -354,7 +354,7 @@ class Option:
         parse: returns the value as it is used, or raises UsageError; called where a value is given.
         minimum: the least number that the option takes.
         cli: False for what only Python code can pass, such as callbacks.
-        hidden: True for options that the help describes with another option.
+        hidden: True for options that only `--help-all` prints.
     """
 
     __slots__ = (

@@ -146,14 +146,14 @@ class PercentileOptions(Options):
 
     percentiles: str | Sequence[str | float] | None = option(
         "Compute these percentiles as well, from 0 to 100, such as 0.5,99.5; q10 is 10, and iqr the range between the "
-        "quartiles. They replace 1, 50 and 99 in the table. --percentile-method NAME takes the methods of "
-        "numpy.percentile, such as hazen (default: linear); --exact-percentiles of `stats` reads float images twice.",
+        "quartiles. They replace 1, 50 and 99 in the table.",
         metavar="P[,P...]",
         parse=parse_percentiles,
     )
     percentile_method: PercentileMethod = option(
-        "Method of --percentiles, as numpy.percentile names them: linear interpolates between neighbors.",
+        f"Method of numpy.percentile by which --percentiles are computed: {', '.join(PERCENTILE_METHODS)}.",
         "linear",
+        metavar="METHOD",
         hidden=True,
     )
 

@@ -143,11 +143,12 @@ class InputOptions(Options):
     exclude: str | Iterable[str] = option(
         "Skip paths that match GLOB. Repeatable.", (), metavar="GLOB", parse=partial(parse_texts, "exclude")
     )
-    follow_symlinks: bool = option("Follow symbolic links to folders; each folder is visited once.", False)
+    follow_symlinks: bool = option("Follow symbolic links to folders; each folder is visited once.", False, hidden=True)
     max_file_size: int | str | None = option(
         "Fail files larger than SIZE, such as 500MB, before reading them (default: no limit).",
         metavar="SIZE",
         parse=partial(parse_size, "max_file_size"),
+        hidden=True,
     )
     open_options: Mapping[str, str] | Iterable[str] = option(
         "Set an option that only one container knows, such as column=image (parquet, CSV, npz) or layout=nchw (npy). "
@@ -199,10 +200,11 @@ class DecodeOptions(Options):
         "the units of the tags; values: scale the values before they are counted, for files whose scales differ; "
         "none: ignore the tags.",
         "tag",
+        hidden=True,
     )
     strict: bool = option("Fail damaged images that still decode instead of using and counting them.", False)
     max_pixels: int = option(
-        "Fail images with more than N pixels, before decoding them.", MAX_PIXELS, metavar="N", minimum=1
+        "Fail images with more than N pixels, before decoding them.", MAX_PIXELS, metavar="N", minimum=1, hidden=True
     )
     resize: int | str | tuple[int, int] | None = option(
         "Resize images. N: the shorter side to N pixels; HxW: to H rows and W columns; longest:N: the longer side; "

@@ -91,9 +91,9 @@ class SampleOptions(Options):
         metavar="T",
     )
     confidence: float = option(
-        "Joint confidence level of the reported intervals, from 0.5 to below 1.", 0.99, metavar="C"
+        "Joint confidence level of the reported intervals, from 0.5 to below 1.", 0.99, metavar="C", hidden=True
     )
-    seed: int = option("Random seed for --sample and --margin.", 0, metavar="N")
+    seed: int = option("Random seed for --sample and --margin.", 0, metavar="N", hidden=True)
 
     def _check(self) -> None:
         super()._check()
@@ -171,7 +171,9 @@ class StatsOptions(
         panel="Output",
         hidden=True,
     )
-    provenance: bool = option("Record time, host and command line in the statistics file.", False, panel="Output")
+    provenance: bool = option(
+        "Record time, host and command line in the statistics file.", False, panel="Output", hidden=True
+    )
     force: bool = option("Overwrite existing output files.", False, flags=("-f", "--force"), panel="Output")
     on_image: Callable[[dict[str, Any]], None] | None = python_only(
         "Called with a dictionary of every image's own statistics, in order."
