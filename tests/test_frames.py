@@ -490,6 +490,18 @@ class TestDicom:
         done = run_here("stats", path, "-O", "frames=all", "--scale-offset", "none")
         assert done.code == 3 and "2 truncated" in done.err, done
 
+    def test_frames_that_are_not_read_one_by_one(self, tmp_path: Path) -> None:
+        """All frames of a deflated file, not the first in their place; the first where it is asked for."""
+        pydicom = needs.module("pydicom")
+        dataset = pydicom.dcmread(Path(pydicom.__file__).parent / "data" / "test_files" / "rtdose.dcm")
+        del dataset.ReferencedRTPlanSequence  # with a UID that pydicom warns of
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1.99"
+        dataset.save_as(tmp_path / "a.dcm", implicit_vr=False, little_endian=True)
+        done = run_here("stats", tmp_path / "a.dcm", "-O", "frames=all")
+        assert done.code == 4 and "frames of a deflated file" in done.err
+        first = normcli.stats(normcli.source(tmp_path / "a.dcm", frames="first"))
+        assert first.state == normcli.stats(tmp_path / "a.dcm").state and first.images == 1
+
     @pytest.mark.parametrize(
         "name", ["rtdose", "rtdose_expb", "rtdose_rle", "examples_ybr_color", "SC_rgb_rle_16bit_2frame"]
     )

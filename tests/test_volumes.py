@@ -257,12 +257,52 @@ class TestHdf5:
         assert normcli.stats(path, nodata="none", scale_offset="none").min == [-32767]
         unsigned = netcdf(tmp_path / "b.nc", volume("u1").view("i1"), _Unsigned="true", _FillValue=np.int8(-1))
         assert state(unsigned) == state(stack(tmp_path / "b.npy", volume("u1")), nodata="255")
+        signed = netcdf(tmp_path / "c.nc", volume("i1").view("u1"), _Unsigned="false", valid_min=np.uint8(128))
+        assert state(signed) == state(stack(tmp_path / "c.npy", volume("i1")))
+
+    def test_valid_ranges_of_floats_are_in_units(self, tmp_path: Path) -> None:
+        """Packed integers with limits of floats: those of the data, as the NetCDF Users Guide defines them."""
+        values = np.arange(-60, 60, dtype="i2").reshape(1, 1, 12, 10)
+        for factor in (0.01, -0.01):
+            limits = np.array(sorted((273.15 - 30 * factor, 273.15 + 20 * factor)), np.float32)
+            for marks in ({"valid_range": limits}, {"valid_min": limits[0], "valid_max": limits[1]}):
+                path = netcdf(tmp_path / "a.nc", values, scale_factor=factor, add_offset=273.15, **marks)
+                summary = normcli.stats(path, scale_offset="none")
+                assert summary.invalid == [120 - 51]
+                path.unlink()
+        path = netcdf(tmp_path / "a.nc", values, valid_range=np.array([0, 9.5, 3], np.float32))
+        assert "its attribute valid_range is '[0. 9.5 3. ]', not 2 numbers" in run_here("stats", path).err
+
+    @pytest.mark.parametrize("dtype", ["i8", "u8"])
+    def test_fill_values_of_64_bits(self, dtype: str, tmp_path: Path) -> None:
+        """Those that netCDF-C writes by default are no float64."""
+        fill = np.array({"i8": -9223372036854775806, "u8": 18446744073709551614}[dtype], dtype)
+        values = volume(dtype)
+        values[0, 0, 0, :4] = fill
+        path = netcdf(tmp_path / "a.nc", values, _FillValue=fill)
+        summary = normcli.stats(path)
+        assert summary.invalid == [4] and summary.mean == pytest.approx([values[values != fill].mean()], rel=1e-12)
+        assert run_here("stats", path, "--nodata", "none").code == 3  # one plane is beyond 2^53
+        assert run_here("apply", path, "-o", tmp_path / "out", "--scheme", "contrast", "--to", "hdf5").code == 0
+        assert run_here("restore", tmp_path / "out", "-o", tmp_path / "back").code == 0
+        with needs.module("h5py").File(tmp_path / "back" / "a.nc") as file:
+            assert np.array_equal(file["t2m"][:], values)
+
+    def test_bounds_and_coordinates_are_no_images(self, tmp_path: Path) -> None:
+        """netCDF-C writes text as bytes; curvilinear grids have coordinates of two axes."""
+        h5py, values = needs.module("h5py"), volume("i2")
+        path = netcdf(tmp_path / "a.nc", values, coordinates=np.bytes_("lat2 lon2"))
+        with h5py.File(path, "a") as file:
+            file["time"].attrs["bounds"] = np.bytes_("time_bnds")
+            file["lat2"] = file["lon2"] = np.zeros(values.shape[2:])
+        assert state(path) == state(stack(tmp_path / "a.npy", values))
 
     def test_what_is_not_clear_is_asked(self, tmp_path: Path) -> None:
         h5py = needs.module("h5py")
         path = hdf5(tmp_path / "a.h5", volume("u1"))
         with h5py.File(path, "a") as file:
             file["masks"], file["names"], file["ids"] = volume("u1"), [b"a", b"b"], np.arange(9)
+            file["null"] = h5py.Empty("f4")
         done = run_here("stats", path)
         assert done.code == 2 and "/images (3, 5, 12, 10), /masks (3, 5, 12, 10): choose one (-O variable=" in done.err
         done = run_here("stats", path, "-O", "variable=images")
@@ -271,7 +311,12 @@ class TestHdf5:
         for axes, message in (("YX", "has 4 axes"), ("YYXX", "one letter for each axis"), ("TZCN", "Y and X among")):
             done = run_here("stats", path, "-O", "variable=images", "-O", f"axes={axes}")
             assert done.code == 2 and message in done.err, done
-        for name, message in (("image", "no dataset 'image'"), ("/", "no dataset"), ("names", "not a dataset of num")):
+        for name, message in (
+            ("image", "no dataset 'image'"),
+            ("/", "no dataset"),
+            ("names", "not a dataset of num"),
+            ("null", "has no values"),
+        ):
             done = run_here("stats", path, "-O", f"variable={name}")
             assert done.code == 2 and message in done.err, done
 
@@ -371,8 +416,8 @@ def dicom(path: Path, *, implicit: bool = False, **elements: Any) -> Path:
     for name, value in elements.items():
         if value is None:
             delattr(dataset, name)
-        elif name == "PixelPaddingRangeLimit":
-            dataset.add_new(name, "SS", value)
+        elif name.startswith("PixelPadding"):
+            dataset.add_new(name, "SS" if value < 0 else "US", value)
         else:
             setattr(dataset, name, value)
     if implicit:
@@ -442,6 +487,27 @@ class TestDicom:
         assert normcli.stats(dicom(tmp_path / "c.dcm", implicit=True, PixelData=stored.tobytes())).invalid == [10 * 128]
         both = dicom(tmp_path / "b.dcm", PixelData=stored.tobytes(), PixelPaddingRangeLimit=-1980)
         assert normcli.stats(both).invalid == [11 * 128]
+
+    def test_padding_of_other_bits_and_of_floats(self, tmp_path: Path) -> None:
+        stored = np.random.default_rng(0).integers(0, 4096, (128, 128)).astype(np.uint16)
+        stored[:10], stored[10], stored[11] = 63536, 63536 & 4095, 5 | 1 << 13
+        bits: dict[str, Any] = {"PixelRepresentation": 0, "BitsStored": 12, "HighBit": 11, "RescaleIntercept": 0}
+        path = dicom(tmp_path / "a.dcm", **bits, PixelPaddingValue=63536, PixelData=stored.tobytes())
+        summary = normcli.stats(path)
+        assert summary.invalid == [10 * 128]
+        assert summary.mean == pytest.approx([(stored[10:] & 4095).mean()], rel=1e-12)
+        path = dicom(tmp_path / "b.dcm", **{**bits, "HighBit": 15}, PixelPaddingValue=None, PixelData=stored.tobytes())
+        assert "BitsStored 12 and HighBit 15" in run_here("stats", path).err
+        floats = stored.astype(np.float32) / 8
+        kind: dict[str, Any] = {
+            "PixelData": None,
+            "PixelPaddingValue": None,
+            "BitsAllocated": 32,
+            "RescaleIntercept": 0,
+        }
+        marks: dict[str, Any] = {"FloatPixelData": floats.tobytes(), "FloatPixelPaddingValue": float(floats[0, 0])}
+        summary = normcli.stats(dicom(tmp_path / "c.dcm", **kind, **marks))
+        assert summary.invalid == [10 * 128] and summary.mean == pytest.approx([floats[10:].mean(dtype="f8")], rel=1e-9)
 
     def test_gray_is_turned(self, tmp_path: Path) -> None:
         stored = np.random.default_rng(0).integers(0, 4096, (128, 128)).astype(np.uint16)
@@ -537,6 +603,15 @@ class TestZarr:
         summary = normcli.stats(path)
         assert summary.invalid == [3]
         assert summary.mean + summary.std == pytest.approx([np.nanmean(decoded), np.nanstd(decoded)], rel=1e-12)
+
+    def test_bounds_of_xarray_are_no_images(self, tmp_path: Path) -> None:
+        zarr_group = needs.module("zarr").open_group(tmp_path / "a.zarr", mode="w")
+        zarr_group.create_array("grid/t", data=volume("u1"), attributes={"coordinates": "lat2"})
+        zarr_group.create_array("grid/time", data=np.arange(3.0), attributes={"bounds": "time_bnds"})
+        for name in ("time_bnds", "lat2"):
+            zarr_group.create_array(f"grid/{name}", data=np.zeros((3, 2)))
+        path = normcli.source(tmp_path / "a.zarr", axes="TZYX")
+        assert state(path) == state(stack(tmp_path / "a.npy", volume("u1")))
 
     def test_what_is_not_read_is_named(self, tmp_path: Path) -> None:
         root = needs.module("zarr").open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)

@@ -52,7 +52,7 @@ def layouts(version: int) -> Iterator[dict[str, Any]]:
     if version == 2:
         for packed in (None, Blosc(), Blosc("zstd", 5, 2), Zlib(), GZip(), BZ2(), LZMA(), Zstd(), LZ4()):
             yield {"compressors": packed, "order": "F"}
-        for own in (Shuffle(2), Delta("<i2"), CRC32(), Adler32(), Fletcher32()):
+        for own in (Shuffle(2), Delta("<i2"), Delta("<i2", "<i4"), CRC32(), Adler32(), Fletcher32()):
             yield {"compressors": Zlib(), "filters": [own]}
         return
     turned = [TransposeCodec(order=(2, 0, 1)), TransposeCodec(order=(1, 0, 2))]
@@ -175,6 +175,10 @@ class TestPlaces:
         assert done.code == 4 and "Traceback" not in done.err, done
         done = run_here("stats", f"{address}/none.zarr")
         assert done.code == 4 and "a folder without the metadata of Zarr" in done.err, done
+
+    def test_a_zip_without_the_suffix_is_named(self, plate: Path, tmp_path: Path) -> None:
+        done = run_here("stats", zipped(plate, tmp_path / "plate.zip"))
+        assert done.code == 4 and "rename it to end with .zarr.zip" in done.err
 
     def test_names_of_a_zip_lead_nowhere(self, tmp_path: Path) -> None:
         path = tmp_path / "a.zarr.zip"

@@ -187,6 +187,9 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
         array = array.astype(np.uint8) * np.uint8(255)
     mode = _mode(array.shape[2], array.dtype)
     orientation = getattr(array, "orientation", 1)
+    if tags is not None and tags[1] is not None and array.dtype.str[1:] in ("i8", "u8") and reading.nodata == "tag":
+        beyond = (array > _EXACT) | (array < -_EXACT)  # as the fill values of NetCDF are
+        array = np.where(tags[1].reshape(array.shape) & beyond, 0, array)
     image = Decoded(to_supported_dtype(array), "array", mode, array.itemsize * 8, notes=notes, orientation=orientation)
     if tags is not None:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like

@@ -44,11 +44,12 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError("not-an-image", f"a DICOM file without pixels ({_kind(dataset)})")
     check_size(int(dataset.Columns), int(dataset.Rows), reading)
+    _check_bits(dataset)
     stored = _first_frame(dataset, pixel_array)
     gray = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     scale, hidden = (1.0, 0.0), None
     if gray.startswith("MONOCHROME"):
-        scale, hidden = _rescale(dataset, reading), _padding(stored, dataset)
+        scale, hidden = _rescale(dataset, reading), _padding(stored, dataset, pixel_array)
     elif gray == "PALETTE COLOR":
         stored = apply_color_lut(stored, dataset)
     bits = int(dataset.get("BitsStored", stored.itemsize * 8))
@@ -125,11 +126,26 @@ def _inflated(data: bytes) -> bytes:
 
 def _kind(dataset: Any) -> str:
     """Return the name of the kind of object, for a message."""
-    uid = dataset.get("SOPClassUID")
+    uid = dataset.get("SOPClassUID") or dataset.file_meta.get("MediaStorageSOPClassUID")  # a DICOMDIR has no other
     return str(getattr(uid, "name", "") or dataset.get("Modality", "") or "unknown")[:80]
 
 
-def _first_frame(dataset: Any, pixel_array: Any) -> Array:
+def _check_bits(dataset: Any) -> None:
+    """Check that the samples are the lowest bits of their words, as of all files since 2009 (PS3.5, section 8.1.1).
+
+    Raises:
+        InputError: they are at other bits, or the file has no transfer syntax.
+    """
+    allocated, stored, high = (dataset.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    if syntax is None:
+        raise InputError("damaged", "its header has no transfer syntax (0002,0010)")
+    if None not in (allocated, stored, high) and stored < allocated and high != stored - 1 and not syntax.is_compressed:
+        what = f"BitsStored {stored} and HighBit {high} of BitsAllocated {allocated}"
+        raise InputError("unsupported", f"{what}: only samples whose HighBit is BitsStored - 1 are read")
+
+
+def _first_frame(dataset: Any, pixel_array: Any, **options: bool) -> Array:
     """Return the stored samples (H,W) or (H,W,C) of the first frame; color as RGB.
 
     Raises:
@@ -138,7 +154,7 @@ def _first_frame(dataset: Any, pixel_array: Any) -> Array:
     syntax = dataset.file_meta.get("TransferSyntaxUID")
     _check_frame(dataset)
     try:
-        frame: Array = pixel_array(dataset, index=0)
+        frame: Array = pixel_array(dataset, index=0, **options)
     except (RuntimeError, NotImplementedError) as error:
         text = " ".join(str(error).split())
         if "by all available plugins" in text:
@@ -224,17 +240,25 @@ def _functional_group(dataset: Any) -> Any:
     return {}
 
 
-def _padding(stored: Array, dataset: Any) -> Array | None:
+def _padding(stored: Array, dataset: Any, pixel_array: Any) -> Array | None:
     """Return True (H,W) where samples are padding; None where none is."""
-    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
-    if not isinstance(value, int):
+    kind = {"f4": "Float", "f8": "DoubleFloat"}.get(stored.dtype.str[1:], "")
+    value, limit = (dataset.get(f"{kind}PixelPadding{name}") for name in ("Value", "RangeLimit"))
+    if not isinstance(value, int | float):
         return None
-    ends = sorted(_signed(one, stored.dtype) for one in (value, limit if isinstance(limit, int) else value))
+    ends = sorted(_signed(one, stored.dtype) for one in (value, limit if isinstance(limit, int | float) else value))
+    bits = int(dataset.get("BitsStored", 8 * stored.itemsize)) - (stored.dtype.kind == "i")
+    if (
+        stored.dtype.kind in "ui"
+        and bits < 8 * stored.itemsize
+        and any((end if end >= 0 else ~end) >> bits for end in ends)
+    ):
+        stored = _first_frame(dataset, pixel_array, correct_unused_bits=False)  # no sample of these bits is padding
     hidden = (stored >= ends[0]) & (stored <= ends[1])
     return hidden if hidden.any() else None
 
 
-def _signed(value: int, dtype: "np.dtype[Any]") -> int:
+def _signed(value: float, dtype: "np.dtype[Any]") -> Any:
     """Return a value that was written as unsigned as one of a signed type.
 
     >>> _signed(63536, np.dtype("i2")), _signed(-2000, np.dtype("i2")), _signed(63536, np.dtype("u2"))

@@ -16,7 +16,7 @@ from normcli.runs.volume_statistics import CountedBlock, affine_of_volume
 from normcli.schemes import Affine
 from normcli.sinks.sink import Record
 from normcli.sources.nifti import case_of
-from normcli.sources.tagged import UNSCALED, tagged
+from normcli.sources.tagged import UNSCALED, holds, tagged
 from normcli.sources.volume import Array, StoredVolume, blocks_of, is_missing
 from normcli.summary.summary import channel_names, white_level
 
@@ -212,7 +212,8 @@ def out_of_range_value(volume: StoredVolume, dtype: str) -> Any:
 
 def missing_of(volume: StoredVolume, reading: DecodeOptions) -> list[str]:
     """Return the values of missing samples, which stay as they are, as text."""
-    return [repr(value) for value in dict.fromkeys(volume.tags.no_data)] if reading.nodata == "tag" else []
+    values = dict.fromkeys(volume.tags.no_data) if reading.nodata == "tag" else ()
+    return [repr(value) for value in values if holds(np.dtype(volume.dtype), value)]
 
 
 def map_record(mapped: MappedImage, volume: StoredVolume, reading: DecodeOptions) -> Record:
@@ -249,7 +250,8 @@ def invert(values: Array, entry: Record) -> Array:
                 level = level > 127
             levels[:, :, c] = level.astype(levels.dtype)
     for text in entry["missing"]:
-        value = np.asarray(float(text)).astype(levels.dtype)
+        number = int(text) if text.removeprefix("-").isdigit() else float(text)  # those of 64 bits are no float64
+        value = np.asarray(number).astype(levels.dtype)
         same = value.astype(values.dtype)
         levels[np.isnan(values) if np.isnan(same) else values == same] = value
     return levels

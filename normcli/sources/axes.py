@@ -177,9 +177,9 @@ def _by_names(names: Sequence[str]) -> str | None:
     letters = ""
     for name in names:
         known = next((letter for letter, texts in _NAMES.items() if name.lower() in texts), "")
-        free = next(letter for letter in "NABDEFGIJK" if letter not in letters)
+        free = next((letter for letter in "NABDEFGIJKLMOPQRSUVW" if letter not in letters), "")
         letters += known if known and known not in letters else free
-    return letters if {"Y", "X"} <= set(letters) else None
+    return letters if {"Y", "X"} <= set(letters) and len(letters) == len(names) else None
 
 
 def _by_lengths(source: str, shape: tuple[int, ...]) -> str:

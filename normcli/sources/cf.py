@@ -1,12 +1,16 @@
 """Attributes of the CF conventions: scale and offset, fill and missing values, valid ranges."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.sources.tagged import ArrayTags
+from normcli.sources.tagged import UNSCALED, ArrayTags
+
+Number = int | float
+_ROUNDING = 0.01  # of a step of packed integers, by which float limits in units of the data may miss it
 
 
 def cf_tags(attributes: Mapping[str, Any], dtype: Any) -> tuple[Any, ArrayTags]:
@@ -19,22 +23,60 @@ def cf_tags(attributes: Mapping[str, Any], dtype: Any) -> tuple[Any, ArrayTags]:
     Raises:
         InputError: attributes that are not numbers.
     """
-    if attributes.get("_Unsigned") in ("true", b"true") and dtype.kind == "i":
-        dtype = np.dtype(dtype.str.replace("i", "u"))
+    stored, sign = dtype, _text(attributes.get("_Unsigned"))
+    if (sign, stored.kind) in (("true", "i"), ("false", "u")):
+        dtype = np.dtype(stored.str.replace(stored.kind, "u" if stored.kind == "i" else "i"))
 
-    def numbers(name: str) -> list[float]:
+    def numbers(name: str, count: int | None = None) -> list[Number]:
         if name not in attributes:
             return []
         value = np.ravel(attributes[name])
-        if value.dtype.kind not in "uif":
-            raise InputError("scale", f"its attribute {name} is {str(attributes[name])[:60]!r}, not a number")
-        if dtype.kind == "u" and value.dtype.kind == "i" and value.dtype.itemsize == dtype.itemsize:
-            value = value.astype(dtype)
-        return [float(one) for one in value]
+        if value.dtype.kind not in "uif" or len(value) != (count or len(value)):
+            what = "a number" if count is None else f"{count} numbers"
+            raise InputError("scale", f"its attribute {name} is {_text(attributes[name])[:60]!r}, not {what}")
+        return [int(one) if value.dtype.kind in "ui" else float(one) for one in value]
+
+    def levels(name: str, count: int | None = None) -> list[Number]:
+        return [_of_sign(one, stored, dtype) for one in numbers(name, count)]
 
     factor, offset = (numbers("scale_factor") or [1.0])[0], (numbers("add_offset") or [0.0])[0]
-    low, high = [*numbers("valid_range"), -np.inf, np.inf][:2] if "valid_range" in attributes else (-np.inf, np.inf)
-    low, high = (numbers("valid_min") or [low])[0], (numbers("valid_max") or [high])[0]
-    valid = None if (low, high) == (-np.inf, np.inf) else (float(low), float(high))
-    no_data = tuple(numbers("_FillValue") + numbers("missing_value"))
-    return dtype, ArrayTags((factor, offset), no_data, valid=valid).checked()
+    no_data = tuple(levels("_FillValue") + levels("missing_value"))
+    tags = ArrayTags((float(factor), float(offset)), no_data).checked()
+    low, high = levels("valid_range", 2) or (-math.inf, math.inf)
+    low, high = (levels("valid_min") or [low])[0], (levels("valid_max") or [high])[0]
+    if dtype.kind in "ui" and tags.scale != UNSCALED and isinstance(low, float) and isinstance(high, float):
+        low, high = sorted(_packed(one, factor, offset) for one in (low, high))  # floats are in units of the data (NUG)
+    return dtype, tags._replace(valid=None if (low, high) == (-math.inf, math.inf) else (low, high))
+
+
+def auxiliary_names(attributes: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the names of the variables that have the bounds or the coordinates of a variable."""
+    for name in ("bounds", "climatology", "coordinates"):
+        yield from _text(attributes.get(name)).split()
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _of_sign(value: Number, stored: "np.dtype[Any]", dtype: "np.dtype[Any]") -> Number:
+    """Return a value of the stored type as one of a type of the other sign.
+
+    >>> _of_sign(-1, np.dtype("i1"), np.dtype("u1")), _of_sign(255, np.dtype("u1"), np.dtype("i1"))
+    (255, -1)
+    """
+    if stored == dtype or not isinstance(value, int):
+        return value
+    least = int(np.iinfo(dtype).min)
+    return (value - least) % (1 << 8 * dtype.itemsize) + least
+
+
+def _packed(value: Number, factor: Number, offset: Number) -> float:
+    """Return a value in units of the data as that of packed integers, which is one of them save for rounding.
+
+    >>> _packed(243.15, 0.01, 273.15), _packed(-math.inf, -0.01, 0)
+    (-3000.0, inf)
+    """
+    packed = (value - offset) / factor
+    near = round(packed) if math.isfinite(packed) else packed
+    return float(near) if math.isinf(packed) or abs(packed - near) < _ROUNDING else packed

@@ -23,7 +23,8 @@ LARGEST_CHUNK = 1 << 28  # bytes
 _PACKED = frozenset({"blosc", "zlib", "gzip", "bz2", "lzma", "zstd", "lz4"})
 _SAME_SIZE = frozenset({"shuffle", "delta", "bitround"})
 _CHECKSUMS = frozenset({"crc32", "adler32", "fletcher32", "crc32c"})
-_FILTERS = _SAME_SIZE | _CHECKSUMS | {"fixedscaleoffset", "packbits"}
+_FILTERS = _SAME_SIZE | _CHECKSUMS | {"fixedscaleoffset", "packbits", "quantize", "astype"}
+_DTYPES = ("dtype", "astype", "encode_dtype", "decode_dtype")  # settings of filters
 _MOST_CODECS = 8
 _CHECKSUM_BYTES = 64  # more than those of all checksums
 _LARGEST_WINDOW = 1 << 27  # of xz -9: 65 MB
@@ -138,7 +139,7 @@ def _validate(codecs: list[Codec]) -> tuple[Codec, ...]:
     for name, settings in codecs:
         if name not in _PACKED | _FILTERS:
             raise InputError("unsupported", f"compressed by the codec {name[:60]}, which is not read")
-        for key in ("dtype", "astype"):
+        for key in _DTYPES:
             try:
                 kind = np.dtype(settings.get(key) or "u1").kind
             except (TypeError, ValueError, SyntaxError):
@@ -160,7 +161,7 @@ def decode(data: bytes, chain: Chain, shape: tuple[int, ...]) -> Array:
     """
     dtype = np.dtype(chain.dtype)
     size = prod(shape) * dtype.itemsize
-    plain = all(name in _PACKED | _CHECKSUMS | _SAME_SIZE for name, _ in chain.codecs)
+    plain = all(name in _PACKED | _CHECKSUMS or _keeps_size(name, settings) for name, settings in chain.codecs)
     most = size + _CHECKSUM_BYTES if plain else min(8 * size + _CHECKSUM_BYTES, LARGEST_CHUNK)
     value: Any = data
     for name, settings in chain.codecs:
@@ -169,6 +170,10 @@ def decode(data: bytes, chain: Chain, shape: tuple[int, ...]) -> Array:
     if flat.nbytes != size:
         raise InputError("damaged", f"a chunk has {flat.nbytes:,} bytes, but its shape has {size:,}")
     return flat.view(dtype).reshape([shape[i] for i in chain.order]).transpose(np.argsort(chain.order))
+
+
+def _keeps_size(name: str, settings: Mapping[str, Any]) -> bool:
+    return name in _SAME_SIZE and settings.get("astype") in (None, settings.get("dtype"))
 
 
 def _unfilter(name: str, settings: Mapping[str, Any], value: Any) -> Any:

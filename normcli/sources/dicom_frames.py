@@ -62,9 +62,12 @@ def dicom_frames(path: str, load: FileBytes, label: str | None, group_by: str | 
     """
     file = _File(load)
     try:
-        count = int(file.dataset.get("NumberOfFrames") or 1)
+        count, syntax = int(file.dataset.get("NumberOfFrames") or 1), str(file.dataset.file_meta.TransferSyntaxUID)
     finally:
         file.reader.close()
+    if count > 1 and (syntax == _DEFLATED or file.dataset.get("BitsAllocated") == 1):
+        what = "frames of a deflated file, or of 1 bit, are not read one by one"
+        raise InputError("unsupported", f"{what} (-O frames=first reads its first frame)")
     if count <= 1 or file.tag not in _PIXELS:
         yield Item(path, load, label)
         return
@@ -126,8 +129,6 @@ class _File:
 
         dataset = self.dataset
         syntax = dataset.file_meta.TransferSyntaxUID
-        if str(syntax) == _DEFLATED or int(dataset.BitsAllocated) == 1:
-            raise InputError("unsupported", "frames of a deflated file, or of 1 bit, are not read one by one")
         one = Dataset()
         one.file_meta, one.preamble = dataset.file_meta, bytes(128)
         for tag in list(dataset.keys()):

@@ -129,7 +129,10 @@ def read_frames(
             if count - 1 in choice:
                 yield item
     except InputError as error:
-        yield failed_item(path, error.reason, error.message)._replace(label=label)
+        if error.reason == "unsupported" and options.frames == "first" and not by_axes:
+            yield Item(path, load, label)  # is read without a list of its frames
+        else:
+            yield failed_item(path, error.reason, error.message)._replace(label=label)
         return
     except NormcliError:
         raise

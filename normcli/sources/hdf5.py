@@ -16,7 +16,7 @@ from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
-from normcli.sources.cf import cf_tags
+from normcli.sources.cf import auxiliary_names, cf_tags
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.hdf5_chunks import ChunkedDataset, chunked_dataset
@@ -162,7 +162,7 @@ def _choose(
     names = _dimension_names(dataset)
     if options.axes is None and not any(names):
         check_image(f"{source}/{variable.strip('/')}", dataset.shape, dtype.kind)
-    planes = planes_of(source, dataset.shape, options.axes, names)
+    planes = planes_of(f"{source}/{variable.strip('/')}", dataset.shape, options.axes, names)
     groups = planes.groups(source, group_by, partial(_coordinates, dataset))
     return _Chosen(variable, dataset.shape, planes, dtype, tags, _cache_bytes(dataset, planes), groups, label)
 
@@ -244,14 +244,12 @@ def _only_variable(source: str, file: Any) -> str:
         UsageError: there are several.
     """
     numbers: dict[str, tuple[int, ...]] = {}
-    bounds: set[str] = set()
+    others: set[str] = set()
     for name, dataset in _datasets(file):
-        text = dataset.attrs.get("bounds")
-        if isinstance(text, str):  # of the cells of a coordinate, as CF has them
-            bounds.add(name.rpartition("/")[0] + "/" + text)
+        others |= {f"{name.rpartition('/')[0]}/{other}" for other in auxiliary_names(dataset.attrs)}
         if dataset.ndim >= 2 and dataset.dtype.kind in "uifb" and dataset.attrs.get("CLASS") != b"DIMENSION_SCALE":
             numbers[name] = dataset.shape
-    numbers = {name: shape for name, shape in numbers.items() if name not in bounds}
+    numbers = {name: shape for name, shape in numbers.items() if name not in others} or numbers
     if not numbers:
         raise InputError("no-image-column", "no dataset of numbers with 2 axes or more (-O variable=PATH)")
     if len(numbers) > 1:
@@ -291,7 +289,7 @@ def _dataset(source: str, file: Any, variable: str) -> Any:
         UsageError: no such dataset, or one without numbers.
     """
     h5py, value = _h5py(), file
-    for part in variable.strip("/").split("/"):
+    for part in [part for part in variable.split("/") if part not in ("", ".")] or [""]:
         link = value.get(part, getlink=True) if isinstance(value, h5py.Group) and part in value else None
         if isinstance(link, h5py.ExternalLink):
             raise InputError("unsafe-name", f"{variable} is a link to another file, {link.filename}")
@@ -306,6 +304,8 @@ def _dataset(source: str, file: Any, variable: str) -> Any:
     if not isinstance(value, h5py.Dataset) or value.dtype.kind not in "uifb":
         what = f"a dataset of {value.dtype}" if isinstance(value, h5py.Dataset) else "a group"
         raise UsageError(f"{source}: {variable} is {what}, not a dataset of numbers (-O variable=PATH)")
+    if value.shape is None:
+        raise UsageError(f"{source}: {variable} has no values: its dataspace is null (-O variable=PATH)")
     return value
 
 

@@ -27,7 +27,7 @@ class ArrayTags(NamedTuple):
     """
 
     scale: tuple[float, float] = UNSCALED
-    no_data: tuple[float, ...] = ()
+    no_data: tuple[float | int, ...] = ()
     hidden: tuple[float, float] | None = None
     valid: tuple[float, float] | None = None
     names: tuple[str, ...] = ()

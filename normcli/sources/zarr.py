@@ -18,7 +18,7 @@ from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, planes_of
-from normcli.sources.cf import cf_tags
+from normcli.sources.cf import auxiliary_names, cf_tags
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.item import Item, Items, failed_item
@@ -163,6 +163,8 @@ def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
             found = [_Array(path, metadata, attributes)]
         return found
     every = [array for array in _arrays(files) if array.axes or len(array.metadata["shape"]) >= 2]
+    others = {_sibling(array.path, name) for array in _arrays(files) for name in auxiliary_names(array.attributes)}
+    every = [array for array in every if array.path not in others] or every
     if not every:
         raise InputError("no-image-column", "no array of 2 axes or more (-O variable=PATH)")
     if len(every) > 1 and not all(array.axes for array in every):
@@ -279,12 +281,17 @@ def _cf_attributes(array: _Array) -> dict[str, Any]:
     return attributes
 
 
+def _sibling(path: str, name: str) -> str:
+    """Return the path of another array in the group of an array."""
+    return f"{path.rpartition('/')[0]}/{name}".strip("/")
+
+
 def _coordinates(array: ZarrArray, names: tuple[str, ...], axis: int, length: int) -> list[str] | None:
     """Return the values of the array that has the name of a dimension, in the same group; None without one."""
     name = names[axis] if names else ""
     if not name or "/" in name or ".." in name:
         return None
-    path = f"{array.path.rpartition('/')[0]}/{name}".strip("/")
+    path = _sibling(array.path, name)
     metadata, _ = _metadata(array.files, path)
     if metadata is None or metadata.get("shape") != [length]:
         return None

@@ -27,6 +27,7 @@ _WINDOW = 1 << 18
 _PIECE = 4 << 20  # of a member that is inflated; photographs are smaller
 _COMPRESSED_RATIO = 20  # of more than a piece, in formats that compress on their own
 _PLAIN = (b"BM", b"II", b"MM", b"P", b"\x93NUMPY")
+_OF_ZARR = ("zarr.json", ".zgroup", ".zarray")
 
 
 class ZipEntry(NamedTuple):
@@ -143,6 +144,8 @@ def read(source: str, listing: InputOptions, options: ZipOptions) -> Iterator[It
                 continue
             key = paths.member(source, entry.name)
             if not isinstance(key, str):
+                if entry.name in _OF_ZARR:
+                    raise InputError("unsupported", "a zip of a Zarr: rename it to end with .zarr.zip")
                 yield key
             elif problem := _problem(entry, limit, overlaps):
                 yield failed_item(key, *problem)

@@ -156,7 +156,9 @@ def _notes(summary: Summary) -> list[str]:
         out.append("values are in the units of the scale and offset tags (--scale-offset none ignores them)")
     elif summary.max_value is None:
         exact = (summary.percentile_details or {}).get("exact")
-        texts = ["values are counted as stored, in raw units"] if summary.unit == "image" else []
+        by_tags = summary.settings.get("scale_offset") == "values"
+        units = "scaled by the tags of each image" if by_tags else "counted as stored, in raw units"
+        texts = [f"values are {units}"] if summary.unit == "image" else []
         texts += [] if exact else ["percentiles are to 8 significant bits"]
         out += ["; ".join(texts)] if texts else []
     if count("gray") and len(summary.channels) >= 3:
