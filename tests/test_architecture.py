@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import needs
 from tests.support.command import ROOT
+from tests.support.images import encoded, photograph
 
 PACKAGE = Path(__file__).parent.parent / "normcli"
 
@@ -132,6 +134,28 @@ def test_importing_normcli_loads_nothing_heavy() -> None:
     code = "import sys, normcli; print([m for m in ('numpy','numba','PIL','typer','rich') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "others"),
+    [
+        ("stats", "PNG", ["pillow_heif", "PIL.BmpImagePlugin", "PIL.GifImagePlugin", "concurrent.futures"]),
+        ("apply", "JPEG", ["PIL.Image", "normcli.sinks.tar", "normcli.sinks.parquet", "numpy.typing"]),
+    ],
+)
+def test_a_file_loads_its_own_decoder_and_sink(command: str, kind: str, others: list[str], tmp_path: Path) -> None:
+    """Each takes milliseconds, of a start of 100."""
+    if kind == "JPEG":
+        needs.module("simplejpeg")
+    path = tmp_path / f"one.{kind.lower()}"
+    path.write_bytes(encoded(photograph(20, 30), kind))
+    output = {"stats": [], "apply": ["-o", str(tmp_path / "out"), "--preset", "imagenet"]}[command]
+    code = (
+        f"import sys; from normcli.cli.main import run; code = run({[command, str(path), '-q', *output]!r})\n"
+        f"print([m for m in {others!r} if m in sys.modules], file=sys.stderr); sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == "[]\n"
 
 
 @pytest.mark.parametrize("command", ["stats", "apply", "verify"])

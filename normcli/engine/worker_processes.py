@@ -6,13 +6,16 @@ import signal
 import sys
 import threading
 import warnings
-from concurrent.futures import Executor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from normcli import platforms
 
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
-def pool(workers: int) -> Executor:
+
+def pool(workers: int) -> "Executor":
     """Return a pool of processes that end with this one."""
     import multiprocessing  # with the pool, 10 ms that most runs do not need
     from concurrent.futures import ProcessPoolExecutor

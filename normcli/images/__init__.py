@@ -11,9 +11,8 @@ import PIL
 
 from normcli import __version__
 from normcli.errors import InputError
-from normcli.images import convert, high_bit_depth, jpeg, pillow, png
+from normcli.images import convert, high_bit_depth, jpeg, png
 from normcli.images.convert import Decoded, check_full_scale, row_slices, stored_bytes
-from normcli.images.header import header_size
 from normcli.images.tiff import SIGNATURES
 from normcli.options.shared import DecodeOptions
 
@@ -22,7 +21,6 @@ __all__ = [
     "Decoded",
     "check_full_scale",
     "decode",
-    "header_size",
     "row_slices",
     "stored_bytes",
     "versions",
@@ -69,6 +67,8 @@ def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, turn: bo
 
         return convert.shape(dicom.decode(data, reading), reading, turn=turn)
     need = high_bit_depth.needed(data)
+    from normcli.images import pillow  # 9 ms, which JPEG does without
+
     decoded = pillow.decode(data, reading) if need is None else high_bit_depth.decode(data, need, reading)
     if data[:8] == png.SIGNATURE and not png.is_intact(data):
         decoded.notes.append("damaged")  # neither Pillow nor libpng checks all of it

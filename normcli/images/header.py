@@ -1,6 +1,6 @@
 """The size of an image by its header, without decoding it."""
 
-from normcli.images import jpeg, pillow, png
+from normcli.images import jpeg, png
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
@@ -9,4 +9,6 @@ def header_size(data: bytes) -> tuple[int, int] | None:
         return header.width, header.height
     if data[:8] == png.SIGNATURE and len(data) >= 24:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    from normcli.images import pillow
+
     return pillow.header_size(data)

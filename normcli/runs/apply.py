@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -33,7 +33,6 @@ from normcli.sinks import OUTPUT_KINDS, ImagePacker, open_sink, open_writer
 from normcli.sinks.shards import ShardSize
 from normcli.sinks.sink import Record
 from normcli.sinks.stack import ARRAY, Stack
-from normcli.sinks.tar import sample_key
 from normcli.sources import PatternUse
 from normcli.summary import Summary
 from normcli.tally import DIGEST_MODULUS
@@ -259,7 +258,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
     with Survey(
         listed,
         out=None if options.dry_run else output,
-        written=sample_key if options.to == "tar" else lambda name: name + (suffix or ""),
+        written=_naming_rule(options.to, suffix),
         files=suffix is not None,
         with_labels=options.to == "tar",
         keep_names=size is not None and options.resume,
@@ -297,6 +296,15 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
         if options.dry_run:
             return run.dry()
         return run.write(again=options.resume or options.skip_existing, skip_existing=options.skip_existing)
+
+
+def _naming_rule(to: str, suffix: str | None) -> Callable[[str], str]:
+    """Return the function from the name of an input to that of its output."""
+    if to == "tar":
+        from normcli.sinks.tar import sample_key
+
+        return sample_key
+    return lambda name: name + (suffix or "")
 
 
 def _engine(options: ApplyOptions) -> EngineOptions:

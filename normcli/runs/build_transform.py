@@ -25,7 +25,6 @@ from normcli.schemes import preset
 from normcli.sinks import output_kind, resolve_output
 from normcli.sinks.shards import DEFAULT, ShardSize
 from normcli.sinks.sink import Record
-from normcli.sources.parquet import parquet_modules
 from normcli.summary import Summary
 from normcli.summary.summary import channel_names
 
@@ -400,6 +399,8 @@ def shard_size(options: ApplyOptions) -> ShardSize | None:
     if options.skip_existing:
         raise UsageError(f"`skip_existing` cannot be combined with `to` {options.to}; use `resume`")
     if options.to == "parquet" and importlib.util.find_spec("pyarrow") is None:
+        from normcli.sources.parquet import parquet_modules
+
         parquet_modules()  # raises: `verify` and `restore` need it; to write takes no pyarrow, and 40 MB less
     return ShardSize.of(DEFAULT if options.shard_size is None else options.shard_size)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from normcli import images
 from normcli.errors import NormcliError, UsageError
+from normcli.images.header import header_size
 from normcli.options.shared import DecodeOptions
 from normcli.sources import Item, Vectors
 from normcli.storage import is_remote
@@ -97,12 +97,12 @@ def _pixels(item: Item, reading: DecodeOptions) -> int | None:
 
 def _size(load: Any) -> tuple[int, int] | None:
     if isinstance(load, FileBytes | ByteRange):
-        size = images.header_size(read_start(load, _HEAD))
+        size = header_size(read_start(load, _HEAD))
         if size is not None:
             return size
     data = load()
     if isinstance(data, bytes):
-        return images.header_size(data)
+        return header_size(data)
     if isinstance(data, Vectors):
         raise UsageError("`sample` is for images: vectors cannot have it")
     shape = data.shape

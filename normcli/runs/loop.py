@@ -12,9 +12,8 @@ import math
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from normcli import engine as engines
 from normcli.errors import InputError, NormcliError
@@ -24,6 +23,9 @@ from normcli.runs.count import Failure
 from normcli.sources import FailingSource, Item, Load
 from normcli.storage import is_remote
 from normcli.storage.files import FileBytes
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 _READERS = 16
 _MOST_READS = 32  # in flight, or done and not yet used
@@ -93,7 +95,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
             future = None
             load: Any = getattr(step, "load", None)
             if "://" in getattr(load, "path", "") and is_remote(load.path):
-                pool = pool or ThreadPoolExecutor(_READERS, "normcli reader")
+                pool = pool or _readers()
                 future = pool.submit(_fetch, load)
             elif not waiting:
                 yield step
@@ -107,6 +109,12 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
     finally:
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _readers() -> "ThreadPoolExecutor":
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(_READERS, "normcli reader")
 
 
 def _fetch(load: Load) -> Load:

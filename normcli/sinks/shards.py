@@ -9,13 +9,11 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from normcli import storage
 from normcli.errors import UsageError
-from normcli.sinks import parquet, tar
 from normcli.sinks.files import encode_array, temporary_name
-from normcli.sinks.parquet import ParquetShardWriter
 from normcli.sinks.sink import (
     OUTPUT_KINDS,
     Array,
@@ -29,7 +27,10 @@ from normcli.sinks.sink import (
     SpilledPart,
     part_size,
 )
-from normcli.sinks.tar import TarShardWriter, pack_sample, sample_key
+
+if TYPE_CHECKING:
+    from normcli.sinks.parquet import ParquetShardWriter
+    from normcli.sinks.tar import TarShardWriter
 
 DEFAULT = "1GB"
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30}
@@ -92,6 +93,8 @@ class ShardEncoder(NamedTuple):
     def pack(self, parts: Parts, name: str, label: str | None, shape: tuple[int, ...]) -> PackedImage:
         """Return the image as the shard will hold it."""
         if self.to == "tar":
+            from normcli.sinks.tar import pack_sample, sample_key
+
             parts = pack_sample(sample_key(name), parts, label)
         return PackedImage(parts, name, label, shape)
 
@@ -173,14 +176,20 @@ class ShardSink:
     def _add(self, image: PackedImage, record: Record) -> None:
         try:
             if self._shard is None:
-                to_tar = self.writer.to == "tar"
-                self._shard = (
-                    TarShardWriter(self._temporary) if to_tar else ParquetShardWriter(self._temporary, self._dtype)
-                )
+                self._shard = self._open()
             record |= self._shard.add(image.parts, image.name, image.label, image.shape)
         except OSError as error:
             storage.raise_output_error(self._path(), error)
         self._images += 1
+
+    def _open(self) -> "TarShardWriter | ParquetShardWriter":
+        if self.writer.to == "tar":
+            from normcli.sinks.tar import TarShardWriter
+
+            return TarShardWriter(self._temporary)
+        from normcli.sinks.parquet import ParquetShardWriter
+
+        return ParquetShardWriter(self._temporary, self._dtype)
 
     def _path(self) -> str:
         return os.path.join(self._out, shard_name(self.writer.to, self._number))  # noqa: PTH118
@@ -233,7 +242,11 @@ def read_array(path: str, to: str, record: Record) -> Array:
         InputError: missing or damaged.
     """
     if to == "parquet":
+        from normcli.sinks import parquet
+
         return parquet.read_array(path, record["group"], record["row"])
+    from normcli.sinks import tar
+
     return tar.read_array(path, record["offset"], record["bytes"])
 
 

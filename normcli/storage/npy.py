@@ -21,7 +21,6 @@ from types import TracebackType
 from typing import IO, Any, NamedTuple, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
 
 from normcli import platforms
 from normcli.errors import InputError, TensorError, UnsupportedTensorError, listed
@@ -31,6 +30,7 @@ _VERSIONS = {1: (10, "<H"), 2: (12, "<I"), 3: (12, "<I")}  # start of the text, 
 _MAX_TEXT = 10_000  # NumPy's own limit
 MAX_HEADER = _MAX_TEXT + 12
 _MAX_AXIS = 1 << 48
+Array = np.ndarray[Any, Any]
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip must hold a time; np.savez takes now, and no two runs write the same bytes
 
 
@@ -197,7 +197,7 @@ class StoredTensor:
                 self._file = self.path.open("rb", buffering=0)
             return self._file.fileno()
 
-    def __getitem__(self, samples: slice, /) -> NDArray[Any]:
+    def __getitem__(self, samples: slice, /) -> Array:
         start, stop, _ = samples.indices(self.shape[0])
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         out = np.empty((max(stop - start, 0), *self.shape[1:]), self.dtype)
@@ -212,7 +212,7 @@ class StoredTensor:
             raise TensorError("the file changed while it was read")  # two passes must see the same tensor
         return out
 
-    def read_all(self) -> NDArray[Any]:
+    def read_all(self) -> Array:
         """Read the complete tensor.
 
         Raises:
@@ -301,7 +301,7 @@ class ReservedTensor:
             self._file.close()
             raise
 
-    def __setitem__(self, samples: slice, block: NDArray[Any]) -> None:
+    def __setitem__(self, samples: slice, block: Array) -> None:
         start, _, _ = samples.indices(self.shape[0])
         per_sample = math.prod(self.shape[1:]) * self.dtype.itemsize
         data = np.ascontiguousarray(block, self.dtype)
@@ -348,7 +348,7 @@ def _read_header(file: IO[bytes], path: object) -> tuple[tuple[int, ...], bool, 
     return header.shape, header.fortran, dtype
 
 
-def read_npy(path: Path, limit: int | None = None) -> StoredTensor | NDArray[Any]:
+def read_npy(path: Path, limit: int | None = None) -> StoredTensor | Array:
     """Open an .npy; its samples are read when a slice asks for them, those in Fortran order at once.
 
     Raises:
@@ -374,7 +374,7 @@ def read_npy(path: Path, limit: int | None = None) -> StoredTensor | NDArray[Any
     return StoredTensor(path, offset, shape, dtype, stamp)
 
 
-def read_npy_stream(file: IO[bytes], name: str, limit: int | None) -> NDArray[Any]:
+def read_npy_stream(file: IO[bytes], name: str, limit: int | None) -> Array:
     """Read an .npy from a pipe.
 
     Raises:
@@ -394,7 +394,7 @@ def read_npy_stream(file: IO[bytes], name: str, limit: int | None) -> NDArray[An
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)
 
 
-def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
+def read_npz(path: Path, key: str, limit: int | None) -> Array:
     """Read one tensor of an .npz and verify its checksum.
 
     Raises:
@@ -407,13 +407,13 @@ def read_npz(path: Path, key: str, limit: int | None) -> NDArray[Any]:
         _raise_damaged(path, "not a valid npz file", error)
 
 
-def read_every_npz(path: Path, limit: int | None) -> dict[str, NDArray[Any] | UnreadableTensor]:
+def read_every_npz(path: Path, limit: int | None) -> dict[str, Array | UnreadableTensor]:
     """Read all tensors of an .npz; the archive is opened once, since its directory may have a million entries.
 
     Raises:
         TensorError: a damaged member, or one larger than it claims or than the limit.
     """
-    tensors: dict[str, NDArray[Any] | UnreadableTensor] = {}
+    tensors: dict[str, Array | UnreadableTensor] = {}
     try:
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -427,7 +427,7 @@ def read_every_npz(path: Path, limit: int | None) -> dict[str, NDArray[Any] | Un
     return tensors
 
 
-def _read_member(archive: zipfile.ZipFile, path: Path, key: str, limit: int | None) -> NDArray[Any]:
+def _read_member(archive: zipfile.ZipFile, path: Path, key: str, limit: int | None) -> Array:
     where = f"{path}:{key}"
     try:
         info = archive.getinfo(f"{key}.npy" if f"{key}.npy" in archive.NameToInfo else key)
@@ -456,14 +456,14 @@ def create_npy(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Rese
     return ReservedTensor(path, npy_header(shape, dtype.str), shape, dtype)
 
 
-def write_npy(file: IO[bytes], array: NDArray[Any]) -> None:
+def write_npy(file: IO[bytes], array: Array) -> None:
     """Write an .npy into an open file or pipe."""
     check_writable(array.dtype)
     file.write(npy_header(array.shape, array.dtype.str))
     file.write(bytes_of(np.ascontiguousarray(array)))
 
 
-def save_npz(path: Path, arrays: Mapping[str, NDArray[Any] | ReservedTensor]) -> None:
+def save_npz(path: Path, arrays: Mapping[str, Array | ReservedTensor]) -> None:
     """Write an .npz, not compressed, the same bytes for the same tensors."""
     for array in arrays.values():
         check_writable(array.dtype)

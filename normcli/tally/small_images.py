@@ -5,16 +5,16 @@ A 32 x 32 image takes 2 us in a block where its own histogram and sums take 11, 
 
 from collections import defaultdict
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from normcli.kernels.kernel import as_words
 from normcli.tally.integers import histogram_of, tables
 
 _FULL = 1 << 18  # bytes: what fits the second cache with its working copies
-Pixels = NDArray[np.uint8]
-Counts = NDArray[np.int64]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 class SmallImageBuffer:

@@ -25,6 +25,7 @@ HEAVY = ("transformers", "onnx", "fastai", "mmcv")
 INSTALL = {
     **dict.fromkeys(("tifffile", "imagecodecs"), 'pip install "normcli[tiff]"'),
     "safetensors": "pip install safetensors",
+    "simplejpeg": "pip install simplejpeg",
     "ml_dtypes": 'pip install "normcli[safetensors]"',
     "matplotlib": 'pip install "normcli[plot]"',
     **dict.fromkeys(("fsspec", "aiohttp"), 'pip install "normcli[remote]"'),
