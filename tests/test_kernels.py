@@ -21,6 +21,7 @@ import normcli
 from normcli.kernels import histograms, kernel, mapping
 from normcli.kernels.kernel import Kernel
 from normcli.tally import Tally
+from normcli.tally.integers import tables
 from normcli.tensor.normalizers import instance_norm, layer_norm, resources
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
@@ -284,6 +285,19 @@ def test_a_memory_map_is_an_array(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", image)
     change = normcli.transform("unit")
     assert np.array_equal(change(np.load(tmp_path / "x.npy", mmap_mode="r")), change(image))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_bytes_are_counted_in_pairs_as_one_by_one(channels: int) -> None:
+    """Of one value, whose pairs fill their counts many times, of few and of all values; with and without a rest."""
+    rng = np.random.default_rng(channels)
+    for pixels in (0, 1, 11, 12, 13, 40_000):
+        for low, high in ((255, 256), (100, 103), (0, 256)):
+            samples = rng.integers(low, high, pixels * channels).astype(np.uint8)
+            one, other = ((np.ones((channels, 256), np.int64), np.ones((channels, 2), np.int64)) for _ in range(2))
+            histograms.count_bytes(samples, kernel.as_pairs(samples), *one, *tables())
+            histograms.count_integers(samples, *other)
+            assert np.array_equal(one[0], other[0]) and np.array_equal(one[1], other[1])
 
 
 def test_arguments_that_a_kernel_cannot_take() -> None:

@@ -6,7 +6,7 @@ All arrays are C-contiguous; pixels come flattened, channels interleaved.
 
 import numpy as np
 
-from normcli.kernels.kernel import kernel
+from normcli.kernels.kernel import device_function, kernel
 
 # One bin for every exponent of a float64 and, from SHIFT on down, of the squares of very small ones; two sums
 # in each: see `count_floats`.
@@ -35,48 +35,70 @@ def count_integers(pixels, histogram, sums):  # type: ignore[no-untyped-def]
             sums[c, 1] += v * v
 
 
+@device_function()
+def _add_pair(tables, rows, row, pair):  # type: ignore[no-untyped-def]
+    """Add a pair of samples to a table; counts that are full move to the rows of both samples."""
+    count = np.uint8(tables[row, pair] + np.uint32(1) & np.uint32(255))
+    tables[row, pair] = count
+    if count == np.uint8(0):
+        rows[2 * row, pair & np.uint16(255)] += np.uint32(256)
+        rows[2 * row + 1, pair >> np.uint16(8)] += np.uint32(256)
+
+
 @kernel()
-def count_bytes(pixels, words, histogram, sums, tables):  # type: ignore[no-untyped-def]
-    """Add an 8-bit image to a histogram; fill in its sums: same result as `count_integers`, 1.4 times as fast.
+def count_bytes(pixels, pairs, histogram, sums, tables, rows):  # type: ignore[no-untyped-def]
+    """Add an 8-bit image to a histogram; fill in its sums: same result as `count_integers`, twice as fast.
 
     Args:
         pixels: uint8 (H*W*C).
-        words: uint32, the same bytes again: `as_words(pixels)`.
+        pairs: uint16 (N,6), the same bytes again: `as_pairs(pixels)`.
         histogram: int64 (C, 256), added to; C is 1, 2, 3 or 4.
         sums: int64 (C, 2), set to the sum and the sum of squares of each channel.
-        tables: uint32 (12, 256), to work in.
+        tables: uint8 (3, 65536), to work in.
+        rows: uint32 (6, 256), to work in.
     """
-    # Tables in turn: neighbors often have equal values, and a bin that was just written makes the next read of it
-    # wait. Twelve samples come as three words, since loads bound the rest: 0.29 ns a sample, 0.41 with one load for
-    # each (12 KiB fit the L1 cache).
+    # One store a cycle is the limit, so one store counts two neighbors: 0.17 ns a sample of a photograph, where one
+    # for each sample takes 0.26. In counts of 8 bits, the pairs that occur fit into the first cache, all into the
+    # second; clearing the tables just before also loads them (0.24 ns without).
     channels = histogram.shape[0]
     tables[:] = 0
-    byte, one, two, three = np.uint32(255), np.uint32(8), np.uint32(16), np.uint32(24)
-    end = words.size // 3 * 12
-    for i in range(0, end // 4, 3):
-        u, v, w = words[i], words[i + 1], words[i + 2]
-        tables[0, u & byte] += np.uint32(1)
-        tables[1, u >> one & byte] += np.uint32(1)
-        tables[2, u >> two & byte] += np.uint32(1)
-        tables[3, u >> three] += np.uint32(1)
-        tables[4, v & byte] += np.uint32(1)
-        tables[5, v >> one & byte] += np.uint32(1)
-        tables[6, v >> two & byte] += np.uint32(1)
-        tables[7, v >> three] += np.uint32(1)
-        tables[8, w & byte] += np.uint32(1)
-        tables[9, w >> one & byte] += np.uint32(1)
-        tables[10, w >> two & byte] += np.uint32(1)
-        tables[11, w >> three] += np.uint32(1)
-    for i in range(end, pixels.size):
-        tables[i % 12, pixels[i]] += np.uint32(1)
-    sums[:] = 0
-    for j in range(12):
-        c = j % channels
+    rows[:] = 0
+    if channels == 3:
+        for i in range(pairs.shape[0]):
+            _add_pair(tables, rows, 0, pairs[i, 0])
+            _add_pair(tables, rows, 1, pairs[i, 1])
+            _add_pair(tables, rows, 2, pairs[i, 2])
+            _add_pair(tables, rows, 0, pairs[i, 3])
+            _add_pair(tables, rows, 1, pairs[i, 4])
+            _add_pair(tables, rows, 2, pairs[i, 5])
+    else:
+        for i in range(pairs.shape[0]):
+            for j in range(6):
+                _add_pair(tables, rows, j % 2, pairs[i, j])
+    for i in range(12 * pairs.shape[0] // channels, pixels.size // channels):
+        for c in range(channels):
+            rows[c, pixels[i * channels + c]] += np.uint32(1)
+    for row in range(3):
+        first = rows[2 * row]
         for level in range(256):
-            n = np.int64(tables[j, level])
+            at = level * 256
+            total = np.uint32(0)
+            for other in range(256):
+                total += np.uint32(tables[row, at + other])
+            for other in range(256):
+                first[other] += np.uint32(tables[row, at + other])
+            rows[2 * row + 1, level] += total
+    sums[:] = 0
+    for row in range(6):
+        c = row % channels
+        once = squares = np.int64(0)
+        for level in range(256):
+            n = np.int64(rows[row, level])
             histogram[c, level] += n
-            sums[c, 0] += n * level
-            sums[c, 1] += n * level * level
+            once += n * level
+            squares += n * level * level
+        sums[c, 0] += once
+        sums[c, 1] += squares
 
 
 @kernel()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from normcli.kernels.kernel import as_words, contiguous
+from normcli.kernels.kernel import as_pairs, contiguous
 from normcli.tally.exact import run_length_decode, run_length_encode
 
 if TYPE_CHECKING:
@@ -423,7 +423,7 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
     def byte_arguments() -> tuple[Array, ...]:
         flat = pixels.reshape(-1)
-        return flat, as_words(flat), histogram, sums, tables()
+        return flat, as_pairs(flat), histogram, sums, *tables()
 
     if pixels.dtype == np.uint8 and pixels.shape[2] <= 4:
         count_bytes.call_or(fallback, byte_arguments)
@@ -511,14 +511,14 @@ class _Scratch(threading.local):
 
     def __init__(self) -> None:
         self.bins = np.empty(_SMALL, np.int64)
-        self.tables = np.empty((12, 256), np.uint32)
+        self.tables = np.empty((3, 1 << 16), np.uint8), np.empty((6, 256), np.uint32)
 
 
 _scratch = _Scratch()
 
 
-def tables() -> Array:
-    """Return memory (12,256) of this thread for `count_bytes`."""
+def tables() -> tuple[Array, Array]:
+    """Return memory of this thread for `count_bytes`."""
     return _scratch.tables
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.kernels.kernel import as_words
+from normcli.kernels.kernel import as_pairs
 from normcli.tally.integers import histogram_of, tables
 
 _FULL = 1 << 18  # bytes: what fits the second cache with its working copies
@@ -71,7 +71,7 @@ def _add_histogram(block: Pixels, histogram: Counts) -> None:
         histogram[:] += histogram_of(flat, channels)
 
     sums = np.empty((channels, 2), np.int64)
-    loops.count_bytes.call_or(fallback, lambda: (flat, as_words(flat), histogram, sums, tables()))
+    loops.count_bytes.call_or(fallback, lambda: (flat, as_pairs(flat), histogram, sums, *tables()))
 
 
 def _sums(block: Pixels) -> Counts:
