@@ -437,10 +437,10 @@ class TestFile:
         good = Summary.of(tally, SETTINGS, {}).to_dict()
         refused = 0
         values: tuple[Any, ...] = (None, "x", -1, 0, 70000, 1.5, [], {}, [1], "1" * 40)
-        for path in places(good["state"]):
+        for path in [*places({key: good[key] for key in ("state", "inputs")})]:
             for value in values:
                 document = json.loads(json.dumps(good))
-                inside = document["state"]
+                inside = document
                 for step in path[:-1]:
                     inside = inside[step]
                 if inside[path[-1]] == value:
@@ -452,8 +452,8 @@ class TestFile:
                     assert "\n" not in str(error)
                     refused += 1
                 else:  # a note less; every number is what it was
-                    assert path[0] == "composition", (path, value)
-                    numbers = {*good} - {"composition", "provenance", "state"}
+                    assert path[:2] == ("inputs", "composition"), (path, value)
+                    numbers = {*good} - {"composition", "provenance", "inputs"}
                     assert {k: merged[k] for k in numbers} == {k: good[k] for k in numbers}
         assert refused > 800
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.errors import NoInputError, UsageError
+from normcli.summary.file import INPUT_COUNTS
 from normcli.summary.summary import (
     GroupSummary,
     Summary,
@@ -444,7 +445,7 @@ def build_summary(
         mean, std = equal_groups([(group.mean, group.std) for group in groups.values()], len(names))
         numbers = numbers._replace(mean=mean, std=std)
     raw = settings["max_value"] is None and all(bucket.dtype == "float" for bucket in tally.buckets.values())
-    state = tally.state()
+    counts = tally.state()
     summary = Summary(
         complete=not tally.failed and shards is None and not forced,
         images=tally.images,
@@ -455,14 +456,15 @@ def build_summary(
         range="raw" if raw else "0-1",
         channel_order=channel_order(names),
         composition=composition_of(tally.composition, tally.buckets.values()),
-        failures=state["failed"],
-        skips=state["skipped"],
+        failures=counts["failed"],
+        skips=counts["skipped"],
         shards=shards,
         forced=forced,
         settings=settings,
-        provenance={**provenance, "digest": state["digest"]},
+        provenance={**provenance, "digest": counts["digest"]},
         groups=groups,
-        state=state,
+        inputs={key: counts[key] for key in INPUT_COUNTS},
+        state={key: value for key, value in counts.items() if key not in INPUT_COUNTS},
         **numbers._asdict(),
     )
     if is_scaled:

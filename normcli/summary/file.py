@@ -15,8 +15,9 @@ from normcli.options.field import LIBRARIES, MAX_SHARDS, Color, is_plain_line
 REQUIRED_KEYS = (
     *("schema", "complete", "images", "failed", "skipped", "pixels", "channels", "max_value", "convention", "range"),
     *("channel_order", "mean", "std", "min", "max", "percentiles", "conventions", "composition", "failures", "skips"),
-    *("shards", "forced", "settings", "provenance", "groups", "sample", "state"),
+    *("shards", "forced", "settings", "provenance", "groups", "sample", "inputs", "state"),
 )
+INPUT_COUNTS = ("composition", "failed", "skipped", "digest")  # of a tally's state, those of files instead of pixels
 
 CHANNEL_NAME = r"[A-Za-z0-9_.+\[\]-]{1,128}"
 CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights", "equal_samples_per_case")
@@ -71,6 +72,7 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
         "provenance": _provenance,
         "groups": lambda v: isinstance(v, dict) and all(_group(entry, count) for entry in v.values()),
         "sample": lambda v: v is None or _sample(v, count),
+        "inputs": _inputs,
         "state": _state,
     }
     return next((key for key, check in checks.items() if key in document and not check(document[key])), None)
@@ -201,6 +203,13 @@ def _provenance(value: Any) -> bool:
     stamp = value.get("stamp", {})
     texts = isinstance(stamp, dict) and all(isinstance(entry, str) for entry in stamp.values())
     return texts and all(is_plain_line(name) and is_plain_line(v) for name, v in value.items() if name != "stamp")
+
+
+def _inputs(value: Any) -> bool:
+    if not (isinstance(value, dict) and set(value) == set(INPUT_COUNTS)):
+        return False
+    *counts, digest = (value[name] for name in INPUT_COUNTS)
+    return all(map(_counts, counts)) and _matches("[0-9a-f]{32}", digest)
 
 
 def _state(value: Any) -> bool:

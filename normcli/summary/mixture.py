@@ -44,7 +44,7 @@ def mix(parts: Sequence[Summary], weights: Sequence[float], provenance: Mapping[
     known = not any(any(row) for row in errors.values())
     details = {"method": "inverted_cdf", "requested": [], "exact": known, **({} if known else {"error": errors})}
     record = [
-        {"weight": float(share), "images": part.images, "digest": str(part.state.get("digest", ""))}
+        {"weight": float(share), "images": part.images, "digest": str(part.inputs.get("digest", ""))}
         for share, part in zip(shares, parts, strict=True)
     ]
     dtypes = sorted({str(bucket.get("dtype")) for part in parts for bucket in part.state["buckets"]})
@@ -78,6 +78,7 @@ def mix(parts: Sequence[Summary], weights: Sequence[float], provenance: Mapping[
         forced=sorted({entry for part in parts for entry in part.forced}),
         settings={**first.settings, "mixture": record},
         provenance={**provenance, "digest": "0" * 32},
+        inputs={"composition": {}, "failed": {}, "skipped": {}, "digest": "0" * 32},
         state=_without_counts(dtypes, len(first.channels)),
     )
 
@@ -85,7 +86,7 @@ def mix(parts: Sequence[Summary], weights: Sequence[float], provenance: Mapping[
 def _without_counts(dtypes: Sequence[str], channels: int) -> dict[str, Any]:
     """Return a state that has the types of the values, and no counts."""
     buckets = [{"dtype": dtype, "channels": channels, "histogram": [], "per_image": {}} for dtype in dtypes]
-    return {"buckets": buckets, "composition": {}, "failed": {}, "skipped": {}, "digest": "0" * 32}
+    return {"buckets": buckets}
 
 
 def _check(parts: Sequence[Summary]) -> None:

@@ -130,7 +130,8 @@ class Summary(_Values):
         provenance: versions, decoders and the digest of the images.
         groups: statistics by group.
         sample: of an estimate: images read, of how many, and the intervals of mean and std; else None.
-        state: the exact counts, as JSON values.
+        inputs: exact counts of inputs by kind and reason, and the digest of their bytes, as JSON values.
+        state: exact counts of pixel values, as JSON values: the same, whichever container holds the pixels.
 
     >>> import numpy as np
     >>> from normcli.tally import Tally
@@ -175,6 +176,7 @@ class Summary(_Values):
     groups: dict[str, GroupSummary] = _field(default_factory=dict)
     sample: dict[str, Any] | None = None
     percentile_details: dict[str, Any] | None = None
+    inputs: dict[str, Any]
     state: dict[str, Any]
 
     @classmethod
@@ -289,7 +291,7 @@ class Summary(_Values):
         if "mixture" in self.settings:
             raise UsageError("these statistics are a mixture, which has no counts: use the statistics that it is of")
         try:
-            return Tally.from_state(self.state)
+            return Tally.from_state({**self.state, **self.inputs})
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise StatisticsFileError(f"the state of these statistics is damaged: {error}") from None
 

@@ -102,7 +102,7 @@ def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: S
         conflicts["shards"] = str(error)
     seen: dict[str, str] = {}
     for summary, name in zip(added, names, strict=True):
-        digest = str(summary.state.get("digest", _NO_DIGEST))
+        digest = str(summary.inputs.get("digest", _NO_DIGEST))
         if summary.shards is not None or digest == _NO_DIGEST:  # two shards may well hold copies of one image
             continue
         if digest in seen:

@@ -141,7 +141,8 @@ _NUMBERS = ("mean", "std", "min", "max", "percentiles", "conventions")
 
 
 def _statistics(content: dict[str, Any]) -> dict[str, Any]:
-    out = {"state": _short(json.dumps(content["state"], sort_keys=True).encode())} if "state" in content else {}
+    counts = {**content.get("state", {}), **content.get("inputs", {})}
+    out = {"state": _short(json.dumps(counts, sort_keys=True).encode())} if counts else {}
     numbers = [_numbers(content[name]) for name in _NUMBERS if name in content]
     groups = content.get("groups") or {}
     numbers += [_numbers([group["mean"], group["std"]]) for _, group in sorted(groups.items())]
