@@ -491,6 +491,37 @@ def test_threads_and_memory_change_no_bit(dtype: Any) -> None:
                 np.testing.assert_array_equal(call(), alone)
 
 
+BYPASSED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
+    ("batch_norm", (3, 2, 300), NCL),
+    ("instance_norm", (1, 2, 70_000), NCL),  # rows too long to read the next one ahead
+    ("group_norm", (40, 6, 259), {"layout": "NCL", "groups": 2}),
+    ("layer_norm", (70, 257), {"weight": np.linspace(0.5, 2, 257), "bias": np.ones(257)}),
+    ("rms_norm", (3, 1030), {"weight": np.linspace(0.5, 2, 1030, dtype=np.float32)}),
+    ("tensor_norm", (2, 1000), {}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("name", "shape", "settings"), BYPASSED)
+def test_results_that_bypass_the_cache_have_the_same_bits(
+    name: str, shape: tuple[int, ...], settings: dict[str, Any], dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place of a result need not be at the start of a cache line."""
+    x = np.random.default_rng(0).normal(3.0, 2.0, shape).astype(dtype)
+    normalizer = getattr(nn, name)
+    expected = normalizer(x, **settings)
+    monkeypatch.setattr(nn.views, "BYPASS_BYTES", 0)
+    for offset in (0, 1, 7):
+        whole = np.full(x.size + 24, 77, dtype)
+        with resources(allocate=lambda s, d: whole[offset : offset + x.size].reshape(s)):  # noqa: B023
+            y = normalizer(x, **settings)
+        if isinstance(expected, tuple):
+            assert np.array_equal(y[0], expected[0])
+        else:
+            assert np.array_equal(y, expected)
+        assert (whole[:offset] == 77).all() and (whole[offset + x.size :] == 77).all()
+
+
 def test_statistics_are_those_that_x_is_normalized_by() -> None:
     x = T.astype(np.float32)
     for axes in ("image", "token", "2,3", (0, 2)):

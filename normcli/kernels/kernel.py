@@ -188,6 +188,7 @@ def _address(kernel: "Kernel", types: ArgumentTypes) -> int | None:
     machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
     modules = (kernel.py_func.__globals__, type(kernel).__init__.__globals__, globals())
     sources = [names["__loader__"].get_data(names["__file__"]) for names in modules]
+    sources.append(globals()["__loader__"].get_data(str(Path(__file__).with_name("lines.py"))))
     depends = (kernel.name, types, cpu, features, machine.triple, llvmlite.__version__, *sources)
     path = code_path(kernel.name, repr(depends).encode())
     code = None if path is None else read_code(path)
@@ -454,7 +455,7 @@ class Kernel:
         names = self.py_func.__globals__
         for name, value in list(names.items()):
             if isinstance(value, _DeviceFunction):
-                names[name] = numba.njit(error_model="numpy", fastmath=value.fastmath)(value.function)
+                names[name] = value.compiled()
         return numba.njit(**options, **self.options)(self.py_func)
 
 
@@ -463,6 +464,39 @@ class _DeviceFunction:
 
     def __init__(self, function: Callable[..., Any], fastmath: set[str]) -> None:
         self.function, self.fastmath = function, fastmath
+
+    def compiled(self) -> Any:
+        """Return the function as Numba calls it."""
+        import numba
+
+        return numba.njit(error_model="numpy", fastmath=self.fastmath)(self.function)
+
+
+class _MachineFunction(_DeviceFunction):
+    """A function whose LLVM code is written out, where no loop of Python's compiles to it."""
+
+    def __init__(self, function: Callable[..., Any], emit: Callable[..., Any], result: str) -> None:
+        super().__init__(function, set())
+        self.emit, self.result = emit, result
+
+    def compiled(self) -> Any:
+        import inspect
+
+        import numba
+        from numba.extending import intrinsic
+
+        def typed(_context: Any, *types: Any) -> tuple[Any, Callable[..., Any]]:
+            def emit(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                return self.emit(context, builder, signature.args, values)
+
+            return getattr(numba.types, self.result)(*types), emit
+
+        if numba.config.DISABLE_JIT:
+            return self.function
+        signature = inspect.signature(self.function)  # by which Numba matches arguments
+        context = inspect.Parameter("context", inspect.Parameter.POSITIONAL_ONLY)
+        typed.__signature__ = signature.replace(parameters=[context, *signature.parameters.values()])  # type: ignore[attr-defined]
+        return intrinsic(typed)
 
 
 def kernel(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., None]], Kernel]:
@@ -473,3 +507,14 @@ def kernel(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., None]], Kern
 def device_function(fastmath: Iterable[str] = ()) -> Callable[[Callable[..., Any]], Any]:
     """Mark a function that only kernels call."""
     return lambda function: _DeviceFunction(function, set(fastmath))
+
+
+def machine_function(emit: Callable[..., Any], result: str = "void") -> Callable[[Callable[..., Any]], Any]:
+    """Mark a function of kernels whose code `emit` writes.
+
+    Args:
+        emit: writes it: emit(context, builder, types, values), as Numba's intrinsics do, with types and values of
+            the arguments.
+        result: Numba's name of the type that it returns.
+    """
+    return lambda function: _MachineFunction(function, emit, result)

@@ -14,10 +14,14 @@ import math
 import numpy as np
 
 from normcli.kernels.kernel import device_function, kernel
+from normcli.kernels.lines import LINE_BYTES, elements_to_line, order_stores, prefetch, store_line
 
 # elements that are summed around one pivot, and the share of them that the pivot is the mean of
 BLOCK = 8192
 SHARE = 32
+
+# bytes of a row up to which the next one is read while one is written: both fit into the L2 cache
+NEAR = 256 << 10
 
 SUMS = {"reassoc", "contract"}
 
@@ -93,8 +97,22 @@ def row_moments(x, mean, low, m2):  # type: ignore[no-untyped-def]
         pivot, following = following, ahead
 
 
+@device_function()
+def _send(line, target, ahead):  # type: ignore[no-untyped-def]
+    """Copy results to their place, complete lines past the cache; for each, start to read one of `ahead`."""
+    start, count = min(elements_to_line(target), target.size), LINE_BYTES // target.itemsize
+    for i in range(start):
+        target[i] = line[i]
+    while start + count <= target.size:
+        store_line(target, line, start)
+        prefetch(ahead, start)
+        start += count
+    for i in range(start, target.size):
+        target[i] = line[i]
+
+
 @kernel({"contract"})
-def affine_rows(x, y, first, mean, scale, shift):  # type: ignore[no-untyped-def]
+def affine_rows(x, y, first, mean, scale, shift, line):  # type: ignore[no-untyped-def]
     """Compute y = (x - mean) * scale + shift, rounded once.
 
     Args:
@@ -104,11 +122,21 @@ def affine_rows(x, y, first, mean, scale, shift):  # type: ignore[no-untyped-def
         mean: one number for every row of the complete tensor, float64; so scale and shift.
         scale: as mean.
         shift: as mean.
+        line: room for results of the type of y that bypass the cache; empty where they do not.
     """
+    length, piece = x.shape[1], line.size
     for r in range(x.shape[0]):
         m, a, b = mean[first + r], scale[first + r], shift[first + r]
-        for i in range(x.shape[1]):
-            y[r, i] = (np.float64(x[r, i]) - m) * a + b
+        if not piece:
+            for i in range(length):
+                y[r, i] = (np.float64(x[r, i]) - m) * a + b
+        for k in range((length + piece - 1) // piece if piece else 0):
+            part, target = x[r, k * piece : (k + 1) * piece], y[r, k * piece : (k + 1) * piece]
+            for i in range(part.size):
+                line[i] = (np.float64(part[i]) - m) * a + b
+            _send(line, target, x[r, (k + 1) * piece :])
+    if piece:
+        order_stores()
 
 
 @kernel()
@@ -120,7 +148,7 @@ def erf_rows(x, y):  # type: ignore[no-untyped-def]
 
 
 @kernel({"contract"})
-def normalize_rows(x, y, first, weight, bias, eps, centered, outside, head):  # type: ignore[no-untyped-def]
+def normalize_rows(x, y, first, weight, bias, eps, centered, outside, head, line, table):  # type: ignore[no-untyped-def]
     """Normalize every row of x (R, L) by its own statistics, while it is still in the cache.
 
     Args:
@@ -133,31 +161,55 @@ def normalize_rows(x, y, first, weight, bias, eps, centered, outside, head):  # 
         centered: subtract the mean.
         outside: eps is added to the root (E2) and not under it (E1).
         head: number of first elements that the statistic is taken from.
+        line: as in affine_rows.
+        table: room for the statistics (3, B) of B rows, which are read before the first of them is written.
     """
     period, parts = weight.shape
-    length, last = x.shape[1], x.shape[0] - 1
+    rows, length = x.shape
+    last, batch, bypass = rows - 1, table.shape[1], line.size > 0
+    piece = line.size if bypass else length
     if last < 0:
         return
+    span = length if parts == length else length // parts
+    near = length * x.itemsize <= NEAR
     pivot, following = _pivot(x[0]), _pivot(x[min(1, last)])
-    for r in range(x.shape[0]):
-        row, out, p = x[r], y[r], (first + r) % period
-        mean, low = 0.0, 0.0
-        if centered:
-            ahead = _pivot(x[min(r + 2, last)])
-            mean, low, m2 = _moments(row, pivot)
-            pivot, following = following, ahead
-        else:
-            m2 = _sums(row[:head], 0.0)[1]
-        scale = 1.0 / (np.sqrt(m2 / head) + eps) if outside else 1.0 / np.sqrt(m2 / head + eps)
-        if parts == length:
+    start = 0
+    while start < rows:
+        stop = min(start + batch, rows)
+        for r in range(start, stop):
+            mean, low = 0.0, 0.0
+            if centered:
+                ahead = _pivot(x[min(r + 2, last)])
+                mean, low, m2 = _moments(x[r], pivot)
+                pivot, following = following, ahead
+            else:
+                m2 = _sums(x[r][:head], 0.0)[1]
+            scale = 1.0 / (np.sqrt(m2 / head) + eps) if outside else 1.0 / np.sqrt(m2 / head + eps)
+            table[0, r - start], table[1, r - start], table[2, r - start] = mean, low, scale
+        for r in range(start, stop):
+            row, out, p = x[r], y[r], (first + r) % period
+            mean, low, scale = table[0, r - start], table[1, r - start], table[2, r - start]
             rest = -low * scale
-            for i in range(length):  # two fused products, 7% less than four steps
-                out[i] = ((np.float64(row[i]) - mean) * scale + rest) * weight[p, i] + bias[p, i]
-        else:
-            span = length // parts
-            for k in range(parts):
+            coming = x[min(r + batch, last)] if near else row
+            for k in range(length // span):
                 a = scale * weight[p, k]
                 b = bias[p, k] - low * a
-                part, target = row[k * span : (k + 1) * span], out[k * span : (k + 1) * span]
-                for i in range(span):
-                    target[i] = (np.float64(part[i]) - mean) * a + b
+                i, end = k * span, (k + 1) * span
+                while i < end:
+                    after = min(i + piece, end)
+                    part, target = row[i:after], out[i:after]
+                    if bypass:
+                        target = line[: after - i]
+                    if parts == length:
+                        w, s = weight[p, i:after], bias[p, i:after]
+                        for j in range(part.size):  # two fused products, 7% less than four steps
+                            target[j] = ((np.float64(part[j]) - mean) * scale + rest) * w[j] + s[j]
+                    else:
+                        for j in range(part.size):
+                            target[j] = (np.float64(part[j]) - mean) * a + b
+                    if bypass:
+                        _send(target, out[i:after], coming[i:])
+                    i = after
+        start = stop
+    if bypass:
+        order_stores()

@@ -116,5 +116,5 @@ def affine(
             shift = np.asarray(shift - mean.low * np.asarray(scale))
         mean = mean.mean
     shape = (view.samples, view.rows)
-    tables = (np.broadcast_to(np.asarray(t, np.float64), shape).reshape(-1) for t in (mean, scale, shift))
-    return view.map_kernel(affine_rows, *map(contiguous, tables), dtype=dtype)
+    tables = [contiguous(np.broadcast_to(np.asarray(t, np.float64), shape).reshape(-1)) for t in (mean, scale, shift)]
+    return view.map_kernel(lambda x, y, first, line: affine_rows(x, y, first, *tables, line), dtype=dtype)

@@ -16,6 +16,7 @@ from normcli.tensor.normalizers.views import (
     Array,
     Dtype,
     Layout,
+    RowKernel,
     Tensor,
     View,
     cast,
@@ -372,7 +373,9 @@ def tensor_norm(
     if p is None:
         moments = tensor_moments(view)
         scale = 1.0 / np.sqrt(moments.var + eps)
-        return view.map_kernel(affine_rows, moments.mean, scale, -moments.low * scale, dtype=dtype, one_row=True)
+        tables = (moments.mean, scale, -moments.low * scale)
+        kernel: RowKernel = lambda x, y, first, line: affine_rows(x, y, first, *tables, line)  # noqa: E731
+        return view.map_kernel(kernel, dtype=dtype, one_row=True)
     norm = np.maximum(_norm_of_all(view, p), eps)
     return view.map_numpy(lambda x: np.asarray(x / (norm or 1.0)), dtype=dtype)
 
