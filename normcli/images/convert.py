@@ -250,7 +250,7 @@ def _line(error: Exception) -> str:
     return text if len(text) <= 200 else text[:199] + "…"
 
 
-_NEUTRAL = frozenset(("strict", "max_pixels"))  # options that change no plain image
+NEUTRAL = frozenset(("strict", "max_pixels"))  # options that change no plain image
 
 
 def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decoded:
@@ -264,7 +264,7 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
     """
     height, width, _ = image.pixels.shape
     image.stored_size = (width, height)
-    if image.is_plain and reading.changed <= _NEUTRAL:
+    if image.is_plain and reading.changed <= NEUTRAL:
         return image
     image.is_plain = False
     shape_block(image, reading, turn=turn)

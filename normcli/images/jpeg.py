@@ -115,24 +115,43 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
         Exception: damaged beyond what Pillow decodes too.
     """
     markers = header(data)
-    if markers is None or simplejpeg is None:
+    if markers is None:
         return None
-    width, height, components, precision, orientation, notes, _ = markers
-    if components not in (1, 3) or precision != 8:
+    width, height, components, _, orientation, notes, _ = markers
+    if not is_plain(markers):
         return None
     check_size(width, height, reading)
-    color, mode = ("GRAY", "L") if components == 1 else ("RGB", "RGB")
     try:
-        pixels = simplejpeg.decode_jpeg(data, color, buffer=_buffer(width * height * components))
+        pixels = decode_strictly(data, (height, width, components))
     except ValueError:  # libjpeg warned: Pillow rejects a file that ends early and decodes other damage
         from normcli.images import pillow  # 9 ms, which intact photographs do without
 
         decoded = pillow.decode(data, reading)
         decoded.notes.append("damaged")
         return decoded
-    image = Decoded(pixels, "JPEG", mode, 8, is_owned=True, notes=[*notes], orientation=orientation)
+    image = Decoded(
+        pixels, "JPEG", "L" if components == 1 else "RGB", 8, is_owned=True, notes=[*notes], orientation=orientation
+    )
     image.is_plain = True
     return image
+
+
+def is_plain(markers: Header) -> bool:
+    """Return True for a gray or three-component 8-bit JPEG, where simplejpeg is installed."""
+    return simplejpeg is not None and markers.components in (1, 3) and markers.precision == 8
+
+
+def decode_strictly(data: bytes, shape: tuple[int, int, int]) -> np.ndarray[Any, Any]:
+    """Decode a plain JPEG of that shape into this thread's buffer.
+
+    Raises:
+        ValueError: libjpeg warned or failed.
+    """
+    height, width, channels = shape
+    pixels: np.ndarray[Any, Any] = simplejpeg.decode_jpeg(
+        data, "GRAY" if channels == 1 else "RGB", buffer=_buffer(height * width * channels)
+    )
+    return pixels
 
 
 def _buffer(size: int) -> np.ndarray[Any, Any]:

@@ -138,15 +138,21 @@ class Tally:
         self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
 
     def count_small(
-        self, images: list[bytes], shape: tuple[int, int], dtype: np.dtype[Any], notes: tuple[str, ...]
+        self,
+        images: list[bytes],
+        shape: tuple[int, int],
+        dtype: np.dtype[Any],
+        notes: tuple[str, ...],
+        data: list[bytes] | None = None,
     ) -> list[int]:
-        """Add small images of one size, as `count` does with their samples as `data`.
+        """Add small images of one size, as `count` does.
 
         Args:
             images: their samples, channels interleaved.
             shape: pixels and channels of each.
             dtype: uint8, float32 or float64.
             notes: properties of each that the composition counts.
+            data: the encoded bytes of each; None for their samples, as with floats.
 
         Returns:
             The positions of those that have to be counted one by one, and are not counted here: floats of a wide range
@@ -167,7 +173,7 @@ class Tally:
                 return left
         self.buckets[key] = bucket
         self._noted[notes] += len(images)
-        self.digest = (self.digest + sum(map(digest, images))) % DIGEST_MODULUS
+        self.digest = (self.digest + sum(map(digest, data or images))) % DIGEST_MODULUS
         return left
 
     def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:

@@ -1,0 +1,69 @@
+"""Small plain images of a folder, counted without an object for each: 32x32 pixels cost less than that."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+
+from normcli.images import small
+from normcli.runs.count import PartialResult, WorkerOptions, kind_notes
+from normcli.sources import Item, Skipped
+from normcli.storage.files import FileBytes, is_remote, read
+from normcli.tally.integers import MOST_SMALL
+
+_MOST_BYTES = 2 * MOST_SMALL  # of a file
+_TOGETHER = 1 << 18  # bytes of samples, which stay in the cache
+_PATIENCE = 16  # files that are read twice, of a batch of others
+
+
+def count_small_files(
+    options: WorkerOptions, result: PartialResult, batch: list[Item | Skipped]
+) -> Iterator[Item | Skipped]:
+    """Count small plain images, all together at the end; yield the other items in their places, to be counted.
+
+    Args:
+        options: of the worker; they ask for nothing of a single image.
+        result: to add to.
+        batch: items, in order.
+    """
+    if not small.takes(options.reading, MOST_SMALL):
+        yield from batch
+        return
+    waiting: defaultdict[small.Kind, tuple[list[bytes], list[bytes]]] = defaultdict(lambda: ([], []))
+    unfilters = small.can_unfilter()
+    others = 0
+    for item in batch:
+        data = decoded = None
+        if others <= _PATIENCE and isinstance(item, Item) and type(item.load) is FileBytes:
+            try:
+                data = _read(item.load)
+                decoded = None if data is None else small.decode(data, options.reading, MOST_SMALL, unfilters=unfilters)
+            except Exception:  # the usual way names what is wrong
+                decoded = None
+        if data is None or decoded is None:
+            others += 1
+            yield item
+            continue
+        kind, samples = decoded
+        files, images = waiting[kind]
+        if not files:
+            result.note_kind(kind.shape[2], "", item.key)
+        files.append(data)
+        images.append(samples)
+        if len(images) * len(samples) >= _TOGETHER:
+            _count(result, kind, *waiting.pop(kind))
+    for kind, (files, images) in waiting.items():
+        _count(result, kind, files, images)
+
+
+def _count(result: PartialResult, kind: small.Kind, files: list[bytes], images: list[bytes]) -> None:
+    height, width, channels = kind.shape
+    notes = (*kind_notes(kind.format, "L" if channels == 1 else "RGB", 8), *kind.notes)
+    result.bytes += sum(map(len, files))
+    samples = small.samples(kind, images)
+    result.tally.count_small(samples, (height * width, channels), np.dtype(np.uint8), notes, files)
+
+
+def _read(load: FileBytes) -> bytes | None:
+    """Read a small local file; None for others."""
+    return None if is_remote(load.path) else read(load.path, limit=load.limit, most=_MOST_BYTES)
