@@ -356,7 +356,39 @@ def say(line: str) -> None:
     """Write one line to stderr, whatever bytes a file name in it holds."""
     encoding = sys.stderr.encoding or "utf-8"
     text = printable(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…")
+    text = "\n".join(folded(text, _terminal_columns()))
     sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def folded(text: str, width: int | None) -> list[str]:
+    """Return the lines of a text that is broken at spaces alone; those below a name continue below its text.
+
+    Args:
+        text: a sentence, or a name and its text, two or more spaces apart.
+        width: columns; None is any width.
+
+    >>> folded("note: skipped 1 input: 1 excluded", 20)
+    ['note: skipped 1', 'input: 1 excluded']
+    >>> folded("  tiff  tifffile not installed", 20)
+    ['  tiff  tifffile not', '        installed']
+    """
+    if width is None or len(text) <= width:
+        return [text]
+    import textwrap
+
+    name = re.match(r"\s*(\S+\s{2,})?", text)
+    indent = " " * (name.end() if name is not None and name.end() < width // 2 else 0)
+    return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _terminal_columns() -> int | None:
+    """Return the columns of the terminal that stderr is; None for a file or a pipe, where a message is one line."""
+    if not sys.stderr.isatty():
+        return None
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+    except (OSError, ValueError):  # of a notebook, or a test
+        return None
 
 
 def configure_log(terminal: TerminalOptions) -> None:

@@ -44,7 +44,7 @@ def check(
     normcli check stats.json --config preprocessor_config.json --report page.html
     """
     from normcli.cli.inputs import check_page, counting
-    from normcli.cli.messages import document, write
+    from normcli.cli.messages import document, write_lines
     from normcli.runs.compare import check_summary, constants_of, one_for_all, summary_of
 
     paths = sources[0] if len(sources) == 1 else sources
@@ -83,7 +83,7 @@ def check(
     elif printing.json:
         document(result.to_dict())
     else:
-        write("".join(line + "\n" for line in _lines(result, mean, std, options.tolerance, summary.channels)))
+        write_lines(_lines(result, mean, std, options.tolerance, summary.channels))
     return 0 if result.fits else 1
 
 

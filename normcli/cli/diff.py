@@ -90,7 +90,7 @@ def _print(difference: "Difference", max_shift: float | None, *, json: bool) -> 
         gate = {} if max_shift is None else {"max_shift": max_shift, "passed": not difference.exceeds(max_shift)}
         messages.document({**difference.to_dict(), **gate})
     else:
-        messages.write("".join(line + "\n" for line in lines_of(difference)))
+        messages.write_lines(lines_of(difference))
 
 
 def lines_of(difference: "Difference") -> "Iterator[str]":

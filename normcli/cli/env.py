@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from normcli.cli.build import command, find_config, printable
-from normcli.cli.messages import document, write
+from normcli.cli.messages import document, write_lines
 from normcli.options.printing import JsonOptions, TerminalOptions
 
 _CORE = ("typer", "rich", "tqdm", "pillow", "numpy", "numba", "llvmlite", "simplejpeg")
@@ -50,19 +50,19 @@ def env(*, printing: JsonOptions, terminal: TerminalOptions) -> int:
         return 0
     for name, rows in sections.items():
         if rows:
-            write(_section(name, rows) + "\n")
-    write("settings (command line > environment > configuration file > default)\n")
+            write_lines([*_section(name, rows), ""])
+    write_lines(["settings (command line > environment > configuration file > default)"])
     if not settings:
-        write("  all defaults\n")
+        write_lines(["  all defaults"])
     for row in settings:
         option = f"--{row['option'].replace('_', '-')}"
-        write(f"  {row['command']} {option} {printable(str(row['value']))}  ({printable(row['origin'])})\n")
+        write_lines([f"  {row['command']} {option} {printable(str(row['value']))}  ({printable(row['origin'])})"])
     return 0
 
 
-def _section(title: str, rows: Mapping[str, str]) -> str:
+def _section(title: str, rows: Mapping[str, str]) -> list[str]:
     width = max(map(len, rows))
-    return f"{title}\n" + "".join(f"  {key:<{width}}  {printable(value)}\n" for key, value in rows.items())
+    return [title, *(f"  {key:<{width}}  {printable(value)}" for key, value in rows.items())]
 
 
 def _versions() -> dict[str, str]:

@@ -59,7 +59,8 @@ def write_help(command: click.Command, ctx: click.Context, formatter: click.Help
     ctx.color = is_colorful(sys.stdout)
     columns = shutil.get_terminal_size((_WIDE, 24)).columns
     width = min(columns, _WIDEST)
-    usage = " ".join(["Usage:", ctx.command_path, *command.collect_usage_pieces(ctx)])
+    pieces = (piece.removeprefix("{").removesuffix("}") for piece in command.collect_usage_pieces(ctx))
+    usage = " ".join(["Usage:", ctx.command_path, *pieces])
     lines = [*_wrapped(usage, width)]
     paragraphs = (command.help or "").split("\n\n")
     for paragraph in paragraphs:

@@ -86,11 +86,11 @@ def counting(
 
 def print_features(result: "FeatureCheck", path: str, *, json: bool) -> int:
     """Print a check of statistics by feature; return the exit code: 1 where a value is wrong."""
-    from normcli.cli.messages import document, write
+    from normcli.cli.messages import document, write_lines
 
     if json:
         document(result.to_dict())
     else:
         verdict = "agrees with these frames" if result.is_right else "does not describe these frames"
-        write("".join(f"{line}\n" for line in (f"{path} {verdict}", *result.lines)))
+        write_lines([f"{path} {verdict}", *result.lines])
     return 0 if result.is_right else 1

@@ -33,7 +33,7 @@ def list_(
 
     normcli list formats --json
     """
-    from normcli.cli.messages import document, write
+    from normcli.cli.messages import document, write_lines
 
     if table is not None and table.lower() not in TABLES:
         raise unknown("table", table, TABLES)
@@ -43,7 +43,7 @@ def list_(
         return 0
     for number, name in enumerate(names):
         heading, rows = TABLES[name]
-        write("\n" * (number > 0) + f"{heading}\n" + "".join(f"{line}\n" for line in _lines(list(rows()))))
+        write_lines([*[""] * (number > 0), heading, *_lines(list(rows()))])
     return 0
 
 

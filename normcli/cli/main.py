@@ -135,7 +135,7 @@ def _top(
     normcli show stats.json
     """
     if context.invoked_subcommand is None:
-        sys.stdout.write(context.get_help())
+        sys.stdout.write(context.get_help() + "\n")
         raise typer.Exit
     if not quiet and has_defaults():
         for line in defaults.unknown_variables(context.invoked_subcommand):

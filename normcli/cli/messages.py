@@ -4,13 +4,14 @@ Progress is a bar on a terminal or in a notebook, and a line every 30 s elsewher
 """
 
 import os
+import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from normcli.cli.build import say
+from normcli.cli.build import folded, say
 from normcli.options.printing import TerminalOptions
 
 if TYPE_CHECKING:
@@ -44,6 +45,19 @@ def document(keys: dict[str, Any]) -> None:
 def write(text: str) -> None:
     """Write data to stdout."""
     sys.stdout.write(text)
+
+
+def write_lines(lines: Iterable[str]) -> None:
+    """Write lines of text to stdout, broken at spaces where the terminal is narrower."""
+    width = terminal_width(sys.stdout)
+    write("".join(f"{part}\n" for line in lines for part in folded(line, width)))
+
+
+def terminal_width(stream: TextIO) -> int | None:
+    """Return the columns of a terminal, or of COLUMNS; None for a file or a pipe, which take any width."""
+    if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
+        return shutil.get_terminal_size((80, 24)).columns
+    return None
 
 
 def is_colorful(stream: TextIO) -> bool:

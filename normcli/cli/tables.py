@@ -5,15 +5,13 @@ one block of "name value" lines for each row.
 """
 
 import math
-import os
-import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, TextIO
+from typing import NamedTuple
 
-from normcli.cli.build import printable, say
-from normcli.cli.messages import document, is_colorful, is_unicode, write
+from normcli.cli.build import folded, printable, say
+from normcli.cli.messages import document, is_colorful, is_unicode, terminal_width, write
 from normcli.errors import UsageError, unknown
 from normcli.options.printing import SummaryOptions
 from normcli.summary import GroupSummary, Summary
@@ -127,13 +125,6 @@ class Table(NamedTuple):
                 break
             columns.remove(max(droppable, key=lambda column: column.drop))
         return Table(columns)
-
-
-def terminal_width(stream: TextIO) -> int | None:
-    """Return the columns of a terminal, or of COLUMNS; None for a file or a pipe, which take any width."""
-    if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return shutil.get_terminal_size((80, 24)).columns
-    return None
 
 
 def print_table(table: Table) -> None:
@@ -320,10 +311,7 @@ def print_summary(summary: Summary, *, groups: bool = True) -> None:
 
 def _print_line(text: str, style: str) -> None:
     """Print a line of words, folded at spaces where the terminal is narrower."""
-    import textwrap
-
-    width = terminal_width(sys.stdout)
-    lines = [text] if width is None else textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+    lines = folded(text, terminal_width(sys.stdout))
     start, end = {"bold": ("\x1b[1m", "\x1b[0m"), "dim": ("\x1b[2m", "\x1b[0m")}[style]
     color = is_colorful(sys.stdout)
     write("".join(f"{start}{line}{end}\n" if color else f"{line}\n" for line in lines))

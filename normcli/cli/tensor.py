@@ -95,7 +95,7 @@ def tensor(context: typer.Context) -> None:
     normcli tensor batch-norm x.npy --layout NCHW --mode eval --state bn.npz -o y.npy
     """
     if context.invoked_subcommand is None:
-        sys.stdout.write(context.get_help())
+        sys.stdout.write(context.get_help() + "\n")
         raise typer.Exit
 
 

@@ -57,7 +57,7 @@ def diff(
     if printing.json:
         messages.document({"schema": "normcli/tensor-diff/1", "a": a, "b": b, **difference.to_dict()})
     else:
-        messages.write("".join(f"{line}\n" for line in lines_of(difference)))
+        messages.write_lines(lines_of(difference))
     return 0 if difference.close else 1
 
 

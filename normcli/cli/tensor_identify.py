@@ -72,7 +72,7 @@ def identify(
         document = {"schema": "normcli/identify/1", "x": x, "y": y, **identification.to_dict()}
         messages.document(document)
     else:
-        messages.write("".join(f"{line}\n" for line in lines_of(identification)))
+        messages.write_lines(lines_of(identification))
     return 0 if identification.verdict == "named" else 1
 
 

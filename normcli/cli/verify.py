@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from normcli.cli.build import command, require_with, say
-from normcli.cli.messages import as_json, progress, write
+from normcli.cli.messages import as_json, progress, write, write_lines
 from normcli.errors import UsageError
 from normcli.options.apply import VerifyOptions, VerifyStatisticsOptions
 from normcli.options.printing import JsonOptions, TerminalOptions
@@ -49,7 +49,7 @@ def verify(
     if Path(target).is_file():
         raise UsageError(f"{target}: a statistics file requires SOURCE: what it describes")
     require_with("a SOURCE", False, "include", "exclude", "follow_symlinks", "max_file_size", "open_options")
-    from normcli.cli.messages import progress, write
+    from normcli.cli.messages import progress
     from normcli.runs import verify as run
 
     with progress(terminal) as step:
@@ -79,7 +79,7 @@ def _verify_statistics(
     terminal: TerminalOptions,
 ) -> int:
     from normcli.cli.diff import lines_of
-    from normcli.cli.messages import document, write
+    from normcli.cli.messages import document, write_lines
     from normcli.runs.stats import expected
     from normcli.runs.verify_statistics import verify_statistics
     from normcli.summary import Summary
@@ -92,9 +92,9 @@ def _verify_statistics(
     if printing.json:
         document(difference.to_dict())
     elif difference.identical:
-        write(f"{target} describes these sources: {summary.count_text(summary.images)}\n")
+        write_lines([f"{target} describes these sources: {summary.count_text(summary.images)}"])
     else:
-        write("".join(f"{line}\n" for line in lines_of(difference)))
+        write_lines(lines_of(difference))
     return 0 if difference.identical else 1
 
 
@@ -134,7 +134,7 @@ def _show(result: "VerifyResult") -> None:
     verdict = ""
     if result.expected and not result.problems:
         verdict = f", mean 0 and std 1 within {result.tolerance:g}: {'yes' if result.is_valid else 'NO'}"
-    write(f"{result.images:,} {result.unit}{'s' * (result.images != 1)} read again{verdict}\n")
+    write_lines([f"{result.images:,} {result.unit}{'s' * (result.images != 1)} read again{verdict}"])
 
 
 def _six(*values: float) -> list[str]:

@@ -51,6 +51,7 @@ class ApplyCheckpoint:
         self._earlier: list[CheckpointLog] = []
         self._log: CheckpointLog | None = None
         self._lock: IO[bytes] | None = None
+        self._is_new = not os.path.lexists(out)
 
     def open(self, *, resume: bool) -> None:
         """Lock the output folder; with `resume`, read the records of earlier runs.
@@ -65,9 +66,7 @@ class ApplyCheckpoint:
         except BaseException as error:
             self.close()
             if fresh:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                with suppress(OSError):
-                    os.rmdir(self.out)  # noqa: PTH106
+                self._remove()
             if isinstance(error, OSError):
                 storage.raise_output_error(self.out, error)
             raise
@@ -239,7 +238,12 @@ class ApplyCheckpoint:
                 with suppress(OSError, OutputError):
                     file.close()
         if forget:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._remove()
+
+    def _remove(self) -> None:
+        """Remove the unfinished files, and the output folder if this run made it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._is_new:
             with suppress(OSError):  # not empty: others use it as well
                 os.rmdir(self.out)  # noqa: PTH106
 

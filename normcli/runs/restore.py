@@ -5,6 +5,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -56,11 +57,6 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
         from normcli.runs.restore_volumes import restore_volumes
 
         return restore_volumes(folder, head["settings"], records, output, options)
-    names.check_overlap(output, [folder])
-    if names.find_content(output) is not None and not options.force:
-        raise UsageError(f"{output} is not empty (`force` writes into it)")
-    unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
-    storage.make_work_folder(unfinished)
     total = RestoreResult(geometry=describe_geometry(head["settings"]))
 
     def consume(result: RestoredBatch) -> None:
@@ -69,27 +65,66 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
         total.inexact.update(result.inexact)
         total.failed.update(failure.reason for failure in result.failures)
 
-    job = RestoreJob(folder, head["settings"], output, unfinished, options.to)
-    collisions = SuffixCollisions()
-    for record in readable(manifest.read(folder)[1]):
-        collisions.add(decode_name(record, "name"))
-    collisions.report()
-    loop = Loop(
-        worker=partial(_restore_batch, job),
-        consume=consume,
-        engine=options,
-        batching=BATCHING,
-        failures=FailurePolicy(FailureOptions(on_failure=options.on_failure)),
-    )
-    try:
+    failures = FailurePolicy(FailureOptions(on_failure=options.on_failure))
+    with output_folder(folder, output, force=options.force) as unfinished:
+        job = RestoreJob(folder, head["settings"], output, unfinished, options.to)
+        collisions = SuffixCollisions()
+        for record in readable(manifest.read(folder)[1]):
+            collisions.add(decode_name(record, "name"))
+        collisions.report()
+        loop = Loop(
+            worker=partial(_restore_batch, job),
+            consume=consume,
+            engine=options,
+            batching=BATCHING,
+            failures=failures,
+        )
         loop.run(_renamed(readable(records), job, collisions))
+        require_images(folder, total, failures)
+    return total
+
+
+@contextmanager
+def output_folder(folder: str, output: str, *, force: bool) -> Iterator[str]:
+    """Yield the folder of unfinished files in the output folder; after an error, remove what this run made empty.
+
+    Args:
+        folder: what `apply` wrote.
+        output: folder for the images or volumes.
+        force: write into a folder that is not empty.
+
+    Raises:
+        UsageError: `output` overlaps with `folder`, or is not empty.
+        OutputError: it cannot be written.
+    """
+    names.check_overlap(output, [folder])
+    if names.find_content(output) is not None and not force:
+        raise UsageError(f"{output} is not empty (`force` writes into it)")
+    is_new = not os.path.lexists(output)
+    unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
+    try:
+        storage.make_work_folder(unfinished)
+        yield unfinished
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if is_new:
+            with suppress(OSError):  # not empty: images were restored
+                os.rmdir(output)  # noqa: PTH106
         raise
     storage.remove_work_folder(unfinished)
-    if not total.images:
-        raise NoInputError(f"nothing in {folder} could be restored")
-    return total
+
+
+def require_images(folder: str, total: RestoreResult, failures: FailurePolicy) -> None:
+    """Require that an image was restored.
+
+    Raises:
+        NoInputError: none was, with the reason of the first.
+    """
+    if total.images:
+        return
+    first, more = failures.first, total.failed.total() - 1
+    reason = "" if first is None else f": {first.key}: {first.message}{f' (and {more:,} more)' * (more > 0)}"
+    raise NoInputError(f"nothing in {folder} could be restored{reason}")
 
 
 class RestoreJob(NamedTuple):

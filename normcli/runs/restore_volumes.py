@@ -1,7 +1,6 @@
 """restore and verify of volumes: each array is read block by block, in its container, and mapped back to its type."""
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -9,14 +8,19 @@ from math import prod
 
 import numpy as np
 
-from normcli import storage
-from normcli.errors import InputError, NoInputError, UsageError
+from normcli.errors import InputError, UsageError
 from normcli.options.apply import RestoreOptions
 from normcli.options.shared import DecodeOptions, FailureOptions, InputOptions
-from normcli.runs import names
 from normcli.runs.loop import Batching, FailurePolicy, Loop
 from normcli.runs.read_output import readable
-from normcli.runs.restore import RestoredBatch, RestoreJob, RestoreResult, restore_each
+from normcli.runs.restore import (
+    RestoredBatch,
+    RestoreJob,
+    RestoreResult,
+    output_folder,
+    require_images,
+    restore_each,
+)
 from normcli.runs.verify import ChannelSums, VerifiedBatch, channel_sums
 from normcli.runs.volume_map import as_block, as_image, decode_block, invert
 from normcli.sinks.files import temporary_name
@@ -35,11 +39,6 @@ def restore_volumes(
     """Restore the volumes that `apply` read, in the containers that they were in; see `normcli.restore`."""
     if options.to is not None:
         raise UsageError(f"`to` {options.to} cannot be combined with volumes, which are restored as they were")
-    names.check_overlap(output, [folder])
-    if names.find_content(output) is not None and not options.force:
-        raise UsageError(f"{output} is not empty (`force` writes into it)")
-    unfinished = os.path.join(output, names.WORK)  # noqa: PTH118
-    storage.make_work_folder(unfinished)
     total = RestoreResult(unit="volume")
 
     def consume(result: RestoredBatch) -> None:
@@ -48,19 +47,14 @@ def restore_volumes(
         total.inexact.update(result.inexact)
         total.failed.update(failure.reason for failure in result.failures)
 
-    job = RestoreJob(folder, settings, output, unfinished, None)
-    policy = FailurePolicy(FailureOptions(on_failure=options.on_failure))
-    loop = Loop(
-        worker=partial(_restore_batch, job), consume=consume, engine=options, batching=BATCHING, failures=policy
-    )
-    try:
+    failures = FailurePolicy(FailureOptions(on_failure=options.on_failure))
+    with output_folder(folder, output, force=options.force) as unfinished:
+        job = RestoreJob(folder, settings, output, unfinished, None)
+        loop = Loop(
+            worker=partial(_restore_batch, job), consume=consume, engine=options, batching=BATCHING, failures=failures
+        )
         loop.run(readable(records))
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    storage.remove_work_folder(unfinished)
-    if not total.images:
-        raise NoInputError(f"nothing in {folder} could be restored")
+        require_images(folder, total, failures)
     return total
 
 
