@@ -110,7 +110,8 @@ def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> An
                 bound = positional.bind(*args, **by_name)
             except TypeError as error:
                 _options(kind, function, keywords)  # a misspelled keyword is the first thing to name
-                raise TypeError(f"{function.__name__}() {error}") from None
+                most = f" (at most {len(named)}: {', '.join(p.name for p in named)})" * (len(args) > len(named))
+                raise TypeError(f"{function.__name__}() {error}{most}") from None
             bound.apply_defaults()
             shared = {name: value for name, value in bound.arguments.items() if name in names_of_options}
             return function(*bound.args, _options(kind, function, keywords | shared))
@@ -165,10 +166,12 @@ def _notebook_progress() -> Callable[[Any], None] | None:
 def _paths(sources: Sources) -> list[str]:
     if isinstance(sources, str | os.PathLike):
         return [os.fsdecode(sources)]
+    source: object = sources
     try:
-        return [os.fsdecode(source) for source in sources]
+        return [os.fsdecode(source := one) for one in sources]
     except TypeError:
-        raise TypeError(f"sources must be a path or an iterable of paths, not {sources!r:.60}") from None
+        text = "arrays: normcli.count reads those" if hasattr(source, "shape") else f"{sources!r:.60}"
+        raise TypeError(f"sources must be a path or an iterable of paths, not {text}") from None
 
 
 def _require_file(name: str, value: StrPath | None) -> None:
@@ -235,6 +238,8 @@ def count(data: "Dataset", options: IterableOptions) -> Summary:
     from normcli.runs.counter import count as run
 
     _require_file("output", options.output)
+    if isinstance(data, str | bytes | os.PathLike):
+        raise TypeError(f"data must be an iterable of images, not {data!r:.60} (normcli.stats reads files)")
     return run(data, options)
 
 

@@ -454,6 +454,8 @@ def test_zero_std_of_the_dataset(run: Run, tmp_path: Path) -> None:
     put(tmp_path / "in/flat.png", flat)
     done = run("apply", "in", "-o", "out")
     assert done.returncode == 2 and "channel G has std 0" in line(done) and not (tmp_path / "out").exists()
+    given = run("apply", "in", "-o", "out", "--mean", ".5", ".5", ".5", "--std", "1", "0", "1")
+    assert "channel G has std 0 (--zero-std" in line(given)
     assert run("apply", "in", "-o", "out", "--zero-std", "one").returncode == 0
     assert np.all(np.load(tmp_path / "out/flat.png.npy")[1] == 0)
 
@@ -545,7 +547,22 @@ def test_skip_existing_leaves_what_others_wrote(run: Run, photos: Path, tmp_path
     assert done.returncode == 0 and "1 existed before this run" in line(done)
     assert (tmp_path / "out/a/1.png.npy").read_bytes() == b"mine"
     back = run("restore", "out", "-o", "back")
-    assert back.returncode == 3 and "1 failed: 1 not-recorded" in line(back)
+    assert back.returncode == 3 and "1 input failed: 1 not-recorded" in line(back)
+
+
+def test_a_run_that_fails_leaves_no_folder_but_one_that_existed(photos: Path, tmp_path: Path) -> None:
+    normcli.apply(photos, tmp_path / "damaged", scheme="unit")
+    for path in (tmp_path / "damaged").rglob("*.npy"):
+        path.write_bytes(b"x")
+    for existed in (False, True):
+        for out in (tmp_path / "out", tmp_path / "back"):
+            if existed:
+                out.mkdir()
+        with pytest.raises(NoInputError, match="3 channels, but mean and std have 1"):
+            normcli.apply(photos, tmp_path / "out", mean=[0.5], std=[0.5])
+        with pytest.raises(NoInputError, match=r"could be restored: .*: not a NumPy file \(and \d more\)"):
+            normcli.restore(tmp_path / "damaged", tmp_path / "back")
+        assert [(tmp_path / name).exists() for name in ("out", "back")] == [existed] * 2
 
 
 def test_verify_sees_damage(run: Run, photos: Path, tmp_path: Path) -> None:

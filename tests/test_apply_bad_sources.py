@@ -193,7 +193,7 @@ def test_what_is_said_is_lines_without_control_characters(what: str, to: str, ru
 def test_too_long_a_name_costs_that_image_only(run: Run, tmp_path: Path) -> None:
     source = in_tar(NAMES["long"], tmp_path)
     done = run("apply", source, "-o", "out", "-s", "unit", "--failures", "f.jsonl")
-    assert done.returncode == 3 and b"2 failed: 2 name-too-long" in done.stderr, done.stderr
+    assert done.returncode == 3 and b"2 inputs failed: 2 name-too-long" in done.stderr, done.stderr
     assert (tmp_path / "out/good.png.npy").exists() and b"--to tar or parquet takes it" in (
         tmp_path / "f.jsonl"
     ).read_bytes()
@@ -224,4 +224,4 @@ def test_a_folder_called_as_the_manifest_is_told_of(run: Run, tmp_path: Path) ->
 def test_a_path_longer_than_the_system_takes(run: Run, tmp_path: Path) -> None:
     source = in_tar(NAMES["long in all"], tmp_path)
     done = run("apply", source, "-o", "out", "-s", "unit")
-    assert done.returncode == 3 and b"1 failed: 1 unsafe-name" in done.stderr, done.stderr
+    assert done.returncode == 3 and b"1 input failed: 1 unsafe-name" in done.stderr, done.stderr

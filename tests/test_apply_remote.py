@@ -84,7 +84,7 @@ def test_a_server_that_falls_silent(to: Any, server: Any, folder: Path, tmp_path
     assert done.returncode == 6, done.stderr
     assert b"Traceback" not in done.stderr
     if to == "npy":
-        assert len(names(tmp_path / "out")) == 11 and b"1 failed: 1 remote" in done.stderr
+        assert len(names(tmp_path / "out")) == 11 and b"1 input failed: 1 remote" in done.stderr
     else:
         assert done.stderr.count(b"\n") == 1 and b"--resume continues" in done.stderr and b"dog/1.jpg" in done.stderr
         assert not (tmp_path / "out/normcli.json").exists()

@@ -18,7 +18,7 @@ L: dict[str, Any] = {"layout": "NCHW"}
 STATE: dict[str, Any] = {"running_mean": np.zeros(4), "running_var": np.ones(4)}
 
 REFUSED = [
-    (lambda: nn.batch_norm(X, layout="NCL"), TensorError, r"layout NCL needs rank 3.*\(2, 4, 2, 3\)"),
+    (lambda: nn.batch_norm(X, layout="NCL"), TensorError, r"layout NCL requires rank 3.*\(2, 4, 2, 3\)"),
     (lambda: nn.batch_norm(X), UsageError, "can be NCHW or NHWC: choose one"),
     (lambda: nn.batch_norm(X[:, 0]), UsageError, "can be NCL or NLC or NTC"),
     (lambda: nn.batch_norm(X[0, 0, 0]), TensorError, "rank 1"),
@@ -26,7 +26,7 @@ REFUSED = [
     (lambda: nn.group_norm(X, **L, groups=3), TensorError, "C = 4, groups = 3"),
     (lambda: nn.group_norm(X, **L, groups=0), TensorError, "groups = 0"),
     (lambda: nn.group_norm(np.ones((1, 4)), groups=4), TensorError, "2 or more values per sample and group"),
-    (lambda: nn.batch_norm(X, **L, mode="eval"), TensorError, "eval mode needs running statistics"),
+    (lambda: nn.batch_norm(X, **L, mode="eval"), TensorError, "eval mode requires running statistics"),
     (lambda: nn.batch_norm(X, **L, mode="evil"), UsageError, "train or eval"),  # type: ignore[arg-type]
     (lambda: nn.batch_norm(X, **L, state=nn.batch_renorm(X, **L).state), TensorError, "lacks running_var"),
     (
@@ -80,7 +80,7 @@ REFUSED = [
     (lambda: nn.batch_norm(np.ones((2, 2), complex)), TensorError, "dtype complex128"),
     (lambda: nn.batch_norm(np.ones((2, 2), bool)), TensorError, "dtype bool"),
     (lambda: nn.instance_norm(np.ones((2, 4))), TensorError, "2 or more values per sample and channel"),
-    (lambda: nn.layer_norm(X, **L), UsageError, "needs --axes token"),
+    (lambda: nn.layer_norm(X, **L), UsageError, "requires --axes token"),
     (lambda: nn.layer_norm(X, axes="9"), UsageError, "-4 to 3"),
     (lambda: nn.layer_norm(X, axes="1,1"), UsageError, "once each"),
     (lambda: nn.layer_norm(X, axes="pixel"), UsageError, "token, image or numbers"),
@@ -98,7 +98,7 @@ REFUSED = [
     (lambda: nn.centred_weight_norm(np.ones((2, 3))), TensorError, "row 0 has norm 0"),
     (lambda: nn.weight_norm(X, dim=4), UsageError, "0 to 3, got 4"),
     (lambda: nn.spectral_norm(np.zeros((2, 2))), TensorError, "largest singular value is 0"),
-    (lambda: nn.spectral_norm(X, mode="eval", method="torch"), TensorError, "needs running statistics"),
+    (lambda: nn.spectral_norm(X, mode="eval", method="torch"), TensorError, "requires running statistics"),
     (lambda: nn.spectral_norm(X, mode="eval"), UsageError, "exact has no state"),
     (lambda: nn.evo_norm(X, **L, groups=3), TensorError, "groups = 3"),
     (lambda: nn.evo_norm(X, **L, groups=2, mode="eval"), UsageError, "S0 has no running statistics"),

@@ -11,7 +11,7 @@ import pytest
 import normcli
 from normcli.constants import exporters
 from normcli.constants.compare import GroupDifference
-from normcli.errors import MissingExtraError, StatisticsFileError, UsageError
+from normcli.errors import MissingExtraError, NoInputError, StatisticsFileError, UsageError
 from normcli.summary import GroupSummary, Summary
 from normcli.tally import Tally
 from tests.support import needs
@@ -175,6 +175,8 @@ def test_paths_are_accepted_wherever_a_summary_is(folder: Path, summary: Summary
     both = cats + dogs
     assert normcli.load(a) == cats == Summary.load(str(a))
     assert normcli.merge(a, b).to_json() == normcli.merge(a, dogs).to_json() == both.to_json()
+    with pytest.raises(NoInputError, match="no image is left"):
+        normcli.merge(cats, minus=cats)
     assert normcli.merge(both, minus=b).to_json() == normcli.merge(both, minus=[dogs]).to_json() == cats.to_json()
     assert normcli.diff(a, b) == normcli.diff(cats, dogs)
     assert normcli.check(a, cats.mean, cats.std) == normcli.check(cats, cats.mean, cats.std)

@@ -20,6 +20,7 @@ from normcli.cli import main, tensor
 from normcli.cli.click import Context
 from normcli.cli.tables import Column, Table, lines_of
 from tests.support import needs
+from tests.support.command import ROOT
 
 _NUMBERS = itertools.count()
 WIDTHS = (60, 80, 100, 120, 200)
@@ -71,6 +72,26 @@ def test_every_number_is_whole_at_every_width(terminal: list[str], statistics: P
     assert "…" not in shown
     for number in shown_numbers(statistics):
         assert re.search(rf"\b{re.escape(number)}\b", shown), (number, shown)
+
+
+def test_a_narrow_terminal_breaks_no_word(terminal: list[str], statistics: Path) -> None:
+    normcli = f"{sys.executable} -m normcli"
+    (statistics.parent / "text.png").write_text("no image")
+    commands = (
+        f"{normcli} check stats.json --preset imagenet",
+        f"{normcli} check stats.json --mean .5 .5 .5 --std .5 .5",
+        f"{normcli} stats photos0 text.png > /dev/null",
+        f"{normcli} apply photos0 text.png -o out --dry-run",
+    )
+    line = f"cd {statistics.parent}; {'; '.join(commands)}"
+    piped = subprocess.run(
+        ["sh", "-c", line], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    words = {word for word in f"{piped.stdout} {piped.stderr}".split() if re.fullmatch(r"[\w:(),;.-]+", word)}
+    timed = {word for word in words if re.search(r"\d|/s", word)}
+    shown = screen(terminal, 60, f"export PYTHONPATH={ROOT}; unset COLUMNS; {line}")
+    assert {"advice:", "failed:"} <= words and words - timed <= set(shown.split())
+    assert all(len(line) <= 60 for line in shown.splitlines())
 
 
 def test_forced_color_in_a_file_is_not_cut(statistics: Path) -> None:
@@ -151,6 +172,13 @@ def test_examples_have_a_heading_and_an_indent(
         "  normcli merge all.json --minus broken.json -o rest.json",
     ]
     assert block[2:] == last
+
+
+@pytest.mark.parametrize("arguments", [[], ["tensor"], ["restore", "-h"]])
+def test_the_help_ends_its_last_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(arguments) == 0
+    shown = capsys.readouterr().out
+    assert shown.endswith(".\n") and "{" not in shown.splitlines()[0]
 
 
 @pytest.mark.parametrize("variables", [{}, {"FORCE_COLOR": "1"}], ids=["plain", "color"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import normcli
-from normcli.errors import OutputError, UsageError
+from normcli.errors import InputError, NoInputError, OutputError, UsageError
 from normcli.runs.checkpoint import CheckpointLog
 from tests.support import needs
 from tests.support.command import ENVIRONMENT, Run
@@ -73,6 +73,14 @@ def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:
     assert "-o" not in (normcli.stats.__doc__ or "").replace("-of", "")
     with pytest.raises(TypeError, match="sources must be a path or an iterable of paths, not None"):
         normcli.stats(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="not arrays"):
+        normcli.stats([np.zeros((4, 4), np.uint8)])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"too many positional arguments \(at most 1: sources\)"):
+        normcli.stats(folder, folder)  # type: ignore[arg-type, call-arg]
+    with pytest.raises(TypeError, match=r"not 'images' \(normcli.stats reads files\)"):
+        normcli.count("images")
+    with pytest.raises(InputError, match="a str, not an array or a Pillow image"):
+        normcli.transform("unit")("image.png")
     assert normcli.source(folder / "x.npz", column="x") == str(folder / "x.npz")
 
 
@@ -90,12 +98,16 @@ WITHOUT_EFFECT = [
     (["verify", "out", "--include", "*.png"], b"--include requires a SOURCE"),
     (["verify", "out", "-O", "layout=nchw"], b"-O requires a SOURCE"),
     (["verify", "out", "images"], b"out is a folder: SOURCE requires a statistics file before it"),
-    (["verify", "s.json"], b"s.json: a statistics file requires SOURCE: what it describes"),
+    (["verify", "s.json"], b"s.json: a statistics file requires SOURCE, the images that it describes"),
     *(
         (["apply", "images/cat/gray.png", "-o", "-", "--scheme", "unit", *words], words[0].encode() + ONE_IMAGE)
         for words in (["--json"], ["--dry-run"], ["--failures", "f.jsonl"], ["--max-failures", "1"], ["--resume"])
     ),
     (["stats", "images", "-O", "layout"], b"-O: must be KEY=VALUE"),
+    (["stats"], b"SOURCE or --files-from is required (see: normcli stats --help)"),
+    (["stats", "-"], b"-: images are not read from stdin (--files-from - reads a list of paths)"),
+    (["show", "images"], b"images: a folder, not a statistics file (normcli stats makes one)"),
+    (["version"], b"unknown command 'version': did you mean --version?"),
 ]
 
 
@@ -123,6 +135,15 @@ def test_an_output_that_is_an_input_is_refused(target: str, run: Run, folder: Pa
     done = run("stats", folder, tmp_path / "copy.png", "-o", image, "-f")
     assert done.returncode == 2 and b"is an input of this run; choose another --output" in done.stderr, done.stderr
     assert image.read_bytes() == before
+
+
+def test_an_input_without_content_is_named(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    for arguments in (["stats", "none"], ["apply", "none", "-o", "out", "--scheme", "unit"]):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr) == (4, b"normcli: no usable image: nothing to read in none\n")
+    with pytest.raises(NoInputError, match="no usable image: no input"):
+        normcli.count([])
 
 
 def test_tensor_alone_prints_its_help(run: Run) -> None:

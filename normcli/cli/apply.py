@@ -58,7 +58,7 @@ def apply(
     watch = Stopwatch()
     files = read_path_list(paths.files_from, null=paths.null)
     if not sources and files is None:
-        raise UsageError("SOURCE or `files_from` is required")
+        raise UsageError("SOURCE or `files_from` is required (see: normcli apply --help)")
     if output is None and not options.dry_run:
         raise UsageError("`output` is required: -o DIR, or -o - for one image")
     check_stdout(failures=lists.failures)
@@ -182,12 +182,13 @@ def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stop
 
 def _notes(result: "ApplyResult") -> Iterator[str]:
     """Yield the notes on a run of apply."""
-    from normcli.summary.remarks import reasons
+    from normcli.summary.remarks import inputs, reasons
 
     if result.failed:
-        yield f"{sum(result.failed.values()):,} failed: {reasons(dict(result.failed))} (--failures FILE lists them)"
+        failed = inputs(sum(result.failed.values()))
+        yield f"{failed} failed: {reasons(dict(result.failed))} (--failures FILE lists them)"
     if result.skipped:
-        yield f"{sum(result.skipped.values()):,} skipped: {reasons(dict(result.skipped))}"
+        yield f"skipped {inputs(sum(result.skipped.values()))}: {reasons(dict(result.skipped))}"
     if result.clipped:
         share = 100 * result.clipped / result.values
         yield f"{result.clipped:,} values clipped, {share:.3g}% (they cannot be restored)"

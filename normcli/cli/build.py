@@ -385,6 +385,8 @@ def _terminal_columns() -> int | None:
     """Return the columns of the terminal that stderr is; None for a file or a pipe, where a message is one line."""
     if not sys.stderr.isatty():
         return None
+    if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns):
+        return int(columns)
     try:
         return os.get_terminal_size(sys.stderr.fileno()).columns or None
     except (OSError, ValueError):  # of a notebook, or a test

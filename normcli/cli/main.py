@@ -21,7 +21,7 @@ from normcli.cli import click, defaults
 from normcli.cli.build import flags_of, has_defaults, say
 from normcli.cli.defaults import COMMANDS as COMMANDS
 from normcli.cli.help import CommandGroup
-from normcli.errors import NormcliError, unknown
+from normcli.errors import NormcliError, UsageError, unknown
 from normcli.options.printing import TerminalOptions
 
 
@@ -58,6 +58,8 @@ class _Commands(CommandGroup):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            if args[0] in ("help", "version"):
+                raise UsageError(f"unknown command {args[0]!r}: did you mean --{args[0]}?")
             raise unknown("command", args[0], COMMANDS)
         return super().resolve_command(ctx, args)
 

@@ -29,9 +29,9 @@ def warn(summary: "Summary") -> None:
 def warn_failures(summary: "Summary") -> None:
     """Write to stderr the number of inputs that failed, by reason; nothing if none did."""
     if summary.failed:
-        from normcli.summary.remarks import reasons
+        from normcli.summary.remarks import inputs, reasons
 
-        say(f"{summary.failed:,} input{'s' * (summary.failed != 1)} failed: {reasons(summary.failures)}")
+        say(f"{inputs(summary.failed)} failed: {reasons(summary.failures)}")
 
 
 def document(keys: dict[str, Any]) -> None:
@@ -192,9 +192,9 @@ def _every_30_seconds(noun: str) -> Step:
 def warn_failed(failed: Mapping[str, int]) -> None:
     """Print the number of inputs that failed, by reason; nothing if none did."""
     if failed:
-        from normcli.summary.remarks import reasons
+        from normcli.summary.remarks import inputs, reasons
 
-        say(f"{sum(failed.values()):,} failed: {reasons(dict(failed))}")
+        say(f"{inputs(sum(failed.values()))} failed: {reasons(dict(failed))}")
 
 
 def as_json(value: Any) -> str:

@@ -58,7 +58,7 @@ def show(
         messages.write(SCHEMA_FILE.read_text(encoding="utf-8"))
         return 0
     if file is None:
-        raise UsageError("FILE is required, or `schema`")
+        raise UsageError("FILE is required, or `schema` (see: normcli show --help)")
     tables.check_printing(printing)
     require_with("`format`", printing.format is not None, "digits")
     require_with("`percentiles`", percentiles.percentiles is not None, "percentile_method")

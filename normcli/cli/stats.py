@@ -46,7 +46,7 @@ def stats(
     watch = Stopwatch()
     files = read_path_list(paths.files_from, null=paths.null)
     if not sources and files is None:
-        raise UsageError("SOURCE or `files_from` is required")
+        raise UsageError("SOURCE or `files_from` is required (see: normcli stats --help)")
     output = None if options.output is None else Path(options.output)
     to_stdout = printing.json or str(output) == "-"
     check_stdout(failures=lists.failures, per_image=images.per_image)

@@ -16,7 +16,7 @@ import typer
 from normcli.cli import click, completion
 from normcli.cli.build import command, has_defaults, say
 from normcli.cli.help import CommandGroup
-from normcli.errors import UsageError
+from normcli.errors import UsageError, unknown
 from normcli.options.printing import TerminalOptions
 
 if TYPE_CHECKING:
@@ -48,9 +48,11 @@ class TensorCommands(CommandGroup):
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args and not args[0].startswith("-") and args[0] not in TOOLS:
-            from normcli.tensor.normalizers import find
+            from normcli.tensor.normalizers import NORMALIZERS
 
-            find(args[0])  # an unknown name is rejected with the nearest one
+            known = [name.replace("_", "-") for name in NORMALIZERS]
+            if (normalizer := args[0].replace("_", "-")) not in known:
+                raise unknown("normalizer or command", normalizer, [*TOOLS, *known])
         name, subcommand, rest = super().resolve_command(ctx, args)
         if subcommand is not None and not ctx.resilient_parsing and has_defaults():
             from normcli.cli.defaults import of_tensor_command

@@ -47,7 +47,7 @@ def verify(
             raise UsageError(f"{target} is a folder: SOURCE requires a statistics file before it")
         return _verify_statistics(target, sources, options, printing, terminal)
     if Path(target).is_file():
-        raise UsageError(f"{target}: a statistics file requires SOURCE: what it describes")
+        raise UsageError(f"{target}: a statistics file requires SOURCE, the images that it describes")
     require_with("a SOURCE", False, "include", "exclude", "follow_symlinks", "max_file_size", "open_options")
     from normcli.cli.messages import progress
     from normcli.runs import verify as run

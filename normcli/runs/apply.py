@@ -114,10 +114,11 @@ class Totals:
 
     Args:
         failures: of the run.
+        sources: of the run.
     """
 
-    def __init__(self, failures: FailurePolicy) -> None:
-        self.failures = failures
+    def __init__(self, failures: FailurePolicy, sources: Sequence[str] = ()) -> None:
+        self.failures, self.sources = failures, sources
         self.reused = self.images = self.bytes = self.values = self.clipped = self.exact = self.found = 0
         self.invalid = 0
         self.digest = 0
@@ -197,8 +198,9 @@ class Totals:
                 because += f" (and {more} more)" if more else ""
             elif self.skipped:
                 because = f" ({', '.join(f'{n} {reason}' for reason, n in sorted(self.skipped.items()))})"
-                unused = self.failures.first_unused
-                because += "" if unused is None else f": {unused.key}: {unused.message}"
+                because += self.failures.describe_unused()
+            else:
+                because = self.failures.describe_unused(self.sources)
             if self.failed["remote"]:
                 raise RemoteError(f"nothing could be read{because}")
             raise NoInputError(f"no usable image{because}")
@@ -287,7 +289,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
             survey=survey,
             head=build_transform.head(job, options.no_suffix, size),
             computed=computed,
-            totals=Totals(FailurePolicy(options)),
+            totals=Totals(FailurePolicy(options), sources),
             size=size,
             engine=_engine(options),
         )

@@ -220,7 +220,7 @@ def apply_volumes(paths: Sequence[str], output: str, options: ApplyOptions, engi
         stop=threading.Event() if engine.engine == "threads" else None,
     )
     head = build_transform.head(job, False, None)
-    totals = Totals(FailurePolicy(options.part(FailureOptions)))
+    totals = Totals(FailurePolicy(options.part(FailureOptions)), paths)
     loop = partial(Loop, worker=partial(map_volumes, job), engine=engine, batching=BATCHING, failures=totals.failures)
     if options.dry_run:
         loop(consume=totals.add).run(iter(tasks))

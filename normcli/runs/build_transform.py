@@ -456,9 +456,8 @@ def refuse_constant(transform: Transform) -> None:
     if transform.zero_std == "error":
         flat = [c for c, s in zip(transform.constants.channels, transform.constants.std, strict=True) if s == 0]
         if flat:
-            raise UsageError(
-                f"channel {', '.join(flat)} has std 0 over the complete dataset (`zero_std` one or eps:X maps it)"
-            )
+            of_images = " over the complete dataset" * (transform.constants.origin in ("statistics", "computed"))
+            raise UsageError(f"channel {', '.join(flat)} has std 0{of_images} (`zero_std` one or eps:X maps it)")
 
 
 def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:

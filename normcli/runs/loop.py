@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from normcli import engine as engines
-from normcli.errors import InputError, NormcliError
+from normcli.errors import InputError, NormcliError, listed
 from normcli.options.field import parse_limit
 from normcli.options.shared import EngineOptions, FailureOptions
 from normcli.runs.count import Failure
@@ -355,6 +355,14 @@ class FailurePolicy:
                 self.first_remote = self.first_remote or failure
             if self._limit == 0 and not self._is_share:
                 raise NormcliError(f"{failure.key}: {failure.message}")
+
+    def describe_unused(self, sources: Sequence[str] = ()) -> str:
+        """Return the end of an error: why the first input was not used, or that the sources have none."""
+        if (first := self.first_unused) is not None:
+            return f": {first.key}: {first.message}"
+        if self.inputs:
+            return ""
+        return f": nothing to read in {listed(sources, 3)}" if sources else ": no input"
 
     def check(self, *, at_end: bool = False) -> None:
         """Compare the number of failures with the limit; a share is known only at the end.

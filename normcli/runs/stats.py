@@ -520,9 +520,7 @@ class _StatsRun:
         try:
             summary = Summary.of(total, self.settings, images.versions())
         except NoInputError as error:
-            first = failures.first_unused
-            reason = f": {first.key}: {first.message}" if first is not None else ""
-            raise NoInputError(f"{error}{reason}") from None
+            raise NoInputError(f"{error}{failures.describe_unused(self.sources)}") from None
         if self.sample is not None and self.stopping is not None:
             self.stopping.report(summary, total.images + total.failed.total() - self.sample.refused)
         if self.options.exact_percentiles:

@@ -79,7 +79,8 @@ class MapConstants(NamedTuple):
         if channels != want and not repeated:
             raise InputError(
                 "channels",
-                f"{_counted(channels, 'channel')}, but mean and std have {want} ({', '.join(self.channels)})",
+                f"{_counted(channels, 'channel')}, but mean and std have {want} ({', '.join(self.channels)}): "
+                "one value per channel is required",
             )
         if self.dtypes and dtype not in self.dtypes:
             words = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
@@ -218,7 +219,10 @@ class Transform:
         mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
         if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
             raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
-        decoded = images.decode(np.asarray(image), DecodeOptions(color=self.color, nodata=self.nodata))
+        pixels = np.asarray(image)
+        if pixels.dtype.kind in "SUO":
+            raise InputError("unsupported", f"a {type(image).__name__}, not an array or a Pillow image")
+        decoded = images.decode(pixels, DecodeOptions(color=self.color, nodata=self.nodata))
         return self.map(decoded.pixels, valid=decoded.valid).array
 
     def map(

@@ -526,6 +526,8 @@ def check_exist(sources: Iterable[str]) -> None:
             remote.check_scheme(source)
         except InputError as error:
             raise UsageError(f"{source}: {error}") from None
+    if "-" in paths and not os.path.lexists("-"):
+        raise UsageError("-: images are not read from stdin (--files-from - reads a list of paths)")
     paths = [source for source in paths if not is_import(source)]
     missing = [s for s in paths if not is_remote(s) and not os.path.lexists(s) and next(expand(s)) == s]
     if missing and (len(missing) < len(paths) or import_hint(missing[0])):

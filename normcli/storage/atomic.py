@@ -187,7 +187,7 @@ def make_work_folder(path: str) -> None:
             else next(filter(_is_shared, (entry.path for entry in os.scandir(path))), None)
         )
     except OSError as error:
-        raise_output_error(path, error)
+        raise_output_error(os.path.dirname(path), error)  # noqa: PTH120 - the folder that the user knows
     if link is not None:
         raise OutputError(f"cannot write {link}: is a link (remove it; its target stays)")
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -288,6 +289,8 @@ def read_document(path: str | Path) -> dict[str, Any]:
     try:
         data = sys.stdin.buffer.read() if stdin else storage.read_stream(path)
     except InputError as error:
+        if os.path.isdir(path):  # noqa: PTH112
+            raise StatisticsFileError(f"{path}: a folder, not a statistics file (normcli stats makes one)") from None
         raise StatisticsFileError(f"{path}: {error}") from None
     return parse_document(data, "stdin" if stdin else str(path))
 

@@ -48,7 +48,7 @@ def incompleteness(summary: Summary) -> list[str]:
     """Return a sentence for each reason why statistics are not those of the complete dataset."""
     out = incomplete_merge(summary)
     if summary.failed:
-        out.append(f"{_inputs(summary.failed)} failed and did not count")
+        out.append(f"{inputs(summary.failed)} failed and did not count")
     if summary.sample is not None and summary.sample["read"] < summary.sample["of"]:
         out.append(_describe_sample(summary.sample))
     return out
@@ -72,7 +72,7 @@ def _warnings(summary: Summary) -> list[str]:
         of = " and ".join(f"{part['weight']:.6g} of {summary.count_text(part['images'])}" for part in record)
         out.append(f"a weighted mixture, {of}: not the statistics of one pass, and without counts")
     if summary.failed:
-        out.append(f"{_inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
+        out.append(f"{inputs(summary.failed)} failed: {reasons(summary.failures)} (--failures FILE lists them)")
     if composition.get("damaged"):
         out.append(f"{_images(composition['damaged'])} damaged but decodable, used (--strict fails them)")
     if composition.get("depth_reduced"):
@@ -182,7 +182,7 @@ def _notes(summary: Summary) -> list[str]:
     if count("icc"):
         out.append(f"{_images(count('icc'))} with an ICC profile, which is ignored")
     if summary.skipped:
-        out.append(f"skipped {_inputs(summary.skipped)}: {reasons(summary.skips)}")
+        out.append(f"skipped {inputs(summary.skipped)}: {reasons(summary.skips)}")
     return out
 
 
@@ -234,5 +234,6 @@ def _images(count: int, kind: str = "") -> str:
     return f"{count:,} {kind}{' ' * bool(kind)}image{'s' * (count != 1)}"
 
 
-def _inputs(count: int) -> str:
+def inputs(count: int) -> str:
+    """Return a number of inputs as text."""
     return f"{count:,} input{'s' * (count != 1)}"

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from normcli.errors import StatisticsFileError, UsageError
+from normcli.errors import NoInputError, StatisticsFileError, UsageError
 from normcli.summary.settings_diff import describe_differences, differing_settings
 from normcli.summary.shards import merge_shards
 from normcli.summary.summary import Summary, SummarySource, as_summary
@@ -79,6 +79,8 @@ def merge(
         total.add(_verified_tally(summary), -1)
         if not total.is_valid():
             raise UsageError("cannot subtract: these images are not part of the sum")
+    if subtracted and not total.buckets:
+        raise NoInputError("no image is left: all of them were subtracted")
     provenance = _merge_provenance([*added, *subtracted])
     return Summary.of(total, added[0].settings, provenance, shards=shards, forced=sorted(forced))
 

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from normcli import storage
 from normcli.errors import TensorError, UnsupportedTensorError, UsageError
 from normcli.storage.npy import UnreadableTensor
 from normcli.tensor import files
@@ -316,7 +317,8 @@ def _order_inputs(job: Job, one: Normalizer, remarks: _Remarks) -> Job:
     natural = sorted(inputs, key=files.natural_key)
     moves = one.state and not job.grad and job.settings.get("mode") != "eval"
     if moves and inputs == list(job.inputs) == sorted(inputs) and inputs != natural:
-        remarks.note(f"the batches run in natural order: {', '.join(natural[:3])}, ... {natural[-1]}")
+        shown = natural if len(natural) <= 4 else [*natural[:3], f"... {natural[-1]}"]
+        remarks.note(f"the batches run in natural order: {', '.join(shown)}")
         inputs = natural
     return replace(job, inputs=inputs)
 
@@ -354,7 +356,7 @@ def _validate(job: Job, one: Normalizer) -> None:
         _validate_recompute(job, one, eval_mode)
     missing = [name for name in one.tensors[1:] if name not in job.parameters]
     if missing:
-        raise UsageError(f"{one.name} needs --{missing[0].replace('_', '-')} FILE")
+        raise UsageError(f"{one.name} requires --{missing[0].replace('_', '-')} FILE")
 
 
 def _validate_statistics(job: Job, one: Normalizer) -> None:
@@ -394,7 +396,7 @@ def _resolve_settings(job: Job, one: Normalizer, state: State | None) -> tuple[s
     required = (name for name, parameter in one.settings.items() if parameter.default is parameter.empty)
     absent = next((name for name in required if name not in settings and name not in job.parameters), None)
     if absent:
-        raise UsageError(f"{one.name} needs --{absent.replace('_', '-')}")
+        raise UsageError(f"{one.name} requires --{absent.replace('_', '-')}")
     return preset, settings
 
 
@@ -404,8 +406,21 @@ def _open_output(outputs: ExitStack, path: str | None, job: Job) -> TensorOutput
     if path == "-":
         assert job.stdout is not None
         return files.StdoutOutput(job.stdout)
-    Path(path).parent.mkdir(exist_ok=True)
+    folder = Path(path).parent
+    if not folder.exists():
+        try:
+            folder.mkdir()
+        except OSError as error:
+            storage.raise_output_error(folder, error)
+        outputs.push(functools.partial(_remove_after_error, folder))
     return outputs.enter_context(files.open_output(Path(path), job.memory_limit))
+
+
+def _remove_after_error(folder: Path, error: type[BaseException] | None, *_: object) -> None:
+    """Remove the output folder that a failed run has made."""
+    if error is not None:
+        with suppress(OSError):  # not empty: others use it as well
+            folder.rmdir()
 
 
 def _normalize_input(

@@ -45,7 +45,7 @@ def reduced_axes(x: Tensor, layout: str | None, axes: Axes | None, default: str 
     if axes is None:
         axes = default or ("token" if layout in (None, "NC", "NTC") else None)
     if axes is None:
-        raise UsageError(f"layout {layout} needs --axes token (C only) or image (C and space)")
+        raise UsageError(f"layout {layout} requires --axes token (C only) or image (C and space)")
     return (channel,) if axes == "token" else (channel, *(a for a in range(1, rank) if a != channel))
 
 

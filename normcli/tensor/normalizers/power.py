@@ -48,7 +48,7 @@ def _mean_square(view: View, groups: int, eps: float) -> Array:
         TensorError: an empty batch.
     """
     if not view.samples * view.length:
-        raise TensorError("training needs 1 or more values per channel, got 0")
+        raise TensorError("training requires 1 or more values per channel, got 0")
     table = np.empty((view.samples, view.rows))
 
     def compute_block(start: int, stop: int) -> None:

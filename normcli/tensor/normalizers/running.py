@@ -49,7 +49,7 @@ def load_state(state: State | None, mode: str, initial: InitialState, channels: 
     """
     if state is None:
         if mode == "eval":
-            raise TensorError(f"eval mode needs running statistics ({', '.join(initial)}): a state is required")
+            raise TensorError(f"eval mode requires running statistics ({', '.join(initial)}): set `state`")
         return RunningStats({name: _initial_value(value, channels) for name, value in initial.items()}, 0)
     missing = [name for name in initial if name not in state]
     unknown = [name for name in state if name not in (*initial, COUNTER, *LABELS)]

@@ -265,12 +265,12 @@ def channel_axis(x: Tensor, layout: str | None) -> int:
             return 1
         candidates = [known for known in LAYOUTS if len(known) == rank]
         if not candidates:
-            raise TensorError(f"shape {tuple(x.shape)} has rank {rank}; layouts have rank 2 to 5")
+            raise TensorError(f"shape {tuple(x.shape)} has rank {rank}; layouts have rank 2 to 5 (reshape it)")
         raise UsageError(f"shape {tuple(x.shape)} can be {' or '.join(candidates)}: choose one with --layout")
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     if len(layout) != rank:
-        raise TensorError(f"layout {layout} needs rank {len(layout)}, but the shape is {tuple(x.shape)}")
+        raise TensorError(f"layout {layout} requires rank {len(layout)}, but the shape is {tuple(x.shape)}")
     return layout.index("C")
 
 
@@ -457,7 +457,9 @@ def check_groups(channels: int, groups: int) -> None:
     Raises:
         TensorError: there is a remainder, or no group.
     """
-    if groups < 1 or channels % groups:
+    if groups < 1:
+        raise TensorError(f"groups must be 1 or more, got groups = {groups}")
+    if channels % groups:
         raise TensorError(f"C must be a multiple of groups, got C = {channels}, groups = {groups}")
 
 
