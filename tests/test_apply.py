@@ -559,7 +559,7 @@ def test_a_run_that_fails_leaves_no_folder_but_one_that_existed(photos: Path, tm
             if existed:
                 out.mkdir()
         with pytest.raises(NoInputError, match="3 channels, but mean and std have 1"):
-            normcli.apply(photos, tmp_path / "out", mean=[0.5], std=[0.5])
+            normcli.apply(photos / "a", tmp_path / "out", mean=[0.5], std=[0.5])
         with pytest.raises(NoInputError, match=r"could be restored: .*: not a NumPy file \(and \d more\)"):
             normcli.restore(tmp_path / "damaged", tmp_path / "back")
         assert [(tmp_path / name).exists() for name in ("out", "back")] == [existed] * 2

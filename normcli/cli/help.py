@@ -29,6 +29,10 @@ class Command(TyperCommand):
         show_hidden(self)
         return super().shell_complete(ctx, incomplete)
 
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        # Typer puts braces around required arguments: {FILE...}
+        return [piece.removeprefix("{").removesuffix("}") for piece in super().collect_usage_pieces(ctx)]
+
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_help(self, ctx, formatter)
 
@@ -59,8 +63,7 @@ def write_help(command: click.Command, ctx: click.Context, formatter: click.Help
     ctx.color = is_colorful(sys.stdout)
     columns = shutil.get_terminal_size((_WIDE, 24)).columns
     width = min(columns, _WIDEST)
-    pieces = (piece.removeprefix("{").removesuffix("}") for piece in command.collect_usage_pieces(ctx))
-    usage = " ".join(["Usage:", ctx.command_path, *pieces])
+    usage = " ".join(["Usage:", ctx.command_path, *command.collect_usage_pieces(ctx)])
     lines = [*_wrapped(usage, width)]
     paragraphs = (command.help or "").split("\n\n")
     for paragraph in paragraphs:
