@@ -155,7 +155,6 @@ class TestNyul:
         back = run_here("restore", tmp_path / "out", "-o", tmp_path / "back")
         assert back.code == 2 and "scheme nyul has no inverse" in back.err
 
-    @pytest.mark.campaign
     @pytest.mark.parametrize("masked", [False, True])
     def test_ten_volumes_equal_torchio(self, masked: bool, tmp_path: Path) -> None:
         torchio = needs.module("torchio")
@@ -290,7 +289,6 @@ class TestReinhard:
         with pytest.raises(NormcliError, match="no valid pixel has an L"):
             normcli.apply(tmp_path / "white.png", tmp_path / "a", scheme="reinhard:mask=tissue")
 
-    @pytest.mark.campaign
     def test_images_equal_torchstain(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         reinhard = needs.module("torchstain.numpy.normalizers.reinhard")
         to_rgb, floats = reinhard.lab2rgb, list[Array]()

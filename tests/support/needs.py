@@ -48,7 +48,7 @@ INSTALL = {
     "pillow_heif": 'pip install "normcli[heif]"',
     **dict.fromkeys(("mkdocs", "material", "griffe"), "pip install --group docs"),
     "jinja2": 'pip install "normcli[report]"',
-    **dict.fromkeys(("torchio", "torchstain"), "pip install torchio torchstain"),
+    **dict.fromkeys(("torchio", "torchstain"), "pip install --group conformance"),
     "fcntl": "Linux or macOS: locks of files",
     "rasterio": "pip install --group conformance",
     "torch": 'pip install "normcli[torch]"',
