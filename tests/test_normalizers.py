@@ -493,6 +493,7 @@ def test_threads_and_memory_change_no_bit(dtype: Any) -> None:
 
 BYPASSED: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
     ("batch_norm", (3, 2, 300), NCL),
+    ("batch_norm", (3, 9, 1025), NCL),  # each channel by itself
     ("instance_norm", (1, 2, 70_000), NCL),  # rows too long to read the next one ahead
     ("group_norm", (40, 6, 259), {"layout": "NCL", "groups": 2}),
     ("layer_norm", (70, 257), {"weight": np.linspace(0.5, 2, 257), "bias": np.ones(257)}),
@@ -520,6 +521,25 @@ def test_results_that_bypass_the_cache_have_the_same_bits(
         else:
             assert np.array_equal(y, expected)
         assert (whole[:offset] == 77).all() and (whole[offset + x.size :] == 77).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(1, 8, 1024), (2, 16, 1025), (37, 8, 1100)])
+def test_channels_by_themselves_have_the_bits_of_two_readings(
+    shape: tuple[int, ...], dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(0)
+    x = draw.normal(draw.normal(0, 100, (shape[1], 1)), draw.uniform(0.1, 10, (shape[1], 1)), shape).astype(dtype)
+    x[0, 0, 5], x[-1, 1, 0] = np.inf, np.nan
+    settings: dict[str, Any] = {**NCL, "weight": draw.normal(size=shape[1]), "bias": draw.normal(size=shape[1])}
+    with resources(threads=2):
+        y, state = nn.batch_norm(x, **settings)
+        monkeypatch.setattr(nn.moments, "CHANNEL_BYTES", 0)
+        expected, statistics = nn.batch_norm(x, **settings)
+    assert y.tobytes() == expected.tobytes()
+    assert {k: np.asarray(v).tobytes() for k, v in state.items()} == {
+        k: np.asarray(v).tobytes() for k, v in statistics.items()
+    }
 
 
 def test_statistics_are_those_that_x_is_normalized_by() -> None:

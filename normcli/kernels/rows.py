@@ -111,6 +111,21 @@ def _send(line, target, ahead):  # type: ignore[no-untyped-def]
         target[i] = line[i]
 
 
+@device_function({"contract"})
+def _affine_row(x, y, mean, scale, shift, line, ahead):  # type: ignore[no-untyped-def]
+    """Compute one row, by pieces that bypass the cache if `line` has room for them."""
+    piece = line.size
+    if not piece:
+        for i in range(x.size):
+            y[i] = (np.float64(x[i]) - mean) * scale + shift
+        return
+    for k in range((x.size + piece - 1) // piece):
+        part, target = x[k * piece : (k + 1) * piece], y[k * piece : (k + 1) * piece]
+        for i in range(part.size):
+            line[i] = (np.float64(part[i]) - mean) * scale + shift
+        _send(line, target, ahead[k * piece :])
+
+
 @kernel({"contract"})
 def affine_rows(x, y, first, mean, scale, shift, line):  # type: ignore[no-untyped-def]
     """Compute y = (x - mean) * scale + shift, rounded once.
@@ -124,18 +139,62 @@ def affine_rows(x, y, first, mean, scale, shift, line):  # type: ignore[no-untyp
         shift: as mean.
         line: room for results of the type of y that bypass the cache; empty where they do not.
     """
-    length, piece = x.shape[1], line.size
     for r in range(x.shape[0]):
-        m, a, b = mean[first + r], scale[first + r], shift[first + r]
-        if not piece:
-            for i in range(length):
-                y[r, i] = (np.float64(x[r, i]) - m) * a + b
-        for k in range((length + piece - 1) // piece if piece else 0):
-            part, target = x[r, k * piece : (k + 1) * piece], y[r, k * piece : (k + 1) * piece]
-            for i in range(part.size):
-                line[i] = (np.float64(part[i]) - m) * a + b
-            _send(line, target, x[r, (k + 1) * piece :])
-    if piece:
+        i = first + r
+        _affine_row(x[r], y[r], mean[i], scale[i], shift[i], line, x[r, line.size :])
+    if line.size:
+        order_stores()
+
+
+@device_function()
+def _merged(c, length, mean, low, m2):  # type: ignore[no-untyped-def]
+    """Merge the moments of a channel in all samples: the steps of `Moments.over(0)`, in the order of NumPy."""
+    samples = mean.shape[0]
+    center, squares, apart, rest = 0.0, 0.0, 0.0, 0.0
+    for n in range(samples):
+        center += mean[n, c]
+        squares += m2[n, c]
+    center /= samples
+    for n in range(samples):
+        distance = mean[n, c] - center + low[n, c]
+        apart += distance * distance
+        rest += distance
+    return center, rest / samples, (squares + length * apart) / (samples * length)
+
+
+@device_function()
+def _scaled(variance, rest, eps, scale, shift):  # type: ignore[no-untyped-def]
+    """Return the affine map of a channel, rounded as NumPy rounds each step."""
+    a = scale / np.sqrt(variance + eps)
+    return a, shift - rest * a
+
+
+@kernel({"contract"})
+def batch_rows(x, y, first, stop, scale, shift, eps, mean, low, m2, line):  # type: ignore[no-untyped-def]
+    """Normalize channels by their statistics over all samples, each while it is still in the cache.
+
+    Args:
+        x: samples to read, (N, C, L).
+        y: samples to write, of the shape of x.
+        first: first channel.
+        stop: channel after the last.
+        scale: one number for every channel, float64; so shift.
+        shift: as scale.
+        eps: added to the variance.
+        mean: takes the mean of every channel of every sample, (N, C); so low its cut-off rest, m2 the squares.
+        low: as mean.
+        m2: as mean.
+        line: as in affine_rows.
+    """
+    samples, length = x.shape[0], x.shape[2]
+    for c in range(first, stop):
+        for n in range(samples):
+            mean[n, c], low[n, c], m2[n, c] = _moments(x[n, c], _pivot(x[n, c]))
+        center, rest, variance = _merged(c, length, mean, low, m2)
+        a, b = _scaled(variance, rest, eps, scale[c], shift[c])
+        for n in range(samples):
+            _affine_row(x[n, c], y[n, c], center, a, b, line, x[n, min(c + 1, stop - 1)])
+    if line.size:
         order_stores()
 
 

@@ -15,7 +15,7 @@ from normcli.tensor.normalizers.gradients import (
     read_completely,
     standard_vjp,
 )
-from normcli.tensor.normalizers.moments import Moments, affine, channel_moments
+from normcli.tensor.normalizers.moments import Moments, affine, channel_moments, normalize_batch
 from normcli.tensor.normalizers.registry import Normalized, State, gradient, normalizer
 from normcli.tensor.normalizers.running import (
     InitialState,
@@ -102,16 +102,14 @@ def batch_norm(
     ([[-0.8944, 0.0], [0.8944, 0.0]], [0.2, 1.0], [1.1, 0.9])
     """
     view, running, scale, shift = prepare(x, layout, weight, bias, state, mode, INITIAL)
-    mean: Moments | Array
     if mode == "eval":
-        mean, var = running["running_mean"], running["running_var"]
-    else:
-        require_two_values(view.samples * view.length)
-        mean = channel_moments(view).over(0)
-        var = mean.var
-        rate = debiased_rate(update_rate, running.batches) if debiased else update_rate
-        running = update_running_stats(running, batch_statistics(mean, running_var), rate, cumulative)
-    return Normalized(affine(view, mean, scale / np.sqrt(var + eps), shift, dtype), running.state)
+        scale = scale / np.sqrt(running["running_var"] + eps)
+        return Normalized(affine(view, running["running_mean"], scale, shift, dtype), running.state)
+    require_two_values(view.samples * view.length)
+    y, moments = normalize_batch(view, scale, shift, eps, dtype)
+    rate = debiased_rate(update_rate, running.batches) if debiased else update_rate
+    running = update_running_stats(running, batch_statistics(moments, running_var), rate, cumulative)
+    return Normalized(y, running.state)
 
 
 @gradient("batch_norm", "dx", "dweight", "dbias")

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from normcli.kernels.kernel import contiguous
-from normcli.kernels.rows import affine_rows, row_moments
-from normcli.tensor.normalizers.views import Array, View, parallel_blocks
+from normcli.kernels.rows import affine_rows, batch_rows, row_moments
+from normcli.platforms import usable_cpus
+from normcli.tensor.normalizers.views import Array, View, current_resources, parallel_blocks
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,47 @@ def tensor_moments(view: View) -> Moments:
 
 
 def affine(
-    view: View, mean: Moments | Array | float, scale: Array | float, shift: Array | float, dtype: str | None
+    view: View,
+    mean: Moments | Array | float,
+    scale: Array | float,
+    shift: Array | float,
+    dtype: str | None,
+    out: Any = None,
 ) -> Any:
-    """Return (x - mean) * scale + shift, rounded once; the three broadcast to (N, C)."""
+    """Return (x - mean) * scale + shift, rounded once, in `out` if it is given; the three broadcast to (N, C)."""
     if isinstance(mean, Moments):
         with np.errstate(invalid="ignore"):
             shift = np.asarray(shift - mean.low * np.asarray(scale))
         mean = mean.mean
     shape = (view.samples, view.rows)
     tables = [contiguous(np.broadcast_to(np.asarray(t, np.float64), shape).reshape(-1)) for t in (mean, scale, shift)]
-    return view.map_kernel(lambda x, y, first, line: affine_rows(x, y, first, *tables, line), dtype=dtype)
+    return view.map_kernel(lambda x, y, first, line: affine_rows(x, y, first, *tables, line), dtype=dtype, out=out)
+
+
+# bytes of a channel in all samples up to which it is still in the L2 cache at its second reading (400 KB take 0.7 of
+# the time of two passes over the tensor, 800 KB take 1.5), and of its row in one sample that is worth reading alone
+CHANNEL_BYTES, ROW_BYTES = 512 << 10, 4096
+
+
+def normalize_batch(view: View, scale: Array, shift: Array, eps: float, dtype: str | None) -> tuple[Any, Moments]:
+    """Return scale * (x - mean) / sqrt(var + eps) + shift by the statistics over the batch, and their moments (C).
+
+    A tensor is read once where a channel stays in the cache, otherwise twice, with the same bits.
+    """
+    row_bytes = view.length * view.work_dtype.itemsize
+    split = view.rows >= 4 * (current_resources().threads or usable_cpus()) and scale.ndim == shift.ndim == 1
+    one_reading = split and view.in_place_ok and ROW_BYTES <= row_bytes <= CHANNEL_BYTES // view.samples
+    out = view.allocate(dtype)
+    if not (one_reading and view.takes_results(out)):
+        moments = channel_moments(view).over(0)
+        return affine(view, moments, scale / np.sqrt(moments.var + eps), shift, dtype, out=out), moments
+    tables = np.empty((3, view.samples, view.rows))
+    mean, low, m2 = tables
+    x, y = (np.asarray(t).reshape(view.samples, view.rows, view.length) for t in (view.x, out))
+
+    def compute(first: int, stop: int) -> None:
+        line = np.empty(view.line_length(out), out.dtype)
+        batch_rows(x, y, first, stop, scale, shift, float(eps), mean, low, m2, line)
+
+    parallel_blocks(view.rows, view.samples * row_bytes, compute, in_place_ok=True)
+    return out, Moments(view.length, mean, m2, low).over(0)

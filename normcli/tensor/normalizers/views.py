@@ -387,16 +387,24 @@ class View:
             start, stop = 0, part[0]
         out[start:stop] = cast(y.reshape(part), out.dtype)
 
-    def map_kernel(self, kernel: RowKernel, *, dtype: str | None, one_row: bool = False) -> Any:
+    def takes_results(self, out: Any) -> bool:
+        """Return True if kernels can write into the output: float32 or float64, gapless, aligned and writeable."""
+        possible = isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64) and out.flags.carray
+        return bool(possible and self.plain and not self.spans_batch)
+
+    def line_length(self, out: Array) -> int:
+        """Return the number of elements of a kernel's `line`; 0 where results do not bypass the cache."""
+        return PIECE if out.nbytes >= BYPASS_BYTES and self.length >= PIECE else 0
+
+    def map_kernel(self, kernel: RowKernel, *, dtype: str | None, one_row: bool = False, out: Any = None) -> Any:
         """Compute a result by kernel(x, y, first, line), which fills y (R, length) from row `first` on.
 
         With `one_row`, each block is a part of one row, which is row 0. `line` is for results that bypass the cache.
         """
-        out = self.allocate(dtype)
-        direct = isinstance(out, np.ndarray) and out.dtype in (np.float32, np.float64)
-        direct = direct and self.plain and not self.spans_batch and out.flags.carray  # gapless, aligned and writeable
+        out = self.allocate(dtype) if out is None else out
+        direct = self.takes_results(out)
         buffer = np.dtype(np.float32 if out.dtype == np.float32 else np.float64)
-        line = PIECE if direct and out.nbytes >= BYPASS_BYTES and self.length >= PIECE else 0
+        line = self.line_length(out) if direct else 0
 
         def compute_block(start: int, stop: int) -> None:
             x = contiguous(self.block(start, stop)).reshape(1 if one_row else -1, -1 if one_row else self.length)
@@ -406,9 +414,7 @@ class View:
                 self.put(out, start, stop, y)
 
         if self.size:
-            parallel_blocks(
-                self.samples, self.sample_bytes, compute_block, in_place_ok=bool(direct and self.in_place_ok)
-            )
+            parallel_blocks(self.samples, self.sample_bytes, compute_block, in_place_ok=direct and self.in_place_ok)
         return out
 
     def map_numpy(self, formula: Callable[..., Array], *parameters: Array, dtype: str | None) -> Any:
