@@ -323,15 +323,16 @@ class TestContainers:
         zarr = needs.module("zarr")
         plate = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=version)
         plate.attrs["plate"] = {"name": "p"}
+        levels = ("0", "1") if version == 3 else ("scale0/image", "scale1/image")  # as ngff-zarr names them
         images = {}
         for number, well in enumerate(("A/1", "B/2")):
             image = plate.create_group(f"{well}/0")
             images[well] = voxels("u2", (4, 3, 40, 24), number)
-            for level, step in enumerate((1, 2)):
+            for level, step in zip(levels, (1, 2), strict=True):
                 data = images[well][:, :, ::step, ::step]
-                image.create_array(str(level), data=data, chunks=(1, 1, 16, 16))
+                image.create_array(level, data=data, chunks=(1, 1, 16, 16))
             axes = [{"name": name} for name in "tcyx"]
-            metadata: Any = {"multiscales": [{"axes": axes, "datasets": [{"path": "0"}, {"path": "1"}]}]}
+            metadata: Any = {"multiscales": [{"axes": axes, "datasets": [{"path": level} for level in levels]}]}
             image.attrs.update(metadata if version == 2 else {"ome": metadata})
         plate.create_array("labels", data=np.arange(5))
         head = normcli.apply(tmp_path / "a.zarr", tmp_path / "out", scheme="zscore", to="zarr")
@@ -339,9 +340,9 @@ class TestContainers:
         out = zarr.open_group(tmp_path / "out/a.zarr", mode="r")
         for well, x in images.items():
             mean, std = (f(x.astype(np.float64), axis=(0, 2, 3), keepdims=True) for f in (np.mean, np.std))
-            array = out[f"{well}/0/0"]
+            array = out[f"{well}/0/{levels[0]}"]
             np.testing.assert_allclose(array[:], (x - mean) / std, atol=1e-6)
-            np.testing.assert_allclose(out[f"{well}/0/1"][:], (x[:, :, ::2, ::2] - mean) / std, atol=1e-6)
+            np.testing.assert_allclose(out[f"{well}/0/{levels[1]}"][:], (x[:, :, ::2, ::2] - mean) / std, atol=1e-6)
             assert array.chunks == (1, 1, 16, 16) and array.metadata.zarr_format == version
             assert dict(out[f"{well}/0"].attrs) == dict(plate[f"{well}/0"].attrs)
         assert out["labels"][:].tolist() == [*range(5)] and out.attrs["plate"] == {"name": "p"}
@@ -350,7 +351,7 @@ class TestContainers:
         assert verified.channels[0].std == pytest.approx(1, abs=1e-6)  # of level 0
         assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
         back = zarr.open_group(tmp_path / "back/a.zarr", mode="r")
-        assert all(np.array_equal(back[f"{well}/0/0"], x) for well, x in images.items())
+        assert all(np.array_equal(back[f"{well}/0/{levels[0]}"], x) for well, x in images.items())
         assert set(tree(tmp_path / "back/a.zarr")) == set(tree(tmp_path / "a.zarr"))
 
     @pytest.mark.parametrize("shards", [None, (4, 16, 16)])
@@ -616,7 +617,7 @@ class TestRuns:
             path.unlink() if damage is None else path.write_bytes(damage)
             assert len(normcli.verify(tmp_path / "out").problems) == 1
         back = normcli.restore
-        with pytest.raises(NormcliError, match="nothing in"):
+        with pytest.raises(NormcliError, match=r"nothing in .* could be restored: a.nii: no such file"):
             back(tmp_path / "out", tmp_path / "back")
 
     def test_a_forged_manifest_leads_nowhere(self, tmp_path: Path) -> None:

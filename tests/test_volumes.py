@@ -592,6 +592,10 @@ class TestZarr:
         assert {name: group.images for name, group in summary.groups.items()} == {"A/1/0": 2, "B/2/0": 2}
         channels = values.astype(float).transpose(1, 0, 2, 3, 4).reshape(3, -1) / 65535
         assert summary.mean == pytest.approx(channels.mean(axis=1).tolist(), rel=1e-12)
+        level = normcli.stats(normcli.source(tmp_path / "plate.zarr", variable="A/1/0/1"))
+        assert (level.images, level.channels) == (2, ["DAPI", "GFP_488", "RFP"])
+        image.attrs["multiscales"] = [{**image.attrs["multiscales"][0], "axes": ["time", "tile", "z", "y", "x"]}]
+        assert normcli.stats(normcli.source(tmp_path / "plate.zarr", variable="B/2/0/0")).images == 2 * 3
 
     def test_conventions_of_xarray(self, tmp_path: Path) -> None:
         values = volume("i2")

@@ -90,6 +90,14 @@ class TestChunks:
                 found, np.full((5, 6), value, dtype), equal_nan=dtype != "bool"
             )
 
+    def test_shards_that_are_written_again(self, tmp_path: Path) -> None:
+        """In one process, files of the same names and sizes."""
+        for value in (1, 2, 3):
+            kind = {"chunks": CHUNKS, "shards": SHARDS, "compressors": None}
+            zarr.create_array(tmp_path / "a.zarr", data=np.full(SHAPE, value, "i2"), overwrite=True, **kind)
+            source = normcli.source(tmp_path / "a.zarr", axes="NYX")
+            assert normcli.stats(source, engine="serial").mean == [value]
+
     def test_each_thread_has_the_block_of_its_images(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         from normcli.sources import chunked as module
 

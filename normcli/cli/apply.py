@@ -193,10 +193,9 @@ def _notes(result: "ApplyResult") -> Iterator[str]:
         share = 100 * result.clipped / result.values
         yield f"{result.clipped:,} values clipped, {share:.3g}% (they cannot be restored)"
     if result.invalid:
-        fill = result.settings["fill"]
-        done = (
-            "mapped like all others (--fill V or nan writes another value)" if fill == "keep" else f"written as {fill}"
-        )
+        fill, to = result.settings["fill"], result.settings["to"]
+        kept = "mapped like all others" + ", or missing if out of a valid range of CF" * (to in ("hdf5", "zarr"))
+        done = f"{kept} (--fill V or nan writes another value)" if fill == "keep" else f"written as {fill}"
         yield f"{result.invalid:,} invalid samples {done}"
     if result.changed:
         yield "images changed after mean and std were computed; run it again"

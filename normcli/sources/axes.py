@@ -154,7 +154,7 @@ def planes_of(source: str, shape: tuple[int, ...], axes: str | None, names: Sequ
         if not letters.isalpha() or len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters):
             raise UsageError(f"`open_options` axes={axes}: must be one letter for each axis, Y and X among them")
         return Planes(shape, letters, tuple(names))
-    return Planes(shape, _by_names(names) or _by_lengths(source, shape), tuple(names))
+    return Planes(shape, letters_by_names(names) or _by_lengths(source, shape), tuple(names))
 
 
 def coordinate_texts(values: Any, length: int) -> list[str] | None:
@@ -168,11 +168,12 @@ def coordinate_texts(values: Any, length: int) -> list[str] | None:
     return texts if len(set(texts)) == length else None
 
 
-def _by_names(names: Sequence[str]) -> str | None:
+def letters_by_names(names: Sequence[str]) -> str | None:
     """Return letters by the names of dimensions; None where rows or columns are not among them.
 
-    >>> _by_names(["time", "level", "latitude", "longitude"]), _by_names(["n", "x", "y"]), _by_names(["phony_dim_0"])
-    ('TZYX', 'NXY', None)
+    >>> letters_by_names(["time", "level", "latitude", "longitude"]), letters_by_names(["n", "x", "y"])
+    ('TZYX', 'NXY')
+    >>> letters_by_names(["phony_dim_0", "phony_dim_1"])
     """
     letters = ""
     for name in names:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
-from normcli.sources.axes import DatasetOptions, coordinate_texts, planes_of
+from normcli.sources.axes import DatasetOptions, coordinate_texts, letters_by_names, planes_of
 from normcli.sources.cf import auxiliary_names, cf_tags
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
@@ -160,7 +160,7 @@ def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
             if metadata is None or "shape" not in metadata:
                 names = listed(array.path or "." for array in _arrays(files))
                 raise UsageError(f"{source}: no array {variable!r}; it contains {names or 'none'} (-O variable=PATH)")
-            found = [_Array(path, metadata, attributes)]
+            found = [_level(files, path) or _Array(path, metadata, attributes)]
         return found
     every = [array for array in _arrays(files) if array.axes or len(array.metadata["shape"]) >= 2]
     others = {_sibling(array.path, name) for array in _arrays(files) for name in auxiliary_names(array.attributes)}
@@ -211,11 +211,25 @@ def _arrays(files: Files) -> Iterator[_Array]:
         stack += [f"{path}/{name}".strip("/") for name in reversed(files.folders(path))]
 
 
-def _ome_image(files: Files, path: str, ome: Mapping[str, Any]) -> _Array:
-    """Return level 0 of an image, with its axes and the names of its channels."""
+def _level(files: Files, path: str) -> _Array | None:
+    """Return a level of an OME image; None for any other array."""
+    group, _, name = path.rpartition("/")
+    attributes = _metadata(files, group)[1]
+    ome = attributes.get("ome", attributes)
+    if not isinstance(ome, dict) or not ome.get("multiscales"):
+        return None
+    try:
+        array = _ome_image(files, group, ome, name)
+    except InputError:  # an array is read without them
+        return None
+    return array if len(array.metadata["shape"]) == len(array.axes or "") else None
+
+
+def _ome_image(files: Files, path: str, ome: Mapping[str, Any], level: str = "") -> _Array:
+    """Return a level of an image, by default level 0, with its axes and the names of its channels."""
     try:
         scales = ome["multiscales"][0]
-        level = str(scales["datasets"][0]["path"])
+        level = level or str(scales["datasets"][0]["path"])
         axes = [axis["name"] if isinstance(axis, dict) else axis for axis in scales.get("axes", "tczyx")]
         labels = [str(one.get("label", "")) for one in (ome.get("omero") or {}).get("channels", [])]
     except (KeyError, IndexError, TypeError, AttributeError):
@@ -225,9 +239,11 @@ def _ome_image(files: Files, path: str, ome: Mapping[str, Any]) -> _Array:
     inner = f"{path}/{level}".strip("/")
     metadata, attributes = _metadata(files, inner)
     if metadata is None or "shape" not in metadata:
-        raise InputError("damaged", f"level 0 of the image, {inner}, is no array")
+        raise InputError("damaged", f"level {level} of the image, {inner}, is no array")
     names = tuple(re.sub(r"[^A-Za-z0-9_.+-]+", "_", label).strip("_")[:64] for label in labels)
     letters = "".join(str(axis)[:1] for axis in axes).upper()
+    if len(set(letters)) < len(letters):  # such as those of time and tile
+        letters = letters_by_names([str(axis) for axis in axes]) or letters
     return _Array(inner, metadata, attributes, letters, names if any(names) else ())
 
 

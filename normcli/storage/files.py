@@ -361,7 +361,7 @@ def _descriptor(path: str, stamp: FileStamp | None) -> tuple[int, int]:
     if cache is None:
         cache = _thread.cache = OrderedDict()
     entry = cache.get(path)
-    if entry is None or (stamp is not None and entry[1] != stamp):
+    if entry is None or (not _is_same(path, entry) if stamp is None else entry[1] != stamp):
         handle, actual = open_regular(path)
         entry = cache[path] = (_Descriptor(handle), actual)
         if len(cache) > _OPEN_FILES:
@@ -370,6 +370,12 @@ def _descriptor(path: str, stamp: FileStamp | None) -> tuple[int, int]:
             raise InputError("changed", f"{path} changed while it was read")
     cache.move_to_end(path)
     return entry[0].handle, entry[1][0]
+
+
+def _is_same(path: str, entry: "tuple[_Descriptor, FileStamp]") -> bool:
+    """Return True if a path is still the file that is open, as it was when it was opened."""
+    status = os.stat(path)  # noqa: PTH116
+    return os.path.samestat(status, os.fstat(entry[0].handle)) and (status.st_size, status.st_mtime_ns) == entry[1]
 
 
 class _Descriptor:
