@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import normcli
+from normcli.sources.samples import images_of
 from tests.support import needs
 
 Arrays = list[np.ndarray[Any, Any]]
@@ -341,6 +342,28 @@ class TestMasksAndWeights:
             values = array[:, :, c][mask[:, :, c]] / 255
             np.testing.assert_allclose((summary.mean[c], summary.std[c]), (values.mean(), values.std()), rtol=1e-12)
         assert summary.invalid == (~mask).sum(axis=(0, 1)).tolist()
+
+    def test_masked_arrays_of_numpy(self) -> None:
+        """Such as netCDF4 returns: their masked samples do not count."""
+        image = pictures(np.uint16, 1)[0]
+        hidden: np.ndarray[Any, Any] = np.less(np.random.default_rng(0).random(image.shape), 0.2)
+        array = np.ma.masked_array(image, hidden)
+        counter = normcli.Counter(layout="hwc")
+        counter.add(image, mask=~hidden)
+        taken = normcli.Counter(layout="hwc")
+        taken.add(array)
+        assert taken.summary().state == counter.summary().state
+        turned = normcli.count(array.transpose(2, 0, 1)[None], layout="chw")
+        assert turned.state["buckets"] == counter.summary().state["buckets"]
+        assert normcli.count([array], nodata="none").pixels == normcli.count([image]).pixels
+        rows = normcli.count(array.reshape(-1, 3).astype(np.float32), layout="nc", nan="skip")
+        assert rows.mean == pytest.approx(array.reshape(-1, 3).mean(axis=0, dtype=np.float64).tolist(), rel=1e-12)
+        valid = image[..., 0][~hidden[..., 0]] / 65535
+        mapped = normcli.transform("zscore")(array)[0]
+        expected = (image[..., 0] / 65535 - valid.mean()) / valid.std()
+        np.testing.assert_allclose(mapped, expected, atol=1e-5)
+        again = pickle.loads(pickle.dumps(next(images_of(array, "hwc"))))
+        assert np.array_equal(again, image) and np.array_equal(again.tags[1], hidden)
 
     def test_weights_are_those_of_alpha(self) -> None:
         array = pictures(count=1)[0]

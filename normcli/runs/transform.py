@@ -219,7 +219,9 @@ class Transform:
         mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
         if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
             raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
-        pixels = np.asarray(image)
+        from normcli.sources.tagged import is_masked, masked
+
+        pixels = masked(image) if is_masked(image) else np.asarray(image)
         if pixels.dtype.kind in "SUO":
             raise InputError("unsupported", f"a {type(image).__name__}, not an array or a Pillow image")
         decoded = images.decode(pixels, DecodeOptions(color=self.color, nodata=self.nodata))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from normcli.errors import InputError, UsageError
 from normcli.sources.item import Item, Vectors
+from normcli.sources.tagged import is_masked, masked
 
 SampleLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw", "nc"]
 Key = str | int | None
@@ -286,15 +287,18 @@ def images_of(value: Any, layout: SampleLayout) -> Iterator[Any]:
         yield value
         return
     array, is_tensor = _as_array(value)
+    has_mask = is_masked(value)
     if layout == "nc":
-        yield _vectors(array)
+        yield _vectors(np.where(np.ma.getmaskarray(value), np.nan, array) if has_mask else array)
         return
     kind = layout if layout != "auto" else _recognize(array.shape, is_tensor)
     axes = {"hw": 2, "nhw": 3, "hwc": 3, "chw": 3, "nhwc": 4, "nchw": 4}[kind]
     if array.ndim != axes:
         raise InputError("layout", f"an array of shape {array.shape} is not {kind}")
+    array = value if has_mask else array
     for image in array if kind.startswith("n") else array[None]:
-        yield np.ascontiguousarray(image.transpose(1, 2, 0) if kind.endswith("chw") else image)
+        picture = image.transpose(1, 2, 0) if kind.endswith("chw") else image
+        yield masked(picture) if has_mask else np.ascontiguousarray(picture)
 
 
 def _vectors(array: "np.ndarray[Any, Any]") -> Vectors:
@@ -322,7 +326,8 @@ def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
                 "unsupported", f"a sample of type {type(value).__name__}, not an array of numbers"
             ) from None
         if array.dtype.kind not in "uifb":
-            raise InputError("unsupported", f"a sample of type {type(value).__name__}, not an array of numbers")
+            kind = f" of {array.dtype}" if array is value else ""
+            raise InputError("unsupported", f"a sample of type {type(value).__name__}{kind}, not an array of numbers")
         return array, False
     if value.device.type != "cpu":
         raise InputError("device", f"a tensor on {value.device}: count it with .cpu()")

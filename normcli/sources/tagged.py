@@ -4,6 +4,7 @@ Stored values are counted, so that integers stay integers; the scale applies to 
 """
 
 import math
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,6 +57,9 @@ class TaggedArray(np.ndarray[Any, Any]):
     tags: tuple[tuple[float, float], Array | None, tuple[str, ...]]
     notes: tuple[str, ...]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _with_tags, (np.asarray(self), self.tags, self.notes)
+
 
 class TaggedLoad(NamedTuple):
     """The loader of an array with tags; `values` loads its samples as they are stored."""
@@ -76,15 +80,29 @@ class TaggedLoad(NamedTuple):
         return f"{self.values.fingerprint()}:{self.tags}"
 
 
+def _with_tags(array: Array, tags: tuple[Any, ...], notes: tuple[str, ...] = ()) -> TaggedArray:
+    result = np.ascontiguousarray(array).view(TaggedArray)
+    result.tags, result.notes = tags, notes
+    return result
+
+
+def is_masked(value: Any) -> bool:
+    """Return True for a masked array of NumPy with masked samples; one that is never imported has none."""
+    return "numpy.ma" in sys.modules and isinstance(value, np.ma.MaskedArray) and bool(np.ma.is_masked(value))
+
+
+def masked(array: "np.ma.MaskedArray[Any, Any]") -> TaggedArray:
+    """Return a masked array of NumPy, whose masked samples are invalid."""
+    return _with_tags(np.ma.getdata(array), (UNSCALED, np.ma.getmaskarray(array), ()))
+
+
 def tagged(stored: Array, tags: ArrayTags) -> TaggedArray:
     """Return stored samples with their tags, in the byte order of the machine."""
     array = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     hidden, notes = invalid_samples(array, tags)
     if tags.reversed_by is not None:
         array = (np.asarray(tags.reversed_by, np.int64) - array).astype(array.dtype)
-    result = np.ascontiguousarray(array).view(TaggedArray)
-    result.tags, result.notes = (tags.scale, hidden, tags.names), notes
-    return result
+    return _with_tags(array, (tags.scale, hidden, tags.names), notes)
 
 
 def invalid_samples(array: Array, tags: ArrayTags) -> tuple[Array | None, tuple[str, ...]]:
