@@ -671,7 +671,7 @@ def test_volumes_in_a_folder_are_named(command: list[str], tmp_path: Path, monke
     (tmp_path / "scans/README.md").write_text("scans")
     for include, text in (
         ([], "to read all of them, 'scans/*.nii.gz' is a SOURCE"),
-        (["--include", "*.gz"], "name a volume as a SOURCE"),
+        (["--include", "*.gz"], "name a .nii.gz as a SOURCE"),
         (["--include", "*.nii"], "in the format NIfTI: name it as a SOURCE"),
     ):
         ran = run_here(*command, "scans", *include)

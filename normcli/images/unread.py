@@ -110,6 +110,7 @@ _OPTIONAL = (
 _DICOM = re.compile(rb"(?:[\2\x08]\0[\0\1\5\x08\x12\x16\x18]\0|\0[\2\x08]\0[\0\1\5\x08\x12\x16\x18])[\0-\x7f]{4}")
 _CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array", "NIfTI", "Analyze", "HDF5"}
 _DOCUMENTS = {"PostScript", "PDF", "DjVu"}
+_VOLUMES = {"NRRD", "MetaImage", "VTK"}
 _PEEK = 1024
 
 
@@ -136,10 +137,11 @@ def explain(data: bytes) -> InputError:
     if name is None and _DICOM.match(data):
         return InputError("unsupported", "DICOM without the file header of 132 bytes: pydicom's save_as adds it")
     if name is not None and name.endswith("-compressed"):
-        return InputError("unsupported", f"{name} data, not an image: decompress it, or name a volume as a SOURCE")
+        return InputError("unsupported", f"{name} data, not an image: decompress it, or name a .nii.gz as a SOURCE")
     if name is not None:
         reason = "not-an-image" if name in _DOCUMENTS else "unsupported"
-        return InputError(reason, f"in the format {name}, which is not read: convert it to PNG or TIFF")
+        other = "NIfTI" if name in _VOLUMES else "NetCDF4" if name == "NetCDF" else "PNG or TIFF"
+        return InputError(reason, f"in the format {name}, which is not read: convert it to {other}")
     if (text := _text(data)) is not None:
         return InputError("not-an-image", text)
     if (other := _other_format(data)) is not None:
