@@ -293,7 +293,7 @@ class TestPictures:
         assert normcli.stats(normcli.source(tmp_path, frames="all")).state == normcli.stats(tmp_path).state
         done = run_here("stats", tmp_path, "-O", "frames=2", "--max-failures", "2")
         assert done.code == 4 and "no frame 2: it has 1" in done.err
-        assert "must be all, ::N" in run_here("stats", tmp_path, "-O", "frames=x").err
+        assert "must be first, all, ::N" in run_here("stats", tmp_path, "-O", "frames=x").err
         assert run_here("stats", tmp_path, "-O", "frames=x").code == 2
         for option in ("axes=YX", "series=0"):
             assert "require a TIFF" in run_here("stats", tmp_path / "a.png", "-O", option).err

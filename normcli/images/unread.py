@@ -140,8 +140,8 @@ def explain(data: bytes) -> InputError:
         return InputError("unsupported", f"{name} data, not an image: decompress it, or name a .nii.gz as a SOURCE")
     if name is not None:
         reason = "not-an-image" if name in _DOCUMENTS else "unsupported"
-        other = "NIfTI" if name in _VOLUMES else "NetCDF4" if name == "NetCDF" else "PNG or TIFF"
-        return InputError(reason, f"in the format {name}, which is not read: convert it to {other}")
+        target = "NIfTI" if name in _VOLUMES else "NetCDF4" if name == "NetCDF" else "PNG or TIFF"
+        return InputError(reason, f"in the format {name}, which is not read: convert it to {target}")
     if (text := _text(data)) is not None:
         return InputError("not-an-image", text)
     if (other := _other_format(data)) is not None:

@@ -53,10 +53,10 @@ class DatasetRows(NamedTuple):
 def is_rows(axes: str | None) -> bool:
     """Return True for the axes of vectors, with neither rows nor columns of images.
 
-    >>> is_rows("NC"), is_rows("t"), is_rows("NYX"), is_rows(None)
-    (True, True, False, False)
+    >>> is_rows("NC"), is_rows("t"), is_rows("NYX"), is_rows(""), is_rows(None)
+    (True, True, False, False, False)
     """
-    return axes is not None and len(axes) <= 2 and not set(axes.upper()) & set("YXHW")
+    return axes is not None and 1 <= len(axes) <= 2 and not set(axes.upper()) & set("YXHW")
 
 
 def rows_of(name: str, shape: tuple[int, ...], axes: str, label: str | None, load: Callable[[Region], Any]) -> Items:

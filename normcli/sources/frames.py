@@ -51,7 +51,9 @@ class FrameChoice(NamedTuple):
         elif re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
             numbers = frozenset(map(int, text.split(",")))
             return cls(min(numbers), max(numbers) + 1, 1, numbers)
-        raise UsageError(f"`open_options` frames={text}: must be all, ::N, A:B, A:B:N or numbers such as 0,10,20")
+        raise UsageError(
+            f"`open_options` frames={text}: must be first, all, ::N, A:B, A:B:N or numbers such as 0,10,20"
+        )
 
     def __contains__(self, number: object) -> bool:
         assert isinstance(number, int)
