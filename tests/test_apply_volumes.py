@@ -525,7 +525,7 @@ class TestImages:
     def test_images_of_two_sizes_are_said(self, to: Any, photos: Path, tmp_path: Path) -> None:
         needs.module(LIBRARIES[to])
         (photos / "cat/big.png").write_bytes(encoded(photograph(40, 30)))
-        with pytest.raises(UsageError, match="of one shape"):
+        with pytest.raises(UsageError, match="a stack has one shape"):
             normcli.apply(photos, tmp_path / "out", scheme="unit", to=to)
 
 

@@ -119,6 +119,16 @@ def test_a_narrow_table_drops_columns_and_then_stacks() -> None:
     assert list(lines_of(table, 10)) == ["channel R", "  mean  0.4870", "channel G", "  mean  0.4602"]
 
 
+def test_a_plot_fits_a_narrow_terminal(
+    statistics: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for columns, width in (("60", 35), ("80", 67)):
+        monkeypatch.setenv("COLUMNS", columns)
+        assert main.run(["show", str(statistics), "--plot"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[-1] == "   0" + "1".rjust(width - 4) and max(map(len, lines)) <= int(columns)
+
+
 def test_16_bit_values_show_their_digits(tmp_path: Path) -> None:
     Image.fromarray(np.full((4, 4), 400, np.uint16)).save(tmp_path / "a.png")
     Image.fromarray(np.full((4, 4), 100, np.uint16)).save(tmp_path / "b.png")

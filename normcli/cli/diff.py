@@ -114,7 +114,8 @@ def lines_of(difference: "Difference") -> "Iterator[str]":
         yield from tables.aligned([["changed", "A", "B"], *changes])
     if difference.settings:
         yield ""
-        settings = [[k, _cell(a), _cell(b)] for k, (a, b) in difference.settings.items()]
+        pairs = difference.settings.items()
+        settings = [[k, *("none" if value is None else str(value) for value in pair)] for k, pair in pairs]
         yield from tables.aligned([["setting", "A", "B"], *settings])
         yield "note: A and B were counted with different settings, which also cause differences"
     if factor := _common_factor(difference):

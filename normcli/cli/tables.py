@@ -17,6 +17,7 @@ from normcli.options.printing import SummaryOptions
 from normcli.summary import GroupSummary, Summary
 from normcli.summary.remarks import CONVENTIONS
 
+_PLOT = 64  # columns of a plot, behind an indent of 3; half of them on a narrow terminal
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _ASCII = " .:-=+*#@"
 _ANSI = {"R": "\x1b[91m", "G": "\x1b[92m", "B": "\x1b[94m"}  # bright: plain blue cannot be read on black
@@ -41,7 +42,7 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     raw = summary.max_value is None or any(v is not None and v < 0 for v in summary.min)
     known = [v for v in (*summary.min, *summary.max) if v is not None]
     low, high = (min(known), max(known)) if raw and known else (0.0, None)
-    width = 64
+    width = _PLOT if (terminal_width(sys.stdout) or _NARROW) >= _PLOT + 3 else _PLOT // 2
     shapes = columns(summary, width, low, high if high is None or high > low else low + 1)
     color = is_colorful(sys.stdout)
     blocks, line_characters = (_BLOCKS, "─┴") if is_unicode(sys.stdout) else (_ASCII, "-+")

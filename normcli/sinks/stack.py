@@ -84,9 +84,8 @@ class Stack(NamedTuple):
         """
         if image.array.shape != self.shape:
             raise UsageError(
-                f"{key} is {'x'.join(map(str, image.array.shape))}, and the stack holds "
-                f"{'x'.join(map(str, self.shape))} of one shape: --resize N --center-crop N, --color rgb|gray, "
-                "or --to npy"
+                f"{key} is {'x'.join(map(str, image.array.shape))}, but a stack has one shape, "
+                f"{'x'.join(map(str, self.shape))} (--resize N --center-crop N, --color rgb|gray, or --to npy)"
             )
         return [image.array]
 
