@@ -163,14 +163,14 @@ def _notebook_progress() -> Callable[[Any], None] | None:
     return notebook_bar()
 
 
-def _paths(sources: Sources) -> list[str]:
+def _paths(sources: Sources, remedy: str = "") -> list[str]:
     if isinstance(sources, str | os.PathLike):
         return [os.fsdecode(sources)]
     source: object = sources
     try:
         return [os.fsdecode(source := one) for one in sources]
     except TypeError:
-        text = "arrays: normcli.count reads those" if hasattr(source, "shape") else f"{sources!r:.60}"
+        text = f"arrays{remedy}" if hasattr(source, "shape") else f"{sources!r:.60}"
         raise TypeError(f"sources must be a path or an iterable of paths, not {text}") from None
 
 
@@ -207,7 +207,7 @@ def stats(sources: Sources, options: StatsOptions) -> Summary:
     from normcli.runs.stats import stats as run
 
     _require_file("output", options.output)
-    return run(_paths(sources), options)
+    return run(_paths(sources, "; normcli.count takes those"), options)
 
 
 @_one_argument(IterableOptions)
@@ -271,7 +271,7 @@ def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Ap
     _require_file("output", output)
     if output is None and not options.dry_run:
         raise UsageError("`output` is required: the folder to write")
-    return run(_paths(sources), os.fsdecode(output or "."), options)
+    return run(_paths(sources, "; normcli.transform takes those"), os.fsdecode(output or "."), options)
 
 
 @_scheme_argument(TransformOptions)

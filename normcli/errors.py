@@ -98,7 +98,7 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     >>> str(unknown("scheme", "contarst", ["unit", "signed", "contrast"]))
     "unknown scheme 'contarst': did you mean 'contrast'?"
     """
-    known = list(known)
+    known, name = list(known), str(name)
     names = sorted(known)
     # of names that begin alike, the one that is declared first: torch is torchvision before torchgeo
     near = [one for one in known if len(name) > 3 and one.startswith(name)] or difflib.get_close_matches(name, names, 1)

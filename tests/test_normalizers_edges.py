@@ -80,7 +80,12 @@ REFUSED = [
     (lambda: nn.batch_norm(np.ones((2, 2), complex)), TensorError, "dtype complex128"),
     (lambda: nn.batch_norm(np.ones((2, 2), bool)), TensorError, "dtype bool"),
     (lambda: nn.instance_norm(np.ones((2, 4))), TensorError, "2 or more values per sample and channel"),
-    (lambda: nn.layer_norm(X, **L), UsageError, "requires --axes token"),
+    (lambda: nn.layer_norm([[1.0, 2.0]]), TensorError, r"a tensor must be a NumPy array, not builtins\.list"),  # type: ignore[arg-type]
+    (lambda: nn.group_norm(X, **L, groups="4"), UsageError, "groups must be an integer, not '4'"),  # type: ignore[arg-type]
+    (lambda: nn.layer_norm(X, axes="-1", eps="x"), UsageError, "eps must be a number, not 'x'"),  # type: ignore[arg-type]
+    (lambda: nn.layer_norm(X, axes=-1), UsageError, "axes must be token, image or numbers such as 2,3, not -1"),  # type: ignore[arg-type]
+    (lambda: nn.layer_norm(X, axes="-1", dtype=np.float16), UsageError, r"unknown dtype .*choose from bfloat16"),  # type: ignore[arg-type]
+    (lambda: nn.layer_norm(X, **L), UsageError, "requires `axes` token"),
     (lambda: nn.layer_norm(X, axes="9"), UsageError, "-4 to 3"),
     (lambda: nn.layer_norm(X, axes="1,1"), UsageError, "once each"),
     (lambda: nn.layer_norm(X, axes="pixel"), UsageError, "token, image or numbers"),
@@ -112,6 +117,14 @@ REFUSED = [
     (lambda: nn.power_norm(X, **L, groups=3), TensorError, "groups = 3"),
     (lambda: nn.find("batchnorm"), UsageError, "did you mean 'batch_norm'"),
 ]
+
+
+def test_the_package_has_its_normalizers() -> None:
+    import normcli.tensor
+
+    assert normcli.tensor.__getattr__("normalizers") is nn
+    with pytest.raises(AttributeError, match="'normalizer'"):
+        normcli.tensor.normalizer  # noqa: B018
 
 
 @pytest.mark.parametrize(("call", "error", "text"), REFUSED, ids=[str(i) for i in range(len(REFUSED))])

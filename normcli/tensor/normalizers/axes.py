@@ -22,7 +22,7 @@ def axis_numbers(axes: Axes, rank: int) -> tuple[int, ...]:
     """
     try:
         numbers = [int(a) for a in (axes.split(",") if isinstance(axes, str) else axes)]
-    except ValueError:
+    except (TypeError, ValueError):
         raise UsageError(f"axes must be token, image or numbers such as 2,3, not {axes!r}") from None
     inside = tuple(sorted(a + rank if a < 0 else a for a in numbers))
     if not inside or len(set(inside)) != len(inside) or inside[0] < 0 or inside[-1] >= rank:
@@ -45,7 +45,7 @@ def reduced_axes(x: Tensor, layout: str | None, axes: Axes | None, default: str 
     if axes is None:
         axes = default or ("token" if layout in (None, "NC", "NTC") else None)
     if axes is None:
-        raise UsageError(f"layout {layout} requires --axes token (C only) or image (C and space)")
+        raise UsageError(f"layout {layout} requires `axes` token (C only) or image (C and space)")
     return (channel,) if axes == "token" else (channel, *(a for a in range(1, rank) if a != channel))
 
 

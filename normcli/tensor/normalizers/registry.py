@@ -144,10 +144,29 @@ def _checked(name: str, function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def call(*tensors: P.args, **settings: P.kwargs) -> R:
         with naming_errors(name), np.errstate(all="ignore"):  # x / 0 is inf or nan, as in torch
+            _check_types(function, tensors, settings)
             _check_shared_settings(name, settings)
             return function(*tensors, **settings)
 
     return call
+
+
+def _check_types(function: Callable[..., Any], tensors: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    """Check that tensors are arrays, and settings the numbers that the function takes.
+
+    Raises:
+        TensorError: a list, a torch tensor, or no tensor at all.
+        UsageError: a setting of another type.
+    """
+    for tensor in tensors:
+        if not isinstance(getattr(tensor, "dtype", None), np.dtype):
+            raise TensorError(f"a tensor must be a NumPy array, not {type(tensor).__module__}.{type(tensor).__name__}")
+    kinds = function.__annotations__
+    for name, value in settings.items():
+        if kinds.get(name) is int and not isinstance(value, int | np.integer):
+            raise UsageError(f"{name} must be an integer, not {value!r:.60}")
+        if kinds.get(name) is float and not isinstance(value, int | float | np.integer | np.floating):
+            raise UsageError(f"{name} must be a number, not {value!r:.60}")
 
 
 def _check_shared_settings(name: str, settings: dict[str, Any]) -> None:

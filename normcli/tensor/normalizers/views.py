@@ -266,7 +266,7 @@ def channel_axis(x: Tensor, layout: str | None) -> int:
         candidates = [known for known in LAYOUTS if len(known) == rank]
         if not candidates:
             raise TensorError(f"shape {tuple(x.shape)} has rank {rank}; layouts have rank 2 to 5 (reshape it)")
-        raise UsageError(f"shape {tuple(x.shape)} can be {' or '.join(candidates)}: choose one with --layout")
+        raise UsageError(f"shape {tuple(x.shape)} can be {' or '.join(candidates)}: choose one with `layout`")
     if layout not in LAYOUTS:
         raise unknown("layout", layout, LAYOUTS)
     if len(layout) != rank:
