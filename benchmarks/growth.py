@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks import datasets
+from benchmarks import datasets, peers
 from benchmarks.timing import PYTHON, Row, alternating, faster, peak_megabytes, seconds, show, stats_command, takes
 
 PARTS = ("time", "memory", "incremental")
@@ -39,16 +39,22 @@ def rows(scratch: Path, only: tuple[str, ...], rounds: int) -> Iterator[Row]:
 
 
 def growth(scratch: Path, picture: Path, rounds: int) -> Iterator[Row]:
-    """Compare the time for an image more: from 1,000 to 10,000, to 100,000 and to 1,000,000."""
+    """Compare the time for an image more: from 1,000 to 10,000, to 100,000 and to 1,000,000.
+
+    The same of a program that only reads and decodes shows what the file system adds.
+    """
     counts = (1_000, 10_000, 100_000, 1_000_000)
     folders = {n: datasets.many_links(scratch / f"growth{n}", picture, n) for n in counts}
-    commands = {str(n): stats_command(folder) for n, folder in folders.items()}
-    times = {int(n): median for n, median in alternating(commands, rounds, seldom=("1000000",)).items()}
-    slopes = [(times[b] - times[a]) / (b - a) for a, b in itertools.pairwise(counts)]
-    for (a, b), slope in zip(itertools.pairwise(counts), slopes, strict=True):
-        work, against = f"stats, up to {counts[-1]:,} {TINY}", f"an image more, from {a:,} to {b:,}"
-        bound = ("", None) if a == counts[0] else ("<= 1.2x", slope <= 1.2 * slopes[0])
-        yield Row(work, against, f"{1e6 * slope:.0f} us", *bound)
+    commands = {f"stats {n}": stats_command(folder) for n, folder in folders.items()}
+    commands |= {f"floor {n}": [PYTHON, "-m", "benchmarks.peers", "floor", str(folders[n])] for n in counts}
+    times = alternating(commands, rounds, seldom=("stats 1000000", "floor 1000000"))
+    for name, work in (("stats", "stats"), ("floor", peers.title("floor"))):
+        slopes = [(times[f"{name} {b}"] - times[f"{name} {a}"]) / (b - a) for a, b in itertools.pairwise(counts)]
+        for (a, b), slope in zip(itertools.pairwise(counts), slopes, strict=True):
+            bounded = name == "stats" and a != counts[0]
+            bound = ("<= 1.2x", slope <= 1.2 * slopes[0]) if bounded else ("", None)
+            against = f"an image more, from {a:,} to {b:,}"
+            yield Row(f"{work}, up to {counts[-1]:,} {TINY}", against, f"{1e6 * slope:.0f} us", *bound)
 
 
 def memory(scratch: Path, picture: Path) -> Iterator[Row]:
