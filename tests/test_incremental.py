@@ -21,6 +21,8 @@ import pytest
 import normcli
 from normcli.errors import NormcliError, StatisticsFileError, UsageError
 from normcli.runs.cache_database import CacheDatabase, _checksum
+from normcli.runs.cache_entry import CacheEntry
+from normcli.runs.count import Failure
 from normcli.runs.file_cache import Changes
 from normcli.runs.stats import cache_path
 from normcli.storage.atomic import PARTIAL
@@ -388,3 +390,31 @@ def test_photographs_take_little(shared_data: Path, tmp_path: Path) -> None:
     size = (tmp_path / "l.cache").stat().st_size / images
     print(f"{size:.0f} bytes an image")
     assert size < 2000
+
+
+@pytest.mark.parametrize("order", ["sorted", "reversed", "random", "repeated"])
+def test_rows_are_found_in_any_order(order: str, tmp_path: Path) -> None:
+    """Rows that are read ahead are those of a query for each key."""
+    rng = random.Random(0)
+    path = str(tmp_path / "s.json.cache")
+    names = [f"d/{i:04}é.png" for i in range(0, 3000, 3)]
+    stored: dict[str, list[str | None]] = {}
+    choices: list[list[str | None]] = [["1"], ["2"], [None], ["3", "4"], ["5", "6", "7"]]
+    database = CacheDatabase(path, {})
+    for name in rng.sample(names, len(names)):
+        for version in rng.choice(choices):
+            database.add(CacheEntry(name, version, failures=[Failure(name, "load", "empty", "")]))
+            stored.setdefault(name, []).append(version)
+    database.close()
+    keys = [f"d/{i:04}é.png" for i in range(-1, 3002)]
+    if order == "reversed":
+        keys.reverse()
+    elif order == "random":
+        rng.shuffle(keys)
+    elif order == "repeated":
+        keys = [key for key in keys for _ in range(1 + rng.randrange(2))] + keys[:50]
+    database = CacheDatabase(path, {})
+    database.add(CacheEntry(names[0], "of this run", failures=[Failure("", "load", "empty", "")]))
+    for key in keys:
+        assert [entry.entry.version for entry in database.find(key)] == stored.get(key, [])
+    database.close()

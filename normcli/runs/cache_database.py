@@ -23,7 +23,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn
 
 from normcli.errors import NormcliError, OutputError, StatisticsFileError, UsageError
-from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate, entry_of, inflate
+from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate, inflate, stored_entry
 from normcli.storage import raise_output_error
 from normcli.summary.settings_diff import describe_differences, differing_settings
 from normcli.tally import Tally
@@ -32,6 +32,7 @@ from normcli.tally.serialize import from_bytes
 SCHEMA = "normcli/file-cache/1"
 _APPLICATION = 0x6E6F726D  # "norm", in the header of the file
 _SECONDS = 1.0  # of work between two commits: what a kill loses
+_MOST_AHEAD = 256  # rows in one query
 _TABLES = (
     "CREATE TABLE head (value BLOB NOT NULL, checksum INTEGER NOT NULL)",
     "CREATE TABLE entries (id INTEGER PRIMARY KEY, key BLOB NOT NULL, version TEXT, facts TEXT NOT NULL,"
@@ -117,6 +118,8 @@ class CacheDatabase:
             raise StatisticsFileError(f"{self.path}: not a file cache of normcli (--force overwrites it)")
         else:
             self._read_head()
+        self._limit, self._uses = 1, 0
+        self._first, self._last, self._ahead = b"", b"", dict[str, list[Any]]()  # rows read ahead, of keys between
         (last,) = execute("SELECT max(id) FROM entries").fetchone()
         self.last = self._number = last or 0
 
@@ -144,15 +147,36 @@ class CacheDatabase:
         self._connection.execute("DELETE FROM head")
         self._connection.execute("INSERT INTO head VALUES (?, ?)", (value, zlib.crc32(value)))
 
-    def find(self, key: str) -> Iterator[StoredEntry]:
-        """Yield the rows of a key that earlier runs wrote, in the order in which they were written."""
+    def find(self, key: str) -> list[StoredEntry]:
+        """Return the rows of a key that earlier runs wrote, in the order in which they were written.
+
+        Files are looked up in the order of their names: rows of the keys that follow are read ahead, in one query for
+        up to 256 rows where one for each took 7 us, as long as most of them are looked up.
+        """
+        rows = self._ahead.get(key)
+        if rows is None and not self._first <= (encoded := _encode(key)) <= self._last:
+            self._limit = min(2 * self._limit, _MOST_AHEAD) if 2 * self._uses >= self._limit else 1
+            self._read_ahead(encoded)
+            self._uses = 0
+            rows = self._ahead.get(key)
+        self._uses += 1
+        return [self._stored(number, key, *others) for number, *others in rows or ()]
+
+    def _read_ahead(self, first: bytes) -> None:
+        """Read rows of keys from `first` on: all rows of every key up to `_last`."""
+        columns = "SELECT key, id, version, facts, run, checksum FROM entries WHERE"
+        rows: list[Any] = []
         with self._errors():
-            rows = self._connection.execute(
-                "SELECT id, version, facts, run, checksum FROM entries WHERE key = ? AND id <= ? ORDER BY id",
-                (_encode(key), self.last),
-            ).fetchall()
-        for number, version, facts, run, checksum in rows:
-            yield self._stored(number, key, version, facts, run, checksum)
+            if self._limit > 1:
+                by_key = f"{columns} key >= ? AND id <= ? ORDER BY key, id LIMIT ?"
+                rows = self._connection.execute(by_key, (first, self.last, self._limit)).fetchall()
+            last = rows[-1][0] if rows else first
+            if self._limit in (1, len(rows)):  # the last key may have more
+                alone = self._connection.execute(f"{columns} key = ? AND id <= ? ORDER BY id", (last, self.last))
+                rows = [row for row in rows if row[0] != last] + alone.fetchall()
+        self._first, self._last, self._ahead = first, last, {}
+        for encoded, *row in rows:
+            self._ahead.setdefault(_decode(encoded), []).append(row)
 
     def row(self, number: int) -> StoredEntry:
         """Return a row by its number."""
@@ -166,15 +190,13 @@ class CacheDatabase:
         try:
             if checksum != _checksum(number, key, version, text, run):
                 raise ValueError
-            facts = json.loads(text)
-            return StoredEntry(number, run, entry_of(key, version, facts), bool(facts["counted"]))
+            return stored_entry(number, key, version, text, run)
         except _DAMAGE:
             raise self.damaged() from None
 
     def add(self, entry: CacheEntry) -> None:
         """Store an entry of this run."""
-        version = None if entry.version is None else json.dumps(entry.version)
-        facts, run = entry.facts(), self.run + 1
+        version, facts, run = entry.version, entry.facts(), self.run + 1
         self._number += 1
         row = (self._number, _encode(entry.key), version, facts, run)
         checksum = _checksum(self._number, entry.key, version, facts, run)

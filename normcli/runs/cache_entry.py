@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from normcli.runs import checkpoint
@@ -15,7 +16,7 @@ class CacheEntry(NamedTuple):
 
     Attributes:
         key: its name in the listing.
-        version: what changes with it; None where it has to be read again in any case.
+        version: a JSON text that changes with it; None where it has to be read again in any case.
         counts: of one image, serialized; or the state of a container's tally, deflated; None of a file that failed.
         channels: of one image.
         inputs: number of inputs of a container; None for a file.
@@ -24,7 +25,7 @@ class CacheEntry(NamedTuple):
     """
 
     key: str
-    version: list[Any] | None
+    version: str | None
     counts: bytes | None = None
     channels: int = 0
     inputs: int | None = None
@@ -80,20 +81,30 @@ def inflate(data: bytes) -> Tally:
     return Tally.from_state(json.loads(checkpoint.inflate(data)))
 
 
-def entry_of(key: str, version: str | None, facts: dict[str, Any]) -> CacheEntry:
-    """Rebuild an entry from its columns, without its counts.
-
-    Raises:
-        ValueError, LookupError, TypeError, AttributeError: not such columns.
-    """
+@lru_cache(maxsize=64)  # nearly all files have the same
+def _read_facts(text: str) -> tuple[bool, CacheEntry]:
+    """Return True for an entry with counts, and an entry without key and version."""
+    facts = json.loads(text)
     failures = [Failure(*map(str, row)) for row in facts.get("failures", [])]
     if "inputs" not in facts and facts["counted"] == bool(failures):
         raise ValueError("a file has counts, or a reason why it has none")
-    return CacheEntry(
-        key,
-        None if version is None else json.loads(version),
+    entry = CacheEntry(
+        "",
+        None,
         channels=int(facts.get("channels", 0)),
         inputs=int(facts["inputs"]) if "inputs" in facts else None,
         failures=failures,
         kinds={int(channels): str(first) for channels, first in facts.get("kinds", {}).items()},
     )
+    return bool(facts["counted"]), entry
+
+
+def stored_entry(number: int, key: str, version: str | None, facts: str, run: int) -> StoredEntry:
+    """Rebuild an entry from the columns of its row, without its counts.
+
+    Raises:
+        ValueError, LookupError, TypeError, AttributeError: not such columns.
+    """
+    is_counted, known = _read_facts(facts)
+    entry = CacheEntry(key, version, None, known.channels, known.inputs, known.failures, known.kinds)
+    return StoredEntry(number, run, entry, is_counted)

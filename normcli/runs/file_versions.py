@@ -1,8 +1,9 @@
 """Versions of files and containers, which an incremental run compares to find changes."""
 
+import json
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from normcli import sources as containers
 from normcli import storage
@@ -13,8 +14,8 @@ from normcli.sources import Item
 from normcli.storage.files import FileBytes
 
 
-def version_of_item(item: Item, mask: PixelMask | None) -> list[Any] | None:
-    """Return the version of a file, its mask and its label; None if it has none.
+def version_of_item(item: Item, mask: PixelMask | None) -> str | None:
+    """Return the version of a file, its mask and its label as JSON; None if it has none.
 
     Raises:
         UsageError: a server that sends no versions.
@@ -23,11 +24,18 @@ def version_of_item(item: Item, mask: PixelMask | None) -> list[Any] | None:
         return None
     version = _version(item.load.path, item.load.version)
     version_of_mask = "none" if mask is None else mask.version(item.key)
-    return [version, version_of_mask, item.label] if version and version_of_mask else None
+    if not version or not version_of_mask:
+        return None
+    return f"[{json.dumps(version)}, {_json(version_of_mask)}, {_json(item.label)}]"
 
 
-def version_of_container(source: str, listing: InputOptions, mask: PixelMask | None) -> list[Any] | None:
-    """Return the version of a container and the options of its listing; None if it has none.
+@lru_cache(maxsize=256)  # the files of a folder have the same label
+def _json(value: str | None) -> str:
+    return json.dumps(value)
+
+
+def version_of_container(source: str, listing: InputOptions, mask: PixelMask | None) -> str | None:
+    """Return the version of a container and the options of its listing as JSON; None if it has none.
 
     Raises:
         UsageError: a server that sends no versions.
@@ -57,7 +65,7 @@ def version_of_container(source: str, listing: InputOptions, mask: PixelMask | N
     if not all(versions):
         return None
     options = sorted(map(list, containers.effective_options(source, listing.open_options).items()))
-    return [*versions, list(listing.include), list(listing.exclude), options]
+    return json.dumps([*versions, list(listing.include), list(listing.exclude), options])
 
 
 def _version(path: str, listed: str | None) -> str:
