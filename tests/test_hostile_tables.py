@@ -95,3 +95,23 @@ def test_halves_of_fastparquet_are_no_images(tmp_path: Path) -> None:
     assert done.code == 2 and "'x' holds fixed_size_binary[2], neither numbers" in done.err, str(done)
     parquet.write_table(pa.table({"x": pa.array(halves, pa.float16())}), tmp_path / "b.parquet")
     assert normcli.stats(tmp_path / "b.parquet", open_options={"columns": "x"}).mean == [3.5]
+
+
+@pytest.mark.parametrize("order", [("bytes", "path"), ("path", "bytes"), ("path", "bytes", "size")])
+def test_rows_without_bytes_or_path(order: tuple[str, ...], tmp_path: Path) -> None:
+    """A row, or a field of it, may be null: what its memory then holds is not read."""
+    from normcli.options.shared import InputOptions
+    from normcli.sources import Item, read
+
+    values = [
+        {"bytes": b"x" * 20, "path": "a.jpg"},
+        None,
+        {"bytes": None, "path": "b.jpg"},
+        {"bytes": b"", "path": None},
+    ]
+    kinds = {"bytes": pa.binary(), "path": pa.string(), "size": pa.int32()}
+    rows = pa.array(values, pa.struct([(name, kinds[name]) for name in order]))
+    parquet.write_table(pa.table({"image": rows}), tmp_path / "a.parquet", row_group_size=3)
+    loads = [item.load for item in read([str(tmp_path / "a.parquet")], InputOptions()) if isinstance(item, Item)]
+    assert [type(load).__name__ for load in loads] == ["InMemory", "FailingSource", "FileBytes", "FailingSource"]
+    assert loads[0]() == b"x" * 20

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any, Self
 
+from normcli import platforms
 from normcli.errors import InputError, MissingExtraError
 from normcli.storage.files import FileStamp, is_remote, open_regular, read_error, read_range, stamp_of, too_large
 
@@ -78,6 +79,13 @@ class Reader:
         except OSError as error:
             raise read_error(self.path, error) from None
 
+    def _into(self, buffer: memoryview, offset: int) -> int:
+        """Read into a buffer from `offset` of a local file; return the number of bytes, 0 at its end."""
+        try:
+            return platforms.pread_into(self._handle, buffer, offset)
+        except OSError as error:
+            raise read_error(self.path, error) from None
+
     def changed(self) -> bool:
         """Return True if a local file was written since it was opened."""
         return self.stamp is not None and stamp_of(self._handle) != self.stamp
@@ -89,7 +97,11 @@ class Reader:
 
     def file(self) -> IO[bytes]:
         """Return a seekable Python file of the same bytes, for libraries that need one."""
-        return io.BufferedReader(RangeFile(self.at, self.size), 1 << 16)
+        return self.buffered(1 << 16)
+
+    def buffered(self, size: int) -> io.BufferedReader:
+        """Return a Python file of the same bytes that reads at least so many at a time."""
+        return io.BufferedReader(RangeFile(self.at, self.size, None if self._remote else self._into), size)
 
     def compression(self) -> str | None:
         """Return "gz", "zst", "bz2" or "xz" by the first bytes, never by the name; None for anything else."""
@@ -151,12 +163,18 @@ class RangeFile(io.RawIOBase):
     Args:
         read_range: of offset and size; returns fewer bytes only where the file ends.
         size: of the file.
+        read_into: of buffer and offset; fills the buffer without a copy in between, and returns the number of bytes.
     """
 
     name = ""  # some libraries ask for it
 
-    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
-        self._read_range, self._size = read_range, size
+    def __init__(
+        self,
+        read_range: Callable[[int, int], bytes],
+        size: int,
+        read_into: Callable[[memoryview, int], int] | None = None,
+    ) -> None:
+        self._read_range, self._size, self._read_into = read_range, size, read_into
         self._at = 0
 
     def readable(self) -> bool:
@@ -176,10 +194,14 @@ class RangeFile(io.RawIOBase):
         size = min(len(buffer), self._size - self._at)
         if size <= 0:
             return 0
-        data = self._read_range(self._at, size)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
+        if self._read_into is not None:
+            count = self._read_into(memoryview(buffer)[:size], self._at)
+        else:
+            data = self._read_range(self._at, size)
+            count = len(data)
+            buffer[:count] = data
+        self._at += count
+        return count
 
 
 class Stream:
@@ -197,7 +219,7 @@ class Stream:
         self.path = reader.path
         self._harmless = harmless
         # 1 MiB: what a request to a server should at least ask for
-        self._packed = io.BufferedReader(RangeFile(reader.at, reader.size), 1 << 20)
+        self._packed = reader.buffered(1 << 20)
         self._file = _decompressed(self._packed, reader.compression())
         self._at = 0
         self._checked = (0, 0)
