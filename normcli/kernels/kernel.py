@@ -297,6 +297,12 @@ def contiguous(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.require(array, requirements=["C", "A"])
 
 
+def address_of(array: np.ndarray[Any, Any]) -> int:
+    """Return the address of the first value of an array: `array.ctypes.data` takes three times as long."""
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
 def as_words(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """Return the bytes of uint8 pixels, four in a uint32 with the first one lowest; empty where that needs a copy."""
     return _as_wider(pixels[: pixels.size // 4 * 4], np.uint32)
@@ -411,6 +417,22 @@ class Kernel:
         """
         if self._dispatcher is not None:
             return self._dispatcher(*arguments)
+        types, values = self._split(arguments)
+        function = self._functions.get(types) or self._load(types)
+        return self(*arguments) if function is None else function(*values)
+
+    def bound(self, *arguments: Any) -> tuple[Callable[..., None], list[Any]] | None:
+        """Return the C function for arguments of these types and its values for them; None where it is not loaded.
+
+        The values are each number, and of each array the address and the lengths: whoever keeps most of the arrays
+        between calls replaces the others.
+        """
+        types, values = self._split(arguments)
+        function = self._functions.get(types)
+        return None if function is None else (function, values)
+
+    def _split(self, arguments: tuple[Any, ...]) -> tuple[ArgumentTypes, list[Any]]:
+        """Return the types of arguments, and the values that a C function takes for them."""
         types: list[Any] = []
         values: list[Any] = []
         for argument in arguments:
@@ -419,7 +441,7 @@ class Kernel:
                 if not (flags.c_contiguous and flags.aligned):
                     raise ValueError(f"{self.__name__}: arrays must be contiguous and aligned")
                 types.append((argument.dtype, argument.ndim))
-                values += (argument.__array_interface__["data"][0], *argument.shape)
+                values += (address_of(argument), *argument.shape)
             elif isinstance(argument, _FLOATS):
                 types.append(float)
                 values.append(float(argument))
@@ -430,9 +452,7 @@ class Kernel:
                 values.append(int(argument))
             else:
                 raise TypeError(f"{self.__name__}: {type(argument).__name__} is neither an array nor a number")
-        key = tuple(types)
-        function = self._functions.get(key) or self._load(key)
-        return self(*arguments) if function is None else function(*values)
+        return tuple(types), values
 
     def _load(self, types: tuple[Any, ...]) -> Callable[..., None] | None:
         """Load the function for these arguments, or else Numba's dispatcher; compile where no earlier run has."""

@@ -132,7 +132,7 @@ class Tally:
         if bucket.gathers and pixels.size <= MOST_SMALL:
             bucket.count_later([pixels.tobytes()])
         else:
-            bucket.count(pixels, None)
+            bucket.count_plain(pixels)
         self.buckets[key] = bucket
         self._noted[notes] += 1
         self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
