@@ -548,6 +548,7 @@ def test_skip_existing_leaves_what_others_wrote(run: Run, photos: Path, tmp_path
     assert (tmp_path / "out/a/1.png.npy").read_bytes() == b"mine"
     back = run("restore", "out", "-o", "back")
     assert back.returncode == 3 and "1 input failed: 1 not-recorded" in line(back)
+    assert "note: first failure: a/1.png: existed before the run" in line(back)
 
 
 def test_a_run_that_fails_leaves_no_folder_but_one_that_existed(photos: Path, tmp_path: Path) -> None:

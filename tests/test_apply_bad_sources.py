@@ -225,3 +225,4 @@ def test_a_path_longer_than_the_system_takes(run: Run, tmp_path: Path) -> None:
     source = in_tar(NAMES["long in all"], tmp_path)
     done = run("apply", source, "-o", "out", "-s", "unit")
     assert done.returncode == 3 and b"1 input failed: 1 unsafe-name" in done.stderr, done.stderr
+    assert b"a name of 6,035 characters" in done.stderr

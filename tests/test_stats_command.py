@@ -137,7 +137,7 @@ class TestBadInput:
     def test_nothing_usable(self, run: Run, tmp_path: Path) -> None:
         (tmp_path / "empty").mkdir()
         done = run("stats", "empty", "-o", "s.json")
-        assert done.returncode == 4 and done.stderr == b"normcli: no usable image\n"
+        assert done.returncode == 4 and done.stderr == b"normcli: no usable image: nothing to read in empty\n"
         assert not (tmp_path / "s.json").exists()
         done = run("stats", "nowhere")
         assert done.returncode == 4
@@ -163,7 +163,9 @@ class TestBadInput:
         assert found["skips"] == {"folder-link": 1, "not-an-image-name": 1}
         records = lines(tmp_path / "f.jsonl")
         assert len(records) == 8 and all(set(r) >= {"path", "stage", "reason", "message"} for r in records)
+        first = next(record for record in records if record["stage"] != "skip")
         assert b"6 inputs failed" in done.stderr
+        assert f"note: first failure: {first['path']}: {first['message']}\n".encode() in done.stderr
         image = run("stats", name, "--per-image", "i.jsonl")
         assert image.returncode == 0 and "path_b64" in lines(tmp_path / "i.jsonl")[0]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from normcli.cli.build import NumberRows, Sources, check_stdout, command, refuse_with, say
-from normcli.cli.messages import Stopwatch, as_json, progress, warn_failed, write
+from normcli.cli.messages import FirstFailure, Stopwatch, as_json, progress, warn_failed, write
 from normcli.errors import UsageError
 from normcli.options.apply import ApplyOptions
 from normcli.options.printing import FailureListOptions, JsonOptions, ListOptions, TerminalOptions
@@ -65,6 +65,7 @@ def apply(
     check_outputs(lists.failures, force=options.force)
     if str(output) == "-" or sources == ["-"]:
         return _one(sources or [], files is not None, output, options)
+    first = FirstFailure()
     bar = progress(terminal, total=lambda: None if files else expected(sources or ()))
     with _interruption(output, terminal), bar as step, jsonl_writer(lists.failures) as fail:
         result = run.apply(
@@ -72,7 +73,7 @@ def apply(
             str(output or "."),
             options.replace(
                 files=files,
-                on_failure=None if fail is None else lambda failure: fail(failure.record()),
+                on_failure=first.then(fail),
                 on_progress=step,
             ),
         )
@@ -83,7 +84,7 @@ def apply(
     if terminal.quiet:
         warn_failed(result.failed)
     else:
-        _show(result, output, options.dry_run, watch)
+        _show(result, output, options.dry_run, watch, first)
     return 6 if result.failed.get("remote") else 3 if result.failed else 0
 
 
@@ -151,7 +152,7 @@ def _constants_line(constants: Mapping[str, Any], scheme: str) -> str:
     return f"mean {mean}, std {std}{' of L*a*b*' if scheme == 'reinhard' else ''} ({origin}; {convention})"
 
 
-def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch) -> None:
+def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch, first: FirstFailure) -> None:
     """Print the constants, notes, and the closing line of a run of apply."""
     from normcli.runs.build_transform import suspicious_numbers
     from normcli.sinks import holds_volumes
@@ -164,6 +165,7 @@ def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stop
             say(f"note: {wrong}")
     for note in _notes(result):
         say(f"note: {note}")
+    first.show()
     reused = result.reused
     settings = result.settings
     details = [f"{settings['to']} {settings['dtype']}"]

@@ -15,6 +15,7 @@ from normcli.cli.build import folded, say
 from normcli.options.printing import TerminalOptions
 
 if TYPE_CHECKING:
+    from normcli.runs.count import Failure
     from normcli.summary import Summary
 
 
@@ -24,6 +25,29 @@ def warn(summary: "Summary") -> None:
 
     for line in remarks(summary):
         say(f"note: {line}")
+
+
+class FirstFailure:
+    """The first input of a run that failed, which a note names: --failures would take a second run."""
+
+    def __init__(self) -> None:
+        self._text = ""
+
+    def then(self, *takers: Callable[[dict[str, Any]], None] | None) -> "Callable[[Failure], None]":
+        """Return a callback for failures, which passes their records to those who take them."""
+
+        def call(failure: "Failure") -> None:
+            if not self._text and failure.stage != "skip":
+                self._text = f"{failure.key}: {failure.message}"
+            for take in filter(None, takers):
+                take(failure.record())
+
+        return call
+
+    def show(self) -> None:
+        """Write the note to stderr; nothing if no input failed."""
+        if self._text:
+            say(f"note: first failure: {self._text}")
 
 
 def warn_failures(summary: "Summary") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from normcli.cli.build import check_stdout, command, say
-from normcli.cli.messages import Stopwatch, as_json, progress, warn_failed, write
+from normcli.cli.messages import FirstFailure, Stopwatch, as_json, progress, warn_failed, write
 from normcli.errors import UsageError
 from normcli.options.apply import RestoreOptions
 from normcli.options.printing import FailureListOptions, JsonOptions, TerminalOptions
@@ -39,12 +39,13 @@ def restore(
         raise UsageError("`output` is required: -o DIR")
     check_stdout(failures=lists.failures)
     check_outputs(lists.failures, force=options.force)
+    first = FirstFailure()
     with progress(terminal) as step, jsonl_writer(lists.failures) as fail:
         result = run.restore(
             folder,
             str(output),
             options.replace(
-                on_failure=None if fail is None else lambda failure: fail(failure.record()),
+                on_failure=first.then(fail),
                 on_progress=step,
             ),
         )
@@ -53,18 +54,19 @@ def restore(
     if terminal.quiet:
         warn_failed(dict(result.failed))
     else:
-        _show(result, output, watch)
+        _show(result, output, watch, first)
     return 3 if result.failed else 0
 
 
 app = command(restore, arrays=True)
 
 
-def _show(result: "RestoreResult", output: Path, watch: Stopwatch) -> None:
+def _show(result: "RestoreResult", output: Path, watch: Stopwatch, first: FirstFailure) -> None:
     """Print the reasons for inexact images, and the closing line of a run of restore."""
     if result.geometry:
         say(f"note: the images stay as apply mapped them ({result.geometry}); a geometry cannot be undone")
     for reason, count in result.inexact.items():
         say(f"note: {count:,} not exact: {reason}")
     warn_failed(dict(result.failed))
+    first.show()
     watch.closing(f"wrote {output}", result.images, f"{result.exact:,} bit for bit", noun=result.unit)

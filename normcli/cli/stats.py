@@ -1,12 +1,12 @@
 """normcli stats: exact per-channel statistics of an image dataset."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from normcli.cli.build import Sources, check_stdout, command, require_with
-from normcli.cli.messages import Stopwatch
+from normcli.cli.messages import FirstFailure, Stopwatch
 from normcli.errors import UsageError
 from normcli.options.printing import FailureListOptions, ListOptions, PerImageOptions, SummaryOptions, TerminalOptions
 from normcli.options.stats import StatsOptions
@@ -14,7 +14,6 @@ from normcli.storage import check_outputs, read_path_list
 
 if TYPE_CHECKING:
     from normcli.report import Gallery
-    from normcli.runs.count import Failure
     from normcli.runs.file_cache import Changes
     from normcli.summary import Summary
 
@@ -57,6 +56,7 @@ def stats(
     tables.check_printing(printing, output)
     check_outputs(lists.failures, images.per_image, printing.report, force=options.force, other=output)
     page = None if printing.report is None else _Page()
+    first = FirstFailure()
     updates: list[Changes] = []
     resumed: list[int] = []
     existed = output is not None and output.is_file()
@@ -71,7 +71,7 @@ def stats(
             sources or [],
             options.replace(
                 files=files,
-                on_failure=_both(fail, page),
+                on_failure=first.then(fail, None if page is None else page.fail),
                 on_gallery=None if page is None else page.take,
                 on_image=image,
                 on_update=updates.append,
@@ -93,6 +93,7 @@ def stats(
         for inputs in [] if complete else resumed:
             say(f"resumed: {inputs:,} inputs from {output}.checkpoint")
         warn(summary)
+        first.show()
         watch.closing(_outcome(complete, output, printing.report), summary.images, noun=summary.unit)
     if summary.failures.get("remote"):
         return 6
@@ -145,20 +146,6 @@ class _Page:
         title = ", ".join(pages.title_of(source) for source in sources or ("images",))
         origin = pages.origin_of(sources, output)
         pages.write_summary_page(path, summary, title, origin, self.gallery, self.failures)
-
-
-def _both(write: Callable[[dict[str, Any]], None] | None, page: _Page | None) -> "Callable[[Failure], None] | None":
-    """Return a callback for failures: the lines of --failures, the page, both, or None."""
-    takers = [taker for taker in (write, page and page.fail) if taker]
-    if not takers:
-        return None
-
-    def call(failure: "Failure") -> None:
-        record = failure.record()
-        for taker in takers:
-            taker(record)
-
-    return call
 
 
 def _report_changes(changes: "Changes") -> None:

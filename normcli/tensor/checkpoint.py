@@ -40,12 +40,12 @@ class TensorFile:
         Raises:
             TensorError: missing, damaged, or with other objects than tensors.
         """
+        if not path.is_file():
+            raise TensorError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
         self.path, self.format = path, files.file_format(str(path))
         self.metadata: dict[str, str] = {}
         self.others: Mapping[str, Any] = {}
         self._torch: TorchFile | None = None
-        if not path.is_file():
-            raise TensorError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
         if self.format == ".pt":
             from normcli.tensor import torch
 

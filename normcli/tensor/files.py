@@ -136,10 +136,13 @@ def _read_stdin(stdin: IO[bytes] | None, limit: int | None) -> dict[str, Any]:
 
 def _find_tensors(name: str, limit: int | None) -> dict[str, Any]:
     file, key = split_key(name)
-    path, suffix = Path(file), file_format(file)
+    path = Path(file)
     try:
+        if not path.exists():
+            raise TensorError(f"{file}: no such file")
+        suffix = file_format(file)
         if not path.is_file():
-            raise TensorError(f"{file}: {storage.file_kind(path.stat().st_mode) if path.exists() else 'no such file'}")
+            raise TensorError(f"{file}: {storage.file_kind(path.stat().st_mode)}")
         if suffix == ".npz":
             if key is not None:
                 return {key: npy.read_npz(path, key, limit)}
@@ -407,10 +410,10 @@ def output_paths(inputs: list[str], out: str, force: bool) -> list[str]:
     for path in paths:
         file_format(path)
         if Path(path).exists() and not force:
-            raise UsageError(f"{path} exists (--force overwrites it)")
+            raise UsageError(f"{path}: exists (--force overwrites it)")
         parent = Path(path).parent if not folder else Path(out).resolve().parent
         if not parent.is_dir():
-            raise UsageError(f"{path}: no folder {parent}")
+            raise UsageError(f"{path}: folder {parent} does not exist")
     return paths
 
 
