@@ -498,6 +498,8 @@ class TestDicom:
         assert summary.mean == pytest.approx([(stored[10:] & 4095).mean()], rel=1e-12)
         path = dicom(tmp_path / "b.dcm", **{**bits, "HighBit": 15}, PixelPaddingValue=None, PixelData=stored.tobytes())
         assert "BitsStored 12 and HighBit 15" in run_here("stats", path).err
+        path = dicom(tmp_path / "b.dcm", Rows=None)
+        assert run_here("stats", path).err.endswith("b.dcm: its header has no Rows\n")
         floats = stored.astype(np.float32) / 8
         kind: dict[str, Any] = {
             "PixelData": None,

@@ -327,6 +327,7 @@ class TestHostile:
                 ({"shape": [7, -9, 10]}, "has no shape"),
                 ({"shape": [7, 9.5, 10]}, "has no shape"),
                 ({"shape": [[7], 9, 10]}, "has no shape"),
+                *(({"shape": shape}, "has no shape") for shape in (None, 7, True, 0.5, "7")),
                 ({"fill_value": "much"}, "fill value"),
                 ({"fill_value": 1e300}, "fill value"),
                 ({"fill_value": 256}, "fill value"),
@@ -346,6 +347,10 @@ class TestHostile:
                     ),
                     ({"codecs": [{"name": "bytes"}, {"name": "gzip"}, {"name": "zstd"}]}, "compressed twice"),
                     ({"codecs": [{"name": "sharding_indexed", "configuration": {}}]}, "no bytes codec"),
+                    *(
+                        ({"codecs": [{"name": "sharding_indexed", "configuration": {"index_codecs": index}}]}, "codec")
+                        for index in (5, True, 0.5)
+                    ),
                 ]
             else:
                 lies += [

@@ -24,6 +24,7 @@ _META, _LONG_VRS = b"\x02\x00", (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _BOMB_RATIO, _HARMLESS = 100, 1 << 26
 _LARGEST_PICTURE = 8  # bits of gray that is a picture, from 0 to 1; gray of more bits is a measurement
+_REQUIRED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 _MISSING = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
 
 
@@ -43,8 +44,8 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     dataset = _parsed(pydicom, data)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError("not-an-image", f"a DICOM file without pixels ({_kind(dataset)})")
+    _check_elements(dataset)
     check_size(int(dataset.Columns), int(dataset.Rows), reading)
-    _check_bits(dataset)
     stored = _first_frame(dataset, pixel_array)
     gray = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     scale, hidden = (1.0, 0.0), None
@@ -130,16 +131,17 @@ def _kind(dataset: Any) -> str:
     return str(getattr(uid, "name", "") or dataset.get("Modality", "") or "unknown")[:80]
 
 
-def _check_bits(dataset: Any) -> None:
-    """Check that the samples are the lowest bits of their words, as of all files since 2009 (PS3.5, section 8.1.1).
+def _check_elements(dataset: Any) -> None:
+    """Check that the elements of pixels are there, and samples the lowest bits of their words (PS3.5, section 8.1.1).
 
     Raises:
-        InputError: they are at other bits, or the file has no transfer syntax.
+        InputError: an element is missing, or samples are at other bits, as in files from before 2009.
     """
-    allocated, stored, high = (dataset.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
     syntax = dataset.file_meta.get("TransferSyntaxUID")
-    if syntax is None:
-        raise InputError("damaged", "its header has no transfer syntax (0002,0010)")
+    missing = next((name for name in _REQUIRED if dataset.get(name) is None), None)
+    if syntax is None or missing is not None:
+        raise InputError("damaged", f"its header has no {'TransferSyntaxUID' if syntax is None else missing}")
+    allocated, stored, high = (dataset.get(name) for name in ("BitsAllocated", "BitsStored", "HighBit"))
     if None not in (allocated, stored, high) and stored < allocated and high != stored - 1 and not syntax.is_compressed:
         what = f"BitsStored {stored} and HighBit {high} of BitsAllocated {allocated}"
         raise InputError("unsupported", f"{what}: only samples whose HighBit is BitsStored - 1 are read")

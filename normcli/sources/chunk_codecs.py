@@ -107,7 +107,8 @@ def chain_of_3(codecs: Any, dtype: "np.dtype[Any]", axes: int) -> tuple[Chain, S
 
 
 def _sharding(settings: Mapping[str, Any], dtype: "np.dtype[Any]", axes: int) -> tuple[Chain, Sharding]:
-    index = [_codec(one, "name") for one in settings.get("index_codecs") or []]
+    codecs = settings.get("index_codecs")
+    index = [_codec(one, "name") for one in codecs] if isinstance(codecs, list) else []
     chunks = settings.get("chunk_shape")
     chain, inner = chain_of_3(settings.get("codecs"), dtype, axes)
     if inner is not None:

@@ -103,6 +103,8 @@ class _File:
                 raise InputError("bomb", f"more than {_MOST_ITEMS:,} items of sequences")
             stream = self.reader.file()
             self.dataset = pydicom.dcmread(stream, stop_before_pixels=True)
+            if "TransferSyntaxUID" not in self.dataset.file_meta:
+                raise InputError("damaged", "its header has no TransferSyntaxUID")
             self._find_pixels(stream.tell())
         except BaseException:
             self.reader.close()

@@ -258,8 +258,7 @@ def _metadata(files: Files, path: str) -> tuple[dict[str, Any] | None, dict[str,
         if document is None:
             continue
         attributes = document.get("attributes") if name == "zarr.json" else _json(files, path, ".zattrs")
-        is_array = isinstance(document.get("shape"), list)
-        if name == ".zarray" and not is_array:
+        if (name == ".zarray" or "shape" in document) and not isinstance(document.get("shape"), list):
             raise InputError("damaged", f"{name} has no shape")
         return document, attributes if isinstance(attributes, dict) else {}
     return None, {}
