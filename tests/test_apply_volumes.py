@@ -620,6 +620,19 @@ class TestRuns:
         with pytest.raises(NormcliError, match=r"nothing in .* could be restored: a.nii: no such file"):
             back(tmp_path / "out", tmp_path / "back")
 
+    def test_metadata_that_only_the_library_reads(self, tmp_path: Path) -> None:
+        zarr = needs.module("zarr")
+        kind = {"chunks": (3, 6, 5), "zarr_format": 2, "compressors": needs.module("numcodecs").Blosc()}
+        zarr.create_array(tmp_path / "a.zarr", data=voxels(), **kind)
+        path = tmp_path / "a.zarr/.zarray"
+        sound = json.loads(path.read_text())
+        codec = {**sound["compressor"], "cname": 0.5}
+        for change, message in (({"order": "x"}, "zarr raises ValueError"), ({"compressor": codec}, "for writing")):
+            path.write_text(json.dumps({**sound, **change}))
+            source = normcli.source(tmp_path / "a.zarr", axes="NYX")
+            with pytest.raises(NormcliError, match=message):
+                normcli.apply(source, tmp_path / "out", scheme="clip:0,9", to="zarr")
+
     def test_a_forged_manifest_leads_nowhere(self, tmp_path: Path) -> None:
         source = nifti(tmp_path / "a.nii", voxels())
         normcli.apply(source, tmp_path / "out", scheme="zscore", to="nifti")

@@ -83,6 +83,15 @@ class TestHdf5:
         assert "bytes, but its shape has" in str(first_error(self.chunk(path, zlib.compress(b"a")), axes="NYX"))
         assert "stored in more" in str(first_error(self.chunk(path, bytes(1 << 20), lzf=True), axes="NYX"))
 
+    def test_a_fill_value_that_is_damaged(self, tmp_path: Path) -> None:
+        """To read one of a negative size ends the process."""
+        with needs.module("h5py").File(tmp_path / "a.h5", "w") as file:
+            file["a"] = np.zeros((4, 12, 10), np.int16)
+        sound = (tmp_path / "a.h5").read_bytes()
+        assert sound.count(b"\2\2\2\1\0\0\0\0") == 1
+        (tmp_path / "a.h5").write_bytes(sound.replace(b"\2\2\2\1\0\0\0\0", b"\2\2\2\1\0\0\0\x8f"))
+        assert "fill value" in str(first_error(tmp_path / "a.h5", axes="NYX"))
+
     def test_a_chunk_that_is_damaged(self, tmp_path: Path) -> None:
         path, sound = tmp_path / "a.h5", zlib.compress(bytes(4 * 64 * 64))
         for data in (sound[:-5], sound[:3], b"\0" * 40, sound[:8] + b"\xff" + sound[9:]):

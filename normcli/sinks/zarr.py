@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from normcli.errors import InputError
 from normcli.sinks.volume import RECORD, Array, ArrayPlan, new_chunks, sync_all
 from normcli.sources.volume import Place, read_json
-from normcli.sources.volume_details import PACKING
+from normcli.sources.volume_details import PACKING, open_zarr
 
 _METADATA = ("zarr.json", ".zattrs", ".zgroup")
 _TYPED = {"float32": "<f4", "float64": "<f8", "float16": "<f2"}
@@ -46,8 +47,15 @@ class ZarrWriter:
         self._arrays = [self._create(plan) for plan in plans]
 
     def write(self, number: int, place: Place, values: Array) -> None:
-        """Write a block; chunks of background alone are not written."""
-        self._arrays[number][place] = values
+        """Write a block; chunks of background alone are not written.
+
+        Raises:
+            InputError: settings of codecs that the source has, and that their library rejects.
+        """
+        try:
+            self._arrays[number][place] = values
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError("unsupported", f"its codecs cannot be used for writing: {error}") from None
 
     def finish(self) -> None:
         """Complete the store, durably."""
@@ -67,7 +75,7 @@ class ZarrWriter:
 
         volume, options = plan.volume, dict[str, Any]()
         if volume.kind == "zarr":
-            old: Any = zarr.open_array(os.path.join(volume.source, volume.path), mode="r")  # noqa: PTH118
+            old = open_zarr(volume)
             attributes = {k: v for k, v in dict(old.attrs).items() if k not in (*PACKING, RECORD)}
             version = old.metadata.zarr_format
             options = {"chunks": old.chunks, "shards": old.shards, "compressors": old.compressors}

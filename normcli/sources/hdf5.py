@@ -325,6 +325,7 @@ def _check_storage(dataset: Any) -> None:
             raise InputError("unsupported", f"a virtual dataset of the virtual dataset {source.dset_name[:80]}")
         _check_storage(inner)
     created = dataset.id.get_create_plist()
+    created.fill_value_defined()  # raises where the fill value is damaged: to read such a one ends the process
     for i in range(created.get_nfilters()):
         code, name = created.get_filter(i)[0], created.get_filter(i)[3]
         if code not in _FILTERS:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli.errors import InputError
 from normcli.sources.volume import StoredVolume, open_dataset
 
 _VALID = ("valid_min", "valid_max", "valid_range")
@@ -21,14 +22,29 @@ def attribute_of(value: Any) -> Any:
     return np.array(numbers, dtype).reshape(value["shape"])[()]
 
 
+def open_zarr(volume: StoredVolume) -> Any:
+    """Return an array as the zarr library opens it.
+
+    Raises:
+        InputError: metadata that the library rejects.
+    """
+    import zarr
+
+    try:
+        return zarr.open_array(os.path.join(volume.source, volume.path), mode="r")  # noqa: PTH118
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError(
+            "damaged", f"{volume.path or 'its metadata'}: zarr raises {type(error).__name__}: {text}"
+        ) from None
+
+
 def packing_of(volume: StoredVolume) -> dict[str, Any]:
     """Return the attributes of packing and validity of an array: dtype and values, or text."""
     if volume.kind == "nifti":
         return {}
     if volume.kind == "zarr":
-        import zarr
-
-        attributes: Any = dict(zarr.open_array(os.path.join(volume.source, volume.path), mode="r").attrs)  # noqa: PTH118
+        attributes = dict(open_zarr(volume).attrs)
         return {name: attributes[name] for name in PACKING if name in attributes}
     with ExitStack() as stack:
         attributes = open_dataset(stack, volume.source, volume.path).attrs
@@ -51,10 +67,7 @@ def stored_dtype(volume: StoredVolume) -> str:
     if volume.kind == "nifti":
         return volume.dtype
     if volume.kind == "zarr":
-        import zarr
-
-        array: Any = zarr.open_array(os.path.join(volume.source, volume.path), mode="r")  # noqa: PTH118
-        return str(array.dtype.str)
+        return str(open_zarr(volume).dtype.str)
     with ExitStack() as stack:
         return str(open_dataset(stack, volume.source, volume.path).dtype.str)
 
