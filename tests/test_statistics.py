@@ -150,12 +150,13 @@ class TestExact:
         ids=str,
     )
     def test_images_that_are_only_added_up_count_as_those_of_groups(
-        self, options: dict[str, Any], tmp_path: Path
+        self, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Gray, color and alpha, small and large; the first one is large enough for the fast decoder to be loaded."""
+        monkeypatch.setattr(Kernel, "is_due", lambda _: True)
         (tmp_path / "0.png").write_bytes(encoded(photograph(900, 800)))
         for i, (kind, channels) in enumerate((("PNG", 1), ("PNG", 3), ("PNG", 4), ("JPEG", 1), ("JPEG", 3)), 1):
-            for side in (32, 110):
+            for side in (32, 190):
                 data = encoded(photograph(side, side + 1, channels, seed=i), kind)
                 (tmp_path / f"{i}_{side}.{kind.lower()}").write_bytes(data)
         direct = normcli.stats(tmp_path, **options).state

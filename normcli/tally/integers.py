@@ -6,7 +6,7 @@ Values of single images and their sums are the conventions behind many published
 import sys
 import threading
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from operator import add, sub
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -201,7 +201,7 @@ class Integers:
         if call is None:
             self.count(pixels, None)
         else:
-            self._append(np.array([pixels.shape[0] * pixels.shape[1]]), call.count(pixels, self._histogram))
+            self._images.append(_weight(pixels.shape[0] * pixels.shape[1]), call.count(pixels, self._histogram))
 
     def _append(self, weights: Array, sums: Array) -> tuple[Array, Array]:
         self._images.append(weights[None], sums[None])
@@ -317,6 +317,12 @@ class Integers:
         one.invalid = per_channel(state.get("invalid", 0), channels)
         one._images.sums = PerImage.from_state(one.channels, IMAGE_BITS, state["per_image"])
         return one
+
+
+@lru_cache(maxsize=256)
+def _weight(pixels: int) -> Array:
+    """Return the weights (1,1) of one image: most images have one of few sizes."""
+    return np.array([[pixels]])
 
 
 _MOST_ROWS = 1024  # arrays that wait, where images are added one by one
@@ -445,11 +451,11 @@ class _BoundCall:
     """A call of `count_bytes` with memory that a thread keeps: 4 us less an image than through `Kernel`."""
 
     def __init__(self, histogram: Array, sums: Array, function: Callable[..., None], values: list[Any]) -> None:
-        self._histogram, self._sums, self._function = histogram, sums, function
+        self._histogram, self._sums, self._function = histogram, sums[None], function
         self._address, self._kept = values[5], values[6:]
 
     def count(self, pixels: Array, histogram: Array) -> Array:
-        """Add one image (H,W,C) to a histogram (C,256); return its sums (C,2)."""
+        """Add one image (H,W,C) to a histogram (C,256); return its sums (1,C,2)."""
         if histogram is not self._histogram:
             self._histogram, self._address = histogram, address_of(histogram)
         address, size = address_of(pixels), pixels.size
