@@ -72,8 +72,8 @@ def write(text: str) -> None:
 
 
 def write_lines(lines: Iterable[str]) -> None:
-    """Write lines of text to stdout, broken at spaces where the terminal is narrower."""
-    width = terminal_width(sys.stdout)
+    """Write lines of text to stdout, broken at spaces where it is a terminal that is narrower."""
+    width = terminal_width(sys.stdout) if sys.stdout.isatty() else None
     write("".join(f"{part}\n" for line in lines for part in folded(line, width)))
 
 

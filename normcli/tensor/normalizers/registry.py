@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from operator import index
 from types import UnionType
 from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, Union, get_args, get_origin
 
@@ -163,10 +164,14 @@ def _check_types(function: Callable[..., Any], tensors: tuple[Any, ...], setting
             raise TensorError(f"a tensor must be a NumPy array, not {type(tensor).__module__}.{type(tensor).__name__}")
     kinds = function.__annotations__
     for name, value in settings.items():
-        if kinds.get(name) is int and not isinstance(value, int | np.integer):
-            raise UsageError(f"{name} must be an integer, not {value!r:.60}")
-        if kinds.get(name) is float and not isinstance(value, int | float | np.integer | np.floating):
-            raise UsageError(f"{name} must be a number, not {value!r:.60}")
+        if (kind := kinds.get(name)) not in (int, float):
+            continue
+        try:
+            valid = not isinstance(value, str | bytes) and (index if kind is int else float)(value) is not None
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
+            raise UsageError(f"{name} must be {'an integer' if kind is int else 'a number'}, not {value!r:.60}")
 
 
 def _check_shared_settings(name: str, settings: dict[str, Any]) -> None:
