@@ -301,10 +301,16 @@ def contiguous(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.require(array, requirements=["C", "A"])
 
 
-def address_of(array: np.ndarray[Any, Any]) -> int:
-    """Return the address of the first value of an array: `array.ctypes.data` takes three times as long."""
-    address: int = array.__array_interface__["data"][0]
-    return address
+_Start = c.c_char * 0
+
+
+def address_of(array: Any) -> int:
+    """Return the address of the first value of a C-contiguous array."""
+    try:
+        return c.addressof(_Start.from_buffer(array))  # half the time of what follows, a third of `ctypes.data`
+    except (TypeError, ValueError, BufferError):  # read-only
+        address: int = array.__array_interface__["data"][0]
+        return address
 
 
 def as_words(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
