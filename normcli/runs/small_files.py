@@ -8,7 +8,7 @@ import numpy as np
 from normcli.images import small
 from normcli.runs.count import PartialResult, WorkerOptions, kind_notes
 from normcli.sources import Item, Skipped
-from normcli.storage.files import FileBytes, is_remote, read
+from normcli.storage.files import FileBytes, read
 from normcli.tally.integers import MOST_SMALL
 
 _MOST_BYTES = 2 * MOST_SMALL  # of a file
@@ -36,7 +36,8 @@ def count_small_files(
         data = decoded = None
         if others <= _PATIENCE and isinstance(item, Item) and type(item.load) is FileBytes:
             try:
-                data = _read(item.load)
+                path, limit, _ = item.load
+                data = None if "://" in path else read(path, limit=limit, most=_MOST_BYTES)  # of a server it is slow
                 decoded = None if data is None else small.decode(data, options.reading, MOST_SMALL, unfilters=unfilters)
             except Exception:  # the usual way names what is wrong
                 decoded = None
@@ -62,8 +63,3 @@ def _count(result: PartialResult, kind: small.Kind, files: list[bytes], images: 
     result.bytes += sum(map(len, files))
     samples = small.samples(kind, images)
     result.tally.count_small(samples, (height * width, channels), np.dtype(np.uint8), notes, files)
-
-
-def _read(load: FileBytes) -> bytes | None:
-    """Read a small local file; None for others."""
-    return None if is_remote(load.path) else read(load.path, limit=load.limit, most=_MOST_BYTES)
