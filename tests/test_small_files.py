@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from normcli.images import small
+from normcli.images import png, small
 from normcli.kernels.png_rows import unfilter
 from normcli.options.shared import DecodeOptions, InputOptions
 from normcli.runs.count import WorkerOptions, count_batch, merge
@@ -47,11 +47,14 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> list[Item | Skipped]:
 
 
 @pytest.mark.parametrize("reading", [DecodeOptions(), DecodeOptions(color="gray"), DecodeOptions(max_pixels=640)])
-@pytest.mark.parametrize("unfilters", [True, False])
+@pytest.mark.parametrize("by", ["kernel", "libspng", "Pillow"])
 def test_together_as_one_by_one(
-    mixed: list[Item | Skipped], reading: DecodeOptions, unfilters: bool, monkeypatch: pytest.MonkeyPatch
+    mixed: list[Item | Skipped], reading: DecodeOptions, by: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(small, "can_unfilter", lambda: unfilters)
+    monkeypatch.setattr(small, "can_unfilter", lambda: by == "kernel")
+    if by == "Pillow":
+        monkeypatch.setattr(png, "_decode", None)
+        monkeypatch.setattr(png, "_tried", True)
     options = WorkerOptions(reading)
     together = count_batch(options, mixed)
     alone = merge([count_batch(options, [item]) for item in mixed])

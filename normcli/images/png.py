@@ -66,24 +66,29 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     layout = plain(data)
     if layout is None:
         return None
-    height, width, channels = shape = layout.shape
+    height, width, channels = layout.shape
     check_size(width, height, reading)
-    size = height * width * channels
-    codec = _decode or _load(size)
-    if codec is None:
+    pixels = samples(data, height * width * channels)
+    if pixels is None:
         return None
-    try:
-        pixels = codec(data)
-    except Exception:  # Pillow names what is wrong, or decodes it nevertheless
-        return None
-    if pixels.dtype != np.uint8 or pixels.size != size:
-        return None
-    pixels, mode = pixels.reshape(shape), _MODES[channels]
+    pixels, mode = pixels.reshape(layout.shape), _MODES[channels]
     if channels == 4:
         return Decoded(pixels, "PNG", mode, 8, notes=[*layout.notes], has_alpha=True, is_owned=True)
     image = Decoded(pixels, "PNG", mode, 8, notes=[*layout.notes], is_owned=True)
     image.is_plain = True
     return image
+
+
+def samples(data: bytes, size: int) -> np.ndarray[Any, Any] | None:
+    """Return the samples, by their number, of a PNG of which `plain` has the layout; None where Pillow should try."""
+    codec = _decode or _load(size)
+    if codec is None:
+        return None
+    try:
+        pixels: np.ndarray[Any, Any] = codec(data)
+    except Exception:  # Pillow names what is wrong, or decodes it nevertheless
+        return None
+    return pixels if pixels.dtype == np.uint8 and pixels.size == size else None
 
 
 Shape = tuple[int, int, int]  # height, width, channels

@@ -38,7 +38,7 @@ def count_small_files(
             try:
                 path, limit, _ = item.load
                 data = None if "://" in path else read(path, limit=limit, most=_MOST_BYTES)  # of a server it is slow
-                decoded = None if data is None else small.decode(data, options.reading, MOST_SMALL, unfilters=unfilters)
+                decoded = None if data is None else small.decode(data, MOST_SMALL, unfilters=unfilters)
             except Exception:  # the usual way names what is wrong
                 decoded = None
         if data is None or decoded is None:
