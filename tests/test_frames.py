@@ -87,6 +87,8 @@ class TestSeries:
             tifffile.imwrite(tmp_path / name, values.transpose(0, 2, 1, 3, 4), imagej=True, metadata=metadata, **more)
             summary = normcli.stats(normcli.source(tmp_path / name, frames="all"))
             assert (summary.state["buckets"], summary.channels, summary.images) == (expected, NAMES, 8), name
+            assert summary.composition["multi_frame"] == 0
+            assert normcli.stats(tmp_path / name).composition["multi_frame"] == 1, name
         labels[3] = "another"
         tifffile.imwrite(
             tmp_path / "c.tif",

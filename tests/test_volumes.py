@@ -272,6 +272,10 @@ class TestHdf5:
                 path.unlink()
         path = netcdf(tmp_path / "a.nc", values, valid_range=np.array([0, 9.5, 3], np.float32))
         assert "its attribute valid_range is '[0. 9.5 3. ]', not 2 numbers" in run_here("stats", path).err
+        path.unlink()
+        path = netcdf(tmp_path / "a.nc", values, scale_factor="0.01", missing_value=np.bytes_("-60"))
+        summary = normcli.stats(path)
+        assert summary.invalid == [1] and summary.min == [-0.59]
 
     @pytest.mark.parametrize("dtype", ["i8", "u8"])
     def test_fill_values_of_64_bits(self, dtype: str, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ _LARGE = 1 << 22  # pixels from which an image is decoded with as few copies as 
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 _BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_ORIENTATION, _TIFF_SAMPLES, _TIFF_COLORS = 258, 262, 274, 277, 320
-_TIFF_FORMAT, _TIFF_NO_DATA = 339, 42113
+_TIFF_DESCRIPTION, _TIFF_FORMAT, _TIFF_NO_DATA = 270, 339, 42113
 _TIFF_EXTRA = 'pip install "normcli[tiff]"'
 
 
@@ -268,6 +268,8 @@ def _notes(image: Image.Image, data: bytes) -> list[str]:
     if image.format == "TIFF" and any(types := raster.subfile_types(data)):
         # Pillow counts masks and reduced resolutions as frames, and cannot open the former
         return [*notes, "multi-frame"] if raster.frames(types) > 1 else notes
+    if (tags := _tiff_tags(image)) is not None and raster.has_planes_without_directories(tags.get(_TIFF_DESCRIPTION)):
+        return [*notes, "multi-frame"]
     try:
         if getattr(image, "is_animated", False):
             notes.append("multi-frame")

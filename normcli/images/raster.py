@@ -80,6 +80,17 @@ def frames(types: list[int]) -> int:
     return sum(not kind & (_REDUCED | _MASK) for kind in types)
 
 
+def has_planes_without_directories(description: object) -> bool:
+    r"""Return True for a description of several planes after one directory, as ImageJ writes more than 4 GB.
+
+    >>> has_planes_without_directories("ImageJ=1.54f\nimages=6\nslices=6\n"), has_planes_without_directories("6")
+    (True, False)
+    """
+    text = str(description)[:200]
+    match = re.match(r"ImageJ=[^\n]*\nimages=(\d+)", text)
+    return '"truncated": true' in text or (match is not None and int(match[1]) > 1)
+
+
 def mask_page(types: list[int]) -> int | None:
     """Return the number of the directory that is the mask of the first image; None without one.
 

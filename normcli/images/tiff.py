@@ -233,7 +233,8 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         array, bands = (None, 0) if pages <= 1 else _channels_of_pages(tiff, page, pages, reading)
         if array is None:
             array = _read(data, page)
-        decoded = from_page(array, page, ["multi-frame"] if pages > max(bands, 1) else [])
+        has_more = pages > max(bands, 1) or raster.has_planes_without_directories(page.description)
+        decoded = from_page(array, page, ["multi-frame"] if has_more else [])
         mask = _mask(tiff, types)
     decoded.no_data = no_data_of(page)
     raster.annotate(decoded, raster.read_tags(tags_of(page), array.shape[2]), mask, reading)

@@ -1,6 +1,8 @@
 """Attributes of the CF conventions: scale and offset, fill and missing values, valid ranges."""
 
+import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -31,6 +33,9 @@ def cf_tags(attributes: Mapping[str, Any], dtype: Any) -> tuple[Any, ArrayTags]:
         if name not in attributes:
             return []
         value = np.ravel(attributes[name])
+        if value.dtype.kind in "SU":  # such as "NaN", which other readers take for a number
+            with contextlib.suppress(ValueError):
+                value = np.array([float(part) for part in re.split(r"[\s,]+", _text(value[0]).strip())])
         if value.dtype.kind not in "uif" or len(value) != (count or len(value)):
             what = "a number" if count is None else f"{count} numbers"
             raise InputError("scale", f"its attribute {name} is {_text(attributes[name])[:60]!r}, not {what}")
