@@ -11,11 +11,10 @@ import json
 import logging
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import IO, NamedTuple, Protocol, Self
 
 from normcli import sources as formats
 from normcli import storage
@@ -276,7 +275,11 @@ class Survey:
         self._inside = None if out is None else os.path.realpath(out) + os.sep
         self.count = 0
         self.labels: set[str] | None = set() if with_labels else None
-        self._kept = tempfile.TemporaryFile("w+", encoding="ascii") if keep_names else None  # noqa: SIM115
+        self._kept: IO[str] | None = None
+        if keep_names:
+            import tempfile  # 1 ms, which outputs other than shards do without
+
+            self._kept = tempfile.TemporaryFile("w+", encoding="ascii")  # noqa: SIM115
 
     def __enter__(self) -> Self:
         return self
