@@ -1,4 +1,4 @@
-"""Cache lines in kernels: stores that bypass the cache, and reads ahead of use.
+"""Memory as kernels use it: stores that bypass the cache, reads ahead of use, and turns that threads share.
 
 A result larger than the cache has left it before anybody reads it. An ordinary store reads the line that it changes,
 so that a copy moves three lines for two. A line stored past the cache is not read, and what is in the cache stays.
@@ -58,6 +58,10 @@ def _emit_prefetch(context: Any, builder: Any, types: Any, values: Any) -> Any:
     return context.get_dummy_value()
 
 
+def _emit_take_turn(context: Any, builder: Any, types: Any, values: Any) -> Any:
+    return builder.atomic_rmw("add", _pointer(context, builder, types[0], values[0]), values[1], "monotonic")
+
+
 def _emit_fence(context: Any, builder: Any, types: Any, values: Any) -> Any:
     if builder.module.triple.startswith(_X86):  # elsewhere the locks of threads order these stores as any other
         builder.call(_declare(builder, "llvm.x86.sse.sfence"), [])
@@ -85,3 +89,11 @@ def prefetch(x, index):  # type: ignore[no-untyped-def]
 @machine_function(_emit_fence)
 def order_stores():  # type: ignore[no-untyped-def]
     """Make the stores past the cache visible to other threads before any later one."""
+
+
+@machine_function(_emit_take_turn, "int64")
+def take_turn(turns, count):  # type: ignore[no-untyped-def]
+    """Add to the first number of turns (int64) and return what it was, each time to one thread alone."""
+    turn = turns[0]
+    turns[0] = turn + count
+    return turn

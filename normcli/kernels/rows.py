@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from normcli.kernels.kernel import device_function, kernel
-from normcli.kernels.lines import LINE_BYTES, elements_to_line, order_stores, prefetch, store_line
+from normcli.kernels.lines import LINE_BYTES, elements_to_line, order_stores, prefetch, store_line, take_turn
 
 # elements that are summed around one pivot, and the share of them that the pivot is the mean of
 BLOCK = 8192
@@ -22,6 +22,8 @@ SHARE = 32
 
 # bytes of a row up to which the next one is read while one is written: both fit into the L2 cache
 NEAR = 256 << 10
+
+TURN = 128 << 10  # bytes of rows that a thread takes at a time
 
 SUMS = {"reassoc", "contract"}
 
@@ -84,17 +86,27 @@ def _moments(x, pivot):  # type: ignore[no-untyped-def]
     return mean, low, m2
 
 
+@device_function()
+def _rows_of_a_turn(x):  # type: ignore[no-untyped-def]
+    return max(TURN // max(x.shape[1] * x.itemsize, 1), 1)
+
+
 @kernel()
-def row_moments(x, mean, low, m2):  # type: ignore[no-untyped-def]
-    """Write mean, its cut-off rest and sum of squared deviations of every row of x (R, L) into three arrays (R)."""
-    last = x.shape[0] - 1
-    if last < 0:
-        return
-    pivot, following = _pivot(x[0]), _pivot(x[min(1, last)])
-    for r in range(x.shape[0]):
-        ahead = _pivot(x[min(r + 2, last)])
-        mean[r], low[r], m2[r] = _moments(x[r], pivot)
-        pivot, following = following, ahead
+def row_moments(x, mean, low, m2, turns):  # type: ignore[no-untyped-def]
+    """Write mean, its cut-off rest and sum of squared deviations of every row of x (R, L) into three arrays (R).
+
+    Several threads may call it with the same arguments. `turns` (int64) starts with the number of rows that are taken.
+    """
+    rows, count = x.shape[0], _rows_of_a_turn(x)
+    start = take_turn(turns, count)
+    while start < rows:
+        stop = min(start + count, rows)
+        pivot, following = _pivot(x[start]), _pivot(x[min(start + 1, rows - 1)])
+        for r in range(start, stop):
+            ahead = _pivot(x[min(r + 2, rows - 1)])
+            mean[r], low[r], m2[r] = _moments(x[r], pivot)
+            pivot, following = following, ahead
+        start = take_turn(turns, count)
 
 
 @device_function()
@@ -127,21 +139,25 @@ def _affine_row(x, y, mean, scale, shift, line, ahead):  # type: ignore[no-untyp
 
 
 @kernel({"contract"})
-def affine_rows(x, y, first, mean, scale, shift, line):  # type: ignore[no-untyped-def]
+def affine_rows(x, y, turns, mean, scale, shift, line):  # type: ignore[no-untyped-def]
     """Compute y = (x - mean) * scale + shift, rounded once.
 
     Args:
         x: rows to read, (R, L).
         y: rows to write, of the shape of x.
-        first: number of row 0 in the complete tensor.
+        turns: the number of rows that are taken by all threads, and the number of row 0 in the complete tensor; int64.
         mean: one number for every row of the complete tensor, float64; so scale and shift.
         scale: as mean.
         shift: as mean.
         line: room for results of the type of y that bypass the cache; empty where they do not.
     """
-    for r in range(x.shape[0]):
-        i = first + r
-        _affine_row(x[r], y[r], mean[i], scale[i], shift[i], line, x[r, line.size :])
+    rows, count, first = x.shape[0], _rows_of_a_turn(x), turns[1]
+    start = take_turn(turns, count)
+    while start < rows:
+        for r in range(start, min(start + count, rows)):
+            i = first + r
+            _affine_row(x[r], y[r], mean[i], scale[i], shift[i], line, x[r, line.size :])
+        start = take_turn(turns, count)
     if line.size:
         order_stores()
 
@@ -170,14 +186,13 @@ def _scaled(variance, rest, eps, scale, shift):  # type: ignore[no-untyped-def]
 
 
 @kernel({"contract"})
-def batch_rows(x, y, first, stop, scale, shift, eps, mean, low, m2, line):  # type: ignore[no-untyped-def]
+def batch_rows(x, y, turns, scale, shift, eps, mean, low, m2, line):  # type: ignore[no-untyped-def]
     """Normalize channels by their statistics over all samples, each while it is still in the cache.
 
     Args:
         x: samples to read, (N, C, L).
         y: samples to write, of the shape of x.
-        first: first channel.
-        stop: channel after the last.
+        turns: the number of channels that are taken by all threads, int64.
         scale: one number for every channel, float64; so shift.
         shift: as scale.
         eps: added to the variance.
@@ -186,14 +201,17 @@ def batch_rows(x, y, first, stop, scale, shift, eps, mean, low, m2, line):  # ty
         m2: as mean.
         line: as in affine_rows.
     """
-    samples, length = x.shape[0], x.shape[2]
-    for c in range(first, stop):
+    samples, channels, length = x.shape
+    c = take_turn(turns, 1)
+    while c < channels:
+        following = take_turn(turns, 1)
         for n in range(samples):
             mean[n, c], low[n, c], m2[n, c] = _moments(x[n, c], _pivot(x[n, c]))
         center, rest, variance = _merged(c, length, mean, low, m2)
         a, b = _scaled(variance, rest, eps, scale[c], shift[c])
         for n in range(samples):
-            _affine_row(x[n, c], y[n, c], center, a, b, line, x[n, min(c + 1, stop - 1)])
+            _affine_row(x[n, c], y[n, c], center, a, b, line, x[n, min(following, channels - 1)])
+        c = following
     if line.size:
         order_stores()
 
@@ -206,15 +224,52 @@ def erf_rows(x, y):  # type: ignore[no-untyped-def]
             y[r, i] = math.erf(x[r, i])
 
 
+@device_function()
+def _row_statistics(x, start, stop, eps, centered, outside, head, table):  # type: ignore[no-untyped-def]
+    """Write mean, its cut-off rest and the scale of rows into a table (3, B)."""
+    last = x.shape[0] - 1
+    pivot, following = 0.0, 0.0
+    if centered:
+        pivot, following = _pivot(x[start]), _pivot(x[min(start + 1, last)])
+    for r in range(start, stop):
+        mean, low = 0.0, 0.0
+        if centered:
+            ahead = _pivot(x[min(r + 2, last)])
+            mean, low, m2 = _moments(x[r], pivot)
+            pivot, following = following, ahead
+        else:
+            m2 = _sums(x[r][:head], 0.0)[1]
+        scale = 1.0 / (np.sqrt(m2 / head) + eps) if outside else 1.0 / np.sqrt(m2 / head + eps)
+        table[0, r - start], table[1, r - start], table[2, r - start] = mean, low, scale
+
+
+@device_function({"contract"})
+def _weighted_row(x, y, weight, bias, mean, low, scale, line, ahead):  # type: ignore[no-untyped-def]
+    """Normalize one row with a weight and a bias for each element."""
+    length, rest = x.size, -low * scale
+    piece = line.size if line.size else length
+    i = 0
+    while i < length:
+        after = min(i + piece, length)
+        part, target, w, b = x[i:after], y[i:after], weight[i:after], bias[i:after]
+        if line.size:
+            target = line[: after - i]
+        for j in range(part.size):  # two fused products, 7% less than four steps
+            target[j] = ((np.float64(part[j]) - mean) * scale + rest) * w[j] + b[j]
+        if line.size:
+            _send(target, y[i:after], ahead[i:])
+        i = after
+
+
 @kernel({"contract"})
-def normalize_rows(x, y, first, weight, bias, eps, centered, outside, head, line, table):  # type: ignore[no-untyped-def]
+def normalize_rows(x, y, turns, weight, bias, eps, centered, outside, head, line, table):  # type: ignore[no-untyped-def]
     """Normalize every row of x (R, L) by its own statistics, while it is still in the cache.
 
     Args:
         x: rows to read, (R, L).
         y: rows to write, of the shape of x.
-        first: number of row 0 in the complete tensor; weight and bias repeat after weight.shape[0] rows.
-        weight: (P, M), float64 or float32; each number applies to L / M neighbors of a row.
+        turns: as in affine_rows.
+        weight: (P, M), float64 or float32; row r uses row r % P, each number for L / M neighbors.
         bias: as weight.
         eps: added to the mean square, or to its root.
         centered: subtract the mean.
@@ -225,50 +280,27 @@ def normalize_rows(x, y, first, weight, bias, eps, centered, outside, head, line
     """
     period, parts = weight.shape
     rows, length = x.shape
-    last, batch, bypass = rows - 1, table.shape[1], line.size > 0
-    piece = line.size if bypass else length
-    if last < 0:
-        return
-    span = length if parts == length else length // parts
+    batch, first, span = table.shape[1], turns[1], length // parts
     near = length * x.itemsize <= NEAR
-    pivot, following = _pivot(x[0]), _pivot(x[min(1, last)])
-    start = 0
+    count = batch if line.size else _rows_of_a_turn(x)
+    start = take_turn(turns, count)
     while start < rows:
-        stop = min(start + batch, rows)
+        stop, following = min(start + count, rows), take_turn(turns, count)
         for r in range(start, stop):
-            mean, low = 0.0, 0.0
-            if centered:
-                ahead = _pivot(x[min(r + 2, last)])
-                mean, low, m2 = _moments(x[r], pivot)
-                pivot, following = following, ahead
-            else:
-                m2 = _sums(x[r][:head], 0.0)[1]
-            scale = 1.0 / (np.sqrt(m2 / head) + eps) if outside else 1.0 / np.sqrt(m2 / head + eps)
-            table[0, r - start], table[1, r - start], table[2, r - start] = mean, low, scale
-        for r in range(start, stop):
+            k = (r - start) % batch
+            if not k:
+                _row_statistics(x, r, min(r + batch, stop), eps, centered, outside, head, table)
             row, out, p = x[r], y[r], (first + r) % period
-            mean, low, scale = table[0, r - start], table[1, r - start], table[2, r - start]
-            rest = -low * scale
-            coming = x[min(r + batch, last)] if near else row
-            for k in range(length // span):
-                a = scale * weight[p, k]
-                b = bias[p, k] - low * a
-                i, end = k * span, (k + 1) * span
-                while i < end:
-                    after = min(i + piece, end)
-                    part, target = row[i:after], out[i:after]
-                    if bypass:
-                        target = line[: after - i]
-                    if parts == length:
-                        w, s = weight[p, i:after], bias[p, i:after]
-                        for j in range(part.size):  # two fused products, 7% less than four steps
-                            target[j] = ((np.float64(part[j]) - mean) * scale + rest) * w[j] + s[j]
-                    else:
-                        for j in range(part.size):
-                            target[j] = (np.float64(part[j]) - mean) * a + b
-                    if bypass:
-                        _send(target, out[i:after], coming[i:])
-                    i = after
-        start = stop
-    if bypass:
+            mean, low, scale = table[0, k], table[1, k], table[2, k]
+            ahead = x[min(following + k, rows - 1)] if near else row
+            if parts == length:
+                _weighted_row(row, out, weight[p], bias[p], mean, low, scale, line, ahead)
+                continue
+            for g in range(parts):
+                a = scale * weight[p, g]
+                b = bias[p, g] - low * a
+                i, j = g * span, (g + 1) * span
+                _affine_row(row[i:j], out[i:j], mean, a, b, line, ahead[i:j])
+        start = following
+    if line.size:
         order_stores()

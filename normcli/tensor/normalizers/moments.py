@@ -16,7 +16,7 @@ import numpy as np
 from normcli.kernels.kernel import contiguous
 from normcli.kernels.rows import affine_rows, batch_rows, row_moments
 from normcli.platforms import usable_cpus
-from normcli.tensor.normalizers.views import Array, View, current_resources, parallel_blocks
+from normcli.tensor.normalizers.views import Array, View, current_resources, parallel_blocks, share_turns
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,13 @@ def channel_moments(view: View) -> Moments:
 
     def compute_block(start: int, stop: int) -> None:
         rows = contiguous(view.block(start, stop)).reshape(-1, view.length)
-        row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)))
+        row_moments(rows, *(table[start:stop].reshape(-1) for table in (mean, low, m2)), np.zeros(1, np.int64))
 
-    if view.size:
-        parallel_blocks(view.samples, view.sample_bytes, compute_block, in_place_ok=view.in_place_ok)
+    if view.size and view.in_place_ok:
+        rows, tables = view.as_rows(), [table.reshape(-1) for table in (mean, low, m2)]
+        share_turns(view.samples * view.sample_bytes, lambda turns: row_moments(rows, *tables, turns))
+    elif view.size:
+        parallel_blocks(view.samples, view.sample_bytes, compute_block)
     return Moments(view.length, mean, m2, low)
 
 
@@ -101,7 +104,7 @@ def tensor_moments(view: View) -> Moments:
     def compute_block(start: int, stop: int) -> None:
         row = contiguous(view.block(start, stop)).reshape(1, -1)
         mean, low, m2 = np.empty((3, 1))
-        row_moments(row, mean, low, m2)
+        row_moments(row, mean, low, m2, np.zeros(1, np.int64))
         parts[start] = Moments(row.size, mean, m2, low)
 
     parallel_blocks(view.samples, view.sample_bytes, compute_block)
@@ -123,7 +126,7 @@ def affine(
         mean = mean.mean
     shape = (view.samples, view.rows)
     tables = [contiguous(np.broadcast_to(np.asarray(t, np.float64), shape).reshape(-1)) for t in (mean, scale, shift)]
-    return view.map_kernel(lambda x, y, first, line: affine_rows(x, y, first, *tables, line), dtype=dtype, out=out)
+    return view.map_kernel(lambda x, y, turns, line: affine_rows(x, y, turns, *tables, line), dtype=dtype, out=out)
 
 
 # bytes of a channel in all samples up to which it is still in the L2 cache at its second reading (400 KB take 0.7 of
@@ -147,9 +150,9 @@ def normalize_batch(view: View, scale: Array, shift: Array, eps: float, dtype: s
     mean, low, m2 = tables
     x, y = (np.asarray(t).reshape(view.samples, view.rows, view.length) for t in (view.x, out))
 
-    def compute(first: int, stop: int) -> None:
+    def compute(turns: Array) -> None:
         line = np.empty(view.line_length(out), out.dtype)
-        batch_rows(x, y, first, stop, scale, shift, float(eps), mean, low, m2, line)
+        batch_rows(x, y, turns, scale, shift, float(eps), mean, low, m2, line)
 
-    parallel_blocks(view.rows, view.samples * row_bytes, compute, in_place_ok=True)
+    share_turns(view.samples * view.sample_bytes, compute)
     return out, Moments(view.length, mean, m2, low).over(0)

@@ -374,7 +374,7 @@ def tensor_norm(
         moments = tensor_moments(view)
         scale = 1.0 / np.sqrt(moments.var + eps)
         tables = (moments.mean, scale, -moments.low * scale)
-        kernel: RowKernel = lambda x, y, first, line: affine_rows(x, y, first, *tables, line)  # noqa: E731
+        kernel: RowKernel = lambda x, y, turns, line: affine_rows(x, y, turns, *tables, line)  # noqa: E731
         return view.map_kernel(kernel, dtype=dtype, one_row=True)
     norm = np.maximum(_norm_of_all(view, p), eps)
     return view.map_numpy(lambda x: np.asarray(x / (norm or 1.0)), dtype=dtype)

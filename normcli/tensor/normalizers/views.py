@@ -62,7 +62,7 @@ class Tensor(Protocol):
         """Return the samples of a slice of the first axis."""
 
 
-RowKernel = Callable[[Array, Array, int, Array], None]
+RowKernel = Callable[[Array, Array, Array, Array], None]
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,6 @@ def parallel_blocks(
     compute: Callable[[int, int], None],
     *,
     copies: int = 4,
-    in_place_ok: bool = False,
     step: int | None = None,
 ) -> None:
     """Call compute(start, stop) for blocks that cover `samples`, on as many threads as memory allows.
@@ -180,7 +179,6 @@ def parallel_blocks(
         sample_bytes: size of one.
         compute: computes the samples from start to stop.
         copies: number of copies of a block in memory while it is computed.
-        in_place_ok: blocks need no copy, and results do not depend on the block size.
         step: number of samples of a block, where results do not depend on it.
 
     Raises:
@@ -189,8 +187,6 @@ def parallel_blocks(
     limits = current_resources()
     step = block_samples(sample_bytes) if step is None else step
     threads = 1 if step >= samples else limits.threads or usable_cpus()  # reading the quota takes 5 us
-    if in_place_ok:  # few blocks: after each, threads meet at the interpreter's lock, 50-100 us when they collide
-        step, copies = max(step, -(-samples // (2 * threads))), 0
     starts = range(0, samples, step)
     threads = min(threads, len(starts))
     if limits.memory is not None and threads:
@@ -201,18 +197,42 @@ def parallel_blocks(
                 f"{_format_size(limits.memory)}: raise --memory-limit"
             )
         threads = max(1, min(threads, limits.memory // max(need, 1)))
-    turns, failures = itertools.count(), list[BaseException]()
+    turns = itertools.count()
 
-    def compute_blocks() -> None:
+    def compute_blocks(failures: Sequence[BaseException]) -> None:
+        while not failures and (turn := next(turns)) < len(starts):
+            compute(starts[turn], min(starts[turn] + step, samples))
+
+    _call_on_threads(threads, compute_blocks)
+
+
+def share_turns(size: int, compute: Callable[[Array], None]) -> None:
+    """Call compute(turns) on each thread, for a kernel that shares rows by turns, where blocks need no copy.
+
+    After each block of its own a thread would wait for the interpreter's lock, 50-100 us where two collide.
+
+    Args:
+        size: number of bytes, for which few are worth a thread.
+        compute: runs the kernel.
+    """
+    turns = np.zeros(2, np.int64)
+    threads = 1 if size < 2 * BLOCK_BYTES else current_resources().threads or usable_cpus()
+    _call_on_threads(min(threads, size // BLOCK_BYTES + 1), lambda _: compute(turns))
+
+
+def _call_on_threads(threads: int, compute: Callable[[Sequence[BaseException]], None]) -> None:
+    """Call compute(failures) on each thread, and raise the first of the failures."""
+    failures = list[BaseException]()
+
+    def call() -> None:
         try:
             with np.errstate(all="ignore"):  # a thread does not have the caller's
-                while not failures and (turn := next(turns)) < len(starts):
-                    compute(starts[turn], min(starts[turn] + step, samples))
+                compute(failures)
         except BaseException as error:
             failures.append(error)
 
-    pending = _workers.submit(threads - 1, compute_blocks)
-    compute_blocks()
+    pending = _workers.submit(threads - 1, call)
+    call()
     for semaphore in pending:
         semaphore.acquire()
     if failures:
@@ -378,6 +398,10 @@ class View:
         """Make the array, or the file, that takes the result."""
         return current_resources().allocate(self.shape, self.dtype if dtype is None else result_dtype(self.x, dtype))
 
+    def as_rows(self) -> Array:
+        """Return an array that is `in_place_ok` as (rows of all samples, length)."""
+        return np.asarray(contiguous(np.asarray(self.x))).reshape(-1, self.length)
+
     def put(self, out: Any, start: int, stop: int, y: Array) -> None:
         """Write the result of a block, in the layout and type of the output."""
         part = self.shape if self.spans_batch else (stop - start, *self.shape[1:])
@@ -397,9 +421,9 @@ class View:
         return PIECE if out.nbytes >= BYPASS_BYTES and self.length >= PIECE else 0
 
     def map_kernel(self, kernel: RowKernel, *, dtype: str | None, one_row: bool = False, out: Any = None) -> Any:
-        """Compute a result by kernel(x, y, first, line), which fills y (R, length) from row `first` on.
+        """Compute a result by kernel(x, y, turns, line), which fills y (R, length), as `affine_rows` does.
 
-        With `one_row`, each block is a part of one row, which is row 0. `line` is for results that bypass the cache.
+        With `one_row`, each block is a part of one row, which is row 0.
         """
         out = self.allocate(dtype) if out is None else out
         direct = self.takes_results(out)
@@ -409,12 +433,16 @@ class View:
         def compute_block(start: int, stop: int) -> None:
             x = contiguous(self.block(start, stop)).reshape(1 if one_row else -1, -1 if one_row else self.length)
             y = out[start:stop].reshape(x.shape) if direct else np.empty(x.shape, buffer)
-            kernel(x, y, 0 if one_row else start * self.rows, np.empty(line, buffer))
+            kernel(x, y, np.array([0, 0 if one_row else start * self.rows]), np.empty(line, buffer))
             if not direct:
                 self.put(out, start, stop, y)
 
-        if self.size:
-            parallel_blocks(self.samples, self.sample_bytes, compute_block, in_place_ok=direct and self.in_place_ok)
+        in_place = direct and self.in_place_ok
+        if self.size and in_place and not one_row:
+            x, y = self.as_rows(), out.reshape(-1, self.length)
+            share_turns(self.samples * self.sample_bytes, lambda turns: kernel(x, y, turns, np.empty(line, buffer)))
+        elif self.size:
+            parallel_blocks(self.samples, self.sample_bytes, compute_block, copies=0 if in_place else 4)
         return out
 
     def map_numpy(self, formula: Callable[..., Array], *parameters: Array, dtype: str | None) -> Any:
@@ -526,9 +554,9 @@ def normalize(
         a, b = _narrow(a, b)
     parameters = (a, b, float(eps), centered, eps_outside, view.length if head is None else head)
 
-    def compute(x: Array, y: Array, first: int, line: Array) -> None:
+    def compute(x: Array, y: Array, turns: Array, line: Array) -> None:
         together = min(max(BATCH_BYTES // x[:1].nbytes, 1), BATCH_ROWS) if line.size else 1
-        normalize_rows(x, y, first, *parameters, line, np.empty((3, together)))
+        normalize_rows(x, y, turns, *parameters, line, np.empty((3, together)))
 
     return view.map_kernel(compute, dtype=dtype)
 
