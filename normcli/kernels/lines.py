@@ -1,7 +1,7 @@
 """Memory as kernels use it: stores that bypass the cache, reads ahead of use, and turns that threads share.
 
-A result larger than the cache has left it before anybody reads it. An ordinary store reads the line that it changes,
-so that a copy moves three lines for two. A line stored past the cache is not read, and what is in the cache stays.
+A result that fills the cache has left it before anybody reads it. An ordinary store reads the line that it changes, so
+that a copy moves three lines for two. A line stored past the cache is not read, and what is in the cache stays.
 Each function is plain Python above, and below it the same for LLVM, which splits a line into vectors of the processor.
 """
 

@@ -23,7 +23,9 @@ SHARE = 32
 # bytes of a row up to which the next one is read while one is written: both fit into the L2 cache
 NEAR = 256 << 10
 
-TURN = 128 << 10  # bytes of rows that a thread takes at a time
+# bytes of rows that a thread takes at a time: a 16th of all, but not less than this; beyond CACHED_BYTES a 4th, because
+# two threads disturb each other's readings ahead in memory: 100 MB by 128 KB each take 1.3 times as long
+TURN_BYTES, CACHED_BYTES = 128 << 10, 32 << 20
 
 SUMS = {"reassoc", "contract"}
 
@@ -88,7 +90,9 @@ def _moments(x, pivot):  # type: ignore[no-untyped-def]
 
 @device_function()
 def _rows_of_a_turn(x):  # type: ignore[no-untyped-def]
-    return max(TURN // max(x.shape[1] * x.itemsize, 1), 1)
+    size = x.size * x.itemsize
+    size = max(size // 16, TURN_BYTES) if size <= CACHED_BYTES else size // 4
+    return max(size // max(x.shape[1] * x.itemsize, 1), 1)
 
 
 @kernel()
@@ -233,12 +237,9 @@ def erf_rows(x, y):  # type: ignore[no-untyped-def]
 
 
 @device_function()
-def _row_statistics(x, start, stop, eps, centered, outside, head, table):  # type: ignore[no-untyped-def]
-    """Write mean, its cut-off rest and the scale of rows into a table (3, B)."""
+def _row_statistics(x, start, stop, pivot, following, eps, centered, outside, head, table):  # type: ignore[no-untyped-def]
+    """Write mean, its cut-off rest and the scale of rows into a table (3, B), and return the next two pivots."""
     last = x.shape[0] - 1
-    pivot, following = 0.0, 0.0
-    if centered:
-        pivot, following = _pivot(x[start]), _pivot(x[min(start + 1, last)])
     for r in range(start, stop):
         mean, low = 0.0, 0.0
         if centered:
@@ -249,6 +250,7 @@ def _row_statistics(x, start, stop, eps, centered, outside, head, table):  # typ
             m2 = _sums(x[r][:head], 0.0)[1]
         scale = 1.0 / (np.sqrt(m2 / head) + eps) if outside else 1.0 / np.sqrt(m2 / head + eps)
         table[0, r - start], table[1, r - start], table[2, r - start] = mean, low, scale
+    return pivot, following
 
 
 @device_function({"contract"})
@@ -270,16 +272,16 @@ def _weighted_row(x, y, weight, bias, mean, low, scale, line, ahead):  # type: i
 
 
 @device_function({"contract"})
-def _weighted_pairs(x, y, start, stop, following, weight, bias, table, line):  # type: ignore[no-untyped-def]
+def _weighted_pairs(x, y, start, stop, weight, bias, table, line):  # type: ignore[no-untyped-def]
     """Compute rows as `_weighted_row` does, past the cache: a weight is converted to float64 once for two rows, 7%."""
-    length, piece = x.shape[1], line.size // 2
+    length, piece, batch, last = x.shape[1], line.size // 2, table.shape[1], x.shape[0] - 1
     for one in range(start, stop, 2):
         k, other = one - start, min(one + 1, stop - 1)  # the last row may be its own partner
         q = other - start
         mean, low, scale = table[0, k], table[1, k], table[2, k]
         mean2, low2, scale2 = table[0, q], table[1, q], table[2, q]
         rest, rest2 = -low * scale, -low2 * scale2
-        ahead, ahead2 = x[min(following + k, x.shape[0] - 1)], x[min(following + q, x.shape[0] - 1)]
+        ahead, ahead2 = x[min(one + batch, last)], x[min(other + batch, last)]
         i = 0
         while i < length:
             after = min(i + piece, length)
@@ -314,31 +316,36 @@ def normalize_rows(x, y, turns, weight, bias, eps, centered, outside, head, line
     period, parts = weight.shape
     rows, length = x.shape
     line = _aligned(line)
-    batch, first, span = table.shape[1], turns[1], length // parts
+    last, batch, first, span = rows - 1, table.shape[1], turns[1], length // parts
     near = length * x.itemsize <= NEAR
-    count = batch if line.size else _rows_of_a_turn(x)
     pairs = near and parts == length and period == 1 and line.size > 0
+    count = _rows_of_a_turn(x)
     start = take_turn(turns, count)
     while start < rows:
-        stop, following = min(start + count, rows), take_turn(turns, count)
-        if pairs:
-            _row_statistics(x, start, stop, eps, centered, outside, head, table)
-            _weighted_pairs(x, y, start, stop, following, weight[0], bias[0], table, line)
-        for r in range(stop if pairs else start, stop):
-            k = (r - start) % batch
-            if not k:
-                _row_statistics(x, r, min(r + batch, stop), eps, centered, outside, head, table)
-            row, out, p = x[r], y[r], (first + r) % period
-            mean, low, scale = table[0, k], table[1, k], table[2, k]
-            ahead = x[min(following + k, rows - 1)] if near else row
-            if parts == length:
-                _weighted_row(row, out, weight[p], bias[p], mean, low, scale, line, ahead)
-                continue
-            for g in range(parts):
-                a = scale * weight[p, g]
-                b = bias[p, g] - low * a
-                i, j = g * span, (g + 1) * span
-                _affine_row(row[i:j], out[i:j], mean, a, b, line, ahead[i:j])
-        start = following
+        stop = min(start + count, rows)
+        pivot, following = 0.0, 0.0
+        if centered:
+            pivot, following = _pivot(x[start]), _pivot(x[min(start + 1, last)])
+        while start < stop:
+            end = min(start + batch, stop)
+            pivot, following = _row_statistics(x, start, end, pivot, following, eps, centered, outside, head, table)
+            if pairs:
+                _weighted_pairs(x, y, start, end, weight[0], bias[0], table, line)
+                start = end
+            for r in range(start, end):
+                k = r - start
+                row, out, p = x[r], y[r], (first + r) % period
+                mean, low, scale = table[0, k], table[1, k], table[2, k]
+                ahead = x[min(r + batch, last)] if near else row
+                if parts == length:
+                    _weighted_row(row, out, weight[p], bias[p], mean, low, scale, line, ahead)
+                    continue
+                for g in range(parts):
+                    a = scale * weight[p, g]
+                    b = bias[p, g] - low * a
+                    i, j = g * span, (g + 1) * span
+                    _affine_row(row[i:j], out[i:j], mean, a, b, line, ahead[i:j])
+            start = end
+        start = take_turn(turns, count)
     if line.size:
         order_stores()

@@ -16,7 +16,7 @@ import numpy as np
 from normcli.kernels.kernel import contiguous
 from normcli.kernels.rows import affine_rows, batch_rows, row_moments
 from normcli.platforms import usable_cpus
-from normcli.tensor.normalizers.views import Array, View, current_resources, parallel_blocks, share_turns
+from normcli.tensor.normalizers.views import CACHE_BYTES, Array, View, current_resources, parallel_blocks, share_turns
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def affine(
 
 
 # bytes of a channel in all samples up to which it is still in the L2 cache at its second reading (400 KB take 0.7 of
-# the time of two passes over the tensor, 800 KB take 1.5), and of its row in one sample that is worth reading alone
+# the time of two passes over the tensor, 800 KB take 1.5), and of its row in one sample that is worth reading alone;
+# a result beyond CACHE_BYTES would take the place of a channel
 CHANNEL_BYTES, ROW_BYTES = 512 << 10, 4096
 
 
@@ -143,7 +144,7 @@ def normalize_batch(view: View, scale: Array, shift: Array, eps: float, dtype: s
     split = view.rows >= 4 * (current_resources().threads or usable_cpus()) and scale.ndim == shift.ndim == 1
     one_reading = split and view.in_place_ok and ROW_BYTES <= row_bytes <= CHANNEL_BYTES // view.samples
     out = view.allocate(dtype)
-    if not (one_reading and view.takes_results(out)):
+    if not (one_reading and view.takes_results(out) and out.nbytes <= CACHE_BYTES):
         moments = channel_moments(view).over(0)
         return affine(view, moments, scale / np.sqrt(moments.var + eps), shift, dtype, out=out), moments
     tables = np.empty((3, view.samples, view.rows))

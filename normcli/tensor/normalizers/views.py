@@ -35,9 +35,9 @@ BLOCK_BYTES = 1 << 20
 
 _LINE_BYTES = 64  # of a cache line
 
-# a result that fills half of a 32 MB cache bypasses it: 24 MB take 0.74 to 0.86 of the time, and the same with a
-# reading of the result after it; 4 MB would take 1.1 times as long, and 1.2 with the reading
-BYPASS_BYTES = 16 << 20
+# results of these sizes bypass a cache of 32 MB, which their input stays in: 25 MB take 0.74 to 0.95 of the time. 4 MB
+# would take 1.1 times as long, 1.2 with a reading of the result after it, and 100 MB would take up to 1.4 times as long
+BYPASS_BYTES, CACHE_BYTES = 16 << 20, 32 << 20
 # elements that are computed before they are written, 256 of one row or 512 of each of two with weights, and a line to
 # align them by; of twice and four times as many, readings and writings mix less: 3 and 10%
 PIECE, PAIR = 256 + 16, 1024 + 16
@@ -424,7 +424,7 @@ class View:
 
     def line_length(self, out: Array) -> int:
         """Return the number of elements of a kernel's `line`; 0 where results do not bypass the cache."""
-        return PIECE if out.nbytes >= BYPASS_BYTES and self.length >= PIECE else 0
+        return PIECE if BYPASS_BYTES <= out.nbytes <= CACHE_BYTES and self.length >= PIECE else 0
 
     def map_kernel(self, kernel: RowKernel, *, dtype: str | None, one_row: bool = False, out: Any = None) -> Any:
         """Compute a result by kernel(x, y, turns, line), which fills y (R, length), as `affine_rows` does.
