@@ -144,6 +144,8 @@ def test_an_input_without_content_is_named(run: Run, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (4, b"normcli: no usable image: nothing to read in none\n")
     with pytest.raises(NoInputError, match="no usable image: no input"):
         normcli.count([])
+    with pytest.raises(NoInputError, match="no usable image: part 9 of 9 has no input"):
+        normcli.stats(tmp_path / "none", shard="9/9")
 
 
 def test_tensor_alone_prints_its_help(run: Run) -> None:

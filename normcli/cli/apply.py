@@ -149,7 +149,8 @@ def _constants_line(constants: Mapping[str, Any], scheme: str) -> str:
         rows = ["[" + " ".join(f"{v:.4f}" for v in row) + "]" for row in constants["landmarks"]["standard"]]
         return f"landmarks {', '.join(rows)} ({origin})"
     mean, std = (" ".join(f"{v:.4f}" for v in constants[key]) for key in ("mean", "std"))
-    return f"mean {mean}, std {std}{' of L*a*b*' if scheme == 'reinhard' else ''} ({origin}; {convention})"
+    described = origin if origin == "given" else f"{origin}; {convention}"
+    return f"mean {mean}, std {std}{' of L*a*b*' if scheme == 'reinhard' else ''} ({described})"
 
 
 def _show(result: "ApplyResult", output: Path | None, dry_run: bool, watch: Stopwatch, first: FirstFailure) -> None:

@@ -520,7 +520,9 @@ class _StatsRun:
         try:
             summary = Summary.of(total, self.settings, images.versions())
         except NoInputError as error:
-            raise NoInputError(f"{error}{failures.describe_unused(self.sources)}") from None
+            part = self.options.part_of
+            empty = None if part is None or failures.inputs else f": part {part[0]} of {part[1]} has no input"
+            raise NoInputError(f"{error}{empty or failures.describe_unused(self.sources)}") from None
         if self.sample is not None and self.stopping is not None:
             self.stopping.report(summary, total.images + total.failed.total() - self.sample.refused)
         if self.options.exact_percentiles:
