@@ -68,7 +68,7 @@ def cases(torch: Any) -> list[tuple[str, float, np.ndarray[Any, Any], Callable[[
         ]
     names = ["batch_norm train (32,64,56,56)", "instance_norm (32,64,56,56)", "group_norm 8 (32,64,56,56)"]
     names += ["layer_norm (6272,1024)", "rms_norm (6272,1024)"]
-    targets = [3.0, 3.0, 1.0, 1.0, 1.0]
+    targets = [3.0, 3.0, 0.97, 0.97, 0.97]  # torch may be 3% faster
     inputs = [image, image, image, tokens, tokens]
     return list(zip(names, targets, inputs, ours, theirs, strict=True))
 
@@ -113,4 +113,4 @@ def rows(torch: Any, runs: list[dict[str, list[float]]]) -> Iterator[Row]:
         if peer:
             version = torch.__version__.partition("+")[0]
             yield faster(name, f"torch {version}, 2 threads", 1.0, float(peer[0]), target)
-        yield Row(name, "bandwidth of a plain copy", f"{share:.0%}", ">= 50%", bool(share >= 0.5))
+        yield Row(name, "bandwidth of a plain copy", f"{share:.0%}", ">= 90%", bool(share >= 0.9))
