@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import normcli
+from normcli.tensor import normalizers as nn
 from tests.support.command import ROOT
 from tests.support.images import encoded, photograph
 
@@ -24,6 +25,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     np.save(folder / "x.npy", np.random.default_rng(0).random((8, 64, 14, 14), np.float32))
     photos, numbers, x = (str(folder / name) for name in ("photos", "s.json", "x.npy"))
     normcli.stats(photos, output=numbers)
+    nn.group_norm(np.load(x), layout="NCHW", groups=32)  # a kernel that is compiled enters more files
     threads = ["--engine", "threads", "-j", "2"]
     return {
         "stats": ["stats", photos, "-o", str(folder / "new.json"), *threads],
