@@ -115,6 +115,7 @@ def _options() -> Iterator[str]:
     yield ""
     yield "The Python keyword is the name with underscores: `--group-by` is `group_by=`. The environment variable is"
     yield "`NORMCLI_GROUP_BY`, or `NORMCLI_STATS_GROUP_BY` for one command; the key in `[tool.normcli]` is `group_by`."
+    yield "`--help` prints the options of daily use, and `--help-all` all of these."
     for command, group in COMMANDS.items():
         yield f"\n## normcli {command}"
         yield ""
