@@ -53,7 +53,7 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, *, turn: 
 def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, turn: bool) -> Decoded:
     if isinstance(data, np.ndarray):
         return convert.shape(convert.from_array(data, reading), reading, turn=turn)
-    if data[:3] == b"\xff\xd8\xff" and (decoded := jpeg.decode(data, reading)) is not None:
+    if data[:3] == jpeg.SIGNATURE and (decoded := jpeg.decode(data, reading)) is not None:
         return convert.shape(decoded, reading, turn=turn)
     if data[:8] == png.SIGNATURE and (decoded := png.decode(data, reading)) is not None:
         return convert.shape(decoded, reading, turn=turn)

@@ -5,7 +5,7 @@ from normcli.images import jpeg, png
 
 def header_size(data: bytes) -> tuple[int, int] | None:
     """Return width and height by the header in the first bytes of an image; None where they do not tell."""
-    if data[:3] == b"\xff\xd8\xff" and (header := jpeg.header(data)) is not None:
+    if data[:3] == jpeg.SIGNATURE and (header := jpeg.header(data)) is not None:
         return header.width, header.height
     if data[:8] == png.SIGNATURE and len(data) >= 24:
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from normcli.errors import InputError
-from normcli.images import jpeg, tiff
+from normcli.images import jpeg, png, tiff
 from normcli.images.convert import Decoded, check_size, from_levels
 from normcli.options.shared import DecodeOptions
 
@@ -27,10 +27,10 @@ _KINDS = {
 
 def needed(data: bytes) -> str | None:
     """Return "PNG", "JPEG", "TIFF" or "JPEG 2000" when only this module reads the image exactly, else None."""
-    if data[:8] == b"\x89PNG\r\n\x1a\n":
+    if data[:8] == png.SIGNATURE:
         deep = len(data) > 25 and data[24] == 16 and data[25] in (2, 4, 6)  # RGB, LA, RGBA
         return "PNG" if deep else None
-    if data[:3] == b"\xff\xd8\xff":
+    if data[:3] == jpeg.SIGNATURE:
         markers = jpeg.header(data)
         return "JPEG" if markers is not None and (markers.precision != 8 or markers.lossless) else None
     if tiff.is_tiff(data):

@@ -19,6 +19,7 @@ try:
 except ImportError:  # no wheel for this machine: Pillow returns the same bits
     simplejpeg = None
 
+SIGNATURE = b"\xff\xd8\xff"
 _SHORT = 1024  # bytes up to the first scan of a JPEG without EXIF or profile
 _LARGEST_KEPT = 16 << 20  # per thread; faulting in a larger one is 2% of its decoding
 _thread = threading.local()

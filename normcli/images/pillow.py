@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from normcli.errors import InputError
-from normcli.images import raster, tiff
+from normcli.images import png, raster, tiff
 from normcli.images.convert import Decoded, check_size, is_early_end, row_slices, to_supported_dtype
 from normcli.images.orientation import upright
 from normcli.options.shared import MAX_PIXELS, DecodeOptions
@@ -28,7 +28,6 @@ FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "T
 
 Array = np.ndarray[Any, Any]
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _LARGE = 1 << 22  # pixels from which an image is decoded with as few copies as possible: see `large`
 _TO_RGB = {"CMYK", "YCbCr", "LAB", "HSV", "RGBX"}
 _BLACK_AND_WHITE, _MARKED_BLACK = b"\0\0\0\xff\xff\xff", b"\1\0\0"
@@ -199,7 +198,7 @@ def _widen_colors(image: Image.Image) -> None:
 
 def _stored_bits(data: bytes, image: Image.Image) -> int:
     """Return the bits of a PNG's samples, which its transparent level counts in; 8 for all others."""
-    return data[24] if image.format == "PNG" and data[:8] == _PNG and len(data) > 24 else 8
+    return data[24] if image.format == "PNG" and data[:8] == png.SIGNATURE and len(data) > 24 else 8
 
 
 def _outside(
@@ -223,7 +222,7 @@ def header_size(data: bytes) -> tuple[int, int] | None:
 
 def _open(data: bytes) -> ImageFile.ImageFile:
     """Open an image by its content; a PNG without the plugins of four other formats, which take 3 ms."""
-    if data[:8] == _PNG:
+    if data[:8] == png.SIGNATURE:
         from PIL.PngImagePlugin import PngImageFile
 
         with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in Image.open, which gives the reason

@@ -100,15 +100,12 @@ class Layout(NamedTuple):
     Attributes:
         shape: height, width and channels.
         notes: "icc" for a profile.
-        start: of the compressed rows, where these end `AFTER` bytes before the end of the file; else 0.
+        rows: place of the compressed rows, where they are one chunk; else None.
     """
 
     shape: Shape
     notes: tuple[str, ...]
-    start: int
-
-
-AFTER = 4 + len(_END)  # bytes behind the image data of most files
+    rows: slice | None
 
 
 def plain(data: bytes) -> Layout | None:
@@ -128,10 +125,10 @@ def plain(data: bytes) -> Layout | None:
             if place == 2:
                 return None
             if end - stop == 16 and data.endswith(_END):  # most files end so
-                return Layout(shape, notes, 0 if place else at + 8)
+                return Layout(shape, notes, None if place else slice(at + 8, stop))
             place = 1
         elif kind == b"IEND":
-            return Layout(shape, notes, 0) if place and not length else None
+            return Layout(shape, notes, None) if place and not length else None
         elif kind == b"iCCP":
             if place or notes or not _is_profile(data[at + 8 : stop]):
                 return None
