@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TextIO, Union, get_args, get_origin
 
 import typer
 from typer.models import OptionInfo
@@ -356,7 +356,7 @@ def say(line: str) -> None:
     """Write one line to stderr, whatever bytes a file name in it holds."""
     encoding = sys.stderr.encoding or "utf-8"
     text = printable(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…")
-    text = "\n".join(folded(text, _terminal_columns()))
+    text = "\n".join(folded(text, terminal_columns(sys.stderr)))
     sys.stderr.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
@@ -381,14 +381,14 @@ def folded(text: str, width: int | None) -> list[str]:
     return textwrap.wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
-def _terminal_columns() -> int | None:
-    """Return the columns of the terminal that stderr is; None for a file or a pipe, where a message is one line."""
-    if not sys.stderr.isatty():
+def terminal_columns(stream: TextIO) -> int | None:
+    """Return the columns of a terminal; None if it has none, and for a file or a pipe, where a sentence is one line."""
+    if not stream.isatty():
         return None
     if (columns := os.environ.get("COLUMNS", "")).isdecimal() and int(columns):
         return int(columns)
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or None
+        return os.get_terminal_size(stream.fileno()).columns or None
     except (OSError, ValueError):  # of a notebook, or a test
         return None
 

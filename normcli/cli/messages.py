@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
-from normcli.cli.build import folded, say
+from normcli.cli.build import folded, say, terminal_columns
 from normcli.options.printing import TerminalOptions
 
 if TYPE_CHECKING:
@@ -73,14 +73,14 @@ def write(text: str) -> None:
 
 def write_lines(lines: Iterable[str]) -> None:
     """Write lines of text to stdout, broken at spaces where it is a terminal that is narrower."""
-    width = terminal_width(sys.stdout) if sys.stdout.isatty() else None
+    width = terminal_columns(sys.stdout)
     write("".join(f"{part}\n" for line in lines for part in folded(line, width)))
 
 
 def terminal_width(stream: TextIO) -> int | None:
     """Return the columns of a terminal, or of COLUMNS; None for a file or a pipe, which take any width."""
     if stream.isatty() or os.environ.get("COLUMNS", "").isdecimal():
-        return shutil.get_terminal_size((80, 24)).columns
+        return terminal_columns(stream) or shutil.get_terminal_size((80, 24)).columns
     return None
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from normcli.cli.build import command, require_with, say
-from normcli.cli.messages import as_json, progress, write, write_lines
+from normcli.cli.messages import as_json, document, progress, write, write_lines
 from normcli.errors import UsageError
 from normcli.options.apply import VerifyOptions, VerifyStatisticsOptions
 from normcli.options.printing import JsonOptions, TerminalOptions
@@ -49,7 +49,6 @@ def verify(
     if Path(target).is_file():
         raise UsageError(f"{target}: a statistics file requires SOURCE, the images that it describes")
     require_with("a SOURCE", False, "include", "exclude", "follow_symlinks", "max_file_size", "open_options")
-    from normcli.cli.messages import progress
     from normcli.runs import verify as run
 
     with progress(terminal) as step:
@@ -79,7 +78,6 @@ def _verify_statistics(
     terminal: TerminalOptions,
 ) -> int:
     from normcli.cli.diff import lines_of
-    from normcli.cli.messages import document, write_lines
     from normcli.runs.stats import expected
     from normcli.runs.verify_statistics import verify_statistics
     from normcli.summary import Summary
