@@ -47,7 +47,7 @@ class CacheEntry(NamedTuple):
 
     def replay(self) -> PartialResult:
         """Return the result to report again: failures, without the counts of images."""
-        result = PartialResult(failures=self.failures, inputs=1 if self.inputs is None else self.inputs)
+        result = PartialResult(failures=[*self.failures], inputs=1 if self.inputs is None else self.inputs)
         result.kinds = {self.channels: self.key} if self.channels else dict(self.kinds)
         for failure in self.failures:
             (result.tally.skipped if failure.stage == "skip" else result.tally.failed)[failure.reason] += 1
