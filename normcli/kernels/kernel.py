@@ -188,6 +188,7 @@ def _address(kernel: "Kernel", types: ArgumentTypes) -> int | None:
     machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
     modules = (kernel.py_func.__globals__, type(kernel).__init__.__globals__, globals())
     sources = [names["__loader__"].get_data(names["__file__"]) for names in modules]
+    # and of the machine functions, which any kernel may call
     sources.append(globals()["__loader__"].get_data(str(Path(__file__).with_name("lines.py"))))
     depends = (kernel.name, types, cpu, features, machine.triple, llvmlite.__version__, *sources)
     path = code_path(kernel.name, repr(depends).encode())

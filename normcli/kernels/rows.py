@@ -90,6 +90,7 @@ def _moments(x, pivot):  # type: ignore[no-untyped-def]
 
 @device_function()
 def _rows_of_a_turn(x):  # type: ignore[no-untyped-def]
+    """Return the number of rows that a thread takes at a time."""
     size = x.size * x.itemsize
     size = max(size // 16, TURN_BYTES) if size <= CACHED_BYTES else size // 4
     return max(size // max(x.shape[1] * x.itemsize, 1), 1)

@@ -116,7 +116,7 @@ def items_of(
 
 
 def _images(rows: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the bytes of the image of every row, and its path; a struct by its fields: 4.5 us a row instead of 5.6."""
+    """Yield the bytes of the image of every row, and its path; a struct by its fields: 4.3 us a row instead of 5.4."""
     kind = rows.type
     names = [kind.field(i).name for i in range(kind.num_fields)]
     if sorted(names) != ["bytes", "path"]:

@@ -565,7 +565,7 @@ _scratch = _Scratch()
 
 
 def tables() -> tuple[Array, Array]:
-    """Return memory of this thread for `count_bytes`."""
+    """Return memory of this thread for `count_bytes`: uint8 (3,65536) and uint32 (6,256)."""
     return _scratch.tables
 
 

@@ -167,11 +167,12 @@ def _check_types(function: Callable[..., Any], tensors: tuple[Any, ...], setting
         if (kind := kinds.get(name)) not in (int, float):
             continue
         try:
-            valid = not isinstance(value, str | bytes) and (index if kind is int else float)(value) is not None
+            if isinstance(value, str | bytes):
+                raise TypeError
+            (index if kind is int else float)(value)
         except (TypeError, ValueError):
-            valid = False
-        if not valid:
-            raise UsageError(f"{name} must be {'an integer' if kind is int else 'a number'}, not {value!r:.60}")
+            kind_name = "an integer" if kind is int else "a number"
+            raise UsageError(f"{name} must be {kind_name}, not {value!r:.60}") from None
 
 
 def _check_shared_settings(name: str, settings: dict[str, Any]) -> None:

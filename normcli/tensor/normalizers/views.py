@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from normcli import platforms
 from normcli.errors import TensorError, UnsupportedTensorError, UsageError, unknown
 from normcli.kernels.kernel import contiguous
+from normcli.kernels.lines import LINE_BYTES
 from normcli.kernels.rows import normalize_rows
 from normcli.platforms import usable_cpus
 from normcli.storage.safetensors_format import bfloat16
@@ -32,8 +33,6 @@ Array = NDArray[Any]
 
 # 1 MB stays in the L2 cache between two readings; with 25 MB in 25 blocks, two threads end together
 BLOCK_BYTES = 1 << 20
-
-_LINE_BYTES = 64  # of a cache line
 
 # results of these sizes bypass a cache of 32 MB, which their input stays in: 25 MB take 0.74 to 0.95 of the time. 4 MB
 # would take 1.1 times as long, 1.2 with a reading of the result after it, and 100 MB would take up to 1.4 times as long
@@ -79,10 +78,10 @@ class Resources:
 def allocate_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     """Return an uninitialized array at the start of a cache line: vectors stored across two lines cost 4%."""
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    if size < _LINE_BYTES * 1024:
+    if size < LINE_BYTES * 1024:
         return np.empty(shape, dtype)
-    buffer = np.empty(size + _LINE_BYTES, np.uint8)
-    start = -buffer.ctypes.data % _LINE_BYTES
+    buffer = np.empty(size + LINE_BYTES, np.uint8)
+    start = -buffer.ctypes.data % LINE_BYTES
     return buffer[start : start + size].view(dtype).reshape(shape)
 
 
@@ -218,7 +217,7 @@ def share_turns(size: int, compute: Callable[[Array], None]) -> None:
     After each block of its own a thread would wait for the interpreter's lock, 50-100 us where two collide.
 
     Args:
-        size: number of bytes, for which few are worth a thread.
+        size: number of bytes that are read: one thread at most for each block of them.
         compute: runs the kernel.
     """
     turns = np.zeros(2, np.int64)
