@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from PIL import Image
 
 import normcli
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, NoInputError, UsageError
 from normcli.options.shared import InputOptions
 from normcli.sources import read_one
 from normcli.storage.tiff_pages import Plane, directories, extract, parse_start
@@ -186,6 +187,125 @@ class TestSeries:
         assert len(failures) == 2 and "-O axes=NYX counts" in failures[0].message
         gray = normcli.stats([normcli.source(tmp_path / f"C{i}.ome.tif", axes="NYX") for i in range(2)])
         assert gray.images == 2 and gray.mean == summary.mean
+
+
+LINE = "cf=0\nc0=-32768.0\nc1=1.0\nvunit=Gray Value\n"
+
+
+def imagej(path: Path, values: Array, lines: str = LINE, **more: Any) -> Path:
+    """Write a TIFF with a description of ImageJ."""
+    more = {"photometric": "minisblack", **more}
+    needs.module("tifffile").imwrite(path, values, description=f"ImageJ=1.54f\n{lines}", metadata=None, **more)
+    return path
+
+
+def signed(shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return signed values, and the samples that ImageJ stores of them."""
+    values = np.random.default_rng(4).integers(-3000, 3000, shape)
+    return values, (values + 32768).astype("u2")
+
+
+class TestCalibration:
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {},
+            {"byteorder": ">", "bigtiff": True},
+            {"tile": (16, 16), "compression": "zlib"},
+            {"photometric": "miniswhite"},
+            {"photometric": "miniswhite", "bigtiff": True},
+            {"large": True, "tile": (16, 16)},
+        ],
+        ids=["plain", "big", "tiles", "inverted", "inverted-big", "blocks"],
+    )
+    def test_a_straight_line_is_a_scale(
+        self, more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        values, stored = signed((40, 50))
+        if more.pop("large", False):
+            monkeypatch.setattr("normcli.images.tiff.LARGE", 1000)
+        path = imagej(tmp_path / "a.tif", stored, **more)
+        summary = normcli.stats(path, engine="serial")
+        assert summary.mean == pytest.approx([values.mean()], abs=1e-10)
+        assert (summary.min, summary.max, summary.range) == ([values.min()], [values.max()], "raw")
+        ignored = normcli.stats(path, scale_offset="none", engine="serial")
+        assert ignored.state["buckets"] == summary.state["buckets"] and (ignored.max_value, ignored.range) == (
+            65535,
+            "0-1",
+        )
+        assert normcli.stats(path, scale_offset="values", engine="serial").mean == pytest.approx(
+            [values.mean()], abs=1e-12
+        )
+
+    def test_of_tifffile_and_of_eight_bits(self, tmp_path: Path) -> None:
+        values, stored = signed((40, 50))
+        metadata = {"cf": 0, "c0": -32768.0, "c1": 1.0, "vunit": "Gray Value"}
+        needs.module("tifffile").imwrite(tmp_path / "a.tif", stored, imagej=True, metadata=metadata)
+        assert normcli.stats(tmp_path / "a.tif").mean == pytest.approx([values.mean()], abs=1e-10)
+        narrow = (stored % 251).astype("u1")
+        path = imagej(tmp_path / "b.tif", narrow, "cf=0\nc0=-10\nc1=0.5\nvunit=OD\n")
+        assert normcli.stats(path).mean == pytest.approx([narrow.mean() / 2 - 10], rel=1e-12)
+
+    @pytest.mark.parametrize(
+        ("dtype", "lines"),
+        [
+            ("u1", "cf=0\nc0=0.0\nc1=1.0\nvunit=a\n"),  # identity
+            ("u1", "cf=20\nc0=5.0\nc1=2.0\nvunit=a\n"),  # none
+            ("u1", "cf=0\nc0=5.0\nc1=2.0\n"),  # none without a unit
+            ("u1", "cf=0\nc0=5.0\nvunit=a\n"),
+            ("f4", LINE),  # of which ImageJ takes the unit alone
+            ("i2", LINE),  # to which it adds 32768 first
+        ],
+    )
+    def test_what_is_no_scale(self, dtype: str, lines: str, tmp_path: Path) -> None:
+        values = (np.arange(64) - 5 * (dtype == "i2")).astype(dtype).reshape(8, 8)
+        found, plain = (normcli.stats(imagej(tmp_path / f"{len(one)}.tif", values, one)) for one in (lines, ""))
+        assert found.composition["depth"] == {str(8 * values.itemsize): 1}
+        assert found.mean == plain.mean and "scale" not in found.composition
+
+    @pytest.mark.parametrize(
+        ("lines", "text"),
+        [
+            ("cf=1\nc0=0\nc1=1\nc2=3\nvunit=a\n", "ImageJ calibration is a polynomial"),
+            ("cf=21\nvunit=a\n", "ImageJ calibration is optical density"),
+            ("cf=0\nc0=-1\nc1=1\nvunit=a\nzeroclip=true\n", "cut at 0"),
+            ("cf=0\nc0=-1\nc1=0\nvunit=a\n", "is -1 + 0 x"),
+            ("cf=0\nc0=nan\nc1=1\nvunit=a\n", "is nan + 1 x"),
+        ],
+    )
+    def test_other_functions_are_named(self, lines: str, text: str, tmp_path: Path) -> None:
+        path = imagej(tmp_path / "a.tif", np.arange(64, dtype="u1").reshape(8, 8), lines)
+        with pytest.raises(NoInputError, match=re.escape(text) + r".* \(`scale_offset` none\)"):
+            normcli.stats(path)
+        assert normcli.stats(path, scale_offset="none").mean == pytest.approx([31.5 / 255])
+
+    def test_every_plane_of_a_hyperstack_and_back(self, tmp_path: Path) -> None:
+        tifffile = needs.module("tifffile")
+        values, stored = signed((2, 3, 2, 16, 20))
+        labels = [f"c:{c + 1}/2 z:{z + 1}/3 - N{'<&'[c]}{c}" for _ in range(2) for z in range(3) for c in range(2)]
+        metadata: dict[str, Any] = {"cf": 0, "c0": -32768.0, "c1": 1.0, "vunit": "<\x01"}
+        for name, part, more in (
+            ("a", (), {"axes": "TZCYX", "Labels": labels}),
+            ("b", (), {"axes": "TZCYX", "truncate": True}),
+            ("c", (slice(None), slice(None), 0), {"axes": "TZYX"}),
+        ):
+            more |= metadata
+            truncate = {"truncate": more.pop("truncate", False)}
+            path = tmp_path / f"{name}.tif"
+            tifffile.imwrite(path, stored[part], imagej=True, metadata=more, **truncate)
+            summary = normcli.stats(normcli.source(path, frames="all"))
+            mean = values[part].mean((0, 1, -2, -1))
+            assert summary.images == 6 and summary.mean == pytest.approx(np.atleast_1d(mean).tolist(), abs=1e-10), name
+            first = np.atleast_1d(values[part][0, 0].mean((-2, -1)))[: 1 if name == "b" else None]  # one directory
+            assert normcli.stats(path).mean == pytest.approx(first.tolist(), abs=1e-10), name
+        assert normcli.stats(normcli.source(tmp_path / "a.tif", frames="all")).channels == ["N_0", "N_1"]
+        out, back = tmp_path / "out", tmp_path / "back"
+        done = run_here(
+            "apply", tmp_path / "b.tif", "-O", "frames=all", "-o", out, "--scheme", "contrast", "--dtype", "float32"
+        )
+        assert done.code == 0 and run_here("verify", out).code == 0
+        assert run_here("restore", out, "-o", back, "--to", "tiff").code == 0
+        assert np.array_equal(tifffile.imread(back / "1/2.tif"), stored[1, 2].transpose(1, 2, 0))
 
 
 class TestPages:

@@ -287,6 +287,17 @@ def test_scales_leave_the_state_as_it_is(tmp_path: Path) -> None:
     assert (ignored.mean, ignored.settings["scale_offset"]) == (plain.mean, "none")
 
 
+def test_a_scale_of_0_fails_unless_it_is_ignored(tmp_path: Path) -> None:
+    array = samples("uint16", 2, 4)
+    path = tmp_path / "a.tif"
+    xml = '<GDALMetadata><Item name="SCALE" sample="1" role="scale">0</Item></GDALMetadata>'
+    with tifffile.TiffWriter(path) as file:
+        file.write(array, photometric="minisblack", planarconfig="separate", extratags=[(42112, 2, 0, xml, True)])
+    with pytest.raises(NoInputError, match=r"its scale of band 2 is '0' \(`scale_offset` none\)"):
+        normcli.stats(path)
+    assert normcli.stats(path, scale_offset="none").mean == pytest.approx((array.mean((1, 2)) / 65535).tolist())
+
+
 def test_images_of_different_scales_are_not_counted_together(tmp_path: Path) -> None:
     array = samples("uint16", 2, 4)
     a = raster(tmp_path / "a.tif", array, scales=[(1e-4, 0.0)] * 2)

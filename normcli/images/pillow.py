@@ -147,7 +147,8 @@ def _annotate(decoded: Decoded, tags: Any, turned: int, data: bytes, reading: De
     if mask is not None and turned in range(2, 9):  # as Pillow turned the pixels
         mask = upright(mask[:, :, None], turned)[:, :, 0]
     described = {tag: tags[tag] for tag in raster.TAGS if tag in tags}
-    raster.annotate(decoded, raster.read_tags(described, tags.get(_TIFF_SAMPLES, 1)), mask, reading)
+    scaled = reading.scale_offset != "none"
+    raster.annotate(decoded, raster.read_tags(described, tags.get(_TIFF_SAMPLES, 1), scaled=scaled), mask)
 
 
 def _with_palette_of_two(data: bytes) -> bytes:
@@ -303,8 +304,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _depth(image: Image.Image) -> int:
-    if image.mode == "I" and image.format != "TIFF":
-        return 16
+    if image.mode == "I":
+        tags = _tiff_tags(image)
+        return 16 if tags is None else int(_as_tuple(tags.get(_TIFF_BITS, 32))[0])  # signed samples of 16 or 32 bits
     return {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if image.mode.startswith("I;16") else 8)
 
 

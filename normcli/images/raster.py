@@ -7,21 +7,21 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from normcli.errors import InputError
 from normcli.images.convert import Decoded
-from normcli.options.shared import DecodeOptions
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
 
 Array = np.ndarray[Any, Any]
 
-DESCRIPTION, METADATA = TAGS = 270, 42112
+_BITS, _PHOTOMETRIC, DESCRIPTION, _FORMAT, METADATA = TAGS = 258, 262, 270, 339, 42112
 _SUBFILE_TYPE = 254
+_COLORS: dict[int, Literal["white-zero", "gray", "palette"]] = {0: "white-zero", 1: "gray", 3: "palette"}
 _REDUCED, _MASK = 1, 4  # bits of the subfile type
 _MOST_DIRECTORIES = 1 << 16
 _LONGEST_XML = 1 << 24
@@ -105,19 +105,22 @@ def mask_page(types: list[int]) -> int | None:
     return None
 
 
-def read_tags(tags: Mapping[int, Any], bands: int) -> BandTags:
+def read_tags(tags: Mapping[int, Any], bands: int, *, scaled: bool) -> BandTags:
     """Parse the tags of a raster.
 
     Args:
         tags: values by tag, of the tags above.
         bands: number of bands.
+        scaled: read scales and offsets, of GDAL or else of ImageJ.
 
     Raises:
-        InputError: a scale or offset that is no finite number, or a scale of 0.
+        InputError: a scale or offset that is no finite number, a scale of 0, or a calibration of another kind.
     """
-    metadata = _parse(_text(tags.get(METADATA)), "<GDALMetadata")
+    metadata, description = _parse(_text(tags.get(METADATA)), "<GDALMetadata"), _text(tags.get(DESCRIPTION))
     if metadata is None:
-        return BandTags(names=_ome_names(_text(tags.get(DESCRIPTION)), bands))
+        ome = _parse(description, "<OME")
+        calibration = _calibration(_description_in(ome) or description, tags, bands) if scaled else ()
+        return BandTags(names=_ome_names(ome, bands), scales=calibration)
     names, scales = [""] * bands, [[1.0, 0.0] for _ in range(bands)]
     statistics: list[dict[str, float]] = [{} for _ in range(bands)]
     approximate = False
@@ -125,15 +128,15 @@ def read_tags(tags: Mapping[int, Any], bands: int) -> BandTags:
         name, role, text = item.get("name", ""), item.get("role", "").lower(), item.text or ""
         if role == "description":
             names[band] = _name(text)
-        elif role in ("scale", "offset"):
+        elif role in ("scale", "offset") and scaled:
             scales[band][role == "offset"] = _number(text, role, band)
         elif name in _STATISTICS:
             statistics[band] |= _statistic(_STATISTICS[name], text)
         approximate |= name == "STATISTICS_APPROXIMATE" and text.strip().upper() == "YES"
-    scaled = tuple((scale, offset) for scale, offset in scales)
+    pairs = tuple((scale, offset) for scale, offset in scales)
     return BandTags(
-        names=tuple(names) if any(names) else _ome_names(_text(tags.get(DESCRIPTION)), bands),
-        scales=() if set(scaled) == {(1.0, 0.0)} else scaled,
+        names=tuple(names) if any(names) else _ome_names(_parse(description, "<OME"), bands),
+        scales=() if set(pairs) == {(1.0, 0.0)} else pairs,
         statistics=tuple(statistics) if any(statistics) else (),
         approximate=approximate,
     )
@@ -161,14 +164,13 @@ def pam_statistics(text: str, bands: int) -> BandTags:
     return BandTags(statistics=tuple(statistics) if any(statistics) else (), approximate=approximate)
 
 
-def annotate(image: Decoded, tags: BandTags, mask: Array | None, reading: DecodeOptions) -> None:
+def annotate(image: Decoded, tags: BandTags, mask: Array | None) -> None:
     """Add to an image its mask, and the names and scales of its bands; a mask counts instead of nodata, as in GDAL.
 
     Args:
         image: the decoded image.
         tags: properties of its bands.
         mask: (H,W), True where a pixel counts; None without one.
-        reading: the options.
     """
     channels = image.colors.shape[2]
     if mask is not None:
@@ -177,7 +179,7 @@ def annotate(image: Decoded, tags: BandTags, mask: Array | None, reading: Decode
         image.valid = None if mask.all() else np.repeat(mask[:, :, None], channels, axis=2)
     if len(tags.names) >= channels:
         image.names = tags.names
-    if len(tags.scales) >= channels and reading.scale_offset != "none":
+    if len(tags.scales) >= channels:
         image.scales = tags.scales
 
 
@@ -244,9 +246,37 @@ def _name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text).strip("_")[:_LONGEST_NAME]
 
 
-def _ome_names(description: str | None, bands: int) -> tuple[str, ...]:
+def _calibration(description: str | None, tags: Mapping[int, Any], bands: int) -> tuple[tuple[float, float], ...]:
+    """Return the scale and offset of ImageJ for each band; () where samples are values.
+
+    Raises:
+        InputError: a calibration that is not read.
+    """
+    if description is None or not description.startswith("ImageJ="):
+        return ()
+    from normcli.storage.imagej import Samples, linear_calibration
+
+    bits, kind, photometric = (_first(tags.get(tag), 1) for tag in (_BITS, _FORMAT, _PHOTOMETRIC))
+    if kind not in (1, 2):
+        return ()
+    samples = Samples(bits, kind == 2, _COLORS.get(photometric, "color"))
+    scale = linear_calibration(description, samples)
+    return () if scale is None else (scale,) * bands
+
+
+def _first(value: Any, default: int) -> int:
+    """Return the first of the numbers of a tag."""
+    first = next(iter(value), default) if isinstance(value, tuple) else value
+    return default if first is None else int(first)
+
+
+def _description_in(ome: "Element | None") -> str | None:
+    """Return the calibration that normcli wrote into the OME-XML of a plane; None for other OME-XML."""
+    return None if ome is None else ome.findtext("{*}Image/{*}Description[@normcli]")
+
+
+def _ome_names(root: "Element | None", bands: int) -> tuple[str, ...]:
     """Return the names of the channels of the first image of OME-XML; () where they are not those of the bands."""
-    root = _parse(description, "<OME")
     if root is None:
         return ()
     pixels = next(root.iter("{*}Pixels" if "}" not in root.tag else root.tag.split("}")[0] + "}Pixels"), None)

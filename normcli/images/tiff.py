@@ -237,7 +237,8 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         decoded = from_page(array, page, ["multi-frame"] if has_more else [])
         mask = _mask(tiff, types)
     decoded.no_data = no_data_of(page)
-    raster.annotate(decoded, raster.read_tags(tags_of(page), array.shape[2]), mask, reading)
+    scaled = reading.scale_offset != "none"
+    raster.annotate(decoded, raster.read_tags(tags_of(page), array.shape[2], scaled=scaled), mask)
     decoded.orientation = orientation(page)
     if decoded.orientation != 1:
         decoded.notes.append("rotated")
@@ -306,7 +307,7 @@ def stored_statistics(path: str, sidecar: str | None) -> dict[str, raster.BandTa
     tifffile, _ = libraries()
     with tifffile.TiffFile(path) as file:
         page = file.pages[0]
-        entries = {"its tags": raster.read_tags(tags_of(page), page.samplesperpixel)}
+        entries = {"its tags": raster.read_tags(tags_of(page), page.samplesperpixel, scaled=False)}
         if sidecar is not None:
             entries["its .aux.xml"] = raster.pam_statistics(sidecar, page.samplesperpixel)
     return {origin: tags for origin, tags in entries.items() if tags.statistics}

@@ -37,7 +37,8 @@ class LargeImage:
         self._image = _Page(page, size)
         mask = raster.mask_page(self._types)
         self._mask = None if mask is None else _Page(file.pages[mask], size)
-        self._tags = raster.read_tags(tiff.tags_of(page), page.samplesperpixel)
+        scaled = reading.scale_offset != "none"
+        self._tags = raster.read_tags(tiff.tags_of(page), page.samplesperpixel, scaled=scaled)
         self.shape = (page.imagelength, page.imagewidth)
         if self._mask is not None:
             tiff.check_mask(self._mask.page, page)
@@ -73,7 +74,7 @@ class LargeImage:
         if self._named is not None:
             block.mode, block.depth = self._named
         block.no_data = tiff.no_data_of(self._image.page)
-        raster.annotate(block, self._tags, mask, self._reading)
+        raster.annotate(block, self._tags, mask)
         return convert.shape_block(block, self._reading)
 
     def close(self) -> None:

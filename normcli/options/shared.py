@@ -196,9 +196,9 @@ class DecodeOptions(Options):
         parse=parse_bands,
     )
     scale_offset: Literal["tag", "values", "none"] = option(
-        "Use the scale and offset in tags of GDAL, NIfTI, DICOM and CF. tag: count stored values, and print results in "
-        "the units of the tags; values: scale the values before they are counted, for files whose scales differ; "
-        "none: ignore the tags.",
+        "Use the scale and offset in tags of GDAL, NIfTI, DICOM, CF and ImageJ. tag: count stored values, and print "
+        "results in the units of the tags; values: scale the values before they are counted, for files whose scales "
+        "differ; none: ignore the tags.",
         "tag",
         hidden=True,
     )

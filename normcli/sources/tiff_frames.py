@@ -9,13 +9,14 @@ import re
 from collections.abc import Iterator
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
-from xml.sax.saxutils import quoteattr
+from xml.sax.saxutils import escape, quoteattr
 
 from normcli.errors import InputError, MissingExtraError, UsageError, listed
 from normcli.sources.axes import Planes, planes_of
 from normcli.sources.frames import FrameOptions
 from normcli.sources.item import Item
 from normcli.storage.files import FileBytes, FileStamp, read_at, too_large
+from normcli.storage.imagej import calibration_lines
 from normcli.storage.reader import Reader
 from normcli.storage.tiff_pages import (
     DESCRIPTION,
@@ -108,6 +109,13 @@ def tiff_frames(
         yield from _pages(file, [page[:2] for page in pages], group_by)
 
 
+class _Labels(NamedTuple):
+    """Names of the channels of a series, and the calibration of ImageJ in its description; () and "" for none."""
+
+    names: tuple[str, ...]
+    calibration: str
+
+
 class _File(NamedTuple):
     path: str
     load: FileBytes
@@ -149,9 +157,9 @@ def _series(file: _File, text: bytes, options: FrameOptions, group_by: str | Non
         numbers = _chosen(file.path, every, options.series)
         for number in numbers:
             one = every[number]
-            names = _channel_names(tiff, xml, every, number)
+            labels = _Labels(_channel_names(tiff, xml, every, number), calibration_lines(text.decode("latin-1")))
             several = f"{file.path}/{number}" if len(numbers) > 1 else file.path
-            yield from _planes_of_series(file, several, one, options.axes, names, group_by, xml)
+            yield from _planes_of_series(file, several, one, options.axes, labels, group_by, xml)
 
 
 def _chosen(path: str, every: list[Any], series: str | None) -> list[int]:
@@ -179,7 +187,7 @@ def _planes_of_series(
     name: str,
     series: Any,
     axes: str | None,
-    names: tuple[str, ...],
+    labels: _Labels,
     group_by: str | None,
     xml: "Element | None",
 ) -> Iterator[Item]:
@@ -203,7 +211,7 @@ def _planes_of_series(
     channels = range(shape[planes.axes.index("C")]) if "C" in planes.axes[: len(lead)] else range(1)
     if len(channels) > _MOST_CHANNELS:
         raise InputError("bomb", f"{len(channels):,} channels")
-    description = _description(names, keyframe, len(channels)) if keyframe.axes != "YXS" else b""
+    description = _description(labels, keyframe, len(channels))
     is_set = _names_files(xml)
     expected = prod(shape[:outer])
     count = sum(page is not None for page in pages)
@@ -304,10 +312,14 @@ def _channel_names(tiff: Any, xml: "Element | None", every: list[Any], number: i
     return tuple(distinct) if len(set(distinct)) == count else ()
 
 
-def _description(names: tuple[str, ...], keyframe: Any, channels: int) -> bytes:
-    """Return the OME-XML of one plane, from which its pages are read as channels; b"" for one without a name."""
-    if channels == 1 and len(names) != 1:
-        return b""
+def _description(labels: _Labels, keyframe: Any, channels: int) -> bytes:
+    """Return the description of one plane: OME-XML, from which its pages are read as channels, with the calibration.
+
+    Of one channel without a name, and of samples that are channels, it is the calibration alone, or b"".
+    """
+    names, calibration = labels
+    if keyframe.axes == "YXS" or (channels == 1 and len(names) != 1):
+        return calibration.encode("latin-1")
     if len(names) != channels:
         names = ("",) * channels
     sizes = f'SizeX="{keyframe.imagewidth}" SizeY="{keyframe.imagelength}" SizeC="{channels}" SizeZ="1" SizeT="1"'
@@ -317,5 +329,8 @@ def _description(names: tuple[str, ...], keyframe: Any, channels: int) -> bytes:
     )
     planes = f'<TiffData IFD="0" PlaneCount="{channels}"/>'
     pixels = f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{keyframe.dtype}" {sizes}>{each}{planes}</Pixels>'
+    values = f'<Description normcli="calibration">{escape(calibration)}</Description>' if calibration else ""
     space = "http://www.openmicroscopy.org/Schemas/OME/2016-06"
-    return f'<OME xmlns="{space}"><Image ID="Image:0">{pixels}</Image></OME>'.encode("ascii", "xmlcharrefreplace")
+    return f'<OME xmlns="{space}"><Image ID="Image:0">{values}{pixels}</Image></OME>'.encode(
+        "ascii", "xmlcharrefreplace"
+    )
