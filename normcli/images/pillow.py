@@ -222,7 +222,7 @@ def header_size(data: bytes) -> tuple[int, int] | None:
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Open an image by its content; a PNG without the plugins of four other formats, which take 3 ms."""
+    """Open an image by its content; a PNG without the plugins of four other formats, which take 4 ms."""
     if data[:8] == png.SIGNATURE:
         from PIL.PngImagePlugin import PngImageFile
 
