@@ -62,7 +62,7 @@ def _emit_take_turn(context: Any, builder: Any, types: Any, values: Any) -> Any:
     return builder.atomic_rmw("add", _pointer(context, builder, types[0], values[0]), values[1], "monotonic")
 
 
-def _emit_fence(context: Any, builder: Any, types: Any, values: Any) -> Any:
+def _emit_order_stores(context: Any, builder: Any, types: Any, values: Any) -> Any:
     if builder.module.triple.startswith(_X86):  # elsewhere the locks of threads order these stores as any other
         builder.call(_declare(builder, "llvm.x86.sse.sfence"), [])
     return context.get_dummy_value()
@@ -86,7 +86,7 @@ def prefetch(x, index):  # type: ignore[no-untyped-def]
     """Start to read the line of an element."""
 
 
-@machine_function(_emit_fence)
+@machine_function(_emit_order_stores)
 def order_stores():  # type: ignore[no-untyped-def]
     """Make the stores past the cache visible to other threads before any later one."""
 

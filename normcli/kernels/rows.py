@@ -23,9 +23,12 @@ SHARE = 32
 # bytes of a row up to which the next one is read while one is written: both fit into the L2 cache
 NEAR = 256 << 10
 
-# bytes of rows that a thread takes at a time: a 16th of all, but not less than this; beyond CACHED_BYTES a 4th, because
+# bytes that the cache of all processors keeps
+CACHE_BYTES = 32 << 20
+
+# bytes of rows that a thread takes at a time: a 16th of all, but not less than this; beyond CACHE_BYTES a 4th, because
 # two threads disturb each other's readings ahead in memory: 100 MB by 128 KB each take 1.3 times as long
-TURN_BYTES, CACHED_BYTES = 128 << 10, 32 << 20
+TURN_BYTES = 128 << 10
 
 SUMS = {"reassoc", "contract"}
 
@@ -92,7 +95,7 @@ def _moments(x, pivot):  # type: ignore[no-untyped-def]
 def _rows_of_a_turn(x):  # type: ignore[no-untyped-def]
     """Return the number of rows that a thread takes at a time."""
     size = x.size * x.itemsize
-    size = max(size // 16, TURN_BYTES) if size <= CACHED_BYTES else size // 4
+    size = max(size // 16, TURN_BYTES) if size <= CACHE_BYTES else size // 4
     return max(size // max(x.shape[1] * x.itemsize, 1), 1)
 
 

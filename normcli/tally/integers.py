@@ -452,10 +452,10 @@ class _BoundCall:
 
     def __init__(self, histogram: Array, sums: Array, function: Callable[..., None], values: list[Any]) -> None:
         self._histogram, self._sums, self._function = histogram, sums[None], function
-        self._address, self._kept = values[5], values[6:]
+        self._address, self._kept = values[5], values[6:]  # behind those of pixels and pairs
 
     def count(self, pixels: Array, histogram: Array) -> Array:
-        """Add one image (H,W,C) to a histogram (C,256); return its sums (1,C,2)."""
+        """Add one image (H,W,C), its pairs as `as_pairs` has them, to a histogram (C,256); return its sums (1,C,2)."""
         if histogram is not self._histogram:
             self._histogram, self._address = histogram, address_of(histogram)
         address, size = address_of(pixels), pixels.size

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from normcli.kernels.kernel import contiguous
-from normcli.kernels.rows import affine_rows, batch_rows, row_moments
+from normcli.kernels.rows import CACHE_BYTES, affine_rows, batch_rows, row_moments
 from normcli.platforms import usable_cpus
-from normcli.tensor.normalizers.views import CACHE_BYTES, Array, View, current_resources, parallel_blocks, share_turns
+from normcli.tensor.normalizers.views import Array, View, current_resources, parallel_blocks, share_turns
 
 
 @dataclass(frozen=True)

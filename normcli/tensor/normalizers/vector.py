@@ -16,7 +16,6 @@ from normcli.tensor.normalizers.views import (
     Array,
     Dtype,
     Layout,
-    RowKernel,
     Tensor,
     View,
     cast,
@@ -374,8 +373,9 @@ def tensor_norm(
         moments = tensor_moments(view)
         scale = 1.0 / np.sqrt(moments.var + eps)
         tables = (moments.mean, scale, -moments.low * scale)
-        kernel: RowKernel = lambda x, y, turns, line: affine_rows(x, y, turns, *tables, line)  # noqa: E731
-        return view.map_kernel(kernel, dtype=dtype, one_row=True)
+        return view.map_kernel(
+            lambda x, y, turns, line: affine_rows(x, y, turns, *tables, line), dtype=dtype, one_row=True
+        )
     norm = np.maximum(_norm_of_all(view, p), eps)
     return view.map_numpy(lambda x: np.asarray(x / (norm or 1.0)), dtype=dtype)
 

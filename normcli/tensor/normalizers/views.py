@@ -25,7 +25,7 @@ from normcli import platforms
 from normcli.errors import TensorError, UnsupportedTensorError, UsageError, unknown
 from normcli.kernels.kernel import contiguous
 from normcli.kernels.lines import LINE_BYTES
-from normcli.kernels.rows import normalize_rows
+from normcli.kernels.rows import CACHE_BYTES, normalize_rows
 from normcli.platforms import usable_cpus
 from normcli.storage.safetensors_format import bfloat16
 
@@ -34,9 +34,9 @@ Array = NDArray[Any]
 # 1 MB stays in the L2 cache between two readings; with 25 MB in 25 blocks, two threads end together
 BLOCK_BYTES = 1 << 20
 
-# results of these sizes bypass a cache of 32 MB, which their input stays in: 25 MB take 0.74 to 0.95 of the time. 4 MB
-# would take 1.1 times as long, 1.2 with a reading of the result after it, and 100 MB would take up to 1.4 times as long
-BYPASS_BYTES, CACHE_BYTES = 16 << 20, 32 << 20
+# results from this size to CACHE_BYTES bypass the cache, which their input stays in: 25 MB take 0.74 to 0.95 of the
+# time. 4 MB would take 1.1 times as long, 1.2 with a reading of the result after it, and 100 MB up to 1.4 times
+BYPASS_BYTES = 16 << 20
 # elements that are computed before they are written, 256 of one row or 512 of each of two with weights, and a line to
 # align them by; of twice and four times as many, readings and writings mix less: 3 and 10%
 PIECE, PAIR = 256 + 16, 1024 + 16
