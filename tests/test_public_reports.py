@@ -198,6 +198,14 @@ class TestOtherDepths:
             done = stats(file(tmp_path / "a.jpg", bad), "--max-value", 4095)
             assert done.code == 4 and re.search("1 (truncated|damaged)", done.err), str(done)
 
+    @pytest.mark.parametrize("bits", [1, 7, 16])
+    def test_no_such_jpeg_is_rejected(self, bits: int, tmp_path: Path) -> None:
+        """imagecodecs returns an array of any size, which ended the run if it was empty."""
+        data = bytearray(imagecodecs.jpeg_encode(np.zeros((32, 32), np.uint8)))
+        data[data.index(b"\xff\xc0") + 4] = bits
+        done = stats(file(tmp_path / "a.jpg", bytes(data)))
+        assert done.code == 4 and "1 damaged" in done.err, str(done)
+
 
 class TestTransparentLevel:
     """A gray PNG of 2 or 4 bits: its level counts in stored units."""

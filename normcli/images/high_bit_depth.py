@@ -145,8 +145,14 @@ def _jpeg(data: bytes, reading: DecodeOptions) -> Decoded:
     check_size(markers.width, markers.height, reading)
     if markers.components not in (1, 3):
         raise InputError("unsupported", f"a JPEG of {markers.precision} bits and {markers.components} components")
+    if markers.precision not in (
+        range(2, 17) if markers.lossless else (8, 12)
+    ):  # for some imagecodecs returns anything
+        raise InputError("damaged", f"cannot be decoded: a JPEG of {markers.precision} bits")
     _check_markers(data)
     array: np.ndarray[Any, Any] = imagecodecs.jpeg_decode(data)
+    if array.shape[:2] != (markers.height, markers.width):
+        raise InputError("damaged", "cannot be decoded: its size is not that of its frame header")
     if array.ndim == 2:
         array = array[:, :, None]
     pixels, full_scale = from_levels(array, (1 << markers.precision) - 1)
