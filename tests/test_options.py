@@ -84,12 +84,6 @@ def test_every_field_is_an_option_of_the_command(name: str) -> None:
     assert options.keys() <= ONLY_COMMANDS
 
 
-@pytest.mark.parametrize("name", ["stats", "apply"])
-def test_options_stay_few(name: str) -> None:
-    shown = [option for option in parameters(name).values() if not option.hidden]
-    assert len(shown) <= 40
-
-
 @pytest.mark.parametrize("name", IN_PYTHON)
 def test_choices_are_checked_in_python_too(name: str, tmp_path: Path) -> None:
     for option in choices_of(IN_PYTHON[name]):
