@@ -18,6 +18,7 @@ REQUIRED_KEYS = (
     *("channel_order", "mean", "std", "min", "max", "percentiles", "conventions", "composition", "failures", "skips"),
     *("shards", "forced", "settings", "provenance", "groups", "sample", "inputs", "state"),
 )
+NO_DIGEST = "0" * 32  # of images that are not known
 INPUT_COUNTS = ("composition", "failed", "skipped", "digest")  # of a tally's state, those of files instead of pixels
 
 CHANNEL_NAME = r"[A-Za-z0-9_.+\[\]-]{1,128}"

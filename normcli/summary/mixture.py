@@ -13,6 +13,7 @@ from typing import Any
 
 from normcli.errors import UsageError
 from normcli.summary.cases import stored_percentiles
+from normcli.summary.file import NO_DIGEST
 from normcli.summary.percentiles import columns_of_summary
 from normcli.summary.summary import Summary
 from normcli.tally.exact import sqrt_fraction
@@ -77,8 +78,8 @@ def mix(parts: Sequence[Summary], weights: Sequence[float], provenance: Mapping[
         skips=_added([part.skips for part in parts]),
         forced=sorted({entry for part in parts for entry in part.forced}),
         settings={**first.settings, "mixture": record},
-        provenance={**provenance, "digest": "0" * 32},
-        inputs={"composition": {}, "failed": {}, "skipped": {}, "digest": "0" * 32},
+        provenance={**provenance, "digest": NO_DIGEST},
+        inputs={"composition": {}, "failed": {}, "skipped": {}, "digest": NO_DIGEST},
         state=_without_counts(dtypes, len(first.channels)),
     )
 

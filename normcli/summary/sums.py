@@ -5,11 +5,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from normcli.errors import NoInputError, StatisticsFileError, UsageError
+from normcli.summary.file import NO_DIGEST
 from normcli.summary.settings_diff import describe_differences, differing_settings
 from normcli.summary.shards import merge_shards
 from normcli.summary.summary import Summary, SummarySource, as_summary
-
-_NO_DIGEST = "0" * 32
 
 
 def merge(
@@ -104,8 +103,8 @@ def _conflicts(added: Sequence[Summary], subtracted: Sequence[Summary], names: S
         conflicts["shards"] = str(error)
     seen: dict[str, str] = {}
     for summary, name in zip(added, names, strict=True):
-        digest = str(summary.inputs.get("digest", _NO_DIGEST))
-        if summary.shards is not None or digest == _NO_DIGEST:  # two shards may well hold copies of one image
+        digest = str(summary.inputs.get("digest", NO_DIGEST))
+        if summary.shards is not None or digest == NO_DIGEST:  # two shards may well hold copies of one image
             continue
         if digest in seen:
             conflicts["images"] = (
