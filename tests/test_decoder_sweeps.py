@@ -3,7 +3,9 @@
 The light version takes a part of each; `-m campaign` takes all and prints the figures.
 """
 
+import gzip
 import itertools
+import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,6 +120,9 @@ def test_a_suffix_decides_nothing(tmp_path: Path) -> None:
     assert len(seen) > 20
 
 
+MGH = struct.pack(">7i", 1, 256, 256, 256, 1, 3, 0) + bytes(300)  # of FreeSurfer
+
+
 @pytest.mark.parametrize(
     ("data", "words"),
     [
@@ -128,7 +133,13 @@ def test_a_suffix_decides_nothing(tmp_path: Path) -> None:
         (b"\x5c\1\0\0" + bytes(340) + b"ni1\0", "the format NIfTI"),
         (b"\x1c\2\0\0n+2\0\r\n\x1a\n", "the format NIfTI"),
         (b"NRRD0004\ntype: float\n", "the format NRRD"),
+        (gzip.compress(b"NRRD0004\ntype: float\n"), "the format NRRD"),
         (b"ObjectType = Image\nNDims = 3\n", "the format MetaImage"),
+        (b"NDims = 3\nDimSize = 4 4 4\n", "the format MetaImage"),
+        (MGH, "the format MGH, which is not read: convert it to NIfTI"),
+        (gzip.compress(MGH), "the format MGH, which is not read: convert it to NIfTI"),
+        (gzip.compress(bytes(400)), "gzip-compressed data"),
+        (b"\x1f\x8b" + bytes(40), "gzip-compressed data"),
         (b"# vtk DataFile Version 3.0\n", "the format VTK"),
         (b"IIU\0\x18\0\0\0", "the format Panasonic raw"),
         (b"\1\0\0\0" + bytes(36) + b" EMF", "the format Windows Metafile"),

@@ -188,6 +188,28 @@ class TestSeries:
         gray = normcli.stats([normcli.source(tmp_path / f"C{i}.ome.tif", axes="NYX") for i in range(2)])
         assert gray.images == 2 and gray.mean == summary.mean
 
+    def test_planes_that_are_missing_are_named(self, tmp_path: Path) -> None:
+        """The default reads what a file cut to its first directory has, as `frames` does not, and a note says so."""
+        for name, part, more in (
+            ("a.tif", stack(), {}),  # three channels, by tifffile
+            ("b.tif", stack(), {"tile": (16, 16), "compression": "zlib", "bigtiff": True}),
+            ("c.tif", stack()[:, :1], {}),
+        ):
+            path = tmp_path / name
+            names = {"axes": "TCZYX", "Channel": {"Name": NAMES[: part.shape[1]]}}
+            needs.module("tifffile").imwrite(path, part, metadata=names, ome=True, photometric="minisblack", **more)
+            assert "missing_planes" not in normcli.stats(path).composition
+            data = bytearray(path.read_bytes())
+            found, first = parse_start(bytes(data[:16]))
+            width, count, entry = (8, "Q", 20) if found.is_big else (4, "H", 12)
+            (entries,) = struct.unpack_from("<" + count, data, first)
+            after = first + struct.calcsize("<" + count) + entries * entry
+            data[after : after + width] = bytes(width)
+            path.write_bytes(data)
+            done = run_here("stats", path)
+            assert done.code == 0 and "1 image with OME-XML that claims more planes than the file has" in done.err, done
+            assert run_here("stats", path, "-O", "frames=all").code == 4
+
 
 LINE = "cf=0\nc0=-32768.0\nc1=1.0\nvunit=Gray Value\n"
 
@@ -611,6 +633,21 @@ class TestDicom:
         path.write_bytes(path.read_bytes()[:-700])
         done = run_here("stats", path, "-O", "frames=all", "--scale-offset", "none")
         assert done.code == 3 and "2 truncated" in done.err, done
+
+    def test_segmentations_are_named(self, tmp_path: Path) -> None:
+        pydicom = needs.module("pydicom")
+        dataset = pydicom.dcmread(Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm")
+        dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.66.4"
+        dataset.save_as(tmp_path / "a.dcm")
+        assert normcli.stats(tmp_path / "a.dcm").composition["labels"] == 1
+        dataset.BitsAllocated = dataset.BitsStored = 1
+        dataset.NumberOfFrames, dataset.HighBit, dataset.PixelRepresentation = 16, 0, 0
+        dataset.save_as(tmp_path / "b.dcm")
+        done = run_here("stats", tmp_path / "b.dcm", "-O", "frames=all")
+        assert done.code == 4 and "a DICOM Segmentation, whose frames of 1 bit are labels" in done.err
+        assert "convert it to NIfTI for --mask-dir" in done.err
+        first = run_here("stats", tmp_path / "b.dcm")
+        assert first.code == 0 and "1 image with labels of a DICOM Segmentation as samples (--mask-dir" in first.err
 
     def test_frames_that_are_not_read_one_by_one(self, tmp_path: Path) -> None:
         """All frames of a deflated file, not the first in their place; the first where it is asked for."""

@@ -24,6 +24,8 @@ _META, _LONG_VRS = b"\x02\x00", (b"OB", b"OW", b"OF", b"OD", b"OL", b"SQ", b"UC"
 _JPEG_2000 = b"\xff\x4f\xff\x51"
 _BOMB_RATIO, _HARMLESS = 100, 1 << 26
 _LARGEST_PICTURE = 8  # bits of gray that is a picture, from 0 to 1; gray of more bits is a measurement
+# Segmentation Storage and Label Map Segmentation Storage
+_LABELS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 _REQUIRED = ("Rows", "Columns", "BitsAllocated", "SamplesPerPixel", "PhotometricInterpretation")
 _MISSING = "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg"
 
@@ -63,6 +65,8 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     image = Decoded(pixels, "DICOM", gray.replace(" ", "_"), bits, white_is_zero=gray == "MONOCHROME1")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         image.notes.append("multi-frame")
+    if dataset.get("SOPClassUID") in _LABELS:
+        image.notes.append("labels")
     apply_tags(image, scale, hidden, reading)
     measured = gray.startswith("MONOCHROME") and bits > _LARGEST_PICTURE
     if measured and not image.scales and reading.scale_offset != "none":

@@ -265,11 +265,13 @@ def _notes(image: Image.Image, data: bytes) -> list[str]:
         notes.append("exif")
     if "icc_profile" in image.info:
         notes.append("icc")
-    if image.format == "TIFF" and any(types := raster.subfile_types(data)):
-        # Pillow counts masks and reduced resolutions as frames, and cannot open the former
-        return [*notes, "multi-frame"] if raster.frames(types) > 1 else notes
-    if (tags := _tiff_tags(image)) is not None and raster.has_planes_without_directories(tags.get(_TIFF_DESCRIPTION)):
-        return [*notes, "multi-frame"]
+    if (tags := _tiff_tags(image)) is not None:
+        types, description = raster.subfile_types(data), tags.get(_TIFF_DESCRIPTION)
+        notes += raster.missing_planes(description, raster.frames(types), tags.get(_TIFF_SAMPLES, 1))
+        if any(types):  # Pillow counts masks and reduced resolutions as frames, and cannot open the former
+            return [*notes, "multi-frame"] if raster.frames(types) > 1 else notes
+        if raster.has_planes_without_directories(description):
+            return [*notes, "multi-frame"]
     try:
         if getattr(image, "is_animated", False):
             notes.append("multi-frame")

@@ -91,6 +91,26 @@ def has_planes_without_directories(description: object) -> bool:
     return '"truncated": true' in text or (match is not None and int(match[1]) > 1)
 
 
+def missing_planes(description: object, pages: int, samples: int) -> list[str]:
+    r"""Return the note on a TIFF whose OME-XML claims more planes than there are; [] for all others.
+
+    Args:
+        description: of its first directory.
+        pages: number of directories that are images.
+        samples: number of samples of a pixel.
+
+    >>> missing_planes('<OME><Image><Pixels SizeC="3" SizeZ="4" SizeT="1"/></Image></OME>', 1, 3)
+    ['missing-planes']
+    """
+    text = str(description)
+    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*", text) if "<OME" in text[:2048] else None
+    sizes = re.findall(r"""\bSize[CZT]\s*=\s*["'](\d{1,9})["']""", pixels[0]) if pixels is not None else []
+    if math.prod(map(int, sizes)) <= pages * samples:
+        return []
+    files = set(re.findall(r"""\bFileName\s*=\s*["']([^"']*)""", text))
+    return ["missing-planes"] if len(files) <= 1 else []
+
+
 def mask_page(types: list[int]) -> int | None:
     """Return the number of the directory that is the mask of the first image; None without one.
 

@@ -234,7 +234,8 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         if array is None:
             array = _read(data, page)
         has_more = pages > max(bands, 1) or raster.has_planes_without_directories(page.description)
-        decoded = from_page(array, page, ["multi-frame"] if has_more else [])
+        notes = raster.missing_planes(page.description, pages, page.samplesperpixel)
+        decoded = from_page(array, page, notes + ["multi-frame"] * has_more)
         mask = _mask(tiff, types)
     decoded.no_data = no_data_of(page)
     scaled = reading.scale_offset != "none"

@@ -39,6 +39,9 @@ class LargeImage:
         self._mask = None if mask is None else _Page(file.pages[mask], size)
         scaled = reading.scale_offset != "none"
         self._tags = raster.read_tags(tiff.tags_of(page), page.samplesperpixel, scaled=scaled)
+        pages = raster.frames(self._types)
+        self._notes = raster.missing_planes(page.description, pages, page.samplesperpixel)
+        self._notes += ["multi-frame"] * (pages > 1)
         self.shape = (page.imagelength, page.imagewidth)
         if self._mask is not None:
             tiff.check_mask(self._mask.page, page)
@@ -69,7 +72,7 @@ class LargeImage:
     def _decode(self, top: int, left: int, height: int, width: int) -> Decoded:
         array = self._image.read(top, left, height, width)
         mask = None if self._mask is None else self._mask.read(top, left, height, width)[:, :, 0] != 0
-        block = tiff.from_page(array, self._image.page, ["multi-frame"] if raster.frames(self._types) > 1 else [])
+        block = tiff.from_page(array, self._image.page, [*self._notes])
         block.is_owned = False  # a segment may be read again
         if self._named is not None:
             block.mode, block.depth = self._named

@@ -1,6 +1,9 @@
 """Identification of files that no decoder opens: formats by signature, text, pointers; damage last."""
 
+import contextlib
 import re
+import struct
+import zlib
 
 from normcli.errors import InputError
 
@@ -81,6 +84,7 @@ _SIGNATURES: tuple[tuple[int, bytes, str], ...] = (
     (40, b" EMF", "Windows Metafile"),
     (0, b"NRRD000", "NRRD"),
     (0, b"ObjectType = Image", "MetaImage"),
+    (0, b"NDims = ", "MetaImage"),
     (0, b"# vtk DataFile", "VTK"),
     (0, b"BSDF", "BSDF"),
     (0, b"zfp\5", "ZFP"),
@@ -110,7 +114,8 @@ _OPTIONAL = (
 _DICOM = re.compile(rb"(?:[\2\x08]\0[\0\1\5\x08\x12\x16\x18]\0|\0[\2\x08]\0[\0\1\5\x08\x12\x16\x18])[\0-\x7f]{4}")
 _CONTAINERS = {"tar", "zip", "Parquet", "Arrow", "NumPy array", "NIfTI", "Analyze", "HDF5"}
 _DOCUMENTS = {"PostScript", "PDF", "DjVu"}
-_VOLUMES = {"NRRD", "MetaImage", "VTK"}
+_VOLUMES = {"NRRD", "MetaImage", "VTK", "MGH"}
+_MGH_TYPES = (0, 1, 3, 4, 10)  # uint8, int32, float32, int16, uint16
 _PEEK = 1024
 
 
@@ -130,6 +135,8 @@ def explain(data: bytes) -> InputError:
     if data.startswith(b"version https://git-lfs.github.com/"):
         return InputError("git-lfs", "a Git LFS pointer, not the image itself (git lfs pull)")
     name = next((name for at, signature, name in _SIGNATURES if data.startswith(signature, at)), None)
+    if name in (None, "gzip-compressed"):
+        name = _volume(data) or name
     if name is None and data[:3] == b"\xff\xd8\xff":
         name = _kind_of_jpeg(data)
     if name in _CONTAINERS:
@@ -147,6 +154,25 @@ def explain(data: bytes) -> InputError:
     if (other := _other_format(data)) is not None:
         return InputError("unsupported", f"in the format {other}, which is not read: convert it to PNG or TIFF")
     return InputError("not-an-image", "not an image that normcli reads, or its header is damaged")
+
+
+def _volume(data: bytes) -> str | None:
+    """Return the name of a format of volumes that a file is of, as it is or compressed by gzip; None for others.
+
+    MGH is the format of FreeSurfer: seven big-endian integers, the first 1, are version, sizes and type of samples.
+
+    >>> _volume(struct.pack(">7i", 1, 256, 256, 256, 1, 0, 0) + bytes(256)), _volume(bytes(284))
+    ('MGH', None)
+    """
+    head = data
+    if data[:2] == b"\x1f\x8b":
+        with contextlib.suppress(zlib.error):  # damaged
+            head = zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(data[:_PEEK], _PEEK)
+    name = next((name for at, start, name in _SIGNATURES if head.startswith(start, at)), None)
+    if name in _VOLUMES or len(head) < 24:
+        return name if name in _VOLUMES else None
+    version, *sizes, kind = struct.unpack_from(">6i", head)
+    return "MGH" if version == 1 and all(0 < size < 1 << 16 for size in sizes) and kind in _MGH_TYPES else None
 
 
 def _heic() -> InputError:

@@ -21,6 +21,7 @@ _ITEM = b"\xfe\xff\x00\xe0"
 _MOST_ITEMS = 100_000  # of sequences: each takes 1 KB as an object, and 8 bytes in the file
 _MOST_FRAMES = 1_000_000
 _PART = 4 << 20
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
 _FRAMES, _OF_FRAMES = 0x00280008, 0x52009230  # NumberOfFrames, PerFrameFunctionalGroupsSequence
@@ -62,9 +63,13 @@ def dicom_frames(path: str, load: FileBytes, label: str | None, group_by: str | 
     """
     file = _File(load)
     try:
+        kind = file.dataset.get("SOPClassUID")
         count, syntax = int(file.dataset.get("NumberOfFrames") or 1), str(file.dataset.file_meta.TransferSyntaxUID)
     finally:
         file.reader.close()
+    if count > 1 and kind == _SEGMENTATION and file.dataset.get("BitsAllocated") == 1:
+        what = "a DICOM Segmentation, whose frames of 1 bit are labels and are not read one by one"
+        raise InputError("unsupported", f"{what}: convert it to NIfTI for --mask-dir")
     if count > 1 and (syntax == _DEFLATED or file.dataset.get("BitsAllocated") == 1):
         what = "frames of a deflated file, or of 1 bit, are not read one by one"
         raise InputError("unsupported", f"{what} (-O frames=first reads its first frame)")

@@ -379,7 +379,10 @@ def percentiles(
 
 
 _ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
-_SOMETIMES = ("lossy-mask", "turned-mask", "bands", "mask-page", "unread-mask", "unread-nodata", "unread-scale")
+_SOMETIMES = (
+    *("lossy-mask", "turned-mask", "bands", "mask-page", "unread-mask", "unread-nodata", "unread-scale"),
+    *("missing-planes", "labels"),
+)
 
 
 def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:

@@ -18,11 +18,13 @@ CONVENTIONS = {
 _DEPTHS = {"uint8": "8-bit", "uint16": "16-bit", "float": "float"}
 
 
-_SIDECARS = {
+_OF_FILES = {
     "unread_mask": "a GDAL mask file (.msk), which is not read: every pixel counts (GDAL_TIFF_INTERNAL_MASK=YES writes "
     "masks into the file)",
     "unread_nodata": "a nodata value in the .aux.xml, which is not read: it counts (--nodata V makes it invalid)",
     "unread_scale": "a scale or offset in the .aux.xml, which is not read: values are as stored",
+    "missing_planes": "OME-XML that claims more planes than the file has: it is cut short, or they are in other files",
+    "labels": "labels of a DICOM Segmentation as samples (--mask-dir takes them, converted to NIfTI)",
 }
 
 
@@ -101,7 +103,7 @@ def _warnings(summary: Summary) -> list[str]:
             f"{_images(sum(unusable.values()))} with a GDAL nodata value that their samples cannot have, {values}: "
             "none is invalid (--nodata V sets another)"
         )
-    out += [f"{_images(composition[key])} with {text}" for key, text in _SIDECARS.items() if composition.get(key)]
+    out += [f"{_images(composition[key])} with {text}" for key, text in _OF_FILES.items() if composition.get(key)]
     if composition.get("lossy_mask"):
         out.append(
             f"{_images(composition['lossy_mask'])} with a mask in a lossy format such as JPEG, whose values of 128 and "
