@@ -586,20 +586,21 @@ class TestZarr:
         library = needs.module("zarr")
         values = volume("u2", (2, 3, 1, 12, 10))
         root = library.open_group(tmp_path / "plate.zarr", mode="w", zarr_format=2)
-        for well in ("A/1", "B/2"):
+        for well, second in (("A/1", "1"), ("B/2", "scale1/image")):
             image = root.create_group(f"{well}/0")
             image.create_array("0", data=values)
-            image.create_array("1", data=values[..., ::2, ::2])
+            image.create_array(second, data=values[..., ::2, ::2])
             axes = [{"name": name} for name in "tczyx"]
-            image.attrs["multiscales"] = [{"datasets": [{"path": "0"}, {"path": "1"}], "axes": axes}]
+            image.attrs["multiscales"] = [{"datasets": [{"path": "0"}, {"path": second}], "axes": axes}]
             image.attrs["omero"] = {"channels": [{"label": name} for name in ("DAPI", "GFP (488)", "RFP")]}
         summary = normcli.stats(tmp_path / "plate.zarr", group_by="folder")
         assert summary.channels == ["DAPI", "GFP_488", "RFP"]
         assert {name: group.images for name, group in summary.groups.items()} == {"A/1/0": 2, "B/2/0": 2}
         channels = values.astype(float).transpose(1, 0, 2, 3, 4).reshape(3, -1) / 65535
         assert summary.mean == pytest.approx(channels.mean(axis=1).tolist(), rel=1e-12)
-        level = normcli.stats(normcli.source(tmp_path / "plate.zarr", variable="A/1/0/1"))
-        assert (level.images, level.channels) == (2, ["DAPI", "GFP_488", "RFP"])
+        for path in ("A/1/0/1", "B/2/0/scale1/image"):
+            level = normcli.stats(normcli.source(tmp_path / "plate.zarr", variable=path))
+            assert (level.images, level.channels) == (2, ["DAPI", "GFP_488", "RFP"])
         image.attrs["multiscales"] = [{**image.attrs["multiscales"][0], "axes": ["time", "tile", "z", "y", "x"]}]
         assert normcli.stats(normcli.source(tmp_path / "plate.zarr", variable="B/2/0/0")).images == 2 * 3
 

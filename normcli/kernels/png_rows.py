@@ -34,15 +34,15 @@ def unfilter(rows, pixels, channels):  # type: ignore[no-untyped-def]
             elif kind == 1 or (kind == 4 and first):  # without a row above Paeth's predictor is the sample on the left
                 for i in range(out.size):
                     left = out[i - channels] if i >= channels else np.uint8(0)
-                    out[i] = np.uint8(row[i] + left)
+                    out[i] = np.uint8(np.int32(row[i]) + left & 255)
             elif kind == 2:
                 for i in range(out.size):
-                    out[i] = np.uint8(row[i] + above[i])
+                    out[i] = np.uint8(np.int32(row[i]) + above[i] & 255)
             elif kind == 3:
                 for i in range(out.size):
                     left = np.int64(out[i - channels]) if i >= channels else 0
                     up = 0 if first else np.int64(above[i])
-                    out[i] = np.uint8(np.int64(row[i]) + (left + up) // 2)
+                    out[i] = np.uint8(np.int64(row[i]) + (left + up) // 2 & 255)
             elif channels == 3:  # at once: each waits for its own sample on the left
                 r = g = b = r_ = g_ = b_ = np.int32(0)  # on the left, and above that
                 for i in range(0, out.size // 3 * 3, 3):
