@@ -213,10 +213,14 @@ def _arrays(files: Files) -> Iterator[_Array]:
 
 def _level(files: Files, path: str) -> _Array | None:
     """Return a level of an OME image; None for any other array."""
-    group, _, name = path.rpartition("/")
-    attributes = _metadata(files, group)[1]
-    ome = attributes.get("ome", attributes)
-    if not isinstance(ome, dict) or not ome.get("multiscales"):
+    parts = path.split("/")
+    for count in reversed(range(len(parts))):  # the path of a level in its image may have several parts
+        group, name = "/".join(parts[:count]), "/".join(parts[count:])
+        attributes = _metadata(files, group)[1]
+        ome = attributes.get("ome", attributes)
+        if isinstance(ome, dict) and ome.get("multiscales"):
+            break
+    else:
         return None
     try:
         array = _ome_image(files, group, ome, name)
