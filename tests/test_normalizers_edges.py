@@ -189,6 +189,15 @@ def test_an_empty_batch_keeps_its_shape_or_cannot_train(name: str, one: nn.Norma
         assert y.dtype == np.float32
 
 
+def test_batch_norm_of_an_unaligned_tensor() -> None:
+    """As in a file: rows of 4 KB or more are read once, by a kernel that takes aligned arrays."""
+    x = np.random.default_rng(0).standard_normal((2, 8, 1024), np.float32)
+    twin = np.frombuffer(b"." + x.tobytes(), np.float32, offset=1).reshape(x.shape)
+    with resources(threads=1):
+        ours, theirs = (nn.batch_norm(t, layout="NCL").y for t in (twin, x))
+    assert np.array_equal(ours, theirs)
+
+
 ORDERS: dict[str, Callable[[Array], Array]] = {
     "fortran": np.asfortranarray,
     "transposed": lambda a: np.ascontiguousarray(a.swapaxes(0, 1)).swapaxes(0, 1),

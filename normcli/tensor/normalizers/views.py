@@ -373,7 +373,8 @@ class View:
         wide = x.dtype.name == "float64" or (x.dtype.kind in "iu" and x.dtype.itemsize > 2)  # float32 ends at 2^24
         self.work_dtype = np.dtype(np.float64 if wide else np.float32)
         self.sample_bytes = per_sample * self.work_dtype.itemsize
-        as_stored = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.dtype == self.work_dtype
+        gapless = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned
+        as_stored = gapless and x.dtype == self.work_dtype
         self.in_place_ok = as_stored and self.plain and not spans_batch  # blocks are views, nothing is copied
 
     @property
@@ -405,7 +406,7 @@ class View:
 
     def as_rows(self) -> Array:
         """Return an array that is `in_place_ok` as (rows of all samples, length)."""
-        return np.asarray(contiguous(np.asarray(self.x))).reshape(-1, self.length)
+        return np.asarray(self.x).reshape(-1, self.length)
 
     def put(self, out: Any, start: int, stop: int, y: Array) -> None:
         """Write the result of a block, in the layout and type of the output."""
