@@ -122,6 +122,24 @@ def test_each_mutation_gives_what_pillow_gives() -> None:
     assert taken > 600 and small_taken > 150
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_a_stream_that_stops_behind_its_rows(channels: int) -> None:
+    """libspng decodes it; Pillow does not if its last bytes are several rows. Which one sees it depends on the run."""
+    header, (_, packed), end = chunks(encoded(np.full((28, 28, channels), 7, np.uint8)))
+    profile = b"iCCP", b"a\0\0" + zlib.compress(b"profile")
+    for cut in (4, 5, 6):
+        stream = packed[:-cut]
+        if len(zlib.decompressobj().decompress(stream)) < 28 * (1 + 28 * channels):
+            continue
+        data = joined([header, profile, (b"IDAT", stream[:9]), (b"IDAT", stream[9:]), end])
+        theirs = pillow.decode(data, READING)
+        assert np.all(theirs.pixels == 7) and theirs.notes == ["icc"]
+        ours = png.decode(data, READING)
+        assert ours is None or (np.array_equal(ours.pixels, theirs.pixels) and ours.notes == theirs.notes)
+    with pytest.raises(OSError, match="truncated"):
+        pillow.decode(joined([header, (b"IDAT", packed[: len(packed) // 2]), end]), READING)
+
+
 def small_decoded(data: bytes) -> tuple[tuple[int, ...], bytes, tuple[str, ...]] | None:
     """Return shape, samples and notes of a small image by the rows of PNG."""
     try:

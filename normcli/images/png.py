@@ -167,6 +167,34 @@ def inflate(packed: bytes, size: int) -> bytes | None:
     return data if len(data) == size and stream.eof else None
 
 
+def completed(data: bytes) -> bytes | None:
+    """Return a plain PNG whose zlib stream stops behind its rows with its end; None for all others.
+
+    libspng decodes it. So does Pillow, unless the last bytes of the stream are more than one row.
+    """
+    layout = plain(data)
+    if layout is None:
+        return None
+    height, width, channels = layout.shape
+    at, first, packed = _HEADER, 0, b""
+    while at + 12 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, at)
+        if kind == b"IDAT":
+            first, packed = first or at, packed + data[at + 8 : at + 8 + length]
+        at += 12 + length
+    size = height * (1 + width * channels)
+    stream = zlib.decompressobj()
+    try:
+        rows = stream.decompress(packed, size + 1)
+    except zlib.error:
+        return None
+    if len(rows) != size or stream.eof:
+        return None
+    content = b"IDAT" + zlib.compress(rows, 1)
+    chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+    return data[:first] + chunk + _END
+
+
 def is_intact(data: bytes) -> bool:
     """Return True if every chunk up to the end marker is complete and has the right checksum: 1-3 GB/s.
 
