@@ -131,7 +131,7 @@ def test_a_stream_that_stops_behind_its_rows(channels: int) -> None:
         stream = packed[:-cut]
         if len(zlib.decompressobj().decompress(stream)) < 28 * (1 + 28 * channels):
             continue
-        data = joined([header, profile, (b"IDAT", stream[:9]), (b"IDAT", stream[9:]), end])
+        data = joined([header, profile, (b"IDAT", stream[:9]), (b"IDAT", stream[9:]), (b"IDAT", b"abc"), end])
         theirs = pillow.decode(data, READING)
         assert np.all(theirs.pixels == 7) and theirs.notes == ["icc"]
         ours = png.decode(data, READING)

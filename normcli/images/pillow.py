@@ -46,7 +46,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     try:
         return _decode(data, reading)
     except (InputError, OSError, SyntaxError, ValueError, TypeError) as error:
-        if is_early_end(error) and (complete := png.completed(data)) is not None:
+        if isinstance(error, OSError) and (complete := png.completed(data)) is not None:
             return _decode(complete, reading)
         final = isinstance(error, InputError) and error.reason != "not-an-image"
         if final or not tiff.is_tiff(data) or is_early_end(error):

@@ -168,27 +168,25 @@ def inflate(packed: bytes, size: int) -> bytes | None:
 
 
 def completed(data: bytes) -> bytes | None:
-    """Return a plain PNG whose zlib stream stops behind its rows with its end; None for all others.
+    """Return a plain PNG whose zlib stream is damaged behind its rows with a right end; None for all others.
 
-    libspng decodes it. So does Pillow, unless the last bytes of the stream are more than one row.
+    libspng decodes it. So does Pillow, unless the last intact bytes of the stream are more than one row.
     """
     layout = plain(data)
     if layout is None:
         return None
     height, width, channels = layout.shape
-    at, first, packed = _HEADER, 0, b""
-    while at + 12 <= len(data):
-        length, kind = _CHUNK.unpack_from(data, at)
-        if kind == b"IDAT":
-            first, packed = first or at, packed + data[at + 8 : at + 8 + length]
-        at += 12 + length
     size = height * (1 + width * channels)
-    stream = zlib.decompressobj()
+    at, first, rows, stream = _HEADER, 0, b"", zlib.decompressobj()
     try:
-        rows = stream.decompress(packed, size + 1)
+        while at + 12 <= len(data) and len(rows) < size:
+            length, kind = _CHUNK.unpack_from(data, at)
+            if kind == b"IDAT":  # one after the other, as libspng: it does not read what follows the rows
+                first, rows = first or at, rows + stream.decompress(data[at + 8 : at + 8 + length], size - len(rows))
+            at += 12 + length
     except zlib.error:
         return None
-    if len(rows) != size or stream.eof:
+    if len(rows) != size:
         return None
     content = b"IDAT" + zlib.compress(rows, 1)
     chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
