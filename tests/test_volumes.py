@@ -3,6 +3,8 @@
 import gzip
 import random
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from normcli.options.shared import InputOptions
 from normcli.sources import read_one
 from normcli.sources.nifti import parse_header
 from tests.support import needs
-from tests.support.command import run_here
+from tests.support.command import ROOT, run_here
 from tests.support.memory import peak
 from tests.support.servers import upload
 
@@ -64,7 +66,31 @@ def nibabel_data() -> Path:
     return folder if folder.is_dir() else needs.skip(needs.INSTALL["nibabel"])
 
 
+# imports nibabel in two threads at once: as a volume is opened for writing, and as a header is parsed
+IMPORTS = """
+import importlib, threading, time
+from normcli.sources import nifti
+raised = []
+def run(delay, function, *arguments):
+    time.sleep(delay)
+    try:
+        function(*arguments)
+    except BaseException as error:
+        raised.append(error)
+threads = [threading.Thread(target=run, args=one) for one in
+           ((0, importlib.import_module, "nibabel"), (0.002, nifti._header_classes))]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert not raised, raised
+"""
+
+
 class TestNifti:
+    def test_two_threads_import_its_library(self) -> None:
+        needs.module("nibabel")
+        done = subprocess.run([sys.executable, "-c", IMPORTS], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
     @pytest.mark.parametrize(
         ("name", "images", "mean", "std"),
         [

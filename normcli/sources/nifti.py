@@ -188,6 +188,8 @@ def _header_classes() -> tuple[list[Any], tuple[type[Exception], ...]]:
         MissingExtraError: nibabel is not installed.
     """
     try:
+        # before its modules: two threads that import a package and a module of it wait for each other, and one fails
+        import nibabel  # noqa: F401
         from nibabel.analyze import AnalyzeHeader
         from nibabel.nifti1 import Nifti1PairHeader
         from nibabel.nifti2 import Nifti2PairHeader
