@@ -276,3 +276,22 @@ def test_resume_needs_an_output(folder: Path, run: Run) -> None:
     assert b"requires" in done.stderr
     with pytest.raises(UsageError, match="requires"):
         normcli.stats(folder, resume=True)
+
+
+def test_a_signal_within_an_addition_leaves_nothing_half_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the run writes what is pending: never counts of a batch that is not named, or a part of them."""
+    from normcli.runs.count import PartialResult
+
+    def interrupted(self: PartialResult, other: PartialResult) -> None:
+        self.inputs += other.inputs
+        raise KeyboardInterrupt
+
+    opened = StatsCheckpoint(tmp_path / "a.checkpoint", {})
+    size = (tmp_path / "a.checkpoint").stat().st_size
+    opened.record([b"first"], PartialResult(inputs=1))
+    monkeypatch.setattr(PartialResult, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        opened.record([b"second"], PartialResult(inputs=1))
+    opened.flush()
+    opened.close()
+    assert (tmp_path / "a.checkpoint").stat().st_size == size

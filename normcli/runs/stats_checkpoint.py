@@ -119,19 +119,21 @@ class StatsCheckpoint:
         if token is None or not all(failure.is_lasting for failure in result.failures):
             self.flush()
             return
+        marks, self._marks = self._marks, []  # a signal may interrupt the addition, and the end of the run flushes
         self._pending.add(result)
-        self._marks += token
+        self._marks = marks + token
         if time.monotonic() - self._since >= _SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Write the pending results."""
-        if self._marks:
+        marks, self._marks = self._marks, []
+        if marks:
             counts = base64.b64encode(zlib.compress(json.dumps(self._pending.state()).encode(), 1)).decode()
-            first, items = self._marks[0].hex(), _digest(self._marks)
-            self._log.append({"inputs": len(self._marks), "first": first, "items": items, "counts": counts})
+            first, items = marks[0].hex(), _digest(marks)
+            self._log.append({"inputs": len(marks), "first": first, "items": items, "counts": counts})
             self._log.flush(durable=True)
-        self._pending, self._marks, self._since = PartialResult(), [], time.monotonic()
+        self._pending, self._since = PartialResult(), time.monotonic()
 
 
 def _mark(item: Item | Skipped) -> bytes:
