@@ -66,19 +66,21 @@ def nibabel_data() -> Path:
     return folder if folder.is_dir() else needs.skip(needs.INSTALL["nibabel"])
 
 
-# imports nibabel in two threads at once: as a volume is opened for writing, and as a header is parsed
+# imports nibabel in two threads at once: as a volume is opened for writing, and meanwhile as a header is parsed
 IMPORTS = """
-import importlib, threading, time
+import importlib, sys, threading
 from normcli.sources import nifti
 raised = []
-def run(delay, function, *arguments):
-    time.sleep(delay)
+def run(function, *arguments):
     try:
         function(*arguments)
     except BaseException as error:
         raised.append(error)
-threads = [threading.Thread(target=run, args=one) for one in
-           ((0, importlib.import_module, "nibabel"), (0.002, nifti._header_classes))]
+def parse():
+    while "nibabel" not in sys.modules:
+        pass
+    nifti._header_classes()
+threads = [threading.Thread(target=run, args=one) for one in ((importlib.import_module, "nibabel"), (parse,))]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 assert not raised, raised
