@@ -37,9 +37,8 @@ def takes(reading: DecodeOptions, most: int) -> bool:
 
 
 _SAVED = 3e-9  # seconds that the kernel saves for a sample, against libspng
-_BY_PILLOW = (
-    200  # a sample that Pillow decodes counts as so many: it costs 7 times as much, and only 1 image of 30 counts
-)
+# a sample that Pillow decodes counts as so many: it costs 7 times as much, and only 1 image of 30 counts
+_BY_PILLOW = 200
 _by_codec = 0  # samples of PNG decoded without the kernel; a count that threads lose only delays it
 
 
