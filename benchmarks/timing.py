@@ -42,6 +42,7 @@ def alternating(commands: Mapping[str, Sequence[str]], rounds: int, seldom: Iter
         seldom: names of slow ones, which take part in the first three measured rounds alone.
     """
     rare = set(seldom)
+    os.sync()  # files that were just made are written back now, and not within the first turns
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
         for name, command in commands.items():
