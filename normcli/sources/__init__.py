@@ -4,9 +4,9 @@ An item is a name and a loader of its bytes, called in the worker: items are pic
 never extracted: its members are read at their offsets, or as they come by in a stream.
 """
 
+from normcli.sources.containers import CONTAINERS
 from normcli.sources.item import FailingSource, Item, Items, Load, Skipped, Vectors, failed_item
 from normcli.sources.listing import (
-    CONTAINERS,
     NO_MATCH,
     PatternUse,
     Source,

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option
+from normcli.sources.containers import SkipEmpty, skip_empty_option
 from normcli.sources.item import ColumnLabel
-from normcli.sources.listing import SkipEmpty, axis_of, skip_empty_option
+from normcli.sources.listing import axis_of
 
 log = logging.getLogger("normcli.sources")
 

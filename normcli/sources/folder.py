@@ -13,8 +13,9 @@ from normcli import storage
 from normcli.errors import InputError, UsageError, shortened
 from normcli.options.field import Options, as_tuple, option, parse_size
 from normcli.options.shared import InputOptions
+from normcli.sources.containers import SkipEmpty, skip_empty_option
 from normcli.sources.item import ArrayLayout, Item, Skipped, failed_item
-from normcli.sources.listing import SkipEmpty, compile_patterns, container, path_below, skip_empty_option
+from normcli.sources.listing import compile_patterns, container, path_below
 from normcli.storage.atomic import PARTIAL
 from normcli.storage.files import FileBytes
 

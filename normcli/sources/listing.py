@@ -1,26 +1,32 @@
-"""Listing of sources: the table of containers, items in order, the part of one job, brace ranges spelled out.
+"""Listing of sources: the kind of each, items in order, the part of one job, patterns that match nothing."""
 
-Patterns of paths are globs with the meaning they have in .gitignore, or the regex of groups; one that matches nothing
-is reported.
-"""
-
-import fnmatch
 import importlib
 import itertools
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from normcli.errors import InputError, UsageError
-from normcli.options.field import as_tuple, option, parse_pairs
+from normcli.options.field import as_tuple, parse_pairs
 from normcli.options.shared import InputOptions
+from normcli.sources.containers import CONTAINERS
 from normcli.sources.item import ColumnLabel, FailingSource, Item, Items, NonEmpty, Skipped, failed_item
 from normcli.storage import is_remote
 
 if TYPE_CHECKING:
     from normcli.sources.repeats import Repeats
+
+
+log = logging.getLogger("normcli.sources")
+
+NO_MATCH = "(no match)"  # the group of images that the regex does not match
+PYTHON = "python:"
+_WITH_FRAMES = (".tif", ".tiff", ".gif", ".png", ".apng", ".webp", ".avif", ".mpo", ".jpg", ".jpeg")
+_VOLUMES = tuple(name + suffix for name in (".nii", ".hdr", ".img") for suffix in ("", ".gz"))
+_VOLUMES += (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".zarr", ".zarr.zip", ".ozx")
+_NO_CONTAINER = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class Source(str):
@@ -48,141 +54,6 @@ def effective_options(source: str, pairs: Mapping[str, str] | Iterable[Any]) -> 
     """Return the open options of one source: the run's, with its own instead where it has some."""
     own = source.open_options if isinstance(source, Source) else {}
     return {**dict(parse_pairs(pairs)), **own}
-
-
-class Container(NamedTuple):
-    """One kind of file that holds many images.
-
-    Attributes:
-        pattern: regular expression that the names of its files match.
-        suffixes: of its files, for people.
-        help: a sentence.
-        extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
-        extra_for: the files that need it.
-        names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
-        groups: `read` takes `group_by`, which may be the column that has the groups of vectors.
-        axes: `read` takes `group_by`, which may be an axis.
-    """
-
-    pattern: str
-    suffixes: tuple[str, ...]
-    help: str
-    extra: str = ""
-    extra_for: str = ""
-    names_only: bool = False
-    groups: bool = False
-    axes: bool = False
-
-
-# one module each: `read(source, listing)`, and its open options as a third argument where it has OPEN_OPTIONS
-CONTAINERS = {
-    "tar": Container(
-        r"\.(tar|tar\.(gz|zst|bz2|xz)|tgz|tzst|tbz2?|txz)$",
-        (".tar", ".tar.gz", ".tgz", ".tar.zst", ".tzst", ".tar.bz2", ".tbz", ".tar.xz", ".txz"),
-        "Tar archives and WebDataset shards; labels from .cls and .json members, else from folders.",
-        "zst",
-        ".tar.zst",
-    ),
-    "zip": Container(r"(?<!\.zarr)\.zip$", (".zip",), "Zip archives; labels from folders."),
-    "parquet": Container(
-        r"\.(parquet|pq)$",
-        (".parquet", ".pq"),
-        "Tables with a column of encoded images or of paths, or columns of numbers (-O columns=action).",
-        "parquet",
-        "all",
-        names_only=True,
-        groups=True,
-    ),
-    "arrow": Container(
-        r"\.(arrows?|feather|ipc)$",
-        (".arrow", ".arrows", ".feather", ".ipc"),
-        "Arrow files and streams, as the datasets library saves them to disk: like parquet.",
-        "parquet",
-        "all",
-        groups=True,
-    ),
-    "huggingface": Container(
-        r"(?!)",
-        ("a folder",),
-        "A folder of the datasets library: data/train-00000-of-00005.parquet, save_to_disk, metadata.csv.",
-        "parquet",
-        "tables",
-        names_only=True,
-        groups=True,
-    ),
-    "lerobot": Container(
-        r"(?!)",
-        ("a folder",),
-        "A folder of LeRobot, v2.x or v3: vectors by feature, or the pictures of one camera.",
-        "parquet",
-        "all",
-        names_only=True,
-        groups=True,
-    ),
-    "npy": Container(
-        r"\.np[yz]$",
-        (".npy", ".npz"),
-        "One array of images, or one image; .npz holds several arrays; -O layout=nc reads rows of numbers.",
-        names_only=True,
-        axes=True,
-    ),
-    "idx": Container(
-        r"([.-]idx\d?(-ubyte)?)(\.gz)?$",
-        (".idx", "-idx3-ubyte", "-idx3-ubyte.gz"),
-        "The array format of MNIST.",
-        names_only=True,
-    ),
-    "video": Container(
-        r"\.(mp4|m4v|mov|mkv|webm|avi)$",
-        (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"),
-        "Videos: every frame, every N-th or some, converted to RGB; labels are the names of the files.",
-        "video",
-        "all",
-    ),
-    "hdf5": Container(
-        r"\.(h5|hdf5|he5|nc|nc4)$",
-        (".h5", ".hdf5", ".he5", ".nc", ".nc4"),
-        "HDF5 and NetCDF4: the planes of one dataset, with the fill values, scale and offset of CF.",
-        "hdf5",
-        "all",
-        axes=True,
-    ),
-    "zarr": Container(
-        r"\.zarr(\.zip)?$|\.ozx$",
-        (".zarr", ".zarr.zip", ".ozx"),
-        "Zarr 2 and 3, folders and zips: the planes of one array, or level 0 of the images of OME-Zarr.",
-        "zarr",
-        "all",
-        axes=True,
-    ),
-    "nifti": Container(
-        r"\.(nii|hdr|img)(\.gz)?$",
-        (".nii", ".nii.gz", ".hdr", ".img"),
-        "Volumes of NIfTI and Analyze: each plane of the first two axes is an image; labels are names of files.",
-        "medical",
-        "all",
-        names_only=True,
-        axes=True,
-    ),
-    "python": Container(
-        r"(?!)",
-        ("python:MODULE:NAME",),
-        "A dataset, an iterable or what returns one, by its import string; the module's code is run.",
-    ),
-    "file_list": Container(
-        r"\.(csv|tsv|jsonl)$",
-        (".csv", ".tsv", ".jsonl"),
-        "Tables with a column of image paths and one of labels, or columns of numbers (-O columns=x,y).",
-        groups=True,
-    ),
-}
-
-
-PYTHON = "python:"
-_WITH_FRAMES = (".tif", ".tiff", ".gif", ".png", ".apng", ".webp", ".avif", ".mpo", ".jpg", ".jpeg")
-_VOLUMES = tuple(name + suffix for name in (".nii", ".hdr", ".img") for suffix in ("", ".gz"))
-_VOLUMES += (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".zarr", ".zarr.zip", ".ozx")
-_NO_CONTAINER = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 
 
 class ListedPath(str):
@@ -267,61 +138,13 @@ def is_stream(source: str) -> bool:
     return kind in tables or (kind in ("tar", "npy", "idx", "nifti") and not plain)
 
 
-log = logging.getLogger("normcli.sources")
-
-NO_MATCH = "(no match)"  # the group of images that the regex does not match
-_BRACKET = r"\[!?\]?[^\]]*\]"
-
-
 def compile_patterns(patterns: Sequence[str]) -> Callable[[str], re.Match[str] | None] | None:
     """Return the matcher of paths below a source that any of the patterns selects; None without patterns."""
     if not patterns:
         return None
-    return re.compile("|".join(map(_translate, patterns)), re.DOTALL).fullmatch
+    from normcli.sources.globs import translate
 
-
-def _translate(pattern: str) -> str:
-    """Return the regular expression of a pattern, for a path below its source.
-
-    As in .gitignore: a folder matches everything below it; a pattern with a slash before its end starts at the
-    source, one without matches at any depth; * stays within a name, ** crosses folders; a final slash: only folders.
-
-    >>> [bool(re.fullmatch(_translate(p), "train/cat/1.png")) for p in ("cat", "cat/", "*/cat", "/cat", "1.png/")]
-    [True, True, True, False, False]
-    """
-    path = pattern.removeprefix("./").rstrip("/")
-    anchored = "/" in path
-    parts = [part for part in path.split("/") if part]
-    out = "" if anchored else "(?:.*/)?"
-    for i, part in enumerate(parts):
-        last = i == len(parts) - 1
-        if part == "**":
-            out += ".+" if last else "(?:.*/)?"
-        else:
-            out += _translate_name(part) + "/" * (not last)
-    return out + ("/.*" if pattern.endswith("/") else "(?:/.*)?")
-
-
-def _translate_name(glob: str) -> str:
-    out, i = "", 0
-    while i < len(glob):
-        char = glob[i]
-        i += 1
-        if char == "*":
-            if not out.endswith("[^/]*"):
-                out += "[^/]*"
-        elif char == "?":
-            out += "[^/]"
-        elif char == "\\" and i < len(glob):
-            out += re.escape(glob[i])
-            i += 1
-        elif char == "[" and (bracket := re.match(_BRACKET, glob[i - 1 :])):
-            one = fnmatch.translate(bracket.group())
-            out += f"(?!/){one[: one.rindex(')') + 1]}"
-            i += bracket.end() - 1
-        else:
-            out += re.escape(char)
-    return out
+    return re.compile("|".join(map(translate, patterns)), re.DOTALL).fullmatch
 
 
 def path_below(source: str, key: str) -> str:
@@ -343,9 +166,6 @@ def name_below(source: str, key: str) -> str:
     return key[len(home) + 1 :] if home and key.startswith(home + "/") else key
 
 
-SkipEmpty = Literal["no", "yes"]
-
-
 def axis_of(group_by: str | None) -> str | None:
     """Return the axis that `group_by` names.
 
@@ -353,11 +173,6 @@ def axis_of(group_by: str | None) -> str | None:
     ('Z', None, None)
     """
     return group_by.removeprefix("axis:") if group_by is not None and group_by.startswith("axis:") else None
-
-
-def skip_empty_option() -> Any:
-    """Return the open option of containers that may have planes without content."""
-    return option("yes: leave out images whose samples are all 0, and count them as skipped.", "no")
 
 
 class PatternUse:
@@ -446,7 +261,6 @@ def reporting(patterns: PatternUse, items: Items) -> Items:
     patterns.report()
 
 
-_LARGEST_RANGE = 1_000_000
 _WILDCARDS = "{*?["
 
 
@@ -631,31 +445,6 @@ def expand(source: str) -> Iterator[str]:
     if isinstance(source, Source):
         yield from (source.with_path(path) for path in expand(str(source)))
         return
-    parts = re.split(r"\{(\d+\.\.\d+|[^{}]*,[^{}]*)\}", source)
-    choices: list[list[str]] = []
-    total = 1
-    for i, part in enumerate(parts):
-        options = [part] if i % 2 == 0 else _range(part) if ".." in part and "," not in part else part.split(",")
-        total *= len(options)
-        choices.append(options)
-        if total > _LARGEST_RANGE:
-            raise UsageError(f"{source}: more than {_LARGEST_RANGE} paths")
-    for choice in itertools.product(*choices):
-        yield from _matching("".join(choice))
+    from normcli.sources.globs import expand_pattern
 
-
-def _matching(path: str) -> list[str]:
-    if is_remote(path) or not has_wildcard(path) or os.path.lexists(path):
-        return [path]
-    import glob
-
-    return sorted(glob.glob(path, recursive=True)) or [path]  # noqa: PTH207
-
-
-def _range(text: str) -> list[str]:
-    first, last = text.split("..")
-    width = max(len(first), len(last)) if first.startswith("0") or last.startswith("0") else 0
-    step = 1 if int(first) <= int(last) else -1
-    if abs(int(last) - int(first)) >= _LARGEST_RANGE:
-        raise UsageError(f"{{{text}}}: more than {_LARGEST_RANGE} paths")
-    return [f"{n:0{width}d}" for n in range(int(first), int(last) + step, step)]
+    yield from expand_pattern(source)

@@ -12,8 +12,8 @@ from normcli.errors import InputError, MissingExtraError
 from normcli.options.field import Options, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import Planes
+from normcli.sources.containers import SkipEmpty, skip_empty_option
 from normcli.sources.item import Item, Items, failed_item
-from normcli.sources.listing import SkipEmpty, skip_empty_option
 from normcli.sources.npy import LARGEST_HELD, ArraySlice
 from normcli.sources.tagged import UNSCALED, ArrayTags, TaggedLoad
 from normcli.storage.files import FileStamp

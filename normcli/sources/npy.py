@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 from normcli.errors import InputError, UsageError
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
+from normcli.sources.containers import SkipEmpty, skip_empty_option
 from normcli.sources.item import ArrayLayout, Item, Items, failed_item
-from normcli.sources.listing import SkipEmpty, skip_empty_option
 from normcli.storage.files import FileStamp, read_at
 from normcli.storage.npy import MAX_HEADER, ArrayHeader, parse_npy_header
 from normcli.storage.reader import Reader

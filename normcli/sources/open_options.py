@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from normcli.errors import UsageError
 from normcli.options.field import Options, choices_of, nearest, options_of, parse_pairs
-from normcli.sources.listing import CONTAINERS, Container, Source, kind_of
+from normcli.sources.containers import CONTAINERS, Container
+from normcli.sources.listing import Source, kind_of
 
 _DEEP = "color of 16 or 32 bits, multi-band TIFF, HEIC"
 Pairs = Mapping[str, str] | Iterable[Any]

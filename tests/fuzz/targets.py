@@ -511,7 +511,12 @@ TARGETS = {
     "parquet": Target("parquet tables", _parquet, _parquets, _ours("sources.parquet"), ".parquet"),
     "csv": Target("CSV tables", lambda d, p: _items(p, load=False), _tables, _ours("sources.file_list"), ".csv"),
     "jsonl": Target("JSONL tables", lambda d, p: _items(p, load=False), _lines, _ours("sources.file_list"), ".jsonl"),
-    "names": Target("names of sources", _names, lambda: [b"a-{01..3}.tar", b"{a,b}/c.zip"], _ours("sources.listing")),
+    "names": Target(
+        "names of sources",
+        _names,
+        lambda: [b"a-{01..3}.tar", b"{a,b}/c.zip"],
+        _ours("sources.listing", "sources.globs"),
+    ),
     "tensor-npy": Target("tensors in .npy", _tensors, _npys, _ours("storage.npy", "tensor.files"), ".npy"),
     "tensor-npz": Target("tensors in .npz", _tensors, _npzs, _ours("storage.npy", "tensor.files"), ".npz"),
     "safetensors": Target(
