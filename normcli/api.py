@@ -138,7 +138,7 @@ def in_python(text: str) -> str:
 
 
 def _name_parameters(error: NormcliError) -> None:
-    """Replace options by keywords in an error whose remedy names options."""
+    """Replace the options that an error names by keywords of the API."""
     error.args = tuple(in_python(part) if isinstance(part, str) else part for part in error.args)
     if isinstance(error, MissingExtraError):  # an ImportError prints its `msg`
         error.msg = in_python(error.msg)

@@ -40,7 +40,7 @@ def open_binary(path: str | Path, flags: int) -> int:
 
 
 def pread(handle: int, size: int, offset: int) -> bytes:
-    """Read at most `size` bytes at `offset`, wherever the descriptor's position is, and leave that as it is."""
+    """Read at most `size` bytes at `offset`, without use or change of the descriptor's position."""
     if _HAS_PREAD:
         return os.pread(handle, size, offset)
     return _at_offset(handle, offset, lambda: os.read(handle, size))
@@ -173,7 +173,7 @@ def _lock_byte(handle: int) -> bool:
 
 
 def run_at_fork(*, before: Callable[[], None] | None = None, after_in_child: Callable[[], None] | None = None) -> None:
-    """Call functions around every fork of this process, where there are forks."""
+    """Call functions around every fork of this process, on platforms that fork."""
     if hasattr(os, "register_at_fork"):
         if before is not None:
             os.register_at_fork(before=before)
@@ -224,7 +224,7 @@ def is_private(status: os.stat_result) -> bool:
 
 
 def cache_folder() -> Path | None:
-    """Return the user's folder for caches of programs, by each platform's rule; None where there is no home.
+    """Return the user's folder for caches of programs, by each platform's rule; None if there is no home.
 
     The rules of platformdirs, whose import would take 10 ms of the 35 in which a kernel is loaded.
     """
@@ -256,7 +256,7 @@ def expand_globs(paths: list[str] | None) -> list[str] | None:
 
 
 def is_link(path: str | Path) -> bool:
-    """Return True if a path is a symbolic link, or a junction of Windows; False where there is nothing."""
+    """Return True if a path is a symbolic link, or a junction of Windows; False if there is nothing."""
     try:
         status = os.lstat(path)
     except OSError:

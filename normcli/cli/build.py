@@ -1,4 +1,4 @@
-"""Commands made from functions: a parameter whose type is a group of options becomes one command-line option a field.
+"""Commands made from functions: each field of a parameter's group of options becomes a command-line option.
 
 def show(file: Annotated[Path, ...], printing: SummaryOptions, terminal: TerminalOptions) -> int: ...
 app = command(show)
@@ -130,7 +130,7 @@ def command(
 
 
 def _joined(text: str) -> str:
-    """Return a text with one line for each paragraph, which the help breaks where the terminal ends."""
+    """Return a text with one line for each paragraph: the help wraps them to the terminal."""
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
 
 
@@ -250,7 +250,7 @@ def _kind(f: Option) -> tuple[Any, dict[str, Any]]:
 
 
 def _plain_type(hint: Any) -> Any:
-    """Return int, float or Path where a value can be nothing else, and str where it is parsed later."""
+    """Return the type that Typer parses: int, float or Path if the hint allows no other, else str."""
     parts = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     kinds = {part for part in parts if part is not type(None)}
     if kinds in ({int}, {float}, {Path}):
@@ -261,7 +261,7 @@ def _plain_type(hint: Any) -> Any:
 
 
 def require_with(companion: str, present: bool, *names: str) -> None:
-    """Check that no option on the command line lacks the one without which it has no effect.
+    """Check that options on the command line have the companion that they require.
 
     In the environment and in configuration files such options are allowed: those are for many commands.
 
@@ -353,7 +353,7 @@ def printable(text: str) -> str:
 
 
 def say(line: str) -> None:
-    """Write one line to stderr, whatever bytes a file name in it holds."""
+    """Write one line to stderr; bytes of file names that are no text are escaped."""
     encoding = sys.stderr.encoding or "utf-8"
     text = printable(line if len(line) <= _LONGEST_LINE else line[: _LONGEST_LINE - 1] + "…")
     text = "\n".join(folded(text, terminal_columns(sys.stderr)))
@@ -394,7 +394,7 @@ def terminal_columns(stream: TextIO) -> int | None:
 
 
 def configure_log(terminal: TerminalOptions) -> None:
-    """Send log records where the options ask for.
+    """Send log records to stderr and to the log file of the options.
 
     Raises:
         OutputError: the log file cannot be opened.
@@ -429,7 +429,7 @@ def _log_to_stderr(verbosity: int) -> None:
 
 
 def find_config() -> Path | None:
-    """Return the configuration file in force; None where there is none.
+    """Return the configuration file in force; None if there is none.
 
     Raises:
         UsageError: NORMCLI_CONFIG names a file that does not exist.

@@ -79,7 +79,7 @@ Values = tuple[str, ...] | Callable[[], Iterator[str]]
 
 
 def completer(values: Values) -> Callable[[str], list[str]]:
-    """Return a function that completes a value out of these, or out of what a function yields; case is ignored."""
+    """Return a completion function for these values, or for those that a function yields; case is ignored."""
 
     def complete(incomplete: str) -> list[str]:
         known = values if isinstance(values, tuple) else values()

@@ -190,7 +190,7 @@ def of_command(name: str, command: click.Command) -> dict[str, Any]:
 
 
 def of_tensor_command(name: str, command: click.Command) -> dict[str, Any]:
-    """Return the settings that `normcli tensor NAME` takes: of [tensor] what it knows, and all of [tensor.NAME].
+    """Return the settings of `normcli tensor NAME`: those of [tensor] that it knows, and all of [tensor.NAME].
 
     Raises:
         UsageError: a table that is no normalizer, or a key that is not an option of it, or of any normalizer.

@@ -126,7 +126,7 @@ def lines_of(difference: "Difference") -> "Iterator[str]":
 
 
 def _common_factor(difference: "Difference") -> str:
-    """Return the factor between the ranges of two files where all means and stds have it, else ""."""
+    """Return the factor that all means and stds of two files differ by, as text; "" without one."""
     ratios = [t / s for pair in (difference.mean, difference.std) for s, t in pair if s > 0 and t > 0]
     for level in (255, 257, 4095, 65535):
         for factor, text in ((level, f"{level} times"), (1 / level, f"1/{level} of")):

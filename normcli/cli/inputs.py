@@ -85,7 +85,7 @@ def counting(
 
 
 def print_features(result: "FeatureCheck", path: str, *, json: bool) -> int:
-    """Print a check of statistics by feature; return the exit code: 1 where a value is wrong."""
+    """Print a check of statistics by feature; return the exit code: 1 if a value is wrong."""
     from normcli.cli.messages import document, write_lines
 
     if json:

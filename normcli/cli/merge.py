@@ -58,7 +58,7 @@ def merge(
 
 
 def split_weights(files: list[str]) -> tuple[list[str], list[float] | None]:
-    """Return the paths and the weights of FILE:WEIGHT; None where no file has one, or all of them exist as they are.
+    """Return the paths and the weights of FILE:WEIGHT; None if no file has one, or all of them exist as they are.
 
     Raises:
         UsageError: some files have a weight, and others none.

@@ -94,7 +94,7 @@ def is_colorful(stream: TextIO) -> bool:
 
 
 def is_unicode(stream: TextIO) -> bool:
-    """Return True where a stream can show block characters."""
+    """Return True if a stream can show block characters."""
     try:
         "▁█─".encode(stream.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):

@@ -209,7 +209,7 @@ def _surprise(shares: list[float], middle: list[float]) -> list[float]:
 def _shift_and_ratio(
     mean_a: list[float], std_a: list[float], mean_b: list[float], std_b: list[float]
 ) -> tuple[list[float | None], list[float | None]]:
-    """Return shifts and ratios; None where the std of A is 0 and B differs."""
+    """Return shifts and ratios; None if the std of A is 0 and B differs."""
     shift: list[float | None] = []
     ratio: list[float | None] = []
     for m, s, n, t in zip(mean_a, std_a, mean_b, std_b, strict=True):

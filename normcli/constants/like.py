@@ -22,7 +22,7 @@ _NAMES = ("resize", "interpolation", "center_crop", "pad")
 
 
 def resolve(options: O) -> O:
-    """Return options in which `like` is no file any more: its geometry is used where no option sets another.
+    """Return options with the geometry of the file of `like`, overridden by those that are set.
 
     Raises:
         UsageError: the file cannot be read, or contains no geometry that normcli has.

@@ -80,7 +80,7 @@ def _hw(sides: tuple[int, int]) -> str:
 
 
 def _black(resize: Any, crop: tuple[int, int] | None) -> str | None:
-    """Return a fill of 0 where a crop may be larger than the resized image: torchvision and transformers pad then."""
+    """Return a fill of 0 if a crop may be larger than the resized image: torchvision and transformers pad then."""
     if crop is None:
         return None
     if isinstance(resize, int):

@@ -224,7 +224,7 @@ def is_early_end(error: Exception) -> bool:
 
 
 def guarded(decode_one: Callable[[], T]) -> T:
-    """Call a decoder; raise InputError instead of whatever it raises, and return its result."""
+    """Call a decoder and return its result; raise InputError in place of its own errors."""
     try:
         return decode_one()
     except InputError:
@@ -234,7 +234,7 @@ def guarded(decode_one: Callable[[], T]) -> T:
 
 
 def input_error(error: Exception) -> InputError:
-    """Return the error of an image for whatever its decoder raised."""
+    """Return the InputError that replaces a decoder's own error."""
     if isinstance(error, MemoryError) or is_no_memory(error):
         return InputError("memory", "not enough memory to decode it")
     if isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
@@ -380,7 +380,7 @@ def _check_alpha_scale(image: Decoded) -> None:
 
 
 def row_slices(array: np.ndarray[Any, Any]) -> Iterator[slice]:
-    """Yield slices of the first axis, of about 260,000 values each: for what a computation in wider types needs.
+    """Yield slices of the first axis, of about 260,000 values each: a bound for computations in wider types.
 
     >>> [len(range(600)[rows]) for rows in row_slices(np.empty((600, 1 << 10)))]
     [256, 256, 88]
@@ -390,7 +390,7 @@ def row_slices(array: np.ndarray[Any, Any]) -> Iterator[slice]:
 
 
 def _convert(image: Decoded, channels: int, compute: Callable[..., Any], *planes: np.ndarray[Any, Any]) -> None:
-    """Make the pixels of an image what `compute` makes of some rows of its planes at a time: int64 is eight bytes.
+    """Replace the pixels of an image by `compute` of a few rows at a time: int64 takes eight bytes a sample.
 
     The rows go into the memory of the image itself if it may be overwritten: they end where the next ones begin.
     """

@@ -106,7 +106,7 @@ def _parsed(pydicom: Any, data: bytes) -> Any:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Return a file whose elements are deflated as one where they are not; any other as it is.
+    """Inflate the elements of a deflated file; return any other file as it is.
 
     pydicom inflates without a limit.
 
@@ -197,7 +197,7 @@ def _check_frame(dataset: Any) -> None:
 
 
 def _frame_size(data: bytes) -> tuple[int, int]:
-    """Return width and height of a frame of JPEG, JPEG-LS or JPEG 2000; zeros where it has none.
+    """Return width and height of a frame of JPEG, JPEG-LS or JPEG 2000; zeros if it has none.
 
     >>> _frame_size(bytes.fromhex("ffd8 ffc0 0011 08 0010 0020 03".replace(" ", "")))
     (32, 16)

@@ -4,7 +4,7 @@ from normcli.images import jpeg, png
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height by the header in the first bytes of an image; None where they do not tell."""
+    """Return width and height by the header in the first bytes of an image; None if they do not tell."""
     if data[:3] == jpeg.SIGNATURE and (header := jpeg.header(data)) is not None:
         return header.width, header.height
     if data[:8] == png.SIGNATURE and len(data) >= 24:

@@ -43,7 +43,7 @@ def version() -> str:
 
 
 def header(data: bytes) -> Header | None:
-    """Parse the markers up to the frame header; None where that is not possible.
+    """Parse the markers up to the frame header; None if that is not possible.
 
     Markers after the frame header are not looked at: APPn segments precede it in practice.
     """
@@ -92,7 +92,7 @@ def _parse(data: bytes) -> Header | None:
 
 
 def parse_orientation(tiff: bytes) -> int:
-    """Return tag 274 of the first directory of an EXIF block; 1 where it is absent or damaged."""
+    """Return tag 274 of the first directory of an EXIF block; 1 if it is absent or damaged."""
     order: Any = {b"II": "little", b"MM": "big"}.get(tiff[:2])
     if order is None or len(tiff) < 14:
         return 1

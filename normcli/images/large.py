@@ -65,7 +65,7 @@ def decode(image: Image.Image, data: bytes) -> tuple[Array, None, bool] | None:
 
 
 def _view(image: Image.Image, data: bytes) -> Array | None:
-    """Return a TIFF that is not compressed as a view of the file; None where it has to be unpacked or turned."""
+    """Return a TIFF that is not compressed as a view of the file; None if it has to be unpacked or turned."""
     tags: Any = getattr(image, "tag_v2", None)
     raw_mode, code = _STORED.get(image.mode, ("", "u1"))
     if not raw_mode or tags is None or tags.get(_ORIENTATION, 1) != 1 or tags.get(_PHOTOMETRIC) == 0:
@@ -89,7 +89,7 @@ def _view(image: Image.Image, data: bytes) -> Array | None:
 
 
 def _unpack(image: Image.Image, data: bytes) -> Array | None:
-    """Return colors that are stored as rows of BGR; None for other layouts, and where rows are missing."""
+    """Return colors that are stored as rows of BGR; None for other layouts, and if rows are missing."""
     tiles: Any = getattr(image, "tile", ())
     if len(tiles) != 1 or image.mode not in ("RGB", "RGBA"):
         return None
@@ -109,7 +109,7 @@ def _unpack(image: Image.Image, data: bytes) -> Array | None:
 
 
 def _decode_by(library: str, image: Image.Image, data: bytes) -> Array | None:
-    """Return the pixels of a PNG or WebP by imagecodecs, the same library in one image; None where that fails."""
+    """Return the pixels of a PNG or WebP by imagecodecs, the same library in one image; None if that fails."""
     try:
         import imagecodecs
 

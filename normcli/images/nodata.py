@@ -38,7 +38,7 @@ def mark_no_data(image: Decoded, reading: DecodeOptions) -> None:
 
 
 def mark_index(image: Decoded, indexes: Array, reading: DecodeOptions) -> None:
-    """Make the pixels of a palette invalid whose index (H,W) is the value of the file's tag.
+    """Mark as invalid the pixels whose palette index (H,W) is the value of the file's tag.
 
     A tag that no index can have is left to `mark_no_data`, which notes it.
     """
@@ -60,7 +60,7 @@ def hide(image: Decoded, hidden: Array) -> None:
 
 
 def _decoded(image: Decoded, value: float) -> float | None:
-    """Return the value that stored samples of this value have after decoding; None where colors replaced them."""
+    """Return the value that stored samples of this value have after decoding; None if colors replaced them."""
     if image.mode.startswith("P"):
         return None
     white, scale = stored_levels(image)

@@ -215,7 +215,7 @@ def _outside(
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of what Pillow opens; None where its header is damaged, or further behind."""
+    """Return width and height of what Pillow opens; None if its header is damaged, or further behind."""
     try:
         with _open(data) as image:
             return image.size

@@ -80,7 +80,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
 
 
 def samples(data: bytes, size: int) -> np.ndarray[Any, Any] | None:
-    """Return the samples, by their number, of a PNG of which `plain` has the layout; None where Pillow should try."""
+    """Return the samples, by their number, of a PNG of which `plain` has the layout; None if Pillow should try."""
     codec = _decode or _load(size)
     if codec is None:
         return None

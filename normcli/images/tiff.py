@@ -154,7 +154,7 @@ def _gray_needs_tifffile(bits: int, kind: int, photometric: int, compression: in
 
 
 def first_directory(data: bytes) -> _Directory | None:
-    """Return the tags of a classic TIFF's first directory that decide how it is read; None where it is damaged."""
+    """Return the tags of a classic TIFF's first directory that decide how it is read; None if it is damaged."""
     order = "<" if data[:2] == b"II" else ">"
     try:
         (start,) = struct.unpack_from(order + "I", data, 4)
@@ -180,7 +180,7 @@ def first_directory(data: bytes) -> _Directory | None:
 
 
 def bands_as_pages(description: bytes) -> str | None:
-    r"""Return the arrangement of pages that are one image, by the description of their writer; None where they are not.
+    r"""Return the arrangement of pages that are one image, by the description of their writer; None if they are not.
 
     >>> bands_as_pages(b'{"shape": [20, 24, 5]}'), bands_as_pages(b'{"shape": [5, 20, 24]}')
     ('an array of shape (20, 24, 5)', None)
@@ -261,7 +261,7 @@ def _read(data: bytes, page: Any) -> np.ndarray[Any, Any]:
 
 
 def _stored(data: bytes, page: Any) -> np.ndarray[Any, Any] | None:
-    """Return a page that is not compressed, as a view of the file; None where its values are not stored one by one."""
+    """Return a page that is not compressed, as a view of the file; None if its values are not stored one by one."""
     dtype = page.dtype
     plain = page.compression == 1 and page.predictor == 1 and page.fillorder == 1 and not page.is_tiled
     if not plain or dtype is None or page.bitspersample != dtype.itemsize * 8 or not page.is_contiguous:
@@ -279,7 +279,7 @@ def no_data_of(page: Any) -> float | None:
 
 
 def parse_no_data(text: Any) -> float | None:
-    """Return the value of the tag GDAL_NODATA; None where there is none.
+    """Return the value of the tag GDAL_NODATA; None if there is none.
 
     >>> parse_no_data("-9999"), parse_no_data("nan "), parse_no_data("none")
     (-9999.0, nan, None)

@@ -119,7 +119,7 @@ def _open(data: IO[bytes], size: int, reading: DecodeOptions) -> LargeImage | No
 
 
 def read_page(page: Any, size: int) -> Array | None:
-    """Return a large page (H,W,S), put together from its tiles or strips; None where tifffile has to do that.
+    """Return a large page (H,W,S), put together from its tiles or strips; None if tifffile has to do that.
 
     tifffile holds the decoded segments of all its threads, and moves planes in a second image.
 

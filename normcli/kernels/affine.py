@@ -27,7 +27,7 @@ class Affine(NamedTuple):
         return Affine(tuple(self.scale[c] for c in channels), tuple(self.shift[c] for c in channels))
 
     def of_levels(self, scales: Sequence[tuple[float, float]]) -> "Affine":
-        """Return the map of stored levels where this one maps level * scale + offset, for each (scale, offset).
+        """Return this map of the values level * scale + offset as a map of the levels, by (scale, offset) per channel.
 
         >>> Affine((2.0,), (1.0,)).of_levels([(0.5, 3.0)])
         Affine(scale=(1.0,), shift=(7.0,))

@@ -76,7 +76,7 @@ def code_path(name: str, depends: bytes) -> Path | None:
 
 
 def _numba_version() -> bytes:
-    """Return the version of Numba, which is not imported for that; empty where it has none."""
+    """Return the version of Numba, which is not imported for that; empty if it has none."""
     spec = importlib.util.find_spec("numba")
     if spec is None or spec.origin is None:
         raise ImportError("it is not installed")
@@ -298,7 +298,7 @@ _BY_NUMBA = os.environ.get("NORMCLI_AOT") == "0" or _is_on("NUMBA_DISABLE_JIT") 
 
 
 def contiguous(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return an array as kernels read it; a copy where it has gaps or an unaligned address."""
+    """Return an array as kernels read it; a copy if it has gaps or an unaligned address."""
     return np.require(array, requirements=["C", "A"])
 
 
@@ -315,7 +315,7 @@ def address_of(array: Any) -> int:
 
 
 def as_words(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the bytes of uint8 pixels, four in a uint32 with the first one lowest; empty where that needs a copy."""
+    """Return the bytes of uint8 pixels, four in a uint32 with the first one lowest; empty if that needs a copy."""
     return _as_wider(pixels[: pixels.size // 4 * 4], np.uint32)
 
 
@@ -433,7 +433,7 @@ class Kernel:
         return self(*arguments) if function is None else function(*values)
 
     def bound(self, *arguments: Any) -> tuple[Callable[..., None], list[Any]] | None:
-        """Return the C function for arguments of these types and its values for them; None where it is not loaded.
+        """Return the C function for arguments of these types and its values for them; None if it is not loaded.
 
         The values are each number, and of each array the address and the lengths, as objects of ctypes: whoever keeps
         most of the arrays between calls replaces the others by integers.

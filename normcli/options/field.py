@@ -497,7 +497,7 @@ class Options:
 
     @cached_property
     def changed(self) -> frozenset[str]:
-        """The names of the options that are not as by default."""
+        """Names of the options that differ from their defaults."""
         return frozenset(name for name, item in self.declared.items() if getattr(self, name) != item.default)
 
     def _set(self, name: str, value: Any) -> None:

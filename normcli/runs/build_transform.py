@@ -119,7 +119,7 @@ def of_summary(
 
 
 def _percentiles_of(summary: Summary, percents: tuple[float, float], *, of_file: bool) -> list[tuple[float, ...]]:
-    """Return two percentiles per channel: the exact ones of the file, where it has them.
+    """Return two percentiles per channel: the exact ones of the file, if it has them.
 
     Args:
         summary: the statistics.
@@ -365,7 +365,7 @@ def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]
 
 
 def percents_of(target: Transform) -> tuple[float, float] | None:
-    """Return the two percentages whose percentiles over the dataset a transform needs."""
+    """Return the two percentages of the dataset that a transform needs percentiles of; None for none."""
     return schemes.percents(target.scheme, dict(target.settings))
 
 
@@ -386,7 +386,7 @@ _TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "m
 
 
 def shard_size(options: ApplyOptions) -> ShardSize | None:
-    """Return the size of shards; None where none are written.
+    """Return the size of shards; None if none are written.
 
     Raises:
         UsageError: not such a size, or an option that this kind of output does not know.

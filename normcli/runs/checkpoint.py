@@ -124,7 +124,7 @@ _LARGEST_RATIO = 200  # that counts of flat images reach is 64
 
 
 def inflate(data: bytes) -> bytes:
-    """Inflate counts; those that expand like no counts are cut off, which makes them damaged.
+    """Inflate counts, up to the size that counts can have: longer ones are damaged.
 
     Raises:
         ValueError: not deflated.

@@ -97,7 +97,7 @@ def _paths(statistics: Any) -> list[str]:
 
 
 def _counting(options: CountedOptions, like: Summary | None) -> dict[str, Any]:
-    """Return the options of `stats`: recorded settings, and over them what differs from its default."""
+    """Return the options of `stats`: the recorded settings, overridden by options that are not at their defaults."""
     kinds: tuple[type[Options], ...] = (InputOptions, DecodeOptions, ValueOptions, EngineOptions)
     named = {f.name: f.default for kind in kinds for f in options_of(kind)}
     values = {name: getattr(options, name) for name in named}

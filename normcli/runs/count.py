@@ -486,7 +486,7 @@ def _is_file(item: Item) -> bool:
 
 
 def _open_large(data: Any, options: WorkerOptions) -> "LargeImage | None":
-    """Open a TIFF that is decoded in blocks; None for all others, and where a mask file is needed."""
+    """Open a TIFF that is decoded in blocks; None for all others, and if a mask file is needed."""
     if options.mask is not None or isinstance(data, np.ndarray):
         return None
     if (data[:4] if isinstance(data, bytes) else data.start(4)) not in images.SIGNATURES:

@@ -21,7 +21,7 @@ _BATCHING = Batching(seconds=0.05, most_items=64)
 
 @dataclass
 class InputDigest:
-    """The digests of a batch; None where an input cannot be read."""
+    """The digests of a batch; None if an input cannot be read."""
 
     inputs: int
     images: int = 0

@@ -21,7 +21,7 @@ def with_exact_percentiles(
     worker: WorkerOptions,
     listed: Callable[[], Iterator[Item | Skipped]],
 ) -> Summary:
-    """Return a summary with exact percentiles, by reading the inputs again as often as it takes: usually once.
+    """Return a summary with exact percentiles: read the inputs again until all are known, usually once.
 
     Args:
         summary: of the first pass.

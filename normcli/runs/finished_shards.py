@@ -50,7 +50,7 @@ def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyChe
 
 
 def finished_stack(listed: Iterable[NamedItem | Skipped], head: Record, folder: str) -> BatchResult | None:
-    """Return the records of a finished run as a result, where the same run would write the same stack; else None.
+    """Return the result of a finished run if the same run would write the same stack; else None.
 
     Args:
         listed: the inputs.

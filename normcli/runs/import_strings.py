@@ -1,4 +1,4 @@
-"""Runs over import strings, `python:MODULE:NAME`: options that their samples cannot have, and those that they need."""
+"""Import strings, `python:MODULE:NAME`, in runs: options that they reject, and options that they require."""
 
 from collections.abc import Sequence
 

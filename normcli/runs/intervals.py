@@ -189,7 +189,7 @@ def unseen_share(strata: list[Stratum], budget: float) -> float:
 def _width(
     strata: list[Stratum], weight: Array, values: Array, average: Array, farthest: Array, quantile: float
 ) -> Array:
-    """Return how far the mean of all pixels may be from that of the sample, but for kinds that were not seen."""
+    """Return the half-width of the interval of the mean, without the share of images of kinds that were not sampled."""
     squares = np.zeros_like(average)
     for stratum in strata:
         number = len(stratum.members)
@@ -234,7 +234,7 @@ def _normal(probability: float) -> float:
 
 
 def _student(z: float, freedom: int) -> float:
-    """Quantile of Student's t where the normal's is z: Cornish and Fisher's expansion, within 0.1% from 10 degrees."""
+    """Return Student's quantile for the normal's, z: Cornish and Fisher's expansion, within 0.1% from 10 degrees."""
     first = (z**3 + z) / 4
     second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
     third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384

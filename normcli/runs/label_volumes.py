@@ -90,7 +90,7 @@ class _Header(NamedTuple):
 
 
 class _OpenLabels:
-    """An open label volume, whose planes a thread reads in their order; another order reads it anew.
+    """An open label volume for one thread: planes are read in order, and any other order reads it anew.
 
     Args:
         key: paths of the image and of the labels, and what changes with the file.

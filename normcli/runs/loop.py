@@ -62,7 +62,7 @@ class Prefetched(NamedTuple):
 
 
 def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
-    """Yield steps in order; those whose loader is remote with their bytes already read, others unchanged.
+    """Yield steps in order; files on servers are read ahead, other steps stay as they are.
 
     Bytes that wait, with those expected of the reads in flight, are at most 64 MiB, or one file; before the first
     one is there, four or five files.
@@ -309,7 +309,7 @@ class Checkpoint(Protocol[Output]):
 
 
 class FailurePolicy:
-    """Reports inputs that fail, and ends the run when they are too many.
+    """The rule for inputs that fail: each is reported, and too many end the run.
 
     Args:
         options: of the run.

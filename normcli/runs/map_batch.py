@@ -144,7 +144,7 @@ def piece_name(batch: list[Task | Skipped]) -> str:
 def _map_one(
     job: MapJob, task: Task, result: BatchResult, packer: ImagePacker | None, writer: ImageWriter | None
 ) -> int:
-    """Map one image, and write it where it depends on no other; return the bytes that it leaves to be packed."""
+    """Map one image, and write or pack it; return the bytes that it leaves for the sink."""
     names = {**name_fields("name", task.name), **name_fields("source", task.key)}
     record: Record = dict(names)
     if task.label is not None:
@@ -371,7 +371,7 @@ def _replay(finished: list[tuple[str, Record]]) -> BatchResult:
 
 
 def class_numbers(labels: set[str] | None) -> dict[str, int] | None:
-    """Return a number for every class, as torchvision's folders count them; None where all are numbers already.
+    """Return a number for every class, as torchvision's folders count them; None if all are numbers already.
 
     WebDataset's own decoder takes the content of a .cls for a number.
 

@@ -93,7 +93,7 @@ class PixelMask(NamedTuple):
         return plane
 
     def _mask(self, key: str, image: Decoded) -> np.ndarray[Any, Any]:
-        """Return the pixels (H,W) of the stored image that its mask makes valid; notes what was assumed of the mask."""
+        """Return the pixels (H,W) of the stored image that its mask makes valid; note assumptions in the image."""
         path = self._path(key)
         try:
             data = storage.read(path)

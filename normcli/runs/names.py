@@ -36,7 +36,7 @@ class NamedItem(NamedTuple):
 
 
 class InputLister(Protocol):
-    """Lists every input with the name of its output, as often as it is called."""
+    """A function that lists every input with the name of its output; each call lists them anew."""
 
     def __call__(self, *, names_only: bool = False) -> Iterator[NamedItem | Skipped]:
         """Yield the inputs; with `names_only`, they are not to be loaded, and may cost less to list."""
@@ -241,7 +241,7 @@ def _bare(name: str) -> str:
 
 
 class Survey:
-    """Counts the inputs that are to be mapped, and rejects names that collide.
+    """The survey before a run: counts the inputs to map, and rejects names that collide.
 
     Args:
         listed: lists the inputs.

@@ -76,7 +76,7 @@ class PlainArrays:
         self._left += [Item(keys[i], ArrayInMemory(np.frombuffer(images[i], dtype).reshape(self._shape))) for i in left]
 
     def finish(self, batch: list[Item | Skipped]) -> None:
-        """Count what waits, and one by one what cannot be counted together; failures are in the order of the batch."""
+        """Count the arrays that wait, one by one if they must be; failures keep the order of the batch."""
         self._flush()
         if not self._left:
             return

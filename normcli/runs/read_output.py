@@ -100,7 +100,7 @@ def pixels_of(written: Array, record: Record, settings: Record) -> Array:
 
 
 def dequantize_affine(mapping: Record) -> Affine | None:
-    """Return the affine from quantized values to y, of a record's map; None where they were not quantized."""
+    """Return the affine from quantized values to y, of a record's map; None if they were not quantized."""
     if "restore" not in mapping:
         return None
     return Affine((mapping["restore"]["scale"],), (mapping["restore"]["shift"],))

@@ -208,7 +208,7 @@ def _restore(job: RestoreJob, record: Record) -> int:
 
 
 def _kind(record: Record, job: RestoreJob) -> str:
-    """Return the format of the image to restore: `to`, or "png" where it can hold the pixels, and else "tiff"."""
+    """Return the format of the image to restore: `to`, else "png" if it can store the pixels, else "tiff"."""
     return job.to or ("png" if _fits_png(record, job) else "tiff")
 
 

@@ -435,7 +435,7 @@ class _StatsRun:
         return summary
 
     def _is_repetition(self, earlier: Summary) -> bool:
-        """Return True if a finished run was of the same bytes, which are read and not decoded where that is enough."""
+        """Return True if a finished run counted the same bytes: inputs are read, and none is decoded."""
         options = self.options
         lists = (options.on_image, options.on_gallery)
         limits = (options.max_pixels, options.max_file_size) != (MAX_PIXELS, None)

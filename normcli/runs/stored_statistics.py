@@ -23,7 +23,7 @@ _STORED = DecodeOptions(color="native", scale_offset="none")
 
 
 def stale_statistics(sources: Iterable[str], listing: InputOptions) -> list[str]:
-    """Return a sentence for each raster whose stored statistics are not those of its pixels, up to three.
+    """Return a sentence for each raster with stored statistics other than those of its pixels, up to three.
 
     Every raster that has some is read once more. GDAL counts the samples that have data, as they are stored.
 

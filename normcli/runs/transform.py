@@ -394,7 +394,7 @@ class Buffer:
 
 
 def _outside(pixels: Array, scales: tuple[tuple[float, float], ...], valid: Array | None) -> tuple[Array, Array]:
-    """Return True where the value of a valid sample, which may have a scale, is 0; and where it is valid and not 0."""
+    """Return two masks of valid samples: those of value 0, by their scale if they have one, and all others."""
     zeros: Array = np.equal(pixels, 0)
     if scales:
         zeros = np.stack([pixels[:, :, c] * np.float64(s) + o == 0 for c, (s, o) in enumerate(scales)], axis=2)
@@ -419,7 +419,7 @@ def _valid_values(pixels: Array, valid: Array) -> Array:
 
 
 def _bounds(pixels: Array, valid: Array | None) -> tuple[list[float], list[float]]:
-    """Return the smallest and largest valid value of each channel; 0 and 1 where there is none."""
+    """Return the smallest and largest valid value of each channel; 0 and 1 if there is none."""
     if valid is None:
         return pixels.min(axis=(0, 1)).astype(float).tolist(), pixels.max(axis=(0, 1)).astype(float).tolist()
     columns = [pixels[:, :, c][valid[:, :, c]] for c in range(pixels.shape[2])]

@@ -284,7 +284,7 @@ def _quantile(values: Array, counts: Array, percent: float) -> float:
 
 
 def divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what: str) -> list[float]:
-    """Return divisors; where a spread is 0, raise an error that names the channel, or use 1, or at least eps."""
+    """Return divisors; a spread of 0 is an error that names the channel, or becomes 1 or eps."""
     least = least_std(zero_std)
     if least is None:
         constant = [name for name, s in zip(names, spread, strict=True) if not s > 0]
@@ -411,7 +411,7 @@ def parse(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def percents(name: str, given: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return the two percentages whose percentiles over the dataset a scheme needs; None for none.
+    """Return the two percentages of the dataset that a scheme needs percentiles of; None for none.
 
     >>> percents("contrast", {"lo": 0.5, "hi": 99.5}), percents("contrast", {}), percents("percentile", {})
     ((0.5, 99.5), None, None)

@@ -43,7 +43,7 @@ def temporary_name() -> str:
 
 
 class FileWriter(NamedTuple):
-    """Writes one file per image.
+    """A writer of one file per image.
 
     Attributes:
         to: kind of output.
@@ -111,13 +111,13 @@ class FileSink:
         return {}
 
     def finish(self, log: RecordLog) -> Iterator[Record]:
-        """Make the files' names durable, where the files are."""
+        """Make the names of the files durable, if the files themselves are."""
         folders = self._folders if self.writer.sync else set()
         storage.sync_folders({os.path.join(self.writer.out, folder) for folder in folders})  # noqa: PTH118
         return log.records()
 
     def abandon(self) -> None:
-        """Leave finished files where they are."""
+        """Do nothing: finished files stay."""
 
 
 def png_holds(channels: int, alpha: str) -> bool:

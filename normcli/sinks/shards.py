@@ -78,7 +78,7 @@ def shard_name(to: str, number: int) -> str:
 
 
 class ShardEncoder(NamedTuple):
-    """Encodes images for shards; the sink packs them.
+    """An encoder of images for shards; the sink packs them.
 
     Attributes:
         to: "tar" or "parquet".
@@ -100,7 +100,7 @@ class ShardEncoder(NamedTuple):
 
 
 class ShardSink:
-    """Packs images into shards as they come.
+    """A sink that packs images into shards as they come.
 
     Args:
         writer: the half that workers call.

@@ -167,7 +167,7 @@ class StackSink:
         return []
 
     def add(self, batch: MappedBatch) -> Iterator[Record]:
-        """Yield the records, whose rows are on the disk: what the checkpoint notes must be durable, once a second."""
+        """Yield the records of a batch; sync its rows to the disk first, at most once a second."""
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self.writer.sync()
             self._synced = time.monotonic()
@@ -244,7 +244,7 @@ def read_row(out: str, row: int, to: str = "stack") -> Array:
 
 
 def stack_shape(path: str, to: str) -> list[int] | None:
-    """Return the shape of a finished stack; None where it cannot be read."""
+    """Return the shape of a finished stack; None if it cannot be read."""
     try:
         if to != "stack":
             from normcli.sinks.image_container import container_shape

@@ -65,7 +65,7 @@ def sample_key(name: str) -> str:
 
 
 def pack_sample(key: str, array: Sequence[Any], label: str | None) -> list[Any]:
-    """Return an image as the members KEY.npy and, where it has a label, KEY.cls: buffers, the first a header alone."""
+    """Return an image as the members KEY.npy and, if it has a label, KEY.cls: buffers, the first a header alone."""
     size = sum(memoryview(part).nbytes for part in array)
     parts = [_header(f"{key}.npy", size), *array, bytes(-size % BLOCK)]
     if label is not None:

@@ -134,7 +134,7 @@ def publish(temporary: str, final: str, root: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove an unfinished container, whatever it is."""
+    """Remove an unfinished container, a file or a folder."""
     if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -95,7 +95,7 @@ class Planes(NamedTuple):
         return f"{number:0{len(str(self.shape[axis] - 1))}d}"
 
     def groups(self, source: str, group_by: str | None, coordinates: Coordinates | None = None) -> "AxisGroups | None":
-        """Return the groups of the images along the axis that `group_by` names; None where it names none.
+        """Return the groups of the images along the axis that `group_by` names; None if it names none.
 
         Args:
             source: for messages.
@@ -159,7 +159,7 @@ def planes_of(source: str, shape: tuple[int, ...], axes: str | None, names: Sequ
 
 
 def coordinate_texts(values: Any, length: int) -> list[str] | None:
-    """Return the values of a coordinate as names of groups; None where they are not one number for each place."""
+    """Return the values of a coordinate as names of groups; None if they are not one number for each place."""
     import numpy as np
 
     array = np.asarray(values)
@@ -170,7 +170,7 @@ def coordinate_texts(values: Any, length: int) -> list[str] | None:
 
 
 def letters_by_names(names: Sequence[str]) -> str | None:
-    """Return letters by the names of dimensions; None where rows or columns are not among them.
+    """Return letters by the names of dimensions; None if rows or columns are not among them.
 
     >>> letters_by_names(["time", "level", "latitude", "longitude"]), letters_by_names(["n", "x", "y"])
     ('TZYX', 'NXY')

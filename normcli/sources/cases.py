@@ -7,7 +7,7 @@ from normcli.sources.nifti import case_of
 
 
 def find_same_case(sources: Iterable[str]) -> tuple[str, str] | None:
-    """Return the first two NIfTI volumes of the sources that have the same label; None where there are none."""
+    """Return the first two NIfTI volumes of the sources that have the same label; None if there are none."""
     first: dict[str, str] = {}
     for source in sources:
         for path in expand(source):

@@ -77,7 +77,7 @@ def _of_sign(value: Number, stored: "np.dtype[Any]", dtype: "np.dtype[Any]") -> 
 
 
 def _packed(value: Number, factor: Number, offset: Number) -> float:
-    """Return a value in units of the data as that of packed integers, which is one of them save for rounding.
+    """Return the packed value of a value in the data's units: an integer, if it is near one.
 
     >>> _packed(243.15, 0.01, 273.15), _packed(-math.inf, -0.01, 0)
     (-3000.0, inf)

@@ -195,7 +195,7 @@ def _bomb(most: int) -> InputError:
 
 @cache
 def _libdeflate() -> Any:
-    """Return the decoder of imagecodecs, which takes a fourth of the time of zlib; None where it is not installed."""
+    """Return the decoder of imagecodecs, which takes a fourth of the time of zlib; None if it is not installed."""
     try:
         from imagecodecs import deflate_decode
     except ImportError:

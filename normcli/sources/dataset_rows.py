@@ -106,7 +106,7 @@ def has_wildcard(variable: str) -> bool:
 
 
 def group_of(variable: str, path: str) -> str | None:
-    """Return the parts of a path that wildcards matched; None where a part does not match.
+    """Return the parts of a path that wildcards matched; None if a part does not match.
 
     >>> group_of("/data/demo_*/actions", "/data/demo_7/actions"), group_of("data/*/obs", "data/demo_7/actions")
     ('demo_7', None)

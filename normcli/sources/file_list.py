@@ -1,4 +1,4 @@
-"""A table of files: CSV, TSV or JSONL with a column of paths and, where there is one, a column of labels."""
+"""A table of files: CSV, TSV or JSONL with a column of paths and, if there is one, a column of labels."""
 
 import csv
 import io

@@ -81,7 +81,7 @@ class DatasetRegion(NamedTuple):
 
 
 class _Chosen(NamedTuple):
-    """A dataset to read: its images, None where its rows are vectors."""
+    """A dataset to read: its images, None if its rows are vectors."""
 
     variable: str
     shape: tuple[int, ...]
@@ -134,7 +134,7 @@ def _region(source: str, variable: str, kind: tuple[str, ArrayTags], stamp: File
 
 
 def _variables(source: str, file: Any, variable: str | None) -> Sequence[tuple[str, str | None]]:
-    """Return the paths of the datasets to read, each with what the wildcards match.
+    """Return the paths of the datasets to read, each with the text that its wildcards match.
 
     Raises:
         InputError: none that holds images.
@@ -187,7 +187,7 @@ def _h5py() -> Any:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Raise InputError for what h5py raises on damaged files."""
+    """Raise InputError in place of h5py's errors on damaged files."""
     try:
         yield
     except (InputError, UsageError, MissingExtraError, MemoryError):
@@ -209,7 +209,7 @@ _local = threading.local()
 
 
 def _open_dataset(path: str, stamp: FileStamp | None, cache: int, variable: str) -> tuple[Any, ChunkedDataset | None]:
-    """Return a dataset in the open file of this thread, and how its chunks are decoded by us, where they are.
+    """Return a dataset in the open file of this thread, and its chunks; None if h5py decodes them.
 
     Raises:
         InputError: it changed since it was listed.
@@ -358,7 +358,7 @@ def _dimension_names(dataset: Any) -> list[str]:
 
 
 def _coordinates(dataset: Any, axis: int, length: int) -> list[str] | None:
-    """Return the values of the scale of a dimension; None where it has none.
+    """Return the values of the scale of a dimension; None if it has none.
 
     Raises:
         InputError: they are in another file.

@@ -64,7 +64,7 @@ _USUAL_SPLITS = ("train", "test", "validation", "val", "valid")
 
 
 def _names(folder: str) -> list[str]:
-    """Return the first names in a folder; none where it cannot be listed."""
+    """Return the first names in a folder; none if it cannot be listed."""
     out: list[str] = []
     try:
         with os.scandir(folder) as entries:
@@ -119,7 +119,7 @@ def read(
 
 
 def tables(source: str) -> list[str]:
-    """Return the paths of the tables of a dataset; none for an image folder, or where its description is damaged."""
+    """Return the paths of the tables of a dataset; none for an image folder, or if its description is damaged."""
     try:
         return [part.path for part in _parts(source) if part.kind != "file_list"]
     except InputError:

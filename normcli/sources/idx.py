@@ -28,7 +28,7 @@ OPEN_OPTIONS = IdxOptions
 
 
 def read(source: str, listing: InputOptions, options: IdxOptions, *, names_only: bool = False) -> Items:
-    """Yield the images of an IDX file; classes come from the labels file next to it, where there is one.
+    """Yield the images of an IDX file; classes come from the labels file next to it, if there is one.
 
     Raises:
         InputError: not an IDX file, cut short, or not of images.
@@ -69,7 +69,7 @@ def _header(file: Reader | Stream) -> ArrayHeader:
 
 
 def labels_beside(source: str) -> str | None:
-    """Return the file of the classes, train-labels-idx1-ubyte for train-images-idx3-ubyte; None where there is none."""
+    """Return the file of the classes, train-labels-idx1-ubyte for train-images-idx3-ubyte; None if there is none."""
     folder, slash, name = source.rpartition("/")
     other = name.replace("images", "labels").replace("idx3", "idx1")
     path = folder + slash + other

@@ -128,7 +128,7 @@ def _read_videos(source: str, listing: InputOptions, name: str, frames: str, gro
 
 
 def _labels_of_frames(source: str, name: str, group_by: str) -> "FrameLabels | None":
-    """Return the labels of the frames of a feature, where the tables have the group as a column; None elsewhere."""
+    """Return the labels of the frames of a feature; None if the tables have no such column."""
     from normcli.sources.lerobot_videos import FrameLabels
 
     column = _column(group_by)

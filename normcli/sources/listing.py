@@ -51,7 +51,7 @@ class Source(str):
 
 
 def effective_options(source: str, pairs: Mapping[str, str] | Iterable[Any]) -> dict[str, str]:
-    """Return the open options of one source: the run's, with its own instead where it has some."""
+    """Return the open options of one source: the run's, overridden by its own."""
     own = source.open_options if isinstance(source, Source) else {}
     return {**dict(parse_pairs(pairs)), **own}
 
@@ -90,7 +90,7 @@ def container(path: str) -> str | None:
 
 
 def kind_of(source: str) -> str:
-    """Return the name of the module that reads a source: a container, or "folder", which a single file is as well."""
+    """Return the name of the module that reads a source: a container, or "folder" for folders and single files."""
     kind = container(source)
     if kind == "python":
         return kind
@@ -327,7 +327,7 @@ def _read(
 
 
 def check_exist(sources: Iterable[str]) -> None:
-    """Check that every source exists, where one of them does; a lone one fails as an input, save an import string.
+    """Check that every source exists, if one of them does; a lone one fails later, as an input, save import strings.
 
     Raises:
         UsageError: some do not, or are of a scheme that is not supported.

@@ -182,7 +182,7 @@ def affine_of(data: bytes) -> Any:
 
 
 def _header_classes() -> tuple[list[Any], tuple[type[Exception], ...]]:
-    """Return the classes of headers, in the order in which nibabel tries them, and what they raise.
+    """Return the classes of headers in nibabel's order of trial, and the errors that they raise.
 
     Raises:
         MissingExtraError: nibabel is not installed.

@@ -313,7 +313,7 @@ def _vectors(array: "np.ndarray[Any, Any]") -> Vectors:
 
 
 def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
-    """Return a value as an array, without a copy where memory is shared, and whether it is a torch tensor."""
+    """Return a value as an array, without a copy if memory is shared, and whether it is a torch tensor."""
     if not hasattr(value, "detach"):
         try:
             array = np.asarray(value)
@@ -339,7 +339,7 @@ def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
 
 
 def _recognize(shape: tuple[int, ...], is_tensor: bool) -> str:
-    """Return the layout of a shape; torch puts channels first where both ends may be channels.
+    """Return the layout of a shape; a tensor of torch has channels first if both ends may be channels.
 
     Raises:
         InputError: no image has so many axes.

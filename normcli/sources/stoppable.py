@@ -1,4 +1,4 @@
-"""Items that Ctrl-C ends in place of the run: what came before it is counted, and one more item fails."""
+"""Items that Ctrl-C ends while the run continues: earlier items count, and one more item fails."""
 
 import signal
 import threading
@@ -49,7 +49,7 @@ class StoppableItems(Iterator[Item | Skipped]):
         return item
 
     def _take(self) -> Item | Skipped | None:
-        """Return the next item; None where Ctrl-C stopped the wait for it."""
+        """Return the next item; None if Ctrl-C stopped the wait for it."""
         try:
             self._is_waiting = True
             try:

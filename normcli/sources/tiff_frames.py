@@ -236,7 +236,7 @@ def _planes_of_series(
 def _address(
     series: Any, pages: list[Any], keyframe: Any, lead: tuple[int, ...], place: tuple[int, ...], split: bool
 ) -> Plane | None:
-    """Return the place of a page, or of one sample of a page, in the file; None where it is in another file."""
+    """Return the place of a page, or of one sample of a page, in the file; None if it is in another file."""
     sample = place[-1] if split else None
     page = 0
     for length, at in zip(lead[: len(lead) - split], place, strict=False):

@@ -14,7 +14,7 @@ PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", *_VALID,
 
 
 def attribute_of(value: Any) -> Any:
-    """Return an attribute that `packing_of` returned as its container has it."""
+    """Return an attribute of `packing_of` in the type of its container."""
     if not isinstance(value, dict):
         return value
     dtype = np.dtype(value["dtype"])
@@ -73,7 +73,7 @@ def stored_dtype(volume: StoredVolume) -> str:
 
 
 def background(volume: StoredVolume) -> float:
-    """Return the value of chunks that are not stored; 0 where there is none."""
+    """Return the value of chunks that are not stored; 0 if there is none."""
     if volume.kind == "nifti":
         return 0.0
     if volume.kind == "zarr":

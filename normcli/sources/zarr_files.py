@@ -41,7 +41,7 @@ class Files(NamedTuple):
     listing: int = 0
 
     def read(self, key: str, limit: int | None = None) -> bytes | None:
-        """Return the bytes of a file; None where there is none.
+        """Return the bytes of a file; None if there is none.
 
         Raises:
             InputError: unreadable, larger than `limit`, or a damaged archive.
@@ -64,7 +64,7 @@ class Files(NamedTuple):
             raise
 
     def size(self, key: str) -> int | None:
-        """Return the size of a file in bytes; None where there is none.
+        """Return the size of a file in bytes; None if there is none.
 
         Raises:
             InputError: a server that does not answer.

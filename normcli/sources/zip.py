@@ -263,7 +263,7 @@ def _wide(extra: bytes, *values: int) -> tuple[int, int, int]:
 
 
 class _Overlaps:
-    """Finds members that overlap others: one compressed block that a thousand members share is a bomb.
+    """A finder of members that overlap: one compressed block that a thousand members share is a bomb.
 
     Archives list their members in the order of their offsets; only where one does not are all offsets collected,
     16 bytes a member.

@@ -197,7 +197,7 @@ def open_regular(path: str | Path) -> tuple[int, FileStamp]:
 
 
 def read_range(handle: int, size: int, offset: int) -> bytes:
-    """Read `size` bytes at `offset` of an open local file; fewer only where the file ends.
+    """Read `size` bytes at `offset` of an open local file; fewer only if the file ends.
 
     Raises:
         OSError: unreadable.

@@ -27,7 +27,7 @@ _named_redirects: set[tuple[str, str]] = set()
 
 
 class FileFacts(NamedTuple):
-    """The size of a file, None where the server states none, and the headers of its version."""
+    """The size of a file, None if the server states none, and the headers of its version."""
 
     size: int | None
     headers: dict[str, str]
@@ -50,7 +50,7 @@ def read(system: Any, url: str, most: int) -> bytes:
 
 
 def read_range(system: Any, url: str, offset: int, size: int) -> bytes:
-    """Read a range; fewer bytes only where the file ends.
+    """Read a range; fewer bytes only if the file ends.
 
     Raises:
         InputError: the server ignores ranges, or sends another one.

@@ -59,7 +59,7 @@ def calibration_lines(description: str) -> str:
 
 
 def linear_calibration(description: str, samples: Samples) -> tuple[float, float] | None:
-    r"""Return the scale and offset of decoded samples by the calibration of ImageJ; None where it has none.
+    r"""Return the scale and offset of decoded samples by the calibration of ImageJ; None if it has none.
 
     Args:
         description: of the TIFF.

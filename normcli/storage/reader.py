@@ -62,7 +62,7 @@ class Reader:
             os.close(self._handle)
 
     def at(self, offset: int, size: int) -> bytes:
-        """Read `size` bytes at `offset`; fewer only where the file ends.
+        """Read `size` bytes at `offset`; fewer only if the file ends.
 
         Raises:
             InputError: unreadable.

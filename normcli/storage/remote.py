@@ -102,7 +102,7 @@ def _server(path: str) -> str:
 
 
 def retried(path: str, action: Callable[[], T]) -> T:
-    """Return the result of an action that asks a server; repeat it after a pause where that may help.
+    """Call an action that asks a server and return its result; after passing failures, pause and try again.
 
     Raises:
         InputError: "missing", "unreadable" (rejected by the server), or "remote" (no answer after retries).

@@ -23,7 +23,7 @@ def read(system: Any, name: str, most: int) -> bytes:
 
 
 def read_range(system: Any, name: str, offset: int, size: int) -> bytes:
-    """Read a range of an object; fewer bytes only where it ends.
+    """Read a range of an object; fewer bytes only if it ends.
 
     Raises:
         InputError: the server sends more than was asked for.

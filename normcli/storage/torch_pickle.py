@@ -313,7 +313,7 @@ class _Writer:
         self.parts.append(b"Q")
 
     def save_call(self, node: Call) -> None:
-        """Write a call and what is put into its result."""
+        """Write a call, then the items and the state of its result."""
         self.save(node.function)
         self.save(node.arguments)
         self.parts.append(b"\x81" if node.made_new else b"R")

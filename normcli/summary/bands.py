@@ -87,7 +87,7 @@ def to_levels(summary: "Summary", mean: Sequence[float], std: Sequence[float]) -
 
 
 def check_same_bands(kinds: Mapping[str, str], settings: Mapping[str, Any]) -> None:
-    """Raise an error as soon as images have no common names or scales of bands, whatever is still to come.
+    """Reject images without common names or scales of bands, before the last of them is read.
 
     Args:
         kinds: an image of each kind of notes on its bands, between spaces.

@@ -74,7 +74,7 @@ def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
 def check_shared_channels(
     kinds: Mapping[int, str], settings: Mapping[str, Any], composition: Mapping[str, int]
 ) -> None:
-    """Raise an error as soon as images have no channels in common, whatever is still to come.
+    """Reject images without channels in common, before the last of them is read.
 
     Args:
         kinds: an image of each number of channels.
@@ -167,7 +167,7 @@ def _every_convention(pooled: list[tuple[float, float, float | None]], parts: "l
 
 
 def _within_images(parts: "list[Part]", count: int) -> list[float] | None:
-    """Return the root of the sum of squares within images over pixels less images; None where that is 0 everywhere."""
+    """Return the root of the sum of squares within images over pixels less images; None if that is 0 everywhere."""
     std = []
     for c in range(count):
         freedom = sum((part.pixels(c) - part.images(c) for part in parts), Fraction(0))
@@ -245,7 +245,7 @@ def parts_of_group(group: Group, settings: Mapping[str, Any], names: list[str]) 
 
 
 def _white_level(dtype: str, settings: Mapping[str, Any]) -> int | None:
-    """Return the stored value that maps to 1.0; None for raw units, and where numbers of stored levels are wanted."""
+    """Return the stored value that maps to 1.0; None for raw units, and if numbers of stored levels are wanted."""
     return None if settings.get("stored") else white_level(dtype, settings["max_value"])
 
 

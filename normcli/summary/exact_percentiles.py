@@ -1,4 +1,4 @@
-"""Exact percentiles of what a histogram knows to 8 significant bits: a search by further passes over the same values.
+"""Exact percentiles of values that a histogram has to 8 significant bits, searched by further passes over them.
 
 search = Search(summary, "0.5,99.5", "linear")
 while (division := search.next_division()) is not None:
@@ -83,7 +83,7 @@ class Search:
         return Division(cells) if cells else None
 
     def _mark(self, column: BoundedValues) -> None:
-        """Mark the cells of a channel that a value can be in which a percentile depends on."""
+        """Mark the cells of a channel that may contain a value of a percentile."""
         if column.is_exact or not len(column.printed.until):
             return
         intervals = set()
@@ -94,7 +94,7 @@ class Search:
         self._mark_intervals(column, intervals, 1)
 
     def _mark_cases(self, parts: Sequence[BoundedValues]) -> None:
-        """Mark the cells of a channel of all groups that a percentile can be in where each group weighs the same."""
+        """Mark the cells of a channel in all groups that may contain a percentile, with equal weights of groups."""
         if channel := with_pixels(parts):
             intervals = intervals_of_cases(channel, (*map(str, PERCENTILES), *self._names))
             for column in channel:

@@ -1,4 +1,4 @@
-"""Percentiles on demand: any of them, by every method that NumPy names, with a bound where bins hide the values.
+"""Percentiles on demand: any of them, by every method of NumPy, with a bound if values are binned.
 
 A percentile is a position among the sorted pixels, and a value at or between two of them. Positions and values are
 computed in fractions and rounded once, so the result is the exact percentile of every pixel where the histogram knows
@@ -75,7 +75,7 @@ class SortedValues(NamedTuple):
         return value if self.band is None else self.band(value)
 
     def position(self, percent: Fraction, method: str) -> tuple[list[int], Fraction]:
-        """Return the parts whose values a percentile is between, which are one or two, and its share of the way."""
+        """Return the one or two parts that a percentile is between, and its share of the way."""
         unit = self.unit if method != "inverted_cdf" else 1  # whose definition by weights is that of single parts
         low, share = position_of(percent / 100, Fraction(int(self.until[-1]), unit), method)
         return [low * unit] if share == 0 else [low * unit, (low + 1) * unit], share

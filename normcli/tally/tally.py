@@ -41,7 +41,7 @@ class Tally:
         self.groups: dict[str, Group] = {}
 
     def empty(self) -> "Tally":
-        """Return a tally of no image, which counts as this one does."""
+        """Return an empty tally of the same kind."""
         return Tally()
 
     def select(self, block: tuple[Array, Array | None, Array | None], group: str | None) -> None:

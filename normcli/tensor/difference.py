@@ -94,7 +94,7 @@ class TensorDifference:
 
     @property
     def close(self) -> bool:
-        """Return true where the shapes are equal and no element is beyond the tolerance."""
+        """Return True if the shapes are equal and no element is beyond the tolerance."""
         return self.total is not None and self.total.beyond == 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class FileDifference:
 
     @property
     def close(self) -> bool:
-        """Return true where both have the same tensors, and none is beyond the tolerance."""
+        """Return True if both have the same tensors, and none is beyond the tolerance."""
         return not any(self.missing) and all(tensor.close for tensor in self.tensors)
 
     def to_dict(self) -> dict[str, Any]:

@@ -387,7 +387,7 @@ def _kind_of(node: Call) -> str:
 
 
 def _state_dict(every: Mapping[tuple[str, ...], Any]) -> tuple[str, ...]:
-    """Return the keys that lead to the state dict: none where tensors are at the top, or in several dictionaries."""
+    """Return the keys that lead to the state dict: none if tensors are at the top, or in several dictionaries."""
     parents = dict.fromkeys(names[:-1] for names in every)
     if () in parents or not parents:
         return ()

@@ -48,7 +48,7 @@ def sides(value: Any) -> tuple[int, int]:
 
 
 def target(constants: DatasetConstants) -> tuple[int, int] | None:
-    """Return the (height, width) of every image at the end; None where it differs."""
+    """Return the (height, width) of every image at the end; None if it differs."""
     if constants.center_crop is not None:
         return sides(constants.center_crop)
     resize = str(constants.resize)
@@ -188,7 +188,7 @@ def torchvision_steps(constants: DatasetConstants) -> list[str]:
 
 
 def timm_entries(constants: DatasetConstants) -> dict[str, str] | None:
-    """Return the entries of a timm data config, as code; None where `create_transform` does something else."""
+    """Return the entries of a timm data config, as code; None if `create_transform` does something else."""
     size, resize = target(constants), constants.resize
     if size is None or resize is None or constants.like is not None or constants.pad not in (None, "0"):
         return None
@@ -214,7 +214,7 @@ _PIL_CODES = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}
 
 
 def huggingface_entries(constants: DatasetConstants) -> dict[str, Any] | None:
-    """Return the entries of a preprocessor_config.json; None where the image processors have no such geometry."""
+    """Return the entries of a preprocessor_config.json; None if the image processors have no such geometry."""
     resize, pad = constants.resize, constants.pad
     config: dict[str, Any] = {"do_resize": resize is not None}
     if pad is not None and (constants.center_crop is None or pad != "0"):
@@ -240,7 +240,7 @@ def huggingface_entries(constants: DatasetConstants) -> dict[str, Any] | None:
 
 
 def mm_pipeline(constants: DatasetConstants) -> str | None:
-    """Return the steps of an mmpretrain pipeline, as code; None where it has no such geometry."""
+    """Return the steps of an mmpretrain pipeline, as code; None if it has no such geometry."""
     resize, crop = constants.resize, constants.center_crop
     if constants.like is not None or constants.pad is not None:
         return None

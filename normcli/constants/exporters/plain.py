@@ -62,7 +62,7 @@ std: {_list([quote.real(value) for value in constants.unit_std])}
 
 
 def _range(constants: DatasetConstants) -> list[list[float] | None]:
-    """Return minima and maxima, rounded; None where they are not known."""
+    """Return minima and maxima, rounded; None if they are not known."""
     rows = (constants.min, constants.max)
     return [None if None in row else constants.rounded([v for v in row if v is not None]) for row in rows]
 

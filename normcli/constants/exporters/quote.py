@@ -1,4 +1,4 @@
-"""Text as each language quotes it: whatever a name contains, it stays text and ends where its literal ends."""
+"""Quoting of text in each language: no name ends its literal early, or becomes code."""
 
 
 def one_line(text: str) -> str:

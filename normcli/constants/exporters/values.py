@@ -307,7 +307,7 @@ def _levels(summary: Summary, row: list[float], in_units: bool) -> list[float]:
 
 
 def _known(summary: Summary, row: list[float | None], group: str | None, in_units: bool) -> Sequence[float | None]:
-    """Return minima or maxima in the units of mean and std; None for a group, and where one is not known."""
+    """Return minima or maxima in the units of mean and std; None for a group, and if one is not known."""
     known = [value for value in row if value is not None]
     return _levels(summary, known, in_units) if group is None and len(known) == len(row) else [None] * len(row)
 

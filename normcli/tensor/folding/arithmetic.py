@@ -219,7 +219,7 @@ def random_patches(layer: Linear, groups: int, low: float | None = None, high: f
 
 
 def patches_of(x: Array, layer: Linear, groups: int) -> Array | None:
-    """Return inputs of a layer cut from a tensor, at most 4,096; None where its shape does not fit."""
+    """Return inputs of a layer cut from a tensor, at most 4,096; None if its shape does not fit."""
     channels = layer.weight.shape[0] if layer.transposed else layer.weight.shape[1] * groups
     kernel = () if layer.transposed else layer.weight.shape[2:]
     space = layer.weight.ndim - 2

@@ -233,7 +233,7 @@ class _Folder:
         self._rows.append((row, layers))
 
     def _pad_value(self, pair: str, norm: NormMap, layer: Linear) -> tuple[float, ...] | None:
-        """Return the values to pad with, or None where nothing is padded.
+        """Return the values to pad with, or None if nothing is padded.
 
         Raises:
             TensorError: padding makes the fold inexact.

@@ -151,7 +151,7 @@ class Network:
 
 
 def _only_transposed(layer: Linear, norm: NormMap, after: bool) -> bool:
-    """Return True where a weight pairs with a norm only if its input channels are the first axis."""
+    """Return True if a weight pairs with a norm only if its input channels are the first axis."""
     turned = Linear(layer.name, layer.weight, layer.bias, True)
     if after:
         plain = layer.weight.shape[0] == norm.channels

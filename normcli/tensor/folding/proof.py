@@ -22,12 +22,12 @@ class Outputs:
         self._tensors = tensors
 
     def get(self, name: str) -> Array | None:
-        """Return the output of a layer; None where it is not known."""
+        """Return the output of a layer; None if it is not known."""
         tensor = self._tensors.get(name)
         return None if tensor is None else files.read_array(tensor)
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape of an output; None where it is not known."""
+        """Return the shape of an output; None if it is not known."""
         tensor = self._tensors.get(name)
         return None if tensor is None else tuple(tensor.shape)
 

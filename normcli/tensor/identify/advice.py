@@ -17,7 +17,7 @@ UNCHANGED = "Y equals X: it was not normalized"
 
 
 def is_constant(pair: Pair) -> bool:
-    """Return true where the finite elements of X are all equal."""
+    """Return True if the finite elements of X are all equal."""
     finite = pair.x[np.isfinite(pair.x)]
     return not finite.size or bool(finite.min() == finite.max())
 

@@ -106,7 +106,7 @@ def _range(error: Callable[[float], float], best: float) -> Epsilon:
 
 
 def composed_fits(pair: Pair, readings: Iterable[Reading], units: float) -> Iterator[Fit]:
-    """Yield the fits that a weight which is solved for would hide: power_norm, and spectral_norm of a weight."""
+    """Yield the fits that a solved weight would hide: power_norm, and spectral_norm of a weight."""
     for reading in readings:
         if reading.rounding == "once" and reading.label != "1 + weight" and 2 <= pair.x.ndim <= 5:
             for channel in channel_axes(pair.x.ndim, pair.layout):

@@ -41,7 +41,7 @@ def known_fits(
 
 
 def _is_usual(partition: Partition, axes: tuple[int, ...] | None, rank: int) -> bool:
-    """Return true where a weight of these axes belongs to a normalizer of this partition."""
+    """Return True if a weight of these axes belongs to a normalizer of this partition."""
     if not axes:
         return True
     if partition.channel is not None:
@@ -65,7 +65,7 @@ def center_terms(rows: Array, *, centered: bool) -> Array:
 def divisor_bounds(
     rows: Array, center: Array, terms: Array, bounds: tuple[Array, Array], error: float
 ) -> tuple[Array, Array] | None:
-    """Return the least and the largest reciprocal divisor r of each set; None where a set has none, or none is bounded.
+    """Return the least and the largest reciprocal divisor r of each set; None if a set has none, or none is bounded.
 
     Args:
         rows: elements of each set.
@@ -141,7 +141,7 @@ def describe_fit(pair: Pair, reading: Reading, partition: Partition, statistic: 
 
 
 def is_near(y: Array, expected: Array) -> bool:
-    """Return true where most of Y is not far from a result: another epsilon moves small sets only."""
+    """Return True if most of Y is not far from a result: another epsilon moves small sets only."""
     with np.errstate(all="ignore"):
         apart = np.abs(expected - y) / np.maximum(np.abs(expected), np.abs(y))
     return bool(np.nanquantile(apart, 0.25) < _NEAR) if np.isfinite(apart).any() else False

@@ -66,7 +66,7 @@ def _power_mean(p: float) -> Callable[[Array, Array], Array]:
 
 
 def _gauss(p: float) -> Callable[[Array, Array], Array]:
-    """Return the std that a Gaussian with such a mean power has as a statistic."""
+    """Return a statistic: the std of a Gaussian that has the mean power p of a set."""
     return lambda z, x: gauss_constant(p) * _power_mean(p)(z, x)
 
 
@@ -129,7 +129,7 @@ class Epsilon(NamedTuple):
 
     @property
     def seen(self) -> bool:
-        """Return true where the range leaves one round number, or hardly any room."""
+        """Return True if the range leaves one round number, or hardly any room."""
         return self.low > 0 and self.high <= 1.6 * self.low and _round_numbers(self.low, self.high) <= 1
 
 
@@ -165,7 +165,7 @@ def _round_numbers(low: float, high: float) -> int:
 
 
 def epsilons(s: Array, low: Array, high: Array, slack: float) -> Iterator[Epsilon]:
-    """Yield the ranges of epsilon for which every divisor is in bounds; where none of them is seen, one without place.
+    """Yield the ranges of epsilon for which every divisor is in bounds; if none is `seen`, one without a place.
 
     Args:
         s: statistic of each set.

@@ -78,7 +78,7 @@ def _instances(partition: Partition, shape: Shape) -> Iterator[Title]:
 
 
 def _unit(partition: Partition, shape: Shape) -> dict[str, Any] | None:
-    """Return the setting `dim` of a weight's normalizer, None where the other axes are not one."""
+    """Return the setting `dim` of a weight's normalizer, None if the other axes are not one."""
     rest = [a for a in range(len(shape)) if a not in partition.axes]
     if partition.split is not None or len(rest) > 1:
         return None

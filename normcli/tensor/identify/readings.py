@@ -94,7 +94,7 @@ class Reading(NamedTuple):
 
 
 def is_clipped(y: Array) -> bool:
-    """Return true where negative numbers seem to have been replaced by 0."""
+    """Return True if negative numbers seem to have been replaced by 0."""
     return bool(y.size and y.min() == 0 and np.count_nonzero(y == 0) > _CLIPPED_SHARE * y.size)
 
 

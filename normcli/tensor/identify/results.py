@@ -184,7 +184,7 @@ class Identification:
 
     @property
     def certain(self) -> bool:
-        """Return true where one normalizer fits and none of its settings is open."""
+        """Return True if one normalizer fits and none of its settings is open."""
         return self.verdict == "named" and not self.open
 
     def to_dict(self) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def _merged(fits: list[Fit], layout: str | None) -> list[Fit]:
 
 
 def _names(other: Fit, fit: Fit) -> bool:
-    """Return true where another fit has this one's name among its own, and is otherwise equal."""
+    """Return True if another fit has this one's name among its own, and is otherwise equal."""
     alike = (other.variance, other.weight, other.rounding) == (fit.variance, fit.weight, fit.rounding)
     solved = fit.weight == "solved" and other.signature == fit.signature  # the ranges of epsilon differ a little
     same = other.eps == fit.eps or (solved and _place(other) == _place(fit))

@@ -42,7 +42,7 @@ class Solution(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Return true where the residual is that of rounding."""
+        """Return True if the residual is that of rounding."""
         return self.largest <= _ROOM[0] and self.rms <= _ROOM[1]
 
 
@@ -150,7 +150,7 @@ def _solved_with(
 
 
 def _eps_range(solution: Callable[[float], Solution]) -> tuple[float, float] | None:
-    """Return the range of epsilon whose solutions fit; None where none does."""
+    """Return the range of epsilon whose solutions fit; None if none does."""
     grid = [float(e) for e in _GRID]
     errors = [solution(e).rms for e in grid]
     best = int(np.nanargmin(errors)) if not np.isnan(errors).all() else 0

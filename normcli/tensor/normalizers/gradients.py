@@ -37,7 +37,7 @@ def standard_vjp(g: Array, normal: Array, scale: Array, axes: tuple[int, ...]) -
 
 
 def mean_over(values: Array, axes: int | tuple[int, ...]) -> Array:
-    """Return means along axes, which stay with length 1; 0 where there is nothing."""
+    """Return means along axes, which stay with length 1; 0 if there is nothing."""
     total = values.sum(axis=axes, keepdims=True)
     return np.asarray(total / max(values.size // max(total.size, 1), 1))
 

@@ -53,7 +53,7 @@ def mean_variance_norm(
 def mean_variance_norm_vjp(
     x: Tensor, dy: Tensor, *, layout: Layout | None = None, axes: Axes | None = None, eps: float = 1e-9
 ) -> dict[str, Array]:
-    """Pull dy back through mean_variance_norm: dx; 0 where all elements are equal."""
+    """Pull dy back through mean_variance_norm: dx; 0 if all elements are equal."""
     if axes is None:
         channel = channel_axis(x, layout)
         over = tuple(a for a in range(len(x.shape)) if a != channel)

@@ -423,7 +423,7 @@ class View:
         return bool(possible and self.plain and not self.spans_batch)
 
     def line_length(self, out: Array) -> int:
-        """Return the number of elements of a kernel's `line`; 0 where results do not bypass the cache."""
+        """Return the number of elements of a kernel's `line`; 0 if results do not bypass the cache."""
         return PIECE if BYPASS_BYTES <= out.nbytes <= CACHE_BYTES and self.length >= PIECE else 0
 
     def map_kernel(self, kernel: RowKernel, *, dtype: str | None, one_row: bool = False, out: Any = None) -> Any:
