@@ -76,7 +76,7 @@ def durable(files: list[Path], out: Path) -> None:
 
 
 def usual(files: list[Path], out: Path) -> None:
-    """What people paste: PIL, NumPy, np.save."""
+    """Run the loop that people paste: PIL, NumPy, np.save."""
     from PIL import Image
 
     mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
@@ -86,7 +86,7 @@ def usual(files: list[Path], out: Path) -> None:
 
 
 def albumentations(files: list[Path], out: Path) -> None:
-    """The loop with albumentations.Normalize, as its documentation has it: OpenCV reads."""
+    """Run the loop of albumentations.Normalize in its documentation: OpenCV reads."""
     import albumentations
     import cv2
 
@@ -108,7 +108,7 @@ LOOPS = {"bare": bare, "durable": durable, "usual": usual, "albumentations": alb
 
 
 def processes(folder: Path, rounds: int) -> Iterator[Row]:
-    """Whole processes in turn, each into a fresh folder; one unmeasured round first."""
+    """Time complete processes in turn, each into a fresh folder; one unmeasured round first."""
     python = [sys.executable, "-m"]
     loop = [*python, "benchmarks", "apply", str(folder), "--loop"]
     commands = {
@@ -152,7 +152,7 @@ def processes(folder: Path, rounds: int) -> Iterator[Row]:
 
 
 def kernels() -> Iterator[Row]:
-    """Bytes read and written per second, against memcpy of as many bytes as the result has.
+    """Measure bytes read and written per second, against memcpy of as many bytes as the result has.
 
     Photographs come in turn, as in a dataset: each from memory of its own into memory of its own.
     """
@@ -186,7 +186,7 @@ def each(way: Callable[[Array, Array], None], first: Array, second: Array) -> No
 
 
 def median(way: Callable[[], Any], rounds: int = 9) -> float:
-    """Median seconds of a call, after one that is not counted."""
+    """Return the median seconds of a call, after one that is not counted."""
     way()
     taken = []
     for _ in range(rounds):

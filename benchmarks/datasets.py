@@ -1,4 +1,4 @@
-"""Folders of images to time on: real photographs of ../shared/data where they are, and pictures made here."""
+"""Folders of images to time on: real photographs of ../shared/data, if present, and pictures made here."""
 
 import io
 import os

@@ -148,7 +148,7 @@ LOOPS: dict[str, Callable[[Any], Any]] = {
 
 
 def cifar10(torch: Any, pixels: Any) -> Any:
-    """Return torchvision's CIFAR10 with other pixels than its files have; None where it is not installed."""
+    """Return torchvision's CIFAR10 with other pixels than its files have; None if it is not installed."""
     try:
         for name in (
             "nms",

@@ -25,7 +25,7 @@ THREADS = 2
 
 
 def timed(sides: list[Callable[[], Any]], turns: int, calls: int = 30, untimed: int = 10) -> np.ndarray[Any, Any]:
-    """Give the median time of a call of each side in each turn, in seconds: (sides, turns)."""
+    """Return the median seconds of a call of each side in each turn: (sides, turns)."""
     times = np.empty((len(sides), turns, calls))
     for turn in range(turns):
         for side, found in zip(sides, times, strict=True):
@@ -39,7 +39,7 @@ def timed(sides: list[Callable[[], Any]], turns: int, calls: int = 30, untimed: 
 
 
 def cases(torch: Any) -> list[tuple[str, float, np.ndarray[Any, Any], Callable[[], Any], Callable[[], Any] | None]]:
-    """Name, target against torch, input, ours, torch's."""
+    """Return name, target against torch, input, ours and torch's of each case."""
     rng = np.random.default_rng(0)
     image = rng.standard_normal((32, 64, 56, 56), dtype=np.float32)
     tokens = rng.standard_normal((6272, 1024), dtype=np.float32)
@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> list[Row]:
 
 
 def measured(torch: Any, turns: int) -> dict[str, list[float]]:
-    """For each case, the median over the turns of the time of a copy, and of torch, as a multiple of ours."""
+    """Return for each case the times of a copy and of torch as multiples of ours, by medians over the turns."""
     if torch is not None:
         torch.set_num_threads(THREADS)
         torch.set_grad_enabled(False)
@@ -107,7 +107,7 @@ def measured(torch: Any, turns: int) -> dict[str, list[float]]:
 
 
 def rows(torch: Any, runs: list[dict[str, list[float]]]) -> Iterator[Row]:
-    """Take the median of the processes: where memory comes to lie differs from one to the next."""
+    """Take the median of several processes: addresses of memory differ between them."""
     for name, target, *_ in cases(None):
         share, *peer = np.median([run[name] for run in runs], axis=0)
         if peer:

@@ -19,7 +19,7 @@ def stats_command(folder: Path, *options: str) -> list[str]:
 
 
 def seconds(command: Sequence[str]) -> float:
-    """Wall time of one process, start included.
+    """Return the wall time of one process, start included.
 
     Raises:
         RuntimeError: it failed.
@@ -34,7 +34,7 @@ def seconds(command: Sequence[str]) -> float:
 
 
 def alternating(commands: Mapping[str, Sequence[str]], rounds: int, seldom: Iterable[str] = ()) -> dict[str, float]:
-    """Median seconds of each command over rounds in which all take turns; one unmeasured round first.
+    """Return median seconds of each command over rounds in which all take turns; one unmeasured round first.
 
     Args:
         commands: by name.
@@ -55,7 +55,7 @@ def alternating(commands: Mapping[str, Sequence[str]], rounds: int, seldom: Iter
 
 
 def peak_megabytes(command: Sequence[str]) -> float:
-    """Largest resident set of one process."""
+    """Return the largest resident set of one process."""
     code = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
@@ -91,7 +91,7 @@ class Row:
 
 
 def takes(work: str, against: str, ours: float, theirs: float, at_most: float | None = None) -> Row:
-    """How many times the other's time ours is."""
+    """Return our time as a multiple of the other's."""
     share = ours / theirs
     if at_most is None:
         return Row(work, against, f"{share:.2f}x")
@@ -99,7 +99,7 @@ def takes(work: str, against: str, ours: float, theirs: float, at_most: float | 
 
 
 def faster(work: str, against: str, ours: float, theirs: float, at_least: float | None = None) -> Row:
-    """How many times faster than the other ours is."""
+    """Return the other's time as a multiple of ours."""
     share = theirs / ours
     figure = f"{share:.1f}x faster" if share >= 1 else f"{1 / share:.2f}x slower"
     if at_least is None:
@@ -117,7 +117,7 @@ def show(rows: Iterable[Row]) -> list[Row]:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """Rows as a table for a README; a work is named once."""
+    """Return rows as a table for a README; a work is named once."""
     lines = ["| work | against | measured | target |", "|---|---|---|---|"]
     last = ""
     for row in rows:

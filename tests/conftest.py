@@ -1,4 +1,4 @@
-"""What many tests use: the real command as a subprocess, small images, the shared data."""
+"""Fixtures of many tests: the real command as a subprocess, small images, the shared data."""
 
 import os
 import signal
@@ -31,7 +31,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what would have to be here for the skipped tests to run, one line each; pytest's -rs has one a place."""
+    """Print one line for each thing to install for the skipped tests; pytest's -rs prints one for each place."""
     skipped = terminalreporter.stats.get("skipped", [])
     counts = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
     for reason, count in needs.merged(counts).items():
@@ -78,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["tar", "parquet"])
 def sink(request: pytest.FixtureRequest) -> str:
-    """What apply writes as shards."""
+    """A kind of output that is written as shards."""
     if request.param == "parquet":
         needs.module("pyarrow")
     return str(request.param)

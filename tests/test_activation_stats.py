@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 
 def reference(x: Array) -> dict[str, float | None]:
-    """The statistics of all elements, by NumPy."""
+    """Compute the statistics of all elements by NumPy."""
     finite = x[np.isfinite(x)].astype(np.float64)
     centered = finite - finite.mean()
     median = np.median(np.abs(finite))

@@ -136,7 +136,7 @@ def test_round_trip_of_the_samples_is_exact(scheme: str, tmp_path: Path) -> None
 
 
 def restored(folder: Path, name: str) -> Path:
-    """The file that restores an image: its own name, or with the suffix of the other format, or with one more."""
+    """Return the file that restores an image: its own name, with the suffix of the other format, or with one more."""
     stem = folder / Path(name).with_suffix("")
     names = [folder / name, *(Path(f"{base}{suffix}") for base in (stem, folder / name) for suffix in (".png", ".tif"))]
     return next(path for path in names if path.exists())

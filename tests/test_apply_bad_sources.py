@@ -61,7 +61,7 @@ def in_tar_gz(names: list[bytes], folder: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def in_zip(names: list[bytes], folder: Path) -> Path:
-    """Names of any bytes: as placeholders that are as long, then replaced in the file."""
+    """Pack names of any bytes: placeholders of the same length are replaced in the file."""
     path = folder / "in.zip"
     stand_ins = [b"@%06d" % i + b"@" * (len(name) - 7) for i, name in enumerate(names)]
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
@@ -78,7 +78,7 @@ def in_zip(names: list[bytes], folder: Path) -> Path:
 
 
 def in_manifest(names: list[bytes], folder: Path) -> Path:
-    """Paths of a table: what they name outside of it is read, as asked; what is written lies in OUT."""
+    """Write paths into a table: files outside of it are read, as asked, and outputs are in OUT."""
     needs.module("fsspec")  # one of them is on a server
     (folder / "below").mkdir()
     (folder / "x.png").write_bytes(image(1))
@@ -100,7 +100,7 @@ def in_npz(names: list[bytes], folder: Path) -> Path:
 
 
 def in_parquet(names: list[bytes], folder: Path) -> Path:
-    """Rows that name files instead of holding them, and labels that are such names."""
+    """Write rows that name files in place of their bytes, and labels that are such names."""
     pa = needs.module("pyarrow")
     import pyarrow.parquet as pq
 
@@ -139,7 +139,7 @@ SINKS = ["npy", "stack", "tar", "parquet"]  # the others write their files as np
 
 
 def everything(root: Path, out: Path) -> dict[str, bytes]:
-    """All files but those in OUT."""
+    """Return all files but those in OUT."""
     return {str(p): p.read_bytes() for p in root.rglob("*") if p.is_file() and out not in p.parents}
 
 

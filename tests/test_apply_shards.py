@@ -38,7 +38,7 @@ def photos(four_classes: Path) -> Path:
 
 
 def right(photos: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Name and array of every image, by the plainest way there is."""
+    """Return name and array of every image, computed in the plainest way."""
     made = normcli.transform("unit")
     found = {}
     for path in sorted(photos.rglob("*.png")):

@@ -81,7 +81,7 @@ def part_of(path: Path) -> str:
 
 
 def imports(source: str) -> set[str]:
-    """Every module name that a source imports, wherever in the file."""
+    """Return every module name that a source imports, anywhere in the file."""
     found = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

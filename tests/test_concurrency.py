@@ -24,7 +24,7 @@ THREADS = (1, 2, 3, 8, 32)
 
 @contextmanager
 def stopped(case: Case, command: list[str], function: str, word: str) -> Iterator["subprocess.Popen[bytes]"]:
-    """A run that stops itself (SIGSTOP) at its first call of a function of `os`, and goes on when the block ends."""
+    """Start a run that stops itself (SIGSTOP) at its first call of a function of `os`; it continues after the block."""
     program = [sys.executable, str(ROOT / "tests/support/injected.py"), "SIGSTOP", function, "1", word, *command]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(program, cwd=case.folder, env=environment, stderr=subprocess.PIPE)

@@ -189,7 +189,7 @@ def tiles(folder: Path, count: int = 3) -> list[Path]:
 
 
 def lab_by_matrix(rgb: Array) -> Array:
-    """CIE 15:2004 of sRGB, with matrices."""
+    """Convert sRGB to L*a*b* by CIE 15:2004, with matrices."""
     c = rgb / 255
     linear = np.where(c > 0.04045, ((c + 0.055) / 1.055) ** 2.4, c / 12.92)
     matrix = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])

@@ -60,7 +60,7 @@ def _palette(rgb: Any) -> bytes:
 
 
 def ours(path: Path, **options: Any) -> tuple[normcli.Summary, Integers]:
-    """The summary of one image, and its exact integers."""
+    """Return the summary of one image, and its exact integers."""
     summary = normcli.stats(path, engine="serial", **options)
     (bucket,) = summary.tally.buckets.values()
     assert isinstance(bucket, Integers)
@@ -68,7 +68,7 @@ def ours(path: Path, **options: Any) -> tuple[normcli.Summary, Integers]:
 
 
 def of_vips(path: Path) -> list[tuple[int, int, int, int, float]]:
-    """For each band: least, largest, sum, sum of squares, sample deviation."""
+    """Return for each band: least, largest, sum, sum of squares, sample deviation."""
     out = path.with_suffix(".csv")
     subprocess.run(["vips", "stats", str(path), str(out)], check=True, capture_output=True)
     with out.open() as file:
@@ -136,7 +136,7 @@ def test_mean_and_deviation_are_those_of_imagemagick(name: str, tmp_path: Path) 
 
 
 def of_magick(path: Path, *operators: str) -> list[list[float]]:
-    """For each channel in 0-1: mean, sample deviation, least, largest."""
+    """Return for each channel in 0-1: mean, sample deviation, least, largest."""
     words = "%[fx:mean] %[fx:standard_deviation] %[fx:minima] %[fx:maxima]\n"
     command = [str(CONVERT), str(path), "-precision", "17", *operators, "-format", words, "info:"]
     text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -144,7 +144,7 @@ def of_magick(path: Path, *operators: str) -> list[list[float]]:
 
 
 def pillows(path: Path) -> Any:
-    """Pillow's histogram (C,256) of an 8-bit image in gray or RGB; None for deeper ones."""
+    """Return Pillow's histogram (C,256) of an 8-bit image in gray or RGB; None for deeper ones."""
     with Image.open(path) as image:
         if image.mode not in ("L", "RGB", "RGBA", "LA", "P", "CMYK"):
             return None

@@ -15,7 +15,7 @@ from tests.support.reference_statistics import root
 
 
 def reference(images: list[Any]) -> dict[str, tuple[float, float | None]]:
-    """Mean and std in every convention of one channel, by fractions; only the stds that are averaged are rounded."""
+    """Compute mean and std in every convention of one channel by fractions; only averaged stds are rounded."""
     columns = [[Fraction(float(v)) for v in image.ravel()] for image in images]
     pooled = [v for column in columns for v in column]
     mean = sum(pooled, Fraction()) / len(pooled)

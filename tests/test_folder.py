@@ -14,7 +14,7 @@ from normcli.sources import Item, Skipped
 
 
 def listed(*sources: Path, **settings: Any) -> tuple[list[str], dict[str, str]]:
-    """Keys of items, and reasons of skips by key."""
+    """Return keys of items, and reasons of skips by key."""
     entries = list(formats.read(map(str, sources), InputOptions(**settings)))
     items = [e.key for e in entries if isinstance(e, Item)]
     return items, {e.key: e.reason for e in entries if isinstance(e, Skipped)}

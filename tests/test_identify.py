@@ -45,7 +45,7 @@ def along(values: Array, axis: int, rank: int = 4) -> Array:
 
 
 def only(identification: Identification) -> Fit:
-    """The one fit of a certain identification."""
+    """Return the one fit of a certain identification."""
     assert identification.certain, identification
     return identification.fits[0]
 
@@ -56,7 +56,7 @@ def eps_of(fit: Fit) -> tuple[float, str | None]:
 
 
 def is_right(case: Case, fit: Fit) -> bool:
-    """Whether a fit is what a case was made with."""
+    """Return True if a fit has the normalizer and settings that a case was made with."""
     if not any(
         name == case.name and all(str(settings.get(key)) == str(value) for key, value in case.settings.items())
         for name, settings in fit.names

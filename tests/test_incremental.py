@@ -167,7 +167,7 @@ def test_somebody_elses_database_is_left_alone(folder: Path, tmp_path: Path) -> 
 
 
 def rewrite(place: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change every entry and put the checksums right: what a liar can do."""
+    """Change every entry and correct the checksums, as a forger can."""
     with closing(sqlite3.connect(cache_path(place), isolation_level=None)) as connection:
         rows = connection.execute(
             "SELECT e.id, key, version, facts, run, counts FROM entries e LEFT JOIN counts c ON e.id = c.id"

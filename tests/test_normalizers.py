@@ -295,7 +295,7 @@ TWINS: dict[str, Callable[[], list[Any]]] = {
 
 
 def _divisive_flat(x: Array, size: int) -> Array:
-    """Boxes along the features."""
+    """Divide by box averages along the features."""
 
     def box(t: Array) -> Array:
         padded = np.pad(t, ((0, 0), (size // 2,) * 2))
@@ -429,7 +429,7 @@ def test_whitening_whitens() -> None:
 
 
 def ulps(found: Array, exact: Array) -> float:
-    """How many float32 steps a float32 result is at most from a more exact one."""
+    """Return the largest distance of a float32 result from a more exact one, in steps of float32."""
     steps = np.spacing(np.abs(exact).astype(np.float32)).astype(exact.dtype)
     return float(np.max(np.abs(found.astype(exact.dtype) - exact) / steps))
 

@@ -52,7 +52,7 @@ def written() -> list[tuple[str, str, bytes]]:
 
 
 def opened(data: bytes) -> Array:
-    """OpenCV's pixels as 0-1, RGB first, without alpha."""
+    """Return OpenCV's pixels as 0-1, RGB first, without alpha."""
     array = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     array = array[:, :, None] if array.ndim == 2 else array[:, :, 2::-1]
     white = {np.uint8: 255, np.uint16: 65535}.get(array.dtype.type, 1)

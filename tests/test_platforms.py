@@ -63,7 +63,7 @@ class Outcome(NamedTuple):
 
 
 def outcome(platform: str, source: Path, folder: Path) -> Outcome:
-    """What the commands return, print and write on a platform, in a folder of its own."""
+    """Return results, output and files of the commands on a platform, in a folder of its own."""
     folder.mkdir()
     for path in source.iterdir():
         (folder / path.name).symlink_to(path)

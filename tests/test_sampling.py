@@ -144,7 +144,7 @@ class _All:
 
 
 def one_run(rows: Rows, tolerance: float, rng: np.random.Generator) -> tuple[bool, int]:
-    """Read in random order until it is enough: whether the intervals hold the full values, and how many it took."""
+    """Read in random order until the margin is met; return whether the intervals contain the full values, and the count."""
     order = rng.permutation(len(rows))
     stopping = StoppingRule(_All(SamplePlan(margin=tolerance), rows))  # type: ignore[arg-type]
     read = 0

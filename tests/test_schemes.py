@@ -82,12 +82,12 @@ def goodfellow_gcn(x: Array, white: int) -> Array:
 
 
 def windowed(x: Array, white: int) -> Array:
-    """The map of MONAI's ScaleIntensityRange with clip."""
+    """Map as MONAI's ScaleIntensityRange with clip."""
     return (np.clip(x, 20, 180) - 20) / 160
 
 
 def nonzero_zscore(x: Array, white: int) -> Array:
-    """nnU-Net's ZScoreNormalization with use_mask_for_norm, for a mask of each channel."""
+    """Map as nnU-Net's ZScoreNormalization with use_mask_for_norm, by a mask of each channel."""
     inside = x != 0
     mean, std = (np.array([f(c[m]) for c, m in zip(x, inside, strict=True)]) for f in (np.mean, np.std))
     return np.where(inside, (x - columns(tuple(mean))) / columns(tuple(std)), 0)
@@ -113,7 +113,7 @@ IDS = [f"{scheme}-{formula.__name__}" for scheme, _, formula in FORMULAS]
 
 
 def ulps(ours: Array, right: Array) -> float:
-    """Largest distance in units of the last place of float32, of results in float64."""
+    """Return the largest distance of results in float64, in units of the last place of float32."""
     rounded = right.astype(np.float32)
     return float((np.abs(ours.astype(np.float64) - rounded) / np.spacing(np.abs(rounded))).max())
 

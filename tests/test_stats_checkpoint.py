@@ -101,7 +101,7 @@ class Reads:
 
 
 def covered(data: bytes) -> int:
-    """How many inputs the whole lines of a checkpoint are of."""
+    """Return the number of inputs in the complete lines of a checkpoint."""
     lines = [line for line in data.splitlines(keepends=True)[1:] if line.endswith(b"\n")]
     return sum(json.loads(line.partition(b" ")[2])["inputs"] for line in lines)
 

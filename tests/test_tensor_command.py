@@ -48,7 +48,7 @@ def listing(folder: Path) -> list[str]:
 
 
 def refused(done: subprocess.CompletedProcess[bytes], code: int, *words: str) -> None:
-    """One line on stderr with these words, that exit code, nothing on stdout."""
+    """Assert one line on stderr with these words, that exit code, and nothing on stdout."""
     text = done.stderr.decode()
     assert (done.returncode, done.stdout) == (code, b""), text
     assert text.count("\n") == 1, text

@@ -42,7 +42,7 @@ class Findings:
         self.executions = 0
 
     def try_one(self, target: Target, data: bytes, path: Path) -> None:
-        """Run one input; keep it where it is a finding."""
+        """Run one input; keep it if it is a finding."""
         self.executions += 1
         signal.setitimer(signal.ITIMER_VIRTUAL, SLOW)
         try:
@@ -65,7 +65,7 @@ class Findings:
 
 
 def _place(error: BaseException) -> str:
-    """The last line of ours that an exception came through, and its type."""
+    """Return the last line of ours that an exception came through, and its type."""
     ours = [f for f in traceback.extract_tb(error.__traceback__) if "normcli" in Path(f.filename).parts]
     where = f"{'/'.join(Path(ours[-1].filename).parts[-2:])}:{ours[-1].lineno}" if ours else "outside"
     return f"{type(error).__name__} at {where}"

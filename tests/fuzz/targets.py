@@ -47,7 +47,7 @@ class Target(NamedTuple):
     mend: Callable[[bytes], bytes] = bytes
 
     def run(self, data: bytes, path: Path) -> None:
-        """Parse one input as it came and with right checksums; what is refused on purpose ends quietly."""
+        """Parse one input as it came and with right checksums; inputs that are rejected on purpose end quietly."""
         for one in {data, self.mend(data)}:
             if self.suffix:
                 path.write_bytes(one)
@@ -105,7 +105,7 @@ def _tars() -> list[bytes]:
 
 
 def _mended_tar(data: bytes) -> bytes:
-    """The checksum of every block that looks like a header."""
+    """Correct the checksum of every block that looks like a header."""
     out = bytearray(data)
     for at in range(0, len(out) - 511, 512):
         if out[at + 257 : at + 262] == b"ustar":
@@ -202,7 +202,7 @@ def _lines() -> list[bytes]:
 
 
 def _names(data: bytes, path: Path) -> None:
-    """A source as the command line gives it, up to where files would be opened."""
+    """List a source as the command line names it, without opening files."""
     from normcli.sources import container, expand
     from normcli.sources.folder import folder_of, is_unsafe
     from normcli.storage import path_fields
@@ -393,14 +393,14 @@ def _checkpoint_seeds() -> tuple[bytes, ...]:
 
 
 def _mended_lines(data: bytes) -> bytes:
-    """The checksum at the start of every line."""
+    """Correct the checksum at the start of every line."""
     lines = data.split(b"\n")
     return b"\n".join(b"%08x %s" % (zlib.crc32(line[9:]), line[9:]) if line else line for line in lines)
 
 
 @cache
 def _applied() -> tuple[bytes, bytes, bytes]:
-    """Manifest of a small run, checkpoint of one, and the checkpoint of a stack."""
+    """Return the manifest of a small run, the checkpoint of one, and the checkpoint of a stack."""
     import tempfile
 
     import normcli

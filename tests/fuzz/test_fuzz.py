@@ -25,7 +25,7 @@ def seeds_of(name: str) -> tuple[Target, list[bytes]]:
 
 
 def mutated(seed: bytes, other: bytes, rng: random.Random) -> bytes:
-    """Cut, cut with another end, one bit, a zeroed page, a lying field, a foreign piece, a word of the format."""
+    """Change an input: cut it, with or without its end, flip a bit, zero a page, write a word, insert a piece."""
     at = rng.randrange(len(seed) + 1)
     kind = rng.randrange(7)
     if kind == 0:

@@ -39,7 +39,7 @@ class Case(NamedTuple):
         )
 
     def results(self) -> dict[str, bytes]:
-        """What stands under a final name: no hidden file, nothing in the folder of what is not finished."""
+        """Return the files under final names: none that is hidden, or in the folder of unfinished ones."""
         made = self.folder / "made"
         found = [p.relative_to(made) for p in sorted(made.rglob("*")) if p.is_file()]
         hidden = [p for p in found if any(part.startswith(".") for part in p.parts)]
@@ -49,12 +49,12 @@ class Case(NamedTuple):
         return sorted(p.name for p in (self.folder / "made").rglob("*") if p.name.endswith(PARTIAL) and p.is_file())
 
     def whole(self, expected: dict[str, bytes]) -> None:
-        """What is there is whole; the manifest and the statistics stand for a complete run only."""
+        """Assert that every file under a final name is that of an undisturbed run."""
         for name, data in self.results().items():
             assert data == expected[name], f"{name} is partial"
 
     def completes(self, expected: dict[str, bytes]) -> None:
-        """The same command again, resumed where that is said, gives what an undisturbed run gives."""
+        """Assert that the same command, resumed if asked, leaves the results of an undisturbed run."""
         if self.results() == expected:  # little was enough
             return
         resumed = ["--resume"] if self.command[0] == "apply" and (self.folder / "made/out").exists() else []

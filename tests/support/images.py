@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def encoded(array: np.ndarray[Any, Any], kind: str = "PNG", **options: Any) -> bytes:
-    """An array (H,W) or (H,W,C) as an image file's bytes."""
+    """Return an array (H,W) or (H,W,C) as an image file's bytes."""
     buffer = io.BytesIO()
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -17,7 +17,7 @@ def encoded(array: np.ndarray[Any, Any], kind: str = "PNG", **options: Any) -> b
 
 
 def photograph(height: int = 48, width: int = 64, channels: int = 3, seed: int = 0) -> np.ndarray[Any, Any]:
-    """A smooth uint8 picture with some grain: compresses and behaves like a photograph."""
+    """Return a smooth uint8 picture with some grain, which compresses like a photograph."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [128 + 90 * np.sin(x / (5 + c + seed % 7) + y / (9 - c)) for c in range(channels)]

@@ -1,4 +1,4 @@
-"""What the tests of incremental runs share: images of every depth, a first run, a second one that is checked."""
+"""Support for tests of incremental runs: images of every depth, a first run, a second one that is checked."""
 
 import json
 import sqlite3
@@ -20,13 +20,13 @@ from tests.support.images import encoded, photograph
 
 @pytest.fixture
 def files_of_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the tests write counts as old enough to tell its version."""
+    """Count files that tests write as old enough for a version."""
     monkeypatch.setattr(files, "RECENT", 0)
 
 
 @pytest.fixture
 def mixed(folder: Path) -> Path:
-    """Twelve images of 8 and 16 bits, and floats, alpha, two failures and a skip."""
+    """Write twelve images of 8 and 16 bits, and floats, alpha, two failures and a skip."""
     for i in range(3):
         plane = photograph(channels=1, seed=i)[:, :, 0].astype(np.float32) / 7 - i
         Image.fromarray(plane).save(folder / "cat" / f"float{i}.tif")
@@ -39,14 +39,14 @@ def mixed(folder: Path) -> Path:
 
 
 def first(source: Any, place: Path, **options: Any) -> normcli.Summary:
-    """A run over everything that leaves a cache."""
+    """Run over all images, and leave a cache."""
     place.unlink(missing_ok=True)
     cache_path(place).unlink(missing_ok=True)
     return normcli.stats(source, output=place, incremental=True, **options)
 
 
 def content(cache: Path) -> list[Any]:
-    """What a cache holds, whatever the order and the numbers of its rows and runs."""
+    """Return the content of a cache, without the order and the numbers of its rows and runs."""
     with closing(sqlite3.connect(cache)) as connection:
         rows = connection.execute(
             "SELECT key, version, facts, counts FROM entries LEFT JOIN counts ON entries.id = counts.id"
@@ -59,7 +59,7 @@ def content(cache: Path) -> list[Any]:
 
 
 def updated(source: Any, place: Path, **options: Any) -> tuple[normcli.Summary, Changes]:
-    """An incremental run, checked against a run over everything in every byte."""
+    """Run incrementally, and compare every byte with a run over all images."""
     changes: list[Changes] = []
     failures: list[Any] = []
     options.pop("engine", None)

@@ -13,7 +13,7 @@ from typing import Any
 
 
 def place(arguments: tuple[Any, ...]) -> str:
-    """The path of a call's first argument."""
+    """Return the path of a call's first argument."""
     if not arguments or isinstance(arguments[0], str | bytes | os.PathLike):
         return os.fsdecode(arguments[0]) if arguments else ""
     try:

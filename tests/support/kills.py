@@ -12,7 +12,7 @@ from tests.support.outputs import finals, tree
 
 
 def killed_at_random(arguments: list[str], undisturbed: dict[str, bytes], out: Path, kills: int, seed: int) -> int:
-    """Start, kill -9 after a random time, look, resume; as often as asked. Give how many kills met a run."""
+    """Start, kill -9 after a random time, check, resume, as often as asked; return how many kills met a run."""
     rng = random.Random(seed)
     started = time.perf_counter()
     subprocess.run([*APPLY, *arguments], env=ENVIRONMENT, check=False, capture_output=True)

@@ -56,7 +56,7 @@ def _decoded(picture: Picture) -> Array:
 
 
 def _shaped(names: dict[str, Any], picture: Picture) -> Picture:
-    """Return the picture with the geometry of a snippet's function; as it is where there is none."""
+    """Return the picture with the geometry of a snippet's function; as it is if there is none."""
     if "resize_and_crop" not in names:
         return picture
     image = np.asarray(names["resize_and_crop"](_opened(picture)))

@@ -140,7 +140,7 @@ def saved_by_imagecodecs() -> Iterator[File]:
 
 
 def saved_by_opencv() -> Iterator[File]:
-    """Yield a file by every writer of OpenCV, where it is installed."""
+    """Yield a file by every writer of OpenCV, if it is installed."""
     try:
         cv2: Any = importlib.import_module("cv2")
     except ImportError:
@@ -179,7 +179,7 @@ def saved_by_tifffile(codecs: Iterable[str | None] = (None, *_TIFF_CODECS)) -> I
 
 
 def saved_by_imageio() -> Iterator[File]:
-    """Yield a file by every suffix and plugin that imageio knows, where it is installed."""
+    """Yield a file by every suffix and plugin that imageio knows, if it is installed."""
     try:
         import imageio.v3 as imageio
         from imageio.config import known_extensions

@@ -50,7 +50,7 @@ runpy.run_module("normcli", run_name="__main__", alter_sys=True)
 
 
 def installed(extra: str) -> bool:
-    """Return whether what this extra brings is installed."""
+    """Return True if the packages of an extra are installed."""
     return importlib.util.find_spec(MODULES.get(extra, extra)) is not None
 
 
@@ -174,7 +174,7 @@ def _tree(folder: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """Return what a file holds, whatever the version of the library that wrote it."""
+    """Return the content of a file, without the version of the library that wrote it."""
     data = path.read_bytes()
     if path.suffix == ".png":
         return _png(data)

@@ -41,7 +41,7 @@ sys.exit(code)
 
 
 def peak(folder: Path, *arguments: Any, timeout: float = 120) -> tuple[int, "subprocess.CompletedProcess[bytes]"]:
-    """Largest resident set in MB without the code of libraries, threads only; and what the command said."""
+    """Return the largest resident set in MB without code of libraries, threads only, and the command's output."""
     command = [sys.executable, "-c", CODE, *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, cwd=folder, env=environment, timeout=timeout)

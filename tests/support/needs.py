@@ -1,4 +1,4 @@
-"""What some tests need and a machine may not have; every skip is of this module and names what to install.
+"""Requirements of tests that a machine may lack: every skip is of this module and names what to install.
 
 `tests/conftest.py` prints one line for each command below in place of one for each test.
 """
@@ -64,7 +64,7 @@ _EXTRA = r'pip install "normcli\[(\w+)\]"'
 
 
 def merged(counts: Mapping[str, int]) -> dict[str, int]:
-    """Merge what is installed by an extra of normcli into one command.
+    """Merge the missing extras of normcli into one command that installs them.
 
     >>> merged({'pip install "normcli[zst]"': 2, "a user other than root": 1, 'pip install "normcli[dask]"': 3})
     {'a user other than root': 1, 'pip install "normcli[dask,zst]"': 5}
@@ -82,7 +82,7 @@ def skip(what: str) -> NoReturn:
 
 
 def module(name: str) -> Any:
-    """Import a module, or skip and name what installs it."""
+    """Import a module, or skip and name the extra or package that installs it."""
     try:
         return importlib.import_module(name)
     except ImportError:
@@ -150,6 +150,6 @@ def data(*parts: str) -> Path:
 
 
 def not_root() -> None:
-    """Skip where permissions do not hold."""
+    """Skip as root, for whom permissions have no effect."""
     if os.geteuid() == 0:
         skip(USER)

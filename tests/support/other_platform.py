@@ -37,7 +37,7 @@ broken: list[str] = []
 
 
 def become(platform: str) -> None:
-    """Take away what the platform lacks."""
+    """Remove the names that the platform lacks."""
     if platform == "linux":
         return
     import multiprocessing.context
@@ -72,18 +72,18 @@ def become(platform: str) -> None:
 
 
 def become_strict() -> None:
-    """Have `os` refuse what Windows refuses, and count what it would spoil."""
+    """Make `os` reject the calls that Windows rejects, and count those that it would spoil."""
     import fcntl
 
     def caller() -> str:
-        """The place in normcli or pathlib that called."""
+        """Return the place in normcli or pathlib that called."""
         frame: Any = sys._getframe(2)
         while frame.f_code.co_filename.endswith(("pathlib.py", "shutil.py")):
             frame = frame.f_back
         return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
     def in_use(path: Any) -> bool:
-        """Whether this process has a file open or mapped."""
+        """Return True if this process has a file open or mapped."""
         path = os.path.realpath(os.fsdecode(path))
         files = set()
         for handle in os.listdir("/proc/self/fd"):  # noqa: PTH208

@@ -11,12 +11,12 @@ Outcome = tuple[int, Counter[str], Counter[str]]
 
 
 def outcome(source: Path, **options: Any) -> Outcome:
-    """Used, failed and skipped by reason; nothing else may come out of any input."""
+    """Return used, failed and skipped inputs by reason: any input ends as one of them."""
     return outcome_and_whole(source, **options)[0]
 
 
 def outcome_and_whole(source: Path, **options: Any) -> tuple[Outcome, int]:
-    """The same, and how many of the failures are of the archive as a whole."""
+    """Return the same, and the number of failures of the archive itself."""
     failures: list[Any] = []
     try:
         summary = normcli.stats(source, engine="serial", on_failure=failures.append, **options)

@@ -12,13 +12,13 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def finals(folder: Path) -> dict[str, bytes]:
-    """What stands under final names; the unfinished files come and go while a run is under way."""
+    """Return the files under final names; unfinished ones come and go during a run."""
     paths = [p for p in sorted(folder.rglob("*")) if WORK not in p.parts and p.is_file()] if folder.exists() else []
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 def hashes(out: Path) -> Counter[str]:
-    """The arrays of a run, whatever they are called."""
+    """Return digests of the arrays of a run, without their names."""
     return Counter(hashlib.sha256(path.read_bytes()).hexdigest() for path in out.rglob("*.npy"))
 
 

@@ -35,7 +35,7 @@ def tar_zst(folder: Path, out: Path) -> list[Path]:
 
 
 def webdataset(folder: Path, out: Path, shards: int = 3) -> list[Path]:
-    """Shards whose samples carry their class in .cls or .json."""
+    """Pack shards whose samples have their class in .cls or .json."""
     paths = [out / f"shard-{i:03d}.tar" for i in range(shards)]
     with ExitStack() as stack:
         archives = [stack.enter_context(tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)) for path in paths]
@@ -59,7 +59,7 @@ def zipped(folder: Path, out: Path, method: int = zipfile.ZIP_DEFLATED) -> list[
 
 
 def hub_table(folder: Path) -> Any:
-    """The Hugging Face layout: a struct of bytes and path, a class label with names in the metadata."""
+    """Pack a table as Hugging Face does: a struct of bytes and path, class labels with names in the metadata."""
     pa = needs.module("pyarrow")
     files = files_of(folder)
     names = sorted({str(file.parent.relative_to(folder)) for file in files})
@@ -88,7 +88,7 @@ def arrow(folder: Path, out: Path, name: str = "a.arrow") -> list[Path]:
 
 
 def saved_to_disk(folder: Path, out: Path) -> list[Path]:
-    """What `save_to_disk` of the datasets library writes for one split."""
+    """Write one split as `save_to_disk` of the datasets library does."""
     dataset = out / "saved"
     dataset.mkdir()
     (path,) = arrow(folder, dataset, "data-00000-of-00001.arrow")

@@ -68,7 +68,7 @@ class Block:
 
     @property
     def missing(self) -> str:
-        """Return the module or program that the block needs and this machine does not have."""
+        """Return the module or program that the block needs and this machine lacks."""
         if self.title or self.language not in ("bash", "console", "python"):
             return ""
         words = set(re.findall(r"\w+", self.text))
@@ -121,7 +121,7 @@ def prepared(name: str, folder: Path) -> Path:
 
 
 def run_text(text: str, folder: Path) -> list[Block]:
-    """Run the blocks of a text in order; return those that need what this machine does not have."""
+    """Run the blocks of a text in order; return those that need a module or program that this machine lacks."""
     left = []
     for block in blocks(text):
         if block.missing:
@@ -241,7 +241,7 @@ def session(text: str, folder: Path) -> str:
 
 
 def matches(shown: str, printed: str) -> bool:
-    """Return whether the output on a page is the one printed, where `...` stands for lines or the rest of a line.
+    """Return True if the output on a page is the one printed; `...` matches lines or the rest of a line.
 
     >>> matches("$ a\\n1\\n...\\n4\\n", "$ a\\n1\\n2\\n3\\n4\\n"), matches("$ a\\n1\\n", "$ a\\n2\\n")
     (True, False)

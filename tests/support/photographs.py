@@ -7,7 +7,7 @@ from tests.support import packing
 
 
 def some(shared_data: Path, target: Path, count: int) -> Path:
-    """Photographs in three class folders."""
+    """Write photographs into three class folders."""
     files = packing.files_of(shared_data / "imagenet-300")
     for number, file in enumerate(files[:: len(files) // count][:count]):
         path = target / f"class{number % 3}" / file.name

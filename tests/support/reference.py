@@ -13,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 def _c(p: Array | float, x: Array) -> Array:
-    """A parameter (C) against (N, C, ...)."""
+    """Return a parameter (C) in the shape that broadcasts to (N, C, ...)."""
     return np.asarray(p, float).reshape(1, -1, *([1] * (x.ndim - 2)))
 
 
@@ -210,7 +210,7 @@ def local_response_norm(x: Array, below: int, above: int, factor: float, beta: f
 
 
 def divisive_norm(x: Array, size: int, eps: float = 1.0) -> Array:
-    """Boxes over two axes of space."""
+    """Divide by box averages over two axes of space."""
 
     def box(t: Array) -> Array:
         padded = np.pad(t, ((0, 0), (size // 2,) * 2, (size // 2,) * 2))
@@ -241,7 +241,7 @@ def whitened(x: Array, groups: int, eps: float = 1e-5, iterations: int | None = 
 
 
 def _square_root(matrix: Array) -> Array:
-    """The symmetric root by the Denman-Beavers iteration, without eigenvectors."""
+    """Compute the symmetric root by the Denman-Beavers iteration, without eigenvectors."""
     y, z = matrix, np.eye(len(matrix))
     for _ in range(60):
         y, z = (y + np.linalg.inv(z)) / 2, (z + np.linalg.inv(y)) / 2
@@ -276,7 +276,7 @@ def cosine_norm(x: Array, weight: Array, centred: bool = False) -> Array:
 
 
 def numerical_vjp(function: Callable[[Array], Array], x: Array, dy: Array, step: float = 1e-6) -> Array:
-    """Central differences of sum(function(x) * dy)."""
+    """Compute central differences of sum(function(x) * dy)."""
     gradient = np.empty_like(x)
     for i in np.ndindex(x.shape):
         moved = x.copy()

@@ -12,20 +12,20 @@ Array = np.ndarray[Any, Any]
 
 
 def root(square: Fraction) -> float:
-    """Square root to 60 digits, then one rounding."""
+    """Compute a square root to 60 digits, rounded once."""
     with localcontext() as context:
         context.prec = 60
         return float((Decimal(square.numerator) / Decimal(square.denominator)).sqrt())
 
 
 def sums(image: Array, channel: int) -> tuple[int, int, int]:
-    """Number, sum and sum of squares of one channel in Python's integers."""
+    """Return number, sum and sum of squares of one channel in Python's integers."""
     values = image[:, :, channel].ravel().astype(object)
     return len(values), int(values.sum()), int((values * values).sum())
 
 
 def statistics(images: Iterable[Array], channels: int) -> dict[str, Any]:
-    """Mean and std in every convention, scaled to 0-1; gray images repeat their channel."""
+    """Return mean and std in every convention, scaled to 0-1; gray images repeat their channel."""
     rows = []  # per image, per channel: n, sum, squares, white
     for image in images:
         white = 255 if image.dtype == np.uint8 else 65535
@@ -58,7 +58,7 @@ def statistics(images: Iterable[Array], channels: int) -> dict[str, Any]:
 
 
 def histogram(images: Iterable[Array], channel: int, bins: int) -> list[int]:
-    """Counts of one channel."""
+    """Return the counts of the values of one channel."""
     counts = [0] * bins
     for image in images:
         values, numbers = np.unique(image[:, :, channel], return_counts=True)

@@ -1,4 +1,4 @@
-"""Image files of every combination that a library writes, each with what NumPy says is in it."""
+"""Image files of every combination that a library writes, each with its values as an array."""
 
 import io
 import itertools
@@ -37,7 +37,7 @@ class Sample(NamedTuple):
 
 
 def outcome(sample: Sample) -> str:
-    """Decode a sample: "right", "refused", or what is wrong."""
+    """Decode a sample; return "right", "refused", or the difference."""
     try:
         image = decode(sample.data, DecodeOptions(alpha="keep" if sample.alpha else "drop"))
     except InputError as error:
@@ -57,7 +57,7 @@ def outcome(sample: Sample) -> str:
 
 
 def judge(samples: Iterable[Sample]) -> tuple[Counter[str], list[str]]:
-    """Count what is right and what is refused; return what is wrong by name."""
+    """Count right and rejected samples; return the wrong ones by name."""
     counts: Counter[str] = Counter()
     wrong = []
     for sample in samples:
@@ -70,7 +70,7 @@ def judge(samples: Iterable[Sample]) -> tuple[Counter[str], list[str]]:
 
 
 def values(shape: tuple[int, ...], dtype: str, bits: int | None = None, seed: int = 0) -> Array:
-    """Random values of a dtype over its range, or of so many bits."""
+    """Return random values of a dtype over its range, or of so many bits."""
     rng = np.random.default_rng(seed)
     kind = np.dtype(dtype)
     if kind.kind == "f":
@@ -101,7 +101,7 @@ TIFF_BITS = tuple(range(1, 16))
 
 
 def tiffs(every: int = 1) -> Iterator[Sample]:
-    """Every combination of the axes that tifffile writes, or every n-th of them."""
+    """Yield every combination of the axes that tifffile writes, or every n-th of them."""
     for number, chosen in enumerate(itertools.product(*TIFF_AXES.values())):
         if number % every == 0 and (sample := _tiff(**dict(zip(TIFF_AXES, chosen, strict=True)))) is not None:
             yield sample
@@ -137,7 +137,7 @@ def _tiff(dtype: str, bands: int, photometric: str, predictor: bool, **how: Any)
 
 
 def tiffs_of_bits() -> Iterator[Sample]:
-    """TIFF of 1 to 15 bits a sample, one and three bands, either order, packed or compressed."""
+    """Yield TIFFs of 1 to 15 bits a sample, one and three bands, either order, packed or compressed."""
     import tifffile
 
     axes = itertools.product(TIFF_BITS, (1, 3), "<>", (None, "lzw"), ("miniswhite", "minisblack", "rgb"))
@@ -173,7 +173,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(array: Array, depth: int, color: int, *chunks: bytes, interlace: bool = False) -> bytes:
-    """A PNG of any depth (H,W,C); `chunks` stand before the image data."""
+    """Return a PNG of any depth (H,W,C); `chunks` are before the image data."""
     height, width = array.shape[:2]
     passes = [(0, 0, 1, 1)]
     if interlace:
@@ -195,7 +195,7 @@ PNG_KINDS = {0: (1, (1, 2, 4, 8, 16)), 2: (3, (8, 16)), 3: (1, (1, 2, 4, 8)), 4:
 
 
 def pngs() -> Iterator[Sample]:
-    """Every depth and color type, plain and interlaced, with and without a transparent color."""
+    """Yield every depth and color type, plain and interlaced, with and without a transparent color."""
     for color, (samples, depths) in PNG_KINDS.items():
         for depth, interlace, keyed in itertools.product(depths, (False, True), (False, True)):
             if keyed and color in (4, 6):
@@ -228,7 +228,7 @@ def pngs() -> Iterator[Sample]:
 
 
 def jpeg2000s() -> Iterator[Sample]:
-    """Every precision that imagecodecs writes, signed and not, in a box and bare, of one to five components."""
+    """Yield every precision that imagecodecs writes, signed and not, in a box and bare, of one to five components."""
     import imagecodecs
 
     axes = itertools.product(range(1, 17), (False, True), ("j2k", "jp2"), (1, 2, 3, 4, 5))
@@ -252,7 +252,7 @@ def jpeg2000s() -> Iterator[Sample]:
 
 
 def jpegs() -> Iterator[Sample]:
-    """Every precision that imagecodecs writes, lossy and lossless, gray and color."""
+    """Yield every precision that imagecodecs writes, lossy and lossless, gray and color."""
     import imagecodecs
 
     for bits, lossless, samples in itertools.product(range(2, 17), (False, True), (1, 3)):
@@ -273,7 +273,7 @@ def jpegs() -> Iterator[Sample]:
 
 
 def pnms(maxvals: Iterable[int]) -> Iterator[Sample]:
-    """PGM, PPM and PAM of these maxvals, plain and binary, and the bitmaps."""
+    """Yield PGM, PPM and PAM of these maxvals, plain and binary, and the bitmaps."""
     for maxval in maxvals:
         for magic, samples in ((2, 1), (3, 3), (5, 1), (6, 3), (7, 1), (7, 2), (7, 3), (7, 4)):
             stored = np.random.default_rng(maxval).integers(0, maxval, (5, 7, samples), endpoint=True)
@@ -286,7 +286,7 @@ def pnms(maxvals: Iterable[int]) -> Iterator[Sample]:
 
 
 def pnm(magic: int, array: Array, maxval: int) -> bytes:
-    """A file of one of the seven formats; (H,W,C)."""
+    """Return (H,W,C) as a file of one of the seven formats."""
     height, width, samples = array.shape
     if magic == 7:
         kinds = {1: "GRAYSCALE", 2: "GRAYSCALE_ALPHA", 3: "RGB", 4: "RGB_ALPHA"}

@@ -40,7 +40,7 @@ class Case(NamedTuple):
 
 
 def channel(p: T, x: T) -> T:
-    """A parameter (C) or (N, C) against (N, C, ...)."""
+    """Return a parameter (C) or (N, C) in the shape that broadcasts to (N, C, ...)."""
     return p.reshape(*(p.shape if p.ndim == 2 else (1, -1)), *([1] * (x.ndim - 2)))
 
 

@@ -1,4 +1,4 @@
-"""Prints the files of normcli that one command enters: `python -m tests.support.walk stats photos -o s.json`.
+"""List the files of normcli that one command enters: `python -m tests.support.walk stats photos -o s.json`.
 
 A file is entered when a function in it is called, in any thread; importing a module does not count.
 """
@@ -14,7 +14,7 @@ PACKAGE = str(Path(__file__).parents[2] / "normcli") + "/"
 
 
 def is_import(frame: FrameType | None) -> bool:
-    """Return whether a module of normcli is being imported further up the stack."""
+    """Return True if a module of normcli is being imported further up the stack."""
     while frame is not None:
         if frame.f_code.co_name == "<module>" and frame.f_code.co_filename.startswith(PACKAGE):
             return True
