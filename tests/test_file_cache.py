@@ -3,6 +3,8 @@
 import os
 import random
 import shutil
+import zipfile
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from PIL import Image
 
 import normcli
 from normcli.runs.file_cache import Changes
+from normcli.runs.file_versions import versions_of_libraries
 from normcli.runs.stats import cache_path
 from normcli.storage import files
 from tests.support import needs, packing
@@ -52,6 +55,37 @@ def test_an_update_is_a_fresh_run(name: str, mixed: Path, tmp_path: Path) -> Non
     (mixed / "cat" / "gray.png").rename(mixed / "cat" / "renamed.png")
     _, changes = updated(mixed, place, **options)
     assert changes == Changes(13, 2, 1, 4, 0)
+
+
+def test_a_run_without_changes_writes_no_cache(mixed: Path, tmp_path: Path) -> None:
+    place = tmp_path / "s.json"
+    first(mixed, place)
+    before = cache_path(place).read_bytes()
+    place.unlink()
+    _, changes = updated(mixed, place)
+    assert changes == Changes(18, 0, 0, 0, 0) and place.is_file()
+    assert cache_path(place).read_bytes() == before
+    (mixed / "note.txt").unlink()  # it is in no cache
+    (mixed / "cat" / "0.jpg").touch()
+    assert updated(mixed, place)[1].changed == 1
+    assert cache_path(place).read_bytes() != before
+
+
+def test_versions_of_libraries_are_those_of_their_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = {name: metadata.version(name) for name in ("numpy", "pillow", "pytest")}
+    assert versions_of_libraries([*installed, "no-such-library"]) == {**installed, "no-such-library": None}
+    (tmp_path / "Some.Thing-1.2+local.dist-info").mkdir()
+    (tmp_path / "other_thing-3.0-py3.11.egg-info").mkdir()
+    (tmp_path / "linked.egg-info").mkdir()  # as setuptools leaves it next to a source tree
+    (tmp_path / "linked.egg-info" / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: linked\nVersion: 4.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.syspath_prepend(str(tmp_path / "missing"))
+    expected = {"some-thing": "1.2+local", "other-thing": "3.0-py3.11", "linked": "4.0"}
+    assert versions_of_libraries(expected) == expected
+    with zipfile.ZipFile(tmp_path / "libraries.zip", "w") as archive:
+        archive.writestr("zipped-5.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zipped\nVersion: 5.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "libraries.zip"))
+    assert versions_of_libraries(["zipped", "numpy"]) == {"zipped": "5.0", "numpy": metadata.version("numpy")}
 
 
 def test_random_changes_many_times_over(mixed: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import sqlite3
 import stat
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from typing import Any, NoReturn
 
@@ -119,7 +119,8 @@ class CacheDatabase:
         else:
             self._read_head()
         self._limit, self._uses = 1, 0
-        self._first, self._last, self._ahead = b"", b"", dict[str, list[Any]]()  # rows read ahead, of keys between
+        self._first, self._last = b"", b""
+        self._ahead = dict[str, list[StoredEntry]]()  # rows read ahead, of keys between these two
         (last,) = execute("SELECT max(id) FROM entries").fetchone()
         self.last = self._number = last or 0
 
@@ -147,7 +148,7 @@ class CacheDatabase:
         self._connection.execute("DELETE FROM head")
         self._connection.execute("INSERT INTO head VALUES (?, ?)", (value, zlib.crc32(value)))
 
-    def find(self, key: str) -> list[StoredEntry]:
+    def find(self, key: str) -> Sequence[StoredEntry]:
         """Return the rows of a key that earlier runs wrote, in the order in which they were written.
 
         Files are looked up in the order of their names: rows of the keys that follow are read ahead, in one query for
@@ -160,7 +161,7 @@ class CacheDatabase:
             self._uses = 0
             rows = self._ahead.get(key)
         self._uses += 1
-        return [self._stored(number, key, *others) for number, *others in rows or ()]
+        return rows or ()
 
     def _read_ahead(self, first: bytes) -> None:
         """Read rows of keys from `first` on: all rows of every key up to `_last`."""
@@ -175,8 +176,13 @@ class CacheDatabase:
                 alone = self._connection.execute(f"{columns} key = ? AND id <= ? ORDER BY id", (last, self.last))
                 rows = [row for row in rows if row[0] != last] + alone.fetchall()
         self._first, self._last, self._ahead = first, last, {}
-        for encoded, *row in rows:
-            self._ahead.setdefault(_decode(encoded), []).append(row)
+        for encoded, number, version, facts, run, checksum in rows:
+            key = _decode(encoded)
+            row = self._stored(number, key, version, facts, run, checksum)
+            if key in self._ahead:
+                self._ahead[key].append(row)
+            else:
+                self._ahead[key] = [row]
 
     def row(self, number: int) -> StoredEntry:
         """Return a row by its number."""
@@ -220,7 +226,7 @@ class CacheDatabase:
         try:
             if zlib.crc32(row[0]) != row[1]:
                 raise ValueError
-            return from_bytes(row[0]) if stored.entry.inputs is None else inflate(row[0])
+            return from_bytes(row[0]) if stored.facts.inputs is None else inflate(row[0])
         except _DAMAGE:
             raise self.damaged() from None
 
@@ -230,6 +236,15 @@ class CacheDatabase:
             return inflate(self._state) if self._state else Tally()
         except _DAMAGE:
             raise self.damaged() from None
+
+    def is_sum_of(self, count: int) -> bool:
+        """Return True if the sum is of this many rows, and earlier runs wrote no others: 30 ns a row, not 500."""
+        with self._errors():
+            every, summed = self._connection.execute(
+                "SELECT count(*), sum(typeof(run) = 'integer' AND run <= ?) FROM entries WHERE id <= ?",
+                (self.run, self.last),
+            ).fetchone()
+        return bool(count == self._rows == every == (summed or 0))
 
     def rows(self) -> Iterator[tuple[int, bool]]:
         """Yield the numbers of the rows of earlier runs, with True for those in the sum.
@@ -248,7 +263,7 @@ class CacheDatabase:
         if count != self._rows:
             raise self.damaged()
 
-    def finish(self, total: Tally, dropped: Iterable[int]) -> None:
+    def finish(self, total: Tally, dropped: Sequence[int]) -> None:
         """Make all rows but those dropped the rows of the sum.
 
         Args:
@@ -256,11 +271,14 @@ class CacheDatabase:
             dropped: numbers of rows.
         """
         with self._errors():
+            (rows,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
+            if not dropped and rows == self._rows and self._state:
+                return  # no row came or went, and neither did the sum
             try:
                 for table in ("entries", "counts"):
                     numbers = ((number,) for number in dropped)
                     self._connection.executemany(f"DELETE FROM {table} WHERE id = ?", numbers)
-                (self._rows,) = self._connection.execute("SELECT count(*) FROM entries").fetchone()
+                self._rows = rows - len(dropped)
                 self.run, self._state = self.run + 1, deflate(total)
                 self._write_head()
                 self.commit()

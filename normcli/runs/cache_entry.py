@@ -58,13 +58,21 @@ class StoredEntry(NamedTuple):
     """A row: its number, the number of the run that wrote it, and the entry without its counts.
 
     Attributes:
+        facts: the entry without key, version and counts: one object for many rows.
         is_counted: it has counts, which `CacheDatabase.tally` returns.
     """
 
     number: int
     run: int
-    entry: CacheEntry
+    key: str
+    version: str | None
+    facts: CacheEntry
     is_counted: bool
+
+    @property
+    def entry(self) -> CacheEntry:
+        """Return the entry, without its counts."""
+        return self.facts._replace(key=self.key, version=self.version)
 
 
 def deflate(tally: Tally) -> bytes:
@@ -105,6 +113,5 @@ def stored_entry(number: int, key: str, version: str | None, facts: str, run: in
     Raises:
         ValueError, LookupError, TypeError, AttributeError: not such columns.
     """
-    is_counted, known = _read_facts(facts)
-    entry = CacheEntry(key, version, None, known.channels, known.inputs, known.failures, known.kinds)
-    return StoredEntry(number, run, entry, is_counted)
+    is_counted, entry = _read_facts(facts)
+    return StoredEntry(number, run, key, version, entry, is_counted)

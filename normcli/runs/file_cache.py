@@ -25,19 +25,21 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from normcli import sources as containers
 from normcli.options.shared import InputOptions
 from normcli.runs.cache_database import CacheDatabase
 from normcli.runs.cache_entry import CacheEntry, StoredEntry, deflate
 from normcli.runs.count import Failure, PartialResult, inputs_of
-from normcli.runs.file_versions import version_of_container, version_of_item, version_of_library
+from normcli.runs.file_versions import version_of_container, version_of_item, versions_of_libraries
 from normcli.runs.loop import Replay
-from normcli.runs.masks import PixelMask
 from normcli.sources import Item, Skipped
 from normcli.storage.files import FileBytes
 from normcli.tally import Floats, Tally
+
+if TYPE_CHECKING:
+    from normcli.runs.masks import PixelMask
 
 _KEPT, _REPLACED = 1, 2  # states of an entry; 0 until something of the listing has its name
 _MOST_REPLAYED = 256  # entries in one replay
@@ -122,11 +124,11 @@ class FileCache:
         path: str | os.PathLike[str],
         settings: Mapping[str, Any],
         listing: InputOptions,
-        mask: PixelMask | None,
+        mask: "PixelMask | None",
         *,
         start_over: bool = False,
     ) -> None:
-        depends = {**settings, **{name: version_of_library(name) for name in _LIBRARIES}}
+        depends = {**settings, **versions_of_libraries(_LIBRARIES)}
         self._listing, self._mask = listing, mask
         self._database = CacheDatabase(os.fsdecode(path), depends, start_over=start_over)
         self._states = bytearray(self._database.last + 1)
@@ -158,7 +160,7 @@ class FileCache:
                 yield from self._files(source, kept, patterns)
                 continue
             entry = CacheEntry(source, version_of_container(source, self._listing, self._mask))
-            if self._is_kept(entry, kept):
+            if self._is_kept(entry.key, entry.version, kept):
                 patterns.complete = False
                 continue
             yield from self._replays(kept)
@@ -172,11 +174,12 @@ class FileCache:
         for item in patterns.watch(source, containers.read_one(source, self._listing, group_by=patterns.group_by)):
             entry = None
             if isinstance(item, Item):
-                entry = CacheEntry(item.key, version_of_item(item, self._mask))
-                if self._is_kept(entry, kept):
+                version = version_of_item(item, self._mask)
+                if self._is_kept(item.key, version, kept):
                     if len(kept) >= _MOST_REPLAYED:
                         yield from self._replays(kept)
                     continue
+                entry = CacheEntry(item.key, version)
             yield from self._replays(kept)
             self._groups.append(None)
             self._units.append(entry)
@@ -201,32 +204,36 @@ class FileCache:
 
     def _replay(self, kept: list[StoredEntry]) -> PartialResult:
         result = PartialResult()
+        run, plain = self._database.run, None
         for stored in kept:
-            entry = stored.entry
-            if entry.failures or entry.inputs is not None:
-                result.add(entry.replay())
-            else:  # of an image, in few steps: a result of its own takes 5 us
+            facts = stored.facts
+            if facts is plain:
                 result.inputs += 1
-                result.kinds.setdefault(entry.channels, entry.key)
-            if stored.run > self._database.run and stored.is_counted:  # of a run that was killed: in no sum yet
+            elif facts.failures or facts.inputs is not None:
+                result.add(stored.entry.replay())
+            else:  # of an image, in few steps: a result of its own takes 5 us
+                plain = facts
+                result.inputs += 1
+                result.kinds.setdefault(facts.channels, stored.key)
+            if stored.run > run and stored.is_counted:  # of a run that was killed: in no sum yet
                 tally = self._database.tally(stored)
                 tally.failed.clear()  # in the replay already
                 tally.skipped.clear()
                 result.tally.add(tally)
         return result
 
-    def _is_kept(self, unit: CacheEntry, kept: list[StoredEntry]) -> bool:
+    def _is_kept(self, key: str, version: str | None, kept: list[StoredEntry]) -> bool:
         """Return True if a file is unchanged; its entry is then appended to `kept`."""
         number, is_same = 0, False
-        for stored in self._database.find(unit.key):
+        for stored in self._database.find(key):
             if self._states[stored.number]:
                 continue
-            number, version = stored.number, stored.entry.version
-            if version is not None and version == unit.version:
+            number = stored.number
+            if version is not None and version == stored.version:
                 self._states[number] = _KEPT
                 kept.append(stored)
                 return True
-            is_same = None in (version, unit.version)
+            is_same = None in (version, stored.version)
         if number == 0:
             self._new += 1
         else:
@@ -276,12 +283,13 @@ class FileCache:
             StatisticsFileError: the entries do not fit their sum.
         """
         stale: list[int] = []
-        for number, is_summed in self._database.rows():
-            if self._states[number] != _KEPT:
-                self._dropped.append(number)
-                self._removed += self._states[number] == 0
-                if is_summed:
-                    stale.append(number)
+        if not self._database.is_sum_of(self._states.count(_KEPT)):
+            for number, is_summed in self._database.rows():
+                if self._states[number] != _KEPT:
+                    self._dropped.append(number)
+                    self._removed += self._states[number] == 0
+                    if is_summed:
+                        stale.append(number)
         total.add(self._subtract_stale(stale))
         self._total = total
 

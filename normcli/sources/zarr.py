@@ -25,7 +25,7 @@ from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
 from normcli.sources.tagged import ArrayTags, TaggedArray, tagged
 from normcli.sources.zarr_array import ZarrArray, array_of
-from normcli.sources.zarr_files import MARKERS, Files, open_files
+from normcli.sources.zarr_files import Files, open_files
 
 _LARGEST_METADATA = 1 << 24
 _MOST_GROUPS = 100_000
@@ -82,11 +82,6 @@ class ZarrRegion(NamedTuple):
     def fingerprint(self) -> str:
         """Return a text that changes with the metadata of the array."""
         return f"{self.version}:{self.tags}"
-
-
-def is_zarr(folder: str) -> bool:
-    """Return True for a folder with the metadata of Zarr."""
-    return any(os.path.isfile(os.path.join(folder, name)) for name in MARKERS)  # noqa: PTH113, PTH118
 
 
 def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_by: str | None = None) -> Items:

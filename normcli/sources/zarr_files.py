@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from normcli.errors import InputError
+from normcli.sources.listing import ZARR_MARKERS
 from normcli.sources.zip import ZipMember, walk_directory
 from normcli.storage.files import FileStamp, is_remote, read, read_at
 from normcli.storage.reader import Reader
 
-MARKERS = ("zarr.json", ".zgroup", ".zarray")
 _ARCHIVES = (".zip", ".ozx")
 _MOST_MEMBERS = 500_000  # 300 bytes each
 _LARGEST_MEMBER = 1 << 30
@@ -140,7 +140,7 @@ def open_files(source: str) -> Files:
     with Reader(root) as reader:
         files = Files(root, reader.stamp, zipped=True, listing=time.monotonic_ns())
     names = _directory(files)
-    if any(name in names for name in MARKERS):
+    if any(name in names for name in ZARR_MARKERS):
         return files
     tops = {name.partition("/")[0] for name in names}  # a folder that was zipped with its own name
     return files._replace(prefix=tops.pop() + "/") if len(tops) == 1 else files
