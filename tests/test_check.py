@@ -15,7 +15,7 @@ from PIL import Image
 
 import normcli
 from normcli import stats
-from normcli.cli.build import join_numbers
+from normcli.cli.numbers import join_rows
 from normcli.constants.identify import FAMILIES, CheckResult, check, sampling_error
 from normcli.constants.parse_config import Number, number
 from normcli.constants.presets import PRESETS
@@ -192,11 +192,11 @@ def test_presets_are_sound() -> None:
 
 
 def test_numbers_after_mean_and_std_are_joined() -> None:
-    assert join_numbers(["--mean", ".1", ".2", "--std", "1", "f.json"]) == ["--mean=.1 .2", "--std=1", "f.json"]
-    assert join_numbers(["--mean"]) == ["--mean"]
-    assert join_numbers(["--mean", ".1,", ".2", "--std", ".1,.2", "7"]) == ["--mean=.1, .2", "--std=.1,.2", "7"]
-    assert join_numbers(["--std", ".5", "-0", "-", "-.5"]) == ["--std=.5", "-0", "-", "-.5"]
-    assert join_numbers(["--mean=.1,.2", "--", "--mean", "1"]) == ["--mean=.1,.2", "--", "--mean", "1"]
+    assert join_rows(["--mean", ".1", ".2", "--std", "1", "f.json"]) == ["--mean=.1 .2", "--std=1", "f.json"]
+    assert join_rows(["--mean"]) == ["--mean"]
+    assert join_rows(["--mean", ".1,", ".2", "--std", ".1,.2", "7"]) == ["--mean=.1, .2", "--std=.1,.2", "7"]
+    assert join_rows(["--std", ".5", "-0", "-", "-.5"]) == ["--std=.5", "-0", "-", "-.5"]
+    assert join_rows(["--mean=.1,.2", "--", "--mean", "1"]) == ["--mean=.1,.2", "--", "--mean", "1"]
 
 
 @pytest.fixture

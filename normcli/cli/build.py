@@ -74,7 +74,7 @@ class NumberRows(Command):
     """A command whose --mean and --std take as many numbers as follow them: .5 .5 .5 as well as .5,.5,.5."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, join_numbers(args))
+        return super().parse_args(ctx, args if numbers.ROWS.isdisjoint(args) else numbers.join_rows(args))
 
 
 def command(
@@ -307,40 +307,6 @@ def check_stdout(**paths: Path | None) -> None:
     for name, path in paths.items():
         if str(path) == "-":
             raise UsageError(f"`{name}` requires a file: stdout carries the result")
-
-
-_NUMBER = r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?"
-_NUMBERS = rf"{_NUMBER}(,{_NUMBER})*,?"
-_ROWS = ("--mean", "--std")
-
-
-def join_numbers(arguments: list[str]) -> list[str]:
-    """Return arguments with the numbers after --mean and --std made one; a list with commas is one by itself.
-
-    >>> join_numbers(["s.json", "--mean", ".4", "-.1", "--std", ".2,.3", "2024"])
-    ['s.json', '--mean=.4 -.1', '--std=.2,.3', '2024']
-    """
-    out: list[str] = []
-    row: list[str] = []
-    for at, argument in enumerate(arguments):
-        # -0 is --null; after .2,.3 the list is complete, and 2024 a folder
-        complete = len(row) == 2 and "," in row[1] and not row[1].endswith(",")
-        if row and not complete and argument != "-0" and re.fullmatch(_NUMBERS, argument):
-            row.append(argument)
-            continue
-        out += _row(row)
-        row = []
-        if argument == "--":
-            return [*out, *arguments[at:]]
-        if argument in _ROWS:
-            row = [argument]
-        else:
-            out.append(argument)
-    return out + _row(row)
-
-
-def _row(row: list[str]) -> list[str]:
-    return [f"{row[0]}={' '.join(row[1:])}"] if len(row) > 1 else row
 
 
 def printable(text: str) -> str:

@@ -122,9 +122,9 @@ def formats() -> Iterator[str]:
 
 def schemes() -> Iterator[str]:
     """Yield the names of schemes."""
-    from normcli.runs.build_transform import catalog
+    from normcli.schemes import SCHEMES
 
-    yield from (name for name, _, _ in catalog()[0])
+    yield from SCHEMES
 
 
 def normalizers() -> Iterator[str]:

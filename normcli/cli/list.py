@@ -56,9 +56,9 @@ def _lines(rows: list[Row]) -> Iterator[str]:
 
 
 def _schemes() -> Iterator[Row]:
-    from normcli.runs.build_transform import catalog
+    from normcli import schemes
 
-    for name, defaults, summary in catalog()[0]:
+    for name, defaults, summary in schemes.catalog():
         settings = ",".join(
             f"{key}={key.upper() if value is None else _shown(value)}" for key, value in defaults.items()
         )
@@ -79,9 +79,9 @@ def _normalizers() -> Iterator[Row]:
 
 
 def _presets() -> Iterator[Row]:
-    from normcli.runs.build_transform import catalog
+    from normcli.schemes import PRESETS
 
-    for name, preset in catalog()[1].items():
+    for name, preset in PRESETS.items():
         mean, std = (" ".join(map(repr, values)) for values in (preset.mean, preset.std or ()))
         yield {
             "name": name,

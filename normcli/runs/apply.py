@@ -20,7 +20,7 @@ from normcli.options.stats import StatsOptions
 from normcli.runs import build_transform
 from normcli.runs import names as naming
 from normcli.runs import stats as counting
-from normcli.runs.apply_checkpoint import ApplyCheckpoint
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, head_of
 from normcli.runs.finished_shards import count_finished_shards, finished_stack
 from normcli.runs.loop import FailurePolicy
 from normcli.runs.map_batch import REMARKS, BatchResult, MapJob, class_numbers, map_loop, tasks, with_gate
@@ -252,7 +252,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
         output = os.path.abspath(output)  # noqa: PTH100
     if not options.dry_run:
         naming.check_overlap(output, sources)
-        build_transform.refuse_occupied(output, options.resume or options.force or options.skip_existing)
+        naming.refuse_occupied(output, options.resume or options.force or options.skip_existing)
     suffix = None if is_stacked or size is not None else OUTPUT_KINDS[options.to].suffix
     listed = naming.make_lister(sources, named, listing, options.no_suffix, suffix)
     shorter = suffix is not None and OUTPUT_KINDS[options.to].image and not options.no_suffix
@@ -287,7 +287,7 @@ def apply(sources: Sequence[str], output: str, options: ApplyOptions) -> ApplyRe
             job=job,
             listed=listed,
             survey=survey,
-            head=build_transform.head(job, options.no_suffix, size),
+            head=head_of(job, options.no_suffix, size),
             computed=computed,
             totals=Totals(FailurePolicy(options), sources),
             size=size,

@@ -11,19 +11,84 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 from normcli import platforms, storage
 from normcli.errors import OutputError, UsageError
+from normcli.options.shared import GEOMETRY_WHERE_USED, DecodeOptions
 from normcli.runs.checkpoint import CheckpointLog
-from normcli.runs.manifest import FILES, NAME, check_same_settings, read
+from normcli.runs.manifest import FILES, NAME, SCHEMA, check_same_settings, read
+from normcli.runs.masks import PixelMask
 from normcli.runs.names import WORK
+from normcli.runs.transform import Transform
 from normcli.runs.validate_manifest import find_invalid_key, find_invalid_shard_key
+from normcli.sinks.shards import ShardSize
 from normcli.sinks.sink import FinishedShard, Record, decode_name
 from normcli.sinks.stack import ARRAY
 
 _LOG = "checkpoint-"
 _LOG_NAME = _LOG + r"([0-9]{1,9})"
+
+
+_TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan", "fill")
+
+
+class MappingJob(Protocol):
+    """The part of the job of images or of volumes that a manifest records."""
+
+    @property
+    def transform(self) -> Transform:
+        """Return what is done to the pixels."""
+
+    @property
+    def reading(self) -> DecodeOptions:
+        """Return how images are read."""
+
+    @property
+    def orientation(self) -> str:
+        """Return "apply" or "ignore"."""
+
+    @property
+    def to(self) -> str:
+        """Return the kind of output."""
+
+    @property
+    def classes(self) -> dict[str, int] | None:
+        """Return the number of every class, where a format has numbers."""
+
+    @property
+    def stacked(self) -> bool:
+        """Return True if all images become one array of a container that others have for volumes."""
+
+    @property
+    def mask(self) -> PixelMask | None:
+        """Return the masks."""
+
+
+def head_of(work: MappingJob, no_suffix: bool, size: ShardSize | None) -> Record:
+    """Return the settings and constants that must be equal for a run to be resumed."""
+    transform, reading = work.transform, work.reading
+    settings = {
+        "scheme": transform.scheme,
+        **dict(transform.settings),
+        **{key: getattr(transform, key) for key in _TRANSFORM_SETTINGS},
+        "clip": None if transform.clip is None else list(transform.clip),
+        "to": work.to,
+        "no_suffix": no_suffix,
+        "orientation": work.orientation,
+        **{key: getattr(reading, key) for key in ("color", "alpha", "nodata", "strict", "resize", "center_crop")},
+        **{key: value for key in GEOMETRY_WHERE_USED if (value := getattr(reading, key)) is not None},
+        **({} if size is None else {"shard_size": str(size)}),
+        **({"stacked": True} if work.stacked else {}),
+        **({} if work.mask is None else work.mask.settings()),
+    }
+    constants = transform.constants
+    return {
+        "schema": SCHEMA,
+        "settings": settings,
+        "constants": None if constants is None else constants.record(),
+        **({} if work.classes is None else {"classes": list(work.classes)}),
+    }
 
 
 class ApplyCheckpoint:

@@ -13,7 +13,6 @@ from normcli.options.apply import ApplyOptions
 from normcli.options.field import parse_level, parse_size
 from normcli.options.shared import DecodeOptions
 from normcli.runs import build_transform
-from normcli.runs import build_transform as numbers
 from normcli.runs.masks import PixelMask
 from normcli.runs.stats import decode_settings
 from normcli.schemes import CURVES
@@ -64,7 +63,7 @@ def apply_one(source: str, data: bytes | None, options: ApplyOptions) -> Sequenc
             tally.count(image.pixels, image.weights, image.valid, nan=options.nan, data=data, notes=notes)
             settings = {**decode_settings(reading), "max_value": parse_level(options.max_value), "nan": options.nan}
             summary = Summary.of(tally, settings, images.versions())
-            constants = numbers.of_summary(
+            constants = build_transform.of_summary(
                 summary, options.convention, origin="computed", percents=build_transform.percents_of(built)
             )
         mapped = replace(built, constants=constants).map(pixels, scales=image.scales, valid=valid)

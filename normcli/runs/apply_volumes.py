@@ -20,7 +20,7 @@ from normcli.options.shared import GEOMETRY, DecodeOptions, EngineOptions, Failu
 from normcli.options.stats import StatsOptions
 from normcli.runs import build_transform
 from normcli.runs import names as naming
-from normcli.runs.apply_checkpoint import ApplyCheckpoint, changed_since
+from normcli.runs.apply_checkpoint import ApplyCheckpoint, changed_since, head_of
 from normcli.runs.loop import Batching, FailurePolicy, Loop, Replay
 from normcli.runs.map_batch import BatchResult
 from normcli.runs.map_volumes import VolumeJob, VolumeTask, map_volumes
@@ -128,7 +128,7 @@ def apply_volumes(paths: Sequence[str], output: str, options: ApplyOptions, engi
     transform = replace(build_transform.transform_for(options), output_layout="hwc")
     if not options.dry_run:
         naming.check_overlap(output, paths)
-        build_transform.refuse_occupied(output, options.resume or options.force or options.skip_existing)
+        naming.refuse_occupied(output, options.resume or options.force or options.skip_existing)
     files = None if options.files is None else list(as_tuple(options.files))
     tasks = containers(paths, files, options.to)
     check_open_options(options, tasks)
@@ -152,7 +152,7 @@ def apply_volumes(paths: Sequence[str], output: str, options: ApplyOptions, engi
         writing=not options.dry_run,
         stop=threading.Event() if engine.engine == "threads" else None,
     )
-    head = build_transform.head(job, False, None)
+    head = head_of(job, False, None)
     totals = Totals(FailurePolicy(options.part(FailureOptions)), paths)
     loop = partial(Loop, worker=partial(map_volumes, job), engine=engine, batching=BATCHING, failures=totals.failures)
     if options.dry_run:

@@ -1,7 +1,4 @@
-"""Transforms from options: scheme, settings, and mean and std from a statistics file, the user, or a preset.
-
-Here are also the checks before the first image is mapped, and the settings that a manifest records.
-"""
+"""Transforms from options: scheme, settings, and mean and std from a statistics file, the user, or a preset."""
 
 import importlib.util
 import logging
@@ -9,22 +6,18 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from normcli import schemes
-from normcli.constants.presets import Preset
 from normcli.errors import UsageError, unknown
 from normcli.options.apply import ApplyOptions, ConstantsOptions, TransformOptions
 from normcli.options.field import options_of, parse_level
-from normcli.options.shared import GEOMETRY, GEOMETRY_WHERE_USED, DecodeOptions, ValueOptions
-from normcli.runs import manifest
+from normcli.options.shared import GEOMETRY, DecodeOptions, ValueOptions
 from normcli.runs import names as naming
-from normcli.runs.masks import PixelMask
 from normcli.runs.transform import MapConstants, Transform
 from normcli.schemes import preset
 from normcli.sinks import output_kind, resolve_output
 from normcli.sinks.shards import DEFAULT, ShardSize
-from normcli.sinks.sink import Record
 from normcli.summary import Summary
 from normcli.summary.summary import channel_names
 
@@ -355,15 +348,6 @@ def resolve_constants(
     return None if preset is None else published(preset)
 
 
-def catalog() -> tuple[list[tuple[str, dict[str, Any], str]], dict[str, Preset]]:
-    """Return every scheme with its settings and first line of help, and every preset."""
-    listed = [
-        (name, schemes.settings(name), (function.__doc__ or "\n").splitlines()[0].rstrip("."))
-        for name, function in schemes.SCHEMES.items()
-    ]
-    return listed, schemes.PRESETS
-
-
 def percents_of(target: Transform) -> tuple[float, float] | None:
     """Return the two percentages of the dataset that a transform needs percentiles of; None for none."""
     return schemes.percents(target.scheme, dict(target.settings))
@@ -380,9 +364,6 @@ def with_geometry(options: ApplyOptions) -> ApplyOptions:
     from normcli.constants.like import resolve
 
     return resolve(options)
-
-
-_TRANSFORM_SETTINGS = ("zero_std", "dtype", "output_layout", "channel_order", "max_value", "nan", "fill")
 
 
 def shard_size(options: ApplyOptions) -> ShardSize | None:
@@ -429,22 +410,6 @@ def transform_for(options: ApplyOptions) -> Transform:
     return built
 
 
-def refuse_occupied(folder: str, allowed: bool) -> None:
-    """Reject an output folder that is not empty.
-
-    Raises:
-        UsageError: it is not empty, and no option allows that.
-    """
-    content = naming.find_content(folder)
-    if content is None or allowed:
-        return
-    if content == "an interrupted run":
-        raise UsageError(f"{folder}: contains an interrupted run (`resume` completes it, `force` starts anew)")
-    raise UsageError(
-        f"{folder}: is not empty: {content} (`resume` or `skip_existing` write what is missing, `force` overwrites)"
-    )
-
-
 def refuse_constant(transform: Transform) -> None:
     """Reject a zero std of the dataset before the first image.
 
@@ -475,61 +440,3 @@ def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:
         del settings["color"]
     check_contract(summary, settings, path)
     return summary
-
-
-class MappingJob(Protocol):
-    """The part of the job of images or of volumes that a manifest records."""
-
-    @property
-    def transform(self) -> Transform:
-        """Return what is done to the pixels."""
-
-    @property
-    def reading(self) -> DecodeOptions:
-        """Return how images are read."""
-
-    @property
-    def orientation(self) -> str:
-        """Return "apply" or "ignore"."""
-
-    @property
-    def to(self) -> str:
-        """Return the kind of output."""
-
-    @property
-    def classes(self) -> dict[str, int] | None:
-        """Return the number of every class, where a format has numbers."""
-
-    @property
-    def stacked(self) -> bool:
-        """Return True if all images become one array of a container that others have for volumes."""
-
-    @property
-    def mask(self) -> PixelMask | None:
-        """Return the masks."""
-
-
-def head(work: MappingJob, no_suffix: bool, size: ShardSize | None) -> Record:
-    """Return the settings and constants that must be equal for a run to be resumed."""
-    transform, reading = work.transform, work.reading
-    settings = {
-        "scheme": transform.scheme,
-        **dict(transform.settings),
-        **{key: getattr(transform, key) for key in _TRANSFORM_SETTINGS},
-        "clip": None if transform.clip is None else list(transform.clip),
-        "to": work.to,
-        "no_suffix": no_suffix,
-        "orientation": work.orientation,
-        **{key: getattr(reading, key) for key in ("color", "alpha", "nodata", "strict", "resize", "center_crop")},
-        **{key: value for key in GEOMETRY_WHERE_USED if (value := getattr(reading, key)) is not None},
-        **({} if size is None else {"shard_size": str(size)}),
-        **({"stacked": True} if work.stacked else {}),
-        **({} if work.mask is None else work.mask.settings()),
-    }
-    constants = transform.constants
-    return {
-        "schema": manifest.SCHEMA,
-        "settings": settings,
-        "constants": None if constants is None else constants.record(),
-        **({} if work.classes is None else {"classes": list(work.classes)}),
-    }

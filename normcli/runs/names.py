@@ -420,3 +420,19 @@ def find_content(out: str) -> str | None:
     if WORK in names:
         return "an interrupted run"
     return "a finished run" if MANIFEST in names else f"{names[0]}{' and more' if len(names) > 1 else ''}"
+
+
+def refuse_occupied(folder: str, allowed: bool) -> None:
+    """Reject an output folder that is not empty.
+
+    Raises:
+        UsageError: it is not empty, and no option allows that.
+    """
+    content = find_content(folder)
+    if content is None or allowed:
+        return
+    if content == "an interrupted run":
+        raise UsageError(f"{folder}: contains an interrupted run (`resume` completes it, `force` starts anew)")
+    raise UsageError(
+        f"{folder}: is not empty: {content} (`resume` or `skip_existing` write what is missing, `force` overwrites)"
+    )

@@ -1,6 +1,6 @@
 """Schemes of normalization: each maps an image by an affine, y = x*scale + shift per channel, or by a curve.
 
-A scheme is one function of `maps` and one row of `registry`, which also parses `--scheme NAME:SETTINGS`.
+A scheme is one function of `maps` and one row of its table, which also parses `--scheme NAME:SETTINGS`.
 """
 
 from normcli.kernels.affine import Affine, Values
@@ -10,6 +10,7 @@ from normcli.schemes.maps import (
     PRESETS,
     SCHEMES,
     Image,
+    catalog,
     divides,
     least_std,
     parse,
@@ -29,6 +30,7 @@ __all__ = [
     "Curve",
     "Image",
     "Values",
+    "catalog",
     "divides",
     "least_std",
     "parse",

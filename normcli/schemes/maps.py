@@ -485,3 +485,11 @@ def centered(center: Sequence[float], spread: Sequence[float]) -> Affine:
     scale = tuple(1.0 / s for s in spread)
     # + 0.0: no negative zero where the center is 0
     return Affine(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
+
+
+def catalog() -> list[tuple[str, dict[str, Any], str]]:
+    """Return every scheme with its settings and the first line of its help."""
+    return [
+        (name, settings(name), (function.__doc__ or "\n").splitlines()[0].rstrip("."))
+        for name, function in SCHEMES.items()
+    ]
