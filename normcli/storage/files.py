@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, overload
@@ -414,12 +414,6 @@ def read_path_list(source: str | None, *, null: bool = False) -> Iterator[str] |
 def digest(data: bytes | memoryview) -> int:
     """Return the first 128 bits of SHA-256 of an item's bytes: the fastest hash in the standard library here."""
     return int.from_bytes(_sha256()(data).digest()[:16], "big")
-
-
-def sum_digests(items: Iterable[bytes]) -> int:
-    """Return the sum of the digests of several items."""
-    sha256 = _sha256()
-    return sum(int.from_bytes(sha256(data).digest()[:16], "big") for data in items)
 
 
 @cache

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.storage.files import digest, sum_digests
+from normcli.storage.files import digest
 from normcli.tally.floats import Floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import MOST_SMALL, CountedImage, ImageMoments, Integers
@@ -173,7 +173,7 @@ class Tally:
                 return left
         self.buckets[key] = bucket
         self._noted[notes] += len(images)
-        self.digest = (self.digest + sum_digests(data or images)) % DIGEST_MODULUS
+        self.digest = (self.digest + sum(map(digest, data or images))) % DIGEST_MODULUS
         return left
 
     def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:
