@@ -52,14 +52,6 @@ def right_or_rejected(done: Outcome, mean: Any, words: str = "", rel: float = 1e
     assert done.code in (2, 4) and not re.search(UNFIT, done.err) and re.search(words, done.err), str(done)
 
 
-def right_or_said(done: Outcome, mean: Any, words: str, rel: float = 1e-9) -> None:
-    if done.statistics is not None:
-        found, wanted = mean_of(done), np.atleast_1d(np.asarray(mean, float))
-        if found.shape == wanted.shape and np.allclose(found, wanted, rtol=rel):
-            return
-    assert re.search(words, done.err, re.IGNORECASE), str(done)
-
-
 def rng(seed: int = 20261125) -> np.random.Generator:
     return np.random.default_rng(seed)
 

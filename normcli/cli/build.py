@@ -36,12 +36,10 @@ Sources = Annotated[
         callback=platforms.expand_globs,
     ),
 ]
-StatisticsFile = Annotated[Path, typer.Argument(metavar="FILE", help="Statistics file; - is stdin.")]
-
 PANELS = (
     *("Constants", "Input", "Decoding", "Counting", "Estimates", "Normalization", "Output files", "Run", "Output"),
 )
-TERMINAL_NAMES = frozenset(f.name for f in TerminalOptions.declared.values())
+TERMINAL_NAMES = frozenset(option.name for option in TerminalOptions.declared.values())
 # option -> how its text becomes the value that its class takes
 _PARSERS: dict[str, Callable[[str, str], Any]] = {
     "mean": numbers.parse_values,
@@ -105,7 +103,7 @@ def command(
         _name_variables(name, parameter)
     pairs = [pair for group in groups.values() for pair in _parameters(name, group)]
     options = [parameter for _, parameter in sorted(pairs, key=lambda pair: PANELS.index(pair[0]))]
-    if any(f.hidden for group in groups.values() for f in group.declared.values()):
+    if any(option.hidden for group in groups.values() for option in group.declared.values()):
         options.append(_HELP_ALL)
 
     def run(**values: Any) -> int:
@@ -141,15 +139,15 @@ def _is_group(hint: Any) -> bool:
 def _make(group: type[Options], values: dict[str, Any]) -> Options:
     """Return the options object of the values on the command line."""
     keywords = {}
-    for f in group.declared.values():
-        if f.name not in values:
+    for option in group.declared.values():
+        if option.name not in values:
             continue
-        value = values[f.name]
-        if value is None and _is_tuple(f):
+        value = values[option.name]
+        if value is None and _is_tuple(option):
             value = ()
-        elif value is not None and f.name in _PARSERS and str not in get_args(f.type):
-            value = _PARSERS[f.name](f.name, value)
-        keywords[f.name] = value
+        elif value is not None and option.name in _PARSERS and str not in get_args(option.type):
+            value = _PARSERS[option.name](option.name, value)
+        keywords[option.name] = value
     if issubclass(group, TerminalOptions):
         keywords |= {
             name: value for name, value in _top_options().items() if keywords.get(name) in (None, False, 0, "auto")
@@ -166,43 +164,45 @@ def _top_options() -> dict[str, Any]:
     return {} if context is None else context.find_root().obj or {}
 
 
-def _is_tuple(f: Option) -> bool:
-    return isinstance(f.default, tuple)
+def _is_tuple(option: Option) -> bool:
+    return isinstance(option.default, tuple)
 
 
 def _parameters(function: str, group: type[Options]) -> Iterator[tuple[str, inspect.Parameter]]:
     """Yield the keyword parameters that Typer turns into options, each with its heading in the help."""
-    for f in group.declared.values():
-        if not f.cli:
+    for option in group.declared.values():
+        if not option.cli:
             continue
-        kind, settings = _kind(f)
-        default = None if _is_tuple(f) else f.default
+        kind, settings = _kind(option)
+        default = None if _is_tuple(option) else option.default
         yield (
-            heading_of(f),
+            heading_of(option),
             inspect.Parameter(
-                f.name,
+                option.name,
                 inspect.Parameter.KEYWORD_ONLY,
-                annotation=Annotated[kind, typer.Option(*flags_of(f), **{**settings, **_shared(function, f)})],
+                annotation=Annotated[
+                    kind, typer.Option(*flags_of(option), **{**settings, **_shared(function, option)})
+                ],
                 default=default,
             ),
         )
 
 
-def _shared(function: str, f: Option) -> dict[str, Any]:
-    show_default = f.default not in (None, False, (), 0) and "default" not in f.help
+def _shared(function: str, option: Option) -> dict[str, Any]:
+    show_default = option.default not in (None, False, (), 0) and "default" not in option.help
     return {
-        "help": f.help.replace("[", "\\["),
+        "help": option.help.replace("[", "\\["),
         "show_default": show_default,
-        "rich_help_panel": heading_of(f),
-        "hidden": f.hidden,
-        "envvar": variables_of(function, f.name),
+        "rich_help_panel": heading_of(option),
+        "hidden": option.hidden,
+        "envvar": variables_of(function, option.name),
         "show_envvar": False,
     }
 
 
-def heading_of(f: Option) -> str:
+def heading_of(option: Option) -> str:
     """Return the heading in the help above an option: its own, or that of the class that declares it."""
-    return f.panel or str(f.owner.panel)
+    return option.panel or str(option.owner.panel)
 
 
 def _name_variables(command: str, parameter: inspect.Parameter) -> None:
@@ -226,27 +226,27 @@ def variables_of(command: str, name: str) -> list[str]:
     return [own] if shared == VARIABLE or of_tensor else [own, shared]
 
 
-def flags_of(f: Option) -> tuple[str, ...]:
+def flags_of(option: Option) -> tuple[str, ...]:
     """Return an option's names on the command line."""
-    return f.flags or (f"--{f.name.replace('_', '-')}",)
+    return option.flags or (f"--{option.name.replace('_', '-')}",)
 
 
-def _kind(f: Option) -> tuple[Any, dict[str, Any]]:
+def _kind(option: Option) -> tuple[Any, dict[str, Any]]:
     """Return the type that Typer parses, and the settings that depend on it."""
-    if f.name == "verbose":
+    if option.name == "verbose":
         return int, {"count": True, "metavar": ""}
-    if f.default is False:
+    if option.default is False:
         return bool, {}
-    settings: dict[str, Any] = {"metavar": f.metavar}
-    if f.choices:
-        return f.type, {"case_sensitive": False, "metavar": f.metavar or "|".join(f.choices)}
-    if f.complete:
-        values = f.complete if isinstance(f.complete, tuple) else completion.TABLES[f.complete]
+    settings: dict[str, Any] = {"metavar": option.metavar}
+    if option.choices:
+        return option.type, {"case_sensitive": False, "metavar": option.metavar or "|".join(option.choices)}
+    if option.complete:
+        values = option.complete if isinstance(option.complete, tuple) else completion.TABLES[option.complete]
         settings["autocompletion"] = completion.completer(values)
-    if _is_tuple(f):
+    if _is_tuple(option):
         return list[str] | None, settings
-    plain = _plain_type(f.type)
-    return (plain if f.default is not None else plain | None), settings
+    plain = _plain_type(option.type)
+    return (plain if option.default is not None else plain | None), settings
 
 
 def _plain_type(hint: Any) -> Any:

@@ -101,10 +101,10 @@ def lines_of(difference: "Difference") -> "Iterator[str]":
         yield "the same images, the same settings"
     rows = [["channel", "mean A", "mean B", "shift/std", "std A", "std B", "ratio", "W1", "JS bits"]]
     for c, name in enumerate(difference.channels):
-        (m, n), (s, t) = difference.mean[c], difference.std[c]
-        cells = [_signed(difference.shift[c]), tables.number(s), tables.number(t), _ratio(difference.ratio[c])]
-        rows.append([name, tables.number(m), tables.number(n), *cells])
-        rows[-1] += [tables.number(difference.w1[c]), tables.number(difference.js[c])]
+        means, stds = map(tables.number, difference.mean[c]), map(tables.number, difference.std[c])
+        shift, ratio = _signed(difference.shift[c]), _ratio(difference.ratio[c])
+        distances = tables.number(difference.w1[c]), tables.number(difference.js[c])
+        rows.append([name, *means, shift, *stds, ratio, *distances])
     yield from tables.aligned(rows)
     changes = [
         [k, _cell(a), _cell(b)] for part in (difference.counts, difference.composition) for k, (a, b) in part.items()

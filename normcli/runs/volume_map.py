@@ -1,7 +1,7 @@
 """One block of a volume mapped, and back: decode ─► scheme ─► kernel, with the shape and the missing samples kept."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -271,8 +271,3 @@ def names_of(volume: StoredVolume) -> list[str]:
     """Return the names of the channels."""
     names = volume.tags.names
     return list(names if len(names) == volume.channels else channel_names(volume.channels))
-
-
-def without_fill(transform: Transform) -> Transform:
-    """Return a transform whose arrays are (H,W,C)."""
-    return replace(transform, output_layout="hwc")

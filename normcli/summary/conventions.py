@@ -24,7 +24,6 @@ from normcli.tally.floats import bin_values
 from normcli.tally.groups import Group, Sums, levels_of
 
 PERCENTILES = (1, 5, 25, 50, 75, 95, 99)
-WEIGHTS = ("pixel", "image", "group", "case")
 
 Convention = dict[str, list[float] | None]  # its mean and std
 

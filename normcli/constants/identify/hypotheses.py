@@ -65,10 +65,10 @@ def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
     """Yield every hypothesis; in each range and order the correct one first."""
     orders = _orders(summary)
     for convention, mean, std in available_conventions(summary, with_std):
-        for range_, f in _ranges(summary).items():
+        for range_, factor in _ranges(summary).items():
             for order in orders:
-                m, s = [f * mean[c] for c in order], [f * std[c] for c in order]
-                where = (convention, range_, f, order)
+                m, s = [factor * mean[c] for c in order], [factor * std[c] for c in order]
+                where = (convention, range_, factor, order)
                 yield Hypothesis(*where, m, s, (m, s))
                 if not with_std:
                     continue
@@ -76,7 +76,7 @@ def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
                 yield Hypothesis(*where, s, m, (m, s), "mean and std are exchanged")
                 yield Hypothesis(*where, m, [v * v for v in s], (m, s), "std holds the variance: take its root")
                 yield Hypothesis(*where, m, inverse, (m, s), "std holds 1/std, a scale")
-                if f == 255:
+                if factor == 255:
                     small = [mean[c] for c in order], [std[c] for c in order]
                     yield Hypothesis(*where, m, small[1], (m, s), "mean is in 0-255, std in 0-1")
                     where_small = (convention, "0-1", 1.0, order)
@@ -84,7 +84,7 @@ def hypotheses(summary: Summary, with_std: bool) -> Iterator[Hypothesis]:
                 for other in orders:
                     if other != order:
                         text = f"mean is in the order {order_name(summary, order)}, std in {order_name(summary, other)}"
-                        yield Hypothesis(*where, m, [f * std[c] for c in other], (m, s), text)
+                        yield Hypothesis(*where, m, [factor * std[c] for c in other], (m, s), text)
 
 
 def _tolerances(values: Sequence[Number], factor: float) -> list[float]:
