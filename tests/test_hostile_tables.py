@@ -1,6 +1,9 @@
 """Parquet tables that are honest and unusual, or forged: a row or a column ends no run."""
 
+import errno
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,3 +118,28 @@ def test_rows_without_bytes_or_path(order: tuple[str, ...], tmp_path: Path) -> N
     loads = [item.load for item in read([str(tmp_path / "a.parquet")], InputOptions()) if isinstance(item, Item)]
     assert [type(load).__name__ for load in loads] == ["InMemory", "FailingSource", "FileBytes", "FailingSource"]
     assert loads[0]() == b"x" * 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason=needs.LINUX)
+def test_a_table_of_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    """pyarrow opens no such path by itself."""
+    path = tmp_path / os.fsdecode(b"caf\xe9.parquet")
+    with path.open("wb") as file:
+        parquet.write_table(pa.table({"image": [IMAGE] * 3}), file)
+    assert normcli.stats(path).images == 3
+
+
+def test_an_error_of_the_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a disk did once may pass; an incremental run remembers damage."""
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"image": [IMAGE] * 3}), path)
+
+    class Failing(io.FileIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(pa, "OSFile", Failing)
+    failures: list[Any] = []
+    with pytest.raises(normcli.NormcliError, match=r"input/output error"):
+        normcli.stats(path, on_failure=failures.append)
+    assert [failure.reason for failure in failures] == ["unreadable"]
