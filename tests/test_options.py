@@ -254,7 +254,9 @@ class TestConfiguration:
         (tmp_path / "config.json").write_text('{"mean": [0.5], "std": [0.5]}')
         environment = {"NORMCLI_CONFIG": str(tmp_path / "normcli.toml")}
         assert run("stats", folder, "-o", "s.json", "-q").returncode == 0
-        assert b"normcli.toml" not in run("check", "s.json", "--preset", "mnist", env=environment).stderr
+        plain, done = (run("check", "s.json", "--preset", "mnist", env=env) for env in ({}, environment))
+        assert (done.returncode, done.stdout, done.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+        assert done.stdout
         environment["NORMCLI_CHECK_CONFIG"] = "config.json"
         assert origins(run, **environment)["check", "config"] == ("config.json", "NORMCLI_CHECK_CONFIG")
 
