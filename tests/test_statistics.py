@@ -100,6 +100,24 @@ class TestExact:
             for percent, per_channel in summary.percentiles.items():
                 assert math.isclose(per_channel[c], np.percentile(values, int(percent)), abs_tol=1e-15)
 
+    @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+    def test_sums_over_images_lose_no_bit(self, dtype: Any) -> None:
+        """Each value is rounded once, to float64; a sum of them has all of its bits down to 2^-64."""
+        rng = np.random.default_rng(8)
+        pictures = [rng.integers(0, np.iinfo(dtype).max, (5, 7, 2), dtype, True) for _ in range(20)]
+        per_image = tally_of(pictures).state()["buckets"][0]["per_image"]
+        for c in range(2):
+            expected = dict.fromkeys(("mean", "std", "sample_std", "variance", "square", "scatter"), 0)
+            for picture in pictures:
+                values = picture[:, :, c].ravel().tolist()
+                n, s = len(values), sum(values)
+                spread, mean = n * sum(v * v for v in values) - s * s, s / n
+                stds = (math.sqrt(spread) / n, math.sqrt(spread) / math.sqrt(n * (n - 1)))
+                row = (mean, *stds, spread / (n * n), mean * mean, spread / n)
+                for name, value in zip(expected, row, strict=True):
+                    expected[name] += math.floor(Fraction(value) * 2**64)
+            assert {name: int(per_image[name][c]) for name in expected} == expected
+
     @pytest.mark.parametrize("numba", [True, False], ids=["kernel", "fallback"])
     @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
     @pytest.mark.parametrize("channels", [1, 3, 4])
