@@ -160,7 +160,7 @@ def test_a_state_is_merged_back_into_a_copy(form: str, tmp_path: Path) -> None:
         save_state=str(out),
         output=str(tmp_path / "y.npy"),
     )
-    assert report.lines[-1] == f"wrote {out} (8 batches; 1.running_mean, 1.running_var, 1.num_batches_tracked)"
+    assert report.lines[-1] == f"wrote {out}: 8 batches; 1.running_mean, 1.running_var, 1.num_batches_tracked"
     net = small()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
     y = net[1].double().train()(torch.tensor(activations(4), dtype=torch.float64)).detach().float().numpy()

@@ -143,6 +143,19 @@ class TestBadInput:
         assert done.returncode == 4
         assert done.stderr == b"normcli: no usable image (1 missing): nowhere: no such file\n"
 
+    @pytest.mark.parametrize("to", ["npy", "stack"])
+    def test_a_folder_of_arrays_names_the_option_that_reads_them(self, run: Run, folder: Path, to: str) -> None:
+        assert run("apply", folder, "-o", "out", "--resize", 8, "--center-crop", 8, "--to", to).returncode == 0
+        for command in (("stats", "out"), ("apply", "out", "-o", "again", "--scheme", "signed")):
+            done = run(*command)
+            assert done.returncode == 4 and b".npy: an array (--include '*.npy' reads" in done.stderr, done.stderr
+        done = run("stats", "out", "--include", "*.npy")
+        if to == "npy":
+            assert done.returncode == 0
+        else:  # one array of all images
+            assert done.returncode == 4 and b"as SOURCE it is read as a stack" in done.stderr, done.stderr
+            assert run("stats", "out/stack.npy").returncode == 0
+
     def test_every_bad_input_is_counted_with_a_reason(self, run: Run, folder: Path, tmp_path: Path) -> None:
         (folder / "empty.png").touch()
         (folder / "text.jpg").write_text("not an image")

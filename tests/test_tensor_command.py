@@ -58,7 +58,7 @@ def refused(done: subprocess.CompletedProcess[bytes], code: int, *words: str) ->
 
 def test_a_result_is_what_the_function_gives(run: Run, here: Path) -> None:
     done = run("tensor", "group-norm", "b0.npy", *NCHW, "--groups", 2, "--weight", "w.npy", "-o", "y.npy")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"wrote y.npy\n")
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"wrote y.npy: float32 (6, 4, 5, 3)\n")
     wanted = nn.group_norm(activations(), layout="NCHW", groups=2, weight=np.load(here / "w.npy"))
     np.testing.assert_array_equal(np.load(here / "y.npy"), wanted)
 
@@ -551,7 +551,11 @@ def test_compare_of_features_leaves_instance_norm_out(
 def test_statistics_of_a_normalizer_are_saved(run: Run, here: Path) -> None:
     asked = ("layer-norm", "b0.npy", *NCHW, "--axes", "image", "--eps", "0.5")
     done = run("tensor", *asked, "--save-statistics", "s.npz", "-o", "y.npy")
-    assert done.returncode == 0 and done.stderr.split() == b"wrote y.npy wrote s.npz".split()
+    lines = [
+        "wrote y.npy: float32 (6, 4, 5, 3)",
+        "wrote s.npz: mean float64 (6, 1, 1, 1), inverse_std float64 (6, 1, 1, 1)",
+    ]
+    assert done.returncode == 0 and done.stderr.decode().splitlines() == lines
     wanted = nn.layer_norm_statistics(activations(0), layout="NCHW", axes="image", eps=0.5)
     with np.load(here / "s.npz") as saved:
         assert list(saved) == ["mean", "inverse_std"]
@@ -626,11 +630,17 @@ def test_what_is_not_finite_is_counted_on_stderr(run: Run, here: Path) -> None:
     np.savez(here / "x.npz", a=x, b=activations(1))
     line = "note: x.npy: 3 of 360 values are not finite (NaN or infinity)\n"
     done = run("tensor", "batch-norm", "x.npy", *NCHW, "-o", "y.npy")  # reads its input twice
-    assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy\n")
+    assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy: float32 (6, 4, 5, 3)\n")
     done = run("tensor", "group-norm", "x.npz", *NCHW, "--groups", 2, "-o", "y.npz")
-    assert done.stderr.decode() == line.replace("x.npy", "x.npz:a") + "wrote y.npz\n"
+    assert (
+        done.stderr.decode()
+        == line.replace("x.npy", "x.npz:a") + "wrote y.npz: a float32 (6, 4, 5, 3), b float32 (6, 4, 5, 3)\n"
+    )
     done = run("tensor", "rms-norm", "b0.npy", "--axes=1", "--grad", "x.npy", "-o", "g.npz")
-    assert done.stderr.decode() == line + "wrote g.npz\n"
+    assert (
+        done.stderr.decode()
+        == line + "wrote g.npz: dx float32 (6, 4, 5, 3), dweight float32 (4,), dbias float32 (4,)\n"
+    )
     assert run("tensor", "batch-norm", "x.npy", *NCHW, "-o", "q.npy", "--quiet").stderr == b""
     done = run("tensor", "compare", "x.npy", *NCHW, "--with", "rms_norm:axes=1", "--json")
     assert done.stderr.decode().splitlines()[0] + "\n" == line
@@ -809,7 +819,7 @@ def test_parameters_and_states_that_are_no_numbers_are_named(
 
 def test_a_state_of_another_normalizer_is_named_as_one(run: Run, here: Path) -> None:
     done = run("tensor", "batch-norm", "b0.npy", *NCHW, "--preset", "keras", "--save-state", "k.npz")
-    assert done.stderr == b"wrote k.npz (1 batch)\n"
+    assert done.stderr == b"wrote k.npz: 1 batch\n"
     for name in ("power-norm", "batch-renorm", "lp-batch-norm", "noisy-batch-norm"):
         seed = ("--seed", 1) if name == "noisy-batch-norm" else ()
         words = f"k.npz: the state belongs to batch_norm, not to {name.replace('-', '_')}"
@@ -833,13 +843,13 @@ def test_values_that_float64_cannot_hold_are_counted(run: Run, here: Path) -> No
     for name in ("i.npy", "u.npy", "n.npy"):
         done = run("tensor", "batch-norm", name, "-o", "y.npy", "-f")
         line = f"note: {name}: 20 of 24 integers are beyond 2^53 and rounded to float64\n"
-        assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy\n")
+        assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy: float32 (6, 4)\n")
     large = activations(dtype=np.float64)
     large[0, 0, 0, 0] = 1e200
     np.save(here / "l.npy", large)
     line = "note: l.npy: 1 of 360 values is beyond 6.7e153: a statistic of squares overflows\n"
     done = run("tensor", "rms-norm", "l.npy", "--axes=1", "-o", "y.npy", "-f")
-    assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy\n")
+    assert (done.returncode, done.stderr.decode()) == (0, line + "wrote y.npy: float64 (6, 4, 5, 3)\n")
     done = run("tensor", "compare", "l.npy", *NCHW, "--with", "lp_normalize", "--json")
     assert done.stderr.decode() == line
     assert json.loads(done.stdout)["rows"][0]["max"] == 1e200

@@ -21,6 +21,7 @@ from normcli.options.field import parse_limit
 from normcli.options.shared import EngineOptions, FailureOptions
 from normcli.runs.count import Failure
 from normcli.sources import FailingSource, Item, Load
+from normcli.sources.folder import ARRAY
 from normcli.storage import is_remote
 from normcli.storage.files import FileBytes
 
@@ -319,7 +320,8 @@ class FailurePolicy:
         inputs: number of inputs so far.
         replayed: how many of them an earlier run had read.
         first: the first failure.
-        first_unused: the first input that was not used: a failure, or one that was skipped, containers before others.
+        first_unused: the first input that was not used and explains most: a failure or a container, then an array, then
+            any other that was skipped.
         first_remote: the first failure that a server is the reason of.
     """
 
@@ -342,11 +344,8 @@ class FailurePolicy:
         for failure in failures:
             if self._on_failure is not None:
                 self._on_failure(failure)
-            first = self.first_unused
-            says_little = first is not None and first.stage == "skip" and first.reason != "container"
-            says_more = failure.reason == "container" or failure.stage != "skip"
-            if first is None or (says_little and says_more):
-                self.first_unused = failure  # a README next to tables of images explains nothing
+            if self.first_unused is None or _explains(failure) > _explains(self.first_unused):
+                self.first_unused = failure
             if failure.stage == "skip":
                 continue
             self.failed += 1
@@ -378,6 +377,13 @@ class FailurePolicy:
             raise NormcliError(
                 f"{self.failed} of {self.inputs} inputs failed, more than `max_failures` {self._setting}"
             )
+
+
+def _explains(failure: Failure) -> int:
+    """Return how much an input explains of a run without images: a README next to tables of images, nothing."""
+    if failure.stage != "skip" or failure.reason == "container":
+        return 2
+    return int((failure.reason, failure.message) == ARRAY)  # its message names the option that reads it
 
 
 class Loop(NamedTuple, Generic[T, R]):

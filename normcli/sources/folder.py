@@ -33,6 +33,7 @@ _TABLE = (
     "unused-table",
     "a table: its labels are not joined (as SOURCE it lists images and labels; extract an archive first)",
 )
+ARRAY = "not-an-image-name", "an array (--include '*.npy' reads each as one image)"
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
 
@@ -69,7 +70,7 @@ class PathFilter:
         if self._include is None:
             if name[name.rfind(".") :].lower() not in SUFFIXES:
                 if name.lower().endswith(".npy"):
-                    return "not-an-image-name", "an array (--include '*.npy' reads each as one image)"
+                    return ARRAY
                 if name.lower().endswith((".csv", ".tsv")):
                     return _TABLE
                 return "not-an-image-name", "not an image extension (use --include to read it)"

@@ -74,7 +74,8 @@ class ArrayMember(NamedTuple):
         except UsageError as error:
             raise InputError("layout", str(error)) from None
         if layout.startswith("n"):
-            raise InputError("layout", f"an array of shape {array.shape}: a member holds one image, not a stack")
+            what = f"an array of shape {array.shape}, not one image"
+            raise InputError("layout", f"{what} (as SOURCE it is read as a stack of images; extract an archive first)")
         size = prod(array.shape) * itemsize(array.dtype)
         values = data[array.start : array.start + size]
         if len(values) < size:

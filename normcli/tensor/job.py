@@ -115,6 +115,20 @@ def describe_values(name: str, counts: ValueCounts, size: int) -> list[str]:
     return texts
 
 
+def describe_results(results: Mapping[str, Any]) -> str:
+    """Return dtype and shape of the results of one output; of more than four, their number.
+
+    >>> describe_results({"": np.zeros((2, 3), np.float32)})
+    'float32 (2, 3)'
+    >>> describe_results({"dx": np.zeros((2, 3)), "dweight": np.zeros(3)})
+    'dx float64 (2, 3), dweight float64 (3,)'
+    """
+    if len(results) > 4:
+        return f"{len(results):,} tensors"
+    alone = len(results) == 1
+    return ", ".join(f"{'' if alone else f'{key} '}{y.dtype} {tuple(y.shape)}" for key, y in results.items())
+
+
 class CountedTensor:
     """A tensor in a file whose values are counted when they are read for the first time.
 
@@ -230,6 +244,7 @@ class _Remarks:
 
     lines: list[str] = field(default_factory=list)
     complete: bool = True
+    results: list[str] = field(default_factory=list)  # a description of those of each output
 
     def note(self, text: str) -> None:
         self.lines.append(f"note: {text}")
@@ -284,9 +299,11 @@ def run_job(job: Job) -> JobReport:
             else:
                 state = _normalize_input(job, call, name, state, output, remarks)
         if job.save_statistics is not None:
-            _write_statistics(job, call)
+            _write_statistics(job, call, remarks)
             paths = [*paths, job.save_statistics]
-    lines = remarks.lines + [f"wrote {path}" for path in paths if path != "-"]
+    described = remarks.results[len(remarks.results) - len(paths) :]  # results without a path come first
+    written = zip(paths, described, strict=True)
+    lines = remarks.lines + [f"wrote {path}: {text}" for path, text in written if path != "-"]
     if job.save_state is not None:
         lines.append(_save_state(job.save_state, call, state if exact is None else exact, layer))
     return JobReport(lines, remarks.complete)
@@ -462,6 +479,7 @@ def _normalize_input(
             log.info("%s: %s %s in %.3f s", where, tuple(tensor.shape), tensor.dtype, time.perf_counter() - started)
         if len(unsupported) == len(tensors):
             raise unsupported[0]
+        remarks.results.append(describe_results(results))
         output.finish(results)
     for problem in unsupported:
         remarks.left_out(problem, "passed through unchanged" if source is not None else "left out of the result")
@@ -561,10 +579,11 @@ def _write_gradients(
         gradients = _call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
         remarks.values(name, x)
         remarks.values(cotangent, dy)
+        remarks.results.append(describe_results(gradients))
         output.finish(gradients)
 
 
-def _write_statistics(job: Job, call: _Call) -> None:
+def _write_statistics(job: Job, call: _Call, remarks: _Remarks) -> None:
     """Write the statistics that the input is normalized by."""
     one = call.one
     assert one.statistics is not None and job.save_statistics is not None
@@ -574,7 +593,9 @@ def _write_statistics(job: Job, call: _Call) -> None:
         output = _open_output(outputs, job.save_statistics, job)
         output.expect(one.statistic_names)
         with files.open_one(job.inputs[0], limit=job.memory_limit) as stored:
-            output.finish(_call_normalizer(one.statistics, [stored], settings, job.inputs[0]))
+            statistics = _call_normalizer(one.statistics, [stored], settings, job.inputs[0])
+            remarks.results.append(describe_results(statistics))
+            output.finish(statistics)
 
 
 def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
@@ -644,9 +665,9 @@ def _save_state(path: str, call: _Call, state: State | None, layer: "Layer | Non
         from normcli.tensor.layers import save_layer
 
         save_layer(layer, state, path)
-        return f"wrote {path} ({count}; {', '.join(layer.names.values())})"
+        return f"wrote {path}: {count}; {', '.join(layer.names.values())}"
     labels = {"normalizer": call.one.name} | ({"preset": call.preset} if call.preset else {})
     if ELEMENTS in state:
         labels[ELEMENTS] = str(state[ELEMENTS])
     files.write_state(Path(path), {key: value for key, value in state.items() if key not in LABELS}, labels)
-    return f"wrote {path} ({count})"
+    return f"wrote {path}: {count}"
