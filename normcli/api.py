@@ -8,12 +8,13 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable
-from functools import wraps
+from dataclasses import replace
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from normcli.constants.compare import Difference
 from normcli.constants.identify import CheckResult
-from normcli.errors import MissingExtraError, NormcliError, UsageError
+from normcli.errors import NormcliError, UsageError, in_python, name_parameters, naming_parameters
 from normcli.options import field
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.compare import CheckOptions, CountedOptions, DiffOptions
@@ -116,7 +117,7 @@ def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> An
             shared = {name: value for name, value in bound.arguments.items() if name in names_of_options}
             return function(*bound.args, _options(kind, function, keywords | shared))
         except NormcliError as error:
-            _name_parameters(error)
+            name_parameters(error)
             raise
 
     only_keywords = [p for p in field.parameters_of(kind) if p.name not in positional.parameters]
@@ -128,27 +129,17 @@ def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> An
     return call
 
 
-def in_python(text: str) -> str:
-    """Return a text with its options named as keywords.
-
-    >>> in_python("too large (--max-file-size)")
-    'too large (`max_file_size`)'
-    """
-    return re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", text)
-
-
-def _name_parameters(error: NormcliError) -> None:
-    """Replace the options that an error names by keywords of the API."""
-    error.args = tuple(in_python(part) if isinstance(part, str) else part for part in error.args)
-    if isinstance(error, MissingExtraError):  # an ImportError prints its `msg`
-        error.msg = in_python(error.msg)
-
-
 def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dict[str, Any]) -> O:
     options = field.make(kind, function.__name__, keywords)  # type: ignore[arg-type]
     if getattr(options, "on_progress", False) is None and (step := _notebook_progress()) is not None:
         object.__setattr__(options, "on_progress", step)
+    if (report := getattr(options, "on_failure", None)) is not None:
+        object.__setattr__(options, "on_failure", partial(_report_in_python, report))
     return options
+
+
+def _report_in_python(report: Callable[[Any], None], failure: Any) -> None:
+    report(failure._replace(message=in_python(failure.message)))
 
 
 def _notebook_progress() -> Callable[[Any], None] | None:
@@ -363,7 +354,8 @@ def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
     Raises:
         UsageError: not a folder that `apply` wrote.
     """
-    return verifying.verify(os.fsdecode(folder), options)
+    result = verifying.verify(os.fsdecode(folder), options)
+    return replace(result, problems=[(name, in_python(message)) for name, message in result.problems])
 
 
 @_constants_arguments(CheckOptions)
@@ -468,6 +460,7 @@ def fold(checkpoint: StrPath, output: StrPath, options: FoldOptions) -> "list[Fo
     return run(os.fsdecode(checkpoint), os.fsdecode(output), options)
 
 
+@naming_parameters
 def list_tensors(name: StrPath, *, statistics: bool = True, memory_limit: int | str | None = None) -> "list[TensorRow]":
     """List the tensors of a file: name, shape, type, mean and std, and the number of NaN and infinite elements.
 
@@ -488,6 +481,7 @@ def list_tensors(name: StrPath, *, statistics: bool = True, memory_limit: int | 
     return run(os.fsdecode(name), statistics=statistics, memory_limit=limit)
 
 
+@naming_parameters
 def activation_stats(
     activations: Sources, *, per: "Per" = "tensor", layout: str | None = None, memory_limit: int | str | None = None
 ) -> "list[ActivationRow]":
@@ -512,6 +506,7 @@ def activation_stats(
     return run(_paths(activations), per=per, layout=layout, memory_limit=limit)
 
 
+@naming_parameters
 def merge_states(
     states: Iterable[StrPath],
     output: StrPath,
@@ -541,6 +536,7 @@ def merge_states(
     return run(_paths(states), os.fsdecode(output), elements=counts, running_var=running_var)
 
 
+@naming_parameters
 def mix_states(
     source: StrPath, target: StrPath, output: StrPath, *, alpha: float | Iterable[str] = 1.0
 ) -> dict[str, float]:

@@ -1,7 +1,13 @@
 """Errors, each with its exit code on the command line."""
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class NormcliError(Exception):
@@ -104,3 +110,46 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     near = [one for one in known if len(name) > 3 and one.startswith(name)] or difflib.get_close_matches(name, names, 1)
     hint = f"did you mean {near[0]!r}?" if near else "choose from " + ", ".join(names)
     return UsageError(f"unknown {kind} {shortened(name)!r}: {hint}")
+
+
+def in_python(text: str) -> str:
+    """Return a text with its options named as keywords.
+
+    >>> in_python("too large (--max-file-size)"), in_python("several arrays (-O variable=a)")
+    ('too large (`max_file_size`)', 'several arrays (`open_options` variable=a)')
+    """
+    text = re.sub(r"(?<![\w-])-O (?=[a-z])", "`open_options` ", text)
+    return re.sub(r"(?<![\w-])--([a-z][a-z-]+)", lambda flag: f"`{flag[1].replace('-', '_')}`", text)
+
+
+def on_command_line(text: str) -> str:
+    """Return an error with its parameters named as on the command line.
+
+    >>> on_command_line("`max_value`: must be positive; `weight` group requires `group_by`")
+    '--max-value: must be positive; --weight group requires --group-by'
+    """
+    text = text.replace("`open_options`", "-O")
+    return re.sub(r"`([a-z][a-z_]*)`", lambda name: f"--{name[1].replace('_', '-')}", text)
+
+
+def name_parameters(error: NormcliError) -> None:
+    """Replace the options that an error names by keywords of the API."""
+    error.args = tuple(in_python(part) if isinstance(part, str) else part for part in error.args)
+    if isinstance(error, MissingExtraError):  # an ImportError prints its `msg`
+        error.msg = in_python(error.msg)
+    elif isinstance(error, InputError):
+        error.message = in_python(error.message)
+
+
+def naming_parameters(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of the Python API: its errors name keywords, where those of the command line name options."""
+
+    @wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> R:
+        try:
+            return function(*args, **keywords)
+        except NormcliError as error:
+            name_parameters(error)
+            raise
+
+    return call

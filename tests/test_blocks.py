@@ -40,7 +40,7 @@ def test_sums_of_units_are_numpys(shape: tuple[int, ...]) -> None:
         rest = tuple(a for a in range(len(shape)) if a != axis)
         row = x[:1].size * 8 * 8
         for limit in (row, 3 * row, None):
-            with resources(memory=limit):
+            with resources(memory_limit=limit):
                 weight = Units(axis, x)
                 assert np.array_equal(weight.sum(lambda at, v: v), x.sum(axis=rest, keepdims=True))
                 largest = np.abs(x).max(axis=rest, keepdims=True)

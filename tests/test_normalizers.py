@@ -487,7 +487,7 @@ def test_threads_and_memory_change_no_bit(dtype: Any) -> None:
         with resources(threads=1):
             alone = call()
         for threads, memory in ((2, None), (3, 10**8), (5, None)):
-            with resources(threads=threads, memory=memory):
+            with resources(threads=threads, memory_limit=memory):
                 np.testing.assert_array_equal(call(), alone)
 
 

@@ -378,7 +378,7 @@ def test_the_same_seed_gives_the_same_noise_and_the_next_batch_another() -> None
 
 def test_a_memory_limit_refuses_what_cannot_fit() -> None:
     x = np.ones((2, 4, 100, 100), np.float32)
-    with resources(memory=10_000):
+    with resources(memory_limit=10_000):
         calls: list[Callable[[], Any]] = [lambda: nn.layer_norm(x, **L, axes="token"), lambda: nn.tensor_norm(x)]
         for call in calls:
             with pytest.raises(TensorError, match="raise --memory-limit"):

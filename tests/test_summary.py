@@ -42,6 +42,8 @@ def test_repr_is_one_short_line() -> None:
     many = summary_of(np.full((2, 2, 9), 40000, np.uint16))
     assert repr(many) == "<Summary 1 image, 9 bands, mean .610 .610 .610 .610 …, std .000 .000 .000 .000 …>"
     assert "mean 1.5e+04" in repr(summary_of(np.full((2, 2, 1), 15000, np.float32)))
+    group = GroupSummary(images=1200, pixels=5, mean=[0.5] * 9, std=[0.25] * 9, percentiles={}, conventions={})
+    assert repr(group) == "<GroupSummary images 1,200, mean .500 .500 .500 .500 …, std .250 .250 .250 .250 …>"
 
 
 def test_html_is_a_small_escaped_table(summary: Summary) -> None:

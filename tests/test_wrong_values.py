@@ -1,18 +1,23 @@
 """Values that cannot be, and options without effect: one line that names the option, in the shell and in Python."""
 
+import ast
 import json
+import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import normcli
 from normcli.errors import InputError, NoInputError, OutputError, UsageError
 from normcli.runs.checkpoint import CheckpointLog
+from normcli.tensor import normalizers
 from tests.support import needs
 from tests.support.command import ENVIRONMENT, Run
 
@@ -62,6 +67,65 @@ def test_wrong_numbers_are_named_in_python(keywords: dict[str, Any], words: str,
     with pytest.raises(UsageError) as raised:
         normcli.apply(folder, tmp_path / "out", **{"scheme": "contrast", **keywords})
     assert str(raised.value).startswith(words)
+
+
+def _group_norm_in_little_memory() -> None:
+    with normalizers.resources(memory_limit=10):
+        normalizers.group_norm(np.ones((64, 4, 3, 3)), groups=2, layout="NCHW")
+
+
+CALLS_THAT_FAIL: dict[str, tuple[Callable[[], Any], str]] = {
+    "stats": (lambda: normcli.stats("photos", max_pixels=1), "(`max_pixels`)"),
+    "stats of arrays": (lambda: normcli.stats("arrays"), "(`include` '*.npy' reads"),
+    "open options": (lambda: normcli.stats("four.npy"), "(choose one: `open_options` layout=nchw)"),
+    "count": (lambda: normcli.count([np.full((9, 8, 3), np.nan)]), "(`nan` skip leaves them out)"),
+    "Counter": (lambda: normcli.Counter().add(np.full((9, 8, 3), np.nan)), "(`nan` skip leaves them out)"),
+    "Transform": (lambda: normcli.transform("minmax")(np.ones((4, 4), np.uint8)), "`zero_std` one or eps:X maps it"),
+    "activation_stats": (lambda: normcli.activation_stats("four.npy", memory_limit=10), "raise `memory_limit`"),
+    "merge_states": (lambda: normcli.merge_states(["s.npz"] * 2, "m.npz"), "(`elements` N,N"),
+    "normalizers": (_group_norm_in_little_memory, "raise `memory_limit`"),
+}
+
+
+@pytest.mark.parametrize("name", CALLS_THAT_FAIL)
+def test_no_error_of_python_names_an_option(
+    name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call, words = CALLS_THAT_FAIL[name]
+    folder.rename(tmp_path / "photos")
+    (tmp_path / "arrays").mkdir()
+    np.save(tmp_path / "arrays" / "a.npy", np.zeros((5, 4, 3)))
+    np.save(tmp_path / "four.npy", np.zeros((4, 3, 5, 4)))
+    np.savez(tmp_path / "s.npz", running_mean=np.zeros(3), running_var=np.ones(3))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(normcli.NormcliError) as raised:
+        call()
+    assert words in str(raised.value) and not re.search(r"(?<![\w-])(--[a-z]|-O )", str(raised.value))
+
+
+def test_failures_and_warnings_of_python_name_keywords(
+    folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    failures: list[Any] = []
+    Image.new("RGB", (200, 200)).save(folder / "large.png")
+    normcli.stats(folder, max_pixels=10_000, group_by="none", on_failure=failures.append)
+    assert [one.message[-14:] for one in failures] == ["(`max_pixels`)"]
+    assert caplog.messages == ["`group_by` 'none' matched no image"]
+    part = normcli.Counter(max_pixels=10).collate([np.zeros((9, 9, 3), np.uint8)])
+    assert [one.message[-14:] for one in part.failures] == ["(`max_pixels`)"]
+
+
+def test_the_log_of_the_command_line_names_options(run: Run, folder: Path, tmp_path: Path) -> None:
+    done = run("stats", folder, "--group-by", "none", "--log-file", "log.txt")
+    for text in (done.stderr.decode(), (tmp_path / "log.txt").read_text()):
+        assert "--group-by 'none' matched no image" in text
+
+
+def test_normalizers_name_no_option() -> None:
+    for path in Path(normalizers.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise):
+                assert not re.search(r"(?<![\w-])--[a-z]", ast.unparse(node)), f"{path}:{node.lineno}"
 
 
 def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:

@@ -379,8 +379,10 @@ def _log_to_stderr(verbosity: int) -> None:
     """
     import logging  # 3 ms, which `show` spares
 
+    from normcli.cli.log_format import LogFormatter
+
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("normcli: %(message)s"))
+    handler.setFormatter(LogFormatter("normcli: %(message)s"))
     least = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbosity, 2)]
     terminal = sys.stderr is not None and sys.stderr.isatty()
     handler.addFilter(

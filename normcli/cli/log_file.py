@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from normcli.cli.build import say
+from normcli.cli.log_format import LogFormatter
 from normcli.errors import OutputError
 
 _LOGGER = logging.getLogger("normcli")
@@ -33,7 +34,7 @@ def append_log(path: Path) -> None:
         handler = _LogFile(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"cannot write --log-file {path}: {(error.strerror or str(error)).lower()}") from None
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
+    formatter = LogFormatter("%(asctime)sZ %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     _LOGGER.addHandler(handler)

@@ -21,7 +21,7 @@ from normcli.cli import click, defaults
 from normcli.cli.build import flags_of, has_defaults, say
 from normcli.cli.defaults import COMMANDS as COMMANDS
 from normcli.cli.help import CommandGroup
-from normcli.errors import NormcliError, UsageError, unknown
+from normcli.errors import NormcliError, UsageError, on_command_line, unknown
 from normcli.options.printing import TerminalOptions
 
 
@@ -264,16 +264,6 @@ def shortage(error: BaseException) -> str | None:
     if isinstance(error, MemoryError) or unloaded or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "not enough memory (raise ulimit -v or the container's limit, or use fewer --workers)"
     return None
-
-
-def on_command_line(text: str) -> str:
-    """Return an error with its parameters named as on the command line.
-
-    >>> on_command_line("`max_value`: must be positive; `weight` group requires `group_by`")
-    '--max-value: must be positive; --weight group requires --group-by'
-    """
-    text = text.replace("`open_options`", "-O")
-    return re.sub(r"`([a-z][a-z_]*)`", lambda name: f"--{name[1].replace('_', '-')}", text)
 
 
 def _has_current_folder() -> bool:

@@ -36,7 +36,7 @@ def resolve(options: O) -> O:
         explicit, inherited = getattr(options, key), getattr(geometry, key)
         values[key] = inherited if explicit is None else explicit
         if explicit is not None and inherited is not None and explicit != inherited:
-            log.warning("--%s %s replaces %s of %s", key.replace("_", "-"), explicit, inherited, name)
+            log.warning("`%s` %s replaces %s of %s", key, explicit, inherited, name)
     text = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in values.items() if value is not None)
     log.info("geometry of %s (%s): %s", name, geometry.library, text)
     for note in geometry.notes:

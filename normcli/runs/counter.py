@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from normcli import images
-from normcli.errors import InputError, NoInputError, UsageError
+from normcli.errors import InputError, NoInputError, UsageError, in_python, naming_parameters
 from normcli.options.field import make, parse_level
 from normcli.options.samples import CounterOptions, IterableOptions
 from normcli.options.shared import DecodeOptions
@@ -51,6 +51,7 @@ class Counter:
         self._result = PartialResult()
         self._lock = threading.Lock()
 
+    @naming_parameters
     def add(
         self, image: Any, *, key: str | None = None, group: str | None = None, weight: Any = None, mask: Any = None
     ) -> int:
@@ -128,8 +129,9 @@ class Counter:
     @property
     def failures(self) -> list[Failure]:
         """Return the samples that `collate` could not count."""
-        return list(self._result.failures)
+        return [one._replace(message=in_python(one.message)) for one in self._result.failures]
 
+    @naming_parameters
     def summary(self) -> Summary:
         """Return the statistics of everything counted so far.
 
@@ -143,6 +145,7 @@ class Counter:
             settings = settings_of(_stats_options(self._options, group_by=groups), None, None)
             return Summary.of(self._result.tally, settings, images.versions())
 
+    @naming_parameters
     def collate(self, batch: list[Any]) -> "Counter":
         """Return a counter of a batch of samples: the `collate_fn` of a torch DataLoader, called in its workers.
 

@@ -279,7 +279,7 @@ def check_cases(sources: Sequence[str], *, weigh: bool) -> None:
         text = f"{same[0]} and {same[1]} have the same label, and are one case"
         if weigh:
             raise UsageError(f"{text} (`group_by` REGEX of their paths separates them, in statistics)")
-        log.warning("%s (--group-by REGEX of their paths separates them)", text)
+        log.warning("%s (`group_by` REGEX of their paths separates them)", text)
 
 
 def settings_of(options: StatsOptions, plan: "SamplePlan | None", mask: "PixelMask | None") -> dict[str, Any]:
@@ -509,9 +509,9 @@ class _StatsRun:
         """
         failures, total = self.failures, self.total
         if set(total.groups) == {containers.NO_MATCH}:
-            log.warning("--group-by '%s' matched no image", self.options.group_by)
+            log.warning("`group_by` '%s' matched no image", self.options.group_by)
         elif set(total.groups) == {NO_LABEL}:
-            log.warning("--group-by %s: no image has a class, all are in one group", self.options.group_by)
+            log.warning("`group_by` %s: no image has a class, all are in one group", self.options.group_by)
         spent = time.perf_counter() - self.started
         inputs = failures.inputs
         log.info("%d inputs in %.2f s: %.0f/s, %.1f MB/s", inputs, spent, inputs / spent, self.bytes / spent / 1e6)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from normcli import images, schemes
-from normcli.errors import InputError
+from normcli.errors import InputError, naming_parameters
 from normcli.kernels.kernel import as_words, contiguous
 from normcli.options.field import Color
 from normcli.options.shared import DecodeOptions
@@ -207,6 +207,7 @@ class Transform:
     nodata: str = "tag"
     fill: str = "keep"
 
+    @naming_parameters
     def __call__(self, image: Any) -> Array:
         """Map one image.
 

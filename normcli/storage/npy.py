@@ -367,7 +367,7 @@ def read_npy(path: Path, limit: int | None = None) -> StoredTensor | Array:
         if limit is not None and claimed > limit:
             raise TensorError(
                 f"{path}: Fortran order is read at once, and {claimed} bytes exceed the memory limit of {limit}: "
-                "raise --memory-limit, or save it in C order"
+                "raise `memory_limit`, or save it in C order"
             )
         with StoredTensor(path, offset, shape[::-1], dtype, stamp) as tensor:
             return tensor.read_all().transpose()
@@ -383,7 +383,7 @@ def read_npy_stream(file: IO[bytes], name: str, limit: int | None) -> Array:
     shape, fortran, dtype = _read_header(file, name)
     claimed = math.prod(shape) * dtype.itemsize
     if limit is not None and claimed > limit:
-        raise TensorError(f"{name}: {claimed} bytes exceed the memory limit of {limit}: raise --memory-limit")
+        raise TensorError(f"{name}: {claimed} bytes exceed the memory limit of {limit}: raise `memory_limit`")
     parts, size = [], 0
     while size <= claimed and (part := file.read(min(claimed - size + 1, 1 << 24))):
         parts.append(part)  # grows with the bytes that arrive, whatever the header claims

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, Union, dataclass_transform
 
 from normcli import storage
-from normcli.errors import StatisticsFileError, UsageError, unknown
+from normcli.errors import StatisticsFileError, UsageError, naming_parameters, unknown
 from normcli.summary.file import SCHEMA, parse_document, read_document
 
 if TYPE_CHECKING:
@@ -98,6 +98,11 @@ class GroupSummary(_Values):
     def pixels_text(self) -> str:
         """Return the number of pixels as text."""
         return pixels_text(self.pixels)
+
+    def __repr__(self) -> str:
+        from normcli.summary import views
+
+        return views.group_line(self)
 
 
 class Summary(_Values):
@@ -351,6 +356,7 @@ class Summary(_Values):
 
         return views.histogram(self, channel, bins)
 
+    @naming_parameters
     def with_percentiles(
         self, percentiles: "str | float | Iterable[str | float]", *, method: str = "linear"
     ) -> "Summary":
@@ -372,6 +378,7 @@ class Summary(_Values):
 
         return with_percentiles(self, percentiles, method)
 
+    @naming_parameters
     def format(
         self, exporter: str, *, convention: str | None = None, group: str | None = None, digits: int | None = None
     ) -> str:
@@ -392,6 +399,7 @@ class Summary(_Values):
 
         return views.export(self, exporter, convention, group, digits)
 
+    @naming_parameters
     def report(self, path: "str | os.PathLike[str]", *, title: str = "") -> None:
         """Write a self-contained HTML page, completely or not at all.
 

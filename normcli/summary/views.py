@@ -14,10 +14,15 @@ from normcli.errors import MissingExtraError, UsageError, unknown
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from normcli.summary.summary import Summary
+    from normcli.summary.summary import GroupSummary, Summary
 
 _MOST_CHANNELS = 4  # in one line
 _COLORS = {"R": "tab:red", "G": "tab:green", "B": "tab:blue", "L": "tab:gray", "A": "black"}
+
+
+def group_line(group: "GroupSummary") -> str:
+    """Return images, mean and std of a group in one line."""
+    return f"<GroupSummary images {group.images:,}, mean {_short_row(group.mean)}, std {_short_row(group.std)}>"
 
 
 def one_line(summary: "Summary") -> str:

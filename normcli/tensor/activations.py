@@ -146,7 +146,7 @@ def _blocks_of(label: str, tensor: Any, axis: int | None, limit: int | None) -> 
     if limit is not None and sample * 8 * _COPIES > limit:
         raise TensorError(
             f"{label}: a sample of shape {shape[1:]} needs {sample * 8 * _COPIES:,} bytes to be counted, the limit is "
-            f"{limit:,}: raise --memory-limit"
+            f"{limit:,}: raise `memory_limit`"
         )
     most = _PIECE if limit is None else min(_PIECE, limit // (8 * _COPIES))
     step = max(1, most // max(sample, 1))

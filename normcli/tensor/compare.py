@@ -122,7 +122,7 @@ def compare(
             observe(x)
             axis = channel_axis(x, layout) if per_channel else None
             rows = [_row("input", x, axis)]
-            with resources(threads=threads, memory=memory_limit, allocate=allocate):
+            with resources(threads=threads, memory_limit=memory_limit, allocate=allocate):
                 for request in requests:
                     rows += _rows(request, x, _Context(layout, statistics, observe, axis))
         except TensorError as error:
@@ -141,7 +141,7 @@ def _input(name: str, stored: Any, limit: int | None, results: int, extra: int) 
     if limit is None or need <= limit:
         return files.read_array(stored)
     if extra:
-        raise TensorError(f"{name}: a page of it needs {need:,} bytes, the limit is {limit:,}: raise --memory-limit")
+        raise TensorError(f"{name}: a page of it needs {need:,} bytes, the limit is {limit:,}: raise `memory_limit`")
     return stored
 
 

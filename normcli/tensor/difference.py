@@ -240,7 +240,7 @@ def _blocks(a: Tensor, b: Tensor, limit: int | None) -> Iterator[tuple[int, Arra
     if limit is not None:
         if elements * _WORKING_BYTES > limit:
             raise TensorError(
-                f"one sample needs {elements * _WORKING_BYTES:,} bytes, the limit is {limit:,}: raise --memory-limit"
+                f"one sample needs {elements * _WORKING_BYTES:,} bytes, the limit is {limit:,}: raise `memory_limit`"
             )
         step = max(1, min(step, limit // max(elements * _WORKING_BYTES, 1)))
     for start in range(0, a.shape[0] if elements else 0, step):

@@ -288,7 +288,7 @@ def run_job(job: Job) -> JobReport:
             remarks.values(f"{job.state}:{key}", array)
     settings |= {name: array for name, array in arrays.items() if name in one.settings}
     call = _Call(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
-    with resources(threads=job.threads, memory=job.memory_limit), ExitStack() as outputs:
+    with resources(threads=job.threads, memory_limit=job.memory_limit), ExitStack() as outputs:
         exact = _exact_state(job, call) if job.recompute_state else None
         if exact is not None and settings.get("mode") == "eval":
             state = exact
@@ -453,7 +453,7 @@ def _normalize_input(
     allocate = functools.partial(_allocate, output, job.memory_limit)
     with (
         _open_input(job, call.one, name, remarks) as (tensors, source),
-        resources(threads=job.threads, memory=job.memory_limit, allocate=allocate),
+        resources(threads=job.threads, memory_limit=job.memory_limit, allocate=allocate),
     ):
         output.expect(tensors, source)
         for key, stored in tensors.items():
@@ -535,7 +535,7 @@ def _allocate(output: TensorOutput, limit: int | None, shape: tuple[int, ...], d
     room = output.allocate(shape, dtype)  # np.empty takes no memory before it is written
     if isinstance(room, np.ndarray) and limit is not None and room.nbytes > limit:
         raise TensorError(
-            f"this output keeps its result in memory, {room.nbytes} bytes: raise --memory-limit, or write .safetensors"
+            f"this output keeps its result in memory, {room.nbytes} bytes: raise `memory_limit`, or write .safetensors"
         )
     return room
 
@@ -573,7 +573,7 @@ def _write_gradients(
     with (
         files.open_one(name, stdin=job.stdin, limit=job.memory_limit) as stored,
         files.open_one(cotangent, limit=job.memory_limit) as stored_dy,
-        resources(threads=job.threads, memory=job.memory_limit, allocate=allocate),
+        resources(threads=job.threads, memory_limit=job.memory_limit, allocate=allocate),
     ):
         x, dy = counted(stored), counted(stored_dy)
         gradients = _call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
@@ -634,7 +634,7 @@ def _mean_state(job: Job, call: _Call) -> dict[str, Array]:
     total: dict[str, Array] = {}
     batches = 0
     allocate = files.NoOutput().allocate
-    with resources(threads=job.threads, memory=job.memory_limit, allocate=allocate):
+    with resources(threads=job.threads, memory_limit=job.memory_limit, allocate=allocate):
         for name in job.inputs:
             with files.open_tensors(name, limit=job.memory_limit) as tensors:
                 for tensor in tensors.values():

@@ -95,7 +95,7 @@ def _check_output(source: TensorFile, output: str, limit: int | None) -> None:
         if need > limit:
             raise TensorError(
                 f"{output}: a .npz keeps all tensors in memory, {need:,} bytes, the limit is {limit:,}: raise "
-                "--memory-limit, or write .safetensors"
+                "`memory_limit`, or write .safetensors"
             )
 
 

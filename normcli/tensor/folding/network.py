@@ -130,7 +130,7 @@ class Network:
         if self._memory_limit is not None and need > self._memory_limit:
             raise TensorError(
                 f"{name}: the layers to fold need {need:,} bytes with it, the limit is {self._memory_limit:,}: raise "
-                "--memory-limit, or fold some pairs, and the others from the result"
+                "`memory_limit`, or fold some pairs, and the others from the result"
             )
 
     def _read(self, name: str) -> Array:

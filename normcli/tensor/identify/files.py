@@ -42,7 +42,7 @@ def identify_files(
         need = needed_bytes(math.prod(first.shape))
         if memory_limit is not None and need > memory_limit:
             raise TensorError(
-                f"{x}: identify needs {need:,} bytes, the limit is {memory_limit:,}: raise --memory-limit, or use "
+                f"{x}: identify needs {need:,} bytes, the limit is {memory_limit:,}: raise `memory_limit`, or use "
                 "fewer samples"
             )
         try:

@@ -78,7 +78,7 @@ def _noise(
 def _in_order() -> Iterator[None]:
     """Compute blocks one after the other, as the noise is drawn."""
     limits = current_resources()
-    with resources(threads=1, memory=limits.memory, allocate=limits.allocate):
+    with resources(threads=1, memory_limit=limits.memory, allocate=limits.allocate):
         yield
 
 

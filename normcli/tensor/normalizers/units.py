@@ -114,7 +114,7 @@ class Units:
         if step < 1 and self.shape[0]:
             raise TensorError(
                 f"a part of the weight needs {self._row * _COPIES:,} bytes, the memory limit is {limit:,}: "
-                "raise --memory-limit"
+                "raise `memory_limit`"
             )
         return max(step, 1)
 

@@ -98,14 +98,14 @@ def current_resources() -> Resources:
 def resources(
     *,
     threads: int | None = None,
-    memory: int | None = None,
+    memory_limit: int | None = None,
     allocate: Callable[[tuple[int, ...], np.dtype[Any]], Any] = allocate_aligned,
 ) -> Iterator[None]:
     """Limit the resources of the normalizers called inside; results are identical for all settings.
 
     Args:
         threads: number of threads; by default one for each usable processor.
-        memory: the most bytes of tensors in memory at a time; a call that needs more raises TensorError.
+        memory_limit: the most bytes of tensors in memory at a time; a call that needs more raises TensorError.
         allocate: makes the array for a result from its shape and dtype, as `np.empty` does; a file that
             takes slices of samples serves for results larger than memory.
 
@@ -115,7 +115,7 @@ def resources(
     ...     rms_norm(np.array([[3.0, 4.0]]), eps=0.0)
     array([[0.84852814, 1.13137085]])
     """
-    token = _resources.set(Resources(threads or usable_cpus(), memory, allocate))
+    token = _resources.set(Resources(threads or usable_cpus(), memory_limit, allocate))
     try:
         yield
     finally:
@@ -199,7 +199,7 @@ def parallel_blocks(
         if need > limits.memory:
             raise TensorError(
                 f"one block of samples needs {_format_size(need)} to compute, the memory limit is "
-                f"{_format_size(limits.memory)}: raise --memory-limit"
+                f"{_format_size(limits.memory)}: raise `memory_limit`"
             )
         threads = max(1, min(threads, limits.memory // max(need, 1)))
     turns = itertools.count()
@@ -259,7 +259,7 @@ def read_all(x: Tensor, *, copies: int = WORKING_COPIES) -> Array:
     if limit is not None and need > limit:
         raise TensorError(
             f"all samples are needed at once, {_format_size(need)} for shape {tuple(x.shape)}, the memory limit is "
-            f"{_format_size(limit)}: raise --memory-limit"
+            f"{_format_size(limit)}: raise `memory_limit`"
         )
     return np.asarray(x[0 : x.shape[0]] if x.shape else x)
 
