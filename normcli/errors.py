@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import struct
 from collections.abc import Callable, Iterable
 from functools import wraps
 from typing import ParamSpec, TypeVar
@@ -76,6 +77,43 @@ class TensorError(NormcliError, ValueError):
 
 class UnsupportedTensorError(TensorError):
     """A tensor of a type that cannot be normalized, whatever the settings; others of its file can be."""
+
+
+_OF_PYTHON = (
+    ArithmeticError,
+    AssertionError,
+    BufferError,
+    LookupError,
+    NameError,
+    RecursionError,
+    StopIteration,
+    TypeError,
+    UnicodeError,
+    struct.error,
+)
+_WORDS_OF_PYTHON = re.compile(
+    "has no attribute|object is not|invalid literal|could not convert|truth value|broadcast|reshape array|^math domain|"
+    "cannot load this image"
+)
+_OF_A_CODEC = re.compile(r"^\w+ returned .+$|^\w+( or \w+)? failed$|^decoder error -?\d+$")
+
+
+def library_text(error: Exception) -> str:
+    """Return what a library reports about damaged data, without names of Python's exceptions.
+
+    Decoders raise Python's own errors where a header has values that they do not expect; those explain nothing.
+
+    >>> library_text(ValueError("Invalid dimensions")), library_text(TypeError("'<' not supported between int and str"))
+    ('Invalid dimensions', 'its header or data is damaged')
+    >>> library_text(RuntimeError("opj_read_header failed"))
+    'its compressed data is damaged (opj_read_header failed)'
+    """
+    text = " ".join(str(error).split())
+    if not text or isinstance(error, _OF_PYTHON) or _WORDS_OF_PYTHON.search(text):
+        return "its header or data is damaged"
+    if _OF_A_CODEC.match(text):
+        return f"its compressed data is damaged ({shortened(text)})"
+    return shortened(text, 200)
 
 
 def listed(names: Iterable[str], most: int = 8) -> str:

@@ -80,7 +80,7 @@ def test_weights_have_the_same_bits_for_every_limit(name: str, shape: tuple[int,
 
 def test_a_row_that_does_not_fit_is_named(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", numbers((4, 1000)))
-    with pytest.raises(TensorError, match="raise --memory-limit"):
+    with pytest.raises(TensorError, match="raise `memory_limit`"):
         written(tmp_path, 10_000, "weight_norm", inputs=[str(tmp_path / "x.npy")])
 
 

@@ -33,7 +33,7 @@ def test_the_message_gives_the_line_to_type(run: Run, hub: Path) -> None:
     done = run("stats", hub.name)
     assert done.returncode == 4
     line = done.stderr.decode()
-    glob = line[line.index("all of them, ") + 13 : line.rindex(" is a SOURCE")]
+    glob = line[line.index("all of them, use ") + 17 : line.rindex(" as SOURCE")]
     (source,) = shlex.split(glob)
     assert source == "hf set/tables/*.parquet"
     assert run("stats", source, "--json").returncode == 0
@@ -58,6 +58,6 @@ def test_of_two_columns_of_images_none_is_taken(tmp_path: Path) -> None:
 
     data = encoded(photograph())
     parquet.write_table(pa.table({"image": [data], "thumb": [data]}), tmp_path / "t.parquet")
-    with pytest.raises(UsageError, match="-O column=image or -O column=thumb"):
+    with pytest.raises(UsageError, match="`open_options` column=image or `open_options` column=thumb"):
         normcli.stats(tmp_path / "t.parquet")
     assert normcli.stats(tmp_path / "t.parquet", open_options={"column": "thumb"}).images == 1

@@ -153,7 +153,7 @@ class TestSeries:
         assert list(normcli.stats(source, group_by="axis:T").groups) == ["0", "1"]
         for one in (source, normcli.source(tmp_path, frames="all")):
             assert list(normcli.stats(one, group_by=r"(\w+)\.ome").groups) == ["a"]
-        with pytest.raises(UsageError, match="-O frames=all for TIFF"):
+        with pytest.raises(UsageError, match="`open_options` frames=all for TIFF"):
             normcli.stats(tmp_path / "a.ome.tif", group_by="axis:Z")
 
     def test_files_of_a_set_have_their_own_planes(self, tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ class TestSeries:
         failures: list[Any] = []
         normcli.stats(source, on_failure=failures.append)
         assert {failure.message[:40] for failure in failures} == {"the channels of one plane are in several"}
-        assert len(failures) == 2 and "-O axes=NYX counts" in failures[0].message
+        assert len(failures) == 2 and "`open_options` axes=NYX counts" in failures[0].message
         gray = normcli.stats([normcli.source(tmp_path / f"C{i}.ome.tif", axes="NYX") for i in range(2)])
         assert gray.images == 2 and gray.mean == summary.mean
 

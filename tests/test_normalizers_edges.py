@@ -381,7 +381,7 @@ def test_a_memory_limit_refuses_what_cannot_fit() -> None:
     with resources(memory_limit=10_000):
         calls: list[Callable[[], Any]] = [lambda: nn.layer_norm(x, **L, axes="token"), lambda: nn.tensor_norm(x)]
         for call in calls:
-            with pytest.raises(TensorError, match="raise --memory-limit"):
+            with pytest.raises(TensorError, match="raise `memory_limit`"):
                 call()
 
 

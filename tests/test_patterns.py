@@ -75,8 +75,8 @@ def test_apply_and_an_incremental_run_say_it_too(run: Run, tree: Path) -> None:
 def test_python_logs_it(tree: Path, caplog: pytest.LogCaptureFixture) -> None:
     normcli.stats(tree, exclude=["vall", "val"], group_by=r"^nothing\d")
     assert sorted(record.getMessage() for record in caplog.records if record.levelname == "WARNING") == [
-        "--exclude 'vall' matched nothing",
-        r"--group-by '^nothing\d' matched no image",
+        "`exclude` 'vall' matched nothing",
+        r"`group_by` '^nothing\d' matched no image",
     ]
 
 

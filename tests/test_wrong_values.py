@@ -69,9 +69,9 @@ def test_wrong_numbers_are_named_in_python(keywords: dict[str, Any], words: str,
     assert str(raised.value).startswith(words)
 
 
-def _group_norm_in_little_memory() -> None:
-    with normalizers.resources(memory_limit=10):
-        normalizers.group_norm(np.ones((64, 4, 3, 3)), groups=2, layout="NCHW")
+def _normalize_in_little_memory() -> None:
+    with normalizers.resources(memory_limit=10_000):
+        normalizers.tensor_norm(np.ones((2, 4, 100, 100)))
 
 
 CALLS_THAT_FAIL: dict[str, tuple[Callable[[], Any], str]] = {
@@ -83,7 +83,7 @@ CALLS_THAT_FAIL: dict[str, tuple[Callable[[], Any], str]] = {
     "Transform": (lambda: normcli.transform("minmax")(np.ones((4, 4), np.uint8)), "`zero_std` one or eps:X maps it"),
     "activation_stats": (lambda: normcli.activation_stats("four.npy", memory_limit=10), "raise `memory_limit`"),
     "merge_states": (lambda: normcli.merge_states(["s.npz"] * 2, "m.npz"), "(`elements` N,N"),
-    "normalizers": (_group_norm_in_little_memory, "raise `memory_limit`"),
+    "normalizers": (_normalize_in_little_memory, "raise `memory_limit`"),
 }
 
 
@@ -121,11 +121,18 @@ def test_the_log_of_the_command_line_names_options(run: Run, folder: Path, tmp_p
         assert "--group-by 'none' matched no image" in text
 
 
-def test_normalizers_name_no_option() -> None:
-    for path in Path(normalizers.__file__).parent.glob("*.py"):
+def test_warnings_and_errors_of_normalizers_name_no_option() -> None:
+    """Python reads them as they are; on the command line parameters become options."""
+    package = Path(normcli.__file__).parent
+    for path in package.rglob("*.py"):
+        if path.is_relative_to(package / "cli"):
+            continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Raise):
-                assert not re.search(r"(?<![\w-])--[a-z]", ast.unparse(node)), f"{path}:{node.lineno}"
+            is_raise = isinstance(node, ast.Raise) and path.is_relative_to(package / "tensor" / "normalizers")
+            text = ast.unparse(node) if is_raise else ""
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("log.warning", "log.info")):
+                text = ast.unparse(node)
+            assert not re.search(r"(?<![\w-])(--[a-z]|-O )", text), f"{path}:{node.lineno}"  # type: ignore[attr-defined]
 
 
 def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from normcli.errors import InputError
+from normcli.errors import InputError, library_text, shortened
 from normcli.options.field import parse_color
 from normcli.options.shared import DecodeOptions
 
@@ -238,16 +238,10 @@ def input_error(error: Exception) -> InputError:
     if isinstance(error, MemoryError) or is_no_memory(error):
         return InputError("memory", "not enough memory to decode it")
     if isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
-        text = _line(error)
+        text = shortened(" ".join(str(error).split()), 200)
         return InputError("unreadable", f"a decoder cannot be loaded: {text}") if text else input_error(MemoryError())
     reason = "truncated" if is_early_end(error) else "damaged"
-    return InputError(reason, f"cannot be decoded: {_line(error)}")
-
-
-def _line(error: Exception) -> str:
-    kind = "" if isinstance(error, OSError) else f"{type(error).__name__}: "
-    text = kind + " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:199] + "…"
+    return InputError(reason, f"cannot be decoded: {library_text(error)}")
 
 
 NEUTRAL = frozenset(("strict", "max_pixels"))  # options that change no plain image

@@ -32,6 +32,9 @@ from normcli.summary import Summary
 BATCHING = Batching(seconds=0.0, most_items=1)
 
 
+_OF_OTHERS = frozenset(("include", "exclude", "no_suffix", "shard_size"))  # of folders, and of shards
+
+
 def check_options(options: ApplyOptions) -> None:
     """Reject options without a meaning for volumes, which keep their shape and their names.
 
@@ -50,10 +53,12 @@ def check_options(options: ApplyOptions) -> None:
     }
     for name, is_given in options_set.items():
         if is_given:
-            raise UsageError(f"`{name}` cannot be combined with `to` {options.to}: volumes keep their shape and names")
+            what = f"`{name}` cannot be combined with `to` {options.to}: volumes keep their shape and names"
+            raise UsageError(what + ("" if name in _OF_OTHERS else " (use `to` npy, which writes each plane)"))
     scheme, settings = schemes.parse(options.scheme)
     if scheme == "reinhard" or (scheme == "nyul" and settings.get("over") == "image"):
-        raise UsageError(f"`scheme` {options.scheme} cannot be combined with `to` {options.to}: it maps each plane")
+        what = f"`scheme` {options.scheme} cannot be combined with `to` {options.to}: it maps each plane"
+        raise UsageError(f"{what} (use `to` npy, which writes each plane)")
 
 
 def check_open_options(options: ApplyOptions, tasks: list[VolumeTask]) -> None:

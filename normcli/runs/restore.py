@@ -52,7 +52,10 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
     """Restore the images that `apply` read from its output; see `normcli.restore`."""
     head, records = manifest.read(folder)
     if (scheme := head["settings"]["scheme"]) in CURVES:
-        raise UsageError(f"{folder}: cannot be restored: scheme {scheme} has no inverse")
+        raise UsageError(
+            f"{folder}: cannot be restored: scheme {scheme} has no inverse (use the original images, or `scheme` "
+            "contrast, which has one)"
+        )
     if holds_volumes(head["settings"]):
         from normcli.runs.restore_volumes import restore_volumes
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from normcli import storage
-from normcli.errors import InputError
+from normcli.errors import InputError, library_text
 from normcli.sinks.volume import RECORD, Array, ArrayPlan, is_background, new_chunks
 from normcli.sources.volume import Place
 from normcli.sources.volume_details import PACKING
@@ -124,8 +124,7 @@ class Hdf5Writer:
             raise
         except Exception as error:
             self._raw.check()
-            text = " ".join(str(error).split())
-            raise InputError("damaged", f"cannot be copied as HDF5: {type(error).__name__}: {text[:200]}") from None
+            raise InputError("damaged", f"cannot be copied as HDF5: {library_text(error)}") from None
 
     def _copy(self, source: Any) -> None:
         """Copy everything but the mapped datasets, which are made anew, empty."""

@@ -191,7 +191,9 @@ def _by_lengths(source: str, shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         bands = shape[0] <= _MOST_BANDS or (shape[2] <= _MOST_BANDS and shape[2] != shape[1])
         if not bands:
-            log.warning("%s: read as %d gray images of %d x %d (-O axes=CYX or YXC reads bands)", source, *shape)
+            log.warning(
+                "%s: read as %d gray images of %d x %d (`open_options` axes=CYX or YXC reads bands)", source, *shape
+            )
             return "NYX"
         raise UsageError(f"{source}: shape {shape} may be NYX, YXC or CYX (choose one: {remedy})")
     if len(shape) == 4 and (shape[3] in _FEW) != (shape[1] in _FEW):

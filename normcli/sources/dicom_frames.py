@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from normcli.errors import InputError, MissingExtraError
+from normcli.errors import InputError, MissingExtraError, library_text
 from normcli.sources.axes import Planes
 from normcli.sources.item import Item
 from normcli.storage.files import FileBytes, too_large
@@ -40,8 +40,7 @@ class DicomFrame(NamedTuple):
         except (InputError, MissingExtraError, MemoryError):
             raise
         except Exception as error:
-            text = " ".join(str(error).split())[:200]
-            raise InputError("damaged", f"frame {self.number} cannot be read: {type(error).__name__}: {text}") from None
+            raise InputError("damaged", f"frame {self.number} cannot be read: {library_text(error)}") from None
 
     @property
     def path(self) -> str:

@@ -242,6 +242,7 @@ def _names(folder: str, follow: bool) -> tuple[list[str], list[str], list[tuple[
 
 
 _CONTAINERS = ("tar", "zip", "parquet", "arrow", "npy", "video", "nifti", "hdf5")
+_KINDS = {"video": "a video", "nifti": "a volume", "hdf5": "an HDF5 file"}
 
 
 def _or_container(rejected: tuple[str, str], path: str, name: str) -> tuple[str, str]:
@@ -249,8 +250,8 @@ def _or_container(rejected: tuple[str, str], path: str, name: str) -> tuple[str,
     if rejected[0] == "not-an-image-name" and container(name) in _CONTAINERS:
         if name.lower().endswith(".npy"):
             return rejected
-        kind = "a video" if container(name) == "video" else "an archive or table"
-        return "container", f"{kind} in a folder: to read all of them, {_files_like(path)} is a SOURCE"
+        kind = _KINDS.get(container(name) or "", "an archive or table")
+        return "container", f"{kind} in a folder is not read: to read all of them, use {_files_like(path)} as SOURCE"
     return rejected
 
 

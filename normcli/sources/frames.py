@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-from normcli.errors import InputError, NormcliError, UsageError
+from normcli.errors import InputError, NormcliError, UsageError, library_text
 from normcli.sources.item import ColumnLabel, Item, failed_item
 from normcli.sources.listing import axis_of
 from normcli.storage.files import FileBytes, read_start
@@ -139,8 +139,7 @@ def read_frames(
     except NormcliError:
         raise
     except Exception as error:  # damaged files raise anything
-        text = " ".join(str(error).split())[:200]
-        yield failed_item(path, "damaged", f"its frames cannot be listed: {type(error).__name__}: {text}")
+        yield failed_item(path, "damaged", f"its frames cannot be listed: {library_text(error)}")
         return
     least = max(choice.numbers) if choice.numbers is not None else choice.start
     if least >= count:

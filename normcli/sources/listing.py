@@ -189,8 +189,8 @@ class PatternUse:
     """
 
     def __init__(self, listing: InputOptions, group_by: str | None = None) -> None:
-        globs = [("--include", glob) for glob in as_tuple(listing.include)]
-        globs += [("--exclude", glob) for glob in as_tuple(listing.exclude)]
+        globs = [("`include`", glob) for glob in as_tuple(listing.include)]
+        globs += [("`exclude`", glob) for glob in as_tuple(listing.exclude)]
         self._unused = {named: compile_patterns([named[1]]) for named in dict.fromkeys(globs)}
         self.group_by = group_by
         self._axis = axis_of(group_by)

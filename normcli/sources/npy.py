@@ -242,7 +242,9 @@ def _layout(source: str, shape: tuple[int, ...]) -> str:
     if len(shape) == 3:
         last, first = shape[2] in _FEW, shape[0] in _FEW
         if not last and not first and not _may_be_bands(shape):
-            log.warning("%s: read as %d gray images of %d x %d (-O layout=chw or hwc reads bands)", source, *shape)
+            log.warning(
+                "%s: read as %d gray images of %d x %d (`open_options` layout=chw or hwc reads bands)", source, *shape
+            )
             return "nhw"
         raise UsageError(f"{source}: shape {shape} may be nhw, hwc or chw (choose one: -O layout=nhw)")
     if len(shape) == 2:

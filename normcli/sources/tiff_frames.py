@@ -178,7 +178,9 @@ def _chosen(path: str, every: list[Any], series: str | None) -> list[int]:
     if number >= len(every):
         raise UsageError(f"{path}: no series {number}; it has {listed(shapes)} (-O series=N)")
     if series is None and len(every) > 1:
-        log.warning("%s: only the first of %d series is read, %s (-O series=all)", path, len(every), shapes[0])
+        log.warning(
+            "%s: only the first of %d series is read, %s (`open_options` series=all)", path, len(every), shapes[0]
+        )
     return [number]
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.errors import InputError, UsageError
+from normcli.errors import InputError, UsageError, library_text
 from normcli.options.shared import InputOptions
 from normcli.sources.item import FailingSource, Item
 from normcli.sources.listing import Source, effective_options, kind_of, read_one
@@ -226,7 +226,7 @@ def _hdf5_blocks(volume: StoredVolume) -> Iterator[tuple[Place, Array]]:
             try:
                 block = dataset[place]
             except Exception as error:
-                raise InputError("damaged", f"cannot be read as HDF5: {_line(error)}") from None
+                raise InputError("damaged", f"cannot be read as HDF5: {library_text(error)}") from None
             yield place, block
 
 
@@ -235,10 +235,6 @@ def _zarr_blocks(volume: StoredVolume) -> Iterator[tuple[Place, Array]]:
 
     for place in volume.places():
         yield place, decoded(volume.array, tuple(part.start for part in place), tuple(part.stop for part in place))
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def is_missing(stored: Array, tags: ArrayTags) -> Array | None:

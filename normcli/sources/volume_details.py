@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.errors import InputError
+from normcli.errors import InputError, library_text
 from normcli.sources.volume import StoredVolume, open_dataset
 
 _VALID = ("valid_min", "valid_max", "valid_range")
@@ -33,9 +33,8 @@ def open_zarr(volume: StoredVolume) -> Any:
     try:
         return zarr.open_array(os.path.join(volume.source, volume.path), mode="r")  # noqa: PTH118
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
         raise InputError(
-            "damaged", f"{volume.path or 'its metadata'}: zarr raises {type(error).__name__}: {text}"
+            "damaged", f"{volume.path or 'its metadata'}: cannot be read as Zarr: {library_text(error)}"
         ) from None
 
 

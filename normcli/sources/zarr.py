@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from normcli.errors import InputError, MissingExtraError, UsageError, listed
+from normcli.errors import InputError, MissingExtraError, UsageError, library_text, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, letters_by_names, planes_of
@@ -324,5 +324,4 @@ def decoded(array: ZarrArray, start: tuple[int, ...], stop: tuple[int, ...]) -> 
     except (InputError, MissingExtraError, MemoryError):
         raise
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        raise InputError("damaged", f"a chunk cannot be decoded: {type(error).__name__}: {text}") from None
+        raise InputError("damaged", f"a chunk cannot be decoded: {library_text(error)}") from None

@@ -80,8 +80,8 @@ def read(
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise TensorError(f"{path}: other objects than tensors in it; only weights are read, never objects") from None
-    except Exception as error:  # the unpickler and the zip reader raise many types on damaged files
-        raise TensorError(f"{path}: not a valid .pt file ({type(error).__name__})") from None
+    except Exception:  # the unpickler and the zip reader raise many types on damaged files
+        raise TensorError(f"{path}: not a valid .pt file") from None
     tensors = {"": loaded} if isinstance(loaded, torch.Tensor) else loaded
     if not isinstance(tensors, Mapping):
         raise TensorError(f"{path}: a {type(loaded).__name__}, not a tensor or a dictionary of tensors")
