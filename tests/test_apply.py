@@ -368,7 +368,7 @@ REFUSED = [
     (["photos/a/1.png", "photos/a/../a/1.png", "-o", "out"], "the same SOURCE twice"),
     (["photos/a/1.png", "photos/a/1.png", "-o", "out"], "the same SOURCE twice"),
     (["twins", "-o", "out", "--no-suffix"], "would both be written as x"),
-    (["photos", "-o", "out", "--to", "jpeg"], "'jpeg' is not one of"),
+    (["photos", "-o", "out", "--to", "jpeg"], "--to: must be one of npy, npz,"),
     (["photos", "-o", "out", "--to", "png", "--dtype", "float32"], "png holds uint8, not float32"),
     (
         ["photos", "-o", "out", "--to", "png", "--output-layout", "chw"],
@@ -381,7 +381,7 @@ REFUSED = [
     (["photos", "-o", "out", "--clip", "1"], "LO,HI"),
     (["photos", "-o", "out", "--mean", "a,b", "--std", "1,1"], "must be numbers"),
     (["photos", "-o", "out", "--resume", "--force"], "--resume cannot be combined with --force"),
-    (["photos", "-o", "out", "--orientation", "up"], "'apply', 'ignore'"),
+    (["photos", "-o", "out", "--orientation", "up"], "must be one of apply, ignore, not 'up'"),
     (["photos", "-o", "out", "--workers", "-1"], "--workers: must be at least 0"),
     (["photos", "-o", "out", "--stats", "photos/gray.png"], "not a statistics file"),
     (["photos", "-o", "out", "--stats", "cropped.json"], "resize 20, center-crop 16"),

@@ -283,7 +283,7 @@ REFUSED = [
     (["--to", "stack", "--shard-size", "5"], "--shard-size requires --to tar or parquet, not stack"),
     (["--to", "tar", "--skip-existing"], "--skip-existing cannot be combined with --to tar"),
     (["--to", "tar", "--shard-size", "5 apples"], "--shard-size: must be a number of images"),
-    (["--to", "tar", "--dtype", "int8"], "--dtype': 'int8' is not one of"),
+    (["--to", "tar", "--dtype", "int8"], "not 'int8' (did you mean 'uint8'?)"),
     (["--engine", "threads:127.0.0.1:1"], "--engine: must be threads, without an address, not 'threads:127.0.0.1:1'"),
     (["-O", "layout=cwh"], "-O layout=cwh: must be one of auto, nhwc"),
 ]

@@ -317,8 +317,8 @@ def test_the_python_twin_takes_presets_configs_and_sources(folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "one of `mean` with `std`, `preset` and `config` is required"),
-        ({"mean": [0.5] * 3, "preset": "imagenet"}, "one of `mean`"),
+        ({}, "the constants to check are required, once: `mean` with `std`, `preset` or"),
+        ({"mean": [0.5] * 3, "preset": "imagenet"}, "the constants to check are required, once"),
         ({"std": [0.5] * 3}, "`std` requires `mean`"),
         ({"preset": "imagnet"}, "did you mean 'imagenet'"),
         ({"mean": "x"}, "`mean`: 'x' is not a number"),

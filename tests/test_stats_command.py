@@ -202,7 +202,7 @@ class TestBadInput:
         ("arguments", "word"),
         [
             (["stats"], b"SOURCE or --files-from is required"),
-            (["stats", ".", "--color", "pink"], b"'auto', 'rgb', 'gray', 'native'"),
+            (["stats", ".", "--color", "pink"], b"must be one of auto, rgb, gray, native"),
             (["stats", ".", "--engine", "thraeds"], b"did you mean 'threads'"),
             (["stats", ".", "--no-such"], b"--no-such"),
             (["stats", ".", "--max-value", "x"], b"--max-value: must be auto or a positive integer"),

@@ -19,7 +19,7 @@ from normcli.errors import InputError, NoInputError, OutputError, UsageError
 from normcli.runs.checkpoint import CheckpointLog
 from normcli.tensor import normalizers
 from tests.support import needs
-from tests.support.command import ENVIRONMENT, Run
+from tests.support.command import ENVIRONMENT, Run, run_here
 
 WRONG_TYPES: list[tuple[dict[str, Any], str]] = [
     ({"workers": "x"}, "`workers`: must be an integer, not 'x'"),
@@ -111,8 +111,36 @@ def test_failures_and_warnings_of_python_name_keywords(
     normcli.stats(folder, max_pixels=10_000, group_by="none", on_failure=failures.append)
     assert [one.message[-14:] for one in failures] == ["(`max_pixels`)"]
     assert caplog.messages == ["`group_by` 'none' matched no image"]
+    caplog.clear()
+    normcli.stats(folder, group_by="foldr")
+    assert caplog.messages == ["`group_by` 'foldr' matched no image (did you mean 'folder'?)"]
     part = normcli.Counter(max_pixels=10).collate([np.zeros((9, 9, 3), np.uint8)])
     assert [one.message[-14:] for one in part.failures] == ["(`max_pixels`)"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["stats", "--resiz", "8", "x"], "normcli stats: No such option: --resiz: did you mean --resize?"),
+        (["--verson"], "normcli: No such option: --verson: did you mean --version?"),
+        (
+            ["stats", "x", "-j", "x"],
+            "normcli stats: --workers: must be an integer, not 'x' (see: normcli stats --help)",
+        ),
+        (["stats", "x", "--color", "gry"], "lab-tissue, not 'gry' (did you mean 'gray'?)"),
+        (["stats", "x", "--progress", "sometimes"], "not 'sometimes' (see: normcli stats --help)"),
+        (["diff", "a.json"], "normcli diff: Missing argument 'B' (see: normcli diff --help)"),
+        (["show", "s.json", "--format", "pytorch"], "unknown format 'pytorch': did you mean 'torchvision'?"),
+        (["tensor", "group-norm", "x.npy", "--groups", "x"], "--groups: must be an integer, not 'x' (see: "),
+    ],
+)
+def test_a_wrong_option_or_value_suggests_the_nearest(
+    arguments: list[str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    normcli.count([np.zeros((9, 8, 3), np.uint8)]).save("s.json")
+    done = run_here(*arguments)
+    assert done.code == 2 and line in done.err and done.err.count("\n") == 1, done.err
 
 
 def test_the_log_of_the_command_line_names_options(run: Run, folder: Path, tmp_path: Path) -> None:

@@ -202,9 +202,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         code = app(arguments, prog_name="normcli", standalone_mode=False)
     except click.ClickException as error:
-        context = getattr(error, "ctx", None)
-        path = context.command_path if context else "normcli"
-        _complain(f"{path}: {_one_line(error.format_message())} (see: {path} --help)")
+        from normcli.cli.usage_errors import describe_usage_error
+
+        _complain(describe_usage_error(error))
         return 2
     except NormcliError as error:
         if _debugging(arguments):

@@ -270,10 +270,10 @@ def check_printing(printing: SummaryOptions, output: Path | None = None) -> None
         UsageError: unknown names, or two results for one stdout.
     """
     if printing.format is not None:
-        from normcli.constants.exporters import FORMAT_CHOICES
+        from normcli.constants.exporters import FORMAT_CHOICES, unknown_format
 
         if printing.format not in FORMAT_CHOICES:
-            raise unknown("format", printing.format, FORMAT_CHOICES)
+            raise unknown_format(printing.format)
     if printing.convention is not None and printing.convention not in CONVENTIONS:
         raise unknown("convention", printing.convention, CONVENTIONS)
     if (printing.json or str(output) == "-") and printing.format not in (None, "json"):

@@ -142,7 +142,7 @@ class SinkOptions(Options):
     )
     fill: str | float = option(
         "Write invalid samples (--nodata, --alpha mask, --nan skip) as V, in the values of the output, or as nan; keep "
-        "maps them like all others. Masks (--mask-dir, with or without --labels) are those of `stats`.",
+        "maps them like all others. A mask of --mask-dir makes samples invalid as well.",
         "keep",
         metavar="V|nan|keep",
         complete=("keep", "nan", "0"),

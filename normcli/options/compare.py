@@ -53,6 +53,6 @@ class CheckOptions(CountedOptions):
     def _check(self) -> None:
         super()._check()
         if (self.mean is not None or self.std is not None) + (self.preset is not None) + (self.config is not None) != 1:
-            raise UsageError("one of `mean` with `std`, `preset` and `config` is required: the constants to check")
+            raise UsageError("the constants to check are required, once: `mean` with `std`, `preset` or `config`")
         if self.mean is None and self.std is not None:
             raise UsageError("`std` requires `mean`")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from normcli import images
 from normcli import sources as containers
 from normcli.errors import NoInputError, RemoteError, StatisticsFileError, UsageError
-from normcli.options.field import as_tuple, parse_level, parse_size
+from normcli.options.field import as_tuple, nearest, parse_level, parse_size
 from normcli.options.shared import GEOMETRY_WHERE_USED, MAX_PIXELS, DecodeOptions, InputOptions
 from normcli.options.stats import StatsOptions
 from normcli.runs.count import NO_LABEL, Failure, PartialResult, WorkerOptions, count_batch, merge
@@ -509,7 +509,8 @@ class _StatsRun:
         """
         failures, total = self.failures, self.total
         if set(total.groups) == {containers.NO_MATCH}:
-            log.warning("`group_by` '%s' matched no image", self.options.group_by)
+            near = nearest(self.options.group_by, ("folder", "label"))
+            log.warning("`group_by` '%s' matched no image%s", self.options.group_by, near)
         elif set(total.groups) == {NO_LABEL}:
             log.warning("`group_by` %s: no image has a class, all are in one group", self.options.group_by)
         spent = time.perf_counter() - self.started

@@ -5,7 +5,23 @@ tool's own range, channel order and names, to the last bit of float64, with a co
 tool's format has comments.
 """
 
-from normcli.constants.exporters.registry import EXPORTERS, FORMAT_CHOICES, digits_of, export, format_note
+from normcli.constants.exporters.registry import (
+    EXPORTERS,
+    FORMAT_CHOICES,
+    digits_of,
+    export,
+    format_note,
+    unknown_format,
+)
 from normcli.constants.exporters.values import DatasetConstants, mean_and_std
 
-__all__ = ["EXPORTERS", "FORMAT_CHOICES", "DatasetConstants", "digits_of", "export", "format_note", "mean_and_std"]
+__all__ = [
+    "EXPORTERS",
+    "FORMAT_CHOICES",
+    "DatasetConstants",
+    "digits_of",
+    "export",
+    "format_note",
+    "mean_and_std",
+    "unknown_format",
+]

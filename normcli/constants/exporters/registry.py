@@ -71,6 +71,30 @@ _NOTES_OF_VECTORS = {
 }
 
 
+# names of frameworks and tools that users type in place of the exporter's
+_OTHER_NAMES = {
+    "pytorch": "torchvision",
+    "tensorflow": "keras",
+    "transformers": "huggingface",
+    "cv2": "opencv",
+    "mmdet": "mmcv",
+    "mmseg": "mmcv",
+    "md": "markdown",
+    "yml": "yaml",
+}
+
+
+def unknown_format(name: str) -> UsageError:
+    """Make the error for an unknown exporter.
+
+    >>> str(unknown_format("pytorch"))
+    "unknown format 'pytorch': did you mean 'torchvision'?"
+    """
+    if (other := _OTHER_NAMES.get(name.lower())) is not None:
+        return UsageError(f"unknown format {name!r}: did you mean {other!r}?")
+    return unknown("format", name, FORMAT_CHOICES)
+
+
 def export(
     summary: Summary,
     exporter: str,
@@ -92,7 +116,7 @@ def export(
         UsageError: unknown exporter, convention or group; a constant channel, by which a tool would divide.
     """
     if exporter not in EXPORTERS:
-        raise unknown("format", exporter, FORMAT_CHOICES)
+        raise unknown_format(exporter)
     if summary.settings.get("color") in ("lab", "lab-tissue") and exporter not in _OF_ANY_COLOR:
         raise UsageError(f"{exporter}: its images are RGB, and these statistics are in L*a*b*")
     in_units = exporter in _IN_UNITS
