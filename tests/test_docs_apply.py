@@ -71,6 +71,7 @@ def test_the_picture_shows_the_sample_scenes() -> None:
     assert "normcli stats sample_data/scenes" in text and f"{summary.images} images" in text
     for values in (summary.mean, summary.std, summary.conventions["mean_of_image_stds"]["std"] or []):
         assert [value for value in values if f"{value:.4f}" not in text] == []
+    assert [name for name in summary.conventions if name.replace("_", " ") not in text] == []
 
 
 def test_every_scheme_and_output_has_a_line() -> None:

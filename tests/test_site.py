@@ -90,6 +90,10 @@ def pages(site: dict[str, Page]) -> list[str]:
     return [name for name in site if name.endswith(".html") and name != "404.html"]
 
 
+def test_the_site_has_no_files_of_python(site: dict[str, Page]) -> None:
+    assert [name for name in site if name.endswith((".py", ".pyc"))] == []
+
+
 def test_every_link_leads_to_a_file_and_a_heading_of_the_site(site: dict[str, Page]) -> None:
     broken = []
     for name in pages(site):
