@@ -118,7 +118,7 @@ def test_random_changes_many_times_over(mixed: Path, tmp_path: Path) -> None:
 
 
 def test_extremes_that_vanish_come_back_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("normcli.tally.floats._KEPT_EXTREMES", 4)
+    monkeypatch.setattr("normcli.tally.extremes.KEPT_EXTREMES", 4)
     root = tmp_path / "floats"
     root.mkdir()
     for i in range(12):

@@ -19,9 +19,10 @@ from normcli import report, stats
 from normcli.constants.compare import diff
 from normcli.constants.identify import check
 from normcli.constants.parse_config import number
+from normcli.report.axis import nice_ticks
 from normcli.report.checks import render_check
 from normcli.report.differences import render_diff
-from normcli.report.figures import histograms, nice_ticks
+from normcli.report.figures import histograms
 from normcli.report.pictures import Gallery
 from normcli.summary import Summary
 from normcli.tensor.profile import BINS, profile

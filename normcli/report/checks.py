@@ -7,8 +7,8 @@ from typing import Any
 from normcli.constants.identify import CheckResult
 from normcli.constants.parse_config import Number
 from normcli.report import figures
+from normcli.report.axis import Axis, nice_ticks, value_axis
 from normcli.report.environment import Origin, render
-from normcli.report.figures import Axis
 from normcli.report.page import constants_text
 from normcli.report.pictures import Gallery
 from normcli.summary import Summary
@@ -140,14 +140,14 @@ def _factor(result: CheckResult, summary: Summary) -> float:
 
 def _axis(summary: Summary, factor: float) -> Axis:
     """Return the dataset's scale of values in the range of the constants."""
-    axis = figures.value_axis([summary])
+    axis = value_axis([summary])
     high = 1.0 if summary.max_value is not None and not axis.is_open[1] else axis.high
     low, high = axis.low * factor, high * factor
     return Axis(low=low, high=high, ticks=_ticks(low, high))
 
 
 def _ticks(low: float, high: float) -> dict[str, float]:
-    return {f"{tick:.4g}": 100 * (tick - low) / (high - low) for tick in figures.nice_ticks(low, high, 6)}
+    return {f"{tick:.4g}": 100 * (tick - low) / (high - low) for tick in nice_ticks(low, high, 6)}
 
 
 def _limit(result: CheckResult) -> float:

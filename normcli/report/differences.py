@@ -6,8 +6,8 @@ from typing import Any
 
 from normcli.constants.compare import Difference
 from normcli.report import figures
+from normcli.report.axis import Axis, nice_ticks, value_axis
 from normcli.report.environment import Origin, render
-from normcli.report.figures import Axis
 from normcli.report.page import constants_text, swatch
 from normcli.report.pictures import Gallery
 from normcli.report.sizes import SizeFigures, size_figures
@@ -109,7 +109,7 @@ def render_diff(
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    axis = figures.value_axis([first, second])
+    axis = value_axis([first, second])
     groups, group_axis = _group_pairs(difference)
     return render(
         "diff",
@@ -189,7 +189,7 @@ def _group_pairs(difference: Difference) -> tuple[list[GroupPair], Axis]:
     """Return the groups that changed, the largest shift first; groups of one side come last."""
     known = [abs(s) for group in difference.groups.values() for s in group.shift or () if s is not None]
     limit = max(known, default=0.0) * 1.1 or 1.0
-    ticks = {f"{tick:+.3g}": 50 + 50 * tick / limit for tick in figures.nice_ticks(-limit, limit, 4)}
+    ticks = {f"{tick:+.3g}": 50 + 50 * tick / limit for tick in nice_ticks(-limit, limit, 4)}
     axis = Axis(low=-limit, high=limit, ticks={label.replace("+0", "0"): at for label, at in ticks.items()})
 
     def largest(group: Any) -> float:

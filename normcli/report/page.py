@@ -6,6 +6,7 @@ from typing import Any
 from normcli.constants import exporters
 from normcli.errors import UsageError
 from normcli.report import figures
+from normcli.report.axis import within_unit
 from normcli.report.environment import Origin, render
 from normcli.report.pictures import Gallery
 from normcli.report.published import beside_imagenet
@@ -93,7 +94,7 @@ def four_digits(value: float) -> str:
 
 def swatch(summary: Summary) -> str:
     """Return the dataset's mean color as #rrggbb; empty for values outside of 0-1 and for bands that are no colors."""
-    if not figures.within_unit(summary) or len(summary.mean) > 4:
+    if not within_unit(summary) or len(summary.mean) > 4:
         return ""
     rgb = [summary.mean[c] for c in rgb_channels(len(summary.mean))]
     return "#" + "".join(f"{max(0, min(255, round(255 * v))):02x}" for v in rgb)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from normcli.constants.identify import check
 from normcli.constants.presets import PRESETS
 from normcli.errors import UsageError
-from normcli.report.figures import Axis, hue_of, mark, nice_ticks
+from normcli.report.axis import Axis, nice_ticks
+from normcli.report.figures import hue_of, mark
 from normcli.summary import Summary
 
 _IMAGENET = PRESETS["imagenet"]

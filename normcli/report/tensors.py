@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from normcli.report.axis import Axis, nice_ticks
 from normcli.report.environment import Origin, render
-from normcli.report.figures import Axis, labeled_cuts, nice_ticks
+from normcli.report.figures import labeled_cuts
 from normcli.summary.distribution import ceiling
 
 if TYPE_CHECKING:

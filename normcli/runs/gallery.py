@@ -11,7 +11,7 @@ from normcli import images
 from normcli.errors import InputError
 from normcli.images.thumbnail import SIDE, thumbnail
 from normcli.options.shared import DecodeOptions
-from normcli.report.figures import value_axis, within_unit
+from normcli.report.axis import value_axis, within_unit
 from normcli.report.pictures import Gallery, MappedPicture, Picture
 from normcli.runs.image_table import ImageRow, ImageTable
 from normcli.sources import Item

@@ -2,8 +2,7 @@
 
 import math
 import threading
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -20,11 +19,11 @@ from normcli.tally.exact import (
     to_fixed_point,
     trailing_zeros,
 )
+from normcli.tally.extremes import ExtremeValues
 from normcli.tally.integers import CountedImage, ImageMoments, PerImage, one_if_equal, per_channel
 
 Array = np.ndarray[Any, Any]
 
-_KEPT_EXTREMES = 1024
 _BINS = 65536
 _LARGEST = 1e150
 _BIAS = 1023  # of the exponents that float64 stores
@@ -221,82 +220,6 @@ class Floats:
         one.highest = [ExtremeValues.from_state(row) for row in state["highest"]]
         one.per_image = PerImage.from_state(channels, FLOAT_BITS, state["per_image"])
         return one
-
-
-class ExtremeValues:
-    """The smallest values of a set, up to a fixed number of them; can be added and subtracted.
-
-    Attributes:
-        values: count of each value in the set.
-        bound: values above it are unknown; None while every value is known.
-    """
-
-    def __init__(self, values: Iterable[float] = (), bound: float | None = None) -> None:
-        self.values, self.bound = Counter(values), bound
-        self._total = self.values.total()
-
-    def add_value(self, value: float) -> None:
-        """Add one value; the set may have twice as many until `trim`."""
-        if self.bound is None or value <= self.bound:
-            self.values[value] += 1
-            self._total += 1
-            if self._total > 2 * _KEPT_EXTREMES:
-                self.trim()
-
-    def trim(self) -> None:
-        """Keep no more values than the fixed number, and none above the bound."""
-        room, kept = _KEPT_EXTREMES, Counter[float]()
-        for value, count in sorted(self.values.items()):
-            if count <= 0:
-                continue
-            if self.bound is not None and value > self.bound:
-                break
-            if room == 0:
-                self.bound = max(kept)
-                break
-            kept[value] = min(count, room)
-            room -= kept[value]
-            if kept[value] < count:
-                self.bound = value
-                break
-        self.values, self._total = kept, _KEPT_EXTREMES - room
-
-    def add(self, other: "ExtremeValues", sign: int = 1) -> None:
-        """Add or subtract values; the bound is the lower of both, or lower still where too many are known."""
-        bounds = [b for b in (self.bound, other.bound) if b is not None]
-        bound = min(bounds, default=None)
-        if sign == 1 and bound == self.bound:
-            for value, count in other.values.items():
-                if bound is None or value <= bound:
-                    self.values[value] += count
-                    self._total += count
-            if self._total > 2 * _KEPT_EXTREMES:
-                self.trim()
-            return
-        self.trim()
-        other.trim()
-        for value, count in other.values.items():
-            self.values[value] += sign * count
-        self.bound = min((b for b in (self.bound, other.bound) if b is not None), default=None)
-        self.trim()
-
-    def first(self) -> float | None:
-        """Return the smallest value, or None if it is not known."""
-        return min(self.values, default=None)
-
-    def state(self) -> dict[str, Any]:
-        """Return the values and the bound as JSON values."""
-        self.trim()
-        return {"values": sorted(self.values.elements()), "bound": self.bound}
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Any]) -> "ExtremeValues":
-        """Rebuild from `state`."""
-        bound = state["bound"]
-        values = [float(v) + 0.0 for v in state["values"]]
-        if not all(math.isfinite(v) for v in [*values, *([] if bound is None else [bound])]):
-            raise ValueError("extremes that are not finite")
-        return cls(values, bound)
 
 
 def bin_values() -> Array:

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.tally.exact import FLOAT_BITS, to_fixed_point
-from normcli.tally.floats import ExtremeValues, Floats, sum_floats
+from normcli.tally.extremes import KEPT_EXTREMES, ExtremeValues
+from normcli.tally.floats import Floats, sum_floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import PerImage
 from normcli.tally.tally import DIGEST_MODULUS, Tally
@@ -21,7 +22,6 @@ Array = np.ndarray[Any, Any]
 
 _LARGEST = 1e150  # whose square is a float64
 _TINY = 2.0**-484  # below it a square is no multiple of 2^-1074
-_KEPT = 1024  # extremes, as `ExtremeValues` has them
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd: each step is a permutation
 
 
@@ -151,9 +151,9 @@ def _smallest(column: Array, bound: float | None) -> ExtremeValues:
         bound: that of the values to which they are added: greater ones are of no use.
     """
     known = column if bound is None else column[column <= bound]
-    if len(known) <= _KEPT:
+    if len(known) <= KEPT_EXTREMES:
         return ExtremeValues(known.tolist())
-    values = np.sort(np.partition(known, _KEPT - 1)[:_KEPT]).tolist()
+    values = np.sort(np.partition(known, KEPT_EXTREMES - 1)[:KEPT_EXTREMES]).tolist()
     return ExtremeValues(values, values[-1])
 
 
