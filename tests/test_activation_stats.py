@@ -104,7 +104,7 @@ def test_what_has_no_statistics(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(UsageError, match="no tensor files in this folder"):
         activation_stats([str(tmp_path / "none")])
-    with pytest.raises(TensorError, match="raise --memory-limit"):
+    with pytest.raises(TensorError, match="raise `memory_limit`"):
         activation_stats([str(tmp_path / "a.npy")], memory_limit=100)
 
 

@@ -450,7 +450,7 @@ def test_layers_that_do_not_fit_into_the_memory_allowed_are_rejected(tmp_path: P
     torch.save(net.state_dict(), tmp_path / "net.pt")
     pairs = ("0:1", "2:3")
     fold(tmp_path / "net.pt", tmp_path / "a.pt", FoldOptions(pair=pairs, memory_limit="1M"))
-    with pytest.raises(TensorError, match=r"^2: the layers to fold need 336,960 bytes .* raise --memory-limit"):
+    with pytest.raises(TensorError, match=r"^2: the layers to fold need 336,960 bytes .* raise `memory_limit`"):
         fold(tmp_path / "net.pt", tmp_path / "b.pt", FoldOptions(pair=pairs, memory_limit="300K"))
     with pytest.raises(TensorError, match=r"npz keeps all tensors in memory"):
         fold(tmp_path / "net.pt", tmp_path / "b.npz", FoldOptions(pair=("0:1",), memory_limit="20K"))

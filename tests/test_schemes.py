@@ -247,7 +247,7 @@ def test_exact_tells_whether_the_inverse_is() -> None:
 
 def test_float_images_need_a_range_for_unit() -> None:
     pixels = np.linspace(0, 4, 12, dtype=np.float32).reshape(3, 4, 1)
-    with pytest.raises(InputError, match="--max-value"):
+    with pytest.raises(InputError, match="`max_value` sets one"):
         transform("unit")(pixels)
     assert transform("unit", max_value=4)(pixels).max() == 1
     with pytest.raises(InputError, match="NaN"):
@@ -348,7 +348,7 @@ def test_clipped_standardization_is_the_formula_of_nnu_net_for_ct(dtype: Any, tm
 def test_inexact_percentiles_of_a_file_are_named(caplog: pytest.LogCaptureFixture) -> None:
     x = np.random.default_rng(4).normal(size=(50, 60))
     transform("contrast:0.5,99.5", stats=normcli.count([x]))
-    assert "exact-percentiles" in caplog.text
+    assert "exact_percentiles" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32"])

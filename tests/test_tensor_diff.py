@@ -83,7 +83,7 @@ def test_the_result_does_not_depend_on_memory(tmp_path: Path) -> None:
             other.unequal, other.beyond, other.max_abs, other.max_ulp,
         )  # fmt: skip
         assert one.rms == pytest.approx(other.rms, rel=1e-12)
-    with pytest.raises(TensorError, match="--memory-limit"):
+    with pytest.raises(TensorError, match="`memory_limit`"):
         difference.diff_files(*files, memory_limit=10_000)
 
 
