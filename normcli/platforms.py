@@ -144,7 +144,7 @@ def lock_file(file: IO[bytes]) -> bool:
     """
     try:
         import fcntl
-    except ImportError:
+    except ModuleNotFoundError:
         return _lock_byte(file.fileno())
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -161,7 +161,7 @@ def _lock_byte(handle: int) -> bool:
 
     try:
         msvcrt: Any = importlib.import_module("msvcrt")
-    except ImportError:
+    except ModuleNotFoundError:
         return True
     try:
         _at_offset(handle, _LOCKED_BYTE, lambda: msvcrt.locking(handle, msvcrt.LK_NBLCK, 1))

@@ -124,7 +124,7 @@ def test_a_path_that_cannot_be_written_is_one_line(run: Run, tmp_path: Path) -> 
 
 
 def test_a_missing_extra_is_one_line_before_the_work(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "jinja2.py").write_text("raise ImportError")
+    (tmp_path / "jinja2.py").write_text("raise ModuleNotFoundError(name='jinja2')")
     environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = run("stats", ROOT / "sample_data" / "odd" / "digits", "--report", "page.html", env=environment)
     assert done.returncode != 0 and done.stdout == b""

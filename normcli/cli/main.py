@@ -231,20 +231,26 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return 5
     except Exception as error:
         _SPARE.clear()
+        reason = _reason_of(error)
         if _debugging(arguments):
             traceback.print_exc()
-        if (short := shortage(error)) is not None:
+        if (short := shortage(reason)) is not None:
             _complain(f"normcli: {short}")
             return 1
-        if isinstance(error, ImportError):  # its disk fails, or the installation is not complete
-            _complain(f"normcli: cannot load {error.name or 'a module'}: {_one_line(str(error))}")
+        if isinstance(reason, ImportError):  # its disk fails, or the installation is not complete
+            _complain(f"normcli: cannot load {reason.name or 'a module'}: {_one_line(str(reason))}")
             return 1
-        _complain(f"normcli: internal error: {type(error).__name__}: {_one_line(str(error))} (--debug shows where)")
+        _complain(f"normcli: internal error: {type(reason).__name__}: {_one_line(str(reason))} (--debug shows where)")
         return 1
     if code in (130, 143):
         # readers may still be inside a decoder or a slow file system: leave without waiting for them
         os._exit(code)
     return int(code or 0)
+
+
+def _reason_of(error: Exception) -> Exception:
+    late_imports = sys.modules.get("normcli.late_imports")  # where it is not loaded, no thread has imported anything
+    return error if late_imports is None else late_imports.reason_of(error) or error
 
 
 def shortage(error: BaseException) -> str | None:
@@ -254,13 +260,14 @@ def shortage(error: BaseException) -> str | None:
     'no room for another thread (raise ulimit -v or -u, or use fewer --workers)'
     """
     text = str(error)
+    loading = isinstance(error, ImportError)  # a library that does not find room, and NumPy's has 20 lines
     if isinstance(error, RuntimeError) and "start new thread" in text:
         return "no room for another thread (raise ulimit -v or -u, or use fewer --workers)"
-    if isinstance(error, OSError) and error.errno in (errno.ENFILE, errno.EMFILE):
+    is_file_error = isinstance(error, OSError) and error.errno in (errno.ENFILE, errno.EMFILE)
+    if is_file_error or (loading and "Too many open files" in text):
         return "too many open files (ulimit -n)"
-    # a library that does not find room shows as an ImportError, and NumPy's has 20 lines
-    words = "failed to map|allocate memory|C-extensions failed|shared object file"
-    unloaded = isinstance(error, ImportError | OSError) and re.search(words, text)
+    words = "failed to map|allocate memory|C-extensions failed|shared object file(?!: No such)"
+    unloaded = (loading or isinstance(error, OSError)) and re.search(words, text)
     if isinstance(error, MemoryError) or unloaded or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return "not enough memory (raise ulimit -v or the container's limit, or use fewer --workers)"
     return None

@@ -15,7 +15,8 @@ from contextlib import ExitStack, suppress
 from itertools import count, islice
 from typing import Any
 
-from normcli.errors import MissingExtraError, NormcliError, RemoteError
+from normcli import late_imports
+from normcli.errors import NormcliError, RemoteError
 
 FAN_IN = 8  # results that one merge on a worker takes
 _PATIENCE = 6  # seconds for a scheduler to answer, for it to have a worker, and for cancelled tasks to end
@@ -44,10 +45,7 @@ def run(
         RemoteError: nothing answers at the address, or the cluster has no workers.
         NormcliError: workers died again and again over the same batch, while they started, or lack normcli.
     """
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtraError("--engine dask", "distributed", "dask") from None
+    distributed = late_imports.required("distributed", "--engine dask", "dask")
     with ExitStack() as stack:
         client = _client(distributed, stack, workers, address)
         threads = max(1, sum(client.nthreads().values()))

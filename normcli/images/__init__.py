@@ -9,22 +9,14 @@ from typing import Any
 import numpy as np
 import PIL
 
-from normcli import __version__
+from normcli import __version__, late_imports
 from normcli.errors import InputError
 from normcli.images import convert, high_bit_depth, jpeg, png
 from normcli.images.convert import Decoded, check_full_scale, row_slices, stored_bytes
 from normcli.images.tiff import SIGNATURES
 from normcli.options.shared import DecodeOptions
 
-__all__ = [
-    "SIGNATURES",
-    "Decoded",
-    "check_full_scale",
-    "decode",
-    "row_slices",
-    "stored_bytes",
-    "versions",
-]
+__all__ = ["SIGNATURES", "Decoded", "check_full_scale", "decode", "row_slices", "stored_bytes", "versions"]
 
 
 def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, *, turn: bool = True) -> Decoded:
@@ -47,7 +39,10 @@ def decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, *, turn: 
     except InputError:
         raise
     except Exception as error:  # damaged files raise OSError, TypeError, SyntaxError, struct.error, …
-        raise convert.input_error(error) from error
+        reason = late_imports.reason_of(error)
+        if reason is None:  # another thread's import had failed, and succeeds now
+            return decode(data, reading, turn=turn)
+        raise convert.input_error(reason) from reason
 
 
 def _decode(data: bytes | np.ndarray[Any, Any], reading: DecodeOptions, turn: bool) -> Decoded:

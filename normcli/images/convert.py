@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from normcli.errors import InputError, library_text, shortened
+from normcli import late_imports
+from normcli.errors import InputError, MissingExtraError, library_text, shortened
 from normcli.options.field import parse_color
 from normcli.options.shared import DecodeOptions
 
@@ -214,7 +215,7 @@ def _mode(channels: int, dtype: np.dtype[Any]) -> str:
 
 def is_no_memory(error: Exception) -> bool:
     """Return True if an error means that there is no memory: Pillow raises OSError, a library's loader ImportError."""
-    return any(words in str(error).lower() for words in ("out of memory", "failed to map segment"))
+    return any(words in str(error).lower() for words in ("out of memory", "failed to map", "allocate memory"))
 
 
 def is_early_end(error: Exception) -> bool:
@@ -230,16 +231,22 @@ def guarded(decode_one: Callable[[], T]) -> T:
     except InputError:
         raise
     except Exception as error:
-        raise input_error(error) from error
+        reason = late_imports.reason_of(error) or error  # not repeated: a generator that raised is at its end
+        raise input_error(reason) from reason
 
 
-def input_error(error: Exception) -> InputError:
-    """Return the InputError that replaces a decoder's own error."""
-    if isinstance(error, MemoryError) or is_no_memory(error):
-        return InputError("memory", "not enough memory to decode it")
-    if isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
+def input_error(error: Exception, stage: str = "decode") -> InputError:
+    """Return the error of an image for whatever was raised as it was to be decoded, or at another stage."""
+    if isinstance(error, MissingExtraError):
+        return InputError("unsupported", str(error))
+    is_import = isinstance(error, ImportError)
+    if isinstance(error, MemoryError) or is_no_memory(error) or (is_import and not str(error)):
+        return InputError("memory", f"not enough memory to {stage} it")
+    if "too many open files" in str(error).lower():  # in an import, as memory
+        return InputError("unreadable", "too many open files (ulimit -n)")
+    if is_import:  # not of the image: a disk or an installation that is damaged
         text = shortened(" ".join(str(error).split()), 200)
-        return InputError("unreadable", f"a decoder cannot be loaded: {text}") if text else input_error(MemoryError())
+        return InputError("unreadable", f"what is needed to {stage} it cannot be loaded: {text}")
     reason = "truncated" if is_early_end(error) else "damaged"
     return InputError(reason, f"cannot be decoded: {library_text(error)}")
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from normcli import late_imports
 from normcli.errors import InputError
 from normcli.images.convert import Decoded, check_size, to_supported_dtype
 from normcli.images.tags import apply_tags
@@ -34,27 +35,25 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     """Decode the first frame.
 
     Raises:
-        InputError: the extra or a decoder is not installed, no pixels, too large, or cut short.
+        MissingExtraError: the extra is not installed.
+        InputError: a decoder is not installed, no pixels, too large, or cut short.
         Exception: whatever pydicom raises on damaged files.
     """
-    try:
-        import pydicom
-        from pydicom.pixels import apply_color_lut, pixel_array
-    except ImportError:
-        raise InputError("unsupported", 'DICOM needs pydicom 3: pip install "normcli[medical]"') from None
+    pydicom = late_imports.required("pydicom", "DICOM", "medical", "pydicom 3")
+    pixels = late_imports.required("pydicom.pixels", "DICOM", "medical", "pydicom 3")
     warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")  # on values that break the standard
     dataset = _parsed(pydicom, data)
     if not any(name in dataset for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
         raise InputError("not-an-image", f"a DICOM file without pixels ({_kind(dataset)})")
     _check_elements(dataset)
     check_size(int(dataset.Columns), int(dataset.Rows), reading)
-    stored = _first_frame(dataset, pixel_array)
+    stored = _first_frame(dataset, pixels.pixel_array)
     gray = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     scale, hidden = (1.0, 0.0), None
     if gray.startswith("MONOCHROME"):
-        scale, hidden = _rescale(dataset, reading), _padding(stored, dataset, pixel_array)
+        scale, hidden = _rescale(dataset, reading), _padding(stored, dataset, pixels.pixel_array)
     elif gray == "PALETTE COLOR":
-        stored = apply_color_lut(stored, dataset)
+        stored = pixels.apply_color_lut(stored, dataset)
     bits = int(dataset.get("BitsStored", stored.itemsize * 8))
     if gray == "MONOCHROME1" and stored.dtype.kind in "ui":
         white = -1 if stored.dtype.kind == "i" else (1 << bits) - 1

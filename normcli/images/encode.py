@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.errors import MissingExtraError
+from normcli import late_imports
 
 Array = np.ndarray[Any, Any]
 
@@ -132,9 +132,6 @@ class _SparseFile(io.RawIOBase):
 
 
 def _codecs(what: str) -> tuple[Any, Any]:
-    try:
-        import imagecodecs
-        import tifffile
-    except ImportError:
-        raise MissingExtraError(what, "tifffile and imagecodecs", "tiff") from None
+    imagecodecs = late_imports.required("imagecodecs", what, "tiff", "tifffile and imagecodecs")
+    tifffile = late_imports.required("tifffile", what, "tiff", "tifffile and imagecodecs")
     return imagecodecs, tifffile

@@ -51,17 +51,14 @@ def decode(data: bytes, need: str, reading: DecodeOptions) -> Decoded:
         reading: limits.
 
     Raises:
-        InputError: the extra is not installed, the image is too large or damaged, or of a kind that is not read.
+        MissingExtraError: the extra is not installed.
+        InputError: the image is too large or damaged, or of a kind that is not read.
         Exception: damaged.
     """
     from normcli.images import jpeg2000
 
     decode_one = {"PNG": _png, "JPEG": _jpeg, "JPEG 2000": jpeg2000.decode, "TIFF": tiff.decode}[need]
-    try:
-        tiff.libraries()
-    except ImportError:
-        message = f'{_KINDS[need]} needs tifffile: pip install "normcli[tiff]"'
-        raise InputError("unsupported", message) from None
+    tiff.libraries(_KINDS[need])
     return decode_one(data, reading)
 
 
@@ -72,6 +69,8 @@ def _png(data: bytes, reading: DecodeOptions) -> Decoded:
     check_size(width, height, reading)
     try:
         array = imagecodecs.png_decode(data)  # libspng, which decodes plain PNGs, has no 16-bit RGB
+    except (ImportError, MemoryError):
+        raise
     except Exception:  # its text is read from memory that libpng has freed, and differs from run to run
         _owed.append(None)
         raise InputError("damaged", "cannot be decoded: libpng reports an error") from None

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-from normcli.errors import InputError
+from normcli import late_imports
+from normcli.errors import InputError, MissingExtraError
 from normcli.images import png, raster, tiff
 from normcli.images.convert import Decoded, check_size, is_early_end, row_slices, to_supported_dtype
 from normcli.images.orientation import upright
@@ -25,6 +26,7 @@ log = logging.getLogger("normcli.images")
 # Content decides, never the name; without this list an EPS named .jpg would start Ghostscript.
 # "MPO" must not be in it (it turns every unknown file into a KeyError); the JPEG factory opens MPO anyway.
 FORMATS = ["JPEG", "PNG", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM", "TGA", "JPEG2000"]
+_PLUGINS = {"DIB": "Bmp", "WEBP": "WebP", "JPEG2000": "Jpeg2K"}  # those that are not named as their format
 
 Array = np.ndarray[Any, Any]
 
@@ -52,13 +54,16 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         if final or not tiff.is_tiff(data) or is_early_end(error):
             raise
         try:
+            tiff.libraries()
+        except MissingExtraError:
+            if isinstance(error, InputError) or not tiff.is_usual(data):
+                raise
+            raise error from None
+        try:
             return tiff.decode(data, reading)
         except InputError as other:
             if other.reason == "unsupported":
                 raise
-        except ImportError:
-            if isinstance(error, InputError) or not tiff.is_usual(data):
-                raise InputError("unsupported", f"{tiff.UNUSUAL} needs tifffile: {_TIFF_EXTRA}") from None
         except Exception as other:
             log.debug("tifffile: %s", other)
         raise
@@ -71,6 +76,10 @@ def _decode(data: bytes, reading: DecodeOptions) -> Decoded:
     try:
         try:
             image = _open(data)
+        except KeyError:
+            if not _load_plugins():
+                raise
+            return _decode(data, reading)
         except UnidentifiedImageError:
             if not _is_tga_of_15_bits(data):
                 from normcli.images import unread
@@ -230,16 +239,23 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
         with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in Image.open, which gives the reason
             return PngImageFile(io.BytesIO(data))
-    has_heif = data[4:8] == b"ftyp" and _register_heif()
+    has_heif = data[4:8] == b"ftyp" and data[8:12] != b"avif" and _register_heif()
     return Image.open(io.BytesIO(data), formats=[*FORMATS, "HEIF"] if has_heif else FORMATS)
+
+
+def _load_plugins() -> bool:
+    """Import plugins that Pillow has passed over because their import failed; return True if there are more now."""
+    missing = [name for name in FORMATS if name not in Image.OPEN]
+    for name in missing:
+        late_imports.optional(f"PIL.{_PLUGINS.get(name, name.capitalize())}ImagePlugin")
+    return any(name in Image.OPEN for name in missing)
 
 
 @cache  # a failed import is looked for anew each time: 150 us; one that succeeds takes 4 ms
 def _register_heif() -> bool:
     """Make Pillow read HEIC, and return True if pillow-heif is installed."""
-    try:  # [heif]: importing it registers nothing until asked
-        import pillow_heif
-    except ImportError:
+    pillow_heif = late_imports.optional("pillow_heif")  # [heif]: importing it registers nothing until asked
+    if pillow_heif is None:
         return False
     pillow_heif.register_heif_opener()
     return True

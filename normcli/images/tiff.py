@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from normcli import late_imports
 from normcli.errors import InputError
 from normcli.images import raster
 from normcli.images.convert import Decoded, check_size, from_levels, row_slices, to_supported_dtype
@@ -203,15 +204,17 @@ def bands_as_pages(description: bytes) -> str | None:
     return None
 
 
-def libraries() -> tuple[Any, Any]:
+def libraries(what: str = UNUSUAL) -> tuple[Any, Any]:
     """Import tifffile and imagecodecs.
 
-    Raises:
-        ImportError: they are not installed.
-    """
-    import imagecodecs
-    import tifffile
+    Args:
+        what: what needs them.
 
+    Raises:
+        MissingExtraError: they are not installed.
+    """
+    imagecodecs = late_imports.required("imagecodecs", what, "tiff", "tifffile")
+    tifffile = late_imports.required("tifffile", what, "tiff")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are reported by this module
     return tifffile, imagecodecs
 
@@ -220,7 +223,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     """Decode the first image of a TIFF with tifffile.
 
     Raises:
-        ImportError: the extra is not installed.
+        MissingExtraError: the extra is not installed.
         InputError: too large, or of a kind that is not read.
         Exception: whatever tifffile raises on damaged files.
     """
@@ -324,10 +327,7 @@ def read_mask(data: bytes) -> np.ndarray[Any, Any] | None:
     types = raster.subfile_types(data)
     if raster.mask_page(types) is None:
         return None
-    try:
-        tifffile, _ = libraries()
-    except ImportError:
-        raise InputError("unsupported", 'a TIFF with a mask page needs tifffile: pip install "normcli[tiff]"') from None
+    tifffile, _ = libraries("a TIFF with a mask page")
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
         return _mask(tiff, types)
 

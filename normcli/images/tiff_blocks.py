@@ -7,7 +7,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from normcli.errors import InputError
+from normcli.errors import InputError, MissingExtraError
 from normcli.images import convert, pillow, raster, tiff
 from normcli.images.convert import Decoded
 from normcli.options.shared import DecodeOptions
@@ -101,7 +101,7 @@ def _open(data: IO[bytes], size: int, reading: DecodeOptions) -> LargeImage | No
     """
     try:
         tifffile, _ = tiff.libraries()
-    except ImportError:
+    except MissingExtraError:
         return None
     file = tifffile.TiffFile(data)
     try:

@@ -5,6 +5,7 @@ import re
 import struct
 import zlib
 
+from normcli import late_imports
 from normcli.errors import InputError
 
 # signature at an offset -> name; what libraries at hand read and normcli does not
@@ -190,7 +191,8 @@ def _left_out_of_pillow(data: bytes) -> InputError | None:
 
     for at, signature, name, feature in _OPTIONAL:
         if data.startswith(signature, at):
-            if not features.check(feature):
+            # its module first: where it is built in and cannot be loaded, for want of memory say, that is the reason
+            if late_imports.optional(f"PIL._{feature}") is None and not features.check(feature):
                 return InputError("unsupported", f"{name} needs a Pillow that reads it: pip install --upgrade pillow")
             return InputError("damaged", f"a {name} whose header is damaged")
     return None

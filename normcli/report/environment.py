@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from normcli import __version__
-from normcli.errors import MissingExtraError
+from normcli import __version__, late_imports
 from normcli.report.pictures import Picture
 from normcli.report.sizes import bytes_text
 
@@ -41,10 +40,7 @@ def require_jinja2() -> None:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("--report", "jinja2", "report") from None
+    late_imports.required("jinja2", "--report", "report")
 
 
 def render(template: str, *, title: str, origin: Origin | None, **values: Any) -> str:

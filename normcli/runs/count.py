@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from normcli import images, tally
+from normcli import images, late_imports, tally
 from normcli.errors import InputError, UsageError
+from normcli.images.convert import input_error
 from normcli.options.shared import DecodeOptions
 from normcli.sources import Item, Skipped, Vectors
 from normcli.storage import path_fields
@@ -270,10 +271,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         except UsageError:
             raise  # of options, or of samples that none of them describe
         except Exception as raised:
-            entry = failure_of(item.key, stage, _input_error(raised, stage, item.key))
-            (result.tally.skipped if entry.stage == "skip" else result.tally.failed)[entry.reason] += 1
-            result.inputs += inputs_of(item) - 1
-            result.failures.append(entry)
+            entry = _failed(options, result, item, raised, stage, is_loaded=data is not None)
         if not plain or large is not None:
             _close(large, data)
         data = image = None  # not together with the next, whatever became of them
@@ -287,11 +285,33 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     return result
 
 
+def _failed(
+    options: WorkerOptions, result: PartialResult, item: Item, raised: Exception, stage: str, is_loaded: bool
+) -> FileResult:
+    """Record an input that failed; count it again where another thread's failed import was in its way.
+
+    Its bytes are those of `result` already if it is loaded.
+    """
+    reason = late_imports.reason_of(raised)
+    if reason is None and stage != "count":  # some of its counts may have been added
+        part = count_batch(options, [item])
+        part.inputs -= 1
+        part.bytes *= not is_loaded
+        entry = part.file_results.pop() if part.file_results else None
+        result.add(part)
+        return entry
+    failure = failure_of(item.key, stage, _input_error(reason or raised, stage, item.key))
+    (result.tally.skipped if failure.stage == "skip" else result.tally.failed)[failure.reason] += 1
+    result.inputs += inputs_of(item) - 1
+    result.failures.append(failure)
+    return failure
+
+
 def _one_by_one(options: WorkerOptions, result: PartialResult, batch: list[Item | Skipped]) -> Iterable[Item | Skipped]:
     """Return the items of a batch that are not counted together."""
     try:
         from normcli.runs import small_files
-    except ImportError:  # of a disk that is damaged: every input says so
+    except ImportError:  # of a disk that is damaged, or another thread's import failed: every input says so
         return batch
     return small_files.count_small_files(options, result, batch)
 
@@ -344,10 +364,8 @@ def _input_error(error: Exception, stage: str, key: str) -> InputError:
     """Return the error of an input for an exception that a stage raised."""
     if isinstance(error, InputError):
         return error
-    if isinstance(error, MemoryError):
-        return InputError("memory", f"not enough memory to {stage} it")
-    if isinstance(error, ImportError):  # not of the image: a disk or an installation that is damaged
-        return InputError("unreadable", f"a part of normcli cannot be loaded to {stage} it: {error}")
+    if isinstance(error, MemoryError | ImportError):
+        return input_error(error, stage)
     log.debug("%s", key, exc_info=error)
     return InputError("unexpected", f"{type(error).__name__}: {error}")
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli import images
+from normcli import images, late_imports
 from normcli.errors import InputError, NormcliError, OutputError, UsageError
 from normcli.images.orientation import upright
 from normcli.options.shared import DecodeOptions, EngineOptions
@@ -149,7 +149,7 @@ def _map_one(
     record: Record = dict(names)
     if task.label is not None:
         record |= name_fields("label", task.label)
-    stage = "load"
+    stage, before = "load", result.bytes
     try:
         with ExitStack() as decoding:
             decoding.enter_context(job.gate or nullcontext())
@@ -192,11 +192,15 @@ def _map_one(
             elif job.writing and writer is not None:
                 record |= writer.write(parts, task.name, task.row)
             del mapped, parts  # before the next thread decodes
-    except (NormcliError, MemoryError) as error:
+    except (NormcliError, MemoryError, ImportError, AttributeError, NameError) as raised:
+        error = late_imports.reason_of(raised)
+        if error is None:
+            result.bytes = before
+            return _map_one(job, task, result, packer, writer)
         if isinstance(error, MemoryError):
             error = InputError("memory", f"not enough memory to {stage} it")
-        elif isinstance(error, OutputError | UsageError):
-            raise
+        elif isinstance(error, OutputError | UsageError) or not isinstance(error, NormcliError):
+            raise error from error.__cause__
         elif not isinstance(error, InputError):  # a library that the scheme of a row needs
             error = InputError("unsupported", str(error))
         failure = failure_of(task.key, stage, error)

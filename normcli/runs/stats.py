@@ -151,7 +151,9 @@ class StatsTarget:
         if self._options.incremental:
             try:
                 from normcli.runs.file_cache import FileCache
-            except ImportError as error:
+            except ModuleNotFoundError as error:
+                if error.name not in ("sqlite3", "_sqlite3"):
+                    raise
                 raise UsageError(f"`incremental` requires SQLite, which this Python lacks ({error})") from None
 
             path = cache_path(self._path)

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from normcli import storage
-from normcli.errors import MissingExtraError, OutputError
+from normcli import late_imports, storage
+from normcli.errors import OutputError
 from normcli.sources.volume import Place, StoredVolume
 from normcli.storage.atomic import require_no_link
 
@@ -82,10 +82,7 @@ def open_output(to: str, path: str, plans: list[ArrayPlan], **options: Any) -> V
         OSError: it cannot be written.
     """
     name, extra = LIBRARIES[to]
-    try:
-        importlib.import_module(name)
-    except ImportError:
-        raise MissingExtraError(SUFFIXES[to], name, extra) from None
+    late_imports.required(name, SUFFIXES[to], extra)
     module = importlib.import_module(f"normcli.sinks.{to}")
     output: VolumeOutput = module.create(path, plans, **options)
     return output

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from normcli.errors import InputError, MissingExtraError
+from normcli import late_imports
+from normcli.errors import InputError
 
 Array = np.ndarray[Any, Any]
 Codec = tuple[str, Mapping[str, Any]]
@@ -182,11 +183,7 @@ def _unfilter(name: str, settings: Mapping[str, Any], value: Any) -> Any:
 
 
 def _numcodecs() -> Any:
-    try:
-        import numcodecs
-    except ImportError:
-        raise MissingExtraError(".zarr", "numcodecs", "zarr") from None
-    return numcodecs
+    return late_imports.required("numcodecs", ".zarr", "zarr")
 
 
 def _bomb(most: int) -> InputError:
@@ -195,12 +192,11 @@ def _bomb(most: int) -> InputError:
 
 @cache
 def _libdeflate() -> Any:
-    """Return the decoder of imagecodecs, which takes a fourth of the time of zlib; None if it is not installed."""
+    """Return the decoder of imagecodecs, which takes a fourth of the time of zlib; None if it cannot be used."""
     try:
-        from imagecodecs import deflate_decode
-    except ImportError:
+        return late_imports.library("imagecodecs").deflate_decode
+    except Exception:  # absent, or it cannot be loaded: zlib returns the same bytes
         return None
-    return deflate_decode
 
 
 def _inflate(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
@@ -306,10 +302,7 @@ def zstd_bounds(data: bytes) -> tuple[int, int]:
 
 
 def _check_crc32c(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
-    try:
-        import google_crc32c
-    except ImportError:
-        raise MissingExtraError(".zarr", "google-crc32c", "zarr") from None
+    google_crc32c = late_imports.required("google_crc32c", ".zarr", "zarr", "google-crc32c")
     if len(data) < 4 or struct.unpack("<I", data[-4:])[0] != google_crc32c.value(data[:-4]):
         raise InputError("damaged", "the checksum of a chunk is wrong")
     return data[:-4]

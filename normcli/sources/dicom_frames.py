@@ -11,7 +11,8 @@ import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from normcli.errors import InputError, MissingExtraError, library_text
+from normcli import late_imports
+from normcli.errors import InputError, library_text
 from normcli.sources.axes import Planes
 from normcli.sources.item import Item
 from normcli.storage.files import FileBytes, too_large
@@ -37,7 +38,7 @@ class DicomFrame(NamedTuple):
         try:
             file = _open_file(self.load)
             return file.frame(self.number)
-        except (InputError, MissingExtraError, MemoryError):
+        except (InputError, ImportError, MemoryError):
             raise
         except Exception as error:
             raise InputError("damaged", f"frame {self.number} cannot be read: {library_text(error)}") from None
@@ -93,10 +94,7 @@ class _File:
     """
 
     def __init__(self, load: FileBytes) -> None:
-        try:
-            import pydicom
-        except ImportError:
-            raise MissingExtraError("frames of DICOM", "pydicom", "medical") from None
+        pydicom = late_imports.required("pydicom", "frames of DICOM", "medical")
         warnings.filterwarnings("ignore", module=r"pydicom(\.|$)")  # on values that break the standard
         self.reader = Reader(load.path)
         try:

@@ -136,7 +136,7 @@ def read_frames(
         else:
             yield failed_item(path, error.reason, error.message)._replace(label=label)
         return
-    except NormcliError:
+    except (NormcliError, ImportError, MemoryError):
         raise
     except Exception as error:  # damaged files raise anything
         yield failed_item(path, "damaged", f"its frames cannot be listed: {library_text(error)}")
@@ -157,7 +157,7 @@ class FramePicture(NamedTuple):
         try:
             image.seek(self.number)
             return _encoded(image, None if self.number else first)
-        except InputError:
+        except (InputError, ImportError, MemoryError):
             raise
         except Exception as error:
             text = " ".join(str(error).split())[:200]

@@ -12,7 +12,8 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-from normcli.errors import InputError, MissingExtraError, UsageError, listed
+from normcli import late_imports
+from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
@@ -178,11 +179,7 @@ def _image(load: DatasetSlice) -> Any:
 def _h5py() -> Any:
     if "h5py" not in sys.modules:
         os.environ["HDF5_PLUGIN_PRELOAD"] = "::"  # no plugin is loaded, whatever HDF5_PLUGIN_PATH has
-    try:
-        import h5py
-    except ImportError:
-        raise MissingExtraError(".h5", "h5py", "hdf5") from None
-    return h5py
+    return late_imports.required("h5py", ".h5", "hdf5")
 
 
 @contextmanager
@@ -190,7 +187,7 @@ def _readable() -> Iterator[None]:
     """Raise InputError in place of h5py's errors on damaged files."""
     try:
         yield
-    except (InputError, UsageError, MissingExtraError, MemoryError):
+    except (InputError, UsageError, ImportError, MemoryError):
         raise
     except Exception as error:
         text = " ".join(str(error).split())

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NamedTuple
 
-from normcli.errors import InputError, MissingExtraError
+from normcli import late_imports
+from normcli.errors import InputError
 from normcli.options.field import Options, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import Planes
@@ -187,17 +188,14 @@ def _header_classes() -> tuple[list[Any], tuple[type[Exception], ...]]:
     Raises:
         MissingExtraError: nibabel is not installed.
     """
-    try:
-        # before its modules: two threads that import a package and a module of it wait for each other, and one fails
-        import nibabel  # noqa: F401
-        from nibabel.analyze import AnalyzeHeader
-        from nibabel.nifti1 import Nifti1PairHeader
-        from nibabel.nifti2 import Nifti2PairHeader
-        from nibabel.spatialimages import HeaderDataError
-        from nibabel.spm2analyze import Spm2AnalyzeHeader
-        from nibabel.wrapstruct import WrapStructError
-    except ImportError:
-        raise MissingExtraError(".nii", "nibabel", "medical") from None
+    late_imports.required("nibabel", ".nii", "medical")
+    from nibabel.analyze import AnalyzeHeader
+    from nibabel.nifti1 import Nifti1PairHeader
+    from nibabel.nifti2 import Nifti2PairHeader
+    from nibabel.spatialimages import HeaderDataError
+    from nibabel.spm2analyze import Spm2AnalyzeHeader
+    from nibabel.wrapstruct import WrapStructError
+
     return [Nifti1PairHeader, Nifti2PairHeader, Spm2AnalyzeHeader, AnalyzeHeader], (
         HeaderDataError,
         WrapStructError,

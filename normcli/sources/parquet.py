@@ -10,7 +10,8 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-from normcli.errors import InputError, MissingExtraError, UsageError, listed, shortened
+from normcli import late_imports
+from normcli.errors import InputError, UsageError, listed, shortened
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.folder import is_unsafe
@@ -327,9 +328,6 @@ def parquet_modules() -> tuple[Any, Any]:
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError(".parquet", "pyarrow", "parquet") from None
+    pyarrow = late_imports.required("pyarrow", ".parquet", "parquet")
+    parquet = late_imports.required("pyarrow.parquet", ".parquet", "parquet", "pyarrow")
     return pyarrow, parquet

@@ -11,7 +11,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
-from normcli.errors import InputError, MissingExtraError, UsageError, listed
+from normcli import late_imports
+from normcli.errors import InputError, UsageError, listed
 from normcli.sources.axes import Planes, planes_of
 from normcli.sources.frames import FrameOptions
 from normcli.sources.item import Item
@@ -146,10 +147,7 @@ def _pages(file: _File, pages: list[tuple[int, int]], group_by: str | None) -> I
 
 
 def _series(file: _File, text: bytes, options: FrameOptions, group_by: str | None) -> Iterator[Item]:
-    try:
-        import tifffile
-    except ImportError:
-        raise MissingExtraError("a TIFF with axes", "tifffile", "tiff") from None
+    tifffile = late_imports.required("tifffile", "a TIFF with axes", "tiff")
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # errors are reported by this module
     xml = _ome(text)
     with tifffile.TiffFile(file.reader.file(), name=file.load.path.rpartition("/")[2]) as tiff:

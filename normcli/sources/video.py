@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from normcli.errors import InputError, MissingExtraError
+from normcli import late_imports
+from normcli.errors import InputError
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.frames import FrameChoice
@@ -112,6 +113,8 @@ class DecodedFrame(NamedTuple):
         try:
             pixels = self.conversion.apply(self.frame)
             return pixels.described(self.conversion.note, self.identity, orientation_of(self.frame))
+        except (ImportError, MemoryError):
+            raise
         except Exception as error:
             raise InputError(
                 "unsupported", f"cannot be converted to {self.conversion.pixels}: {_line(error)}"
@@ -150,10 +153,7 @@ def read(source: str, listing: InputOptions, options: VideoOptions) -> Items:
         UsageError: frames that are not named rightly.
     """
     choice = FrameChoice.parse(options.frames)
-    try:
-        import av
-    except ImportError:
-        raise MissingExtraError("a video", "PyAV", "video") from None
+    av = late_imports.required("av", "a video", "video", "PyAV")
     if is_remote(source):
         raise InputError("unsupported", "a video on a server is not read: copy it first")
     try:

@@ -225,6 +225,8 @@ def _hdf5_blocks(volume: StoredVolume) -> Iterator[tuple[Place, Array]]:
         for place in volume.places():
             try:
                 block = dataset[place]
+            except (ImportError, MemoryError):
+                raise
             except Exception as error:
                 raise InputError("damaged", f"cannot be read as HDF5: {library_text(error)}") from None
             yield place, block

@@ -32,6 +32,8 @@ def open_zarr(volume: StoredVolume) -> Any:
 
     try:
         return zarr.open_array(os.path.join(volume.source, volume.path), mode="r")  # noqa: PTH118
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:
         raise InputError(
             "damaged", f"{volume.path or 'its metadata'}: cannot be read as Zarr: {library_text(error)}"

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-from normcli.errors import InputError, MissingExtraError, UsageError, library_text, listed
+from normcli.errors import InputError, UsageError, library_text, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, letters_by_names, planes_of
@@ -321,7 +321,7 @@ def decoded(array: ZarrArray, start: tuple[int, ...], stop: tuple[int, ...]) -> 
     """
     try:
         return array.region(start, stop)
-    except (InputError, MissingExtraError, MemoryError):
+    except (InputError, ImportError, MemoryError):
         raise
     except Exception as error:
         raise InputError("damaged", f"a chunk cannot be decoded: {library_text(error)}") from None

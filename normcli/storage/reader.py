@@ -9,8 +9,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import IO, Any, Self
 
-from normcli import platforms
-from normcli.errors import InputError, MissingExtraError
+from normcli import late_imports, platforms
+from normcli.errors import InputError
 from normcli.storage.files import FileStamp, is_remote, open_regular, read_error, read_range, stamp_of, too_large
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
@@ -282,9 +282,6 @@ def _decompressed(file: IO[bytes], kind: str | None) -> Any:
 
         # a legal header can ask for 4 GiB; xz -9 needs 65 MiB
         return lzma.LZMAFile(file)
-    try:
-        import zstandard
-    except ImportError:
-        raise MissingExtraError(".zst", "zstandard", "zst") from None
+    zstandard = late_imports.required("zstandard", ".zst", "zst")
     # a stream that is cut short ends silently here; the container inside it notices
     return zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(file, read_across_frames=True)

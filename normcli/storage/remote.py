@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+from normcli import late_imports
 from normcli.errors import InputError, MissingExtraError, NormcliError
 from normcli.storage import http, s3
 from normcli.storage.reader import RangeFile
@@ -68,10 +69,7 @@ def _filesystem(path: str) -> tuple[Any, str]:
     """
     check_scheme(path)
     scheme = path.partition(":")[0].lower()
-    try:
-        import fsspec
-    except ImportError:
-        raise MissingExtraError(f"{scheme}://", "fsspec", "s3" if scheme in ("s3", "s3a") else "remote") from None
+    fsspec = late_imports.required("fsspec", f"{scheme}://", "s3" if scheme in ("s3", "s3a") else "remote")
     try:
         kind = fsspec.get_filesystem_class(scheme)
         options = {"client_kwargs": http.session_options()} if scheme in _HTTP else {}
@@ -79,6 +77,9 @@ def _filesystem(path: str) -> tuple[Any, str]:
         system = fsspec.filesystem(scheme, **{**kind._get_kwargs_from_urls(path), **options})
         return system, kind._strip_protocol(path)
     except ImportError as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, ModuleNotFoundError):
+            raise NormcliError(f"{scheme}:// needs a library that cannot be loaded: {_line(cause)}") from cause
         if scheme in _EXTRAS:
             raise MissingExtraError(f"{scheme}://", *_EXTRAS[scheme]) from None
         raise NormcliError(f"{scheme}:// needs another library: {error}") from None
@@ -165,7 +166,7 @@ def _status(error: Exception) -> int | None:
     return None
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else text[:199] + "…"
 

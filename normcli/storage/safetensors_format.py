@@ -9,7 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from normcli.errors import InputError, MissingExtraError, shortened
+from normcli import late_imports
+from normcli.errors import InputError, shortened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,10 +70,7 @@ def bfloat16() -> "np.dtype[Any]":
     Raises:
         MissingExtraError: ml_dtypes is not installed.
     """
-    try:
-        import ml_dtypes
-    except ImportError:
-        raise MissingExtraError("bfloat16", "ml_dtypes", "safetensors") from None
+    ml_dtypes = late_imports.required("ml_dtypes", "bfloat16", "safetensors")
     import numpy as np
 
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)

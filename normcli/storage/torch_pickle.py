@@ -93,7 +93,7 @@ def parse(data: bytes) -> Any:
         for opcode, argument, _ in pickletools.genops(data):
             machine.step(opcode.name, argument)
         (root,) = machine.stack
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception:  # genops and a stack that is too short raise many types
         raise InputError("damaged", "a damaged pickle") from None

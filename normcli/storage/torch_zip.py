@@ -39,7 +39,7 @@ def read_members(path: Path) -> dict[str, Member]:
             if any("/code/" in name for name in archive.namelist()):
                 raise InputError("objects", "TorchScript, which is code")
             return {info.filename: _locate(file, info, size) for info in archive.infolist()}
-    except (InputError, OSError):
+    except (InputError, OSError, MemoryError):
         raise
     except Exception:  # zipfile raises many types on damaged files
         raise InputError("damaged", "a damaged zip archive") from None

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from normcli import storage
-from normcli.errors import MissingExtraError, UsageError, unknown
+from normcli import late_imports, storage
+from normcli.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,10 +98,7 @@ def histogram(summary: "Summary", channel: str | int, bins: int) -> "tuple[NDArr
 def plot(summary: "Summary", ax: Any) -> Any:
     """Draw the histograms of all channels on Matplotlib axes."""
     if ax is None:
-        try:
-            from matplotlib import pyplot
-        except ImportError:
-            raise MissingExtraError("plot", "matplotlib", "plot") from None
+        pyplot = late_imports.required("matplotlib.pyplot", "plot", "plot", "matplotlib")
         _, ax = pyplot.subplots()
     for c, name in enumerate(summary.channels):
         counts, edges = histogram(summary, c, 256)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from normcli.errors import InputError, MissingExtraError, TensorError, UnsupportedTensorError
+from normcli import late_imports
+from normcli.errors import InputError, TensorError, UnsupportedTensorError
 from normcli.storage.npy import StoredTensor, UnreadableTensor
 from normcli.storage.safetensors_format import bfloat16
 
@@ -20,10 +21,7 @@ _LARGEST_VIEW = 64 << 20  # bytes of a tensor that repeats what is stored
 
 
 def _library() -> Any:
-    try:
-        import torch
-    except ImportError:
-        raise MissingExtraError(".pt in the format of torch 1.5 and earlier", "torch", "torch") from None
+    torch = late_imports.required("torch", ".pt in the format of torch 1.5 and earlier", "torch")
     release = torch.__version__.split(".")
     if (int(release[0]), int(release[1])) < (2, 6):
         raise TensorError(
