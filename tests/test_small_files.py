@@ -12,6 +12,7 @@ from normcli.kernels.png_rows import unfilter
 from normcli.options.shared import DecodeOptions, InputOptions
 from normcli.runs.count import WorkerOptions, count_batch, merge
 from normcli.sources import Item, Skipped, read
+from normcli.tally import Tally, small_images
 from tests.support.images import encoded, photograph
 
 
@@ -106,3 +107,26 @@ def test_an_image_costs_few_calls(kind: str, most: int, tmp_path: Path, monkeypa
     profile.runcall(count_batch, counting, items)
     calls = pstats.Stats(profile).total_calls / len(items)  # type: ignore[attr-defined]
     assert calls < most
+
+
+def test_images_that_wait_are_not_lost_where_memory_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The image fails at which they were to be counted; the others before it were counted nowhere, without a word."""
+    pictures = [np.ascontiguousarray(photograph(32, 32, seed=i)) for i in range(100)]
+    true, calls = small_images._sums, []
+
+    def sums(block: small_images.Pixels) -> small_images.Counts:
+        calls.append(len(block))
+        if len(calls) == 1:
+            raise MemoryError
+        return true(block)
+
+    monkeypatch.setattr(small_images, "_sums", sums)
+    counted, failed, others = Tally(), [], Tally()
+    for i, pixels in enumerate(pictures):
+        try:
+            counted.count(pixels, data=pixels.tobytes())
+        except MemoryError:
+            failed.append(i)
+    for i in sorted({*range(len(pictures))} - {*failed}):
+        others.count(pictures[i], data=pictures[i].tobytes())
+    assert failed == [85] and counted.state() == others.state()

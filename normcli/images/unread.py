@@ -191,8 +191,8 @@ def _left_out_of_pillow(data: bytes) -> InputError | None:
 
     for at, signature, name, feature in _OPTIONAL:
         if data.startswith(signature, at):
-            # its module first: where it is built in and cannot be loaded, for want of memory say, that is the reason
-            if late_imports.optional(f"PIL._{feature}") is None and not features.check(feature):
+            if not features.check(feature):
+                late_imports.optional(f"PIL._{feature}")  # built in, and cannot be loaded: this raises the reason
                 return InputError("unsupported", f"{name} needs a Pillow that reads it: pip install --upgrade pillow")
             return InputError("damaged", f"a {name} whose header is damaged")
     return None

@@ -399,6 +399,11 @@ def _count(
 ) -> None:
     digest = into.digest
     name = None if group is None else group(item)
+    if options.extremes:  # before anything is counted: an import can fail for want of memory
+        from normcli.runs.gallery import SeenImage
+        from normcli.runs.image_table import ImageRow
+    if (image if isinstance(image, images.Decoded) else image.first).scales:
+        from normcli.summary.bands import scaled_moments
     if isinstance(image, images.Decoded):
         encoded = data if isinstance(data, bytes) else images.stored_bytes(data)
         moments = into.count(
@@ -418,17 +423,12 @@ def _count(
         return
     full = white_level(tally.bucket_dtype(image.pixels), options.max_value)
     if image.scales:
-        from normcli.summary.bands import scaled_moments
-
         full, moments = None, scaled_moments(moments, image.scales, options.max_value)
     scale = full or 1
     if options.rows:
         unit = 1 if image.weights is None else int(np.iinfo(image.weights.dtype).max)
         result.rows.append(row(moments, unit, full, shape[0] * shape[1]))
     if options.extremes:
-        from normcli.runs.gallery import SeenImage
-        from normcli.runs.image_table import ImageRow
-
         scaled = [v / scale for v in moments.mean], [v / scale for v in moments.std]
         size = (
             image.stored_size if image.orientation < 5 else image.stored_size[::-1]

@@ -212,20 +212,28 @@ class Integers:
         return np.zeros_like(self._histogram)
 
     def count_later(self, images: list[bytes]) -> None:
-        """Add samples of images of one size for which `is_small` is true, where their own sums are not needed."""
+        """Add samples of images of one size for which `is_small` is true, where their own sums are not needed.
+
+        Raises:
+            Exception: there is no memory to count what waits; none of these images is added.
+        """
         if self._small is None:
             from normcli.tally.small_images import SmallImageBuffer
 
             self._small = SmallImageBuffer(self.channels)
         if self._small.add(images):
-            self._flush_small()
+            try:
+                self._flush_small()
+            except Exception:
+                self._small.take_back(images)
+                raise
 
     def _flush_small(self) -> None:
         if self._small:
             histogram, images = self._small.flush()
             self._histogram += histogram
-            for pixels, sums in images:
-                self._images.append(np.full((len(sums), 1), pixels), sums)
+            for weights, sums in images:
+                self._images.append(weights, sums)
 
     @property
     def histogram(self) -> Array:

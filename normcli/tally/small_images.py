@@ -4,7 +4,6 @@ A 32 x 32 image takes 2 us in a block where its own histogram and sums take 11, 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,8 +23,8 @@ class SmallImageBuffer:
     >>> buffer.add([bytes([1, 2])])
     False
     >>> histogram, sums = buffer.flush()
-    >>> histogram[0, :4].tolist(), [(n, s.tolist()) for n, s in sums]
-    ([0, 1, 1, 0], [(2, [[[3, 5]]])])
+    >>> histogram[0, :4].tolist(), [(weights.tolist(), s.tolist()) for weights, s in sums]
+    ([0, 1, 1, 0], [([[2]], [[[3, 5]]])])
     """
 
     def __init__(self, channels: int) -> None:
@@ -43,22 +42,29 @@ class SmallImageBuffer:
         self._images[size] += images
         return self._size >= _FULL
 
-    def flush(self) -> tuple[Counts, Iterator[tuple[int, Counts]]]:
-        """Count the images and empty the buffer.
+    def take_back(self, images: list[bytes]) -> None:
+        """Remove the images that were added last."""
+        size = len(images[0])
+        self._size -= size * len(images)
+        del self._images[size][-len(images) :]
+
+    def flush(self) -> tuple[Counts, list[tuple[Counts, Counts]]]:
+        """Count the images and empty the buffer; where that raises an error, they stay in it.
 
         Returns:
-            Their histogram (C,256); and for images of one size their number of pixels, and each one's sums of values
-            and of squares (B,C,2).
+            Their histogram (C,256); and for images of one size each one's pixels (B,1), and sums of values and of
+            squares (B,C,2).
         """
-        images, self._images, self._size = self._images, defaultdict(list), 0
         blocks = [
             np.frombuffer(b"".join(data), np.uint8).reshape(-1, size // self._channels, self._channels)
-            for size, data in images.items()
+            for size, data in self._images.items()
         ]
         histogram: Counts = np.zeros((self._channels, 256), np.int64)
         for block in blocks:
             _add_histogram(block, histogram)
-        return histogram, ((block.shape[1], _sums(block)) for block in blocks)
+        rows = [(np.full((len(block), 1), block.shape[1]), _sums(block)) for block in blocks]
+        self._images, self._size = defaultdict(list), 0
+        return histogram, rows
 
 
 def _add_histogram(block: Pixels, histogram: Counts) -> None:
