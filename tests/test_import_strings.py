@@ -103,7 +103,7 @@ ERRORS = {
     "{0}:mapping": "of type dict",
     "{0}:number": "of type int",
     "{0}:broken": "raised ValueError: no disk here",
-    "{0}:four": ":four: an array of shape (4, 4, 3) may be hwc or chw: choose one (-O layout=chw)",
+    "{0}:four": ":four: an array of shape (4, 4, 3) may be hwc or chw: choose one (`open_options` layout=chw)",
     "{0}_wrong:x": "raised ModuleNotFoundError: No module named 'no_such_library'",
     "python:no_such_module:x": "no module 'no_such_module'",
     "python:os.path.nothing:x": "no module 'os.path.nothing'",
