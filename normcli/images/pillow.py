@@ -239,7 +239,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 
         with suppress(SyntaxError, IndexError, TypeError, struct.error):  # as in Image.open, which gives the reason
             return PngImageFile(io.BytesIO(data))
-    has_heif = data[4:8] == b"ftyp" and data[8:12] != b"avif" and _register_heif()
+    has_heif = data[4:8] == b"ftyp" and _register_heif()
     return Image.open(io.BytesIO(data), formats=[*FORMATS, "HEIF"] if has_heif else FORMATS)
 
 
