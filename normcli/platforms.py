@@ -39,6 +39,11 @@ def open_binary(path: str | Path, flags: int) -> int:
     return os.open(path, flags | _ALWAYS, 0o666)
 
 
+def binary_flags(flags: int) -> int:
+    """Return the flags with which `open_binary` opens a file."""
+    return flags | _ALWAYS
+
+
 def pread(handle: int, size: int, offset: int) -> bytes:
     """Read at most `size` bytes at `offset`, without use or change of the descriptor's position."""
     if _HAS_PREAD:

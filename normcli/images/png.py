@@ -25,7 +25,7 @@ log = logging.getLogger("normcli.images")
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # signature and name of IHDR; width, height, depth, color, three methods; checksum
 _OPENING = struct.Struct(">16sIIBBBBBI")
-_HEADER = _OPENING.size  # signature and IHDR; the other chunks follow
+HEADER_BYTES = _OPENING.size  # signature and IHDR; the other chunks follow
 _END = b"\0\0\0\0IEND\xaeB`\x82"
 _CHUNK, _CHECKSUM = struct.Struct(">I4s"), struct.Struct(">I")
 _CHANNELS = {0: 1, 2: 3, 6: 4}  # by color type; libspng has no gray with alpha
@@ -110,12 +110,12 @@ class Layout(NamedTuple):
 
 def plain(data: bytes) -> Layout | None:
     """Return the layout of a PNG that every decoder reads alike; None for all others."""
-    shape = _opened(data[:_HEADER])
+    shape = opened(data[:HEADER_BYTES])
     if shape is None:
         return None
     notes: tuple[str, ...] = ()
     view = memoryview(data)
-    at, end, place = _HEADER, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
+    at, end, place = HEADER_BYTES, len(data), 0  # place: 0 before the image data, 1 in it, 2 behind
     while at + 12 <= end:
         length, kind = _CHUNK.unpack_from(data, at)
         stop = at + 8 + length  # of the chunk before its checksum
@@ -140,6 +140,19 @@ def plain(data: bytes) -> Layout | None:
                 return None
         at = stop + 4
     return None
+
+
+def is_one_chunk(data: bytes) -> bool:
+    """Return True if nothing but one intact chunk of image data and the end marker follow the header of a PNG."""
+    if len(data) < HEADER_BYTES + 24 or not data.endswith(_END):
+        return False
+    length, kind = _CHUNK.unpack_from(data, HEADER_BYTES)
+    checksum = _CHECKSUM.unpack_from(data, len(data) - 16)[0]
+    return (
+        kind == b"IDAT"
+        and length == len(data) - HEADER_BYTES - 24
+        and bool(zlib.crc32(data[HEADER_BYTES + 4 : -16]) == checksum)
+    )
 
 
 @lru_cache(maxsize=16)  # images of one camera or program have the same profile, of 3 kB
@@ -177,7 +190,7 @@ def completed(data: bytes) -> bytes | None:
         return None
     height, width, channels = layout.shape
     size = height * (1 + width * channels)
-    at, first, rows, stream = _HEADER, 0, b"", zlib.decompressobj()
+    at, first, rows, stream = HEADER_BYTES, 0, b"", zlib.decompressobj()
     try:
         while at + 12 <= len(data) and len(rows) < size:
             length, kind = _CHUNK.unpack_from(data, at)
@@ -212,9 +225,9 @@ def is_intact(data: bytes) -> bool:
 
 
 @lru_cache(maxsize=256)  # images of one size open with the same bytes
-def _opened(opening: bytes) -> Shape | None:
+def opened(opening: bytes) -> Shape | None:
     """Return height, width and channels from a valid header of a plain kind, else None."""
-    if len(opening) < _HEADER:
+    if len(opening) < HEADER_BYTES:
         return None
     start, width, height, depth, color, *rest, checksum = _OPENING.unpack(opening)
     channels = _CHANNELS.get(color)

@@ -188,8 +188,8 @@ def _address(kernel: "Kernel", types: ArgumentTypes) -> int | None:
     machine = llvm.Target.from_default_triple().create_target_machine(cpu, features, opt=3, jit=True)
     modules = (kernel.py_func.__globals__, type(kernel).__init__.__globals__, globals())
     sources = [names["__loader__"].get_data(names["__file__"]) for names in modules]
-    # and of the machine functions, which any kernel may call
-    sources.append(globals()["__loader__"].get_data(str(Path(__file__).with_name("lines.py"))))
+    for name in ("lines.py", "calls.py"):  # the machine functions, which any kernel may call
+        sources.append(globals()["__loader__"].get_data(str(Path(__file__).with_name(name))))
     depends = (kernel.name, types, cpu, features, machine.triple, llvmlite.__version__, *sources)
     path = code_path(kernel.name, repr(depends).encode())
     code = None if path is None else read_code(path)
@@ -286,7 +286,8 @@ T = TypeVar("T")
 _lock = threading.RLock()
 
 _FLOATS, _INTEGERS = (float, np.floating), (int, np.integer)  # asked at every call: unions take three times as long
-_LOAD_SECONDS, _COMPILE_PATIENCE = 0.03, 0.15
+_LOAD_SECONDS, _NEXT_LOAD_SECONDS, _COMPILE_PATIENCE = 0.03, 0.003, 0.15
+_lost: dict[str, float] = {}  # processor seconds that a run has lost without kernels, by their names
 
 
 def _is_on(variable: str) -> bool:
@@ -372,13 +373,31 @@ class Kernel:
         """Return True if it has been loaded, for some arguments."""
         return bool(self._functions) or self._dispatcher is not None
 
-    @cached_property
+    @property
     def load_cost(self) -> float:
         """Return the processor seconds that fallbacks may take before it is loaded.
 
         About what loading takes, so that no run pays more than twice; less than compiling does, which is paid once.
         """
-        return _LOAD_SECONDS if has_code(self.name) else _COMPILE_PATIENCE
+        if not self._has_code:
+            return _COMPILE_PATIENCE
+        return _NEXT_LOAD_SECONDS if _engines else _LOAD_SECONDS  # LLVM itself is most of the first load
+
+    @cached_property
+    def _has_code(self) -> bool:
+        return has_code(self.name)
+
+    def is_worth_loading(self, lost: float) -> bool:
+        """Return True if it is loaded, or should be: after a loss of so many processor seconds without it.
+
+        The first kernel also loads LLVM, so it waits for what all have lost together.
+        """
+        if self.is_loaded:
+            return True
+        _lost[self.name] = lost
+        return lost > self.load_cost or (
+            self._has_code and lost > _NEXT_LOAD_SECONDS and sum(_lost.values()) > _LOAD_SECONDS
+        )
 
     def is_due(self) -> bool:
         """Return True if it should run rather than a fallback.

@@ -13,6 +13,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 
 from normcli import engine as engines
@@ -155,7 +156,11 @@ class Items(list[T]):
 
 
 def _of_files(keys: Sequence[str], labels: Sequence[str | None], *columns: Sequence[Any]) -> Items[Item]:
-    return Items(map(Item, keys, map(FileBytes, *columns), labels))
+    return Items(map(_new_item, zip(keys, map(_new_file, zip(*columns, strict=True)), labels, strict=True)))
+
+
+# without the functions of Python that named tuples are made by, an item takes half the time
+_new_item, _new_file = partial(tuple.__new__, Item), partial(tuple.__new__, FileBytes)
 
 
 def memory_of(batch: list[Any]) -> int:

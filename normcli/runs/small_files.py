@@ -7,8 +7,8 @@ import numpy as np
 
 from normcli.images import small
 from normcli.runs.count import PartialResult, WorkerOptions, kind_notes
+from normcli.runs.read_small import read_small_files
 from normcli.sources import Item, Skipped
-from normcli.storage.files import FileBytes, read
 from normcli.tally.integers import MOST_SMALL
 
 _MOST_BYTES = 2 * MOST_SMALL  # of a file
@@ -32,18 +32,19 @@ def count_small_files(
     waiting: defaultdict[small.Kind, tuple[list[bytes], list[bytes]]] = defaultdict(lambda: ([], []))
     unfilters = small.can_unfilter()
     others = 0
-    for item in batch:
-        data = decoded = None
-        if others <= _PATIENCE and isinstance(item, Item) and type(item.load) is FileBytes:
+    for at, (item, data) in enumerate(zip(batch, read_small_files(batch, _MOST_BYTES), strict=True)):
+        decoded = None
+        if data is not None:
             try:
-                path, limit, _ = item.load
-                data = None if "://" in path else read(path, limit=limit, most=_MOST_BYTES)  # of a server it is slow
-                decoded = None if data is None else small.decode(data, MOST_SMALL, unfilters=unfilters)
+                decoded = small.decode(data, MOST_SMALL, unfilters=unfilters)
             except Exception:  # the usual way names what is wrong
                 decoded = None
         if data is None or decoded is None:
             others += 1
             yield item
+            if others > _PATIENCE:
+                yield from batch[at + 1 :]
+                break
             continue
         kind, samples = decoded
         files, images = waiting[kind]

@@ -174,7 +174,7 @@ def read_stream(path: str | Path) -> bytes:
         raise read_error(path, error) from None
 
 
-_READ = os.O_RDONLY | platforms.NONBLOCK
+READ_FLAGS = os.O_RDONLY | platforms.NONBLOCK
 
 
 def open_regular(path: str | Path) -> tuple[int, FileStamp]:
@@ -184,7 +184,7 @@ def open_regular(path: str | Path) -> tuple[int, FileStamp]:
         InputError: missing, unreadable or not a regular file.
     """
     try:
-        handle = platforms.open_binary(path, _READ)
+        handle = platforms.open_binary(path, READ_FLAGS)
     except OSError as error:
         raise read_error(path, error) from None
     except ValueError:
