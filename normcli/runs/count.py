@@ -218,7 +218,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     data: Any
     image: Any
     arrays: PlainArrays | None = None
-    for item in _one_by_one(options, result, batch) if adds_only and len(batch) >= _LARGE_BATCH else batch:
+    for item in _one_by_one(options, result, batch) if adds_only and len(batch) > 1 else batch:
         if isinstance(item, Skipped):
             result.tally.skipped[item.reason] += 1
             result.failures.append(Failure(item.key, "skip", item.reason, item.message))
@@ -310,10 +310,13 @@ def _failed(
 def _one_by_one(options: WorkerOptions, result: PartialResult, batch: list[Item | Skipped]) -> Iterable[Item | Skipped]:
     """Return the items of a batch that are not counted together."""
     try:
-        from normcli.runs import small_files
+        if len(batch) >= _LARGE_BATCH:
+            from normcli.runs.small_files import count_small_files as count_files
+        else:
+            from normcli.runs.photographs import count_photographs as count_files
     except ImportError:  # of a disk that is damaged, or another thread's import failed: every input says so
         return batch
-    return small_files.count_small_files(options, result, batch)
+    return count_files(options, result, batch)
 
 
 def _count_alone(

@@ -27,21 +27,23 @@ def read_small_files(batch: Sequence[Item | Skipped], most: int) -> Iterator[byt
     None is also what comes of a file that cannot be read: its loader names the reason.
     """
     for start in range(0, len(batch), _TOGETHER):
-        loads = [_local_file(item) for item in batch[start : start + _TOGETHER]]
+        loads = [local_file(item) for item in batch[start : start + _TOGETHER]]
         contents = iter(_read_together([load.path for load in loads if load is not None], most))
         for load in loads:
             data = None if load is None else next(contents)
             if load is not None and (data is None or (load.limit is not None and len(data) > load.limit)):
-                data = _read_alone(load, most)
+                data = read_alone(load, most)
             yield data
 
 
-def _local_file(item: Item | Skipped) -> FileBytes | None:
+def local_file(item: Item | Skipped) -> FileBytes | None:
+    """Return the loader of an item that is a local file; None for others."""
     load = getattr(item, "load", None)
     return load if type(load) is FileBytes and "://" not in load.path else None  # a server is slow
 
 
-def _read_alone(load: FileBytes, most: int) -> bytes | None:
+def read_alone(load: FileBytes, most: int) -> bytes | None:
+    """Read a local file of at most so many bytes; None for others and those that cannot be read."""
     try:
         return read(load.path, limit=load.limit, most=most)
     except Exception:  # the usual way names what is wrong

@@ -119,13 +119,13 @@ class Tally:
             self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
         return None if image is None else image.moments
 
-    def count_plain(self, pixels: Array, notes: tuple[str, ...], data: bytes) -> None:
+    def count_plain(self, pixels: Array, notes: tuple[str, ...], data: bytes | None) -> None:
         """Add one image as `count` does: of uint8, every pixel with a weight of 1, without a group.
 
         Args:
             pixels: uint8 (H,W,C).
             notes: properties that the composition counts.
-            data: the encoded bytes, for the digest.
+            data: the encoded bytes, for the digest; None if they come by `add_digests`.
         """
         key = pixels.shape[2], "uint8", 1
         bucket: Any = self.buckets.get(key) or Integers(*key)
@@ -135,7 +135,12 @@ class Tally:
             bucket.count_plain(pixels)
         self.buckets[key] = bucket
         self._noted[notes] += 1
-        self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
+        if data is not None:
+            self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
+
+    def add_digests(self, data: list[bytes]) -> None:
+        """Add the digests of images that are counted without their encoded bytes."""
+        self.digest = (self.digest + sum(map(digest, data))) % DIGEST_MODULUS
 
     def count_small(
         self,
@@ -173,7 +178,7 @@ class Tally:
                 return left
         self.buckets[key] = bucket
         self._noted[notes] += len(images)
-        self.digest = (self.digest + sum(map(digest, data or images))) % DIGEST_MODULUS
+        self.add_digests(data or images)
         return left
 
     def _bucket(self, pixels: Array, weights: Array | None) -> tuple[tuple[int, str, int], Bucket]:
