@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from normcli.kernels import kernel
 from normcli.kernels.files import read_files
+from normcli.kernels.kernel import Kernel
 from normcli.options.shared import DecodeOptions, InputOptions
 from normcli.runs import read_small
 from normcli.runs.count import PartialResult, WorkerOptions, count_batch
@@ -204,3 +206,31 @@ def test_a_batch_has_the_same_counts_and_failures(tmp_path: Path, together: Call
         counted.append(count_batch(WorkerOptions(DecodeOptions()), items))
     assert counted[0].state() == counted[1].state()
     assert counted[0].failures
+
+
+def test_the_first_kernel_is_loaded_once_all_have_lost_what_that_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one() -> None: ...
+
+    def other() -> None: ...
+
+    monkeypatch.setattr(kernel, "has_code", lambda _: True)
+    monkeypatch.setattr(kernel, "_lost", {})
+    monkeypatch.setattr(kernel, "_engines", [])
+    first, second = Kernel(one, set()), Kernel(other, set())
+    assert not first.is_worth_loading(0.02)
+    assert not second.is_worth_loading(0.002)
+    assert second.is_worth_loading(0.011)
+    assert first.is_worth_loading(0.02)
+    monkeypatch.setattr(kernel, "_lost", {})
+    monkeypatch.setattr(kernel, "_engines", ["LLVM is there"])
+    assert not first.is_worth_loading(0.002)
+    assert first.is_worth_loading(0.004)
+
+
+def test_no_kernel_is_compiled_for_what_others_have_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def function() -> None: ...
+
+    monkeypatch.setattr(kernel, "has_code", lambda _: False)
+    monkeypatch.setattr(kernel, "_lost", {"another": 1.0})
+    assert not Kernel(function, set()).is_worth_loading(0.1)
+    assert Kernel(function, set()).is_worth_loading(0.2)

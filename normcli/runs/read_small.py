@@ -13,7 +13,7 @@ import numpy as np
 from normcli import platforms
 from normcli.kernels.files import STATX_WORDS, read_files
 from normcli.sources import Item, Skipped
-from normcli.storage.files import READ_FLAGS, FileBytes, read
+from normcli.storage.files import READ_FLAGS, FileBytes
 
 _TOGETHER = 64  # files of a call
 _BUFFER = 1 << 20  # bytes of them; what does not fit is read alone
@@ -45,7 +45,7 @@ def local_file(item: Item | Skipped) -> FileBytes | None:
 def read_alone(load: FileBytes, most: int) -> bytes | None:
     """Read a local file of at most so many bytes; None for others and those that cannot be read."""
     try:
-        return read(load.path, limit=load.limit, most=most)
+        return load.read_up_to(most)
     except Exception:  # the usual way names what is wrong
         return None
 

@@ -253,8 +253,16 @@ class FileBytes(NamedTuple):
         Raises:
             InputError: as a complete read.
         """
-        data = read(self.path, limit=self.limit, most=_LARGE)
+        data = self.read_up_to(_LARGE)
         return self.open() if data is None else data
+
+    def read_up_to(self, most: int) -> bytes | None:
+        """Read the file; return None for a local one of more than so many bytes.
+
+        Raises:
+            InputError: as a complete read.
+        """
+        return read(self.path, limit=self.limit, most=most)
 
     def open(self) -> "LargeFile":
         """Open a local file to be read in parts.
