@@ -11,6 +11,7 @@ from normcli.options.shared import DecodeOptions, InputOptions
 from normcli.runs import photographs
 from normcli.runs.count import WorkerOptions, count_batch, merge
 from normcli.sources import Item, Skipped, read
+from normcli.storage import files
 from tests.support.images import encoded, photograph
 
 
@@ -94,3 +95,19 @@ def test_a_file_that_changes_after_it_was_read(tmp_path: Path, monkeypatch: pyte
 
     monkeypatch.setattr(photographs, "_read_ahead", read_and_cut)
     assert count_batch(options, items).state() == expected
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_file_is_read_once(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = folder_of(tmp_path, name, 3)[:-1]  # without the link that leads nowhere
+    paths: list[str] = []
+    real = files.read
+
+    def counted(path: str, **options: object) -> object:
+        paths.append(path)
+        return real(path, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(files, "read", counted)
+    count_batch(WorkerOptions(DecodeOptions()), items)
+    again = 1 if name in ("empty.jpg", "large.jpg") else 0  # those that cannot be read are tried again
+    assert len(paths) == len(items) + again

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from normcli.images import jpeg
 from normcli.images.convert import NEUTRAL
 from normcli.runs.count import PartialResult, WorkerOptions, kind_notes
+from normcli.runs.loop import Prefetched
 from normcli.runs.read_small import local_file, read_alone
 from normcli.sources import Item, Skipped
 
@@ -30,41 +31,50 @@ def count_photographs(
         yield from batch
         return
     counted = []
-    for item, photograph in zip(batch, _read_ahead(options, batch), strict=True):
-        if photograph is None or not _count(result, photograph, item.key):
+    for item, file in zip(batch, _read_ahead(options, batch), strict=True):
+        if file is None:
             yield item
+        elif _count(result, file, item.key):
+            counted.append(file.data)
         else:
-            counted.append(photograph.data)
+            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[union-attr]  # a local file
     result.bytes += sum(map(len, counted))
     result.tally.add_digests(counted)
 
 
-class _Photograph(NamedTuple):
+class _File(NamedTuple):
+    """A file that was read; shape and notes where it is a plain JPEG."""
+
     data: bytes
-    shape: tuple[int, int, int]
-    notes: tuple[str, ...]
+    shape: tuple[int, int, int] | None
+    notes: tuple[str, ...] = ()
 
 
-def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_Photograph | None]:
+def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_File | None]:
     """Read local files up to the first that is no plain JPEG, or that is one too many; the others are None."""
-    photographs: list[_Photograph | None] = [None] * len(batch)
+    files: list[_File | None] = [None] * len(batch)
     left = _AHEAD
     for i, item in enumerate(batch):
         load = local_file(item)
         data = None if load is None else read_alone(load, left)
-        markers = None if data is None or data[:3] != jpeg.SIGNATURE else jpeg.header(data)
-        if data is None or markers is None or not jpeg.is_plain(markers):
+        if data is None:
             break
         left -= len(data)
+        markers = jpeg.header(data) if data[:3] == jpeg.SIGNATURE else None
+        if markers is None or not jpeg.is_plain(markers):
+            files[i] = _File(data, None)
+            break
         shape = markers.height, markers.width, markers.components
-        if 0 < shape[0] * shape[1] <= options.reading.max_pixels:
-            photographs[i] = _Photograph(data, shape, _notes(markers))
-    return photographs
+        is_small = 0 < shape[0] * shape[1] <= options.reading.max_pixels
+        files[i] = _File(data, shape if is_small else None, _notes(markers))
+    return files
 
 
-def _count(result: PartialResult, photograph: _Photograph, key: str) -> bool:
-    """Count a photograph, but not its digest; return False, and count nothing, where it is damaged."""
-    data, shape, notes = photograph
+def _count(result: PartialResult, file: _File, key: str) -> bool:
+    """Count a plain JPEG, but not its digest; return False, and count nothing, for others and where it is damaged."""
+    data, shape, notes = file
+    if shape is None:
+        return False
     try:
         pixels = jpeg.decode_strictly(data, shape)
     except Exception:  # the usual way names what is wrong, or decodes it nevertheless
