@@ -37,7 +37,7 @@ def count_photographs(
         elif _count(result, file, item.key):
             counted.append(file.data)
         else:
-            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[union-attr]  # a local file
+            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[call-arg]  # a local file
     result.bytes += sum(map(len, counted))
     result.tally.add_digests(counted)
 
@@ -76,10 +76,9 @@ def _count(result: PartialResult, file: _File, key: str) -> bool:
     if shape is None:
         return False
     try:
-        pixels = jpeg.decode_strictly(data, shape)
+        result.tally.count_plain(jpeg.decode_strictly(data, shape), notes, None)
     except Exception:  # the usual way names what is wrong, or decodes it nevertheless
         return False
-    result.tally.count_plain(pixels, notes, None)
     result.note_kind(shape[2], "", key)
     return True
 
