@@ -37,7 +37,7 @@ def count_photographs(
         elif _count(result, file, item.key):
             counted.append(file.data)
         else:
-            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[call-arg]  # a local file
+            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[union-attr, call-arg]  # a local file
     result.bytes += sum(map(len, counted))
     result.tally.add_digests(counted)
 
