@@ -1,17 +1,24 @@
 """JPEG files of a batch, which are read before the first is decoded: the same bits as one by one."""
 
+import builtins
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from normcli.images import jpeg
+from normcli.kernels.kernel import Kernel
 from normcli.options.shared import DecodeOptions, InputOptions
 from normcli.runs import photographs
 from normcli.runs.count import WorkerOptions, count_batch, merge
 from normcli.sources import Item, Skipped, read
 from normcli.storage import files
+from normcli.tally import integers
+from normcli.tally import tally as tallies
 from tests.support.images import encoded, photograph
 
 
@@ -111,3 +118,85 @@ def test_every_file_is_read_once(name: str, tmp_path: Path, monkeypatch: pytest.
     count_batch(WorkerOptions(DecodeOptions()), items)
     again = 1 if name in ("empty.jpg", "large.jpg") else 0  # those that cannot be read are tried again
     assert len(paths) == len(items) + again
+
+
+def without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(integers._scratch, "calls", {})
+    monkeypatch.setattr(integers, "_bound_call", lambda _: None)
+    monkeypatch.setattr(Kernel, "is_due", lambda _: False)
+
+
+def failing_once(function: Callable[..., object]) -> Callable[..., object]:
+    """Return a function that finds no memory in its third call, and does nothing in it."""
+    calls = iter(range(1 << 20))
+
+    def instead(*arguments: object, **options: object) -> object:
+        if next(calls) == 2:
+            raise MemoryError
+        return function(*arguments, **options)
+
+    return instead
+
+
+def no_memory(*_: object, **__: object) -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (integers.ImageRows, "append"),
+        (integers, "_count"),
+        (integers, "_powers"),
+        (jpeg, "header"),
+        (jpeg, "decode_strictly"),
+        (photographs, "_notes"),
+    ],
+    ids=["append", "_count", "_powers", "header", "decode_strictly", "_notes"],
+)
+def test_no_memory_once(owner: object, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image that finds no memory once is counted by the usual way, and not twice."""
+    without_kernels(monkeypatch)
+    items, options = folder_of(tmp_path, "exif.jpg", 12), WorkerOptions(DecodeOptions())
+    expected = count_batch(options, items).state()
+    monkeypatch.setattr(owner, name, failing_once(getattr(owner, name)))
+    assert count_batch(options, items).state() == expected
+
+
+@pytest.mark.parametrize("place", ["append", "digest", "_powers", "bound call"])
+def test_an_image_without_memory_is_not_counted_in_part(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_kernels(monkeypatch)
+    tally = tallies.Tally()
+    tally.count_plain(photograph(200, 300), ("note",), b"first")
+    expected = tally.state()
+    with monkeypatch.context() as patch:
+        if place == "append":
+            patch.setattr(integers.ImageRows, "append", no_memory)
+        elif place == "digest":
+            patch.setattr(tallies, "digest", no_memory)
+        elif place == "_powers":
+            patch.setattr(integers, "_powers", no_memory)
+        else:
+            patch.setattr(integers._scratch, "calls", {3: SimpleNamespace(count=no_memory)})
+        for count in [tally.count_plain] if place == "bound call" else [tally.count_plain, tally.count]:
+            with pytest.raises(MemoryError):
+                count(photograph(200, 300, seed=1), notes=("note",), data=b"second")  # type: ignore[operator]
+    assert tally.state() == expected
+
+
+@pytest.mark.parametrize("error", [ImportError, MemoryError, OSError])
+def test_a_module_that_cannot_be_imported(
+    error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without memory, or handles, for the import the files are counted one by one."""
+    items, options = folder_of(tmp_path, "exif.jpg", 3), WorkerOptions(DecodeOptions())
+    expected = count_batch(options, items).state()
+    real = builtins.__import__
+
+    def instead(name: str, *arguments: object) -> object:
+        if name == "normcli.runs.photographs":
+            raise error
+        return real(name, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", instead)
+    assert count_batch(options, items).state() == expected

@@ -234,3 +234,14 @@ def test_no_kernel_is_compiled_for_what_others_have_lost(monkeypatch: pytest.Mon
     monkeypatch.setattr(kernel, "_lost", {"another": 1.0})
     assert not Kernel(function, set()).is_worth_loading(0.1)
     assert Kernel(function, set()).is_worth_loading(0.2)
+
+
+def test_no_memory_for_the_buffer(
+    folder: Path, together: Callable[[bool], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = sorted(map(str, folder.iterdir()))
+    together(False)
+    expected = contents_of(paths)
+    together(True)
+    monkeypatch.setattr(read_small, "_BUFFER", 1 << 60)
+    assert contents_of(paths) == expected

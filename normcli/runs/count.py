@@ -314,7 +314,7 @@ def _one_by_one(options: WorkerOptions, result: PartialResult, batch: list[Item 
             from normcli.runs.small_files import count_small_files as count_files
         else:
             from normcli.runs.photographs import count_photographs as count_files
-    except ImportError:  # of a disk that is damaged, or another thread's import failed: every input says so
+    except Exception:  # of a disk that is damaged, no memory, or another thread's import failed: every input says so
         return batch
     return count_files(options, result, batch)
 

@@ -60,14 +60,22 @@ def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_Fi
         if data is None:
             break
         left -= len(data)
+        files[i] = file = _opened(data, options.reading.max_pixels)
+        if file is None or not file.notes:
+            break
+    return files
+
+
+def _opened(data: bytes, max_pixels: int) -> _File | None:
+    """Return a file with what its header says; without notes if it is no plain JPEG, None where there is no memory."""
+    try:
         markers = jpeg.header(data) if data[:3] == jpeg.SIGNATURE else None
         if markers is None or not jpeg.is_plain(markers):
-            files[i] = _File(data, None)
-            break
+            return _File(data, None)
         shape = markers.height, markers.width, markers.components
-        is_small = 0 < shape[0] * shape[1] <= options.reading.max_pixels
-        files[i] = _File(data, shape if is_small else None, _notes(markers))
-    return files
+        return _File(data, shape if 0 < shape[0] * shape[1] <= max_pixels else None, _notes(markers))
+    except Exception:  # the usual way names what is wrong
+        return None
 
 
 def _count(result: PartialResult, file: _File, key: str) -> bool:

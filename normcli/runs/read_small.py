@@ -58,15 +58,19 @@ def _read_together(paths: list[str], most: int) -> Iterable[bytes | None]:
         _alone += len(paths)
         return repeat(None)
     try:
-        names = os.fsencode("\0".join((*paths, "")))
-    except UnicodeEncodeError:
+        return _read_by_kernel(functions, paths, most)
+    except (UnicodeEncodeError, MemoryError):  # a path that is no text of the system's, or no room for the buffer
         return repeat(None)
+
+
+def _read_by_kernel(functions: np.ndarray[Any, Any], paths: list[str], most: int) -> Iterable[bytes | None]:
+    names = os.fsencode("\0".join((*paths, "")))
     buffer, sizes = np.empty(_BUFFER, np.uint8), np.zeros(len(paths), np.int64)
     status, flags = np.empty((2, STATX_WORDS), np.uint32), platforms.binary_flags(READ_FLAGS)
     arguments = (functions, flags, np.frombuffer(names, np.uint8), most, buffer, sizes, status)
     if names.count(b"\0") != len(paths) or not read_files.try_call(*arguments):
         return repeat(None)
-    return _parts(buffer.data, sizes.tolist())
+    return list(_parts(buffer.data, sizes.tolist()))
 
 
 def _parts(data: memoryview, sizes: list[int]) -> Iterator[bytes | None]:

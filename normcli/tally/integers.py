@@ -184,15 +184,24 @@ class Integers:
             pixels: of the bucket's dtype.
             weights: (H,W) of the same dtype, or None.
             own: zeros (C,bins) that receive the image's histogram, or None.
+
+        Raises:
+            Exception: there is no memory to count it; nothing of it is added.
         """
         if weights is None and own is None:
-            weight, sums = pixels.shape[0] * pixels.shape[1], np.empty((self.channels, 2), np.int64)
-            _count(pixels, self._histogram, sums)
-        else:
-            own = np.zeros_like(self._histogram) if own is None else own
-            weight, sums = count_one(pixels, weights, own)
-            self._histogram += own
-        return self._append(np.array([weight]), sums)
+            sums = np.empty((self.channels, 2), np.int64)
+            added = self._append(np.array([pixels.shape[0] * pixels.shape[1]]), sums)
+            try:
+                _count(pixels, self._histogram, sums)
+            except Exception:
+                self._images.take_back()
+                raise
+            return added
+        own = np.zeros_like(self._histogram) if own is None else own
+        weight, sums = count_one(pixels, weights, own)
+        added = self._append(np.array([weight]), sums)
+        self._histogram += own
+        return added
 
     def count_plain(self, pixels: Array) -> None:
         """Add one image (H,W,C), C-contiguous, of uint8 and at most 4 channels, as `count` does."""
@@ -200,8 +209,14 @@ class Integers:
         call = _scratch.calls.get(channels) or _bound_call(channels)
         if call is None:
             self.count(pixels, None)
-        else:
-            self._images.append(_weight(pixels.shape[0] * pixels.shape[1]), call.count(pixels, self._histogram))
+            return
+        sums = np.empty((1, channels, 2), np.int64)
+        self._images.append(_weight(pixels.shape[0] * pixels.shape[1]), sums)
+        try:
+            call.count(pixels, self._histogram, sums)
+        except Exception:
+            self._images.take_back()
+            raise
 
     def _append(self, weights: Array, sums: Array) -> tuple[Array, Array]:
         self._images.append(weights[None], sums[None])
@@ -351,8 +366,13 @@ class ImageRows:
 
     def append(self, weights: Array, sums: Array) -> None:
         """Add images by their weights, (B,1) or (B,C), and sums of values and of squares (B,C,2)."""
+        waiting = self._waiting + len(weights)
         self._rows.append((weights, sums))
-        self._waiting += len(weights)
+        self._waiting = waiting
+
+    def take_back(self) -> None:
+        """Remove the images that were appended last."""
+        self._waiting -= len(self._rows.pop()[0])
 
     def add(self, other: "ImageRows") -> None:
         """Add the images of another one."""
@@ -442,8 +462,8 @@ def _count(pixels: Array, histogram: Array, sums: Array) -> None:
 
     def fallback() -> None:
         own = _histogram_by_numpy(pixels)
-        histogram[:] += own
         sums[:] = own @ _powers(own.shape[1])
+        histogram[:] += own  # last, when nothing can fail any more
 
     def byte_arguments() -> tuple[Array, ...]:
         flat = pixels.reshape(-1)
@@ -462,14 +482,14 @@ class _BoundCall:
         self._histogram, self._sums, self._function = histogram, sums[None], function
         self._address, self._kept = values[5], values[6:]  # behind those of pixels and pairs
 
-    def count(self, pixels: Array, histogram: Array) -> Array:
-        """Add one image (H,W,C), its pairs as `as_pairs` has them, to a histogram (C,256); return its sums (1,C,2)."""
+    def count(self, pixels: Array, histogram: Array, sums: Array) -> None:
+        """Add one image (H,W,C), its pairs as `as_pairs` has them, to a histogram (C,256); fill in its sums (1,C,2)."""
         if histogram is not self._histogram:
             self._histogram, self._address = histogram, address_of(histogram)
         address, size = address_of(pixels), pixels.size
         pairs = size // 12 if address % 2 == 0 and sys.byteorder == "little" else 0
         self._function(address, size, address, pairs, 6, self._address, *self._kept)
-        return self._sums.copy()
+        sums[:] = self._sums
 
 
 def _bound_call(channels: int) -> _BoundCall | None:

@@ -99,6 +99,7 @@ class Tally:
         if valid is not None and valid.all():
             valid = None
         key, bucket = self._bucket(pixels, weights)
+        added = 0 if data is None else digest(data)  # first: it can find no memory
         image: CountedImage | None = None
         if valid is not None:
             image = _count_valid(bucket, pixels, weights, valid, nan)
@@ -115,8 +116,7 @@ class Tally:
         if group is not None and image is not None:
             self.count_in_group(group, key, image)
         self._noted[notes] += 1
-        if data is not None:
-            self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
+        self.digest = (self.digest + added) % DIGEST_MODULUS
         return None if image is None else image.moments
 
     def count_plain(self, pixels: Array, notes: tuple[str, ...], data: bytes | None) -> None:
@@ -129,14 +129,14 @@ class Tally:
         """
         key = pixels.shape[2], "uint8", 1
         bucket: Any = self.buckets.get(key) or Integers(*key)
+        added = 0 if data is None else digest(data)  # first: it can find no memory
         if bucket.gathers and pixels.size <= MOST_SMALL:
             bucket.count_later([pixels.tobytes()])
         else:
             bucket.count_plain(pixels)
         self.buckets[key] = bucket
         self._noted[notes] += 1
-        if data is not None:
-            self.digest = (self.digest + digest(data)) % DIGEST_MODULUS
+        self.digest = (self.digest + added) % DIGEST_MODULUS
 
     def add_digests(self, data: list[bytes]) -> None:
         """Add the digests of images that are counted without their encoded bytes."""
