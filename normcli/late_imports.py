@@ -7,13 +7,13 @@ other, until one of them fails: imports under one lock never do.
 """
 
 import importlib
-import os
 import re
 import sys
 import threading
 from types import ModuleType
 from typing import Any
 
+from normcli import platforms
 from normcli.errors import MissingExtraError
 
 _lock = threading.RLock()  # never taken by code that runs as a module is imported, for which its holder could wait
@@ -26,8 +26,7 @@ def _renew_lock() -> None:
     _lock = threading.RLock()
 
 
-if hasattr(os, "register_at_fork"):  # a child has no thread that could release it
-    os.register_at_fork(after_in_child=_renew_lock)
+platforms.run_at_fork(after_in_child=_renew_lock)  # a child has no thread that could release it
 
 
 def library(name: str) -> Any:

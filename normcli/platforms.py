@@ -186,6 +186,11 @@ def run_at_fork(*, before: Callable[[], None] | None = None, after_in_child: Cal
             os.register_at_fork(after_in_child=after_in_child)
 
 
+def is_usual_linux() -> bool:
+    """Return True for Linux of 64 bits on x86-64 or ARM."""
+    return sys.platform == "linux" and sys.maxsize > 1 << 32 and os.uname().machine in ("x86_64", "aarch64")
+
+
 def process_start_method() -> str:
     """Return the method to start worker processes: "fork" (10 ms) or "spawn" (250 ms).
 

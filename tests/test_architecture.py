@@ -18,7 +18,7 @@ GROUND = ("errors", "late_imports", "platforms", "options", "kernels", "storage"
 MAY_IMPORT: dict[str, set[str]] = {
     # ground floor
     "errors": set(),
-    "late_imports": {"errors"},
+    "late_imports": {"errors", "platforms"},
     "platforms": set(),
     "options": {"errors"},
     "kernels": {"errors", "platforms"},

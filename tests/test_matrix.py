@@ -3,6 +3,7 @@
 `python -m tests.support.matrix check` prints what differs; `store` is for a change on purpose, which CHANGELOG names.
 """
 
+import sys
 from typing import Any
 
 import pytest
@@ -10,11 +11,14 @@ import pytest
 from tests.support import matrix
 from tests.support.matrix_cells import cells
 
+# members of zips have other headers there, and in no later version (python/cpython#103861)
+_OLD_ZIP = sys.version_info < (3, 11, 4)
+
 
 @pytest.mark.parametrize("half", [0, 1])
 def test_the_light_cells_write_what_is_stored(half: int) -> None:
     versions, stored = matrix.load()
-    light = [cell for cell in cells() if cell.light][half::2]
+    light = [cell for cell in cells() if cell.light and not (_OLD_ZIP and "/npz/" in cell.name)][half::2]
     results = matrix.run(light, matrix.ROOT)
     assert len(results) > len(light) / 2
     assert matrix.differences(results, stored) == [], f"stored with {versions}, here {matrix.environment()}"

@@ -218,7 +218,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     data: Any
     image: Any
     arrays: PlainArrays | None = None
-    for item in _one_by_one(options, result, batch) if adds_only and len(batch) > 1 else batch:
+    for item in _one_by_one(options, result, batch) if adds_only else batch:
         if isinstance(item, Skipped):
             result.tally.skipped[item.reason] += 1
             result.failures.append(Failure(item.key, "skip", item.reason, item.message))

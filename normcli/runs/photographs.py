@@ -11,8 +11,8 @@ from normcli.images import jpeg
 from normcli.images.convert import NEUTRAL
 from normcli.runs.count import PartialResult, WorkerOptions, kind_notes
 from normcli.runs.loop import Prefetched
-from normcli.runs.read_small import local_file, read_alone
 from normcli.sources import Item, Skipped
+from normcli.storage.files import FileBytes
 
 _AHEAD = 8 << 20  # bytes of a batch; a batch takes 20 ms, in which 2 MB are decoded
 
@@ -55,8 +55,8 @@ def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_Fi
     files: list[_File | None] = [None] * len(batch)
     left = _AHEAD
     for i, item in enumerate(batch):
-        load = local_file(item)
-        data = None if load is None else read_alone(load, left)
+        load = getattr(item, "load", None)
+        data = load.read_early(left) if type(load) is FileBytes else None
         if data is None:
             break
         left -= len(data)

@@ -2,7 +2,6 @@
 
 import ctypes
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from itertools import repeat
@@ -27,27 +26,18 @@ def read_small_files(batch: Sequence[Item | Skipped], most: int) -> Iterator[byt
     None is also what comes of a file that cannot be read: its loader names the reason.
     """
     for start in range(0, len(batch), _TOGETHER):
-        loads = [local_file(item) for item in batch[start : start + _TOGETHER]]
+        loads = [_local_file(item) for item in batch[start : start + _TOGETHER]]
         contents = iter(_read_together([load.path for load in loads if load is not None], most))
         for load in loads:
             data = None if load is None else next(contents)
             if load is not None and (data is None or (load.limit is not None and len(data) > load.limit)):
-                data = read_alone(load, most)
+                data = load.read_early(most)
             yield data
 
 
-def local_file(item: Item | Skipped) -> FileBytes | None:
-    """Return the loader of an item that is a local file; None for others."""
+def _local_file(item: Item | Skipped) -> FileBytes | None:
     load = getattr(item, "load", None)
-    return load if type(load) is FileBytes and "://" not in load.path else None  # a server is slow
-
-
-def read_alone(load: FileBytes, most: int) -> bytes | None:
-    """Read a local file of at most so many bytes; None for others and those that cannot be read."""
-    try:
-        return load.read_up_to(most)
-    except Exception:  # the usual way names what is wrong
-        return None
+    return load if type(load) is FileBytes and load.is_local else None
 
 
 def _read_together(paths: list[str], most: int) -> Iterable[bytes | None]:
@@ -83,7 +73,7 @@ def _parts(data: memoryview, sizes: list[int]) -> Iterator[bytes | None]:
 @cache
 def _functions() -> np.ndarray[Any, Any] | None:
     """Return the addresses of four functions of the C library for `read_files`; None where a machine has others."""
-    if sys.platform != "linux" or os.uname().machine not in ("x86_64", "aarch64") or sys.maxsize < 1 << 32:
+    if not platforms.is_usual_linux():
         return None
     library = ctypes.CDLL(None)
     try:

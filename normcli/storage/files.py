@@ -253,16 +253,20 @@ class FileBytes(NamedTuple):
         Raises:
             InputError: as a complete read.
         """
-        data = self.read_up_to(_LARGE)
+        data = read(self.path, limit=self.limit, most=_LARGE)
         return self.open() if data is None else data
 
-    def read_up_to(self, most: int) -> bytes | None:
-        """Read the file; return None for a local one of more than so many bytes.
+    @property
+    def is_local(self) -> bool:
+        """Return True for a file of this machine."""
+        return "://" not in self.path
 
-        Raises:
-            InputError: as a complete read.
-        """
-        return read(self.path, limit=self.limit, most=most)
+    def read_early(self, most: int) -> bytes | None:
+        """Read a local file of at most so many bytes; return None for others, and for those that cannot be read."""
+        try:
+            return read(self.path, limit=self.limit, most=most) if self.is_local else None
+        except Exception:  # a complete read names what is wrong
+            return None
 
     def open(self) -> "LargeFile":
         """Open a local file to be read in parts.
