@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -333,11 +333,6 @@ def _as_wider(pixels: np.ndarray[Any, Any], dtype: type[np.unsignedinteger[Any]]
     return pixels[:0].view(dtype)
 
 
-def _call(function: Callable[..., None], values: list[Any], _arrays: tuple[Any, ...]) -> None:
-    """Call a C function by addresses and lengths of arrays, which stay as long as the call can be made."""
-    function(*values)
-
-
 class KernelUnavailable(Exception):
     """A kernel that can be neither loaded nor compiled; the text is the reason."""
 
@@ -450,17 +445,11 @@ class Kernel:
             ValueError: an array that is not contiguous or not aligned.
             OverflowError: an integer beyond 64 bits.
         """
-        self.prepare(*arguments)()
-
-    def prepare(self, *arguments: Any) -> Callable[[], None]:
-        """Return a call of it with these arguments, which several threads may make; it raises what a call raises."""
-        if self._dispatcher is None:
-            types, values = self._split(arguments)
-            function = self._functions.get(types) or self._load(types)
-            if function is not None:
-                return partial(_call, function, values, arguments)
-        assert self._dispatcher is not None
-        return partial(self._dispatcher, *arguments)
+        if self._dispatcher is not None:
+            return self._dispatcher(*arguments)
+        types, values = self._split(arguments)
+        function = self._functions.get(types) or self._load(types)
+        return self(*arguments) if function is None else function(*values)
 
     def bound(self, *arguments: Any) -> tuple[Callable[..., None], list[Any]] | None:
         """Return the C function for arguments of these types and its values for them; None if it is not loaded.

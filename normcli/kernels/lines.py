@@ -5,13 +5,11 @@ that a copy moves three lines for two. A line stored past the cache is not read,
 Each function is plain Python above, and below it the same for LLVM, which splits a line into vectors of the processor.
 """
 
-import threading
 from typing import Any
 
 from normcli.kernels.kernel import machine_function
 
 LINE_BYTES = 64
-_one_turn = threading.Lock()
 _X86 = ("x86_64", "i386", "i686")
 
 
@@ -61,7 +59,7 @@ def _emit_prefetch(context: Any, builder: Any, types: Any, values: Any) -> Any:
 
 
 def _emit_take_turn(context: Any, builder: Any, types: Any, values: Any) -> Any:
-    return builder.atomic_rmw("add", _pointer(context, builder, types[0], values[0]), values[1], "acq_rel")
+    return builder.atomic_rmw("add", _pointer(context, builder, types[0], values[0]), values[1], "monotonic")
 
 
 def _emit_order_stores(context: Any, builder: Any, types: Any, values: Any) -> Any:
@@ -95,11 +93,7 @@ def order_stores():  # type: ignore[no-untyped-def]
 
 @machine_function(_emit_take_turn, "int64")
 def take_turn(turns, count):  # type: ignore[no-untyped-def]
-    """Add to the first number of turns (int64) and return what it was, each time to one thread alone.
-
-    What a thread wrote before is seen by every thread whose turn comes after.
-    """
-    with _one_turn:
-        turn = turns[0]
-        turns[0] = turn + count
-        return turn
+    """Add to the first number of turns (int64) and return what it was, each time to one thread alone."""
+    turn = turns[0]
+    turns[0] = turn + count
+    return turn

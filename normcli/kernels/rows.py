@@ -26,14 +26,9 @@ NEAR = 256 << 10
 # bytes that the cache of all processors keeps
 CACHE_BYTES = 32 << 20
 
-# the least bytes of rows that a thread takes at a time. It takes a 4th of its share of those left: the last turns are
-# short, so that threads end together, and the others long, because two threads disturb each other's readings ahead in
-# memory: 100 MB by 128 KB each take 1.3 times as long
+# bytes of rows that a thread takes at a time: a 16th of all, but not less than this; beyond CACHE_BYTES a 4th, because
+# two threads disturb each other's readings ahead in memory: 100 MB by 128 KB each take 1.3 times as long
 TURN_BYTES = 128 << 10
-
-# what threads share, an array of int64: rows (of batch_rows: channels) that are taken, the number of row 0 in the
-# complete tensor, rows that are done, threads that have entered the kernel, and how many may enter it
-TAKEN, FIRST, DONE, ENTERED, THREADS = range(5)
 
 SUMS = {"reassoc", "contract"}
 
@@ -97,32 +92,29 @@ def _moments(x, pivot):  # type: ignore[no-untyped-def]
 
 
 @device_function()
-def _take_rows(x, turns):  # type: ignore[no-untyped-def]
-    """Return the first row of the next turn of a thread, and the row behind its last one."""
-    rows = x.shape[0]
-    least = max(TURN_BYTES // max(x.shape[1] * x.itemsize, 1), 1)
-    count = max((rows - turns[TAKEN]) // (4 * turns[THREADS]), least)
-    start = take_turn(turns, count)
-    return start, min(start + count, rows)
+def _rows_of_a_turn(x):  # type: ignore[no-untyped-def]
+    """Return the number of rows that a thread takes at a time."""
+    size = x.size * x.itemsize
+    size = max(size // 16, TURN_BYTES) if size <= CACHE_BYTES else size // 4
+    return max(size // max(x.shape[1] * x.itemsize, 1), 1)
 
 
 @kernel()
-def row_moments(x, turns, mean, low, m2):  # type: ignore[no-untyped-def]
+def row_moments(x, mean, low, m2, turns):  # type: ignore[no-untyped-def]
     """Write mean, its cut-off rest and sum of squared deviations of every row of x (R, L) into three arrays (R).
 
-    Several threads may call it with the same arguments, once each; `turns` is what they share.
+    Several threads may call it with the same arguments. `turns` (int64) starts with the number of rows that are taken.
     """
-    rows, count = x.shape[0], 0
-    start, stop = _take_rows(x, turns)
+    rows, count = x.shape[0], _rows_of_a_turn(x)
+    start = take_turn(turns, count)
     while start < rows:
+        stop = min(start + count, rows)
         pivot, following = _pivot(x[start]), _pivot(x[min(start + 1, rows - 1)])
         for r in range(start, stop):
             ahead = _pivot(x[min(r + 2, rows - 1)])
             mean[r], low[r], m2[r] = _moments(x[r], pivot)
             pivot, following = following, ahead
-        count += stop - start
-        start, stop = _take_rows(x, turns)
-    take_turn(turns[DONE:], count)
+        start = take_turn(turns, count)
 
 
 @device_function()
@@ -168,40 +160,37 @@ def affine_rows(x, y, turns, mean, scale, shift, line):  # type: ignore[no-untyp
     Args:
         x: rows to read, (R, L).
         y: rows to write, of the shape of x.
-        turns: as in row_moments.
+        turns: the number of rows that are taken by all threads, and the number of row 0 in the complete tensor; int64.
         mean: one number for every row of the complete tensor, float64; so scale and shift.
         scale: as mean.
         shift: as mean.
-        line: room of each thread for results of the type of y that bypass the cache, (T, B); B = 0 where they do not.
+        line: room for results of the type of y that bypass the cache; empty where they do not.
     """
-    rows, first, count = x.shape[0], turns[FIRST], 0
-    piece = _aligned(line[take_turn(turns[ENTERED:], 1)])
-    start, stop = _take_rows(x, turns)
+    rows, count, first, line = x.shape[0], _rows_of_a_turn(x), turns[1], _aligned(line)
+    start = take_turn(turns, count)
     while start < rows:
-        for r in range(start, stop):
+        for r in range(start, min(start + count, rows)):
             i = first + r
-            _affine_row(x[r], y[r], mean[i], scale[i], shift[i], piece, x[r, piece.size :])
-        count += stop - start
-        start, stop = _take_rows(x, turns)
-    if piece.size:
+            _affine_row(x[r], y[r], mean[i], scale[i], shift[i], line, x[r, line.size :])
+        start = take_turn(turns, count)
+    if line.size:
         order_stores()
-    take_turn(turns[DONE:], count)
 
 
 @device_function()
-def _merged(length, mean, low, m2):  # type: ignore[no-untyped-def]
+def _merged(c, length, mean, low, m2):  # type: ignore[no-untyped-def]
     """Merge the moments of a channel in all samples: the steps of `Moments.over(0)`, in the order of NumPy."""
-    samples = mean.size
+    samples = mean.shape[0]
     center, squares, apart, rest = 0.0, 0.0, 0.0, 0.0
     for n in range(samples):
-        center += mean[n]
-        squares += m2[n]
+        center += mean[n, c]
+        squares += m2[n, c]
     center /= samples
     for n in range(samples):
-        distance = mean[n] - center + low[n]
+        distance = mean[n, c] - center + low[n, c]
         apart += distance * distance
         rest += distance
-    return center, rest / samples, squares + length * apart
+    return center, rest / samples, (squares + length * apart) / (samples * length)
 
 
 @device_function()
@@ -212,38 +201,35 @@ def _scaled(variance, rest, eps, scale, shift):  # type: ignore[no-untyped-def]
 
 
 @kernel({"contract"})
-def batch_rows(x, y, turns, scale, shift, eps, merged, line, table):  # type: ignore[no-untyped-def]
+def batch_rows(x, y, turns, scale, shift, eps, mean, low, m2, line):  # type: ignore[no-untyped-def]
     """Normalize channels by their statistics over all samples, each while it is still in the cache.
 
     Args:
         x: samples to read, (N, C, L).
         y: samples to write, of the shape of x.
-        turns: as in row_moments, of channels.
+        turns: the number of channels that are taken by all threads, int64.
         scale: one number for every channel, float64; so shift.
         shift: as scale.
         eps: added to the variance.
-        merged: takes mean, its cut-off rest and sum of squared deviations of every channel, (3, C).
+        mean: takes the mean of every channel of every sample, (N, C); so low its cut-off rest, m2 the squares.
+        low: as mean.
+        m2: as mean.
         line: as in affine_rows.
-        table: room of each thread for the same of a channel in each sample, (T, 3, N).
     """
     samples, channels, length = x.shape
-    thread, count = take_turn(turns[ENTERED:], 1), 0
-    piece, own = _aligned(line[thread]), table[thread]
+    line = _aligned(line)
     c = take_turn(turns, 1)
     while c < channels:
         following = take_turn(turns, 1)
         for n in range(samples):
-            own[0, n], own[1, n], own[2, n] = _moments(x[n, c], _pivot(x[n, c]))
-        center, rest, m2 = _merged(length, own[0], own[1], own[2])
-        merged[0, c], merged[1, c], merged[2, c] = center, rest, m2
-        a, b = _scaled(m2 / (samples * length), rest, eps, scale[c], shift[c])
+            mean[n, c], low[n, c], m2[n, c] = _moments(x[n, c], _pivot(x[n, c]))
+        center, rest, variance = _merged(c, length, mean, low, m2)
+        a, b = _scaled(variance, rest, eps, scale[c], shift[c])
         for n in range(samples):
-            _affine_row(x[n, c], y[n, c], center, a, b, piece, x[n, min(following, channels - 1)])
-        count += 1
+            _affine_row(x[n, c], y[n, c], center, a, b, line, x[n, min(following, channels - 1)])
         c = following
-    if piece.size:
+    if line.size:
         order_stores()
-    take_turn(turns[DONE:], count)
 
 
 @kernel()
@@ -321,7 +307,7 @@ def normalize_rows(x, y, turns, weight, bias, eps, centered, outside, head, line
     Args:
         x: rows to read, (R, L).
         y: rows to write, of the shape of x.
-        turns: as in row_moments.
+        turns: as in affine_rows.
         weight: (P, M), float64 or float32; row r uses row r % P, each number for L / M neighbors.
         bias: as weight.
         eps: added to the mean square, or to its root.
@@ -329,43 +315,41 @@ def normalize_rows(x, y, turns, weight, bias, eps, centered, outside, head, line
         outside: eps is added to the root (E2) and not under it (E1).
         head: number of first elements that the statistic is taken from.
         line: as in affine_rows.
-        table: room of each thread for the statistics of B rows, which are read before the first of them is written,
-            (T, 3, B).
+        table: room for the statistics (3, B) of B rows, which are read before the first of them is written.
     """
     period, parts = weight.shape
     rows, length = x.shape
-    thread, count = take_turn(turns[ENTERED:], 1), 0
-    piece, own = _aligned(line[thread]), table[thread]
-    last, batch, first, span = rows - 1, own.shape[1], turns[FIRST], length // parts
+    line = _aligned(line)
+    last, batch, first, span = rows - 1, table.shape[1], turns[1], length // parts
     near = length * x.itemsize <= NEAR
-    pairs = near and parts == length and period == 1 and piece.size > 0
-    start, stop = _take_rows(x, turns)
+    pairs = near and parts == length and period == 1 and line.size > 0
+    count = _rows_of_a_turn(x)
+    start = take_turn(turns, count)
     while start < rows:
-        count += stop - start
+        stop = min(start + count, rows)
         pivot, following = 0.0, 0.0
         if centered:
             pivot, following = _pivot(x[start]), _pivot(x[min(start + 1, last)])
         while start < stop:
             end = min(start + batch, stop)
-            pivot, following = _row_statistics(x, start, end, pivot, following, eps, centered, outside, head, own)
+            pivot, following = _row_statistics(x, start, end, pivot, following, eps, centered, outside, head, table)
             if pairs:
-                _weighted_pairs(x, y, start, end, weight[0], bias[0], own, piece)
+                _weighted_pairs(x, y, start, end, weight[0], bias[0], table, line)
                 start = end
             for r in range(start, end):
                 k = r - start
                 row, out, p = x[r], y[r], (first + r) % period
-                mean, low, scale = own[0, k], own[1, k], own[2, k]
+                mean, low, scale = table[0, k], table[1, k], table[2, k]
                 ahead = x[min(r + batch, last)] if near else row
                 if parts == length:
-                    _weighted_row(row, out, weight[p], bias[p], mean, low, scale, piece, ahead)
+                    _weighted_row(row, out, weight[p], bias[p], mean, low, scale, line, ahead)
                     continue
                 for g in range(parts):
                     a = scale * weight[p, g]
                     b = bias[p, g] - low * a
                     i, j = g * span, (g + 1) * span
-                    _affine_row(row[i:j], out[i:j], mean, a, b, piece, ahead[i:j])
+                    _affine_row(row[i:j], out[i:j], mean, a, b, line, ahead[i:j])
             start = end
-        start, stop = _take_rows(x, turns)
-    if piece.size:
+        start = take_turn(turns, count)
+    if line.size:
         order_stores()
-    take_turn(turns[DONE:], count)

@@ -52,18 +52,16 @@ def reduced_axes(x: Tensor, layout: str | None, axes: Axes | None, default: str 
 def axes_parameter(what: str, value: Array | None, x: Tensor, over: tuple[int, ...], axes: Axes | None) -> Array | None:
     """Return a weight or bias of the reduced axes, in their order, as one row.
 
-    It is float32 if it comes so, otherwise float64. It has the shape of those axes in the tensor; for `image` that of
-    the channel alone is accepted too, and each number of the short row then applies to a run of neighbors.
+    It has the shape of those axes in the tensor; for `image` that of the channel alone is accepted too, and each
+    number of the short row then applies to a run of neighbors.
     """
-    order = sorted(over)
-    full = tuple([x.shape[a] for a in order])
+    full = tuple(x.shape[a] for a in sorted(over))
     short = (x.shape[over[0]],) if axes == "image" else full
-    dtype = np.float32 if getattr(value, "dtype", None) == np.float32 else np.float64
-    row = check_parameter(what, value, full, short, dtype=dtype)
+    row = check_parameter(what, value, full, short)
     if row is None:
         return None
-    if row.shape == full and list(over) != order:
-        row = row.transpose([order.index(a) for a in over])
+    if row.shape == full:
+        row = row.transpose([sorted(over).index(a) for a in over])
     return np.ascontiguousarray(row).reshape(1, -1)
 
 

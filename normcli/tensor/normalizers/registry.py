@@ -3,7 +3,8 @@
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from operator import index
 from types import UnionType
@@ -140,20 +141,19 @@ def statistics(of: str, *keys: str) -> Callable[[Callable[P, dict[str, Array]]],
 
 def _checked(name: str, function: Callable[P, R]) -> Callable[P, R]:
     """Wrap a function so that the settings all normalizers share are checked, and errors start with its name."""
-    numbers = {key: kind for key, kind in function.__annotations__.items() if kind in (int, float)}
 
     @functools.wraps(function)
     def call(*tensors: P.args, **settings: P.kwargs) -> R:
         with naming_errors(name), np.errstate(all="ignore"):  # x / 0 is inf or nan, as in torch
-            _check_types(tensors, settings, numbers)
+            _check_types(function, tensors, settings)
             _check_shared_settings(name, settings)
             return function(*tensors, **settings)
 
     return call
 
 
-def _check_types(tensors: tuple[Any, ...], settings: dict[str, Any], numbers: dict[str, type]) -> None:
-    """Check that tensors are arrays, and that settings which must be numbers are: name -> int or float.
+def _check_types(function: Callable[..., Any], tensors: tuple[Any, ...], settings: dict[str, Any]) -> None:
+    """Check that tensors are arrays, and settings the numbers that the function takes.
 
     Raises:
         TensorError: a list, a torch tensor, or no tensor at all.
@@ -162,10 +162,10 @@ def _check_types(tensors: tuple[Any, ...], settings: dict[str, Any], numbers: di
     for tensor in tensors:
         if not isinstance(getattr(tensor, "dtype", None), np.dtype):
             raise TensorError(f"a tensor must be a NumPy array, not {type(tensor).__module__}.{type(tensor).__name__}")
-    for name, kind in numbers.items():
-        if name not in settings:
+    kinds = function.__annotations__
+    for name, value in settings.items():
+        if (kind := kinds.get(name)) not in (int, float):
             continue
-        value = settings[name]
         try:
             if isinstance(value, str | bytes):
                 raise TypeError
@@ -182,8 +182,7 @@ def _check_shared_settings(name: str, settings: dict[str, Any]) -> None:
         UsageError: a value out of range.
         TensorError: a state of another normalizer.
     """
-    get = settings.get
-    eps, rate, mode, state, layout = get("eps"), get("update_rate"), get("mode"), get("state"), get("layout")
+    eps, rate, mode, state = (settings.get(key) for key in ("eps", "update_rate", "mode", "state"))
     if eps is not None and not eps >= 0:
         raise UsageError(f"eps must be 0 or more, got {eps}")
     if rate is not None and not 0.0 <= rate <= 1.0:
@@ -192,31 +191,24 @@ def _check_shared_settings(name: str, settings: dict[str, Any]) -> None:
         raise UsageError(f"mode must be train or eval, not {mode!r}")
     if state is not None and (owner := str(state.get("normalizer", name))) != name:
         raise TensorError(f"the state belongs to {owner}, not to {name}")
-    if isinstance(layout, str):
-        settings["layout"] = layout.upper()
+    if isinstance(settings.get("layout"), str):
+        settings["layout"] = settings["layout"].upper()
 
 
-class naming_errors:
+@contextmanager
+def naming_errors(name: str) -> Iterator[None]:
     """Prefix the errors raised inside by the name of a normalizer.
-
-    A class takes half the time of a generator, at every call.
 
     Raises:
         NormcliError: Numba does not work here.
     """
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, UsageError | TensorError):
-            error.args = (f"{self.name}: {error}",)
-        elif isinstance(error, KernelUnavailable):
-            reason = f"normalizers need Numba, which does not work here: {error}"
-            raise NormcliError(reason) from error.__cause__
+    try:
+        yield
+    except (UsageError, TensorError) as error:
+        error.args = (f"{name}: {error}",)
+        raise
+    except KernelUnavailable as error:
+        raise NormcliError(f"normalizers need Numba, which does not work here: {error}") from error.__cause__
 
 
 def find(name: str) -> Normalizer:

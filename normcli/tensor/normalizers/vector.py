@@ -108,7 +108,7 @@ def rms_norm(
 
         return view.map_numpy(formula, dtype=dtype)
     if variant == "gemma" and w is not None:
-        w = 1.0 + w.astype(np.float64)
+        w = 1.0 + w
     return normalize(view, w, b, eps, dtype, centered=False, eps_outside=variant == "original", head=head)
 
 
@@ -161,7 +161,7 @@ def rms_norm_vjp(
     w = axes_parameter("weight", weight, x, over, axes)
     axes_parameter("bias", bias, x, over, axes)
     factor = np.ones(1) if w is None or not view.size else np.repeat(w.ravel(), view.length // w.size)
-    factor = 1.0 + factor.astype(np.float64) if variant == "gemma" and w is not None else factor
+    factor = 1.0 + factor if variant == "gemma" and w is not None else factor
     inside = np.arange(view.length) < head
 
     def pull(samples: slice, x: Array, g: Array) -> tuple[Array, Array]:
@@ -374,7 +374,7 @@ def tensor_norm(
         scale = 1.0 / np.sqrt(moments.var + eps)
         tables = (moments.mean, scale, -moments.low * scale)
         return view.map_kernel(
-            affine_rows, lambda x, y, turns, line: (x, y, turns, *tables, line), dtype=dtype, one_row=True
+            lambda x, y, turns, line: affine_rows(x, y, turns, *tables, line), dtype=dtype, one_row=True
         )
     norm = np.maximum(_norm_of_all(view, p), eps)
     return view.map_numpy(lambda x: np.asarray(x / (norm or 1.0)), dtype=dtype)

@@ -7,6 +7,7 @@ threads or the memory, and every block is computed by one thread: so results are
 runs the same kernels.
 """
 
+import copy
 import itertools
 import math
 import queue
@@ -18,13 +19,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from normcli import platforms
 from normcli.errors import TensorError, UnsupportedTensorError, UsageError, unknown
-from normcli.kernels.kernel import Kernel, address_of, contiguous
+from normcli.kernels.kernel import contiguous
 from normcli.kernels.lines import LINE_BYTES
-from normcli.kernels.rows import CACHE_BYTES, DONE, THREADS, normalize_rows
+from normcli.kernels.rows import CACHE_BYTES, normalize_rows
 from normcli.platforms import usable_cpus
 from normcli.storage.safetensors_format import bfloat16
 
@@ -41,10 +42,6 @@ BYPASS_BYTES = 16 << 20
 PIECE, PAIR = 256 + 16, 1024 + 16
 # read before the first of them is written: every change from reading to writing costs 200 ns
 BATCH_BYTES, BATCH_ROWS = 128 << 10, 64
-
-# looks at the turns that other threads still compute, before waiting for them: 50 us, as long as a sleeping thread
-# takes to wake
-PATIENCE = 500
 
 # the most that one block costs while a formula in NumPy works on it, as a multiple of its bytes: the block,
 # its float64 copy (twice as large) and about five temporaries of that size
@@ -66,8 +63,7 @@ class Tensor(Protocol):
         """Return the samples of a slice of the first axis."""
 
 
-# (x, y, turns, line) -> arguments of a kernel
-RowArguments = Callable[[Array, Array, Array, Array], tuple[Any, ...]]
+RowKernel = Callable[[Array, Array, Array, Array], None]
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,8 @@ def allocate_aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
     if size < LINE_BYTES * 1024:
         return np.empty(shape, dtype)
     buffer = np.empty(size + LINE_BYTES, np.uint8)
-    return np.ndarray(shape, dtype, buffer, -address_of(buffer) % LINE_BYTES)
+    start = -buffer.ctypes.data % LINE_BYTES
+    return buffer[start : start + size].view(dtype).reshape(shape)
 
 
 _DEFAULT = Resources(None, None, allocate_aligned)
@@ -125,68 +122,35 @@ def resources(
         _resources.reset(token)
 
 
-class SharedCall:
-    """A call that several threads make; a thread that comes when the others have done the work makes none."""
-
-    def __init__(self, call: Callable[[], None], count: int) -> None:
-        self._calls = [call] * count
-        self._ended: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-        self._count = count
-
-    def run(self) -> None:
-        """Make the call, unless it is withdrawn."""
-        try:
-            call = self._calls.pop()
-        except IndexError:
-            return
-        failure = None
-        try:
-            call()
-        except BaseException as error:
-            failure = error
-        del call  # or its arrays live until the next one
-        self._ended.put(failure)
-
-    def withdraw(self) -> int:
-        """Withdraw the calls that no thread has begun; return how many threads have begun."""
-        try:
-            while True:
-                self._calls.pop()
-                self._count -= 1
-        except IndexError:
-            return self._count
-
-    def finish(self) -> None:
-        """Withdraw, and wait for the threads that have begun: raise the first failure of theirs."""
-        failures = [self._ended.get() for _ in range(self.withdraw())]
-        for failure in filter(None, failures):
-            raise failure
-
-
 class WorkerThreads:
     """Threads that stay: starting one takes 80-270 us, waking one 15-90; a batch of 25 MB takes 2,000."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[SharedCall] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[], None], threading.Lock]] = queue.SimpleQueue()
         self._count = 0
         self._starting = threading.Lock()
 
-    def submit(self, call: Callable[[], None], count: int) -> SharedCall:
-        """Make a call on `count` threads."""
-        if self._count < count:
-            with self._starting:
-                for _ in range(self._count, count):
-                    self._count += 1
-                    threading.Thread(target=self._serve, name="normcli-worker", daemon=True).start()
-        job = SharedCall(call, count)
-        for _ in range(count):
-            self._jobs.put(job)
-        return job
+    def submit(self, count: int, function: Callable[[], None]) -> list[threading.Lock]:
+        """Call a function on `count` threads; each lock returned is released when one call has ended.
+
+        Semaphores are made and released in Python: 10 us a call.
+        """
+        with self._starting:
+            for _ in range(self._count, count):
+                self._count += 1
+                threading.Thread(target=self._serve, name="normcli-worker", daemon=True).start()
+        done = [threading.Lock() for _ in range(count)]
+        for lock in done:
+            lock.acquire()
+            self._calls.put((function, lock))
+        return done
 
     def _serve(self) -> None:
-        with np.errstate(all="ignore"):  # a thread does not have the caller's
-            while True:
-                self._jobs.get().run()
+        while True:
+            function, done = self._calls.get()
+            function()
+            done.release()
+            del function, done  # or the arrays of the last call live until the next
 
 
 _workers = WorkerThreads()
@@ -239,72 +203,45 @@ def parallel_blocks(
             )
         threads = max(1, min(threads, limits.memory // max(need, 1)))
     turns = itertools.count()
-    stop = threading.Event()
 
-    def compute_blocks() -> None:
-        try:
-            while not stop.is_set() and (turn := next(turns)) < len(starts):
-                compute(starts[turn], min(starts[turn] + step, samples))
-        except BaseException:
-            stop.set()
-            raise
+    def compute_blocks(failures: Sequence[BaseException]) -> None:
+        while not failures and (turn := next(turns)) < len(starts):
+            compute(starts[turn], min(starts[turn] + step, samples))
 
-    with np.errstate(all="ignore"):
-        _call_on_threads(threads, compute_blocks)
+    _call_on_threads(threads, compute_blocks)
 
 
-def new_turns(threads: int = 1, first: int = 0) -> Array:
-    """Return what threads share while each calls a kernel once with the same arguments.
-
-    Args:
-        threads: their number.
-        first: the number of row 0 in the complete tensor.
-    """
-    return np.array((0, first, 0, 0, threads), np.int64)
-
-
-def turn_threads(size: int) -> int:
-    """Return the number of threads for a kernel that reads so many bytes: one at most for each block of them."""
-    if size < 2 * BLOCK_BYTES:
-        return 1
-    return min(current_resources().threads or usable_cpus(), size // BLOCK_BYTES + 1)
-
-
-def share_turns(kernel: Kernel, turns: Array, total: int, *arguments: Any) -> None:
-    """Run a kernel that shares rows by turns on its threads, where blocks need no copy.
+def share_turns(size: int, compute: Callable[[Array], None]) -> None:
+    """Call compute(turns) on each thread, for a kernel that shares rows by turns, where blocks need no copy.
 
     After each block of its own a thread would wait for the interpreter's lock, 50-100 us where two collide.
 
     Args:
-        kernel: the kernel.
-        turns: its turns, from `new_turns`.
-        total: number of rows that are to be done.
-        arguments: of the kernel, turns among them.
+        size: number of bytes that are read: one thread at most for each block of them.
+        compute: runs the kernel.
     """
-    call, threads = kernel.prepare(*arguments), int(turns[THREADS])
-    if threads == 1:
-        call()
-        return
-    job = _workers.submit(call, threads - 1)
-    try:
-        call()
-        for _ in range(PATIENCE):
-            if turns.item(DONE) == total:
-                break
-    finally:
-        if turns.item(DONE) == total:
-            job.withdraw()
-        else:
-            job.finish()
+    turns = np.zeros(2, np.int64)
+    threads = 1 if size < 2 * BLOCK_BYTES else current_resources().threads or usable_cpus()
+    _call_on_threads(min(threads, size // BLOCK_BYTES + 1), lambda _: compute(turns))
 
 
-def _call_on_threads(threads: int, call: Callable[[], None]) -> None:
-    """Make a call on each thread, and raise the first of the failures."""
-    job = _workers.submit(call, threads - 1)
-    try:
-        call()
-    finally:
-        job.finish()
+def _call_on_threads(threads: int, compute: Callable[[Sequence[BaseException]], None]) -> None:
+    """Call compute(failures) on each thread, and raise the first of the failures."""
+    failures = list[BaseException]()
+
+    def call() -> None:
+        try:
+            with np.errstate(all="ignore"):  # a thread does not have the caller's
+                compute(failures)
+        except BaseException as error:
+            failures.append(error)
+
+    pending = _workers.submit(threads - 1, call)
+    call()
+    for lock in pending:
+        lock.acquire()
+    if failures:
+        raise failures[0]
 
 
 def read_all(x: Tensor, *, copies: int = WORKING_COPIES) -> Array:
@@ -338,7 +275,6 @@ Layout = Literal["NC", "NCL", "NCHW", "NCDHW", "NLC", "NHWC", "NDHWC", "NTC"]
 Dtype = Literal["float16", "bfloat16", "float32", "float64"]
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
-FLOATS: dict[int, np.dtype[Any]] = {size: np.dtype(f"f{size}") for size in (2, 4, 8)}
 
 
 def channel_axis(x: Tensor, layout: str | None) -> int:
@@ -376,9 +312,10 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
         return bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     kind = x.dtype
     if kind.kind == "f" and kind.itemsize <= 8:
-        return FLOATS[kind.itemsize]
+        native: np.dtype[Any] = np.dtype(f"f{kind.itemsize}")
+        return native
     if kind.kind in "iu":
-        return FLOATS[4]
+        return np.dtype(np.float32)
     if kind.name == "bfloat16":
         return kind
     if kind.kind == "V":
@@ -433,9 +370,8 @@ class View:
         per_sample = math.prod(self.shape if spans_batch else self.shape[1:])
         self.length = per_sample // rows if rows else 0
         self.plain = self.order == tuple(range(len(self.order)))
-        kind, size = x.dtype.kind, x.dtype.itemsize
-        wide = size == 8 if kind == "f" else kind in "iu" and size > 2  # float32 ends at 2^24
-        self.work_dtype = FLOATS[8 if wide else 4]
+        wide = x.dtype.name == "float64" or (x.dtype.kind in "iu" and x.dtype.itemsize > 2)  # float32 ends at 2^24
+        self.work_dtype = np.dtype(np.float64 if wide else np.float32)
         self.sample_bytes = per_sample * self.work_dtype.itemsize
         gapless = isinstance(x, np.ndarray) and x.flags.c_contiguous and x.flags.aligned
         as_stored = gapless and x.dtype == self.work_dtype
@@ -453,8 +389,7 @@ class View:
             TensorError: the rows cannot be divided so.
         """
         check_groups(self.rows, groups)
-        grouped = View.__new__(View)
-        grouped.__dict__.update(self.__dict__)  # a tenth of the time of copy.copy
+        grouped = copy.copy(self)
         grouped.rows, grouped.length = groups, self.rows // groups * self.length
         return grouped
 
@@ -491,36 +426,27 @@ class View:
         """Return the number of elements of a kernel's `line`; 0 if results do not bypass the cache."""
         return PIECE if BYPASS_BYTES <= out.nbytes <= CACHE_BYTES and self.length >= PIECE else 0
 
-    def map_kernel(
-        self, kernel: Kernel, arguments: RowArguments, *, dtype: str | None, one_row: bool = False, out: Any = None
-    ) -> Any:
-        """Compute a result by a kernel, which fills y (R, length), as `affine_rows` does.
+    def map_kernel(self, kernel: RowKernel, *, dtype: str | None, one_row: bool = False, out: Any = None) -> Any:
+        """Compute a result by kernel(x, y, turns, line), which fills y (R, length), as `affine_rows` does.
 
-        Args:
-            kernel: the kernel.
-            arguments: returns its arguments for x, y, turns and line.
-            dtype: type of the result.
-            one_row: each block is a part of one row, which is row 0.
-            out: takes the result.
+        With `one_row`, each block is a part of one row, which is row 0.
         """
         out = self.allocate(dtype) if out is None else out
         direct = self.takes_results(out)
-        buffer = FLOATS[4 if out.dtype == FLOATS[4] else 8]
+        buffer = np.dtype(np.float32 if out.dtype == np.float32 else np.float64)
         line = self.line_length(out) if direct else 0
 
         def compute_block(start: int, stop: int) -> None:
             x = contiguous(self.block(start, stop)).reshape(1 if one_row else -1, -1 if one_row else self.length)
             y = out[start:stop].reshape(x.shape) if direct else np.empty(x.shape, buffer)
-            turns = new_turns(first=0 if one_row else start * self.rows)
-            kernel(*arguments(x, y, turns, np.empty((1, line), buffer)))
+            kernel(x, y, np.array([0, 0 if one_row else start * self.rows], np.int64), np.empty(line, buffer))
             if not direct:
                 self.put(out, start, stop, y)
 
         in_place = direct and self.in_place_ok
         if self.size and in_place and not one_row:
-            x, threads = self.as_rows(), turn_threads(self.samples * self.sample_bytes)
-            y, turns, lines = out.reshape(x.shape), new_turns(threads), np.empty((threads, line), buffer)
-            share_turns(kernel, turns, len(x), *arguments(x, y, turns, lines))
+            x, y = self.as_rows(), out.reshape(-1, self.length)
+            share_turns(self.samples * self.sample_bytes, lambda turns: kernel(x, y, turns, np.empty(line, buffer)))
         elif self.size:
             parallel_blocks(self.samples, self.sample_bytes, compute_block, copies=0 if in_place else 4)
         return out
@@ -577,14 +503,8 @@ def check_groups(channels: int, groups: int) -> None:
         raise TensorError(f"C must be a multiple of groups, got C = {channels}, groups = {groups}")
 
 
-def check_parameter(what: str, value: Any, *shapes: tuple[int, ...], dtype: DTypeLike = np.float64) -> Array | None:
-    """Return a parameter as an array of its own, or None.
-
-    Args:
-        what: its name.
-        value: an array, or one number for all.
-        shapes: those that fit.
-        dtype: its type.
+def check_parameter(what: str, value: Any, *shapes: tuple[int, ...]) -> Array | None:
+    """Return a parameter as float64, or None.
 
     Raises:
         TensorError: it has none of the shapes that fit.
@@ -593,21 +513,18 @@ def check_parameter(what: str, value: Any, *shapes: tuple[int, ...], dtype: DTyp
         return None
     array = np.asarray(value)
     result_dtype(array)
-    if not array.ndim:
-        return np.full(shapes[0], array, dtype)
+    if not array.ndim:  # one number for all
+        return np.full(shapes[0], array, np.float64)
     if array.shape not in shapes:
         expected = " or ".join(str(s) for s in dict.fromkeys(shapes))
         raise TensorError(f"{what} must have shape {expected}, got {array.shape}")
-    return array.astype(dtype)
+    return array.astype(np.float64)
 
 
 def per_channel(view: View, what: str, value: Any, default: float) -> Array:
     """Return a parameter of shape (C) or (N, C) as a table that broadcasts to (N, C)."""
     table = check_parameter(what, value, (view.rows,), (view.samples, view.rows))
     return np.full(view.rows, default) if table is None else table
-
-
-_ONE, _ZERO = (np.full((1, 1), value, np.float32) for value in (1.0, 0.0))
 
 
 def normalize(
@@ -635,33 +552,20 @@ def normalize(
     """
     if not view.size:
         return view.allocate(dtype)
-    a, b = _ONE if weight is None else weight, _ZERO if bias is None else bias
+    a = np.ones((1, 1)) if weight is None else np.ascontiguousarray(weight, np.float64)
+    b = np.zeros((1, 1)) if bias is None else np.ascontiguousarray(bias, np.float64)
     period, parts = max(len(a), len(b)), max(a.shape[1], b.shape[1])
-    a, b = _as_tables((a, b), period, parts, narrow=parts == view.length)
+    a, b = (_expand(t, period, parts) for t in (a, b))
+    if parts == view.length:
+        a, b = _narrow(a, b)
     parameters = (a, b, float(eps), centered, eps_outside, view.length if head is None else head)
 
-    def arguments(x: Array, y: Array, turns: Array, line: Array) -> tuple[Any, ...]:
-        threads, together = len(line), 1
-        if line.size:
-            together = min(max(BATCH_BYTES // (view.length * x.itemsize), 1), BATCH_ROWS)
-            if parts == view.length:
-                line = np.empty((threads, PAIR), line.dtype)
-        return (x, y, turns, *parameters, line, np.empty((threads, 3, together)))
+    def compute(x: Array, y: Array, turns: Array, line: Array) -> None:
+        together = min(max(BATCH_BYTES // x[:1].nbytes, 1), BATCH_ROWS) if line.size else 1
+        room = np.empty(PAIR, line.dtype) if line.size and parts == view.length else line
+        normalize_rows(x, y, turns, *parameters, room, np.empty((3, together)))
 
-    return view.map_kernel(normalize_rows, arguments, dtype=dtype)
-
-
-def _as_tables(tables: tuple[Array, Array], period: int, parts: int, narrow: bool) -> Iterator[Array]:
-    """Return tables of the shape (period, parts), repeated, of one type: float64, or float32 if `narrow` and exact.
-
-    Two rows of 1,024 in float64, one read and one written fill the L1 cache: a layer_norm takes 3.4 ms, not 2.6.
-    """
-    if narrow and any(table.dtype != np.float32 for table in tables):
-        with np.errstate(over="ignore"):
-            small = [table.astype(np.float32) for table in tables]
-        narrow = all((s == t).all() for s, t in zip(small, tables, strict=True))
-    dtype = FLOATS[4 if narrow else 8]
-    return (_expand(np.ascontiguousarray(table, dtype), period, parts) for table in tables)
+    return view.map_kernel(compute, dtype=dtype)
 
 
 def _expand(table: Array, period: int, parts: int) -> Array:
@@ -669,6 +573,15 @@ def _expand(table: Array, period: int, parts: int) -> Array:
     rows, columns = table.shape
     if (rows, columns) == (period, parts):
         return table
-    if table.size == 1:
-        return np.full((period, parts), table, table.dtype)
     return np.tile(np.repeat(table, parts // columns, axis=1), (period // rows, 1))
+
+
+def _narrow(*tables: Array) -> list[Array]:
+    """Return the same numbers in float32 where that represents them all.
+
+    Two rows of 1,024 in float64, one read and one written fill the L1 cache: a layer_norm takes 3.4 ms, not 2.6.
+    """
+    with np.errstate(over="ignore"):
+        narrow = [table.astype(np.float32) for table in tables]
+    exact = all((n == t).all() for n, t in zip(narrow, tables, strict=True))
+    return narrow if exact else list(tables)
