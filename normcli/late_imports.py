@@ -36,14 +36,14 @@ def library(name: str) -> Any:
         ModuleNotFoundError: it is not installed, or a library that it needs.
         Exception: whatever else its import raises.
     """
-    found = sys.modules.get(name)
-    if found is None or _complete.get(name) is not found:
+    module = sys.modules.get(name)
+    if module is None or _complete.get(name) is not module:
         with _lock:
             parts = name.split(".")
             for depth in range(1, len(parts) + 1):
-                found = importlib.import_module(".".join(parts[:depth]))
-            _complete[name] = found
-    return found
+                module = importlib.import_module(".".join(parts[:depth]))
+            _complete[name] = module
+    return module
 
 
 def optional(name: str) -> Any:
@@ -97,8 +97,8 @@ def reason_of(error: Exception) -> Exception | None:
     if lacking in repeated:  # what is complete fails no second time in one thread, except what kept a half
         return error
     try:
-        found = library(module)
-        if not hasattr(found, name):
+        parent = library(module)
+        if not hasattr(parent, name):
             library(f"{module}.{name}")
     except ModuleNotFoundError as other:
         return error if other.name == f"{module}.{name}" else other
@@ -110,8 +110,8 @@ def reason_of(error: Exception) -> Exception | None:
 
 def _lacking(error: Exception) -> tuple[str, str] | None:
     """Return the module that an error calls half made, and the name that it lacks; None for other errors."""
-    if isinstance(error, ImportError) and error.name and (found := re.match("cannot import name '(.+?)'", error.msg)):
-        return error.name, found[1]
+    if isinstance(error, ImportError) and error.name and (match := re.match("cannot import name '(.+?)'", error.msg)):
+        return error.name, match[1]
     if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType) and error.name:
         return error.obj.__name__, error.name
     if isinstance(error, NameError) and (trace := error.__traceback__) is not None:

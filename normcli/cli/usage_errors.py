@@ -20,10 +20,10 @@ def describe_usage_error(error: click.ClickException) -> str:
 
 def _describe_value(error: click.BadParameter, parameter: click.Parameter) -> str | None:
     """Return what a value must be, for choices and numbers; None for others."""
-    found = re.match(r"'(.*)' is not (one of|a valid int|a valid float)", error.message, re.DOTALL)
-    if found is None:
+    match = re.match(r"'(.*)' is not (one of|a valid int|a valid float)", error.message, re.DOTALL)
+    if match is None:
         return None
-    value, kind = found.groups()
+    value, kind = match.groups()
     choices = [str(choice) for choice in getattr(parameter.type, "choices", ())]
     rule = {"a valid int": "an integer", "a valid float": "a number"}.get(kind, f"one of {', '.join(choices)}")
     name = max(parameter.opts, key=len) if parameter.opts else parameter.name

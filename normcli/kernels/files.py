@@ -16,8 +16,8 @@ _NEGATIVE = 1 << 31  # the sign of an int
 @device_function()
 def _status(statx, handle, nothing, status):  # type: ignore[no-untyped-def]
     """Fill in the status of an open file; return False where it has none."""
-    done = call(statx, handle, nothing, _EMPTY_PATH, _TYPE_SIZE_TIME, address(status, 0))
-    return done & _NEGATIVE == 0
+    answer = call(statx, handle, nothing, _EMPTY_PATH, _TYPE_SIZE_TIME, address(status, 0))
+    return answer & _NEGATIVE == 0
 
 
 @device_function()
