@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -307,8 +307,14 @@ def _failed(
     return failure
 
 
+# Counts the files of one kind in a batch with less than a step of the loop for each, and yields the other items in
+# their places, to be counted one by one. Only for options that ask for nothing of a single image.
+FileCounter = Callable[[WorkerOptions, PartialResult, list[Item | Skipped]], Iterator[Item | Skipped]]
+
+
 def _one_by_one(options: WorkerOptions, result: PartialResult, batch: list[Item | Skipped]) -> Iterable[Item | Skipped]:
     """Return the items of a batch that are not counted together."""
+    count_files: FileCounter
     try:
         if len(batch) >= _LARGE_BATCH:
             from normcli.runs.small_files import count_small_files as count_files

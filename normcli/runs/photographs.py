@@ -20,13 +20,7 @@ _AHEAD = 8 << 20  # bytes of a batch; a batch takes 20 ms, in which 2 MB are dec
 def count_photographs(
     options: WorkerOptions, result: PartialResult, batch: list[Item | Skipped]
 ) -> Iterator[Item | Skipped]:
-    """Count plain JPEG files; yield the other items in their places, to be counted.
-
-    Args:
-        options: of the worker; they ask for nothing of a single image.
-        result: to add to.
-        batch: items, in order.
-    """
+    """Count plain JPEG files as a `count.FileCounter`."""
     if not options.reading.changed <= NEUTRAL:
         yield from batch
         return

@@ -19,13 +19,7 @@ _PATIENCE = 16  # files that are read twice, of a batch of others
 def count_small_files(
     options: WorkerOptions, result: PartialResult, batch: list[Item | Skipped]
 ) -> Iterator[Item | Skipped]:
-    """Count small plain images, all together at the end; yield the other items in their places, to be counted.
-
-    Args:
-        options: of the worker; they ask for nothing of a single image.
-        result: to add to.
-        batch: items, in order.
-    """
+    """Count small plain images as a `count.FileCounter`, many of a kind together."""
     if not small.takes(options.reading, MOST_SMALL):
         yield from batch
         return
