@@ -76,7 +76,7 @@ class TensorError(NormcliError, ValueError):
 
 
 class UnsupportedTensorError(TensorError):
-    """A tensor of a type that cannot be normalized, whatever the settings; others of its file can be."""
+    """A tensor of a type that cannot be normalized with any settings; others of its file can be."""
 
 
 _OF_PYTHON = (
@@ -99,7 +99,7 @@ _OF_A_CODEC = re.compile(r"^\w+ returned .+$|^\w+( or \w+)? failed$|^decoder err
 
 
 def library_text(error: Exception) -> str:
-    """Return what a library reports about damaged data, without names of Python's exceptions.
+    """Return a library's message about damaged data, without names of Python's exceptions.
 
     Decoders raise Python's own errors where a header has values that they do not expect; those explain nothing.
 

@@ -1,4 +1,4 @@
-"""Modules that are imported late, in any thread: optional libraries, and what an error of an import really means.
+"""Modules that are imported late, in any thread: optional libraries, and the true reason of an import that failed.
 
 An `import` of a module that another thread is importing waits for it and does not look again: where that import
 failed, for want of memory say, what follows sees a module that is half made ("cannot import name", or later "has no

@@ -85,7 +85,7 @@ def terminal_width(stream: TextIO) -> int | None:
 
 
 def is_colorful(stream: TextIO) -> bool:
-    """Return True for a terminal, unless NO_COLOR is set or it is dumb, and wherever FORCE_COLOR is set."""
+    """Return True for a terminal that is not dumb, unless NO_COLOR is set; with FORCE_COLOR for every stream."""
     if os.environ.get("NO_COLOR"):
         return False
     if os.environ.get("FORCE_COLOR"):

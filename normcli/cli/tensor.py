@@ -308,7 +308,7 @@ def _normalize_files(one: "Normalizer", text: "Description", values: dict[str, A
 
 @contextmanager
 def without_numpy_warnings() -> Iterator[None]:
-    """Suppress NumPy's warnings of overflow and empty means: the notes name what is not finite."""
+    """Suppress NumPy's warnings of overflow and empty means: the notes count values that are not finite."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         yield

@@ -7,7 +7,7 @@ from normcli.options.field import nearest
 
 
 def describe_usage_error(error: click.ClickException) -> str:
-    """Return one line: the command, what is wrong, the nearest name; else where its help is."""
+    """Return one line: the command, the problem, and the nearest name or the command that prints the help."""
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "normcli"
     text = " ".join(error.format_message().split()).removesuffix(".")
@@ -19,7 +19,7 @@ def describe_usage_error(error: click.ClickException) -> str:
 
 
 def _describe_value(error: click.BadParameter, parameter: click.Parameter) -> str | None:
-    """Return what a value must be, for choices and numbers; None for others."""
+    """Return the message for a value that is no choice or no number; None for other errors."""
     match = re.match(r"'(.*)' is not (one of|a valid int|a valid float)", error.message, re.DOTALL)
     if match is None:
         return None

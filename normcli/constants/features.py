@@ -76,7 +76,7 @@ class FeatureCheck:
 
     @property
     def lines(self) -> list[str]:
-        """Return the result as text, what is wrong first."""
+        """Return the result as text, wrong values first."""
         out = [*self.widths, *(value.text for value in self.wrong)]
         for name, (below, above) in self.outside.items():
             if max(below, above) > _MOST_OUTSIDE:

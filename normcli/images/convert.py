@@ -19,7 +19,7 @@ _AT_ONCE = 1 << 18  # values that are computed in wider types
 
 
 class Decoded:
-    """One decoded image. What few images have is an attribute of the class until it is set: 0.5 us less an image.
+    """One decoded image. Defaults that most images keep are attributes of the class: 0.5 us less an image.
 
     Attributes:
         pixels: (H,W,C), C-contiguous; uint8, uint16, float32 or float64.
@@ -236,7 +236,7 @@ def guarded(decode_one: Callable[[], T]) -> T:
 
 
 def input_error(error: Exception, stage: str = "decode") -> InputError:
-    """Return the error of an image for whatever was raised as it was to be decoded, or at another stage."""
+    """Return the InputError for any exception that was raised while an image was decoded, or at another stage."""
     if isinstance(error, MissingExtraError):
         return InputError("unsupported", str(error))
     is_import = isinstance(error, ImportError)
@@ -291,7 +291,7 @@ def all_transparent() -> InputError:
 
 
 def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decoded:
-    """Apply the options to an image or a block of one; what only a complete image shows is left to the caller."""
+    """Apply the options to an image or a block of one; the caller makes the checks that need the complete image."""
     if reading.strict and "damaged" in image.notes:
         raise InputError("damaged", "damaged, although it decodes (without --strict it is used)")
     if image.no_data is not None or reading.nodata not in ("tag", "none"):

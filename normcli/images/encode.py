@@ -49,10 +49,10 @@ def _with_orientation(data: bytes, orientation: int) -> bytes:
 
 
 def tiff(pixels: Array) -> list[Any]:
-    """Encode (H,W,C) of any dtype and number of channels, as two buffers: what is before the values, and the array.
+    """Encode (H,W,C) of any dtype and number of channels, as two buffers: the header, and the array.
 
     Raises:
-        MissingExtraError: what Pillow cannot write needs the [tiff] extra.
+        MissingExtraError: a kind that Pillow cannot write, without the [tiff] extra.
     """
     channels, kind = pixels.shape[2], pixels.dtype.name
     simple = kind in ("uint8", "uint16", "float32") if channels == 1 else (channels, kind) == (3, "uint8")
@@ -97,7 +97,7 @@ def _tifffile_head(shape: tuple[int, int, int], kind: str) -> bytes:
 
 
 class _SparseFile(io.RawIOBase):
-    """A file of which only what is written takes memory: tifffile writes one byte at the end of empty images."""
+    """A sparse file, whose gaps take no memory: tifffile writes one byte at the end of empty images."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, bytes]] = []

@@ -224,7 +224,7 @@ def _outside(
 
 
 def header_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height of what Pillow opens; None if its header is damaged, or further behind."""
+    """Return the width and height that Pillow reads; None if the header is damaged or does not fit in these bytes."""
     try:
         with _open(data) as image:
             return image.size
@@ -262,7 +262,7 @@ def _register_heif() -> bool:
 
 
 def _restrain(reading: DecodeOptions) -> None:
-    """Set Pillow's two process-wide switches, which can change how a file is read."""
+    """Set Pillow's two process-wide switches, which other code may have changed."""
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     limit = max(MAX_PIXELS, reading.max_pixels)
     if Image.MAX_IMAGE_PIXELS is None or limit > Image.MAX_IMAGE_PIXELS:

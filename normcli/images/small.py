@@ -138,7 +138,7 @@ def _kind_of_png(shape: tuple[int, int, int], notes: tuple[str, ...], *, is_filt
 
 
 def samples(kind: Kind, images: list[bytes]) -> list[Any]:
-    """Return the samples of each image, from what `decode` returned of images of a kind.
+    """Return the samples of each image of one kind, from the results of `decode`.
 
     Where they were filtered, the kernel of `can_unfilter` has to be there.
     """

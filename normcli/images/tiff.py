@@ -155,7 +155,7 @@ def _gray_needs_tifffile(bits: int, kind: int, photometric: int, compression: in
 
 
 def first_directory(data: bytes) -> _Directory | None:
-    """Return the tags of a classic TIFF's first directory that decide how it is read; None if it is damaged."""
+    """Return the tags of a classic TIFF's first directory that choose its decoder; None if it is damaged."""
     order = "<" if data[:2] == b"II" else ">"
     try:
         (start,) = struct.unpack_from(order + "I", data, 4)

@@ -214,7 +214,7 @@ class _Page:
         return out
 
     def _segment(self, index: int) -> Array:
-        """Return a tile or strip (h,w,S), without what is beyond the image."""
+        """Return a tile or strip (h,w,S), without its padding beyond the image."""
         if index in self._segments:
             return self._segments[index]
         page = self.page

@@ -1,4 +1,4 @@
-"""Options of what commands print and list: tables, exports, records, the terminal."""
+"""Options of printing: tables, exports, records, the terminal."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path

@@ -162,7 +162,7 @@ class InputOptions(Options):
 
 
 class DecodeOptions(Options):
-    """Conversion of bytes to pixels; recorded in statistics files, and equal wherever two are merged."""
+    """Conversion of bytes to pixels; recorded in statistics files, and equal in all files that are merged."""
 
     panel = "Decoding"
 

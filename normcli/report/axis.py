@@ -39,7 +39,7 @@ def within_unit(summary: Summary) -> bool:
 
 
 def value_axis(summaries: Sequence[Summary]) -> Axis:
-    """Return the scale of values: 0 to 1, or what nearly all pixels occupy where that is much less or is not known."""
+    """Return the scale of values: 0 to 1, or of raw values their extent; less where a few are far from all others."""
     low, high = _extent(summaries)
     is_open = (False, False)
     inner = _bulk(summaries)

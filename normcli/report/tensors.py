@@ -1,4 +1,4 @@
-"""The page of `tensor compare`: what several normalizers do to the same activations."""
+"""The page of `tensor compare`: several normalizers, applied to the same activations."""
 
 import math
 from collections.abc import Iterator, Sequence

@@ -38,11 +38,11 @@ class MappingJob(Protocol):
 
     @property
     def transform(self) -> Transform:
-        """Return what is done to the pixels."""
+        """Return the mapping of the pixels."""
 
     @property
     def reading(self) -> DecodeOptions:
-        """Return how images are read."""
+        """Return the options of decoding."""
 
     @property
     def orientation(self) -> str:

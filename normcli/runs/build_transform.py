@@ -282,7 +282,7 @@ def after_pass(
 
 
 def counting_options(scheme: str) -> dict[str, Any]:
-    """Return the options of `stats` that count what a scheme requires, beyond those of every scheme."""
+    """Return the options of `stats` that a scheme requires, beyond those of every scheme."""
     name, settings = schemes.parse(scheme)
     if name not in schemes.CURVES:
         return {}

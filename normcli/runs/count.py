@@ -334,7 +334,7 @@ def _count_alone(
     options: WorkerOptions,
     group: Callable[[Item], str] | None,
 ) -> FileResult:
-    """Count an image with whatever the options ask of single ones; return the result of its file, if it has one."""
+    """Count an image with the options that apply to single ones; return the result of its file, if it has one."""
     shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
     if options.mask is not None:
         options.mask.apply(item.key, image, options.reading)
@@ -351,7 +351,7 @@ def _count_alone(
 
 
 def _close(*opened: Any) -> None:
-    """Close what can be closed: files that are read in parts, and images that are decoded in blocks."""
+    """Close those that can be closed: files that are read in parts, and images that are decoded in blocks."""
     for one in opened:
         if hasattr(one, "close"):
             one.close()

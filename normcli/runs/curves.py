@@ -112,7 +112,7 @@ def percents_of(settings: Mapping[str, Any]) -> tuple[float, ...]:
 
 
 def counting_options(scheme: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of `stats` that count what a scheme requires, by its name and settings.
+    """Return the options of `stats` that a scheme of this name and these settings requires.
 
     Raises:
         UsageError: nyul of images, which need statistics of training images.

@@ -1,4 +1,4 @@
-"""What a resumed run can keep of an earlier one: a number of shards, or a complete stack."""
+"""The outputs that a resumed run keeps of an earlier one: a number of shards, or a complete stack."""
 
 import os
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The worker of `apply` to volumes: map containers block by block, write each, and record how to restore it."""
+"""The worker of `apply` to volumes: map containers block by block, write each, and record the map that restores it."""
 
 import os
 import threading

@@ -61,7 +61,7 @@ def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_Fi
 
 
 def _opened(data: bytes, max_pixels: int) -> _File | None:
-    """Return a file with what its header says; without notes if it is no plain JPEG, None where there is no memory."""
+    """Return a file with its header's shape and notes; without notes if it is no plain JPEG, None without memory."""
     try:
         markers = jpeg.header(data) if data[:3] == jpeg.SIGNATURE else None
         if markers is None or not jpeg.is_plain(markers):

@@ -89,10 +89,12 @@ def restore(folder: str, output: str, options: RestoreOptions) -> RestoreResult:
 
 @contextmanager
 def output_folder(folder: str, output: str, *, force: bool) -> Iterator[str]:
-    """Yield the folder of unfinished files in the output folder; after an error, remove what this run made empty.
+    """Yield the folder of unfinished files in the output folder; after an error, remove it.
+
+    A new output folder is removed with it where it is still empty.
 
     Args:
-        folder: what `apply` wrote.
+        folder: the output of `apply`.
         output: folder for the images or volumes.
         force: write into a folder that is not empty.
 

@@ -147,7 +147,7 @@ def _verify_batch(folder: str, settings: Record, shards: list[Record], records: 
 
 
 def _sums(written: Array, record: Record, settings: Record) -> tuple[list[ChannelSums], bool]:
-    """Return the sums of every channel over its valid samples, and whether invalid ones are among them.
+    """Return the sums of every channel over its valid samples, and True if invalid ones could not be left out.
 
     Raises:
         InputError: NaN or infinity, where the run did not let it through, or fewer filled samples than it wrote.

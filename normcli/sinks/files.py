@@ -173,7 +173,7 @@ def _npz(array: Array, affine: Affine) -> list[Any]:
 
 
 class _PartsFile(io.RawIOBase):
-    """A file that keeps what is written as buffers, none of them copied; written parts may only be replaced."""
+    """A file that keeps the buffers it is given, without a copy; written parts may only be replaced."""
 
     def __init__(self) -> None:
         self._parts: dict[int, Any] = {}

@@ -37,7 +37,7 @@ def array_path(plan: ArrayPlan) -> str:
 
 
 class RawFile(io.FileIO):
-    """A file that keeps its first error instead of raising it: HDF5 prints what it cannot write when it closes."""
+    """A file that keeps its first error instead of raising it: HDF5 prints errors of writing when it closes."""
 
     def __init__(self, path: str) -> None:
         super().__init__(path, "w+")

@@ -289,7 +289,7 @@ def name_fields(key: str, text: str) -> Record:
 
 
 def decode_name(record: Record, key: str) -> str:
-    """Return the name that `name_fields` encoded, whatever its bytes."""
+    """Return the name that `name_fields` encoded, which may have any bytes."""
     if (raw := record.get(f"{key}_b64")) is not None:
         return os.fsdecode(base64.b64decode(raw))
     return str(record[key])

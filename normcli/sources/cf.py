@@ -16,7 +16,7 @@ _ROUNDING = 0.01  # of a step of packed integers, by which float limits in units
 
 
 def cf_tags(attributes: Mapping[str, Any], dtype: Any) -> tuple[Any, ArrayTags]:
-    """Return the type of samples and what the CF conventions record of them.
+    """Return the type of samples and their tags by the CF conventions.
 
     Args:
         attributes: of the variable.

@@ -77,7 +77,7 @@ def chain_of_2(metadata: Mapping[str, Any], dtype: "np.dtype[Any]", axes: int) -
 
 
 def chain_of_3(codecs: Any, dtype: "np.dtype[Any]", axes: int) -> tuple[Chain, Sharding | None]:
-    """Return the codecs of an array of Zarr 3, and how its chunks are in shards.
+    """Return the codecs of an array of Zarr 3, and the arrangement of its chunks in shards.
 
     Raises:
         InputError: codecs that are not read, or damaged metadata.

@@ -18,7 +18,7 @@ Pairs = Mapping[str, str] | Iterable[Any]
 
 
 def source(path: str | os.PathLike[str], **open_options: str) -> Source:
-    """Return a path with open options, accepted wherever a source is.
+    """Return a path with open options, which can be passed in place of any source.
 
     Args:
         path: of a container, local or remote.

@@ -1,4 +1,4 @@
-"""Samples of a Python object by its import string, `python:MODULE:NAME`: a dataset, an iterable, or what returns one.
+"""Samples of a Python object by its import string, `python:MODULE:NAME`: dataset, iterable, or a callable for one.
 
 An import string runs code, so only a SOURCE with the prefix is one: never a path in a list of files.
 """

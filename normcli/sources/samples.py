@@ -313,7 +313,7 @@ def _vectors(array: "np.ndarray[Any, Any]") -> Vectors:
 
 
 def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
-    """Return a value as an array, without a copy if memory is shared, and whether it is a torch tensor."""
+    """Return a value as an array, without a copy if memory is shared, and True if it is a torch tensor."""
     if not hasattr(value, "detach"):
         try:
             array = np.asarray(value)

@@ -1,4 +1,4 @@
-"""Arrays with what their container records of the samples: scales, nodata values, a reversed gray scale.
+"""Arrays with their container's description of the samples: scales, nodata values, a reversed gray scale.
 
 Stored values are counted, so that integers stay integers; the scale applies to the numbers that are printed.
 """

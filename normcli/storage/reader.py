@@ -225,7 +225,7 @@ class Stream:
         self._checked = (0, 0)
 
     def at(self, offset: int, size: int) -> bytes:
-        """Read `size` bytes at `offset`, which must not be before what was read already.
+        """Read `size` bytes at `offset`, which must not be before the end of the last read.
 
         Raises:
             InputError: the compressed data is damaged or ends early, or expands like a bomb.

@@ -1,4 +1,4 @@
-"""Objects of S3, or of any server that speaks its protocol: bodies within a bound, whatever length is stated.
+"""Objects of S3, or of any server with its protocol: bodies are read up to a bound, not to a length that they state.
 
 s3fs reads a body to its end; an endpoint may be anybody's, and a body endless.
 """

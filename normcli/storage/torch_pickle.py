@@ -46,16 +46,16 @@ class Global(NamedTuple):
 
 
 class Persistent(NamedTuple):
-    """A reference to what is outside of the pickle: the storage of a tensor."""
+    """A reference to an object outside of the pickle: the storage of a tensor."""
 
     identity: Any
 
 
 class Call:
-    """A call that an unpickler would make, and what it would put into the result.
+    """A call that an unpickler would make, and the contents that it would add to the result.
 
     Attributes:
-        function: what is called.
+        function: the callable.
         arguments: by position.
         entries: keys and values set afterwards.
         items: elements appended afterwards.

@@ -285,7 +285,7 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
 
 
 def _sum_whole(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array] | None:
-    """Return what `sum_floats` does of an image whose samples are all integers of 16 bits; None for any other."""
+    """Return the result of `sum_floats` for an image whose samples are all integers of 16 bits; None for any other."""
     from normcli.kernels.histograms import count_whole
 
     channels, used = pixels.shape[2], np.zeros(1, np.int64)

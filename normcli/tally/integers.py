@@ -141,7 +141,7 @@ def one_if_equal(values: list[int]) -> int | list[int]:
 
 
 def per_channel(entry: Any, channels: int) -> list[int]:
-    """Return counts per channel, from what `one_if_equal` returns.
+    """Return counts per channel, from the result of `one_if_equal`.
 
     Raises:
         ValueError: counts of another number of channels.

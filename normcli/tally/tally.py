@@ -291,7 +291,7 @@ class Tally:
         return all(total in (0, images) for kind_, total in sums.items() if kind_ in ("format", "mode", "depth"))
 
     def state(self) -> dict[str, Any]:
-        """Return everything as JSON values, in an order that does not depend on how it was counted."""
+        """Return everything as JSON values, in one order for all orders of counting."""
         state: dict[str, Any] = {
             "buckets": [self.buckets[key].state() for key in sorted(self.buckets)],
             "composition": dict(sorted(self.composition.items())),

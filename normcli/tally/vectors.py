@@ -158,7 +158,7 @@ def _smallest(column: Array, bound: float | None) -> ExtremeValues:
 
 
 def _digest(rows: Array) -> int:
-    """Return the sum of a 128-bit hash of every row's values, whatever their float type."""
+    """Return the sum of a 128-bit hash of every row's values, equal for equal values of any float type."""
     with np.errstate(over="ignore"):
         hashes = [np.full(len(rows), seed, np.uint64) for seed in _MIX]
         for c in range(rows.shape[1]):

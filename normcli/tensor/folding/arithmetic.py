@@ -1,4 +1,4 @@
-"""Linear layers and the affine maps of norms, in float64: what folding one into the other does to weight and bias."""
+"""Linear layers and the affine maps of norms, in float64: weight and bias of one folded into the other."""
 
 import math
 from dataclasses import dataclass, field, replace

@@ -87,7 +87,7 @@ def _of_order(
 
 
 def _measure(pair: Pair, reading: Reading, normal: Array) -> Agreement:
-    """Return the distances of Y, where what overflowed in both is equal."""
+    """Return the distances of Y, where values that overflowed in both are equal."""
     expected = reading.apply(normal, pair.dtype)
     nonfinite = ~np.isfinite(expected) & ~np.isfinite(pair.y)
     measured = measure_expected(pair, np.where(nonfinite, pair.y, expected))

@@ -1,4 +1,4 @@
-"""Results of an identification: what fits, what is nearest, and what input would separate them."""
+"""Results of an identification: candidates that fit, the nearest others, and an input that would separate them."""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The search: known weight and bias first, then normalizers that are computed, then what has to be solved for."""
+"""The search: known weight and bias first, then computed normalizers, then parameters that have to be solved for."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 

@@ -74,7 +74,7 @@ class Cotangent(NamedTuple):
             parallel_blocks(self.view.samples, self.view.sample_bytes, compute_block, copies=_COPIES)
 
     def tables(self, count: int, compute: Callable[[slice, Array, Array], tuple[Array, ...]]) -> list[Array]:
-        """Return sums over space as `count` tables (N, rows), each a part (n, rows) of what compute returns."""
+        """Return sums over space as `count` tables (N, rows), each a part (n, rows) of the result of compute."""
         tables = list(np.zeros((count, self.view.samples, self.view.rows)))
 
         def compute_block(samples: slice, x: Array, g: Array) -> None:

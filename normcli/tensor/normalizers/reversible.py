@@ -16,7 +16,7 @@ from normcli.tensor.normalizers.views import Array, Dtype, Layout, Tensor, View,
 
 
 def _center_and_std(x: Array, last: bool, eps: float) -> tuple[Array, Array, Array]:
-    """Return what is subtracted from a block (n, C, S), the std around the mean, and the deviations from the mean."""
+    """Return the center to subtract from a block (n, C, S), the std around the mean, and the deviations from it."""
     mean = x.mean(axis=2, keepdims=True)
     z = x - mean
     return x[..., -1:] if last else mean, np.sqrt((z * z).mean(axis=2, keepdims=True) + eps), z
