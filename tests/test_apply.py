@@ -344,7 +344,7 @@ def test_names_of_any_bytes(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["apply", "check"])
 def test_mean_and_std_take_spaces_and_commas(command: str, run: Run, photos: Path, tmp_path: Path) -> None:
-    """In every spelling the same constants: the same arrays, the same verdict."""
+    """Every spelling of the same constants leads to the same arrays and the same verdict."""
     assert run("stats", photos, "-o", "s.json", "-q").returncode == 0
     seen = set()
     for i, spelling in enumerate(["{},{},{}", "{} {} {}", "{}, {}, {}", "[{},{},{}]"]):

@@ -1,4 +1,4 @@
-"""apply from servers: the folder's arrays, reads ahead, and what is kept when a server falls silent."""
+"""apply from servers: the folder's arrays, reads ahead, and the images kept when a server falls silent."""
 
 import socket
 import threading

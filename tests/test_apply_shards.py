@@ -1,4 +1,4 @@
-"""apply --to tar and parquet: what other readers find in the shards, the way back, kills, full disks, resuming."""
+"""apply --to tar and parquet: shards as other readers see them, the way back, kills, full disks, resuming."""
 
 import gc
 import io
@@ -195,7 +195,7 @@ def test_verify_sees_damage(sink: Any, run: Run, photos: Path, tmp_path: Path) -
 
 
 def test_mutated_shards_end_in_words(sink: Any, photos: Path, tmp_path: Path) -> None:
-    """In a process of its own: what pyarrow does on damaged tables must not end this one."""
+    """The shards are read in a process of their own, which pyarrow may end on damaged tables."""
     normcli.apply(photos, tmp_path / "out", scheme="unit", to=sink)
     code = f"""
 import random, sys
@@ -239,7 +239,7 @@ def test_neither_engine_nor_workers_change_a_byte(
 
 
 def test_batches_of_skipped_files_between_images(sink: Any, tmp_path: Path) -> None:
-    """What a worker process leaves for the packer is called by its images, not by what lies around them."""
+    """Files that a worker process leaves for the packer are named by its images, not by the items around them."""
     (tmp_path / "in").mkdir()
     for number in range(60):
         (tmp_path / f"in/{number:02d}.txt").write_text("no image")

@@ -158,7 +158,7 @@ def test_npz_and_idx(tmp_path: Path) -> None:
 
 
 def test_batches_of_streams_are_bounded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What came by in a stream is held until it is mapped: by bytes, not by the number of images."""
+    """Items of a stream are in memory until they are mapped: their bytes are bounded, not their number."""
     from normcli.runs import loop, map_batch
 
     monkeypatch.setattr(loop, "_LARGEST_HELD", 1)
@@ -213,7 +213,7 @@ def test_names_that_collide_in_a_stream_are_refused_before_anything_is_written(t
 
 @dataclass
 class Reads:
-    """What was read of a file."""
+    """The opens and reads of a file."""
 
     opened: int = 0
     bytes: int = 0

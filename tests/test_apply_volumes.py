@@ -1,4 +1,4 @@
-"""apply and restore of volumes: what nibabel, h5py and zarr read of the outputs, against NumPy in float64."""
+"""apply and restore of volumes: outputs as nibabel, h5py and zarr read them, against NumPy in float64."""
 
 import gzip
 import json

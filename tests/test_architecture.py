@@ -163,7 +163,7 @@ def test_a_file_loads_its_own_decoder_and_sink(command: str, kind: str, others: 
 
 
 def test_a_folder_of_many_images_loads_no_module_of_containers(tmp_path: Path) -> None:
-    """Its first names do not show what it is; the modules of Zarr took 12 ms to look for its marker."""
+    """The first names of a folder do not show its kind; the modules of Zarr took 12 ms to look for its marker."""
     for i in range(520):
         (tmp_path / f"{i:03}.jpg").touch()
     code = f"from normcli.sources import listing; print(listing.kind_of({str(tmp_path)!r}))"
@@ -174,7 +174,7 @@ def test_a_folder_of_many_images_loads_no_module_of_containers(tmp_path: Path) -
 
 @pytest.mark.parametrize("command", ["stats", "apply", "verify"])
 def test_numpy_is_imported_near_the_bottom_of_the_stack(command: str, tmp_path: Path) -> None:
-    """From a nested import its own imports cross an end of a stack chunk a thousand times: 6 ms of system calls."""
+    """Imports of NumPy from a deep stack cross an end of a stack chunk a thousand times: 6 ms of system calls."""
     data = ROOT / "sample_data"
     arguments: dict[str, list[object]] = {
         "stats": [data / "scenes"],

@@ -126,7 +126,7 @@ def tempting(folder: Path, marker: Path) -> None:
 
 
 def hostile_manifest(folder: Path) -> None:
-    """What apply wrote, with names in its manifest that lead to other files."""
+    """Write an output of apply whose manifest has names that lead to other files."""
     path = folder / "normcli.json"
     document = json.loads(path.read_text())
     record = document["files"][0]

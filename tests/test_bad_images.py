@@ -104,7 +104,7 @@ def test_a_thousand_mutated_files(run: Run, tmp_path: Path) -> None:
 
 
 def names_python(message: str) -> bool:
-    """Return True if a message has the name of an exception, or what Python writes about a wrong value in a program."""
+    """Return True if a message has the name of an exception, or Python's words about a wrong value in a program."""
     return (
         re.search(r"\b\w+(Error|Exception): |object (is|has|cannot)|operand|instances of|literal", message) is not None
     )

@@ -1,4 +1,4 @@
-"""Small files that claim, or become, gigabytes: refused by what they say, before memory is taken.
+"""Small files that claim, or become, gigabytes: rejected by their headers, before memory is taken.
 
 Every bomb is counted in a process of its own beside good images; its peak is compared with that of a run without
 the bomb. The budget is that of the design: workers x largest image that is let through, and 100 MB.
@@ -182,7 +182,7 @@ def test_a_bomb_takes_no_memory(name: str, normal: int, tmp_path: Path) -> None:
 
 
 def test_no_image_waits_while_the_next_is_read(tmp_path: Path) -> None:
-    """Of images of 46 MB, 2.2 were in memory of an .npy, 3.1 of an .npz of 0.2 MB, and two of one member of a zip."""
+    """One image of 46 MB is in memory; it was 2.2 of an .npy, 3.1 of an .npz of 0.2 MB, two of a member of a zip."""
     zeros = np.zeros((4, 4000, 4000, 3), np.uint8)
     np.save(tmp_path / "zeros.npy", zeros)
     np.savez_compressed(tmp_path / "zeros.npz", images=zeros)

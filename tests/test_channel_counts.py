@@ -1,4 +1,4 @@
-"""Images of several numbers of channels: what goes together, and what ends a run as soon as it shows."""
+"""Images of several numbers of channels: those that count together, and those that end a run as soon as they show."""
 
 from pathlib import Path
 from typing import Any

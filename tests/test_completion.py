@@ -118,7 +118,7 @@ class Terminal:
         return match[1]
 
     def tab(self, line: str) -> str:
-        """Type a line and Tab; return what the line is then, once the shell has printed its next prompt."""
+        """Type a line and Tab; return the completed line, once the shell has printed its next prompt."""
         os.write(self.handle, line.encode() + b"\t\x14")
         return self.read(rb"LINE<([^<>]*)>[^@]*@@ ").decode()
 

@@ -1,4 +1,4 @@
-"""Counting Python objects gives the counts of `stats` over the same pixels: whatever yields them, split however."""
+"""Counting Python objects gives the counts of `stats` over the same pixels, in any container and any split."""
 
 import itertools
 import os
@@ -98,7 +98,7 @@ def test_plain_arrays_count_as_decoded_ones(options: dict[str, Any]) -> None:
 
 
 def together_and_by_itself(arrays: Arrays, **options: Any) -> list[Any]:
-    """Check that arrays count alike gathered and one by one; return what fails."""
+    """Check that arrays count alike gathered and one by one; return the failures."""
     failures: tuple[list[Any], list[Any]] = [], []
     gathered = normcli.count(arrays, on_failure=failures[0].append, **options)
     labeled = [*zip(arrays, ["one"] * len(arrays), strict=True)]
@@ -111,7 +111,7 @@ def together_and_by_itself(arrays: Arrays, **options: Any) -> list[Any]:
 @pytest.mark.parametrize("nan", ["error", "skip"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_small_floats_count_together_as_one_by_one(dtype: Any, nan: str) -> None:
-    """As ToTensor and Normalize make them, with some of a wide range, with NaN, and too large for a square."""
+    """Arrays as ToTensor and Normalize make them, with some of a wide range, with NaN, and too large for a square."""
     random = np.random.default_rng(5)
     levels = random.integers(0, 256, (60, 7, 9, 3)).astype(np.float32) / np.float32(255)
     arrays = [*levels[:20].astype(dtype), *((levels[20:40] - np.float32(0.45)) / np.float32(0.225)).astype(dtype)]
@@ -426,7 +426,7 @@ class TestTorch:
         assert counter.summary().state == expected.state
 
     def test_datasets_of_torchvision_are_read_from_their_array(self) -> None:
-        """With a transform, or an index of another class, by their samples."""
+        """A dataset with a transform, or an index of another class, is read by its samples."""
         needs.torchvision()
         torchvision = needs.module("torchvision.datasets")
 

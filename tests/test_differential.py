@@ -100,7 +100,7 @@ def test_sums_and_squares_are_those_of_libvips(name: str, tmp_path: Path) -> Non
 @needs_vips
 @pytest.mark.campaign
 def test_every_photograph_is_counted_as_by_libvips(shared_data: Path, tmp_path: Path) -> None:
-    """As it decodes JPEG with another release of libjpeg-turbo: the decoders are compared too."""
+    """libvips decodes JPEG with another release of libjpeg-turbo: the decoders are compared too."""
     different = []
     paths = sorted((shared_data / "imagenet-300").rglob("*.[jJ]*"))
     for number, path in enumerate(paths):

@@ -1,4 +1,4 @@
-"""Every block of the pages below docs runs, or is parsed; what the pages show is what is printed."""
+"""Every block of the pages below docs runs, or is parsed; outputs on the pages are those that are printed."""
 
 import importlib
 import re
@@ -158,7 +158,7 @@ def test_every_option_on_a_page_exists() -> None:
 
 
 class TestComparison:
-    """What docs/comparison.md states of other tools: their formulas, on the images of the page."""
+    """The statements of docs/comparison.md about other tools: their formulas, on the images of the page."""
 
     def images(self, folder: Path) -> list["np.ndarray[tuple[int, ...], np.dtype[np.float64]]"]:
         page_data.prepare("docs/comparison.md", folder)

@@ -18,7 +18,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photographs, and what the shell blocks of docs/apply.md make of them."""
+    """Return a folder of photographs in which the shell blocks of docs/apply.md have run."""
     place = pages.prepared("docs/apply.md", tmp_path_factory.mktemp("docs"))
     for block in pages.blocks(TEXT):
         if block.language == "bash" and not block.missing:
@@ -47,7 +47,7 @@ def test_the_torch_block_runs(folder: Path) -> None:
 
 
 def test_the_torch_block_is_python_that_names_what_there_is() -> None:
-    """Also where torch is missing: it compiles, and what it takes of normcli exists."""
+    """The block compiles, and its names of normcli exist, also where torch is missing."""
     compile(TORCH.text, "docs/apply.md", "exec")
     names = set(re.findall(r"\bnormcli\.(\w+)", TORCH.text))
     assert names and names <= set(normcli.__all__)

@@ -167,7 +167,7 @@ def shell(line: str, folder: Path) -> "subprocess.CompletedProcess[bytes]":
 
 
 def check_line(line: str, folder: Path) -> None:
-    """Run a line; it must succeed, print or write, and leave what it names."""
+    """Run a line; it must succeed, print or write, and leave the files that it names."""
     for needed in re.findall(r"--stats (\S+)", line):
         assert shell(f"normcli stats photos/ -q -o {needed}", folder).returncode == 0
     done = shell(line, folder)

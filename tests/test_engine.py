@@ -1,4 +1,4 @@
-"""Every engine gives the same results in the same order, takes batches lazily, and survives what happens to it."""
+"""Every engine: the same results in the same order, batches taken lazily; errors, signals and lost workers."""
 
 import os
 import pickle

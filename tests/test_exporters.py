@@ -38,7 +38,7 @@ def dataset(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 
 def assert_one_rounding(got: Array, want: Array) -> None:
-    """Equal as float32, or neighbors: what rounding float64 once to float32 can differ by."""
+    """Assert that values are equal as float32, or neighbors: one rounding of float64 to float32 differs by no more."""
     got32, want32 = got.astype(np.float32), want.astype(np.float32)
     assert (np.abs(got32.astype(float) - want32.astype(float)) <= np.spacing(np.abs(want32)).astype(float)).all()
 
@@ -93,8 +93,8 @@ NOT_READ = {"csv", "kaldi", "onnx", "keras", "keras-rescaling", "opencv"}
 
 
 @pytest.mark.parametrize("name", sorted(set(exporters.EXPORTERS) - NOT_READ))
-def test_what_is_said_is_read_again(name: str, dataset: tuple[Summary, Array]) -> None:
-    """`check --config` understands what `show --format` prints."""
+def test_exports_are_read_again_by_check(name: str, dataset: tuple[Summary, Array]) -> None:
+    """`check --config` understands every output of `show --format`."""
     summary, image = dataset
     if name in EIGHT_BITS and image.dtype != np.uint8:
         return

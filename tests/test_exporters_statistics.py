@@ -97,7 +97,7 @@ def test_nnunets_intensities_are_those_of_all_pixels(dtype: str) -> None:
 
 
 def test_lerobots_entry_has_the_shapes_that_its_loader_takes() -> None:
-    """As lerobot.datasets.compute_stats writes images: (C,1,1) in 0-1, and the number of images."""
+    """The entry is that of lerobot.datasets.compute_stats for images: (C,1,1) in 0-1, and the number of images."""
     entry = json.loads(exporters.export(summary_of("uint8"), "lerobot"))["observation.image"]
     pixels = stored("uint8") / 255
     assert np.array(entry["count"]).shape == (1,) and entry["count"] == [3]

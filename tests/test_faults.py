@@ -132,7 +132,7 @@ def test_no_home_and_no_cache(case: Case, expected: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("kilobytes", [150_000, *map(later, range(50_000, 700_000, 50_000))])
 def test_little_address_space(kilobytes: int, case: Case, name: str, expected: dict[str, bytes]) -> None:
-    """What does not fit ends in a line of ours, or of OpenBLAS where that gives up first; what fits is right."""
+    """A run that does not fit ends in one line, of normcli or of OpenBLAS if it ends first; one that fits is right."""
     most = kilobytes * 1024
     done = case.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (most, most)))
     # a tensor is one input; of images some may fit, or none
@@ -227,7 +227,7 @@ MOMENTS = {"listed": ("open", False), "opened": ("open", True), "read": ("read",
 @pytest.mark.parametrize("moment", MOMENTS)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda c: c.__name__)
 def test_an_image_that_changes(change: Any, moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is used as it was, whole, or fails with a reason; the other five are used, whatever happens to it."""
+    """The image is used, complete and as it was, or fails with a reason; the other five are used in any case."""
     folder = filled(tmp_path) / "in"
     whole = normcli.stats(folder, engine="serial")
     path = folder / "3.png"

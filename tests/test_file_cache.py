@@ -1,4 +1,4 @@
-"""An incremental run gives what a fresh run gives, bit for bit, whatever happened to the files in between."""
+"""An incremental run has the result of a fresh run, bit for bit, after any change of the files in between."""
 
 import os
 import random

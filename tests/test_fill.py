@@ -1,4 +1,4 @@
-"""What apply does with invalid samples: it writes them as --fill says, counts them, and leaves them out of the rest."""
+"""apply and invalid samples: they are written as --fill says, counted, and left out of the rest."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Manifests that say what the files do not: validated key by key, and against the files' own headers."""
+"""Manifests that contradict the files: validated key by key, and against the files' own headers."""
 
 import json
 import zipfile

@@ -172,7 +172,7 @@ class TestLoad:
 
 
 class TestExporters:
-    """Summaries in Python are not checked on load: the exporters quote whatever they contain."""
+    """Summaries in Python are not checked on load: the exporters quote every text in them."""
 
     @staticmethod
     def forged(summary: Summary, text: str) -> Summary:

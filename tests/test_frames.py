@@ -189,7 +189,7 @@ class TestSeries:
         assert gray.images == 2 and gray.mean == summary.mean
 
     def test_planes_that_are_missing_are_named(self, tmp_path: Path) -> None:
-        """The default reads what a file cut to its first directory has, as `frames` does not, and a note says so."""
+        """A file cut to its first directory is read by default, with a note, but not with `frames`."""
         for name, part, more in (
             ("a.tif", stack(), {}),  # three channels, by tifffile
             ("b.tif", stack(), {"tile": (16, 16), "compression": "zlib", "bigtiff": True}),

@@ -47,7 +47,7 @@ class Hostile(http.server.BaseHTTPRequestHandler):
     do_HEAD = do_GET
 
     def head(self, status: int = 200, **headers: Any) -> bool:
-        """Send the headers; return whether a body is asked for."""
+        """Send the headers; return True if a body is requested too."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), str(value))

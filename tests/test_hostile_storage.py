@@ -1,4 +1,4 @@
-"""What lies in storage: endless objects of S3, long names in archives, counts that expand like a bomb."""
+"""Hostile objects in storage: endless ones of S3, long names in archives, counts that expand like a bomb."""
 
 import csv
 import http.server
@@ -30,7 +30,7 @@ from tests.support.memory import peak
 
 
 class Endless(http.server.BaseHTTPRequestHandler):
-    """An S3 endpoint whose objects have no end, whatever length it states.
+    """An S3 endpoint whose objects have no end, although it states lengths.
 
     Attributes:
         length: that it states; None for none.
@@ -87,7 +87,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Endless]]:
 
 @pytest.mark.usefixtures("no_waiting")
 class TestObjectsWithoutEnd:
-    """By default, too: no length that a server states is trusted."""
+    """A length that a server states is not trusted, by default too."""
 
     def test_by_the_default_bound(self, endless: type[Endless], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("normcli.storage.http.LARGEST_FILE", 4 << 20)
@@ -111,7 +111,7 @@ class TestObjectsWithoutEnd:
 
 
 def zip_of_names(names: list[bytes], data: bytes) -> bytes:
-    """A stored zip, member by member, whatever their names are."""
+    """Return a stored zip, written member by member, so that names may have any bytes."""
     body, directory = bytearray(), bytearray()
     for name in names:
         sizes = struct.pack("<IIIHH", zlib.crc32(data), len(data), len(data), len(name), 0)

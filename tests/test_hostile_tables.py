@@ -102,7 +102,7 @@ def test_halves_of_fastparquet_are_no_images(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", [("bytes", "path"), ("path", "bytes"), ("path", "bytes", "size")])
 def test_rows_without_bytes_or_path(order: tuple[str, ...], tmp_path: Path) -> None:
-    """A row, or a field of it, may be null: what its memory then holds is not read."""
+    """A row, or a field of it, may be null: the memory behind it is not read."""
     from normcli.options.shared import InputOptions
     from normcli.sources import Item, read
 
@@ -130,7 +130,7 @@ def test_a_table_of_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a disk did once may pass; an incremental run remembers damage."""
+    """An error of the disk may pass, so an incremental run does not remember it as damage."""
     path = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"image": [IMAGE] * 3}), path)
 

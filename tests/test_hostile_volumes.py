@@ -1,4 +1,4 @@
-"""Volumes that claim what is not there: bombs, other files, plugins; memory within the budget, one line of error."""
+"""Volumes with false claims: bombs, other files, plugins; memory within the budget, one line of error."""
 
 import gzip
 import io
@@ -84,7 +84,7 @@ class TestHdf5:
         assert "stored in more" in str(first_error(self.chunk(path, bytes(1 << 20), lzf=True), axes="NYX"))
 
     def test_a_fill_value_that_is_damaged(self, tmp_path: Path) -> None:
-        """To read one of a negative size ends the process."""
+        """HDF5 ends the process when it reads a fill value of a negative size."""
         with needs.module("h5py").File(tmp_path / "a.h5", "w") as file:
             file["a"] = np.zeros((4, 12, 10), np.int16)
         sound = (tmp_path / "a.h5").read_bytes()
@@ -147,7 +147,7 @@ class TestHdf5:
         assert done.code == 4 and "its values are in another file" in done.err, done
 
     def test_plugins_are_not_loaded(self) -> None:
-        """HDF5 itself loads what HDF5_PLUGIN_PATH has, as soon as a group or a chunk names its filter."""
+        """HDF5 itself loads a plugin from HDF5_PLUGIN_PATH as soon as a group or a chunk names its filter."""
         needs.module("h5py")
         code = "from normcli.sources.hdf5 import _h5py; import os; _h5py(); print(os.environ['HDF5_PLUGIN_PRELOAD'])"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "HDF5_PLUGIN_PATH": str(ROOT)}
@@ -270,7 +270,7 @@ class TestDicom:
     ("seed", "count"), [(0, 20), *(pytest.param(seed, 2500, marks=pytest.mark.campaign) for seed in range(1, 9))]
 )
 def test_changed_files_of_every_container(seed: int, count: int, tmp_path: Path) -> None:
-    """In a process of their own: libraries in C may end it."""
+    """The files are read in a process of their own, which libraries in C may end."""
     for name in ("nibabel", "h5py", "zarr", "pydicom"):
         needs.module(name)
     command = [sys.executable, "-m", "tests.support.changed_volumes", str(tmp_path), str(seed), str(count)]

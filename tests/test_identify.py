@@ -1,4 +1,4 @@
-"""`normcli tensor identify`: the normalizer of an output, real misreadings, what is left open, and what is rejected."""
+"""`normcli tensor identify`: the normalizer of an output, real misreadings, ambiguous and rejected pairs."""
 
 import itertools
 import json

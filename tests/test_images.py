@@ -1,4 +1,4 @@
-"""The image table: what each kind of file means, in pixels."""
+"""The image table: the pixels of each kind of file."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""A file cache is right or rejected: damage, lies, kills, wrong use; and how an image is packed in it."""
+"""A file cache is right or rejected: damage, lies, kills, wrong use; and the packing of an image in it."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_a_cache_of_other_settings_is_rejected(folder: Path, tmp_path: Path) -> 
 
 
 def test_the_cache_needs_no_other_file(folder: Path, tmp_path: Path) -> None:
-    """Whatever became of the statistics file: they are written anew, without reading an image."""
+    """A statistics file that was lost or damaged is written anew, without reading an image."""
     place = tmp_path / "s.json"
     expected = first(folder, place).to_json()
     for change in (place.unlink, lambda: place.write_text("edited"), lambda: normcli.stats(folder / "cat").save(place)):
@@ -125,7 +125,7 @@ def damages(data: bytes) -> Iterator[tuple[str, bytes]]:
 
 
 def test_a_damaged_cache_is_one_error_or_costs_nothing(folder: Path, tmp_path: Path) -> None:
-    """What is not used may be damaged: then the result is that of a run over everything."""
+    """A part that is not used may be damaged: then the result is that of a run over everything."""
     place = tmp_path / "s.json"
     first(folder, place)
     data = cache_path(place).read_bytes()

@@ -65,7 +65,7 @@ def moments(images: Rows) -> tuple[float, float]:
 
 
 def holds(images: Rows, confidence: float, plan: dict[str, float], rng: np.random.Generator) -> bool:
-    """Read so many images, or until both intervals are within a margin; return whether they hold the true values."""
+    """Read so many images, or until both intervals are within a margin; return True if they contain the true values."""
     sizes = SizeClasses()
     for pixels in images[:, 0].tolist():
         sizes.add(int(pixels))
@@ -114,7 +114,7 @@ def test_200_runs_of_every_kind(plan: dict[str, float], confidence: float) -> No
 
 
 def test_without_sizes_rare_large_images_are_missed() -> None:
-    """The check sees what it looks for: with the sizes of the sample alone the intervals are too short."""
+    """The check sees its own failure: with the sizes of the sample alone the intervals are too short."""
     rng, held = np.random.default_rng(3), 0
     for _ in range(20):
         images = rare(rng, 3, 20)

@@ -1,4 +1,4 @@
-"""Kernels run whatever state their cache is in, without Numba's import where it holds them, and with bounds checked."""
+"""Kernels run with a cache in any state, without Numba's import where it has them, and with bounds checked."""
 
 import importlib.util
 import json
@@ -71,7 +71,7 @@ EXPECTED = "[(360, 11160), (360, 11160), (Fraction(360, 1), Fraction(11160, 1))]
 
 
 def count(package: Path, code: str = CODE, **environment: str) -> str:
-    """Count three images with the package copied to a folder of its own; give what was printed."""
+    """Count three images with the package copied to a folder of its own; return the output."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
@@ -100,7 +100,7 @@ def cache(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_second_run_loads_no_numba(package: Path, cache: Path) -> None:
-    """Every kernel stands alone, and the bits of what was kept are those of what was compiled."""
+    """Every kernel is stored by itself, and stored code has the bits of code that was just compiled."""
     code = CODE + "\nimport sys; print('numba' in sys.modules)"
     assert count(package, code, NUMBA_CACHE_DIR=str(cache)) == f"{EXPECTED} False\nFalse"
 
@@ -158,7 +158,7 @@ def test_another_numba_compiles_anew(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_package_in_an_archive_keeps_its_code_by_its_sources(package: Path, tmp_path: Path) -> None:
-    """Where sources are no files, code of other sources would have the same name."""
+    """Code is named by the content of its sources, which are no files in an archive."""
     for turn in ("", "# changed"):
         with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
             for path in package.rglob("*.py"):
@@ -293,7 +293,7 @@ def test_a_memory_map_is_an_array(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_bytes_are_counted_in_pairs_as_one_by_one(channels: int) -> None:
-    """Of one value, whose pairs fill their counts many times, of few and of all values; with and without a rest."""
+    """Check images of one value, whose pairs fill their counts many times, of few and of all values, and odd sizes."""
     rng = np.random.default_rng(channels)
     for pixels in (0, 1, 11, 12, 13, 40_000):
         for low, high in ((255, 256), (100, 103), (0, 256)):

@@ -1,4 +1,4 @@
-"""Images from four megapixels on are decoded with fewer copies: each kind equals what Pillow's own arrays have."""
+"""Images from four megapixels on are decoded with fewer copies: each kind equals Pillow's own arrays."""
 
 import io
 from collections.abc import Callable

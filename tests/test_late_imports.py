@@ -26,7 +26,7 @@ from tests.support.images import encoded, photograph
 
 @pytest.fixture(autouse=True)
 def unknown() -> Iterator[None]:
-    """Let no test know of another whether pillow-heif is installed."""
+    """Forget between tests that pillow-heif is installed, or is not."""
     pillow._register_heif.cache_clear()
     yield
     pillow._register_heif.cache_clear()

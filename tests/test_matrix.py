@@ -1,4 +1,4 @@
-"""What the commands write, in every bit, as the first edition wrote it; versions of the libraries are in the fixture.
+"""Outputs of the commands have the bits of the first edition; versions of the libraries are in the fixture.
 
 `python -m tests.support.matrix check` prints what differs; `store` is for a change on purpose, which CHANGELOG names.
 """

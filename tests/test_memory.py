@@ -1,4 +1,4 @@
-"""Peak memory of a process over large images: workers x largest image + 100 MB, and what libraries hold besides.
+"""Peak memory of a process over large images: workers x largest image + 100 MB, and the memory of libraries.
 
 The image is what is decoded, with its alpha, in the type in which it is counted, and for `apply` the array that is
 written. `docs/reliability.md` names what a library holds in addition, in bytes a pixel or in arrays: `Case.library`.
@@ -57,7 +57,7 @@ def float_tiff(path: Path, side: int) -> None:
 
 
 class Case(NamedTuple):
-    """A file, and the bytes a pixel of its image and of what a library, or the file itself, holds besides."""
+    """A file, and the bytes a pixel of its image, and of memory that a library or the file itself takes in addition."""
 
     save: Callable[[Path, int], None]
     image: float

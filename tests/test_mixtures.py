@@ -1,4 +1,4 @@
-"""Weighted mixtures: the numbers of a distribution that draws from several datasets, and what they cannot do."""
+"""Weighted mixtures: the numbers of a distribution that draws from several datasets, and their limits."""
 
 import json
 from pathlib import Path

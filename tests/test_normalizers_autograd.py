@@ -41,7 +41,7 @@ def variants(case: Case, rank: int) -> Any:
 
 
 def check(case: Case, x: Array, layout: str | None, parameters: dict[str, Array]) -> None:
-    """Compare the result, and the gradients of x and of what else has one; x and the results are in the layout."""
+    """Compare the result, and the gradients of x and of the parameters; x and the results are in the layout."""
     one = NORMALIZERS[case.name]
     back = layout in LAST.values()
     moved = {key: last(value) if back and value.ndim == x.ndim else value for key, value in parameters.items()}

@@ -1,4 +1,4 @@
-"""What normalizers do at the edges, and what they refuse in one line that says what would be right."""
+"""Edge cases of normalizers: results, and errors of one line that says what would be right."""
 
 import re
 from collections.abc import Callable
@@ -190,7 +190,7 @@ def test_an_empty_batch_keeps_its_shape_or_cannot_train(name: str, one: nn.Norma
 
 
 def test_batch_norm_of_an_unaligned_tensor() -> None:
-    """As in a file: rows of 4 KB or more are read once, by a kernel that takes aligned arrays."""
+    """Tensors of files may be unaligned; rows of 4 KB or more are read once, by a kernel that takes aligned arrays."""
     x = np.random.default_rng(0).standard_normal((2, 8, 1024), np.float32)
     twin = np.frombuffer(b"." + x.tobytes(), np.float32, offset=1).reshape(x.shape)
     with resources(threads=1):
@@ -207,7 +207,7 @@ ORDERS: dict[str, Callable[[Array], Array]] = {
 
 
 def results(call: Callable[..., Any], tensors: list[Array], settings: dict[str, Any]) -> dict[str, Array]:
-    """Return what a normalizer or a gradient gives by name, the state too."""
+    """Return the results of a normalizer or a gradient by name, the state too."""
     accepted = nn.Normalizer("", call).settings
     made = call(*tensors, **{key: value for key, value in settings.items() if key in accepted})
     if isinstance(made, nn.Normalized):

@@ -1,4 +1,4 @@
-"""What is shipped: wheel, sdist, citation, hooks of pre-commit, GitHub Action, container."""
+"""Packaging: wheel, sdist, citation, hooks of pre-commit, GitHub Action, container."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Patterns of paths: globs as in .gitignore, groups by regex, and words for what matches nothing."""
+"""Patterns of paths: globs as in .gitignore, groups by regex, and messages about patterns that match nothing."""
 
 import io
 import json
@@ -115,7 +115,7 @@ def test_a_source_that_is_named_twice_is_rejected(tree: Path, run: Run) -> None:
 @pytest.mark.parametrize("options", [[], ["--incremental", "-o", "s.json"], ["--shard", "1/1"], ["--sample", "2"]])
 @pytest.mark.parametrize("form", ["list", "table"])
 def test_a_line_that_comes_again_is_reported(form: str, options: list[str], tree: Path) -> None:
-    """Its images count again, in silence: a list may draw with repetition, or be an accident."""
+    """Images of a repeated line count again, with a message: a list may draw with repetition, or be an accident."""
     paths = [str(path) for path in sorted(tree.rglob("*.png"))]
     lines = [*paths, paths[0], f"{tree}/../{tree.name}/{Path(paths[1]).relative_to(tree)}", paths[0]]
     (tree.parent / "l.csv").write_text("path\n" + "\n".join(lines))

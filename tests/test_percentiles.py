@@ -84,7 +84,7 @@ def test_integers_equal_numpys_on_all_pixels(dtype: str, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["linear", "weibull", "interpolated_inverted_cdf", "midpoint"])
 def test_they_equal_numpys_in_fractions_to_the_last_bit(method: str) -> None:
-    """NumPy computes these methods in the arithmetic of what it is given: here without rounding."""
+    """NumPy computes these methods in the arithmetic of its input: here of fractions, without rounding."""
     images = pictures("uint8", 7, 1)
     found = counted(*images).with_percentiles(DECIMAL, method=method)
     data = np.array([Fraction(int(v)) for v in values_of(images, 0)], dtype=object)

@@ -1,4 +1,4 @@
-"""PNGs by libspng: the same bits, notes and refusals as by Pillow, whatever the file holds."""
+"""PNGs by libspng: the same bits, notes and errors as by Pillow, for any file."""
 
 import random
 import subprocess
@@ -99,7 +99,7 @@ def seeds() -> Iterator[bytes]:
 
 
 def test_each_mutation_gives_what_pillow_gives() -> None:
-    """By hand, over a million: 267,679 taken, 0 other than Pillow's."""
+    """Compare some mutations; a run by hand over a million took 267,679, and none was other than Pillow's."""
     rng, all_seeds = random.Random(1), list(seeds())
     taken = small_taken = 0
     for _ in range(6000):

@@ -186,7 +186,7 @@ def commands() -> Iterator[tuple[str, Any]]:
 
 
 def faults_of_help(parameter: Any, context: Context) -> Iterator[str]:
-    """Yield what a help text lacks: a sentence of four words, the default, the choices."""
+    """Yield the faults of a help text: no sentence of four words, no default, no choices."""
     text = parameter.help or ""
     if len(text.split()) < 4:
         yield "under four words"

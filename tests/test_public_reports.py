@@ -78,7 +78,7 @@ def exif(orientation: int) -> Image.Exif:
 
 
 class TestBigEndianTiff:
-    """Its libtiff turns the bytes, Pillow's raw mode turned them again."""
+    """Samples of compressed big-endian files: libtiff swaps their bytes, and Pillow's raw mode swapped them again."""
 
     @pytest.mark.parametrize(
         ("dtype", "how"),
@@ -98,7 +98,7 @@ class TestBigEndianTiff:
 
 
 class TestOtherDepths:
-    """Neither 8 nor 16 bits: as stored, and --max-value says what is white."""
+    """Samples of neither 8 nor 16 bits count as stored, and --max-value names the white level."""
 
     @pytest.mark.parametrize(
         ("bits", "white", "container"), [(15, 10000, "jp2"), (12, 4095, "jp2"), (9, 511, "jp2"), (10, 1023, "j2k")]
@@ -182,7 +182,7 @@ class TestOtherDepths:
 
     @pytest.mark.parametrize("lossless", [False, True])
     def test_a_damaged_jpeg_is_rejected(self, lossless: bool, tmp_path: Path) -> None:
-        """imagecodecs decodes what is cut without a word, and dies of a second frame header."""
+        """imagecodecs decodes a file that is cut without an error, and crashes on a second frame header."""
         array = np.kron(rng().integers(0, 4096, (6, 7, 3)), np.ones((8, 8, 1))).astype("u2")
         data = imagecodecs.jpeg_encode(array, bitspersample=12, lossless=lossless)
         tables = data.index(b"\xff\xc4")
@@ -220,7 +220,7 @@ class TestTransparentLevel:
 
 
 class TestOrientation:
-    """Of what tifffile and imagecodecs decode."""
+    """The orientation of files that tifffile and imagecodecs decode."""
 
     @staticmethod
     def upright(path: Path, picture: Array) -> None:
@@ -380,7 +380,7 @@ class TestNoData:
 
 
 class TestHealthyFiles:
-    """Files that a well-known library opens are read, or what they are is said."""
+    """Files that a well-known library opens are read, or the message names their kind."""
 
     @pytest.mark.parametrize("kind", ["Pf", "PF"])
     @pytest.mark.parametrize("order", "<>")
@@ -577,7 +577,7 @@ class TestBandsAsColor:
 
 
 class TestWideIntegers:
-    """64-bit integers: exact up to 2^53, else what to do."""
+    """64-bit integers are exact up to 2^53; beyond, a message says what to do."""
 
     @pytest.mark.parametrize("dtype", ["i8", "u8"])
     def test_small_ones_are_raw_units(self, dtype: str, tmp_path: Path) -> None:
@@ -647,7 +647,7 @@ class TestStacks:
 
 
 class TestHints:
-    """What a hint says works."""
+    """Hints of messages work when they are followed."""
 
     @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
     def test_arrays_that_include_names(self, kind: str, tmp_path: Path) -> None:
@@ -703,7 +703,7 @@ APPLE = b"\0\5\x16\7\0\2\0\0Mac OS X        " + bytes(120)
 
 
 class TestLeftBySystems:
-    """Hidden folders, and what systems leave."""
+    """Hidden folders, and files that systems leave."""
 
     @pytest.mark.parametrize("kind", ["folder", "zip", "tar"])
     @pytest.mark.parametrize(
@@ -766,7 +766,7 @@ class TestSamples:
         assert beside is not None and sorted(beside["groups"]) == ["0", "1"]
 
     def test_labels_of_folders_that_come_after_all_images_are_said(self, tmp_path: Path) -> None:
-        """As `tar --sort=none images labels` writes them."""
+        """The order is that of `tar --sort=none images labels`."""
         members = [(f"images/{key}.png", encoded(flat(value))) for key, value in (("a", 50), ("b", 200))]
         members += [(f"labels/{key}.cls", str(i).encode()) for i, key in enumerate("ab")]
         done = stats(packed(tmp_path, "tar", members), "--group-by", "label")
@@ -983,7 +983,7 @@ class TestHuggingFaceFolders:
 
 
 class TestCheckConfig:
-    """Which pair a file means."""
+    """The pair of mean and std that a file means."""
 
     @staticmethod
     def check(folder: Path, name: str, text: str, channels: int = 3) -> Outcome:

@@ -1,4 +1,4 @@
-"""Rasters as GDAL writes them: what their tags, masks and tiles mean, by the arrays that rasterio reads."""
+"""Rasters as GDAL writes them: tags, masks and tiles, compared with the arrays that rasterio reads."""
 
 import itertools
 import math

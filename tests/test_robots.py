@@ -270,7 +270,7 @@ def test_videos_of_a_camera(frames: list[dict[str, Any]], tmp_path: Path) -> Non
 def test_frames_of_videos_have_the_episode_and_the_task_of_their_row(
     frames: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    """In v2.1 a video is an episode; in v3 the second one begins at 2.5 s, and frames after the last have no row."""
+    """A video of v2.1 has one episode; in v3 the second begins at 2.5 s, and frames after the last have no row."""
     needs.module("av")
     pa, parquet = needs.module("pyarrow"), needs.module("pyarrow.parquet")
     name = "observation.images.top"

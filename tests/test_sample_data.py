@@ -41,7 +41,7 @@ def test_the_samples_are_small() -> None:
 
 
 class TestScenesAreLikePhotographs:
-    """Ranges around what 300 ImageNet photographs have."""
+    """Ranges around the statistics of 300 ImageNet photographs."""
 
     @pytest.fixture
     def summary(self) -> normcli.Summary:

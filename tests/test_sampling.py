@@ -144,7 +144,7 @@ class _All:
 
 
 def one_run(rows: Rows, tolerance: float, rng: np.random.Generator) -> tuple[bool, int]:
-    """Read in random order up to the margin; return whether the intervals contain the full values, and the count."""
+    """Read in random order up to the margin; return True if the intervals contain the full values, and the count."""
     order = rng.permutation(len(rows))
     stopping = StoppingRule(_All(SamplePlan(margin=tolerance), rows))  # type: ignore[arg-type]
     read = 0

@@ -22,7 +22,7 @@ def items_of(folder: Path) -> list[Item | Skipped]:
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> list[Item | Skipped]:
-    """Small images of many kinds, and what is not one, in a folder."""
+    """Return the items of a folder of small images of many kinds, and of other files."""
     folder = tmp_path_factory.mktemp("mixed")
     for i in range(80):
         small_one = photograph(20 + i % 3, 31, 3 if i % 4 else 1, seed=i)

@@ -145,7 +145,7 @@ class TestExact:
     def test_blocks_of_small_images_count_as_each_by_itself(
         self, channels: int, numba: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Of mixed sizes, more than one block holds, some extreme; and of the largest that is taken."""
+        """Check more images of mixed sizes than one block has, some with extreme values; and the largest small size."""
         monkeypatch.setattr(Kernel, "is_due", lambda _: True)
         if not numba:
             monkeypatch.setattr(Kernel, "try_call", lambda *_: False)

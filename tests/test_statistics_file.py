@@ -1,4 +1,4 @@
-"""The statistics file: its JSON Schema, and what a merge that is not complete says in data and by exit code."""
+"""The statistics file: its JSON Schema, and an incomplete merge, which shows in the data and by exit code."""
 
 import json
 from collections.abc import Callable

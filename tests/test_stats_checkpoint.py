@@ -1,4 +1,4 @@
-"""A killed run resumes: whatever the moment, whatever is left of the checkpoint, the same bytes come out."""
+"""A killed run resumes: after any moment, with any remains of the checkpoint, the same bytes come out."""
 
 import json
 import os
@@ -279,7 +279,7 @@ def test_resume_needs_an_output(folder: Path, run: Run) -> None:
 
 
 def test_a_signal_within_an_addition_leaves_nothing_half_added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The end of the run writes what is pending: never counts of a batch that is not named, or a part of them."""
+    """The end of the run writes pending counts: never those of a batch that is not named, or a part of them."""
     from normcli.runs.count import PartialResult
 
     def interrupted(self: PartialResult, other: PartialResult) -> None:

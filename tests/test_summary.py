@@ -1,4 +1,4 @@
-"""`Summary` in Python: how it shows itself, its groups and histograms, and paths accepted in its place."""
+"""`Summary` in Python: its display, its groups and histograms, and paths accepted in its place."""
 
 import json
 import re
@@ -144,7 +144,7 @@ def test_histograms_count_every_pixel() -> None:
 
 
 class Axes:
-    """What `plot` needs of Matplotlib's axes."""
+    """The part of Matplotlib's axes that `plot` needs."""
 
     def __init__(self) -> None:
         self.drawn: list[str] = []

@@ -56,7 +56,7 @@ def terminal() -> Iterator[list[str]]:
 
 
 def screen(tmux: list[str], width: int, command: str) -> str:
-    """Return what a terminal of some width shows after a command."""
+    """Return the screen of a terminal of some width after a command."""
     signal = f"{' '.join(tmux)} wait-for -S done"
     size = ["-x", str(width), "-y", "100"]
     subprocess.run([*tmux, "new-session", "-d", *size, f"{command}; {signal}; sleep 60"], check=True)

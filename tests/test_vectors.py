@@ -1,4 +1,4 @@
-"""Vectors: rows of numbers count as images of one pixel, whatever holds them and however they are split into blocks."""
+"""Vectors: rows of numbers count as images of one pixel, from every container and in any split into blocks."""
 
 import csv
 from collections.abc import Callable

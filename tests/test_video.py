@@ -1,4 +1,4 @@
-"""Frames of videos count as the arrays that PyAV makes of them; a video that ends early says what was counted."""
+"""Frames of videos count as the arrays that PyAV makes of them; the message of one that ends early has their number."""
 
 import json
 import sys
@@ -165,7 +165,7 @@ ONE = 1 << 16
     ids=["clockwise", "counterclockwise"],
 )
 def test_a_display_matrix_turns_frames_before_a_geometry(turns: int, matrix: tuple[int, ...], tmp_path: Path) -> None:
-    """As EXIF turns photographs: without a geometry the pixels are counted as stored."""
+    """A display matrix acts as EXIF does: without a geometry the pixels are counted as stored."""
     path = turned(clip(tmp_path, "mp4"), matrix)
     frames = frames_of(path)
     for engine in ("threads", "processes"):

@@ -1,4 +1,4 @@
-"""Volumes and scientific arrays: numbers as their own libraries compute them, one state whatever holds the integers."""
+"""Volumes and scientific arrays: numbers as their own libraries compute them, one state for the same integers."""
 
 import gzip
 import random
@@ -422,7 +422,7 @@ class TestHdf5:
 
 @pytest.mark.usefixtures("no_waiting")
 def test_servers(tmp_path: Path, server: Any, bucket: Any) -> None:
-    """A plane is a range of an uncompressed NIfTI; of HDF5, what its index and chunks take."""
+    """A plane is one range of an uncompressed NIfTI, and index and chunks of HDF5."""
     values = volume("u1")
     path = tmp_path / "data"
     path.mkdir()
@@ -476,7 +476,7 @@ class TestDicom:
         assert summary.state["buckets"] == normcli.stats(dicom_data("MR_small")).state["buckets"]
 
     def test_a_syntax_without_a_decoder_names_what_to_install(self) -> None:
-        """With pylibjpeg-libjpeg, which is GPL and no part of an extra, the values are those of its twins."""
+        """pylibjpeg-libjpeg, where it is installed, decodes to the same values; it is GPL and no part of an extra."""
         done = run_here("stats", dicom_data("MR_small_jpeg_ls_lossless"))
         if done.code == 0:
             summary = normcli.stats(dicom_data("MR_small_jpeg_ls_lossless"))
@@ -683,7 +683,7 @@ class TestZarr:
         assert normcli.merge(*parts).state == once.state == normcli.stats(path, engine="threads").state
 
     def test_it_is_read_anew_in_every_incremental_run(self, tmp_path: Path) -> None:
-        """Its chunks have no version as one; an item of it once ended in an internal error."""
+        """The chunks of a Zarr have no version together; an item of it once ended in an internal error."""
         path = zarr(tmp_path / "a.zarr", volume("u1"), chunks=(1, 1, 12, 10))
         arguments = ["stats", path, "-O", "axes=TZYX", "--incremental", "-o", tmp_path / "s.json"]
         assert run_here(*arguments).code == 0

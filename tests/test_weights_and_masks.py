@@ -1,4 +1,4 @@
-"""Weights and masks: what counts the same, what does not count at all."""
+"""Weights and masks: pixels that count equally, by weight, or not at all."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Zarr: chunks as the zarr library decodes them; zips and servers; chunks and metadata that claim what is not there."""
+"""Zarr: chunks as the zarr library decodes them; zips and servers; chunks and metadata with false claims."""
 
 import bz2
 import gzip
@@ -91,7 +91,7 @@ class TestChunks:
             )
 
     def test_shards_that_are_written_again(self, tmp_path: Path) -> None:
-        """In one process, files of the same names and sizes."""
+        """Shards of the same names and sizes are read anew in the same process."""
         for value in (1, 2, 3):
             kind = {"chunks": CHUNKS, "shards": SHARDS, "compressors": None}
             zarr.create_array(tmp_path / "a.zarr", data=np.full(SHAPE, value, "i2"), overwrite=True, **kind)
@@ -291,7 +291,7 @@ class TestHostile:
             decode(hidden, chain, (1 << 17,))
 
     def test_cut_and_changed_chunks(self) -> None:
-        """A codec reads no byte beyond the chunk, whatever its header has: Blosc once took its word."""
+        """A codec reads no byte beyond the chunk for any header: Blosc once trusted it."""
         draw = random.Random(18)
         for name in ("zlib", "gzip", "bz2", "lzma", "zstd", "blosc", "lz4"):
             chain, sound = Chain(((name, {}),), "|u1", (0,)), packed(name, 4096)

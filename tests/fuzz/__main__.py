@@ -34,7 +34,7 @@ def _too_slow(*_: Any) -> None:
 
 
 class Findings:
-    """What went wrong, once for every place in the code."""
+    """The errors of a campaign, one for every place in the code."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

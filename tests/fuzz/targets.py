@@ -1,4 +1,4 @@
-"""What is fuzzed: one function over bytes for every parser of ours, and files to begin with.
+"""The targets of fuzzing: one function over bytes for every parser, and files to begin with.
 
 A target ends quietly where the parser takes the input or says what is wrong with it in one of `normcli.errors`;
 every other exception is a finding. Checksums are mended before parsing, or no change would come past them.
@@ -67,7 +67,7 @@ def _picture() -> bytes:
 
 
 def _items(path: Path, *, load: bool = True, **listing: Any) -> None:
-    """List a source and load what it lists, never a file that it names."""
+    """List a source and load its items, never a file that it names."""
     from normcli.errors import InputError
     from normcli.options.shared import InputOptions
     from normcli.sources import Item, read

@@ -107,7 +107,7 @@ SUFFIXES = sorted({target.suffix for target in TARGETS.values()} - {"", ".checkp
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_sound_file_under_another_ones_name(suffix: str, tmp_path: Path) -> None:
-    """What is inside decides, or the file is refused in words."""
+    """The content decides about the reader, or the file is rejected with a message."""
     reader = next(target for target in TARGETS.values() if target.suffix == suffix)
     for name in TARGETS:
         try:

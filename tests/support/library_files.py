@@ -298,7 +298,7 @@ def _by_imagecodecs(name: str) -> Callable[[bytes], Array]:
 
 
 def verdict(data: bytes, opened: dict[str, Array]) -> str:
-    """Return "right", "rejected", or what is wrong with the reading of a file that libraries open."""
+    """Return "right", "rejected", or the fault in the reading of a file that libraries open."""
     try:
         with warnings.catch_warnings(action="ignore"):
             image = decode(data, DecodeOptions())
@@ -324,7 +324,7 @@ def _equal(mean: Array, other: Array, white: int | None) -> bool:
 
 
 def judge(files: Iterable[File], every: int = 1) -> tuple[Counter[str], list[str]]:
-    """Count the verdicts on every so manieth file that a library opens; return what is wrong by name."""
+    """Count the verdicts on every n-th file that a library opens; return them with the faults by name."""
     counts: Counter[str] = Counter()
     wrong = []
     for number, (name, data) in enumerate(files):

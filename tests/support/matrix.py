@@ -1,4 +1,4 @@
-"""A stored matrix of digests: what the commands write, so that a change of shape cannot change a bit unseen.
+"""A stored matrix of digests of all outputs: a change of the code's shape that changes a bit is seen.
 
     python -m tests.support.matrix store [CELL...]    write tests/fixtures/matrix.json anew (of PYTHON, see below)
     python -m tests.support.matrix check [CELL...]    run cells (all, or names that start so) and compare

@@ -33,7 +33,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Cell:
-    """A name, what runs one after the other in an empty folder, and what must be installed."""
+    """A name, the commands that run one after the other in an empty folder, and the libraries that they need."""
 
     name: str
     steps: tuple[Step, ...]

@@ -1,4 +1,4 @@
-"""Requirements of tests that a machine may lack: every skip is of this module and names what to install.
+"""Requirements of tests that a machine may lack: every skip is in this module and names the package to install.
 
 `tests/conftest.py` prints one line for each command below in place of one for each test.
 """

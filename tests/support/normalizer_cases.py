@@ -27,7 +27,7 @@ SHAPES = {
 
 
 class Case(NamedTuple):
-    """Tensors to identify, and what they were made with.
+    """Tensors to identify, and the normalizer and settings that made them.
 
     Attributes:
         x: input.

@@ -1,4 +1,4 @@
-"""`python tests/support/other_platform.py PLATFORM < COMMANDS`: normcli without what a platform lacks.
+"""`python tests/support/other_platform.py PLATFORM < COMMANDS`: normcli without the calls that a platform lacks.
 
 COMMANDS is a JSON list of argument lists, run one after the other in this process; printed is a JSON object with
 "codes", their exit codes, and "broken", what that platform would not have allowed. PLATFORM is "linux" (nothing is

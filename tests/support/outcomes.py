@@ -1,4 +1,4 @@
-"""What becomes of every input of a source."""
+"""The outcome of every input of a source: used, failed or skipped."""
 
 from collections import Counter
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a folder written by `normcli apply` holds."""
+"""The contents of a folder that `normcli apply` wrote."""
 
 import hashlib
 from collections import Counter

@@ -18,7 +18,7 @@ from tests.support.images import encoded, photograph
 
 
 def prepare(name: str, folder: Path) -> None:
-    """Make what a page names: `photos`, the sample scenes or twelve small images; `sample_data`; and its own data."""
+    """Make the data of a page: `photos`, the sample scenes or twelve small images; `sample_data`; and its own."""
     if name == "README.md":
         shutil.copytree(ROOT / "sample_data/scenes", folder / "photos")
     else:

@@ -77,7 +77,7 @@ FLAGS = [
 
 
 def browse(pages: Mapping[str, str], profile: Path, *, dark: bool) -> list[dict[str, Any]]:
-    """Open pages in Chromium at 400, 1000 and 1600 pixels, and return what a reader would see of each.
+    """Open pages in Chromium at 400, 1000 and 1600 pixels, and return measures of the layout of each.
 
     Asserts that no page writes to the console, asks for anything besides itself, is wider than the window, or has a
     picture that does not load; and that the policy lets the script add its buttons.

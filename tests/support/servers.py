@@ -16,7 +16,7 @@ from tests.support import needs, packing
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Files with ranges; `fail` decides by path and number of the request what goes wrong.
+    """Files with ranges; `fail` chooses the fault of a response by its path and the number of the request.
 
     Attributes:
         tells: name of the header that tells the version of a file, "ETag" or "Last-Modified"; "" for none.

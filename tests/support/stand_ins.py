@@ -1,4 +1,4 @@
-"""Stand-ins for programs that cannot run in a test: each checks what it is given and runs the commands in it here.
+"""Stand-ins for programs that cannot run in a test: each checks its arguments and runs the commands in them here.
 
 `python -m tests.support.stand_ins NAME ARGUMENT...` acts as the program NAME. A stand-in knows the options that the
 pages below docs use, and fails for others.
@@ -92,7 +92,7 @@ def _here(word: str, mounts: list[str]) -> str:
 
 
 def docker(arguments: Arguments) -> None:
-    """Run what `docker run` would, with the folder of its volume; `docker build` checks that there is a Dockerfile."""
+    """Run the command of `docker run` in the folder of its volume; `docker build` checks that there is a Dockerfile."""
     if arguments[0] == "build":
         require(arguments[-1] == ".", f"{arguments}")
         return
