@@ -303,7 +303,7 @@ def restore(folder: StrPath, output: StrPath, options: RestoreOptions) -> Restor
     were stored, with the EXIF orientation recorded in the file.
 
     Args:
-        folder: what `apply` wrote.
+        folder: the output of `apply`.
         output: folder for the images.
         options: all keywords.
 
@@ -345,11 +345,11 @@ def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
     """Read everything that `apply` wrote and compute mean and std per channel over all pixels.
 
     Args:
-        folder: what `apply` wrote.
+        folder: the output of `apply`.
         options: all keywords.
 
     Returns:
-        Numbers per channel, what is missing or damaged, and whether mean and std are what the scheme promises.
+        Numbers per channel, files that are missing or damaged, and True if mean and std are those of the scheme.
 
     Raises:
         UsageError: not a folder that `apply` wrote.
@@ -370,7 +370,7 @@ def check(statistics: Counted, mean: Any, std: Any, options: CheckOptions) -> Ch
         options: all keywords.
 
     Returns:
-        The verdict, what was identified, remarks and advice; `report(path)` writes them as a page.
+        The verdict, the convention that was identified, remarks and advice; `report(path)` writes them as a page.
 
     Raises:
         UsageError: a wrong number of values, a std that is not positive, an unknown preset, a config without constants.

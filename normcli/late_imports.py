@@ -34,7 +34,7 @@ def library(name: str) -> Any:
 
     Raises:
         ModuleNotFoundError: it is not installed, or a library that it needs.
-        Exception: whatever else its import raises.
+        Exception: any other that its import raises.
     """
     module = sys.modules.get(name)
     if module is None or _complete.get(name) is not module:
@@ -61,7 +61,7 @@ def required(name: str, what: str, extra: str, shown: str | None = None) -> Any:
 
     Args:
         name: of the library.
-        what: what needs it.
+        what: the feature that needs it, for the error.
         extra: the extra of normcli that installs it.
         shown: the library's name for the message, where it is another one.
 
@@ -86,7 +86,7 @@ def reason_of(error: Exception) -> Exception | None:
     """Return the reason of an error that another thread's failed import may have caused.
 
     Returns:
-        What the import raises when it is done again; None if it succeeds now, and what raised the error can be
+        The exception of the import when it is done again; None if it succeeds now, and the failed call can be
         repeated; the error itself if it has another cause.
     """
     lacking = _lacking(error)

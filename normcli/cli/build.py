@@ -266,7 +266,7 @@ def require_with(companion: str, present: bool, *names: str) -> None:
     In the environment and in configuration files such options are allowed: those are for many commands.
 
     Args:
-        companion: what the options require, for the error.
+        companion: the option that they require, for the error.
         present: True if that is there.
         names: names of the options.
 
@@ -282,7 +282,7 @@ def refuse_with(what: str, *names: str) -> None:
     """Check that no option on the command line would be ignored.
 
     Args:
-        what: what the options cannot be combined with, for the error.
+        what: the option that they cannot be combined with, for the error.
         names: names of the options.
 
     Raises:

@@ -72,7 +72,7 @@ def as_argument(path: Path, option: Parameter, value: Any) -> Any:
 
     Args:
         path: of the file, for the error.
-        option: that it sets.
+        option: the option to set.
         value: as TOML has it; an option that can be repeated takes one value, several, or a table of KEY=VALUE.
 
     Raises:

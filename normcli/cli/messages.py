@@ -116,9 +116,9 @@ class Stopwatch:
         """Return the closing line.
 
         Args:
-            written: what was written, such as "wrote stats.json"; "" where the result went to stdout.
-            count: how many images.
-            details: more about what was written, such as "npy float32".
+            written: the result, such as "wrote stats.json"; "" where the result went to stdout.
+            count: number of images.
+            details: the format, such as "npy float32".
             noun: the unit that is counted, in the singular.
         """
         seconds = max(time.perf_counter() - self._started, 1e-3)

@@ -148,7 +148,7 @@ class CodeCall(dict[str, Any]):
     """The keywords of a call or the entries of a dictionary in Python.
 
     Attributes:
-        name: of what is called; "" for a dictionary.
+        name: of the callable; "" for a dictionary.
         args: values without a keyword.
     """
 
@@ -189,8 +189,8 @@ _OPERATORS: dict[type[ast.operator], Any] = {
 def value_of(node: ast.expr, names: Mapping[str, Any]) -> Any:
     """Return a Python expression as values: numbers, text, lists, tuples, and calls and dictionaries as `CodeCall`.
 
-    A name that is assigned nowhere, and an attribute such as InterpolationMode.BICUBIC, become their own text; what
-    is computed in another way becomes None.
+    A name that is assigned nowhere, and an attribute such as InterpolationMode.BICUBIC, become their own text; values
+    that are computed in another way become None.
     """
     if isinstance(node, ast.Constant):
         return node.value

@@ -15,7 +15,7 @@ class Geometry(NamedTuple):
     Attributes:
         library: whose rounding it has, of `LIBRARIES`.
         resize, interpolation, center_crop, pad: values of the options; None where the file has none.
-        notes: how the pixels of the library may still differ.
+        notes: remaining differences to the pixels of the library.
     """
 
     library: str
@@ -132,7 +132,7 @@ def of_huggingface(config: Mapping[str, Any]) -> Geometry | None:
     """Read preprocessor_config.json: do_resize, size, resample, do_center_crop, crop_size, crop_pct, do_pad.
 
     Raises:
-        UsageError: a target that depends on what is in the image.
+        UsageError: a target that depends on the content of the image.
     """
     for key in _BY_CONTENT:
         if config.get(key):

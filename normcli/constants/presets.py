@@ -19,7 +19,7 @@ class Preset:
         convention: a convention of the statistics file, "fixed" for constants that are no statistics, or
             "mean only".
         source: the evidence.
-        seen: what is wrong with it, where it is a wrong copy of another; else "".
+        seen: the fault of a wrong copy of another preset; "" for none.
     """
 
     mean: tuple[float, ...]

@@ -163,7 +163,7 @@ def run(
         engine: "auto" (measures, then chooses), "serial", "threads", "processes", "dask" (starts a cluster here) or
             "dask:ADDRESS" of a running cluster.
         workers: number of workers; 0 is one per usable processor.
-        merge: adds up consecutive results; "dask" does that on its workers and yields what comes of it.
+        merge: adds up consecutive results; "dask" does that on its workers and yields the sums.
         weigh: bytes that a batch holds before it is worked on; fewer heavy ones are taken ahead.
 
     Raises:

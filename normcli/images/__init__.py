@@ -1,6 +1,6 @@
 """Decoding: an encoded image in, an array and notes about it out.
 
-`decode` is the only entry: a JPEG goes to simplejpeg, PNG and what Pillow would damage (16-bit color, multi-band,
+`decode` is the only entry: a JPEG goes to simplejpeg, PNG and kinds that Pillow would damage (16-bit color, multi-band,
 float color) to tifffile and imagecodecs, PNM to our own decoder, DICOM to pydicom, all others to Pillow.
 """
 

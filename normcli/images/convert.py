@@ -32,7 +32,7 @@ class Decoded:
         is_plain: of 8 bits, gray or RGB, intact, without alpha and tags, as stored: default options keep it so.
         weights: (H,W) of the pixels' dtype, or None when every pixel counts the same.
         valid: bool (H,W,C), True where a sample counts in its band; None when all do.
-        notes: what the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
+        notes: names that the composition counts: "alpha", "exif", "icc", "multi-frame", "damaged", "cmyk", …
         orientation: the EXIF orientation, 1 to 8; 1 where a geometry has turned the pixels upright.
         full_scale: the stored value that is white where it is not the dtype's largest, as in 12-bit images; its
             pixels have a scale only where the user sets one.

@@ -37,7 +37,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     Raises:
         MissingExtraError: the extra is not installed.
         InputError: a decoder is not installed, no pixels, too large, or cut short.
-        Exception: whatever pydicom raises on damaged files.
+        Exception: any of pydicom, on damaged files.
     """
     pydicom = late_imports.required("pydicom", "DICOM", "medical", "pydicom 3")
     pixels = late_imports.required("pydicom.pixels", "DICOM", "medical", "pydicom 3")
@@ -91,7 +91,7 @@ def _parsed(pydicom: Any, data: bytes) -> Any:
 
     Raises:
         InputError: too many elements, or too deep.
-        Exception: whatever pydicom raises on damaged files.
+        Exception: any of pydicom, on damaged files.
     """
     file = _Bytes(_inflated(data))
     try:

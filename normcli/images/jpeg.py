@@ -109,11 +109,11 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     """Decode a gray or three-component 8-bit JPEG strictly, or leniently where that fails.
 
     Returns:
-        None for what Pillow should open: CMYK, 12-bit, no readable header, no simplejpeg here.
+        None for files that Pillow should open: CMYK, 12-bit, no readable header, no simplejpeg here.
 
     Raises:
         InputError: too large.
-        Exception: damaged beyond what Pillow decodes too.
+        Exception: damage that Pillow does not decode either.
     """
     markers = header(data)
     if markers is None:

@@ -43,7 +43,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
 
     Raises:
         InputError: not an image, too large, truncated, or of a kind that Pillow would damage.
-        Exception: whatever else Pillow raises on damaged files.
+        Exception: any other of Pillow, on damaged files.
     """
     try:
         return _decode(data, reading)

@@ -56,7 +56,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded | None:
     """Decode a plain 8-bit gray, RGB or RGBA PNG.
 
     Returns:
-        None for what Pillow should open: other kinds, damage of any sort, too little work to load a decoder for.
+        None for files that Pillow should open: other kinds, damage of any sort, too little work to load a decoder for.
 
     Raises:
         InputError: too large.

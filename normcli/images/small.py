@@ -54,7 +54,7 @@ def decode(data: bytes, most: int, *, unfilters: bool) -> tuple[Kind, bytes] | N
     Args:
         data: an encoded image.
         most: largest number of samples.
-        unfilters: what `can_unfilter` returned: PNG is decoded to its rows.
+        unfilters: the result of `can_unfilter`: True where PNG is decoded to its rows.
 
     Returns:
         Its kind and samples, channels interleaved, or rows; None for images that `images.decode` should see.

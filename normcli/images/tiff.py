@@ -208,7 +208,7 @@ def libraries(what: str = UNUSUAL) -> tuple[Any, Any]:
     """Import tifffile and imagecodecs.
 
     Args:
-        what: what needs them.
+        what: the feature that needs them, for the error.
 
     Raises:
         MissingExtraError: they are not installed.
@@ -225,7 +225,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     Raises:
         MissingExtraError: the extra is not installed.
         InputError: too large, or of a kind that is not read.
-        Exception: whatever tifffile raises on damaged files.
+        Exception: any of tifffile, on damaged files.
     """
     tifffile, _ = libraries()
     with tifffile.TiffFile(io.BytesIO(data)) as tiff:
@@ -306,7 +306,7 @@ def stored_statistics(path: str, sidecar: str | None) -> dict[str, raster.BandTa
 
     Raises:
         ImportError: the extra is not installed.
-        Exception: whatever tifffile raises on damaged files.
+        Exception: any of tifffile, on damaged files.
     """
     tifffile, _ = libraries()
     with tifffile.TiffFile(path) as file:
@@ -322,7 +322,7 @@ def read_mask(data: bytes) -> np.ndarray[Any, Any] | None:
 
     Raises:
         InputError: the extra is not installed.
-        Exception: whatever tifffile raises on damaged files.
+        Exception: any of tifffile, on damaged files.
     """
     types = raster.subfile_types(data)
     if raster.mask_page(types) is None:

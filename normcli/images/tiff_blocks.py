@@ -97,7 +97,7 @@ def _open(data: IO[bytes], size: int, reading: DecodeOptions) -> LargeImage | No
 
     Raises:
         InputError: too large, or of a kind that is not read.
-        Exception: whatever tifffile raises on damaged files.
+        Exception: any of tifffile, on damaged files.
     """
     try:
         tifffile, _ = tiff.libraries()

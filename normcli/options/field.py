@@ -315,7 +315,7 @@ def parse_numbers(name: str, values: Any, count: int | None = None) -> tuple[flo
     Args:
         name: of the option, for the error.
         values: the numbers.
-        count: how many they must be; None for any number.
+        count: the number that is required; None for any.
 
     Raises:
         UsageError: something else, or another count.
@@ -353,7 +353,7 @@ class Option:
         complete: the values that the shell completes, or the name of a table of them ("presets").
         parse: returns the value as it is used, or raises UsageError; called where a value is given.
         minimum: the least number that the option takes.
-        cli: False for what only Python code can pass, such as callbacks.
+        cli: False for values that only Python code can pass, such as callbacks.
         hidden: True for options that only `--help-all` prints.
     """
 

@@ -49,7 +49,7 @@ def check_weights(weight: str, by_alpha: bool, method: str) -> None:
     """Check that percentiles are defined for pixels with weights.
 
     Args:
-        weight: what counts equally: "pixel", "image", "group" or "case".
+        weight: the unit that counts equally: "pixel", "image", "group" or "case".
         by_alpha: pixels count by their alpha.
         method: one of `PERCENTILE_METHODS`.
 

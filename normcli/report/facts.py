@@ -10,7 +10,7 @@ class Copies:
     """Images with the same bytes.
 
     Attributes:
-        images: how many they are.
+        images: their number.
         keys: the names of the first of them.
         labels: their classes, without repetition; more than one means that one image has several labels.
     """

@@ -54,7 +54,7 @@ class ApplyResult:
         exact: images that `restore` returns bit for bit.
         existing: files that existed before (`skip_existing`) and are not described in the manifest.
         looks_normalized: float images with values of both signs within [-5,5].
-        remarks: numbers of images by what is unusual: "nodata" has pixels of the GDAL nodata value, which were mapped
+        remarks: numbers of images by peculiarity: "nodata" has pixels of the GDAL nodata value, which were mapped
             like all others; "above-range" is float beyond the range of the constants,
             "low-range" 16 bits that never exceed 4095.
         kinds: numbers of images by "CHANNELS x DTYPE" of the source.
@@ -65,7 +65,7 @@ class ApplyResult:
         shards: records of the shards; () for other outputs.
         classes: names of the classes that .cls files number; None for other outputs.
         digest: of the encoded images, in any order.
-        provenance: versions of what decoded them.
+        provenance: versions of their decoders.
         schema: of the manifest.
     """
 
@@ -377,14 +377,14 @@ class Run:
     """A run that is planned: every input is named, the numbers are known.
 
     Attributes:
-        job: how a batch is mapped and written.
+        job: the mapping and writing of a batch.
         listed: returns every input with the name of its output.
         survey: of the inputs.
         head: of the manifest, as far as it is known before.
         computed: statistics that this run has made.
-        totals: of what is done.
+        totals: counts of the images so far.
         size: of shards; None where none are written.
-        engine: who maps.
+        engine: runs the batches.
     """
 
     job: MapJob

@@ -96,10 +96,10 @@ class ApplyCheckpoint:
 
     Args:
         out: the output folder.
-        head: what must be the same for the run to be resumed.
+        head: the settings that must be the same for the run to be resumed.
 
     Attributes:
-        folder: of unfinished files; on the same file system as what they become.
+        folder: of unfinished files; on the file system of the finished ones.
         shards: those that earlier runs have finished, by number.
     """
 
@@ -122,7 +122,7 @@ class ApplyCheckpoint:
         """Lock the output folder; with `resume`, read the records of earlier runs.
 
         Raises:
-            UsageError: another run is writing here, or what is resumed had other settings.
+            UsageError: another run is writing here, or the run to resume had other settings.
             OutputError: the folder cannot be made.
         """
         fresh = not os.path.exists(self.folder)  # noqa: PTH110

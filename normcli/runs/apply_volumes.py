@@ -1,7 +1,7 @@
 """apply to containers of volumes: each file or store becomes one of the same structure, block by block.
 
-The unit of the run, of its checkpoint and of its manifest is a container: what a killed run left of one is written
-again, with the same bytes.
+The unit of the run, of its checkpoint and of its manifest is a container: one that a killed run left unfinished is
+written again, with the same bytes.
 """
 
 import os

@@ -299,7 +299,7 @@ def resolve_constants(
     Args:
         target: the transform.
         options: `stats`, `mean` and `std`, or `preset`.
-        reading: how this run decodes images; compared with how the statistics' images were decoded.
+        reading: decoding of this run; compared with that of the statistics' images.
 
     Raises:
         UsageError: two sources of constants, constants that are not used, or statistics that do not fit.

@@ -50,7 +50,7 @@ class CacheDatabase:
     Args:
         path: of the file; made where it is missing.
         settings: everything that the counts depend on; they must be those of the file.
-        start_over: forget what is in the file.
+        start_over: forget the content of the file.
 
     Attributes:
         path: of the file.

@@ -109,7 +109,7 @@ class CheckpointLog:
         """Close the file, which unlocks it.
 
         Raises:
-            OutputError: what was added last cannot be written.
+            OutputError: the last lines cannot be written.
         """
         if self._reader is not None:
             self._reader.close()

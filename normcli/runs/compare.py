@@ -62,7 +62,7 @@ def summary_of(statistics: Counted, options: CountedOptions, like: Summary | Non
         like: statistics to compare with: their recorded settings apply where the options have their default.
 
     Raises:
-        UsageError: several paths, of which one is a statistics file, or what is no path at all.
+        UsageError: several paths, one of them a statistics file, or a value that is no path.
         StatisticsFileError: not a statistics file, or damaged.
         NoInputError: no usable image.
     """
@@ -188,7 +188,7 @@ def constants_of(options: CheckOptions) -> tuple[tuple[Number, ...], tuple[Numbe
     """Return the mean and std to check, from the one option that names them, and remarks on where they are from.
 
     Raises:
-        UsageError: an unknown preset, a config without constants, or what is no number.
+        UsageError: an unknown preset, a config without constants, or a value that is no number.
     """
     if options.preset is not None:
         if options.preset not in PRESETS:

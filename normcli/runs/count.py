@@ -79,12 +79,12 @@ class PartialResult:
         records: of single images, where asked for.
         rows: of single images, for intervals: weight, E[x], E[x^2] per channel, lowest and highest value, pixels.
         seen: images as a gallery ranks them, where asked for.
-        inputs: how many inputs these are.
-        bytes: how many bytes were read.
-        seconds: how long a worker took.
+        inputs: number of inputs.
+        bytes: number of bytes that were read.
+        seconds: time of the worker.
         kinds: the first image of each number of channels.
         bands: the first image of each kind of names and scales of bands.
-        file_results: of every item, what the file cache stores of it; empty where there is none.
+        file_results: of every item, its entry for the file cache; empty without a cache.
     """
 
     def __init__(self, tally: Tally | None = None, failures: Iterable[Failure] = (), *, inputs: int = 0) -> None:

@@ -9,12 +9,12 @@ npz, IDX) is one entry, because it is rescanned completely. The version is size,
 a local file (`storage.version`, which has none for a file that is too young), of a remote one the server's version;
 with it the class label and the version of the mask.
 
-Procedure. The listing is walked as always. What is in the cache with the same version is not read: its failures
-are reported again. Everything else is counted. At the end, whatever was not found again is subtracted from the sum of
-the run before and the new counts are added: integers, so the state is that of a run over everything, bit for bit.
-One thing cannot be subtracted: of float images the sum knows 1,024 extremes. Where there were more images, the
-entries are added up anew instead, still without reading an image. Failures are kept only where they follow from the
-file's own bytes; what a permission, a server or a missing library did is tried again.
+Procedure. The listing is walked as always. Files that are in the cache with the same version are not read: their
+failures are reported again. Everything else is counted. At the end, files that were not found again are subtracted
+from the sum of the run before and the new counts are added: integers, so the state is that of a run over everything,
+bit for bit. One thing cannot be subtracted: of float images the sum knows 1,024 extremes. Where there were more
+images, the entries are added up anew instead, still without reading an image. Failures are kept only where they
+follow from the file's own bytes; failures of permissions, servers or missing libraries are tried again.
 
 The cache holds the sum itself and needs no other file: the statistics file is written first, the cache is then
 committed, and a kill between the two costs nothing.
@@ -94,7 +94,7 @@ class _Container:
     Attributes:
         entry: its entry, without counts.
         result: of its inputs so far.
-        inputs: how many it has; None until it is listed to its end.
+        inputs: their number; None until it is listed to its end.
     """
 
     entry: CacheEntry
@@ -111,9 +111,9 @@ class FileCache:
     Args:
         path: of the cache; made where it is missing.
         settings: everything that the counts depend on.
-        listing: what is taken from the sources.
-        mask: which pixels are left out.
-        start_over: forget what is in it.
+        listing: selection of inputs from the sources.
+        mask: marks pixels that are left out.
+        start_over: forget its content.
 
     Raises:
         StatisticsFileError, UsageError, OutputError, NormcliError: see `CacheDatabase`.

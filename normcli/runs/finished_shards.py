@@ -21,8 +21,8 @@ def count_finished_shards(names: Iterable[tuple[str, str]], checkpoint: ApplyChe
 
     Args:
         names: the output's name and the key of every input, in order.
-        checkpoint: what earlier runs have finished.
-        job: what is written, and where.
+        checkpoint: the results of earlier runs.
+        job: the outputs, and their place.
     """
     number = position = 0
     last_place: tuple[int, ...] = (-1,)

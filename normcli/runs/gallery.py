@@ -30,7 +30,7 @@ class SeenImage(NamedTuple):
 
     Attributes:
         item: its name and recipe.
-        pixels: how many it has.
+        pixels: their number.
         mean, std: per channel of the image, in 0-1 or raw units.
         row: its name, size and digest.
     """

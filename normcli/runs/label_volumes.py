@@ -93,7 +93,7 @@ class _OpenLabels:
     """An open label volume for one thread: planes are read in order, and any other order reads it anew.
 
     Args:
-        key: paths of the image and of the labels, and what changes with the file.
+        key: paths of the image and of the labels, and inode, size and time of the labels.
 
     Raises:
         InputError: labels of another shape or affine, or damaged.

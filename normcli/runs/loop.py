@@ -178,10 +178,10 @@ class Batching(NamedTuple):
     Attributes:
         seconds: time that a batch should take.
         most_items: upper bound of its size.
-        most_result_bytes: upper bound of what the result of a batch holds; None where results are small.
-        ends: numbers of items after which a batch ends, whatever its size.
+        most_result_bytes: upper bound of the memory of a batch's result; None where results are small.
+        ends: numbers of items after which a batch of any size ends.
         group_of: called with every item, once and in order; a batch holds items of one group only; None for no group.
-        complete_groups: a group is one batch, whatever its size; items of the group None are in batches as usual.
+        complete_groups: a group of any size is one batch; items of the group None are in batches as usual.
     """
 
     seconds: float
@@ -323,7 +323,7 @@ class FailurePolicy:
     Attributes:
         failed: number of inputs that failed; those skipped are not among them.
         inputs: number of inputs so far.
-        replayed: how many of them an earlier run had read.
+        replayed: number of those that an earlier run had read.
         first: the first failure.
         first_unused: the first input that was not used and explains most: a failure or a container, then an array, then
             any other that was skipped.
@@ -397,9 +397,9 @@ class Loop(NamedTuple, Generic[T, R]):
     Attributes:
         worker: picklable; computes the result of a batch.
         consume: called with the results, in order; True ends the run early.
-        engine: who runs the worker.
+        engine: runs the worker.
         batching: limits of batches.
-        failures: what failures do to the run; None where results have none.
+        failures: the policy on failures; None where results have none.
         checkpoint: remembers results for a later run.
         merge: adds consecutive results on the workers of a cluster; not with a checkpoint or replays.
         result_bytes: number of bytes that a result holds, for `Batching.most_result_bytes`.
@@ -420,7 +420,7 @@ class Loop(NamedTuple, Generic[T, R]):
         """Run all items; replays are consumed in their places among them.
 
         Raises:
-            NormcliError: too many failures, or what `consume` and the checkpoint raise.
+            NormcliError: too many failures, or an error of `consume` or the checkpoint.
         """
         reads_ahead = not self.engine.engine.startswith("dask")  # the workers of a cluster read for themselves
         batcher: Batcher[T, R] = Batcher(prefetch(steps) if reads_ahead else steps, self.batching)

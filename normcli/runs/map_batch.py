@@ -40,19 +40,19 @@ class MapJob(NamedTuple):
     """Options of the worker function: the same in every worker, picklable where it must be.
 
     Attributes:
-        transform: what is done to the pixels.
-        reading: how images are read.
+        transform: mapping of the pixels.
+        reading: decoding of the images.
         orientation: "apply" turns images upright, "ignore" leaves them as stored.
         to: kind of output.
         out: output folder.
         folder: for files that are being written.
         writer: encodes an image, and writes it where a worker can.
         classes: number of every class, for a format that names them by numbers; None where they are numbers.
-        spill: shards are packed in another process: what is mapped goes there through a file.
+        spill: shards are packed in another process, which takes mapped images from a file.
         writing: False maps only, for the dry run.
         gate: lets only so many threads decode at a time; the others write.
         stop: set when the run is aborted.
-        mask: which pixels are invalid, by mask files.
+        mask: mask files, which mark invalid pixels.
     """
 
     transform: Transform
@@ -315,8 +315,8 @@ def tasks(
 
     Args:
         listed: the inputs.
-        checkpoint: what earlier runs have done; None where it does not matter.
-        job: what is written, and where.
+        checkpoint: the results of earlier runs; None where they do not matter.
+        job: the outputs, and their place.
         skip_existing: outputs of unknown origin count as finished.
         shards: number of shards that are kept.
     """

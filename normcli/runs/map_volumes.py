@@ -50,8 +50,8 @@ class VolumeJob(NamedTuple):
     """Options of the worker function.
 
     Attributes:
-        transform: what is done to the samples.
-        reading: how samples are decoded.
+        transform: mapping of the samples.
+        reading: decoding of the samples.
         listing: open options of the containers.
         to: kind of output.
         out: output folder.

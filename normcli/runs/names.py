@@ -1,7 +1,7 @@
 """Names of outputs: a tree that mirrors the sources; no name twice, none outside OUT, OUT not in a source.
 
 The survey lists all inputs before the first output, for colliding names, their number and their classes. Listing a
-compressed tar reads all of it. So where a run computes statistics first, it surveys what that pass lists; else the
+compressed tar reads all of it. So where a run computes statistics first, it surveys the list of that pass; else the
 survey lists names alone, which costs one header where a container has one (parquet, npz, idx). What is left is a
 compressed or remote tar whose mean and std are given: its names are known only when it was read once, and no output
 may be written before they are. Such a tar is read twice, and never more often.
@@ -58,7 +58,7 @@ def make_lister(
     Args:
         sources: folders and files.
         files: further paths.
-        listing: what is taken of them.
+        listing: selection of inputs from them.
         no_suffix: drop the suffix of the input (a.jpg -> a.npy instead of a.jpg.npy).
         suffix: of the file that each image becomes; None where they become no files.
 
@@ -246,7 +246,7 @@ class Survey:
     Args:
         listed: lists the inputs.
         out: the output folder; no input may be in it.
-        written: returns what becomes of a name in the output.
+        written: returns the output's name for a name.
         files: every name becomes a file, and its folders folders.
         with_labels: collect the classes.
         keep_names: keep names and keys in a temporary file, for `names`.

@@ -33,7 +33,7 @@ class RestoreResult:
 
     Attributes:
         images: number of files written.
-        exact: how many of them have the pixels of the originals bit for bit.
+        exact: number of those that have the pixels of the originals bit for bit.
         inexact: the others, by reason.
         failed: files that are missing or damaged, by reason.
         geometry: the resize and crop that `apply` made, which cannot be undone; "" where there were none.
@@ -136,7 +136,7 @@ class RestoreJob(NamedTuple):
     """Settings by which a worker restores a batch; picklable.
 
     Attributes:
-        folder: what `apply` wrote.
+        folder: the output of `apply`.
         settings: of its manifest.
         output: folder for the images or volumes.
         unfinished: folder for files that are being written.

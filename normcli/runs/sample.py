@@ -69,9 +69,9 @@ class Sample:
     """The images that are read, and their number among all.
 
     Args:
-        plan: how many.
+        plan: size of the sample.
         source: walks over the listing, anew with every call.
-        reading: how images are decoded: their size after resizing and cropping counts.
+        reading: decoding of images, whose size after resizing and cropping counts.
 
     Attributes:
         of: number of images that could be read.
@@ -157,7 +157,7 @@ class StoppingRule:
     """Sequential stopping rule: ends a run when every interval is within the margin.
 
     Args:
-        sample: what is read.
+        sample: items to read.
     """
 
     def __init__(self, sample: Sample) -> None:

@@ -2,7 +2,7 @@
 
 The commit protocol is the same for the command and for Python. Next to the statistics file is the checkpoint of an
 interrupted run, or the file cache of incremental ones. The statistics file is written first, then the file cache is
-committed, and the checkpoint is removed last. A kill between two of them leaves what the next run takes up: the
+committed, and the checkpoint is removed last. A kill between two of them leaves files that the next run takes up: the
 checkpoint spares it the reading, and a cache that lags behind knows the files that were counted.
 """
 
@@ -138,8 +138,8 @@ class StatsTarget:
 
         Args:
             settings: everything that the counts depend on.
-            listing: what is taken from the sources.
-            mask: which pixels are left out.
+            listing: selection of inputs from the sources.
+            mask: marks pixels that are left out.
 
         Raises:
             UsageError: it is of a run with other settings.

@@ -1,6 +1,6 @@
 """The checkpoint of `stats --resume`: counts so far, by which a killed run resumes.
 
-One line a second or so: which items it is of, and their exact counts. A line is used again only where the listing
+One line a second or so: the items, and their exact counts. A line is used again only where the listing
 has the same items, unchanged, in the same order; so files that were added, removed or changed in between are counted
 as if there had been no checkpoint.
 """

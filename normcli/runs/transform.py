@@ -30,9 +30,9 @@ class MapConstants(NamedTuple):
         mean, std: per channel, RGB; range 0-1, raw units for float images without `max_value`.
         channels: their names.
         origin: "statistics", "computed", "given" or "preset NAME".
-        convention: what kind of mean and std.
+        convention: of mean and std, such as "pooled_population".
         digest: of the images that statistics were made of, or None.
-        images: how many those were.
+        images: number of the images that they are from.
         dtypes: of those images: "uint8", "uint16", "float"; empty where it is not known.
         pooled: every pixel counts once: mapped by these, the same images have mean 0 and std 1.
         low, high: percentiles of the dataset, where a scheme asked for them.
@@ -179,7 +179,7 @@ class Transform:
         scheme: its name.
         settings: of the scheme, as pairs.
         constants: mean and std for contrast; percentiles of the dataset.
-        zero_std: what a constant channel does: "error", "one" or "eps:X".
+        zero_std: treatment of a constant channel: "error", "one" or "eps:X".
         clip: bounds for y, or None.
         dtype: of the result; "uint8" and "uint16" are quantized.
         output_layout: "chw" or "hwc".

@@ -157,7 +157,7 @@ def map_block(
         transform: of the volume.
         stored: the samples.
         volume: the array that they are of.
-        reading: how samples are decoded.
+        reading: decoding of the samples.
         inexact: levels without an inverse, of `inexact_levels`; None computes the inverse of the block.
 
     Raises:

@@ -185,7 +185,7 @@ def gcn(image: Image, *, scale: float = 1.0, sqrt_bias: float = 0.0, zero_std: s
         image: its levels.
         scale: std of the result.
         sqrt_bias: added to the variance, range 0-1 squared (Goodfellow et al., Deep Learning, 12.2.1.1).
-        zero_std: what a constant image does.
+        zero_std: treatment of a constant image.
     """
     mean, std = image.moments("image")
     bias = sqrt_bias * float(image.white_level or 1) ** 2
@@ -232,7 +232,7 @@ def percentile(
         per: "channel", or "image" for all channels together.
         low: the dataset's lower percentile per channel, range 0-1.
         high: the dataset's upper percentile per channel, range 0-1.
-        zero_std: what equal percentiles do.
+        zero_std: treatment of equal percentiles.
     """
     if not 0 <= lo < hi <= 100:
         raise UsageError(f"`scheme`: percentile requires 0 <= LO < HI <= 100, not {lo:g},{hi:g}")
@@ -259,7 +259,7 @@ def robust(
         image: its levels.
         per: "channel", or "image" for all channels together.
         factor: 1.4826 makes the MAD of normally distributed values their std; 1 is the bare MAD.
-        zero_std: what a MAD of 0 does.
+        zero_std: treatment of a MAD of 0.
     """
     _positive("factor", factor)
     median, mad = [], []

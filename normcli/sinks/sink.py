@@ -36,8 +36,8 @@ class OutputKind(NamedTuple):
     Attributes:
         help: one line.
         suffix: of the files; "" for the stack and for shards.
-        dtypes: that it can hold, the default first.
-        image: True for image files, which are interleaved and RGB, whatever arrays are.
+        dtypes: types that it can store, the default first.
+        image: True for image files, which are interleaved and RGB, unlike arrays.
         shard: suffix of the shards that hold many images each; "" for everything else.
         volume: True for containers of volumes, one for each that is read.
     """

@@ -32,7 +32,7 @@ class ArrayPlan(NamedTuple):
         volume: the array that is read.
         dtype: of the output.
         background: value of chunks that are not written.
-        attributes: that replace those of packing (`volume_details.PACKING`) and `RECORD`.
+        attributes: replacements for those of packing (`volume_details.PACKING`) and `RECORD`.
     """
 
     volume: StoredVolume

@@ -19,7 +19,7 @@ class Container(NamedTuple):
         pattern: regular expression that the names of its files match.
         suffixes: of its files, for people.
         help: a sentence.
-        extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
+        extra: the extra that it needs, as in `pip install "normcli[EXTRA]"`; "" for none.
         extra_for: the files that need it.
         names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
         groups: `read` takes `group_by`, which may be the column that has the groups of vectors.

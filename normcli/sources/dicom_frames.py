@@ -59,7 +59,7 @@ def dicom_frames(path: str, load: FileBytes, label: str | None, group_by: str | 
     Raises:
         InputError: too many frames, or a bomb of sequences.
         MissingExtraError: pydicom is not installed.
-        Exception: whatever pydicom raises on damaged files.
+        Exception: any of pydicom, on damaged files.
     """
     file = _File(load)
     try:

@@ -100,7 +100,7 @@ def read_frames(
         path: for names.
         load: of the complete file.
         label: of the file.
-        options: which frames; by default the first, or all where axes or series are chosen.
+        options: selection of frames; by default the first, or all where axes or series are chosen.
         group_by: an axis, or anything else.
 
     Raises:

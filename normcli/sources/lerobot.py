@@ -79,8 +79,8 @@ def read(
 
     Args:
         source: the folder.
-        listing: what is taken of pictures.
-        options: which features.
+        listing: selection of pictures.
+        options: selection of features.
         names_only: pictures are not to be loaded.
         group_by: "episode", "task", or any column of the tables.
 

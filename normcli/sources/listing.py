@@ -282,7 +282,7 @@ def read(
 
     Args:
         sources: folders, files, containers; a brace range is one container after the other.
-        listing: what is taken from them.
+        listing: selection of inputs from them.
         files: further paths, taken literally, one at a time.
         shard: (I, N) takes the I-th of N parts, I from 1.
         patterns: reports after the last item which patterns matched nothing; None for no report.
@@ -365,14 +365,14 @@ def check_distinct(sources: Sequence[str], listing: InputOptions, files: Iterabl
 
     Args:
         sources: as the user names them; globs and ranges are expanded.
-        listing: what is taken from them: what one source leaves out may be another source.
+        listing: selection of inputs from them; an input that one source leaves out may be another source.
         files: further paths.
 
     Returns:
         The files, which are checked when they are read.
 
     Raises:
-        UsageError: a source is named twice, by whatever path, or is part of another one.
+        UsageError: a source is named twice, by any paths, or is part of another one.
     """
     more = not isinstance(files, tuple | list) or bool(files)
     if not sources or (len(sources) == 1 and not more and not has_wildcard(sources[0])):

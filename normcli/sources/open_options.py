@@ -131,7 +131,7 @@ class FormatRow(NamedTuple):
         name: of the container.
         suffixes: of its files.
         help: a sentence.
-        extra: what must be installed, as in `pip install "normcli[EXTRA]"`; "" for nothing.
+        extra: the extra that it needs, as in `pip install "normcli[EXTRA]"`; "" for none.
         extra_for: the files that need it.
         options: its open options.
     """

@@ -39,7 +39,7 @@ class Places:
         """Add a source.
 
         Raises:
-            UsageError: it is there already, by whatever path.
+            UsageError: it is there already, by any path.
         """
         place = source if source == "-" else _identity(source)
         if container(source) == "nifti":

@@ -87,7 +87,7 @@ def tiff_frames(
         InputError: damaged, or planes that are in other files.
         UsageError: axes that do not fit, or no such series.
         MissingExtraError: series, and tifffile is not installed.
-        Exception: whatever tifffile raises on damaged files.
+        Exception: any of tifffile, on damaged files.
     """
     with Reader(load.path) as reader:
         if load.limit is not None and reader.size > load.limit:

@@ -1,6 +1,6 @@
 """Volumes as arrays: those of a NIfTI file, an HDF5 dataset or a Zarr store, read block by block in chunks of the file.
 
-`stats` counts planes; what is written again keeps the shape of the array, and is read so that no chunk is read twice.
+`stats` counts planes; `apply` and `restore` keep the shape of the array. No chunk is read twice.
 """
 
 import json

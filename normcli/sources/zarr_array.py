@@ -25,14 +25,14 @@ class ZarrArray(NamedTuple):
     """An array, as its metadata describes it.
 
     Attributes:
-        files: where its chunks are.
+        files: the folder, zip or server of its chunks.
         path: of the array among them, "" for the root.
         shape: of the array.
         chunks: lengths of the chunks; of those in a shard.
         fill: value of chunks without a file.
         chain: codecs of a chunk.
         shards: lengths of the shards; those of the chunks without shards.
-        sharding: where the chunks are in a shard; None without shards.
+        sharding: arrangement of chunks in a shard; None without shards.
         prefix: of the names of chunks.
         separator: between the numbers of a chunk.
     """

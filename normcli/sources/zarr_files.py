@@ -31,7 +31,7 @@ class Files(NamedTuple):
         stamp: of a local zip; None otherwise.
         zipped: `root` is a zip.
         prefix: of the names in the zip: "" or a folder's name and a slash.
-        listing: number of the listing; what a thread has decoded is not used for another, since chunks may change.
+        listing: number of the listing; a thread's decoded chunks are not used for another, since files may change.
     """
 
     root: str

@@ -307,7 +307,7 @@ def check_outputs(*paths: Path | None, force: bool, other: Path | None = None) -
 
     Args:
         paths: files to write; None and "-" are passed over.
-        force: overwrite what exists.
+        force: overwrite an existing file.
         other: an output that is checked elsewhere, and must differ from the others.
 
     Raises:

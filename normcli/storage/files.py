@@ -1,7 +1,7 @@
 """Reading files by plain system calls: complete ones, ranges, and byte sources that workers call.
 
-A path with "://" in it is remote. A file's version is a mark that changes when the file does: size, times, or what a
-server sends. Byte sources are picklable; a range of a local file is one `pread` (4 us) on a descriptor that each
+A path with "://" in it is remote. A file's version is a mark that changes when the file does: size, times, or a
+mark of the server. Byte sources are picklable; a range of a local file is one `pread` (4 us) on a descriptor that each
 thread keeps open.
 """
 

@@ -64,7 +64,7 @@ def _filesystem(path: str) -> tuple[Any, str]:
     """Return the fsspec file system of a path, and the path in its form.
 
     Raises:
-        MissingExtraError: fsspec, or what the scheme needs, is not installed.
+        MissingExtraError: fsspec, or the library of the scheme, is not installed.
         InputError: no such scheme, or no answer.
     """
     check_scheme(path)

@@ -26,7 +26,7 @@ def stored_percentiles(
     Args:
         parts: one channel of each set; none is empty.
         shares: positive, one for each part.
-        end: which values of the bins: "printed", "low" or "high".
+        end: values of the bins: "printed", "low" or "high".
         percents: from 0 to 100.
     """
     values, weights = [], []

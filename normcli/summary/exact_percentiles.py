@@ -50,7 +50,7 @@ class _Target:
 class Search:
     """A search for the exact percentiles of a summary: those of every file, and others.
 
-    Groups have theirs in the same passes. What the histogram knows exactly needs no pass.
+    Groups have theirs in the same passes. Percentiles that the histogram knows exactly need no pass.
 
     Args:
         summary: the statistics, with their counts.

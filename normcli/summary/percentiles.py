@@ -118,7 +118,7 @@ class Finer(NamedTuple):
 
     Attributes:
         bins: those that were divided.
-        cells: what they were divided into.
+        cells: the divisions of the range.
     """
 
     bins: Array
@@ -221,7 +221,7 @@ def columns_of_summary(summary: Summary, tally: Tally, finer: Mapping[Any, Finer
     Args:
         summary: the statistics.
         tally: their counts.
-        finer: by address, what further passes found.
+        finer: by address, the results of further passes.
 
     Raises:
         StatisticsFileError: the counts are damaged.

@@ -136,7 +136,7 @@ class Summary(_Values):
         groups: statistics by group.
         sample: of an estimate: images read, of how many, and the intervals of mean and std; else None.
         inputs: exact counts of inputs by kind and reason, and the digest of their bytes, as JSON values.
-        state: exact counts of pixel values, as JSON values: the same, whichever container holds the pixels.
+        state: exact counts of pixel values, as JSON values: the same for every container of the same pixels.
 
     >>> import numpy as np
     >>> from normcli.tally import Tally
@@ -198,7 +198,7 @@ class Summary(_Values):
 
         Args:
             tally: the counts.
-            settings: color, alpha, max_value and whatever else changes the numbers; a "shard" among them is the
+            settings: color, alpha, max_value and all others that change the numbers; a "shard" among them is the
                 shard counted, if `shards` is None.
             provenance: versions.
             shards: the shards counted, where these are not all.

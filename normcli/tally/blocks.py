@@ -18,7 +18,7 @@ class BlockCounts:
 
     Args:
         bucket: an empty one of the image's kind, for the shape of its histogram.
-        nan: "error" or "skip": what a valid NaN or infinity does.
+        nan: treatment of a valid NaN or infinity: "error" or "skip".
     """
 
     def __init__(self, bucket: Integers | Floats, nan: str) -> None:

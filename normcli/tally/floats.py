@@ -58,7 +58,7 @@ class Floats:
 
         Args:
             pixels: float32 or float64.
-            nan: "error" or "skip": what a NaN or infinity does.
+            nan: treatment of a NaN or infinity: "error" or "skip".
             group: a group needs the image's own histogram.
 
         Raises:

@@ -230,7 +230,7 @@ class Integers:
         """Add samples of images of one size for which `is_small` is true, where their own sums are not needed.
 
         Raises:
-            Exception: there is no memory to count what waits; none of these images is added.
+            Exception: there is no memory to count the images that wait; none of them is added.
         """
         if self._small is None:
             from normcli.tally.small_images import SmallImageBuffer
@@ -431,7 +431,7 @@ def _scaled_sums(values: Array, bits: int) -> list[list[int]]:
 def image_values(weights: Array, sums: Array, unit: int) -> tuple[Array, ...]:
     """Return per-image mean, std, N-1 std, variance, squared mean and scatter (B,C), from exact integers.
 
-    n*q - s*s is exact: in int64 where it fits, else in Python's integers. What follows is one float64
+    n*q - s*s is exact: in int64 where it fits, else in Python's integers. Then follow one float64
     division and one square root, which IEEE 754 rounds alike on every machine. All are 0 where n is.
     """
     n, s, q = weights, sums[:, :, 0], sums[:, :, 1]

@@ -21,7 +21,7 @@ class SecondPass(Tally):
         division: cells by (group or None, key of the bucket, channel).
 
     Attributes:
-        selected: what was found.
+        selected: counts of the selected cells.
     """
 
     def __init__(self, division: Division) -> None:

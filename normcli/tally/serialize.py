@@ -62,7 +62,7 @@ def to_bytes(tally: Tally) -> bytes:
 def from_bytes(data: bytes) -> Tally:
     """Rebuild the tally from the bytes of `to_bytes`: the same to the last bit.
 
-    Memory is bounded by what one image's counts take, whatever the bytes are.
+    Memory is bounded by the size of one image's counts, for any bytes.
 
     Raises:
         ValueError, KeyError, TypeError: not the bytes of `to_bytes`.

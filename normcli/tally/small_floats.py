@@ -1,6 +1,6 @@
 """Small images of floats, counted many at once with the same bits as one by one.
 
-What `Floats.count_sums` computes for one image in integers of 1,100 bits is computed here for a block: of sums of
+`Floats.count_sums` computes one image in integers of 1,100 bits, this module the same for a block: of sums of
 quotients that are each rounded to an integer, the remainders suffice, and they fit in int64; roots are computed in
 pairs of float64, and one that is too near to halfway between two float64 is left to integers.
 """

@@ -84,7 +84,7 @@ class Tally:
             pixels: (H,W,C) of uint8, uint16, float32 or float64.
             weights: (H,W) of the same integer dtype, or None.
             valid: bool (H,W,C), True where a sample counts in its channel; None where all do.
-            nan: what a NaN or infinity does: "error" or "skip" (in that channel).
+            nan: treatment of a NaN or infinity: "error" or "skip" (in that channel).
             notes: properties that the composition counts, such as "mode:RGB".
             data: the encoded bytes, for the digest.
             group: the group that the image belongs to, if any.

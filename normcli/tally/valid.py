@@ -22,7 +22,7 @@ def count_valid(
         pixels: (H,W,C) of the bucket's dtype.
         weights: (H,W) of the same integer dtype, or None.
         valid: bool (H,W,C), at least one of them True.
-        nan: "error" or "skip": what a valid NaN or infinity does.
+        nan: treatment of a valid NaN or infinity: "error" or "skip".
 
     Raises:
         InputError: NaN where `nan` is "error", or no valid sample that counts; the bucket is then unchanged.

@@ -53,7 +53,7 @@ def count_rows(
     Args:
         tally: to add to.
         rows: the values, in raw units.
-        nan: what a NaN or infinity does: "error" fails its row, "skip" leaves out the component.
+        nan: treatment of a NaN or infinity: "error" fails its row, "skip" leaves out the component.
         notes: properties that the composition counts for every row.
         groups: the group of every row, if any.
     """

@@ -42,8 +42,8 @@ class Gap:
 
     Attributes:
         count: number of elements.
-        unequal: how many differ at all; NaN differs from all but NaN.
-        beyond: how many differ beyond the tolerance.
+        unequal: number of values that differ at all; NaN differs from all but NaN.
+        beyond: number of values that differ beyond the tolerance.
         max_abs: largest absolute difference of two numbers; 0 without any.
         rms: root mean square of the differences of two finite numbers.
         max_ulp: largest difference in units in the last place of the coarser type; NaN for integers.
@@ -130,7 +130,7 @@ class FileDifference:
     """The differences of two files.
 
     Attributes:
-        tensors: that are in both, in natural order.
+        tensors: those in both, in natural order.
         missing: names of tensors that are only in B, and only in A.
     """
 

@@ -18,7 +18,7 @@ class TensorProfile:
     Attributes:
         low, high: ends of the histogram: all finite elements, or nearly all where a few are far away.
         histogram: counts in equal bins from low to high; elements beyond them count in the outer bins.
-        samples, channels: how many the tensor has.
+        samples, channels: their numbers in the tensor.
         means, stds: by sample and channel; where there are many, averages of neighbors; NaN without a finite element.
     """
 

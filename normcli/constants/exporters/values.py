@@ -23,9 +23,9 @@ class DatasetConstants(NamedTuple):
         channels: ["R", "G", "B"], ["L"], …
         white_levels: by type of stored values, uint8, uint16 or float, the value that maps to 1.0; None for raw units.
         convention: "pooled_population", …
-        images, pixels: how many they were computed from; of pixels the most in any channel.
+        images, pixels: their numbers; of pixels the greatest of any channel.
         resize, center_crop, interpolation, pad, like: the geometry they were computed after, as settings have it.
-        subset: what was counted where that is not the complete dataset, such as "part 1 of 4"; else "".
+        subset: the part of the dataset that was counted, such as "part 1 of 4"; "" for all of it.
         digits: significant digits to write, or None for all.
         min, max: per channel; None where they are not known.
         valid_percent: share of the pixels that count, per channel.

@@ -23,7 +23,7 @@ class Hypothesis:
         order: the channel at each position.
         mean, std: the constants that it predicts.
         own: the correct mean and std of these channels, in the range of `mean`.
-        mistake: what is wrong with constants that are these; "" if nothing is.
+        mistake: the fault of constants that are equal to these; "" for none.
     """
 
     convention: str

@@ -74,7 +74,7 @@ def check(
         tolerance: distance within which constants are "close", in standard deviations.
 
     Returns:
-        The verdict, what was identified, and remarks.
+        The verdict, the convention that was identified, and remarks.
 
     Raises:
         UsageError: a wrong number of values, or a std that is not positive.

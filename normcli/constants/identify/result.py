@@ -19,7 +19,7 @@ class CheckResult:
         range: "0-1", "0-255", "0-65535" or "raw units".
         order: "RGB", "BGR", …; "RGB or BGR" where they are too alike to distinguish.
         preset: name of the published constants with these values, or "".
-        mistake: what is in the wrong place, or "".
+        mistake: the part that is in the wrong place, or "".
         distance: distance from the first convention named; None without any hypothesis.
         shift: per channel in the order of the constants, (mean - predicted mean) / predicted std.
         ratio: per channel, std / predicted std; None where no std was given.
@@ -27,7 +27,7 @@ class CheckResult:
         normalized: pooled mean and std, and the range, of this dataset's pixels once normalized by the constants: per
             channel in the order of the constants.
         remarks: sentences.
-        advice: whether to use the constants, and the pooled ones where not.
+        advice: for or against the constants, with the pooled ones to use in their place.
         page: returns the HTML page of this result under a title; None where the dataset is not at hand.
     """
 

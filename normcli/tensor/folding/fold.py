@@ -34,7 +34,7 @@ class FoldedPair:
 
     Attributes:
         pair: as it was requested or found, A:B.
-        kind: what was folded into what.
+        kind: the norm and the layer, such as "batch norm into the convolution before it".
         change: largest difference of the output from that of the unfolded pair, both in float64.
         relative: the same as a share of the largest output.
         bound: the most that rounding the folded weights can change, for inputs as large as those of the check.

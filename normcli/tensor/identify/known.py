@@ -69,7 +69,7 @@ def divisor_bounds(
 
     Args:
         rows: elements of each set.
-        center: that is subtracted.
+        center: the number that is subtracted.
         terms: magnitude of the terms behind the center.
         bounds: of (x - center) * r, for each element.
         error: relative error of the arithmetic.

@@ -26,7 +26,7 @@ class Statistic(NamedTuple):
 
     Attributes:
         name: std, rms, l1, l2, linf, or a formula of lp_batch_norm.
-        centered: of the deviations from the mean, which also are what is divided.
+        centered: of the deviations from the mean, which are also the dividend.
         of: rows of deviations (or elements), the elements themselves -> the statistic of each row.
         variance: biased or unbiased, for std.
         batch_only: tried only where a set is a channel of the batch.

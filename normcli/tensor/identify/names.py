@@ -18,8 +18,8 @@ def titles(partition: Partition, shape: Shape, statistic: Statistic, eps: Epsilo
     Args:
         partition: the sets.
         shape: of the tensor.
-        statistic: that each set is divided by.
-        eps: that is added to it.
+        statistic: the divisor of each set.
+        eps: the number that is added to it.
     """
     if statistic.name == "std" and statistic.centered:
         named = [*_standard(partition, shape), *_standard_weight(partition, shape, statistic, eps)]

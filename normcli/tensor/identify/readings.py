@@ -46,7 +46,7 @@ class Reading(NamedTuple):
         label: none, weight, 1 + weight, or not used.
         weight: float64, broadcastable to x; None is 1.
         bias: None is 0.
-        axes: that the weight spans, None without one.
+        axes: those of the weight, None without one.
         rounding: ONCE, BEFORE or EACH.
         clipped: negative results were replaced by 0.
     """

@@ -113,7 +113,7 @@ class Open:
 
     Attributes:
         setting: its name.
-        values: that fit alike.
+        values: those that fit alike.
         remedy: the input that would separate its values.
     """
 
@@ -168,7 +168,7 @@ class Identification:
         fits: every normalizer with its settings that fits; all fit alike.
         open: settings on which they differ, or whose range leaves several values.
         nearest: where none fits, the nearest first.
-        remarks: on the input, or on what was assumed.
+        remarks: on the input, or on assumptions.
     """
 
     fits: tuple[Fit, ...]

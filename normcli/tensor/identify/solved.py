@@ -29,7 +29,7 @@ class Solution(NamedTuple):
     Attributes:
         weight: of each cell.
         bias: of each cell.
-        expected: what they make of x, in the rows of the cells.
+        expected: their result for x, in the rows of the cells.
         largest: residual, in tolerances.
         rms: residual, in tolerances.
     """

@@ -58,7 +58,7 @@ def adaptive_layer_norm(
     Torch:
         F.layer_norm(x, x.shape[-1:], eps=eps) * (1 + scale[:, None]) + shift[:, None]
     Settings:
-        scale: tensor (N, C), what is added to 1; (C) is the same for all samples
+        scale: tensor (N, C), which is added to 1; (C) is the same for all samples
         shift: tensor (N, C) or (C)
 
     >>> import numpy as np
@@ -142,7 +142,7 @@ def spatially_adaptive_norm(
     Torch:
         F.batch_norm(x, None, None, training=True, eps=eps) * (1 + scale) + shift
     Settings:
-        scale: tensor of the shape of x, what is added to 1
+        scale: tensor of the shape of x, which is added to 1
         shift: tensor of the shape of x
         over: batch or instance statistics, without running ones
 

@@ -186,7 +186,7 @@ def group_norm(
     Torch:
         F.group_norm(x, groups, weight, bias, eps)
     Settings:
-        groups: how many groups (32 in the paper), not how many channels each has
+        groups: number of groups (32 in the paper), not of channels in each
     Raises:
         TensorError: C is not a multiple of groups, or a group has a single value.
 

@@ -140,7 +140,7 @@ def lp_batch_norm(
     Settings:
         formula: formula, one of the six that share the name
         p: order of the norm, 1, 2, inf or any above 0 [default: 2; inf for linf-hoffer, linf-exact, topk]
-        k: how many largest deviations topk averages
+        k: number of largest deviations that topk averages
     Raises:
         TensorError: fewer than 2 values per channel in training; no state in eval mode.
 

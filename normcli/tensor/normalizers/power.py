@@ -99,7 +99,7 @@ def power_norm(
         running_phi, num_batches_tracked
     Settings:
         groups: groups of channels for GroupScaling; 0 leaves it out
-        warmup: how many batches use their own statistic
+        warmup: number of batches that use their own statistic
     Raises:
         TensorError: C is not a multiple of groups; an empty batch in training; no state in eval mode.
 

@@ -1,7 +1,7 @@
 """Weights by output units, read by blocks of the first axis, so that they may be larger than memory.
 
 A sum over all axes but one has the bits that NumPy's sum of the complete array has: NumPy adds neighbors in memory by a
-tree, and what is farther apart in order.
+tree, and others in order.
 """
 
 import math
