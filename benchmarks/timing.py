@@ -33,18 +33,21 @@ def seconds(command: Sequence[str]) -> float:
     return elapsed
 
 
-def alternating(commands: Mapping[str, Sequence[str]], rounds: int, seldom: Iterable[str] = ()) -> dict[str, float]:
+def alternating(
+    commands: Mapping[str, Sequence[str]], rounds: int, seldom: Iterable[str] = (), *, is_warm: bool = False
+) -> dict[str, float]:
     """Return median seconds of each command over rounds in which all take turns; one unmeasured round first.
 
     Args:
         commands: by name.
         rounds: measured turns of each.
         seldom: names of slow ones, which take part in the first three measured rounds alone.
+        is_warm: leave out the unmeasured round, since the files have just been read.
     """
     rare = set(seldom)
     os.sync()  # files that were just made are written back now, and not within the first turns
     taken: dict[str, list[float]] = {name: [] for name in commands}
-    for turn in range(rounds + 1):
+    for turn in range(1 if is_warm else 0, rounds + 1):
         for name, command in commands.items():
             if name in rare and turn not in (1, 2, 3):
                 continue
