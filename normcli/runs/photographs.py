@@ -12,7 +12,7 @@ from normcli.images.convert import NEUTRAL
 from normcli.runs.count import PartialResult, WorkerOptions, kind_notes
 from normcli.runs.loop import Prefetched
 from normcli.sources import Item, Skipped
-from normcli.storage.files import FileBytes
+from normcli.storage.files import read_early
 
 _AHEAD = 8 << 20  # bytes of a batch; a batch takes 20 ms, in which 2 MB are decoded
 
@@ -31,7 +31,7 @@ def count_photographs(
         elif _count(result, file, item.key):
             counted.append(file.data)
         else:
-            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[union-attr, call-arg]  # a local file
+            yield item._replace(load=Prefetched(item.load, file.data))  # type: ignore[union-attr, call-arg]  # it has been read
     result.bytes += sum(map(len, counted))
     result.tally.add_digests(counted)
 
@@ -49,8 +49,7 @@ def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_Fi
     files: list[_File | None] = [None] * len(batch)
     left = _AHEAD
     for i, item in enumerate(batch):
-        load = getattr(item, "load", None)
-        data = load.read_early(left) if type(load) is FileBytes else None
+        data = read_early(getattr(item, "load", None), left)
         if data is None:
             break
         left -= len(data)

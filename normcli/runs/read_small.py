@@ -12,7 +12,7 @@ import numpy as np
 from normcli import platforms
 from normcli.kernels.files import STATX_WORDS, read_files
 from normcli.sources import Item, Skipped
-from normcli.storage.files import READ_FLAGS, FileBytes
+from normcli.storage.files import READ_FLAGS, FileBytes, read_early
 
 _TOGETHER = 64  # files of a call
 _BUFFER = 1 << 20  # bytes of them; what does not fit is read alone
@@ -21,23 +21,19 @@ _alone = 0  # files read without it; a count that threads lose only delays it
 
 
 def read_small_files(batch: Sequence[Item | Skipped], most: int) -> Iterator[bytes | None]:
-    """Yield the bytes of each item that is a local file of at most so many bytes; None for all others.
+    """Yield the bytes of each item that is a local file, or a member of one, of at most so many; None for all others.
 
     None is also what comes of a file that cannot be read: its loader names the reason.
     """
     for start in range(0, len(batch), _TOGETHER):
-        loads = [_local_file(item) for item in batch[start : start + _TOGETHER]]
-        contents = iter(_read_together([load.path for load in loads if load is not None], most))
-        for load in loads:
-            data = None if load is None else next(contents)
-            if load is not None and (data is None or (load.limit is not None and len(data) > load.limit)):
-                data = load.read_early(most)
+        loads: list[Any] = [getattr(item, "load", None) for item in batch[start : start + _TOGETHER]]
+        paths = [load.path if type(load) is FileBytes and load.is_local else "" for load in loads]
+        contents = iter(_read_together([path for path in paths if path], most))
+        for load, path in zip(loads, paths, strict=True):
+            data = next(contents) if path else None
+            if data is None or (path and load.limit is not None and len(data) > load.limit):
+                data = read_early(load, most)
             yield data
-
-
-def _local_file(item: Item | Skipped) -> FileBytes | None:
-    load = getattr(item, "load", None)
-    return load if type(load) is FileBytes and load.is_local else None
 
 
 def _read_together(paths: list[str], most: int) -> Iterable[bytes | None]:

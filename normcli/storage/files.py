@@ -294,6 +294,13 @@ class ByteRange(NamedTuple):
     def __call__(self) -> bytes:
         return read_at(self.path, self.offset, self.size, self.stamp)
 
+    def read_early(self, most: int) -> bytes | None:
+        """Read at most so many bytes of a local file; return None for others, and for those that cannot be read."""
+        try:
+            return self() if self.size <= most and "://" not in self.path else None
+        except Exception:  # a complete read names what is wrong
+            return None
+
     def fingerprint(self) -> str:
         """Return a text that changes with the file: its stamp, and the place of the bytes in it."""
         return f"{self.stamp}:{self.offset}:{self.size}"
@@ -307,6 +314,10 @@ class InMemory(NamedTuple):
     def __call__(self) -> bytes:
         return self.data
 
+    def read_early(self, most: int) -> bytes | None:
+        """Return at most so many bytes; None for more, and for none."""
+        return self.data if 0 < len(self.data) <= most else None
+
     @property
     def memory_bytes(self) -> int:
         """Return the number of bytes of memory that the source itself takes."""
@@ -317,6 +328,12 @@ class InMemory(NamedTuple):
         import zlib
 
         return f"{len(self.data)}:{zlib.crc32(self.data)}"
+
+
+def read_early(load: object, most: int) -> bytes | None:
+    """Read what a loader loads, if it is at most so many bytes of a local file; return None for all others."""
+    method: Callable[[int], bytes | None] | None = getattr(load, "read_early", None)
+    return None if method is None else method(most)
 
 
 def read_at(path: str, offset: int, size: int, stamp: FileStamp | None = None) -> bytes:
