@@ -116,6 +116,19 @@ REFUSED = [
     (lambda: nn.tensor_norm(np.float64(3)), TensorError, "rank 0"),  # type: ignore[arg-type]
     (lambda: nn.power_norm(X, **L, groups=3), TensorError, "groups = 3"),
     (lambda: nn.find("batchnorm"), UsageError, "did you mean 'batch_norm'"),
+    # not x but a second tensor or a parameter is at fault
+    (lambda: nn.batch_norm(X, **L, weight=np.array("a")), TensorError, "^batch_norm: weight: dtype <U1"),
+    (
+        lambda: nn.batch_norm(X, **L, state={k: v > 0 for k, v in STATE.items()}),
+        TensorError,
+        "^batch_norm: state running_mean: dtype bool",
+    ),
+    (lambda: nn.adaptive_instance_norm(X, X[0], **L), TensorError, "^adaptive_instance_norm: style: layout NCHW"),
+    (lambda: nn.adaptive_instance_norm(X, X > 0, **L), TensorError, "^adaptive_instance_norm: style: dtype bool"),
+    (lambda: nn.spatially_adaptive_norm(X, X > 0, X, **L), TensorError, "^spatially_adaptive_norm: scale: dtype bool"),
+    (lambda: nn.cosine_norm(X, np.ones((2, 3), bool)), TensorError, "^cosine_norm: weight: dtype bool"),
+    (lambda: nn.group_norm_vjp(X, X > 0, **L, groups=2), TensorError, "^group_norm: dy: dtype bool"),
+    (lambda: nn.weight_norm(np.array(3.0)), UsageError, "a single number has no axis of output units"),
 ]
 
 

@@ -647,6 +647,44 @@ def test_what_is_not_finite_is_counted_on_stderr(run: Run, here: Path) -> None:
     assert json.loads(done.stdout)["rows"][0]["nonfinite"] == 3
 
 
+@pytest.mark.parametrize("out", ["y.npy", "y.npz", "y.safetensors", "y.pt", "-"])
+@pytest.mark.parametrize("limit", [(), ("--memory-limit", "20M")], ids=["memory", "limit"])
+def test_results_that_overflow_are_counted_on_stderr(run: Run, here: Path, out: str, limit: tuple[str, ...]) -> None:
+    x = activations().astype(np.float16)
+    np.save(here / "x.npy", x)
+    np.save(here / "w.npy", np.full(4, 1e5, np.float32))
+    done = run("tensor", "group-norm", "x.npy", *NCHW, "--groups", 2, "--weight", "w.npy", "-o", out, *limit)
+    with np.errstate(over="ignore"):
+        expected = np.isinf(nn.group_norm(x, layout="NCHW", groups=2, weight=np.full(4, 1e5)))
+    count, name = int(expected.sum()), "stdout" if out == "-" else out
+    assert 0 < count < x.size
+    line = f"note: {name}: {count} of 360 results are infinite: beyond the range of float16 (--dtype float32)"
+    assert (done.returncode, done.stderr.decode().splitlines()[0]) == (0, line)
+
+
+def test_results_that_overflow_in_large_files_and_gradients_are_counted(run: Run, here: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(8, 4, 300, 300)).astype(np.float32)  # blocks, written by threads
+    np.save(here / "x.npy", x)
+    np.save(here / "dy.npy", np.clip(x[::-1], -3, 3) * np.float32(1e38))
+    done = run("tensor", "dynamic-tanh", "x.npy", *NCHW, "--weight", "1e38", "--bias", "3e38", "-o", "y.npy")
+    count = int(np.count_nonzero(np.isinf(np.load(here / "y.npy"))))
+    line = f"note: y.npy: {count:,} of 2,880,000 results are infinite: beyond the range of float32 (--dtype float64)"
+    assert (done.stderr.decode().splitlines()[0], count > 0) == (line, True)
+    done = run("tensor", "rms-norm", "x.npy", "--axes=-1", "--weight", "100", "--grad", "dy.npy", "-o", "h.npz")
+    count = int(np.count_nonzero(np.isinf(np.load(here / "h.npz")["dx"])))
+    line = f"note: h.npz:dx: {count:,} of 2,880,000 results are infinite: beyond the range of float32"
+    assert (line in done.stderr.decode().splitlines(), count > 0) == (True, True)
+
+
+def test_results_without_a_value_are_counted_on_stderr(run: Run, here: Path) -> None:
+    np.savez(here / "x.npz", a=np.ones((2, 4, 3, 3), np.float32), b=activations())
+    done = run("tensor", "instance-norm", "x.npz", *NCHW, "--eps", 0, "-o", "y.npz")
+    assert done.stderr.decode().splitlines()[0] == (
+        "note: y.npz:a: 72 of 72 results are NaN, though all values read are finite"
+    )
+    assert len(done.stderr.splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [

@@ -246,6 +246,10 @@ def check_state_path(path: str) -> None:
 class TensorOutput(Protocol):
     """The destination of the results of one input."""
 
+    @property
+    def name(self) -> str | None:
+        """Return its name in messages; None where results are dropped."""
+
     def expect(self, keys: Collection[str], source: "TensorFile | None" = None) -> None:
         """Record the keys of the results, before they are computed, and the file that they are merged into."""
 
@@ -269,6 +273,8 @@ class DiscardedTensor:
 class NoOutput:
     """Results that are not written: only the state is of interest."""
 
+    name = None
+
     def expect(self, keys: Collection[str], source: "TensorFile | None" = None) -> None:
         """Accept any results."""
 
@@ -282,6 +288,8 @@ class NoOutput:
 
 class StdoutOutput:
     """Results for stdout: one tensor as .npy, in memory until it is complete."""
+
+    name = "stdout"
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
@@ -312,7 +320,7 @@ class FileOutput:
     """
 
     def __init__(self, path: Path, temporary: Path, limit: int | None = None) -> None:
-        self.path, self._temporary, self._limit = path, temporary, limit
+        self.path, self.name, self._temporary, self._limit = path, str(path), temporary, limit
         self._format = file_format(str(path))
         self._waiting: list[tuple[ReservedTensor, Path]] = []
         self._key: str | None = None  # of the only result

@@ -100,7 +100,7 @@ def _maps(view: View, layout: str | None, scale: Tensor, shift: Tensor) -> list[
     for what, value in (("scale", scale), ("shift", shift)):
         if tuple(value.shape) != view.shape:
             raise TensorError(f"{what} must have the shape of x, {view.shape}, got {tuple(value.shape)}")
-    return [channels(value, layout) for value in (scale, shift)]
+    return [channels(value, layout, what) for what, value in (("scale", scale), ("shift", shift))]
 
 
 def _statistics(view: View, over: str, eps: float) -> tuple[Array, Array]:

@@ -15,6 +15,7 @@ from normcli.tensor.normalizers.views import (
     Tensor,
     View,
     cast,
+    check_dtype,
     current_resources,
     parallel_blocks,
     read_float64,
@@ -25,6 +26,7 @@ from normcli.tensor.normalizers.weight import scale_rows
 
 
 def _weight(weight: Any, features: int, centred: bool) -> Array:
+    check_dtype("weight", weight)
     w = read_float64(weight)
     if w.ndim != 2 or w.shape[1] != features:
         raise TensorError(f"weight must have shape (K, {features}), the features of x, got {w.shape}")

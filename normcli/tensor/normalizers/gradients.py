@@ -18,6 +18,7 @@ from normcli.tensor.normalizers.views import (
     View,
     block_samples,
     channels,
+    check_dtype,
     current_resources,
     parallel_blocks,
     per_channel,
@@ -47,7 +48,9 @@ def check_cotangent(x: Tensor, dy: Tensor) -> None:
 
     Raises:
         TensorError: the shapes differ.
+        UnsupportedTensorError: its elements are not real numbers.
     """
+    check_dtype("dy", dy)
     if tuple(dy.shape) != tuple(x.shape):
         raise TensorError(f"dy must have the shape of x, {tuple(x.shape)}, got {tuple(dy.shape)}")
 

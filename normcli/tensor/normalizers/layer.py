@@ -314,7 +314,7 @@ def adaptive_instance_norm(
     >>> adaptive_instance_norm(content, style, layout="NCL", eps=0.0).round(4).ravel().tolist()
     [12.9289, 27.0711]
     """
-    view, other = channels(x, layout), channels(style, layout)
+    view, other = channels(x, layout), channels(style, layout, "style")
     if (view.samples, view.rows) != (other.samples, other.rows):
         raise TensorError(
             f"x and style must share N and C, got {(view.samples, view.rows)} and {(other.samples, other.rows)}"
@@ -332,7 +332,7 @@ def adaptive_instance_norm_vjp(
 ) -> dict[str, Array]:
     """Pull dy back through adaptive_instance_norm: dx, dstyle."""
     vjp = prepare_vjp(x, dy, layout)
-    other = channels(style, layout)
+    other = channels(style, layout, "style")
     require_spatial(vjp.view.length)
     require_spatial(other.length)
     content, g = read_completely(vjp)

@@ -9,7 +9,7 @@ import numpy as np
 
 from normcli.errors import TensorError
 from normcli.tensor.normalizers.registry import LABELS, State
-from normcli.tensor.normalizers.views import Array, Tensor, View, channels, per_channel, result_dtype
+from normcli.tensor.normalizers.views import Array, Tensor, View, channels, check_dtype, per_channel
 
 Mode = Literal["train", "eval"]
 
@@ -58,7 +58,7 @@ def load_state(state: State | None, mode: str, initial: InitialState, channels: 
         raise TensorError(f"the state {problem}; it must have {', '.join((*initial, COUNTER))}")
     values = {}
     for name, value in initial.items():
-        result_dtype(np.asarray(state[name]))
+        check_dtype(f"state {name}", np.asarray(state[name]))
         values[name] = np.array(state[name], np.float64)
         expected = _initial_value(value, channels).shape
         if values[name].shape != expected:

@@ -324,6 +324,18 @@ def result_dtype(x: Tensor, dtype: str | None = None) -> np.dtype[Any]:
     raise UnsupportedTensorError(f"dtype {kind} cannot be normalized (use float16/32/64, bfloat16 or integers)")
 
 
+def check_dtype(what: str, x: Tensor) -> None:
+    """Check the elements of a parameter or a second tensor.
+
+    Raises:
+        UnsupportedTensorError: elements that are not real numbers.
+    """
+    try:
+        result_dtype(x)
+    except UnsupportedTensorError as error:
+        raise UnsupportedTensorError(f"{what}: {error}") from None
+
+
 def cast(y: Array, dtype: np.dtype[Any]) -> Array:
     """Round a float32 or float64 result to its final type, once."""
     if dtype.name == "bfloat16" and y.dtype == np.float64:
@@ -468,17 +480,27 @@ class View:
         return out
 
 
-def channels(x: Tensor, layout: str | None) -> View:
+def channels(x: Tensor, layout: str | None, what: str | None = None) -> View:
     """View a tensor as (N, C, S): the rows of a sample are its channels.
+
+    Args:
+        x: the tensor.
+        layout: the order of its axes.
+        what: its name in errors, where it is not the first one.
 
     Raises:
         TensorError: no channels.
     """
-    axis = channel_axis(x, layout)
-    if not x.shape[axis]:
-        raise TensorError(f"C must be 1 or more, and axis {axis} of shape {tuple(x.shape)} is 0")
-    spatial = [a for a in range(1, len(x.shape)) if a != axis]
-    return View(x, (0, axis, *spatial), x.shape[axis])
+    try:
+        axis = channel_axis(x, layout)
+        if not x.shape[axis]:
+            raise TensorError(f"C must be 1 or more, and axis {axis} of shape {tuple(x.shape)} is 0")
+        spatial = [a for a in range(1, len(x.shape)) if a != axis]
+        return View(x, (0, axis, *spatial), x.shape[axis])
+    except (TensorError, UsageError) as error:
+        if what is not None:
+            error.args = (f"{what}: {error}",)
+        raise
 
 
 def tokens(x: Tensor, axes: Sequence[int]) -> View:
@@ -508,11 +530,12 @@ def check_parameter(what: str, value: Any, *shapes: tuple[int, ...]) -> Array | 
 
     Raises:
         TensorError: it has none of the shapes that fit.
+        UnsupportedTensorError: its elements are not real numbers.
     """
     if value is None:
         return None
     array = np.asarray(value)
-    result_dtype(array)
+    check_dtype(what, array)
     if not array.ndim:  # one number for all
         return np.full(shapes[0], array, np.float64)
     if array.shape not in shapes:

@@ -24,6 +24,8 @@ def out_axis(rank: int, dim: int) -> int | None:
     if dim == -1:
         return None
     if not 0 <= dim < rank:
+        if not rank:
+            raise UsageError(f"a single number has no axis of output units: dim must be -1, got {dim}")
         raise UsageError(f"dim must be -1 (the complete tensor) or 0 to {rank - 1}, got {dim}")
     return dim
 
