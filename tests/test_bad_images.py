@@ -16,6 +16,7 @@ from normcli.options.shared import DecodeOptions
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import encoded, photograph
+from tests.support.memory import peak
 
 tifffile = needs.module("tifffile")
 imagecodecs = needs.module("imagecodecs")
@@ -162,3 +163,5 @@ def test_bombs_stay_out_of_memory(tmp_path: Path) -> None:
     (tmp_path / "good.png").write_bytes(encoded(photograph()))
     summary = normcli.stats(tmp_path, max_pixels=10_000_000)
     assert summary.images == 1 and summary.failures == {"bomb": 1}
+    used, done = peak(tmp_path, "stats", ".", "--max-pixels", "10000000", "--json")
+    assert done.returncode == 3 and used < 150, (used, done)  # decoded it has 200 MB

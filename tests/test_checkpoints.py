@@ -413,7 +413,8 @@ def test_damaged_checkpoints_end_in_one_line(tmp_path: Path) -> None:
             with files.open_tensors(str(path)) as tensors:
                 for tensor in tensors.values():
                     files.read_array(tensor)
-        except TensorError:
+        except TensorError as error:
+            assert "\n" not in str(error)
             rejected += 1
     assert rejected > 100
 

@@ -403,13 +403,20 @@ def test_collate_counts_what_fails() -> None:
     assert [failure.key for failure in counter.failures] == ["1"]
 
 
+# workers and size of batches of a DataLoader; all of them by hand
+FEW = [(0, 1), (0, 7), (2, 7), (1, 64)]
+ALL = [(workers, batch) for workers in (0, 1, 4) for batch in (1, 7, 64)]
+LOADERS = [*FEW, *(pytest.param(*one, marks=pytest.mark.campaign) for one in ALL if one not in FEW)]
+
+
 class TestTorch:
     @pytest.fixture
     def arrays(self) -> Arrays:
         needs.module("torch")
         return [a[:, :12] for a in pictures(count=30)]
 
-    @pytest.mark.parametrize(("workers", "batch"), [(0, 1), (0, 7), (2, 7), (1, 64)])
+    @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
+    @pytest.mark.parametrize(("workers", "batch"), LOADERS)
     def test_a_data_loader(self, workers: int, batch: int, arrays: Arrays, tmp_path: Path) -> None:
         import torch
         from torch.utils.data import DataLoader, TensorDataset
@@ -479,15 +486,6 @@ class TestTorch:
         summary = normcli.count(loader, on_failure=failures.append)
         assert 0 < summary.images <= 24 and (summary.failures, summary.complete) == ({"dataset": 1}, False)
         assert [(failure.key, failure.stage) for failure in failures] == [(str(summary.images), "load")]
-
-    @pytest.mark.campaign
-    @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")
-    @pytest.mark.parametrize("workers", [0, 1, 4])
-    @pytest.mark.parametrize("batch", [1, 7, 64])
-    def test_every_number_of_workers_and_size_of_batches(
-        self, workers: int, batch: int, arrays: Arrays, tmp_path: Path
-    ) -> None:
-        self.test_a_data_loader(workers, batch, arrays, tmp_path)
 
     def test_a_dataset_of_hugging_face(self, arrays: Arrays, tmp_path: Path) -> None:
         datasets = needs.module("datasets")

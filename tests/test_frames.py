@@ -14,6 +14,7 @@ from PIL import Image
 import normcli
 from normcli.errors import InputError, NoInputError, UsageError
 from normcli.options.shared import InputOptions
+from normcli.runs.stats_checkpoint import StatsCheckpoint
 from normcli.sources import read_one
 from normcli.storage.tiff_pages import Plane, directories, extract, parse_start
 from tests.support import needs
@@ -477,13 +478,20 @@ class TestApply:
             image.seek(3)
             assert np.array_equal(np.asarray(image.convert("RGB")), np.asarray(last))
 
-    def test_incremental_and_resumed_runs(self, tmp_path: Path) -> None:
+    def test_incremental_and_resumed_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = ome(tmp_path / "a.ome.tif", stack())
         expected = normcli.stats(normcli.source(path, frames="all")).state
         arguments = ["stats", tmp_path, "-O", "frames=all", "--incremental", "-o", tmp_path / "s.json"]
         for _ in range(2):
             assert run_here(*arguments).code == 0
             assert normcli.load(tmp_path / "s.json").state["buckets"] == expected["buckets"]
+        resumed = tmp_path / "r.json"
+        monkeypatch.setattr(StatsCheckpoint, "remove", StatsCheckpoint.close)  # as of a run that is killed at its end
+        for _ in range(2):
+            assert (
+                run_here("stats", tmp_path / "a.ome.tif", "-O", "frames=all", "--resume", "-f", "-o", resumed).code == 0
+            )
+            assert normcli.load(resumed).state == expected
 
 
 class TestDamage:

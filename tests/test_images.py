@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageFile
 
 from normcli.errors import InputError, UsageError
-from normcli.images import Decoded, decode, jpeg
+from normcli.images import Decoded, decode, jpeg, pillow
 from normcli.options.shared import DecodeOptions
 from normcli.tally import integers
 from tests.support import needs
@@ -64,8 +64,10 @@ class TestEightBit:
     def test_jpeg_has_pillows_bits_whichever_decodes(self, options: dict[str, Any], pixels: Array) -> None:
         data = encoded(pixels, "JPEG", **options)
         expected = np.asarray(Image.open(io.BytesIO(data))).reshape(pixels.shape)
-        np.testing.assert_array_equal(read(data).pixels, expected)
-        assert jpeg.decode(data, DecodeOptions()) is not None
+        fast, usual = jpeg.decode(data, DecodeOptions()), pillow.decode(data, DecodeOptions())
+        assert fast is not None
+        for image in (read(data), fast, usual):
+            np.testing.assert_array_equal(image.pixels, expected)
 
     def test_real_jpegs_have_pillows_bits(self, shared_data: Any) -> None:
         for path in sorted((shared_data / "imagenet-300").iterdir())[::6]:

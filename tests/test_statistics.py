@@ -309,7 +309,7 @@ class TestMerging:
 
     def test_nothing_left_is_said(self) -> None:
         one = summary_of([photograph()])
-        with pytest.raises(NoInputError):
+        with pytest.raises(NoInputError, match="no image is left"):
             _ = one - one
 
 

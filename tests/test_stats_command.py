@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from normcli.summary import Summary
-from tests.support.command import ROOT, Run
+from tests.support.command import ROOT, Outcome, Run
 from tests.support.images import encoded, photograph
 
 
@@ -260,7 +260,8 @@ class TestBadInput:
         (tmp_path / "s.json").write_text(text[: len(text) // 2])
         for command in ("show", "merge"):
             done = run(command, "s.json")
-            assert done.returncode == 2 and b"not a statistics file" in done.stderr
+            assert (done.returncode, done.stdout, done.stderr.count(b"\n")) == (2, b"", 1)
+            assert b"not a statistics file" in done.stderr
 
     def test_merging_other_settings_needs_force(self, run: Run, folder: Path) -> None:
         run("stats", folder, "-o", "a.json")
@@ -414,3 +415,9 @@ def test_a_small_image_costs_few_calls(tmp_path: Path) -> None:
     profile.runcall(count_batch, counting, items)
     calls = pstats.Stats(profile).total_calls / len(items)  # type: ignore[attr-defined]
     assert calls < 66  # 56 when this was written; 64 since samples may be invalid and bands have names
+
+
+def test_a_check_for_one_line_sees_two() -> None:
+    assert Outcome(2, "", "normcli: a\n").is_error
+    wrong = [(2, "", "normcli: a\nb\n"), (2, "rows", "normcli: a\n"), (0, "", "normcli: a\n"), (1, "", "Traceback\n")]
+    assert not any(Outcome(*one).is_error for one in wrong)

@@ -40,6 +40,12 @@ class Outcome(NamedTuple):
             return None
         return document if isinstance(document, dict) else None
 
+    @property
+    def is_error(self) -> bool:
+        """Return True for an error of one line, with nothing on stdout."""
+        line = self.err.removesuffix("\n")
+        return self.code != 0 and line.startswith("normcli: ") and "\n" not in line and not self.out
+
     def __str__(self) -> str:
         return f"exit {self.code}: {' '.join((self.err or self.out).split())[:400]}"
 
