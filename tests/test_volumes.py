@@ -15,6 +15,7 @@ import normcli
 from normcli.errors import InputError, NormcliError, UsageError
 from normcli.options.shared import InputOptions
 from normcli.sources import read_one
+from normcli.sources.cf import DEFAULT_FILLS
 from normcli.sources.nifti import parse_header
 from tests.support import needs
 from tests.support.command import ROOT, run_here
@@ -319,6 +320,59 @@ class TestHdf5:
         assert run_here("restore", tmp_path / "out", "-o", tmp_path / "back").code == 0
         with needs.module("h5py").File(tmp_path / "back" / "a.nc") as file:
             assert np.array_equal(file["t2m"][:], values)
+
+    @pytest.mark.parametrize("dtype", ["u1", "i2", ">u2", "i4", "u4", "i8", "u8", "f4", ">f8"])
+    def test_fill_values_that_netcdf_has_by_default(self, dtype: str, tmp_path: Path) -> None:
+        """Of what was never written, without an attribute; bytes have none, and other HDF5 files neither."""
+        h5py, values = needs.module("h5py"), volume(dtype)
+        with h5py.File(netcdf(tmp_path / "a.nc", values), "a") as file:
+            plain = file["t2m"].id.get_create_plist().copy()
+            fill = np.array(DEFAULT_FILLS.get(np.dtype(dtype).str[1:], 255), dtype)
+            plain.set_fill_value(fill)
+            space = h5py.h5s.create_simple(values.shape)
+            new = h5py.Dataset(h5py.h5d.create(file.id, b"new", h5py.h5t.py_create(np.dtype(dtype)), space, plain))
+            new[1:], new[0, :, :6] = values[1:], values[0, :, :6]
+            for i, name in enumerate(("time", "level", "lat", "lon")):
+                new.dims[i].attach_scale(file[name])
+        source = normcli.source(tmp_path / "a.nc", variable="new")
+        if dtype == "u1":
+            assert normcli.stats(source).invalid == []
+            return
+        known = normcli.stats(source, scale_offset="none")
+        rest = np.concatenate([values[1:].ravel(), values[0, :, :6].ravel()]).astype(np.float64)
+        assert known.invalid == [values[0, :, 6:].size] and known.complete
+        unit = np.dtype(dtype).itemsize == 2 and np.dtype(dtype).kind == "u"
+        assert known.mean == pytest.approx([rest.mean() / (65535 if unit else 1)], rel=1e-12)
+        if np.dtype(dtype).itemsize < 8:  # those of 64 bits are beyond 2^53
+            other = hdf5(tmp_path / "b.h5", np.full((2, 3), fill[()]), fillvalue=fill[()])
+            assert normcli.stats(normcli.source(other, axes="YX")).invalid == []
+        assert normcli.apply(source, tmp_path / "out", scheme="zscore", to="hdf5").images == 1
+        with h5py.File(tmp_path / "out/a.nc") as file:
+            assert (
+                file["new"].attrs["_FillValue"] == np.float32(fill)
+                and (file["new"][0, :, 6:] == np.float32(fill)).all()
+            )
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").images == 1
+        with h5py.File(tmp_path / "back/a.nc") as file:
+            assert file["new"].fillvalue == fill and "_FillValue" not in file["new"].attrs
+            values[0, :, 6:] = fill
+            assert np.allclose(file["new"], values, rtol=1e-4, atol=1e-3)
+
+    @pytest.mark.parametrize("dtype", ["u2", "i4", "f8"])
+    def test_a_checksum_before_shuffle(self, dtype: str, tmp_path: Path) -> None:
+        """As netCDF-C orders its filters: chunks of 8-byte samples failed, being no multiple of 8 bytes."""
+        h5py, values = needs.module("h5py"), volume(dtype)
+        chain = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        chain.set_chunk((1, 2, 5, 3))
+        chain.set_fletcher32()
+        chain.set_shuffle()
+        chain.set_deflate(4)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            space = h5py.h5s.create_simple(values.shape)
+            kind = h5py.h5t.py_create(np.dtype(dtype))
+            h5py.Dataset(h5py.h5d.create(file.id, b"x", kind, space, chain))[:] = values
+        expected = state(stack(tmp_path / "a.npy", values))
+        assert state(normcli.source(tmp_path / "a.h5", axes="TZYX")) == expected
 
     def test_bounds_and_coordinates_are_no_images(self, tmp_path: Path) -> None:
         """netCDF-C writes text as bytes; curvilinear grids have coordinates of two axes."""

@@ -23,7 +23,6 @@ from normcli.runs.volume_map import (
     map_record,
     missing_of,
     names_of,
-    out_of_range_value,
     transform_of,
 )
 from normcli.sinks import volume as volume_files
@@ -156,11 +155,12 @@ def _plan(job: VolumeJob, volume: StoredVolume, transform: Transform) -> ArrayPl
     attributes: dict[str, Any] = {}
     packing = packing_of(volume)
     if missing_of(volume, job.reading) and transform.fill == "keep":
-        value = np.dtype(transform.dtype).type(out_of_range_value(volume, transform.dtype))
-        if "_FillValue" in packing or "missing_value" not in packing:
-            attributes["_FillValue"] = value
-        else:
-            attributes["missing_value"] = value
+        values = dict.fromkeys(np.array(volume.tags.no_data, transform.dtype).tolist())
+        several = np.array(list(values), transform.dtype)
+        if "_FillValue" in packing or "missing_value" not in packing:  # which is one value
+            attributes["_FillValue"], several = several[0], several[1:]
+        if several.size:
+            attributes["missing_value"] = several if several.size > 1 else several[0]
     attributes[RECORD] = {"version": __version__, "scheme": transform.scheme, **dict(transform.settings)}
     if transform.constants is not None:
         attributes[RECORD] |= {"mean": list(transform.constants.mean), "std": list(transform.constants.std)}

@@ -28,7 +28,7 @@ from normcli.sinks.sink import Record, decode_name
 from normcli.sinks.volume import ArrayPlan, VolumeOutput, container_bytes, open_output, output_errors, publish, remove
 from normcli.sources.listing import Source
 from normcli.sources.volume import BLOCK_VALUES, StoredVolume, blocks_of, letters_of, volumes_of
-from normcli.sources.volume_details import attribute_of
+from normcli.sources.volume_details import attribute_of, number_of
 
 BATCHING = Batching(seconds=0.0, most_items=1)
 
@@ -79,7 +79,7 @@ def _restore(job: RestoreJob, record: Record) -> int:
         ArrayPlan(
             volume,
             array["stored"],
-            float(array["background"]),
+            number_of(array["background"]),
             {key: attribute_of(value) for key, value in array["packing"].items()},
         )
         for volume, array in zip(volumes, record["arrays"], strict=True)

@@ -18,6 +18,7 @@ from normcli.sinks.sink import Record
 from normcli.sources.nifti import case_of
 from normcli.sources.tagged import UNSCALED, holds, tagged
 from normcli.sources.volume import Array, StoredVolume, blocks_of, is_missing
+from normcli.sources.volume_details import number_of
 from normcli.summary.summary import channel_names, white_level
 
 
@@ -250,18 +251,20 @@ def invert(values: Array, entry: Record) -> Array:
                 level = level > 127
             levels[:, :, c] = level.astype(levels.dtype)
     for text in entry["missing"]:
-        number = int(text) if text.removeprefix("-").isdigit() else float(text)  # those of 64 bits are no float64
-        value = np.asarray(number).astype(levels.dtype)
+        value = np.asarray(number_of(text)).astype(levels.dtype)
         same = value.astype(values.dtype)
         levels[np.isnan(values) if np.isnan(same) else values == same] = value
     return levels
 
 
-def background_of(transform: Transform, volume: StoredVolume, reading: DecodeOptions, stored: float) -> float:
+def background_of(transform: Transform, volume: StoredVolume, reading: DecodeOptions, stored: float | int) -> float:
     """Return the value of chunks that are not written, from the one that the source reads there."""
+    one = np.full([volume.channels if i == volume.channel else 1 for i in range(len(volume.shape))], stored)
+    one = one.astype(np.dtype(volume.dtype))
+    if reading.nodata == "tag" and transform.fill == "keep" and is_missing(one, volume.tags) is not None:
+        return float(one.flat[0])
     try:
-        one = np.full([volume.channels if i == volume.channel else 1 for i in range(len(volume.shape))], stored)
-        block = map_block(transform, one.astype(np.dtype(volume.dtype)), volume, reading)
+        block = map_block(transform, one, volume, reading)
         return float(block.values.flat[0])
     except (InputError, ValueError, OverflowError):
         return 0.0

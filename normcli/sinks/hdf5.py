@@ -235,8 +235,10 @@ def _copy_attributes(source: Any, target: Any, without: dict[str, None]) -> None
             target.attrs[name] = value
             continue
         data = np.empty(attribute.shape, attribute.dtype)
-        attribute.read(data)
-        copy.write(data)
+        is_text = attribute.get_type().get_class() == h5py.h5t.STRING
+        memory = attribute.get_type() if is_text else None  # else a null takes the place of the last character
+        attribute.read(data, mtype=memory)
+        copy.write(data, mtype=memory)
 
 
 def _check_filters(path: str, value: Any) -> None:

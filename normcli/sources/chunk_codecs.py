@@ -320,15 +320,16 @@ def _check_fletcher(data: bytes, settings: Mapping[str, Any], most: int) -> byte
 
 def _unshuffle(data: bytes, settings: Mapping[str, Any], most: int) -> bytes:
     size = settings.get("elementsize", 4)
-    if type(size) is not int or not 0 < size <= 64 or len(data) % size:
-        raise InputError("damaged", f"a chunk of {len(data):,} bytes, not of elements of {str(size)[:20]} bytes")
-    planes = np.frombuffer(data, np.uint8).reshape(size, -1)
+    if type(size) is not int or not 0 < size <= 64:
+        raise InputError("damaged", f"a filter shuffle of elements of {str(size)[:20]} bytes")
+    end = len(data) - len(data) % size  # what is left, such as a checksum, stays as it is
+    planes = np.frombuffer(data, np.uint8, end).reshape(size, -1)
     if size not in (2, 4, 8):
-        return planes.T.tobytes()
+        return planes.T.tobytes() + data[end:]
     out: Array = planes[0].astype(f"<u{size}")  # ten times as fast as the transpose
     for i in range(1, size):
         out |= planes[i].astype(out.dtype) << out.dtype.type(8 * i)
-    return out.tobytes()
+    return out.tobytes() + data[end:]
 
 
 _UNPACK: dict[str, Callable[[bytes, Mapping[str, Any], int], bytes]] = {

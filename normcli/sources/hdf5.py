@@ -6,7 +6,8 @@ Nothing outside the file is opened: neither external links nor external storage,
 import os
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from math import prod
@@ -17,7 +18,7 @@ from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
-from normcli.sources.cf import auxiliary_names, cf_tags
+from normcli.sources.cf import DEFAULT_FILLS, auxiliary_names, cf_tags
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.hdf5_chunks import ChunkedDataset, chunked_dataset
@@ -157,7 +158,7 @@ def _choose(
 ) -> _Chosen:
     dataset = _dataset(source, file, variable)
     _check_storage(dataset)
-    dtype, tags = cf_tags(dataset.attrs, dataset.dtype)
+    dtype, tags = cf_tags(_cf_attributes(dataset), dataset.dtype)
     if is_rows(options.axes):
         return _Chosen(variable, dataset.shape, None, dtype, tags, 0, None, label)
     names = _dimension_names(dataset)
@@ -166,6 +167,17 @@ def _choose(
     planes = planes_of(f"{source}/{variable.strip('/')}", dataset.shape, options.axes, names)
     groups = planes.groups(source, group_by, partial(_coordinates, dataset))
     return _Chosen(variable, dataset.shape, planes, dtype, tags, _cache_bytes(dataset, planes), groups, label)
+
+
+def _cf_attributes(dataset: Any) -> Mapping[str, Any]:
+    """Return the attributes of CF; without a fill value, that of NetCDF in a variable that the NetCDF library made."""
+    made = "_NCProperties" in dataset.file.attrs or "DIMENSION_LIST" in dataset.attrs
+    if made and "_FillValue" not in dataset.attrs:
+        created, default = dataset.id.get_create_plist(), DEFAULT_FILLS.get(dataset.dtype.str[1:])
+        if created.fill_value_defined() == _h5py().h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue == default:
+            return ChainMap({"_FillValue": default}, dataset.attrs)
+    attributes: Mapping[str, Any] = dataset.attrs
+    return attributes
 
 
 def _image(load: DatasetSlice) -> Any:

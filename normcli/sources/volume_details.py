@@ -10,7 +10,8 @@ from normcli.errors import InputError, library_text
 from normcli.sources.volume import StoredVolume, open_dataset
 
 _VALID = ("valid_min", "valid_max", "valid_range")
-PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", *_VALID, "_Unsigned")
+_OF_TYPE = ("_Unsigned", "dtype")  # the second is of xarray, whose bools are bytes
+PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", *_VALID, *_OF_TYPE)
 
 
 def attribute_of(value: Any) -> Any:
@@ -73,11 +74,22 @@ def stored_dtype(volume: StoredVolume) -> str:
         return str(open_dataset(stack, volume.source, volume.path).dtype.str)
 
 
-def background(volume: StoredVolume) -> float:
-    """Return the value of chunks that are not stored; 0 if there is none."""
+def background(volume: StoredVolume) -> float | int:
+    """Return the value of chunks that are not stored, of integers an integer; 0 if there is none."""
     if volume.kind == "nifti":
         return 0.0
     if volume.kind == "zarr":
-        return float(volume.array.fill)
+        fill: float | int = volume.array.fill
+        return fill
     with ExitStack() as stack:
-        return float(open_dataset(stack, volume.source, volume.path).fillvalue or 0)
+        value = open_dataset(stack, volume.source, volume.path).fillvalue
+        return float(value or 0) if np.asarray(value).dtype.kind == "f" else int(value or 0)
+
+
+def number_of(text: str) -> float | int:
+    """Return the number of a text; those of 64 bits are no float64.
+
+    >>> number_of("-9223372036854775806"), number_of("1e20")
+    (-9223372036854775806, 1e+20)
+    """
+    return int(text) if text.removeprefix("-").isdigit() else float(text)
