@@ -642,6 +642,23 @@ class TestDicom:
         done = run_here("stats", path, "-O", "frames=all", "--scale-offset", "none")
         assert done.code == 3 and "2 truncated" in done.err, done
 
+    def test_the_extended_offset_table_is_that_of_all_frames(self, tmp_path: Path) -> None:
+        """With it a frame had as many bytes as the first one, and longer ones were cut."""
+        imagecodecs, encaps = needs.module("imagecodecs"), needs.module("pydicom.encaps")
+        pydicom, values = needs.module("pydicom"), stack()[0, 0]
+        values[0] //= 64  # which is shorter in bytes
+        dataset = pydicom.dcmread(self.enhanced(tmp_path / "a.dcm", values, [1] * len(values)))
+        frames = [imagecodecs.jpeg2k_encode(one, level=0, codecformat="j2k", reversible=True) for one in values]
+        assert len(frames[0]) < min(map(len, frames[1:]))
+        pixels, starts, lengths = encaps.encapsulate_extended([one + bytes(len(one) % 2) for one in frames])
+        dataset.PixelData, dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = pixels, starts, lengths
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.90"
+        dataset.save_as(tmp_path / "b.dcm", enforce_file_format=True)
+        plain, packed = (normcli.source(tmp_path / f"{name}.dcm", frames="all") for name in "ab")
+        assert normcli.stats(packed).state == normcli.stats(plain).state
+
     def test_segmentations_are_named(self, tmp_path: Path) -> None:
         pydicom = needs.module("pydicom")
         dataset = pydicom.dcmread(Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm")

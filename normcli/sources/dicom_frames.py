@@ -25,6 +25,7 @@ _PART = 4 << 20
 _SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
 _PIXELS = (0x7FE00010, 0x7FE00008, 0x7FE00009)
+_OFFSETS = {0x7FE00001, 0x7FE00002}  # extended offset table and its lengths, of all frames
 _FRAMES, _OF_FRAMES = 0x00280008, 0x52009230  # NumberOfFrames, PerFrameFunctionalGroupsSequence
 
 
@@ -135,7 +136,7 @@ class _File:
         syntax = dataset.file_meta.TransferSyntaxUID
         one = Dataset()
         one.file_meta, one.preamble = dataset.file_meta, bytes(128)
-        for tag in list(dataset.keys()):
+        for tag in set(dataset.keys()) - _OFFSETS:
             one[tag] = dataset.get_item(tag)
         if _OF_FRAMES in dataset:
             one.add_new(_OF_FRAMES, "SQ", dataset[_OF_FRAMES].value[number : number + 1])
