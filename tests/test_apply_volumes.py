@@ -1,8 +1,10 @@
 """apply and restore of volumes: outputs as nibabel, h5py and zarr read them, against NumPy in float64."""
 
+import base64
 import gzip
 import json
 import os
+import struct
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -317,6 +319,80 @@ class TestContainers:
             now = file["t2m"]
             assert np.array_equal(now[:][valid], values[valid]) and (now[:][~valid] == -32767).all()
             assert now.attrs["scale_factor"] == 0.01 and now.attrs["valid_max"].dtype == np.int16
+
+    def test_attributes_that_netcdf_writes(self, tmp_path: Path) -> None:
+        """Text of a fixed length without a null at its end, of which the copy lost the last character."""
+        h5py = needs.module("h5py")
+        units = b"days since 1850-01-15"
+        with h5py.File(tmp_path / "a.nc", "w") as file:
+            file["t"] = voxels("i1", (3, 6, 8)) % 2
+            kind = h5py.h5t.TypeID.copy(h5py.h5t.C_S1)
+            for name, text in (("units", units), ("k", b"K"), ("dtype", b"bool")):
+                kind.set_size(len(text))  # and padded by nulls, of which it has none
+                space = h5py.h5s.create(h5py.h5s.SCALAR)
+                h5py.h5a.create(file["t"].id, name.encode(), kind, space).write(np.array(text), mtype=kind)
+            file["t"].attrs["names"] = np.array([b"ab", b"c"])
+        normcli.apply(normcli.source(tmp_path / "a.nc", axes="TYX"), tmp_path / "out", scheme="zscore", to="hdf5")
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        for name in ("out", "back"):
+            with h5py.File(tmp_path / name / "a.nc") as file:
+                attributes = file["t"].attrs
+                assert attributes["units"] == units and attributes["k"] == b"K"
+                assert attributes["names"].tolist() == [b"ab", b"c"]
+                # xarray reads bytes of this attribute as bool, but no floats
+                assert attributes.get("dtype") == (None if name == "out" else "bool")
+
+    @pytest.mark.parametrize("marks", [{"_FillValue": -5}, {"_FillValue": -7, "missing_value": -5}, {}])
+    def test_every_missing_value_is_one_in_the_copy(self, marks: dict[str, Any], tmp_path: Path) -> None:
+        """Samples of all but the first became valid: values of the scheme, as far as a reader knows."""
+        h5py, values = needs.module("h5py"), voxels()
+        values[0], values[1, 0], values[1, 1] = -5, -6, -7
+        marks = marks or {"missing_value": [-5, -6, -7]}
+        with h5py.File(tmp_path / "a.nc", "w") as file:
+            file["t"] = values
+            file["t"].attrs.update({name: np.array(value, np.int16) for name, value in marks.items()})
+        source = normcli.source(tmp_path / "a.nc", axes="TYX")
+        known = normcli.stats(source)
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="hdf5")
+        with h5py.File(tmp_path / "out/a.nc") as file:
+            assert set(file["t"].attrs) == {*marks, "normcli"}
+            assert all(np.array_equal(file["t"].attrs[name], np.array(marks[name], np.float32)) for name in marks)
+        mapped = normcli.stats(normcli.source(tmp_path / "out/a.nc", axes="TYX"))
+        assert mapped.invalid == known.invalid and mapped.std == pytest.approx([1], abs=1e-6)
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        with h5py.File(tmp_path / "back/a.nc") as file:
+            assert np.array_equal(file["t"], values)
+
+    @pytest.mark.parametrize("version", [2, 3])
+    @pytest.mark.parametrize("fill", [None, -9.5, float("nan")])
+    def test_stores_of_xarray(self, version: Any, fill: float | None, tmp_path: Path) -> None:
+        """Its attribute of floats in version 3 is base64; in version 2 the fill value of the array is the attribute."""
+        zarr, values = needs.module("zarr"), voxels("f4")
+        if fill is not None:
+            values[1, :3] = fill
+        names: Any = ["z", "y", "x"]
+        settings: dict[str, Any] = {"fill_value": fill if version == 2 else 0.0}
+        if version == 3:
+            settings["dimension_names"] = names
+            text = base64.b64encode(struct.pack("<d", fill or 0)).decode()
+            settings["attributes"] = {} if fill is None else {"_FillValue": text}
+        else:
+            settings["attributes"] = {"_ARRAY_DIMENSIONS": names}
+        kind = {"shape": values.shape, "dtype": "f4", "chunks": (3, 12, 10), "zarr_format": version}
+        array = zarr.create_array(tmp_path / "a.zarr", **kind, **settings, config={"write_empty_chunks": True})
+        array[:] = values
+        valid = values == values if fill is None or fill != fill else values != fill
+        x = values.astype(np.float64)
+        normcli.apply(tmp_path / "a.zarr", tmp_path / "out", scheme="zscore", to="zarr")
+        out = zarr.open_array(tmp_path / "out/a.zarr", mode="r")
+        np.testing.assert_allclose(out[:][valid], ((x - x[valid].mean()) / x[valid].std())[valid], atol=1e-5)
+        if version == 2:  # with another value, xarray would take the samples of it for missing
+            assert out.fill_value is None if fill is None else np.array_equal(out.fill_value, fill, equal_nan=True)
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").images == 1
+        back = zarr.open_array(tmp_path / "back/a.zarr", mode="r")
+        np.testing.assert_allclose(back[:], values, atol=1e-3)
+        assert back.attrs.asdict() == array.attrs.asdict()
+        assert np.array_equal(back.metadata.fill_value, array.metadata.fill_value, equal_nan=fill is not None)
 
     @pytest.mark.parametrize("version", [2, 3])
     def test_ome_zarr_keeps_its_metadata_and_levels(self, version: Any, tmp_path: Path) -> None:

@@ -74,12 +74,16 @@ class ZarrWriter:
         import zarr
 
         volume, options = plan.volume, dict[str, Any]()
+        typed = np.dtype(plan.dtype)
+        fill = typed.type(plan.background)
         if volume.kind == "zarr":
             old = open_zarr(volume)
             attributes = {k: v for k, v in dict(old.attrs).items() if k not in (*PACKING, RECORD)}
             version = old.metadata.zarr_format
             options = {"chunks": old.chunks, "shards": old.shards, "compressors": old.compressors}
             if version == 2:
+                if old.metadata.fill_value is None:
+                    fill = None  # a value would be that of missing samples, as xarray reads version 2
                 options["order"] = old.order
                 options["chunk_key_encoding"] = {"name": "v2", "separator": old.metadata.dimension_separator}
             else:
@@ -87,7 +91,6 @@ class ZarrWriter:
         else:
             attributes, version = {}, 3
             options = {"chunks": new_chunks(volume), "dimension_names": plan.attributes["axes"]}
-        typed = np.dtype(plan.dtype)
         attributes |= {name: _json_value(name, value, version, typed) for name, value in plan.attributes.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of types that only zarr-python writes
@@ -97,8 +100,8 @@ class ZarrWriter:
                 dtype=typed,
                 zarr_format=version,
                 attributes=attributes,
-                fill_value=typed.type(plan.background),
-                config={"write_empty_chunks": False},
+                fill_value=fill,
+                config={"write_empty_chunks": fill is None},
                 overwrite=True,
                 **options,
             )
@@ -106,7 +109,7 @@ class ZarrWriter:
 
 def _json_value(name: str, value: Any, version: int, dtype: np.dtype[Any]) -> Any:
     """Return an attribute as JSON; a fill value of floats in version 3 in base64, as xarray has it."""
-    if name == "_FillValue" and dtype.kind == "f" and version == 3:
+    if name == "_FillValue" and dtype.kind == "f" and version == 3 and not isinstance(value, str):
         return base64.b64encode(struct.pack("<d", float(value))).decode()
     return value.item() if isinstance(value, np.generic) else value.tolist() if isinstance(value, np.ndarray) else value
 
