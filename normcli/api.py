@@ -4,20 +4,18 @@ Every keyword is a field of the command's options (`normcli.options`), so a type
 "Args" sections are built from the options' help.
 """
 
-import inspect
 import os
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any
 
 from normcli.constants.compare import Difference
 from normcli.constants.identify import CheckResult
-from normcli.errors import NormcliError, UsageError, in_python, name_parameters, naming_parameters
-from normcli.options import field
+from normcli.errors import UsageError, in_python, naming_parameters
+from normcli.keywords import constants_arguments, one_argument, scheme_argument, two_arguments
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.compare import CheckOptions, CountedOptions, DiffOptions
+from normcli.options.field import parse_size
 from normcli.options.samples import IterableOptions
 from normcli.options.stats import StatsOptions
 from normcli.options.tensor import FoldOptions
@@ -41,118 +39,6 @@ if TYPE_CHECKING:
 StrPath = str | os.PathLike[str]
 Sources = StrPath | Iterable[StrPath]
 
-P = ParamSpec("P")
-A = TypeVar("A")
-B = TypeVar("B")
-O = TypeVar("O", bound=field.Options)  # noqa: E741
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-
-
-def _one_argument(kind: Callable[P, O]) -> Callable[[Callable[[A, O], R]], Callable[Concatenate[A, P], R]]:
-    """Turn function(a, options) into function(a, **keywords), with the keywords of an options class."""
-    return lambda function: _with_keywords(function, kind)
-
-
-def _two_arguments(kind: Callable[P, O]) -> Callable[[Callable[[A, B, O], R]], Callable[Concatenate[A, B, P], R]]:
-    """Turn function(a, b, options) into function(a, b, **keywords), with the keywords of an options class."""
-    return lambda function: _with_keywords(function, kind)
-
-
-class _WithScheme(Protocol[P, R_co]):
-    """A function whose first argument is a scheme, contrast by default."""
-
-    @overload
-    def __call__(self, scheme: str, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, *args: P.args, **keywords: P.kwargs) -> R_co: ...
-
-
-def _scheme_argument(kind: Callable[P, O]) -> Callable[[Callable[[str, O], R]], _WithScheme[P, R]]:
-    """Turn function(scheme, options) into function(scheme="contrast", **keywords)."""
-    return lambda function: _with_keywords(function, kind, scheme="contrast")
-
-
-class _WithConstants(Protocol[P, R_co]):
-    """A function of statistics and of constants, which may be keywords as well."""
-
-    @overload
-    def __call__(self, statistics: Counted, mean: Any, std: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, statistics: Counted, mean: Any, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
-    @overload
-    def __call__(self, statistics: Counted, /, *args: P.args, **keywords: P.kwargs) -> R_co: ...
-
-
-def _constants_arguments(kind: Callable[P, O]) -> Callable[[Callable[..., R]], _WithConstants[P, R]]:
-    """Turn function(statistics, mean, std, options) into function(statistics, mean=None, std=None, **keywords)."""
-    return lambda function: _with_keywords(function, kind, mean=None, std=None)
-
-
-def _with_keywords(function: Callable[..., R], kind: Any, **defaults: Any) -> Any:
-    """Return a function that makes the last argument, the options, from keywords.
-
-    It has the signature of its keywords, and their help in its docstring.
-    """
-    signature = inspect.signature(function)
-    named = [
-        p.replace(default=defaults.get(name, p.default))
-        for name, p in signature.parameters.items()
-        if name != "options"
-    ]
-    positional = inspect.Signature(named)
-    names_of_options = {p.name for p in field.parameters_of(kind)}
-
-    @wraps(function)
-    def call(*args: Any, **keywords: Any) -> R:
-        by_name = {p.name: keywords.pop(p.name) for p in named if p.name in keywords}
-        try:
-            try:
-                bound = positional.bind(*args, **by_name)
-            except TypeError as error:
-                _options(kind, function, keywords)  # a misspelled keyword is the first thing to name
-                most = f" (at most {len(named)}: {', '.join(p.name for p in named)})" * (len(args) > len(named))
-                raise TypeError(f"{function.__name__}() {error}{most}") from None
-            bound.apply_defaults()
-            shared = {name: value for name, value in bound.arguments.items() if name in names_of_options}
-            return function(*bound.args, _options(kind, function, keywords | shared))
-        except NormcliError as error:
-            name_parameters(error)
-            raise
-
-    only_keywords = [p for p in field.parameters_of(kind) if p.name not in positional.parameters]
-    call.__signature__ = signature.replace(parameters=[*named, *only_keywords])  # type: ignore[attr-defined]
-    text = in_python(field.document(kind)).replace("; - is stdout.", ".").replace("requires -o", "requires `output`")
-    call.__doc__ = (function.__doc__ or "").replace(
-        "        options: all keywords.\n", re.sub("^", "    ", text, flags=re.M).rstrip(" ")
-    )
-    return call
-
-
-def _options(kind: Callable[..., O], function: Callable[..., Any], keywords: dict[str, Any]) -> O:
-    options = field.make(kind, function.__name__, keywords)  # type: ignore[arg-type]
-    if getattr(options, "on_progress", False) is None and (step := _notebook_progress()) is not None:
-        object.__setattr__(options, "on_progress", step)
-    if (report := getattr(options, "on_failure", None)) is not None:
-        object.__setattr__(options, "on_failure", partial(_report_in_python, report))
-    return options
-
-
-def _report_in_python(report: Callable[[Any], None], failure: Any) -> None:
-    report(failure._replace(message=in_python(failure.message)))
-
-
-def _notebook_progress() -> Callable[[Any], None] | None:
-    """Return a callback that draws a progress bar in a notebook; None elsewhere."""
-    import sys
-
-    shell = sys.modules.get("IPython")
-    if shell is None or "IPKernelApp" not in getattr(shell.get_ipython(), "config", {}):
-        return None
-    from normcli.cli.messages import notebook_bar
-
-    return notebook_bar()
-
 
 def _paths(sources: Sources, remedy: str = "") -> list[str]:
     if isinstance(sources, str | os.PathLike):
@@ -170,7 +56,7 @@ def _require_file(name: str, value: StrPath | None) -> None:
         raise UsageError(f"`{name}`: must be a path; - is stdout only on the command line")
 
 
-@_one_argument(StatsOptions)
+@one_argument(StatsOptions)
 def stats(sources: Sources, options: StatsOptions) -> Summary:
     """Compute exact per-channel statistics of an image dataset in one streaming pass.
 
@@ -201,7 +87,7 @@ def stats(sources: Sources, options: StatsOptions) -> Summary:
     return run(_paths(sources, "; normcli.count takes those"), options)
 
 
-@_one_argument(IterableOptions)
+@one_argument(IterableOptions)
 def count(data: "Dataset", options: IterableOptions) -> Summary:
     """Compute exact per-channel statistics of the images in a Python iterable.
 
@@ -234,7 +120,7 @@ def count(data: "Dataset", options: IterableOptions) -> Summary:
     return run(data, options)
 
 
-@_two_arguments(ApplyOptions)
+@two_arguments(ApplyOptions)
 def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> ApplyResult:
     """Normalize every image of the sources and write the results into a folder.
 
@@ -265,7 +151,7 @@ def apply(sources: Sources, output: StrPath | None, options: ApplyOptions) -> Ap
     return run(_paths(sources, "; normcli.transform takes those"), os.fsdecode(output or "."), options)
 
 
-@_scheme_argument(TransformOptions)
+@scheme_argument(TransformOptions)
 def transform(scheme: str, options: TransformOptions) -> Transform:
     """Return a picklable callable, array -> array, with the same bits as `normcli apply`.
 
@@ -295,7 +181,7 @@ def transform(scheme: str, options: TransformOptions) -> Transform:
     return build(scheme, options)
 
 
-@_two_arguments(RestoreOptions)
+@two_arguments(RestoreOptions)
 def restore(folder: StrPath, output: StrPath, options: RestoreOptions) -> RestoreResult:
     """Restore the original images, as PNG or TIFF, from a folder that `apply` wrote.
 
@@ -318,7 +204,7 @@ def restore(folder: StrPath, output: StrPath, options: RestoreOptions) -> Restor
     return restoring.restore(os.fsdecode(folder), os.fsdecode(output), options)
 
 
-@_two_arguments(VerifyStatisticsOptions)
+@two_arguments(VerifyStatisticsOptions)
 def verify_statistics(stats: StrPath | Summary, sources: Sources, options: VerifyStatisticsOptions) -> Difference:
     """Count sources again with the settings of a statistics file, and compare.
 
@@ -340,7 +226,7 @@ def verify_statistics(stats: StrPath | Summary, sources: Sources, options: Verif
     return run(stats if isinstance(stats, Summary) else Summary.load(os.fspath(stats)), _paths(sources), options)
 
 
-@_one_argument(VerifyOptions)
+@one_argument(VerifyOptions)
 def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
     """Read everything that `apply` wrote and compute mean and std per channel over all pixels.
 
@@ -358,7 +244,7 @@ def verify(folder: StrPath, options: VerifyOptions) -> VerifyResult:
     return replace(result, problems=[(name, in_python(message)) for name, message in result.problems])
 
 
-@_constants_arguments(CheckOptions)
+@constants_arguments(CheckOptions)
 def check(statistics: Counted, mean: Any, std: Any, options: CheckOptions) -> CheckResult:
     """Identify constants: the convention, range and channel order that they match, and whether to use them.
 
@@ -384,7 +270,7 @@ def check(statistics: Counted, mean: Any, std: Any, options: CheckOptions) -> Ch
     return comparing.check(statistics, options)
 
 
-@_two_arguments(CountedOptions)
+@two_arguments(CountedOptions)
 def check_features(statistics: Counted, file: StrPath, options: CountedOptions) -> "FeatureCheck":
     """Compare statistics by feature, as LeRobot and openpi keep them, with those of the frames.
 
@@ -409,7 +295,7 @@ def check_features(statistics: Counted, file: StrPath, options: CountedOptions) 
     return comparing.check_features(statistics, file, options)
 
 
-@_two_arguments(DiffOptions)
+@two_arguments(DiffOptions)
 def diff(a: Counted, b: Counted, options: DiffOptions) -> Difference:
     """Compare two sets of statistics, channel by channel.
 
@@ -434,7 +320,7 @@ def diff(a: Counted, b: Counted, options: DiffOptions) -> Difference:
     return comparing.diff(a, b, options)
 
 
-@_two_arguments(FoldOptions)
+@two_arguments(FoldOptions)
 def fold(checkpoint: StrPath, output: StrPath, options: FoldOptions) -> "list[FoldedPair]":
     """Fold norms into the weights next to them, in float64, rounded once, and measure the change of the output.
 
@@ -477,7 +363,7 @@ def list_tensors(name: StrPath, *, statistics: bool = True, memory_limit: int | 
     """
     from normcli.tensor.listing import list_tensors as run
 
-    limit = field.parse_size("memory_limit", memory_limit)
+    limit = parse_size("memory_limit", memory_limit)
     return run(os.fsdecode(name), statistics=statistics, memory_limit=limit)
 
 
@@ -502,7 +388,7 @@ def activation_stats(
     """
     from normcli.tensor.activations import activation_stats as run
 
-    limit = field.parse_size("memory_limit", memory_limit)
+    limit = parse_size("memory_limit", memory_limit)
     return run(_paths(activations), per=per, layout=layout, memory_limit=limit)
 
 

@@ -41,7 +41,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "tensor": {*GROUND},
     # the Python API; a notebook's progress bar is the command line's
-    "api": {*GROUND, "tensor", "runs", "sinks", "summary", "constants", "cli"},
+    "api": {*GROUND, "keywords", "tensor", "runs", "sinks", "summary", "constants"},
+    "keywords": {"errors", "options", "cli"},
     "cli": {
         "runs",
         "tensor",

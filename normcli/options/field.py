@@ -586,14 +586,3 @@ def make(kind: type[O], function: str, keywords: Mapping[str, Any]) -> O:
             near = nearest(name, kind.declared)
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{near}")
     return kind(**keywords)
-
-
-def parameters_of(kind: type[Options]) -> list[inspect.Parameter]:
-    """Return the keyword parameters of a function that takes these options."""
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    return [inspect.Parameter(f.name, keyword, default=f.default, annotation=f.type) for f in options_of(kind)]
-
-
-def document(kind: type[Options]) -> str:
-    """Return the lines of a docstring's "Args" section that describe these options."""
-    return "".join(f"    {f.name}: {f.help}\n" for f in options_of(kind))
