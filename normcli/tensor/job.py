@@ -22,10 +22,8 @@ from normcli.storage.npy import UnreadableTensor
 from normcli.tensor import files
 from normcli.tensor.files import TensorOutput
 from normcli.tensor.normalizers import Normalized, Normalizer, find, resources
-from normcli.tensor.normalizers.moments import Moments, channel_moments
-from normcli.tensor.normalizers.registry import ELEMENTS, LABELS, State, naming_errors
-from normcli.tensor.normalizers.running import COUNTER, require_two_values
-from normcli.tensor.normalizers.views import Array, Tensor, channels, result_dtype
+from normcli.tensor.normalizers.registry import LABELS, State
+from normcli.tensor.normalizers.views import Array, Tensor, result_dtype
 
 if TYPE_CHECKING:
     from normcli.tensor.checkpoint import TensorFile
@@ -292,7 +290,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class _Call:
+class NormalizerCall:
     """A normalizer with its settings: the user's, over those of a preset.
 
     Attributes:
@@ -366,6 +364,8 @@ def run_job(job: Job) -> JobReport:
     remarks = _Remarks()
     job = _order_inputs(job, one, remarks)
     _validate(job, one)
+    if job.recompute_state or job.save_state is not None:
+        from normcli.tensor import job_state
     job, layer = _read_layers(job, one)
     state: State | None = layer.state if layer else None if job.state is None else files.read_state(job.state)
     preset, settings = _resolve_settings(job, one, state)
@@ -383,9 +383,9 @@ def run_job(job: Job) -> JobReport:
         if key not in LABELS:
             remarks.explained |= remarks.values(f"{job.state}:{key}", array)
     settings |= {name: array for name, array in arrays.items() if name in one.settings}
-    call = _Call(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
+    call = NormalizerCall(one, settings, [arrays[name] for name in one.tensors[1:]], preset)
     with resources(threads=job.threads, memory_limit=job.memory_limit), ExitStack() as outputs:
-        exact = _exact_state(job, call) if job.recompute_state else None
+        exact = job_state.exact_state(job, call) if job.recompute_state else None
         if exact is not None and settings.get("mode") == "eval":
             state = exact
         for i, name in enumerate(job.inputs):
@@ -401,7 +401,7 @@ def run_job(job: Job) -> JobReport:
     written = zip(paths, described, strict=True)
     lines = remarks.lines + [f"wrote {path}: {text}" for path, text in written if path != "-"]
     if job.save_state is not None:
-        lines.append(_save_state(job.save_state, call, state if exact is None else exact, layer))
+        lines.append(job_state.save_state(job.save_state, call, state if exact is None else exact, layer))
     return JobReport(lines, remarks.complete)
 
 
@@ -537,7 +537,7 @@ def _remove_after_error(folder: Path, error: type[BaseException] | None, *_: obj
 
 
 def _normalize_input(
-    job: Job, call: _Call, name: str, state: State | None, output: TensorOutput, remarks: _Remarks
+    job: Job, call: NormalizerCall, name: str, state: State | None, output: TensorOutput, remarks: _Remarks
 ) -> State | None:
     """Normalize all tensors of one input; return the state after them.
 
@@ -562,7 +562,7 @@ def _normalize_input(
                 if isinstance(stored, UnreadableTensor):
                     raise stored.error
                 tensor = counted(stored)
-                result = _call_normalizer(call.one.function, [tensor, *call.others], settings, where)
+                result = call_normalizer(call.one.function, [tensor, *call.others], settings, where)
             except UnsupportedTensorError as error:
                 if len(tensors) == 1:
                     raise
@@ -644,7 +644,7 @@ def _allocate(output: TensorOutput, limit: int | None, shape: tuple[int, ...], d
     return room if isinstance(room, np.ndarray) or output.name is None else CountedResult(room)
 
 
-def _call_normalizer(
+def call_normalizer(
     function: Callable[..., Any], tensors: Sequence[Any], settings: Mapping[str, Any], where: str
 ) -> Any:
     """Call a normalizer; errors about its tensors name the file."""
@@ -658,7 +658,7 @@ def _call_normalizer(
 
 
 def _write_gradients(
-    job: Job, call: _Call, names: tuple[str, str], state: State | None, output: TensorOutput, remarks: _Remarks
+    job: Job, call: NormalizerCall, names: tuple[str, str], state: State | None, output: TensorOutput, remarks: _Remarks
 ) -> None:
     """Write the vjp of one input and its cotangent."""
     (name, cotangent), one = names, call.one
@@ -680,7 +680,7 @@ def _write_gradients(
         resources(threads=job.threads, memory_limit=job.memory_limit, allocate=allocate),
     ):
         x, dy = counted(stored), counted(stored_dy)
-        gradients = _call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
+        gradients = call_normalizer(one.vjp, [x, *call.others, dy], settings, name)
         if not remarks.values(name, x) | remarks.values(cotangent, dy) | remarks.explained:
             for key, gradient in gradients.items():
                 remarks.result(f"{output.name}:{key}", gradient, has_dtype=False)
@@ -688,7 +688,7 @@ def _write_gradients(
         output.finish({key: _uncounted(result) for key, result in gradients.items()})
 
 
-def _write_statistics(job: Job, call: _Call, remarks: _Remarks) -> None:
+def _write_statistics(job: Job, call: NormalizerCall, remarks: _Remarks) -> None:
     """Write the statistics that the input is normalized by."""
     one = call.one
     assert one.statistics is not None and job.save_statistics is not None
@@ -698,81 +698,6 @@ def _write_statistics(job: Job, call: _Call, remarks: _Remarks) -> None:
         output = _open_output(outputs, job.save_statistics, job)
         output.expect(one.statistic_names)
         with files.open_one(job.inputs[0], limit=job.memory_limit) as stored:
-            statistics = _call_normalizer(one.statistics, [stored], settings, job.inputs[0])
+            statistics = call_normalizer(one.statistics, [stored], settings, job.inputs[0])
             remarks.results.append(describe_results(statistics))
             output.finish(statistics)
-
-
-def _exact_state(job: Job, call: _Call) -> dict[str, Array]:
-    """Return the statistics of all batches together, as if they were one."""
-    one = call.one
-    if one.exact is None:
-        return _mean_state(job, call)
-    total: Moments | None = None
-    batches = 0
-    for name in job.inputs:
-        with files.open_tensors(name, limit=job.memory_limit) as tensors:
-            for tensor in tensors.values():
-                if len(tensors) > 1 and _is_unsupported(tensor):
-                    continue  # it is left out of the results, too
-                with naming_errors(one.name):
-                    moments = channel_moments(channels(tensor, call.settings.get("layout"))).over(0)
-                if total is not None and moments.mean.size != total.mean.size:
-                    raise TensorError(f"{name}: C = {moments.mean.size}, the batches before have {total.mean.size}")
-                if moments.count:
-                    total = moments if total is None else total + moments
-                batches += 1
-    settings = {key: value for key, value in call.settings.items() if key in ("running_var", "eps", "groups")}
-    with naming_errors(one.name):
-        require_two_values(total.count if total else 0)
-        assert total is not None
-        labels = {ELEMENTS: np.array(str(total.count))}
-        return {**one.exact(total, **settings), COUNTER: np.array(batches, np.int64), **labels}
-
-
-def _mean_state(job: Job, call: _Call) -> dict[str, Array]:
-    """Return the plain mean of the statistics of every batch, where no formula merges them."""
-    one = call.one
-    settings = {**call.settings, "update_rate": 1.0, "state": None}
-    if "mode" in one.settings:
-        settings["mode"] = "train"
-    total: dict[str, Array] = {}
-    batches = 0
-    allocate = files.NoOutput().allocate
-    with resources(threads=job.threads, memory_limit=job.memory_limit, allocate=allocate):
-        for name in job.inputs:
-            with files.open_tensors(name, limit=job.memory_limit) as tensors:
-                for tensor in tensors.values():
-                    if len(tensors) > 1 and _is_unsupported(tensor):
-                        continue
-                    batch = _call_normalizer(one.function, [tensor, *call.others], settings, name).state
-                    total = {key: batch[key] + total.get(key, 0.0) for key in one.state}
-                    batches += 1
-    return {**{key: value / batches for key, value in total.items()}, COUNTER: np.array(batches, np.int64)}
-
-
-def _is_unsupported(tensor: Any) -> bool:
-    if isinstance(tensor, UnreadableTensor):
-        return True
-    try:
-        result_dtype(tensor)
-    except UnsupportedTensorError:
-        return True
-    return False
-
-
-def _save_state(path: str, call: _Call, state: State | None, layer: "Layer | None") -> str:
-    """Write the statistics after the last batch; return the line that reports it."""
-    assert state is not None
-    batches = int(state[COUNTER])
-    count = f"{batches:,} batch{'es' * (batches != 1)}"
-    if layer is not None:
-        from normcli.tensor.layers import save_layer
-
-        save_layer(layer, state, path)
-        return f"wrote {path}: {count}; {', '.join(layer.names.values())}"
-    labels = {"normalizer": call.one.name} | ({"preset": call.preset} if call.preset else {})
-    if ELEMENTS in state:
-        labels[ELEMENTS] = str(state[ELEMENTS])
-    files.write_state(Path(path), {key: value for key, value in state.items() if key not in LABELS}, labels)
-    return f"wrote {path}: {count}"
