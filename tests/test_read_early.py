@@ -12,8 +12,10 @@ import pytest
 
 from normcli import images
 from normcli.options.shared import DecodeOptions, InputOptions
+from normcli.runs import read_small
 from normcli.runs.count import PartialResult, WorkerOptions, count_batch
 from normcli.sources import Item, Skipped, read
+from normcli.storage import files
 from normcli.storage.files import ByteRange, FileBytes, InMemory, read_early
 from tests.support import packing
 from tests.support.images import encoded, photograph
@@ -77,8 +79,8 @@ def one_by_one(items: list[Item | Skipped]) -> PartialResult:
     """Count items whose loaders read nothing early."""
     total = PartialResult()
     for item in items:
-        assert isinstance(item, Item)
-        total.add(count_batch(COUNTING, [item._replace(load=item.load.__call__)]))
+        alone = item._replace(load=item.load.__call__) if isinstance(item, Item) else item
+        total.add(count_batch(COUNTING, [alone]))
     return total
 
 
@@ -101,6 +103,30 @@ def test_a_damaged_member_is_named(content: str, container: str, tmp_path: Path)
     assert together.state() == alone.state()
     assert len(together.failures) == len(items)
     assert "changed" in {failure.reason for failure in together.failures}
+
+
+def test_members_that_follow_each_other_are_read_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels between them are passed over; a large member, another archive and a file end a run."""
+    folder = filled(tmp_path / "folder", {**small_images(), "40-large.jpg": encoded(photograph(200, 300), "JPEG")})
+    for path in sorted(folder.iterdir())[::3]:
+        path.with_suffix(".cls").write_text("7")
+    (first,) = packing.tar(folder, tmp_path)
+    (second := tmp_path / "b.tar").write_bytes(first.read_bytes())
+    items = [*items_of(first), *items_of(second), *items_of(folder)]
+    expected = one_by_one(items)
+    calls: list[int] = []
+    real = files.read_at
+
+    def counted(path: str, offset: int, size: int, *rest: object) -> bytes:
+        calls.append(size)
+        return real(path, offset, size, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(read_small, "read_at", counted)
+    monkeypatch.setattr(files, "read_at", counted)
+    found = count_batch(COUNTING, items)
+    assert (found.tally.state(), found.bytes) == (expected.tally.state(), expected.bytes)
+    assert len(calls) < 12
+    assert found.tally.images == 3 * 81
 
 
 def test_limits(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ import numpy as np
 from normcli import platforms
 from normcli.kernels.files import STATX_WORDS, read_files
 from normcli.sources import Item, Skipped
-from normcli.storage.files import READ_FLAGS, FileBytes, read_early
+from normcli.storage.files import READ_FLAGS, ByteRange, FileBytes, read_at, read_early
 
 _TOGETHER = 64  # files of a call
 _BUFFER = 1 << 20  # bytes of them; what does not fit is read alone
+_GAP = 4096  # bytes between two members of a tar: padding, headers, a label
 _SAVED = 2e-6  # seconds that the kernel saves for a file
 _alone = 0  # files read without it; a count that threads lose only delays it
 
@@ -29,11 +30,43 @@ def read_small_files(batch: Sequence[Item | Skipped], most: int) -> Iterator[byt
         loads: list[Any] = [getattr(item, "load", None) for item in batch[start : start + _TOGETHER]]
         paths = [load.path if type(load) is FileBytes and load.is_local else "" for load in loads]
         contents = iter(_read_together([path for path in paths if path], most))
-        for load, path in zip(loads, paths, strict=True):
-            data = next(contents) if path else None
+        members = _read_members(loads, most)
+        for load, path, member in zip(loads, paths, members, strict=True):
+            data = next(contents) if path else member
             if data is None or (path and load.limit is not None and len(data) > load.limit):
                 data = read_early(load, most)
             yield data
+
+
+def _read_members(loads: list[Any], most: int) -> list[bytes | None]:
+    """Return the bytes of members of a tar that follow each other; None for all others, and where a reading failed."""
+    found: list[bytes | None] = [None] * len(loads)
+    start = 0
+    for stop in range(1, len(loads) + 1):
+        if stop < len(loads) and _is_next(loads[start], loads[stop - 1], loads[stop], most):
+            continue
+        if stop > start + 1:
+            found[start:stop] = _read_run(loads[start:stop])
+        start = stop
+    return found
+
+
+def _is_next(first: Any, last: Any, load: Any, most: int) -> bool:
+    """Return True for a small member that one reading serves together with those from `first` to `last`."""
+    if type(load) is not ByteRange or type(first) is not ByteRange or not load.is_local:
+        return False
+    is_same_file = load.path == first.path and load.stamp == first.stamp
+    is_near = 0 <= load.offset - last.offset - last.size <= _GAP
+    return is_same_file and is_near and load.end - first.offset <= _BUFFER and max(load.size, first.size) <= most
+
+
+def _read_run(run: list[ByteRange]) -> Sequence[bytes | None]:
+    first = run[0].offset
+    try:
+        data = read_at(run[0].path, first, run[-1].end - first, run[0].stamp)
+    except Exception:  # each by itself names what is wrong
+        return [None] * len(run)
+    return [data[member.offset - first : member.end - first] for member in run]
 
 
 def _read_together(paths: list[str], most: int) -> Iterable[bytes | None]:

@@ -294,10 +294,20 @@ class ByteRange(NamedTuple):
     def __call__(self) -> bytes:
         return read_at(self.path, self.offset, self.size, self.stamp)
 
+    @property
+    def end(self) -> int:
+        """Return the offset behind the bytes."""
+        return self.offset + self.size
+
+    @property
+    def is_local(self) -> bool:
+        """Return True for bytes of a file of this machine."""
+        return "://" not in self.path
+
     def read_early(self, most: int) -> bytes | None:
         """Read at most so many bytes of a local file; return None for others, and for those that cannot be read."""
         try:
-            return self() if self.size <= most and "://" not in self.path else None
+            return self() if self.size <= most and self.is_local else None
         except Exception:  # a complete read names what is wrong
             return None
 
