@@ -15,7 +15,7 @@ import pytest
 
 from normcli import engine
 from normcli.errors import NormcliError, UsageError
-from normcli.runs import loop
+from normcli.runs import loop, read_remote
 from normcli.runs.loop import Items
 from normcli.sources import Item, Skipped, failed_item
 from normcli.storage.files import ByteRange, FileBytes
@@ -169,7 +169,7 @@ class RemoteFile:
 def test_reads_ahead_are_bounded_in_bytes(
     sizes: list[int], most: int, ahead: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loop, "_MOST_BYTES", most)
+    monkeypatch.setattr(read_remote, "_MOST_BYTES", most)
     monkeypatch.setattr(RemoteFile, "started", 0)
     steps = (Item(str(i), RemoteFile(size), None) for i, size in enumerate(sizes))
     used: list[int] = []

@@ -4,8 +4,7 @@
       └────────────── replays ───────────────────────►┘
 
 `stats`, `apply`, `restore` and `verify` are this loop with another worker and another consumer. Reads from servers
-overlap with decoding: a server takes 20-100 ms to answer, an image 2 ms to decode. Batches take about as long as each
-other, whatever the images' size.
+overlap with decoding (`read_remote`). Batches take about as long as each other, for images of any size.
 """
 
 import math
@@ -14,25 +13,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from itertools import chain
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from normcli import engine as engines
-from normcli.errors import InputError, NormcliError, listed
+from normcli.errors import NormcliError, listed
 from normcli.options.field import parse_limit
 from normcli.options.shared import EngineOptions, FailureOptions
 from normcli.runs.count import Failure
-from normcli.sources import FailingSource, Item, Load
+from normcli.sources import Item
 from normcli.sources.folder import ARRAY
 from normcli.storage import is_remote
 from normcli.storage.files import FileBytes
-
-if TYPE_CHECKING:
-    from concurrent.futures import Future, ThreadPoolExecutor
-
-_READERS = 16
-_MOST_READS = 32  # in flight, or done and not yet used
-_MOST_BYTES = 64 << 20  # of them
-
 
 T = TypeVar("T")
 R = TypeVar("R", bound="Result")
@@ -64,70 +56,20 @@ class Prefetched(NamedTuple):
 
 
 def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
-    """Yield steps in order; files on servers are read ahead, other steps stay as they are.
-
-    Bytes that wait, with those expected of the reads in flight, are at most 64 MiB, or one file; before the first
-    one is there, four or five files.
+    """Yield steps in order; from the first file on a server on, files on servers are read ahead.
 
     Args:
         steps: items, named tuples with a loader as `load`; anything else is passed on.
     """
-    waiting: deque[tuple[Any, Future[Load] | None]] = deque()
-    pool: ThreadPoolExecutor | None = None
-    expected: float | None = None  # bytes of the next files: as the largest of late. Four are read at first
+    for step in steps:
+        path = getattr(getattr(step, "load", None), "path", "")
+        if "://" in path and is_remote(path):
+            from normcli.runs.read_remote import read_ahead
 
-    def first() -> Any:
-        nonlocal expected
-        step, future = waiting.popleft()
-        if future is None:
-            return step
-        load = future.result()
-        size = getattr(load, "memory_bytes", 0)
-        expected = max(size, 0.75 * (expected or 0))
-        return step._replace(load=load)
-
-    def is_full() -> bool:
-        reads = [future for _, future in waiting if future is not None]
-        guess = _MOST_BYTES / 4 if expected is None else expected
-        sizes = (getattr(read.result(), "memory_bytes", 0) if read.done() else guess for read in reads)
-        return len(waiting) > _MOST_READS or sum(sizes) > _MOST_BYTES
-
-    try:
-        for step in steps:
-            future = None
-            load: Any = getattr(step, "load", None)
-            if "://" in getattr(load, "path", "") and is_remote(load.path):
-                pool = pool or _readers()
-                future = pool.submit(_fetch, load)
-            elif not waiting:
-                yield step
-                step = load = None  # or its bytes stay until the next one is there
-                continue
-            waiting.append((step, future))
-            while waiting and (waiting[0][1] is None or is_full()):
-                yield first()
-        while waiting:
-            yield first()
-    finally:
-        if pool is not None:
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _readers() -> "ThreadPoolExecutor":
-    from concurrent.futures import ThreadPoolExecutor
-
-    return ThreadPoolExecutor(_READERS, "normcli reader")
-
-
-def _fetch(load: Load) -> Load:
-    try:
-        return Prefetched(load, load())
-    except InputError as error:
-        return FailingSource(error.reason, error.message)
-    except NormcliError as error:  # a library that its scheme needs
-        return FailingSource("unsupported", str(error))
-    except Exception as error:  # of a library, for an address that it does not expect
-        return FailingSource("unexpected", f"{type(error).__name__}: {error}")
+            yield from read_ahead(chain([step], steps))
+            return
+        yield step
+        step = None  # or its bytes stay until the next one is there
 
 
 _FIRST_SIZE = 2
