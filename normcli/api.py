@@ -41,17 +41,23 @@ Sources = StrPath | Iterable[StrPath]
 
 
 def _paths(sources: Sources, remedy: str = "") -> list[str]:
-    if isinstance(sources, str | os.PathLike):
-        return [os.fsdecode(sources)]
     source: object = sources
     try:
-        return [os.fsdecode(source := one) for one in sources]
+        texts = [os.fsdecode(source := one) for one in _as_iterable(sources)]
     except TypeError:
         text = f"arrays{remedy}" if hasattr(source, "shape") else f"{sources!r:.60}"
         raise TypeError(f"sources must be a path or an iterable of paths, not {text}") from None
+    for text in texts:
+        field.require_text("sources", text)
+    return texts
+
+
+def _as_iterable(sources: Sources) -> Iterable[StrPath]:
+    return (sources,) if isinstance(sources, str | os.PathLike) else sources
 
 
 def _require_file(name: str, value: StrPath | None) -> None:
+    field.require_text(name, value)
     if value is not None and os.fsdecode(value) == "-":
         raise UsageError(f"`{name}`: must be a path; - is stdout only on the command line")
 
@@ -201,6 +207,7 @@ def restore(folder: StrPath, output: StrPath, options: RestoreOptions) -> Restor
         NoInputError: nothing could be restored.
         OutputError: something cannot be written.
     """
+    _require_file("output", output)
     return restoring.restore(os.fsdecode(folder), os.fsdecode(output), options)
 
 

@@ -237,6 +237,47 @@ def test_an_output_that_is_an_input_is_refused(target: str, run: Run, folder: Pa
     assert image.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("apply {folder} -o ''", "--output"),  # it was written into the current folder
+        ("restore {folder} -o ''", "--output"),
+        ("tensor rms-norm {folder}/x.npy -o ''", "--output"),
+        ("stats {folder} -o ''", "--output"),
+        ("stats {folder} --mask-dir ''", "--mask-dir"),
+        ("stats {folder} --include ''", "--include"),
+        ("stats ''", "SOURCE"),
+        ("stats {folder} ''", "SOURCE"),
+        ("merge {folder}/a.json ''", "FILE"),
+        ("tensor rms-norm '' -o y.npy", "IN"),
+        ("--log-file '' stats {folder}", "--log-file"),
+    ],
+)
+def test_an_empty_value_is_refused(arguments: str, name: str, run: Run, folder: Path, tmp_path: Path) -> None:
+    line = f"normcli: {name}: must not be empty (an unset shell variable?)\n"
+    here = tmp_path / "here"
+    here.mkdir()
+    done = run(*shlex.split(arguments.format(folder=folder)), cwd=here)
+    assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", line)
+    assert not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda folder: normcli.apply(folder, ""), "output"),
+        (lambda folder: normcli.restore(folder, ""), "output"),
+        (lambda folder: normcli.stats(folder, output=""), "output"),
+        (lambda folder: normcli.stats(folder, mask_dir=""), "mask_dir"),
+        (lambda folder: normcli.stats([folder, ""]), "sources"),
+        (lambda folder: normcli.stats(""), "sources"),
+    ],
+)
+def test_an_empty_path_is_refused_in_python(call: Callable[[Path], Any], name: str, folder: Path) -> None:
+    with pytest.raises(UsageError, match=f"^`{name}`: must not be empty$"):
+        call(folder)
+
+
 def test_an_input_without_content_is_named(run: Run, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     for arguments in (["stats", "none"], ["apply", "none", "-o", "out", "--scheme", "unit"]):

@@ -470,6 +470,7 @@ class Options:
             value = getattr(self, name)
             if value is None:
                 continue
+            require_text(name, value)
             if item.choices and value not in item.choices:
                 near = nearest(value, item.choices)
                 raise UsageError(f"`{name}`: must be one of {', '.join(item.choices)}, not {value!r}{near}")
@@ -527,6 +528,16 @@ class Options:
 def options_of(kind: type[Options]) -> tuple[Option, ...]:
     """Return the options of a group, those of its bases first."""
     return tuple(kind.declared.values())
+
+
+def require_text(name: str, value: object) -> None:
+    """Check that a text is not empty: an empty path would be the current folder.
+
+    Raises:
+        UsageError: an empty text.
+    """
+    if type(value) is str and not value:
+        raise UsageError(f"`{name}`: must not be empty")
 
 
 def nearest(value: object, names: Iterable[str]) -> str:
