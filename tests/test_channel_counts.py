@@ -28,8 +28,8 @@ def of_channels(folder: Path, *counts: int) -> list[Path]:
 
 KINDS = [
     ((3, 3, 1), "native", "`color` rgb repeats gray"),
-    ((3, 3, 5), "auto", "fails what is neither"),
-    ((1, 1, 5), "native", "fails what is neither"),
+    ((3, 3, 5), "auto", "counts gray and RGB images and fails the others"),
+    ((1, 1, 5), "native", "counts gray and RGB images and fails the others"),
 ]
 
 

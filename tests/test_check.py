@@ -239,7 +239,7 @@ def test_a_config_is_read(saved: Path, run: Run) -> None:
         (["--std", "1"], b"--std requires --mean"),
         (["--mean", "a"], b"not a number"),
         (["--config", "absent.py"], b"no such file"),
-        (["--config", "stats.json", "--preset", "clip"], b"the constants to check"),
+        (["--config", "stats.json", "--preset", "clip"], b"--preset cannot be combined with --config"),
         (["--preset", "clip", "--tolerance", "-1"], b"tolerance"),
     ],
 )
@@ -317,8 +317,9 @@ def test_the_python_twin_takes_presets_configs_and_sources(folder: Path, tmp_pat
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({}, "the constants to check are required, once: `mean` with `std`, `preset` or"),
-        ({"mean": [0.5] * 3, "preset": "imagenet"}, "the constants to check are required, once"),
+        ({}, "the constants to check are required: `mean` with `std`, `preset` or `config`"),
+        ({"mean": [0.5] * 3, "preset": "imagenet"}, "`mean` cannot be combined with `preset`"),
+        ({"config": "x.json", "preset": "imagenet"}, "`preset` cannot be combined with `config`"),
         ({"std": [0.5] * 3}, "`std` requires `mean`"),
         ({"preset": "imagnet"}, "did you mean 'imagenet'"),
         ({"mean": "x"}, "`mean`: 'x' is not a number"),

@@ -83,7 +83,7 @@ def test_what_cannot_be_compared_is_refused(pair: tuple[Summary, Summary]) -> No
     with pytest.raises(UsageError, match="channels"):
         diff(a, a.replace(channels=["L"], mean=[0.1], std=[0.1]))
     with pytest.raises(UsageError, match="raw units"):
-        diff(a, a.replace(max_value=None))
+        diff(a, a.replace(max_value=None, range="raw"))
 
 
 def test_a_constant_channel_that_moved_is_over_every_limit(pair: tuple[Summary, Summary]) -> None:

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import normcli
+from normcli.errors import UsageError
 from tests.support import needs
 from tests.support.command import Run
 from tests.support.images import photograph
@@ -38,6 +40,20 @@ def test_depths_counted_together_are_said(sets: Path, run: Run) -> None:
         assert b"counted together" not in run("stats", name, "-o", f"{name}.json").stderr
     both = run("stats", "b8", "f01")
     assert b"note: 8-bit and float images counted together: uint8 / 255, float as stored\n" in both.stderr
+
+
+def test_float_images_among_integers_are_compared_in_range_0_to_1(sets: Path, run: Run) -> None:
+    done = run("stats", "b8", "f01", "-o", "m.json")
+    assert done.stdout.startswith(b"8 images; 3,840 pixels; pooled population, range 0-1, RGB\n")
+    assert b"note: percentiles of float images are to 8 significant bits\n" in done.stderr, done.stderr
+    assert b"raw units" not in done.stderr
+    compared = normcli.diff(sets / "m.json", sets / "b8")
+    assert compared.distance is not None and compared.distance < 1e-6
+    mean, std = (np.array(values) * 255 for values in (compared.mean, compared.std))
+    found = normcli.check(sets / "m.json", mean[:, 1].round(2), std[:, 1].round(2))
+    assert (found.verdict, found.range) == ("match", "0-255")
+    with pytest.raises(UsageError, match="one file is in raw units"):
+        normcli.diff(sets / "m.json", sets / "f255")
 
 
 def test_a_preset_on_another_range_is_said(sets: Path, run: Run) -> None:

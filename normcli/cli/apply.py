@@ -80,7 +80,7 @@ def apply(
     if printing.json:
         write(as_json(result.to_dict()))
     elif options.dry_run:
-        write(f"{result.images} images, {result.bytes} bytes\n")
+        write(f"{result.images} image{'s' * (result.images != 1)}, {result.bytes} bytes\n")
     if terminal.quiet:
         warn_failed(result.failed)
     else:

@@ -138,9 +138,9 @@ def diff(a: SummarySource, b: SummarySource) -> Difference:
     a, b = as_summary(a), as_summary(b)
     if a.channels != b.channels:
         raise UsageError(f"channels differ: {' '.join(a.channels)} in A, {' '.join(b.channels)} in B")
-    if (a.max_value is None) != (b.max_value is None):
+    if a.range != b.range:
         raise UsageError(
-            "one file is in raw units (float images), the other in range 0-1 (count both with `max_value`)"
+            "one file is in raw units (float images), the other in range 0-1 (count both with the same `max_value`)"
         )
     shift, ratio = _shift_and_ratio(a.mean, a.std, b.mean, b.std)
     levels = list(zip(distribution(a), distribution(b), strict=True))

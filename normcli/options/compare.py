@@ -52,7 +52,10 @@ class CheckOptions(CountedOptions):
 
     def _check(self) -> None:
         super()._check()
-        if (self.mean is not None or self.std is not None) + (self.preset is not None) + (self.config is not None) != 1:
-            raise UsageError("the constants to check are required, once: `mean` with `std`, `preset` or `config`")
+        given = [name for name in ("mean", "std", "preset", "config") if getattr(self, name) is not None]
+        if not given:
+            raise UsageError("the constants to check are required: `mean` with `std`, `preset` or `config`")
+        if len(given) > 1 and given != ["mean", "std"]:
+            raise UsageError(f"`{given[0]}` cannot be combined with `{given[-1]}`: constants come from one of them")
         if self.mean is None and self.std is not None:
             raise UsageError("`std` requires `mean`")

@@ -181,7 +181,7 @@ class Counter:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"Counter({self.images:,} images)"
+        return f"Counter({self.images:,} image{'s' * (self.images != 1)})"
 
 
 def _worker_of(options: CounterOptions) -> WorkerOptions:

@@ -106,7 +106,7 @@ def _mix(counts: list[int], composition: Mapping[str, int]) -> tuple[str, str, s
     elif counts in ([1, 3], [2, 4]):
         hint = "`color` rgb repeats gray, `color` gray turns color into luma"
     else:
-        hint = "`color` rgb or gray fails what is neither; or `include` one kind"
+        hint = "`color` rgb counts gray and RGB images and fails the others; `include` selects those of one kind"
     return units, part, f"have no common mean and std ({hint})"
 
 

@@ -159,9 +159,10 @@ def _notes(summary: Summary) -> list[str]:
     elif summary.max_value is None:
         exact = (summary.percentile_details or {}).get("exact")
         by_tags = summary.settings.get("scale_offset") == "values"
+        of_floats = "" if summary.range == "raw" else " of float images"
         units = "scaled by the tags of each image" if by_tags else "counted as stored, in raw units"
-        texts = [f"values are {units}"] if summary.unit == "image" else []
-        texts += [] if exact else ["percentiles are to 8 significant bits"]
+        texts = [f"values are {units}"] if summary.unit == "image" and (by_tags or summary.range == "raw") else []
+        texts += [] if exact else [f"percentiles{of_floats} are to 8 significant bits"]
         out += ["; ".join(texts)] if texts else []
     if count("gray") and len(summary.channels) >= 3:
         out.append(f"{_images(count('gray'), 'grayscale')} counted as RGB (R = G = B)")

@@ -488,12 +488,12 @@ def as_summary(source: SummarySource) -> Summary:
 def pixels_text(pixels: int | float | Sequence[int | float]) -> str:
     """Return a number of pixels, or their range over the channels, as text.
 
-    >>> pixels_text(1200), pixels_text([1200, 0, 7])
-    ('1,200 pixels', '0 to 1,200 valid pixels')
+    >>> pixels_text(1200), pixels_text(1), pixels_text([1200, 0, 7])
+    ('1,200 pixels', '1 pixel', '0 to 1,200 valid pixels')
     """
     if isinstance(pixels, Sequence):
         return f"{min(pixels):,} to {max(pixels):,} valid pixels"
-    return f"{pixels:,} pixels"
+    return f"{pixels:,} pixel{'s' * (pixels != 1)}"
 
 
 _WITH_NAN = ("mean", "std", "percentiles", "conventions", "groups")  # NaN in a channel without a valid pixel

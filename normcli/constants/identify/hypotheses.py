@@ -45,9 +45,9 @@ def _orders(summary: Summary) -> list[tuple[int, ...]]:
 
 
 def _ranges(summary: Summary) -> dict[str, float]:
-    if summary.max_value is None:
+    if summary.range == "raw":
         return {"raw units": 1.0}
-    own = {} if summary.max_value == 255 else {f"0-{summary.max_value}": float(summary.max_value)}
+    own = {} if summary.max_value in (None, 255) else {f"0-{summary.max_value}": float(summary.max_value)}
     return {"0-1": 1.0, "0-255": 255.0} | own
 
 
