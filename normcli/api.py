@@ -15,7 +15,7 @@ from normcli.errors import UsageError, in_python, naming_parameters
 from normcli.keywords import constants_arguments, one_argument, scheme_argument, two_arguments
 from normcli.options.apply import ApplyOptions, RestoreOptions, TransformOptions, VerifyOptions, VerifyStatisticsOptions
 from normcli.options.compare import CheckOptions, CountedOptions, DiffOptions
-from normcli.options.field import parse_size
+from normcli.options.field import parse_size, require_text
 from normcli.options.samples import IterableOptions
 from normcli.options.stats import StatsOptions
 from normcli.options.tensor import FoldOptions
@@ -48,7 +48,7 @@ def _paths(sources: Sources, remedy: str = "") -> list[str]:
         text = f"arrays{remedy}" if hasattr(source, "shape") else f"{sources!r:.60}"
         raise TypeError(f"sources must be a path or an iterable of paths, not {text}") from None
     for text in texts:
-        field.require_text("sources", text)
+        require_text("sources", text)
     return texts
 
 
@@ -57,7 +57,7 @@ def _as_iterable(sources: Sources) -> Iterable[StrPath]:
 
 
 def _require_file(name: str, value: StrPath | None) -> None:
-    field.require_text(name, value)
+    require_text(name, value)
     if value is not None and os.fsdecode(value) == "-":
         raise UsageError(f"`{name}`: must be a path; - is stdout only on the command line")
 

@@ -456,6 +456,8 @@ def test_zero_std_of_the_dataset(run: Run, tmp_path: Path) -> None:
     assert done.returncode == 2 and "channel G has std 0" in line(done) and not (tmp_path / "out").exists()
     given = run("apply", "in", "-o", "out", "--mean", ".5", ".5", ".5", "--std", "1", "0", "1")
     assert "channel G has std 0 (--zero-std" in line(given)
+    given = run("apply", "in", "-o", "out", "--mean", ".5", ".5", ".5", "--std", "1", "0", "0")
+    assert "channels G, B have std 0 (--zero-std one or eps:X maps them)" in line(given)
     one = run("apply", "in", "-o", "given", "--mean", ".5", ".5", ".5", "--std", "1", "1", "1")
     assert "mean 0.5000 0.5000 0.5000, std 1.0000 1.0000 1.0000 (given)\n" in line(one)
     assert run("apply", "in", "-o", "out", "--zero-std", "one").returncode == 0

@@ -206,6 +206,8 @@ FLAT = np.dstack([photograph(6, 6, 1), np.full((6, 6, 1), 9, np.uint8), photogra
 def test_a_constant_channel_is_an_error_that_names_it(scheme: str) -> None:
     with pytest.raises(InputError, match="channel G is constant"):
         transform(scheme)(FLAT)
+    with pytest.raises(InputError, match=r"channels R, G, B are constant .*maps them"):
+        transform(scheme)(np.full((6, 6, 3), 9, np.uint8))
     assert np.all(transform(scheme, zero_std="one")(FLAT)[1] == 0)
     assert np.isfinite(transform(scheme, zero_std="eps:0.5")(FLAT)).all()
 

@@ -422,7 +422,9 @@ def refuse_constant(transform: Transform) -> None:
         flat = [c for c, s in zip(transform.constants.channels, transform.constants.std, strict=True) if s == 0]
         if flat:
             of_images = " over the complete dataset" * (transform.constants.origin in ("statistics", "computed"))
-            raise UsageError(f"channel {', '.join(flat)} has std 0{of_images} (`zero_std` one or eps:X maps it)")
+            noun, verb, them = ("channel", "has", "it") if len(flat) == 1 else ("channels", "have", "them")
+            what = f"{noun} {', '.join(flat)} {verb} std 0{of_images}"
+            raise UsageError(f"{what} (`zero_std` one or eps:X maps {them})")
 
 
 def kept_statistics(folder: str, options: ApplyOptions) -> Summary | None:

@@ -289,9 +289,9 @@ def divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what:
     if least is None:
         constant = [name for name, s in zip(names, spread, strict=True) if not s > 0]
         if constant:
-            raise InputError(
-                "constant", f"channel {', '.join(constant)} is constant ({what} 0): --zero-std one or eps:X maps it"
-            )
+            noun, verb, them = ("channel", "is", "it") if len(constant) == 1 else ("channels", "are", "them")
+            remedy = f"--zero-std one or eps:X maps {them}"
+            raise InputError("constant", f"{noun} {', '.join(constant)} {verb} constant ({what} 0): {remedy}")
         return list(spread)
     if least == "one":
         return [s if s > 0 else 1.0 for s in spread]
