@@ -107,6 +107,7 @@ def command(
         options.append(_HELP_ALL)
 
     def run(**values: Any) -> int:
+        reject_empty(click.get_current_context())
         if arrays:
             import numpy  # noqa: F401
         if not gc.isenabled():
@@ -125,6 +126,20 @@ def command(
     app = typer.Typer(add_completion=False)
     app.command(name=function.__name__.strip("_"), cls=cls or Command)(run)
     return app
+
+
+def reject_empty(context: click.Context) -> None:
+    """Reject empty values, as of -o "$OUT" where that is not set: an empty path would be the current folder.
+
+    Raises:
+        UsageError: an empty argument, or an option without a value.
+    """
+    for parameter in context.command.params:
+        value = context.params.get(parameter.name or "")  # as text: Typer makes paths of it later
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            argument = (parameter.metavar or parameter.name or "").rstrip(".")
+            name = argument if parameter.param_type_name == "argument" else f"`{parameter.name}`"
+            raise UsageError(f"{name}: must not be empty (an unset shell variable?)")
 
 
 def _joined(text: str) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 from normcli.cli import click
-from normcli.errors import UsageError
 
 _WIDE = 80  # columns from which on texts have a column of their own
 _WIDEST = 120  # columns; longer lines are hard to read
@@ -25,11 +24,6 @@ _END = "\x1b[0m"
 
 class Command(TyperCommand):
     """A command whose help loses no letter on any terminal; --help-all prints its hidden options too."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        _reject_empty(self, ctx)
-        return rest
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[Any]:
         show_hidden(self)
@@ -46,27 +40,8 @@ class Command(TyperCommand):
 class CommandGroup(TyperGroup):
     """A group of commands whose help loses no letter on any terminal."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        rest = super().parse_args(ctx, args)
-        _reject_empty(self, ctx)
-        return rest
-
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_help(self, ctx, formatter)
-
-
-def _reject_empty(command: click.Command, ctx: click.Context) -> None:
-    """Reject empty values, as of -o "$OUT" where that is not set: an empty path would be the current folder.
-
-    Raises:
-        UsageError: an empty argument, or an option without a value.
-    """
-    for parameter in () if ctx.resilient_parsing else command.params:
-        value = ctx.params.get(parameter.name or "")
-        if value == "" or (isinstance(value, list | tuple) and "" in value):
-            argument = (parameter.metavar or parameter.name or "").rstrip(".")
-            name = argument if parameter.param_type_name == "argument" else f"`{parameter.name}`"
-            raise UsageError(f"{name}: must not be empty (an unset shell variable?)")
 
 
 def has_hidden(command: click.Command) -> bool:

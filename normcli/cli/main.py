@@ -18,7 +18,7 @@ import typer
 from typer.core import TyperCommand
 
 from normcli.cli import click, defaults
-from normcli.cli.build import flags_of, has_defaults, say
+from normcli.cli.build import flags_of, has_defaults, reject_empty, say
 from normcli.cli.defaults import COMMANDS as COMMANDS
 from normcli.cli.help import CommandGroup
 from normcli.errors import NormcliError, UsageError, on_command_line, unknown
@@ -139,6 +139,7 @@ def _top(
     if context.invoked_subcommand is None:
         sys.stdout.write(context.get_help() + "\n")
         raise typer.Exit
+    reject_empty(context)
     if not quiet and has_defaults():
         for line in defaults.unknown_variables(context.invoked_subcommand):
             say(f"note: {line}")
