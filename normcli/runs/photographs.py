@@ -1,6 +1,6 @@
-"""JPEG files of a batch, in few steps between one and the next: decoding takes the interpreter's data from the caches.
+"""JPEGs of a batch, in few steps between one and the next: decoding displaces the interpreter's data from the caches.
 
-The files are read before the first one is decoded, and their digests are computed behind the last.
+They are read before the first one is decoded, and their digests are computed after the last.
 """
 
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class _File(NamedTuple):
 
 
 def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_File | None]:
-    """Read local files up to the first that is no plain JPEG, or that is one too many; the others are None."""
+    """Read files and members of archives up to the first that is no plain JPEG, or that is too much; others are None."""
     files: list[_File | None] = [None] * len(batch)
     left = _AHEAD
     for i, item in enumerate(batch):

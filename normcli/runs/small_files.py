@@ -1,4 +1,4 @@
-"""Small plain images of a folder, counted without an object for each: 32x32 pixels cost less than that."""
+"""Small plain images of a folder, an archive or a table, counted without an object for each, which costs more."""
 
 from collections import defaultdict
 from collections.abc import Iterator
