@@ -45,7 +45,7 @@ class _File(NamedTuple):
 
 
 def _read_ahead(options: WorkerOptions, batch: list[Item | Skipped]) -> list[_File | None]:
-    """Read files and members of archives up to the first that is no plain JPEG, or that is too much; others are None."""
+    """Read files and members up to the first that is no plain JPEG, or that is too much; the others are None."""
     files: list[_File | None] = [None] * len(batch)
     left = _AHEAD
     for i, item in enumerate(batch):
