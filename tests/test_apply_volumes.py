@@ -342,6 +342,27 @@ class TestContainers:
                 # xarray reads bytes of this attribute as bool, but no floats
                 assert attributes.get("dtype") == (None if name == "out" else "bool")
 
+    def test_strings_with_a_fill_value(self, tmp_path: Path) -> None:
+        """Those of every NetCDF variable of strings: HDF5 copied them to a file that nothing could open."""
+        h5py = needs.module("h5py")
+        text, names = h5py.string_dtype(), np.array([f"station {i}" for i in range(5)] + [""], object)
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["t"] = voxels()
+            for name, shape in (("names", (6,)), ("table", (2, 3)), ("one", ()), ("none", (0,))):
+                file.create_dataset(name, shape, text, fillvalue="nowhere")
+            file["names"][:5], file["table"][...], file["one"][()] = names[:5], names.reshape(2, 3), "alone"
+            file["names"].attrs["units"] = "1"
+            file["null"] = h5py.Empty(text)
+        source = normcli.source(tmp_path / "a.h5", variable="t", axes="ZYX")
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="hdf5")
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        for folder in ("out", "back"):
+            with h5py.File(tmp_path / folder / "a.h5") as file:
+                assert file["names"].asstr()[:].tolist() == [*names[:5], "nowhere"]
+                assert file["table"].asstr()[:].ravel().tolist() == names.tolist() and file["one"][()] == b"alone"
+                assert file["none"].shape == (0,) and file["null"].shape is None
+                assert file["names"].fillvalue == b"nowhere" and file["names"].attrs["units"] == "1"
+
     @pytest.mark.parametrize("marks", [{"_FillValue": -5}, {"_FillValue": -7, "missing_value": -5}, {}])
     def test_every_missing_value_is_one_in_the_copy(self, marks: dict[str, Any], tmp_path: Path) -> None:
         """Samples of all but the first became valid: values of the scheme, as far as a reader knows."""

@@ -102,6 +102,25 @@ class TestGroups:
         with pytest.raises(UsageError, match=r"no such axis numbers the images of .*numbered by time, level"):
             normcli.stats(source, group_by="axis:Y")
 
+    def test_packed_coordinates_are_in_their_units(self, tmp_path: Path) -> None:
+        """The group of 500 hPa had the name of its stored integer, 800."""
+        h5py, values = needs.module("h5py"), stack("i2")[:, 0]
+        places, marks = np.array([1500, 800, 300, -100], np.int16), {"scale_factor": 0.5, "add_offset": 100.0}
+        with h5py.File(tmp_path / "a.nc", "w") as file:
+            data = file.create_dataset("t", data=values)
+            file["level"] = places
+            file["level"].attrs.update(marks)
+            file["level"].make_scale("level")
+            data.dims[1].attach_scale(file["level"])
+        root = needs.module("zarr").open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)
+        root.create_array("t", data=values, dimension_names=("time", "level", "lat", "lon"))
+        root.create_array("level", data=places, attributes=marks)
+        for path in (tmp_path / "a.nc", tmp_path / "a.zarr"):
+            summary = normcli.stats(normcli.source(path, variable="t", axes="TZYX"), group_by="axis:Z")
+            assert {name: group.mean for name, group in summary.groups.items()} == {
+                name: pytest.approx([values[:, i].mean()]) for i, name in enumerate(("850", "500", "250", "50"))
+            }
+
     def test_groups_of_zarr_and_nifti(self, tmp_path: Path) -> None:
         values = stack("i2")[:, 0]
         root = needs.module("zarr").open_group(tmp_path / "a.zarr", mode="w", zarr_format=3)

@@ -232,7 +232,7 @@ def parse_labels(value: Any) -> str | None:
             return ">" * above + ",".join(map(str, numbers))
     except ValueError:
         pass
-    raise UsageError(f"`labels`: must be a list of integers such as 1,2, or >N such as >0, not {value!r}")
+    raise UsageError(f"`labels`: must be a list of integers from 0, such as 1,2, or >N, such as >0, not {value!r}")
 
 
 def parse_bands(value: str | Iterable[str | int] | None) -> str | None:

@@ -24,6 +24,7 @@ _SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes that tie datasets t
 _FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf: of samples of any type
 _OWN = {*_FILTERS, 4, 5, 6}
 _NAME = "image"
+_MOST_STRINGS = 100_000  # in memory
 
 
 def create(path: str, plans: list[ArrayPlan], **options: Any) -> "Hdf5Writer":
@@ -147,7 +148,10 @@ class Hdf5Writer:
                 self._create(plans[address], value, path)
             elif isinstance(value, h5py.Dataset):
                 _check_filters(path, value)
-                source.copy(source[path], self._file, path, without_attrs=True)
+                if h5py.check_string_dtype(value.dtype) is not None and value.dtype.kind == "O":
+                    _copy_strings(value, self._file, path)
+                else:
+                    source.copy(source[path], self._file, path, without_attrs=True)
                 _copy_attributes(value, self._file[path], {})
             else:
                 self._file[path] = value.dtype  # a type with a name
@@ -215,6 +219,20 @@ def _links(source: Any) -> Iterator[tuple[str, Any]]:
                 if address not in addresses:
                     addresses.add(address)
                     stack.append((inner, group[name]))
+
+
+def _copy_strings(source: Any, target: Any, path: str) -> None:
+    """Copy strings of any length: HDF5 copies their fill value, which NetCDF always has, so that no one can read it."""
+    import h5py
+
+    kind, space = source.id.get_type().copy(), source.id.get_space()
+    new = h5py.Dataset(h5py.h5d.create(target.id, path.encode(), kind, space, source.id.get_create_plist()))
+    if source.shape is None or not source.size:
+        return
+    rows = max(1, _MOST_STRINGS * len(source) // source.size) if source.shape else 1
+    places = (slice(i, i + rows) for i in range(0, len(source), rows)) if source.shape else iter([()])
+    for place in places:
+        new[place] = source[place]
 
 
 def _copy_attributes(source: Any, target: Any, without: dict[str, None]) -> None:

@@ -12,6 +12,7 @@ from normcli.sources.parquet import class_names, image_column, items_of, label_c
 from normcli.storage.reader import BOMB_RATIO, Reader
 
 _MAGIC = b"ARROW1\0\0"
+_FEATHER_1 = b"FEA1"
 _CONTINUED = b"\xff\xff\xff\xff"  # begins every message
 _LARGEST_METADATA = 1 << 26
 _LARGEST_BATCH = 1 << 26  # bytes, where it is compressed 100 times or more
@@ -88,6 +89,8 @@ def _check_messages(reader: Reader) -> None:
         InputError: cut short, damaged, or compressed batches that are too large.
     """
     at = _start(reader)
+    if reader.at(0, len(_FEATHER_1)) == _FEATHER_1:
+        raise InputError("unsupported", "Feather of version 1 (pyarrow.feather.write_feather writes version 2)")
     while True:
         head = reader.at(at, 8)
         if len(head) < 8:

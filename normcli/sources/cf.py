@@ -64,6 +64,17 @@ def cf_tags(attributes: Mapping[str, Any], dtype: Any) -> tuple[Any, ArrayTags]:
     return dtype, tags._replace(valid=None if (low, high) == (-math.inf, math.inf) else (low, high))
 
 
+def unpacked(values: Any, attributes: Mapping[str, Any]) -> Any:
+    """Return the values of a coordinate variable in its units.
+
+    Raises:
+        InputError: attributes that are not numbers.
+    """
+    dtype, tags = cf_tags(attributes, values.dtype)
+    factor, offset = tags.scale
+    return values.view(dtype) if tags.scale == UNSCALED else values.view(dtype) * factor + offset
+
+
 def auxiliary_names(attributes: Mapping[str, Any]) -> Iterator[str]:
     """Yield the names of the variables that have the bounds or the coordinates of a variable."""
     for name in ("bounds", "climatology", "coordinates"):

@@ -18,7 +18,7 @@ from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
-from normcli.sources.cf import DEFAULT_FILLS, auxiliary_names, cf_tags
+from normcli.sources.cf import DEFAULT_FILLS, auxiliary_names, cf_tags, unpacked
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.hdf5_chunks import ChunkedDataset, chunked_dataset
@@ -376,4 +376,4 @@ def _coordinates(dataset: Any, axis: int, length: int) -> list[str] | None:
     if not len(dimension) or dimension[0].shape != (length,) or dimension[0].dtype.kind not in "uif":
         return None
     _check_storage(dimension[0])
-    return coordinate_texts(dimension[0][()], length)
+    return coordinate_texts(unpacked(dimension[0][()], dimension[0].attrs), length)

@@ -18,7 +18,7 @@ from normcli.errors import InputError, UsageError, library_text, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, letters_by_names, planes_of
-from normcli.sources.cf import auxiliary_names, cf_tags
+from normcli.sources.cf import auxiliary_names, cf_tags, unpacked
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.item import Item, Items, failed_item
@@ -306,10 +306,11 @@ def _coordinates(array: ZarrArray, names: tuple[str, ...], axis: int, length: in
     if not name or "/" in name or ".." in name:
         return None
     path = _sibling(array.path, name)
-    metadata, _ = _metadata(array.files, path)
+    metadata, attributes = _metadata(array.files, path)
     if metadata is None or metadata.get("shape") != [length]:
         return None
-    return coordinate_texts(decoded(array_of(array.files, path, metadata), (0,), (length,)), length)
+    values = decoded(array_of(array.files, path, metadata), (0,), (length,))
+    return coordinate_texts(unpacked(values, _cf_attributes(_Array(path, metadata, attributes))), length)
 
 
 def decoded(array: ZarrArray, start: tuple[int, ...], stop: tuple[int, ...]) -> Any:
