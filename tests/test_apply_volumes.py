@@ -342,6 +342,31 @@ class TestContainers:
                 # xarray reads bytes of this attribute as bool, but no floats
                 assert attributes.get("dtype") == (None if name == "out" else "bool")
 
+    @pytest.mark.parametrize("scheme", ["minmax", "unit", "percentile", "clip:10,100", "zscore:mask=nonzero"])
+    @pytest.mark.parametrize("fill", [0, 1])
+    @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4"])
+    def test_no_valid_sample_becomes_a_missing_one(self, scheme: str, fill: int, dtype: str, tmp_path: Path) -> None:
+        """Those at the ends of a range: `minmax` makes 0 of the lowest sample, which may be missing."""
+        h5py = needs.module("h5py")
+        values = np.random.default_rng(0).integers(4, 256, (2, 30, 20)).astype(dtype)
+        values[0, 0], values[0, 1] = fill, 5
+        with h5py.File(tmp_path / "a.nc", "w") as file:
+            file["t"] = values
+            file["t"].attrs.update({"_FillValue": values.dtype.type(fill)})
+            if "mask" in scheme:
+                file["t"].attrs.update({"scale_factor": 1.0, "add_offset": -5.0})  # 5 is 0 in its units
+        source = normcli.source(tmp_path / "a.nc", axes="TYX")
+        white = 255 if scheme == "unit" else None
+        normcli.apply(source, tmp_path / "out", scheme=scheme, to="hdf5", max_value=white)
+        with h5py.File(tmp_path / "out/a.nc") as file:
+            mapped = file["t"][:]
+            assert np.array_equal(mapped == file["t"].attrs["_FillValue"], values == fill)
+        normcli.restore(tmp_path / "out", tmp_path / "back")
+        with h5py.File(tmp_path / "back/a.nc") as file:
+            expected = values.clip(10, 100) if "clip" in scheme else values
+            expected[values == fill] = fill
+            np.testing.assert_allclose(file["t"][:], expected, atol=0 if dtype != "f4" else 1e-3)
+
     def test_strings_with_a_fill_value(self, tmp_path: Path) -> None:
         """Those of every NetCDF variable of strings: HDF5 copied them to a file that nothing could open."""
         h5py = needs.module("h5py")

@@ -174,7 +174,10 @@ def map_block(
         values, hidden = mapped.array, sum(mapped.invalid)
     if values.shape != pixels.shape:
         raise InputError("channels", f"{pixels.shape[2]} channels, which would become {values.shape[2]}")
-    missing = is_missing(pixels, volume.tags) if reading.nodata == "tag" and transform.fill == "keep" else None
+    keeps = reading.nodata == "tag" and transform.fill == "keep"
+    missing = is_missing(pixels, volume.tags) if keeps else None
+    if keeps and volume.tags.no_data:
+        _set_apart(values, missing_of(volume, reading))
     count = 0
     if missing is not None:
         values[missing] = pixels[missing].astype(values.dtype)
@@ -196,6 +199,18 @@ def map_block(
             exact = not any(inexact[places[:, :, c], c].any() for c in range(places.shape[2]))
     block = as_block(values, stored.shape, volume.channel)
     return MappedBlock(block, mapped, count, hidden - count, exact)
+
+
+def _set_apart(values: Array, missing: list[str]) -> None:
+    """Change mapped samples that have a value of missing ones by one step of floats, toward 0, or from 0 upward.
+
+    Such as those at the lower end of `minmax` where 0 is missing: readers would take them for missing.
+    """
+    for text in missing:
+        mark = values.dtype.type(number_of(text))
+        same = values == mark
+        if same.any():
+            values[same] = np.nextafter(mark, values.dtype.type(0)) if mark else np.finfo(values.dtype).tiny
 
 
 def case_name(volume: StoredVolume) -> str | None:
@@ -241,7 +256,7 @@ def invert(values: Array, entry: Record) -> Array:
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             level = (values[:, :, c].astype(np.float64) - shift) / scale
             if "outside" in entry:
-                level[values[:, :, c] == 0] = entry["outside"][c]
+                level[np.isin(values[:, :, c], (0, np.finfo(values.dtype).tiny))] = entry["outside"][c]
             if dtype.kind in "iu":
                 limits: Any = np.iinfo(dtype)
                 # the largest of 64 bits is no float64: the next lower one is
