@@ -4,8 +4,9 @@ import os
 import signal
 import socket
 import threading
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -69,31 +70,92 @@ def test_a_worker_killed_half_way_changes_nothing(cluster: Any, many: Path) -> N
     assert found.to_json() == normcli.stats(many).to_json()
 
 
-def test_nothing_runs_on_once_it_is_called_off(cluster: Any, tmp_path: Path) -> None:
+class Gate:
+    """Two pipes: tasks on workers announce their start at `begun`, and wait at `gate` until the engine waits for them.
+
+    The engine waits once it has seen that they still run, in one thread, and joins that thread, in another.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.begun, self.gate = folder / "begun", folder / "gate"
+        for path in (self.begun, self.gate):
+            os.mkfifo(path)
+        self._opened: list[int] = []
+        self._joined = threading.Event()
+
+    def on_poll(self, seconds: float) -> None:
+        """Take the place of `time.sleep`, which the engine calls while tasks run."""
+        if self._joined.wait(seconds):
+            self.open()
+
+    def on_join(self) -> None:
+        self._joined.set()
+
+    def open(self) -> None:
+        """Let all tasks through, from now on."""
+        self._opened = self._opened or [os.open(self.gate, os.O_RDWR)]
+
+    def close(self) -> None:
+        """Open the gate for tasks that still wait, and close the pipe."""
+        self.open()
+        os.close(self._opened[0])
+
+
+@pytest.fixture
+def gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    gate = Gate(tmp_path)
+
+    class Joined(threading.Thread):
+        def join(self, timeout: float | None = None) -> None:
+            gate.on_join()
+            super().join(timeout)
+
+    monkeypatch.setattr("normcli.engine.dask.time", SimpleNamespace(sleep=gate.on_poll))
+    monkeypatch.setattr("normcli.engine.dask.threading", SimpleNamespace(Thread=Joined))
+    yield gate
+    gate.close()
+
+
+def unfinished(dask_worker: Any) -> list[str]:
+    """Return the tasks that a worker is still to run, or runs."""
+    return [
+        str(key) for key, task in dask_worker.state.tasks.items() if task.state in ("ready", "executing", "waiting")
+    ]
+
+
+def test_nothing_runs_on_once_it_is_called_off(cluster: Any, tmp_path: Path, gate: Gate) -> None:
+    path = gate.gate
+
     def slow(batch: list[int]) -> list[int]:
-        time.sleep(0.3)
-        (tmp_path / str(batch[0])).touch()
+        (tmp_path / f"{batch[0]}.begun").touch()
+        if batch[0]:
+            os.close(os.open(path, os.O_RDONLY))
+        (tmp_path / f"{batch[0]}.done").touch()
         return batch
 
     batches = ([n] for n in range(100))
     results = engine.run(slow, batches, engine=f"dask:{cluster.scheduler_address}")
     assert next(results) == [0]
     results.close()  # type: ignore[attr-defined]
-    left = set(tmp_path.iterdir())
-    time.sleep(0.7)
-    assert set(tmp_path.iterdir()) == left and len(left) < 8
+    begun, done = ({file.stem for file in tmp_path.glob(f"*.{name}")} for name in ("begun", "done"))
+    assert begun == done and len(begun) < 8
+    with distributed.Client(cluster, set_as_default=False) as client:
+        assert [task for tasks in client.run(unfinished).values() for task in tasks] == []
+        assert not any(client.processing().values())
+    assert {file.stem for file in tmp_path.glob("*.begun")} == begun
 
 
-def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path) -> None:
+def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path, gate: Gate) -> None:
+    begun, path = gate.begun, gate.gate
+
     def slow(batch: list[int]) -> list[int]:
-        (tmp_path / "begun").touch()
-        time.sleep(1)
+        begun.write_bytes(b"1")  # once `interrupt` reads it
+        os.close(os.open(path, os.O_RDONLY))
         (tmp_path / "done").touch()
         return batch
 
     def interrupt() -> None:
-        while not (tmp_path / "begun").exists():
-            time.sleep(0.01)
+        assert begun.read_bytes() == b"1"
         assert main is not None
         signal.pthread_kill(main, signal.SIGINT)
 
@@ -101,7 +163,7 @@ def test_the_last_task_is_waited_for_too(cluster: Any, tmp_path: Path) -> None:
     assert main is not None
     results = engine.run(slow, iter([[1]]), engine=f"dask:{cluster.scheduler_address}")
     with pytest.raises(KeyboardInterrupt):
-        threading.Thread(target=interrupt).start()
+        threading.Thread(target=interrupt, daemon=True).start()
         next(results)
     assert (tmp_path / "done").exists()
 
