@@ -1,4 +1,4 @@
-"""Statistics as tables and plots that fit the terminal: aligned text or Rich, never a number cut off.
+"""Statistics as tables that fit the terminal: aligned text or Rich, never a number cut off.
 
 Where a table is too wide, complete columns are dropped, the least important first; then it is stacked:
 one block of "name value" lines for each row.
@@ -17,15 +17,16 @@ from normcli.options.printing import SummaryOptions
 from normcli.summary import GroupSummary, Summary
 from normcli.summary.remarks import CONVENTIONS
 
-_PLOT = 64  # columns of a plot, behind an indent of 3; half of them on a narrow terminal
-_BLOCKS = " ▁▂▃▄▅▆▇█"
-_ASCII = " .:-=+*#@"
-_ANSI = {"R": "\x1b[91m", "G": "\x1b[92m", "B": "\x1b[94m"}  # bright: plain blue cannot be read on black
-_ANSI_END = "\x1b[0m"
-HUES = {"R": "bright_red", "G": "bright_green", "B": "bright_blue"}
+BLOCKS = " ▁▂▃▄▅▆▇█"
+NARROW = 92  # columns; below them a table has no sparkline
+_SPARKLINE = 32  # characters
+_HUES = {"R": "bright_red", "G": "bright_green", "B": "bright_blue"}
+_SHOWN_PERCENTILES = ("1", "50", "99")
+_GAP = 2  # columns between two of a table
+_DECIMALS = 4
 
 
-def bars(counts: Sequence[float], blocks: str = _BLOCKS) -> str:
+def bars(counts: Sequence[float], blocks: str = BLOCKS) -> str:
     """Return a histogram in block characters; every column that holds a pixel shows.
 
     >>> bars([0, 1, 50, 100])
@@ -33,44 +34,6 @@ def bars(counts: Sequence[float], blocks: str = _BLOCKS) -> str:
     """
     top = max(counts) or 1
     return "".join(blocks[0 if n == 0 else max(1, int(n * 8 // top))] for n in counts)
-
-
-def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
-    """Yield each channel's histogram as `lines` lines of block characters, over its range."""
-    from normcli.summary.distribution import ceiling, columns
-
-    raw = summary.max_value is None or any(v is not None and v < 0 for v in summary.min)
-    known = [v for v in (*summary.min, *summary.max) if v is not None]
-    low, high = (min(known), max(known)) if raw and known else (0.0, None)
-    width = _PLOT if (terminal_width(sys.stdout) or _NARROW) >= _PLOT + 3 else _PLOT // 2
-    shapes = columns(summary, width, low, high if high is None or high > low else low + 1)
-    color = is_colorful(sys.stdout)
-    blocks, line_characters = (_BLOCKS, "─┴") if is_unicode(sys.stdout) else (_ASCII, "-+")
-    for c, (name, shape) in enumerate(zip(summary.channels, shapes, strict=True)):
-        top = ceiling([shape])
-        peak = f"peak {max(shape) / (sum(shape) or 1):.1%} of pixels{', cut off' if max(shape) > top else ''}"
-        yield f"{name}  mean {number(summary.mean[c])}  std {number(summary.std[c])}  {peak}"
-        hue = _ANSI.get(name, "") if color else ""
-        for line in range(lines - 1, -1, -1):
-            cells = "".join(_cell(n / top * lines - line, n > 0 and line == 0, blocks) for n in shape)
-            yield f"   {hue}{cells.rstrip()}{_ANSI_END if hue else ''}"
-        left, right = f"{low:g}", "1" if high is None else f"{high:g}"
-        at = summary.mean[c] if high is None else (summary.mean[c] - low) / ((high - low) or 1)
-        axis = [line_characters[0]] * width
-        axis[max(0, min(int(at * width), width - 1))] = line_characters[1]
-        yield f"   {''.join(axis)}"
-        yield f"   {left}{right.rjust(width - len(left))}"
-        if c + 1 < len(shapes):
-            yield ""
-
-
-def _cell(height: float, some: bool, blocks: str) -> str:
-    eighths = max(0, min(8, int(height * 8)))
-    return blocks[max(eighths, int(some))]
-
-
-_GAP = 2
-_DECIMALS = 4
 
 
 class Column(NamedTuple):
@@ -227,13 +190,6 @@ def numbers(values: Sequence[float | None], decimals: int = _DECIMALS) -> str:
     return " ".join(number(value, decimals) for value in values)
 
 
-__all__ = ["aligned", "bars", "check_printing", "columns", "number", "print_summary", "show_summary"]
-
-_SHOWN_PERCENTILES = ("1", "50", "99")
-_SPARKLINE = 32  # characters
-_NARROW = 92  # below this width, the sparkline goes
-
-
 def show_summary(
     summary: Summary, printing: SummaryOptions, *, json: bool = False, plot: bool = False, group: str | None = None
 ) -> None:
@@ -253,6 +209,8 @@ def show_summary(
     elif printing.format in (None, "table"):
         print_summary(summary if printing.convention is None else in_convention(summary, printing.convention))
         if plot:
+            from normcli.cli.plots import plotted
+
             write("\n" + "".join(line + "\n" for line in plotted(summary)))
     else:
         from normcli.constants import exporters
@@ -368,7 +326,7 @@ def _rounded_up(error: float) -> str:
 def _sparklines(summary: Summary) -> Iterator[Column]:
     """Yield the column of histograms, where there is color and room for it."""
     width = terminal_width(sys.stdout)
-    wide = width is None or width >= _NARROW
+    wide = width is None or width >= NARROW
     if (
         summary.max_value is None
         or "mixture" in summary.settings
@@ -378,7 +336,7 @@ def _sparklines(summary: Summary) -> Iterator[Column]:
     from normcli.summary.distribution import columns as histogram_columns
 
     shapes = histogram_columns(summary, _SPARKLINE)
-    styles = [HUES.get(name, "") for name in summary.channels]
+    styles = [_HUES.get(name, "") for name in summary.channels]
     yield Column(f"0{'1'.rjust(_SPARKLINE - 1)}", [bars(shape) for shape in shapes], left=True, drop=3, styles=styles)
 
 
