@@ -16,7 +16,7 @@ from normcli.runs.names import WORK
 from tests.support import needs
 from tests.support.command import APPLY, ENVIRONMENT, Run
 from tests.support.images import encoded, photograph
-from tests.support.kills import killed_at_random, limited
+from tests.support.kills import NO_BYTECODE, killed_at_random, limited
 from tests.support.outputs import finals, tree
 
 
@@ -117,10 +117,25 @@ def test_a_full_disk_ends_with_code_5_and_one_line(to: str, run: Run, tmp_path: 
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
     (tmp_path / "in/a.png").write_bytes(encoded(noise))
-    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", to, preexec_fn=limited)
+    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", to, preexec_fn=limited, env=NO_BYTECODE)
     assert done.returncode == 5, done.stderr
     assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1
     assert finals(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize(
+    ("to", "module", "final"),
+    [("stack", "numpy", "stack.npy"), ("hdf5", "h5py", "images.h5"), ("zarr", "numpy", "images.zarr")],
+)
+def test_a_disk_without_room_for_all_images_names_the_output(
+    to: str, module: str, final: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs.module(module)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.png").write_bytes(encoded(photograph(16, 16)))
+    Disk(monkeypatch, "posix_fallocate", 1)
+    with pytest.raises(OutputError, match=rf"{final}: no space left on device: 1 images? needs? 3,200 bytes"):
+        normcli.apply(tmp_path / "in", tmp_path / "out", to=to, scheme="unit")  # type: ignore[arg-type]
 
 
 def test_a_folder_that_cannot_be_written(run: Run, tmp_path: Path) -> None:

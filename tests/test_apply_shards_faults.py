@@ -18,7 +18,7 @@ from normcli.runs.checkpoint import CheckpointLog
 from tests.support import needs
 from tests.support.command import APPLY, ENVIRONMENT, Run
 from tests.support.images import encoded, photograph
-from tests.support.kills import killed_at_random, limited
+from tests.support.kills import NO_BYTECODE, killed_at_random, limited
 from tests.support.outputs import finals, tree
 
 
@@ -187,7 +187,9 @@ def test_a_full_disk_ends_with_code_5_and_one_line(engine: str, sink: str, run: 
     (tmp_path / "in").mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 1)).astype(np.uint8)
     (tmp_path / "in/a.png").write_bytes(encoded(noise))
-    done = run("apply", "in", "-o", "out", "-s", "unit", "--to", sink, "--engine", engine, preexec_fn=limited)
+    done = run(
+        "apply", "in", "-o", "out", "-s", "unit", "--to", sink, "--engine", engine, preexec_fn=limited, env=NO_BYTECODE
+    )
     assert done.returncode == 5, done.stderr
     assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1
     assert finals(tmp_path / "out") == {}

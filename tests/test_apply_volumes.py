@@ -18,7 +18,7 @@ from normcli.sources.volume import block_shape
 from tests.support import needs
 from tests.support.command import Run, run_here
 from tests.support.images import encoded, photograph
-from tests.support.kills import killed_at_random, limited
+from tests.support.kills import NO_BYTECODE, killed_at_random, limited
 from tests.support.memory import peak
 from tests.support.outputs import finals, tree
 
@@ -640,7 +640,7 @@ class TestImages:
 
     def test_a_full_disk(self, to: str, photos: Path, run: Run, tmp_path: Path) -> None:
         needs.module(LIBRARIES[to])
-        done = run("apply", photos, "-o", "out", "-s", "unit", "--to", to, preexec_fn=limited)
+        done = run("apply", photos, "-o", "out", "-s", "unit", "--to", to, preexec_fn=limited, env=NO_BYTECODE)
         assert done.returncode == 5 and done.stderr.count(b"\n") == 1, done.stderr
         assert finals(tmp_path / "out") == {}
 
@@ -692,7 +692,7 @@ class TestRuns:
         needs.modules("nibabel", LIBRARIES[to])
         values = np.random.default_rng(0).integers(0, 30_000, (40, 40, 20)).astype(np.int16)
         nifti(tmp_path / "in/a.nii", values)
-        done = run("apply", "in/a.nii", "-o", "out", "-s", "zscore", "--to", to, preexec_fn=limited)
+        done = run("apply", "in/a.nii", "-o", "out", "-s", "zscore", "--to", to, preexec_fn=limited, env=NO_BYTECODE)
         assert done.returncode == 5, done.stderr
         assert done.stderr.startswith(b"normcli: cannot write out/") and done.stderr.count(b"\n") == 1, done.stderr
         assert finals(tmp_path / "out") == {}

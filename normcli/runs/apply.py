@@ -32,7 +32,7 @@ from normcli.schemes import OF_DATASET
 from normcli.sinks import OUTPUT_KINDS, ImagePacker, open_sink, open_writer
 from normcli.sinks.shards import ShardSize
 from normcli.sinks.sink import Record
-from normcli.sinks.stack import ARRAY, Stack
+from normcli.sinks.stack import Stack
 from normcli.sources import PatternUse
 from normcli.summary import Summary
 from normcli.tally import DIGEST_MODULUS
@@ -452,7 +452,7 @@ class Run:
         if isinstance(job.writer, Stack):
             job = measure_stack(job, self.listed, self.survey.count)
             assert isinstance(job.writer, Stack)
-            job.writer.allocate(os.path.join(job.out, ARRAY))  # noqa: PTH118
+            job.writer.allocate(job.out)
         sink = open_sink(
             job.writer, out=job.out, partial=job.folder, dtype=job.transform.dtype, size=self.size, head=self.head
         )

@@ -56,10 +56,13 @@ class Stack(NamedTuple):
         """Return the stack of so many images of one image's shape and dtype."""
         return self._replace(rows=rows, shape=array.shape, dtype=array.dtype.name)
 
-    def allocate(self, final: str) -> None:
+    def allocate(self, out: str) -> None:
         """Reserve the disk space for all rows.
 
         On a full disk a memory map dies with SIGBUS in the middle; this fails at the start.
+
+        Args:
+            out: output folder, for the error.
 
         Raises:
             OutputError: there is not enough.
@@ -73,8 +76,9 @@ class Stack(NamedTuple):
                 os.close(handle)
         except OSError as error:
             if error.errno == 28:
-                error = OSError(28, f"no space left on device: {self.rows} images need {size:,} bytes")
-            storage.raise_output_error(final, error)
+                images = "1 image needs" if self.rows == 1 else f"{self.rows:,} images need"
+                error = OSError(28, f"no space left on device: {images} {size:,} bytes")
+            storage.raise_output_error(os.path.join(out, FINAL[self.to]), error)  # noqa: PTH118
 
     def encode(self, image: EncodableImage, key: str) -> Parts:
         """Return the values of one row.

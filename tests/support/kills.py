@@ -40,3 +40,7 @@ def killed_at_random(arguments: list[str], undisturbed: dict[str, bytes], out: P
 
 def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+
+
+# for `limited`: a module that was edited would be compiled into a file that is cut short, without an error
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
