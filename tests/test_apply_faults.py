@@ -161,7 +161,7 @@ def test_a_signal_leaves_a_run_that_resumes(number: signal.Signals, tmp_path: Pa
     assert process.returncode == 128 + number
     assert "normcli.json" not in finals(tmp_path / "out")
     told = subprocess.run([*APPLY, *arguments], env=ENVIRONMENT, capture_output=True, check=False)
-    assert told.returncode == 2 and b"contains an interrupted run (--resume completes it" in told.stderr
+    assert told.returncode == 2 and b"contains an unfinished run (--resume completes it" in told.stderr
     assert subprocess.run([*APPLY, *arguments, "--resume"], env=ENVIRONMENT, check=False).returncode == 3
     normcli.apply(tmp_path / "many", tmp_path / "plain", scheme="unit")
     assert tree(tmp_path / "out") == tree(tmp_path / "plain")

@@ -96,6 +96,9 @@ def test_a_table_of_files_gives_names_below_its_folder(run: Run, folder: Path, t
     assert done.returncode == 0 and names(tmp_path / "rows") == ["cat/0.jpg.npy"], done.stderr
     wrong = run("apply", "images/list.jsonl", "-o", "wrong", "-s", "unit", "-O", "column=image")
     assert wrong.returncode == 2 and b"no column 'image'" in wrong.stderr and not (tmp_path / "wrong").exists()
+    (folder / "excel.csv").write_text("\ufefffile;class\ncat/0.jpg;a\n", encoding="utf-8")
+    done = run("stats", folder / "excel.csv")
+    assert done.returncode == 2 and b"(semicolons separate nothing: a .csv has commas, a .tsv tabs)" in done.stderr
 
 
 def test_the_column_of_a_table(run: Run, tmp_path: Path) -> None:

@@ -309,6 +309,14 @@ def hostile_zips(folder: Path) -> dict[str, tuple[Path, int]]:
     return out
 
 
+def test_a_compression_that_is_not_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("x.jpg", PICTURE)
+    with pytest.raises(normcli.NoInputError, match="packed by bzip2; only stored and deflated members are read"):
+        normcli.stats(path)
+
+
 def test_thirty_hostile_zips_are_accounted_for(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     zips = hostile_zips(tmp_path / "in")

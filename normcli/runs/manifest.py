@@ -38,7 +38,7 @@ def read(out: str | Path) -> tuple[Record, Iterator[Record]]:
                 lines.append(line)
     except FileNotFoundError:
         half = (Path(out) / WORK).exists()
-        why = "an interrupted run (--resume completes it)" if half else f"no {NAME}: normcli apply did not write it"
+        why = "an unfinished run (--resume completes it)" if half else f"no {NAME}: normcli apply did not write it"
         raise UsageError(f"{out}: {why}") from None
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from None

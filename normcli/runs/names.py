@@ -418,7 +418,7 @@ def find_content(out: str) -> str | None:
     if not names:
         return None
     if WORK in names:
-        return "an interrupted run"
+        return "an unfinished run"
     return "a finished run" if MANIFEST in names else f"{names[0]}{' and more' if len(names) > 1 else ''}"
 
 
@@ -431,8 +431,8 @@ def refuse_occupied(folder: str, allowed: bool) -> None:
     content = find_content(folder)
     if content is None or allowed:
         return
-    if content == "an interrupted run":
-        raise UsageError(f"{folder}: contains an interrupted run (`resume` completes it, `force` starts anew)")
+    if content == "an unfinished run":
+        raise UsageError(f"{folder}: contains an unfinished run (`resume` completes it, `force` starts anew)")
     raise UsageError(
         f"{folder}: is not empty: {content} (`resume` or `skip_existing` write what is missing, `force` overwrites)"
     )

@@ -134,7 +134,10 @@ def _column(source: str, row: dict[str, Any], asked: str | None) -> str:
     if column is None:
         columns = listed(map(str, row)) or "none"
         what = f"no column {asked!r}" if asked else "no column of paths"
-        raise UsageError(f"{source}: {what}; its columns are {columns} (-O column=NAME)")
+        remedy = "-O column=NAME"
+        if len(row) == 1 and ";" in str(next(iter(row))):
+            remedy = "semicolons separate nothing: a .csv has commas, a .tsv tabs"
+        raise UsageError(f"{source}: {what}; its columns are {columns} ({remedy})")
     first = os.path.basename(str(row[column]))  # noqa: PTH119
     for other in PATHS:  # a url is where the file of a row came from
         if other not in (column, "url") and row.get(other) and os.path.basename(str(row[other])) != first:  # noqa: PTH119

@@ -27,6 +27,7 @@ _WINDOW = 1 << 18
 _PIECE = 4 << 20  # of a member that is inflated; photographs are smaller
 _COMPRESSED_RATIO = 20  # of more than a piece, in formats that compress on their own
 _PLAIN = (b"BM", b"II", b"MM", b"P", b"\x93NUMPY")
+_METHODS = {1: "shrinking", 6: "implosion", 9: "Deflate64", 12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}
 _OF_ZARR = ("zarr.json", ".zgroup", ".zarray")
 
 
@@ -184,7 +185,8 @@ def _problem(entry: ZipEntry, limit: int, overlaps: bool) -> tuple[str, str] | N
     if entry.flags & 0x2041:
         return "unsupported", "encrypted"
     if entry.method not in (0, 8):
-        return "unsupported", f"packed by method {entry.method}; only stored and deflated members are read"
+        method = _METHODS.get(entry.method, f"method {entry.method}")
+        return "unsupported", f"packed by {method}; only stored and deflated members are read"
     if entry.method == 0 and entry.packed != entry.size:
         return "damaged", "stored, but with two different sizes"
     if entry.size > limit or entry.packed > limit:
