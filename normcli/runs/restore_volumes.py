@@ -148,8 +148,9 @@ def open_written(folder: str, settings: Record, record: Record) -> list[StoredVo
         source.open_options = {}
         shape, channel = tuple(array["shape"]), array["channel"]
         if settings["to"] != "nifti":
-            variable = array["path"] or ("image" if settings["to"] == "hdf5" else "")
-            source.open_options = {"axes": letters_of(len(shape), channel), "variable": variable}
+            variable = array["path"] or ("image" if settings["to"] == "hdf5" else None)  # None: the root of a Zarr
+            source.open_options = {"axes": letters_of(len(shape), channel)}
+            source.open_options |= {} if variable is None else {"variable": variable}
         try:
             (volume, *_) = volumes_of(source, InputOptions())
         except UsageError as error:
