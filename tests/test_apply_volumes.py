@@ -342,6 +342,29 @@ class TestContainers:
                 # xarray reads bytes of this attribute as bool, but no floats
                 assert attributes.get("dtype") == (None if name == "out" else "bool")
 
+    def test_what_files_of_matlab_and_of_new_formats_have(self, tmp_path: Path) -> None:
+        """References of cells were null in the copy; large attributes and types of HDF5 2.0 could not be copied."""
+        h5py = needs.module("h5py")
+        with h5py.File(tmp_path / "a.h5", "w", libver="latest") as file:
+            file["t"], file["type"] = voxels(), np.dtype([("a", "i4"), ("b", "f8")])
+            file["#refs#/a"], file["#refs#/b"] = np.arange(3), np.arange(4)
+            references = [[file["#refs#/b"].ref, file["#refs#"].ref], [file["t"].ref, h5py.Reference()]]
+            file.create_dataset("cell", data=references, dtype=h5py.ref_dtype)
+            file.create_dataset("empty", (0,), h5py.ref_dtype)
+            attributes = file["t"].attrs
+            attributes["huge"] = np.arange(20_000.0)
+            attributes["pair"] = np.array((1, 2.5), [("a", "i4"), ("b", "f8")])
+            attributes["nothing"], attributes["object"] = h5py.Empty("f4"), file["cell"].ref
+        source = normcli.source(tmp_path / "a.h5", variable="t", axes="ZYX")
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="hdf5")
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        for name in ("out", "back"):
+            with h5py.File(tmp_path / name / "a.h5") as file:
+                cells = file["cell"][:].ravel()
+                assert [file[one].name for one in cells[:3]] == ["/#refs#/b", "/#refs#", "/t"] and not cells[3]
+                assert file["t"].attrs["huge"].tolist() == [*range(20_000)] and file["type"].dtype["b"] == np.float64
+                assert file["t"].attrs["pair"].item() == (1, 2.5) and "object" not in file["t"].attrs
+
     @pytest.mark.parametrize("scheme", ["minmax", "unit", "percentile", "clip:10,100", "zscore:mask=nonzero"])
     @pytest.mark.parametrize("fill", [0, 1])
     @pytest.mark.parametrize("dtype", ["u1", "i2", "i4", "f4"])
@@ -777,7 +800,7 @@ class TestRuns:
     def test_dry_run_and_stdout(self, tmp_path: Path) -> None:
         nifti(tmp_path / "a.nii", voxels())
         done = run_here("apply", tmp_path / "a.nii", "-o", tmp_path / "out", "-s", "zscore", "--to", "nifti", "-n")
-        assert done.code == 0 and done.out.startswith("1 images") and not (tmp_path / "out").exists()
+        assert done.code == 0 and done.out.startswith("1 image,") and not (tmp_path / "out").exists()
         assert run_here("apply", tmp_path / "a.nii", "-o", "-", "--to", "nifti").code == 2
 
     @pytest.mark.campaign

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ _SCALES = ("DIMENSION_LIST", "REFERENCE_LIST")  # attributes that tie datasets t
 _FILTERS = {1, 2, 3, 32000}  # deflate, shuffle, fletcher32, lzf: of samples of any type
 _OWN = {*_FILTERS, 4, 5, 6}
 _NAME = "image"
+_LARGEST_ATTRIBUTE = 64_000  # bytes, with room for its name
 _MOST_STRINGS = 100_000  # in memory
 
 
@@ -83,12 +85,12 @@ class Hdf5Writer:
     """
 
     def __init__(self, path: str, plans: list[ArrayPlan]) -> None:
-        import h5py
-
         self._plans, self._raw = plans, RawFile(path)
-        self._file = h5py.File(self._raw, "w", libver=("earliest", "v110"))
+        self._file = self._open("earliest")
         try:
             if plans[0].volume.kind == "hdf5":
+                import h5py
+
                 with Reader(plans[0].volume.source) as reader, h5py.File(reader.file(), "r") as source:
                     self._copy_from(source)
             else:
@@ -118,8 +120,17 @@ class Hdf5Writer:
             self._file.close()
         self._raw.close()
 
+    def _open(self, oldest: str) -> Any:
+        """Begin the file in the oldest format that its objects can have, from a version of HDF5 on."""
+        import h5py
+
+        return h5py.File(self._raw, "w", libver=(oldest, "latest"))
+
     def _copy_from(self, source: Any) -> None:
         try:
+            if _has_large_attributes(source):
+                self._file.close()
+                self._file = self._open("v108")
             self._copy(source)
         except (InputError, MemoryError):
             raise
@@ -157,6 +168,10 @@ class Hdf5Writer:
                 self._file[path] = value.dtype  # a type with a name
             first.setdefault(address, path)
         self._attach_scales(source, first)
+        for path in first.values():
+            kind = getattr(source[path], "dtype", None)
+            if kind is not None and h5py.check_ref_dtype(kind) is h5py.Reference and source[path].size:
+                _copy_references(source[path], self._file[path])
 
     def _create(self, plan: ArrayPlan, value: Any, path: str) -> None:
         volume, options = plan.volume, dict[str, Any]()
@@ -221,6 +236,16 @@ def _links(source: Any) -> Iterator[tuple[str, Any]]:
                     stack.append((inner, group[name]))
 
 
+def _has_large_attributes(source: Any) -> bool:
+    """Return True for an attribute that files before HDF5 1.8 cannot have."""
+    import h5py
+
+    objects = chain([source], (source[path] for path, link in _links(source) if isinstance(link, h5py.HardLink)))
+    every = (one.attrs.get_id(name) for one in objects for name in one.attrs)
+    sizes = (one.get_space().get_simple_extent_npoints() * one.get_type().get_size() for one in every)
+    return any(size > _LARGEST_ATTRIBUTE for size in sizes)
+
+
 def _copy_strings(source: Any, target: Any, path: str) -> None:
     """Copy strings of any length: HDF5 copies their fill value, which NetCDF always has, so that no one can read it."""
     import h5py
@@ -241,8 +266,7 @@ def _copy_attributes(source: Any, target: Any, without: dict[str, None]) -> None
 
     for name in source.attrs:
         attribute = source.attrs.get_id(name)
-        is_reference = h5py.check_ref_dtype(attribute.dtype) or name in _SCALES
-        if name in without or is_reference or attribute.dtype.names is not None:
+        if name in without or name in _SCALES or _refers(attribute.dtype):
             continue
         value = source.attrs[name]
         if isinstance(value, h5py.Empty):
@@ -257,6 +281,26 @@ def _copy_attributes(source: Any, target: Any, without: dict[str, None]) -> None
         memory = attribute.get_type() if is_text else None  # else a null takes the place of the last character
         attribute.read(data, mtype=memory)
         copy.write(data, mtype=memory)
+
+
+def _refers(dtype: Any) -> bool:
+    """Return True for references to objects, or a compound with some."""
+    import h5py
+
+    members = dtype.fields.values() if dtype.fields else ()
+    return h5py.check_ref_dtype(dtype.base) is not None or any(_refers(member[0]) for member in members)
+
+
+def _copy_references(source: Any, target: Any) -> None:
+    """Write references to the objects of a dataset's own file, where HDF5 copied none; those to regions stay null."""
+    import h5py
+
+    references = source[()]
+    copies = np.empty(source.shape, source.dtype)
+    for place, reference in np.ndenumerate(references):
+        name = h5py.h5r.get_name(reference, source.file.id) if reference else None
+        copies[place] = target.file[name].ref if name and name in target.file else h5py.Reference()
+    target[...] = copies
 
 
 def _check_filters(path: str, value: Any) -> None:
