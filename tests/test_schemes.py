@@ -265,6 +265,32 @@ def test_values_beyond_float16_are_refused() -> None:
         transform(mean=(0.0,), std=(1.0,), dtype="float16")(np.full((2, 2), 1e6, np.float32))
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("nan", ["error", "skip"])
+def test_results_beyond_their_type_are_refused(dtype: str, nan: Any) -> None:
+    x = np.array([[1, 2], [3, 255]], dtype)
+    constants: dict[str, Any] = {"mean": (0.0,), "std": (1e-6,), "max_value": 255, "nan": nan}
+    with pytest.raises(InputError, match="values beyond float16"):
+        transform(**constants, dtype="float16")(x)
+    assert np.isfinite(transform(**constants)(x)).all()
+    assert transform(**constants, dtype="float16", clip=(-1, 1))(x).tolist() == [[[1, 1], [1, 1]]]
+    bounded = {**constants, "mean": (1.0,), "std": (2e-5,), "max_value": None if dtype == "uint8" else 65535}
+    with pytest.raises(InputError, match=r"values beyond float64$|cannot divide"):
+        transform(**{**bounded, "std": (1e-306,), "mean": (1e9,)}, dtype="float64")(x)
+
+
+@pytest.mark.parametrize("scheme", ["zscore", "minmax", "percentile", "robust", "gcn"])
+def test_values_at_the_ends_of_float64(scheme: str) -> None:
+    near = transform(scheme, dtype="float64")(np.array([[-1.0, 3.0], [0.5, 2.0]]))
+    for power in (-700, 700):  # whose squares are 0 and infinite
+        far = transform(scheme, dtype="float64")(np.ldexp(np.array([[-1.0, 3.0], [0.5, 2.0]]), power))
+        assert np.array_equal(far, near)
+    beyond = {"zscore": [1.7e308, 1.7e308, 1.6e308, 0.0], "minmax": [5e-324, 0.0, 5e-324, 0.0]}
+    values = beyond.get(scheme, [-1.7e308, -1.7e308, 1.7e308, 1.7e308])
+    with pytest.raises(InputError, match="float64 cannot divide by"):
+        transform(scheme, dtype="float64")(np.array([values]))
+
+
 def test_images_the_constants_say_nothing_about_are_refused() -> None:
     with pytest.raises(InputError, match=r"3 channels.*have 1"):
         transform(preset="mnist")(photograph())

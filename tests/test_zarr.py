@@ -201,6 +201,12 @@ class TestPlaces:
             assert done.code in (2, 4) and "Traceback" not in done.err, done
         assert sorted(entry.name for entry in tmp_path.iterdir()) == ["a.zarr", "a.zarr.zip", "secret"]
 
+    @pytest.mark.parametrize("name", [".", "/"])
+    def test_the_root_has_names(self, name: str, tmp_path: Path) -> None:
+        zarr.create_array(tmp_path / "a.zarr", data=values_of("u1"), chunks=CHUNKS)
+        one = normcli.stats(tmp_path / "a.zarr", open_options=[f"variable={name}", "axes=NYX"])
+        assert (one.images, one.mean) == (7, [values_of("u1").sum() / values_of("u1").size / 255])
+
     def test_damaged_zips_are_one_line(self, tmp_path: Path) -> None:
         zarr.create_array(tmp_path / "a.zarr", data=values_of("u1"), chunks=CHUNKS)
         sound = zipped(tmp_path / "a.zarr", tmp_path / "a.zarr.zip").read_bytes()

@@ -132,7 +132,7 @@ def _percentiles_of(summary: Summary, percents: tuple[float, float], *, of_file:
 
     if "float" in {str(bucket["dtype"]) for bucket in summary.state["buckets"]}:
         log.warning(
-            "percentiles %s and %s of float images are within 1/256 of their values (counting with `percentiles` %s,%s "
+            "percentiles %s and %s of float images are within 1/128 of their values (counting with `percentiles` %s,%s "
             "and `exact_percentiles` computes them exactly%s)",
             *names * 2,
             " without `weight` case" if by_case else "",

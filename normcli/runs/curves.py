@@ -166,7 +166,7 @@ def percentiles_of_cases(summary: Summary, of: tuple[float, ...]) -> dict[str, t
         raise StatisticsFileError("the state of these statistics is damaged: no counts of a group")
     if not all((group.percentile_details or {}).get("exact") for group in extended.groups.values()):
         log.warning(
-            "percentiles of these cases are within 1/256 of their values (count with `exact_percentiles` and "
+            "percentiles of these cases are within 1/128 of their values (count with `exact_percentiles` and "
             "`percentiles` %s)",
             ",".join(names),
         )

@@ -291,14 +291,13 @@ class Transform:
         clipped = _fill(pixels, at, affine, finish, out, planar)
         hidden: tuple[int, ...] = ()
         if valid is not None:
-            from normcli.runs.fill import clipped_invalid, fill_invalid, valid_is_finite
+            from normcli.runs.fill import clipped_invalid, fill_invalid
 
-            if self.nan == "error" and out.dtype.kind == "f" and not valid_is_finite(out, valid, at, planar):
-                raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
+            _check_finite(pixels, affine, out, valid, at, planar)
             clipped -= clipped_invalid(pixels, valid, at, affine, finish)
             hidden = tuple(fill_invalid(out, valid, at, self.fill, planar))
-        elif dtype.kind == "f" and self.nan == "error" and out.dtype.kind == "f" and not _is_finite(out.reshape(-1)):
-            raise InputError("overflow", f"values beyond {self.dtype} (--dtype float64)")
+        else:
+            _check_finite(pixels, affine, out)
         kept = not is_curve and (self.fill == "keep" or not any(hidden))
         zero: tuple[float, ...] = ()
         if outside is not None:
@@ -430,6 +429,48 @@ def _bounds(pixels: Array, valid: Array | None) -> tuple[list[float], list[float
 
 def _is_finite(array: Array) -> bool:
     return all(np.isfinite(array[rows]).all() for rows in images.row_slices(array))
+
+
+def _check_finite(
+    pixels: Array,
+    affine: Affine,
+    out: Array,
+    valid: Array | None = None,
+    source: tuple[int, ...] = (),
+    planar: bool = True,
+) -> None:
+    """Reject a result that is beyond its type: float16 ends at 65504.
+
+    Args:
+        pixels: the levels.
+        affine: their map.
+        out: the result.
+        valid: bool (H,W,C), True where a sample counts in its channel; None where all do.
+        source: the channel of the pixels that each channel of `out` is made from.
+        planar: `out` is (C,H,W).
+
+    Raises:
+        InputError: a valid sample is NaN or infinite.
+    """
+    if out.dtype.kind != "f":
+        return
+    if pixels.dtype.kind == "u" and _fits(affine, pixels.dtype.name, out.dtype.name):
+        return
+    if valid is None:
+        finite = _is_finite(out.reshape(-1))
+    else:
+        from normcli.runs.fill import valid_is_finite
+
+        finite = valid_is_finite(out, valid, source, planar)
+    if not finite:
+        raise InputError("overflow", f"values beyond {out.dtype}" + " (--dtype float64)" * (out.dtype != np.float64))
+
+
+@lru_cache(maxsize=16)
+def _fits(affine: Affine, levels: str, dtype: str) -> bool:
+    """Return True if every level of an integer type has a finite result in a float type."""
+    ends = [abs(x * s + t) for x in (0.0, float(np.iinfo(levels).max)) for s, t in zip(*affine, strict=True)]
+    return max(ends) <= float(np.finfo(dtype).max)
 
 
 def _white_level(dtype: np.dtype[Any], setting: int | None) -> float | None:

@@ -84,11 +84,25 @@ class Image(NamedTuple):
                 mean.append(s / n)
                 std.append(math.sqrt(spread) / n)
             else:
-                n = int(counts.sum())
-                middle = math.fsum((values * counts).tolist()) / n
+                middle, spread = _moments_of_floats(values, counts)
                 mean.append(middle)
-                std.append(math.sqrt(math.fsum(((values - middle) ** 2 * counts).tolist()) / n))
+                std.append(spread)
         return mean, std
+
+
+def _moments_of_floats(values: Array, counts: Array) -> tuple[float, float]:
+    """Return mean and population std of values with counts; infinity where a sum is beyond float64."""
+    n = int(counts.sum())
+    try:
+        with np.errstate(over="ignore"):
+            middle = math.fsum((values * counts).tolist()) / n
+            apart = values - middle
+            # a power of 2 changes no bit; squares of values around 1e-200 would be 0, those of 1e200 infinite
+            _, power = math.frexp(max(-float(apart[0]), float(apart[-1])))
+            squares = np.ldexp(apart, -power) ** 2 * counts
+        return middle, math.ldexp(math.sqrt(math.fsum(squares.tolist()) / n), power)
+    except OverflowError:
+        return math.inf, math.inf
 
 
 def scaled(values: Array, counts: Array, scale: tuple[float, float]) -> tuple[Array, Array]:
@@ -265,7 +279,8 @@ def robust(
     median, mad = [], []
     for values, counts in image.columns(per):
         middle = _quantile(values, counts, 50)
-        apart = np.abs(values - middle)
+        with np.errstate(over="ignore"):
+            apart = np.abs(values - middle)
         order = np.argsort(apart, kind="stable")
         median.append(middle)
         mad.append(factor * _quantile(apart[order], counts[order], 50))
@@ -287,7 +302,7 @@ def divisors(spread: Sequence[float], names: Sequence[str], zero_std: str, what:
     """Return divisors; a spread of 0 is an error that names the channel, or becomes 1 or eps."""
     least = least_std(zero_std)
     if least is None:
-        constant = [name for name, s in zip(names, spread, strict=True) if not s > 0]
+        constant = [name for name, s in zip(names, spread, strict=True) if s <= 0]
         if constant:
             noun, verb, them = ("channel", "is", "it") if len(constant) == 1 else ("channels", "are", "them")
             remedy = f"--zero-std one or eps:X maps {them}"
@@ -481,10 +496,17 @@ def preset(name: str) -> Preset:
 
 
 def centered(center: Sequence[float], spread: Sequence[float]) -> Affine:
-    """Return the affine (x - center) / spread; a level equal to the center maps to 0 exactly."""
+    """Return the affine (x - center) / spread; a level equal to the center maps to 0 exactly.
+
+    Raises:
+        InputError: a spread whose inverse, or a center over it, is beyond float64.
+    """
     scale = tuple(1.0 / s for s in spread)
     # + 0.0: no negative zero where the center is 0
-    return Affine(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
+    affine = Affine(scale, tuple(-(c * s) + 0.0 for c, s in zip(center, scale, strict=True)))
+    if not all(map(math.isfinite, (*scale, *affine.shift))) or 0.0 in scale:
+        raise InputError("overflow", f"float64 cannot divide by {', '.join(f'{s:g}' for s in spread)}")
+    return affine
 
 
 def catalog() -> list[tuple[str, dict[str, Any], str]]:

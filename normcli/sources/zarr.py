@@ -144,7 +144,7 @@ def _chosen(source: str, files: Files, variable: str | None) -> list[_Array]:
         UsageError: no such array, or several of them.
     """
     if variable is not None:
-        path = variable.strip("/")
+        path = "" if variable == "." else variable.strip("/")  # "." is the root, as messages name it
         if ".." in path.split("/"):
             raise InputError("unsafe-name", f"{variable} leads out of the folder")
         if has_wildcard(path):
