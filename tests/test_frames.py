@@ -298,7 +298,7 @@ class TestCalibration:
     )
     def test_other_functions_are_named(self, lines: str, text: str, tmp_path: Path) -> None:
         path = imagej(tmp_path / "a.tif", np.arange(64, dtype="u1").reshape(8, 8), lines)
-        with pytest.raises(NoInputError, match=re.escape(text) + r".* \(`scale_offset` none\)"):
+        with pytest.raises(NoInputError, match=re.escape(text) + r".* \(`scale_offset` none ignores it\)"):
             normcli.stats(path)
         assert normcli.stats(path, scale_offset="none").mean == pytest.approx([31.5 / 255])
 

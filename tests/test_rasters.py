@@ -293,7 +293,7 @@ def test_a_scale_of_0_fails_unless_it_is_ignored(tmp_path: Path) -> None:
     xml = '<GDALMetadata><Item name="SCALE" sample="1" role="scale">0</Item></GDALMetadata>'
     with tifffile.TiffWriter(path) as file:
         file.write(array, photometric="minisblack", planarconfig="separate", extratags=[(42112, 2, 0, xml, True)])
-    with pytest.raises(NoInputError, match=r"its scale of band 2 is '0' \(`scale_offset` none\)"):
+    with pytest.raises(NoInputError, match=r"its scale of band 2 is '0' \(`scale_offset` none ignores it\)"):
         normcli.stats(path)
     assert normcli.stats(path, scale_offset="none").mean == pytest.approx((array.mean((1, 2)) / 65535).tolist())
 

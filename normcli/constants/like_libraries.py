@@ -45,7 +45,7 @@ def interpolation_of(value: Any, default: str) -> str:
     name = name.rpartition(".")[2].lower().removeprefix("inter_").replace("_", "-")
     name = {"nearest-exact": "nearest", "cubic": "bicubic", "linear": "bilinear", "lanczos4": "lanczos"}.get(name, name)
     if name not in _FILTERS:
-        raise UsageError(f"interpolation {value!r} is none of {', '.join(_FILTERS)}")
+        raise UsageError(f"interpolation must be one of {', '.join(_FILTERS)}, not {value!r}")
     return name
 
 
@@ -56,11 +56,11 @@ def _side(value: Any) -> int:
         UsageError: no positive integer.
     """
     if isinstance(value, Mapping | str) or value is None:
-        raise UsageError(f"a side is computed, or no number: {value or 'an expression'!s:.60}")
+        raise UsageError(f"a side must be a number, not {value or 'an expression'!s:.60}")
     if isinstance(value, float) and value == int(value):
         value = int(value)
     if type(value) is not int or not 1 <= value <= 1 << 24:
-        raise UsageError(f"{value!r:.60} is no number of pixels")
+        raise UsageError(f"{value!r:.60} is not a number of pixels")
     return value
 
 
@@ -136,7 +136,7 @@ def of_huggingface(config: Mapping[str, Any]) -> Geometry | None:
     """
     for key in _BY_CONTENT:
         if config.get(key):
-            raise UsageError(f"{key} sets the sides of every image by its content, which --resize cannot")
+            raise UsageError(f"{key} sets the sides of every image by its content, which --resize cannot do")
     processor = str(config.get("image_processor_type") or config.get("feature_extractor_type") or "")
     kind = processor.removesuffix("Fast").removesuffix("Pil")
     kind = kind.removesuffix("ImageProcessor").removesuffix("FeatureExtractor")
@@ -201,7 +201,7 @@ def _huggingface_size(size: Any, kind: str) -> Any:
         return f"longest:{_side(longest)}"
     if size.get("height") is not None and size.get("width") is not None:
         return _side(size["height"]), _side(size["width"])
-    raise UsageError(f"size {dict(size)} is none that --resize has")
+    raise UsageError(f"--resize cannot express size {dict(size)}")
 
 
 def _with_crop_pct(
@@ -240,7 +240,7 @@ def of_timm(config: Mapping[str, Any]) -> Geometry | None:
     sides = _sides(size[-2:] if isinstance(size, list | tuple) and len(size) == 3 else size)
     share = config.get("crop_pct") or 0.875
     if not isinstance(share, int | float) or not 0 < share <= 8:
-        raise UsageError(f"crop_pct {share!r} is no share")
+        raise UsageError(f"crop_pct must be a number above 0 and at most 8, not {share!r}")
     scaled = math.floor(sides[0] / share), math.floor(sides[1] / share)
     mode = config.get("crop_mode") or "center"
     filter_name = interpolation_of(config.get("interpolation"), "bicubic")
@@ -248,13 +248,13 @@ def of_timm(config: Mapping[str, Any]) -> Geometry | None:
         crop = None if scaled == sides else sides
         return Geometry("timm", _hw(scaled), filter_name, crop, _black(scaled, crop))
     if scaled[0] != scaled[1]:
-        raise UsageError(f"input_size {_hw(sides)}: crop_mode {mode} of a size that is no square cannot be set")
+        raise UsageError(f"input_size {_hw(sides)}: crop_mode {mode} requires a square")
     if mode == "border":
         mean = config.get("mean") or _IMAGENET_MEAN
         fill = ",".join(str(round(255 * float(value))) for value in mean)
         return Geometry("timm", f"longest:{scaled[0]}", filter_name, sides, fill)
     if mode != "center":
-        raise UsageError(f"crop_mode {mode!r} is none of center, squash, border")
+        raise UsageError(f"crop_mode must be one of center, squash, border, not {mode!r}")
     return Geometry("timm", scaled[0], filter_name, sides, _black(scaled[0], sides))
 
 
@@ -300,7 +300,7 @@ def of_transforms(calls: Sequence[Call]) -> Geometry | None:
         if name in ("Resize", "ResizeKeepRatio") and resize is None and "scale" not in keywords:
             size = keywords.get("size", args[0] if args else None)
             if name == "ResizeKeepRatio" or (size is None and keywords.get("max_size") is None):
-                raise UsageError(f"{name}({size}) is none that --resize has")
+                raise UsageError(f"--resize cannot express {name}({size})")
             filter_value = keywords.get("interpolation", args[1] if len(args) > 1 else None)
             resize, filter_name = (
                 _torchvision_resize(size, keywords.get("max_size")),
@@ -378,7 +378,7 @@ def _mm_resize(kind: str, step: Mapping[str, Any]) -> tuple[Any, Any]:
     if kind == "ResizeEdge":
         edge = step.get("edge", "short")
         if edge not in ("short", "long"):
-            raise UsageError(f"ResizeEdge with edge={edge!r} is none that --resize has")
+            raise UsageError(f"--resize cannot express ResizeEdge with edge={edge!r}")
         return (_side(scale) if edge == "short" else f"longest:{_side(scale)}"), None
     if isinstance(scale, list | tuple) and len(scale) == 2 and scale[1] == -1:
         return _side(scale[0]), None  # mmcls 0.x: the shorter side

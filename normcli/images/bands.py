@@ -46,7 +46,9 @@ def align_bands(image: Decoded, reading: DecodeOptions) -> None:
     if reading.color == "gray" and len(image.names or image.scales) > channels + 1:
         image.names = ()
         if len(set(image.scales[:3])) > 1:
-            raise InputError("scale", "bands of different scales have no common gray (--scale-offset none)")
+            raise InputError(
+                "scale", "bands of different scales have no common gray (--scale-offset none ignores the scales)"
+            )
     if image.names:
         own = (*image.names, "A")[:channels]
         image.names = own if len(own) == channels and len({*own} - {""}) == len(own) - own.count("") else ()

@@ -225,13 +225,15 @@ def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
         return 1.0, 0.0
     if "ModalityLUTSequence" in dataset:
         raise InputError(
-            "scale", "its values follow a table, the Modality LUT, which is not read (--scale-offset none)"
+            "scale", "its values follow a table, the Modality LUT, which is not read (--scale-offset none ignores it)"
         )
     own = _functional_group(dataset)
     slope, intercept = (own.get(name, dataset.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
     scale = 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
     if not np.isfinite(scale).all() or scale[0] == 0:
-        raise InputError("scale", f"its rescale slope is {slope}, its intercept {intercept} (--scale-offset none)")
+        raise InputError(
+            "scale", f"its rescale slope is {slope}, its intercept {intercept} (--scale-offset none ignores both)"
+        )
     return scale
 
 

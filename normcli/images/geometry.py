@@ -106,7 +106,7 @@ def _check_values(channels: int, placed: Placement, reading: DecodeOptions) -> N
     """
     values = channels * max(math.prod(placed.scaled), math.prod(placed.size))
     if values > 4 * max(reading.max_pixels, 1):
-        raise InputError("bomb", f"{values} values in {channels} bands, over four times --max-pixels")
+        raise InputError("bomb", f"{values} values in {channels} bands, more than four times --max-pixels")
 
 
 def place(width: int, height: int, reading: DecodeOptions) -> Placement:

@@ -143,7 +143,9 @@ def _jpeg(data: bytes, reading: DecodeOptions) -> Decoded:
     assert markers is not None
     check_size(markers.width, markers.height, reading)
     if markers.components not in (1, 3):
-        raise InputError("unsupported", f"a JPEG of {markers.precision} bits and {markers.components} components")
+        raise InputError(
+            "unsupported", f"a JPEG of {markers.precision} bits and {markers.components} components, which is not read"
+        )
     if markers.precision not in (
         range(2, 17) if markers.lossless else (8, 12)
     ):  # for some imagecodecs returns anything

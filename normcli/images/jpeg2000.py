@@ -99,7 +99,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
         raise InputError("damaged", "no JPEG 2000 codestream")
     check_size(header.width, header.height, reading)
     if len(header.bits) * header.width * header.height > 4 * reading.max_pixels:
-        raise InputError("bomb", f"{len(header.bits)} components, over four times --max-pixels")
+        raise InputError("bomb", f"{len(header.bits)} components, of more samples than four times --max-pixels")
     if header.color_space in _COLOR_SPACES:
         raise InputError("unsupported", f"JPEG 2000 of {_COLOR_SPACES[header.color_space]} at this depth")
     if abs(header.bits[0]) > _MOST_BITS:
@@ -127,7 +127,10 @@ def _decoded(array: np.ndarray[Any, Any], bits: int, header: _Header) -> Decoded
         mode = "bands3"
     if 0 < bits <= 16:
         if array.dtype.kind != "u":
-            raise InputError("unsupported", f"JPEG 2000 of {bits} bits, decoded as {array.dtype}")
+            raise InputError(
+                "unsupported",
+                f"JPEG 2000 of {bits} bits, which OpenJPEG decodes as {array.dtype}, not as unsigned integers",
+            )
         array, full_scale = from_levels(array, (1 << bits) - 1)
     if array.dtype.itemsize > 1:
         mode += ";16" if bits > 0 else f";{array.dtype}"

@@ -62,7 +62,10 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if not 1 <= header.maxval <= 65535:
         raise InputError("damaged", f"its maxval is {header.maxval}, not 1 to 65535")
     if header.samples < 1 or header.width * header.height * header.samples > 4 * reading.max_pixels:
-        raise InputError("bomb", f"{header.samples} bands of {header.width} x {header.height} (--max-pixels)")
+        raise InputError(
+            "bomb",
+            f"{header.samples} bands of {header.width} x {header.height}, none or more than four times --max-pixels",
+        )
     read = {b"1": _plain_bits, b"2": _plain, b"3": _plain, b"4": _packed_bits}.get(kind, _binary)
     levels, end = read(data, header)
     if header.maxval not in (255, 65535) and (highest := int(levels.max())) > header.maxval:

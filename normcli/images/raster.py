@@ -246,7 +246,9 @@ def _number(text: str, role: str, band: int) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value) or (role == "scale" and value == 0):
-        raise InputError("scale", f"its {role} of band {band + 1} is {_name(text) or 'empty'!r} (--scale-offset none)")
+        raise InputError(
+            "scale", f"its {role} of band {band + 1} is {_name(text) or 'empty'!r} (--scale-offset none ignores it)"
+        )
     return value
 
 

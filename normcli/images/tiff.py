@@ -372,7 +372,7 @@ def check_page(page: Any, size: int, reading: DecodeOptions) -> None:
         raise InputError("unsupported", "a volume, not an image")
     bits = page.bitspersample
     if isinstance(bits, tuple) and (page.samplesperpixel != 3 or bits != (5, 6, 5) or page.photometric != 2):
-        raise InputError("unsupported", f"a TIFF whose bitspersample is {str(bits)[:40]}")
+        raise InputError("unsupported", f"a TIFF whose BitsPerSample is {str(bits)[:40]}, which is not read")
     if page.compression not in libraries()[0].TIFF.DECOMPRESSORS:
         name = getattr(page.compression, "name", page.compression)
         raise InputError("unsupported", f"a TIFF in the compression {name}: save it with LZW or deflate")
@@ -385,14 +385,14 @@ def check_page(page: Any, size: int, reading: DecodeOptions) -> None:
         raise InputError("unsupported", f"a TIFF of {page.samplesperpixel} bands in JPEG: save it with LZW or deflate")
     if page.dtype is None:
         kind = "complex integers" if page.sampleformat == 5 else f"{bits}-bit samples of format {page.sampleformat}"
-        raise InputError("unsupported", f"a TIFF of {kind}")
+        raise InputError("unsupported", f"a TIFF of {kind}, which is not read")
     # 210 bytes can claim 17 GB of bands
     values = page.imagewidth * page.imagelength * page.samplesperpixel
     width = sum(bits) / 3 if isinstance(bits, tuple) else bits
     if page.compression == 1 and values * width * _stored_share(page) > 8 * size:
         raise InputError("truncated", f"truncated: {size} bytes for {values} values of {bits} bits")
     if values > 4 * reading.max_pixels:  # as many as RGBA of the largest image
-        raise InputError("bomb", f"{values} values in {page.samplesperpixel} bands, over four times --max-pixels")
+        raise InputError("bomb", f"{values} values in {page.samplesperpixel} bands, more than four times --max-pixels")
 
 
 def _stored_share(page: Any) -> float:
@@ -427,7 +427,7 @@ def _channels_of_pages(tiff: Any, page: Any, pages: int, reading: DecodeOptions)
         )
     channels, step = shape[place], math.prod(shape[place + 1 : -2])
     if channels * page.imagewidth * page.imagelength > 4 * reading.max_pixels:
-        raise InputError("bomb", f"{channels} channels, over four times --max-pixels")
+        raise InputError("bomb", f"{channels} channels, of more samples than four times --max-pixels")
     if channels == 1 or (channels - 1) * step >= len(series.pages):
         return None, 0
     return np.stack([series.pages[c * step].asarray() for c in range(channels)], axis=2), channels

@@ -390,7 +390,7 @@ class _NameHashes:
                 raise UsageError(f"{second.item.key} is named twice: its output would be written twice")
             raise UsageError(
                 f"{first.item.key} and {second.item.key} would both be written as {name} "
-                "(without --no-suffix, suffixes are kept; several folders keep their names)"
+                "(without --no-suffix they keep their suffixes; folders named as several SOURCEs keep their names)"
             )
         # two names with one hash: not a collision
 

@@ -78,7 +78,7 @@ def dicom_frames(path: str, load: FileBytes, label: str | None, group_by: str | 
         yield Item(path, load, label)
         return
     if count > _MOST_FRAMES:
-        raise InputError("bomb", f"a file that claims {count:,} frames")
+        raise InputError("bomb", f"a file that claims {count:,} frames, more than {_MOST_FRAMES:,}")
     planes = Planes((count, 1, 1), "IYX")
     groups = planes.groups(path, group_by)
     for i, (number, index) in enumerate(planes.each()):

@@ -42,7 +42,9 @@ class ArrayTags(NamedTuple):
         """
         factor, offset = self.scale
         if not (math.isfinite(factor) and math.isfinite(offset)) or factor == 0:
-            raise InputError("scale", f"its scale is {factor:g}, its offset {offset:g} (--scale-offset none)")
+            raise InputError(
+                "scale", f"its scale is {factor:g}, its offset {offset:g} (--scale-offset none ignores both)"
+            )
         return self
 
 

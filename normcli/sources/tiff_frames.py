@@ -210,7 +210,7 @@ def _planes_of_series(
     lead = shape[: outer + split]
     channels = range(shape[planes.axes.index("C")]) if "C" in planes.axes[: len(lead)] else range(1)
     if len(channels) > _MOST_CHANNELS:
-        raise InputError("bomb", f"{len(channels):,} channels")
+        raise InputError("bomb", f"{len(channels):,} channels, more than {_MOST_CHANNELS:,}")
     description = _description(labels, keyframe, len(channels))
     is_set = _names_files(xml)
     expected = prod(shape[:outer])

@@ -31,7 +31,7 @@ _FUNCTIONS = {
 _COEFFICIENTS = ("c0", "c1", "c2", "c3", "c4")
 _LINE = re.compile(r"^[ \t]*(cf|c[0-4]|vunit|zeroclip)[ \t]*[=:][ \t]*([^\r\n\0]*)", re.MULTILINE)
 _NOT_PLAIN = re.compile(r"[^ -~]")
-_REMEDY = "(--scale-offset none)"
+_REMEDY = "(--scale-offset none ignores it)"
 
 
 class Samples(NamedTuple):

@@ -97,7 +97,7 @@ def _text_position(head: bytes | bytearray) -> tuple[int, int]:
     start, form = _VERSIONS[head[6]]
     (length,) = struct.unpack_from(form, head, 8)
     if length > _MAX_TEXT:
-        raise InputError("damaged", f"a header of {length} bytes")
+        raise InputError("damaged", f"its header claims {length} bytes, more than {_MAX_TEXT}")
     return start, length
 
 

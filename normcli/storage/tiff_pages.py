@@ -90,7 +90,7 @@ def read_directory(read: ReadRange, layout: Format, offset: int) -> tuple[dict[i
     head = struct.calcsize(order + letter)
     (count,) = struct.unpack(order + letter, _exactly(read, offset, head))
     if count > _MOST_ENTRIES:
-        raise InputError("damaged", f"a directory of {count:,} entries")
+        raise InputError("damaged", f"a directory claims {count:,} entries, more than {_MOST_ENTRIES:,}")
     form = struct.Struct(f"{order}HH{layout.offset}{layout.inline}s")
     data = _exactly(read, offset + head, count * form.size + layout.inline)
     entries = {}
@@ -207,7 +207,7 @@ def _segments(entries: Mapping[int, Entry], layout: Format, plane: Plane) -> lis
         raise InputError("unsupported", "pages of the old JPEG compression are not read one by one")
     offsets, counts = (_numbers(entries, tag, layout) for tag in (_TILES if _TILES[0] in entries else _STRIPS))
     if not offsets or len(offsets) != len(counts):
-        raise InputError("damaged", f"{len(offsets)} strips or tiles, and the sizes of {len(counts)}")
+        raise InputError("damaged", f"{len(offsets)} strips or tiles, but {len(counts)} sizes of them")
     if plane.start is not None:
         width, length, samples, bits = (
             max((1, *_numbers(entries, tag, layout))) for tag in (_WIDTH, _LENGTH, _SAMPLES, _BITS)

@@ -251,8 +251,8 @@ class _Folder:
         choice = self._options.pad_value
         if choice is None:
             raise TensorError(
-                f"{pair}: {layer.name} has a kernel of {'x'.join(map(str, layer.weight.shape[2:]))}; if it pads, its 0 "
-                f"is a normalized 0, which before the norm is {shown}: with plain zeros the borders come out wrong "
+                f"{pair}: {layer.name} has a kernel of {'x'.join(map(str, layer.weight.shape[2:]))} and may "
+                f"pad: a 0 behind the norm is {shown} before it, so plain zeros would make the borders wrong "
                 f"(--unpadded {layer.name} if it does not pad; --pad-value channel if the folded network pads with "
                 "these values)"
             )
