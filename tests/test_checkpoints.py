@@ -336,6 +336,23 @@ class Evil:
         return (Path.touch, (self.marker,))
 
 
+def test_tensors_in_tuples_are_those_of_the_file(tmp_path: Path, run: Run) -> None:
+    x = torch.randn(2, 4, 3, generator=torch.manual_seed(0))
+    torch.save((x, {"k": x + 1.0}, [x * 2.0]), tmp_path / "t.pt")
+    done = run("tensor", "list", "t.pt", "--json")
+    assert [row["name"] for row in json.loads(done.stdout)["files"][0]["tensors"]] == ["0", "1.k", "2.0"]
+    for more in ((), ("--dtype", "float64")):  # into the storage that is there, and into a new one
+        done = run("tensor", "rms-norm", "t.pt:1*", "--axes=-1", "-o", "out.pt", "-f", *more)
+        assert done.returncode == 0, done.stderr
+        first, second, third = torch.load(tmp_path / "out.pt", weights_only=True)
+        expected = nn.rms_norm((x + 1.0).numpy(), axes="-1", dtype="float64" if more else None)
+        np.testing.assert_array_equal(second["k"].numpy(), expected)
+        assert isinstance(third, list) and torch.equal(first, x) and torch.equal(third[0], x * 2.0)
+    torch.save({"w": x, "same": (x,)}, tmp_path / "shared.pt")  # the tuple's tensor changed too, without a word
+    done = run("tensor", "rms-norm", "shared.pt:w*", "--axes=-1", "-o", "no.pt")
+    assert done.returncode == 1 and b"shares its elements with same.0" in done.stderr
+
+
 @pytest.mark.filterwarnings("ignore:.*deprecated:DeprecationWarning")
 def test_code_in_a_checkpoint_is_never_run(tmp_path: Path) -> None:
     for i, value in enumerate(
@@ -461,7 +478,7 @@ def test_list_shows_names_shapes_types_and_statistics(suffix: str, tmp_path: Pat
     for name, row in rows.items():
         tensor = state.get(name, torch.ones(2))
         if row["mean"] is None:
-            assert name in ("scale.weight", "wave", "sparse")
+            assert name in ("scale.weight", "wave", "sparse") and tuple(row["shape"]) == tuple(tensor.shape)
             continue
         assert tuple(row["shape"]) == tuple(tensor.shape) and str(tensor.dtype) == f"torch.{row['dtype']}"
         x = tensor.double().numpy()

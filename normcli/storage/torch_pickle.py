@@ -51,6 +51,10 @@ class Persistent(NamedTuple):
     identity: Any
 
 
+class OpenTuple(list[Any]):
+    """A tuple whose elements can be replaced."""
+
+
 class Call:
     """A call that an unpickler would make, and the contents that it would add to the result.
 
@@ -271,7 +275,7 @@ class _Writer:
         size = b"\x8a" + bytes([len(data)]) if len(data) < 256 else b"\x8b" + struct.pack("<I", len(data))
         self.parts.append(size + data)
 
-    def save_tuple(self, node: tuple[Any, ...]) -> None:
+    def save_tuple(self, node: tuple[Any, ...] | OpenTuple) -> None:
         """Write a tuple."""
         if not node:
             self.parts.append(b")")
@@ -348,6 +352,7 @@ _SAVERS: dict[type, Callable[[_Writer, Any], None]] = {
     bytes: _save_bytes,
     bytearray: _save_bytes,
     tuple: _Writer.save_tuple,
+    OpenTuple: _Writer.save_tuple,
     list: _Writer.save_list,
     set: _Writer.save_set,
     frozenset: _Writer.save_set,

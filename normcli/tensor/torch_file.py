@@ -158,7 +158,7 @@ class TorchFile:
                 ": save it dense, with .dequantize()" if kind == "quantized" else ": save it dense, with .to_dense()"
             )
             text = f"{where}: a {kind} tensor{remedy if kind != 'meta' else ' has no elements'}"
-            return UnreadableTensor((), UnsupportedTensorError(text), kind)
+            return UnreadableTensor(_shape_of(node), UnsupportedTensorError(text), kind)
         member = self._members.get(f"{self._name}/data/{place.key}")
         if member is None:
             raise InputError("damaged", f"{full!r} has no storage")
@@ -343,6 +343,8 @@ def _walk(container: Any, key: Any, names: tuple[str, ...]) -> Iterator[tuple[tu
     while stack:
         container, key, names = stack.pop()
         node = container[key]
+        if isinstance(node, tuple):
+            node = container[key] = torch_pickle.OpenTuple(node)
         entries = mapping_of(node)
         if len(names) > 64:
             raise InputError("damaged", "dictionaries nested 64 deep")
@@ -373,6 +375,17 @@ def _place(node: Call) -> Place | None:
     if len(shape) != len(strides) or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
         raise InputError("damaged", f"a tensor of shape {shape} and strides {strides}")
     return Place(str(key), str(element), offset, tuple(shape), tuple(strides))
+
+
+def _shape_of(node: Call) -> tuple[int, ...]:
+    """Return the shape of a tensor that is sparse, quantized or without elements; () where its call has none."""
+    place = {"_rebuild_meta_tensor_no_storage": 1, "_rebuild_qtensor": 2}.get(node.function.name)
+    parts = node.arguments[1] if place is None and len(node.arguments) > 1 else ()
+    sizes = [part for part in parts if isinstance(part, Call) and part.function.name == "Size"] if parts else []
+    size = node.arguments[place] if place is not None and len(node.arguments) > place else next(iter(sizes), ())
+    shape = next(iter(size.arguments), ()) if isinstance(size, Call) else size
+    known = isinstance(shape, tuple | list) and all(type(n) is int and 0 <= n < 1 << 48 for n in shape)
+    return tuple(shape) if known else ()
 
 
 def _kind_of(node: Call) -> str:
