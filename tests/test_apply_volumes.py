@@ -342,6 +342,27 @@ class TestContainers:
                 # xarray reads bytes of this attribute as bool, but no floats
                 assert attributes.get("dtype") == (None if name == "out" else "bool")
 
+    @pytest.mark.parametrize("marks", [{}, {"scale_factor": 2.0, "add_offset": 10.0}])
+    @pytest.mark.parametrize("mode", ["tag", "values", "none"])
+    def test_bools_are_0_and_1_in_units(self, mode: Any, marks: dict[str, float], tmp_path: Path) -> None:
+        """They were 0 and 255 by `scale_offset` values, and by a scale of their own."""
+        h5py, values = needs.module("h5py"), np.random.default_rng(0).random((2, 9, 8)) > 0.4
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["t"] = values
+            file["t"].attrs.update(marks)
+        source = normcli.source(tmp_path / "a.h5", axes="NYX")
+        x = values * 1.0 if mode == "none" else values * marks.get("scale_factor", 1.0) + marks.get("add_offset", 0.0)
+        summary = normcli.stats(source, scale_offset=mode)
+        assert [*summary.mean, *summary.std, *summary.min] == pytest.approx([x.mean(), x.std(), x.min()])
+        for scheme in ("zscore", "contrast", "minmax"):
+            out, back = tmp_path / scheme, tmp_path / f"{scheme}-back"
+            normcli.apply(source, out, scheme=scheme, to="hdf5", scale_offset=mode)
+            assert normcli.restore(out, back).exact == 1
+            with h5py.File(out / "a.h5") as file, h5py.File(back / "a.h5") as again:
+                expected = values if scheme == "minmax" else (x - x.mean()) / x.std()
+                np.testing.assert_allclose(file["t"][:], expected, atol=1e-6)
+                assert again["t"].dtype == bool and np.array_equal(again["t"], values)
+
     def test_what_files_of_matlab_and_of_new_formats_have(self, tmp_path: Path) -> None:
         """References of cells were null in the copy; large attributes and types of HDF5 2.0 could not be copied."""
         h5py = needs.module("h5py")

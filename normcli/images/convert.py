@@ -184,7 +184,8 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     if array.ndim != 3 or 0 in array.shape:
         raise InputError("not-an-image", f"an array of shape {array.shape}, not (H,W) or (H,W,C)")
     check_size(array.shape[1], array.shape[0], reading)
-    if array.dtype == np.bool_:
+    is_bool = array.dtype == np.bool_
+    if is_bool:
         array = array.astype(np.uint8) * np.uint8(255)
     mode = _mode(array.shape[2], array.dtype)
     orientation = getattr(array, "orientation", 1)
@@ -196,8 +197,21 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like
 
         scale, hidden, image.names = tags
+        if is_bool:
+            scale = scale_of_bool(scale, reading)
         apply_tags(image, scale, hidden, reading)
     return image
+
+
+def scale_of_bool(scale: tuple[float, float], reading: DecodeOptions) -> tuple[float, float]:
+    """Return the scale of 0 and 255, which stand for False and True, by that of 0 and 1; no scale stays none.
+
+    Args:
+        scale: factor and offset of 0 and 1.
+        reading: the options; `scale_offset` "values" has values of 0 and 1 where there is no scale.
+    """
+    factor, offset = scale
+    return (factor / 255, offset) if scale != (1.0, 0.0) or reading.scale_offset == "values" else scale
 
 
 def stored_bytes(data: bytes | np.ndarray[Any, Any]) -> bytes | memoryview:

@@ -96,12 +96,14 @@ def transform_of(transform: Transform, volume: StoredVolume, reading: DecodeOpti
     if schemes.divides(transform.scheme):
         settings["zero_std"] = transform.zero_std
     dtype = np.dtype(volume.dtype)
-    in_units = reading.scale_offset != "none" and volume.tags.scale != UNSCALED
+    scale = _scale_of_levels(volume, reading)
+    in_units = reading.scale_offset != "none" and scale != UNSCALED
     is_scaled = in_units and reading.scale_offset == "values"
     is_short = dtype.kind in "iub" and dtype.itemsize <= 2
     kind = "uint8" if dtype.kind == "b" else dtype.name if dtype.name in ("uint8", "uint16") else "float"
     white = transform.max_value if in_units else white_level(kind, transform.max_value)
-    blocks = partial(_counted, volume, reading.replace(scale_offset="tag") if is_scaled else reading)  # few levels
+    scales = (scale,) * volume.channels if is_scaled else ()
+    blocks = partial(_counted, volume, reading.replace(scale_offset="tag") if is_scaled else reading, scales)
     affine = affine_of_volume(
         transform.scheme,
         settings,
@@ -115,10 +117,18 @@ def transform_of(transform: Transform, volume: StoredVolume, reading: DecodeOpti
     return FixedTransform(**values, affine=affine)
 
 
-def _counted(volume: StoredVolume, reading: DecodeOptions) -> Iterator[CountedBlock]:
+def _scale_of_levels(volume: StoredVolume, reading: DecodeOptions) -> tuple[float, float]:
+    """Return the scale of decoded levels, which for bools are 0 and 255."""
+    scale = volume.tags.scale
+    return convert.scale_of_bool(scale, reading) if np.dtype(volume.dtype).kind == "b" else scale
+
+
+def _counted(
+    volume: StoredVolume, reading: DecodeOptions, scales: tuple[tuple[float, float], ...]
+) -> Iterator[CountedBlock]:
     for _, block in blocks_of(volume):
         image = decode_block(as_image(block, volume.channel), volume, reading)
-        yield CountedBlock(image.pixels, image.valid, image.scales)
+        yield CountedBlock(image.pixels, image.valid, scales or image.scales)
 
 
 def inexact_levels(transform: Transform, volume: StoredVolume, reading: DecodeOptions) -> Array | None:
@@ -235,8 +245,8 @@ def missing_of(volume: StoredVolume, reading: DecodeOptions) -> list[str]:
 def map_record(mapped: MappedImage, volume: StoredVolume, reading: DecodeOptions) -> Record:
     """Return the map of stored levels, for the record of an array."""
     affine, outside = mapped.affine, list(mapped.outside)
-    if reading.scale_offset == "values" and volume.tags.scale != UNSCALED:
-        scale, offset = volume.tags.scale
+    scale, offset = _scale_of_levels(volume, reading)
+    if reading.scale_offset == "values" and (scale, offset) != UNSCALED:
         affine = affine.of_levels([(scale, offset)] * len(affine.scale))
         outside = [-offset / scale + 0.0 for _ in outside]
     record: Record = {"scale": list(affine.scale), "shift": list(affine.shift)}
