@@ -89,7 +89,7 @@ def test_a_server_that_falls_silent(to: Any, server: Any, folder: Path, tmp_path
         assert done.stderr.count(b"\n") == 1 and b"--resume continues" in done.stderr and b"dog/1.jpg" in done.stderr
         assert not (tmp_path / "out/normcli.json").exists()
         told = run(*arguments)
-        assert told.returncode == 2 and b"interrupted run (--resume completes it" in told.stderr
+        assert told.returncode == 2 and b"unfinished run (--resume completes it" in told.stderr
     handler.fail = None
     again = run(*arguments, "--resume")
     assert again.returncode == 0, again.stderr

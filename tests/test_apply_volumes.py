@@ -719,7 +719,7 @@ class TestRuns:
             patch.setattr(volume, "publish", interrupted)
             normcli.apply(source, out, scheme="zscore", to=to, engine="serial")
         assert set(finals(out)) < set(undisturbed)
-        with pytest.raises(UsageError, match="interrupted run"):
+        with pytest.raises(UsageError, match="unfinished run"):
             normcli.apply(source, out, scheme="zscore", to=to)
         with pytest.raises(UsageError, match="other settings"):
             normcli.apply(source, out, scheme="minmax", to=to, resume=True)

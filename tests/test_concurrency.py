@@ -44,7 +44,7 @@ def test_the_second_apply_on_one_output_is_refused_at_once(
 ) -> None:
     case = Case(filled(tmp_path), COMMANDS["apply"])
     with stopped(case, case.command, "fsync", "made") as first:
-        for more, words in (([], b"interrupted run"), (["--resume"], b"another normcli"), (["--force"], b"another")):
+        for more, words in (([], b"unfinished run"), (["--resume"], b"another normcli"), (["--force"], b"another")):
             done = case.run(more=more)
             assert done.returncode == 2 and words in done.stderr and done.stderr.count(b"\n") == 1, done.stderr
     assert first.returncode == 0
