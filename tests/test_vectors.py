@@ -245,10 +245,14 @@ BAD = {
     "long integers": (["i.npy", "-O", "layout=nc"], 4, "over 2^53"),
     "two widths": (["v.npy", "x.npy", "-O", "layout=nc"], 2, "x.npy has 3 components, v.npy has 4: such vectors"),
     "not numbers": (["t.csv", "-O", "columns=x,y"], 4, "not a number: 'b'"),
-    "resize": (["v.npy", "-O", "layout=nc", "--resize", "8"], 2, "--resize is for images"),
-    "color": (["v.npy", "-O", "layout=nc", "--color", "gray"], 2, "--color is for images"),
-    "sample": (["v.npy", "-O", "layout=nc", "--sample", "8"], 2, "--sample is for images"),
-    "per image": (["v.npy", "-O", "layout=nc", "--per-image", "p.jsonl"], 2, "--per-image is for images"),
+    "resize": (["v.npy", "-O", "layout=nc", "--resize", "8"], 2, "--resize cannot be combined with vectors"),
+    "color": (["v.npy", "-O", "layout=nc", "--color", "gray"], 2, "--color cannot be combined with vectors"),
+    "sample": (["v.npy", "-O", "layout=nc", "--sample", "8"], 2, "--sample cannot be combined with vectors"),
+    "per image": (
+        ["v.npy", "-O", "layout=nc", "--per-image", "p.jsonl"],
+        2,
+        "--per-image cannot be combined with vectors",
+    ),
 }
 
 

@@ -213,7 +213,7 @@ class StatsOptions(
     def _check_exact(self) -> None:
         if self.shard is not None:
             raise UsageError(
-                "`exact_percentiles` cannot be combined with `shard`: which values to look for is known only of all "
+                "`exact_percentiles` cannot be combined with `shard`: the values to look for depend on all "
                 "parts (run it over all sources, or `show --percentiles` on the merged file, which prints the bounds)"
             )
         if self.is_estimate:

@@ -104,6 +104,6 @@ def _size(load: Any) -> tuple[int, int] | None:
     if isinstance(data, bytes):
         return header_size(data)
     if isinstance(data, Vectors):
-        raise UsageError("`sample` is for images: vectors cannot have it")
+        raise UsageError("`sample` cannot be combined with vectors: it is for images")
     shape = data.shape
     return (shape[1], shape[0]) if len(shape) >= 2 else None

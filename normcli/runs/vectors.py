@@ -57,4 +57,4 @@ def _check_options(options: WorkerOptions) -> None:
     unfit = [name for name in _DECODING if getattr(reading, name) != getattr(default, name)]
     unfit += [option for name, option in _PER_IMAGE.items() if getattr(options, name)]
     if unfit:
-        raise UsageError(f"`{unfit[0]}` is for images: vectors cannot have it")
+        raise UsageError(f"`{unfit[0]}` cannot be combined with vectors: it is for images")
