@@ -86,7 +86,16 @@ def test_tokens_and_channels_last(tmp_path: Path) -> None:
         activation_stats([str(tmp_path / "x.npz")], per="token")
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.int64])
+def test_the_magnitude_of_the_least_integer_is_positive(dtype: Any, tmp_path: Path) -> None:
+    least = np.iinfo(dtype).min
+    np.save(tmp_path / "x.npy", np.array([[least, least, 1, 0, least]], dtype))
+    assert activation_stats([str(tmp_path / "x.npy")])[0].max_over_median == 1.0
+
+
 def test_what_has_no_statistics(tmp_path: Path) -> None:
+    np.save(tmp_path / "large.npy", np.array([1e300, 1e300]))
+    assert activation_stats([str(tmp_path / "large.npy")])[0].max_over_median is None
     arrays = {"nan": np.full((2, 2), np.nan), "zero": np.zeros((2, 2)), "empty": np.zeros((0, 2)), "one": np.array(3.0)}
     np.savez(tmp_path / "x.npz", **arrays)  # type: ignore[arg-type]
     rows = {row.name.rpartition(":")[2]: row for row in activation_stats([str(tmp_path / "x.npz")])}

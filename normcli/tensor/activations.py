@@ -34,7 +34,7 @@ class ActivationRow:
         std: population standard deviation.
         kurtosis: fourth central moment over the squared variance; 3 for a normal distribution.
         zeros: share of elements that are 0.
-        max_over_median: largest magnitude over the median magnitude; None where the median is 0.
+        max_over_median: largest magnitude over the median magnitude; None where the median is 0 or beyond float32.
         nan, inf: numbers of elements.
     """
 
@@ -223,7 +223,7 @@ def _rows(names: Sequence[str], blocks: Blocks) -> list[ActivationRow]:
                 std=_number(math.sqrt(variance)) if known else None,
                 kurtosis=_number(kurtosis),
                 zeros=int(sums.zeros[i]) / count if known else None,
-                max_over_median=_number(float(sums.largest[i]) / medians[i]) if medians[i] > 0 else None,
+                max_over_median=_number(float(sums.largest[i]) / medians[i]) if 0 < medians[i] < math.inf else None,
                 nan=int(sums.nan[i]),
                 inf=int(sums.inf[i]),
             )
@@ -252,7 +252,7 @@ def _select(blocks: Blocks, ranks: Array) -> Array:
         table = np.zeros(slots << bits, np.int64)
         for block in blocks():
             with np.errstate(over="ignore"):
-                magnitude = np.abs(block).astype(np.float32)
+                magnitude = np.abs(block.astype(np.float32))  # of integers, that of the least one would stay negative
             key = magnitude.view(np.uint32)
             inside = np.isfinite(block.astype(np.float64))
             if shift + bits < 32:
