@@ -138,6 +138,14 @@ def test_16_bit_values_show_their_digits(tmp_path: Path) -> None:
     assert f"{250 / 65535:.6f}" in done.stdout and f"{150 / 65535:.6f}" in done.stdout
 
 
+def test_the_mode_of_bilevel_images_is_no_number(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("1", (4, 4)).save(tmp_path / "a.png")
+    assert main.run(["stats", str(tmp_path), "-q"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1 image; 16 pixels; pooled population, range 0-1, L"
+    assert lines[-1] == "found: PNG 1; bilevel 1; 1-bit 1"
+
+
 def commands() -> Iterator[tuple[str, Any, Any]]:
     """Yield every command with its context: the top one, those below it, and those of tensor."""
     top = typer.main.get_command(main.app)

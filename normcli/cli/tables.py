@@ -392,8 +392,12 @@ def _groups(summary: Summary) -> Table:
 
 def _composition(summary: Summary) -> list[str]:
     counts = summary.composition
+    names = {"mode": {"1": "bilevel"}}  # Pillow's name reads as a number
     parts = [
-        ", ".join(f"{name}{suffix} {count:,}" for name, count in sorted(counts[kind].items(), key=lambda e: -e[1]))
+        ", ".join(
+            f"{names.get(kind, {}).get(name, name)}{suffix} {count:,}"
+            for name, count in sorted(counts[kind].items(), key=lambda e: -e[1])
+        )
         for kind, suffix in (("format", ""), ("mode", ""), ("depth", "-bit"))
     ]
     return [part for part in parts if part]
