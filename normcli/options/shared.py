@@ -183,7 +183,7 @@ class DecodeOptions(Options):
     )
     nodata: str | float | Iterable[float] = option(
         "Make samples of a nodata value invalid, in each band by itself. tag: the value of the file's GDAL_NODATA tag; "
-        "none: no value; V[,V...]: these values (nan is one), whatever the tag.",
+        "none: no value; V[,V...]: these values, which may include nan, in place of the tag.",
         "tag",
         metavar="tag|none|V[,V...]",
         complete=("tag", "none", "0", "nan"),
@@ -208,7 +208,7 @@ class DecodeOptions(Options):
     )
     resize: int | str | tuple[int, int] | None = option(
         "Resize images. N: the shorter side to N pixels; HxW: to H rows and W columns; longest:N: the longer side; "
-        "N,longest:M the shorter side to N, or the longer to M where that is less.",
+        "N,longest:M: the shorter side to N, or the longer to M where that is less.",
         metavar="N|HxW|longest:N",
         complete=("224", "256", "224x224", "longest:640"),
         parse=parse_resize,
@@ -223,16 +223,17 @@ class DecodeOptions(Options):
         parse=parse_crop,
     )
     pad: int | float | str | tuple[float, ...] | None = option(
-        "Fill with V, or one value per channel, in levels as stored: an image that is smaller than --center-crop, "
-        "else the rest of a letterbox of --resize HxW or longest:N. V:corner fills right and below only.",
+        "Pad with V, or one value per channel, in levels as stored: an image that is smaller than --center-crop or, "
+        "without a crop, one that keeps its proportions in --resize HxW or longest:N (letterbox). V:corner pads at the "
+        "right and bottom only.",
         metavar="V[,V,V][:corner]",
         complete=("0", "114", "0:corner"),
         parse=parse_pad,
     )
     like: str | os.PathLike[str] | None = option(
-        "Take the four options above from a file: preprocessor_config.json, a timm config.json, a printed "
-        "weights.transforms(), an Ultralytics or mm* config, a statistics file; or the rounding of a LIBRARY: "
-        "torchvision (default), huggingface, timm, ultralytics or mmcv.",
+        "Take the geometry (--resize, --interpolation, --center-crop, --pad) from a file: preprocessor_config.json, a "
+        "timm config.json, a printed weights.transforms(), an Ultralytics or mm* config, a statistics file; or the "
+        "rounding of a LIBRARY: torchvision (default), huggingface, timm, ultralytics or mmcv.",
         metavar="FILE|LIBRARY",
         complete=LIBRARIES,
     )

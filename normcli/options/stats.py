@@ -35,7 +35,7 @@ class CountOptions(Options):
     )
     weight: Literal["pixel", "image", "group", "case"] = option(
         "Weight every pixel, every image or every group (of --group-by) equally in mean and std. case: every group "
-        "equally in the percentiles too, as nnU-Net samples its cases (default group: label, such as a volume).",
+        "equally in the percentiles too, as nnU-Net samples its cases; --group-by is label then, unless it is set.",
         "pixel",
     )
     mask_dir: StrPath | None = option(
