@@ -144,6 +144,41 @@ def test_a_wrong_option_or_value_suggests_the_nearest(
     assert done.code == 2 and line in done.err and done.err.count("\n") == 1, done.err
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b'workers = "x"', "workers: must be an integer, not 'x'"),
+        (b'margin = "x"', "margin: must be a number, not 'x'"),
+        (b'color = "gry"', "lab-tissue, not 'gry' (did you mean 'gray'?)"),
+        (b"\xff", "is not valid TOML (byte 0 is not UTF-8)"),
+    ],
+)
+def test_a_wrong_value_in_a_file_is_answered_as_on_the_command_line(
+    content: bytes, problem: str, run: Run, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "normcli.toml").write_bytes(content)
+    done = run("stats", folder)
+    assert (done.returncode, done.stderr.count(b"\n")) == (2, 1)
+    assert done.stderr.decode().startswith(f"normcli: {tmp_path / 'normcli.toml'}: ")
+    assert done.stderr.decode().endswith(f"{problem}\n"), done.stderr
+    (tmp_path / "normcli.toml").write_bytes(b'\xef\xbb\xbfcolor = "gray"')  # as Windows' editors write it
+    assert b"range 0-1, L\n" in run("stats", folder).stdout
+
+
+@pytest.mark.parametrize(
+    ("variable", "problem"),
+    [
+        ("NORMCLI_QUIET", "--quiet: must be true or false, not 'x' (see: normcli --help)"),
+        ("NORMCLI_RETRIES", "NORMCLI_RETRIES: must be an integer, 0 or more, not 'x'"),
+    ],
+)
+def test_a_wrong_value_in_the_environment_is_named(variable: str, problem: str, run: Run) -> None:
+    if variable == "NORMCLI_RETRIES":
+        needs.modules("fsspec", "aiohttp")
+    done = run("stats", "http://127.0.0.1:9/a.zip", env={variable: "x"})
+    assert (done.returncode, done.stderr.decode()) == (2, f"normcli: {problem}\n")
+
+
 def test_the_log_of_the_command_line_names_options(run: Run, folder: Path, tmp_path: Path) -> None:
     done = run("stats", folder, "--group-by", "none", "--log-file", "log.txt")
     for text in (done.stderr.decode(), (tmp_path / "log.txt").read_text()):

@@ -53,8 +53,10 @@ def load(commands: Mapping[str, Any]) -> Config:
     import tomllib
 
     try:
-        document = tomllib.loads(read_config(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        document = tomllib.loads(read_config(path).decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: is not valid TOML (byte {error.start} is not UTF-8)") from None
+    except tomllib.TOMLDecodeError as error:
         raise UsageError(f"{path}: is not valid TOML ({error})") from None
     table = document.get("tool", {}).get("normcli", {}) if path.name == "pyproject.toml" else document
     if path.name != "pyproject.toml" and isinstance(document.get("tool"), dict):
@@ -94,7 +96,10 @@ def as_argument(path: Path, option: Parameter, value: Any) -> Any:
     try:
         return option.type.convert(text, option, None)
     except BadParameter as error:
-        raise UsageError(f"{path}: {option.name}: {error.message.removesuffix('.')}") from None
+        from normcli.cli.usage_errors import describe_value
+
+        problem = describe_value(error, option) or error.message.removesuffix(".")
+        raise UsageError(f"{path}: {option.name}: {problem}") from None
 
 
 def _text(path: Path, option: Parameter, value: Any) -> str:

@@ -14,17 +14,22 @@ def describe_usage_error(error: click.ClickException) -> str:
     if near := getattr(error, "possibilities", None):  # of an unknown option: the nearest one first
         text = f"{error.message}: did you mean {near[0]}?"
     elif isinstance(error, click.BadParameter) and error.param is not None:
-        text = _describe_value(error, error.param) or text
+        rule = describe_value(error, error.param)
+        text = text if rule is None else f"{_name_of(error.param)}: {rule}"
     return f"{command}: {text}" + ("" if "did you mean" in text else f" (see: {command} --help)")
 
 
-def _describe_value(error: click.BadParameter, parameter: click.Parameter) -> str | None:
-    """Return the message for a value that is no choice or no number; None for other errors."""
-    match = re.match(r"'(.*)' is not (one of|a valid int|a valid float)", error.message, re.DOTALL)
+def describe_value(error: click.BadParameter, parameter: click.Parameter) -> str | None:
+    """Return what a value must be, for choices, numbers and switches, and the nearest choice; None for others."""
+    match = re.match(r"'(.*)' is not (one of|a valid int|a valid float|a valid boolean)", error.message, re.DOTALL)
     if match is None:
         return None
     value, kind = match.groups()
     choices = [str(choice) for choice in getattr(parameter.type, "choices", ())]
-    rule = {"a valid int": "an integer", "a valid float": "a number"}.get(kind, f"one of {', '.join(choices)}")
-    name = max(parameter.opts, key=len) if parameter.opts else parameter.name
-    return f"{name}: must be {rule}, not {value!r}{nearest(value, choices)}"
+    listed = f"one of {', '.join(choices)}"
+    rules = {"a valid int": "an integer", "a valid float": "a number", "a valid boolean": "true or false"}
+    return f"must be {rules.get(kind) or listed}, not {value!r}{nearest(value, choices)}"
+
+
+def _name_of(parameter: click.Parameter) -> str:
+    return max(parameter.opts, key=len) if parameter.opts else str(parameter.name)

@@ -12,7 +12,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from normcli import late_imports
-from normcli.errors import InputError, MissingExtraError, NormcliError
+from normcli.errors import InputError, MissingExtraError, NormcliError, UsageError
 from normcli.storage import http, s3
 from normcli.storage.reader import RangeFile
 
@@ -141,8 +141,15 @@ def retried(path: str, action: Callable[[], T]) -> T:
 
 
 def _retries() -> int:
-    text = os.environ.get("NORMCLI_RETRIES", "3")
-    return int(text) if text.isdecimal() else 3
+    """Return the number of times that a request is repeated.
+
+    Raises:
+        UsageError: the variable that sets it is no number.
+    """
+    text = os.environ.get("NORMCLI_RETRIES") or "3"
+    if not text.isdecimal():
+        raise UsageError(f"NORMCLI_RETRIES: must be an integer, 0 or more, not {text!r}")
+    return int(text)
 
 
 def _cause(error: Exception) -> Exception:
