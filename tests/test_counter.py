@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -255,10 +256,19 @@ def test_an_iterator_that_raises_ends_as_one_failure() -> None:
     assert "disk is gone" in failures[0].message
 
 
-@pytest.mark.parametrize("data", [5, [{"a": 1}], [{"image": 1, "img": 2}], [(1,)]])
-def test_what_is_no_dataset_is_named(data: Any) -> None:
-    with pytest.raises(normcli.NormcliError):
-        normcli.count(data, key=3 if data == [(1,)] else None)
+@pytest.mark.parametrize(
+    ("data", "key", "message"),
+    [
+        (5, None, "data must be iterable, not int"),
+        ([{"a": 1}], None, "samples have a: choose the image (key=NAME)"),
+        ([{"image": 1, "img": 2}], None, "samples have image, img: choose the image (key=NAME)"),
+        ([(1,)], 3, "samples have 1 member, no 3: choose the image (key=NUMBER)"),
+    ],
+    ids=str,
+)
+def test_what_is_no_dataset_is_named(data: Any, key: Any, message: str) -> None:
+    with pytest.raises(normcli.UsageError, match=f"^{re.escape(message)}$"):
+        normcli.count(data, key=key)
 
 
 def test_the_statistics_file_is_written(tmp_path: Path) -> None:

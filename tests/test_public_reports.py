@@ -979,7 +979,7 @@ class TestHuggingFaceFolders:
         source = self.shards(tmp_path / "d", "arrow") / "train"
         (source / "state.json").write_text(text)
         done = stats(source)
-        assert done.code == 4 and "state.json" in done.err and "internal" not in done.err
+        assert done.code == 4 and done.is_error and "state.json" in done.err and "internal" not in done.err
 
 
 class TestCheckConfig:

@@ -244,7 +244,9 @@ def image_in(sample: Any, key: Key) -> Any:
             return sample  # a vector
         at = 0 if key is None else key
         if not isinstance(at, int) or not -len(sample) <= at < len(sample):
-            raise UsageError(f"samples have {len(sample)} members, no {at!r}: choose the image (key=NUMBER)")
+            raise UsageError(
+                f"samples have {len(sample)} member{'s' * (len(sample) != 1)}, no {at!r}: choose the image (key=NUMBER)"
+            )
         return sample[at]
     return sample
 
