@@ -9,11 +9,13 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import normcli
 from normcli.errors import UsageError
 from normcli.sources.listing import compile_patterns
+from tests.support import needs
 from tests.support.command import Run, run_here
 from tests.support.images import encoded, photograph
 
@@ -203,3 +205,86 @@ def test_lists_that_name_files_of_a_folder_are_rejected_next_to_it(tree: Path, r
     names.write_text("ds/top.png\n", encoding="utf-8")
     done = run("stats", "ds", "--files-from", "names.txt")
     assert (done.returncode, done.stdout) == (2, b"") and b"ds/top.png: is part of ds" in done.stderr
+
+
+ROWS = {"h.parquet": ("0", "1"), "j.arrow": ("0000000", "0000001"), "n.npy": ("0", "1")}
+
+
+def rows_of(source: str, folder: Path) -> Path:
+    """Write a table or an array of ten images, of which the first has other values."""
+    arrays = np.stack([photograph(8, 9, seed=i) for i in range(10)])
+    path = folder / source
+    if source == "n.npy":
+        np.save(path, arrays)
+        return path
+    pa = needs.module("pyarrow")
+    table = pa.table({"image": [encoded(array) for array in arrays]})
+    if source == "h.parquet":
+        needs.module("pyarrow.parquet").write_table(table, path)
+    else:
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("source", ROWS)
+def test_patterns_select_rows_by_their_numbers(source: str, tmp_path: Path) -> None:
+    """They were counted nevertheless, and the patterns were taken for used."""
+    path = rows_of(source, tmp_path)
+    first, second = ROWS[source]
+    means = [photograph(8, 9, seed=i).mean((0, 1)) / 255 for i in range(10)]
+    without = normcli.stats(path, exclude=[first, second])
+    assert (without.images, without.skipped) == (8, 2)
+    assert without.mean == pytest.approx(np.mean(means[2:], axis=0), rel=1e-12)
+    assert normcli.stats(path, include=second).mean == pytest.approx(means[1], rel=1e-12)
+    assert normcli.stats(path, include=f"*{path.suffix}").images == 10
+    saved = normcli.stats(path, output=tmp_path / "s.json", incremental=True)
+    again = normcli.stats(path, output=tmp_path / "s.json", incremental=True, force=True, exclude=[first, second])
+    assert (saved.images, again.state) == (10, without.state)
+    applied = normcli.apply(path, tmp_path / "out", scheme="unit", exclude=[first, second])
+    assert applied.images == 8
+
+
+def test_patterns_select_among_files_that_are_named(
+    tree: Path, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As SOURCE, in a list of paths or in a table: `include` was without effect, `exclude` was not."""
+    monkeypatch.chdir(tree.parent)
+    names = [f"ds/{name}" for name in FILES]
+    Path("l.csv").write_text("path\n" + "".join(f"{name}\n" for name in names))
+    Path("l.jsonl").write_text("".join(json.dumps({"image": name}) + "\n" for name in names))
+    Path("list").write_text("\n".join(names))
+    for sources in (["l.csv"], ["l.jsonl"], names):
+        assert normcli.stats(sources, include="1.png", exclude="val").images == 3
+    assert json.loads(run("stats", "--files-from", "list", "--include", "dog", "--json").stdout)["images"] == 2
+    assert not caplog.records
+
+
+def test_rows_of_vectors_have_no_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (path := tmp_path / "v.csv").write_text("x,y\n1,2\n3,4\n")
+    assert normcli.stats(path, open_options={"columns": "x,y"}, exclude="0*").images == 2
+    assert "`exclude` '0*' matched nothing" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", ["csv", "jsonl"])
+def test_a_column_of_a_table_of_files_has_the_groups(suffix: str, tree: Path) -> None:
+    """As in parquet; it was taken for a regular expression."""
+    rows = [{"path": f"ds/{name}", "site": "AB"[i % 2], "label": "x"} for i, name in enumerate(FILES)]
+    lines = [",".join(rows[0]), *(",".join(row.values()) for row in rows)]
+    (path := tree.parent / f"t.{suffix}").write_text("\n".join(lines if suffix == "csv" else map(json.dumps, rows)))
+    images = {name: group.images for name, group in normcli.stats(path, group_by="site").groups.items()}
+    assert images == {"A": 3, "B": 2}
+    assert list(normcli.stats(path, group_by="label").groups) == ["x"]
+
+
+def test_lists_of_windows(tree: Path) -> None:
+    """A mark of UTF-8 was part of the first path; of UTF-16 every path had a NUL."""
+    names = [str(tree / name) for name in FILES]
+    (listed := tree.parent / "l.txt").write_text("\r\n".join(names), encoding="utf-8-sig", newline="")
+    assert json.loads(run_here("stats", "--files-from", listed, "--json").out)["images"] == len(FILES)
+    listed.write_text("\r\n".join(names), encoding="utf-16", newline="")
+    done = run_here("stats", "--files-from", listed)
+    assert done.code == 2 and "is in UTF-16: save it as UTF-8" in done.err
+    (tree.parent / "l.csv").write_text("path\n", encoding="utf-16")
+    with pytest.raises(normcli.NoInputError, match="a table in UTF-16"):
+        normcli.stats(tree.parent / "l.csv")

@@ -22,7 +22,7 @@ class Container(NamedTuple):
         extra: the extra that it needs, as in `pip install "normcli[EXTRA]"`; "" for none.
         extra_for: the files that need it.
         names_only: `read` takes `names_only=True`, and then reads no pixels: one open and a header.
-        groups: `read` takes `group_by`, which may be the column that has the groups of vectors.
+        groups: `read` takes `group_by`, which may be the column that has the groups.
         axes: `read` takes `group_by`, which may be an axis.
     """
 

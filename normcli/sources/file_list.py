@@ -14,7 +14,7 @@ from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.folder import PathFilter, is_unsafe
-from normcli.sources.item import Item, Items, Skipped, failed_item
+from normcli.sources.item import ColumnLabel, Item, Items, Skipped, failed_item
 from normcli.storage import is_remote
 from normcli.storage.files import FileBytes
 from normcli.storage.reader import Reader
@@ -39,7 +39,7 @@ OPEN_OPTIONS = FileListOptions
 def read(source: str, listing: InputOptions, options: FileListOptions, *, group_by: str | None = None) -> Items:
     """Yield the file of every row; relative paths start at the table's folder.
 
-    With columns of numbers, yield the rows in blocks; `group_by` may be a column of their groups.
+    With columns of numbers, yield the rows in blocks. `group_by` may be a column, which then has the groups.
 
     Raises:
         InputError: the table cannot be read.
@@ -48,6 +48,8 @@ def read(source: str, listing: InputOptions, options: FileListOptions, *, group_
     paths = PathFilter(listing, source)
     place = RowPlaces(source)
     with Reader(source) as reader:
+        if reader.at(0, 2) in (b"\xff\xfe", b"\xfe\xff"):
+            raise InputError("unsupported", "a table in UTF-16: save it as UTF-8")
         text = io.TextIOWrapper(reader.file(), encoding="utf-8-sig", errors="surrogateescape", newline="")
         rows = _objects(source, text) if source.lower().endswith(".jsonl") else _records(source, text)
         if options.columns is not None:
@@ -62,7 +64,7 @@ def read(source: str, listing: InputOptions, options: FileListOptions, *, group_
                 continue
             if path_of is None or path_of not in row:
                 path_of = _column(source, row, options.column)
-                label_of = next((name for name in LABELS if name in row), None)
+                label_of = group_by if group_by in row else next((name for name in LABELS if name in row), None)
             path, label = row[path_of], row.get(label_of) if label_of else None
             if not isinstance(path, str) or not path or "\0" in path:
                 yield failed_item(f"{source}:{number}", "bad-row", f"no path in column {path_of!r}")
@@ -72,14 +74,14 @@ def read(source: str, listing: InputOptions, options: FileListOptions, *, group_
             except InputError as error:
                 yield failed_item(f"{source}:{number}", error.reason, error.message)
                 continue
-            if paths.excluded(path):
-                yield Skipped(path, "excluded", "matches --exclude")
+            if (reason := paths.named_reason(path)) is not None:
+                yield Skipped(path, *reason)
             else:
-                yield Item(
-                    path,
-                    FileBytes(path, parse_size("max_file_size", listing.max_file_size)),
-                    None if label in (None, "") else str(label),
-                )
+                load = FileBytes(path, parse_size("max_file_size", listing.max_file_size))
+                if label in (None, ""):
+                    yield Item(path, load)
+                else:
+                    yield Item(path, load, ColumnLabel(label) if label_of == group_by else str(label))
 
 
 class RowPlaces:

@@ -34,6 +34,7 @@ _TABLE = (
     "a table: its labels are not joined (as SOURCE it lists images and labels; extract an archive first)",
 )
 ARRAY = "not-an-image-name", "an array (--include '*.npy' reads each as one image)"
+NOT_INCLUDED, EXCLUDED = ("not-included", "matches no --include"), ("excluded", "matches --exclude")
 _HIDDEN = "hidden", "a hidden file (--include with its name reads it)"
 _LONGEST_NAME = 4096  # of a member, which no file system exceeds; a zip has room for 2,000 names of 60 KB in 0.1 MB
 
@@ -60,6 +61,12 @@ class PathFilter:
         """Return True if `exclude` matches a path."""
         return self._exclude is not None and self._exclude(path_below(self._source, path)) is not None
 
+    def named_reason(self, path: str) -> tuple[str, str] | None:
+        """Return reason and message for a file that is named itself, with any suffix; None for one that is selected."""
+        if self._include is not None and self._include(path_below(self._source, path)) is None:
+            return NOT_INCLUDED
+        return EXCLUDED if self.excluded(path) else None
+
     def reject_reason(self, path: str, name: str) -> tuple[str, str] | None:
         """Return reason and message for a path that is not selected; None for one that is."""
         if name.startswith("."):
@@ -75,9 +82,9 @@ class PathFilter:
                     return _TABLE
                 return "not-an-image-name", "not an image extension (use --include to read it)"
         elif self._include(path_below(self._source, path)) is None:
-            return "not-included", "matches no --include"
+            return NOT_INCLUDED
         if self._exclude is not None and self.excluded(path):
-            return "excluded", "matches --exclude"
+            return EXCLUDED
         return None
 
     def member(self, archive: str, name: str) -> Item | Skipped | str:
@@ -162,8 +169,8 @@ def read(
 ) -> Iterator[Item | Skipped]:
     """Yield a file itself, or the images in and below a folder; `group_by` may be an axis of TIFF.
 
-    A file that is named itself is always read; in folders the suffix or `include` decides. Hidden files and folders
-    are passed over unless `include` names them; an .npy that it names is one image.
+    A file that is named itself needs no known suffix. Hidden files and folders are passed over unless `include` names
+    them; an .npy that it names is one image.
     """
     paths = PathFilter(listing, source)
     limit = parse_size("max_file_size", listing.max_file_size)
@@ -171,8 +178,8 @@ def read(
         yield from _read_remote(source, paths, limit, options, group_by)
         return
     if not os.path.isdir(source):  # noqa: PTH112
-        if paths.excluded(source):
-            yield Skipped(source, "excluded", "matches --exclude")
+        if (reason := paths.named_reason(source)) is not None:
+            yield Skipped(source, *reason)
         else:
             label = os.path.basename(os.path.dirname(source)) or None  # noqa: PTH119, PTH120
             yield from _items(source, FileBytes(source, limit), label, options, group_by)
@@ -210,7 +217,7 @@ def read(
             if reason == "folder-link":
                 yield Skipped(path, reason, message)
             elif rejected := paths.reject_reason(path, other):
-                yield Skipped(path, *rejected)
+                yield Skipped(path, *reason)
             else:
                 yield failed_item(path, reason, message)
         for inner in folders:
@@ -305,8 +312,8 @@ def _read_remote(
     from normcli.storage import remote
 
     if not remote.is_folder(source):
-        if paths.excluded(source):
-            yield Skipped(source, "excluded", "matches --exclude")
+        if (reason := paths.named_reason(source)) is not None:
+            yield Skipped(source, *reason)
         else:
             label = source.rsplit("/", 2)[-2] or None
             yield from _items(source, FileBytes(source, limit), label, options, group_by)

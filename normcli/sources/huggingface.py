@@ -132,9 +132,8 @@ def _read_part(
     if part.kind == "file_list":
         from normcli.sources import file_list
 
-        yield from file_list.read(
-            part.path, listing, file_list.FileListOptions(column=options.column, columns=options.columns)
-        )
+        own_options = file_list.FileListOptions(column=options.column, columns=options.columns)
+        yield from file_list.read(part.path, listing, own_options, group_by=group_by)
         return
     module = importlib.import_module(f"normcli.sources.{part.kind}")
     extra = {"names_only": True} if names_only and part.kind == "parquet" else {}

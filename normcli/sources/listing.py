@@ -23,6 +23,7 @@ log = logging.getLogger("normcli.sources")
 
 NO_MATCH = "(no match)"  # the group of images that the regex does not match
 PYTHON = "python:"
+_OF_FILES = ("folder", "tar", "zip", "file_list")  # sources that select their files by patterns themselves
 _WITH_FRAMES = (".tif", ".tiff", ".gif", ".png", ".apng", ".webp", ".avif", ".mpo", ".jpg", ".jpeg")
 _VOLUMES = tuple(name + suffix for name in (".nii", ".hdr", ".img") for suffix in ("", ".gz"))
 _VOLUMES += (".h5", ".hdf5", ".hdf", ".he5", ".nc", ".nc4", ".zarr", ".zarr.zip", ".ozx")
@@ -159,6 +160,13 @@ def path_below(source: str, key: str) -> str:
     return name_below(source, key) or key.lstrip("/")
 
 
+def pattern_path(source: str) -> Callable[[str], str]:
+    """Return the function that returns the path of an input of a source, as patterns see it."""
+    if source.lower().rstrip("/").endswith((*_WITH_FRAMES, *_VOLUMES)):  # frames and planes have its name
+        return lambda key: key.lstrip("/")
+    return lambda key: path_below(source, key)
+
+
 def name_below(source: str, key: str) -> str:
     """Return the name of an item below its source; "" for the source itself."""
     if key == source or key.startswith(source.rstrip("/") + "/"):
@@ -211,10 +219,10 @@ class PatternUse:
         return items if plain else self._watch(source, items)
 
     def _watch(self, source: str, items: Items) -> Items:
-        is_file = source.lower().rstrip("/").endswith((*_WITH_FRAMES, *_VOLUMES))  # frames and planes have its name
+        path_of = pattern_path(source)
         for item in items:
-            path = item.key.lstrip("/") if is_file else path_below(source, item.key)
-            if self._unused:
+            path = path_of(item.key)
+            if self._unused and not hasattr(getattr(item, "load", None), "inputs"):  # rows of vectors have no names
                 used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
                 for named in used:
                     del self._unused[named]
@@ -402,6 +410,7 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False, gr
     kind = kind_of(source)
     try:
         module = importlib.import_module(f"normcli.sources.{kind}")
+        options: Any = None
         if hasattr(module, "OPEN_OPTIONS"):
             options = module.OPEN_OPTIONS()
             if values := effective_options(source, listing.open_options):
@@ -415,9 +424,14 @@ def read_one(source: str, listing: InputOptions, *, names_only: bool = False, gr
             if group_by is not None and takes:
                 extra["group_by"] = group_by
             items = module.read(str(source), listing, options, **extra)
-            yield from items if getattr(options, "skip_empty", "no") == "no" else map(_non_empty, items)
+            items = items if getattr(options, "skip_empty", "no") == "no" else map(_non_empty, items)
         else:
-            yield from module.read(str(source), listing)
+            items = module.read(str(source), listing)
+        if (listing.include or listing.exclude) and (kind not in _OF_FILES or getattr(options, "has_frames", False)):
+            from normcli.sources.selection import select
+
+            items = select(str(source), listing, items)
+        yield from items
     except InputError as error:
         yield failed_item(source, error.reason, error.message)
 

@@ -109,7 +109,7 @@ def volumes_of(source: str, listing: InputOptions) -> list[StoredVolume]:
                     "variable": path,
                     "axes": letters_of(len(volume.shape), volume.channel),
                 }
-                (item,) = _first_items(named, listing)
+                (item,) = _first_items(named, InputOptions(max_file_size=listing.max_file_size))
                 volumes.append(_volume(kind, source, item)._replace(like=number))
     return volumes
 

@@ -447,6 +447,9 @@ def read_path_list(source: str | None, *, null: bool = False) -> Iterator[str] |
         raise UsageError(f"`files_from`: cannot read {source}: {(error.strerror or '').lower()}") from None
     if null:
         return (os.fsdecode(path) for path in data.split(b"\0") if path)
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff") and b"\0" in data:
+        raise UsageError(f"`files_from`: {source} is in UTF-16: save it as UTF-8")
+    data = data.removeprefix(b"\xef\xbb\xbf")  # of editors on Windows
     return (os.fsdecode(line) for line in (raw.rstrip(b"\r") for raw in data.split(b"\n")) if line.strip())
 
 
