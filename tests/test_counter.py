@@ -17,6 +17,7 @@ from PIL import Image
 import normcli
 from normcli.sources.samples import images_of
 from tests.support import needs
+from tests.support.images import encoded
 
 Arrays = list[np.ndarray[Any, Any]]
 
@@ -189,6 +190,25 @@ def test_a_pillow_image_counts_as_its_file(mode: str, tmp_path: Path) -> None:
         assert (counter.images, counter.summary().mean) == (2, expected.mean)
 
 
+def test_a_pillow_image_of_32_bits_counts_as_its_file_of_16(tmp_path: Path) -> None:
+    """Older versions of Pillow open a PNG of 16 bits so, and newer ones write none of it."""
+    array = pictures(np.uint16, 1, 1)[0][:, :, 0]
+    Image.fromarray(array).save(tmp_path / "a.png")
+    image = Image.fromarray(array.astype(np.int32))
+    assert image.mode == "I"
+    assert normcli.count([image]).state["buckets"] == normcli.stats(tmp_path / "a.png").state["buckets"]
+
+
+def test_of_a_list_of_images_none_is_taken_in_silence() -> None:
+    """A batch that a loader did not stack: only its first image was counted."""
+    arrays = pictures(count=2)
+    for batch in (arrays, list(map(Image.fromarray, arrays)), [encoded(array) for array in arrays]):
+        with pytest.raises(normcli.UsageError, match="lists of 2 images of one kind: choose one"):
+            normcli.count([batch])
+        assert normcli.count([batch], key=1).mean == normcli.count([arrays[1]]).mean
+        assert normcli.count([tuple(batch)]).mean == normcli.count([arrays[0]]).mean
+
+
 class OnDevice:
     """An array on a GPU, as CuPy's: NumPy cannot read it."""
 
@@ -207,6 +227,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "nan": (np.full((4, 4), np.nan), "not-finite"),
     "empty": (np.zeros((0, 4, 3), np.uint8), "not-an-image"),
     "cmyk": (Image.new("CMYK", (4, 4)), "mode"),
+    "mode I beyond 16 bits": (Image.fromarray(np.full((4, 4), -1, np.int32)), "mode"),
+    "a row without an image": ({"image": {"bytes": None, "path": None}}, "empty"),
     "error": (KeyError("no such row"), "dataset"),
     "bytes": (b"not an image", "not-an-image"),
 }
@@ -480,6 +502,18 @@ class TestTorch:
         with pytest.raises(normcli.InputError, match=r"\.cpu\(\)"):
             counter.add(torch.empty((3, 4, 4), device="meta"))
 
+    def test_tensors_that_numpy_does_not_take(self, arrays: Arrays) -> None:
+        import torch
+
+        value = torch.arange(48.0).reshape(3, 4, 4)
+        negated = torch._neg_view(value)
+        assert normcli.count([negated]).state == normcli.count([-value]).state
+        counter = normcli.Counter()
+        with pytest.raises(normcli.InputError, match=r"sparse_coo: count it with \.to_dense\(\)"):
+            counter.add(value.to_sparse())
+        with pytest.raises(normcli.InputError, match=r"float8_e4m3fn: count it with \.float\(\)"):
+            counter.add(value.to(torch.float8_e4m3fn))
+
     # torch raises once more when it collects the loader
     @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
     def test_a_worker_that_dies_ends_the_loader_as_one_failure(self, arrays: Arrays) -> None:
@@ -503,7 +537,11 @@ class TestTorch:
         features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
         rows = {"image": arrays, "label": [i % 2 for i in range(len(arrays))]}
         dataset = datasets.Dataset.from_dict(rows, features=features)
-        for data in (dataset, dataset.to_iterable_dataset(), dataset.with_format("numpy")):
+        encoded_rows = dataset.cast_column("image", datasets.Image(decode=False))
+        (tmp_path / "a.png").write_bytes(encoded(arrays[0]))
+        named = [{"image": {"bytes": None, "path": str(tmp_path / "a.png")}}]
+        assert normcli.count(named).state["buckets"] == normcli.count(arrays[:1]).state["buckets"]
+        for data in (dataset, dataset.to_iterable_dataset(), dataset.with_format("numpy"), encoded_rows):
             assert normcli.count(data).state["buckets"] == expected
         assert sorted(normcli.count(dataset, group_by="label").groups) == ["0", "1"]
         with pytest.raises(normcli.UsageError, match="a mapping of train"):

@@ -14,6 +14,7 @@ from PIL import Image
 from normcli.errors import InputError, UsageError
 from normcli.sources.item import Item, Vectors
 from normcli.sources.tagged import is_masked, masked
+from normcli.storage.files import read as read_file
 
 SampleLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw", "nc"]
 Key = str | int | None
@@ -21,7 +22,7 @@ Key = str | int | None
 _FEW = (1, 2, 3, 4)  # channels
 _IMAGE_KEYS = ("image", "img", "pixel_values", "png", "jpg", "jpeg", "images", "x")
 _LABEL_KEYS = ("label", "labels", "cls", "target", "y")
-_ENCODED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I")  # as PNG, without loss
+_ENCODED_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")  # as PNG, without loss
 _DIRECT_MODES = ("L", "RGB", "I;16", "F")
 
 
@@ -242,6 +243,8 @@ def image_in(sample: Any, key: Key) -> Any:
     if isinstance(sample, tuple | list) and not _is_array(sample):
         if key is None and sample and all(isinstance(value, int | float) for value in sample):
             return sample  # a vector
+        if key is None and _is_list_of_images(sample):
+            raise UsageError(f"samples are lists of {len(sample)} images of one kind: choose one (key=0), or pass each")
         at = 0 if key is None else key
         if not isinstance(at, int) or not -len(sample) <= at < len(sample):
             raise UsageError(
@@ -249,6 +252,21 @@ def image_in(sample: Any, key: Key) -> Any:
             )
         return sample[at]
     return sample
+
+
+def _is_list_of_images(sample: Any) -> bool:
+    """Return True for a list of images alike, such as a batch that was not stacked; a tuple has an image and more."""
+    if not isinstance(sample, list) or len(sample) < 2:
+        return False
+    first, *others = map(_kind_of_image, sample)
+    return first is not None and all(kind == first for kind in others)
+
+
+def _kind_of_image(value: Any) -> object:
+    """Return what images alike have in common; None for values that need not be images."""
+    if isinstance(value, Image.Image | bytes):
+        return getattr(value, "mode", "encoded")
+    return (str(value.dtype), value.ndim) if hasattr(value, "dtype") and getattr(value, "ndim", 0) >= 3 else None
 
 
 def _is_array(sample: Any) -> bool:
@@ -285,6 +303,7 @@ def images_of(value: Any, layout: SampleLayout) -> Iterator[Any]:
     if isinstance(value, Image.Image):
         yield _of_pillow(value)
         return
+    value = _stored_bytes(value)
     if isinstance(value, bytes):
         yield value
         return
@@ -301,6 +320,21 @@ def images_of(value: Any, layout: SampleLayout) -> Iterator[Any]:
     for image in array if kind.startswith("n") else array[None]:
         picture = image.transpose(1, 2, 0) if kind.endswith("chw") else image
         yield masked(picture) if has_mask else np.ascontiguousarray(picture)
+
+
+def _stored_bytes(value: Any) -> Any:
+    """Return the encoded image of a column that the datasets library does not decode; any other value is itself.
+
+    Raises:
+        InputError: it has neither bytes nor the path of a file that can be read.
+    """
+    if not isinstance(value, Mapping) or not {"bytes", "path"} <= set(value):
+        return value
+    if value["bytes"]:
+        return bytes(value["bytes"])
+    if isinstance(value["path"], str) and value["path"]:
+        return read_file(value["path"])
+    raise InputError("empty", "neither bytes nor a path in this sample")
 
 
 def _vectors(array: "np.ndarray[Any, Any]") -> Vectors:
@@ -336,7 +370,13 @@ def _as_array(value: Any) -> "tuple[np.ndarray[Any, Any], bool]":
     value = value.detach()
     if str(value.dtype) == "torch.bfloat16":
         value = value.float()
-    array = value.numpy()
+    try:
+        array = value.resolve_conj().resolve_neg().numpy()
+    except (TypeError, RuntimeError) as error:  # sparse, quantized, of types that NumPy does not have
+        kind = "quantized" if getattr(value, "is_quantized", False) else str(value.layout).removeprefix("torch.")
+        remedy = {"quantized": "dequantize()", "strided": "float()"}.get(kind, "to_dense()")
+        what = str(value.dtype) if kind == "strided" else kind
+        raise InputError("unsupported", f"a tensor that is {what}: count it with .{remedy}") from error
     return array, True
 
 
@@ -367,6 +407,14 @@ def _of_pillow(image: Image.Image) -> Any:
         if image.mode in ("L", "RGB"):  # what np.asarray does, in three quarters of its 5 us
             return np.ndarray((image.height, image.width, len(image.mode)), np.uint8, image.tobytes())
         return np.asarray(image)
+    if image.mode == "I":  # of 32 bits, in which older versions of Pillow open a PNG of 16
+        low, high = (int(value) for value in image.getextrema())  # type: ignore[arg-type]
+        if low < 0 or high > 65535:
+            what = f"a Pillow image of mode I with values from {low} to {high}, beyond 16 bits"
+            raise InputError("mode", f"{what}: count np.asarray(image)")
+        narrow = Image.fromarray(np.asarray(image).astype(np.uint16))
+        narrow.info = image.info
+        return _of_pillow(narrow)
     if image.mode not in _ENCODED_MODES:
         raise InputError("mode", f"a Pillow image of mode {image.mode}: convert it to L, RGB or RGBA")
     buffer = io.BytesIO()
