@@ -66,6 +66,43 @@ class TestTar:
         assert [item.label for item in got if isinstance(item, Item)] == ["7", "owl", "a"]
         assert [skip.key.rpartition("/")[2] for skip in got if isinstance(skip, Skipped)] == ["003.txt"]
 
+    @pytest.mark.parametrize("mode", ["w", "w:gz"])
+    @pytest.mark.parametrize("first", [True, False])
+    def test_a_label_is_that_of_all_images_of_a_large_sample(self, first: bool, mode: Any, tmp_path: Path) -> None:
+        """Of 70 views the last 6 were in another group, or all but those."""
+        names = [f"a.{i:02}.jpg" for i in range(70)]
+        with tarfile.open(tmp_path / "s.tar", mode) as archive:
+            for name in ["a.cls", *names] if first else [*names, "a.cls"]:
+                add(archive, name, b"7" if name.endswith("cls") else PICTURE)
+        got = found(tmp_path / "s.tar")
+        assert [item.label for item in got if isinstance(item, Item)] == ["7"] * 70 and len(got) == 70
+
+    def test_a_label_that_comes_too_late_is_reported(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "s.tar", "w") as archive:
+            for i in range(5000):
+                add(archive, f"a.{i:04}.jpg", b"x")
+            add(archive, "a.cls", b"7")
+            add(archive, "b.jpg")
+        got = found(tmp_path / "s.tar")
+        assert [(late.key[-5:], late.reason) for late in got if isinstance(late, Skipped)] == [
+            ("a.cls", "unused-label")
+        ]
+        assert Counter(item.label for item in got if isinstance(item, Item)) == {None: 4097, "7": 904}
+
+    def test_a_label_that_is_null_is_passed_over(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "s.tar", "w") as archive:
+            add(archive, "a.jpg")
+            add(archive, "a.json", b'{"label": null, "cls": 4}')
+        (item,) = found(tmp_path / "s.tar")
+        assert isinstance(item, Item) and item.label == "4"
+
+    def test_a_sparse_file_has_its_own_name(self, tmp_path: Path) -> None:
+        with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+            records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "cat/a.jpg"}
+            add(archive, "GNUSparseFile.4711/a.jpg", pax_headers=records)
+        (item,) = found(tmp_path / "s.tar")
+        assert item.key == f"{tmp_path}/s.tar/cat/a.jpg"
+
     @pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
     def test_long_and_odd_names_come_through(self, tmp_path: Path, form: int) -> None:
         names = ["x" * 90 + "/" + "y" * 90 + "/" + "z" * 60 + ".jpg", "käse/雪.jpg", "a b/[c].jpg"]
@@ -224,6 +261,15 @@ class TestZip:
             archive.comment = b"PK\5\6 in a comment"
         path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
         assert outcome(path) == (1, Counter(), Counter())
+        path.write_bytes(path.read_bytes() + b"\r\n")
+        assert outcome(path) == (1, Counter(), Counter())
+
+    def test_a_comment_may_contain_an_end_record(self, tmp_path: Path) -> None:
+        """The archive was read as one of no members, without a message."""
+        path = a_zip(tmp_path / "a.zip", ("a/1.jpg", PICTURE))
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.comment = b"of PK\5\6" + bytes(30)
+        assert outcome(path) == (1, Counter(), Counter())
 
     def test_zip64_is_read(self, tmp_path: Path) -> None:
         path = tmp_path / "a.zip"
@@ -235,6 +281,8 @@ class TestZip:
             for i in range(65_600):  # over 65,535 the count is in the zip64 record
                 archive.writestr(f"{i}.txt", b"")
             archive.writestr("a.jpg", PICTURE)
+        assert outcome(many) == (1, Counter(), Counter({"not-an-image-name": 65_600}))
+        many.write_bytes(b"#!/bin/sh\n" + many.read_bytes())  # a program before it
         assert outcome(many) == (1, Counter(), Counter({"not-an-image-name": 65_600}))
 
     def test_cut_at_every_place_it_is_reported(self, tmp_path: Path) -> None:

@@ -160,3 +160,26 @@ def test_every_container_describes_its_open_options() -> None:
     assert all(o.help.endswith(".") or o.help.endswith(").") for row in rows.values() for o in row.options)
     del rows["image"], rows["huggingface"], rows["python"], rows["lerobot"]
     assert all(container(f"a{suffix}") == name for name, row in rows.items() for suffix in row.suffixes)
+
+
+def test_bytes_behind_an_array_are_reported(tmp_path: Path) -> None:
+    """`np.save` writes several arrays into one open file: all but the first were left out without a message."""
+    arrays = [np.full((2, 5, 6, 3), value, np.uint8) for value in (10, 20)]
+    with (tmp_path / "two.npy").open("wb") as file:
+        for array in arrays:
+            np.save(file, array)
+    summary = normcli.stats(tmp_path / "two.npy")
+    assert (summary.images, summary.failures) == (2, {"trailing-data": 1})
+    (tmp_path / "folder").mkdir()
+    with (tmp_path / "folder/two.npy").open("wb") as file:
+        for array in arrays:
+            np.save(file, array[0])
+    np.save(tmp_path / "folder/one.npy", arrays[0][0])
+    summary = normcli.stats(tmp_path / "folder", include="*.npy", open_options={"layout": "hwc"})
+    assert (summary.images, summary.failures) == (1, {"trailing-data": 1})
+
+
+def test_an_npz_of_no_arrays(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz")
+    with pytest.raises(normcli.NoInputError, match="no array of images"):
+        normcli.stats(tmp_path / "a.npz")

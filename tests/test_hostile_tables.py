@@ -143,3 +143,12 @@ def test_an_error_of_the_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(normcli.NormcliError, match=r"input/output error"):
         normcli.stats(path, on_failure=failures.append)
     assert [failure.reason for failure in failures] == ["unreadable"]
+
+
+def test_a_null_among_the_bytes_of_a_list(tmp_path: Path) -> None:
+    """It ended the run with a TypeError."""
+    good = list(encoded(photograph(8, 9)))
+    table = pa.table({"image": pa.array([good, [137, None, 78], None], pa.list_(pa.uint8()))})
+    parquet.write_table(table, tmp_path / "x.parquet")
+    summary = normcli.stats(tmp_path / "x.parquet", open_options={"column": "image"})
+    assert (summary.images, summary.failures) == (1, {"bad-row": 1, "empty": 1})

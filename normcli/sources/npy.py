@@ -80,6 +80,7 @@ class ArrayMember(NamedTuple):
         values = data[array.start : array.start + size]
         if len(values) < size:
             raise InputError("truncated", f"{len(values)} of {size} bytes: the array is cut short")
+        _check_end(len(data) - array.start - size)
         if not size:
             raise InputError("empty", f"an array of shape {array.shape} has no pixels")
         return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, values)()
@@ -137,7 +138,7 @@ def read(
         UsageError: the layout does not fit, or is not clear.
     """
     with Reader(source) as reader:
-        if reader.at(0, 4) == b"PK\3\4":
+        if reader.at(0, 4) in (b"PK\3\4", b"PK\5\6"):  # an archive of arrays, or of none
             from normcli.sources import npz
 
             yield from npz.read_archive(reader, listing, options, names_only, group_by)
@@ -154,8 +155,19 @@ def read(
 
             file = ArrayFile(source, array, options.axes, no_bytes, reader.stamp, None, limit, group_by)
             yield from slice_planes(file)
-            return
-        yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, limit)
+        else:
+            yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, limit)
+        _check_end(reader.size - array.start - total)
+
+
+def _check_end(rest: int) -> None:
+    """Check that an array ends with its file: `np.save` may write several into one.
+
+    Raises:
+        InputError: so many bytes follow.
+    """
+    if rest > 0:
+        raise InputError("trailing-data", f"{rest} bytes after the array are not read: several arrays in one file?")
 
 
 def no_bytes(offset: int, size: int) -> None:

@@ -214,6 +214,8 @@ def _labeled(item: Item, label: Any, names: list[str] | None) -> Item:
 
 def _item(key: str, source: str, data: Any, path: Any, limit: int | None) -> Item:
     if isinstance(data, list):  # of numbers of 8 bits
+        if None in data:
+            return failed_item(key, "bad-row", "a null among the bytes of its image")
         data = bytes(data)
     if data:
         if limit is not None and len(data) > limit:

@@ -22,9 +22,11 @@ log = logging.getLogger("normcli.sources")
 
 _LARGEST_MEMBER = 1 << 30  # of a stream, whose members are held; --max-file-size sets another
 _LARGEST_LABEL = 1 << 20
-_MOST_OF_A_SAMPLE = 64
+_ALWAYS_OF_A_SAMPLE, _MOST_OF_A_SAMPLE = 64, 4096  # members that wait for its label
+_MOST_BYTES_OF_A_SAMPLE = 64 << 20  # of them in a stream
 _LABELS = (".cls", ".json")
 _APART = "unused-label", "a label that is not next to its image (sort the members by name: tar --sort=name)"
+_LATE = "unused-label", "a label behind so many images of its sample that they were read before (store it first)"
 _NO_IMAGE = ("not-an-image-name", "not-included")  # --exclude leaves labels out as well
 _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
@@ -58,6 +60,7 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
     paths = PathFilter(listing, source)
     limit = parse_size("max_file_size", listing.max_file_size)
     key_of_sample, items, labels, label = "", list[Item](), list[tuple[Skipped, str | None]](), None
+    waiting, is_partial = 0, False  # bytes of the items; True where images of the sample were yielded before its end
 
     warned: list[str] = []
 
@@ -69,7 +72,7 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
                 log.warning("%s", note)
         for item in items:
             yield item if label is None else item._replace(label=label)
-        if not items:  # no image that they describe
+        if not items and not is_partial:  # no image that they describe
             yield from (
                 entry if text is None else entry._replace(reason=_APART[0], message=_APART[1]) for entry, text in labels
             )
@@ -78,9 +81,12 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
         for member in walk_members(blocks):
             folder, slash, name = member.name.rpartition("/")
             key = folder + slash + name.partition(".")[0]
-            if key != key_of_sample or len(items) + len(labels) >= _MOST_OF_A_SAMPLE:
+            if key != key_of_sample:
                 yield from sample()
-                key_of_sample, items, labels, label = key, [], [], None
+                key_of_sample, items, labels, label, waiting, is_partial = key, [], [], None, 0, False
+            elif _is_full(len(items) + len(labels), waiting):  # its label is that of the images that follow, too
+                yield from sample()
+                items, labels, waiting, is_partial = [], [], 0, is_partial or bool(items)
             entry = _item(source, member, blocks, reader, paths, limit)
             if isinstance(entry, Item):
                 if name.endswith(".npy") and not isinstance(entry.load, FailingSource):  # asked for by --include
@@ -88,11 +94,15 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
 
                     entry = entry._replace(load=npy.ArrayMember(entry.load, entry.key, layout))
                 items.append(entry)
+                waiting += getattr(entry.load, "memory_bytes", 0)
             elif isinstance(entry, Skipped):
                 suffix = name[name.rfind(".") :] if "." in name else ""
                 if suffix in _LABELS and entry.reason in _NO_IMAGE and member.size <= _LARGEST_LABEL:
                     text = _label(blocks.at(member.offset, member.size), suffix)
-                    labels.append((entry, text))
+                    if text and text != label and is_partial:
+                        yield Skipped(entry.key, *_LATE)
+                    else:
+                        labels.append((entry, text))
                     label = text or label
                 else:
                     yield entry
@@ -100,6 +110,11 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
         yield from sample()
         raise
     yield from sample()
+
+
+def _is_full(count: int, size: int) -> bool:
+    """Return True for so many members of a sample, and bytes that they hold, that no more wait for its label."""
+    return count >= _ALWAYS_OF_A_SAMPLE and (count >= _MOST_OF_A_SAMPLE or size >= _MOST_BYTES_OF_A_SAMPLE)
 
 
 def _check_one_image(source: str, items: list[Item]) -> str | None:
@@ -175,5 +190,5 @@ def _label(data: bytes, suffix: str) -> str | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(document, dict):
-        document = next((document[key] for key in _KEYS if key in document), None)
+        document = next((document[key] for key in _KEYS if document.get(key) is not None), None)
     return str(document) if isinstance(document, str | int) else None

@@ -87,7 +87,7 @@ def walk_members(blocks: Blocks) -> Iterator[TarMember]:
                 name = _text(data.rstrip(b"\0"))
             elif kind == b"x":
                 records = _pax(data)
-                name = records.get("path", name)
+                name = records.get("GNU.sparse.name", records.get("path", name))
                 size = _decimal(records["size"]) if "size" in records else size
                 sparse = any(key.startswith("GNU.sparse.") for key in records)
             at = start + _padded(claimed)

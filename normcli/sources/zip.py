@@ -202,20 +202,18 @@ def _directory(reader: Reader) -> tuple[int, int, int, int]:
     """Return offset, size and count of the central directory, and the bytes before the archive (such as a program)."""
     tail_size = min(reader.size, 22 + 65535)
     tail = reader.at(reader.size - tail_size, tail_size)
-    at = tail.rfind(_END)
-    while at >= 0:  # the comment after it may look like one itself
-        if at + 22 <= len(tail):
-            disk, _, _, count, size, start, comment = struct.unpack_from("<HHHHIIH", tail, at + 4)
-            if at + 22 + comment <= len(tail):
-                break
-        at = tail.rfind(_END, 0, at)
-    else:
+    at = _end_record(tail)
+    if at is None:
         if reader.at(0, 4) in (_LOCAL, b"PK\7\x08"):
             raise InputError("truncated", "the archive is cut short: no directory at its end")
         raise InputError("not-an-archive", "not a zip")
+    disk, _, _, count, size, start = struct.unpack_from("<HHHHII", tail, at + 4)
     end = reader.size - tail_size + at
     if at >= 20 and tail[at - 20 : at - 16] == _LOCATOR64:
         (where,) = struct.unpack_from("<Q", tail, at - 12)
+        before = end - 20 - 56  # where it is in an archive behind a program, whose offsets count from the archive
+        if before > where and reader.at(before, 4) == _END64:
+            where = before
         record = reader.at(where, 56) if where < reader.size else b""
         if record[:4] != _END64 or len(record) < 56:
             raise InputError("damaged", "a damaged zip64 end of the archive")
@@ -230,6 +228,23 @@ def _directory(reader: Reader) -> tuple[int, int, int, int]:
             "its directory is not where its end record places it",
         )
     return start + shift, size, count, shift
+
+
+def _end_record(tail: bytes) -> int | None:
+    """Return the place of the end record, whose comment ends with the file; None for no such record.
+
+    The comment may look like a record itself, and bytes that follow it may be of a damaged download.
+    """
+    places, at = [], tail.rfind(_END)
+    while at >= 0:
+        if at + 22 <= len(tail):
+            rest = len(tail) - at - 22 - int.from_bytes(tail[at + 20 : at + 22], "little")
+            if rest == 0:
+                return at
+            if rest > 0:
+                places.append(at)
+        at = tail.rfind(_END, 0, at)
+    return places[0] if places else None
 
 
 def _walk_directory(reader: Reader, start: int, size: int, shift: int) -> Iterator[ZipEntry]:
