@@ -105,6 +105,20 @@ class TestNifti:
             "sub-2/anat/t1.nii.gz",
         ]
 
+    def test_samples_after_a_header_without_an_offset(self, tmp_path: Path) -> None:
+        """`stats` read them, and `apply` said that they start at byte 0."""
+        nibabel = needs.module("nibabel")
+        source = nifti(tmp_path / "a.nii", voxels())
+        sound = source.read_bytes()
+        header = nibabel.Nifti1Header(sound[:348])
+        start = int(header["vox_offset"])
+        header["vox_offset"] = 0
+        source.write_bytes(header.binaryblock + bytes(4) + sound[start:])
+        assert normcli.stats(source).mean == pytest.approx([voxels().mean()])
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="nifti")
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        assert np.array_equal(nibabel.load(tmp_path / "back/a.nii").dataobj, voxels())
+
     def test_pairs_become_one_file(self, tmp_path: Path) -> None:
         nibabel = needs.module("nibabel")
         values = voxels()

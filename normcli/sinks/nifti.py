@@ -52,7 +52,11 @@ def header_of(source: str) -> bytes:
         head = (stream or reader).at(0, 544)
         header = parse(head)
         size = header.template_dtype.itemsize
-        end = int(header["vox_offset"]) if header["magic"].item().startswith(b"n+") else size + 4
+        end = size + 4
+        if header["magic"].item().startswith(b"n+"):
+            end = int(header["vox_offset"]) or end
+            header["vox_offset"] = end
+            head = bytes(header.binaryblock) + head[size:]
         if not size <= end <= _LARGEST_EXTENSIONS:
             raise InputError("damaged", f"its samples start at byte {end}")
         rest = max(0, end - len(head))

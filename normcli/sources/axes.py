@@ -83,8 +83,10 @@ class Planes(NamedTuple):
         count = 1
         for i in self.outer:
             count *= self.shape[i]
-        if 0 in self.shape or count > MOST_PLANES:
-            raise InputError("bomb" if count else "empty", f"an array of shape {self.shape} has {count:,} planes")
+        if 0 in self.shape:
+            raise InputError("empty", f"an array of shape {self.shape} has no samples")
+        if count > MOST_PLANES:
+            raise InputError("bomb", f"an array of shape {self.shape} has {count:,} planes")
         for numbers in product(*(range(self.shape[i]) for i in self.outer)):
             index: list[Any] = [slice(None)] * len(self.shape)
             for i, number in zip(self.outer, numbers, strict=True):
