@@ -213,4 +213,6 @@ def _inexact_reason(record: Record, settings: Record) -> str:
         return "clipped values"
     if any(array["invalid"] for array in arrays):
         return "invalid samples, which were filled"
+    if any("outside" in array for array in arrays):
+        return "samples inside of the mask that became 0, as those outside are"
     return f"{settings['to']} {settings['dtype']} has fewer levels than the original"
