@@ -127,6 +127,14 @@ class TestNifti:
             assert state(nifti(tmp_path / name, values, order=order)) == expected, name
         assert state(tmp_path / "d.hdr") == expected
 
+    def test_a_proxy_of_nibabel_is_counted_in_python(self, tmp_path: Path) -> None:
+        """It has a shape but no length, and raises ValueError after its end, which counted as a failure."""
+        nibabel = needs.module("nibabel")
+        proxy = nibabel.load(nifti(tmp_path / "a.nii.gz", volume(shape=(1, 3, 5, 4))[0], slope=0.5, inter=3)).dataobj
+        summary = normcli.count(proxy)
+        assert summary.complete and summary.images == 4
+        assert summary.mean == pytest.approx([np.asarray(proxy).mean()])
+
     def test_names_and_labels(self, tmp_path: Path) -> None:
 
         values = volume(shape=(2, 11, 4, 3))

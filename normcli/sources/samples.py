@@ -122,8 +122,8 @@ def read(data: Dataset, key: Key, layout: SampleLayout, *, labels: bool, source:
         raise UsageError(f"data must be samples, not a mapping of {', '.join(map(str, data))}: choose one of them")
     if not labels and key in (None, 0) and (stored := _stored_images(data)) is not None:
         data, layout = stored, "hwc"
-    if _is_indexed(data) and not labels:
-        for index in range(len(data)):  # type: ignore[arg-type]
+    if (length := _length(data)) is not None and not labels:
+        for index in range(length):
             yield Item(str(index), IndexedSample(data, index, key, layout, source))
         return
     number = 0
@@ -191,8 +191,8 @@ def _sample(data: Any, index: int) -> Any:
 
 
 def _iterate(data: Dataset) -> Iterator[Any]:
-    if _is_indexed(data):  # not by its iterator, which one index that raises would end
-        for index in range(len(data)):  # type: ignore[arg-type]
+    if (length := _length(data)) is not None:  # not by its iterator, which one index that raises would end
+        for index in range(length):
             try:
                 yield _sample(data, index)
             except InputError as error:
@@ -218,9 +218,14 @@ def _failed_sample(error: Exception) -> InputError:
     return InputError("dataset", f"the dataset raised {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _is_indexed(data: Any) -> bool:
-    """Return True for a dataset with length and index; a loader has a length alone."""
-    return not isinstance(data, Mapping) and hasattr(data, "__getitem__") and hasattr(data, "__len__")
+def _length(data: Any) -> int | None:
+    """Return the length of a dataset with an index, such as a proxy with a shape; None of a loader, which has none."""
+    if isinstance(data, Mapping) or not hasattr(data, "__getitem__"):
+        return None
+    if hasattr(data, "__len__"):
+        return len(data)
+    shape = getattr(data, "shape", None)
+    return int(shape[0]) if isinstance(shape, tuple) and shape else None
 
 
 def image_in(sample: Any, key: Key) -> Any:
