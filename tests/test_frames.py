@@ -129,6 +129,16 @@ class TestSeries:
         summary = normcli.stats(normcli.source(tmp_path / "c.tif", frames="all"))
         assert (summary.images, summary.channels) == (3, ["R", "G", "B"])
 
+    def test_channels_of_color(self, tmp_path: Path) -> None:
+        """Pages of RGB for each channel: the message has the axes that read them."""
+        values = np.random.default_rng(0).integers(0, 256, (2, 12, 14, 3)).astype(np.uint8)
+        path = tmp_path / "a.ome.tif"
+        needs.module("tifffile").imwrite(path, values, photometric="rgb", metadata={"axes": "CYXS"})
+        done = run_here("stats", path, "-O", "frames=all")
+        assert done.code == 4 and "axes CYXS (-O axes=NYXC counts each channel C as an image)" in done.err
+        summary = normcli.stats(normcli.source(path, frames="all", axes="NYXC"))
+        assert summary.mean == pytest.approx((values.reshape(-1, 3) / 255).mean(axis=0).tolist())
+
     def test_series(self, tmp_path: Path) -> None:
         values = stack()
         with needs.module("tifffile").TiffWriter(tmp_path / "a.ome.tif") as writer:

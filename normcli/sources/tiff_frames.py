@@ -204,7 +204,10 @@ def _planes_of_series(
     outer = len(shape) - inner
     part = {"YX": "YX", "YXS": "YXC", "SYX": "YX"}.get(keyframe.axes)
     if part is None or not planes.axes.endswith(part) or shape[outer:] != keyframe.shape:
-        raise InputError("unsupported", f"pages have the axes {keyframe.axes}, not Y and X of the axes {planes.axes}")
+        has_both = axes is None and {"C", "S"} <= set(series.axes) and "N" not in series.axes
+        remedy = f" (-O axes={_letters(series.axes.replace('C', 'N'))} counts each channel C as an image)"
+        what = f"pages have the axes {keyframe.axes}, not Y and X of the axes {planes.axes}"
+        raise InputError("unsupported", what + remedy * has_both)
     split = keyframe.axes == "SYX"
     groups = planes.groups(name, group_by)
     lead = shape[: outer + split]
