@@ -178,8 +178,8 @@ def read(
         yield from _read_remote(source, paths, limit, options, group_by)
         return
     if not os.path.isdir(source):  # noqa: PTH112
-        if (reason := paths.named_reason(source)) is not None:
-            yield Skipped(source, *reason)
+        if (unused := paths.named_reason(source)) is not None:
+            yield Skipped(source, *unused)
         else:
             label = os.path.basename(os.path.dirname(source)) or None  # noqa: PTH119, PTH120
             yield from _items(source, FileBytes(source, limit), label, options, group_by)
@@ -312,8 +312,8 @@ def _read_remote(
     from normcli.storage import remote
 
     if not remote.is_folder(source):
-        if (reason := paths.named_reason(source)) is not None:
-            yield Skipped(source, *reason)
+        if (unused := paths.named_reason(source)) is not None:
+            yield Skipped(source, *unused)
         else:
             label = source.rsplit("/", 2)[-2] or None
             yield from _items(source, FileBytes(source, limit), label, options, group_by)
