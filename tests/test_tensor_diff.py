@@ -55,6 +55,36 @@ def test_nan_and_infinity_are_as_in_allclose() -> None:
         assert got.unequal == 20
 
 
+def test_large_integers_differ_by_what_float64_does_not_have() -> None:
+    for dtype, start in ((np.int64, 2**60), (np.int64, -(2**63)), (np.uint64, 2**63)):
+        a = np.full((2, 2), start, dtype)
+        b = a.copy()
+        b[1, 0] += dtype(3)
+        for first, second in ((a, b), (b, a)):
+            got = difference.diff(first, second)
+            assert got.total is not None and got.worst is not None
+            assert (got.total.unequal, got.total.max_abs, got.total.rms) == (1, 3.0, 1.5)
+            assert {got.worst.a, got.worst.b} == {start, start + 3}  # not 1.15e+18 twice
+    ends = difference.diff(np.array([2**63 - 1]), np.array([-(2**63)])).total
+    assert ends is not None and ends.max_abs == 2.0**64
+
+
+def test_bool_is_compared_and_complex_is_not() -> None:
+    got = difference.diff(np.array([True, False]), np.array([True, True]))
+    assert got.total is not None and (got.dtypes, got.total.unequal, got.total.max_abs) == (("bool", "bool"), 1, 1.0)
+    assert difference.diff(np.array([True]), np.array([1.0], np.float32)).close
+    with pytest.raises(TensorError, match="dtype complex128 cannot be compared"):
+        difference.diff(np.ones(2) * 1j, np.ones(2) * 1j)
+
+
+def test_a_tensor_without_a_name_among_others(run: Run, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.ones(2))
+    np.savez(tmp_path / "b.npz", one=np.ones(2), two=np.ones(2))
+    done = run("tensor", "diff", "a.npy", "b.npz")
+    lines = ["only in B: one", "only in B: two", "only in A: a tensor without a name"]
+    assert (done.returncode, done.stdout.decode().splitlines()) == (1, lines)
+
+
 def test_shapes_and_types() -> None:
     a = np.ones((2, 3), np.float32)
     assert difference.diff(a, a[:, :2]).total is None

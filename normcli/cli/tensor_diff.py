@@ -77,7 +77,7 @@ def lines_of(difference: "FileDifference") -> Iterator[str]:
         yield f"{close:,} of {len(apart):,} tensors are within the tolerance"
     for side, names in zip("BA", difference.missing, strict=True):
         for name in names:
-            yield f"only in {side}: {printable(name)}"
+            yield f"only in {side}: {printable(name) or 'a tensor without a name'}"
 
 
 _HEADER = ("max abs", "rms", "max ulp", "cosine", "NaN A", "NaN B", "inf A", "inf B")
@@ -123,4 +123,5 @@ def _lines_of_one(tensor: "TensorDifference") -> Iterator[str]:
         ("largest difference", tensor.worst),
     ):
         if place is not None:
-            yield f"{label}: [{','.join(map(str, place.index))}], {place.a:.9g} in A, {place.b:.9g} in B"
+            here, there = (str(v) if isinstance(v, int) else f"{v:.9g}" for v in (place.a, place.b))
+            yield f"{label}: [{','.join(map(str, place.index))}], {here} in A, {there} in B"

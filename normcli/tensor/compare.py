@@ -11,6 +11,7 @@ import numpy as np
 
 from normcli import platforms
 from normcli.errors import TensorError, UsageError
+from normcli.options.field import nearest
 from normcli.storage.npy import ReservedTensor
 from normcli.tensor import files
 from normcli.tensor.channel_rows import ChannelRow, channel_rows
@@ -197,7 +198,8 @@ def _parse_request(text: str) -> tuple[Normalizer, dict[str, Any]]:
         key = key.replace("-", "_")
         parameter = one.settings.get(key)
         if not equals or parameter is None:
-            raise UsageError(f"compare: {pair!r} is not a setting of {one.name}: use {one.name}:NAME=VALUE")
+            near = nearest(key, one.settings)
+            raise UsageError(f"compare: {pair!r} is not a setting of {one.name}: use {one.name}:NAME=VALUE{near}")
         settings[key] = value if isinstance(parameter.default, str) or key == "axes" else _parse_value(value)
     return one, settings
 

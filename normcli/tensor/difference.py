@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from normcli.errors import TensorError, UsageError
+from normcli.errors import TensorError, UnsupportedTensorError, UsageError
 from normcli.storage.npy import UnreadableTensor
 from normcli.tensor import files
 from normcli.tensor.identify.precision import is_half, ulps
@@ -116,8 +116,8 @@ class ElementPair:
     """An element: its index, and its values."""
 
     index: tuple[int, ...]
-    a: float
-    b: float
+    a: int | float
+    b: int | float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the element as plain data; NaN and infinity as text."""
@@ -215,7 +215,8 @@ def diff(
     >>> gap.max_abs, gap.beyond, round(gap.cosine, 4)
     (0.5, 1, 0.9965)
     """
-    result_dtype(a), result_dtype(b)
+    for tensor in (a, b):
+        _float_type(tensor)
     shapes, dtypes = (tuple(a.shape), tuple(b.shape)), (a.dtype.name, b.dtype.name)
     if shapes[0] != shapes[1]:
         return TensorDifference(name=name, shapes=shapes, dtypes=dtypes, total=None)
@@ -226,6 +227,23 @@ def diff(
     return sums.result(name)
 
 
+def _float_type(x: Tensor) -> np.dtype[Any]:
+    """Return the type whose ulps measure the elements of a tensor: float32 for integers and bool.
+
+    Raises:
+        UnsupportedTensorError: elements that are not real numbers.
+    """
+    if x.dtype.kind == "b":
+        return np.dtype(np.float32)
+    if x.dtype.kind not in "fiuV" or (x.dtype.kind == "f" and x.dtype.itemsize > 8):
+        raise UnsupportedTensorError(f"dtype {x.dtype} cannot be compared (real numbers of up to 64 bits can)")
+    return result_dtype(x)
+
+
+def _numbers(block: Array) -> Array:
+    return block.view(np.uint8) if block.dtype.kind == "b" else block
+
+
 def _blocks(a: Tensor, b: Tensor, limit: int | None) -> Iterator[tuple[int, Array, Array]]:
     """Yield blocks of samples of both; a number is one block.
 
@@ -233,7 +251,7 @@ def _blocks(a: Tensor, b: Tensor, limit: int | None) -> Iterator[tuple[int, Arra
         TensorError: one sample does not fit into the memory allowed.
     """
     if not a.shape:
-        yield 0, np.asarray(a).reshape(1), np.asarray(b).reshape(1)
+        yield 0, _numbers(np.asarray(a).reshape(1)), _numbers(np.asarray(b).reshape(1))
         return
     elements = math.prod(a.shape[1:])
     step = block_samples(8 * elements)
@@ -245,7 +263,7 @@ def _blocks(a: Tensor, b: Tensor, limit: int | None) -> Iterator[tuple[int, Arra
         step = max(1, min(step, limit // max(elements * _WORKING_BYTES, 1)))
     for start in range(0, a.shape[0] if elements else 0, step):
         stop = min(start + step, a.shape[0])
-        yield start, np.asarray(a[start:stop]), np.asarray(b[start:stop])
+        yield start, _numbers(np.asarray(a[start:stop])), _numbers(np.asarray(b[start:stop]))
 
 
 class _Sums:
@@ -267,17 +285,17 @@ class _Sums:
         equal = (x == y) | (_is_nan(x) & _is_nan(y))
         a, b = x.astype(np.float64), y.astype(np.float64)
         with np.errstate(all="ignore"):
-            gap = np.where(equal, 0.0, np.abs(a - b))
+            gap = np.where(equal, 0.0, _distance(x, y, a, b))
             tolerance = self.tolerance
             close = (x == y) | (gap <= tolerance.atol + tolerance.rtol * np.abs(b)) & np.isfinite(b)
             close |= np.isnan(a) & np.isnan(b) & tolerance.equal_nan
             steps = np.where(equal, 0.0, gap / ulps(np.fmax(np.abs(a), np.abs(b)), self._coarser()))
         self._sum(a, b, gap, steps, equal, close)
-        self._places(start, a, b, gap, equal, close)
+        self._places(start, x, y, gap, equal, close)
 
     def _coarser(self) -> np.dtype[Any]:
         """Return the type with fewer digits."""
-        kinds = [result_dtype(t) for t in (self.a, self.b)]
+        kinds = [_float_type(t) for t in (self.a, self.b)]
         order = ("bfloat16", "float16", "float32", "float64")
         return min(kinds, key=lambda kind: order.index(kind.name))
 
@@ -300,7 +318,7 @@ class _Sums:
         def place(flat: int) -> ElementPair:
             index = tuple(int(i) for i in np.unravel_index(flat, a.shape))
             position = (index[0] + start, *index[1:]) if self.a.shape else ()
-            return ElementPair(index=position, a=float(a[index]), b=float(b[index]))
+            return ElementPair(index=position, a=_as_number(a[index]), b=_as_number(b[index]))
 
         if self.first is None and not equal.all():
             self.first = place(int(equal.argmin()))
@@ -341,6 +359,17 @@ class _Sums:
             nan=(nan_a, nan_b),
             inf=(inf_a, inf_b),
         )
+
+
+def _distance(x: Array, y: Array, a: Array, b: Array) -> Array:
+    """Return the distances of two blocks, whose float64 values round large integers: those of one type are exact."""
+    if x.dtype == y.dtype and x.dtype.kind in "iu" and x.dtype.itemsize == 8:
+        return np.asarray((np.maximum(x, y).view(np.uint64) - np.minimum(x, y).view(np.uint64)).astype(np.float64))
+    return np.asarray(np.abs(a - b))
+
+
+def _as_number(value: Any) -> int | float:
+    return int(value) if value.dtype.kind in "iu" else float(value)
 
 
 def _is_nan(x: Array) -> Array:
