@@ -199,6 +199,12 @@ def test_warnings_and_errors_of_normalizers_name_no_option() -> None:
             assert not re.search(r"(?<![\w-])(--[a-z]|-O )", text), f"{path}:{node.lineno}"  # type: ignore[attr-defined]
 
 
+def test_a_tensor_of_torch_is_no_pillow_image() -> None:
+    torch = needs.module("torch")
+    with pytest.raises(InputError, match=r"^a torch.Tensor, not an array \(H,W\) or \(H,W,C\): pass its numpy\(\)$"):
+        normcli.transform("unit")(torch.zeros(3, 4, 4))
+
+
 def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:
     normcli.apply(folder, tmp_path / "out", scheme="unit")
     with pytest.raises(UsageError, match=r"`resume` or `skip_existing` write what is missing, `force` overwrites"):
@@ -214,6 +220,17 @@ def test_errors_of_python_name_keywords(folder: Path, tmp_path: Path) -> None:
         normcli.stats(folder, folder)  # type: ignore[arg-type, call-arg]
     with pytest.raises(TypeError, match=r"not 'images' \(normcli.stats reads files\)"):
         normcli.count("images")
+    unit = normcli.transform("unit")
+    for samples, problem in (
+        (np.zeros((2, 2), object), "samples of type object"),
+        (
+            np.zeros((2, 2), np.int32),
+            "no value of samples other than uint8 and uint16 maps to 1 .`max_value` sets one.",
+        ),
+        ([["a"]], "a list, not an array or a Pillow image"),
+    ):
+        with pytest.raises(InputError, match=problem):
+            unit(samples)
     with pytest.raises(InputError, match="a str, not an array or a Pillow image"):
         normcli.transform("unit")("image.png")
     assert normcli.source(folder / "x.npz", column="x") == str(folder / "x.npz")

@@ -218,12 +218,14 @@ class Transform:
             InputError: an image that cannot be mapped so.
         """
         mode = None if isinstance(image, np.ndarray) else getattr(image, "mode", None)  # a memory map has one too
+        if type(image).__module__ == "torch":  # of an unknown order of axes, and with a method `mode`
+            raise InputError("unsupported", "a torch.Tensor, not an array (H,W) or (H,W,C): pass its numpy()")
         if mode is not None and mode not in ("L", "RGB", "I;16", "F"):
             raise InputError("mode", f"a Pillow image of mode {mode}: convert it to L or RGB first")
         from normcli.sources.tagged import is_masked, masked
 
         pixels = masked(image) if is_masked(image) else np.asarray(image)
-        if pixels.dtype.kind in "SUO":
+        if pixels.dtype.kind in "SUO" and not isinstance(image, np.ndarray):
             raise InputError("unsupported", f"a {type(image).__name__}, not an array or a Pillow image")
         decoded = images.decode(pixels, DecodeOptions(color=self.color, nodata=self.nodata))
         return self.map(decoded.pixels, valid=decoded.valid).array

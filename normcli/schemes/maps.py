@@ -46,7 +46,9 @@ class Image(NamedTuple):
             InputError: a float image has none.
         """
         if self.white_level is None:
-            raise InputError("no-range", "a float image has no value that maps to 1 (--max-value sets one)")
+            raise InputError(
+                "no-range", "no value of samples other than uint8 and uint16 maps to 1 (--max-value sets one)"
+            )
         return float(self.white_level)
 
     def columns(self, per: str) -> list[tuple[Array, Array]]:
