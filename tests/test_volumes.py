@@ -546,6 +546,30 @@ class TestDicom:
         else:
             assert done.code == 4 and "JPEG-LS Lossless" in done.err and "pip install pylibjpeg" in done.err, done
 
+    @pytest.mark.parametrize("order", ["little", "big"])
+    @pytest.mark.parametrize(("bits", "bytes_of_entry"), [(8, 1), (8, 2), (16, 2)])
+    def test_palettes(self, order: Any, bits: int, bytes_of_entry: int, tmp_path: Path) -> None:
+        """Entries of a big-endian file were swapped, and those of 8 bits in words of 16 were nearly black."""
+        pydicom, pixel_data = needs.module("pydicom"), needs.module("pydicom.data")
+        path = pixel_data.get_testdata_file("examples_palette.dcm", download=False)
+        if path is None:
+            needs.skip(needs.INSTALL["pydicom"])
+        dataset = pydicom.dcmread(path)
+        indices = dataset.pixel_array.astype(np.uint8)
+        entries = np.random.default_rng(0).integers(0, 1 << bits, (3, 256)).astype(np.uint16)
+        little = order == "little"
+        for color, row in zip(("Red", "Green", "Blue"), entries, strict=True):
+            data = row.astype("u1").tobytes() if bytes_of_entry == 1 else row.astype("<u2").tobytes()
+            words = np.frombuffer(data, "<u2").astype("<u2" if little else ">u2")
+            setattr(dataset, f"{color}PaletteColorLookupTableDescriptor", [256, 0, bits])
+            setattr(dataset, f"{color}PaletteColorLookupTableData", words.tobytes())
+        dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1" if little else "1.2.840.10008.1.2.2"
+        dataset.PixelData = indices.tobytes() + bytes(indices.size % 2)
+        dataset["PixelData"].VR = "OB"
+        pydicom.dcmwrite(tmp_path / "a.dcm", dataset, implicit_vr=False, little_endian=little, force_encoding=True)
+        expected = entries[:, indices].reshape(3, -1).mean(axis=1) / ((1 << bits) - 1)
+        assert normcli.stats(tmp_path / "a.dcm").mean == pytest.approx(expected.tolist(), rel=1e-12)
+
     def test_reference_values_of_color(self) -> None:
         summary = normcli.stats(dicom_data("examples_rgb_color"))
         assert [f"{mean * 255:.3f}" for mean in summary.mean] == ["40.104", "34.235", "28.461"]

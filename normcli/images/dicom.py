@@ -53,7 +53,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if gray.startswith("MONOCHROME"):
         scale, hidden = _rescale(dataset, reading), _padding(stored, dataset, pixels.pixel_array)
     elif gray == "PALETTE COLOR":
-        stored = pixels.apply_color_lut(stored, dataset)
+        stored = _colors(stored, dataset, pixels.apply_color_lut)
     bits = int(dataset.get("BitsStored", stored.itemsize * 8))
     if gray == "MONOCHROME1" and stored.dtype.kind in "ui":
         white = -1 if stored.dtype.kind == "i" else (1 << bits) - 1
@@ -213,6 +213,19 @@ def _frame_size(data: bytes) -> tuple[int, int]:
             return width, height
         at += 2 + length
     return 0, 0
+
+
+def _colors(stored: Array, dataset: Any, apply_color_lut: Any) -> Array:
+    """Return the colors of a palette: 8 or 16 bits, as its descriptor has them (PS3.3, section C.7.6.3.1.6)."""
+    if not dataset.file_meta.TransferSyntaxUID.is_little_endian:  # pydicom takes the bytes as they are
+        for color in ("Red", "Green", "Blue", "Alpha"):
+            name = f"{color}PaletteColorLookupTableData"
+            if name in dataset and dataset[name].VR == "OW":
+                dataset[name].value = np.frombuffer(dataset[name].value, np.uint16).byteswap().tobytes()
+    colors: Array = apply_color_lut(stored, dataset)
+    if dataset.RedPaletteColorLookupTableDescriptor[2] == 8 and colors.itemsize == 2:  # each in a word of 16
+        return (colors & 0xFF).astype(np.uint8)
+    return colors
 
 
 def _rescale(dataset: Any, reading: DecodeOptions) -> tuple[float, float]:
