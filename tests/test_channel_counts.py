@@ -59,3 +59,17 @@ def test_bands_that_a_colour_leaves_out_are_failures(tmp_path: Path) -> None:
     of_channels(tmp_path / "kinds", 3, 5, 3)
     found = normcli.stats(tmp_path / "kinds", color="rgb")
     assert (found.images, found.failures) == (2, {"unsupported": 1})
+
+
+NAMES = {1: "LA", 2: "LA", 3: "RGBA", 4: "RGBA", 5: "5 bands", 6: "6 bands"}
+
+
+@pytest.mark.parametrize("count", NAMES)
+def test_an_opaque_alpha_is_added_to_gray_and_rgb_alone(count: int) -> None:
+    pixels = photograph(8, 9, channels=count)
+    counter = normcli.Counter(alpha="keep", layout="hwc")
+    counter.add(pixels)
+    found = counter.summary()
+    assert found.channel_order == NAMES[count]
+    assert found.mean[:count] == [pixels[:, :, c].sum() / (72 * 255) for c in range(count)]
+    assert found.mean[count:] == [1.0] * (count in (1, 3))

@@ -319,9 +319,11 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
             image.alpha, image.pixels = image.pixels[:, :, -1].copy(), np.ascontiguousarray(image.colors)
             image.has_alpha = False
         select_bands(image, str(reading.bands))
-    if image.alpha is not None or image.has_alpha:
+    count, has_alpha = image.pixels.shape[2], image.alpha is not None or image.has_alpha
+    is_bands = image.mode[:5] == "bands" or reading.bands is not None
+    if has_alpha:
         _apply_alpha(image, reading)
-    elif reading.alpha == "keep":
+    elif reading.alpha == "keep" and count in (1, 3) and not is_bands:  # as gray and RGB with alpha
         largest = np.iinfo(image.pixels.dtype).max if image.pixels.dtype.kind == "u" else 1
         opaque = image.full_scale or largest
         alpha = np.full((*image.pixels.shape[:2], 1), opaque, image.pixels.dtype)
@@ -329,8 +331,8 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
         if image.valid is not None:
             image.valid = np.concatenate([image.valid, np.ones(alpha.shape, bool)], axis=2)
     channels = image.pixels.shape[2]
-    if image.mode[:5] == "bands" or reading.bands is not None:
-        colors = channels - (reading.alpha == "keep")
+    if is_bands:
+        colors = channels - (has_alpha and reading.alpha == "keep")
         if reading.color == "gray" or (reading.color == "rgb" and colors != 3):
             as_rgb = "; --color rgb takes three bands as RGB" if colors == 3 else ""
             raise InputError("unsupported", f"{colors} bands are neither gray nor RGB (--color native{as_rgb})")

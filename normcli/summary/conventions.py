@@ -55,7 +55,8 @@ def shared_channels(tally: Tally, settings: Mapping[str, Any]) -> list[str]:
         count = counts[0]
         if settings["color"] == "rgb":
             count = {1: 3, 2: 4}.get(count, count)
-        named = (count in (1, 3) or settings["alpha"] == "keep") and (not bands or (mixed and count == 3))
+        known = (2, 4) if settings["alpha"] == "keep" else (1, 3)
+        named = count in known and (not bands or (mixed and count == 3))
         names = list(channel_names(count) if named else band_names(count))
     elif not _are_compatible(counts, settings, bands):
         units, parts, advice = _mix(counts, tally.composition)
