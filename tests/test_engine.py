@@ -1,8 +1,10 @@
 """Every engine: the same results in the same order, batches taken lazily; errors, signals and lost workers."""
 
+import inspect
 import os
 import pickle
 import signal
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -82,6 +84,37 @@ def test_a_killed_worker_loses_nothing(tmp_path: Path) -> None:
 def test_a_batch_that_kills_twice_is_an_error() -> None:
     with pytest.raises(NormcliError, match="died twice"):
         list(engine.run(die, numbers(3), engine="processes", workers=1))
+
+
+def begin_a_result(pipe: Path, batch: list[int]) -> int:
+    """Write the first bytes of a result, report that to the pipe, and wait for the end of the process."""
+    frame = inspect.currentframe()
+    while frame is not None and "result_queue" not in frame.f_locals:
+        frame = frame.f_back
+    assert frame is not None
+    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1000) + b"x")
+    pipe.write_bytes(b"begun")
+    threading.Event().wait()
+    return batch[0]
+
+
+def test_workers_that_are_stopped_within_a_result_leave_no_thread(tmp_path: Path) -> None:
+    """The interpreter waits for the threads of pools at its exit."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    before = {*threading.enumerate()}
+
+    def batches() -> Iterator[list[int]]:
+        yield [0]
+        assert pipe.read_bytes() == b"begun"
+        raise ValueError("had enough")
+
+    with pytest.raises(ValueError, match="had enough"):
+        list(engine.run(partial(begin_a_result, pipe), batches(), engine="processes", workers=2))
+    pools = [thread for thread in threading.enumerate() if thread not in before and "Feeder" not in thread.name]
+    for thread in pools:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in pools)
 
 
 def test_names_and_numbers_are_checked() -> None:

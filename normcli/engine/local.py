@@ -127,9 +127,14 @@ def _stopped_on_error(executor: "Executor") -> "Iterator[Executor]":
         if isinstance(error, GeneratorExit) and not hasattr(executor, "_processes"):
             executor.shutdown(cancel_futures=True)  # a run that had enough: its last threads would forbid a fork
             raise
+        results = getattr(executor, "_result_queue", None)
         executor.shutdown(wait=False, cancel_futures=True)
         for process in processes:
             process.terminate()
+        if results is not None:
+            # a process that ends within a result leaves the pool's thread waiting for the rest, and the interpreter
+            # for this thread at its exit, as long as anyone can write it
+            results._writer.close()
         raise
     executor.shutdown()
 
