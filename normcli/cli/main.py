@@ -227,7 +227,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         if isinstance(error, FileNotFoundError) and not _has_current_folder():
             _complain("normcli: the current folder was removed: change to another one")
             return 1
-        _complain(f"normcli: cannot write: {_one_line(error.strerror or str(error)).lower()}")
+        closed = isinstance(error, io.UnsupportedOperation) or error.errno == errno.EBADF  # `>&-`
+        problem = "stdout is closed" if closed else _one_line(error.strerror or str(error)).lower()
+        _complain(f"normcli: cannot write: {problem}")
         _forget_stdout()
         return 5
     except Exception as error:

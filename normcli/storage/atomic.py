@@ -76,12 +76,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         OutputError: the folder or file cannot be written, or the disk is full.
     """
     path = Path(path)
-    if path.is_symlink():
-        path = path.resolve()
-    if path.exists() and not path.is_file():
+    if path.exists() and not path.is_file():  # /dev/stdout is a link to a pipe, whose target has no name
         with _copied_at_end(path) as temporary:
             yield temporary
         return
+    if path.is_symlink():
+        path = path.resolve()
     remove_stale(path)
     temporary = temporary_name(path)
     try:
