@@ -220,9 +220,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
     arrays: PlainArrays | None = None
     for item in _one_by_one(options, result, batch) if adds_only else batch:
         if isinstance(item, Skipped):
-            result.tally.skipped[item.reason] += 1
-            result.failures.append(Failure(item.key, "skip", item.reason, item.message))
-            result.file_results += [None] if options.file_results else []
+            _skip(options, result, item)
             continue
         stage, data, large, plain = "load", None, None, False
         try:
@@ -246,16 +244,8 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             stage = "decode"
             tiff = not plain or data[:4] in images.SIGNATURES
             if tiff:
-                large = None if hasattr(load, "skips_empty") else _open_large(data, options)
-                if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
-                    data.close()
-                    data = load()
-            if large is not None:
-                image = large.first
-            elif hasattr(load, "skips_empty"):
-                image = _decode_content(data, options.reading)
-            else:
-                image = images.decode(data, options.reading)
+                data, large = _open_parts(options, load, data)
+            image = _decode(options, load, data) if large is None else large.first
             entry: FileResult = None
             if adds_only and image.is_plain:
                 stage = "count"
@@ -274,7 +264,7 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
             entry = _failed(options, result, item, raised, stage, is_loaded=data is not None)
         if not plain or large is not None:
             _close(large, data)
-        data = image = None  # not together with the next, whatever became of them
+        data = image = None  # not in memory together with the next
         if options.file_results:
             result.file_results.append(entry)
     if arrays is not None:
@@ -283,6 +273,30 @@ def count_batch(options: WorkerOptions, batch: list[Item | Skipped]) -> PartialR
         result.tally.compute_per_image()
     result.seconds = time.perf_counter() - started
     return result
+
+
+def _skip(options: WorkerOptions, result: PartialResult, item: Skipped) -> None:
+    """Record an input that is no image."""
+    result.tally.skipped[item.reason] += 1
+    result.failures.append(Failure(item.key, "skip", item.reason, item.message))
+    result.file_results += [None] if options.file_results else []
+
+
+def _open_parts(options: WorkerOptions, load: Any, data: Any) -> "tuple[Any, LargeImage | None]":
+    """Return loaded data, and the image if it is decoded in blocks; else the data is complete, not a file to read."""
+    large = None if hasattr(load, "skips_empty") else _open_large(data, options)
+    if large is None and hasattr(data, "close"):  # a file that is read in parts: of another format
+        data.close()
+        data = load()
+    return data, large
+
+
+def _decode(options: WorkerOptions, load: Any, data: Any) -> images.Decoded:
+    if hasattr(load, "skips_empty"):
+        from normcli.runs.empty import decode_content
+
+        return decode_content(data, options.reading)
+    return images.decode(data, options.reading)
 
 
 def _failed(
@@ -355,12 +369,6 @@ def _close(*opened: Any) -> None:
     for one in opened:
         if hasattr(one, "close"):
             one.close()
-
-
-def _decode_content(data: Any, reading: DecodeOptions) -> images.Decoded:
-    from normcli.runs.empty import decode_content
-
-    return decode_content(data, reading)
 
 
 def failure_of(key: str, stage: str, error: InputError) -> Failure:
