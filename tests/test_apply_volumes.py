@@ -377,6 +377,26 @@ class TestContainers:
                 np.testing.assert_allclose(file["t"][:], expected, atol=1e-6)
                 assert again["t"].dtype == bool and np.array_equal(again["t"], values)
 
+    def test_the_order_of_creation_stays(self, tmp_path: Path) -> None:
+        """Without it the NetCDF library opens a file for reading alone, and lists its variables by name."""
+        h5py, names = needs.module("h5py"), ["time", "z", "t", "a"]
+        with h5py.File(tmp_path / "a.h5", "w", track_order=True) as file:
+            for name in names:
+                file.create_dataset(name, data=voxels(), track_order=True)
+            group = file.create_group("plain", track_order=False)
+            group["y"], group["b"] = 1, 2
+            for i in reversed(range(20)):
+                file.attrs[f"k{i}"] = file["t"].attrs[f"k{i}"] = i
+        source = normcli.source(tmp_path / "a.h5", variable="t", axes="ZYX")
+        normcli.apply(source, tmp_path / "out", scheme="zscore", to="hdf5")
+        assert normcli.restore(tmp_path / "out", tmp_path / "back").exact == 1
+        for folder in ("out", "back"):
+            with h5py.File(tmp_path / folder / "a.h5") as file:
+                assert [*file] == [*names, "plain"] and [*file["plain"]] == ["b", "y"]
+                numbers = [f"k{i}" for i in reversed(range(20))]
+                assert [*file.attrs] == numbers == [*file["t"].attrs][:20]
+                assert file["t"].id.get_create_plist().get_attr_creation_order()
+
     def test_what_files_of_matlab_and_of_new_formats_have(self, tmp_path: Path) -> None:
         """References of cells were null in the copy; large attributes and types of HDF5 2.0 could not be copied."""
         h5py = needs.module("h5py")

@@ -120,17 +120,24 @@ class Hdf5Writer:
             self._file.close()
         self._raw.close()
 
-    def _open(self, oldest: str) -> Any:
-        """Begin the file in the oldest format that its objects can have, from a version of HDF5 on."""
+    def _open(self, oldest: str, *, ordered: bool = False) -> Any:
+        """Begin the file in the oldest format that its objects can have, from a version of HDF5 on.
+
+        Args:
+            oldest: the version.
+            ordered: keep the order of creation, without which the NetCDF library changes no file.
+        """
         import h5py
 
-        return h5py.File(self._raw, "w", libver=(oldest, "latest"))
+        return h5py.File(self._raw, "w", libver=(oldest, "latest"), track_order=ordered)
 
     def _copy_from(self, source: Any) -> None:
         try:
-            if _has_large_attributes(source):
+            oldest, ordered = "v108" if _has_large_attributes(source) else "earliest", _is_ordered(source["/"])
+            if oldest != "earliest" or ordered:
                 self._file.close()
-                self._file = self._open("v108")
+                self._raw.truncate(0)
+                self._file = self._open(oldest, ordered=ordered)
             self._copy(source)
         except (InputError, MemoryError):
             raise
@@ -154,7 +161,7 @@ class Hdf5Writer:
             if address in first:
                 self._file[path] = self._file[first[address]]
             elif isinstance(value, h5py.Group):
-                _copy_attributes(value, self._file.create_group(path), {})
+                _copy_attributes(value, self._file.create_group(path, track_order=_is_ordered(value)), {})
             elif address in plans:
                 self._create(plans[address], value, path)
             elif isinstance(value, h5py.Dataset):
@@ -196,6 +203,7 @@ class Hdf5Writer:
             plan.dtype,
             fillvalue=np.dtype(plan.dtype).type(plan.background),
             track_times=False,
+            track_order=value is not None and bool(value.id.get_create_plist().get_attr_creation_order()),
             **options,
         )
         if value is not None:
@@ -218,6 +226,11 @@ class Hdf5Writer:
                         self._file[path].dims[i].attach_scale(self._file[name])
 
 
+def _is_ordered(group: Any) -> bool:
+    """Return True for a group that records in which order its links were made."""
+    return bool(group.id.get_create_plist().get_link_creation_order())
+
+
 def _links(source: Any) -> Iterator[tuple[str, Any]]:
     """Yield path and link of everything in a file; a group is entered once."""
     import h5py
@@ -225,7 +238,7 @@ def _links(source: Any) -> Iterator[tuple[str, Any]]:
     addresses, stack = {h5py.h5o.get_info(source.id).addr}, [("", source)]
     while stack:
         path, group = stack.pop()
-        for name in sorted(group):
+        for name in group if _is_ordered(group["/"] if path == "" else group) else sorted(group):
             link = group.get(name, getlink=True)
             inner = f"{path}/{name}".lstrip("/")
             yield inner, link
