@@ -75,7 +75,9 @@ def test_a_link_to_a_file_is_a_file(tree: Path) -> None:
 
 def test_odd_files_fail_when_loaded(tree: Path) -> None:
     os.mkfifo(tree / "pipe.png")
+    os.mkfifo(tree / "pipe")
     (tree / "gone.png").symlink_to("nowhere")
+    assert listed(tree)[1][str(tree / "pipe")] == "not-an-image-name"
     reasons = set()
     for entry in formats.read([str(tree), str(tree / "missing.png")], InputOptions()):
         if isinstance(entry, Item):

@@ -217,7 +217,7 @@ def read(
             if reason == "folder-link":
                 yield Skipped(path, reason, message)
             elif rejected := paths.reject_reason(path, other):
-                yield Skipped(path, *reason)
+                yield Skipped(path, *rejected)
             else:
                 yield failed_item(path, reason, message)
         for inner in folders:
