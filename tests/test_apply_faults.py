@@ -112,6 +112,24 @@ def test_an_error_at_every_kth_write(name: str, to: str, tmp_path: Path, monkeyp
     raise AssertionError("never without an error")
 
 
+@pytest.mark.parametrize("to", ["npy", "png", "stack", "tar"])
+@pytest.mark.parametrize("engine", ["serial", "threads"])
+def test_a_run_with_too_many_failures_leaves_nothing_or_can_be_resumed(to: Any, engine: str, tmp_path: Path) -> None:
+    for number in range(6):
+        path = tmp_path / f"in/{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encoded(photograph(16, 16, seed=number)) if number else b"nothing")
+    settings: dict[str, Any] = {"to": to, "scheme": "unit", "engine": engine}
+    out = tmp_path / "out"
+    with pytest.raises(NormcliError, match=r"0\.png"):
+        normcli.apply(tmp_path / "in", out, max_failures=0, **settings)
+    # workers were ahead, and had written 1 to 5: these stayed without a record of them
+    assert not out.exists() or (out / ".normcli-partial").exists()
+    normcli.apply(tmp_path / "in", out, resume=True, **settings)
+    normcli.apply(tmp_path / "in", tmp_path / "plain", **settings)
+    assert finals(out) == finals(tmp_path / "plain")
+
+
 @pytest.mark.parametrize("to", ["npy", "stack", "png16", "tiff"])
 def test_a_full_disk_ends_with_code_5_and_one_line(to: str, run: Run, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()

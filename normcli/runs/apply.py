@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -435,7 +436,7 @@ class Run:
             if self.job.stop is not None:
                 self.job.stop.set()
             nothing = not self.totals.images or (isinstance(self.job.writer, Stack) and isinstance(error, UsageError))
-            untouched = fresh and nothing and isinstance(error, NormcliError)
+            untouched = fresh and nothing and isinstance(error, NormcliError) and not self._has_outputs()
             if untouched and self.computed is not None:
                 with suppress(OSError):
                     os.unlink(os.path.join(folder, naming.STATISTICS))  # noqa: PTH108, PTH118
@@ -446,6 +447,12 @@ class Run:
         same = before is None or before.images != totals.images or before.provenance["digest"] == complete["digest"]
         changed = not same and not totals.found
         return ApplyResult.of({**complete, "reused": totals.reused, "changed": changed})
+
+    def _has_outputs(self) -> bool:
+        """Return True if the folder has an output: workers are ahead of the image whose failure ended the run."""
+        with suppress(OSError):
+            return any(path.name not in (naming.WORK, naming.STATISTICS) for path in Path(self.job.out).iterdir())
+        return False
 
     def _map(self, checkpoint: ApplyCheckpoint, skip_existing: bool) -> Record:
         job, totals = self.job, self.totals
