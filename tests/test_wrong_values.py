@@ -123,6 +123,9 @@ def test_failures_and_warnings_of_python_name_keywords(
     ("arguments", "line"),
     [
         (["stats", "--resiz", "8", "x"], "normcli stats: No such option: --resiz: did you mean --resize?"),
+        # --axes is not near to --eps, nor --inverse-std to --verbose: two letters of them are the dashes
+        (["tensor", "group-norm", "--axes", "1"], "No such option: --axes (see: normcli tensor group-norm --help)"),
+        (["tensor", "group-norm", "--group", "1"], "No such option: --group: did you mean --groups?"),
         (["--verson"], "normcli: No such option: --verson: did you mean --version?"),
         (
             ["stats", "x", "-j", "x"],

@@ -1,5 +1,6 @@
 """The line of an error that the parser of the command line raises."""
 
+import difflib
 import re
 
 from normcli.cli import click
@@ -11,12 +12,20 @@ def describe_usage_error(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "normcli"
     text = " ".join(error.format_message().split()).removesuffix(".")
-    if near := getattr(error, "possibilities", None):  # of an unknown option: the nearest one first
-        text = f"{error.message}: did you mean {near[0]}?"
+    if getattr(error, "possibilities", None):  # of an unknown option
+        near = _nearest_option(error)
+        text = f"{error.message}: did you mean {near}?" if near else error.message
     elif isinstance(error, click.BadParameter) and error.param is not None:
         rule = describe_value(error, error.param)
         text = text if rule is None else f"{_name_of(error.param)}: {rule}"
     return f"{command}: {text}" + ("" if "did you mean" in text else f" (see: {command} --help)")
+
+
+def _nearest_option(error: click.ClickException) -> str | None:
+    """Return the option that an unknown one is nearest to, if one is near without its dashes, which all have."""
+    wrong = str(getattr(error, "option_name", "")).lstrip("-")
+    known = {option.lstrip("-"): option for option in getattr(error, "possibilities", None) or ()}
+    return next((known[name] for name in difflib.get_close_matches(wrong, known, 1)), None)
 
 
 def describe_value(error: click.BadParameter, parameter: click.Parameter) -> str | None:
