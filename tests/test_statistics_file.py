@@ -253,3 +253,40 @@ def _tally(pixels: np.ndarray[Any, Any]) -> Tally:
     tally = Tally()
     tally.count(pixels)
     return tally
+
+
+CONTRADICTIONS: list[tuple[tuple[Any, ...], Any, str]] = [
+    (("mean", 1), 123.7, "mean"),
+    (("mean", 1), -1e308, "mean"),
+    (("std", 0), -0.25, "std"),
+    (("std", 0), 0.6, "std"),
+    (("max", 2), -1, "max"),
+    (("conventions", "pooled_sample", "std", 0), -0.25, "conventions"),
+    (("groups", "a", "std", 0), -0.25, "groups"),
+    (("composition", "depth_reduced"), {"a": 1}, "composition"),
+    (("composition", "scale"), 1, "composition"),
+]
+
+
+@pytest.mark.parametrize(("place", "value", "key"), CONTRADICTIONS, ids=[str(number) for number in range(9)])
+def test_numbers_that_no_images_have_are_rejected(
+    place: tuple[Any, ...], value: Any, key: str, run: Run, tmp_path: Path
+) -> None:
+    counter = normcli.Counter()
+    counter.add(photograph(8, 9), group="a")
+    document = counter.summary().to_dict()
+    part: Any = document
+    for name in place[:-1]:
+        part = part[name]
+    part[place[-1]] = value
+    (tmp_path / "a.json").write_text(json.dumps(document))
+    done = run("show", tmp_path / "a.json", "--plot")
+    assert (done.returncode, done.stdout) == (2, "") and f"damaged statistics file, '{key}'" in done.stderr
+
+
+@pytest.mark.parametrize("values", [[7, 7], [0, 1], [-1, 3], [-1e-30, 1e30], [5e-324, 0], [1e9, 1e9 + 1e-6], [-0.0, 0]])
+def test_numbers_of_extreme_images_are_read_again(values: list[float]) -> None:
+    counter = normcli.Counter()
+    counter.add(np.array([values]))
+    text = counter.summary().to_json()
+    assert Summary.from_json(text).to_json() == text

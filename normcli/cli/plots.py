@@ -34,7 +34,7 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
         left, right = f"{low:g}", "1" if high is None else f"{high:g}"
         at = summary.mean[c] if high is None else (summary.mean[c] - low) / ((high - low) or 1)
         axis = [line_characters[0]] * width
-        axis[max(0, min(int(at * width), width - 1))] = line_characters[1]
+        axis[int(max(0, min(at * width, width - 1)))] = line_characters[1]
         yield f"   {''.join(axis)}"
         yield f"   {left}{right.rjust(width - len(left))}"
         if c + 1 < len(shapes):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from normcli.errors import NoInputError, UsageError
-from normcli.summary.file import INPUT_COUNTS
+from normcli.summary.file import COUNTED_NOTES, INPUT_COUNTS, RARE_NOTES
 from normcli.summary.summary import (
     GroupSummary,
     Summary,
@@ -378,13 +378,6 @@ def percentiles(
     return scaled_percentiles([rows[str(p)] for p in both], tally.composition, tally.images, settings["max_value"])
 
 
-_ALWAYS = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
-_SOMETIMES = (
-    *("lossy-mask", "turned-mask", "bands", "mask-page", "unread-mask", "unread-nodata", "unread-scale"),
-    *("missing-planes", "labels"),
-)
-
-
 def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str, Any]:
     """Return the composition: a note such as "mode:RGB" becomes composition["mode"]["RGB"].
 
@@ -393,7 +386,7 @@ def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str
         buckets: the tally's buckets, for the number of gray and color images.
     """
     nested: dict[str, Any] = {"mode": {}, "depth": {}, "format": {}}
-    for note in _ALWAYS:
+    for note in COUNTED_NOTES:
         nested[note.replace("-", "_")] = notes.get(note, 0)
     for note, count in sorted(notes.items()):
         kind, colon, value = note.partition(":")
@@ -402,7 +395,7 @@ def composition_of(notes: Mapping[str, int], buckets: Iterable[Any]) -> dict[str
     buckets = list(buckets)
     nested["gray"] = sum(b.per_image.images for b in buckets if b.channels < 3)
     nested["color"] = sum(b.per_image.images for b in buckets if b.channels >= 3)
-    for note in _SOMETIMES:
+    for note in RARE_NOTES:
         if notes.get(note):
             nested[note.replace("-", "_")] = notes[note]
     nested["not_finite_pixels"] = sum(max(getattr(b, "not_finite", (0,))) for b in buckets)

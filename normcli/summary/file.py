@@ -24,6 +24,13 @@ INPUT_COUNTS = ("composition", "failed", "skipped", "digest")  # of a tally's st
 CHANNEL_NAME = r"[A-Za-z0-9_.+\[\]-]{1,128}"
 CONVENTIONS_OF_MEAN = ("pooled_population", "equal_image_weights", "equal_group_weights", "equal_samples_per_case")
 DTYPES = ("uint8", "uint16", "float")
+# notes of which a composition has the number of images, always or where there are some; others are by a value
+COUNTED_NOTES = ("alpha", "transparent", "exif", "rotated", "icc", "multi-frame", "damaged", "depth-reduced", "cmyk")
+RARE_NOTES = (
+    *("lossy-mask", "turned-mask", "bands", "mask-page", "unread-mask", "unread-nodata", "unread-scale"),
+    *("missing-planes", "labels"),
+)
+_NESTED_NOTES = ("mode", "depth", "format", "names", "scale", "nodata")
 _FORCED = r"settings\.[a-z_]+|shards|images"
 _SIDES = r"[1-9][0-9]{0,7}x[1-9][0-9]{0,7}"
 _RESIZE = rf"{_SIDES}|([1-9][0-9]{{0,7}},)?longest:[1-9][0-9]{{0,7}}"
@@ -49,7 +56,7 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
     gaps = 0 in pixels if isinstance(pixels := document.get("pixels"), list) else False
     checks: dict[str, Callable[[Any], bool]] = {
         "mean": lambda v: _row(v, count, gaps=gaps),
-        "std": lambda v: _row(v, count, gaps=gaps),
+        "std": lambda v: _spreads(v, count, gaps=gaps),
         "min": lambda v: _row(v, count, gaps=True),
         "max": lambda v: _row(v, count, gaps=True),
         "images": _count,
@@ -77,7 +84,28 @@ def find_invalid_key(document: Mapping[str, Any]) -> str | None:
         "inputs": _inputs,
         "state": _state,
     }
-    return next((key for key, check in checks.items() if key in document and not check(document[key])), None)
+    invalid = next((key for key, check in checks.items() if key in document and not check(document[key])), None)
+    return _contradiction(document) if invalid is None else invalid
+
+
+def _contradiction(document: Mapping[str, Any]) -> str | None:
+    """Return the key of a number that no values from `min` to `max` have; None where all can be.
+
+    >>> _contradiction({"min": [0.0], "max": [1.0], "mean": [123.7], "std": [0.2]})
+    'mean'
+    """
+    keys = ("min", "max", "mean", "std")
+    for low, high, mean, std in zip(*(document.get(key, ()) for key in keys), strict=False):
+        if None in (low, high, mean, std):
+            continue
+        slack = 1e-9 * (abs(low) + abs(high)) + 5e-324  # of roundings, by scales of bands
+        if not low <= high:
+            return "max"
+        if not low - slack <= mean <= high + slack:
+            return "mean"
+        if not std <= (high - low) / 2 + slack:
+            return "std"
+    return None
 
 
 def _matches(pattern: str, value: Any) -> bool:
@@ -117,6 +145,10 @@ def _row(value: Any, length: int, *, gaps: bool = False) -> bool:
     return isinstance(value, list) and len(value) == length and all(_number(v) or (gaps and v is None) for v in value)
 
 
+def _spreads(value: Any, length: int, *, gaps: bool = False) -> bool:
+    return _row(value, length, gaps=gaps) and all(v is None or v >= 0 for v in value)
+
+
 def _pixels(value: Any, length: int) -> bool:
     """Return True for a positive number, or one per channel, not all of which are 0."""
     if isinstance(value, list):
@@ -137,7 +169,7 @@ def _conventions(value: Any, length: int, *, gaps: bool) -> bool:
 def _convention(value: Any, length: int, *, gaps: bool) -> bool:
     if not (isinstance(value, dict) and _row(value.get("mean"), length, gaps=gaps)):
         return False
-    return "std" in value and (value["std"] is None or _row(value["std"], length, gaps=gaps))
+    return "std" in value and (value["std"] is None or _spreads(value["std"], length, gaps=gaps))
 
 
 def _counts(value: Any) -> bool:
@@ -147,8 +179,11 @@ def _counts(value: Any) -> bool:
 def _composition(value: Any) -> bool:
     if not (isinstance(value, dict) and {"mode", "depth", "format"} <= set(value)):
         return False
-    return all(is_plain_line(name) and (_count(v) or _counts(v)) for name, v in value.items()) and all(
-        isinstance(value[key], dict) for key in ("mode", "depth", "format")
+    single = {note.replace("-", "_") for note in (*COUNTED_NOTES, *RARE_NOTES)} | {"gray", "color", "not_finite_pixels"}
+    checks = {**dict.fromkeys(single, _count), **dict.fromkeys(_NESTED_NOTES, _counts)}
+    return all(
+        is_plain_line(name) and (checks[name](v) if name in checks else _count(v) or _counts(v))
+        for name, v in value.items()
     )
 
 
@@ -234,7 +269,7 @@ def _group(value: Any, length: int) -> bool:
         return False
     pixels = value.get("pixels")
     gaps = isinstance(pixels, list) and 0 in pixels
-    rows = all(_row(value.get(key), length, gaps=gaps) for key in ("mean", "std"))
+    rows = _row(value.get("mean"), length, gaps=gaps) and _spreads(value.get("std"), length, gaps=gaps)
     parts = _percentiles(value.get("percentiles"), length, gaps=gaps)
     parts = parts and _conventions(value.get("conventions"), length, gaps=gaps)
     details = value.get("percentile_details", _ABSENT)
