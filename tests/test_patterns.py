@@ -228,7 +228,7 @@ def rows_of(source: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("source", ROWS)
-def test_patterns_select_rows_by_their_numbers(source: str, tmp_path: Path) -> None:
+def test_patterns_select_rows_by_their_numbers(source: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """They were counted nevertheless, and the patterns were taken for used."""
     path = rows_of(source, tmp_path)
     first, second = ROWS[source]
@@ -243,6 +243,7 @@ def test_patterns_select_rows_by_their_numbers(source: str, tmp_path: Path) -> N
     assert (saved.images, again.state) == (10, without.state)
     applied = normcli.apply(path, tmp_path / "out", scheme="unit", exclude=[first, second])
     assert applied.images == 8
+    assert "matched nothing" not in caplog.text
 
 
 def test_patterns_select_among_files_that_are_named(

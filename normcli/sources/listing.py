@@ -167,6 +167,11 @@ def pattern_path(source: str) -> Callable[[str], str]:
     return lambda key: path_below(source, key)
 
 
+def own_name(source: str) -> str:
+    """Return the name of a source without its folder."""
+    return source.rstrip("/").rpartition("/")[2]
+
+
 def name_below(source: str, key: str) -> str:
     """Return the name of an item below its source; "" for the source itself."""
     if key == source or key.startswith(source.rstrip("/") + "/"):
@@ -220,12 +225,12 @@ class PatternUse:
 
     def _watch(self, source: str, items: Items) -> Items:
         path_of = pattern_path(source)
+        if self._unused and kind_of(source) not in _OF_FILES:  # an `include` of its own name reads it completely
+            self._use(own_name(source), "`include`")
         for item in items:
             path = path_of(item.key)
             if self._unused and not hasattr(getattr(item, "load", None), "inputs"):  # rows of vectors have no names
-                used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
-                for named in used:
-                    del self._unused[named]
+                self._use(path)
             if isinstance(item, Skipped) or isinstance(item.label, ColumnLabel):
                 yield item
             elif self._group is not None:
@@ -236,6 +241,13 @@ class PatternUse:
                 raise UsageError(
                     f"`group_by` {self.group_by}: {item.key} has no axes (-O axes=TZYX, or -O frames=all for TIFF)"
                 )
+
+    def _use(self, path: str, option: str = "") -> None:
+        """Note the patterns that match a path, all or those of one option, as used."""
+        used = [named for named, matches in self._unused.items() if matches is not None and matches(path)]
+        for named in used:
+            if option in ("", named[0]):
+                del self._unused[named]
 
     def report(self) -> None:
         """Log every pattern that matched nothing, and the number of names that came again, once."""

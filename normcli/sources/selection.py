@@ -4,7 +4,7 @@ from normcli.options.field import as_tuple
 from normcli.options.shared import InputOptions
 from normcli.sources.folder import EXCLUDED, NOT_INCLUDED
 from normcli.sources.item import Items, Skipped
-from normcli.sources.listing import compile_patterns, pattern_path
+from normcli.sources.listing import compile_patterns, own_name, pattern_path
 
 
 def select(source: str, listing: InputOptions, items: Items) -> Items:
@@ -14,7 +14,7 @@ def select(source: str, listing: InputOptions, items: Items) -> Items:
     own name is read completely, as `*.npy` means it.
     """
     include, exclude = (compile_patterns(as_tuple(globs)) for globs in (listing.include, listing.exclude))
-    if include is not None and include(source.rstrip("/").rpartition("/")[2]) is not None:
+    if include is not None and include(own_name(source)) is not None:
         include = None
     path_of = pattern_path(source)
     for item in items:
