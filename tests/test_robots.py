@@ -202,6 +202,9 @@ def test_pictures_of_a_camera(datasets: dict[str, Path]) -> None:
         summary = normcli.stats(source, group_by="episode")
         assert (summary.images, summary.channels, summary.unit) == (1500, ["R", "G", "B"], "image")
         assert summary.group("3").mean[0] == 3 / 255 and len(summary.groups) == 20
+        tasks = normcli.stats(source, group_by="task").groups  # as vectors have them, and frames of videos
+        assert {name: group.images for name, group in tasks.items()} == dict.fromkeys(robots.TASKS, 750)
+        assert set(normcli.stats(source, group_by="task_index").groups) == {"0", "1"}
 
 
 BAD = {

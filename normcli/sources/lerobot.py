@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import Options, option
 from normcli.options.shared import InputOptions
-from normcli.sources.item import Items
+from normcli.sources.item import ColumnLabel, Item, Items, Skipped
 from normcli.sources.parquet import ParquetOptions, parquet_modules
 from normcli.sources.vectors import GroupColumn, NumberColumn, columns_of, read_parquet
 from normcli.storage.reader import Reader
@@ -100,10 +100,12 @@ def read(
     if "image" in kinds:
         from normcli.sources import parquet
 
+        names_of_tasks = {str(number): text for number, text in _tasks(source).items()} if group_by == "task" else {}
         for path in paths:
             column = ParquetOptions(column=names[0])
             group = _column(group_by) if group_by is not None else None
-            yield from parquet.read(path, listing, column, names_only=names_only, group_by=group)
+            items = parquet.read(path, listing, column, names_only=names_only, group_by=group)
+            yield from (_with_text(item, names_of_tasks) for item in items)
         return
     texts = _tasks(source) if group_by == "task" else None
     rows = 0
@@ -112,6 +114,13 @@ def read(
         rows += rows_of_table
         yield from items
     _compare_rows(source, rows)
+
+
+def _with_text(item: Item | Skipped, texts: Mapping[str, str]) -> Item | Skipped:
+    """Return an item with the text that its label is the number of, if it is."""
+    if isinstance(item, Skipped) or item.label not in texts:
+        return item
+    return item._replace(label=ColumnLabel(texts[item.label]))
 
 
 def _read_videos(source: str, listing: InputOptions, name: str, frames: str, group_by: str | None) -> Items:
