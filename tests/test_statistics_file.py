@@ -14,7 +14,7 @@ from normcli.summary import SCHEMA_FILE, Summary
 from normcli.summary.file import REQUIRED_KEYS
 from normcli.tally import Tally
 from tests.support import needs
-from tests.support.command import ROOT, Run
+from tests.support.command import ROOT, Run, run_here
 from tests.support.images import encoded, photograph
 
 SCHEMA: dict[str, Any] = json.loads(SCHEMA_FILE.read_text())
@@ -269,9 +269,7 @@ CONTRADICTIONS: list[tuple[tuple[Any, ...], Any, str]] = [
 
 
 @pytest.mark.parametrize(("place", "value", "key"), CONTRADICTIONS, ids=[str(number) for number in range(9)])
-def test_numbers_that_no_images_have_are_rejected(
-    place: tuple[Any, ...], value: Any, key: str, run: Run, tmp_path: Path
-) -> None:
+def test_numbers_that_no_images_have_are_rejected(place: tuple[Any, ...], value: Any, key: str, tmp_path: Path) -> None:
     counter = normcli.Counter()
     counter.add(photograph(8, 9), group="a")
     document = counter.summary().to_dict()
@@ -280,8 +278,8 @@ def test_numbers_that_no_images_have_are_rejected(
         part = part[name]
     part[place[-1]] = value
     (tmp_path / "a.json").write_text(json.dumps(document))
-    done = run("show", tmp_path / "a.json", "--plot")
-    assert (done.returncode, done.stdout) == (2, "") and f"damaged statistics file, '{key}'" in done.stderr
+    done = run_here("show", tmp_path / "a.json", "--plot")
+    assert (done.code, done.out) == (2, "") and f"damaged statistics file, '{key}'" in done.err
 
 
 @pytest.mark.parametrize("values", [[7, 7], [0, 1], [-1, 3], [-1e-30, 1e30], [5e-324, 0], [1e9, 1e9 + 1e-6], [-0.0, 0]])
