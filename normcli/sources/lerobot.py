@@ -118,7 +118,7 @@ def read(
 
 def _with_text(item: Item | Skipped, texts: Mapping[str, str]) -> Item | Skipped:
     """Return an item with the text that its label is the number of, if it is."""
-    if isinstance(item, Skipped) or item.label not in texts:
+    if isinstance(item, Skipped) or item.label is None or item.label not in texts:
         return item
     return item._replace(label=ColumnLabel(texts[item.label]))
 
