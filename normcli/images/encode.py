@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from normcli import late_imports
+from normcli.storage.seekable import SeekableFile
 
 Array = np.ndarray[Any, Any]
 
@@ -96,25 +97,15 @@ def _tifffile_head(shape: tuple[int, int, int], kind: str) -> bytes:
     return file.start(file.size - math.prod(shape) * np.dtype(kind).itemsize)
 
 
-class _SparseFile(io.RawIOBase):
+class _SparseFile(SeekableFile):
     """A sparse file, whose gaps take no memory: tifffile writes one byte at the end of empty images."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._parts: list[tuple[int, bytes]] = []
-        self._at = self.size = 0
 
     def writable(self) -> bool:
         return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self.size)[whence]
-        return self._at
 
     def write(self, data: Any) -> int:
         self._parts.append((self._at, bytes(data)))

@@ -3,7 +3,6 @@
 Each is made as a list of buffers: an array goes to the file without being copied.
 """
 
-import io
 import json
 import math
 import os
@@ -33,6 +32,7 @@ from normcli.sinks.sink import (
 )
 from normcli.storage.npy import npy_header, read_npy_header, write_npz
 from normcli.storage.safetensors_format import read_safetensors_header, safetensors_header
+from normcli.storage.seekable import SeekableFile
 
 _PROCESS = os.urandom(4).hex()  # on a cluster, processes of one number may write into one folder
 
@@ -172,34 +172,24 @@ def _npz(array: Array, affine: Affine) -> list[Any]:
     return list(parts.parts())
 
 
-class _PartsFile(io.RawIOBase):
+class _PartsFile(SeekableFile):
     """A file that keeps the buffers it is given, without a copy; written parts may only be replaced."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._parts: dict[int, Any] = {}
-        self._at = self._end = 0
 
     def writable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._end)[whence]
-        return self._at
-
     def write(self, data: Any) -> int:
         size = memoryview(data).nbytes
-        if self._at < self._end and memoryview(self._parts[self._at]).nbytes != size:
+        if self._at < self.size and memoryview(self._parts[self._at]).nbytes != size:
             raise ValueError("a part is replaced by one of its own size only")
         if size:
             self._parts[self._at] = data
         self._at += size
-        self._end = max(self._end, self._at)
+        self.size = max(self.size, self._at)
         return size
 
     def parts(self) -> list[Any]:

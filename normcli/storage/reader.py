@@ -12,6 +12,7 @@ from typing import IO, Any, Self
 from normcli import late_imports, platforms
 from normcli.errors import InputError
 from normcli.storage.files import FileStamp, is_remote, open_regular, read_error, read_range, stamp_of, too_large
+from normcli.storage.seekable import SeekableFile
 
 _MAGIC = {b"\x1f\x8b": "gz", b"\x28\xb5\x2f\xfd": "zst", b"BZh": "bz2", b"\xfd7zXZ\0": "xz"}
 # A stream that expands 100 times over this much is a bomb: photographs do not compress, and the most
@@ -157,7 +158,7 @@ class LargeFile:
         self._reader.close()
 
 
-class RangeFile(io.RawIOBase):
+class RangeFile(SeekableFile):
     """A raw file whose bytes a function returns.
 
     Args:
@@ -174,24 +175,14 @@ class RangeFile(io.RawIOBase):
         size: int,
         read_into: Callable[[memoryview, int], int] | None = None,
     ) -> None:
-        self._read_range, self._size, self._read_into = read_range, size, read_into
-        self._at = 0
+        super().__init__(size)
+        self._read_range, self._read_into = read_range, read_into
 
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
     def readinto(self, buffer: Any) -> int:
-        size = min(len(buffer), self._size - self._at)
+        size = min(len(buffer), self.size - self._at)
         if size <= 0:
             return 0
         if self._read_into is not None:
