@@ -46,7 +46,7 @@ def cancelling(seed: int, scale: float, dtype: str) -> list[Any]:
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(
-    ("scale", "dtype"), [(1e32, "float32"), (1e32, "float64"), (1e-3, "float64"), (1e100, "float64")]
+    ("scale", "dtype"), [(1e32, "float32"), (1e32, "float64"), (1e-3, "float64"), (1e37, "float64")]
 )
 def test_values_that_cancel(scale: float, dtype: str, seed: int, tmp_path: Path) -> None:
     images = cancelling(seed, scale, dtype)
@@ -97,3 +97,17 @@ def tally_of(value: float) -> Tally:
     tally = Tally()
     tally.count(np.full((4, 4, 1), value))
     return tally
+
+
+@pytest.mark.parametrize("layout", ["hwc", "nc"])
+def test_values_beyond_float32_are_refused_by_name(layout: Any) -> None:
+    """Percentiles and histograms are counted by float32: those of 1e100 were the maximum, or infinite in groups."""
+    largest = float(np.finfo(np.float32).max)
+    values = np.array([[[largest], [-largest], [1.0]]])
+    counter = normcli.Counter(layout=layout)
+    counter.add(values if layout == "hwc" else values[0], group="a")
+    found = normcli.Summary.from_json(counter.summary().to_json())
+    assert found.max == [largest] and abs(found.percentiles["99"][0] / (0.98 * largest) - 1) < 1 / 128
+    assert found.histogram(bins=3)[0].tolist() == [1, 1, 1]
+    with pytest.raises(InputError, match=r"over 3\.4e38, the largest float32"):
+        counter.add((values if layout == "hwc" else values[0]) * 1.001)

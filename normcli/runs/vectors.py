@@ -13,7 +13,7 @@ _DECODING = (*GEOMETRY, "bands", "color", "alpha", "nodata")
 _MESSAGES = {
     "not-finite": "component {name} is NaN or infinite (--nan skip leaves it out)",
     "nothing": "no component is finite",
-    "unsupported": "component {name} is over 1e150: its square does not fit a float64",
+    "unsupported": "component {name} is over 3.4e38, the largest float32",
 }
 
 

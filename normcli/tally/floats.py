@@ -25,7 +25,7 @@ from normcli.tally.integers import CountedImage, ImageMoments, PerImage, one_if_
 Array = np.ndarray[Any, Any]
 
 _BINS = 65536
-_LARGEST = 1e150
+LARGEST = float(np.finfo(np.float32).max)  # percentiles are counted by the bits of float32
 _BIAS = 1023  # of the exponents that float64 stores
 
 
@@ -62,12 +62,12 @@ class Floats:
             group: a group needs the image's own histogram.
 
         Raises:
-            InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 1e150.
+            InputError: NaN or infinity where `nan` is "error", nothing finite, or values over 3.4e38.
         """
         own = np.zeros_like(self.histogram) if group else None  # 1.5 MB: 200 us where the sums of a small image take 80
         weight, total, squares, extremes = sum_floats(pixels, self.histogram if own is None else own)
         is_finite = weight == pixels.shape[0] * pixels.shape[1]
-        if own is None and not (is_finite and np.abs(extremes).max() <= _LARGEST):
+        if own is None and not (is_finite and np.abs(extremes).max() <= LARGEST):
             own = np.zeros_like(self.histogram)
             sum_floats(pixels, own)
             self.histogram -= own  # as before: what follows raises, or counts it in another way
@@ -98,11 +98,13 @@ class Floats:
             extremes: smallest and largest value; NaN in a channel without a pixel.
 
         Raises:
-            InputError: values over 1e150.
+            InputError: values over 3.4e38.
         """
         counted = np.array(weights) > 0
-        if np.abs(extremes[counted]).max() > _LARGEST:
-            raise InputError("unsupported", "values over 1e150: their squares do not fit a float64")
+        if np.abs(extremes[counted]).max() > LARGEST:
+            raise InputError(
+                "unsupported", "values over 3.4e38, the largest float32 (--nodata leaves out those of missing samples)"
+            )
         self.weights = [a + b for a, b in zip(self.weights, weights, strict=True)]
         self.invalid = [a + b for a, b in zip(self.invalid, left_out[0], strict=True)]
         self.not_finite = [a + b for a, b in zip(self.not_finite, left_out[1], strict=True)]

@@ -13,14 +13,13 @@ import numpy as np
 
 from normcli.tally.exact import FLOAT_BITS, to_fixed_point
 from normcli.tally.extremes import KEPT_EXTREMES, ExtremeValues
-from normcli.tally.floats import Floats, sum_floats
+from normcli.tally.floats import LARGEST, Floats, sum_floats
 from normcli.tally.groups import Group
 from normcli.tally.integers import PerImage
 from normcli.tally.tally import DIGEST_MODULUS, Tally
 
 Array = np.ndarray[Any, Any]
 
-_LARGEST = 1e150  # whose square is a float64
 _TINY = 2.0**-484  # below it a square is no multiple of 2^-1074
 _MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))  # odd: each step is a permutation
 
@@ -85,7 +84,7 @@ def _bad_rows(rows: Array, finite: Array, nan: str) -> tuple[list[BadRow], Array
     large: Array
     lost: Array = np.asarray(~finite.any(axis=1) if nan == "skip" else ~finite.all(axis=1))
     with np.errstate(invalid="ignore"):
-        large = finite & (np.abs(rows) > _LARGEST) if rows.dtype == np.float64 else np.zeros_like(finite)
+        large = finite & (np.abs(rows) > LARGEST) if rows.dtype == np.float64 else np.zeros_like(finite)
     wrong: Array = np.where(lost[:, None], ~finite, large)
     faults = np.flatnonzero(wrong.any(axis=1))
     bad = [BadRow(i, int(wrong[i].argmax()), "not-finite" if lost[i] else "unsupported") for i in faults.tolist()]
