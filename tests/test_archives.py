@@ -96,6 +96,16 @@ class TestTar:
         (item,) = found(tmp_path / "s.tar")
         assert isinstance(item, Item) and item.label == "4"
 
+    @pytest.mark.parametrize("data", [b"", b" \n", b"\xff\xfe1"])
+    def test_a_label_without_text_is_reported(self, data: bytes, tmp_path: Path) -> None:
+        """Its image was in the group of its folder, without a message."""
+        with tarfile.open(tmp_path / "s.tar", "w") as archive:
+            add(archive, "x/a.jpg")
+            add(archive, "x/a.cls", data)
+        skip, item = found(tmp_path / "s.tar")
+        assert isinstance(skip, Skipped) and (skip.key[-5:], skip.reason) == ("a.cls", "unused-label")
+        assert isinstance(item, Item) and item.label == "x"
+
     def test_a_sparse_file_has_its_own_name(self, tmp_path: Path) -> None:
         with tarfile.open(tmp_path / "s.tar", "w", format=tarfile.PAX_FORMAT) as archive:
             records = {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": "cat/a.jpg"}

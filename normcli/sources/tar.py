@@ -27,6 +27,7 @@ _MOST_BYTES_OF_A_SAMPLE = 64 << 20  # of them in a stream
 _LABELS = (".cls", ".json")
 _APART = "unused-label", "a label that is not next to its image (sort the members by name: tar --sort=name)"
 _LATE = "unused-label", "a label behind so many images of its sample that they were read before (store it first)"
+_NO_TEXT = "unused-label", "a label that is empty, or not UTF-8"
 _NO_IMAGE = ("not-an-image-name", "not-included")  # --exclude leaves labels out as well
 _KEYS = ("label", "class", "cls", "class_name", "class_id", "target")
 _KINDS = {b"2": "a symbolic link", b"3": "a character device", b"4": "a block device", b"6": "a FIFO"}
@@ -99,7 +100,9 @@ def _samples(source: str, blocks: Blocks, reader: Reader | None, listing: InputO
                 suffix = name[name.rfind(".") :] if "." in name else ""
                 if suffix in _LABELS and entry.reason in _NO_IMAGE and member.size <= _LARGEST_LABEL:
                     text = _label(blocks.at(member.offset, member.size), suffix)
-                    if text and text != label and is_partial:
+                    if text is None and suffix == ".cls":
+                        yield Skipped(entry.key, *_NO_TEXT)
+                    elif text and text != label and is_partial:
                         yield Skipped(entry.key, *_LATE)
                     else:
                         labels.append((entry, text))
