@@ -262,6 +262,15 @@ def test_a_stack_of_several_shapes_is_refused_and_leaves_nothing(run: Run, photo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("to", ["npy", "stack", "tar"])
+def test_a_run_without_a_usable_image_names_the_first_reason(to: Any, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in "abc":
+        Image.fromarray(np.full((4, 5), 0.5, np.float32)).save(tmp_path / f"in/{name}.tif")
+    with pytest.raises(NoInputError, match=r"a\.tif: .* maps to 1 .*\(and 2 more\)"):
+        normcli.apply(tmp_path / "in", tmp_path / "out", scheme="signed", to=to)
+
+
 @pytest.mark.parametrize("to", ["npy", "stack", "png"])
 @pytest.mark.parametrize("options", [{"engine": "processes"}, {"engine": "serial"}, {"workers": 5}], ids=str)
 def test_neither_engine_nor_workers_change_a_byte(

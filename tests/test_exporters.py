@@ -306,3 +306,9 @@ def test_a_damaged_state_is_one_line(dataset: tuple[Summary, Array]) -> None:
 
     with pytest.raises(StatisticsFileError, match=r"^.*damaged.*\Z"):
         distribution(dataset[0].replace(state={"buckets": [{"dtype": "uint8"}]}))
+
+
+@pytest.mark.parametrize("name", ["table", "json"])
+def test_formats_of_the_commands_are_not_those_of_python(name: str) -> None:
+    with pytest.raises(UsageError, match=f"format '{name}' is none of code or config .`to_json`"):
+        Summary.load(ROOT / "sample_data" / "expected.json").format(name)

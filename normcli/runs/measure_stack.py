@@ -28,6 +28,7 @@ def measure_stack(work: MapJob, listed: InputLister, rows: int) -> MapJob:
 
 
 def _first_image(work: MapJob, listed: InputLister) -> MappedImage:
+    because, failed = "", 0
     for named_item in listed():
         if isinstance(named_item, Skipped):
             continue
@@ -40,4 +41,5 @@ def _first_image(work: MapJob, listed: InputLister) -> MappedImage:
         except InputError as error:
             if error.reason == "remote":
                 raise RemoteError(f"{named_item.item.key}: {error.message}") from None
-    raise NoInputError("no usable image")
+            because, failed = because or f": {named_item.item.key}: {error.message}", failed + 1
+    raise NoInputError(f"no usable image{because}" + f" (and {failed - 1} more)" * (failed > 1))

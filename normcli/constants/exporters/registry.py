@@ -90,6 +90,8 @@ def unknown_format(name: str) -> UsageError:
     >>> str(unknown_format("pytorch"))
     "unknown format 'pytorch': did you mean 'torchvision'?"
     """
+    if name in FORMAT_CHOICES:  # which only the commands write
+        return UsageError(f"format {name!r} is none of code or config (`to_json` returns all values, `repr` one line)")
     if (other := _OTHER_NAMES.get(name.lower())) is not None:
         return UsageError(f"unknown format {name!r}: did you mean {other!r}?")
     return unknown("format", name, FORMAT_CHOICES)
