@@ -1,8 +1,10 @@
 """Arrays of images: npy, npz, idx; the same pixels in every layout, nothing unpickled, nothing trusted."""
 
 import gzip
+import io
 import pickle
 import struct
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -183,3 +185,36 @@ def test_an_npz_of_no_arrays(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz")
     with pytest.raises(normcli.NoInputError, match="no array of images"):
         normcli.stats(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_the_end_of_an_array_in_an_archive_is_checked(method: int, tmp_path: Path) -> None:
+    """A changed byte of a stored array was counted without a message, which `numpy.load` rejects."""
+    array = np.arange(240, dtype=np.uint8).reshape(2, 8, 5, 3)
+    np.save(buffer := io.BytesIO(), array)
+    for name, data in (("good", buffer.getvalue()), ("long", buffer.getvalue() + b"junk")):
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w", method) as archive:
+            archive.writestr("x.npy", data)
+    summary = normcli.stats(tmp_path / "good.npz")
+    assert (summary.images, summary.failed) == (2, 0)
+    assert normcli.stats(tmp_path / "long.npz").failures == {"trailing-data": 1}
+    damaged = (tmp_path / "good.npz").read_bytes()
+    at = damaged.index(b"PK\1\2") + 16  # the checksum in the directory
+    (tmp_path / "bad.npz").write_bytes(damaged[:at] + bytes([damaged[at] ^ 1]) + damaged[at + 1 :])
+    assert normcli.stats(tmp_path / "bad.npz").failures == {"damaged": 1}
+    axes = normcli.source(tmp_path / "bad.npz", axes="NYXC")
+    assert normcli.stats(axes).failures == {"damaged": 1}
+    if method == zipfile.ZIP_STORED:
+        at = damaged.index(array.tobytes())
+        (tmp_path / "bad.npz").write_bytes(damaged[:at] + b"!" + damaged[at + 1 :])
+        assert normcli.stats(tmp_path / "bad.npz").failures == {"damaged": 1}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_bytes_behind_an_idx_are_reported(suffix: str, tmp_path: Path) -> None:
+    data = bytes((0, 0, 8, 3, 0, 0, 0, 2, 0, 0, 0, 4, 0, 0, 0, 5)) + bytes(range(40))
+    path = tmp_path / f"t10k-images-idx3-ubyte{suffix}"
+    for more, failures in ((b"", {}), (b"junk", {"trailing-data": 1})):
+        path.write_bytes(gzip.compress(data + more) if suffix else data + more)
+        summary = normcli.stats(path)
+        assert (summary.images, summary.failures) == (2, failures)

@@ -8,7 +8,7 @@ from normcli.errors import InputError
 from normcli.options.field import Options, option, parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.item import ArrayLayout, Items
-from normcli.sources.npy import LARGEST_HELD, resolve_layout, slice_images
+from normcli.sources.npy import LARGEST_HELD, check_end, resolve_layout, slice_images
 from normcli.storage import is_remote
 from normcli.storage.npy import ArrayHeader
 from normcli.storage.reader import Reader, Stream
@@ -55,6 +55,10 @@ def read(source: str, listing: InputOptions, options: IdxOptions, *, names_only:
         labels = _labels(source, array.shape[0])
         limit = parse_size("max_file_size", listing.max_file_size) or (LARGEST_HELD if stream else None)
         yield from slice_images(source, array, layout, read_bytes, reader.stamp, labels, limit)
+        if stream is None:
+            check_end(reader.size - array.start - size)
+        elif not names_only and (limit is None or size <= limit * array.shape[0]):
+            check_end(len(stream.at(array.start + size, 1 << 16)))
 
 
 def _header(file: Reader | Stream) -> ArrayHeader:

@@ -80,7 +80,7 @@ class ArrayMember(NamedTuple):
         values = data[array.start : array.start + size]
         if len(values) < size:
             raise InputError("truncated", f"{len(values)} of {size} bytes: the array is cut short")
-        _check_end(len(data) - array.start - size)
+        check_end(len(data) - array.start - size)
         if not size:
             raise InputError("empty", f"an array of shape {array.shape} has no pixels")
         return ArraySlice(self.key, 0, array.dtype, array.shape, layout == "chw", None, values)()
@@ -157,10 +157,10 @@ def read(
             yield from slice_planes(file)
         else:
             yield from slice_images(source, array, layout, no_bytes, reader.stamp, None, limit)
-        _check_end(reader.size - array.start - total)
+        check_end(reader.size - array.start - total)
 
 
-def _check_end(rest: int) -> None:
+def check_end(rest: int) -> None:
     """Check that an array ends with its file: `np.save` may write several into one.
 
     Raises:

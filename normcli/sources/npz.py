@@ -2,6 +2,7 @@
 
 import struct
 import zlib
+from math import prod
 from typing import Any
 
 from normcli.errors import InputError, UsageError, listed, shortened
@@ -12,6 +13,7 @@ from normcli.sources.npy import (
     LARGEST_HELD,
     NpyOptions,
     ReadBytes,
+    check_end,
     check_numbers,
     itemsize,
     no_bytes,
@@ -65,9 +67,10 @@ def read_archive(
                 check_numbers(array)
                 file = ArrayFile(f"{source}/{name}", array, options.axes, read_bytes, None, labels, limit, group_by)
                 yield from slice_planes(file)
-                continue
-            layout = resolve_layout(f"{source}/{name}", array, options.layout, labeled=labels is not None)
-            yield from slice_images(f"{source}/{name}", array, layout, read_bytes, None, labels, limit)
+            else:
+                layout = resolve_layout(f"{source}/{name}", array, options.layout, labeled=labels is not None)
+                yield from slice_images(f"{source}/{name}", array, layout, read_bytes, None, labels, limit)
+            stream.check_end(array.start + prod(array.shape) * itemsize(array.dtype))
         except InputError as error:
             yield failed_item(f"{source}/{name}", error.reason, error.message)
 
@@ -98,7 +101,7 @@ class _Inflating:
         self._next = entry.at + 30 + name + extra
         self._end = self._next + entry.packed
         self._inflater = zlib.decompressobj(-15) if entry.method == 8 else None
-        self._at, self._pending = 0, b""
+        self._at, self._pending, self._checksum = 0, b"", 0
 
     def at(self, offset: int, size: int) -> bytearray:
         """Return up to `size` bytes at `offset`."""
@@ -132,7 +135,20 @@ class _Inflating:
             except zlib.error as error:
                 raise InputError("damaged", f"the compressed data is damaged: {error}") from None
         self._at += len(data)
+        self._checksum = zlib.crc32(data, self._checksum)
         return data
+
+    def check_end(self, offset: int) -> None:
+        """Check that a member that was read up to `offset` ends there, and its checksum.
+
+        Raises:
+            InputError: more follows, or it is damaged.
+        """
+        if self._at != offset:  # it was not read, such as for its names alone
+            return
+        check_end(len(self.at(offset, 1 << 16)))
+        if self._checksum != self._entry.checksum:
+            raise InputError("damaged", "the member's checksum is wrong: some of its images are damaged")
 
     def _inflated(self, size: int) -> bytes:
         assert self._inflater is not None
