@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from normcli import stats
 from normcli.constants.compare import diff, jensen_shannon, wasserstein
 from normcli.errors import UsageError
 from normcli.summary import Summary
-from tests.support.command import ROOT, Run
+from tests.support.command import ROOT, Run, run_here
 from tests.support.images import photograph
 
 
@@ -152,3 +153,33 @@ def test_wrong_usage_is_one_line(arguments: list[str], words: bytes, saved: Path
     done = run("diff", *arguments)
     assert done.returncode == 2 and done.stdout == b""
     assert words in done.stderr and done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("side", [0, 1])
+def test_channels_without_a_valid_pixel_are_named(side: int) -> None:
+    """An IndexError; in groups, shifts of NaN, which are not JSON."""
+    full = np.random.default_rng(4).normal(0, 1, (8, 9, 3))
+    part = np.where(np.arange(3) == 1, np.nan, full)
+
+    def counted(*images: Any) -> Summary:
+        counter = normcli.Counter(nan="skip")
+        for name, image in zip("ab", images, strict=False):
+            counter.add(image, group=name)
+        return counter.summary()
+
+    pair = [counted(full), counted(part)]
+    with pytest.raises(UsageError, match=f"channel G has no valid pixel in {'BA'[side]}"):
+        normcli.diff(pair[side], pair[1 - side])
+    pair = [counted(full, full), counted(part, full)]
+    found = normcli.diff(pair[side], pair[1 - side])
+    assert found.groups["a"].shift == [0.0, None, 0.0] and found.groups["a"].ratio == [1.0, None, 1.0]
+    json.dumps(found.to_dict(), allow_nan=False)
+    assert normcli.diff(pair[1], pair[1]).distance == 0
+
+
+def test_a_channel_without_a_valid_pixel_is_shown(tmp_path: Path) -> None:
+    counter = normcli.Counter(nan="skip")
+    counter.add(np.where(np.arange(3) == 1, np.nan, np.random.default_rng(4).normal(0, 1, (8, 9, 3))))
+    counter.summary().save(tmp_path / "a.json")
+    done = run_here("show", tmp_path / "a.json", "--plot")
+    assert done.code == 0 and "G  mean nan  std nan  peak 0.0% of pixels" in done.out

@@ -24,7 +24,7 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
     color = is_colorful(sys.stdout)
     blocks, line_characters = (BLOCKS, "─┴") if is_unicode(sys.stdout) else (_ASCII, "-+")
     for c, (name, shape) in enumerate(zip(summary.channels, shapes, strict=True)):
-        top = ceiling([shape])
+        top = ceiling([shape]) or 1  # a channel without a valid pixel has empty columns
         peak = f"peak {max(shape) / (sum(shape) or 1):.1%} of pixels{', cut off' if max(shape) > top else ''}"
         yield f"{name}  mean {number(summary.mean[c])}  std {number(summary.std[c])}  {peak}"
         hue = _ANSI.get(name, "") if color else ""
@@ -34,7 +34,8 @@ def plotted(summary: Summary, lines: int = 8) -> Iterator[str]:
         left, right = f"{low:g}", "1" if high is None else f"{high:g}"
         at = summary.mean[c] if high is None else (summary.mean[c] - low) / ((high - low) or 1)
         axis = [line_characters[0]] * width
-        axis[int(max(0, min(at * width, width - 1)))] = line_characters[1]
+        if at == at:  # no NaN, the mean of no pixel
+            axis[int(max(0, min(at * width, width - 1)))] = line_characters[1]
         yield f"   {''.join(axis)}"
         yield f"   {left}{right.rjust(width - len(left))}"
         if c + 1 < len(shapes):

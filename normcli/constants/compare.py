@@ -122,7 +122,7 @@ def diff(a: SummarySource, b: SummarySource) -> Difference:
         The differences, from A to B.
 
     Raises:
-        UsageError: different channels, or raw units in one and range 0-1 in the other.
+        UsageError: different channels, one without a valid pixel, or raw units in one and range 0-1 in the other.
         StatisticsFileError: a file that is missing or damaged.
 
     >>> import numpy as np
@@ -138,6 +138,10 @@ def diff(a: SummarySource, b: SummarySource) -> Difference:
     a, b = as_summary(a), as_summary(b)
     if a.channels != b.channels:
         raise UsageError(f"channels differ: {' '.join(a.channels)} in A, {' '.join(b.channels)} in B")
+    for side, one in (("A", a), ("B", b)):
+        empty = [name for name, mean in zip(one.channels, one.mean, strict=True) if math.isnan(mean)]
+        if empty:
+            raise UsageError(f"channel {empty[0]} has no valid pixel in {side}, so no mean and std to compare")
     if a.range != b.range:
         raise UsageError(
             "one file is in raw units (float images), the other in range 0-1 (count both with the same `max_value`)"
@@ -209,10 +213,15 @@ def _surprise(shares: list[float], middle: list[float]) -> list[float]:
 def _shift_and_ratio(
     mean_a: list[float], std_a: list[float], mean_b: list[float], std_b: list[float]
 ) -> tuple[list[float | None], list[float | None]]:
-    """Return shifts and ratios; None if the std of A is 0 and B differs."""
+    """Return shifts and ratios; None if the std of A is 0 and B differs, or one alone has no valid pixel."""
     shift: list[float | None] = []
     ratio: list[float | None] = []
     for m, s, n, t in zip(mean_a, std_a, mean_b, std_b, strict=True):
+        if math.isnan(m) or math.isnan(n):
+            same = math.isnan(m) and math.isnan(n)
+            shift.append(0.0 if same else None)
+            ratio.append(1.0 if same else None)
+            continue
         shift.append((n - m) / s if s else 0.0 if n == m else None)
         ratio.append(t / s if s else 1.0 if t == s else None)
     return shift, ratio

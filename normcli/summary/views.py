@@ -103,7 +103,7 @@ def plot(summary: "Summary", ax: Any) -> Any:
     for c, name in enumerate(summary.channels):
         counts, edges = histogram(summary, c, 256)
         color = _COLORS.get(name)
-        ax.stairs(counts / counts.sum(), edges, label=name, color=color)
+        ax.stairs(counts / (counts.sum() or 1), edges, label=name, color=color)
         ax.axvline(summary.mean[c], color=color, linestyle=":")
     ax.set_xlabel("value" if summary.range == "raw" else "value (0-1)")
     ax.set_ylabel("share of pixels")
