@@ -22,6 +22,7 @@ from normcli.errors import NoInputError, TensorError
 from tests.support import injected, needs
 from tests.support.faults import COMMANDS, Case, filled
 from tests.support.images import encoded, photograph
+from tests.support.kills import NO_BYTECODE
 
 # where each command is in the middle of its reading and of its writing: a function of os, and what its path holds
 READING = {"stats": ("open", "in/3.png"), "apply": ("open", "in/3.png"), "tensor": ("preadv", "x.npy")}
@@ -96,7 +97,7 @@ def test_a_closed_pipe_is_quiet(case: Case, name: str) -> None:
 def test_a_full_disk(step: int, case: Case, name: str, expected: dict[str, bytes]) -> None:
     """No file can grow beyond a limit, from nothing to almost the largest that is written."""
     limit = max(map(len, expected.values())) * step // 20
-    done = case.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    done = case.run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)), env=NO_BYTECODE)
     assert done.returncode == 5, done.stderr
     one_line(done, b"cannot write made")
     case.whole(expected)
