@@ -143,7 +143,7 @@ def test_a_full_disk_ends_with_code_5_and_one_line(to: str, run: Run, tmp_path: 
 
 @pytest.mark.parametrize(
     ("to", "module", "final"),
-    [("stack", "numpy", "stack.npy"), ("hdf5", "h5py", "images.h5"), ("zarr", "numpy", "images.zarr")],
+    [("stack", "numpy", "stack.npy"), ("hdf5", "h5py", "images.h5"), ("zarr", "zarr", "images.zarr")],
 )
 def test_a_disk_without_room_for_all_images_names_the_output(
     to: str, module: str, final: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
