@@ -12,16 +12,8 @@ from normcli.errors import InputError
 from normcli.sources.tagged import UNSCALED, ArrayTags
 
 Number = int | float
-# values that the NetCDF library writes where nothing was written; those of bytes are samples
-DEFAULT_FILLS: Mapping[str, Number] = {
-    "i2": -32767,
-    "u2": 65535,
-    "i4": -(2**31) + 1,
-    "u4": 2**32 - 1,
-    "i8": -(2**63) + 2,
-    "u8": 2**64 - 2,
-    **dict.fromkeys(("f4", "f8"), float.fromhex("0x1.ep+122")),
-}
+# the NetCDF library's value of floats that were never written; those of integers can be data
+DEFAULT_FILL = float.fromhex("0x1.ep+122")
 _ROUNDING = 0.01  # of a step of packed integers, by which float limits in units of the data may miss it
 
 

@@ -18,7 +18,7 @@ from normcli.errors import InputError, UsageError, listed
 from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
-from normcli.sources.cf import DEFAULT_FILLS, auxiliary_names, cf_tags, unpacked
+from normcli.sources.cf import DEFAULT_FILL, auxiliary_names, cf_tags, unpacked
 from normcli.sources.chunked import image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.hdf5_chunks import ChunkedDataset, chunked_dataset
@@ -170,12 +170,12 @@ def _choose(
 
 
 def _cf_attributes(dataset: Any) -> Mapping[str, Any]:
-    """Return the attributes of CF; without a fill value, that of NetCDF in a variable that the NetCDF library made."""
+    """Return the attributes of CF; without a fill value, that of floats in a variable that the NetCDF library made."""
     made = "_NCProperties" in dataset.file.attrs or "DIMENSION_LIST" in dataset.attrs
-    if made and "_FillValue" not in dataset.attrs:
-        created, default = dataset.id.get_create_plist(), DEFAULT_FILLS.get(dataset.dtype.str[1:])
-        if created.fill_value_defined() == _h5py().h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue == default:
-            return ChainMap({"_FillValue": default}, dataset.attrs)
+    if made and dataset.dtype.kind == "f" and "_FillValue" not in dataset.attrs:
+        created = dataset.id.get_create_plist()
+        if created.fill_value_defined() == _h5py().h5d.FILL_VALUE_USER_DEFINED and dataset.fillvalue == DEFAULT_FILL:
+            return ChainMap({"_FillValue": DEFAULT_FILL}, dataset.attrs)
     attributes: Mapping[str, Any] = dataset.attrs
     return attributes
 
