@@ -1,10 +1,12 @@
 """Fixtures of many tests: the real command as a subprocess, small images, the shared data."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     counts = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
     for reason, count in needs.merged(counts).items():
         terminalreporter.line(f"skipped {count}: {reason}")
+
+
+@pytest.fixture(autouse=True)
+def level_of_messages() -> Iterator[None]:
+    """Restore the level of messages, which a command that a test runs in this process sets."""
+    logger = logging.getLogger("normcli")
+    level = logger.level
+    yield
+    logger.setLevel(level)
 
 
 @pytest.fixture
