@@ -148,21 +148,26 @@ LOOPS: dict[str, Callable[[Any], Any]] = {
 
 
 def cifar10(torch: Any, pixels: Any) -> Any:
-    """Return torchvision's CIFAR10 with other pixels than its files have; None if it is not installed."""
+    """Return torchvision's CIFAR10 with other pixels than its files have; None if it is not usable here."""
     try:
-        for name in (
-            "nms",
-            "qnms",
-        ):  # its wheels are built for CUDA: beside a torch for the CPU they lack two operators
-            _operators.append(torch.library.Library("torchvision", "FRAGMENT"))
-            _operators[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        kind = importlib.import_module("torchvision.datasets").CIFAR10
+        kind = _import_datasets(torch).CIFAR10
     except (ImportError, RuntimeError):
         print("absent peer: torchvision")
         return None
     dataset = kind.__new__(kind)
     dataset.__dict__.update(data=pixels, targets=[0] * len(pixels), transform=None, target_transform=None)
     return dataset
+
+
+def _import_datasets(torch: Any) -> Any:
+    """Import torchvision.datasets; beside a torch for the CPU, the wheel for CUDA lacks two operators."""
+    try:
+        return importlib.import_module("torchvision.datasets")
+    except RuntimeError:
+        for name in ("nms", "qnms"):
+            _operators.append(torch.library.Library("torchvision", "FRAGMENT"))
+            _operators[-1].define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        return importlib.import_module("torchvision.datasets")
 
 
 _operators: list[Any] = []  # torch forgets them with their library

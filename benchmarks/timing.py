@@ -90,7 +90,7 @@ class Row:
 
     def __str__(self) -> str:
         said = "" if self.met is None else f"  {self.target:>10}  {'met' if self.met else 'NOT MET'}"
-        return f"  {self.work:<38}{self.against:<36}{self.figure:>14}{said}"
+        return f"  {self.work:<38} {self.against:<36} {self.figure:>14}{said}"
 
 
 def takes(work: str, against: str, ours: float, theirs: float, at_most: float | None = None) -> Row:
