@@ -394,3 +394,24 @@ def test_compiling_never_imports_scipy(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "NUMBA_CACHE_DIR": str(tmp_path / "c")}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=120, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("other", [-0.0, 0.5, 32768.0, -32769.0, math.nan, math.inf, -math.inf])
+def test_integers_of_16_bits_are_counted_up_to_the_block_of_another_value(
+    other: float, channels: int, dtype: type[np.floating[Any]]
+) -> None:
+    values = np.random.default_rng(3).integers(-32768, 32768, 3000 * channels).astype(dtype)
+    for at in (None, 0, 1023 * channels, 1024 * channels, values.size - 1):
+        pixels = values.copy()
+        if at is not None:
+            pixels[at] = other
+        block = histograms._BLOCK * channels
+        whole = values.size if at is None else at // block * block
+        expected = [
+            np.bincount(values[:whole][c::channels].astype(int) + 32768, minlength=65536) for c in range(channels)
+        ]
+        counts, used = np.zeros((channels, 65536), np.int64), np.zeros(1, np.int64)
+        histograms.count_whole(pixels, counts, used)
+        assert used[0] == whole and np.array_equal(counts, expected)

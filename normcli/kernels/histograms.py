@@ -148,27 +148,43 @@ def count_weighted(pixels, weights, histogram):  # type: ignore[no-untyped-def]
             histogram[c, pixels[i * channels + c]] += weights[i]
 
 
+_NEGATIVE_ZERO = -(1 << 63)  # as float64 has it
+_BLOCK = 1024  # pixels that stay in the cache
+
+
+@device_function()
+def _all_whole(samples):  # type: ignore[no-untyped-def]
+    """Return True if all samples are integers of 16 bits; -0 is none, and neither is NaN."""
+    others = False
+    for i in range(samples.size):  # without a branch, so that LLVM computes several at once
+        x = np.float64(samples[i])
+        is_whole = (np.floor(x) == x) & (x >= -32768.0) & (x <= 32767.0) & (x.view(np.int64) != _NEGATIVE_ZERO)
+        others |= not is_whole
+    return not others
+
+
 @kernel()
 def count_whole(pixels, histogram, used):  # type: ignore[no-untyped-def]
-    """Add an image of floats that are integers of 16 bits to a histogram; stop at the first that is none.
+    """Add an image of floats that are integers of 16 bits to a histogram; stop before the first block with another one.
 
     Args:
         pixels: float32 or float64 (H*W*C).
         histogram: int64 (C, 65536), added to: by the value + 32768.
-        used: int64 (1), set to the number of samples before the first other one; -0 is another one, and so is NaN.
+        used: int64 (1), set to the number of samples that were added.
     """
     channels = histogram.shape[0]
-    used[0] = 0
-    for i in range(pixels.size // channels):
+    start = 0
+    while start < pixels.size:
+        used[0] = start
+        stop = min(start + _BLOCK * channels, pixels.size)
+        if not _all_whole(pixels[start:stop]):
+            return
         for c in range(channels):
-            x = np.float64(pixels[i * channels + c])
-            if not -32768.0 <= x <= 32767.0:
-                return
-            n = np.int64(x)
-            if np.float64(n).view(np.int64) != x.view(np.int64):
-                return
-            histogram[c, n + 32768] += 1
-            used[0] += 1
+            row = histogram[c]
+            for i in range((stop - start) // channels):  # an unsigned place is no place from the end
+                row[np.uint64(np.int64(pixels[start + i * channels + c]) + 32768)] += 1
+        start = stop
+    used[0] = pixels.size
 
 
 @kernel()
