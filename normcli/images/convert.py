@@ -204,7 +204,7 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
 
 
 def scale_of_bool(scale: tuple[float, float], reading: DecodeOptions) -> tuple[float, float]:
-    """Return the scale of 0 and 255, which stand for False and True, by that of 0 and 1; no scale stays none.
+    """Return the scale of 0 and 255, the levels of False and True, from that of 0 and 1; no scale remains no scale.
 
     Args:
         scale: factor and offset of 0 and 1.

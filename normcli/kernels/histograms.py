@@ -181,7 +181,7 @@ def count_whole(pixels, histogram, used):  # type: ignore[no-untyped-def]
             return
         for c in range(channels):
             row = histogram[c]
-            for i in range((stop - start) // channels):  # an unsigned place is no place from the end
+            for i in range((stop - start) // channels):  # an unsigned index is not checked for < 0
                 row[np.uint64(np.int64(pixels[start + i * channels + c]) + 32768)] += 1
         start = stop
     used[0] = pixels.size

@@ -53,10 +53,10 @@ def _read_members(loads: list[Any], most: int) -> list[bytes | None]:
 
 def _is_next(first: Any, last: Any, load: Any, most: int) -> bool:
     """Return True for a small member that one reading serves together with those from `first` to `last`."""
-    if type(load) is not ByteRange or type(first) is not ByteRange or not load.is_local:
+    if not (type(load) is type(first) is ByteRange and load.is_local):
         return False
     is_same_file = load.path == first.path and load.stamp == first.stamp
-    is_near = 0 <= load.offset - last.offset - last.size <= _GAP
+    is_near = 0 <= load.offset - last.end <= _GAP
     return is_same_file and is_near and load.end - first.offset <= _BUFFER and max(load.size, first.size) <= most
 
 

@@ -75,11 +75,8 @@ class ZipMember(NamedTuple):
         return out
 
     def read_early(self, most: int) -> bytes | None:
-        """Read a local member of at most so many bytes; return None for others, and for those that cannot be read."""
-        try:
-            return self() if max(self.packed, self.size) <= most and "://" not in self.path else None
-        except Exception:  # a complete read names what is wrong
-            return None
+        """Read a local member of at most so many bytes; return None for others, and raise as a complete read does."""
+        return self() if max(self.packed, self.size) <= most and "://" not in self.path else None
 
     def fingerprint(self) -> str:
         """Return a text that changes with the member: size and checksum."""

@@ -262,11 +262,8 @@ class FileBytes(NamedTuple):
         return "://" not in self.path
 
     def read_early(self, most: int) -> bytes | None:
-        """Read a local file of at most so many bytes; return None for others, and for those that cannot be read."""
-        try:
-            return read(self.path, limit=self.limit, most=most) if self.is_local else None
-        except Exception:  # a complete read names what is wrong
-            return None
+        """Read a local file of at most so many bytes; return None for others, and raise as a complete read does."""
+        return read(self.path, limit=self.limit, most=most) if self.is_local else None
 
     def open(self) -> "LargeFile":
         """Open a local file to be read in parts.
@@ -305,11 +302,8 @@ class ByteRange(NamedTuple):
         return "://" not in self.path
 
     def read_early(self, most: int) -> bytes | None:
-        """Read at most so many bytes of a local file; return None for others, and for those that cannot be read."""
-        try:
-            return self() if self.size <= most and self.is_local else None
-        except Exception:  # a complete read names what is wrong
-            return None
+        """Read at most so many bytes of a local file; return None for others, and raise as a complete read does."""
+        return self() if self.size <= most and self.is_local else None
 
     def fingerprint(self) -> str:
         """Return a text that changes with the file: its stamp, and the place of the bytes in it."""
@@ -341,9 +335,15 @@ class InMemory(NamedTuple):
 
 
 def read_early(load: object, most: int) -> bytes | None:
-    """Read what a loader loads, if it is at most so many bytes of a local file; return None for all others."""
+    """Read the bytes of a loader, if they are at most so many, of a local file; return None for all others.
+
+    None is also returned for a file that cannot be read, since a complete read names the reason.
+    """
     method: Callable[[int], bytes | None] | None = getattr(load, "read_early", None)
-    return None if method is None else method(most)
+    try:
+        return None if method is None else method(most)
+    except Exception:
+        return None
 
 
 def read_at(path: str, offset: int, size: int, stamp: FileStamp | None = None) -> bytes:
