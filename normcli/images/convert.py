@@ -44,6 +44,7 @@ class Decoded:
         hidden: number of pixels that are fully transparent.
         stored_size: width and height as stored, before the geometry of the options, which turns them with the pixels.
         turned: the EXIF orientation that a geometry has applied, 1 to 8.
+        integers: int16 (H,W,C), the pixels before they became floats; None for all others, and once pixels are read.
     """
 
     alpha: np.ndarray[Any, Any] | None = None
@@ -62,6 +63,7 @@ class Decoded:
     hidden: int = 0
     stored_size: tuple[int, int] = (0, 0)
     turned: int = 1
+    integers: np.ndarray[Any, Any] | None = None
 
     def __init__(
         self,
@@ -97,9 +99,45 @@ class Decoded:
             self.white_is_zero = True
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of the pixels."""
+        height, width, channels = self.pixels.shape
+        return height, width, channels
+
+    @property
     def colors(self) -> np.ndarray[Any, Any]:
         """Return the pixels without alpha."""
         return self.pixels[:, :, :-1] if self.has_alpha else self.pixels
+
+    @property
+    def samples(self) -> np.ndarray[Any, Any]:
+        """Return the pixels as a tally takes them: the integers where they are at hand."""
+        return self.pixels if self.integers is None else self.integers
+
+
+class DecodedIntegers(Decoded):
+    """A decoded image of int16, whose pixels become float64 when they are first read: counting needs no floats.
+
+    `pixels` may be assigned as those of any image.
+    """
+
+    @property
+    def pixels(self) -> np.ndarray[Any, Any]:
+        """Return the pixels as float64 (H,W,C)."""
+        if self.integers is not None:
+            self.pixels = to_supported_dtype(self.integers)
+        return self._pixels
+
+    @pixels.setter
+    def pixels(self, pixels: np.ndarray[Any, Any]) -> None:
+        self.integers = pixels if pixels.dtype == np.int16 else None
+        self._pixels = pixels
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return the shape of the pixels."""
+        height, width, channels = self._pixels.shape
+        return height, width, channels
 
 
 def from_levels(levels: np.ndarray[Any, Any], white: int) -> tuple[np.ndarray[Any, Any], int | None]:
@@ -172,6 +210,17 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(array, dtype=dtype)
 
 
+def with_samples(array: np.ndarray[Any, Any], format: str, mode: str, depth: int, **attributes: Any) -> Decoded:
+    """Return a decoded image of samples (H,W,C) of any dtype that `to_supported_dtype` takes.
+
+    Raises:
+        InputError: as `to_supported_dtype`.
+    """
+    if array.dtype.kind == "i" and array.dtype.itemsize <= 2:
+        return DecodedIntegers(np.ascontiguousarray(array, np.int16), format, mode, depth, **attributes)
+    return Decoded(to_supported_dtype(array), format, mode, depth, **attributes)
+
+
 def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     """Return an array (H,W) or (H,W,C) from a container, which may have `notes`, as a decoded image.
 
@@ -192,7 +241,7 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     if tags is not None and tags[1] is not None and array.dtype.str[1:] in ("i8", "u8") and reading.nodata == "tag":
         beyond = (array > _EXACT) | (array < -_EXACT)  # as the fill values of NetCDF are
         array = np.where(tags[1].reshape(array.shape) & beyond, 0, array)
-    image = Decoded(to_supported_dtype(array), "array", mode, array.itemsize * 8, notes=notes, orientation=orientation)
+    image = with_samples(array, "array", mode, array.itemsize * 8, notes=notes, orientation=orientation)
     if tags is not None:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like
 
@@ -277,7 +326,7 @@ def shape(image: Decoded, reading: DecodeOptions, *, turn: bool = True) -> Decod
         turn: apply the EXIF orientation before a geometry, which then sees the picture as the model does; without a
             geometry the pixels stay as stored.
     """
-    height, width, _ = image.pixels.shape
+    height, width, _ = image.shape
     image.stored_size = (width, height)
     if image.is_plain and reading.changed <= NEUTRAL:
         return image
@@ -319,7 +368,7 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
             image.alpha, image.pixels = image.pixels[:, :, -1].copy(), np.ascontiguousarray(image.colors)
             image.has_alpha = False
         select_bands(image, str(reading.bands))
-    count, has_alpha = image.pixels.shape[2], image.alpha is not None or image.has_alpha
+    count, has_alpha = image.shape[2], image.alpha is not None or image.has_alpha
     is_bands = image.mode[:5] == "bands" or reading.bands is not None
     if has_alpha:
         _apply_alpha(image, reading)
@@ -330,7 +379,7 @@ def shape_block(image: Decoded, reading: DecodeOptions, *, turn: bool = True) ->
         image.pixels = np.concatenate([image.pixels, alpha], axis=2)
         if image.valid is not None:
             image.valid = np.concatenate([image.valid, np.ones(alpha.shape, bool)], axis=2)
-    channels = image.pixels.shape[2]
+    channels = image.shape[2]
     if is_bands:
         colors = channels - (has_alpha and reading.alpha == "keep")
         if reading.color == "gray" or (reading.color == "rgb" and colors != 3):

@@ -21,11 +21,11 @@ def apply_tags(image: Decoded, scale: tuple[float, float], hidden: Array | None,
         reading: the options; `nodata` "none" counts the samples that the file marks, and a note counts the image.
     """
     if reading.scale_offset == "values" or (scale != (1.0, 0.0) and reading.scale_offset == "tag"):
-        image.scales = (scale,) * image.pixels.shape[2]
+        image.scales = (scale,) * image.shape[2]
     if hidden is None:
         return
     if reading.nodata == "tag":
-        hide(image, hidden.reshape(image.pixels.shape))
+        hide(image, hidden.reshape(image.shape))
     elif reading.nodata == "none":
         marks = np.unique(image.pixels[hidden.reshape(image.pixels.shape)])
         image.notes.append(f"nodata:{marks[0]:.10g}")

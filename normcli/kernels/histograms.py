@@ -150,6 +150,7 @@ def count_weighted(pixels, weights, histogram):  # type: ignore[no-untyped-def]
 
 _NEGATIVE_ZERO = -(1 << 63)  # as float64 has it
 _BLOCK = 1024  # pixels that stay in the cache
+TABLES = 4  # of `count_signed`
 
 
 @device_function()
@@ -164,27 +165,54 @@ def _all_whole(samples):  # type: ignore[no-untyped-def]
 
 
 @kernel()
-def count_whole(pixels, histogram, used):  # type: ignore[no-untyped-def]
-    """Add an image of floats that are integers of 16 bits to a histogram; stop before the first block with another one.
+def count_whole(pixels, tables, used):  # type: ignore[no-untyped-def]
+    """Add an image of floats that are integers of 16 bits to tables; stop before the first block with another one.
 
     Args:
         pixels: float32 or float64 (H*W*C).
-        histogram: int64 (C, 65536), added to: by the value + 32768.
+        tables: uint32 (C, 4, 65536), added to as by `count_signed`.
         used: int64 (1), set to the number of samples that were added.
     """
-    channels = histogram.shape[0]
+    channels = tables.shape[0]
     start = 0
     while start < pixels.size:
         used[0] = start
         stop = min(start + _BLOCK * channels, pixels.size)
         if not _all_whole(pixels[start:stop]):
             return
-        for c in range(channels):
-            row = histogram[c]
-            for i in range((stop - start) // channels):  # an unsigned index is not checked for < 0
-                row[np.uint64(np.int64(pixels[start + i * channels + c]) + 32768)] += 1
+        _add_signed(pixels[start:stop], tables)
         start = stop
     used[0] = pixels.size
+
+
+@device_function()
+def _add_signed(samples, tables):  # type: ignore[no-untyped-def]
+    """Add samples that are integers of 16 bits to tables, as `count_signed` does."""
+    # equal neighbors, as in the air of a CT, go into different tables: a count waits for the last store of its own
+    channels = tables.shape[0]
+    count = samples.size // channels
+    for c in range(channels):
+        table = tables[c]
+        for i in range(count // TABLES):
+            for j in range(TABLES):  # an unsigned index is not checked for < 0
+                table[j, np.uint64(np.int64(samples[(i * TABLES + j) * channels + c]) + 32768)] += np.uint32(1)
+        for i in range(count // TABLES * TABLES, count):
+            table[0, np.uint64(np.int64(samples[i * channels + c]) + 32768)] += np.uint32(1)
+
+
+@kernel()
+def count_signed(pixels, tables):  # type: ignore[no-untyped-def]
+    """Add an image of integers with a sign to tables, whose sum is the histogram.
+
+    Args:
+        pixels: int16 (H*W*C), fewer than 2^32.
+        tables: uint32 (C, 4, 65536), added to: each sample to one of the four, by its value + 32768.
+    """
+    start = 0
+    while start < pixels.size:
+        stop = min(start + _BLOCK * tables.shape[0], pixels.size)
+        _add_signed(pixels[start:stop], tables)
+        start = stop
 
 
 @kernel()

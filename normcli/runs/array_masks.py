@@ -28,7 +28,7 @@ class ArrayMask(NamedTuple):
         Raises:
             InputError: of another size or type than the image.
         """
-        height, width, channels = shape = image.pixels.shape
+        height, width, channels = shape = image.shape
         if self.mask is not None:
             mask = self.mask
             if mask.dtype.kind not in "bui":

@@ -349,7 +349,7 @@ def _count_alone(
     group: Callable[[Item], str] | None,
 ) -> FileResult:
     """Count an image with the options that apply to single ones; return the result of its file, if it has one."""
-    shape = image.pixels.shape if large is None else (*large.shape, image.pixels.shape[2])
+    shape = image.shape if large is None else (*large.shape, image.shape[2])
     if options.mask is not None:
         options.mask.apply(item.key, image, options.reading)
     # members of containers are kept together, except a file that a table names, which looks like any file
@@ -359,7 +359,7 @@ def _count_alone(
     result.note_kind(shape[2], " ".join(_band_notes(image)), item.key)
     if not apart:
         return None
-    entry = (image.pixels.shape[2], serialize.to_bytes(into))
+    entry = (shape[2], serialize.to_bytes(into))
     result.tally.add(into)
     return entry
 
@@ -423,8 +423,9 @@ def _count(
         from normcli.summary.bands import scaled_moments
     if isinstance(image, images.Decoded):
         encoded = data if isinstance(data, bytes) else images.stored_bytes(data)
+        samples = image.samples
         moments = into.count(
-            image.pixels,
+            samples,
             image.weights,
             image.valid,
             nan=options.nan,
@@ -435,10 +436,11 @@ def _count(
         )
     else:
         encoded, large, image = data, image, image.first
+        samples = image.pixels
         moments = count_large(into, large, data, options.nan, name)
     if moments is None:
         return
-    full = white_level(tally.bucket_dtype(image.pixels), options.max_value)
+    full = white_level(tally.bucket_dtype(samples), options.max_value)
     if image.scales:
         full, moments = None, scaled_moments(moments, image.scales, options.max_value)
     scale = full or 1

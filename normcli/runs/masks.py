@@ -68,7 +68,7 @@ class PixelMask(NamedTuple):
             from normcli.images.geometry import apply_to_mask
 
             plane = apply_to_mask(plane, image.turned, reading)
-        of_all = np.broadcast_to(plane[:, :, None], image.pixels.shape)
+        of_all = np.broadcast_to(plane[:, :, None], image.shape)
         image.valid = of_all if image.valid is None else image.valid & of_all
 
     def version(self, key: str) -> str:

@@ -4,6 +4,7 @@ import math
 import threading
 from collections.abc import Mapping
 from fractions import Fraction
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Floats:
         """Add one image (H,W,C); return its counts in the units above, with its moments.
 
         Args:
-            pixels: float32 or float64.
+            pixels: float32, float64 or int16.
             nan: treatment of a NaN or infinity: "error" or "skip".
             group: a group needs the image's own histogram.
 
@@ -244,12 +245,18 @@ def bins_of(values: Array) -> Array:
     return np.where(bits >> 15 == 1, 0xFFFF - bits, bits | 0x8000).astype(np.int64)
 
 
+@cache
+def _bins_of_integers() -> Array:
+    """Return the bins (65536) of the integers from -32768 up."""
+    return bins_of(np.arange(-_BINS // 2, _BINS // 2))
+
+
 class _Scratch(threading.local):
     """Zeros of this thread, which `sum_floats` leaves as zeros; taken out while it adds to them."""
 
     def __init__(self) -> None:
         self.bins: dict[int, Array] = {}  # by number of channels, of images with few
-        self.whole: dict[int, Array] = {}
+        self.tables: dict[int, Array] = {}
 
 
 _scratch = _Scratch()
@@ -258,12 +265,20 @@ _MANY = 1 << 17  # pixels from which a histogram of integers is faster: 2 to 6 n
 
 
 def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array]:
-    """Return pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly."""
+    """Return pixels used, sums (2^-1074), sums of squares (2^-2148) and extremes (C,2) of one image, exactly.
+
+    Args:
+        pixels: (H,W,C) of float32, float64 or int16.
+        histogram: (C,65536), added to as in `Floats`.
+    """
+    channels = pixels.shape[2]
+    is_large = channels <= _FEW and _MANY <= pixels.size // channels < 1 << 32
+    if is_large and (sums := _sum_whole(pixels, histogram)) is not None:
+        return sums
     from normcli.kernels import histograms as loops
 
-    channels = pixels.shape[2]
-    if channels <= _FEW and pixels.size >= _MANY * channels and (sums := _sum_whole(pixels, histogram)) is not None:
-        return sums
+    if pixels.dtype.kind == "i":
+        pixels = pixels.astype(np.float32)
     extremes = np.empty((channels, 2))
     extremes[:] = np.inf, -np.inf
     bins = _scratch.bins.pop(channels, None)
@@ -288,32 +303,53 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
 
 def _sum_whole(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array] | None:
     """Return the result of `sum_floats` for an image whose samples are all integers of 16 bits; None for any other."""
-    from normcli.kernels.histograms import count_whole
+    from normcli.kernels.histograms import TABLES
 
-    channels, used = pixels.shape[2], np.zeros(1, np.int64)
-    counts = _scratch.whole.pop(channels, None)
-    if counts is None:
-        counts = np.zeros((channels, _BINS), np.int64)
-    flat = contiguous(pixels).reshape(-1)
-    if not count_whole.try_call(flat, counts, used):
-        return None
-    if used[0] < flat.size:
-        counts[:] = 0
-        _scratch.whole[channels] = counts
+    channels, flat = pixels.shape[2], contiguous(pixels).reshape(-1)
+    tables = _scratch.tables.pop(channels, None)
+    if tables is None:
+        tables = np.zeros((channels, TABLES, _BINS), np.uint32)
+    added = _fill_tables(flat, tables)
+    if added < flat.size:
+        if added:
+            tables[:] = 0
+        _scratch.tables[channels] = tables
         return None
     totals, squares, extremes = [0] * channels, [0] * channels, np.empty((channels, 2))
     lowest, highest = int(flat.min()), int(flat.max())  # their bins alone: to look at all takes 100 us
-    within = counts[:, lowest + _BINS // 2 : highest + _BINS // 2 + 1]
+    bottom = lowest + _BINS // 2
+    within = tables[:, :, bottom : highest + _BINS // 2 + 1]
+    counts = within.sum(axis=1, dtype=np.int64)
     for c in range(channels):
-        (levels,) = np.nonzero(within[c])
-        values, times = levels + lowest, within[c, levels]
-        np.add.at(histogram[c], bins_of(values), times)
+        (levels,) = np.nonzero(counts[c])
+        values, times = levels + lowest, counts[c, levels]
+        np.add.at(histogram[c], _bins_of_integers()[levels + bottom], times)
         totals[c] = int(values @ times) << FLOAT_BITS
         squares[c] = int(values * values @ times) << 2 * FLOAT_BITS
         extremes[c] = values[0], values[-1]
     within[:] = 0
-    _scratch.whole[channels] = counts
+    _scratch.tables[channels] = tables
     return flat.size // channels, totals, squares, extremes
+
+
+def _fill_tables(flat: Array, tables: Array) -> int:
+    """Add samples (H*W*C) to tables (C,4,65536) as `count_signed` does; return how many are added.
+
+    Floats are added up to the first one that is no integer of 16 bits, and only by a kernel.
+    """
+    from normcli.kernels.histograms import count_signed, count_whole
+
+    if flat.dtype.kind == "i":
+        count_signed.call_or(lambda: _fill_slowly(flat, tables), lambda: (flat, tables))
+        return flat.size
+    used = np.zeros(1, np.int64)
+    count_whole.try_call(flat, tables, used)
+    return int(used[0])
+
+
+def _fill_slowly(flat: Array, tables: Array) -> None:
+    for c, table in enumerate(tables):
+        table[0] += np.bincount(flat[c :: len(tables)].astype(np.int32) + _BINS // 2, minlength=_BINS).astype(np.uint32)
 
 
 def _take_sums(bins: Array, lowest: int, highest: int) -> list[list[int]]:

@@ -74,6 +74,7 @@ class SecondPass(Tally):
             for top in range(0, pixels.shape[0] if addresses else 0, rows):
                 part = slice(top, top + rows)
                 values = pixels[part, :, c]
+                values = values.astype(np.float32) if values.dtype.kind == "i" else values
                 usable = np.isfinite(values) if values.dtype.kind == "f" else np.ones(values.shape, bool)
                 usable = usable if valid is None else usable & valid[part, :, c]
                 weight = None if weights is None else weights[part][usable]

@@ -14,7 +14,7 @@ from normcli.tally.integers import MOST_SMALL, CountedImage, ImageMoments, Integ
 Array = np.ndarray[Any, Any]
 
 DIGEST_MODULUS = 1 << 128
-_KINDS = {"B": "uint8", "H": "uint16", "f": "float", "d": "float"}  # of dtype.char; dtype.name takes 6 us
+_KINDS = {"B": "uint8", "H": "uint16", "f": "float", "d": "float", "h": "float"}  # of dtype.char; dtype.name takes 6 us
 
 Bucket = Integers | Floats
 
@@ -81,7 +81,7 @@ class Tally:
         """Add one image.
 
         Args:
-            pixels: (H,W,C) of uint8, uint16, float32 or float64.
+            pixels: (H,W,C) of uint8, uint16, float32 or float64; of int16 without weights, counted as floats.
             weights: (H,W) of the same integer dtype, or None.
             valid: bool (H,W,C), True where a sample counts in its channel; None where all do.
             nan: treatment of a NaN or infinity: "error" or "skip" (in that channel).
