@@ -109,6 +109,34 @@ class TestChunks:
             monkeypatch.setattr(module, "LARGEST_BLOCK", planes * 120)
             assert normcli.stats(normcli.source(tmp_path / "a.zarr", axes="TZYX"), workers=2).state == expected
 
+    @pytest.mark.parametrize("skip_empty", ["no", "yes"])
+    @pytest.mark.parametrize("name", ["a.zarr", "a.h5"])
+    def test_a_block_is_decoded_once(
+        self, name: str, skip_empty: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from normcli.sources import chunked, hdf5_chunks, zarr_array
+
+        values = np.random.default_rng(0).integers(1, 256, (26, 12, 10)).astype(np.uint8)
+        zarr.create_array(tmp_path / "a.zarr", data=values, chunks=(8, 6, 10))
+        h5py = needs.module("h5py")
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file.create_dataset("images", data=values, chunks=(8, 6, 10), compression="gzip")
+        monkeypatch.setattr(chunked, "LARGEST_BLOCK", 3 * 120)
+        decoded = []
+
+        def region(start: Any, *arguments: Any) -> Any:
+            decoded.append(start[0])
+            return chunked.region(start, *arguments)
+
+        monkeypatch.setattr(zarr_array, "region", region)
+        monkeypatch.setattr(hdf5_chunks, "region", region)
+        source = normcli.source(tmp_path / name, axes="NYX", skip_empty=skip_empty)
+        for engine in ("serial", "threads"):
+            decoded.clear()
+            assert normcli.stats(source, engine=engine, workers=2).images == 26
+            assert sorted(decoded) == [0, 3, 6, 8, 11, 14, 16, 19, 22, 24], engine
+        assert chunked._last.values is None  # of the last image, nothing stays
+
 
 def zipped(folder: Path, path: Path, prefix: str = "", method: int = zipfile.ZIP_STORED) -> Path:
     with zipfile.ZipFile(path, "w", method) as archive:

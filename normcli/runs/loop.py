@@ -114,6 +114,11 @@ def _memory_of_item(item: Any) -> int:
     return getattr(getattr(item, "load", None), "memory_bytes", 0)
 
 
+def _block_of(item: Any) -> object:
+    """Return what the images that are decoded at once share; None for one that is decoded alone."""
+    return getattr(getattr(item, "load", None), "block", None)
+
+
 class Batching(NamedTuple):
     """Limits of the size of batches.
 
@@ -179,16 +184,28 @@ class Batcher(Generic[T, R]):
         """Add items to a batch of one until it is full: the usual case, in few steps."""
         most = min(self._size, self._most())
         held = _memory_of_item(batch[0])
-        if len(batch) >= most or held >= _LARGEST_HELD:
-            return
-        for item in self._steps:
+        while len(batch) < most and held < _LARGEST_HELD:
+            item = next(self._steps, None)
+            if item is None:
+                return
             if isinstance(item, Replay):
                 self._next = item
                 return
             batch.append(item)
             held += _memory_of_item(item)
-            if len(batch) >= most or held >= _LARGEST_HELD:
+        if (block := _block_of(batch[-1])) is not None:
+            self._complete_block(batch, block)
+
+    def _complete_block(self, batch: Items[T], block: object) -> None:
+        """Add the images that are decoded with the last one of a batch: another worker would decode them again."""
+        while len(batch) < min(self._batching.most_items, self._most()):
+            step = self._take()
+            if step is None:
                 return
+            if isinstance(step, Replay) or _block_of(step[0]) != block:
+                self._next = step
+                return
+            batch.append(step[0])
 
     def _fill_with_group(self, batch: Items[T], group: object) -> None:
         """Add items to a batch of one, as long as they are of its group, until it is full."""

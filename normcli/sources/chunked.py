@@ -4,14 +4,14 @@ import threading
 from collections.abc import Callable
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Array = np.ndarray[Any, Any]
 Numbers = tuple[int, ...]
 
-LARGEST_BLOCK = 48 << 20  # bytes of chunks that stay decoded for the next image
+LARGEST_BLOCK = 32 << 20  # bytes of chunks that stay decoded for the next image
 
 
 def region(
@@ -39,51 +39,68 @@ def region(
     return out
 
 
+class ChunkBlocks(NamedTuple):
+    """The blocks that the images of an array are decoded in: neighbors in the same chunks, within a bound.
+
+    Attributes:
+        shape: of the array.
+        chunks: their lengths.
+        itemsize: bytes of a sample.
+    """
+
+    shape: Numbers
+    chunks: Numbers
+    itemsize: int
+
+    def of(self, place: tuple[Any, ...]) -> tuple[Numbers, Numbers]:
+        """Return the block of an image: its first place on each axis, and the place after its last one.
+
+        Args:
+            place: a number for each axis that numbers images, a slice for the others.
+
+        >>> ChunkBlocks((10, 4, 6), (4, 2, 3), 1).of((5, slice(None), slice(None)))
+        ((4, 0, 0), (8, 4, 6))
+        """
+        lengths = [1 if isinstance(at, int) else n for at, n in zip(place, self.shape, strict=True)]
+        room = LARGEST_BLOCK // (prod(lengths) * self.itemsize)
+        for i in range(len(place) - 1, -1, -1):  # the last axis is the first to be read on
+            if isinstance(place[i], int) and room > 1:
+                lengths[i] = min(self.chunks[i], room)
+                room //= lengths[i]
+        start, stop = list[int](), list[int]()
+        for at, n, chunk, length in zip(place, lengths, self.chunks, self.shape, strict=True):
+            corner = at // chunk * chunk if isinstance(at, int) else 0
+            start.append(corner + (at - corner) // n * n if isinstance(at, int) else 0)
+            stop.append(min(start[-1] + n, corner + chunk if isinstance(at, int) else length, length))
+        return tuple(start), tuple(stop)
+
+
 class _Block(threading.local):
-    """Images in the same chunks as the one that this thread read last, decoded."""
+    """The block that this thread read last, decoded, until all its images were returned."""
 
     def __init__(self) -> None:
         self.key: Any = None
-        self.start: Numbers = ()
         self.values: Any = None
 
 
 _last = _Block()
 
 
-def image(
-    key: Any,
-    place: tuple[Any, ...],
-    shape: Numbers,
-    chunks: Numbers,
-    itemsize: int,
-    read: Callable[[Numbers, Numbers], Any],
-) -> Any:
-    """Return one image; its neighbors in the same chunks are decoded with it, within a bound.
+def image(key: Any, place: tuple[Any, ...], blocks: ChunkBlocks, read: Callable[[Numbers, Numbers], Any]) -> Any:
+    """Return one image; the others of its block are decoded with it, and kept for the next calls.
 
     Args:
         key: of the array in its present state.
-        place: a number for each axis that numbers images, a slice for the others.
-        shape: of the array.
-        chunks: their lengths.
-        itemsize: bytes of a sample.
+        place: as `ChunkBlocks.of` takes it.
+        blocks: of the array.
         read: returns a region.
     """
-    lengths = [1 if isinstance(at, int) else n for at, n in zip(place, shape, strict=True)]
-    room = LARGEST_BLOCK // (prod(lengths) * itemsize)
-    for i in range(len(place) - 1, -1, -1):  # the last axis is the first to be read on
-        if isinstance(place[i], int) and room > 1:
-            lengths[i] = min(chunks[i], room)
-            room //= lengths[i]
-    start, stop = list[int](), list[int]()
-    for at, n, chunk, length in zip(place, lengths, chunks, shape, strict=True):
-        corner = at // chunk * chunk if isinstance(at, int) else 0
-        start.append(corner + (at - corner) // n * n if isinstance(at, int) else 0)
-        stop.append(min(start[-1] + n, corner + chunk if isinstance(at, int) else length, length))
-    if (_last.key, _last.start) != (key, tuple(start)):
+    start, stop = blocks.of(place)
+    if _last.key != (key, start):
         _last.key = _last.values = None  # before the next one takes its memory
-        _last.values = read(tuple(start), tuple(stop))
-        _last.key, _last.start = key, tuple(start)
-    return _last.values[
-        tuple(at - first if isinstance(at, int) else at for at, first in zip(place, start, strict=True))
-    ]
+        _last.values = read(start, stop)
+        _last.key = key, start
+    values = _last.values
+    if all(at == end - 1 for at, end in zip(place, stop, strict=True) if isinstance(at, int)):
+        _last.key = _last.values = None  # its last image: the thread may never read another one
+    return values[tuple(at - first if isinstance(at, int) else at for at, first in zip(place, start, strict=True))]

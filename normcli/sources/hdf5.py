@@ -19,7 +19,7 @@ from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import AxisGroups, DatasetOptions, Planes, coordinate_texts, planes_of
 from normcli.sources.cf import DEFAULT_FILL, auxiliary_names, cf_tags, unpacked
-from normcli.sources.chunked import image
+from normcli.sources.chunked import ChunkBlocks, image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.hdf5_chunks import ChunkedDataset, chunked_dataset
 from normcli.sources.item import Item, Items, failed_item
@@ -47,12 +47,18 @@ class DatasetSlice(NamedTuple):
     dtype: str
     tags: ArrayTags
     cache: int
+    blocks: ChunkBlocks | None
     stamp: FileStamp | None
 
     def __call__(self) -> TaggedArray:
         with _readable():
             values = _image(self)
         return tagged(values.view(self.dtype).transpose(self.order), self.tags)
+
+    @property
+    def block(self) -> tuple[Any, ...] | None:
+        """Return what the images in the same chunks share: dataset and place; None without chunks."""
+        return None if self.blocks is None else (self.path, self.variable, self.blocks.of(self.place)[0])
 
     def fingerprint(self) -> str:
         """Return a text that changes with the image: stamp, dataset and index."""
@@ -91,6 +97,7 @@ class _Chosen(NamedTuple):
     dtype: Any
     tags: ArrayTags
     cache: int
+    blocks: ChunkBlocks | None
     groups: AxisGroups | None
     label: str | None
 
@@ -127,7 +134,7 @@ def read(source: str, listing: InputOptions, options: DatasetOptions, *, group_b
             continue
         for number, index in one.planes.each():
             label = one.label if one.groups is None else one.groups.label(index)
-            slice_of = DatasetSlice(source, one.variable, index, one.planes.order, *kind, one.cache, stamp)
+            slice_of = DatasetSlice(source, one.variable, index, one.planes.order, *kind, one.cache, one.blocks, stamp)
             yield Item(f"{name}/{number}" if number else name, slice_of, label)
 
 
@@ -160,13 +167,14 @@ def _choose(
     _check_storage(dataset)
     dtype, tags = cf_tags(_cf_attributes(dataset), dataset.dtype)
     if is_rows(options.axes):
-        return _Chosen(variable, dataset.shape, None, dtype, tags, 0, None, label)
+        return _Chosen(variable, dataset.shape, None, dtype, tags, 0, None, None, label)
     names = _dimension_names(dataset)
     if options.axes is None and not any(names):
         check_image(f"{source}/{variable.strip('/')}", dataset.shape, dtype.kind)
     planes = planes_of(f"{source}/{variable.strip('/')}", dataset.shape, options.axes, names)
     groups = planes.groups(source, group_by, partial(_coordinates, dataset))
-    return _Chosen(variable, dataset.shape, planes, dtype, tags, _cache_bytes(dataset, planes), groups, label)
+    blocks = None if dataset.chunks is None else ChunkBlocks(dataset.shape, dataset.chunks, dataset.dtype.itemsize)
+    return _Chosen(variable, dataset.shape, planes, dtype, tags, _cache_bytes(dataset, planes), blocks, groups, label)
 
 
 def _cf_attributes(dataset: Any) -> Mapping[str, Any]:
@@ -182,10 +190,10 @@ def _cf_attributes(dataset: Any) -> Mapping[str, Any]:
 
 def _image(load: DatasetSlice) -> Any:
     dataset, ours = _open_dataset(load.path, load.stamp, load.cache, load.variable)
-    if ours is None:
+    if ours is None or load.blocks is None:
         return dataset[load.place]
     key = os.getpid(), load.path, load.stamp, load.variable
-    return image(key, load.place, dataset.shape, dataset.chunks, dataset.dtype.itemsize, ours.region)
+    return image(key, load.place, load.blocks, ours.region)
 
 
 def _h5py() -> Any:

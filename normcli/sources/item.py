@@ -80,6 +80,11 @@ class NonEmpty(NamedTuple):
         return True
 
     @property
+    def block(self) -> object:
+        """Return what the images that are decoded with this one share; None for one that is decoded alone."""
+        return getattr(self.loader, "block", None)
+
+    @property
     def memory_bytes(self) -> int:
         """Return the bytes of memory that the loader itself takes."""
         return int(getattr(self.loader, "memory_bytes", 0))

@@ -19,7 +19,7 @@ from normcli.options.field import parse_size
 from normcli.options.shared import InputOptions
 from normcli.sources.axes import DatasetOptions, coordinate_texts, letters_by_names, planes_of
 from normcli.sources.cf import auxiliary_names, cf_tags, unpacked
-from normcli.sources.chunked import image
+from normcli.sources.chunked import ChunkBlocks, image
 from normcli.sources.dataset_rows import Region, check_image, group_of, has_wildcard, is_rows, rows_of
 from normcli.sources.item import Item, Items, failed_item
 from normcli.sources.npy import LARGEST_HELD
@@ -57,9 +57,18 @@ class ZarrSlice(NamedTuple):
 
     def __call__(self) -> TaggedArray:
         array = self.array
-        key, read_region = (os.getpid(), array.files, array.path, self.version), partial(decoded, array)
-        values = image(key, self.place, array.shape, array.chunks, array.dtype.itemsize, read_region)
+        key = os.getpid(), array.files, array.path, self.version
+        values = image(key, self.place, self._blocks, partial(decoded, array))
         return tagged(values.view(self.dtype).transpose(self.order), self.tags)
+
+    @property
+    def block(self) -> tuple[Any, ...]:
+        """Return what the images that are decoded with this one share: array and place of the block."""
+        return self.array.files, self.array.path, self._blocks.of(self.place)[0]
+
+    @property
+    def _blocks(self) -> ChunkBlocks:
+        return ChunkBlocks(self.array.shape, self.array.chunks, self.array.dtype.itemsize)
 
     def fingerprint(self) -> str:
         """Return a text that changes with the metadata of the array, and the index of the image."""
