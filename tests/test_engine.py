@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from normcli import engine
+from normcli.engine import worker_processes
 from normcli.errors import NormcliError, UsageError
 from normcli.runs import loop, read_remote
 from normcli.runs.loop import Items
@@ -86,13 +87,37 @@ def test_a_batch_that_kills_twice_is_an_error() -> None:
         list(engine.run(die, numbers(3), engine="processes", workers=1))
 
 
-def begin_a_result(pipe: Path, batch: list[int]) -> int:
-    """Write the first bytes of a result, report that to the pipe, and wait for the end of the process."""
+def write_part_of_a_result() -> None:
+    """Write the first bytes of a result, and keep the other workers from writing theirs, as within a result."""
     frame = inspect.currentframe()
     while frame is not None and "result_queue" not in frame.f_locals:
         frame = frame.f_back
     assert frame is not None
-    os.write(frame.f_locals["result_queue"]._writer.fileno(), struct.pack("!i", 1000) + b"x")
+    results = frame.f_locals["result_queue"]
+    results._wlock.acquire()
+    os.write(results._writer.fileno(), struct.pack("!i", 1000) + b"x")
+
+
+def die_within_a_result(marker: Path, batch: list[int]) -> int:
+    if batch[0] == 5 and not marker.exists():
+        marker.touch()
+        write_part_of_a_result()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return double(batch)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_goes_on_after_a_worker_was_killed_within_a_result(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_processes, "_PATIENCE", 0.2)
+    function = partial(die_within_a_result, tmp_path / "marker")
+    assert list(engine.run(function, numbers(20), engine="processes", workers=workers)) == [2 * i for i in range(20)]
+
+
+def begin_a_result(pipe: Path, batch: list[int]) -> int:
+    """Begin a result, report that to the pipe, and wait for the end of the process."""
+    write_part_of_a_result()
     pipe.write_bytes(b"begun")
     threading.Event().wait()
     return batch[0]

@@ -61,6 +61,7 @@ def run_processes(function: Callable[[Any], Any], batches: Iterable[Any], worker
 
     def first() -> Any:
         nonlocal deaths, memory
+        worker_processes.wait_for(waiting[0], executor)
         result = waiting[0].result()
         waiting.popleft()
         memory -= unfinished.popleft()[1]
@@ -123,18 +124,11 @@ def _stopped_on_error(executor: "Executor") -> "Iterator[Executor]":
     try:
         yield executor
     except BaseException as error:
-        processes = list((getattr(executor, "_processes", None) or {}).values())  # shutdown forgets them
         if isinstance(error, GeneratorExit) and not hasattr(executor, "_processes"):
             executor.shutdown(cancel_futures=True)  # a run that had enough: its last threads would forbid a fork
             raise
-        results = getattr(executor, "_result_queue", None)
+        worker_processes.end(executor)  # before the shutdown, which forgets them
         executor.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
-        if results is not None:
-            # a process that ends within a result leaves the pool's thread waiting for the rest, and the interpreter
-            # for this thread at its exit, as long as anyone can write it
-            results._writer.close()
         raise
     executor.shutdown()
 

@@ -7,12 +7,14 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from normcli import platforms
 
 if TYPE_CHECKING:
-    from concurrent.futures import Executor
+    from concurrent.futures import Executor, Future
+
+_PATIENCE = 5.0  # seconds in which a pool notices by itself that a worker died
 
 
 def pool(workers: int) -> "Executor":
@@ -22,6 +24,37 @@ def pool(workers: int) -> "Executor":
 
     context = multiprocessing.get_context(platforms.process_start_method())
     return ProcessPoolExecutor(workers, context, initializer=_follow_parent)
+
+
+def wait_for(future: "Future[Any]", executor: "Executor") -> None:
+    """Wait for a result of a pool; break the pool where a worker was killed while it wrote one.
+
+    The pool's thread waits for the rest of such a result, and the other workers for their turn to write.
+    """
+    from concurrent.futures import wait
+
+    found_dead = False
+    while not future.done():
+        wait([future], _PATIENCE)
+        if found_dead and not future.done():
+            end(executor)
+            return
+        found_dead = any(process.exitcode is not None for process in _processes(executor))
+
+
+def end(executor: "Executor") -> None:
+    """End the workers of a pool at once, and the wait of its thread for a result; do nothing to a pool of threads."""
+    results = getattr(executor, "_result_queue", None)
+    for process in _processes(executor):
+        process.terminate()
+    if results is not None:
+        # a process that ends within a result leaves the pool's thread waiting for the rest, and the interpreter for
+        # this thread at its exit, as long as anyone can write it
+        results._writer.close()
+
+
+def _processes(executor: "Executor") -> list[Any]:
+    return list((getattr(executor, "_processes", None) or {}).values())
 
 
 def runs_caller_again() -> bool:
