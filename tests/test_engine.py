@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -140,6 +140,40 @@ def test_workers_that_are_stopped_within_a_result_leave_no_thread(tmp_path: Path
     for thread in pools:
         thread.join(30)
     assert not any(thread.is_alive() for thread in pools)
+
+
+class InBlock(NamedTuple):
+    """The loader of an image that is decoded with others."""
+
+    block: int
+
+    def __call__(self) -> Any:
+        raise AssertionError("a batcher reads nothing")
+
+
+@pytest.mark.parametrize(("block", "seconds", "most"), [(3, 0.5, 3), (8, 0.5, 8), (400, 0.5, 8), (400, 1e-5, 64)])
+def test_a_batch_ends_with_a_block_or_soon(block: int, seconds: float, most: int) -> None:
+    """What is decoded at once stays together, unless a worker would have to wait for long."""
+    items = [Item(str(i), InBlock(i // block), None) for i in range(48 * block // min(block, 40))]
+    batcher: Any = loop.Batcher(iter(items), loop.Batching(seconds=0.02, most_items=64))
+    batches = []
+    for batch in batcher:
+        batches.append([int(item.key) for item in batch])
+        batcher.learn(len(batch), seconds * len(batch))
+    assert [key for batch in batches for key in batch] == list(range(len(items)))
+    assert max(map(len, batches)) == most
+    if block <= most:
+        assert all(batch[0] % block == 0 and len(batch) % block == 0 for batch in batches)
+
+
+def test_a_batch_of_limited_results_is_not_completed() -> None:
+    items = [Item(str(i), InBlock(0), None) for i in range(20)]
+    batcher: Any = loop.Batcher(iter(items), loop.Batching(seconds=0.02, most_items=64, most_result_bytes=1))
+    sizes = []
+    for batch in batcher:
+        sizes.append(len(batch))
+        batcher.learn(len(batch), 1.0, 100)
+    assert max(sizes) == 2
 
 
 def test_names_and_numbers_are_checked() -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import normcli
 from normcli.images import decode
 from normcli.kernels import histograms
 from normcli.options.shared import DecodeOptions
-from normcli.tally import Tally
+from normcli.tally import Tally, floats
 from normcli.tally.floats import _fill_slowly
 
 LAYOUT = {"layout": "nhw"}
@@ -54,6 +55,19 @@ def test_the_kernel_counts_as_numpy_does(channels: int) -> None:
         histograms.count_signed(flat, tables)
         _fill_slowly(flat, expected)
         assert np.array_equal(tables.sum(axis=1), expected.sum(axis=1))
+
+
+def test_numpy_counts_in_the_memory_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    flat = pictures(np.int16, (1500, 1000), 2)[0].reshape(-1)
+    whole, parts = np.zeros((2, 2, histograms.TABLES, 65536), np.uint32)
+    tracemalloc.start()
+    _fill_slowly(flat, whole)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2.5 * flat.nbytes
+    monkeypatch.setattr(floats, "_AT_ONCE", 1009)
+    _fill_slowly(flat, parts)
+    assert np.array_equal(whole, parts) and whole.sum() == flat.size
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int16, ">i2"])

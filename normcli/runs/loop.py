@@ -73,6 +73,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 _FIRST_SIZE = 2
+_LARGEST_BLOCK = 8  # images that are decoded at once, and stay together however long each takes
 _LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are in flight
 
 
@@ -193,12 +194,15 @@ class Batcher(Generic[T, R]):
                 return
             batch.append(item)
             held += _memory_of_item(item)
-        if (block := _block_of(batch[-1])) is not None:
+        if self._batching.most_result_bytes is None and (block := _block_of(batch[-1])) is not None:
             self._complete_block(batch, block)
 
     def _complete_block(self, batch: Items[T], block: object) -> None:
-        """Add the images that are decoded with the last one of a batch: another worker would decode them again."""
-        while len(batch) < min(self._batching.most_items, self._most()):
+        """Add the images that are decoded with the last one of a batch: another worker would decode them again.
+
+        Of blocks with many images the batch has a part, so that no worker is without one.
+        """
+        while len(batch) < min(max(_LARGEST_BLOCK, 2 * self._size), self._batching.most_items, self._most()):
             step = self._take()
             if step is None:
                 return

@@ -26,6 +26,7 @@ from normcli.tally.integers import CountedImage, ImageMoments, PerImage, one_if_
 Array = np.ndarray[Any, Any]
 
 _BINS = 65536
+_AT_ONCE = 1 << 18  # pixels that are counted together without a kernel
 LARGEST = float(np.finfo(np.float32).max)  # percentiles are counted by the bits of float32
 _BIAS = 1023  # of the exponents that float64 stores
 
@@ -348,8 +349,11 @@ def _fill_tables(flat: Array, tables: Array) -> int:
 
 
 def _fill_slowly(flat: Array, tables: Array) -> None:
-    for c, table in enumerate(tables):
-        table[0] += np.bincount(flat[c :: len(tables)].astype(np.int32) + _BINS // 2, minlength=_BINS).astype(np.uint32)
+    at_once = _AT_ONCE * len(tables)  # `bincount` converts samples to 8 bytes
+    for start in range(0, flat.size, at_once):
+        block = flat[start : start + at_once].astype(np.int32) + _BINS // 2
+        for c, table in enumerate(tables):
+            table[0] += np.bincount(block[c :: len(tables)], minlength=_BINS).astype(np.uint32)
 
 
 def _take_sums(bins: Array, lowest: int, highest: int) -> list[list[int]]:
