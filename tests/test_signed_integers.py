@@ -14,8 +14,8 @@ import normcli
 from normcli.images import decode
 from normcli.kernels import histograms
 from normcli.options.shared import DecodeOptions
-from normcli.tally import Tally, floats
-from normcli.tally.floats import _fill_slowly
+from normcli.tally import Tally, signed_integers
+from normcli.tally.signed_integers import _fill_without_kernel
 
 LAYOUT = {"layout": "nhw"}
 LARGE, SMALL = (380, 400), (40, 30)  # counted in a table, and by the sums of floats
@@ -53,7 +53,7 @@ def test_the_kernel_counts_as_numpy_does(channels: int) -> None:
         flat = pictures(np.int16, (pixels, 1), channels)[1].reshape(-1)
         tables, expected = np.zeros((2, channels, histograms.TABLES, 65536), np.uint32)
         histograms.count_signed(flat, tables)
-        _fill_slowly(flat, expected)
+        _fill_without_kernel(flat, expected)
         assert np.array_equal(tables.sum(axis=1), expected.sum(axis=1))
 
 
@@ -61,12 +61,12 @@ def test_numpy_counts_in_the_memory_of_a_part(monkeypatch: pytest.MonkeyPatch) -
     flat = pictures(np.int16, (1500, 1000), 2)[0].reshape(-1)
     whole, parts = np.zeros((2, 2, histograms.TABLES, 65536), np.uint32)
     tracemalloc.start()
-    _fill_slowly(flat, whole)
+    _fill_without_kernel(flat, whole)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2.5 * flat.nbytes
-    monkeypatch.setattr(floats, "_AT_ONCE", 1009)
-    _fill_slowly(flat, parts)
+    monkeypatch.setattr(signed_integers, "_AT_ONCE", 1009)
+    _fill_without_kernel(flat, parts)
     assert np.array_equal(whole, parts) and whole.sum() == flat.size
 
 

@@ -27,9 +27,9 @@ def pool(workers: int) -> "Executor":
 
 
 def wait_for(future: "Future[Any]", executor: "Executor") -> None:
-    """Wait for a result of a pool; break the pool where a worker was killed while it wrote one.
+    """Wait for a result of a pool; end the pool after the death of a worker within a result.
 
-    The pool's thread waits for the rest of such a result, and the other workers for their turn to write.
+    The pool's thread would wait for the rest of this result, and the other workers for their turn to write.
     """
     from concurrent.futures import wait
 

@@ -44,7 +44,7 @@ class Decoded:
         hidden: number of pixels that are fully transparent.
         stored_size: width and height as stored, before the geometry of the options, which turns them with the pixels.
         turned: the EXIF orientation that a geometry has applied, 1 to 8.
-        integers: int16 (H,W,C), the pixels before they became floats; None for all others, and once pixels are read.
+        integers: int16 (H,W,C), the samples of an image of integers; None after the first reading of `pixels`.
     """
 
     alpha: np.ndarray[Any, Any] | None = None
@@ -111,14 +111,14 @@ class Decoded:
 
     @property
     def samples(self) -> np.ndarray[Any, Any]:
-        """Return the pixels as a tally takes them: the integers where they are at hand."""
+        """Return the argument of a tally: `integers`, or else the pixels."""
         return self.pixels if self.integers is None else self.integers
 
 
 class DecodedIntegers(Decoded):
-    """A decoded image of int16, whose pixels become float64 when they are first read: counting needs no floats.
+    """A decoded image of int16. Counting needs no floats, so its first reading of `pixels` makes them.
 
-    `pixels` may be assigned as those of any image.
+    An assignment replaces both.
     """
 
     @property
@@ -210,8 +210,8 @@ def to_supported_dtype(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-def with_samples(array: np.ndarray[Any, Any], format: str, mode: str, depth: int, **attributes: Any) -> Decoded:
-    """Return a decoded image of samples (H,W,C) of any dtype that `to_supported_dtype` takes.
+def from_samples(array: np.ndarray[Any, Any], format: str, mode: str, depth: int, **attributes: Any) -> Decoded:
+    """Return samples (H,W,C) as a decoded image: int16 as integers, other dtypes by `to_supported_dtype`.
 
     Raises:
         InputError: as `to_supported_dtype`.
@@ -241,7 +241,7 @@ def from_array(array: np.ndarray[Any, Any], reading: DecodeOptions) -> Decoded:
     if tags is not None and tags[1] is not None and array.dtype.str[1:] in ("i8", "u8") and reading.nodata == "tag":
         beyond = (array > _EXACT) | (array < -_EXACT)  # as the fill values of NetCDF are
         array = np.where(tags[1].reshape(array.shape) & beyond, 0, array)
-    image = with_samples(array, "array", mode, array.itemsize * 8, notes=notes, orientation=orientation)
+    image = from_samples(array, "array", mode, array.itemsize * 8, notes=notes, orientation=orientation)
     if tags is not None:
         from normcli.images.tags import apply_tags  # of arrays of volumes and the like
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from normcli import late_imports
 from normcli.errors import InputError
-from normcli.images.convert import Decoded, check_size, with_samples
+from normcli.images.convert import Decoded, check_size, from_samples
 from normcli.images.tags import apply_tags
 from normcli.options.shared import DecodeOptions
 
@@ -61,7 +61,7 @@ def decode(data: bytes, reading: DecodeOptions) -> Decoded:
     if bits == 1:
         stored = stored * np.uint8(255)
     samples = stored if stored.ndim == 3 else stored[:, :, None]
-    image = with_samples(samples, "DICOM", gray.replace(" ", "_"), bits, white_is_zero=gray == "MONOCHROME1")
+    image = from_samples(samples, "DICOM", gray.replace(" ", "_"), bits, white_is_zero=gray == "MONOCHROME1")
     if int(dataset.get("NumberOfFrames") or 1) > 1:
         image.notes.append("multi-frame")
     if dataset.get("SOPClassUID") in _LABELS:

@@ -73,7 +73,7 @@ def prefetch(steps: Iterator[Any]) -> Iterator[Any]:
 
 
 _FIRST_SIZE = 2
-_LARGEST_BLOCK = 8  # images that are decoded at once, and stay together however long each takes
+_MOST_OF_BLOCK = 8  # images of one block that stay together, however long each takes
 _LARGEST_HELD = 16 << 20  # bytes that came by in a stream: three batches a worker are in flight
 
 
@@ -116,7 +116,7 @@ def _memory_of_item(item: Any) -> int:
 
 
 def _block_of(item: Any) -> object:
-    """Return what the images that are decoded at once share; None for one that is decoded alone."""
+    """Return the key of an item's block; None without a block."""
     return getattr(getattr(item, "load", None), "block", None)
 
 
@@ -194,15 +194,16 @@ class Batcher(Generic[T, R]):
                 return
             batch.append(item)
             held += _memory_of_item(item)
-        if self._batching.most_result_bytes is None and (block := _block_of(batch[-1])) is not None:
+        has_small_results = self._batching.most_result_bytes is None
+        if has_small_results and (block := _block_of(batch[-1])) is not None:
             self._complete_block(batch, block)
 
     def _complete_block(self, batch: Items[T], block: object) -> None:
-        """Add the images that are decoded with the last one of a batch: another worker would decode them again.
+        """Add the rest of the last image's block to a batch: another worker would decode the block again.
 
-        Of blocks with many images the batch has a part, so that no worker is without one.
+        A large block is divided, so that all workers have images.
         """
-        while len(batch) < min(max(_LARGEST_BLOCK, 2 * self._size), self._batching.most_items, self._most()):
+        while len(batch) < min(max(_MOST_OF_BLOCK, 2 * self._size), self._batching.most_items, self._most()):
             step = self._take()
             if step is None:
                 return

@@ -57,7 +57,7 @@ class DatasetSlice(NamedTuple):
 
     @property
     def block(self) -> tuple[Any, ...] | None:
-        """Return what the images in the same chunks share: dataset and place; None without chunks."""
+        """Return the key of the block in the chunks: dataset and place; None without chunks."""
         return None if self.blocks is None else (self.path, self.variable, self.blocks.of(self.place)[0])
 
     def fingerprint(self) -> str:

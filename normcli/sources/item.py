@@ -9,7 +9,10 @@ ArrayLayout = Literal["auto", "nhwc", "nchw", "nhw", "hwc", "chw", "hw", "nc"]
 
 
 class Load(Protocol):
-    """A loader of one image: picklable, cheap to hold."""
+    """A loader of one image: picklable, cheap to hold.
+
+    It may have `memory_bytes`, the bytes that it holds, and `block`, an equal key for images that are decoded together.
+    """
 
     def __call__(self) -> Any:
         """Return an encoded image's bytes, or an array; raise InputError."""
@@ -81,7 +84,7 @@ class NonEmpty(NamedTuple):
 
     @property
     def block(self) -> object:
-        """Return what the images that are decoded with this one share; None for one that is decoded alone."""
+        """Return the key of the block; None without a block."""
         return getattr(self.loader, "block", None)
 
     @property

@@ -63,7 +63,7 @@ class ZarrSlice(NamedTuple):
 
     @property
     def block(self) -> tuple[Any, ...]:
-        """Return what the images that are decoded with this one share: array and place of the block."""
+        """Return the key of the block in the chunks: array and place."""
         return self.array.files, self.array.path, self._blocks.of(self.place)[0]
 
     @property

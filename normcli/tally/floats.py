@@ -4,7 +4,6 @@ import math
 import threading
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,6 @@ from normcli.tally.integers import CountedImage, ImageMoments, PerImage, one_if_
 Array = np.ndarray[Any, Any]
 
 _BINS = 65536
-_AT_ONCE = 1 << 18  # pixels that are counted together without a kernel
 LARGEST = float(np.finfo(np.float32).max)  # percentiles are counted by the bits of float32
 _BIAS = 1023  # of the exponents that float64 stores
 
@@ -246,18 +244,11 @@ def bins_of(values: Array) -> Array:
     return np.where(bits >> 15 == 1, 0xFFFF - bits, bits | 0x8000).astype(np.int64)
 
 
-@cache
-def _bins_of_integers() -> Array:
-    """Return the bins (65536) of the integers from -32768 up."""
-    return bins_of(np.arange(-_BINS // 2, _BINS // 2))
-
-
 class _Scratch(threading.local):
     """Zeros of this thread, which `sum_floats` leaves as zeros; taken out while it adds to them."""
 
     def __init__(self) -> None:
         self.bins: dict[int, Array] = {}  # by number of channels, of images with few
-        self.tables: dict[int, Array] = {}
 
 
 _scratch = _Scratch()
@@ -274,8 +265,11 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
     """
     channels = pixels.shape[2]
     is_large = channels <= _FEW and _MANY <= pixels.size // channels < 1 << 32
-    if is_large and (sums := _sum_whole(pixels, histogram)) is not None:
-        return sums
+    if is_large:
+        from normcli.tally.signed_integers import sum_integers  # few images are so large
+
+        if (sums := sum_integers(pixels, histogram)) is not None:
+            return sums
     from normcli.kernels import histograms as loops
 
     if pixels.dtype.kind == "i":
@@ -300,60 +294,6 @@ def sum_floats(pixels: Array, histogram: Array) -> tuple[int, list[int], list[in
         histogram[c] += np.bincount(bins_of(rows[:, c]), minlength=_BINS)
     exact = [[to_fixed_point(float(v)) for v in rows[:, c]] for c in range(channels)]
     return len(rows), [sum(c) for c in exact], [sum(v * v for v in c) for c in exact], extremes
-
-
-def _sum_whole(pixels: Array, histogram: Array) -> tuple[int, list[int], list[int], Array] | None:
-    """Return the result of `sum_floats` for an image whose samples are all integers of 16 bits; None for any other."""
-    from normcli.kernels.histograms import TABLES
-
-    channels, flat = pixels.shape[2], contiguous(pixels).reshape(-1)
-    tables = _scratch.tables.pop(channels, None)
-    if tables is None:
-        tables = np.zeros((channels, TABLES, _BINS), np.uint32)
-    added = _fill_tables(flat, tables)
-    if added < flat.size:
-        if added:
-            tables[:] = 0
-        _scratch.tables[channels] = tables
-        return None
-    totals, squares, extremes = [0] * channels, [0] * channels, np.empty((channels, 2))
-    lowest, highest = int(flat.min()), int(flat.max())  # their bins alone: to look at all takes 100 us
-    bottom = lowest + _BINS // 2
-    within = tables[:, :, bottom : highest + _BINS // 2 + 1]
-    counts = within.sum(axis=1, dtype=np.int64)
-    for c in range(channels):
-        (levels,) = np.nonzero(counts[c])
-        values, times = levels + lowest, counts[c, levels]
-        np.add.at(histogram[c], _bins_of_integers()[levels + bottom], times)
-        totals[c] = int(values @ times) << FLOAT_BITS
-        squares[c] = int(values * values @ times) << 2 * FLOAT_BITS
-        extremes[c] = values[0], values[-1]
-    within[:] = 0
-    _scratch.tables[channels] = tables
-    return flat.size // channels, totals, squares, extremes
-
-
-def _fill_tables(flat: Array, tables: Array) -> int:
-    """Add samples (H*W*C) to tables (C,4,65536) as `count_signed` does; return how many are added.
-
-    Floats are added up to the first one that is no integer of 16 bits, and only by a kernel.
-    """
-    from normcli.kernels.histograms import count_signed, count_whole
-
-    if flat.dtype.kind == "i":
-        count_signed.call_or(lambda: _fill_slowly(flat, tables), lambda: (flat, tables))
-        return flat.size
-    used = np.zeros(1, np.int64)
-    count_whole.try_call(flat, tables, used)
-    return int(used[0])
-
-
-def _fill_slowly(flat: Array, tables: Array) -> None:
-    at_once = _AT_ONCE * len(tables)  # `bincount` converts samples to 8 bytes
-    for start in range(0, flat.size, at_once):
-        block = flat[start : start + at_once].astype(np.int32) + _BINS // 2
-        for c, table in enumerate(tables):
-            table[0] += np.bincount(block[c :: len(tables)], minlength=_BINS).astype(np.uint32)
 
 
 def _take_sums(bins: Array, lowest: int, highest: int) -> list[list[int]]:
